@@ -1,0 +1,52 @@
+"""What a solver may ask of counts, wherever they live."""
+
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+
+# Counts are read by the kernels as they are in these dtypes; all others are converted at the door.
+COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
+
+
+class Side(IntEnum):
+    """Whose factor is updated: the rows' (W) or the columns' (H transposed)."""
+
+    ROWS = 0
+    COLUMNS = 1
+
+
+class Counts(Protocol):
+    """A sparse matrix of counts X, shape (n, p), as the solvers see it.
+
+    Factors are padded, C-ordered and of one dtype (see `fastpmf.model.factors`).
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p)."""
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored entries, all of them positive."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the stored counts."""
+
+    @property
+    def total(self) -> float:
+        """Sum of all counts."""
+
+    @property
+    def entropy(self) -> float:
+        """Sum of x log x over all entries, in nats."""
+
+    def sums(self, side: Side) -> np.ndarray:
+        """Row sums or column sums, float64."""
+
+    def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+
+    def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""

@@ -1,0 +1,202 @@
+"""The door: whatever a user has becomes canonical counts here, and what isn't counts is turned away in one sentence."""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.kernels.csr import ascending
+
+_INT32_MAX = np.iinfo(np.int32).max
+
+
+def as_counts(X: Any, *, shape: tuple[int, int] | None = None, name: str = "X") -> MemoryCounts:
+    """Read a matrix of counts into canonical form; canonical CSR and CSC are not copied, and nothing is written to.
+
+    Parameters
+    ----------
+    X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr) or MemoryCounts
+        Of shape (n, p). Any scipy.sparse format, in any order, with duplicates (which are summed) and stored zeros
+        (which are dropped); dense; a DataFrame, sparse or dense; or the three arrays of a CSR matrix, for example
+        memory maps. Non-negative and finite; whole numbers are usual but not required.
+    shape : (int, int), optional
+        Shape of a (data, indices, indptr) triple; by default its columns end at the largest index.
+    name : str, default="X"
+        What error messages call it.
+
+    Returns
+    -------
+    MemoryCounts
+
+    Raises
+    ------
+    TypeError
+        Not a matrix of real numbers.
+    ValueError
+        Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
+    """
+    if isinstance(X, MemoryCounts):
+        return X
+    if isinstance(X, tuple):
+        return MemoryCounts(_canonical(*_triple(X, shape, name), name))
+    if hasattr(X, "dtypes") and hasattr(X, "sparse") and len(X.dtypes) and all(map(_is_sparse_dtype, X.dtypes)):
+        X = X.sparse.to_coo()
+    if not sparse.issparse(X):
+        X = _dense(X, name)
+    if X.ndim != 2 or min(X.shape) == 0:
+        raise ValueError(
+            f"{name} must be a matrix with at least one row and one column, got shape {tuple(map(int, X.shape))}"
+            f"{_sklearn_words(X.shape)}"
+        )
+    _check_dtype(X.dtype, name)
+    if X.format == "csc":
+        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name)
+        return MemoryCounts(columns.transpose(n_blocks=16), columns)
+    if X.format != "csr":
+        # Formats with duplicates sum them on the way, which small integers would overflow.
+        X = X.astype(_wide(X.dtype)).tocsr()
+    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name))
+
+
+def _sklearn_words(shape: tuple[int, ...]) -> str:
+    """What scikit-learn's users know these mistakes as."""
+    if len(shape) == 2:
+        axis = "sample" if shape[0] == 0 else "feature"
+        return f" (0 {axis}(s), shape={tuple(map(int, shape))}, while a minimum of 1 is required.)"
+    return " (Expected 2D array; reshape your data with X.reshape(1, -1) if it is a single sample)"
+
+
+def _is_sparse_dtype(dtype: Any) -> bool:
+    return type(dtype).__name__ == "SparseDtype"
+
+
+def _dense(X: Any, name: str) -> sparse.csr_array:
+    try:
+        array = np.asarray(X)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error}") from None
+    if array.dtype == object:
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} must be a matrix of numbers, got objects: {error}") from None
+    _check_dtype(array.dtype, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")
+    return sparse.csr_array(array.astype(np.float32) if array.dtype == np.float16 else array)
+
+
+def _check_dtype(dtype: np.dtype, name: str) -> None:
+    if dtype.kind == "c":
+        raise ValueError(f"{name} must hold counts, got complex numbers (Complex data not supported)")
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    """A dtype of the same kind in which sums of counts don't overflow."""
+    if dtype.kind == "b":
+        return dtype  # True twice is still True
+    return np.dtype(np.float64 if dtype.kind == "f" or dtype == np.uint64 else np.int64)
+
+
+def _triple(X: tuple, shape: tuple[int, int] | None, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    if len(X) != 3:
+        raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
+    data, indices, indptr = (np.asanyarray(a) for a in X)
+    for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
+        if array.ndim != 1:
+            raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
+    _check_dtype(data.dtype, f"{name}'s data")
+    n_columns = shape[1] if shape is not None else int(indices.max(initial=-1)) + 1
+    if shape is not None and len(indptr) != shape[0] + 1:
+        raise ValueError(f"{name}'s indptr must have shape[0] + 1 = {shape[0] + 1} elements, got {len(indptr)}")
+    if len(indptr) < 2 or n_columns < 1:
+        raise ValueError(f"{name} must have at least one row and one column, got {len(indptr) - 1} and {n_columns}")
+    return data, indices, indptr, n_columns
+
+
+def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str) -> SparseRows:
+    """Check a CSR triple, and copy it only where it is not canonical."""
+    indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
+    data = _check_values(data[: indptr[-1]], name)
+    if not _ascends(indices, indptr) or (len(data) and data.min() == 0):
+        # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
+        kind = data.dtype
+        X = sparse.csr_array(
+            (data.astype(_wide(kind)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
+        )
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        data, indices, indptr = X.data, X.indices, X.indptr.astype(np.int64)
+        if kind == np.float32:
+            data = data.astype(np.float32)
+        if n_columns <= _INT32_MAX:
+            indices = indices.astype(np.int32, copy=False)
+    return SparseRows(
+        np.ascontiguousarray(_as_count_dtype(data)),
+        np.ascontiguousarray(indices),
+        np.ascontiguousarray(indptr),
+        n_columns,
+    )
+
+
+def _check_structure(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
+    indptr = indptr.astype(np.int64, copy=False)
+    stored, descends = min(len(data), len(indices)), bool((indptr[1:] < indptr[:-1]).any())
+    if indptr[0] != 0 or indptr[-1] > stored or descends:
+        raise ValueError(
+            f"{name}'s indptr must ascend from 0 to at most the {stored} stored entries, "
+            f"got {int(indptr[0])} to {int(indptr[-1])}{', descending in between' if descends else ''}"
+        )
+    indices = indices[: indptr[-1]]
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
+        raise ValueError(
+            f"{name}'s column indices must lie in 0 ... {n_columns - 1}, "
+            f"got {int(indices.min())} to {int(indices.max())}"
+        )
+    if indices.dtype not in (np.int32, np.int64):
+        indices = indices.astype(np.int32 if n_columns <= _INT32_MAX else np.int64)
+    return indices, indptr
+
+
+def _check_values(data: np.ndarray, name: str) -> np.ndarray:
+    if data.dtype == np.float16:
+        data = data.astype(np.float32)
+    elif data.dtype.kind == "f" and data.dtype.itemsize > 8:
+        data = data.astype(np.float64)
+    if not len(data):
+        return data
+    low, high = data.min(), data.max()  # NaN goes through both
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{name} must be finite, but contains NaN or inf (infinity)")
+    if low < 0:
+        raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
+    return data
+
+
+def _ascends(indices: np.ndarray, indptr: np.ndarray) -> bool:
+    n_rows = len(indptr) - 1
+    bounds = np.append(np.arange(0, n_rows, max(1, n_rows // 256)), n_rows)
+    fine = np.empty(len(bounds) - 1, np.int64)
+    ascending(np.ascontiguousarray(indices), indptr, bounds, fine)
+    return bool(fine.all())
+
+
+def _as_count_dtype(data: np.ndarray) -> np.ndarray:
+    """The counts in the dtype that the kernels read: their own where it is one of those, else the smallest exact one."""
+    if data.dtype in COUNT_DTYPES:
+        return data
+    if data.dtype.kind == "b":
+        return data.view(np.uint8)
+    high = int(data.max(initial=0))
+    for dtype in COUNT_DTYPES[:3]:
+        if high <= np.iinfo(dtype).max:
+            return data.astype(dtype)
+    return data.astype(np.float64)

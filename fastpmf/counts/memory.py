@@ -1,0 +1,188 @@
+"""Counts in memory: a canonical CSR matrix, its transpose, and how both are cut into equal pieces of work."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+from scipy.special import gammaln
+
+from fastpmf.counts.base import Side
+from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.csr import count_columns, scatter_columns
+from fastpmf.kernels.log_rate import log_count, log_rate
+from fastpmf.kernels.simd import VECTOR_BYTES
+
+# Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
+# taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
+_BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
+
+
+def row_blocks(indptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the rows of a CSR matrix into blocks of about equal work, giant rows into pieces.
+
+    Parameters
+    ----------
+    indptr : ndarray of shape (n_rows + 1,), int64
+
+    Returns
+    -------
+    blocks : ndarray of shape (n_blocks, 5), int64
+        First row, end row, first entry, end entry, and the slot of a piece's partial sum (-1: whole rows).
+    splits : ndarray of shape (n_split, 3), int64
+        Row, first slot and end slot of each row that was cut.
+    """
+    n_rows, nnz = len(indptr) - 1, int(indptr[-1])
+    size = min(max(nnz // _BLOCKS_AT_MOST, _BLOCK[0]), _BLOCK[1])
+    giant = np.diff(indptr) > 2 * size
+    # A block ends where the running count of entries and rows passes a multiple of `size`, and around every giant.
+    block_of_row = (indptr[:-1] + np.arange(n_rows)) // size
+    begins = np.ones(n_rows, bool)
+    begins[1:] = (np.diff(block_of_row) > 0) | giant[1:] | giant[:-1]
+    first = np.flatnonzero(begins)
+    end = np.append(first[1:], n_rows)[: len(first)]
+    whole = ~giant[first]
+    blocks = [np.stack([f := first[whole], e := end[whole], indptr[f], indptr[e], np.full(len(f), -1)], axis=1)]
+    splits, slot = [], 0
+    for i in np.flatnonzero(giant):
+        cuts = np.append(np.arange(indptr[i], indptr[i + 1], size), indptr[i + 1])
+        n = len(cuts) - 1
+        blocks.append(np.stack([np.full(n, i), np.full(n, i + 1), cuts[:-1], cuts[1:], slot + np.arange(n)], axis=1))
+        splits.append((i, slot, slot + n))
+        slot += n
+    return (
+        np.ascontiguousarray(np.concatenate(blocks), dtype=np.int64),
+        np.array(splits, dtype=np.int64).reshape(-1, 3),
+    )
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A canonical CSR matrix: columns ascend in every row, no entry is stored twice, every entry is positive.
+
+    Attributes
+    ----------
+    data : ndarray of shape (nnz,), one of `COUNT_DTYPES`
+    indices : ndarray of shape (nnz,), int32 or int64
+    indptr : ndarray of shape (n_rows + 1,), int64
+    n_columns : int
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    n_columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_columns
+
+    @cached_property
+    def work(self) -> tuple[np.ndarray, np.ndarray]:
+        """`row_blocks` of this matrix."""
+        return row_blocks(self.indptr)
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Row sums, float64."""
+        out = np.zeros(self.shape[0])
+        filled = np.diff(self.indptr) > 0
+        if filled.any():
+            out[filled] = np.add.reduceat(self.data, self.indptr[:-1][filled], dtype=np.float64)
+        return out
+
+    def transpose(self, n_blocks: int) -> "SparseRows":
+        """The transpose, canonical again, built by `n_blocks` blocks of rows at once; n_blocks doesn't change it."""
+        n_rows, n_columns = self.shape
+        # The blocks' column counts must stay small beside the matrix itself.
+        n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
+        bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])
+        bounds = np.concatenate([[0], bounds, [n_rows]]).astype(np.int64)
+        place = np.empty((n_blocks, n_columns), np.int64)
+        count_columns(self.indices, self.indptr, bounds, place)
+        ends = np.cumsum(place.T, axis=None).reshape(n_columns, n_blocks)  # in order of (column, block)
+        indptr = np.zeros(n_columns + 1, np.int64)
+        indptr[1:] = ends[:, -1]
+        place = np.ascontiguousarray(ends.T) - place
+        data = np.empty_like(self.data)
+        indices = np.empty(len(data), np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64)
+        scatter_columns(self.data, self.indices, self.indptr, bounds, place, data, indices)
+        return SparseRows(data, indices, indptr, n_rows)
+
+
+class MemoryCounts:
+    """Counts in memory; the transpose is built when a column is first asked for, unless it was what came in.
+
+    Parameters
+    ----------
+    rows : SparseRows of shape (n, p)
+        X.
+    columns : SparseRows of shape (p, n), optional
+        X transposed, where it is there already.
+    """
+
+    def __init__(self, rows: SparseRows, columns: SparseRows | None = None) -> None:
+        self._sides = [rows, columns]
+        self.shape = rows.shape
+        self.dtype = rows.data.dtype
+        self.nnz = len(rows.data)
+
+    def side(self, side: Side) -> SparseRows:
+        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
+        found = self._sides[side]
+        if found is None:
+            found = self._sides[side] = self._sides[Side.ROWS].transpose(n_blocks=16)
+        return found
+
+    def sums(self, side: Side) -> np.ndarray:
+        """Row sums or column sums, float64."""
+        return self.side(side).sums
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of all counts."""
+        return float(self.side(Side.ROWS).sums.sum())
+
+    @cached_property
+    def entropy(self) -> float:
+        """Sum of x log x over all entries, in nats."""
+        rows = self.side(Side.ROWS)
+        blocks, _ = rows.work
+        out = np.empty(len(blocks))
+        log_count(rows.data, blocks, out)
+        return float(out.sum())
+
+    @cached_property
+    def log_factorial(self) -> float:
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        data, step = self.side(Side.ROWS).data, 1 << 20
+        return float(sum(gammaln(data[p : p + step].astype(np.float64) + 1).sum() for p in range(0, self.nnz, step)))
+
+    def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        X = self.side(side)
+        blocks, splits = X.work
+        partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
+        n_vectors = U.shape[1] * U.itemsize // VECTOR_BYTES
+        ratio_contract(X.data, X.indices, X.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
+
+    def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""
+        X = self.side(Side.ROWS)
+        blocks, splits = X.work
+        out, partial = np.empty(self.shape[0]), np.empty(splits[-1, 2] if len(splits) else 0)
+        n_vectors = W.shape[1] * W.itemsize // VECTOR_BYTES
+        log_rate(X.data, X.indices, X.indptr, blocks, splits, W, Ht, out, partial, n_vectors=n_vectors)
+        return out
+
+    def select_columns(self, keep: np.ndarray) -> "MemoryCounts":
+        """The counts without the columns where `keep` is False; shape and numbering stay."""
+        X = self.side(Side.ROWS)
+        kept = keep[X.indices]
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        return MemoryCounts(SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns))
+
+    def to_scipy(self) -> sparse.csr_array:
+        """X as a `scipy.sparse.csr_array` that shares memory with this where scipy can."""
+        X = self.side(Side.ROWS)
+        return sparse.csr_array((X.data, X.indices, X.indptr), shape=self.shape, copy=False)

@@ -1,0 +1,171 @@
+"""From what a user gives to a `Solution`: the checks, the start, the solver. Estimators and functions share this."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+from fastpmf.counts import Counts, Side, as_counts
+from fastpmf.estimators._progress import shown
+from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import FLOATS, empty_factor, padded, working_dtype
+from fastpmf.model.init import initialise
+from fastpmf.solvers import SOLVERS, FitInterrupted, Problem, Solution, Status, solve
+from fastpmf.solvers.base import Callback
+
+
+def poisson_nmf(
+    X: Any,
+    n_components: int,
+    *,
+    solver: str = "mu",
+    init: str = "random",
+    W: Any = None,
+    H: Any = None,
+    max_iter: int = 200,
+    tol: float = 1e-4,
+    eval_every: int = 10,
+    random_state: Any = None,
+    dtype: Any = None,
+    n_threads: int | None = None,
+    verbose: bool = False,
+    callback: Callback | None = None,
+) -> Solution:
+    """Factorise counts: the W, H >= 0 under which X ~ Poisson(W H) is likeliest, and so the divergence least.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the
+        result of `as_counts`, which is then neither checked nor transposed again.
+    n_components, solver, init, max_iter, tol, eval_every, random_state, dtype, n_threads, verbose, callback
+        As in `PoissonNMF`.
+    W : array-like of shape (n_samples, n_components), optional
+        Where to start, with init="custom".
+    H : array-like of shape (n_components, n_features), optional
+        Where to start, with init="custom".
+
+    Returns
+    -------
+    Solution
+        W, H, objective, kkt_residual, n_iter, status, trace.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the argument, what it got and what it wants.
+    FitInterrupted
+        On Ctrl-C; a KeyboardInterrupt whose `solution` is what was fitted so far.
+
+    See Also
+    --------
+    PoissonNMF : the same as a scikit-learn estimator, with the parameters described.
+
+    Examples
+    --------
+    >>> from fastpmf import poisson_nmf
+    >>> solution = poisson_nmf([[4, 0, 2], [0, 3, 0], [2, 0, 1]], 2, random_state=0)
+    >>> (solution.W @ solution.H).round(3)
+    array([[4., 0., 2.],
+           [0., 3., 0.],
+           [2., 0., 1.]])
+    """
+    with threads(n_threads):
+        solution = fit(
+            as_counts(X), n_components, solver=solver, init=init, W=W, H=H, max_iter=max_iter, tol=tol,
+            eval_every=eval_every, random_state=random_state, dtype=dtype, verbose=verbose, callback=callback,
+        )  # fmt: skip
+    if solution.status is Status.INTERRUPTED:
+        raise FitInterrupted(solution)
+    return solution
+
+
+def fit(
+    counts: Counts,
+    n_components: int,
+    *,
+    solver: str,
+    init: str,
+    W: Any,
+    H: Any,
+    max_iter: int,
+    tol: float,
+    eval_every: int,
+    random_state: Any,
+    dtype: Any,
+    verbose: bool,
+    callback: Callback | None,
+) -> Solution:
+    """`poisson_nmf` on counts that are through the door, with the threads as they are."""
+    chosen = check_parameters(n_components, solver, max_iter, tol, eval_every, callback)
+    if counts.total == 0:
+        raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    work = working_dtype(dtype, counts.dtype)
+    _check_memory(counts.shape, n_components, work)
+    start = initialise(counts, n_components, init, random_state, work, W, H)
+    problem = Problem(counts, n_components)
+    with shown(callback, max_iter, verbose=verbose) as watch:
+        solution = solve(chosen(), problem, *start, max_iter=max_iter, tol=tol, eval_every=eval_every, callback=watch)
+    if solution.status is Status.NON_FINITE:
+        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+    if len(dead := solution.dead_components):
+        warnings.warn(
+            f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
+            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
+            UserWarning,
+            stacklevel=3,
+        )
+    return solution
+
+
+def solve_rows(counts: Counts, H: np.ndarray, *, solver: str, max_iter: int, tol: float) -> np.ndarray:
+    """The W that explains the counts best with H fixed, shape (n, n_components); each row's answer is its own.
+
+    A row starts with its counts spread evenly over the components and is left alone once it is within `tol` of optimal.
+    Counts in features that no component produces can't be explained by any W, and are left out.
+    """
+    n, (k, p) = counts.shape[0], H.shape
+    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
+    Ht = padded(H.T, dtype)
+    produced = Ht.any(axis=1)
+    if not produced.all():
+        counts = counts.select_columns(produced)
+    if counts.total == 0:
+        return np.zeros((n, k), dtype)
+    sums = Ht.sum(axis=0, dtype=np.float64)[:k]
+    alive = sums > 0
+    W = empty_factor(n, k, dtype)
+    W[:, :k][:, alive] = counts.sums(Side.ROWS)[:, None] / (alive.sum() * sums[alive])
+    problem = Problem(counts, k, free=(Side.ROWS,), row_tol=tol)
+    solution = solve(SOLVERS[solver](), problem, W, Ht, max_iter=max_iter, tol=tol, eval_every=max_iter)
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return solution.W
+
+
+def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, eval_every: int, callback: Any) -> type:
+    """The solver's class, once all of these are what they should be."""
+    check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
+    check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
+    check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
+    check_scalar(tol, "tol", (int, float, np.number), min_val=0)
+    if solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {solver!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable or None, got {callback!r}")
+    return SOLVERS[solver]
+
+
+def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype) -> None:
+    """Turn away more components than the machine can hold the factors of."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    need = 2 * sum(shape) * n_components * dtype.itemsize  # the factors and the solver's spare copy
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need > have:
+        raise ValueError(
+            f"n_components={n_components} needs {need / 2**30:.1f} GiB for the factors of a {shape[0]} x {shape[1]} "
+            f"matrix, and this machine has {have / 2**30:.1f} GiB"
+        )

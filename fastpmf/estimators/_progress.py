@@ -1,0 +1,39 @@
+"""What `verbose` shows: a tqdm bar where tqdm is installed, else a line an evaluation, on standard error either way."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from fastpmf.solvers import Record
+from fastpmf.solvers.base import Callback
+
+
+@contextmanager
+def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterator[Callback | None]:
+    """`callback`, and before each call of it the progress so far."""
+    if not verbose:
+        yield callback
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        bar = None
+    else:
+        bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
+
+    def show(record: Record, W: np.ndarray, H: np.ndarray) -> bool:
+        told = f"objective {record.objective:.6g} nats, kkt_residual {record.kkt_residual:.2g}"
+        if bar is None:
+            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
+        else:
+            bar.set_postfix_str(told, refresh=False)
+            bar.update(record.n_iter - bar.n)
+        return callback is not None and bool(callback(record, W, H))
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()

@@ -1,0 +1,325 @@
+"""`PoissonNMF`: maximum likelihood under the Poisson model, in scikit-learn's manners."""
+
+import math
+import os
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.estimators._fit import check_parameters, fit, solve_rows
+from fastpmf.estimators._model_file import read_model, write_model
+from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import check_factor
+from fastpmf.model.objective import poisson_log_likelihood
+from fastpmf.solvers import FitInterrupted, Solution, Status
+from fastpmf.solvers.base import TRACE_DTYPE, Callback
+
+
+class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
+
+    Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
+
+        D(X || mu) = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij]
+
+    which is maximising the likelihood of x_ij ~ Poisson(mu_ij), and, once columns are normalised, PLSI.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, >= 1.
+    solver : {"mu"}, default="mu"
+        "mu": multiplicative updates of Lee & Seung; the objective never rises.
+    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="random"
+        Where to start, by scikit-learn's names. All but "custom" (W and H given to `fit_transform`) are scaled to
+        sum(W H) = sum(X). The zeros of "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of
+        "nndsvdar" to random numbers of about a hundredth of it, since a multiplicative update can't leave an exact zero.
+    max_iter : int, default=200
+        Most iterations, of both factors each.
+    tol : float, default=1e-4
+        Converged when `kkt_residual` is at most this: the share of all counts (dimensionless, of W's or H's side, what
+        is more) that one multiplicative step would still move between components. It is 0 exactly at a point that
+        satisfies the Karush-Kuhn-Tucker conditions. In `transform`, each row is left alone once its own share is at
+        most this.
+    eval_every : int, default=10
+        Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
+    random_state : int, RandomState, Generator or None, default=None
+        For the random parts of `init`. Equal seeds give equal bits, for any number of threads.
+    dtype : {None, "float32", "float64"}, default=None
+        What factors are held and updated in. None: float32 for float32 counts, float64 for all others. Sums and the
+        objective are float64 always.
+    n_threads : int or None, default=None
+        None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
+    verbose : bool, default=False
+        Show a progress bar with objective and residual on standard error (tqdm where installed, plain lines else).
+    callback : callable, default=None
+        Called as callback(record, W, H) every `eval_every` iterations, `record` having the fields of `trace_` and W
+        and H being read-only views; a true answer stops the fit.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        H.
+    n_components_ : int
+        Number of components.
+    n_iter_ : int
+        Iterations done.
+    objective_ : float
+        D(X || W H) at the end, in nats.
+    reconstruction_err_ : float
+        sqrt(2 D), scikit-learn's measure.
+    kkt_residual_ : float
+        The measure that `tol` is compared with, at the last iteration; dimensionless.
+    status_ : Status
+        Why the fit stopped; `str(status_)` is a sentence.
+    trace_ : structured ndarray
+        Fields n_iter, objective (nats), kkt_residual, seconds: one record per evaluation, the start included.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had string names.
+
+    See Also
+    --------
+    poisson_nmf : the same as a function that returns arrays.
+
+    Notes
+    -----
+    One iteration is U * S / v_sum on W and then on H, with S_ik = sum_j x_ij / (u_i . v_j) v_jk over the nonzeros; W H
+    is never formed. Memory beyond X: one transposed copy of the counts, and the factors twice.
+
+    References
+    ----------
+    D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import PoissonNMF
+    >>> X = np.array([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> model = PoissonNMF(n_components=2, random_state=0)
+    >>> W = model.fit_transform(X)
+    >>> model.inverse_transform(W).round(3)
+    array([[4., 0., 2.],
+           [0., 3., 0.],
+           [2., 0., 1.]])
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        solver: str = "mu",
+        init: str = "random",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        eval_every: int = 10,
+        random_state: Any = None,
+        dtype: Any = None,
+        n_threads: int | None = None,
+        verbose: bool = False,
+        callback: Callback | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.solver = solver
+        self.init = init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.eval_every = eval_every
+        self.random_state = random_state
+        self.dtype = dtype
+        self.n_threads = n_threads
+        self.verbose = verbose
+        self.callback = callback
+
+    def fit(self, X: Any, y: None = None, *, W: Any = None, H: Any = None) -> Self:
+        """Fit the model to X.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the result of `as_counts`.
+        y : None
+            Ignored.
+        W : array-like of shape (n_samples, n_components), optional
+            Where to start, with init="custom".
+        H : array-like of shape (n_components, n_features), optional
+            Where to start, with init="custom".
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            In one sentence that names the argument, what it got and what it wants.
+        FitInterrupted
+            On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+        """
+        self.fit_transform(X, y, W=W, H=H)
+        return self
+
+    def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None) -> np.ndarray:
+        """Fit the model to X and return W; arguments and errors as in `fit`.
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        with threads(self.n_threads):
+            counts = self._read(X, reset=True)
+            solution = fit(
+                counts, self.n_components, solver=self.solver, init=self.init, W=W, H=H, max_iter=self.max_iter,
+                tol=self.tol, eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype,
+                verbose=self.verbose, callback=self.callback,
+            )  # fmt: skip
+        self._keep(solution)
+        if solution.status is Status.INTERRUPTED:
+            raise FitInterrupted(solution)
+        if solution.status is Status.MAX_ITER and self.tol > 0:
+            warnings.warn(
+                f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
+                f"tol is {self.tol:g}.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return solution.W
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The W that explains X best with `components_` fixed; each row's answer depends on that row alone.
+
+        Counts of features in which every component is zero can't be explained by any W and are left out.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        check_is_fitted(self)
+        check_parameters(self.n_components, self.solver, self.max_iter, self.tol, self.eval_every, self.callback)
+        with threads(self.n_threads):
+            counts = self._read(X, reset=False)
+            return solve_rows(counts, self.components_, solver=self.solver, max_iter=self.max_iter, tol=self.tol)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """The rates W H, a dense matrix: mind its size.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            W.
+
+        Returns
+        -------
+        rate : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        W = np.asarray(X)
+        shape = (W.shape[0] if W.ndim else 0, self.n_components_)
+        return check_factor(W, shape, "X") @ self.components_
+
+    def score(self, X: Any, y: None = None) -> float:
+        """Poisson log-likelihood of X under its own best W, per count: log L(transform(X), components_) / sum(X).
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            In nats per count, higher is better; -inf where X has counts that `components_` give rate 0.
+        """
+        W = self.transform(X)
+        counts = self._read(X, reset=False)
+        if counts.total == 0:
+            raise ValueError("X must hold at least one positive count to be scored, got all zero")
+        return poisson_log_likelihood(counts, W, self.components_, n_threads=self.n_threads) / counts.total
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
+
+        A `random_state` or `callback` that is an object is not kept.
+        """
+        check_is_fitted(self)
+        arrays = {"components": self.components_, "trace": self.trace_}
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        facts = {
+            "n_iter": self.n_iter_,
+            "objective": self.objective_,
+            "kkt_residual": self.kkt_residual_,
+            "status": self.status_.name,
+        }
+        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read back what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not a whole model file of this class.
+        """
+        parameters, arrays, facts = read_model(path, cls.__name__)
+        try:
+            model = cls(**parameters)
+            H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
+            model._keep_fitted(
+                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace
+            )
+            model.n_features_in_ = H.shape[1]
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+        if "feature_names_in" in arrays:
+            model.feature_names_in_ = arrays["feature_names_in"].astype(object)
+        return model
+
+    def _keep(self, solution: Solution) -> None:
+        self._keep_fitted(
+            solution.H, solution.objective, solution.kkt_residual, solution.n_iter, solution.status, solution.trace
+        )
+
+    def _keep_fitted(
+        self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray
+    ) -> None:
+        self.components_ = H
+        self.n_components_ = H.shape[0]
+        self.objective_ = objective
+        self.reconstruction_err_ = math.sqrt(2.0 * max(objective, 0.0))  # rounding may leave D a hair below 0
+        self.kkt_residual_ = kkt_residual
+        self.n_iter_ = n_iter
+        self.status_ = status
+        self.trace_ = trace
+
+    def _read(self, X: Any, *, reset: bool) -> MemoryCounts:
+        """X through the door, its width and names checked or taken down."""
+        counts = as_counts(X)
+        counts.side(Side.ROWS)
+        validate_data(self, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+        return counts
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

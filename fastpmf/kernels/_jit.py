@@ -1,0 +1,159 @@
+"""The only place that spells a compile flag: how a kernel is compiled, cached, launched and shared between threads.
+
+A kernel is written as a function of `n_vectors` that returns the loop; each (n_vectors, dtypes) that is really called
+compiles once, under a signature that declares inputs read-only, so that plain, read-only and memory-mapped arrays
+share it. No fast-math: the vectors of `simd` already say in which order everything is summed, so a result is bitwise
+the same in the parallel and the serial build, for any number of threads.
+"""
+
+import hashlib
+import inspect
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from joblib import cpu_count
+from numba.core import types
+from numba.np.numpy_support import from_dtype
+
+_FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
+
+# Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
+# folder, so that a change to `simd` is never answered with yesterday's machine code.
+_DIGEST = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()[:12]
+
+
+class _State:
+    """What this process knows about its threads; made anew in a forked child."""
+
+    def __init__(self, *, serial: bool = False) -> None:
+        self.lock = threading.RLock()
+        self.serial = serial  # the parent's thread pool did not survive the fork
+        self.layer: str | None = None  # known once a parallel kernel has run
+
+
+_state = _State()
+_cache_works = True
+
+
+def _after_fork() -> None:
+    global _state
+    # GNU OpenMP and TBB can't start again in a child of a process that used them; workqueue can.
+    _state = _State(serial=_state.serial or _state.layer not in (None, "workqueue"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Kernel:
+    """One loop over rows, compiled for the dtypes and the number of vectors that it is called with.
+
+    Parameters
+    ----------
+    build : callable
+        `build(n_vectors)` returns the loop. The loop's last argument is `n_workers`, which the launch supplies.
+    writes : sequence of str
+        The arguments that the loop writes to; all other arrays are declared read-only.
+    """
+
+    def __init__(self, build: Callable[[int], Callable], writes: tuple[str, ...]) -> None:
+        self._build, self._writes = build, writes
+        self._parameters = list(inspect.signature(build(1)).parameters)
+        self._compiled: dict[tuple, Callable] = {}
+        self.__name__, self.__doc__, self.__module__ = build.__name__, build.__doc__, build.__module__
+
+    def __call__(self, *args: Any, n_vectors: int = 1) -> None:
+        state = _state
+        loop = self._loop(args, n_vectors, parallel=not state.serial)
+        n_workers = numba.get_num_threads()
+        if state.serial or state.layer in ("omp", "tbb"):
+            loop(*args, n_workers)
+            return
+        # The first launch starts the layer; a layer that can't be entered twice at once ("workqueue") stays locked.
+        with state.lock:
+            loop(*args, n_workers)
+            if state.layer is None and not numba.config.DISABLE_JIT:
+                state.layer = numba.threading_layer()
+
+    def _loop(self, args: tuple, n_vectors: int, *, parallel: bool) -> Callable:
+        key = (n_vectors, parallel, *(a.dtype if isinstance(a, np.ndarray) else None for a in args))
+        loop = self._compiled.get(key)
+        if loop is None:
+            with _state.lock:
+                loop = self._compiled.get(key)
+                if loop is None:
+                    loop = self._compiled[key] = self._compile(args, n_vectors, parallel)
+        return loop
+
+    def _compile(self, args: tuple, n_vectors: int, parallel: bool) -> Callable:
+        global _cache_works
+        signature = types.void(*map(self._type, self._parameters, (*args, 1)))
+        if _cache_works:
+            try:
+                return self._jit(signature, n_vectors, parallel, cache=True)
+            except (OSError, EOFError, RuntimeError) as error:  # no writable directory, a full disk, a torn file
+                if isinstance(error, RuntimeError) and "cache" not in str(error):
+                    raise
+                _cache_works = False
+                warnings.warn(
+                    f"compiled kernels can't be kept on disk, so every process compiles its own: {error}; "
+                    "set NUMBA_CACHE_DIR to a writable directory",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        return self._jit(signature, n_vectors, parallel, cache=False)
+
+    def _jit(self, signature: Any, n_vectors: int, parallel: bool, *, cache: bool) -> Callable:
+        loop = self._build(n_vectors)
+        # Numba's cache index doesn't know the flags, so the two builds of a loop must not share a name.
+        loop.__qualname__ = f"{self.__name__}-{'parallel' if parallel else 'serial'}-{_DIGEST}"
+        return numba.njit(signature, parallel=parallel, cache=cache, **_FLAGS)(loop)
+
+    def _type(self, name: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return types.intp
+        return types.Array(from_dtype(value.dtype), value.ndim, "C", readonly=name not in self._writes)
+
+
+def kernel(*writes: str) -> Callable[[Callable[[int], Callable]], Kernel]:
+    """Make a `Kernel` of a function of `n_vectors`; `writes` names the arguments that it writes to."""
+    return lambda build: Kernel(build, writes)
+
+
+def available_threads() -> int:
+    """Threads that this process may really use: its affinity and its cgroup's quota, within Numba's own limit."""
+    return max(1, min(cpu_count(), numba.config.NUMBA_NUM_THREADS))
+
+
+@contextmanager
+def threads(n_threads: int | None = None) -> Iterator[int]:
+    """Run the kernels called inside with `n_threads` threads; None or -1 means `available_threads()`.
+
+    More threads than Numba started with (NUMBA_NUM_THREADS) can't be had, and are not an error: the result is the same.
+    """
+    if n_threads is None or n_threads == -1:
+        wanted = available_threads()
+    elif isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool) and n_threads >= 1:
+        wanted = min(int(n_threads), numba.config.NUMBA_NUM_THREADS)
+    else:
+        raise ValueError(f"n_threads must be a positive integer, -1 or None, got {n_threads!r}")
+    before = numba.get_num_threads()
+    numba.set_num_threads(wanted)
+    try:
+        yield wanted
+    finally:
+        numba.set_num_threads(before)
+
+
+def threading_layer() -> str | None:
+    """Name of the threading layer in use ("tbb", "omp" or "workqueue"), None before the first parallel kernel."""
+    return _state.layer

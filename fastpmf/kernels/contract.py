@@ -1,0 +1,65 @@
+"""`ratio_contract`: the one pass over the stored counts that every model and solver here is built from."""
+
+import numpy as np
+from numba import prange
+
+from fastpmf.kernels import simd
+from fastpmf.kernels._jit import kernel
+
+GROUP = simd.GROUP
+
+
+@kernel("out", "partial")
+def ratio_contract(n_vectors):
+    """Contract count-to-rate ratios with V, one CSR row at a time.
+
+    out[i, k] = sum over stored (i, j) of  data / (U[i] . V[j]) * V[j, k]
+
+    in    data       (nnz,)        counts > 0: uint8, uint16, int32, float32 or float64
+          indices    (nnz,)        int32 or int64, the column j of each
+          indptr     (n_rows + 1,) int64
+          blocks     (n_blocks, 5) int64: first row, end row, first entry, end entry, slot
+          splits     (n_split, 3)  int64: row, first slot, end slot
+          U, V       (n_rows, K), (n_cols, K) float32 or float64, K = n_vectors * 64 bytes
+    out   out        (n_rows, K)   overwritten, zeros in empty rows; unit counts / U
+          partial    (n_slots, K)  scratch for the pieces of split rows
+    needs every rate U[i] . V[j] of a stored entry > 0, else the row is not finite; out aliases neither U nor V
+    gives bitwise the same result for any number of workers: a row is summed in stored order by one of them, the
+          pieces of a split row in slot order
+    cost  4 nnz K flops; gathers nnz K itemsize bytes of V
+    """
+    ahead = 4 * GROUP if n_vectors <= 8 else 0  # wider rows fill the queue of memory requests by themselves
+
+    def loop(data, indices, indptr, blocks, splits, U, V, out, partial, n_workers):
+        counter = np.zeros(1, np.int64)
+        for _ in prange(n_workers):
+            b = simd.take(counter)
+            while b < blocks.shape[0]:
+                slot = blocks[b, 4]
+                for i in range(blocks[b, 0], blocks[b, 1]):
+                    start, stop = max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])
+                    whole = stop - (stop - start) % GROUP
+                    u = simd.load(U, i, n_vectors)
+                    s = simd.zeros(U, n_vectors)
+                    for p in range(start, whole, GROUP):
+                        j = simd.rows(indices, p, GROUP)
+                        if ahead:
+                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
+                        ratio = simd.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
+                        s = simd.add_rows(s, ratio, V, j)
+                    if whole < stop:
+                        j = simd.rows(indices, whole, stop - whole)
+                        ratio = simd.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
+                        s = simd.add_rows(s, ratio, V, j)
+                    if slot < 0:
+                        simd.store(out, i, s)
+                    else:
+                        simd.store(partial, slot, s)
+                b = simd.take(counter)
+        for r in range(splits.shape[0]):
+            s = simd.load(partial, splits[r, 1], n_vectors)
+            for slot in range(splits[r, 1] + 1, splits[r, 2]):
+                s = simd.add(s, simd.load(partial, slot, n_vectors))
+            simd.store(out, splits[r, 0], s)
+
+    return loop

@@ -1,0 +1,65 @@
+"""Factors as the kernels want them: C-ordered rows, padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
+
+from typing import Any
+
+import numpy as np
+
+from fastpmf.kernels.simd import VECTOR_BYTES
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
+    """A factor of zeros, shape (n_rows, K), K the next multiple of 64 bytes from n_components on."""
+    per_vector = VECTOR_BYTES // dtype.itemsize
+    width = -(-n_components // per_vector) * per_vector
+    raw = np.zeros(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
+    start = -raw.ctypes.data % VECTOR_BYTES
+    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
+
+
+def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A padded copy of A, shape (n_rows, n_components), as `dtype`."""
+    out = empty_factor(*A.shape, dtype)
+    out[:, : A.shape[1]] = A
+    return out
+
+
+def column_sums(A: np.ndarray) -> np.ndarray:
+    """Column sums of a factor, float64."""
+    return A.sum(axis=0, dtype=np.float64)
+
+
+def check_factor(A: Any, shape: tuple[int, int], name: str) -> np.ndarray:
+    """A factor given by a user: real, finite, non-negative and of `shape`, else one sentence that says what it is.
+
+    Raises
+    ------
+    TypeError
+        Not numbers.
+    ValueError
+        Wrong shape, negative, NaN or infinite entries.
+    """
+    A = np.asarray(A)
+    if A.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got dtype {A.dtype}")
+    if A.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(map(int, shape))}, got {A.shape}")
+    if not np.isfinite(A).all():
+        raise ValueError(f"{name} must be finite, but contains NaN or inf")
+    if (A < 0).any():
+        raise ValueError(f"{name} must be non-negative, got a minimum of {A.min()}")
+    return A
+
+
+def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
+    """The dtype to work in: what is asked for, or by default float32 for float32 counts and float64 for all others."""
+    if dtype is None:
+        return np.dtype(np.float32 if data == np.float32 else np.float64)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted not in FLOATS:
+        raise ValueError(f"dtype must be float32, float64 or None, got {dtype!r}")
+    return wanted

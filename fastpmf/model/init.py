@@ -1,0 +1,123 @@
+"""Where a fit starts: random or spectral factors, scaled so that the total rate equals the total count."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_random_state
+from sklearn.utils.extmath import randomized_svd
+
+from fastpmf.counts import Counts, MemoryCounts, Side
+from fastpmf.model.factors import check_factor, padded
+
+INITS = ("random", "nndsvd", "nndsvda", "nndsvdar", "custom")
+# A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
+_LIFT = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
+
+
+def initialise(
+    counts: Counts,
+    n_components: int,
+    init: str,
+    random_state: Any,
+    dtype: np.dtype,
+    W: Any = None,
+    H: Any = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Starting factors W and H transposed, padded.
+
+    Parameters
+    ----------
+    counts : Counts of shape (n, p)
+    n_components : int
+    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, its zeros lifted to
+        1e-6 of the factor's mean, since an update by multiplication could never leave them. "nndsvda": zeros lifted to
+        the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as they are given.
+        All but "custom" are scaled so that sum(W H) = sum(X).
+    random_state : None, int, numpy RandomState or Generator
+    dtype : float32 or float64
+    W, H : array-like of shapes (n, k) and (k, p), for "custom" only
+
+    Raises
+    ------
+    ValueError
+        An unknown init, factors given with another init than "custom" or missing there, NNDSVD with more components
+        than min(n, p).
+
+    References
+    ----------
+    C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
+    """
+    if init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+    n, p = counts.shape
+    if init == "custom":
+        if W is None or H is None:
+            raise ValueError("init='custom' needs both W and H")
+        W_ = padded(check_factor(W, (n, n_components), "W"), dtype)
+        Ht = padded(check_factor(H, (n_components, p), "H").T, dtype)
+        _reseed_zero_rates(counts, W_, Ht, n_components)
+        return W_, Ht
+    if W is not None or H is not None:
+        raise ValueError(f"W and H are starting factors for init='custom' only, got init={init!r}")
+    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    if init == "random":
+        W = np.abs(rng.standard_normal((n, n_components)))
+        Ht = np.abs(rng.standard_normal((p, n_components)))
+    else:
+        W, Ht = _nndsvd(counts, n_components, rng)
+        for A in (W, Ht):
+            zero = A == 0
+            lift = _LIFT[init] * A.mean()
+            A[zero] = lift if init != "nndsvdar" else lift * np.abs(rng.standard_normal(int(zero.sum())))
+    scale = math.sqrt(counts.total / float(W.sum(axis=0) @ Ht.sum(axis=0)))
+    return padded(W * scale, dtype), padded(Ht * scale, dtype)
+
+
+def _nndsvd(counts: Counts, n_components: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    """NNDSVD of X / mean(X): each singular pair's larger non-negative part."""
+    if not isinstance(counts, MemoryCounts):
+        raise ValueError("init='nndsvd…' needs counts in memory, use init='random'")
+    n, p = counts.shape
+    if n_components > min(n, p):
+        raise ValueError(
+            f"init='nndsvd…' needs n_components <= min(n_samples, n_features) = {min(n, p)}, got {n_components}; "
+            "use init='random'"
+        )
+    X = counts.side(Side.ROWS)
+    seed = rng if isinstance(rng, np.random.RandomState) else np.random.RandomState(rng.integers(2**31))
+    matrix = sparse.csr_array((X.data / (counts.total / (n * p)), X.indices, X.indptr), shape=counts.shape)
+    left, singular, right = randomized_svd(matrix, n_components, random_state=seed)
+    W, Ht = np.empty((n, n_components)), np.empty((p, n_components))
+    for k in range(n_components):
+        u, v = left[:, k], right[k]
+        parts = [(np.maximum(s * u, 0), np.maximum(s * v, 0)) for s in (1, -1)]
+        u, v = max(parts, key=lambda part: np.linalg.norm(part[0]) * np.linalg.norm(part[1]))
+        lengths = np.linalg.norm(u), np.linalg.norm(v)
+        mass = math.sqrt(singular[k] * lengths[0] * lengths[1])
+        W[:, k], Ht[:, k] = (mass * a / length if length > 0 else a for a, length in zip((u, v), lengths, strict=True))
+    for A in (W, Ht):
+        A[np.finfo(np.float32).eps * A.mean() > A] = 0  # rounding of the SVD, relative to the factor
+    return W, Ht
+
+
+def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_components: int) -> None:
+    """Lift, in place, the zeros of given factors that leave a positive count with rate 0."""
+    if (W[:, :n_components] > 0).all() and (Ht[:, :n_components] > 0).all():
+        return
+    rows = np.flatnonzero(counts.log_rate(W, Ht) == -np.inf)
+    if not len(rows):
+        return
+    for A, lifted in ((W, rows), (Ht, np.flatnonzero((Ht.sum(axis=1) == 0) & (counts.sums(Side.COLUMNS) > 0)))):
+        level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
+        block = A[lifted, :n_components]
+        A[lifted, :n_components] = np.where(block == 0, level, block)
+    warnings.warn(
+        f"W and H give {len(rows)} row(s) of X a rate of 0 under a positive count, which no update can mend; "
+        "the zeros there were replaced by a hundredth of the factor's mean",
+        UserWarning,
+        stacklevel=2,
+    )
