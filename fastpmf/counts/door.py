@@ -64,8 +64,8 @@ def _sklearn_words(shape: tuple[int, ...]) -> str:
     """What scikit-learn's users know these mistakes as."""
     if len(shape) == 2:
         axis = "sample" if shape[0] == 0 else "feature"
-        return f" (0 {axis}(s), shape={tuple(map(int, shape))}, while a minimum of 1 is required.)"
-    return " (Expected 2D array; reshape your data with X.reshape(1, -1) if it is a single sample)"
+        return f": 0 {axis}(s) (shape={tuple(map(int, shape))}) while a minimum of 1 is required."
+    return " (Expected 2D array. Reshape your data with X.reshape(1, -1) if it is a single sample)"
 
 
 def _is_sparse_dtype(dtype: Any) -> bool:
@@ -190,7 +190,7 @@ def _ascends(indices: np.ndarray, indptr: np.ndarray) -> bool:
 
 
 def _as_count_dtype(data: np.ndarray) -> np.ndarray:
-    """The counts in the dtype that the kernels read: their own where it is one of those, else the smallest exact one."""
+    """The counts in the dtype that the kernels read: their own where it is one of those, else the smallest exact."""
     if data.dtype in COUNT_DTYPES:
         return data
     if data.dtype.kind == "b":

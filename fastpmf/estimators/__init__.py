@@ -1,6 +1,6 @@
 """Floor 3: scikit-learn's manners, no mathematics."""
 
 from fastpmf.estimators._fit import poisson_nmf
-from fastpmf.estimators.poisson_nmf import PoissonNMF
+from fastpmf.estimators.nmf import PoissonNMF
 
 __all__ = ["PoissonNMF", "poisson_nmf"]

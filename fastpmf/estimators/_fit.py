@@ -24,7 +24,7 @@ def poisson_nmf(
     init: str = "random",
     W: Any = None,
     H: Any = None,
-    max_iter: int = 200,
+    max_iter: int = 500,
     tol: float = 1e-4,
     eval_every: int = 10,
     random_state: Any = None,
@@ -126,7 +126,7 @@ def solve_rows(counts: Counts, H: np.ndarray, *, solver: str, max_iter: int, tol
     A row starts with its counts spread evenly over the components and is left alone once it is within `tol` of optimal.
     Counts in features that no component produces can't be explained by any W, and are left out.
     """
-    n, (k, p) = counts.shape[0], H.shape
+    n, k = counts.shape[0], len(H)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     Ht = padded(H.T, dtype)
     produced = Ht.any(axis=1)

@@ -1,4 +1,4 @@
-"""Model files: one `.npz` of arrays and a JSON text, no pickle; and how any file here is written, whole or not at all."""
+"""Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
 
 import json
 import os

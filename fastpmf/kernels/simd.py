@@ -12,6 +12,7 @@ a row passes a number, and the lanes beyond it repeat the last entry with a coun
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,21 +113,7 @@ def _divide_meaning(a, b):
         return a / b
 
 
-add, subtract = _binary(operator.add, "fadd"), _binary(operator.sub, "fsub")
-multiply, divide = _binary(operator.mul, "fmul"), _binary(_divide_meaning, "fdiv")
-
-
-@operation(np.abs)
-def absolute(typingctx, tile):
-    """absolute(tile) -> Tile, elementwise."""
-
-    def emit(context, builder, signature, args):
-        out = args[0]
-        for v in range(tile.n_vectors):
-            out = builder.insert_value(out, call_intrinsic(builder, "fabs", builder.extract_value(out, v)), v)
-        return out
-
-    return tile(tile), emit
+add, multiply, divide = _binary(operator.add, "fadd"), _binary(operator.mul, "fmul"), _binary(_divide_meaning, "fdiv")
 
 
 def _fold(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:
@@ -154,20 +141,65 @@ def total(typingctx, tile):
     return types.float64(tile), emit
 
 
-@operation(lambda tile, where: float(np.max(tile, initial=0.0, where=where == 0)))
-def highest_where_zero(typingctx, tile, where):
-    """highest_where_zero(tile, where) -> float64, the largest tile[k] > 0 with where[k] = 0, else 0."""
+def _higher(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@operation(np.maximum)
+def maximum(typingctx, a, b):
+    """maximum(a, b) -> Tile, elementwise; b where either is NaN."""
 
     def emit(context, builder, signature, args):
-        vectors = []
-        for v in range(tile.n_vectors):
-            x, w = (builder.extract_value(a, v) for a in args)
-            zero = constant(x.type, 0.0)
-            chosen = builder.select(builder.fcmp_ordered("==", w, zero), x, zero)
-            vectors.append(builder.select(builder.fcmp_ordered(">", chosen, zero), chosen, zero))
-        return _fold(builder, tile, vectors, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+        out = args[0]
+        for v in range(a.n_vectors):
+            out = builder.insert_value(out, _higher(builder, *(builder.extract_value(x, v) for x in args)), v)
+        return out
 
-    return types.float64(tile, where), emit
+    return a(a, b), emit
+
+
+@operation(np.minimum)
+def minimum(typingctx, a, b):
+    """minimum(a, b) -> Tile, elementwise; a where either is NaN."""
+
+    def emit(context, builder, signature, args):
+        out = args[0]
+        for v in range(a.n_vectors):
+            x, y = (builder.extract_value(z, v) for z in args)
+            out = builder.insert_value(out, builder.select(builder.fcmp_ordered("<", y, x), y, x), v)
+        return out
+
+    return a(a, b), emit
+
+
+@operation(lambda tile: float(tile.max()))
+def highest(typingctx, tile):
+    """highest(tile) -> float64, the largest element."""
+
+    def emit(context, builder, signature, args):
+        vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
+        return _fold(builder, tile, vectors, partial(_higher, builder))
+
+    return types.float64(tile), emit
+
+
+@operation(lambda tile, number: np.full_like(tile, number))
+def fill_like(typingctx, tile, number):
+    """fill_like(tile, number) -> Tile, the float64 number in every element."""
+
+    def emit(context, builder, signature, args):
+        x = args[1]
+        if tile.dtype is types.float32:
+            x = builder.fptrunc(x, FLOATS[types.float32])
+        whole_vector = vector(tile.dtype)
+        one = builder.insert_element(ir.Constant(whole_vector, ir.Undefined), x, I32(0))
+        splat = shuffle(builder, one, one, [0] * whole_vector.count)
+        out = args[0]
+        for v in range(tile.n_vectors):
+            out = builder.insert_value(out, splat, v)
+        return out
+
+    return tile(tile, types.float64), emit
 
 
 # ── entries in flight ───────────────────────────────────────────────────────────────────────────────────────────

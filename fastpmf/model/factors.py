@@ -1,4 +1,4 @@
-"""Factors as the kernels want them: C-ordered rows, padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
+"""Factors as the kernels want them: rows padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
 
 from typing import Any
 

@@ -8,6 +8,10 @@ import numpy as np
 from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.simd import VECTOR_BYTES
 
+# An entry that shrinks at every update ends in an underflow, and then it is locked at 0, whatever the data want later;
+# on the way there, arithmetic on subnormal numbers is several times slower. So no entry shrinks below this share of its
+# row's counts. It is the only floor here: relative to the data, never raising an entry, and so never the objective.
+TINY = 1e-12
 _ROWS = 512  # in a block of the rule's own partial sums; a constant, so that they don't depend on the threads
 
 
@@ -18,20 +22,24 @@ class Update(NamedTuple):
     ----------
     sums : ndarray of shape (K,), float64
         Column sums of the updated factor.
-    residual : float
-        sum_ik U_ik |v_sum_k - S_ik|, plus for each row its total count times the largest S/v_sum - 1 > 0 among its
-        zeros, all before the update, in counts. 0 where U is optimal given V; NaN where a rate was 0.
+    gap : float
+        Upper bound, before the update, on what any other U could lower the divergence by while V stays: the sum over
+        rows of u_i . v_sum + x_i (max_k S_ik / v_sum_k - 2), x_i the row's sum of counts. In nats; 0 exactly where U is
+        optimal given V; NaN where a rate was 0.
     n_moved : int
         Rows that were changed.
     """
 
     sums: np.ndarray
-    residual: float
+    gap: float
     n_moved: int
 
 
 def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndarray, tol: float = 0.0) -> Update:
     """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched exactly.
+
+    The gap follows from convexity: with v_sum - S the gradient in u, no u* is better than u by more than
+    (v_sum - S) . (u - u*), and an optimal u* has u* . v_sum = x_i.
 
     Parameters
     ----------
@@ -41,7 +49,7 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
     out : ndarray of shape (n_rows, K)
         The updated factor; may be S.
     tol : float, default=0.0
-        Rows whose share of `residual` is at most `tol` times their total count stay as they are.
+        Rows whose part of `gap` is at most `tol` times their sum of counts stay as they are.
 
     References
     ----------
@@ -50,7 +58,7 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
     n_rows, width = U.shape
     bounds = np.append(np.arange(0, n_rows, _ROWS), n_rows)
     n_blocks = len(bounds) - 1
-    sums, residual, moved = np.empty((n_blocks, width)), np.empty(n_blocks), np.empty(n_blocks, np.int64)
+    sums, gap, moved = np.empty((n_blocks, width)), np.empty(n_blocks), np.empty(n_blocks, np.int64)
     divisor = np.where(v_sum > 0, v_sum, 1.0)
     multiply(
         U,
@@ -58,12 +66,12 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
         v_sum[None].astype(U.dtype),
         divisor[None].astype(U.dtype),
         bounds,
-        np.array([tol]),
+        np.array([tol, TINY]),
         out,
         sums,
-        residual,
+        gap,
         moved,
         n_vectors=width * U.itemsize // VECTOR_BYTES,
     )
-    total = float(residual.sum())
-    return Update(sums.sum(axis=0), total if math.isfinite(total) else math.nan, int(moved.sum()))
+    total_gap = float(gap.sum())
+    return Update(sums.sum(axis=0), total_gap if math.isfinite(total_gap) else math.nan, int(moved.sum()))

@@ -37,7 +37,7 @@ class Record(NamedTuple):
     objective : float
         Divergence D(X || W H) of the factors at this point, in nats.
     kkt_residual : float
-        Dimensionless, see `State.residual`; inf before the first iteration, when nothing is known of it.
+        Optimality gap in nats per count, see `State.kkt_residual`; inf before the first iteration.
     seconds : float
         Since the solver began, compilation included.
     """
@@ -85,15 +85,15 @@ class State:
         Always a complete pair: an update is written elsewhere and then put in its place.
     sums : list of two ndarray of float64
         Their column sums.
-    residuals : dict of Side to float
-        For each free side the latest `Update.residual`, in counts.
+    gaps : dict of Side to float
+        For each free side the latest `Update.gap`, in nats.
     n_moved : int
         Rows changed in the latest iteration.
     """
 
     factors: list[np.ndarray]
     sums: list[np.ndarray]
-    residuals: dict[Side, float] = field(default_factory=dict)
+    gaps: dict[Side, float] = field(default_factory=dict)
     n_moved: int = 0
 
     @classmethod
@@ -101,12 +101,13 @@ class State:
         return cls([W, Ht], [column_sums(W), column_sums(Ht)])
 
     def kkt_residual(self, total: float) -> float:
-        """The share of all counts that a multiplicative step would move, in the factor where that is more.
+        """The larger of the free factors' `Update.gap`, per count.
 
-        Dimensionless, 0 exactly where the Karush-Kuhn-Tucker conditions hold; measured in passing, at the start of each
-        half-step. NaN where a rate was not positive.
+        No other W, with H as it is, and no other H, with W as it is, is better by more than this many nats per count; 0
+        exactly where the Karush-Kuhn-Tucker conditions hold. Measured in passing, at the start of each half-step. NaN
+        where a rate was not positive.
         """
-        return float(np.max(list(self.residuals.values()))) / total
+        return float(np.max(list(self.gaps.values()))) / total
 
     def objective(self, counts: Counts) -> float:
         W, Ht = self.factors
@@ -134,7 +135,7 @@ class Solution:
     objective : float
         Divergence D(X || W H), in nats.
     kkt_residual : float
-        Dimensionless optimality measure of the last iteration.
+        Optimality gap of the last iteration, in nats per count, see `State.kkt_residual`.
     n_iter : int
     status : Status
         Why it stopped; `str(status)` is a sentence.

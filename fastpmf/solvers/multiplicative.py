@@ -27,8 +27,8 @@ class Multiplicative:
             U, S = state.factors[side], self._spare[side]
             problem.counts.contract(side, U, state.factors[other], S)
             update = multiplicative(U, S, state.sums[other], out=S, tol=problem.row_tol)
-            state.residuals[side] = update.residual
-            if math.isnan(update.residual):
+            state.gaps[side] = update.gap
+            if math.isnan(update.gap):
                 return  # the factors before this half-step stay
             state.factors[side], self._spare[side] = S, U
             state.sums[side] = update.sums

@@ -37,15 +37,15 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         "mu": multiplicative updates of Lee & Seung; the objective never rises.
     init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="random"
         Where to start, by scikit-learn's names. All but "custom" (W and H given to `fit_transform`) are scaled to
-        sum(W H) = sum(X). The zeros of "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of
-        "nndsvdar" to random numbers of about a hundredth of it, since a multiplicative update can't leave an exact zero.
-    max_iter : int, default=200
+        sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of "nndsvd" are lifted to 1e-6 of the
+        factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of about a hundredth of it.
+    max_iter : int, default=500
         Most iterations, of both factors each.
     tol : float, default=1e-4
-        Converged when `kkt_residual` is at most this: the share of all counts (dimensionless, of W's or H's side, what
-        is more) that one multiplicative step would still move between components. It is 0 exactly at a point that
-        satisfies the Karush-Kuhn-Tucker conditions. In `transform`, each row is left alone once its own share is at
-        most this.
+        Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W (with
+        H as it is) or the best other H (with W as it is) could lower the objective by. It is 0 exactly where the
+        Karush-Kuhn-Tucker conditions hold, and does not depend on the scale of X. In `transform`, each row is left
+        alone once its own bound, per count of the row, is at most this.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     random_state : int, RandomState, Generator or None, default=None
@@ -74,11 +74,12 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     reconstruction_err_ : float
         sqrt(2 D), scikit-learn's measure.
     kkt_residual_ : float
-        The measure that `tol` is compared with, at the last iteration; dimensionless.
+        The measure that `tol` is compared with, at the last iteration; nats per count.
     status_ : Status
         Why the fit stopped; `str(status_)` is a sentence.
     trace_ : structured ndarray
-        Fields n_iter, objective (nats), kkt_residual, seconds: one record per evaluation, the start included.
+        Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
+        start included.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -116,7 +117,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         *,
         solver: str = "mu",
         init: str = "random",
-        max_iter: int = 200,
+        max_iter: int = 500,
         tol: float = 1e-4,
         eval_every: int = 10,
         random_state: Any = None,
