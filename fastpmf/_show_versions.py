@@ -7,8 +7,8 @@ from importlib import metadata
 from typing import TextIO
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
+from numba.core import config
 
 from fastpmf._version import __version__
 from fastpmf.kernels._jit import available_threads, threading_layer
@@ -40,7 +40,7 @@ def show_versions(file: TextIO | None = None) -> None:
         "cpu": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical",
         "vector width": f"{bits} bit" if bits else "unknown",
         "threading layer": threading_layer() or "none (JIT off)",
-        "threads": f"{available_threads()} available to this process, {numba.config.NUMBA_NUM_THREADS} at most",
+        "threads": f"{available_threads()} available to this process, {config.NUMBA_NUM_THREADS} at most",
     }
     width = max(map(len, facts))
     for name, fact in facts.items():

@@ -122,17 +122,18 @@ class MemoryCounts:
     """
 
     def __init__(self, rows: SparseRows, columns: SparseRows | None = None) -> None:
-        self._sides = [rows, columns]
+        self._rows, self._columns = rows, columns
         self.shape = rows.shape
         self.dtype = rows.data.dtype
         self.nnz = len(rows.data)
 
     def side(self, side: Side) -> SparseRows:
         """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
-        found = self._sides[side]
-        if found is None:
-            found = self._sides[side] = self._sides[Side.ROWS].transpose(n_blocks=16)
-        return found
+        if side is Side.ROWS:
+            return self._rows
+        if self._columns is None:
+            self._columns = self._rows.transpose(n_blocks=16)
+        return self._columns
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf.counts import Counts, Side, as_counts
+from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
 from fastpmf.estimators._progress import shown
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import FLOATS, empty_factor, padded, working_dtype
@@ -120,7 +120,7 @@ def fit(
     return solution
 
 
-def solve_rows(counts: Counts, H: np.ndarray, *, solver: str, max_iter: int, tol: float) -> np.ndarray:
+def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: int, tol: float) -> np.ndarray:
     """The W that explains the counts best with H fixed, shape (n, n_components); each row's answer is its own.
 
     A row starts with its counts spread evenly over the components and is left alone once it is within `tol` of optimal.
@@ -129,7 +129,7 @@ def solve_rows(counts: Counts, H: np.ndarray, *, solver: str, max_iter: int, tol
     n, k = counts.shape[0], len(H)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     Ht = padded(H.T, dtype)
-    produced = Ht.any(axis=1)
+    produced = np.asarray(Ht.any(axis=1))
     if not produced.all():
         counts = counts.select_columns(produced)
     if counts.total == 0:

@@ -58,7 +58,7 @@ def write_model(
         "facts": facts,
     }
     with replacing(path) as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
 
 
 def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.ndarray], dict]:
@@ -72,7 +72,10 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
         Not a whole model file of this kind and version.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ValueError("a lone array")
+        with stored:
             header = json.loads(str(stored["header"]))
             arrays = {name: stored[name] for name in stored.files if name != "header"}
         if header["format"] != FORMAT:

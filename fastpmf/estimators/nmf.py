@@ -37,13 +37,13 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         "mu": multiplicative updates of Lee & Seung; the objective never rises.
     init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="random"
         Where to start, by scikit-learn's names. All but "custom" (W and H given to `fit_transform`) are scaled to
-        sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of "nndsvd" are lifted to 1e-6 of the
-        factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of about a hundredth of it.
+        sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of "nndsvd" are lifted to 1e-6 of
+        the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of about a hundredth of it.
     max_iter : int, default=500
         Most iterations, of both factors each.
     tol : float, default=1e-4
-        Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W (with
-        H as it is) or the best other H (with W as it is) could lower the objective by. It is 0 exactly where the
+        Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W
+        (with H as it is) or the best other H (with W as it is) could lower the objective by. It is 0 exactly where the
         Karush-Kuhn-Tucker conditions hold, and does not depend on the scale of X. In `transform`, each row is left
         alone once its own bound, per count of the row, is at most this.
     eval_every : int, default=10

@@ -19,7 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 from joblib import cpu_count
-from numba.core import types
+from numba.core import config, types
 from numba.np.numpy_support import from_dtype
 
 _FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
@@ -81,7 +81,7 @@ class Kernel:
         # The first launch starts the layer; a layer that can't be entered twice at once ("workqueue") stays locked.
         with state.lock:
             loop(*args, n_workers)
-            if state.layer is None and not numba.config.DISABLE_JIT:
+            if state.layer is None and not config.DISABLE_JIT:
                 state.layer = numba.threading_layer()
 
     def _loop(self, args: tuple, n_vectors: int, *, parallel: bool) -> Callable:
@@ -131,7 +131,7 @@ def kernel(*writes: str) -> Callable[[Callable[[int], Callable]], Kernel]:
 
 def available_threads() -> int:
     """Threads that this process may really use: its affinity and its cgroup's quota, within Numba's own limit."""
-    return max(1, min(cpu_count(), numba.config.NUMBA_NUM_THREADS))
+    return max(1, min(cpu_count(), config.NUMBA_NUM_THREADS))
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def threads(n_threads: int | None = None) -> Iterator[int]:
     if n_threads is None or n_threads == -1:
         wanted = available_threads()
     elif isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool) and n_threads >= 1:
-        wanted = min(int(n_threads), numba.config.NUMBA_NUM_THREADS)
+        wanted = min(int(n_threads), config.NUMBA_NUM_THREADS)
     else:
         raise ValueError(f"n_threads must be a positive integer, -1 or None, got {n_threads!r}")
     before = numba.get_num_threads()

@@ -20,7 +20,7 @@ def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
 
 def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """A padded copy of A, shape (n_rows, n_components), as `dtype`."""
-    out = empty_factor(*A.shape, dtype)
+    out = empty_factor(A.shape[0], A.shape[1], dtype)
     out[:, : A.shape[1]] = A
     return out
 

@@ -1,0 +1,5 @@
+"""`python -m fastpmf`, the same as `fastpmf`."""
+
+from fastpmf.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""Oracles: dense, loop by loop, float64, and nothing of fastpmf. X is (n, p), U and V own its rows and columns."""
+
+import math
+
+import numpy as np
+
+LOG_MAX = math.log(np.finfo(float).max)
+
+
+def wide(*arrays):
+    """Dense float64 copies."""
+    return [np.array(A.toarray() if hasattr(A, "toarray") else A, dtype=np.float64) for A in arrays]
+
+
+def stored(X):
+    """(i, j) of every positive entry, row by row."""
+    return [(i, j) for i in range(X.shape[0]) for j in range(X.shape[1]) if X[i, j] > 0]
+
+
+def log(x):
+    return math.log(x) if x > 0 else -math.inf
+
+
+def ratio_contraction(X, U, V):
+    """S_ik = sum_j x_ij / (u_i . v_j) v_jk over the positive entries."""
+    X, U, V = wide(X, U, V)
+    S = np.zeros_like(U)
+    for i, j in stored(X):
+        S[i] += X[i, j] / (U[i] @ V[j]) * V[j]
+    return S
+
+
+def log_rate(X, U, V):
+    """sum_j x_ij log(u_i . v_j) of each row, over the positive entries."""
+    X, U, V = wide(X, U, V)
+    out = np.zeros(len(U))
+    for i, j in stored(X):
+        out[i] += X[i, j] * log(U[i] @ V[j])
+    return out
+
+
+def kl_divergence(X, W, H):
+    """sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij], the zeros included."""
+    X, W, H = wide(X, W, H)
+    terms = []
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            x, mu = X[i, j], W[i] @ H[:, j]
+            terms.append((x * (log(x) - log(mu)) if x > 0 else 0.0) - x + mu)
+    return math.fsum(terms) if math.inf not in terms else math.inf
+
+
+def poisson_log_likelihood(X, W, H):
+    """sum_ij [x_ij log mu_ij - mu_ij - log x_ij!], the zeros included."""
+    X, W, H = wide(X, W, H)
+    terms = []
+    for i in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            x, mu = X[i, j], W[i] @ H[:, j]
+            terms.append((x * log(mu) if x > 0 else 0.0) - mu - math.lgamma(x + 1))
+    return math.fsum(terms) if -math.inf not in terms else -math.inf
+
+
+def objective_scale(X, W, H):
+    """Sum of the sizes of the terms that a divergence is put together from: what its rounding is relative to."""
+    X, W, H = wide(X, W, H)
+    logs = math.fsum(X[i, j] * (abs(log(X[i, j])) + abs(log(W[i] @ H[:, j]))) for i, j in stored(X))
+    return logs + X.sum() + W.sum(axis=0) @ H.sum(axis=1)
+
+
+def half_step(X, U, V):
+    """U S / v_sum; a component whose v_sum is 0 becomes 0."""
+    S, U, V = ratio_contraction(X, U, V), *wide(U, V)
+    v_sum = V.sum(axis=0)
+    return np.array([[u * s / v if v > 0 else 0.0 for u, s, v in zip(*row, v_sum, strict=True)] for row in zip(U, S)])
+
+
+def multiplicative_iteration(X, W, H):
+    """Lee & Seung's update of W, then of H."""
+    X, W, H = wide(X, W, H)
+    W = half_step(X, W, H.T)
+    return W, half_step(X.T, H.T, W).T
+
+
+def gap_bound(X, U, V):
+    """Of each row: u . v_sum + x (max_k S_k / v_sum_k - 2), which is at least what a better row could gain."""
+    S, X, U, V = ratio_contraction(X, U, V), *wide(X, U, V)
+    v_sum = V.sum(axis=0)
+    return np.array([u @ v_sum + x.sum() * (max(s / v_sum) - 2) for x, u, s in zip(X, U, S, strict=True)])
+
+
+def best_rows(X, U, V, n_iter=5000):
+    """The rows of least divergence while V stays, by very many multiplicative updates: the problem is convex."""
+    X, U, V = wide(X, U, V)
+    v_sum = V.sum(axis=0)
+    for _ in range(n_iter):
+        U = U * ((X / (U @ V.T)) @ V) / v_sum
+    return U
+
+
+def transpose(X):
+    """(data, indices, indptr) of the transpose of a dense matrix's positive entries."""
+    (X,) = wide(X)
+    entries = stored(X.T)
+    data = [X[i, j] for j, i in entries]
+    indptr = [sum(j < column for j, _ in entries) for column in range(X.shape[1] + 1)]
+    return np.array(data), np.array([i for _, i in entries], dtype=int), np.array(indptr)
