@@ -129,9 +129,7 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: in
     n, k = counts.shape[0], len(H)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     Ht = padded(H.T, dtype)
-    produced = np.asarray(Ht.any(axis=1))
-    if not produced.all():
-        counts = counts.select_columns(produced)
+    counts = producible(counts, H)
     if counts.total == 0:
         return np.zeros((n, k), dtype)
     sums = Ht.sum(axis=0, dtype=np.float64)[:k]
@@ -143,6 +141,12 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: in
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     return solution.W
+
+
+def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
+    """The counts without those of features in which every component is zero."""
+    produced = np.asarray(H.any(axis=0))
+    return counts if produced.all() else counts.select_columns(produced)
 
 
 def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, eval_every: int, callback: Any) -> type:

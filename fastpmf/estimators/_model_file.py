@@ -72,10 +72,10 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
         Not a whole model file of this kind and version.
     """
     try:
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("a lone array")
-        with stored:
+        with open(path, "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("a lone array")
             header = json.loads(str(stored["header"]))
             arrays = {name: stored[name] for name in stored.files if name != "header"}
         if header["format"] != FORMAT:

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
-from fastpmf.estimators._fit import check_parameters, fit, solve_rows
+from fastpmf.estimators._fit import check_parameters, fit, producible, solve_rows
 from fastpmf.estimators._model_file import read_model, write_model
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
@@ -231,6 +231,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def score(self, X: Any, y: None = None) -> float:
         """Poisson log-likelihood of X under its own best W, per count: log L(transform(X), components_) / sum(X).
 
+        Counts of features in which every component is zero, which had none in training, are left out of both, as they
+        are in `transform`: any model of that training data gives them likelihood 0.
+
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
@@ -240,12 +243,17 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Returns
         -------
         float
-            In nats per count, higher is better; -inf where X has counts that `components_` give rate 0.
+            In nats per count, higher is better.
+
+        Raises
+        ------
+        ValueError
+            X has no counts to score.
         """
         W = self.transform(X)
-        counts = self._read(X, reset=False)
+        counts = producible(self._read(X, reset=False), self.components_)
         if counts.total == 0:
-            raise ValueError("X must hold at least one positive count to be scored, got all zero")
+            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return poisson_log_likelihood(counts, W, self.components_, n_threads=self.n_threads) / counts.total
 
     def save(self, path: str | os.PathLike) -> None:

@@ -39,7 +39,8 @@ def read_counts(path: str | os.PathLike) -> Any:
         raise FileNotFoundError(f"no file {path}")
     try:
         if name.endswith(".npz"):
-            return sparse.load_npz(path)
+            with path.open("rb") as file:
+                return sparse.load_npz(file)
         return sparse.csr_array(io.mmread(path, spmatrix=False))
     except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile, zlib.error, OverflowError) as error:
         kind = "scipy.sparse .npz" if name.endswith(".npz") else "Matrix Market"

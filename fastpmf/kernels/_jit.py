@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numba
@@ -41,7 +42,7 @@ class _State:
 
 
 _state = _State()
-_cache_works = True
+_cache_works = True  # until it is found not to, which is said once
 
 
 def _after_fork() -> None:
@@ -97,20 +98,25 @@ class Kernel:
     def _compile(self, args: tuple, n_vectors: int, parallel: bool) -> Callable:
         global _cache_works
         signature = types.void(*map(self._type, self._parameters, (*args, 1)))
-        if _cache_works:
-            try:
-                return self._jit(signature, n_vectors, parallel, cache=True)
-            except (OSError, EOFError, RuntimeError) as error:  # no writable directory, a full disk, a torn file
-                if isinstance(error, RuntimeError) and "cache" not in str(error):
-                    raise
-                _cache_works = False
+        try:
+            return self._jit(signature, n_vectors, parallel, cache=True)
+        except (
+            OSError,
+            EOFError,
+            UnpicklingError,
+            RuntimeError,
+        ) as error:  # no writable place, a full disk, a torn file
+            if isinstance(error, RuntimeError) and "cache" not in str(error):
+                raise
+            if _cache_works:
                 warnings.warn(
-                    f"compiled kernels can't be kept on disk, so every process compiles its own: {error}; "
-                    "set NUMBA_CACHE_DIR to a writable directory",
+                    f"compiled kernels can't be kept on disk, so this process compiles its own: {error}; "
+                    "set NUMBA_CACHE_DIR to a writable directory, or empty the one it names",
                     RuntimeWarning,
                     stacklevel=4,
                 )
-        return self._jit(signature, n_vectors, parallel, cache=False)
+            _cache_works = False
+            return self._jit(signature, n_vectors, parallel, cache=False)
 
     def _jit(self, signature: Any, n_vectors: int, parallel: bool, *, cache: bool) -> Callable:
         loop = self._build(n_vectors)

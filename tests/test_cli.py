@@ -1,0 +1,163 @@
+"""The command line, as its user types it."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import io, sparse
+
+from fastpmf import PoissonNMF, cli
+from fastpmf.datasets import load_stdlib
+
+
+@pytest.fixture
+def counts(tmp_path):
+    X = sparse.csr_array(np.random.default_rng(0).poisson(0.5, (30, 12)))
+    sparse.save_npz(tmp_path / "X.npz", X)
+    io.mmwrite(tmp_path / "X.mtx", X)
+    (tmp_path / "X.mtx.gz").write_bytes(gzip.compress((tmp_path / "X.mtx").read_bytes()))
+    return tmp_path
+
+
+@pytest.fixture
+def run(counts, monkeypatch, capsys):
+    """Run a command line in the folder of the counts: exit code, standard output, standard error."""
+    monkeypatch.chdir(counts)
+
+    def call(line):
+        try:
+            code = cli.main(line.split())
+        except SystemExit as stop:
+            code = stop.code
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def test_fit_writes_a_model_and_transform_uses_it(run):
+    code, out, _ = run("fit X.npz -k 3 -o model.npz --weights W.npy --max-iter 50")
+    assert code == 0
+    assert "30 x 12" in out
+    assert "objective" in out
+    assert run("transform model.npz X.mtx.gz -o W2.npy")[0] == 0
+    model, W, W2 = PoissonNMF.load("model.npz"), np.load("W.npy"), np.load("W2.npy")
+    assert W.shape == W2.shape == (30, 3)
+    assert np.array_equal(W2, model.transform(sparse.load_npz("X.npz")))
+
+
+@pytest.mark.parametrize("file", ["X.npz", "X.mtx", "X.mtx.gz"])
+def test_every_format_gives_the_same_model(run, file):
+    run("fit X.npz -k 2 -o a.npz --max-iter 5 -q")
+    run(f"fit {file} -k 2 -o b.npz --max-iter 5 -q")
+    assert np.array_equal(PoissonNMF.load("a.npz").components_, PoissonNMF.load("b.npz").components_)
+
+
+def test_transpose_fits_the_columns(run):
+    assert run("fit X.npz --transpose -k 2 -o model.npz --max-iter 5 -q")[0] == 0
+    assert PoissonNMF.load("model.npz").components_.shape == (2, 30)
+
+
+def test_quiet_says_nothing_on_standard_error(run):
+    assert run("fit X.npz -k 2 -o model.npz --max-iter 5 -q")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
+        ("fit X.csv -k 2 -o m.npz", "must be a .npz, .mtx or .mtx.gz file"),
+        ("fit short.npz -k 2 -o m.npz", "short.npz is not a whole scipy.sparse .npz file"),
+        ("fit short.mtx -k 2 -o m.npz", "short.mtx is not a whole Matrix Market file"),
+        ("fit short.mtx.gz -k 2 -o m.npz", "short.mtx.gz is not a whole Matrix Market file"),
+        ("fit negative.npz -k 2 -o m.npz", "negative.npz must hold counts >= 0, got -1"),
+        ("fit X.npz -k 0 -o m.npz", "n_components"),
+        ("fit X.npz -k 13 --init nndsvd -o m.npz", "n_components"),
+        ("fit X.npz -k 2 --threads 0 -o m.npz", "n_threads"),
+        ("fit X.npz -k 2 -o m.txt", "must be a .npz file"),
+        ("fit X.npz -k 2 -o absent/m.npz", "no folder absent"),
+        ("fit X.npz -k 2 -o m.npz --solver newton", "invalid choice"),
+        ("fit X.npz -o m.npz", "required"),
+        ("transform X.npz X.npz -o W.npy", "not a whole fastpmf model file"),
+        ("transform absent.npz X.npz -o W.npy", "absent.npz"),
+        ("nothing", "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, told):
+    for name in ("X.npz", "X.mtx", "X.mtx.gz"):
+        content = Path(name).read_bytes()
+        Path(name.replace("X", "short", 1)).write_bytes(content[: len(content) * 2 // 3])
+    sparse.save_npz("negative.npz", sparse.csr_array(np.array([[1, -1]])))
+    before = sorted(os.listdir())
+    code, _, err = run(line)
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
+    assert sorted(os.listdir()) == before
+
+
+def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
+    real = PoissonNMF.fit_transform
+
+    def interrupted(self, *args, **kwargs):
+        def stop(record, W, H):
+            if record.n_iter == 10:
+                raise KeyboardInterrupt
+
+        return real(self.set_params(callback=stop), *args, **kwargs)
+
+    monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
+    code, _, err = run("fit X.npz -k 2 -o model.npz -q")
+    assert code == 130
+    assert "what was fitted so far is written" in err
+    assert PoissonNMF.load("model.npz").n_iter_ == 10
+
+
+def test_the_demo_prints_topics_and_draws_the_objective(run):
+    code, out, _ = run("demo -k 5 --plot demo.png")
+    assert code == 0
+    assert "deviance explained" in out
+    assert "nonzeros per second" in out
+    assert out.count("           in ") == 5
+    with open("demo.png", "rb") as file:
+        assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_help_teaches_and_versions_tell(run):
+    assert "fastpmf fit counts.npz -k 20 -o model.npz" in run("fit --help")[1]
+    assert "threading layer" in run("versions")[1]
+    assert run("--version")[1].startswith("fastpmf ")
+
+
+def test_it_runs_as_a_module_in_a_process_of_its_own(counts):
+    line = [sys.executable, "-m", "fastpmf", "fit", "X.npz", "-k", "2", "-o", "m.npz", "--max-iter", "5"]
+    done = subprocess.run(line, cwd=counts, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Stopped at max_iter" in done.stdout
+
+
+def test_the_standard_library_is_a_document_term_matrix():
+    X, modules, words = load_stdlib()
+    assert X.shape == (len(modules), len(words))
+    assert X.shape[0] > 200
+    assert X.shape[1] > 2000
+    assert {"argparse", "asyncio.tasks"} <= set(modules)
+    assert X.data.min() >= 1
+    assert X.has_canonical_format
+    assert list(words) == sorted(set(words))
+
+
+def test_the_equivalence_study_finds_a_constant(tmp_path):
+    script = os.path.join(os.path.dirname(__file__), "..", "scripts", "equivalence.py")
+    line = [sys.executable, os.path.abspath(script), "--iterations", "3", "-k", "3"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"equivalence.csv", "equivalence.png"}
+    table = np.genfromtxt(tmp_path / "equivalence.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3, 4, 5))
+    for fit in (table[:4], table[4:]):
+        assert np.ptp(fit[:, 3]) <= 1e-12 * abs(fit[0, 3])  # rounding of sums of some 1e5 terms
+    assert np.allclose(table[5:, 4], 1, rtol=1e-9)  # the normalised fit stays a distribution

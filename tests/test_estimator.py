@@ -1,0 +1,287 @@
+"""`PoissonNMF` in scikit-learn's manners."""
+
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastpmf
+from fastpmf import FitInterrupted, PoissonNMF, Status, kl_divergence, poisson_log_likelihood, poisson_nmf
+
+
+@pytest.fixture
+def X():
+    rng = np.random.default_rng(1)
+    return sparse.csr_array(rng.poisson(rng.gamma(0.5, 2, (40, 3)) @ rng.gamma(0.3, 1, (3, 25))))
+
+
+@pytest.fixture
+def model(X):
+    return PoissonNMF(3, tol=1e-3, max_iter=5000, random_state=0).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore:.*carry no counts:UserWarning")
+@parametrize_with_checks([PoissonNMF(2, random_state=0)])
+def test_scikit_learns_checks_pass(estimator, check):
+    check(estimator)
+
+
+def test_attributes_say_what_the_solution_says(X):
+    solution = poisson_nmf(X, 3, max_iter=20, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model = PoissonNMF(3, max_iter=20, random_state=0).fit(X)
+    assert np.array_equal(model.components_, solution.H)
+    assert model.objective_ == solution.objective == model.trace_["objective"][-1]
+    assert model.reconstruction_err_ == math.sqrt(2 * solution.objective)
+    assert (model.n_iter_, model.n_components_, model.n_features_in_) == (20, 3, 25)
+    assert model.status_ is Status.MAX_ITER
+    assert list(model.trace_["n_iter"]) == [0, 10, 20]
+
+
+def test_objective_is_the_divergence_of_the_factors(X):
+    model = PoissonNMF(3, max_iter=7, tol=0, random_state=0)
+    W = model.fit_transform(X)
+    # the same sums in another order
+    assert model.objective_ == pytest.approx(kl_divergence(X, W, model.components_), rel=1e-12)
+
+
+def test_score_is_the_log_likelihood_per_count(X, model):
+    W = model.transform(X)
+    assert model.score(X) == poisson_log_likelihood(X, W, model.components_) / X.sum()
+
+
+def test_a_row_is_transformed_alike_alone_and_in_a_batch(X, model):
+    together = model.transform(X)
+    for i in (0, 7, 39):
+        assert np.array_equal(model.transform(X[[i]])[0], together[i])
+
+
+def test_transform_is_better_than_the_fits_own_weights_at_fixed_components(X):
+    model = PoissonNMF(3, max_iter=20, tol=0, random_state=0)
+    W = model.fit_transform(X)
+    model.set_params(max_iter=2000, tol=1e-9)
+    # an optimum of a convex problem, up to the tolerance in nats per count
+    assert kl_divergence(X, model.transform(X), model.components_) <= kl_divergence(X, W, model.components_) + 1e-6
+
+
+def test_rows_of_zeros_transform_to_zeros(model):
+    assert not model.transform(sparse.csr_array((2, 25), dtype=np.uint8)).any()
+
+
+def test_counts_that_no_component_produces_are_left_out(X, model):
+    model.components_ = model.components_.copy()
+    model.components_[:, 4] = 0
+    known = X.toarray()
+    known[:, 4] = 0
+    assert np.array_equal(model.transform(X), model.transform(known))
+    assert model.score(X) == model.score(known)
+
+
+@pytest.mark.parametrize(("given", "worked"), [("uint8", "float64"), ("float32", "float32"), ("float64", "float64")])
+def test_factors_keep_the_dtype_of_float_counts(X, given, worked):
+    model = PoissonNMF(2, max_iter=5, tol=0, random_state=0)
+    W = model.fit_transform(X.astype(given))
+    assert W.dtype == model.components_.dtype == model.transform(X.astype(given)).dtype == np.dtype(worked)
+    assert model.inverse_transform(W).dtype == np.dtype(worked)
+
+
+def test_dtype_can_be_chosen(X):
+    assert PoissonNMF(2, max_iter=2, tol=0, dtype="float32").fit_transform(X).dtype == np.float32
+
+
+def test_names_go_in_and_out(X):
+    frame = pd.DataFrame(X.toarray(), columns=[f"gene{j}" for j in range(25)])
+    model = PoissonNMF(2, max_iter=3, tol=0, random_state=0).set_output(transform="pandas")
+    W = model.fit_transform(frame)
+    assert list(model.feature_names_in_[:2]) == ["gene0", "gene1"]
+    assert list(model.get_feature_names_out()) == list(W.columns) == ["poissonnmf0", "poissonnmf1"]
+    with pytest.raises(ValueError, match="feature names"):
+        model.transform(frame.rename(columns={"gene0": "other"}))
+
+
+def test_it_works_in_pipelines_and_grid_searches(X):
+    pipeline = make_pipeline(FunctionTransformer(accept_sparse=True), PoissonNMF(2, max_iter=30, tol=0, random_state=0))
+    search = GridSearchCV(pipeline, {"poissonnmf__n_components": [1, 3]}, cv=2).fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_a_saved_model_is_the_same_model(X, model, tmp_path):
+    model.save(tmp_path / "model.npz")
+    loaded = PoissonNMF.load(tmp_path / "model.npz")
+    assert loaded.get_params() == model.get_params()
+    assert np.array_equal(loaded.transform(X), model.transform(X))
+    assert np.array_equal(loaded.trace_, model.trace_)
+    assert (loaded.status_, loaded.objective_, loaded.n_iter_) == (model.status_, model.objective_, model.n_iter_)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_a_saved_model_keeps_feature_names(X, tmp_path):
+    frame = pd.DataFrame(X.toarray(), columns=[f"gène {j}" for j in range(25)])
+    model = PoissonNMF(2, max_iter=3, tol=0, random_state=0).fit(frame)
+    model.save(tmp_path / "model.npz")
+    assert np.array_equal(PoissonNMF.load(tmp_path / "model.npz").transform(frame), model.transform(frame))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "array", "other"])
+def test_a_file_that_is_no_model_is_said_to_be_none(model, tmp_path, damage):
+    path = tmp_path / "model.npz"
+    model.save(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("not a model")
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.ones(3))
+    else:
+        np.savez(path, header=np.array('{"format": "other"}'))
+    with pytest.raises(ValueError, match="not a whole fastpmf model file"):
+        PoissonNMF.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    path.write_text("precious")
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.save(path)
+    assert path.read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_it_can_be_cloned_and_pickled(X, model):
+    assert clone(model).get_params() == model.get_params()
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
+
+
+def test_counts_read_once_fit_the_same(X):
+    counts = fastpmf.as_counts(X)
+    fits = [PoissonNMF(2, max_iter=5, tol=0, random_state=0).fit(given) for given in (X, counts)]
+    assert np.array_equal(fits[0].components_, fits[1].components_)
+    assert np.array_equal(fits[0].transform(counts), fits[0].transform(X))
+
+
+def test_a_memory_mapped_triple_fits_the_same(X, tmp_path):
+    parts = []
+    for name, part in (("data", X.data), ("indices", X.indices), ("indptr", X.indptr)):
+        np.save(tmp_path / f"{name}.npy", part)
+        parts.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    fits = [PoissonNMF(2, max_iter=5, tol=0, random_state=0).fit(given) for given in (X, tuple(parts))]
+    assert np.array_equal(fits[0].components_, fits[1].components_)
+
+
+def test_ctrl_c_keeps_what_was_fitted(X):
+    def interrupt(record, W, H):
+        if record.n_iter == 10:
+            raise KeyboardInterrupt
+
+    model = PoissonNMF(2, tol=0, random_state=0, callback=interrupt)
+    with pytest.raises(FitInterrupted, match="kept"):
+        model.fit(X)
+    assert model.status_ is Status.INTERRUPTED
+    assert model.n_iter_ == 10
+    assert np.isfinite(model.transform(X)).all()
+
+
+def test_verbose_shows_objective_and_residual_on_standard_error(X, capsys, monkeypatch):
+    for tqdm in (True, False):
+        with monkeypatch.context() as patch:
+            if not tqdm:
+                patch.setitem(__import__("sys").modules, "tqdm.auto", None)
+            PoissonNMF(2, max_iter=20, tol=0, random_state=0, verbose=True).fit(X)
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "objective" in told.err
+        assert "kkt_residual" in told.err
+        assert "20" in told.err
+
+
+def test_components_that_carry_nothing_are_reported(X):
+    W, H = np.ones((40, 2)), np.ones((2, 25))
+    W[:, 1] = 0
+    with pytest.warns(UserWarning, match=r"1 of 2 components carry no counts \(numbers 1\)"):
+        PoissonNMF(2, init="custom", max_iter=2, tol=0).fit_transform(X, W=W, H=H)
+
+
+BAD = {
+    "n_components 0": ({"n_components": 0}, "n_components"),
+    "n_components 1.5": ({"n_components": 1.5}, "n_components"),
+    "n_components past memory": ({"n_components": 10**12}, "n_components.*GiB"),
+    "n_components past NNDSVD": ({"n_components": 26, "init": "nndsvd"}, "n_components <= min"),
+    "solver": ({"solver": "newton"}, "solver must be one of 'mu'"),
+    "init": ({"init": "zeros"}, "init must be one of"),
+    "init custom without factors": ({"init": "custom"}, "needs both W and H"),
+    "max_iter": ({"max_iter": 0}, "max_iter"),
+    "tol": ({"tol": -1.0}, "tol"),
+    "eval_every": ({"eval_every": 0}, "eval_every"),
+    "n_threads 0": ({"n_threads": 0}, "n_threads"),
+    "n_threads two": ({"n_threads": "two"}, "n_threads"),
+    "dtype": ({"dtype": "int8"}, "dtype must be float32, float64 or None"),
+    "callback": ({"callback": 3}, "callback"),
+    "random_state": ({"random_state": "seed"}, "seed"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "told"), BAD.values(), ids=BAD)
+def test_a_bad_parameter_is_named(X, parameters, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        PoissonNMF(**{"n_components": 2, **parameters}).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("W", "H", "told"),
+    [
+        (np.ones((40, 3)), np.ones((2, 25)), "W must have shape"),
+        (np.ones((40, 2)), np.ones((2, 24)), "H must have shape"),
+        (np.full((40, 2), np.nan), np.ones((2, 25)), "W must be finite"),
+        (np.ones((40, 2)), -np.ones((2, 25)), "H must be non-negative"),
+        (np.full((40, 2), "a"), np.ones((2, 25)), "W must hold real numbers"),
+    ],
+)
+def test_bad_starting_factors_are_named(X, W, H, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        PoissonNMF(2, init="custom").fit_transform(X, W=W, H=H)
+
+
+def test_factors_without_init_custom_are_refused(X):
+    with pytest.raises(ValueError, match="init='custom' only"):
+        PoissonNMF(2).fit_transform(X, W=np.ones((40, 2)), H=np.ones((2, 25)))
+
+
+def test_all_zero_counts_are_refused():
+    with pytest.raises(ValueError, match="at least one positive count"):
+        PoissonNMF(2).fit(np.zeros((3, 4)))
+
+
+def test_another_number_of_columns_is_refused(X, model):
+    with pytest.raises(ValueError, match="24 features, but PoissonNMF is expecting 25"):
+        model.transform(X[:, :24])
+    with pytest.raises(ValueError, match="X must have shape"):
+        model.inverse_transform(np.ones((2, 4)))
+
+
+def test_an_unfitted_model_says_so(X):
+    with pytest.raises(NotFittedError):
+        PoissonNMF(2).transform(X)
+
+
+def test_convergence_is_warned_of_once_or_not_at_all(X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PoissonNMF(2, max_iter=5000, tol=1e-2, random_state=0).fit(X)

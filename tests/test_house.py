@@ -1,0 +1,103 @@
+"""The rules of the house, held by machine."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import numpydoc_light
+import pytest
+
+import fastpmf
+
+ROOT = Path(fastpmf.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+FLOORS = {"kernels": 0, "counts": 1, "model": 1, "solvers": 2, "estimators": 3}
+EDGES = 4
+PUBLIC = [getattr(fastpmf, name) for name in fastpmf.__all__ if inspect.isroutine(getattr(fastpmf, name))]
+METHODS = [
+    method
+    for name, method in inspect.getmembers(fastpmf.PoissonNMF, inspect.isfunction)
+    if not name.startswith("_") and method.__module__.startswith("fastpmf")
+]
+
+
+def floor_of(module: str) -> int:
+    parts = module.split(".")
+    if parts[1:2] == ["_version"]:
+        return -1
+    return FLOORS.get(parts[1], EDGES) if len(parts) > 1 else EDGES
+
+
+def imports_of(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+class TestEachFile:
+    def test_imports_only_go_down(self, path):
+        parts = ("fastpmf", *path.relative_to(ROOT).with_suffix("").parts)
+        own = floor_of(".".join(parts))
+        ours = [name for name in imports_of(path) if name.split(".")[0] == "fastpmf"]
+        assert all(floor_of(name) <= own for name in ours)
+
+    def test_kernels_import_numba_and_numpy_only(self, path):
+        if "kernels" not in path.parts:
+            return
+        foreign = {name.split(".")[0] for name in imports_of(path)} - {"fastpmf"}
+        # llvmlite is Numba's own; joblib, which scikit-learn brings, knows affinity and cgroup quotas
+        allowed = {"numba", "numpy", "llvmlite"} | ({"joblib"} if path.name == "_jit.py" else set())
+        standard = {
+            "collections",
+            "contextlib",
+            "functools",
+            "hashlib",
+            "inspect",
+            "math",
+            "operator",
+            "os",
+            "pathlib",
+            "pickle",
+        }
+        assert foreign <= allowed | standard | {"threading", "typing", "warnings"}
+
+    def test_flags_are_spelled_in_one_place(self, path):
+        flags = re.findall(r"fastmath|parallel=True|cache=True|@(?:numba\.)?n?jit", path.read_text(encoding="utf-8"))
+        assert not flags or path.name == "_jit.py"
+
+    def test_no_file_is_much_longer_than_three_hundred_lines(self, path):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+    def test_it_says_what_it_is(self, path):
+        source = path.read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(source)) or len(source.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("thing", [*PUBLIC, fastpmf.PoissonNMF, *METHODS], ids=lambda thing: thing.__qualname__)
+def test_documented_parameters_are_the_signature(thing):
+    documented = numpydoc_light.parameters(inspect.getdoc(thing))
+    signature = [name for name in inspect.signature(thing).parameters if name not in ("self", "cls")]
+    if documented is None:  # "arguments as in …", or none at all
+        assert not signature or "as in" in inspect.getdoc(thing) or thing.__name__ in ("save", "load")
+    else:
+        assert set(documented) == set(signature)
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fastpmf.__path__, "fastpmf.")])
+def test_examples_are_true(module):
+    if module == "fastpmf.__main__":
+        return
+    result = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_public_names_exist_and_have_examples_or_are_types():
+    for thing in PUBLIC:
+        assert ">>>" in inspect.getdoc(thing) or thing in (fastpmf.as_counts, fastpmf.show_versions)

@@ -1,0 +1,180 @@
+"""Threads, forks, caches: what happens to compiled kernels in the wild. Each hard case runs in its own process."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastpmf
+from fastpmf import poisson_nmf
+from fastpmf.kernels import _jit
+
+X = sparse.csr_array(np.random.default_rng(0).poisson(0.3, (60, 40)))
+PRELUDE = """
+import os, sys, warnings
+import numpy as np
+from scipy import sparse
+from fastpmf import poisson_nmf
+X = sparse.csr_array(np.random.default_rng(0).poisson(0.3, (60, 40)))
+def fit():
+    return poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0).H
+"""
+
+
+def run(code, timeout=120, **environment):
+    """Run code after the prelude in a fresh interpreter; its standard output and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0).H
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_several_python_threads_may_fit_at_once(layer):
+    out, _ = run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(6) as pool:
+            fits = [f.result() for f in [pool.submit(fit) for _ in range(24)]]
+        from fastpmf.kernels import _jit
+        print(all(np.array_equal(fits[0], f) for f in fits), _jit.threading_layer())
+        """,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert out.split() == ["True", layer]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_forked_child_computes_the_same_and_does_not_hang(layer):
+    out, _ = run(
+        """
+        before = fit()
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of just this case
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            print(np.array_equal(fit(), before), flush=True)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert out.split() == ["True", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_before_any_fit_has_threads_of_its_own():
+    out, _ = run(
+        """
+        child = os.fork()
+        if child == 0:
+            fit()
+            from fastpmf.kernels import _jit
+            print(_jit._state.serial, _jit.threading_layer() is not None, flush=True)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert out.split() == ["False", "True", "0"]
+
+
+def test_no_writable_cache_is_said_once_and_is_no_error(expected):
+    out, err = run(
+        """
+        import numba.core.caching as caching
+        caching.CompileResultCacheImpl._locator_classes = []  # as on a read-only system
+        H = fit()
+        fit()
+        print(H.sum().hex())
+        """
+    )
+    assert out.split() == [float(expected.sum()).hex()]
+    assert err.count("RuntimeWarning") == 1
+    assert "NUMBA_CACHE_DIR" in err
+
+
+def test_a_torn_cache_file_is_no_error(expected, tmp_path):
+    fit_once = "print(fit().sum().hex())"
+    run(fit_once, NUMBA_CACHE_DIR=str(tmp_path))
+    torn = list(tmp_path.rglob("*.nbi"))
+    assert torn
+    for path in torn:
+        path.write_bytes(path.read_bytes()[:40])
+    out, _ = run(fit_once, NUMBA_CACHE_DIR=str(tmp_path))
+    assert out.split() == [float(expected.sum()).hex()]
+
+
+def test_a_second_process_loads_what_the_first_compiled(tmp_path):
+    code = """
+    fit()
+    from fastpmf.kernels.contract import ratio_contract
+    (loop,) = ratio_contract._compiled.values()
+    print(sum(loop.stats.cache_hits.values()), sum(loop.stats.cache_misses.values()))
+    """
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["0", "1"]
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["1", "0"]
+
+
+def test_nothing_is_compiled_at_import():
+    out, _ = run(
+        """
+        from fastpmf.kernels import contract, csr, log_rate, multiply
+        kernels = [v for m in (contract, csr, log_rate, multiply) for v in vars(m).values() if hasattr(v, "_compiled")]
+        print(len(kernels), sum(len(kernel._compiled) for kernel in kernels))
+        """
+    )
+    assert out.split() == ["7", "0"]
+
+
+def test_the_thread_count_is_restored_even_after_an_error():
+    before = numba.get_num_threads()
+    with pytest.raises(ValueError, match="at least one positive count"):
+        poisson_nmf(np.zeros((3, 3)), 1, n_threads=1)
+    assert numba.get_num_threads() == before
+
+
+def test_more_threads_than_there_are_is_no_error(expected):
+    assert np.array_equal(poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0, n_threads=10_000).H, expected)
+
+
+def test_minus_one_means_all_threads():
+    with _jit.threads(-1) as wanted, _jit.threads(None) as default:
+        assert wanted == default == _jit.available_threads()
+
+
+@pytest.mark.parametrize("bad", [0, -2, 1.5, True, "all"])
+def test_a_bad_thread_count_is_named(bad):
+    with pytest.raises(ValueError, match="n_threads must be a positive integer, -1 or None"):
+        poisson_nmf(X, 2, n_threads=bad)
+
+
+def test_each_python_thread_has_its_own_thread_count(expected):
+    with ThreadPoolExecutor(2) as pool:
+        fits = [
+            pool.submit(poisson_nmf, X, 3, max_iter=20, tol=0, random_state=0, n_threads=n).result() for n in (1, 2)
+        ]
+    assert all(np.array_equal(fit.H, expected) for fit in fits)
+
+
+def test_show_versions_tells_what_a_report_needs(capsys):
+    fastpmf.show_versions()
+    told = capsys.readouterr().out
+    for word in ("fastpmf", "numba", "scikit-learn", "cpu", "vector width", "threading layer", "threads"):
+        assert f"{word}: " in told
