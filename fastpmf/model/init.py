@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.counts import Counts, MemoryCounts, Side
-from fastpmf.model.factors import check_factor, padded
+from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
 
 INITS = ("random", "nndsvd", "nndsvda", "nndsvdar", "custom")
 # A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
@@ -65,16 +65,27 @@ def initialise(
         raise ValueError(f"W and H are starting factors for init='custom' only, got init={init!r}")
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     if init == "random":
-        W = np.abs(rng.standard_normal((n, n_components)))
-        Ht = np.abs(rng.standard_normal((p, n_components)))
+        W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
     else:
         W, Ht = _nndsvd(counts, n_components, rng)
         for A in (W, Ht):
             zero = A == 0
             lift = _LIFT[init] * A.mean()
             A[zero] = lift if init != "nndsvdar" else lift * np.abs(rng.standard_normal(int(zero.sum())))
-    scale = math.sqrt(counts.total / float(W.sum(axis=0) @ Ht.sum(axis=0)))
-    return padded(W * scale, dtype), padded(Ht * scale, dtype)
+        W, Ht = padded(W, dtype), padded(Ht, dtype)
+    scale = math.sqrt(counts.total / float(column_sums(W) @ column_sums(Ht)))
+    W *= scale
+    Ht *= scale
+    return W, Ht
+
+
+def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.ndarray:
+    """Absolute normal numbers, the same for both dtypes; drawn by blocks, so that there is no float64 copy of them."""
+    out, step = empty_factor(n_rows, n_components, dtype), 1 << 12
+    for i in range(0, n_rows, step):
+        block = out[i : i + step, :n_components]
+        block[...] = np.abs(rng.standard_normal(block.shape))
+    return out
 
 
 def _nndsvd(counts: Counts, n_components: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
