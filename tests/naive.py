@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-LOG_MAX = math.log(np.finfo(float).max)
-
 
 def wide(*arrays):
     """Dense float64 copies."""
@@ -72,7 +70,10 @@ def half_step(X, U, V):
     """U S / v_sum; a component whose v_sum is 0 becomes 0."""
     S, U, V = ratio_contraction(X, U, V), *wide(U, V)
     v_sum = V.sum(axis=0)
-    return np.array([[u * s / v if v > 0 else 0.0 for u, s, v in zip(*row, v_sum, strict=True)] for row in zip(U, S)])
+    out = np.zeros_like(U)
+    for i, k in np.ndindex(*U.shape):
+        out[i, k] = U[i, k] * S[i, k] / v_sum[k] if v_sum[k] > 0 else 0.0
+    return out
 
 
 def multiplicative_iteration(X, W, H):
@@ -94,7 +95,8 @@ def best_rows(X, U, V, n_iter=5000):
     X, U, V = wide(X, U, V)
     v_sum = V.sum(axis=0)
     for _ in range(n_iter):
-        U = U * ((X / (U @ V.T)) @ V) / v_sum
+        ratio = np.divide(X, U @ V.T, out=np.zeros_like(X), where=X > 0)
+        U = U * (ratio @ V) / v_sum
     return U
 
 
@@ -103,5 +105,7 @@ def transpose(X):
     (X,) = wide(X)
     entries = stored(X.T)
     data = [X[i, j] for j, i in entries]
-    indptr = [sum(j < column for j, _ in entries) for column in range(X.shape[1] + 1)]
+    indptr = [0]
+    for column in X.T:
+        indptr.append(indptr[-1] + sum(column > 0))
     return np.array(data), np.array([i for _, i in entries], dtype=int), np.array(indptr)

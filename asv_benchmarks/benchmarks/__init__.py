@@ -1,0 +1,1 @@
+"""Benchmarks of fastpmf for airspeed velocity; one module is one suite."""

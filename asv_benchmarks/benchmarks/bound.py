@@ -1,83 +1,69 @@
-"""What no contraction can be faster than: the gather alone."""
+"""`gather_fma`: what a contraction would cost if it only had to fetch the rows of V."""
 
 import numpy as np
+from numba import prange
+from numba.core import types
+
+from fastpmf.counts import MemoryCounts, Side
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels._llvm import call_intrinsic, element_pointer, load_vector, operation, row_pointer,I64
-from numba import prange
+from fastpmf.kernels._llvm import I64, call_intrinsic, element_pointer, load_vector, operation, row_pointer
 
-GROUP=4
-import os
-ACC=int(os.environ.get("ACC","1")); PF=int(os.environ.get("PF","0"))
 
 @operation(lambda acc, u, V, indices, p: acc + u * V[indices[p]])
 def fma_row(typingctx, acc, u, V, indices, p):
+    """fma_row(acc, u, V, indices, p) -> Tile, acc + u * V[j] elementwise, j the column of entry p."""
+
     def emit(context, builder, signature, args):
         out, u_, V_, indices_, p_ = args
-        _, _, V_type, indices_type, _ = signature.args
-        j = builder.load(element_pointer(context, builder, indices_type, indices_, p_))
+        j = builder.load(element_pointer(context, builder, indices, indices_, p_))
         j = builder.zext(j, I64) if j.type.width < 64 else j
-        row = row_pointer(context, builder, V_type, V_, j)
+        row = row_pointer(context, builder, V, V_, j)
         for k in range(acc.n_vectors):
-            v = load_vector(builder, row, acc.dtype, k)
-            total = call_intrinsic(builder, "fma", builder.extract_value(u_, k), v, builder.extract_value(out, k))
-            out = builder.insert_value(out, total, k)
+            a, total = (builder.extract_value(tile, k) for tile in (u_, out))
+            fma = call_intrinsic(builder, "fma", a, load_vector(builder, row, acc.dtype, k), total)
+            out = builder.insert_value(out, fma, k)
         return out
-    from numba.core import types
+
     return acc(acc, u, V, indices, types.intp), emit
 
 
-@kernel("out")
+@kernel("out", "partial")
 def gather_fma(n_vectors):
-    """x"""
-    ahead = 4 * GROUP if PF and n_vectors <= 8 else 0
-    def one(indices, indptr, blocks, U, V, out, n_workers):
+    """Gather what `ratio_contract` gathers, in its blocks, with one FMA per vector and nothing else.
+
+    out[i] = sum over stored (i, j) of  U[i] * V[j], elementwise
+
+    in    indices, indptr, blocks, U, V   as in `ratio_contract`
+    out   out     (n_rows, K)   overwritten, except split rows
+          partial (n_slots, K)  the pieces of split rows
+    cost  2 nnz K flops; gathers nnz K itemsize bytes of V. Rows of a single vector are bound by the latency of their
+          chain of additions, here as in `ratio_contract`. Reading ahead, or more chains, made wider rows no faster.
+    """
+
+    def loop(indices, indptr, blocks, U, V, out, partial, n_workers):
         counter = np.zeros(1, np.int64)
         for _ in prange(n_workers):
             b = simd.take(counter)
             while b < blocks.shape[0]:
+                slot = blocks[b, 4]
                 for i in range(blocks[b, 0], blocks[b, 1]):
-                    start, stop = max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])
-                    u = simd.load(U, i, n_vectors)
-                    s = simd.zeros(U, n_vectors)
-                    if ahead:
-                        whole = stop - (stop - start) % GROUP
-                        for p in range(start, whole, GROUP):
-                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
-                            s = fma_row(s, u, V, indices, p)
-                            s = fma_row(s, u, V, indices, p+1)
-                            s = fma_row(s, u, V, indices, p+2)
-                            s = fma_row(s, u, V, indices, p+3)
-                        for p in range(whole, stop):
-                            s = fma_row(s, u, V, indices, p)
+                    u, acc = simd.load(U, i, n_vectors), simd.zeros(U, n_vectors)
+                    for p in range(max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])):
+                        acc = fma_row(acc, u, V, indices, p)
+                    if slot < 0:
+                        simd.store(out, i, acc)
                     else:
-                        for p in range(start, stop):
-                            s = fma_row(s, u, V, indices, p)
-                    simd.store(out, i, s)
-                b = simd.take(counter)
-    def two(indices, indptr, blocks, U, V, out, n_workers):
-        counter = np.zeros(1, np.int64)
-        for _ in prange(n_workers):
-            b = simd.take(counter)
-            while b < blocks.shape[0]:
-                for i in range(blocks[b, 0], blocks[b, 1]):
-                    start, stop = max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])
-                    whole = stop - (stop - start) % GROUP
-                    u = simd.load(U, i, n_vectors)
-                    s = simd.zeros(U, n_vectors)
-                    s1 = simd.zeros(U, n_vectors)
-                    s2 = simd.zeros(U, n_vectors)
-                    s3 = simd.zeros(U, n_vectors)
-                    for p in range(start, whole, GROUP):
-                        if ahead:
-                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
-                        s = fma_row(s, u, V, indices, p)
-                        s1 = fma_row(s1, u, V, indices, p+1)
-                        s2 = fma_row(s2, u, V, indices, p+2)
-                        s3 = fma_row(s3, u, V, indices, p+3)
-                    for p in range(whole, stop):
-                        s = fma_row(s, u, V, indices, p)
-                    simd.store(out, i, simd.add(simd.add(s,s1),simd.add(s2,s3)))
+                        simd.store(partial, slot, acc)
                 b = simd.take(counter)
 
-    return one if ACC==1 else two
+    return loop
+
+
+def gather(counts: MemoryCounts, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+    """`MemoryCounts.contract`, reduced to its gather."""
+    X = counts.side(side)
+    blocks, splits = X.work
+    partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
+    n_vectors = U.shape[1] * U.itemsize // simd.VECTOR_BYTES
+    gather_fma(X.indices, X.indptr, blocks, U, V, out, partial, n_vectors=n_vectors)

@@ -41,8 +41,11 @@ def as_counts(X: Any, *, shape: tuple[int, int] | None = None, name: str = "X") 
         return X
     if isinstance(X, tuple):
         return MemoryCounts(_canonical(*_triple(X, shape, name), name))
+    if shape is not None:
+        raise ValueError(f"shape goes with a (data, indices, indptr) triple only, {name} is a {type(X).__name__}")
     if hasattr(X, "dtypes") and hasattr(X, "sparse") and len(X.dtypes) and all(map(_is_sparse_dtype, X.dtypes)):
-        X = X.sparse.to_coo()
+        # pandas' own default fills with NaN: what isn't stored is then missing, and turned away as such below
+        X = X.sparse.to_coo() if all(dtype.fill_value == 0 for dtype in X.dtypes) else X.sparse.to_dense()
     if not sparse.issparse(X):
         X = _dense(X, name)
     if X.ndim != 2 or min(X.shape) == 0:
@@ -73,6 +76,8 @@ def _is_sparse_dtype(dtype: Any) -> bool:
 
 
 def _dense(X: Any, name: str) -> sparse.csr_array:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
     try:
         array = np.asarray(X)
     except (TypeError, ValueError) as error:
@@ -85,7 +90,12 @@ def _dense(X: Any, name: str) -> sparse.csr_array:
     _check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")
-    return sparse.csr_array(array.astype(np.float32) if array.dtype == np.float16 else array)
+    return sparse.csr_array(array.astype(np.float32) if array.dtype == np.float16 else _native(array))
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in the machine's own byte order."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_dtype(dtype: np.dtype, name: str) -> None:
@@ -105,12 +115,13 @@ def _wide(dtype: np.dtype) -> np.dtype:
 def _triple(X: tuple, shape: tuple[int, int] | None, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     if len(X) != 3:
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
-    data, indices, indptr = (np.asanyarray(a) for a in X)
+    data, indices, indptr = (_native(np.asanyarray(a)) for a in X)
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
     _check_dtype(data.dtype, f"{name}'s data")
-    n_columns = shape[1] if shape is not None else int(indices.max(initial=-1)) + 1
+    stored = indices[: max(int(indptr[-1]), 0)] if indptr.size and indptr.dtype.kind in "iu" else indices
+    n_columns = shape[1] if shape is not None else int(stored.max()) + 1 if stored.size else 0
     if shape is not None and len(indptr) != shape[0] + 1:
         raise ValueError(f"{name}'s indptr must have shape[0] + 1 = {shape[0] + 1} elements, got {len(indptr)}")
     if len(indptr) < 2 or n_columns < 1:
@@ -132,7 +143,9 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_colu
         X.eliminate_zeros()
         data, indices, indptr = X.data, X.indices, X.indptr.astype(np.int64)
         if kind == np.float32:
-            data = data.astype(np.float32)
+            with np.errstate(over="ignore"):  # sums past float32 are turned away on the next line
+                data = data.astype(np.float32)
+        data = _check_values(data, name)
         if n_columns <= _INT32_MAX:
             indices = indices.astype(np.int32, copy=False)
     return SparseRows(

@@ -1,5 +1,6 @@
 """From what a user gives to a `Solution`: the checks, the start, the solver. Estimators and functions share this."""
 
+import math
 import os
 import warnings
 from typing import Any
@@ -103,6 +104,8 @@ def fit(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
+    if counts.total > np.finfo(work).max:
+        raise ValueError(f"dtype {work} can't hold counts that sum to {counts.total:g}")
     _check_memory(counts.shape, n_components, work)
     start = initialise(counts, n_components, init, random_state, work, W, H)
     problem = Problem(counts, n_components)
@@ -155,6 +158,8 @@ def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, 
     check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
     check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
     check_scalar(tol, "tol", (int, float, np.number), min_val=0)
+    if math.isnan(tol):
+        raise ValueError("tol must be a number >= 0, got nan")
     if solver not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {solver!r}")
     if callback is not None and not callable(callback):

@@ -20,9 +20,9 @@ def multiply(n_vectors):
 
     in    U, S        (n_rows, K) float32 or float64, S from `ratio_contract`
           v_sum       (1, K)      same dtype, zero in dead and in padding columns
-          divisor     (1, K)      v_sum with its zeros replaced by 1
+          divisor     (1, K)      v_sum with its zeros replaced by inf
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          limits      (2,)        float64: tol and tiny; rows with gap_i <= tol * total_i are copied as they are
+          limits      (2,)        float64: tol and tiny; with tol > 0, rows with gap_i <= tol * total_i are copied
     out   out         (n_rows, K) overwritten; may be S
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
           gap         (n_blocks,) float64, sums of gap_i; nats
@@ -42,7 +42,9 @@ def multiply(n_vectors):
                 ratio = simd.divide(s, d)
                 total = simd.total(simd.multiply(u, s))
                 row_gap = simd.total(simd.multiply(u, v)) + total * (simd.highest(ratio) - 2.0)
-                if row_gap > tol * total and row_gap < math.inf:
+                if row_gap < 0.0:
+                    row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
+                if (row_gap > tol * total or tol == 0.0) and row_gap < math.inf:
                     floor = simd.divide(simd.fill_like(u, tiny * total), d)
                     u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
                     count += 1

@@ -108,12 +108,7 @@ def _binary(meaning: Callable, instruction: str) -> Callable:
     return binary
 
 
-def _divide_meaning(a, b):
-    with np.errstate(all="ignore"):
-        return a / b
-
-
-add, multiply, divide = _binary(operator.add, "fadd"), _binary(operator.mul, "fmul"), _binary(_divide_meaning, "fdiv")
+add, multiply, divide = _binary(operator.add, "fadd"), _binary(operator.mul, "fmul"), _binary(operator.truediv, "fdiv")
 
 
 def _fold(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:

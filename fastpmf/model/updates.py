@@ -49,7 +49,7 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
     out : ndarray of shape (n_rows, K)
         The updated factor; may be S.
     tol : float, default=0.0
-        Rows whose part of `gap` is at most `tol` times their sum of counts stay as they are.
+        If positive, rows whose part of `gap` is at most `tol` times their sum of counts stay as they are.
 
     References
     ----------
@@ -59,7 +59,7 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
     bounds = np.append(np.arange(0, n_rows, _ROWS), n_rows)
     n_blocks = len(bounds) - 1
     sums, gap, moved = np.empty((n_blocks, width)), np.empty(n_blocks), np.empty(n_blocks, np.int64)
-    divisor = np.where(v_sum > 0, v_sum, 1.0)
+    divisor = np.where(v_sum > 0, v_sum, np.inf)
     multiply(
         U,
         S,

@@ -1,0 +1,341 @@
+"""The door: whatever a user has becomes the same canonical counts, and nothing of the user's is touched."""
+
+import warnings
+
+import naive
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from fastpmf import as_counts
+from fastpmf.counts import COUNT_DTYPES, Side, memory
+from fastpmf.counts.memory import SparseRows, row_blocks
+from fastpmf.kernels._jit import threads
+
+A = np.array([[0, 3, 0, 1], [0, 0, 0, 0], [7, 0, 0, 2], [0, 0, 0, 9], [4, 5, 0, 6]])
+FORMATS = ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")
+
+
+def triple(rows):
+    return rows.data, rows.indices, rows.indptr
+
+
+def rows_of(X):
+    return as_counts(X).side(Side.ROWS)
+
+
+def assert_canonical(X, expected):
+    """Both sides are the canonical CSR triple of `expected`, a dense matrix."""
+    counts = as_counts(X)
+    assert counts.shape == expected.shape
+    for side, matrix in ((Side.ROWS, expected), (Side.COLUMNS, expected.T)):
+        rows = counts.side(side)
+        assert rows.shape == matrix.shape
+        assert rows.data.dtype in COUNT_DTYPES
+        assert rows.indptr.dtype == np.int64
+        assert rows.indices.dtype in (np.int32, np.int64)
+        for part, wanted in zip(triple(rows), naive.transpose(matrix.T), strict=True):
+            assert part.flags.c_contiguous
+            np.testing.assert_array_equal(part, wanted)
+
+
+def unsorted():
+    """A as CSR with every row's entries back to front."""
+    X = sparse.csr_array(A)
+    order = np.concatenate([np.arange(*ends)[::-1] for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)])
+    return sparse.csr_array((X.data[order], X.indices[order], X.indptr), shape=X.shape)
+
+
+def doubled(X, dtype):
+    """A CSR matrix in which every entry of X is stored twice, in a row's two halves."""
+    X = sparse.csr_array(X).astype(dtype)
+    halves = [np.tile(np.arange(*ends), 2) for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)]
+    order = np.concatenate(halves)
+    return sparse.csr_array((X.data[order], X.indices[order], 2 * X.indptr), shape=X.shape)
+
+
+def with_stored_zeros():
+    X = sparse.csr_array(A + 1)
+    X.data -= 1
+    return X
+
+
+@pytest.mark.parametrize("container", ["array", "matrix"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_scipy_format_is_read(form, container):
+    assert_canonical(getattr(sparse, f"{form}_{container}")(A), A)
+
+
+READABLE = {
+    "dense": lambda: A,
+    "fortran": lambda: np.asfortranarray(A),
+    "strided": lambda: np.repeat(np.repeat(A, 2, 0), 2, 1)[::2, ::2],
+    "lists": A.tolist,
+    "objects": lambda: A.astype(object),
+    "float16": lambda: A.astype(np.float16),
+    "float32": lambda: A.astype(np.float32),
+    "longdouble": lambda: A.astype(np.longdouble),
+    "int8": lambda: A.astype(np.int8),
+    "uint64": lambda: A.astype(np.uint64),
+    "csr_int64": lambda: sparse.csr_array(A.astype(np.int64)),
+    "csr_uint64": lambda: sparse.csr_array(A.astype(np.uint64)),
+    "csr_uint32": lambda: sparse.csr_array(A.astype(np.uint32)),
+    "big_endian_dense": lambda: A.astype(">f8"),
+    "unsorted": unsorted,
+    "stored_zeros": with_stored_zeros,
+    "all_stored": lambda: sparse.coo_array((A.ravel(), np.indices(A.shape).reshape(2, -1)), shape=A.shape),
+    "dataframe": lambda: pd.DataFrame(A),
+    "sparse_dataframe": lambda: pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(A)),
+    "dataframe_of_mixed_columns": lambda: pd.DataFrame(A).astype({0: "Sparse[int]", 1: "float32"}),
+    "sparse_dataframe_filled_with_nan": lambda: pd.DataFrame(A.astype(float)).astype("Sparse[float]"),
+    "triple": lambda: triple(sparse.csr_array(A)),
+    "triple_int64": lambda: tuple(part.astype(np.int64) for part in triple(sparse.csr_array(A))),
+    "triple_uint16_indices": lambda: tuple(part.astype(np.uint16) for part in triple(sparse.csr_array(A))),
+    "triple_of_lists": lambda: tuple(part.tolist() for part in triple(sparse.csr_array(A))),
+    "counts": lambda: as_counts(A),
+}
+
+
+@pytest.mark.parametrize("make", READABLE.values(), ids=READABLE)
+def test_every_container_is_read(make):
+    assert_canonical(make(), A)
+
+
+def test_booleans_count_as_ones():
+    assert_canonical(A > 0, (A > 0).astype(int))
+    assert_canonical(sparse.csc_array(A > 0), (A > 0).astype(int))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"])
+def test_duplicates_are_summed_without_overflow(dtype):
+    X = A * 20  # up to 180: twice that is more than a uint8 holds
+    if dtype == "int16":
+        X = A * 3000
+    assert_canonical(doubled(X, dtype), 2 * X)
+    assert_canonical(doubled(X.T, dtype).T, 2 * X)  # CSC
+    assert_canonical(doubled(X, dtype).tocoo(), 2 * X)
+    assert_canonical(triple(doubled(X, dtype)), 2 * X)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(">f8"), np.dtype(">f4"), np.dtype(">i4"), np.dtype(">u2")], ids=str)
+def test_the_other_byte_order_is_the_same_numbers(dtype):
+    X = sparse.csr_array(A)
+    data = (X.data / 8 if dtype.kind == "f" else X.data).astype(dtype)
+    assert_canonical((data, X.indices.astype(">i4"), X.indptr.astype(">i8")), A / 8 if dtype.kind == "f" else A)
+
+
+@pytest.mark.parametrize(("high", "dtype"), [(255, "uint8"), (256, "uint16"), (65536, "int32"), (2**31, "float64")])
+def test_integers_of_other_widths_become_the_smallest_dtype_that_holds_them(high, dtype):
+    X = sparse.csr_array(np.array([[1, high]], dtype=np.int64))
+    assert as_counts(X).dtype == dtype
+    assert_canonical(X, np.array([[1, high]]))
+
+
+def test_a_triple_takes_its_width_from_shape_or_else_from_the_largest_index():
+    parts = triple(sparse.csr_array(A))
+    assert as_counts(parts).shape == (5, 4)
+    assert as_counts(parts, shape=(5, 9)).shape == (5, 9)
+
+
+def test_a_triple_may_hold_more_than_indptr_reaches():
+    data, indices, indptr = triple(sparse.csr_array(A))
+    assert_canonical((np.append(data, -5), np.append(indices, 77), indptr), A)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("dtype", [d.name for d in COUNT_DTYPES])
+def test_canonical_csr_is_not_copied(dtype, read_only, unchanged):
+    X = unchanged(sparse.csr_array(A).astype(dtype))
+    for part in (X.data, X.indices, X.indptr):
+        part.flags.writeable = not read_only
+    for given in (X, triple(X)):
+        rows = rows_of(given)
+        assert np.shares_memory(rows.data, X.data)
+        assert np.shares_memory(rows.indices, X.indices)
+    # int64 structure, as a triple may have it, is shared whole.
+    wide = X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)
+    assert all(np.shares_memory(got, part) for got, part in zip(triple(rows_of(wide)), wide, strict=True))
+
+
+def test_csc_is_taken_as_the_transpose_without_a_copy(unchanged):
+    X = unchanged(sparse.csc_array(A.astype(np.float32)))
+    columns = as_counts(X).side(Side.COLUMNS)
+    assert np.shares_memory(columns.data, X.data)
+    assert np.shares_memory(columns.indices, X.indices)
+
+
+def test_memory_maps_are_not_copied(tmp_path, unchanged):
+    parts = dict(zip(("data", "indices", "indptr"), triple(sparse.csr_array(A.astype(float))), strict=True))
+    parts["indptr"] = parts["indptr"].astype(np.int64)
+    for name, part in parts.items():
+        np.save(tmp_path / f"{name}.npy", part)
+    mapped = unchanged(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in parts))
+    assert all(np.shares_memory(got, part) for got, part in zip(triple(rows_of(mapped)), mapped, strict=True))
+    assert_canonical(mapped, A)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("make", [unsorted, lambda: doubled(A, "uint8"), with_stored_zeros])
+def test_nothing_given_is_written_to(make, form, unchanged):
+    X = make() if form == "csr" else make().asformat(form)
+    dense = X.toarray()
+    unchanged(X)
+    for name in ("data", "indices", "indptr"):
+        if isinstance(getattr(X, name, None), np.ndarray):
+            getattr(X, name).flags.writeable = False
+    assert_canonical(X, dense)
+
+
+def test_transposition_agrees_with_scipy_for_any_number_of_blocks(X):
+    expected = sparse.csr_array(X.T)
+    expected.sort_indices()
+    for n_blocks in (1, 2, 3, 7, 1000):
+        for part, wanted in zip(triple(rows_of(X).transpose(n_blocks)), triple(expected), strict=True):
+            np.testing.assert_array_equal(part, wanted)
+
+
+def test_sums_of_both_sides_are_exact(X):
+    counts = as_counts(X)
+    # float64 sums of at most 9000 terms in another order
+    np.testing.assert_allclose(counts.sums(Side.ROWS), X.toarray().astype(float).sum(axis=1), rtol=1e-13)
+    np.testing.assert_allclose(counts.sums(Side.COLUMNS), X.toarray().astype(float).sum(axis=0), rtol=1e-13)
+    assert counts.total == pytest.approx(X.toarray().astype(float).sum(), rel=1e-13)
+
+
+LENGTHS = {
+    "even": [3] * 50,
+    "empty": [0] * 30,
+    "mixed": [0, 1, 40, 0, 0, 7, 100, 3, 0],
+    "giants_at_the_ends": [90, 1, 1, 90],
+    "giants_side_by_side": [33, 90, 1000, 16],
+    "one_row": [200],
+    "one_short_row": [2],
+}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_row_blocks_hold_each_entry_and_row_once_and_are_bounded(lengths, monkeypatch):
+    size = 16
+    monkeypatch.setattr(memory, "_BLOCK", (size, size))
+    indptr = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    blocks, splits = row_blocks(indptr)
+    entries, rows, slots = np.zeros(indptr[-1], int), np.zeros(len(lengths), int), []
+    for first, end, start, stop, slot in blocks:
+        entries[start:stop] += 1
+        # The last row of a block begins before its size is full, and rows of up to twice the size are not cut.
+        assert stop - start <= (size if slot >= 0 else 3 * size)
+        assert end - first <= 2 * size
+        if slot < 0:
+            rows[first:end] += 1
+            assert (start, stop) == (indptr[first], indptr[end])
+        else:
+            slots.append((slot, first))
+    for row, first_slot, end_slot in splits:
+        rows[row] += 1
+        assert [s for s, i in sorted(slots) if i == row] == list(range(first_slot, end_slot))
+    assert (entries == 1).all()
+    assert (rows == 1).all()
+    assert {row for row, *_ in splits} == set(np.flatnonzero(np.greater(lengths, 2 * size)))
+
+
+def test_row_blocks_do_not_depend_on_the_threads(X):
+    indptr = rows_of(X).indptr
+    cut = []
+    for n in (1, 2):
+        with threads(n):
+            cut.append(row_blocks(indptr))
+    for one, two in zip(*cut, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def bad(change, form="csr"):
+    X = sparse.csr_array(A.astype(float))
+    change(X)
+    return X.asformat(form)
+
+
+def parts(data=(1.0, 2.0), indices=(0, 1), indptr=(0, 1, 2)):
+    return np.array(data), np.array(indices), np.array(indptr)
+
+
+def put(value):
+    def change(X):
+        X.data[3] = value
+
+    return change
+
+
+UNREADABLE = {
+    "nan": (ValueError, lambda: bad(put(np.nan)), "NaN"),
+    "nan_csc": (ValueError, lambda: bad(put(np.nan), "csc"), "NaN"),
+    "nan_dense": (ValueError, lambda: bad(put(np.nan)).toarray(), "NaN"),
+    "inf": (ValueError, lambda: bad(put(np.inf)), "inf"),
+    "inf_coo": (ValueError, lambda: bad(put(np.inf), "coo"), "inf"),
+    "negative": (ValueError, lambda: bad(put(-1)), "-1"),
+    "negative_integer": (ValueError, lambda: [[1, -2]], "-2"),
+    "minus_infinity": (ValueError, lambda: [[1, -np.inf]], "inf"),
+    "strings": (TypeError, lambda: np.array([["a", "b"]]), "<U1"),
+    "objects": ((TypeError, ValueError), lambda: np.array([[object(), 1]]), "objects"),
+    "none": ((TypeError, ValueError), lambda: None, "NoneType|dimension|objects"),
+    "a_string": ((TypeError, ValueError), lambda: "counts", "<U6"),
+    "complex": ((TypeError, ValueError), lambda: np.ones((2, 2), complex), "complex"),
+    "complex_sparse": ((TypeError, ValueError), lambda: sparse.csr_array(np.ones((2, 2), complex)), "complex"),
+    "dates": (TypeError, lambda: np.array([["2020-01-01"]], "datetime64[D]"), "datetime"),
+    "ragged": ((TypeError, ValueError), lambda: [[1, 2], [3]], "list"),
+    "one_dimension": (ValueError, lambda: [1, 2, 3], r"\b1 dimension"),
+    "one_dimension_sparse": (ValueError, lambda: sparse.coo_array(np.array([1, 2])), r"shape \(2,\)"),
+    "three_dimensions": (ValueError, lambda: np.ones((2, 2, 2)), r"\b3 dimension"),
+    "no_rows": (ValueError, lambda: np.ones((0, 3)), r"\(0, 3\)"),
+    "no_columns": (ValueError, lambda: np.ones((3, 0)), r"\(3, 0\)"),
+    "no_rows_sparse": (ValueError, lambda: sparse.csr_array((0, 3)), r"\(0, 3\)"),
+    "no_columns_sparse": (ValueError, lambda: sparse.csc_array((3, 0)), r"\(3, 0\)"),
+    "sparse_dataframe_with_nan": (ValueError, lambda: pd.DataFrame([[1.0, np.nan]]).astype("Sparse[float]"), "NaN"),
+    "sum_of_duplicates": (ValueError, lambda: parts([1.7e308, 1.7e308], [0, 0], [0, 2]), "inf"),
+    "sum_of_float32": (ValueError, lambda: parts(np.float32([3e38, 3e38]), [0, 0], [0, 2]), "inf"),
+    "two_arrays": (ValueError, lambda: parts()[:2], "got 2"),
+    "data_of_strings": (TypeError, lambda: parts(data=["a", "b"]), "data"),
+    "data_of_two_dimensions": (ValueError, lambda: parts(data=[[1.0, 2.0]]), "data"),
+    "index_negative": (ValueError, lambda: parts(indices=[0, -1]), "-1"),
+    "indices_float": (TypeError, lambda: parts(indices=[0.0, 1.0]), "float64"),
+    "indptr_float": (TypeError, lambda: parts(indptr=[0.0, 1.0, 2.0]), "float64"),
+    "indptr_descends": (ValueError, lambda: parts(indptr=[0, 2, 1, 2]), "descend"),
+    "indptr_from_one": (ValueError, lambda: parts(indptr=[1, 1, 2]), "indptr"),
+    "indptr_too_far": (ValueError, lambda: parts(indptr=[0, 1, 3]), "indptr"),
+    "indptr_of_no_rows": (ValueError, lambda: parts((), np.empty(0, int), [0]), "row"),
+    "fewer_indices_than_data": (ValueError, lambda: parts(indices=[0]), "indptr"),
+}
+
+
+@pytest.mark.parametrize(("error", "make", "told"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_not_counts_is_turned_away_by_name_in_one_sentence(error, make, told):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        X = make()
+    with pytest.raises(error, match=told) as caught:
+        as_counts(X, name="my_counts")
+    message = str(caught.value)
+    assert message.startswith("my_counts")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (3, 2)])
+def test_a_triple_that_does_not_fit_its_shape_is_turned_away(shape):
+    with pytest.raises(ValueError, match=r"^X's (indptr|column indices) must"):
+        as_counts(parts(), shape=shape)
+
+
+def test_a_matrix_that_scipy_was_told_lies_about_is_turned_away():
+    X = sparse.csr_array(A)
+    X.indices[0] = 4
+    with pytest.raises(ValueError, match=r"^X's column indices must lie in 0 \.\.\. 3, got 0 to 4"):
+        as_counts(X)
+
+
+def test_rows_know_their_shape_and_go_back_to_scipy(X):
+    counts = as_counts(X)
+    assert isinstance(counts.side(Side.ROWS), SparseRows)
+    back = counts.to_scipy()
+    assert back.shape == X.shape
+    np.testing.assert_array_equal(back.toarray(), X.toarray())
+    assert np.shares_memory(back.data, counts.side(Side.ROWS).data)

@@ -1,0 +1,55 @@
+"""Coverage can't see into compiled code, so the kernels' own tests run once more with the JIT off, line by line."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastpmf
+
+TESTS = Path(__file__).parent
+KERNELS = Path(fastpmf.__file__).parent / "kernels"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """How tests/test_kernels.py ended with the JIT off, and the lines of each file in kernels/ that it missed."""
+    folder = tmp_path_factory.mktemp("coverage")
+    path = os.pathsep.join([str(KERNELS.parents[1]), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(folder / "data"), "PYTHONPATH": path}
+
+    def coverage(*args):
+        command = [sys.executable, "-m", "coverage", *args]
+        return subprocess.run(command, cwd=TESTS.parent, env=env, capture_output=True, text=True, timeout=60)
+
+    tests = coverage("run", f"--include={KERNELS}/*", "-m", "pytest", str(TESTS / "test_kernels.py"), "-q", "-p",
+                     "no:cacheprovider")  # fmt: skip
+    report = coverage("json", "-o", str(folder / "report.json"))
+    assert report.returncode == 0, report.stdout + report.stderr
+    files = json.loads((folder / "report.json").read_text())["files"]
+    return tests, {Path(file).name: set(found["missing_lines"]) for file, found in files.items()}
+
+
+def test_kernels_agree_with_their_oracles_without_the_jit_too(run):
+    tests, _ = run
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+
+
+@pytest.mark.parametrize("file", ["contract.py", "log_rate.py", "multiply.py", "csr.py"])
+def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
+    _, missing = run
+    assert missing[file] == set()
+
+
+def test_every_numpy_meaning_of_an_operation_is_run(run):
+    _, missing = run
+    tree = ast.parse((KERNELS / "simd.py").read_text())
+    # What an operation means is a lambda in its decorator, run with the line it is on, or a function of this name.
+    meanings = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_meaning")]
+    assert meanings
+    for meaning in meanings:
+        assert not missing["simd.py"] & set(range(meaning.lineno, meaning.end_lineno + 1)), meaning.name

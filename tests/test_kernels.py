@@ -1,0 +1,302 @@
+"""Every kernel against its oracle, and what the machinery around them promises. All of it runs with the JIT off too."""
+
+import math
+
+import naive
+import numba
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, memory
+from fastpmf.kernels import _jit
+from fastpmf.kernels._jit import threads
+from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.csr import ascending, count_columns, scatter_columns
+from fastpmf.kernels.log_rate import log_count, log_rate
+from fastpmf.kernels.multiply import multiply
+from fastpmf.model.factors import padded
+from fastpmf.model.updates import TINY, multiplicative
+
+compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+# Every factor dtype with every count dtype, and with every width; not the whole product, each cell compiles for 1 s.
+VARIANTS = [
+    (F32, "uint8", "int32", 1), (F32, "uint16", "int64", 2), (F32, "int32", "int32", 7), (F32, "float32", "int32", 33),
+    (F32, "float64", "int64", 70), (F64, "uint8", "int64", 70), (F64, "uint16", "int32", 33),
+    (F64, "int32", "int64", 7), (F64, "float32", "int32", 2), (F64, "float64", "int32", 1),
+]  # fmt: skip
+variants = pytest.mark.parametrize(("dtype", "count", "index", "k"), VARIANTS)
+
+
+def rows_of(lengths, n_columns=12, count="float64", index="int32", seed=0):
+    """A canonical matrix whose rows have these lengths; counts are fractional where the dtype can be."""
+    rng = np.random.default_rng(seed)
+    columns = [np.sort(rng.permutation(n_columns)[:length]) for length in lengths]
+    n = int(sum(lengths))
+    data = rng.integers(1, 200, n) / (7 if np.dtype(count).kind == "f" else 1)
+    indptr = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    return SparseRows(data.astype(count), np.concatenate(columns).astype(index), indptr, n_columns)
+
+
+def factors(shape, k, dtype, seed=1):
+    rng = np.random.default_rng(seed)
+    return [padded(rng.gamma(1.0, size=(n, k)) + 0.01, dtype) for n in shape]
+
+
+def dense(X):
+    return sparse.csr_array((X.data.astype(float), X.indices, X.indptr), shape=X.shape).toarray()
+
+
+def contract(X, U, V):
+    out = np.full_like(U, np.nan)
+    MemoryCounts(X).contract(Side.ROWS, U, V, out)
+    return out
+
+
+def every_pass(X, U, V):
+    """What each kernel that loops over entries or rows makes of X, as bytes."""
+    S, counts = contract(X, U, V), MemoryCounts(X)
+    v_sum, out = V.sum(axis=0, dtype=float), np.empty_like(U)
+    update = multiplicative(U, S, v_sum, out=out)
+    results = S, counts.log_rate(U, V), np.array(counts.entropy), out, update.sums, np.array(update.gap)
+    return [result.tobytes() for result in results]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Work is cut into blocks of 5 entries, so that rows of more than 10 are split, and not at a multiple of 4."""
+    monkeypatch.setattr(memory, "_BLOCK", (5, 5))
+
+
+# Rows of 0 to 9 entries meet every remainder of the groups of 4 in flight; the longer ones are split by `small_blocks`.
+LENGTHS = [3, 0, 9, 1, 4, 7, 2, 5, 8, 6, 0]
+SPLIT = [0, 11, 12, 1, 0, 10, 12]
+
+
+@variants
+@pytest.mark.parametrize("lengths", [LENGTHS, SPLIT], ids=["whole", "split"])
+def test_contraction_agrees_with_the_oracle(lengths, dtype, count, index, k, small_blocks):
+    X = rows_of(lengths, count=count, index=index)
+    U, V = factors(X.shape, k, dtype)
+    S = contract(X, U, V)
+    assert len(X.work[1]) == (3 if lengths is SPLIT else 0)
+    # All terms are positive, so each of the k + 12 roundings costs at most one eps of the result.
+    np.testing.assert_allclose(S, naive.ratio_contraction(dense(X), U, V), rtol=(k + 12) * np.finfo(dtype).eps)
+    assert (S[:, k:] == 0).all()
+    assert (S[np.equal(lengths, 0)] == 0).all()
+
+
+@variants
+@pytest.mark.parametrize("lengths", [LENGTHS, SPLIT], ids=["whole", "split"])
+def test_log_rates_agree_with_the_oracle_to_float64(lengths, dtype, count, index, k, small_blocks):
+    X = rows_of(lengths, count=count, index=index)
+    U, V = factors(X.shape, k, dtype)
+    expected = naive.log_rate(dense(X), U, V)
+    # A rate is off by at most k eps, so its logarithm by k eps absolutely; rounding is relative to the absolute terms.
+    terms = sparse.csr_array((X.data * (1 + np.abs(np.log((U.astype(float) @ V.T.astype(float))[dense(X) > 0]))),
+                              X.indices, X.indptr), shape=X.shape)  # fmt: skip
+    error = np.abs(MemoryCounts(X).log_rate(U, V) - expected)
+    assert (error <= (k + 12) * np.finfo(float).eps * terms.sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("count", [dtype.name for dtype in COUNT_DTYPES])
+def test_entropy_agrees_with_the_oracle(count, small_blocks):
+    X = rows_of(LENGTHS, count=count)
+    terms = [x * math.log(x) for x in X.data.tolist()]
+    # One eps of the absolute terms for each of the additions, of which a block has few.
+    assert MemoryCounts(X).entropy == pytest.approx(math.fsum(terms), abs=1e-14 * math.fsum(map(abs, terms)))
+    blocks, _ = X.work
+    out = np.empty(len(blocks))
+    log_count(X.data, blocks, out)
+    for b, total in enumerate(out):
+        assert total == pytest.approx(math.fsum(terms[blocks[b, 2] : blocks[b, 3]]), rel=1e-13)
+
+
+@pytest.mark.parametrize(("dtype", "k"), [(F32, 2), (F32, 33), (F64, 2), (F64, 33)])
+def test_multiplication_agrees_with_the_oracle(dtype, k):
+    n, eps = 600, np.finfo(dtype).eps  # more rows than the 512 of a block
+    rng = np.random.default_rng(3)
+    X = rng.poisson(1.0, (n, 5)) + np.eye(n, 5)
+    X[[0, 599]] = 0
+    U, V = factors(X.shape, k, dtype)
+    S = padded(naive.ratio_contraction(X, U, V)[:, :k], dtype)
+    v_sum, out = V.sum(axis=0, dtype=float), np.full_like(U, np.nan)
+    update = multiplicative(U, S, v_sum, out=out)
+    np.testing.assert_allclose(out[:, :k], naive.half_step(X, U, V)[:, :k], rtol=4 * eps)  # four roundings
+    assert (out[:, k:] == 0).all()
+    np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=n * np.finfo(float).eps)
+    bound = naive.gap_bound(X, U[:, :k], V[:, :k]).sum()
+    scale = (U.astype(float) @ v_sum).sum() + X.sum()  # the gap is a difference of terms of this size
+    assert update.gap == pytest.approx(bound, abs=(k + 8) * eps * scale)
+    assert update.n_moved == n
+
+
+def test_multiplication_in_place_is_the_same():
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 3, F64)
+    S, out = contract(X, U, V), np.empty_like(U)
+    multiplicative(U, S, V.sum(axis=0), out=out)
+    multiplicative(U, S, V.sum(axis=0), out=S)
+    np.testing.assert_array_equal(S, out)
+
+
+def test_rows_within_tol_of_optimal_are_copied():
+    X = rows_of([5] * 8)
+    U, V = factors(X.shape, 2, F64)
+    gaps = naive.gap_bound(dense(X), U[:, :2], V[:, :2]) / dense(X).sum(axis=1)
+    tol = (np.sort(gaps)[3] + np.sort(gaps)[4]) / 2
+    S, out = contract(X, U, V), np.empty_like(U)
+    assert multiplicative(U, S, V.sum(axis=0), out=out, tol=tol).n_moved == 4
+    np.testing.assert_array_equal((out == U).all(axis=1), gaps <= tol)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_rows_ever_so_close_to_optimal_are_still_matched(dtype):
+    eps = np.finfo(dtype).eps
+    X = rows_of([7] * 40)
+    counts = dense(X)
+    U, V = counts.sum(axis=1, keepdims=True) / counts.sum(), counts.sum(axis=0)[:, None]  # optimal for k = 1
+    U = padded(U * (1 + np.sqrt(eps) * np.random.default_rng(0).uniform(-1, 1, U.shape)), dtype)
+    V = padded(V, dtype)
+    S = contract(X, U, V)
+    multiplicative(U, S, V.sum(axis=0, dtype=float), out=S)
+    # A relative error of sqrt(eps) is a gap of only eps, but the row is still to be matched to a few eps.
+    np.testing.assert_allclose(S[:, 0] * V.sum(dtype=float), counts.sum(axis=1), rtol=20 * eps)
+
+
+def test_no_entry_shrinks_below_its_floor_and_none_is_raised_to_it():
+    U, S = np.zeros((2, 8)), np.zeros((2, 8))
+    U[:, :3], S[:, :3] = [1.0, 1e-3, 1e-20], [2.0, 1e-30, 1e-30]
+    out = np.empty_like(U)
+    multiplicative(U, S, np.array([2.0, 4, 4, 0, 0, 0, 0, 0]), out=out)
+    # total_i = 2, so the floor is TINY * 2 / 4: an entry above it stops there, one below stays where it is.
+    np.testing.assert_allclose(out[0, :3], [1.0, TINY / 2, 1e-20], rtol=1e-15)
+
+
+def test_a_component_that_the_other_factor_lacks_becomes_zero():
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 3, F64)
+    V[:, 1] = 0
+    S, out = contract(X, U, V), np.empty_like(U)
+    multiplicative(U, S, V.sum(axis=0), out=out)
+    np.testing.assert_array_equal(out[:, 1], 0)
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+def test_ascending_tells_sorted_blocks_from_the_others(index):
+    indices = np.array([0, 4, 9, 3, 1, 2, 2, 0, 5], dtype=index)
+    indptr = np.array([0, 3, 3, 4, 5, 7, 9])  # rows 0, 4, 9 | none | 3 | 1 | 2, 2 | 0, 5
+    out = np.empty(3, np.int64)
+    ascending(indices, indptr, np.array([0, 4, 5, 6]), out)
+    np.testing.assert_array_equal(out, [1, 0, 1])
+    indices[1:3] = 9, 4
+    ascending(indices, indptr, np.array([0, 2, 2, 6]), out)
+    np.testing.assert_array_equal(out, [0, 1, 0])
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("count", ["uint8", "float64"])
+def test_counting_and_scattering_make_the_transpose(count, index):
+    X = rows_of(LENGTHS, count=count, index=index)
+    bounds = np.array([0, 3, 3, 11])
+    place = np.full((3, 12), -1)
+    count_columns(X.indices, X.indptr, bounds, place)
+    blocks = np.split(dense(X) > 0, bounds[1:-1])
+    np.testing.assert_array_equal(place, [block.sum(axis=0) for block in blocks])
+    data, indices, indptr = naive.transpose(dense(X))
+    place = indptr[:-1] + np.cumsum(place, axis=0) - place
+    out_data, out_indices = np.empty_like(X.data), np.empty_like(X.indices)
+    scatter_columns(X.data, X.indices, X.indptr, bounds, place, out_data, out_indices)
+    np.testing.assert_array_equal(out_data, data.astype(count))
+    np.testing.assert_array_equal(out_indices, indices)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_one_and_two_threads_give_the_same_bits(dtype, small_blocks):
+    X = rows_of(LENGTHS * 3 + SPLIT * 3)
+    U, V = factors(X.shape, 7, dtype)
+    with threads(1):
+        one = every_pass(X, U, V)
+    with threads(2):
+        assert all(every_pass(X, U, V) == one for _ in range(5))
+
+
+@compiled
+def test_the_serial_build_gives_the_bits_of_the_parallel_one(monkeypatch, small_blocks):
+    X = rows_of(LENGTHS + SPLIT)
+    U, V = factors(X.shape, 7, F32)
+    parallel = every_pass(X, U, V)
+    monkeypatch.setattr(_jit, "_state", _jit._State(serial=True))
+    assert every_pass(X, U, V) == parallel
+    assert _jit._state.layer is None  # no thread pool was started
+
+
+def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_untouched(tmp_path, unchanged):
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 7, F64)
+    unchanged(X.data, X.indices, X.indptr, U, V)
+    plain = every_pass(X, U, V)
+    kernels = ratio_contract, log_rate, log_count, multiply
+    before = [set(k._compiled) for k in kernels]
+
+    def mapped(A, name):
+        (tmp_path / name).write_bytes(A.tobytes())
+        return np.memmap(tmp_path / name, A.dtype, mode="r", shape=A.shape)
+
+    names = "data", "indices", "indptr"
+    disk = SparseRows(*(mapped(getattr(X, name), name) for name in names), X.n_columns)
+    assert every_pass(disk, mapped(U, "U"), mapped(V, "V")) == plain
+    for A in (X.data, X.indices, X.indptr, U, V):
+        A.flags.writeable = False
+    assert every_pass(X, U, V) == plain
+    assert [set(k._compiled) for k in kernels] == before
+    if not numba.config.DISABLE_JIT:
+        assert all(len(loop.signatures) == 1 for k in kernels for loop in k._compiled.values())
+
+
+def logarithms(values):
+    """log of each value, alone in its row with a count of 1."""
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    U, V = np.zeros((n, 8)), np.zeros((1, 8))
+    U[:, 0], V[0, 0] = values, 1.0
+    X = SparseRows(np.ones(n), np.zeros(n, np.int32), np.arange(n + 1), 1)
+    return MemoryCounts(X).log_rate(U, V)
+
+
+def test_logarithms_are_within_two_units_in_the_last_place():
+    rng = np.random.default_rng(5)
+    values = np.concatenate([
+        np.exp(rng.uniform(-740, 709, 2000)),
+        5e-324 * rng.integers(1, 2**52, 200, dtype=np.int64).astype(float),  # subnormal
+        5e-324 * 2.0 ** np.arange(52),
+        2.0 ** np.arange(-1022, 1024),
+        1 + np.arange(-200, 200) * np.finfo(float).eps,
+        math.sqrt(0.5) * (1 + np.arange(-50, 50) * np.finfo(float).eps),
+        [np.finfo(float).tiny, np.nextafter(np.finfo(float).tiny, 0), np.finfo(float).max],
+    ])  # fmt: skip
+    exact = np.array([math.log(x) for x in values])
+    # math.log is itself within one unit of the truth.
+    assert (np.abs(logarithms(values) - exact) <= 2 * np.spacing(np.abs(exact))).all()
+
+
+def test_logarithms_of_zero_infinity_and_nan_are_as_in_ieee():
+    np.testing.assert_array_equal(logarithms([0.0, math.inf, math.nan, 1.0]), [-math.inf, math.inf, math.nan, 0.0])
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype):
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 7, dtype)
+    good, terms = contract(X, U, V), MemoryCounts(X).log_rate(U, V)
+    U[5] = 0
+    S, out = contract(X, U, V), np.empty_like(U)
+    others = np.arange(len(LENGTHS)) != 5
+    assert not np.isfinite(S[5]).all()
+    np.testing.assert_array_equal(S[others], good[others])
+    np.testing.assert_array_equal(MemoryCounts(X).log_rate(U, V), np.where(others, terms, -math.inf))
+    update = multiplicative(U, S, V.sum(axis=0, dtype=float), out=out)
+    assert math.isnan(update.gap)
+    np.testing.assert_array_equal(out[5], U[5])
