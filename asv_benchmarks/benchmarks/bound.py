@@ -9,6 +9,8 @@ from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels._llvm import I64, call_intrinsic, element_pointer, load_vector, operation, row_pointer
 
+GROUP = simd.GROUP
+
 
 @operation(lambda acc, u, V, indices, p: acc + u * V[indices[p]])
 def fma_row(typingctx, acc, u, V, indices, p):
@@ -37,9 +39,11 @@ def gather_fma(n_vectors):
     in    indices, indptr, blocks, U, V   as in `ratio_contract`
     out   out     (n_rows, K)   overwritten, except split rows
           partial (n_slots, K)  the pieces of split rows
-    cost  2 nnz K flops; gathers nnz K itemsize bytes of V. Rows of a single vector are bound by the latency of their
-          chain of additions, here as in `ratio_contract`. Reading ahead, or more chains, made wider rows no faster.
+    cost  2 nnz K flops; gathers nnz K itemsize bytes of V, reading as far ahead as `ratio_contract`, without which
+          this is slower where V outgrows the caches. Rows of a single vector are bound by the latency of their chain
+          of additions, here as there.
     """
+    ahead = 4 * GROUP if n_vectors <= 8 else 0
 
     def loop(indices, indptr, blocks, U, V, out, partial, n_workers):
         counter = np.zeros(1, np.int64)
@@ -48,8 +52,15 @@ def gather_fma(n_vectors):
             while b < blocks.shape[0]:
                 slot = blocks[b, 4]
                 for i in range(blocks[b, 0], blocks[b, 1]):
+                    start, stop = max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])
+                    whole = stop - (stop - start) % GROUP
                     u, acc = simd.load(U, i, n_vectors), simd.zeros(U, n_vectors)
-                    for p in range(max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])):
+                    for p in range(start, whole, GROUP):
+                        if ahead:
+                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
+                        for q in range(p, p + GROUP):
+                            acc = fma_row(acc, u, V, indices, q)
+                    for p in range(whole, stop):
                         acc = fma_row(acc, u, V, indices, p)
                     if slot < 0:
                         simd.store(out, i, acc)

@@ -7,12 +7,15 @@ from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.kernels._jit import threads
 from fastpmf.kernels.csr import ascending
 
 _INT32_MAX = np.iinfo(np.int32).max
 
 
-def as_counts(X: Any, *, shape: tuple[int, int] | None = None, name: str = "X") -> MemoryCounts:
+def as_counts(
+    X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None
+) -> MemoryCounts:
     """Read a matrix of counts into canonical form; canonical CSR and CSC are not copied, and nothing is written to.
 
     Parameters
@@ -25,6 +28,8 @@ def as_counts(X: Any, *, shape: tuple[int, int] | None = None, name: str = "X") 
         Shape of a (data, indices, indptr) triple; by default its columns end at the largest index.
     name : str, default="X"
         What error messages call it.
+    n_threads : int, optional
+        Threads to use; by default as many as the process may use.
 
     Returns
     -------
@@ -36,9 +41,21 @@ def as_counts(X: Any, *, shape: tuple[int, int] | None = None, name: str = "X") 
         Not a matrix of real numbers.
     ValueError
         Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
+
+    Examples
+    --------
+    >>> from fastpmf import as_counts
+    >>> counts = as_counts([[2, 0], [0, 1]])
+    >>> counts.shape, counts.nnz, counts.total
+    ((2, 2), 2, 3.0)
     """
     if isinstance(X, MemoryCounts):
         return X
+    with threads(n_threads):
+        return _read(X, shape, name)
+
+
+def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
     if isinstance(X, tuple):
         return MemoryCounts(_canonical(*_triple(X, shape, name), name))
     if shape is not None:

@@ -74,8 +74,9 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
+        counts = as_counts(X, n_threads=n_threads)
         solution = fit(
-            as_counts(X), n_components, solver=solver, init=init, W=W, H=H, max_iter=max_iter, tol=tol,
+            counts, n_components, solver=solver, init=init, W=W, H=H, max_iter=max_iter, tol=tol,
             eval_every=eval_every, random_state=random_state, dtype=dtype, verbose=verbose, callback=callback,
         )  # fmt: skip
     if solution.status is Status.INTERRUPTED:

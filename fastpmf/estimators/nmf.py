@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.estimators._fit import check_parameters, fit, producible, solve_rows
 from fastpmf.estimators._model_file import read_model, write_model
 from fastpmf.kernels._jit import threads
@@ -317,8 +317,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def _read(self, X: Any, *, reset: bool) -> MemoryCounts:
         """X through the door, its width and names checked or taken down."""
-        counts = as_counts(X)
-        counts.side(Side.ROWS)
+        counts = as_counts(X, n_threads=self.n_threads)
         validate_data(self, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
         return counts
 

@@ -61,7 +61,7 @@ def kl_divergence(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> fl
     2.386294361119891
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H)
+        counts, W_, Ht = _read(X, W, H, n_threads)
         return divergence(counts, W_, Ht, float(column_sums(W_) @ column_sums(Ht)))
 
 
@@ -93,7 +93,7 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = No
     -4.693147180559945
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H)
+        counts, W_, Ht = _read(X, W, H, n_threads)
         rate_total = float(column_sums(W_) @ column_sums(Ht))
         return float(counts.log_rate(W_, Ht).sum()) - rate_total - counts.log_factorial
 
@@ -125,8 +125,8 @@ def poisson_deviance(X: Any, W: Any, H: Any, *, n_threads: int | None = None) ->
     return 2.0 * kl_divergence(X, W, H, n_threads=n_threads)
 
 
-def _read(X: Any, W: Any, H: Any) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
-    counts = as_counts(X)
+def _read(X: Any, W: Any, H: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
+    counts = as_counts(X, n_threads=n_threads)
     n, p = counts.shape
     W = np.asarray(W)
     k = W.shape[1] if W.ndim == 2 else 1
