@@ -7,12 +7,10 @@ from importlib import metadata
 from typing import TextIO
 
 import llvmlite.binding as llvm
-import numpy as np
 from numba.core import config
 
 from fastpmf._version import __version__
 from fastpmf.kernels._jit import available_threads, threading_layer
-from fastpmf.model.updates import multiplicative
 
 _PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn", "tqdm", "matplotlib")
 
@@ -29,9 +27,6 @@ def show_versions(file: TextIO | None = None) -> None:
     bits = next(
         (b for name, b in (("avx512f", 512), ("avx", 256), ("sse2", 128), ("neon", 128)) if features.get(name)), 0
     )
-    if threading_layer() is None:  # it is chosen when the first parallel kernel runs: run a small one
-        U = np.ones((1, 8))
-        multiplicative(U, U, np.ones(8), out=np.empty_like(U))
     facts = {
         "fastpmf": __version__,
         "python": sys.version.split()[0],
@@ -39,7 +34,7 @@ def show_versions(file: TextIO | None = None) -> None:
         "system": platform.platform(),
         "cpu": f"{llvm.get_host_cpu_name()}, {os.cpu_count()} logical",
         "vector width": f"{bits} bit" if bits else "unknown",
-        "threading layer": threading_layer() or "none (JIT off)",
+        "threading layer": threading_layer() or "none, serial",
         "threads": f"{available_threads()} available to this process, {config.NUMBA_NUM_THREADS} at most",
     }
     width = max(map(len, facts))

@@ -95,6 +95,16 @@ def test_a_child_forked_before_any_fit_has_threads_of_its_own():
     assert out.split() == ["False", "True", "0"]
 
 
+def test_idle_openmp_threads_do_not_spin_for_long():
+    code = "fit(); print('GOMP_SPINCOUNT' in os.environ)"
+    told = {"OMP_DISPLAY_ENV": "VERBOSE", "NUMBA_THREADING_LAYER": "omp"}
+    out, err = run(code, **told)
+    assert out.split() == ["False"]
+    if "GOMP_SPINCOUNT" in err:  # GNU's OpenMP, not another
+        assert "GOMP_SPINCOUNT = '5000'" in err
+        assert "GOMP_SPINCOUNT = '77'" in run(code, GOMP_SPINCOUNT="77", **told)[1]
+
+
 def test_no_writable_cache_is_said_once_and_is_no_error(expected):
     out, err = run(
         """
