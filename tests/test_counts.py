@@ -275,6 +275,7 @@ UNREADABLE = {
     "negative": (ValueError, lambda: bad(put(-1)), "-1"),
     "negative_integer": (ValueError, lambda: [[1, -2]], "-2"),
     "minus_infinity": (ValueError, lambda: [[1, -np.inf]], "inf"),
+    "masked": (TypeError, lambda: np.ma.masked_equal([[1, 2]], 2), "masked array"),
     "strings": (TypeError, lambda: np.array([["a", "b"]]), "<U1"),
     "objects": ((TypeError, ValueError), lambda: np.array([[object(), 1]]), "objects"),
     "none": ((TypeError, ValueError), lambda: None, "NoneType|dimension|objects"),
@@ -321,14 +322,14 @@ def test_what_is_not_counts_is_turned_away_by_name_in_one_sentence(error, make, 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3, 2)])
 def test_a_triple_that_does_not_fit_its_shape_is_turned_away(shape):
-    with pytest.raises(ValueError, match=r"^X's (indptr|column indices) must"):
+    with pytest.raises(ValueError, match=r"^X's (indptr|stored indices) must"):
         as_counts(parts(), shape=shape)
 
 
 def test_a_matrix_that_scipy_was_told_lies_about_is_turned_away():
     X = sparse.csr_array(A)
     X.indices[0] = 4
-    with pytest.raises(ValueError, match=r"^X's column indices must lie in 0 \.\.\. 3, got 0 to 4"):
+    with pytest.raises(ValueError, match=r"^X's stored indices must lie in 0 \.\.\. 3, got 0 to 4"):
         as_counts(X)
 
 
@@ -339,3 +340,8 @@ def test_rows_know_their_shape_and_go_back_to_scipy(X):
     assert back.shape == X.shape
     np.testing.assert_array_equal(back.toarray(), X.toarray())
     assert np.shares_memory(back.data, counts.side(Side.ROWS).data)
+
+
+def test_a_shape_is_for_triples_only():
+    with pytest.raises(ValueError, match=r"shape goes with a .* triple only, X is a ndarray"):
+        as_counts(np.ones((2, 3)), shape=(2, 3))

@@ -229,6 +229,7 @@ BAD = {
     "init custom without factors": ({"init": "custom"}, "needs both W and H"),
     "max_iter": ({"max_iter": 0}, "max_iter"),
     "tol": ({"tol": -1.0}, "tol"),
+    "tol nan": ({"tol": math.nan}, "tol must be a number >= 0, got nan"),
     "eval_every": ({"eval_every": 0}, "eval_every"),
     "n_threads 0": ({"n_threads": 0}, "n_threads"),
     "n_threads two": ({"n_threads": "two"}, "n_threads"),
@@ -267,6 +268,11 @@ def test_factors_without_init_custom_are_refused(X):
 def test_all_zero_counts_are_refused():
     with pytest.raises(ValueError, match="at least one positive count"):
         PoissonNMF(2).fit(np.zeros((3, 4)))
+
+
+def test_counts_past_the_working_dtype_are_refused():
+    with pytest.raises(ValueError, match="dtype float32 can't hold counts that sum to 1e"):
+        PoissonNMF(1, dtype="float32").fit(np.full((2, 2), 1e300))
 
 
 def test_another_number_of_columns_is_refused(X, model):

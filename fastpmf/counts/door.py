@@ -188,7 +188,7 @@ def _check_structure(
     indices = indices[: indptr[-1]]
     if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
         raise ValueError(
-            f"{name}'s column indices must lie in 0 ... {n_columns - 1}, "
+            f"{name}'s stored indices must lie in 0 ... {n_columns - 1}, "
             f"got {int(indices.min())} to {int(indices.max())}"
         )
     if indices.dtype not in (np.int32, np.int64):

@@ -105,7 +105,7 @@ def fit(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
-    if counts.total > np.finfo(work).max:
+    if counts.total > float(np.finfo(work).max):
         raise ValueError(f"dtype {work} can't hold counts that sum to {counts.total:g}")
     _check_memory(counts.shape, n_components, work)
     start = initialise(counts, n_components, init, random_state, work, W, H)
