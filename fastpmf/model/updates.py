@@ -36,7 +36,7 @@ class Update(NamedTuple):
 
 
 def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndarray, tol: float = 0.0) -> Update:
-    """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched exactly.
+    """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched.
 
     The gap follows from convexity: with v_sum - S the gradient in u, no u* is better than u by more than
     (v_sum - S) . (u - u*), and an optimal u* has u* . v_sum = x_i.
