@@ -1,6 +1,7 @@
 """The command line: `fastpmf demo`, `fit`, `transform`, `versions`. It parses, calls an estimator and prints."""
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.special import xlogy
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import FitInterrupted, PoissonNMF, Solution, __version__, as_counts, poisson_nmf, show_versions
+from fastpmf import FitInterrupted, PoissonNMF, Solution, Status, __version__, as_counts, poisson_nmf, show_versions
 from fastpmf.counts import Side
 from fastpmf.datasets import Dataset, load_stdlib
 from fastpmf.io import read_counts, write_factor
@@ -82,14 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="where the model goes")
     fit.add_argument("--weights", metavar="W.npy", help="also write W, rows x components")
     fit.add_argument("--transpose", action="store_true", help="the file's columns are the rows of X")
-    fit.add_argument("--solver", choices=list(SOLVERS), default="mu", help="default: %(default)s")
-    fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="random", help="default: random")
+    fit.add_argument("--solver", choices=list(SOLVERS), default="mu", help="mu: multiplicative updates (default)")
+    fit.add_argument(
+        "--init", choices=[i for i in INITS if i != "custom"], default="random", help="start (default: random)"
+    )
     fit.add_argument("--max-iter", type=int, default=500, metavar="N", help="most iterations (default: %(default)s)")
     fit.add_argument("--tol", type=float, default=1e-4, metavar="T", help="converged when no other W, nor any other "
                      "H, is better by more than T nats per count (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--seed", type=int, default=0, help="of the random start (default: %(default)s)")
-    fit.add_argument("--dtype", choices=["float32", "float64"], help="to work in (default: float32 for float32 counts, "
-                     "else float64)")  # fmt: skip
+    fit.add_argument("--seed", type=int, default=0, help="seed of the random start (default: %(default)s)")
+    fit.add_argument("--dtype", choices=["float32", "float64"], help="floats to work in (default: float32 for "
+                     "float32 counts, else float64)")  # fmt: skip
 
     transform = command("transform", _transform, "weights of new rows under a fitted model", _TRANSFORM_HELP)
     transform.add_argument("model", metavar="MODEL.npz", help="as `fastpmf fit` wrote it")
@@ -97,10 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     transform.add_argument("-o", "--output", required=True, metavar="W.npy", help="where W goes, rows x components")
     transform.add_argument("--transpose", action="store_true", help="the file's columns are the rows of X")
 
-    for made in (demo, fit, transform):
-        made.add_argument("-j", "--threads", type=int, metavar="N", help="default: all that this process may use; the "
-                          "result does not depend on it")  # fmt: skip
+    for made in (demo, fit):
         made.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    for made in (demo, fit, transform):
+        made.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
+                          "use); the result does not depend on it")  # fmt: skip
     command("versions", lambda _: show_versions(), "what a bug report should say", "Print versions, CPU and threads.")
     return parser
 
@@ -109,6 +113,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, ".npz")
     if arguments.weights:
         _check_output(arguments.weights, ".npy")
+    _check_distinct(arguments.output, arguments.counts)
+    _check_distinct(arguments.weights, arguments.counts, arguments.output)
     X = read_counts(arguments.counts)
     counts = as_counts(X.T if arguments.transpose else X, name=arguments.counts)
     model = PoissonNMF(
@@ -122,6 +128,10 @@ def _fit(arguments: argparse.Namespace) -> None:
     except FitInterrupted as stopped:  # hours of work: keep what there is
         W, interrupted = stopped.solution.W, stopped
     seconds = time.perf_counter() - began
+    if model.status_ is Status.NON_FINITE:
+        raise ValueError(f"{arguments.counts} holds counts beyond the reach of {W.dtype}: {model.status_}")
+    if interrupted and model.n_iter_ == 0:
+        raise KeyboardInterrupt  # there is nothing to keep but the random start
     model.save(arguments.output)
     if arguments.weights:
         write_factor(arguments.weights, W)
@@ -137,6 +147,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 def _transform(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, ".npy")
+    _check_distinct(arguments.output, arguments.model, arguments.counts)
     model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
     X = read_counts(arguments.counts)
     W = model.transform(X.T if arguments.transpose else X)
@@ -145,6 +156,7 @@ def _transform(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    _check_output(arguments.plot, ".png")
     _print("Reading the standard library of this Python ...")
     data = load_stdlib()
     counts = as_counts(data.X)
@@ -162,7 +174,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     early, end = solution.trace[1], solution.trace[-1]  # the time up to `early` holds the compilation
     rate = 2 * counts.nnz * (end["n_iter"] - early["n_iter"]) / (end["seconds"] - early["seconds"])
     _print(f"\n{solution.status}")
-    _print(f"deviance explained: {1 - solution.objective / null:.1%} of what a single topic leaves")
+    _print(f"deviance explained: {max(0.0, 1 - solution.objective / null):.1%} of what a single topic leaves")
     _print(
         f"{solution.n_iter} iterations in {end['seconds']:.1f} s, of which compilation and the first "
         f"{early['n_iter']} took {early['seconds']:.1f} s; then {rate / 1e6:,.0f} million nonzeros per second"
@@ -183,7 +195,7 @@ def _plot(solution: Solution, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        _print("no picture: matplotlib is not installed")
+        _print("no picture of the objective: that needs matplotlib (pip install matplotlib)")
         return
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="iteration", ylabel="objective D(X ‖ WH), nats", title="fastpmf demo")
@@ -199,6 +211,16 @@ def _check_output(path: str, suffix: str) -> None:
         raise ValueError(f"the output must be a {suffix} file, got {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    if target.is_dir():
+        raise IsADirectoryError(f"the output must be a file, {target} is a folder")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"the folder {target.parent.resolve()} can't be written to")
+
+
+def _check_distinct(output: str | None, *others: str) -> None:
+    """Never write over what is read, or one result over another."""
+    if output and os.path.realpath(output) in map(os.path.realpath, others):
+        raise ValueError(f"every output must be a file of its own, got {output} twice")
 
 
 def _print(line: str) -> None:

@@ -85,6 +85,11 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("transform X.npz X.npz -o W.npy", "not a whole fastpmf model file"),
         ("transform absent.npz X.npz -o W.npy", "absent.npz"),
         ("nothing", "invalid choice"),
+        ("fit X.npz -k 2 -o X.npz", "every output must be a file of its own"),
+        ("fit X.npz -k 2 -o folder.npz", "folder.npz is a folder"),
+        ("fit folder.npz -k 2 -o m.npz", "folder.npz is a folder"),
+        ("fit empty.npz -k 2 -o m.npz", "empty, truncated or of another kind"),
+        ("demo --plot absent/demo.png", "no folder absent"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, told):
@@ -92,6 +97,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line,
         content = Path(name).read_bytes()
         Path(name.replace("X", "short", 1)).write_bytes(content[: len(content) * 2 // 3])
     sparse.save_npz("negative.npz", sparse.csr_array(np.array([[1, -1]])))
+    Path("folder.npz").mkdir()
+    Path("empty.npz").touch()
     before = sorted(os.listdir())
     code, _, err = run(line)
     assert code == 2

@@ -345,3 +345,25 @@ def test_rows_know_their_shape_and_go_back_to_scipy(X):
 def test_a_shape_is_for_triples_only():
     with pytest.raises(ValueError, match=r"shape goes with a .* triple only, X is a ndarray"):
         as_counts(np.ones((2, 3)), shape=(2, 3))
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_another_byte_order_inside_a_scipy_matrix_is_read_as_it_is(form):
+    X = sparse.random_array((6, 5), density=0.5, rng=0, format=form)
+    total = X.sum()
+    X.data = X.data.astype(">f8")
+    assert as_counts(X).total == pytest.approx(total, rel=1e-14)  # the same numbers, summed in another order
+
+
+def test_a_mask_in_a_triple_is_refused():
+    with pytest.raises(TypeError, match="masked array"):
+        as_counts((np.ma.masked_equal([1, 2], 2), np.array([0, 1]), np.array([0, 2])))
+
+
+def test_factors_of_another_shape_are_never_read_past():
+    counts = as_counts(np.ones((3, 4)))
+    U, V = np.ones((3, 8)), np.ones((5, 8))
+    with pytest.raises(ValueError, match="don't fit counts of shape"):
+        counts.contract(0, U, V, np.empty_like(U))
+    with pytest.raises(ValueError, match="don't fit counts of shape"):
+        counts.log_rate(U, V)

@@ -291,3 +291,90 @@ def test_convergence_is_warned_of_once_or_not_at_all(X):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         PoissonNMF(2, max_iter=5000, tol=1e-2, random_state=0).fit(X)
+
+
+def test_a_refit_that_fails_leaves_the_fitted_model_as_it_is(X, model):
+    before = model.transform(X)
+    for bad in (np.zeros((3, 4000)), np.full((3, 4000), -1)):
+        with pytest.raises(ValueError, match=r"positive count|counts >= 0"):
+            model.fit(bad)
+    assert np.array_equal(model.transform(X), before)
+    with pytest.raises(ValueError, match="expecting 25"):
+        model.transform(np.ones((3, 4000)))
+
+
+def test_a_refit_without_names_forgets_the_old_names(X):
+    frame = pd.DataFrame(X.toarray(), columns=[f"gene{j}" for j in range(25)])
+    model = PoissonNMF(2, max_iter=3, tol=0, random_state=0).fit(frame).fit(X[:, :10])
+    assert not hasattr(model, "feature_names_in_")
+    assert model.n_features_in_ == 10
+
+
+def test_components_that_do_not_fit_are_refused_and_never_read_past(X, model):
+    model.components_ = model.components_[:, :10]
+    with pytest.raises(ValueError, match="components_ must have shape"):
+        model.transform(X)
+
+
+def test_a_row_beyond_the_dtype_spoils_no_other_row(X):
+    model = PoissonNMF(3, max_iter=300, tol=1e-4, dtype="float32", random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X)
+    rows = X[:5].toarray().astype(np.float64)
+    alone = model.transform(rows)
+    rows[4] = 3e-46  # rates that float32 can't tell from 0
+    with pytest.warns(RuntimeWarning, match=r"1 row\(s\) of X have rates"):
+        together = model.transform(rows)
+    assert np.array_equal(together[:4], alone[:4])
+
+
+def test_a_row_is_alone_even_without_a_tolerance(X, model):
+    model.set_params(tol=0, max_iter=50)
+    assert np.array_equal(model.transform(X[[3]])[0], model.transform(X)[3])
+
+
+def test_parameters_of_numpys_types_come_back_from_a_file(X, tmp_path):
+    model = PoissonNMF(np.int64(2), max_iter=3, tol=0, dtype=np.float32, random_state=np.int64(4)).fit(X)
+    model.save(tmp_path / "model.npz")
+    loaded = PoissonNMF.load(tmp_path / "model.npz")
+    assert (loaded.n_components, loaded.dtype, loaded.random_state) == (2, "float32", 4)
+
+
+@pytest.mark.parametrize(
+    "components", [np.full((3, 25), np.nan), -np.ones((3, 25)), np.ones((2, 25)), np.ones(3), "abc"]
+)
+def test_a_model_file_with_impossible_components_is_refused(model, tmp_path, components):
+    model.components_ = np.asarray(components)
+    model.save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match="not a whole fastpmf model file"):
+        PoissonNMF.load(tmp_path / "model.npz")
+
+
+def test_damaged_model_files_are_told_in_one_sentence(model, tmp_path):
+    path = tmp_path / "model.npz"
+    model.save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        torn = bytearray(whole)
+        torn[rng.integers(len(torn))] ^= 1 << rng.integers(8)
+        path.write_bytes(torn)
+        try:
+            PoissonNMF.load(path)  # a bit that nobody reads is no damage
+        except ValueError as error:
+            assert "not a whole fastpmf model file" in str(error) or "expected a PoissonNMF" in str(error)  # noqa: PT017
+
+
+def test_saving_through_a_link_writes_its_target_and_keeps_its_mode(model, tmp_path):
+    target, link = tmp_path / "target.npz", tmp_path / "link.npz"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    model.save(link)
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert np.array_equal(PoissonNMF.load(target).components_, model.components_)
+
+
+def test_an_interruption_comes_whole_out_of_a_pickle(X):
+    solution = poisson_nmf(X, 2, max_iter=2)
+    assert np.array_equal(pickle.loads(pickle.dumps(FitInterrupted(solution))).solution.H, solution.H)

@@ -165,7 +165,7 @@ BAD_FACTORS = {
     "H_negative": (ValueError, lambda W, H: (W, H - 10), "^H must be non-negative"),
     "W_strings": (TypeError, lambda W, H: (W.astype(str), H), "^W must hold real numbers"),
     "H_complex": (TypeError, lambda W, H: (W, H + 1j), "^H must hold real numbers"),
-    "W_sparse": (TypeError, lambda W, H: (sparse.csr_array(W), H), "^W must hold real numbers"),
+    "W_sparse": (TypeError, lambda W, H: (sparse.csr_array(W), H), "^W must be a dense array, got a sparse csr_array"),
 }
 
 
@@ -182,3 +182,9 @@ def test_factors_given_to_a_score_are_not_written_to(planted, unchanged):
     W.flags.writeable = H.flags.writeable = False
     for score in SCORES:
         score(X, W, H)
+
+
+def test_rates_past_every_float_are_infinitely_far():
+    X, W, H = [[1, 2]], [[1e200]], [[1e200, 1e200]]
+    assert kl_divergence(X, W, H) == np.inf
+    assert poisson_log_likelihood(X, W, H) == -np.inf

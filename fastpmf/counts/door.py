@@ -18,6 +18,8 @@ def as_counts(
 ) -> MemoryCounts:
     """Read a matrix of counts into canonical form; canonical CSR and CSC are not copied, and nothing is written to.
 
+    Where nothing is copied, X must not change while the counts are in use.
+
     Parameters
     ----------
     X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr) or MemoryCounts
@@ -49,7 +51,7 @@ def as_counts(
     >>> counts.shape, counts.nnz, counts.total
     ((2, 2), 2, 3.0)
     """
-    if isinstance(X, MemoryCounts):
+    if isinstance(X, MemoryCounts) and shape is None:
         return X
     with threads(n_threads):
         return _read(X, shape, name)
@@ -93,8 +95,7 @@ def _is_sparse_dtype(dtype: Any) -> bool:
 
 
 def _dense(X: Any, name: str) -> sparse.csr_array:
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(f"{name} must hold a number in every place, got a masked array")
+    _check_unmasked(X, name)
     try:
         array = np.asarray(X)
     except (TypeError, ValueError) as error:
@@ -122,6 +123,16 @@ def _check_dtype(dtype: np.dtype, name: str) -> None:
         raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
 
 
+def _check_integers(indices: np.ndarray, indptr: np.ndarray, name: str) -> None:
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
+
+
+def _check_unmasked(array: Any, name: str) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
+
+
 def _wide(dtype: np.dtype) -> np.dtype:
     """A dtype of the same kind in which sums of counts don't overflow."""
     if dtype.kind == "b":
@@ -132,12 +143,15 @@ def _wide(dtype: np.dtype) -> np.dtype:
 def _triple(X: tuple, shape: tuple[int, int] | None, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     if len(X) != 3:
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
-    data, indices, indptr = (_native(np.asanyarray(a)) for a in X)
+    for part in X:
+        _check_unmasked(part, name)
+    data, indices, indptr = (_native(np.asarray(part)) for part in X)
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
     _check_dtype(data.dtype, f"{name}'s data")
-    stored = indices[: max(int(indptr[-1]), 0)] if indptr.size and indptr.dtype.kind in "iu" else indices
+    _check_integers(indices, indptr, name)
+    stored = indices[: max(int(indptr[-1]), 0)] if indptr.size else indices
     n_columns = shape[1] if shape is not None else int(stored.max()) + 1 if stored.size else 0
     if shape is not None and len(indptr) != shape[0] + 1:
         raise ValueError(f"{name}'s indptr must have shape[0] + 1 = {shape[0] + 1} elements, got {len(indptr)}")
@@ -149,7 +163,7 @@ def _triple(X: tuple, shape: tuple[int, int] | None, name: str) -> tuple[np.ndar
 def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str) -> SparseRows:
     """Check a CSR triple, and copy it only where it is not canonical."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
-    data = _check_values(data[: indptr[-1]], name)
+    data = _check_values(_native(data[: indptr[-1]]), name)
     if not _ascends(indices, indptr) or (len(data) and data.min() == 0):
         # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
         kind = data.dtype
@@ -176,8 +190,7 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_colu
 def _check_structure(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
-        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
+    _check_integers(indices, indptr, name)
     indptr = indptr.astype(np.int64, copy=False)
     stored, descends = min(len(data), len(indices)), bool((indptr[1:] < indptr[:-1]).any())
     if indptr[0] != 0 or indptr[-1] > stored or descends:
@@ -223,6 +236,7 @@ def _as_count_dtype(data: np.ndarray) -> np.ndarray:
     """The counts in the dtype that the kernels read: their own where it is one of those, else the smallest exact."""
     if data.dtype in COUNT_DTYPES:
         return data
+    assert data.dtype.kind in "biu", data.dtype  # the floats are in native order and at most 64 bits wide by now
     if data.dtype.kind == "b":
         return data.view(np.uint8)
     high = int(data.max(initial=0))

@@ -110,6 +110,17 @@ class SparseRows:
         return SparseRows(data, indices, indptr, n_rows)
 
 
+def _whole_vectors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> int:
+    """Vectors in a factor row. Kernels read by bare pointers, so this is the last place where a misfit can be seen."""
+    n_vectors, rest = divmod(U.shape[1] * U.itemsize, VECTOR_BYTES)
+    if (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype or rest:
+        raise ValueError(
+            f"factors of shapes {U.shape} and {V.shape}, {U.dtype} and {V.dtype}, don't fit counts of shape {X.shape}, "
+            "or are not padded alike"
+        )
+    return n_vectors
+
+
 class MemoryCounts:
     """Counts in memory; the transpose is built when a column is first asked for, unless it was what came in.
 
@@ -129,7 +140,7 @@ class MemoryCounts:
 
     def side(self, side: Side) -> SparseRows:
         """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
-        if side is Side.ROWS:
+        if Side(side) is Side.ROWS:
             return self._rows
         if self._columns is None:
             self._columns = self._rows.transpose(n_blocks=16)
@@ -162,17 +173,17 @@ class MemoryCounts:
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
         X = self.side(side)
+        n_vectors = _whole_vectors(X, U, V)
         blocks, splits = X.work
         partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
-        n_vectors = U.shape[1] * U.itemsize // VECTOR_BYTES
         ratio_contract(X.data, X.indices, X.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""
         X = self.side(Side.ROWS)
+        n_vectors = _whole_vectors(X, W, Ht)
         blocks, splits = X.work
         out, partial = np.empty(self.shape[0]), np.empty(splits[-1, 2] if len(splits) else 0)
-        n_vectors = W.shape[1] * W.itemsize // VECTOR_BYTES
         log_rate(X.data, X.indices, X.indptr, blocks, splits, W, Ht, out, partial, n_vectors=n_vectors)
         return out
 

@@ -11,7 +11,7 @@ from sklearn.utils import check_scalar
 from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
 from fastpmf.estimators._progress import shown
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import FLOATS, empty_factor, padded, working_dtype
+from fastpmf.model.factors import FLOATS, check_factor, empty_factor, padded, working_dtype
 from fastpmf.model.init import initialise
 from fastpmf.solvers import SOLVERS, FitInterrupted, Problem, Solution, Status, solve
 from fastpmf.solvers.base import Callback
@@ -105,8 +105,7 @@ def fit(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
-    if counts.total > float(np.finfo(work).max):
-        raise ValueError(f"dtype {work} can't hold counts that sum to {counts.total:g}")
+    _check_range(counts, work)
     _check_memory(counts.shape, n_components, work)
     start = initialise(counts, n_components, init, random_state, work, W, H)
     problem = Problem(counts, n_components)
@@ -131,11 +130,13 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: in
     Counts in features that no component produces can't be explained by any W, and are left out.
     """
     n, k = counts.shape[0], len(H)
+    H = check_factor(H, (k, counts.shape[1]), "components_")
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     Ht = padded(H.T, dtype)
     counts = producible(counts, H)
     if counts.total == 0:
         return np.zeros((n, k), dtype)
+    _check_range(counts, dtype)
     sums = Ht.sum(axis=0, dtype=np.float64)[:k]
     alive = sums > 0
     W = empty_factor(n, k, dtype)
@@ -144,6 +145,13 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: in
     solution = solve(SOLVERS[solver](), problem, W, Ht, max_iter=max_iter, tol=tol, eval_every=max_iter)
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
+    counts.contract(Side.ROWS, padded(solution.W, dtype), Ht, W)
+    if stuck := int((~np.isfinite(W).all(axis=1)).sum()):
+        warnings.warn(
+            f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return solution.W
 
 
@@ -155,6 +163,8 @@ def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
 
 def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, eval_every: int, callback: Any) -> type:
     """The solver's class, once all of these are what they should be."""
+    if isinstance(n_components, bool):
+        raise TypeError(f"n_components must be an integer, got {n_components}")
     check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
     check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
     check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
@@ -166,6 +176,11 @@ def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, 
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     return SOLVERS[solver]
+
+
+def _check_range(counts: Counts, dtype: np.dtype) -> None:
+    if counts.total > float(np.finfo(dtype).max):
+        raise ValueError(f"dtype {dtype} can't hold counts that sum to {counts.total:g}")
 
 
 def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
-import tempfile
+import secrets
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,25 +13,38 @@ from typing import IO, Any
 
 import numpy as np
 
+# What zip, zlib, NumPy and JSON raise over damaged files
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    TypeError,
+    AttributeError,
+    RuntimeError,  # with NotImplementedError and RecursionError
+    OverflowError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 FORMAT, VERSION = "fastpmf model", 1
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent or ".")
+    target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's are for the owner alone; a result is an ordinary file
+        if target.exists():
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -54,7 +69,7 @@ def write_model(
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "parameters": {name: value for name, value in parameters.items() if _is_plain(value)},
+        "parameters": {name: _plain(value) for name, value in parameters.items() if _is_plain(_plain(value))},
         "facts": facts,
     }
     with replacing(path) as file:
@@ -73,15 +88,18 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
     """
     try:
         with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is empty, truncated or of another kind")
+            file.seek(0)
             stored = np.load(file, allow_pickle=False)
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("a lone array")
+            if "header" not in stored.files:
+                raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
             arrays = {name: stored[name] for name in stored.files if name != "header"}
         if header["format"] != FORMAT:
             raise KeyError("format")
         parameters, facts = header["parameters"], header["facts"]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
@@ -91,6 +109,13 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
             f"expected a {kind} of version {VERSION}"
         )
     return parameters, arrays, facts
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's, a dtype as its name."""
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -24,7 +24,9 @@ def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterato
         bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
 
     def show(record: Record, W: np.ndarray, H: np.ndarray) -> bool:
-        told = f"objective {record.objective:.6g} nats, kkt_residual {record.kkt_residual:.2g}"
+        told = f"objective {record.objective:.6g} nats"
+        if record.n_iter:
+            told += f", kkt_residual {record.kkt_residual:.2g}"
         if bar is None:
             sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
         else:

@@ -14,7 +14,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.estimators._fit import check_parameters, fit, producible, solve_rows
 from fastpmf.estimators._model_file import read_model, write_model
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_factor
+from fastpmf.model.factors import FLOATS, check_factor
 from fastpmf.model.objective import poisson_log_likelihood
 from fastpmf.solvers import FitInterrupted, Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
@@ -43,9 +43,11 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Most iterations, of both factors each.
     tol : float, default=1e-4
         Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W
-        (with H as it is) or the best other H (with W as it is) could lower the objective by. It is 0 exactly where the
-        Karush-Kuhn-Tucker conditions hold, and does not depend on the scale of X. In `transform`, each row is left
-        alone once its own bound, per count of the row, is at most this.
+        (with H as it was then) or the best other H (with W as it was then) could lower the objective by, measured in
+        passing just before each was last updated. It is 0 exactly where the Karush-Kuhn-Tucker conditions hold, and
+        does not depend on the scale of X. Multiplicative updates are slow to bring it down: 0.01 to 0.02 is a quick
+        look, 1e-4 takes thousands of iterations. In `transform`, each row is left alone once its own bound, per count
+        of the row, is at most this.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     random_state : int, RandomState, Generator or None, default=None
@@ -74,7 +76,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     reconstruction_err_ : float
         sqrt(2 D), scikit-learn's measure.
     kkt_residual_ : float
-        The measure that `tol` is compared with, at the last iteration; nats per count.
+        The measure that `tol` is compared with; nats per count.
     status_ : Status
         Why the fit stopped; `str(status_)` is a sentence.
     trace_ : structured ndarray
@@ -92,7 +94,8 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     Notes
     -----
     One iteration is U * S / v_sum on W and then on H, with S_ik = sum_j x_ij / (u_i . v_j) v_jk over the nonzeros; W H
-    is never formed. Memory beyond X: one transposed copy of the counts, and the factors twice.
+    is never formed. Memory beyond X: one transposed copy of the counts, and the factors three times: as they are, the
+    solver's spare, and the result.
 
     References
     ----------
@@ -174,12 +177,15 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         W : ndarray of shape (n_samples, n_components)
         """
         with threads(self.n_threads):
-            counts = self._read(X, reset=True)
+            counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
+            self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
             solution = fit(
                 counts, self.n_components, solver=self.solver, init=self.init, W=W, H=H, max_iter=self.max_iter,
                 tol=self.tol, eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype,
                 verbose=self.verbose, callback=self.callback,
             )  # fmt: skip
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(seen.__dict__)
         self._keep(solution)
         if solution.status is Status.INTERRUPTED:
             raise FitInterrupted(solution)
@@ -188,14 +194,17 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
                 f"tol is {self.tol:g}.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # past scikit-learn's wrapper
             )
         return solution.W
 
     def transform(self, X: Any) -> np.ndarray:
-        """The W that explains X best with `components_` fixed; each row's answer depends on that row alone.
+        """The W that explains X best with `components_` fixed.
 
-        Counts of features in which every component is zero can't be explained by any W and are left out.
+        Each row's answer depends on that row alone: bitwise, or to rounding for rows of thousands of nonzeros, which
+        are summed in pieces. A row gets at most `max_iter` iterations. Counts of features in which every component is
+        zero can't be explained by any W and are left out. For the rows that were fitted this is not quite the W of
+        `fit_transform` unless that fit had converged: there H has moved on since W was last updated.
 
         Parameters
         ----------
@@ -205,11 +214,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        check_is_fitted(self)
-        check_parameters(self.n_components, self.solver, self.max_iter, self.tol, self.eval_every, self.callback)
-        with threads(self.n_threads):
-            counts = self._read(X, reset=False)
-            return solve_rows(counts, self.components_, solver=self.solver, max_iter=self.max_iter, tol=self.tol)
+        return self._solve_rows(self._read(X))
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """The rates W H, a dense matrix: mind its size.
@@ -250,8 +255,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         ValueError
             X has no counts to score.
         """
-        W = self.transform(X)
-        counts = producible(self._read(X, reset=False), self.components_)
+        counts = self._read(X)
+        W = self._solve_rows(counts)
+        counts = producible(counts, self.components_)
         if counts.total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return poisson_log_likelihood(counts, W, self.components_, n_threads=self.n_threads) / counts.total
@@ -259,7 +265,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
 
-        A `random_state` or `callback` that is an object is not kept.
+        A `random_state` or `callback` that is an object is not kept, and comes back as None.
         """
         check_is_fitted(self)
         arrays = {"components": self.components_, "trace": self.trace_}
@@ -288,14 +294,20 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         try:
             model = cls(**parameters)
             H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
+            if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
+                raise ValueError(f"components of shape {H.shape} and {H.dtype}")
+            check_factor(H, H.shape, "components")
+            names = arrays.get("feature_names_in")
+            if names is not None and names.shape != H.shape[1:]:
+                raise ValueError(f"{names.size} feature names for {H.shape[1]} features")
             model._keep_fitted(
                 H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace
             )
             model.n_features_in_ = H.shape[1]
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
-        if "feature_names_in" in arrays:
-            model.feature_names_in_ = arrays["feature_names_in"].astype(object)
+        if names is not None:
+            model.feature_names_in_ = names.astype(object)
         return model
 
     def _keep(self, solution: Solution) -> None:
@@ -315,11 +327,20 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self.status_ = status
         self.trace_ = trace
 
-    def _read(self, X: Any, *, reset: bool) -> MemoryCounts:
-        """X through the door, its width and names checked or taken down."""
+    def _read(self, X: Any) -> MemoryCounts:
+        """X through the door, its width and names checked against what was fitted."""
+        check_is_fitted(self)
         counts = as_counts(X, n_threads=self.n_threads)
-        validate_data(self, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+        self._check_features(self, X, counts, reset=False)
         return counts
+
+    def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
+        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+
+    def _solve_rows(self, counts: MemoryCounts) -> np.ndarray:
+        check_parameters(self.n_components, self.solver, self.max_iter, self.tol, self.eval_every, self.callback)
+        with threads(self.n_threads):
+            return solve_rows(counts, self.components_, solver=self.solver, max_iter=self.max_iter, tol=self.tol)
 
     @property
     def _n_features_out(self) -> int:

@@ -35,12 +35,18 @@ def read_counts(path: str | os.PathLike) -> Any:
     name = path.name.lower()
     if not name.endswith((".npz", ".mtx", ".mtx.gz")):
         raise ValueError(f"COUNTS must be a .npz, .mtx or .mtx.gz file, got {path.name!r}")
+    if path.is_dir():
+        raise IsADirectoryError(f"COUNTS must be a file, {path} is a folder")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    if name.endswith(".npz") and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a whole scipy.sparse .npz file: it is empty, truncated or of another kind")
     try:
         if name.endswith(".npz"):
-            with path.open("rb") as file:
-                return sparse.load_npz(file)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                if "format" not in stored.files:
+                    raise ValueError(f"it holds {', '.join(stored.files)}, not a sparse matrix")
+            return sparse.load_npz(path)
         return sparse.csr_array(io.mmread(path, spmatrix=False))
     except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile, zlib.error, OverflowError) as error:
         kind = "scipy.sparse .npz" if name.endswith(".npz") else "Matrix Market"

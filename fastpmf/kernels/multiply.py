@@ -10,7 +10,7 @@ from fastpmf.kernels._jit import kernel
 
 @kernel("out", "column_sum", "gap", "moved")
 def multiply(n_vectors):
-    """Multiply each row of U by S / v_sum, unless the row is already within `tol` of optimal.
+    """Multiply each row of U by S / v_sum, or those that are not yet within `tol` of optimal.
 
     out[i, k] = max(U[i, k] * S[i, k] / v_sum[k],  min(U[i, k], tiny * total_i / v_sum[k]))
 
@@ -22,12 +22,13 @@ def multiply(n_vectors):
           v_sum       (1, K)      same dtype, zero in dead and in padding columns
           divisor     (1, K)      v_sum with its zeros replaced by inf
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          limits      (2,)        float64: tol and tiny; with tol > 0, rows with gap_i <= tol * total_i are copied
+          limits      (2,)        float64: tol and tiny. With tol >= 0 every row is on its own: one with
+                                  gap_i <= tol * total_i, or that is not finite, is copied and the others go on
     out   out         (n_rows, K) overwritten; may be S
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
           gap         (n_blocks,) float64, sums of gap_i; nats
           moved       (n_blocks,) int64, how many rows were multiplied
-    gives bitwise the same result for any number of workers; a row that is not finite is copied and makes `gap` NaN
+    gives bitwise the same result for any number of workers; with tol < 0 a row that is not finite makes `gap` NaN
     cost  8 n_rows K flops, three streams over n_rows K numbers
     """
 
@@ -44,12 +45,13 @@ def multiply(n_vectors):
                 row_gap = simd.total(simd.multiply(u, v)) + total * (simd.highest(ratio) - 2.0)
                 if row_gap < 0.0:
                     row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
-                if (row_gap > tol * total or tol == 0.0) and row_gap < math.inf:
+                if (row_gap > tol * total or tol <= 0.0) and row_gap < math.inf:
                     floor = simd.divide(simd.fill_like(u, tiny * total), d)
                     u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
                     count += 1
                 simd.store(out, i, u)
-                block_gap += row_gap
+                if row_gap < math.inf or tol < 0.0:
+                    block_gap += row_gap
                 for k in range(out.shape[1]):
                     column_sum[b, k] += out[i, k]
             gap[b] = block_gap

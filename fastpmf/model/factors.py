@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from fastpmf.kernels.simd import VECTOR_BYTES
 
@@ -40,6 +41,8 @@ def check_factor(A: Any, shape: tuple[int, int], name: str) -> np.ndarray:
     ValueError
         Wrong shape, negative, NaN or infinite entries.
     """
+    if sparse.issparse(A):
+        raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
     A = np.asarray(A)
     if A.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got dtype {A.dtype}")
@@ -60,6 +63,6 @@ def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
         wanted = np.dtype(dtype)
     except TypeError:
         wanted = None
-    if wanted not in FLOATS:
+    if wanted is None or wanted not in FLOATS:
         raise ValueError(f"dtype must be float32, float64 or None, got {dtype!r}")
     return wanted

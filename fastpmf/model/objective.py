@@ -9,6 +9,7 @@ With mu = W H and constants of the data alone,
 so that the least divergence and the greatest likelihood are the same factors.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from fastpmf.model.factors import check_factor, column_sums, padded
 
 def divergence(counts: Counts, W: np.ndarray, Ht: np.ndarray, rate_total: float) -> float:
     """D(X || W H) in nats, for padded factors with sum(W H) = rate_total; inf where a positive count meets rate 0."""
+    if rate_total == math.inf:
+        return math.inf  # it grows faster than any logarithm
     return counts.entropy - counts.total - float(counts.log_rate(W, Ht).sum()) + rate_total
 
 
@@ -62,7 +65,7 @@ def kl_divergence(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> fl
     """
     with threads(n_threads):
         counts, W_, Ht = _read(X, W, H, n_threads)
-        return divergence(counts, W_, Ht, float(column_sums(W_) @ column_sums(Ht)))
+        return divergence(counts, W_, Ht, _rate_total(W_, Ht))
 
 
 def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> float:
@@ -94,8 +97,12 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = No
     """
     with threads(n_threads):
         counts, W_, Ht = _read(X, W, H, n_threads)
-        rate_total = float(column_sums(W_) @ column_sums(Ht))
-        return float(counts.log_rate(W_, Ht).sum()) - rate_total - counts.log_factorial
+        rate_total = _rate_total(W_, Ht)
+        return (
+            -math.inf
+            if rate_total == math.inf
+            else float(counts.log_rate(W_, Ht).sum()) - rate_total - counts.log_factorial
+        )
 
 
 def poisson_deviance(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> float:
@@ -125,11 +132,15 @@ def poisson_deviance(X: Any, W: Any, H: Any, *, n_threads: int | None = None) ->
     return 2.0 * kl_divergence(X, W, H, n_threads=n_threads)
 
 
+def _rate_total(W: np.ndarray, Ht: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(column_sums(W) @ column_sums(Ht))
+
+
 def _read(X: Any, W: Any, H: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
     counts = as_counts(X, n_threads=n_threads)
     n, p = counts.shape
-    W = np.asarray(W)
-    k = W.shape[1] if W.ndim == 2 else 1
+    k = np.shape(W)[1] if np.ndim(W) == 2 else 1
     W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")
     dtype = np.result_type(W.dtype, H.dtype)
     dtype = np.dtype(np.float32 if dtype == np.float32 else np.float64)

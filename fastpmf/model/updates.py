@@ -35,7 +35,9 @@ class Update(NamedTuple):
     n_moved: int
 
 
-def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndarray, tol: float = 0.0) -> Update:
+def multiplicative(
+    U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndarray, tol: float | None = None
+) -> Update:
     """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched.
 
     The gap follows from convexity: with v_sum - S the gradient in u, no u* is better than u by more than
@@ -48,8 +50,9 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
         Column sums of the other factor. A component with sum 0 explains nothing and becomes 0 here too.
     out : ndarray of shape (n_rows, K)
         The updated factor; may be S.
-    tol : float, default=0.0
-        If positive, rows whose part of `gap` is at most `tol` times their sum of counts stay as they are.
+    tol : float, optional
+        Given, each row is on its own: it stays as it is if its part of `gap` is at most `tol` times its sum of counts,
+        or is not finite and then no part of `gap`.
 
     References
     ----------
@@ -66,7 +69,7 @@ def multiplicative(U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndar
         v_sum[None].astype(U.dtype),
         divisor[None].astype(U.dtype),
         bounds,
-        np.array([tol, TINY]),
+        np.array([-1.0 if tol is None else tol, TINY]),
         out,
         sums,
         gap,

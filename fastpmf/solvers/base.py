@@ -64,15 +64,15 @@ class Problem:
     n_components : int
     free : tuple of Side, default=(Side.ROWS, Side.COLUMNS)
         Whose factors are updated, in this order in each iteration.
-    row_tol : float, default=0.0
-        Rows of a free factor this close to optimal are left as they are, so that where V is fixed each row's answer is
-        its own, whatever rows it is solved beside.
+    row_tol : float, optional
+        Given, each row of a free factor is left as it is once it is this close to optimal, and one without finite rates
+        from the start: so that where V is fixed each row's answer is its own, whatever rows it is solved beside.
     """
 
     counts: Counts
     n_components: int
     free: tuple[Side, ...] = (Side.ROWS, Side.COLUMNS)
-    row_tol: float = 0.0
+    row_tol: float | None = None
 
 
 @dataclass
@@ -103,9 +103,9 @@ class State:
     def kkt_residual(self, total: float) -> float:
         """The larger of the free factors' `Update.gap`, per count.
 
-        No other W, with H as it is, and no other H, with W as it is, is better by more than this many nats per count; 0
-        exactly where the Karush-Kuhn-Tucker conditions hold. Measured in passing, at the start of each half-step. NaN
-        where a rate was not positive.
+        Measured in passing, at the start of each half-step: no other W, with H as it was then, and no other H, with W
+        as it was then, was better by more than this many nats per count; 0 exactly where the Karush-Kuhn-Tucker
+        conditions hold. NaN where a rate was not positive.
         """
         return float(np.max(list(self.gaps.values()))) / total
 
@@ -164,6 +164,9 @@ class FitInterrupted(KeyboardInterrupt):
         super().__init__(str(solution.status))
         self.solution = solution
 
+    def __reduce__(self) -> tuple:  # so that it comes whole out of a worker process
+        return type(self), (self.solution,)
+
 
 def solve(
     solver: Solver,
@@ -216,7 +219,7 @@ def solve(
             n_iter, residual = n_iter + 1, state.kkt_residual(total)
             if math.isnan(residual):
                 status = Status.NON_FINITE
-            elif (state.n_moved == 0) if problem.row_tol else (residual <= tol):
+            elif residual <= tol if problem.row_tol is None else state.n_moved == 0:
                 status = Status.CONVERGED
             if n_iter % eval_every == 0 and evaluate(n_iter, residual):
                 status = status or Status.CALLBACK
