@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the status line says it
+            warnings.simplefilter("always", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "Stopped at max_iter", ConvergenceWarning)  # a fit's status line says it
             warnings.showwarning = lambda message, *_, **__: _say(f"fastpmf: warning: {message}")
             arguments.run(arguments)
     except (ValueError, TypeError, OSError, MemoryError) as error:

@@ -40,7 +40,7 @@ def run(counts, monkeypatch, capsys):
 
 
 def test_fit_writes_a_model_and_transform_uses_it(run):
-    code, out, _ = run("fit X.npz -k 3 -o model.npz --weights W.npy --max-iter 50")
+    code, out, _ = run("fit X.npz -k 3 -o model.npz --weights W.npy --max-iter 5000 --tol 0.01")
     assert code == 0
     assert "30 x 12" in out
     assert "objective" in out

@@ -378,3 +378,9 @@ def test_saving_through_a_link_writes_its_target_and_keeps_its_mode(model, tmp_p
 def test_an_interruption_comes_whole_out_of_a_pickle(X):
     solution = poisson_nmf(X, 2, max_iter=2)
     assert np.array_equal(pickle.loads(pickle.dumps(FitInterrupted(solution))).solution.H, solution.H)
+
+
+def test_a_transform_that_does_not_converge_says_so(X, model):
+    model.set_params(max_iter=1, tol=1e-12)
+    with pytest.warns(ConvergenceWarning, match="some rows of X had not come within tol=1e-12"):
+        model.transform(X)

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 
 from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
@@ -150,6 +151,13 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: in
         warnings.warn(
             f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
             RuntimeWarning,
+            stacklevel=3,
+        )
+    if solution.status is Status.MAX_ITER and tol > 0:
+        warnings.warn(
+            f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
+            "iterations; raise max_iter, or tol, to converge",
+            ConvergenceWarning,
             stacklevel=3,
         )
     return solution.W

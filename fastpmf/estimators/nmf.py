@@ -202,9 +202,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         """The W that explains X best with `components_` fixed.
 
         Each row's answer depends on that row alone: bitwise, or to rounding for rows of thousands of nonzeros, which
-        are summed in pieces. A row gets at most `max_iter` iterations. Counts of features in which every component is
-        zero can't be explained by any W and are left out. For the rows that were fitted this is not quite the W of
-        `fit_transform` unless that fit had converged: there H has moved on since W was last updated.
+        are summed in pieces. Rows that `max_iter` iterations don't bring to `tol` are warned of. Counts of features in
+        which every component is zero can't be explained by any W and are left out. For the rows that were fitted this
+        is not quite the W of `fit_transform` unless that fit had converged: there H has moved on since W was updated.
 
         Parameters
         ----------
