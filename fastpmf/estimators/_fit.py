@@ -195,7 +195,7 @@ def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype) ->
     """Turn away more components than the machine can hold the factors of."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
-    need = 2 * sum(shape) * n_components * dtype.itemsize  # the factors and the solver's spare copy
+    need = 3 * sum(shape) * n_components * dtype.itemsize  # the factors, the solver's spare copy and the result
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if need > have:
         raise ValueError(

@@ -23,6 +23,8 @@ from joblib import cpu_count
 from numba.core import config, types
 from numba.np.numpy_support import from_dtype
 
+# What Numba's cache raises over no writable place, a full disk and a torn file
+_CACHE_ERRORS = (RuntimeError, OSError, EOFError, UnpicklingError)
 _FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
@@ -94,12 +96,7 @@ class Kernel:
         signature = types.void(*map(self._type, self._parameters, (*args, 1)))
         try:
             return self._jit(signature, n_vectors, parallel, cache=True)
-        except (
-            OSError,
-            EOFError,
-            UnpicklingError,
-            RuntimeError,
-        ) as error:  # no writable place, a full disk, a torn file
+        except _CACHE_ERRORS as error:
             if isinstance(error, RuntimeError) and "cache" not in str(error):
                 raise
             if _cache_works:

@@ -67,7 +67,7 @@ def initialise(
     if init == "random":
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
     else:
-        W, Ht = _nndsvd(counts, n_components, rng)
+        W, Ht = _nndsvd(counts, n_components, init, rng)
         for A in (W, Ht):
             zero = A == 0
             lift = _LIFT[init] * A.mean()
@@ -88,14 +88,14 @@ def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.nda
     return out
 
 
-def _nndsvd(counts: Counts, n_components: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+def _nndsvd(counts: Counts, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
     """NNDSVD of X / mean(X): each singular pair's larger non-negative part."""
     if not isinstance(counts, MemoryCounts):
-        raise ValueError("init='nndsvd…' needs counts in memory, use init='random'")
+        raise ValueError(f"init={init!r} needs counts in memory, use init='random'")
     n, p = counts.shape
     if n_components > min(n, p):
         raise ValueError(
-            f"init='nndsvd…' needs n_components <= min(n_samples, n_features) = {min(n, p)}, got {n_components}; "
+            f"init={init!r} needs n_components <= min(n_samples, n_features) = {min(n, p)}, got {n_components}; "
             "use init='random'"
         )
     X = counts.side(Side.ROWS)
