@@ -1,7 +1,7 @@
 """What a solver may ask of counts, wherever they live."""
 
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,21 @@ class Side(IntEnum):
 
     ROWS = 0
     COLUMNS = 1
+
+
+class Descent(NamedTuple):
+    """What a coordinate descent knows of the rows that it went through.
+
+    Attributes
+    ----------
+    gap : ndarray of shape (n_rows,), float64
+        Upper bound on what any better row could lower the divergence by while V stays, in nats; see `Update.gap`.
+    data_term : float
+        Sum of x log rate over all entries at the new rows, in nats.
+    """
+
+    gap: np.ndarray
+    data_term: float
 
 
 class Counts(Protocol):
@@ -47,6 +62,27 @@ class Counts(Protocol):
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+
+    def descend(
+        self,
+        side: Side,
+        U: np.ndarray,
+        V: np.ndarray,
+        v_sum: np.ndarray,
+        out: np.ndarray,
+        *,
+        n_components: int,
+        sweeps: int,
+        max_rounds: int = 1,
+        tol: float | None = None,
+        zero: float = 0.0,
+    ) -> Descent:
+        """Rows of lower divergence by coordinate descent with V fixed, into `out`; i owns `side`.
+
+        Entries below `zero` of their row's counts that want to shrink become 0. Without `tol` one round of `sweeps` is
+        done, and the gap is that of U. With it each row goes on for at most `max_rounds`, until its gap, which is then
+        that of `out`, is at most `tol` times its sum of counts.
+        """
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""

@@ -7,11 +7,16 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln
 
-from fastpmf.counts.base import Side
+from fastpmf.counts.base import Descent, Side
+from fastpmf.counts.groups import row_groups
+from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.coordinate import QUAD, descend
 from fastpmf.kernels.csr import count_columns, scatter_columns
+from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.model.factors import aligned
 
 # Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
 # taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
@@ -81,6 +86,13 @@ class SparseRows:
     def work(self) -> tuple[np.ndarray, np.ndarray]:
         """`row_blocks` of this matrix."""
         return row_blocks(self.indptr)
+
+    @cached_property
+    def by_length(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows by falling length, int64, and these lengths."""
+        lengths = np.diff(self.indptr)
+        order = np.argsort(-lengths, kind="stable")
+        return order, lengths[order]
 
     @cached_property
     def sums(self) -> np.ndarray:
@@ -177,6 +189,42 @@ class MemoryCounts:
         blocks, splits = X.work
         partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
         ratio_contract(X.data, X.indices, X.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
+
+    def descend(
+        self,
+        side: Side,
+        U: np.ndarray,
+        V: np.ndarray,
+        v_sum: np.ndarray,
+        out: np.ndarray,
+        *,
+        n_components: int,
+        sweeps: int,
+        max_rounds: int = 1,
+        tol: float | None = None,
+        zero: float = 0.0,
+    ) -> Descent:
+        """Rows of lower divergence by coordinate descent, V fixed; i owns `side`."""
+        X = self.side(side)
+        _whole_vectors(X, U, V)
+        order, lengths = X.by_length
+        n_lanes, n_workers = lanes_of(U.dtype), current_threads()
+        groups = row_groups(lengths, n_lanes, n_components)
+        vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
+        kept = -(-n_components // QUAD) * QUAD
+        gap, data_term = np.empty(len(U)), np.empty(len(groups))
+        descend(
+            X.data, X.indices, X.indptr, order, groups, U, V, v_sum,
+            np.array([-1.0 if tol is None else tol, zero]),
+            np.array([n_components, sweeps, max_rounds, tol is None]),
+            np.empty((n_workers, vectors * n_lanes), np.int64),
+            aligned(3 * n_workers * vectors, n_lanes, U.dtype),
+            aligned(n_workers * held, n_lanes, U.dtype),
+            aligned(3 * n_workers * kept, n_lanes, U.dtype),
+            np.empty((n_workers, n_components), np.int64),
+            out, gap, data_term,
+        )  # fmt: skip
+        return Descent(gap, float(data_term.sum()))
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""

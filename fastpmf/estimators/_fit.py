@@ -3,31 +3,39 @@
 import math
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_scalar
+from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
 from fastpmf.estimators._progress import shown
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import FLOATS, check_factor, empty_factor, padded, working_dtype
+from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, padded, working_dtype
 from fastpmf.model.init import initialise
-from fastpmf.solvers import SOLVERS, FitInterrupted, Problem, Solution, Status, solve
+from fastpmf.solvers import SOLVERS, Extrapolated, FitInterrupted, Problem, Run, Solution, Solver, Status
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.restarts import race
+
+ACCELERATIONS = ("auto", "extrapolation")
+_ROW_SWEEPS = 3  # between two looks at how far a row is from its optimum
 
 
 def poisson_nmf(
     X: Any,
     n_components: int,
     *,
-    solver: str = "mu",
-    init: str = "random",
+    solver: str = "auto",
+    acceleration: str | None = "auto",
+    init: str = "auto",
+    n_init: int = 1,
     W: Any = None,
     H: Any = None,
     max_iter: int = 500,
     tol: float = 1e-4,
+    max_time: float | None = None,
     eval_every: int = 10,
     random_state: Any = None,
     dtype: Any = None,
@@ -42,7 +50,9 @@ def poisson_nmf(
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the
         result of `as_counts`, which is then neither checked nor transposed again.
-    n_components, solver, init, max_iter, tol, eval_every, random_state, dtype, n_threads, verbose, callback
+    n_components, solver, acceleration, init, n_init, max_iter, tol, max_time, eval_every, random_state, dtype
+        As in `PoissonNMF`.
+    n_threads, verbose, callback
         As in `PoissonNMF`.
     W : array-like of shape (n_samples, n_components), optional
         Where to start, with init="custom".
@@ -52,7 +62,7 @@ def poisson_nmf(
     Returns
     -------
     Solution
-        W, H, objective, kkt_residual, n_iter, status, trace.
+        W, H, objective, kkt_residual, n_iter, status, trace, restarts.
 
     Raises
     ------
@@ -77,8 +87,9 @@ def poisson_nmf(
     with threads(n_threads):
         counts = as_counts(X, n_threads=n_threads)
         solution = fit(
-            counts, n_components, solver=solver, init=init, W=W, H=H, max_iter=max_iter, tol=tol,
-            eval_every=eval_every, random_state=random_state, dtype=dtype, verbose=verbose, callback=callback,
+            counts, n_components, solver=solver, acceleration=acceleration, init=init, n_init=n_init, W=W, H=H,
+            max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state,
+            dtype=dtype, verbose=verbose, callback=callback,
         )  # fmt: skip
     if solution.status is Status.INTERRUPTED:
         raise FitInterrupted(solution)
@@ -90,11 +101,14 @@ def fit(
     n_components: int,
     *,
     solver: str,
+    acceleration: str | None,
     init: str,
+    n_init: int,
     W: Any,
     H: Any,
     max_iter: int,
     tol: float,
+    max_time: float | None,
     eval_every: int,
     random_state: Any,
     dtype: Any,
@@ -102,16 +116,24 @@ def fit(
     callback: Callback | None,
 ) -> Solution:
     """`poisson_nmf` on counts that are through the door, with the threads as they are."""
-    chosen = check_parameters(n_components, solver, max_iter, tol, eval_every, callback)
+    make = check_parameters(n_components, solver, acceleration, n_init, max_iter, tol, max_time, eval_every, callback)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
     _check_range(counts, work)
-    _check_memory(counts.shape, n_components, work)
-    start = initialise(counts, n_components, init, random_state, work, W, H)
+    _check_memory(counts.shape, n_components, work, n_init)
+    if init == "custom" and n_init > 1:
+        raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
+    # One stream of random numbers through all starts: the first is the one that n_init=1 has
+    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     problem = Problem(counts, n_components)
     with shown(callback, max_iter, verbose=verbose) as watch:
-        solution = solve(chosen(), problem, *start, max_iter=max_iter, tol=tol, eval_every=eval_every, callback=watch)
+
+        def begin() -> Run:
+            start = initialise(counts, n_components, init, rng, work, W, H)
+            return Run(make(), problem, *start, tol=tol, eval_every=eval_every, max_time=max_time, callback=watch)
+
+        solution = race([begin] * n_init, max_iter)
     if solution.status is Status.NON_FINITE:
         warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
     if len(dead := solution.dead_components):
@@ -124,43 +146,42 @@ def fit(
     return solution
 
 
-def solve_rows(counts: MemoryCounts, H: np.ndarray, *, solver: str, max_iter: int, tol: float) -> np.ndarray:
-    """The W that explains the counts best with H fixed, shape (n, n_components); each row's answer is its own.
+def solve_rows(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
+    """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
 
-    A row starts with its counts spread evenly over the components and is left alone once it is within `tol` of optimal.
-    Counts in features that no component produces can't be explained by any W, and are left out.
+    Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
+    by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
+    features that no component produces can't be explained by any W, and are left out.
     """
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    Ht = padded(H.T, dtype)
+    Ht, W, start = padded(H.T, dtype), empty_factor(n, k, dtype), empty_factor(n, k, dtype)
     counts = producible(counts, H)
     if counts.total == 0:
-        return np.zeros((n, k), dtype)
+        return np.zeros((n, k), dtype), np.zeros(n)
     _check_range(counts, dtype)
-    sums = Ht.sum(axis=0, dtype=np.float64)[:k]
-    alive = sums > 0
-    W = empty_factor(n, k, dtype)
-    W[:, :k][:, alive] = counts.sums(Side.ROWS)[:, None] / (alive.sum() * sums[alive])
-    problem = Problem(counts, k, free=(Side.ROWS,), row_tol=tol)
-    solution = solve(SOLVERS[solver](), problem, W, Ht, max_iter=max_iter, tol=tol, eval_every=max_iter)
-    if solution.status is Status.INTERRUPTED:
-        raise KeyboardInterrupt
-    counts.contract(Side.ROWS, padded(solution.W, dtype), Ht, W)
-    if stuck := int((~np.isfinite(W).all(axis=1)).sum()):
+    sums = column_sums(Ht)
+    alive = sums[:k] > 0
+    start[:, :k][:, alive] = counts.sums(Side.ROWS)[:, None] / (alive.sum() * sums[:k][alive])
+    gap = counts.descend(
+        Side.ROWS, start, Ht, sums, W, n_components=k, sweeps=_ROW_SWEEPS, max_rounds=max_iter, tol=tol
+    ).gap
+    W = np.array(W[:, :k], order="C")
+    if stuck := int((~np.isfinite(gap)).sum()):
         warnings.warn(
             f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
             RuntimeWarning,
             stacklevel=3,
         )
-    if solution.status is Status.MAX_ITER and tol > 0:
+    if tol > 0 and bool((gap[np.isfinite(gap)] > tol * counts.sums(Side.ROWS)[np.isfinite(gap)]).any()):
         warnings.warn(
             f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
             "iterations; raise max_iter, or tol, to converge",
             ConvergenceWarning,
             stacklevel=3,
         )
-    return solution.W
+    return W, gap
 
 
 def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
@@ -169,21 +190,41 @@ def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
     return counts if produced.all() else counts.select_columns(produced)
 
 
-def check_parameters(n_components: int, solver: str, max_iter: int, tol: float, eval_every: int, callback: Any) -> type:
-    """The solver's class, once all of these are what they should be."""
+def check_parameters(
+    n_components: int,
+    solver: str,
+    acceleration: str | None,
+    n_init: int,
+    max_iter: int,
+    tol: float,
+    max_time: float | None,
+    eval_every: int,
+    callback: Any,
+) -> Callable[[], Solver]:
+    """What makes the solver, once all of these are what they should be."""
     if isinstance(n_components, bool):
         raise TypeError(f"n_components must be an integer, got {n_components}")
     check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
+    check_scalar(n_init, "n_init", (int, np.integer), min_val=1)
     check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
     check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
     check_scalar(tol, "tol", (int, float, np.number), min_val=0)
     if math.isnan(tol):
         raise ValueError("tol must be a number >= 0, got nan")
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {solver!r}")
+    if max_time is not None:
+        check_scalar(max_time, "max_time", (int, float, np.number), min_val=0)
+        if math.isnan(max_time):
+            raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
+    if solver not in ("auto", *SOLVERS):
+        raise ValueError(f"solver must be one of 'auto', {', '.join(map(repr, SOLVERS))}, got {solver!r}")
+    if acceleration not in (*ACCELERATIONS, None):
+        raise ValueError(f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
-    return SOLVERS[solver]
+    plain = SOLVERS["cd" if solver == "auto" else solver]
+    if acceleration == "extrapolation" or (acceleration == "auto" and plain is SOLVERS["cd"]):
+        return lambda: Extrapolated(plain())
+    return plain
 
 
 def _check_range(counts: Counts, dtype: np.dtype) -> None:
@@ -191,11 +232,12 @@ def _check_range(counts: Counts, dtype: np.dtype) -> None:
         raise ValueError(f"dtype {dtype} can't hold counts that sum to {counts.total:g}")
 
 
-def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype) -> None:
+def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, n_init: int) -> None:
     """Turn away more components than the machine can hold the factors of."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
-    need = 3 * sum(shape) * n_components * dtype.itemsize  # the factors, the solver's spare copy and the result
+    # The factors, the solver's two spare copies, for each start, and the result
+    need = (3 * n_init + 1) * sum(shape) * n_components * dtype.itemsize
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if need > have:
         raise ValueError(

@@ -118,10 +118,13 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self,
         n_components: int,
         *,
-        solver: str = "mu",
-        init: str = "random",
+        solver: str = "auto",
+        acceleration: str | None = "auto",
+        init: str = "auto",
+        n_init: int = 1,
         max_iter: int = 500,
         tol: float = 1e-4,
+        max_time: float | None = None,
         eval_every: int = 10,
         random_state: Any = None,
         dtype: Any = None,
@@ -131,9 +134,12 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     ) -> None:
         self.n_components = n_components
         self.solver = solver
+        self.acceleration = acceleration
         self.init = init
+        self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.max_time = max_time
         self.eval_every = eval_every
         self.random_state = random_state
         self.dtype = dtype
@@ -180,16 +186,17 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
             self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
             solution = fit(
-                counts, self.n_components, solver=self.solver, init=self.init, W=W, H=H, max_iter=self.max_iter,
-                tol=self.tol, eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype,
-                verbose=self.verbose, callback=self.callback,
+                counts, self.n_components, solver=self.solver, acceleration=self.acceleration, init=self.init,
+                n_init=self.n_init, W=W, H=H, max_iter=self.max_iter, tol=self.tol, max_time=self.max_time,
+                eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype, verbose=self.verbose,
+                callback=self.callback,
             )  # fmt: skip
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
         if solution.status is Status.INTERRUPTED:
             raise FitInterrupted(solution)
-        if solution.status is Status.MAX_ITER and self.tol > 0:
+        if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and self.tol > 0:
             warnings.warn(
                 f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
                 f"tol is {self.tol:g}.",
@@ -198,7 +205,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             )
         return solution.W
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any, *, return_gap_bound: bool = False) -> Any:
         """The W that explains X best with `components_` fixed.
 
         Each row's answer depends on that row alone: bitwise, or to rounding for rows of thousands of nonzeros, which
@@ -214,7 +221,8 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._solve_rows(self._read(X))
+        W, gap_bound = self._solve_rows(self._read(X))
+        return (W, gap_bound) if return_gap_bound else W
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """The rates W H, a dense matrix: mind its size.
@@ -256,7 +264,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             X has no counts to score.
         """
         counts = self._read(X)
-        W = self._solve_rows(counts)
+        W, _ = self._solve_rows(counts)
         counts = producible(counts, self.components_)
         if counts.total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
@@ -337,10 +345,13 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 
-    def _solve_rows(self, counts: MemoryCounts) -> np.ndarray:
-        check_parameters(self.n_components, self.solver, self.max_iter, self.tol, self.eval_every, self.callback)
+    def _solve_rows(self, counts: MemoryCounts) -> tuple[np.ndarray, np.ndarray]:
+        check_parameters(
+            self.n_components, self.solver, self.acceleration, self.n_init, self.max_iter, self.tol, self.max_time,
+            self.eval_every, self.callback,
+        )  # fmt: skip
         with threads(self.n_threads):
-            return solve_rows(counts, self.components_, solver=self.solver, max_iter=self.max_iter, tol=self.tol)
+            return solve_rows(counts, self.components_, max_iter=self.max_iter, tol=self.tol)
 
     @property
     def _n_features_out(self) -> int:

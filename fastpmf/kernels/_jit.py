@@ -180,6 +180,11 @@ def threads(n_threads: int | None = None) -> Iterator[int]:
         numba.set_num_threads(before)
 
 
+def current_threads() -> int:
+    """Threads that a kernel called now would use."""
+    return numba.get_num_threads()
+
+
 def threading_layer() -> str | None:
     """Name of the threading layer in use: "tbb", "omp" or "workqueue"; None in a serial child or without the JIT."""
     return _started().layer

@@ -1,16 +1,14 @@
 """`multiply`: the multiplicative rule on all rows of a factor, and the sums and optimality gap that it passes by."""
 
-import math
-
 from numba import prange
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
 
 
-@kernel("out", "column_sum", "gap", "moved")
+@kernel("out", "column_sum", "gap")
 def multiply(n_vectors):
-    """Multiply each row of U by S / v_sum, or those that are not yet within `tol` of optimal.
+    """Multiply each row of U by S / v_sum.
 
     out[i, k] = max(U[i, k] * S[i, k] / v_sum[k],  min(U[i, k], tiny * total_i / v_sum[k]))
 
@@ -22,21 +20,19 @@ def multiply(n_vectors):
           v_sum       (1, K)      same dtype, zero in dead and in padding columns
           divisor     (1, K)      v_sum with its zeros replaced by inf
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          limits      (2,)        float64: tol and tiny. With tol >= 0 every row is on its own: one with
-                                  gap_i <= tol * total_i, or that is not finite, is copied and the others go on
+          limits      (1,)        float64: tiny
     out   out         (n_rows, K) overwritten; may be S
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
           gap         (n_blocks,) float64, sums of gap_i; nats
-          moved       (n_blocks,) int64, how many rows were multiplied
-    gives bitwise the same result for any number of workers; with tol < 0 a row that is not finite makes `gap` NaN
+    gives bitwise the same result for any number of workers; a row that is not finite makes `gap` so too
     cost  8 n_rows K flops, three streams over n_rows K numbers
     """
 
-    def loop(U, S, v_sum, divisor, row_blocks, limits, out, column_sum, gap, moved, n_workers):
-        tol, tiny = limits[0], limits[1]
+    def loop(U, S, v_sum, divisor, row_blocks, limits, out, column_sum, gap, n_workers):
+        tiny = limits[0]
         for b in prange(row_blocks.shape[0] - 1):
             column_sum[b, :] = 0.0
-            block_gap, count = 0.0, 0
+            block_gap = 0.0
             v, d = simd.load(v_sum, 0, n_vectors), simd.load(divisor, 0, n_vectors)
             for i in range(row_blocks[b], row_blocks[b + 1]):
                 u, s = simd.load(U, i, n_vectors), simd.load(S, i, n_vectors)
@@ -45,16 +41,12 @@ def multiply(n_vectors):
                 row_gap = simd.total(simd.multiply(u, v)) + total * (simd.highest(ratio) - 2.0)
                 if row_gap < 0.0:
                     row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
-                if (row_gap > tol * total or tol <= 0.0) and row_gap < math.inf:
-                    floor = simd.divide(simd.fill_like(u, tiny * total), d)
-                    u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
-                    count += 1
+                floor = simd.divide(simd.fill_like(u, tiny * total), d)
+                u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
                 simd.store(out, i, u)
-                if row_gap < math.inf or tol < 0.0:
-                    block_gap += row_gap
+                block_gap += row_gap
                 for k in range(out.shape[1]):
                     column_sum[b, k] += out[i, k]
             gap[b] = block_gap
-            moved[b] = count
 
     return loop

@@ -1,22 +1,29 @@
 """Factors as the kernels want them: rows padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from fastpmf.kernels.rows import sum_columns
 from fastpmf.kernels.simd import VECTOR_BYTES
 
+_ROWS = 512
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable = np.empty) -> np.ndarray:
+    """A C-ordered matrix that begins on a 64-byte boundary."""
+    raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
+    start = -raw.ctypes.data % VECTOR_BYTES
+    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
 
 
 def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
     """A factor of zeros, shape (n_rows, K), K the next multiple of 64 bytes from n_components on."""
     per_vector = VECTOR_BYTES // dtype.itemsize
-    width = -(-n_components // per_vector) * per_vector
-    raw = np.zeros(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
-    start = -raw.ctypes.data % VECTOR_BYTES
-    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
+    return aligned(n_rows, -(-n_components // per_vector) * per_vector, dtype, np.zeros)
 
 
 def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -27,8 +34,16 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def column_sums(A: np.ndarray) -> np.ndarray:
-    """Column sums of a factor, float64."""
-    return A.sum(axis=0, dtype=np.float64)
+    """Column sums of a factor, float64; the same for any number of threads."""
+    bounds = row_bounds(len(A))
+    partial = np.empty((len(bounds) - 1, A.shape[1]))
+    sum_columns(A, bounds, partial)
+    return partial.sum(axis=0)
+
+
+def row_bounds(n_rows: int) -> np.ndarray:
+    """Boundaries of the blocks of rows that are summed by themselves; a constant, so threads don't matter."""
+    return np.append(np.arange(0, n_rows, _ROWS), n_rows)
 
 
 def check_factor(A: Any, shape: tuple[int, int], name: str) -> np.ndarray:

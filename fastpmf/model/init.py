@@ -12,7 +12,7 @@ from sklearn.utils.extmath import randomized_svd
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
 
-INITS = ("random", "nndsvd", "nndsvda", "nndsvdar", "custom")
+INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
 # A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
 _LIFT = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
@@ -53,6 +53,8 @@ def initialise(
     """
     if init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+    if init == "auto":
+        init = "random"
     n, p = counts.shape
     if init == "custom":
         if W is None or H is None:

@@ -19,11 +19,18 @@ from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, column_sums, padded
 
 
-def divergence(counts: Counts, W: np.ndarray, Ht: np.ndarray, rate_total: float) -> float:
-    """D(X || W H) in nats, for padded factors with sum(W H) = rate_total; inf where a positive count meets rate 0."""
+def divergence(
+    counts: Counts, W: np.ndarray, Ht: np.ndarray, rate_total: float, data_term: float | None = None
+) -> float:
+    """D(X || W H) in nats, for padded factors with sum(W H) = rate_total; inf where a positive count meets rate 0.
+
+    Where sum x log rate is known, as `data_term`, no pass is made.
+    """
     if rate_total == math.inf:
         return math.inf  # it grows faster than any logarithm
-    return counts.entropy - counts.total - float(counts.log_rate(W, Ht).sum()) + rate_total
+    if data_term is None:
+        data_term = float(counts.log_rate(W, Ht).sum())
+    return counts.entropy - counts.total - data_term + rate_total
 
 
 def constant(counts: MemoryCounts) -> float:

@@ -1,19 +1,25 @@
 """Floor 2: solvers, the only place with an iteration loop."""
 
-from fastpmf.solvers.base import FitInterrupted, Problem, Record, Solution, Solver, State, Status, solve
+from collections.abc import Callable
+
+from fastpmf.solvers.base import FitInterrupted, Problem, Record, Run, Solution, Solver, State, Status
+from fastpmf.solvers.coordinate import Coordinate
+from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.multiplicative import Multiplicative
 
-SOLVERS: dict[str, type[Solver]] = {"mu": Multiplicative}
+SOLVERS: dict[str, Callable[[], Solver]] = {"cd": Coordinate, "mu": Multiplicative}
 
 __all__ = [
     "SOLVERS",
+    "Coordinate",
+    "Extrapolated",
     "FitInterrupted",
     "Multiplicative",
     "Problem",
     "Record",
+    "Run",
     "Solution",
     "Solver",
     "State",
     "Status",
-    "solve",
 ]

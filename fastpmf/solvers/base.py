@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fastpmf.counts import Counts, Side
-from fastpmf.model.factors import column_sums
+from fastpmf.model.factors import column_sums, empty_factor
 from fastpmf.model.objective import divergence
+from fastpmf.model.updates import multiplicative
 
 
 class Status(Enum):
@@ -20,6 +21,7 @@ class Status(Enum):
     CONVERGED = "Converged: kkt_residual is at most tol."
     MAX_ITER = "Stopped at max_iter before kkt_residual came down to tol; raise max_iter, or tol, to converge."
     CALLBACK = "Stopped by the callback."
+    MAX_TIME = "Stopped at max_time before kkt_residual came down to tol; raise max_time, or tol, to converge."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
 
@@ -37,7 +39,8 @@ class Record(NamedTuple):
     objective : float
         Divergence D(X || W H) of the factors at this point, in nats.
     kkt_residual : float
-        Optimality gap in nats per count, see `State.kkt_residual`; inf before the first iteration.
+        Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
+        iteration. In the last record of a trace it is that of the factors returned.
     seconds : float
         Since the solver began, compilation included.
     """
@@ -56,23 +59,16 @@ Callback = Callable[[Record, np.ndarray, np.ndarray], Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is solved: counts, and which of the factors are free.
+    """What is solved.
 
     Attributes
     ----------
     counts : Counts of shape (n, p)
     n_components : int
-    free : tuple of Side, default=(Side.ROWS, Side.COLUMNS)
-        Whose factors are updated, in this order in each iteration.
-    row_tol : float, optional
-        Given, each row of a free factor is left as it is once it is this close to optimal, and one without finite rates
-        from the start: so that where V is fixed each row's answer is its own, whatever rows it is solved beside.
     """
 
     counts: Counts
     n_components: int
-    free: tuple[Side, ...] = (Side.ROWS, Side.COLUMNS)
-    row_tol: float | None = None
 
 
 @dataclass
@@ -86,22 +82,22 @@ class State:
     sums : list of two ndarray of float64
         Their column sums.
     gaps : dict of Side to float
-        For each free side the latest `Update.gap`, in nats.
-    n_moved : int
-        Rows changed in the latest iteration.
+        For each side the latest `Update.gap`, in nats.
+    data_term : float, optional
+        Sum of x log rate over all entries, in nats, where the latest update knew it.
     """
 
     factors: list[np.ndarray]
     sums: list[np.ndarray]
     gaps: dict[Side, float] = field(default_factory=dict)
-    n_moved: int = 0
+    data_term: float | None = None
 
     @classmethod
     def start(cls, W: np.ndarray, Ht: np.ndarray) -> "State":
         return cls([W, Ht], [column_sums(W), column_sums(Ht)])
 
     def kkt_residual(self, total: float) -> float:
-        """The larger of the free factors' `Update.gap`, per count.
+        """The larger of the two factors' `Update.gap`, per count.
 
         Measured in passing, at the start of each half-step: no other W, with H as it was then, and no other H, with W
         as it was then, was better by more than this many nats per count; 0 exactly where the Karush-Kuhn-Tucker
@@ -111,7 +107,18 @@ class State:
 
     def objective(self, counts: Counts) -> float:
         W, Ht = self.factors
-        return divergence(counts, W, Ht, float(self.sums[Side.ROWS] @ self.sums[Side.COLUMNS]))
+        rate_total = float(self.sums[Side.ROWS] @ self.sums[Side.COLUMNS])
+        return divergence(counts, W, Ht, rate_total, self.data_term)
+
+    def measure(self, counts: Counts) -> float:
+        """The residual of these very factors, at the cost of one multiplicative iteration."""
+        gaps = []
+        for side in Side:
+            U, other = self.factors[side], Side(1 - side)
+            S = empty_factor(*U.shape, U.dtype)
+            counts.contract(side, U, self.factors[other], S)
+            gaps.append(multiplicative(U, S, self.sums[other], out=S).gap)
+        return float(np.max(gaps)) / counts.total
 
 
 class Solver(Protocol):
@@ -121,7 +128,7 @@ class Solver(Protocol):
         """The state to start in; W and Ht are the solver's to overwrite."""
 
     def step(self, problem: Problem, state: State) -> None:
-        """One iteration: bring every free factor forward, in `state`."""
+        """One iteration: bring both factors forward, in `state`."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +142,15 @@ class Solution:
     objective : float
         Divergence D(X || W H), in nats.
     kkt_residual : float
-        Optimality gap of the last iteration, in nats per count, see `State.kkt_residual`.
+        Upper bound, in nats per count, on what any other W with this H, or any other H with this W, could gain: 0
+        exactly where the Karush-Kuhn-Tucker conditions hold.
     n_iter : int
     status : Status
         Why it stopped; `str(status)` is a sentence.
     trace : structured ndarray
         Fields n_iter, objective (nats), kkt_residual, seconds; one record per evaluation, the start included.
+    restarts : ndarray
+        The objective at which each of the `n_init` starts ended or was left behind, in nats.
     """
 
     W: np.ndarray
@@ -150,6 +160,7 @@ class Solution:
     n_iter: int
     status: Status
     trace: np.ndarray
+    restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def dead_components(self) -> np.ndarray:
@@ -168,18 +179,8 @@ class FitInterrupted(KeyboardInterrupt):
         return type(self), (self.solution,)
 
 
-def solve(
-    solver: Solver,
-    problem: Problem,
-    W: np.ndarray,
-    Ht: np.ndarray,
-    *,
-    max_iter: int,
-    tol: float,
-    eval_every: int = 10,
-    callback: Callback | None = None,
-) -> Solution:
-    """Run a solver from padded factors W and Ht until it converges, is stopped or has done `max_iter` iterations.
+class Run:
+    """A fit under way: a solver, where it is, and the trace so far.
 
     Parameters
     ----------
@@ -187,62 +188,95 @@ def solve(
     problem : Problem
     W, Ht : ndarray, padded
         Where to start; overwritten.
-    max_iter : int
     tol : float
-        Converged once `State.kkt_residual`, or with `row_tol` every row's, is at most this.
+        Converged once the residual of the factors as they are, `State.measure`, is at most this.
     eval_every : int, default=10
-        Iterations between evaluations of the objective, which the trace records and the callback sees.
+        Iterations between the records of the trace, which the callback sees.
+    max_time : float, optional
+        Seconds from here on after which no iteration begins.
     callback : callable, optional
-        Called with (record, W, H) at each evaluation; a true answer stops the fit.
-
-    Returns
-    -------
-    Solution
-        Also on Ctrl-C, with `Status.INTERRUPTED`.
+        Called with (record, W, H) at each record; a true answer stops the fit.
     """
-    began = time.perf_counter()
-    counts, total = problem.counts, problem.counts.total
-    state = solver.init(problem, W, Ht)
-    trace: list[Record] = []
 
-    def evaluate(n_iter: int, residual: float) -> bool:
-        record = Record(n_iter, state.objective(counts), residual, time.perf_counter() - began)
-        trace.append(record)
-        return callback is not None and bool(callback(record, *(_view(problem, state))))
+    def __init__(
+        self,
+        solver: Solver,
+        problem: Problem,
+        W: np.ndarray,
+        Ht: np.ndarray,
+        *,
+        tol: float,
+        eval_every: int = 10,
+        max_time: float | None = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self._began = time.perf_counter()
+        self._solver, self._problem = solver, problem
+        self._tol, self._eval_every, self._callback = tol, eval_every, callback
+        self._seconds = math.inf if max_time is None else max_time
+        self._trace: list[Record] = []
+        self.n_iter, self._residual = 0, math.inf
+        self.status: Status | None = None
+        self._state = State.start(W, Ht)
+        try:
+            self._state = solver.init(problem, W, Ht)
+            self._evaluate()
+        except KeyboardInterrupt:
+            self.status = Status.INTERRUPTED
 
-    n_iter, residual, status = 0, math.inf, None
-    try:
-        if evaluate(0, residual):
-            status = Status.CALLBACK
-        while status is None and n_iter < max_iter:
-            solver.step(problem, state)
-            n_iter, residual = n_iter + 1, state.kkt_residual(total)
-            if math.isnan(residual):
-                status = Status.NON_FINITE
-            elif residual <= tol if problem.row_tol is None else state.n_moved == 0:
-                status = Status.CONVERGED
-            if n_iter % eval_every == 0 and evaluate(n_iter, residual):
-                status = status or Status.CALLBACK
-    except KeyboardInterrupt:
-        status = Status.INTERRUPTED
-        state.sums = [column_sums(A) for A in state.factors]  # it may have struck between a factor and its sums
-    if not trace or trace[-1].n_iter < n_iter or status is Status.INTERRUPTED:
-        trace.append(Record(n_iter, state.objective(counts), residual, time.perf_counter() - began))
-    W, H = (np.array(A, order="C") for A in _view(problem, state))
-    return Solution(
-        W,
-        H,
-        trace[-1].objective,
-        residual,
-        n_iter,
-        status or Status.MAX_ITER,
-        np.array(trace, dtype=TRACE_DTYPE),
-    )
+    @property
+    def objective(self) -> float:
+        """Of the latest record, in nats."""
+        return self._trace[-1].objective
 
+    def advance(self, max_iter: int) -> "Run":
+        """Iterate until `max_iter` iterations are done in all, or something else stops it."""
+        state, counts = self._state, self._problem.counts
+        try:
+            while self.status is None and self.n_iter < max_iter:
+                self._solver.step(self._problem, state)
+                self.n_iter, self._residual = self.n_iter + 1, state.kkt_residual(counts.total)
+                if math.isnan(self._residual):
+                    self.status = Status.NON_FINITE
+                elif self._residual <= self._tol and state.measure(counts) <= self._tol:
+                    self.status = Status.CONVERGED
+                elif self._elapsed() >= self._seconds:
+                    self.status = Status.MAX_TIME
+                if self.n_iter % self._eval_every == 0:
+                    self._evaluate()
+            if self._trace[-1].n_iter < self.n_iter:
+                self._evaluate(final=True)
+        except KeyboardInterrupt:
+            self.status = Status.INTERRUPTED
+        return self
 
-def _view(problem: Problem, state: State) -> tuple[np.ndarray, np.ndarray]:
-    W, Ht = (A[:, : problem.n_components] for A in state.factors)
-    H = Ht.T
-    for A in (W, H):
-        A.flags.writeable = False
-    return W, H
+    def finish(self) -> Solution:
+        """The solution; its objective and residual are those of the factors returned, in float64."""
+        state, counts = self._state, self._problem.counts
+        state.sums = [column_sums(A) for A in state.factors]  # Ctrl-C may have struck between a factor and its sums
+        state.data_term = None
+        last = Record(self.n_iter, state.objective(counts), state.measure(counts), self._elapsed())
+        trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
+        if trace[-1].n_iter < self.n_iter:
+            trace.append(last)
+        W, H = (np.array(A, order="C") for A in self._view())
+        status = self.status or (Status.CONVERGED if last.kkt_residual <= self._tol else Status.MAX_ITER)
+        return Solution(
+            W, H, last.objective, last.kkt_residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE)
+        )
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _evaluate(self, *, final: bool = False) -> None:
+        record = Record(self.n_iter, self._state.objective(self._problem.counts), self._residual, self._elapsed())
+        self._trace.append(record)
+        if not final and self._callback is not None and self._callback(record, *self._view()):
+            self.status = self.status or Status.CALLBACK
+
+    def _view(self) -> tuple[np.ndarray, np.ndarray]:
+        W, Ht = (A[:, : self._problem.n_components] for A in self._state.factors)
+        H = Ht.T
+        for A in (W, H):
+            A.flags.writeable = False
+        return W, H

@@ -1,0 +1,50 @@
+"""Several starts, one answer: the best of them, found without finishing them all."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fastpmf.solvers.base import Run, Solution, Status
+
+# After this many iterations the better half goes on; so again at twice as many, and so on, until one is left.
+FIRST_RUNG = 20
+_STOPS_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
+
+
+def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
+    """Run several starts side by side over the same counts, drop the worse half again and again, finish the best.
+
+    Successive halving: ten starts cost about four full fits where each takes a hundred iterations.
+
+    Parameters
+    ----------
+    begin : sequence of callable
+        Each begins one run.
+    max_iter : int
+
+    Returns
+    -------
+    Solution
+        Of the lowest objective; its `restarts` has every start's latest, in the order in which they began.
+    """
+    runs: list[Run] = []
+    for start in begin:
+        runs.append(start())
+        if runs[-1].status in _STOPS_ALL:
+            break
+    alive, rung = list(runs), FIRST_RUNG if len(runs) > 1 else max_iter
+    while True:
+        stopped = next((run for run in runs if run.status in _STOPS_ALL), None)
+        for run in alive:
+            if stopped is None and run.advance(min(rung, max_iter)).status in _STOPS_ALL:
+                stopped = run
+        alive.sort(key=lambda run: run.objective if not math.isnan(run.objective) else math.inf)
+        if stopped is not None or rung >= max_iter or all(run.status for run in alive):
+            break
+        alive = alive[: -(-len(alive) // 2)]
+        rung = 2 * rung if len(alive) > 1 else max_iter
+    best = alive[0].finish()
+    status = best.status if stopped is None else stopped.status or best.status
+    return replace(best, status=status, restarts=np.array([run.objective for run in runs]))
