@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.special import gammaln
 
 from fastpmf.counts.base import Descent, Side
-from fastpmf.counts.groups import row_groups
+from fastpmf.counts.groups import length_class, row_groups
 from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.contract import ratio_contract
 from fastpmf.kernels.coordinate import QUAD, descend
@@ -89,9 +89,9 @@ class SparseRows:
 
     @cached_property
     def by_length(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows by falling length, int64, and these lengths."""
+        """Rows by about falling length, int64, and these lengths; rows of about equal length stay in order."""
         lengths = np.diff(self.indptr)
-        order = np.argsort(-lengths, kind="stable")
+        order = np.argsort(-length_class(lengths), kind="stable")
         return order, lengths[order]
 
     @cached_property
@@ -216,9 +216,9 @@ class MemoryCounts:
         descend(
             X.data, X.indices, X.indptr, order, groups, U, V, v_sum,
             np.array([-1.0 if tol is None else tol, zero]),
-            np.array([n_components, sweeps, max_rounds, tol is None]),
-            np.empty((n_workers, vectors * n_lanes), np.int64),
-            aligned(3 * n_workers * vectors, n_lanes, U.dtype),
+            np.array([n_components, sweeps, max_rounds, side is Side.COLUMNS]),
+            np.empty((n_workers, max(vectors, 1) * n_lanes), np.int64),
+            aligned(4 * n_workers * vectors, n_lanes, U.dtype),
             aligned(n_workers * held, n_lanes, U.dtype),
             aligned(3 * n_workers * kept, n_lanes, U.dtype),
             np.empty((n_workers, n_components), np.int64),

@@ -17,31 +17,34 @@ _LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry
 
 
 @register_jitable
-def guarded_step(u, g, c, v, sharpness):
+def guarded_step(u, g, c, v, share, sharpness):
     """The next value of a coordinate, from its ratio sum g, its curvature c and the other factor's sum v.
 
-    With d = (g - v) / c and lambda = sharpness sqrt(c) |d|, sharpness = 1 / sqrt(min x):
+    With d = (g - v) / c, lambda^2 = c d^2 / min x, and share = 1 / v:
 
         g >= v             u + d g / v                               Newton on 1 / g: never past the optimum
         lambda <= 0.6838   max(0, u + d g / v)
         otherwise          min(u g / v, u + d / (1 + lambda))        the multiplicative and the damped Newton point
 
-    each of which can't raise the objective. Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization
-    with the Kullback-Leibler divergence", J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because
-    1 / g is concave along a coordinate.
+    each of which can't raise the objective. sharpness = 1 / min x. Source: Hien & Gillis, "Algorithms for nonnegative
+    matrix factorization with the Kullback-Leibler divergence", J. Sci. Comput. 87 (2021), section 3.5, for the last
+    two; the first because 1 / g is concave along a coordinate.
     """
     zero = simd.fill_like(u, 0.0)
-    d = simd.divide(lanes.subtract(g, v), c)
-    size = simd.maximum(d, lanes.subtract(zero, d))
-    decrement = simd.multiply(simd.multiply(sharpness, lanes.root(c)), size)
-    ratio = simd.divide(g, v)
-    scaled = simd.multiply(u, ratio)
-    one = simd.fill_like(u, 1.0)
-    damped = simd.minimum(scaled, simd.add(u, simd.divide(d, simd.add(one, decrement))))
-    whole = lanes.multiply_add(d, ratio, u)
-    right = lanes.where_above(simd.fill_like(u, _SAFE), decrement, whole, damped)
-    step = lanes.where_above(v, g, right, whole)
-    step = lanes.where_above(simd.fill_like(u, math.inf), c, step, scaled)  # a curvature past the range of floats
+    slope = lanes.subtract(g, v)
+    d = simd.divide(slope, c)
+    ratio = simd.multiply(g, share)
+    step = lanes.multiply_add(d, ratio, u)
+    far = lanes.where_above(v, g, simd.multiply(sharpness, simd.multiply(slope, d)), zero)
+    safe = simd.fill_like(u, _SAFE * _SAFE)
+    # Rare once a fit is under way; as is a curvature past the range of floats, where the multiplicative point remains
+    if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(c) < math.inf:
+        scaled = simd.multiply(u, ratio)
+        one = simd.fill_like(u, 1.0)
+        damped = simd.minimum(scaled, simd.add(u, simd.divide(d, simd.add(one, lanes.root(far)))))
+        near = lanes.where_above(safe, far, step, damped)
+        step = lanes.where_above(v, g, near, step)
+        step = lanes.where_above(simd.fill_like(u, math.inf), c, step, scaled)
     return simd.maximum(step, zero)
 
 
@@ -85,16 +88,26 @@ def fill_lane(data, indices, indptr, i, V, offset, x, lane, n_lanes, there):
 
 
 @register_jitable
-def gather_strip(V, offset, entries, X, block, B, E, low, high):
-    """Rows of V, transposed, for components low to high: block[B + (k - low) E + e] = V[., k] of vector e."""
-    for k in range(low, high, QUAD):
-        b = B + (k - low) * E
-        for e in range(E):
-            b0, b1, b2, b3 = lanes.gather_quad(V, offset, e, k, simd.load(entries, X + e, 1))
-            simd.store(block, b + e, b0)
-            simd.store(block, b + E + e, b1)
-            simd.store(block, b + 2 * E + e, b2)
-            simd.store(block, b + 3 * E + e, b3)
+def gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y):
+    """Rows of V, transposed, for components low to high: block[B + (k - low) E + e] = V[., k] of vector e.
+
+    In passing, y += sum_k u_k v_k over the strip.
+    """
+    for e in range(E):
+        x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
+        b = B + e
+        for k in range(low, high, QUAD):
+            b0, b1, b2, b3 = lanes.gather_quad(V, offset, e, k, x)
+            simd.store(block, b, b0)
+            simd.store(block, b + E, b1)
+            simd.store(block, b + 2 * E, b2)
+            simd.store(block, b + 3 * E, b3)
+            y = lanes.multiply_add(simd.load(components, A + k, 1), b0, y)
+            y = lanes.multiply_add(simd.load(components, A + k + 1, 1), b1, y)
+            y = lanes.multiply_add(simd.load(components, A + k + 2, 1), b2, y)
+            y = lanes.multiply_add(simd.load(components, A + k + 3, 1), b3, y)
+            b += QUAD * E
+        simd.store(entries, Y + e, y)
 
 
 @register_jitable
@@ -131,8 +144,18 @@ def ratio_sums(block, B, E, entries, R, wide, components, S, low, high):
 
 
 @register_jitable
+def carry(block, past, moved, entries, Y, E):
+    """Carry the last move of a strip into the rates."""
+    least = simd.fill_like(moved, _LEFT)
+    for e in range(E):
+        y = simd.load(entries, Y + e, 1)
+        y = simd.maximum(lanes.multiply_add(moved, simd.load(block, past + e, 1), y), simd.multiply(y, least))
+        simd.store(entries, Y + e, y)
+
+
+@register_jitable(inline="always")
 def visit(block, b, past, moved, entries, X, Y, E):
-    """Carry the last move into the rates, and sum what the next coordinate needs: g and c."""
+    """As `carry`, and in the same go sum what the next coordinate needs: g and c."""
     g = c = simd.zeros(entries, 1)
     least = simd.fill_like(g, _LEFT)
     for e in range(E):
@@ -184,12 +207,12 @@ def descend(n_vectors):
         n_lanes, flat = entries.shape[1], entries.reshape(entries.size)
         n_components, sweeps, rounds, wanted = sizes[0], sizes[1], sizes[2], sizes[3]
         tol, tiny = limits[0], limits[1]
-        n_entries, n_block = entries.shape[0] // (3 * n_workers), block.shape[0] // n_workers
+        n_entries, n_block = entries.shape[0] // (4 * n_workers), block.shape[0] // n_workers
         n_kept = components.shape[0] // (3 * n_workers)
         counter = np.zeros(1, np.int64)
         for worker in prange(n_workers):
-            X, B, A = 3 * worker * n_entries, worker * n_block, 3 * worker * n_kept
-            Y, R, S, M = X + n_entries, X + 2 * n_entries, A + n_kept, A + 2 * n_kept
+            X, B, A = 4 * worker * n_entries, worker * n_block, 3 * worker * n_kept
+            Y, R, Z, S, M = X + n_entries, X + 2 * n_entries, X + 3 * n_entries, A + n_kept, A + 2 * n_kept
             offset, visits = offsets[worker], active[worker]
             zero = simd.zeros(entries, 1)
             one = simd.fill_like(zero, 1.0)
@@ -204,18 +227,27 @@ def descend(n_vectors):
                         u = U[i, k] if v_sum[k] > 0.0 else 0
                         simd.store(components, A + k, simd.fill_like(zero, np.float64(u)))
                 else:
+                    for lane in range(n_lanes):
+                        offset[lane] = order[first + min(lane, n_rows - 1)] * np.int64(U.shape[1])
+                    for k in range(0, n_components, QUAD):
+                        u0, u1, u2, u3 = lanes.gather_quad(U, offset, 0, k, one)
+                        simd.store(components, A + k, u0)
+                        simd.store(components, A + k + 1, u1)
+                        simd.store(components, A + k + 2, u2)
+                        simd.store(components, A + k + 3, u3)
+                    for k in range(n_components):
+                        if not v_sum[k] > 0.0:
+                            simd.store(components, A + k, zero)
                     x = flat[X * n_lanes : (X + E) * n_lanes]
                     for lane in range(n_lanes):
                         i = order[first + min(lane, n_rows - 1)]
                         fill_lane(data, indices, indptr, i, V, offset, x, lane, n_lanes, lane < n_rows)
-                        for k in range(n_components):
-                            components[A + k, lane] = U[i, k] if v_sum[k] > 0.0 else 0
                 total, sharpness = zero, zero
                 for e in range(E):
                     x = simd.load(entries, X + e, 1)
                     total = simd.add(total, x)
                     sharpness = simd.maximum(sharpness, lanes.where_above(x, zero, simd.divide(one, x), zero))
-                total, sharpness = fold(total, wide, False), lanes.root(fold(sharpness, wide, True))
+                total, sharpness = fold(total, wide, False), fold(sharpness, wide, True)
 
                 held, done = -1, 0  # the strip that the block holds; rounds done
                 while True:
@@ -223,20 +255,23 @@ def descend(n_vectors):
                     for e in range(E):
                         simd.store(entries, Y + e, zero)
                     for low in range(0, n_components, strip):
-                        if held != low:
-                            gather_strip(V, offset, entries, X, block, B, E, low, min(low + strip, n_components))
+                        high = min(low + strip, n_components)
+                        if held == low:
+                            add_rates(block, B, E, components, A, low, high, entries, Y)
+                        else:
+                            gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y)
                             held = low
-                        add_rates(block, B, E, components, A, low, min(low + strip, n_components), entries, Y)
                     for e in range(E):
                         x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
                         y = lanes.where_above(x, zero, y, one)
                         simd.store(entries, Y + e, y)
                         simd.store(entries, R + e, simd.divide(x, y))
                     for low in range(0, n_components, strip):
+                        high = min(low + strip, n_components)
                         if held != low:
-                            gather_strip(V, offset, entries, X, block, B, E, low, min(low + strip, n_components))
+                            gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
                             held = low
-                        ratio_sums(block, B, E, entries, R, wide, components, S, low, min(low + strip, n_components))
+                        ratio_sums(block, B, E, entries, R, wide, components, S, low, high)
                     rate, highest = zero, zero
                     for k in range(n_components):
                         if v_sum[k] > 0.0:
@@ -267,11 +302,11 @@ def descend(n_vectors):
                                 n_visits += 1
 
                     for _ in range(sweeps):
-                        n = 0
+                        n = n_left = 0
                         for low in range(0, n_components, strip):
                             high = min(low + strip, n_components)
                             if n < n_visits and visits[n] < high and held != low:
-                                gather_strip(V, offset, entries, X, block, B, E, low, high)
+                                gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
                                 held = low
                             moved, past = zero, B
                             while n < n_visits and visits[n] < high:
@@ -280,11 +315,16 @@ def descend(n_vectors):
                                 g, c = visit(block, b, past, moved, entries, X, Y, E)
                                 g, c = fold(g, wide, False), fold(c, wide, False)
                                 u, v = simd.load(components, A + k, 1), simd.fill_like(zero, v_sum[k])
-                                step = lanes.subtract(guarded_step(u, g, c, v, sharpness), u)
+                                share = simd.fill_like(zero, 1.0 / v_sum[k])
+                                step = lanes.subtract(guarded_step(u, g, c, v, share, sharpness), u)
                                 moved, past = simd.multiply(step, simd.load(components, M + k, 1)), b
                                 simd.store(components, A + k, simd.add(u, moved))
                                 n += 1
-                            visit(block, past, past, moved, entries, X, Y, E)
+                                if simd.highest(simd.add(u, moved)) > 0.0:
+                                    visits[n_left] = k
+                                    n_left += 1
+                            carry(block, past, moved, entries, Y, E)
+                        n_visits = n_left  # what became 0 stays so for the rest of this round
                     done += 1
                     if tol < 0.0:
                         break
