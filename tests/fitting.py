@@ -9,8 +9,8 @@ both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 def fit(X, k=3, *, start=None, **options):
-    """Twenty iterations that nothing stops."""
-    options = {"max_iter": 20, "tol": 0, "random_state": 0, "dtype": np.float64} | options
+    """Twenty multiplicative iterations that nothing stops; or as the options say."""
+    options = {"solver": "mu", "max_iter": 20, "tol": 0, "random_state": 0, "dtype": np.float64} | options
     if start is not None:
         options |= {"init": "custom", "W": start[0], "H": start[1]}
     return poisson_nmf(X, k, **options)

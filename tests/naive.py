@@ -90,6 +90,38 @@ def gap_bound(X, U, V):
     return np.array([u @ v_sum + x.sum() * (max(s / v_sum) - 2) for x, u, s in zip(X, U, S, strict=True)])
 
 
+def guarded_step(u, g, c, v, least):
+    """The coordinate rule: pole step from the left or when surely short, else the nearer of MU and damped Newton."""
+    d = (g - v) / c if c > 0 else -math.inf
+    decrement = math.sqrt(c) * abs(d) / math.sqrt(least) if c > 0 else math.inf
+    if g >= v or decrement <= 0.6838:
+        return max(0.0, u + d * g / v)
+    return max(0.0, min(u * g / v, u + d / (1 + decrement) if c > 0 else 0.0))
+
+
+def coordinate_round(X, U, V, sweeps, zero):
+    """Cyclic guarded coordinate descent on each row: `sweeps` over the components that are not, or don't want to be, 0.
+
+    What becomes 0 leaves the later sweeps.
+    """
+    S, X, U, V = ratio_contraction(X, U, V), *wide(X, U, V)
+    v_sum, out = V.sum(axis=0), np.zeros_like(U)
+    for i, x in enumerate(X):
+        alive = [k for k in range(U.shape[1]) if v_sum[k] > 0]
+        active = [k for k in alive if U[i, k] > zero * x.sum() / v_sum[k] or S[i, k] > v_sum[k]]
+        out[i, active] = U[i, active]
+        rate = V @ np.where(v_sum > 0, U[i], 0)
+        some = x > 0
+        for _ in range(sweeps):
+            for k in active:
+                w = V[some, k] / rate[some]
+                u = guarded_step(out[i, k], (x[some] * w).sum(), (x[some] * w * w).sum(), v_sum[k], min(x[some], default=1))
+                rate = rate + (u - out[i, k]) * V[:, k]
+                out[i, k] = u
+            active = [k for k in active if out[i, k] > 0]
+    return out
+
+
 def best_rows(X, U, V, n_iter=5000):
     """The rows of least divergence while V stays, by very many multiplicative updates: the problem is convex."""
     X, U, V = wide(X, U, V)

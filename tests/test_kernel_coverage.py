@@ -12,21 +12,22 @@ import pytest
 import fastpmf
 
 TESTS = Path(__file__).parent
+SUITES = [TESTS / "test_kernels.py", TESTS / "test_coordinate.py"]
 KERNELS = Path(fastpmf.__file__).parent / "kernels"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """How tests/test_kernels.py ended with the JIT off, and the lines of each file in kernels/ that it missed."""
+    """How the kernels' tests ended with the JIT off, and the lines of each file in kernels/ that it missed."""
     folder = tmp_path_factory.mktemp("coverage")
     path = os.pathsep.join([str(KERNELS.parents[1]), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(folder / "data"), "PYTHONPATH": path}
 
     def coverage(*args):
         command = [sys.executable, "-m", "coverage", *args]
-        return subprocess.run(command, cwd=TESTS.parent, env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=TESTS.parent, env=env, capture_output=True, text=True, timeout=300)
 
-    tests = coverage("run", f"--include={KERNELS}/*", "-m", "pytest", str(TESTS / "test_kernels.py"), "-q", "-p",
+    tests = coverage("run", f"--include={KERNELS}/*", "-m", "pytest", *map(str, SUITES), "-q", "-p",
                      "no:cacheprovider")  # fmt: skip
     report = coverage("json", "-o", str(folder / "report.json"))
     assert report.returncode == 0, report.stdout + report.stderr
@@ -39,7 +40,7 @@ def test_kernels_agree_with_their_oracles_without_the_jit_too(run):
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-@pytest.mark.parametrize("file", ["contract.py", "log_rate.py", "multiply.py", "csr.py"])
+@pytest.mark.parametrize("file", ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py"])
 def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
     _, missing = run
     assert missing[file] == set()
@@ -47,9 +48,10 @@ def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
 
 def test_every_numpy_meaning_of_an_operation_is_run(run):
     _, missing = run
-    tree = ast.parse((KERNELS / "simd.py").read_text())
-    # What an operation means is a lambda in its decorator, run with the line it is on, or a function of this name.
-    meanings = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_meaning")]
-    assert meanings
-    for meaning in meanings:
-        assert not missing["simd.py"] & set(range(meaning.lineno, meaning.end_lineno + 1)), meaning.name
+    for file in ("simd.py", "lanes.py"):
+        tree = ast.parse((KERNELS / file).read_text())
+        # What an operation means is a lambda in its decorator, run with the line it is on, or a function of this name.
+        meanings = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_meaning")]
+        assert meanings
+        for meaning in meanings:
+            assert not missing[file] & set(range(meaning.lineno, meaning.end_lineno + 1)), meaning.name

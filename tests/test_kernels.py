@@ -130,7 +130,6 @@ def test_multiplication_agrees_with_the_oracle(dtype, k):
     bound = naive.gap_bound(X, U[:, :k], V[:, :k]).sum()
     scale = (U.astype(float) @ v_sum).sum() + X.sum()  # the gap is a difference of terms of this size
     assert update.gap == pytest.approx(bound, abs=(k + 8) * eps * scale)
-    assert update.n_moved == n
 
 
 def test_multiplication_in_place_is_the_same():
@@ -140,16 +139,6 @@ def test_multiplication_in_place_is_the_same():
     multiplicative(U, S, V.sum(axis=0), out=out)
     multiplicative(U, S, V.sum(axis=0), out=S)
     np.testing.assert_array_equal(S, out)
-
-
-def test_rows_within_tol_of_optimal_are_copied():
-    X = rows_of([5] * 8)
-    U, V = factors(X.shape, 2, F64)
-    gaps = naive.gap_bound(dense(X), U[:, :2], V[:, :2]) / dense(X).sum(axis=1)
-    tol = (np.sort(gaps)[3] + np.sort(gaps)[4]) / 2
-    S, out = contract(X, U, V), np.empty_like(U)
-    assert multiplicative(U, S, V.sum(axis=0), out=out, tol=tol).n_moved == 4
-    np.testing.assert_array_equal((out == U).all(axis=1), gaps <= tol)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])

@@ -1,4 +1,4 @@
-"""The three kernels that an iteration is made of, on the side of W and on that of H."""
+"""The kernels that an iteration is made of, on the side of W and on that of H."""
 
 from contextlib import ExitStack
 
@@ -28,6 +28,7 @@ class _Kernel:
         counts = cached[shape]
         # The side of H is the same call on the transpose.
         self.counts = counts if side == "W" else MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
+        self.n_components = n_components
         rng = np.random.default_rng(0)
         # In [0.5, 1.5): no rate is near 0, and no row near its optimum.
         self.U, self.V = (padded(rng.random((m, n_components)) + 0.5, np.dtype(dtype)) for m in self.counts.shape)
@@ -110,4 +111,25 @@ class Multiply(_Kernel):
         return 3 * self.U.nbytes
 
     def time_multiply(self, *_):
+        self.run()
+
+
+class Descend(_Kernel):
+    """Two sweeps of coordinate descent over every row; bandwidth is that of the rows of V, each gathered once.
+
+    At K = 128 long rows don't fit the scratch and are gathered again in each sweep.
+    """
+
+    params = LogRate.params
+
+    def prepare(self):
+        self.v_sum = column_sums(self.V)
+
+    def run(self):
+        # sweeps and zero as `Coordinate` has them
+        self.counts.descend(
+            Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=self.n_components, sweeps=2, zero=1e-11
+        )
+
+    def time_descend(self, *_):
         self.run()

@@ -10,7 +10,7 @@ from scipy.special import gammaln
 from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.groups import length_class, row_groups
 from fastpmf.kernels._jit import current_threads
-from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.contract import joint_contract, ratio_contract
 from fastpmf.kernels.coordinate import QUAD, descend
 from fastpmf.kernels.csr import count_columns, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
@@ -189,6 +189,19 @@ class MemoryCounts:
         blocks, splits = X.work
         partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
         ratio_contract(X.data, X.indices, X.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
+
+    def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
+        """`contract` of both sides in one pass over the rows of X; the transpose is neither used nor built."""
+        X = self.side(Side.ROWS)
+        n_vectors = _whole_vectors(X, W, Ht)
+        # Each block of rows sums the columns for itself: as many as together take half of what a transpose would.
+        spare = self.nnz * (X.indices.itemsize + X.data.itemsize) // (2 * max(Ht.nbytes, 1))
+        n_blocks = max(1, min(16, spare, self.shape[0]))
+        bounds = np.searchsorted(X.indptr, np.linspace(0, self.nnz, n_blocks + 1)[1:-1])
+        bounds = np.concatenate([[0], bounds, [self.shape[0]]]).astype(np.int64)
+        partial = aligned(n_blocks * len(Ht), Ht.shape[1], Ht.dtype).reshape(n_blocks, *Ht.shape)
+        joint_contract(X.data, X.indices, X.indptr, bounds, W, Ht, rows, partial, n_vectors=n_vectors)
+        np.sum(partial, axis=0, out=columns)
 
     def descend(
         self,

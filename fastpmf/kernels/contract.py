@@ -63,3 +63,42 @@ def ratio_contract(n_vectors):
             simd.store(out, splits[r, 0], s)
 
     return loop
+
+
+@kernel("out", "column_out")
+def joint_contract(n_vectors):
+    """Contract with V for the rows and with U for the columns, in one pass over the rows.
+
+    out[i]            = sum over stored (i, j) of                data / (U[i] . V[j]) * V[j]
+    column_out[b, j]  = sum over stored (i, j), i in block b, of data / (U[i] . V[j]) * U[i]
+
+    in    data, indices, indptr, U, V   as in `ratio_contract`
+          row_blocks (n_blocks + 1,) int64, boundaries of blocks of rows
+    out   out        (n_rows, K)     overwritten, zeros in empty rows
+          column_out (n_blocks, n_cols, K) overwritten; their sum over blocks is the columns' contraction
+    needs every rate of a stored entry > 0, else the row is not finite; nothing aliases
+    gives bitwise the same result for any number of workers: a block is summed in stored order by one of them
+    cost  6 nnz K flops; gathers nnz K itemsize bytes of V and of column_out, and scatters as many
+    """
+
+    def loop(data, indices, indptr, row_blocks, U, V, out, column_out, n_workers):
+        for b in prange(row_blocks.shape[0] - 1):
+            T = column_out[b]
+            T[:] = 0
+            for i in range(row_blocks[b], row_blocks[b + 1]):
+                start, stop = indptr[i], indptr[i + 1]
+                whole = stop - (stop - start) % GROUP
+                u, s = simd.load(U, i, n_vectors), simd.zeros(U, n_vectors)
+                for p in range(start, whole, GROUP):
+                    j = simd.rows(indices, p, GROUP)
+                    ratio = simd.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
+                    s = simd.add_rows(s, ratio, V, j)
+                    simd.scatter_rows(T, j, ratio, u)
+                if whole < stop:
+                    j = simd.rows(indices, whole, stop - whole)
+                    ratio = simd.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
+                    s = simd.add_rows(s, ratio, V, j)
+                    simd.scatter_rows(T, j, ratio, u)
+                simd.store(out, i, s)
+
+    return loop

@@ -223,7 +223,7 @@ def descend(n_vectors):
                 if wide:
                     i = order[first]
                     spread_row(data, indices, indptr, i, V, offset, flat[X * n_lanes : (X + E) * n_lanes])
-                    for k in range(n_components):
+                    for k in range(n_kept):  # U and v_sum are padded with zeros
                         u = U[i, k] if v_sum[k] > 0.0 else 0
                         simd.store(components, A + k, simd.fill_like(zero, np.float64(u)))
                 else:
@@ -317,14 +317,19 @@ def descend(n_vectors):
                                 u, v = simd.load(components, A + k, 1), simd.fill_like(zero, v_sum[k])
                                 share = simd.fill_like(zero, 1.0 / v_sum[k])
                                 step = lanes.subtract(guarded_step(u, g, c, v, share, sharpness), u)
-                                moved, past = simd.multiply(step, simd.load(components, M + k, 1)), b
-                                simd.store(components, A + k, simd.add(u, moved))
+                                wanting = simd.load(components, M + k, 1)
+                                moved, past = simd.multiply(step, wanting), b
+                                u = simd.add(u, moved)
+                                simd.store(components, A + k, u)
+                                # What became 0 stays so for the rest of this round
+                                wanting = lanes.where_above(u, zero, wanting, zero)
+                                simd.store(components, M + k, wanting)
                                 n += 1
-                                if simd.highest(simd.add(u, moved)) > 0.0:
+                                if simd.highest(wanting) > 0.0:
                                     visits[n_left] = k
                                     n_left += 1
                             carry(block, past, moved, entries, Y, E)
-                        n_visits = n_left  # what became 0 stays so for the rest of this round
+                        n_visits = n_left
                     done += 1
                     if tol < 0.0:
                         break

@@ -329,6 +329,30 @@ def add_rows(typingctx, tile, weights, V, rows):
     return tile(tile, weights, V, rows), emit
 
 
+def _scatter_meaning(T, rows, weights, u):
+    np.add.at(T, rows, weights[:, None] * u)
+
+
+@operation(_scatter_meaning)
+def scatter_rows(typingctx, T, rows, weights, u):
+    """scatter_rows(T, rows, weights, u): T[j] += weight * u for each of the entries in flight, one after the other."""
+
+    def emit(context, builder, signature, args):
+        T_, rows_, weight, u_ = args
+        width = vector(u.dtype).count
+        for q in range(GROUP):
+            splat = shuffle(builder, weight, weight, [q] * width)
+            row = row_pointer(context, builder, signature.args[0], T_, builder.extract_value(rows_, q))
+            pointer = builder.bitcast(row, vector(u.dtype).as_pointer())
+            for k in range(u.n_vectors):
+                old = load_vector(builder, row, u.dtype, k)
+                new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
+                builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(T, rows, weights, u), emit
+
+
 def _sum_x_log_meaning(total, x, y):
     return total + float(np.sum(x * np.log(np.where(x > 0, y, 1.0))))
 

@@ -1,0 +1,194 @@
+"""Coordinate descent and the joint contraction against their oracles, row by row; all of it with the JIT off too."""
+
+import math
+
+import naive
+import numpy as np
+import pytest
+from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
+
+from fastpmf.counts import MemoryCounts, Side, groups
+from fastpmf.model.factors import column_sums, padded
+from fastpmf.model.updates import extrapolated
+
+ZERO = 1e-11
+both = pytest.mark.parametrize("dtype", [F32, F64])
+
+# One row a lane; one row in all lanes; and a block that holds four components at a time.
+LAYOUTS = {"narrow": (256, 8192), "wide": (1, 8192), "strips": (1, 1), "both": (4, 8192)}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request, monkeypatch):
+    """How rows lie in the vectors."""
+    narrow, block = LAYOUTS[request.param]
+    monkeypatch.setattr(groups, "NARROW", narrow)
+    monkeypatch.setattr(groups, "_BLOCK", block)
+    return request.param
+
+
+def descend(X, U, V, k, side=Side.ROWS, **options):
+    out = np.zeros_like(U)
+    options = {"n_components": k, "sweeps": 2, "zero": ZERO} | options
+    return out, MemoryCounts(X).descend(side, U, V, column_sums(V), out, **options)
+
+
+def sparse_start(U, k, seed=5):
+    """Some entries 0, some next to it, but no row without a large one."""
+    rng = np.random.default_rng(seed)
+    U = U.copy()
+    U[:, :k] *= rng.choice([0.0, 1e-14, 1.0], p=[0.3, 0.1, 0.6], size=U[:, :k].shape)
+    U[:, 0] += 0.5
+    return U
+
+
+@both
+@pytest.mark.parametrize("k", [1, 4, 6, 19])
+def test_a_round_of_sweeps_agrees_with_the_oracle(dtype, k, layout):
+    X = rows_of([*LENGTHS, 12, 11, 12], count="uint16")
+    U, V = factors(X.shape, k, dtype)
+    U = sparse_start(U, k)
+    out, _ = descend(X, U, V, k)
+    expected = naive.coordinate_round(dense(X), U, V, 2, ZERO)
+    # Each of 2 k moves is off by some roundings of the row's sums, which is an eps of the row and not of the entry.
+    scale = expected.max(axis=1, keepdims=True) + 1e-300
+    np.testing.assert_allclose(out / scale, expected / scale, atol=400 * np.finfo(dtype).eps * k)
+    assert (out[:, k:] == 0).all()
+    assert (out[np.equal([*LENGTHS, 12, 11, 12], 0)] == 0).all()
+
+
+@both
+def test_gap_and_data_term_are_those_of_the_definition(dtype, layout):
+    X, k = rows_of(LENGTHS, count="float32"), 6
+    U, V = factors(X.shape, k, dtype)
+    _, descent = descend(X, U, V, k)
+    eps, totals = np.finfo(dtype).eps, dense(X).sum(axis=1)
+    np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=200 * eps, atol=1e-12)
+    counts = MemoryCounts(X)
+    out = np.zeros_like(V)
+    term = counts.descend(Side.COLUMNS, V, U, column_sums(U), out, n_components=k, sweeps=2, zero=ZERO).data_term
+    assert term == pytest.approx(counts.log_rate(U, out).sum(), abs=50 * eps * 5 * totals.sum())
+
+
+@both
+@pytest.mark.parametrize("count", ["uint8", "float64"])
+def test_no_row_ever_gets_worse(dtype, count, layout):
+    X, k = rows_of(LENGTHS * 3, count=count), 5
+    counts = MemoryCounts(X)
+    for seed in range(20):  # far from the optimum on either side
+        rng = np.random.default_rng(seed)
+        U, V = (padded(rng.gamma(0.2, size=(n, k)) * 10.0 ** rng.integers(-3, 4) + 1e-3, dtype) for n in X.shape)
+        out, _ = descend(X, U, V, k, sweeps=1)
+        v_sum = column_sums(V)
+        before, after = (A.astype(float) @ v_sum - counts.log_rate(A, V) for A in (U, out))
+        size = U.astype(float) @ v_sum + dense(X).sum(axis=1) * 20
+        assert (after <= before + 100 * np.finfo(dtype).eps * size).all()
+
+
+@both
+def test_one_coordinate_rule_never_raises_a_one_dimensional_objective(dtype):
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        m = rng.integers(1, 8)
+        x = rng.gamma(0.5, size=m) + 1e-3 if rng.random() < 0.5 else rng.integers(1, 30, m).astype(float)
+        b, rest = rng.gamma(0.3, size=m) + 1e-9, rng.gamma(0.3, size=m) * rng.integers(0, 2) + 1e-9
+        u, v = 10.0 ** rng.uniform(-4, 4), 10.0 ** rng.uniform(-3, 3)
+        y = rest + u * b
+        new = naive.guarded_step(u, (x * b / y).sum(), (x * b * b / y**2).sum(), v, x.min())
+        before, after = (t * v - (x * np.log(rest + t * b)).sum() for t in (u, new))
+        assert after <= before + 1e-12 * (abs(before) + u * v)
+
+
+@both
+def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
+    X, k, tol = rows_of(LENGTHS * 3), 4, 1e-4
+    U, V = factors(X.shape, k, dtype)
+    totals = dense(X).sum(axis=1)
+    out, descent = descend(X, U, V, k, max_rounds=500, tol=tol, zero=0.0)
+    assert (descent.gap <= tol * totals).all()
+    # The certificate is of the rows that were returned, and honest: nothing is better by more.
+    np.testing.assert_allclose(
+        descent.gap, naive.gap_bound(dense(X), out[:, :k], V[:, :k]), atol=200 * np.finfo(dtype).eps * totals.max()
+    )
+    best = naive.best_rows(dense(X), U[:, :k], V[:, :k])
+    v_sum, counts = column_sums(V), MemoryCounts(X)
+    gain = (out.astype(float) @ v_sum - counts.log_rate(out, V)) - (
+        best @ v_sum[:k] - counts.log_rate(padded(best, F64), padded(V[:, :k], F64))
+    )
+    assert (gain <= descent.gap + 200 * np.finfo(dtype).eps * totals).all()
+    again, _ = descend(X, out, V, k, max_rounds=500, tol=tol, zero=0.0)
+    np.testing.assert_array_equal(again, out)  # met at once: they come back as they are
+
+
+@both
+def test_a_row_alone_gets_the_bits_that_it_gets_in_company(dtype, layout):
+    X, k = rows_of(LENGTHS * 2, count="uint8"), 5
+    U, V = factors(X.shape, k, dtype)
+    U = sparse_start(U, k)
+    together, descent = descend(X, U, V, k, max_rounds=7, tol=1e-9, zero=0.0)
+    for i in (0, 2, 9, 13):
+        start, stop = X.indptr[i : i + 2]
+        alone = rows_of([stop - start])
+        alone = type(X)(X.data[start:stop], X.indices[start:stop], np.array([0, stop - start]), X.n_columns)
+        out, one = descend(alone, U[i : i + 1].copy(), V, k, max_rounds=7, tol=1e-9, zero=0.0)
+        np.testing.assert_array_equal(out[0], together[i])
+        assert one.gap[0] == descent.gap[i]
+
+
+def test_a_component_that_the_other_factor_lacks_becomes_zero(layout):
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 3, F64)
+    V[:, 1] = 0
+    out, _ = descend(X, U, V, 3)
+    assert (out[:, 1] == 0).all()
+    np.testing.assert_allclose(out, naive.coordinate_round(dense(X), U, V, 2, ZERO), rtol=1e-9, atol=1e-12)
+
+
+def test_an_exact_zero_comes_back_where_it_is_wanted(layout):
+    X = rows_of([6, 6, 6])
+    U, V = factors(X.shape, 2, F64)
+    V[X.indices[:6], 1] *= 50  # made for row 0, which starts without it
+    U[0] = [1, 0] + [0] * (U.shape[1] - 2)
+    assert descend(X, U, V, 2)[0][0, 1] > 0
+
+
+def test_a_zero_rate_under_a_count_makes_the_gap_infinite_and_nothing_else(layout):
+    X = rows_of([5, 5, 5])
+    U, V = factors(X.shape, 2, F64)
+    U[1] = 0
+    out, descent = descend(X, U, V, 2)
+    assert not math.isfinite(descent.gap[1])
+    assert np.isfinite(descent.gap[[0, 2]]).all()
+    alone, _ = descend(X, np.where(U == 0, U, U), V, 2, max_rounds=3, tol=1e-9)
+    assert (alone[1] == 0).all()  # left where it was
+    assert np.isfinite(out[[0, 2]]).all()
+
+
+@both
+@pytest.mark.parametrize("k", [2, 33])
+def test_the_joint_contraction_is_both_contractions(dtype, k):
+    X = rows_of(LENGTHS, count="uint16")
+    U, V = factors(X.shape, k, dtype)
+    rows, columns = np.full_like(U, np.nan), np.full_like(V, np.nan)
+    counts = MemoryCounts(X)
+    counts.contract_both(U, V, rows, columns)
+    np.testing.assert_array_equal(rows, contract(X, U, V))
+    rtol = (k + 12) * np.finfo(dtype).eps  # positive terms, each rounded once an addition
+    np.testing.assert_allclose(columns, naive.ratio_contraction(dense(X).T, V, U), rtol=rtol)
+    assert counts._columns is None  # no transpose was built
+
+
+@both
+def test_extrapolation_goes_on_and_stays_off_zero(dtype):
+    n, k, totals = 600, 3, np.arange(600.0)
+    rng = np.random.default_rng(2)
+    new, old = (padded(rng.random((n, k)), dtype) for _ in range(2))
+    new[3] = 0
+    v_sum = np.zeros(new.shape[1])
+    v_sum[:k] = [2.0, 3.0, 0.0]
+    out = old.copy()
+    sums = extrapolated(new, out, 0.7, totals, v_sum, out=out)
+    floor = np.divide(1e-12 * totals[:, None], v_sum, out=np.zeros_like(new, dtype=float), where=v_sum > 0)
+    expected = np.maximum(new + 0.7 * (new.astype(float) - old), floor)
+    np.testing.assert_allclose(out, expected, rtol=1e-12 if dtype == F64 else 1e-5, atol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(sums, out.sum(axis=0, dtype=float), rtol=1e-12)
