@@ -84,13 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="where the model goes")
     fit.add_argument("--weights", metavar="W.npy", help="also write W, rows x components")
     fit.add_argument("--transpose", action="store_true", help="the file's columns are the rows of X")
-    fit.add_argument("--solver", choices=list(SOLVERS), default="mu", help="mu: multiplicative updates (default)")
-    fit.add_argument(
-        "--init", choices=[i for i in INITS if i != "custom"], default="random", help="start (default: random)"
-    )
+    fit.add_argument("--solver", choices=["auto", *SOLVERS], default="auto", help="cd: coordinate descent, "
+                     "extrapolated, which is what auto chooses; em: least memory; mu: the reference")  # fmt: skip
+    fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="auto", help="start (default: "
+                     "%(default)s, which is random)")  # fmt: skip
+    fit.add_argument("--n-init", type=int, default=1, metavar="N", help="starts to try, of which the best is finished "
+                     "(default: %(default)s)")  # fmt: skip
     fit.add_argument("--max-iter", type=int, default=500, metavar="N", help="most iterations (default: %(default)s)")
     fit.add_argument("--tol", type=float, default=1e-4, metavar="T", help="converged when no other W, nor any other "
                      "H, is better by more than T nats per count (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds (default: no limit)")
     fit.add_argument("--seed", type=int, default=0, help="seed of the random start (default: %(default)s)")
     fit.add_argument("--dtype", choices=["float32", "float64"], help="floats to work in (default: float32 for "
                      "float32 counts, else float64)")  # fmt: skip
@@ -119,9 +122,9 @@ def _fit(arguments: argparse.Namespace) -> None:
     X = read_counts(arguments.counts)
     counts = as_counts(X.T if arguments.transpose else X, name=arguments.counts)
     model = PoissonNMF(
-        arguments.components, solver=arguments.solver, init=arguments.init, max_iter=arguments.max_iter,
-        tol=arguments.tol, random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads,
-        verbose=not arguments.quiet,
+        arguments.components, solver=arguments.solver, init=arguments.init, n_init=arguments.n_init,
+        max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time, random_state=arguments.seed,
+        dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
     )  # fmt: skip
     began = time.perf_counter()
     try:

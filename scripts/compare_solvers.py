@@ -45,7 +45,7 @@ TURNS = 50  # in which each fit has its seconds
 EACH, GROWTH = 20, 0.05  # scored after each of the first 20 iterations, then whenever 5 % more are done
 COMPILING = 14  # iterations to compile in: more than coordinate descent warms up for, so that all kernels are called
 STRETCH = 10  # iterations in one call of scikit-learn
-LINE = "{:<10}" + 2 * ("{:>13}" + 2 * "{:>11}") + "{:>17}{:>12}{:>15}"
+LINE = "{:<8}" + 6 * "{:>13}" + "{:>16}{:>12}{:>14}"
 
 
 class Ours:
@@ -99,26 +99,22 @@ class Curve:
 
     def __init__(self, solver: str, seed: int, begin: Callable[[], Ours | Sklearn], score: Callable) -> None:
         self.solver, self.seed, self._score, self._clock = solver, seed, score, -time.perf_counter()
-        self._racer: Ours | Sklearn | None = begin()
+        self.racer: Ours | Sklearn | None = begin()
         self._clock += time.perf_counter()
-        self.points = [(0, self._clock, score(self._racer))]
+        self.points = [(0, self._clock, score(self.racer))]
 
     def go_on(self, seconds: float, max_iter: int) -> None:
         """Until there are so many seconds on the clock, or so many iterations are done."""
-        while self._racer is not None and self._clock < seconds and (n_iter := self.points[-1][0]) < max_iter:
-            wanted = max(self._racer.stretch, 1 if n_iter < EACH else int(GROWTH * n_iter))
+        while self.racer is not None and self._clock < seconds and (n_iter := self.points[-1][0]) < max_iter:
+            wanted = max(self.racer.stretch, 1 if n_iter < EACH else int(GROWTH * n_iter))
             wanted = min(wanted, max_iter - n_iter)
             self._clock -= time.perf_counter()
-            done = self._racer.advance(wanted)
+            done = self.racer.advance(wanted)
             self._clock += time.perf_counter()
-            self.points.append((n_iter + done, self._clock, self._score(self._racer)))
+            self.points.append((n_iter + done, self._clock, self._score(self.racer)))
             if done < wanted:
-                self.close()
+                self.racer = None
                 print(f"{self.solver}, seed {self.seed}: a rate is not finite after {n_iter + done}")  # noqa: T201
-
-    def close(self) -> None:
-        """Let go of the factors."""
-        self._racer = None
 
     @property
     def best(self) -> float:
@@ -214,7 +210,7 @@ def race(counts, floats, arguments: argparse.Namespace) -> list[Curve]:
                     fit.go_on(until, arguments.max_iter or sys.maxsize)
                 tick()
             for fit in fits:
-                fit.close()
+                fit.racer = None  # its factors can go
             curves += fits
     return curves
 
@@ -292,8 +288,8 @@ def verdict(curves: list[Curve], seed_best: dict[int, float], at: float = 1e-3) 
         lines = ["; ".join([said, *(against(name, soonest) for name in others)]) + "."]
     if late := [against(n, base) for n in ends if n != base and reached[base] < least[n]]:
         lines.append(f"Later than {base}: {'; '.join(late)}.")
-    if never := [f"{n} (from {m} of {len(seed_best)} seeds)" for n, m in missed.items() if m]:
-        lines.append(f"Not there in the time: {', '.join(never)}.")
+    if never := [f"{n} {m}" for n, m in missed.items() if m]:
+        lines.append(f"Seeds, of {len(seed_best)}, from which it was not there in the time: {', '.join(never)}.")
     higher = [f"{n} by {D / ends[lowest] - 1:.1e}" for n, D in ends.items() if n != lowest]
     lines.append(f"Lowest at the end (median): {lowest}; relatively higher: {', '.join(higher) or 'none'}.")
     spread = max(seed_best.values()) / min(seed_best.values()) - 1

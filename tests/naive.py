@@ -115,7 +115,9 @@ def coordinate_round(X, U, V, sweeps, zero):
         for _ in range(sweeps):
             for k in active:
                 w = V[some, k] / rate[some]
-                u = guarded_step(out[i, k], (x[some] * w).sum(), (x[some] * w * w).sum(), v_sum[k], min(x[some], default=1))
+                u = guarded_step(
+                    out[i, k], (x[some] * w).sum(), (x[some] * w * w).sum(), v_sum[k], min(x[some], default=1)
+                )
                 rate = rate + (u - out[i, k]) * V[:, k]
                 out[i, k] = u
             active = [k for k in active if out[i, k] > 0]

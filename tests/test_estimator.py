@@ -4,6 +4,7 @@ import math
 import pickle
 import warnings
 
+import naive
 import numpy as np
 import pandas as pd
 import pytest
@@ -224,7 +225,12 @@ BAD = {
     "n_components 1.5": ({"n_components": 1.5}, "n_components"),
     "n_components past memory": ({"n_components": 10**12}, "n_components.*GiB"),
     "n_components past NNDSVD": ({"n_components": 26, "init": "nndsvd"}, "n_components <= min"),
-    "solver": ({"solver": "newton"}, "solver must be one of 'mu'"),
+    "solver": ({"solver": "newton"}, "solver must be one of 'auto', 'cd', 'em', 'mu', got 'newton'"),
+    "acceleration": ({"acceleration": "momentum"}, "acceleration must be one of 'auto', 'extrapolation' or None"),
+    "n_init": ({"n_init": 0}, "n_init"),
+    "n_init of a given start": ({"n_init": 2, "init": "custom"}, "n_init must be 1 with init='custom'"),
+    "max_time": ({"max_time": -1.0}, "max_time"),
+    "max_time nan": ({"max_time": math.nan}, "max_time must be a number of seconds >= 0 or None, got nan"),
     "init": ({"init": "zeros"}, "init must be one of"),
     "init custom without factors": ({"init": "custom"}, "needs both W and H"),
     "max_iter": ({"max_iter": 0}, "max_iter"),
@@ -318,8 +324,7 @@ def test_components_that_do_not_fit_are_refused_and_never_read_past(X, model):
 
 def test_a_row_beyond_the_dtype_spoils_no_other_row(X):
     model = PoissonNMF(3, max_iter=300, tol=1e-4, dtype="float32", random_state=0)
-    with pytest.warns(ConvergenceWarning):
-        model.fit(X)
+    model.fit(X)
     rows = X[:5].toarray().astype(np.float64)
     alone = model.transform(rows)
     rows[4] = 3e-46  # rates that float32 can't tell from 0
@@ -378,6 +383,51 @@ def test_saving_through_a_link_writes_its_target_and_keeps_its_mode(model, tmp_p
 def test_an_interruption_comes_whole_out_of_a_pickle(X):
     solution = poisson_nmf(X, 2, max_iter=2)
     assert np.array_equal(pickle.loads(pickle.dumps(FitInterrupted(solution))).solution.H, solution.H)
+
+
+def test_a_transform_comes_with_a_certificate_that_holds(X, model):
+    model.set_params(tol=1e-3)
+    W, gap_bound = model.transform(X, return_gap_bound=True)
+    totals = X.sum(axis=1)
+    assert (gap_bound <= 1e-3 * totals).all()
+    best = model.set_params(tol=1e-9).transform(X)
+    gain = kl_divergence(X, W, model.components_) - kl_divergence(X, best, model.components_)
+    assert 0 <= gain <= gap_bound.sum()
+
+
+def test_a_converged_fit_and_its_transform_agree(X):
+    model = PoissonNMF(3, tol=1e-6, max_iter=5000, random_state=0)
+    W = model.fit_transform(X)
+    # W is the best there is for H, and unique: both are within 1e-6 nats per count of it, and a gap is quadratic.
+    np.testing.assert_allclose(model.transform(X), W, atol=2e-3 * W.max())
+
+
+def test_the_best_of_several_starts_is_kept_and_all_are_told(X):
+    single = PoissonNMF(4, tol=0, max_iter=60, random_state=0).fit(X)
+    several = PoissonNMF(4, n_init=5, tol=0, max_iter=60, random_state=0).fit(X)
+    assert several.restarts_.shape == (5,)
+    assert several.objective_ == pytest.approx(several.restarts_.min(), rel=1e-9)  # float64, and in passing
+    assert several.objective_ <= single.objective_ * (1 + 1e-9)
+    assert several.n_iter_ == 60
+    again = PoissonNMF(4, n_init=5, tol=0, max_iter=60, random_state=0).fit(X)
+    assert np.array_equal(again.components_, several.components_)
+
+
+def test_a_fit_ends_when_its_time_is_up(X):
+    model = PoissonNMF(3, max_time=0, tol=1e-9, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="Stopped at max_time"):
+        model.fit(X)
+    assert model.n_iter_ == 1
+    assert model.status_ is Status.MAX_TIME
+
+
+def test_the_residual_told_is_that_of_the_factors_returned(X):
+    for solver in ("cd", "em", "mu"):
+        solution = poisson_nmf(X, 3, solver=solver, max_iter=30, tol=0, random_state=0)
+        counts = X.toarray().astype(float)
+        sides = (counts, solution.W, solution.H.T), (counts.T, solution.H.T, solution.W)
+        gaps = [naive.gap_bound(*side).sum() / counts.sum() for side in sides]
+        assert solution.kkt_residual == pytest.approx(max(gaps), rel=1e-6, abs=1e-12)  # a difference of large sums
 
 
 def test_a_transform_that_does_not_converge_says_so(X, model):

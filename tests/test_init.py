@@ -51,7 +51,7 @@ def test_nndsvd_is_scikit_learns_up_to_scale():
 
 
 BAD_STARTS = {
-    "unknown": ({"init": "kmeans"}, "^init must be one of 'random'"),
+    "unknown": ({"init": "kmeans"}, "^init must be one of 'auto', 'random'"),
     "nothing_given": ({"init": "custom"}, "^init='custom' needs both W and H"),
     "only_W": ({"init": "custom", "W": np.ones((30, 3))}, "^init='custom' needs both W and H"),
     "unwanted": ({"W": np.ones((30, 3)), "H": np.ones((3, 40))}, "^W and H are starting factors for init='custom'"),

@@ -120,7 +120,7 @@ class Descend(_Kernel):
     At K = 128 long rows don't fit the scratch and are gathered again in each sweep.
     """
 
-    params = LogRate.params
+    params = (LogRate.params[0], [32, 128], _Kernel.params[2], ["W"])  # the slowest kernel, and a square matrix
 
     def prepare(self):
         self.v_sum = column_sums(self.V)

@@ -55,7 +55,7 @@ class FixedBudget(_FromOneStart):
     """Fifty iterations of each solver, the first ten of which are multiplicative for coordinate descent too."""
 
     param_names = ("shape", "solver")
-    params = (names(N_COUNTS), list(CONTENDERS))
+    params = (names(N_COUNTS, "tall", "power_law"), list(CONTENDERS))
     n_components = N_COMPONENTS
 
     def setup_cache(self):

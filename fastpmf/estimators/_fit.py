@@ -163,18 +163,20 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float
     _check_range(counts, dtype)
     sums = column_sums(Ht)
     alive = sums[:k] > 0
-    start[:, :k][:, alive] = counts.sums(Side.ROWS)[:, None] / (alive.sum() * sums[:k][alive])
+    totals = counts.sums(Side.ROWS)
+    start[:, :k][:, alive] = totals[:, None] / (alive.sum() * sums[:k][alive])
     gap = counts.descend(
         Side.ROWS, start, Ht, sums, W, n_components=k, sweeps=_ROW_SWEEPS, max_rounds=max_iter, tol=tol
     ).gap
     W = np.array(W[:, :k], order="C")
-    if stuck := int((~np.isfinite(gap)).sum()):
+    lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
+    if stuck := int(lost.sum()):
         warnings.warn(
             f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
             RuntimeWarning,
             stacklevel=3,
         )
-    if tol > 0 and bool((gap[np.isfinite(gap)] > tol * counts.sums(Side.ROWS)[np.isfinite(gap)]).any()):
+    if tol > 0 and bool((~lost & (gap > tol * totals)).any()):
         warnings.warn(
             f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
             "iterations; raise max_iter, or tol, to converge",
@@ -218,7 +220,9 @@ def check_parameters(
     if solver not in ("auto", *SOLVERS):
         raise ValueError(f"solver must be one of 'auto', {', '.join(map(repr, SOLVERS))}, got {solver!r}")
     if acceleration not in (*ACCELERATIONS, None):
-        raise ValueError(f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}")
+        raise ValueError(
+            f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}"
+        )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     plain = SOLVERS["cd" if solver == "auto" else solver]

@@ -33,28 +33,41 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     ----------
     n_components : int
         Number of components, >= 1.
-    solver : {"mu"}, default="mu"
-        "mu": multiplicative updates of Lee & Seung; the objective never rises.
-    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="random"
-        Where to start, by scikit-learn's names. All but "custom" (W and H given to `fit_transform`) are scaled to
-        sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of "nndsvd" are lifted to 1e-6 of
-        the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of about a hundredth of it.
+    solver : {"auto", "cd", "em", "mu"}, default="auto"
+        With each of them the objective never rises. "auto" is "cd".
+
+        "cd": ten multiplicative iterations, then guarded coordinate descent on each row in turn, which is soonest at
+        any objective but the poorest. Entries can be, and leave, exact zeros.
+        "mu": multiplicative updates of Lee & Seung, the reference: iteration by iteration those of scikit-learn.
+        "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
+        "mu", and no transposed copy of the counts: for when memory is what is short.
+    acceleration : {"auto", "extrapolation"} or None, default="auto"
+        "extrapolation": begin each iteration where the last move would have led if it had gone on, and keep only what
+        does not raise the objective. "auto": with "cd", and not with "mu" and "em".
+    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
+        Where to start, by scikit-learn's names. "auto" is "random". All but "custom" (W and H given to
+        `fit_transform`) are scaled to sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of
+        "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of
+        about a hundredth of it.
+    n_init : int, default=1
+        Starts to try, side by side; after 20 iterations, 40, 80 and so on the worse half is left behind, and the best
+        is finished: ten starts cost about as much as four or five fits. `restarts_` has all their objectives.
     max_iter : int, default=500
-        Most iterations, of both factors each.
+        Most iterations, of both factors each; in `transform`, most rounds of sweeps for a row.
     tol : float, default=1e-4
         Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W
-        (with H as it was then) or the best other H (with W as it was then) could lower the objective by, measured in
-        passing just before each was last updated. It is 0 exactly where the Karush-Kuhn-Tucker conditions hold, and
-        does not depend on the scale of X. Multiplicative updates are slow to bring it down: 0.01 to 0.02 is a quick
-        look, 1e-4 takes thousands of iterations. In `transform`, each row is left alone once its own bound, per count
-        of the row, is at most this.
+        with this H, or the best other H with this W, could lower the objective by. It is 0 exactly where the
+        Karush-Kuhn-Tucker conditions hold, and does not depend on the scale of X. 0.01 to 0.02 is a quick look.
+        Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
+        most this.
+    max_time : float, default=None
+        Seconds after which no iteration begins, compilation included; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     random_state : int, RandomState, Generator or None, default=None
         For the random parts of `init`. Equal seeds give equal bits, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        What factors are held and updated in. None: float32 for float32 counts, float64 for all others. Sums and the
-        objective are float64 always.
+        Of the factors. None: float32 for float32 counts, else float64. Sums and the objective are float64 always.
     n_threads : int or None, default=None
         None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
     verbose : bool, default=False
@@ -76,7 +89,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     reconstruction_err_ : float
         sqrt(2 D), scikit-learn's measure.
     kkt_residual_ : float
-        The measure that `tol` is compared with; nats per count.
+        The measure that `tol` is compared with, of the factors returned; nats per count.
+    restarts_ : ndarray of shape (n_init,)
+        The objective at which each start ended or was left behind, in nats.
     status_ : Status
         Why the fit stopped; `str(status_)` is a sentence.
     trace_ : structured ndarray
@@ -93,13 +108,18 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     Notes
     -----
-    One iteration is U * S / v_sum on W and then on H, with S_ik = sum_j x_ij / (u_i . v_j) v_jk over the nonzeros; W H
-    is never formed. Memory beyond X: one transposed copy of the counts, and the factors three times: as they are, the
-    solver's spare, and the result.
+    One multiplicative iteration is U * S / v_sum on W and then on H, with S_ik = sum_j x_ij / (u_i . v_j) v_jk over the
+    nonzeros; coordinate descent gathers what each row needs of the other factor once, and solves the row's convex
+    problem nearly while that is in the cache. W H is never formed. Memory beyond X: one transposed copy of the counts
+    (none with "em"), and the factors four times: as they are, two spares (one without acceleration), and the result.
 
     References
     ----------
     D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
+    L. T. K. Hien and N. Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
+    J. Sci. Comput. 87 (2021), section 3.5.
+    A. M. S. Ang and N. Gillis, "Accelerating nonnegative matrix factorization algorithms using extrapolation", Neural
+    Computation 31 (2019), algorithm 1.
 
     Examples
     --------
@@ -208,18 +228,24 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     def transform(self, X: Any, *, return_gap_bound: bool = False) -> Any:
         """The W that explains X best with `components_` fixed.
 
-        Each row's answer depends on that row alone: bitwise, or to rounding for rows of thousands of nonzeros, which
-        are summed in pieces. Rows that `max_iter` iterations don't bring to `tol` are warned of. Counts of features in
-        which every component is zero can't be explained by any W and are left out. For the rows that were fitted this
-        is not quite the W of `fit_transform` unless that fit had converged: there H has moved on since W was updated.
+        Each row is a convex problem of its own, solved by coordinate descent whatever `solver` is, and its answer
+        depends, bitwise, on that row alone. Rows that `max_iter` rounds don't bring to `tol` are warned of. Counts of
+        features in which every component is zero can't be explained by any W and are left out. For the rows that were
+        fitted this is not quite the W of `fit_transform` unless that fit had converged: there H has moved on since W
+        was updated.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
+        return_gap_bound : bool, default=False
+            Also return the certificate.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
+        gap_bound : ndarray of shape (n_samples,)
+            With `return_gap_bound`: no other row could lower the divergence of this one by more, in nats. Rounding of
+            the working dtype enters, some 1e-6 nats per count in float32.
         """
         W, gap_bound = self._solve_rows(self._read(X))
         return (W, gap_bound) if return_gap_bound else W
@@ -276,7 +302,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         A `random_state` or `callback` that is an object is not kept, and comes back as None.
         """
         check_is_fitted(self)
-        arrays = {"components": self.components_, "trace": self.trace_}
+        arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
         facts = {
@@ -309,8 +335,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             if names is not None and names.shape != H.shape[1:]:
                 raise ValueError(f"{names.size} feature names for {H.shape[1]} features")
             model._keep_fitted(
-                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace
-            )
+                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
+                arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
+            )  # fmt: skip
             model.n_features_in_ = H.shape[1]
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
@@ -320,12 +347,19 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     def _keep(self, solution: Solution) -> None:
         self._keep_fitted(
-            solution.H, solution.objective, solution.kkt_residual, solution.n_iter, solution.status, solution.trace
+            solution.H,
+            solution.objective,
+            solution.kkt_residual,
+            solution.n_iter,
+            solution.status,
+            solution.trace,
+            solution.restarts,
         )
 
     def _keep_fitted(
-        self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray
-    ) -> None:
+        self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray,
+        restarts: np.ndarray,
+    ) -> None:  # fmt: skip
         self.components_ = H
         self.n_components_ = H.shape[0]
         self.objective_ = objective
@@ -334,6 +368,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self.n_iter_ = n_iter
         self.status_ = status
         self.trace_ = trace
+        self.restarts_ = restarts
 
     def _read(self, X: Any) -> MemoryCounts:
         """X through the door, its width and names checked against what was fitted."""

@@ -58,7 +58,7 @@ def fold(tile, wide, highest):
 
 @register_jitable
 def spread_row(data, indices, indptr, i, V, offset, x):
-    """Lay the entries of row i one after the other: their counts in x, and where in V their rows begin; zeros behind."""
+    """Lay the entries of row i side by side: counts in x, where their rows of V begin in offset; zeros behind."""
     start, length, width = indptr[i], indptr[i + 1] - indptr[i], V.shape[1]
     some, columns = data[start : start + length], indices[start : start + length]
     for p in range(length):
@@ -218,7 +218,13 @@ def descend(n_vectors):
             one = simd.fill_like(zero, 1.0)
             t = simd.take(counter)
             while t < groups.shape[0]:
-                first, n_rows, E, wide, strip = groups[t, 0], groups[t, 1], groups[t, 2], groups[t, 3] == 1, groups[t, 4]
+                first, n_rows, E, wide, strip = (
+                    groups[t, 0],
+                    groups[t, 1],
+                    groups[t, 2],
+                    groups[t, 3] == 1,
+                    groups[t, 4],
+                )
                 # the rows' entries and weights
                 if wide:
                     i = order[first]
@@ -261,11 +267,14 @@ def descend(n_vectors):
                         else:
                             gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y)
                             held = low
+                    ratios = zero
                     for e in range(E):
                         x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
                         y = lanes.where_above(x, zero, y, one)
+                        ratio = simd.divide(x, y)
                         simd.store(entries, Y + e, y)
-                        simd.store(entries, R + e, simd.divide(x, y))
+                        simd.store(entries, R + e, ratio)
+                        ratios = simd.add(ratios, ratio)
                     for low in range(0, n_components, strip):
                         high = min(low + strip, n_components)
                         if held != low:
@@ -280,6 +289,7 @@ def descend(n_vectors):
                             highest = simd.maximum(simd.divide(simd.load(components, S + k, 1), v), highest)
                     bound = lanes.multiply_add(total, lanes.subtract(highest, simd.fill_like(zero, 2.0)), rate)
                     bound = lanes.where_above(zero, bound, zero, bound)  # quadratic at the optimum: rounding
+                    bound = lanes.multiply_add(fold(ratios, wide, False), zero, bound)  # NaN where a rate is 0
                     going = one
                     if tol >= 0.0:
                         going = lanes.where_above(bound, simd.multiply(total, simd.fill_like(zero, tol)), one, zero)

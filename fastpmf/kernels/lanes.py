@@ -162,5 +162,3 @@ def lane_of(typingctx, tile, lane):
 def lanes_of(dtype: np.dtype) -> int:
     """Elements in one 64-byte vector."""
     return 64 // np.dtype(dtype).itemsize
-
-

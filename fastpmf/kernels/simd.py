@@ -140,7 +140,7 @@ def _higher(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-@operation(np.maximum)
+@operation(lambda a, b: np.where(a > b, a, b))
 def maximum(typingctx, a, b):
     """maximum(a, b) -> Tile, elementwise; b where either is NaN."""
 
@@ -153,7 +153,7 @@ def maximum(typingctx, a, b):
     return a(a, b), emit
 
 
-@operation(np.minimum)
+@operation(lambda a, b: np.where(b < a, b, a))
 def minimum(typingctx, a, b):
     """minimum(a, b) -> Tile, elementwise; a where either is NaN."""
 

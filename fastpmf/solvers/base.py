@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from fastpmf.counts import Counts, Side
-from fastpmf.model.factors import column_sums, empty_factor
+from fastpmf.model.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.updates import multiplicative
 
@@ -112,12 +112,12 @@ class State:
 
     def measure(self, counts: Counts) -> float:
         """The residual of these very factors, at the cost of one multiplicative iteration."""
-        gaps = []
-        for side in Side:
-            U, other = self.factors[side], Side(1 - side)
-            S = empty_factor(*U.shape, U.dtype)
-            counts.contract(side, U, self.factors[other], S)
-            gaps.append(multiplicative(U, S, self.sums[other], out=S).gap)
+        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in self.factors]
+        counts.contract_both(*self.factors, *ratios)
+        gaps = [
+            multiplicative(U, S, v_sum, out=S).gap
+            for U, S, v_sum in zip(self.factors, ratios, reversed(self.sums), strict=True)
+        ]
         return float(np.max(gaps)) / counts.total
 
 

@@ -17,7 +17,7 @@ class Extrapolated:
 
     After iterates x_t, the next step is taken from y = x_t + momentum (x_t - x_{t-1}), kept off exact zeros. What is
     kept, and returned, are the iterates and never y, and each has an objective at most that of the one before: a step
-    that ends higher is thrown away, and the next is a plain one.
+    that ends higher is thrown away, and the next is a plain one, which a monotone solver can't end higher with.
 
     Memory: one more spare copy of the factors. Where the solver does not know its objective in passing, one more pass.
 
@@ -57,7 +57,8 @@ class Extrapolated:
         objective = ahead.objective(problem.counts) if finite else math.inf
         if finite or not self._leaps:
             state.gaps = dict(ahead.gaps)
-        if objective <= self._objective:
+        # A plain step can't end higher but by rounding, and turning it away would be to try it again for ever
+        if objective <= self._objective or (finite and not self._leaps):
             old = state.factors
             state.factors, state.sums, state.data_term = list(ahead.factors), list(ahead.sums), ahead.data_term
             self._objective = objective
