@@ -94,6 +94,13 @@ class SparseRows:
         order = np.argsort(-length_class(lengths), kind="stable")
         return order, lengths[order]
 
+    def groups(self, n_lanes: int, n_components: int) -> np.ndarray:
+        """`row_groups` of this matrix, made once for each kind of factor."""
+        made = self.__dict__.setdefault("_groups", {})
+        if (n_lanes, n_components) not in made:
+            made[n_lanes, n_components] = row_groups(self.by_length[1], n_lanes, n_components)
+        return made[n_lanes, n_components]
+
     @cached_property
     def sums(self) -> np.ndarray:
         """Row sums, float64."""
@@ -230,9 +237,9 @@ class MemoryCounts:
         """Rows of lower divergence by coordinate descent, V fixed; i owns `side`."""
         X = self.side(side)
         _whole_vectors(X, U, V)
-        order, lengths = X.by_length
+        order, _ = X.by_length
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        groups = row_groups(lengths, n_lanes, n_components)
+        groups = X.groups(n_lanes, n_components)
         vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
         kept = -(-n_components // QUAD) * QUAD
         gap, data_term = np.empty(len(U)), np.empty(len(groups))

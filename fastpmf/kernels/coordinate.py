@@ -353,8 +353,11 @@ def descend(n_vectors):
                 for lane in range(n_rows):
                     i = order[first + lane]
                     gap[i] = lanes.lane_of(bound, lane)
-                    for k in range(n_components):
-                        out[i, k] = components[A + k, lane]
+                    offset[lane] = i * np.int64(out.shape[1])
+                for k in range(0, n_components, QUAD):
+                    u0, u1 = simd.load(components, A + k, 1), simd.load(components, A + k + 1, 1)
+                    u2, u3 = simd.load(components, A + k + 2, 1), simd.load(components, A + k + 3, 1)
+                    lanes.scatter_quad(out, offset, n_rows, k, (u0, u1, u2, u3))
                 t = simd.take(counter)
 
     return loop

@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from fastpmf.kernels._llvm import (
     FLOATS,
@@ -19,6 +19,7 @@ from fastpmf.kernels._llvm import (
     element_pointer,
     log_lanes,
     operation,
+    row_pointer,
     shuffle,
     vector,
 )
@@ -70,6 +71,19 @@ def where_above(typingctx, a, b, x, y):
     return a(a, b, x, y), emit
 
 
+def _transpose_quarters(builder, rows):
+    """Transpose, within each quarter of four vectors, the four by four numbers that are there."""
+    lanes = rows[0].type.count
+
+    def interleave(a, b, lanes_of_quarter):
+        pattern = [q + (lane if lane < QUAD else lane - QUAD + lanes) for q in range(0, lanes, QUAD)
+                   for lane in lanes_of_quarter]  # fmt: skip
+        return shuffle(builder, a, b, pattern)
+
+    pairs = [[interleave(rows[t], rows[t + 1], half) for t in (0, 2)] for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
+    return [interleave(low, high, half) for low, high in pairs for half in ([0, 1, 4, 5], [2, 3, 6, 7])]
+
+
 def _gather_meaning(V, offsets, e, k, x):
     lanes = len(x)
     columns = V.ravel()[offsets[e * lanes : (e + 1) * lanes, None] + np.arange(k, k + QUAD)]
@@ -107,23 +121,60 @@ def gather_quad(typingctx, V, offsets, e, k, x):
                     for a, b in zip(joined[::2], joined[1::2], strict=True)
                 ]
             rows.append(joined[0])
-
-        def interleave(a, b, lanes_of_quarter):
-            pattern = [q + (lane if lane < QUAD else lane - QUAD + lanes) for q in range(0, lanes, QUAD)
-                       for lane in lanes_of_quarter]  # fmt: skip
-            return shuffle(builder, a, b, pattern)
-
-        pairs = [[interleave(rows[t], rows[t + 1], half) for t in (0, 2)] for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
         there = builder.fcmp_ordered(">", builder.extract_value(x_, 0), constant(whole, 0.0))
         columns = []
-        for low, high in pairs:
-            for half in ([0, 1, 4, 5], [2, 3, 6, 7]):
-                column = builder.select(there, interleave(low, high, half), constant(whole, 0.0))
-                out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-                columns.append(builder.insert_value(out, column, 0))
+        for column in _transpose_quarters(builder, rows):
+            out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+            columns.append(builder.insert_value(out, builder.select(there, column, constant(whole, 0.0)), 0))
         return context.make_tuple(builder, types.UniTuple(tile, QUAD), columns)
 
     return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
+
+
+def _scatter_meaning(out, offsets, n, k, tiles):
+    flat = out.reshape(-1)
+    for lane in range(n):
+        flat[offsets[lane] + k : offsets[lane] + k + QUAD] = [tile[lane] for tile in tiles]
+
+
+@operation(_scatter_meaning)
+def scatter_quad(typingctx, out, offsets, n, k, tiles):
+    """scatter_quad(out, offsets, n, k, tiles): components k to k + 3 of the rows that the first n lanes own."""
+
+    def emit(context, builder, signature, args):
+        out_, offsets_, n_, k_, tiles_ = args
+        data = context.make_array(out)(context, builder, out_).data
+        columns = [builder.extract_value(tile, 0) for tile in cgutils.unpack_tuple(builder, tiles_, QUAD)]
+        quarter = ir.VectorType(FLOATS[out.dtype], QUAD).as_pointer()
+        for t, row in enumerate(_transpose_quarters(builder, columns)):
+            for q in range(0, row.type.count, QUAD):
+                with builder.if_then(builder.icmp_signed("<", I64(q + t), n_)):
+                    offset = builder.load(element_pointer(context, builder, signature.args[1], offsets_, I64(q + t)))
+                    pointer = builder.bitcast(builder.gep(data, [builder.add(offset, k_)]), quarter)
+                    part = shuffle(builder, row, row, list(range(q, q + QUAD)))
+                    builder.store(part, pointer, align=out.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(out, offsets, types.intp, types.intp, tiles), emit
+
+
+@operation(lambda total, b, tile: total.__setitem__(b, total[b] + tile))
+def add_to_row(typingctx, total, b, tile):
+    """add_to_row(total, b, tile): row b of total, float64 and as wide as the tile, grows by it."""
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        width = vector(tile.dtype).count
+        wide = ir.VectorType(ir.DoubleType(), width)
+        pointer = builder.bitcast(row, wide.as_pointer())
+        for v in range(tile.n_vectors):
+            more = builder.extract_value(args[2], v)
+            more = more if more.type == wide else builder.fpext(more, wide)
+            place = builder.gep(pointer, [I64(v)])
+            builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, tile), emit
 
 
 def _sum_x_log_tile_meaning(x, y):

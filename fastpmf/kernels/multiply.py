@@ -2,7 +2,7 @@
 
 from numba import prange
 
-from fastpmf.kernels import simd
+from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel
 
 
@@ -45,8 +45,7 @@ def multiply(n_vectors):
                 u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
                 simd.store(out, i, u)
                 block_gap += row_gap
-                for k in range(out.shape[1]):
-                    column_sum[b, k] += out[i, k]
+                lanes.add_to_row(column_sum, b, u)
             gap[b] = block_gap
 
     return loop

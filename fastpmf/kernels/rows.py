@@ -12,7 +12,7 @@ def sum_columns(n_vectors):
 
     column_sum[b, k] = sum over the rows i of block b of  A[i, k]
 
-    in    A           (n_rows, K)     float32 or float64
+    in    A           (n_rows, K)     float32 or float64, K = n_vectors * 64 bytes
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
     out   column_sum  (n_blocks, K)   float64, overwritten
     gives bitwise the same result for any number of workers
@@ -23,8 +23,7 @@ def sum_columns(n_vectors):
         for b in prange(row_blocks.shape[0] - 1):
             column_sum[b, :] = 0.0
             for i in range(row_blocks[b], row_blocks[b + 1]):
-                for k in range(A.shape[1]):
-                    column_sum[b, k] += A[i, k]
+                lanes.add_to_row(column_sum, b, simd.load(A, i, n_vectors))
 
     return loop
 
@@ -56,8 +55,8 @@ def extrapolate(n_vectors):
                 u = simd.load(new, i, n_vectors)
                 move = lanes.subtract(u, simd.load(old, i, n_vectors))
                 floor = simd.divide(simd.fill_like(u, tiny * total[i]), d)
-                simd.store(out, i, simd.maximum(lanes.multiply_add(beta, move, u), floor))
-                for k in range(out.shape[1]):
-                    column_sum[b, k] += out[i, k]
+                u = simd.maximum(lanes.multiply_add(beta, move, u), floor)
+                simd.store(out, i, u)
+                lanes.add_to_row(column_sum, b, u)
 
     return loop

@@ -34,10 +34,10 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def column_sums(A: np.ndarray) -> np.ndarray:
-    """Column sums of a factor, float64; the same for any number of threads."""
+    """Column sums of a padded factor, float64; the same for any number of threads."""
     bounds = row_bounds(len(A))
     partial = np.empty((len(bounds) - 1, A.shape[1]))
-    sum_columns(A, bounds, partial)
+    sum_columns(A, bounds, partial, n_vectors=A.shape[1] * A.itemsize // VECTOR_BYTES)
     return partial.sum(axis=0)
 
 
