@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--rivals", nargs="+", choices=["sklearn"], default=[], help="default: none")
     parser.add_argument("--csv", default="compare_solvers.csv", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
-        "--png", default="compare_solvers.png", metavar="FILE", help="needs matplotlib; default: %(default)s"
+        "--png", default="compare_solvers.png", metavar="FILE", help="or .svg; needs matplotlib; default: %(default)s"
     )
     arguments = parser.parse_args()
     check(parser, arguments)
@@ -180,9 +180,10 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--seeds must be at least 0, got {min(arguments.seeds)}")
     if not 0 < arguments.seconds < math.inf:
         parser.error(f"--seconds must be a positive finite number, got {arguments.seconds:g}")
-    for option, path in (("--csv", Path(arguments.csv)), ("--png", Path(arguments.png))):
-        if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() != f".{option[2:]}":
-            parser.error(f"{option} must be a {option[1:].replace('-', '.')} file in a folder that exists, got {path}")
+    for option, suffixes in (("csv", [".csv"]), ("png", [".png", ".svg"])):
+        path = Path(getattr(arguments, option))
+        if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
+            parser.error(f"--{option} must be a {' or '.join(suffixes)} file in a folder that exists, got {path}")
     arguments.seeds = list(dict.fromkeys(arguments.seeds))
     arguments.solvers = list(dict.fromkeys([*arguments.solvers, *arguments.rivals]))
 
@@ -314,6 +315,7 @@ def write(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
 def draw(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
     """Gap against seconds, to the seed's best and to the best of all."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         print("no picture: matplotlib is not installed")  # noqa: T201
@@ -333,7 +335,8 @@ def draw(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
     panels[0].set(ylabel="relative gap of the objective", ylim=(1e-6, None))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.savefig(path, dpi=150)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text as text, and no random names
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
     print(f"picture: {path}")  # noqa: T201
 
 

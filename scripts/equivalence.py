@@ -76,6 +76,7 @@ def trace(X, n_components: int, n_iterations: int, seed: int) -> np.ndarray:
     poisson_nmf(
         counts,
         n_components,
+        solver="mu",
         max_iter=n_iterations,
         tol=0,
         eval_every=1,

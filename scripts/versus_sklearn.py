@@ -92,6 +92,7 @@ def race(X, k: int, dtype: str, n_threads: int | None, repeats: int) -> tuple[li
         fit = poisson_nmf(
             counts,
             k,
+            solver="mu",
             init="custom",
             W=W,
             H=H,
@@ -123,7 +124,7 @@ def memory(X, k: int, dtype: str, n_threads: int | None) -> tuple[float, float]:
     """Peak memory of a fit above the process that holds X, and what it should be; MiB."""
 
     def fit(matrix):
-        return poisson_nmf(matrix, k, max_iter=2, tol=0, dtype=dtype, random_state=0, n_threads=n_threads)
+        return poisson_nmf(matrix, k, solver="mu", max_iter=2, tol=0, dtype=dtype, random_state=0, n_threads=n_threads)
 
     warnings.simplefilter("ignore")
     small = X[:50].astype(X.dtype)

@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.special import gammaln
 
 from fastpmf.counts.base import Descent, Side
-from fastpmf.counts.groups import length_class, row_groups
+from fastpmf.counts.groups import row_groups
 from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.contract import joint_contract, ratio_contract
 from fastpmf.kernels.coordinate import QUAD, descend
@@ -87,18 +87,11 @@ class SparseRows:
         """`row_blocks` of this matrix."""
         return row_blocks(self.indptr)
 
-    @cached_property
-    def by_length(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows by about falling length, int64, and these lengths; rows of about equal length stay in order."""
-        lengths = np.diff(self.indptr)
-        order = np.argsort(-length_class(lengths), kind="stable")
-        return order, lengths[order]
-
-    def groups(self, n_lanes: int, n_components: int) -> np.ndarray:
+    def groups(self, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, made once for each kind of factor."""
         made = self.__dict__.setdefault("_groups", {})
         if (n_lanes, n_components) not in made:
-            made[n_lanes, n_components] = row_groups(self.by_length[1], n_lanes, n_components)
+            made[n_lanes, n_components] = row_groups(np.diff(self.indptr), n_lanes, n_components)
         return made[n_lanes, n_components]
 
     @cached_property
@@ -237,9 +230,8 @@ class MemoryCounts:
         """Rows of lower divergence by coordinate descent, V fixed; i owns `side`."""
         X = self.side(side)
         _whole_vectors(X, U, V)
-        order, _ = X.by_length
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        groups = X.groups(n_lanes, n_components)
+        order, groups = X.groups(n_lanes, n_components)
         vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
         kept = -(-n_components // QUAD) * QUAD
         gap, data_term = np.empty(len(U)), np.empty(len(groups))

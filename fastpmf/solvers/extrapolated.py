@@ -9,7 +9,7 @@ from fastpmf.model.updates import extrapolated
 from fastpmf.solvers.base import Problem, Solver, State
 
 # Ang & Gillis: the momentum grows while it helps and is cut back when it doesn't, and so is the most it may grow to.
-_FIRST, _GROW, _SHRINK, _CAP, _CAP_GROW = 0.8, 1.1, 0.75, 0.99, 1.05
+_FIRST, _GROW, _SHRINK, _CAP, _CAP_GROW = 0.5, 1.1, 0.75, 0.99, 1.05
 
 
 class Extrapolated:
