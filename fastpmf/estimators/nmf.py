@@ -50,8 +50,8 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of
         about a hundredth of it.
     n_init : int, default=1
-        Starts to try, side by side; after 20 iterations, 40, 80 and so on the worse half is left behind, and the best
-        is finished: ten starts cost about as much as four or five fits. `restarts_` has all their objectives.
+        Starts to try, side by side; after 30 iterations, 60, 120 and so on the worse half is left behind, and the best
+        is finished: ten starts cost about as much as five or six fits. `restarts_` has all their objectives.
     max_iter : int, default=500
         Most iterations, of both factors each; in `transform`, most rounds of sweeps for a row.
     tol : float, default=1e-4
