@@ -226,8 +226,8 @@ class Run:
 
     @property
     def objective(self) -> float:
-        """Of the latest record, in nats."""
-        return self._trace[-1].objective
+        """Of the latest record, in nats; inf where Ctrl-C struck before there was one."""
+        return self._trace[-1].objective if self._trace else math.inf
 
     def advance(self, max_iter: int) -> "Run":
         """Iterate until `max_iter` iterations are done in all, or something else stops it."""
