@@ -50,5 +50,6 @@ def _length_class(lengths: np.ndarray, narrow: int) -> np.ndarray:
 
     `narrow` is the last length of its class.
     """
-    steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow) - 1e-9)
+    steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow))
+    # The shortest are apart by more than that: each length is a class of its own, below all others
     return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

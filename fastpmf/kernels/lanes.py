@@ -13,6 +13,7 @@ from numba.core import cgutils, types
 from fastpmf.kernels._llvm import (
     FLOATS,
     I64,
+    VECTOR_BYTES,
     Tile,
     call_intrinsic,
     constant,
@@ -23,11 +24,11 @@ from fastpmf.kernels._llvm import (
     shuffle,
     vector,
 )
-from fastpmf.kernels.simd import _binary, _fold
+from fastpmf.kernels.simd import elementwise, fold_lanes
 
 QUAD = 4  # components that are transposed at once
 
-subtract = _binary(operator.sub, "fsub")
+subtract = elementwise(operator.sub, "fsub")
 
 
 def _each(builder, tile, emit, *args):
@@ -194,7 +195,7 @@ def total_x_log(typingctx, x, y):
             counts, rates = builder.fpext(counts, type_), builder.fpext(rates, type_)
         there = builder.fcmp_ordered(">", counts, constant(counts.type, 0.0))
         rates = builder.select(there, rates, constant(rates.type, 1.0))
-        return _fold(builder, wide, [builder.fmul(counts, log_lanes(builder, rates))], builder.fadd)
+        return fold_lanes(builder, wide, [builder.fmul(counts, log_lanes(builder, rates))], builder.fadd)
 
     return types.float64(x, y), emit
 
@@ -212,4 +213,4 @@ def lane_of(typingctx, tile, lane):
 
 def lanes_of(dtype: np.dtype) -> int:
     """Elements in one 64-byte vector."""
-    return 64 // np.dtype(dtype).itemsize
+    return VECTOR_BYTES // np.dtype(dtype).itemsize

@@ -89,7 +89,7 @@ def store(typingctx, A, i, tile):
     return types.void(A, types.intp, tile), emit
 
 
-def _binary(meaning: Callable, instruction: str) -> Callable:
+def elementwise(meaning: Callable, instruction: str) -> Callable:
     """An elementwise operation on two Tiles or two Lanes of one type, as in IEEE arithmetic."""
 
     @operation(meaning)
@@ -108,10 +108,14 @@ def _binary(meaning: Callable, instruction: str) -> Callable:
     return binary
 
 
-add, multiply, divide = _binary(operator.add, "fadd"), _binary(operator.mul, "fmul"), _binary(operator.truediv, "fdiv")
+add, multiply, divide = (
+    elementwise(operator.add, "fadd"),
+    elementwise(operator.mul, "fmul"),
+    elementwise(operator.truediv, "fdiv"),
+)
 
 
-def _fold(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:
+def fold_lanes(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:
     """One float64 of all lanes of a tile's vectors, by a fixed tree."""
     total = vectors[0]
     for more in vectors[1:]:
@@ -131,7 +135,7 @@ def total(typingctx, tile):
 
     def emit(context, builder, signature, args):
         vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
-        return _fold(builder, tile, vectors, builder.fadd)
+        return fold_lanes(builder, tile, vectors, builder.fadd)
 
     return types.float64(tile), emit
 
@@ -173,7 +177,7 @@ def highest(typingctx, tile):
 
     def emit(context, builder, signature, args):
         vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
-        return _fold(builder, tile, vectors, partial(_higher, builder))
+        return fold_lanes(builder, tile, vectors, partial(_higher, builder))
 
     return types.float64(tile), emit
 
