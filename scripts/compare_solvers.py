@@ -19,13 +19,13 @@ from fastpmf.datasets import load_stdlib
 from fastpmf.io import read_counts
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import padded
-from fastpmf.solvers import SOLVERS, Extrapolated, Problem
+from fastpmf.solvers import SOLVERS, Problem, solver_of
 
 DESCRIPTION = """\
 Run several solvers on the same counts from the same random factors, and record the objective, the
 exact divergence by kl_divergence in float64, against the seconds that the solver itself has used.
-"+x" is a solver with acceleration="extrapolation", without it acceleration=None. From each seed all
-run side by side, a fiftieth of the seconds at a time, so that a slow moment of the machine hits all.
+"+x" is a solver with acceleration="extrapolation", "+r" with "relaxation", else with None. From each
+seed all run side by side, a fiftieth of the seconds at a time, so that a slow moment of the machine hits all.
 
 Clocked are a solver's set-up and its steps, one after another as a fit does them, with what it computes
 for its own use, such as the objective that guards extrapolation. Not clocked are reading and transposing
@@ -40,6 +40,7 @@ every 10 iterations anyway. It uses one thread for this.
 Gaps are relative, (D - best) / best, to the lowest objective that anything here has found: from the same
 seed, which is about speed, or from any, which is also about the local optimum that a solver ends in.
 """
+ACCELERATION = {"": None, "x": "extrapolation", "r": "relaxation"}
 LEVELS = (1e-2, 1e-3, 1e-4)
 TURNS = 50  # in which each fit has its seconds
 EACH, GROWTH = 20, 0.05  # scored after each of the first 20 iterations, then whenever 5 % more are done
@@ -54,8 +55,8 @@ class Ours:
     stretch = 1
 
     def __init__(self, name: str, counts, W: np.ndarray, Ht: np.ndarray) -> None:
-        plain = SOLVERS[name.removesuffix("+x")]()
-        self._solver = Extrapolated(plain) if name.endswith("+x") else plain
+        solver, _, acceleration = name.partition("+")
+        self._solver = solver_of(solver, ACCELERATION[acceleration])()
         self._problem = Problem(counts, W.shape[1])
         self._state = self._solver.init(self._problem, padded(W, W.dtype), padded(Ht, W.dtype))
 
@@ -136,7 +137,7 @@ def main() -> int:
     parser.add_argument("--max-iter", type=int, metavar="N", help="for each fit (default: no limit)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="ours (default: all this process may use)")
-    names = [*SOLVERS, *(f"{name}+x" for name in SOLVERS)]
+    names = [*SOLVERS, *(f"{name}+x" for name in SOLVERS), "mu+r"]
     parser.add_argument(
         "--solvers", nargs="+", choices=names, default=["mu", "em", "cd", "cd+x"], help="default: mu em cd cd+x"
     )

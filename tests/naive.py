@@ -66,13 +66,16 @@ def objective_scale(X, W, H):
     return logs + X.sum() + W.sum(axis=0) @ H.sum(axis=1)
 
 
-def half_step(X, U, V):
-    """U S / v_sum; a component whose v_sum is 0 becomes 0."""
+def half_step(X, U, V, relaxed=False):
+    """U S / v_sum, or relaxed U (2 S / v_sum - 1) and U (S / v_sum)^2; a component whose v_sum is 0 becomes 0."""
     S, U, V = ratio_contraction(X, U, V), *wide(U, V)
     v_sum = V.sum(axis=0)
     out = np.zeros_like(U)
     for i, k in np.ndindex(*U.shape):
-        out[i, k] = U[i, k] * S[i, k] / v_sum[k] if v_sum[k] > 0 else 0.0
+        ratio = S[i, k] / v_sum[k] if v_sum[k] > 0 else 0.0
+        if relaxed:
+            ratio = 2 * ratio - 1 if ratio > 1 else ratio**2
+        out[i, k] = U[i, k] * ratio
     return out
 
 

@@ -132,6 +132,22 @@ def test_multiplication_agrees_with_the_oracle(dtype, k):
     assert update.gap == pytest.approx(bound, abs=(k + 8) * eps * scale)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_relaxed_multiplication_agrees_with_the_oracle_and_keeps_the_gap(dtype):
+    X = rows_of(LENGTHS)
+    U, V = factors(X.shape, 3, dtype)
+    S, v_sum = contract(X, U, V), V.sum(axis=0, dtype=float)
+    plain, out = np.empty_like(U), np.empty_like(U)
+    gap = multiplicative(U, S, v_sum, out=plain).gap
+    update = multiplicative(U, S, v_sum, out=out, relaxed=True)
+    expected = naive.half_step(dense(X), U, V, relaxed=True)[:, :3]
+    # S is summed in another order there, and counts twice
+    np.testing.assert_allclose(out[:, :3], expected, rtol=32 * np.finfo(dtype).eps)
+    assert not np.array_equal(out, plain)
+    assert update.gap == gap
+    np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=len(U) * np.finfo(float).eps)
+
+
 def test_multiplication_in_place_is_the_same():
     X = rows_of(LENGTHS)
     U, V = factors(X.shape, 3, F64)

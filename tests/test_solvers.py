@@ -27,6 +27,7 @@ SOLVERS = {
     "em": {"solver": "em"},
     "cd": {"solver": "cd", "acceleration": None},
     "mu+x": {"solver": "mu", "acceleration": "extrapolation"},
+    "mu+r": {"solver": "mu", "acceleration": "relaxation"},
     "em+x": {"solver": "em", "acceleration": "extrapolation"},
     "cd+x": {"solver": "cd"},
 }

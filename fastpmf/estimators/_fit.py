@@ -15,11 +15,10 @@ from fastpmf.estimators._progress import shown
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, padded, working_dtype
 from fastpmf.model.init import initialise
-from fastpmf.solvers import SOLVERS, Extrapolated, FitInterrupted, Problem, Run, Solution, Solver, Status
+from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
-ACCELERATIONS = ("auto", "extrapolation")
 _ROW_SWEEPS = 3  # between two looks at how far a row is from its optimum
 
 
@@ -217,18 +216,9 @@ def check_parameters(
         check_scalar(max_time, "max_time", (int, float, np.number), min_val=0)
         if math.isnan(max_time):
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
-    if solver not in ("auto", *SOLVERS):
-        raise ValueError(f"solver must be one of 'auto', {', '.join(map(repr, SOLVERS))}, got {solver!r}")
-    if acceleration not in (*ACCELERATIONS, None):
-        raise ValueError(
-            f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}"
-        )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
-    plain = SOLVERS["cd" if solver == "auto" else solver]
-    if acceleration == "extrapolation" or (acceleration == "auto" and plain is SOLVERS["cd"]):
-        return lambda: Extrapolated(plain())
-    return plain
+    return solver_of(solver, acceleration)
 
 
 def _check_range(counts: Counts, dtype: np.dtype) -> None:

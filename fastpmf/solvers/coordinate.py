@@ -27,6 +27,7 @@ class Coordinate(Multiplicative):
     """
 
     def __init__(self, sweeps: int = 2, warm_up: int = 10) -> None:
+        super().__init__(relaxed=True)
         self._sweeps, self.warm_up, self._done = sweeps, warm_up, 0
 
     def step(self, problem: Problem, state: State) -> None:

@@ -9,7 +9,7 @@ from fastpmf.model.updates import extrapolated
 from fastpmf.solvers.base import Problem, Solver, State
 
 # Ang & Gillis: the momentum grows while it helps and is cut back when it doesn't, and so is the most it may grow to.
-_FIRST, _GROW, _SHRINK, _CAP, _CAP_GROW = 0.5, 1.1, 0.75, 0.99, 1.05
+_FIRST, _GROW, _SHRINK, _CAP, _CAP_GROW = 0.6, 1.2, 0.75, 0.99, 1.05
 
 
 class Extrapolated:
@@ -49,7 +49,7 @@ class Extrapolated:
             self._solver.step(problem, state)
             return
         if self._ahead is None:
-            self._objective, self._leaps = state.objective(problem.counts), False
+            self._objective, self._leaps = math.inf, False
             self._ahead = State([A.copy() for A in state.factors], list(state.sums))
         ahead = self._ahead
         self._solver.step(problem, ahead)
@@ -58,7 +58,7 @@ class Extrapolated:
         if finite or not self._leaps:
             state.gaps = dict(ahead.gaps)
         # A plain step can't end higher but by rounding, and turning it away would be to try it again for ever
-        if objective <= self._objective or (finite and not self._leaps):
+        if finite and (objective <= self._objective or not self._leaps):
             old = state.factors
             state.factors, state.sums, state.data_term = list(ahead.factors), list(ahead.sums), ahead.data_term
             self._objective = objective
