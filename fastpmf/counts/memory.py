@@ -257,6 +257,13 @@ class MemoryCounts:
         log_rate(X.data, X.indices, X.indptr, blocks, splits, W, Ht, out, partial, n_vectors=n_vectors)
         return out
 
+    def select_rows(self, rows: np.ndarray) -> "MemoryCounts":
+        """The counts of these rows, by number."""
+        X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
+        return MemoryCounts(
+            SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
+        )
+
     def select_columns(self, keep: np.ndarray) -> "MemoryCounts":
         """The counts without the columns where `keep` is False; shape and numbering stay."""
         X = self.side(Side.ROWS)

@@ -18,8 +18,7 @@ from fastpmf.model.init import initialise
 from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
-
-_ROW_SWEEPS = 3  # between two looks at how far a row is from its optimum
+from fastpmf.solvers.rows import solve_rows
 
 
 def poisson_nmf(
@@ -145,7 +144,7 @@ def fit(
     return solution
 
 
-def solve_rows(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
+def transform(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
     """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
 
     Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
@@ -155,7 +154,7 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    Ht, W, start = padded(H.T, dtype), empty_factor(n, k, dtype), empty_factor(n, k, dtype)
+    Ht, start = padded(H.T, dtype), empty_factor(n, k, dtype)
     counts = producible(counts, H)
     if counts.total == 0:
         return np.zeros((n, k), dtype), np.zeros(n)
@@ -164,9 +163,7 @@ def solve_rows(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float
     alive = sums[:k] > 0
     totals = counts.sums(Side.ROWS)
     start[:, :k][:, alive] = totals[:, None] / (alive.sum() * sums[:k][alive])
-    gap = counts.descend(
-        Side.ROWS, start, Ht, sums, W, n_components=k, sweeps=_ROW_SWEEPS, max_rounds=max_iter, tol=tol
-    ).gap
+    W, gap = solve_rows(counts, Ht, sums, start, n_components=k, max_rounds=max_iter, tol=tol)
     W = np.array(W[:, :k], order="C")
     lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
     if stuck := int(lost.sum()):

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.estimators._fit import check_parameters, fit, producible, solve_rows
+from fastpmf.estimators._fit import check_parameters, fit, producible, transform
 from fastpmf.estimators._model_file import read_model, write_model
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import FLOATS, check_factor
@@ -46,10 +46,9 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         does not raise the objective. "auto": with "cd", and not with "mu" and "em". "relaxation", with "mu" only: go
         twice as far in each update, which takes half as many iterations and is monotone too.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
-        Where to start, by scikit-learn's names. "auto" is "random". All but "custom" (W and H given to
-        `fit_transform`) are scaled to sum(W H) = sum(X). A multiplicative update can't leave an exact zero, so those of
-        "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to random numbers of
-        about a hundredth of it.
+        Where to start, by scikit-learn's names. "auto" is "random", which ended as low as the others and costs
+        nothing. All but "custom" (W and H given to `fit_transform`) are scaled to sum(W H) = sum(X). Zeros of "nndsvd"
+        are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of "nndsvdar" to about a hundredth of it.
     n_init : int, default=1
         Starts to try, side by side; after 30 iterations, 60, 120 and so on the worse half is left behind, and the best
         is finished: ten starts cost about as much as five or six fits. `restarts_` has all their objectives.
@@ -387,7 +386,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             self.eval_every, self.callback,
         )  # fmt: skip
         with threads(self.n_threads):
-            return solve_rows(counts, self.components_, max_iter=self.max_iter, tol=self.tol)
+            return transform(counts, self.components_, max_iter=self.max_iter, tol=self.tol)
 
     @property
     def _n_features_out(self) -> int:
