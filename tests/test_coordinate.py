@@ -66,6 +66,8 @@ def test_gap_and_data_term_are_those_of_the_definition(dtype, layout):
     np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=200 * eps, atol=1e-12)
     counts = MemoryCounts(X)
     out = np.zeros_like(V)
+    # Nobody asks for it between the halves of an iteration, so nobody sums it there
+    assert counts.descend(Side.ROWS, U, V, column_sums(V), np.zeros_like(U), n_components=k, sweeps=2).data_term is None
     term = counts.descend(Side.COLUMNS, V, U, column_sums(U), out, n_components=k, sweeps=2, zero=ZERO).data_term
     assert term == pytest.approx(counts.log_rate(U, out).sum(), abs=50 * eps * 5 * totals.sum())
 

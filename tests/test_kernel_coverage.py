@@ -12,7 +12,8 @@ import pytest
 import fastpmf
 
 TESTS = Path(__file__).parent
-SUITES = [TESTS / "test_kernels.py", TESTS / "test_coordinate.py"]
+SUITES = [TESTS / name for name in ("test_kernels.py", "test_coordinate.py", "test_draw.py")]
+FILES = ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py", "draw.py"]
 KERNELS = Path(fastpmf.__file__).parent / "kernels"
 
 
@@ -40,7 +41,9 @@ def test_kernels_agree_with_their_oracles_without_the_jit_too(run):
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-@pytest.mark.parametrize("file", ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py"])
+@pytest.mark.parametrize(
+    "file", ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py", "draw.py"]
+)
 def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
     _, missing = run
     assert missing[file] == set()

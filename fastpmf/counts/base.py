@@ -23,12 +23,13 @@ class Descent(NamedTuple):
     ----------
     gap : ndarray of shape (n_rows,), float64
         Upper bound on what any better row could lower the divergence by while V stays, in nats; see `Update.gap`.
-    data_term : float
-        Sum of x log rate over all entries at the new rows, in nats.
+    data_term : float, optional
+        Sum of x log rate over all entries at the new rows, in nats; of `Side.COLUMNS` only, whose turn is the last in
+        an iteration.
     """
 
     gap: np.ndarray
-    data_term: float
+    data_term: float | None
 
 
 class Counts(Protocol):

@@ -246,7 +246,7 @@ class MemoryCounts:
             np.empty((n_workers, n_components), np.int64),
             out, gap, data_term,
         )  # fmt: skip
-        return Descent(gap, float(data_term.sum()))
+        return Descent(gap, float(data_term.sum()) if side is Side.COLUMNS else None)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""

@@ -193,7 +193,7 @@ def descend(n_vectors):
           gap        (n_rows,)      float64, nats: the bound on what a better row could gain. With tol < 0, of U; with
                                     tol >= 0 rounds of sweeps go on until it is at most tol * total, and it is that of
                                     `out`, U's own coming back unchanged where it is met at once
-          data_term  (n_groups,)    float64, sum over the rows of  data log(rate), at `out`; nats
+          data_term  (n_groups,)    float64, where wanted: sum over the rows of  data log(rate), at `out`; nats
           offsets, entries, block, components, active    scratch, a part for each worker
     gives bitwise the same row for any number of workers, and alone or in company
     cost  per sweep about 8 nnz flops and nnz divisions for each active component; 8 nnz K flops to measure; gathers

@@ -1,0 +1,94 @@
+"""Counts drawn from the model are what they say."""
+
+import numpy as np
+import pytest
+
+from fastpmf import as_counts, kl_divergence, poisson_nmf
+from fastpmf.counts import Side
+from fastpmf.datasets import make_poisson_counts
+
+
+def test_entries_are_poisson_with_the_rates_of_the_truth():
+    squares, total, cells = 0.0, 0.0, 0
+    for seed in range(300):
+        X, W, H = make_poisson_counts(8, 6, 3, nnz=30, concentration=2.0, random_state=seed)
+        rate = W @ H
+        squares += ((X.toarray() - rate) ** 2 / rate).sum()
+        total += (X.sum() - rate.sum()) / np.sqrt(rate.sum())
+        cells += rate.size
+    # each square has mean 1 and variance 2 + 1 / rate; each total mean 0 and variance 1
+    assert abs(squares / cells - 1) < 5 * np.sqrt(4 / cells)
+    assert abs(total) < 4 * np.sqrt(300)
+
+
+def test_the_draw_depends_on_the_seed_alone():
+    one, two = (make_poisson_counts(3000, 200, 4, nnz=20_000, random_state=5, n_threads=n) for n in (1, 2))
+    other = make_poisson_counts(3000, 200, 4, nnz=20_000, random_state=6)
+    for a, b in (
+        (one.X.data, two.X.data),
+        (one.X.indices, two.X.indices),
+        (one.X.indptr, two.X.indptr),
+        (one.W, two.W),
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert one.X.nnz != other.X.nnz
+    generator = make_poisson_counts(30, 20, 4, nnz=200, random_state=np.random.default_rng(1))
+    assert generator.X.nnz == make_poisson_counts(30, 20, 4, nnz=200, random_state=np.random.default_rng(1)).X.nnz
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.7, 1.2])
+def test_there_are_about_as_many_nonzeros_as_asked(skew):
+    X, W, H = make_poisson_counts(2000, 500, 5, nnz=30_000, skew=skew, random_state=0)
+    assert X.nnz == pytest.approx(30_000, rel=0.05)
+    assert X.sum() == pytest.approx(W.sum(axis=0) @ H.sum(axis=1), rel=0.05)
+    assert X.dtype == ("uint8" if X.max() < 256 else "uint16" if X.max() < 65536 else "int32")
+
+
+def test_skew_makes_giant_rows_and_columns():
+    for side in (0, 1):
+        flat, steep = (
+            np.sort(make_poisson_counts(500, 500, 5, nnz=20_000, skew=s, random_state=0).X.sum(axis=side))[::-1]
+            for s in (0.0, 1.0)
+        )
+        assert steep[0] / steep.mean() > 5 * flat[0] / flat.mean()
+
+
+def test_counts_beyond_a_byte_are_all_there():
+    X, W, H = make_poisson_counts(40, 30, 2, nnz=1150, skew=2.0, concentration=5.0, random_state=0)
+    assert X.max() > np.iinfo(np.uint16).max
+    assert X.dtype == "int32"
+    assert X.sum() == pytest.approx((W @ H).sum(), rel=5 / np.sqrt(X.sum()))
+
+
+def test_the_matrix_is_canonical_and_goes_through_the_door_uncopied():
+    X = make_poisson_counts(100, 50, 3, nnz=1000, random_state=0).X
+    assert X.has_canonical_format
+    rows = as_counts(X).side(Side.ROWS)
+    assert np.shares_memory(rows.data, X.data)
+    assert np.shares_memory(rows.indices, X.indices)
+
+
+def test_a_fit_is_better_than_the_truth_on_what_was_drawn_from_it():
+    X, W, H = make_poisson_counts(300, 100, 3, nnz=8000, random_state=0)
+    assert poisson_nmf(X, 3, random_state=0, tol=1e-3).objective < kl_divergence(X, W, H)
+
+
+BAD = {
+    "nnz": ({"nnz": 0}, "nnz"),
+    "nnz of a full matrix": ({"nnz": 600}, "nnz must be below n_samples \\* n_features = 600"),
+    "nnz past what the rates give": ({"nnz": 599, "skew": 20.0}, "nnz=599 needs rates too large"),
+    "n_samples": ({"n_samples": 0}, "n_samples"),
+    "n_components": ({"n_components": 2.5}, "n_components"),
+    "skew": ({"skew": -1.0}, "skew"),
+    "concentration": ({"concentration": 0.0}, "concentration"),
+    "concentration too small": ({"concentration": 1e-9}, "concentration=1e-09 is so small"),
+    "n_threads": ({"n_threads": 0}, "n_threads"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_arguments_are_named(what):
+    options, message = BAD[what]
+    arguments = {"n_samples": 30, "n_features": 20, "n_components": 3, "nnz": 100, "random_state": 0} | options
+    with pytest.raises((ValueError, TypeError), match=message):
+        make_poisson_counts(**arguments)

@@ -1,0 +1,88 @@
+"""The kernels that draw counts, with the JIT off too."""
+
+import numpy as np
+import pytest
+from numba import prange
+from scipy import stats
+
+from fastpmf.kernels import draw
+from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows, uniform
+
+
+@kernel("out")
+def fill(n_vectors):
+    """out[s, n] is the n-th number of stream s."""
+
+    def loop(seed, out, n_workers):
+        for s in prange(out.shape[0]):
+            for n in range(out.shape[1]):
+                out[s, n] = uniform(seed[0], s, n)
+
+    return loop
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    out = np.empty((50, 80))
+    fill(np.array([2**61 + 5]), out)
+    return out
+
+
+def test_compiled_random_numbers_are_those_of_their_meaning(numbers):
+    with np.errstate(over="ignore"):
+        meant = [[draw._uniform_meaning(2**61 + 5, s, n) for n in range(80)] for s in range(50)]
+    np.testing.assert_array_equal(numbers, meant)
+
+
+def test_random_numbers_are_uniform_and_streams_are_independent(numbers):
+    assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.01
+    one, other = numbers[:-1].ravel(), numbers[1:].ravel()
+    for a, b in ((one, other), (numbers[:, :-1].ravel(), numbers[:, 1:].ravel())):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1, 1, 1], [0, 3, 0, 1e-9], [5, 1e-3, 7, 0, 0, 0.1], np.arange(200.0)])
+def test_an_alias_table_holds_the_distribution(weights):
+    weights = np.array([weights, weights[::-1]], dtype=float)
+    share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
+    alias_tables(weights, share, other)
+    n = weights.shape[1]
+    for k in range(2):
+        held = (share[k] + np.bincount(other[k], 1 - share[k], minlength=n)) / n
+        np.testing.assert_allclose(held, weights[k] / weights[k].sum(), rtol=1e-12, atol=n * 1e-16)
+
+
+def drawn(totals, W, weights, dtype, seed=7):
+    """Columns, data, lengths of rows with so many counts each, and where they begin."""
+    weights = np.array(weights, dtype=float)
+    share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
+    alias_tables(weights, share, other)
+    starts = np.concatenate([[0], np.cumsum(totals)]).astype(np.int64)
+    columns, data = np.empty(starts[-1], np.int32), np.empty(starts[-1], dtype)
+    lengths = np.empty(len(totals), np.int64)
+    draw_rows(np.array([seed]), starts, np.array(W, dtype=float), share, other, columns, data, lengths)
+    return columns, data, lengths, starts
+
+
+def test_a_row_gets_all_its_counts_on_ascending_columns_of_its_components():
+    weights = [[1, 2, 0, 0, 0], [0, 0, 3, 1, 0]]
+    columns, data, lengths, starts = drawn([200, 0, 150, 1], [[1, 0], [1, 1], [0, 2], [1, 1]], weights, np.int32)
+    assert lengths.tolist()[:3] == [2, 0, 2]
+    for i, own in ((0, [0, 1]), (2, [2, 3])):
+        row = slice(starts[i], starts[i] + lengths[i])
+        assert columns[row].tolist() == own
+        assert data[row].sum() == starts[i + 1] - starts[i]
+    assert abs(data[starts[2]] - 112.5) < 4 * np.sqrt(150 * 0.75 * 0.25)
+
+
+def test_a_count_too_large_for_its_dtype_is_told():
+    _, _, lengths, _ = drawn([255, 256], [[1.0], [1.0]], [[1.0]], np.uint8)
+    assert lengths.tolist() == [1, -1]
+
+
+def test_gaps_are_closed_in_place():
+    columns, data = np.array([4, 9, 9, 9, 1, 5, 9], np.int32), np.arange(7, dtype=np.uint8)
+    close_gaps(np.array([0, 3, 4, 7]), np.array([0, 1, 1, 3]), columns, data)
+    assert columns[:3].tolist() == [4, 1, 5]
+    assert data[:3].tolist() == [0, 4, 5]
