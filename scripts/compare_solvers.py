@@ -1,18 +1,16 @@
 """Which solver is soonest: objective against seconds, all of them from the same starts."""
 
 import argparse
-import csv
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 from sklearn.decomposition import non_negative_factorization
+from studying import add_outputs, check_outputs, draw, progress, tell, write_table
 
 from fastpmf import as_counts, kl_divergence
 from fastpmf.datasets import load_stdlib
@@ -115,7 +113,7 @@ class Curve:
             self.points.append((n_iter + done, self._clock, self._score(self.racer)))
             if done < wanted:
                 self.racer = None
-                print(f"{self.solver}, seed {self.seed}: a rate is not finite after {n_iter + done}")  # noqa: T201
+                tell(f"{self.solver}, seed {self.seed}: a rate is not finite after {n_iter + done}")
 
     @property
     def best(self) -> float:
@@ -142,10 +140,7 @@ def main() -> int:
         "--solvers", nargs="+", choices=names, default=["mu", "em", "cd", "cd+x"], help="default: mu em cd cd+x"
     )
     parser.add_argument("--rivals", nargs="+", choices=["sklearn"], default=[], help="default: none")
-    parser.add_argument("--csv", default="compare_solvers.csv", metavar="FILE", help="default: %(default)s")
-    parser.add_argument(
-        "--png", default="compare_solvers.png", metavar="FILE", help="or .svg; needs matplotlib; default: %(default)s"
-    )
+    add_outputs(parser, "compare_solvers")
     arguments = parser.parse_args()
     check(parser, arguments)
     try:
@@ -156,7 +151,7 @@ def main() -> int:
         parser.error("the counts are all zero")
 
     with threads(arguments.threads) as n_threads:
-        print(  # noqa: T201
+        tell(
             f"{counts.shape[0]:,} x {counts.shape[1]:,} counts, {counts.nnz:,} of them positive; k = "
             f"{arguments.components}, {arguments.dtype}, {n_threads} thread(s), {arguments.seconds:g} s a fit"
         )
@@ -164,12 +159,12 @@ def main() -> int:
     seed_best = {seed: min(c.best for c in curves if c.seed == seed) for seed in arguments.seeds}
     if min(seed_best.values()) <= np.finfo(arguments.dtype).eps * counts.total:
         parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
-    tell(curves, seed_best)
+    tell_table(curves, seed_best)
     write(curves, seed_best, arguments.csv)
-    draw(curves, seed_best, arguments.png)
-    print()  # noqa: T201
+    draw(arguments.png, lambda figure: paint(figure, curves, seed_best), figsize=(11, 5))
+    tell()
     for sentence in verdict(curves, seed_best):
-        print(sentence)  # noqa: T201
+        tell(sentence)
     return 0
 
 
@@ -181,10 +176,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--seeds must be at least 0, got {min(arguments.seeds)}")
     if not 0 < arguments.seconds < math.inf:
         parser.error(f"--seconds must be a positive finite number, got {arguments.seconds:g}")
-    for option, suffixes in (("csv", [".csv"]), ("png", [".png", ".svg"])):
-        path = Path(getattr(arguments, option))
-        if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
-            parser.error(f"--{option} must be a {' or '.join(suffixes)} file in a folder that exists, got {path}")
+    check_outputs(parser, arguments)
     arguments.seeds = list(dict.fromkeys(arguments.seeds))
     arguments.solvers = list(dict.fromkeys([*arguments.solvers, *arguments.rivals]))
 
@@ -217,18 +209,6 @@ def race(counts, floats, arguments: argparse.Namespace) -> list[Curve]:
     return curves
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable]:
-    """What to call `total` times."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda: None
-    else:
-        with tqdm(total=total, unit="turn", file=sys.stderr, leave=False) as bar:
-            yield bar.update
-
-
 def start(counts, n_components: int, seed: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """W and H transposed, uniform between 0.1 and 1, then scaled so that sum(W H) = sum(X)."""
     rng = np.random.default_rng(seed)
@@ -237,7 +217,7 @@ def start(counts, n_components: int, seed: int, dtype: np.dtype) -> tuple[np.nda
     return (scale * W).astype(dtype), (scale * Ht).astype(dtype)
 
 
-def tell(curves: list[Curve], seed_best: dict[int, float]) -> None:
+def tell_table(curves: list[Curve], seed_best: dict[int, float]) -> None:
     """Print the bests and the table."""
 
     def told(seconds: list[float]) -> str:
@@ -247,18 +227,18 @@ def tell(curves: list[Curve], seed_best: dict[int, float]) -> None:
 
     for seed, objective in seed_best.items():
         by = next(c.solver for c in curves if c.seed == seed and c.best == objective)
-        print(f"best from seed {seed}: {objective:.2f} nats, by {by}")  # noqa: T201
-    print(f"best of all: {(best := min(seed_best.values())):.2f} nats\n")  # noqa: T201
-    print("Seconds to within these gaps, medians over the seeds; (2/3): it came there from two seeds of three.")  # noqa: T201
-    print(LINE.format("", "to the seed's", "best", "", "to the best", "of all", *4 * [""]).rstrip())  # noqa: T201
+        tell(f"best from seed {seed}: {objective:.2f} nats, by {by}")
+    tell(f"best of all: {(best := min(seed_best.values())):.2f} nats\n")
+    tell("Seconds to within these gaps, medians over the seeds; (2/3): it came there from two seeds of three.")
+    tell(LINE.format("", "to the seed's", "best", "", "to the best", "of all", *4 * [""]).rstrip())
     levels = [f"{at:g}" for at in LEVELS]
-    print(LINE.format("solver", *levels, *levels, "objective, nats", "iterations", "ms/iteration"))  # noqa: T201
+    tell(LINE.format("solver", *levels, *levels, "objective, nats", "iterations", "ms/iteration"))
     for name, own in by_solver(curves).items():
         times = [told([c.reaches((1 + at) * seed_best[c.seed]) for c in own]) for at in LEVELS]
         times += [told([c.reaches((1 + at) * best) for c in own]) for at in LEVELS]
         n_iter, _, objective = (median(values) for values in zip(*(c.points[-1] for c in own), strict=True))
         pace = median(1e3 * c.points[-1][1] / max(c.points[-1][0], 1) for c in own)
-        print(LINE.format(name, *times, f"{objective:.2f}", f"{n_iter:.0f}", f"{pace:.3g}"))  # noqa: T201
+        tell(LINE.format(name, *times, f"{objective:.2f}", f"{n_iter:.0f}", f"{pace:.3g}"))
 
 
 def by_solver(curves: list[Curve]) -> dict[str, list[Curve]]:
@@ -303,26 +283,19 @@ def verdict(curves: list[Curve], seed_best: dict[int, float], at: float = 1e-3) 
 def write(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
     """One line for each point of each curve."""
     best = min(seed_best.values())
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"])
-        for c in curves:
-            writer.writerows(
-                [c.solver, c.seed, n, seconds, D, D / seed_best[c.seed] - 1, D / best - 1] for n, seconds, D in c.points
-            )
-    print(f"\ntable: {path}")  # noqa: T201
+    columns = ["solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"]
+    write_table(
+        path,
+        columns,
+        ([c.solver, c.seed, *point, point[2] / seed_best[c.seed] - 1, point[2] / best - 1]
+         for c in curves for point in c.points),
+    )  # fmt: skip
+    tell(f"\ntable: {path}")
 
 
-def draw(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
+def paint(figure, curves: list[Curve], seed_best: dict[int, float]) -> None:
     """Gap against seconds, to the seed's best and to the best of all."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no picture: matplotlib is not installed")  # noqa: T201
-        return
-    figure, best = Figure(figsize=(11, 5), layout="constrained"), min(seed_best.values())
-    panels = figure.subplots(1, 2, sharey=True)
+    panels, best = figure.subplots(1, 2, sharey=True), min(seed_best.values())
     for axes, title in zip(panels, ("to the best from that seed", "to the best of all"), strict=True):
         for i, (name, own) in enumerate(by_solver(curves).items()):
             for c in own:
@@ -336,9 +309,6 @@ def draw(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
     panels[0].set(ylabel="relative gap of the objective", ylim=(1e-6, None))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text as text, and no random names
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
-    print(f"picture: {path}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
+from studying import peak_memory
 
 from fastpmf import as_counts, kl_divergence, poisson_nmf
 from fastpmf.datasets import load_stdlib
@@ -129,22 +130,13 @@ def memory(X, k: int, dtype: str, n_threads: int | None) -> tuple[float, float]:
     warnings.simplefilter("ignore")
     small = X[:50].astype(X.dtype)
     fit(small)  # compiles
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark comes down to what is held now
-    before = high_water_mark()
-    fit(X)
-    peak = high_water_mark() - before
+    peak = peak_memory(lambda: fit(X))
     (n, p), data = X.shape, X.data.dtype.itemsize
     transposed = X.nnz * (4 + data) + 8 * (p + 1)
     per_vector = 64 // np.dtype(dtype).itemsize
     width = -(-k // per_vector) * per_vector
     factors = (n + p) * (2 * width + k) * np.dtype(dtype).itemsize
     return peak / 2**20, (transposed + factors) / 2**20
-
-
-def high_water_mark() -> int:
-    """Most bytes that this process has held at once (Linux)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""What the studies share: a bar, where a table and a picture go, and the peak memory of a call."""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def tell(line: str = "") -> None:
+    """Print a line as soon as it is known."""
+    print(line, flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(total: int, unit: str = "turn") -> Iterator[Callable]:
+    """What to call `total` times; a bar, where tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda: None
+    else:
+        with tqdm(total=total, unit=unit, file=sys.stderr, leave=False) as bar:
+            yield bar.update
+
+
+def add_outputs(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options --csv and --png."""
+    parser.add_argument("--csv", default=f"{name}.csv", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--png", default=f"{name}.png", metavar="FILE", help="or .svg; needs matplotlib; default: %(default)s"
+    )
+
+
+def check_outputs(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Turn away paths that can't be written, before anything has run."""
+    for option, suffixes in (("csv", [".csv"]), ("png", [".png", ".svg"])):
+        path = Path(getattr(arguments, option))
+        if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
+            parser.error(f"--{option} must be a {' or '.join(suffixes)} file in a folder that exists, got {path}")
+
+
+def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file; what was not measured is left empty."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([None if x != x else x for x in row] for row in rows)
+
+
+def draw(path: str, paint: Callable[[Any], None], **options: Any) -> None:
+    """Have `paint` fill a figure, and write it; say so where there is no matplotlib."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        tell("no picture: matplotlib is not installed")
+        return
+    figure = Figure(layout="constrained", **options)
+    paint(figure)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text as text, and no random names
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
+    tell(f"picture: {path}")
+
+
+def peak_memory(call: Callable[[], object]) -> float:
+    """Bytes that a call needs at its peak above what the process holds before; NaN where the system can't tell."""
+
+    def high_water_mark() -> int:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) * 1024
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the mark comes down to what is held now
+        before = high_water_mark()
+    except (OSError, KeyError):
+        call()
+        return math.nan
+    call()
+    return high_water_mark() - before
