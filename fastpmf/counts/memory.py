@@ -133,6 +133,11 @@ def _whole_vectors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> int:
     return n_vectors
 
 
+def joint_blocks(n_rows: int, counts_bytes: int, factor_bytes: int) -> int:
+    """Blocks of rows, each with its own sums of the columns' contraction, which take half of the counts' bytes."""
+    return max(1, min(16, n_rows, counts_bytes // (2 * max(factor_bytes, 1))))
+
+
 class MemoryCounts:
     """Counts in memory; the transpose is built when a column is first asked for, unless it was what came in.
 
@@ -167,7 +172,7 @@ class MemoryCounts:
     @cached_property
     def _column_sums(self) -> np.ndarray:
         """Column sums without the transpose, which may never be needed."""
-        X, out, step = self.side(Side.ROWS), np.zeros(self.shape[1]), 1 << 20
+        X, out, step = self.side(Side.ROWS), np.zeros(self.shape[1]), max(1 << 16, self.shape[1])
         for p in range(0, self.nnz, step):
             out += np.bincount(X.indices[p : p + step], X.data[p : p + step], minlength=self.shape[1])
         return out
@@ -204,9 +209,7 @@ class MemoryCounts:
         """`contract` of both sides in one pass over the rows of X; the transpose is neither used nor built."""
         X = self.side(Side.ROWS)
         n_vectors = _whole_vectors(X, W, Ht)
-        # Each block of rows sums the columns for itself: as many as together take half of what a transpose would.
-        spare = self.nnz * (X.indices.itemsize + X.data.itemsize) // (2 * max(Ht.nbytes, 1))
-        n_blocks = max(1, min(16, spare, self.shape[0]))
+        n_blocks = joint_blocks(self.shape[0], X.indices.nbytes + X.data.nbytes, Ht.nbytes)
         bounds = np.searchsorted(X.indptr, np.linspace(0, self.nnz, n_blocks + 1)[1:-1])
         bounds = np.concatenate([[0], bounds, [self.shape[0]]]).astype(np.int64)
         partial = aligned(n_blocks * len(Ht), Ht.shape[1], Ht.dtype).reshape(n_blocks, *Ht.shape)

@@ -119,7 +119,7 @@ def fit(
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
     _check_range(counts, work)
-    _check_memory(counts.shape, n_components, work, n_init)
+    _check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
@@ -223,12 +223,11 @@ def _check_range(counts: Counts, dtype: np.dtype) -> None:
         raise ValueError(f"dtype {dtype} can't hold counts that sum to {counts.total:g}")
 
 
-def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, n_init: int) -> None:
+def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:
     """Turn away more components than the machine can hold the factors of."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
-    # The factors, the solver's two spare copies, for each start, and the result
-    need = (3 * n_init + 1) * sum(shape) * n_components * dtype.itemsize
+    need = (copies + 1) * sum(shape) * n_components * dtype.itemsize
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if need > have:
         raise ValueError(

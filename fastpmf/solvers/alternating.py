@@ -15,6 +15,8 @@ class Alternating:
     Memory: one spare copy of the factors.
     """
 
+    warm_up, copies, transposed = 0, 2, True
+
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         self._spare = [np.zeros_like(A) for A in (W, Ht)]
         return State.start(W, Ht)

@@ -122,7 +122,26 @@ class State:
 
 
 class Solver(Protocol):
-    """A way to lower the divergence. It has no loop over iterations of its own."""
+    """A way to lower the divergence. It has no loop over iterations of its own.
+
+    Attributes
+    ----------
+    warm_up : int
+        Iterations that go before its own.
+    copies : int
+        How many times it holds the factors.
+    transposed : bool
+        Whether it needs the counts transposed too.
+    """
+
+    @property
+    def warm_up(self) -> int: ...
+
+    @property
+    def copies(self) -> int: ...
+
+    @property
+    def transposed(self) -> bool: ...
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         """The state to start in; W and Ht are the solver's to overwrite."""

@@ -24,7 +24,7 @@ class Extrapolated:
     Parameters
     ----------
     solver : Solver
-        Whose steps are extrapolated, once its `warm_up` iterations, where it has any, are done.
+        Whose steps are extrapolated, once its `warm_up` iterations are done.
 
     References
     ----------
@@ -34,7 +34,8 @@ class Extrapolated:
 
     def __init__(self, solver: Solver) -> None:
         self._solver = solver
-        self._plain = getattr(solver, "warm_up", 0)
+        self.warm_up, self.copies, self.transposed = solver.warm_up, solver.copies + 1, solver.transposed
+        self._plain = solver.warm_up
         self._momentum, self._cap = _FIRST, _CAP
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:

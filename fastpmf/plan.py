@@ -1,0 +1,168 @@
+"""What a fit will take, before it is begun: bytes from a formula, seconds from a trial on this machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+from fastpmf.counts import as_counts
+from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.memory import joint_blocks
+from fastpmf.datasets import make_poisson_counts
+from fastpmf.kernels._jit import threads
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.model.factors import working_dtype
+from fastpmf.model.init import initialise
+from fastpmf.solvers import Problem, Solver, solver_of
+
+# Nonzeros times components in the trial: about a second in all, on two cores
+_TRIAL = 30_000_000
+_COMPONENTS = 10  # that the trial's counts are drawn from; how many they are fitted with is what counts
+_CLOCKED = 3  # iterations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit takes.
+
+    Attributes
+    ----------
+    input_bytes : int
+        The counts as canonical CSR, which the fit uses as they are.
+    transpose_bytes : int
+        Their transposed copy; 0 for "em", which needs none.
+    factor_bytes : int
+        W and H as they are, the solver's spares, and what the last look at the optimality needs.
+    seconds_per_iteration : float
+        Estimated, with the transpose built and the kernels compiled.
+    """
+
+    input_bytes: int
+    transpose_bytes: int
+    factor_bytes: int
+    seconds_per_iteration: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most that the fit holds at once, beyond the input."""
+        return self.transpose_bytes + self.factor_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.peak_bytes / 2**30:.2f} GiB beyond the {self.input_bytes / 2**30:.2f} GiB of the counts "
+            f"({self.transpose_bytes / 2**30:.2f} transposed, {self.factor_bytes / 2**30:.2f} for factors), "
+            f"and about {self.seconds_per_iteration:.3g} s for an iteration"
+        )
+
+
+def plan(
+    shape: tuple[int, int],
+    nnz: int,
+    n_components: int,
+    dtype: Any = None,
+    *,
+    counts_dtype: Any = "uint16",
+    solver: str = "auto",
+    acceleration: str | None = "auto",
+    n_threads: int | None = None,
+) -> Plan:
+    """Say what memory a fit will need, and about how long an iteration will take here.
+
+    The bytes are added up from what is allocated. The seconds come from a trial: iterations on drawn counts with rows
+    as long, and columns as many, as those asked about, but fewer rows; two numbers of rows give what a row costs and
+    what is paid once. That takes a second or two, and more where kernels have to be compiled first.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Samples and features.
+    nnz : int
+        Nonzeros.
+    n_components : int
+    dtype : {None, "float32", "float64"}, default=None
+        Of the factors. None: what `PoissonNMF` takes for such counts.
+    counts_dtype : default="uint16"
+        Of the counts: uint8, uint16, int32, float32 or float64.
+    solver, acceleration
+        As in `PoissonNMF`.
+    n_threads : int or None, default=None
+        None or -1: as many as the process may use.
+
+    Returns
+    -------
+    Plan
+        input_bytes, transpose_bytes, factor_bytes, peak_bytes, seconds_per_iteration; `str` of it is a sentence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the argument, what it got and what it wants.
+
+    Examples
+    --------
+    >>> import fastpmf
+    >>> fit = fastpmf.plan((10_000, 2_000), 300_000, 20, "float32")
+    >>> fit.transpose_bytes / 300_000  # a row number of four bytes and a count of two for each, and some per column
+    6.05336
+    """
+    n, p = shape
+    for name, size in (("shape[0]", n), ("shape[1]", p), ("nnz", nnz), ("n_components", n_components)):
+        check_scalar(size, name, (int, np.integer), min_val=1)
+    if nnz > n * p:
+        raise ValueError(f"nnz must be at most {n} x {p} = {n * p}, got {nnz}")
+    counts_dtype = np.dtype(counts_dtype)
+    if counts_dtype not in COUNT_DTYPES:
+        raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype}")
+    work, make = working_dtype(dtype, counts_dtype), solver_of(solver, acceleration)
+    input_bytes, transpose = (
+        nnz * (counts_dtype.itemsize + (4 if across <= np.iinfo(np.int32).max else 8)) + 8 * (along + 1)
+        for along, across in ((n, p), (p, n))
+    )
+    per_vector = VECTOR_BYTES // work.itemsize
+    row = -(-n_components // per_vector) * VECTOR_BYTES
+    trial = make()
+    # What the solver holds; S of both sides for the last look at the optimality, the columns' by blocks of rows as well
+    factors = (trial.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
+    factors += 40 * (n + p)  # sums, bounds and the order of the rows
+    with threads(n_threads):
+        seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
+    return Plan(input_bytes, transpose if trial.transposed else 0, factors, seconds)
+
+
+def _seconds(
+    n: int,
+    p: int,
+    nnz: int,
+    n_components: int,
+    work: np.dtype,
+    counts_dtype: np.dtype,
+    make: Callable[[], Solver],
+) -> float:
+    """Of an iteration, by extrapolation from as many rows as the trial affords, and half of them."""
+    rows = min(n, max(2, round(_TRIAL / n_components / (nnz / n))))
+    wanted = max(1, min(round(nnz * rows / n), int(0.9 * rows * p)))
+    X = make_poisson_counts(rows, p, min(_COMPONENTS, n_components), nnz=wanted, random_state=0, n_threads=None).X
+    X.data = X.data.astype(counts_dtype)
+    told = {}
+    for m in sorted({rows, rows // 2} if rows < n else {rows}):
+        counts = as_counts(X[:m])
+        problem, solver = Problem(counts, n_components), make()
+        state = solver.init(problem, *initialise(counts, n_components, "random", 0, work))
+        for _ in range(solver.warm_up + 2):
+            solver.step(problem, state)
+        clocks = []
+        for _ in range(_CLOCKED):
+            clocks.append(-time.perf_counter())
+            solver.step(problem, state)
+            clocks[-1] += time.perf_counter()
+        told[m] = median(clocks)
+    if rows == n:
+        return told[rows]
+    slope = (told[rows] - told[rows // 2]) / (rows - rows // 2)
+    if slope <= 0:  # a busy moment
+        slope = told[rows] / rows
+    return told[rows] + slope * (n - rows)

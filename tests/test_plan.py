@@ -1,0 +1,66 @@
+"""What is planned is what is then taken."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastpmf
+from fastpmf.datasets import make_poisson_counts
+
+SHAPE, NNZ = (20_000, 3_000), 400_000
+FITS = {
+    "cd": ("float32", {}),
+    "mu": ("float64", {"solver": "mu"}),
+    "mu extrapolated": ("float32", {"solver": "mu", "acceleration": "extrapolation"}),
+    "em": ("float32", {"solver": "em"}),
+}
+
+
+@pytest.fixture(scope="module")
+def X():
+    return make_poisson_counts(*SHAPE, nnz=NNZ, random_state=0).X
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("fit", FITS)
+def test_the_bytes_planned_are_those_that_a_fit_allocates(X, fit):
+    dtype, options = FITS[fit]
+    planned = fastpmf.plan(SHAPE, X.nnz, 20, dtype, counts_dtype=X.dtype, **options)
+
+    def run():
+        counts = fastpmf.as_counts(X)
+        fastpmf.poisson_nmf(counts, 20, dtype=dtype, max_iter=12, tol=0, random_state=0, **options)
+
+    run()  # compiles
+    tracemalloc.start()
+    run()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert planned.peak_bytes == pytest.approx(peak, rel=0.1)
+    assert planned.input_bytes == pytest.approx(X.data.nbytes + X.indices.nbytes + 8 * len(X.indptr))
+    assert planned.seconds_per_iteration > 0
+    assert "GiB beyond" in str(planned)
+
+
+def test_more_rows_than_the_trial_affords_are_planned_from_fewer():
+    small, large = (fastpmf.plan((n, 100), 10 * n, 2, "float32") for n in (10**6, 10**8))
+    assert min(small.seconds_per_iteration, large.seconds_per_iteration) > 0
+    assert 90 < large.peak_bytes / small.peak_bytes < 110
+
+
+BAD = {
+    "shape": ({"shape": (0, 5)}, "shape\\[0\\]"),
+    "nnz": ({"nnz": 51}, "nnz must be at most 10 x 5 = 50, got 51"),
+    "n_components": ({"n_components": 0}, "n_components"),
+    "dtype": ({"dtype": "int8"}, "dtype must be float32, float64 or None"),
+    "counts_dtype": ({"counts_dtype": np.int64}, "counts_dtype must be one of uint8, .*, got int64"),
+    "solver": ({"solver": "newton"}, "solver must be one of"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_arguments_are_named(what):
+    options, message = BAD[what]
+    with pytest.raises((ValueError, TypeError), match=message):
+        fastpmf.plan(**{"shape": (10, 5), "nnz": 20, "n_components": 2} | options)
