@@ -1,13 +1,16 @@
-"""What the studies share: a bar, where a table and a picture go, and the peak memory of a call."""
+"""What the studies share: a bar, where a table and a picture go, memory and its peak, and slopes."""
 
 import argparse
 import csv
+import ctypes
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def tell(line: str = "") -> None:
@@ -73,6 +76,8 @@ def peak_memory(call: Callable[[], object]) -> float:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(status["VmHWM"].split()[0]) * 1024
 
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before, and would be used again, must not hide anything
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the mark comes down to what is held now
         before = high_water_mark()
@@ -81,3 +86,24 @@ def peak_memory(call: Callable[[], object]) -> float:
         return math.nan
     call()
     return high_water_mark() - before
+
+
+def available_memory() -> float:
+    """Bytes that can be had without swapping; where the system can't tell, four GiB."""
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024 * float(told["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        return 2.0**32
+
+
+def slope(x: list[float], y: list[float]) -> tuple[float, float]:
+    """Of log y against log x by least squares, and its standard error; NaN where there are too few points."""
+    a, b = np.log(x), np.log(y)
+    kept = np.isfinite(a) & np.isfinite(b)
+    a, b = a[kept] - a[kept].mean(), b[kept] - b[kept].mean()
+    if len(a) < 2 or not a.any():
+        return math.nan, math.nan
+    best = float(a @ b / (a @ a))
+    error = math.sqrt(float(((b - best * a) ** 2).sum()) / (len(a) - 2) / float(a @ a)) if len(a) > 2 else math.nan
+    return best, error

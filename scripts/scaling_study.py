@@ -1,0 +1,380 @@
+"""How seconds and memory grow: with threads, nonzeros, components, density and skew."""
+
+import argparse
+import functools
+import math
+import sys
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from compare_solvers import Ours, start
+from studying import (
+    add_outputs,
+    available_memory,
+    check_outputs,
+    draw,
+    peak_memory,
+    progress,
+    slope,
+    tell,
+    write_table,
+)
+
+import fastpmf
+from fastpmf import as_counts, kl_divergence, poisson_nmf
+from fastpmf.counts import Side
+from fastpmf.datasets import make_poisson_counts
+from fastpmf.kernels._jit import available_threads, threads
+
+DESCRIPTION = """\
+Time one iteration of multiplicative updates ("mu") and one of the default solver (extrapolated coordinate
+descent, "cd"), and find the peak memory of a fit, on counts drawn from the model, where one thing varies:
+
+  threads  1, 2, 4 ... all of them on the same counts: strong scaling
+  weak     as many nonzeros for each thread: weak scaling
+  nnz      ever more rows, 1e5 nonzeros up to --max-nnz
+  k        components
+  density  the same nonzeros in ever smaller square matrices
+  skew     rows and columns whose sums fall like rank ** -skew
+
+Counts have 20,000 columns and 200 nonzeros in a row, where the study says nothing else. Each matrix is drawn
+in a fresh process, which first compiles, then finds the peak memory of a default fit above its input (on
+Linux; empty elsewhere), and then clocks single iterations, solvers and thread counts taking turns: seconds are
+medians. All have done as many iterations before, coordinate descent its multiplicative warm-up among them.
+
+Seconds stand beside the objective that these iterations arrived at, in nats per count. Predictions are those
+of fastpmf.plan. Slopes are least squares on logarithms, with their standard errors: seconds ~ nnz ** slope.
+By default no matrix and fit together take more than half of the memory that is available now.
+"""
+STUDIES = ("threads", "weak", "nnz", "k", "density", "skew")
+N_COLUMNS, PER_ROW, PLANTED = 20_000, 200, 10
+SOLVERS = {"mu": "mu", "cd": "cd+x"}
+BEFORE = 12  # iterations before the clocks run: ten of warm-up, and two in which all of extrapolation is at work
+BYTES_PER_NONZERO = 24  # of counts, transpose, factors and what drawing them takes: what the default --max-nnz goes by
+NONZEROS_PER_SECOND = 500_000  # for each thread, everything included: likewise
+SECONDS = 120  # that the largest matrix may take by default
+LINE = "{:<8}{:>9}{:>16}{:>14}{:>5}{:>8}{:>10}{:>10}{:>8}{:>8}{:>10}{:>10}{:>10}{:>10}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One matrix, and the numbers of threads that fits of it are clocked with."""
+
+    shape: tuple[int, int]
+    nnz: int
+    k: int
+    skew: float
+    threads: tuple[int, ...]
+
+
+class Point(NamedTuple):
+    """A line of the table. Seconds are of one iteration, objectives in nats per count after `iterations`."""
+
+    study: str
+    value: float
+    n_rows: int
+    n_columns: int
+    nnz: int
+    k: int
+    skew: float
+    dtype: str
+    counts_dtype: str
+    threads: int
+    mu_seconds: float
+    cd_seconds: float
+    mu_ns_per_nonzero: float
+    cd_ns_per_nonzero: float
+    iterations: int
+    mu_objective: float
+    cd_objective: float
+    peak_bytes: float
+    predicted_peak_bytes: float
+    predicted_cd_seconds: float
+
+    def pace(self, name: str) -> float:
+        """Nanoseconds per nonzero of a solver's iteration."""
+        return getattr(self, f"{name}_ns_per_nonzero")
+
+
+def main() -> int:
+    """Run the studies."""
+    most = available_threads()
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES, metavar="S", help="default: all")
+    parser.add_argument("--nnz", type=number, metavar="N", help="where it doesn't vary; default: 1e7, or 1e6 a thread")
+    parser.add_argument("--max-nnz", type=number, metavar="N", help="default: by memory and time, at most 1e9")
+    parser.add_argument("-k", "--components", type=int, default=32, metavar="K", help="default: %(default)s")
+    parser.add_argument("--ks", type=int, nargs="+", metavar="K", help="default: 8 16 32 64 128")
+    parser.add_argument("--densities", type=float, nargs="+", metavar="D", help="default: 1e-4 1e-3 1e-2 1e-1")
+    parser.add_argument("--skews", type=float, nargs="+", metavar="S", help="default: 0 0.5 1")
+    parser.add_argument("--threads", type=int, default=most, metavar="T", help="the most; default: %(default)s, all")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, metavar="R", help="iterations clocked; default: 5")
+    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute: other defaults")
+    add_outputs(parser, "scaling_study")
+    arguments = parser.parse_args()
+    check(parser, arguments, most)
+    wanted = cases(arguments)
+    tell(
+        f"up to {arguments.threads} threads, {arguments.nnz:.3g} nonzeros where they don't vary and up to "
+        f"{arguments.max_nnz:.3g} where they do, k = {arguments.components}, {arguments.dtype}"
+    )
+    points: list[Point] = []
+    with progress(len(wanted), "matrix") as tick:
+        for study, value, case in wanted:
+            lines = fresh(case, arguments.repeats, arguments.dtype)
+            points += [Point(study, line["threads"] if study == "threads" else value, **line) for line in lines]
+            write_table(arguments.csv, Point._fields, points)  # as it goes: what there is outlives an interruption
+            tick()
+    if not points:
+        parser.error("no matrix could be measured")
+    tell_table(points)
+    tell(f"table: {arguments.csv}")
+    draw(arguments.png, lambda figure: paint(figure, points), figsize=(16, 8))
+    tell()
+    for sentence in verdict(points):
+        tell(sentence)
+    return 0
+
+
+def number(text: str) -> int:
+    """A whole number, 1e7 included."""
+    return int(float(text))
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, most: int) -> None:
+    """Turn away what can't be run, and fill in what depends on the machine."""
+    quick, t = arguments.quick, arguments.threads
+    arguments.nnz = arguments.nnz or (300_000 if quick else max(10_000_000, 1_000_000 * t))
+    arguments.ks = arguments.ks or ([16, 32] if quick else [8, 16, 32, 64, 128])
+    arguments.densities = arguments.densities or ([1e-3, 1e-1] if quick else [1e-4, 1e-3, 1e-2, 1e-1])
+    arguments.skews = arguments.skews or ([0.0, 1.0] if quick else [0.0, 0.5, 1.0])
+    arguments.repeats = arguments.repeats or (3 if quick else 5)
+    if arguments.max_nnz is None:
+        affordable = min(1e9, available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * t)
+        rungs = [3e5] if quick else [rung for rung in (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9) if rung <= affordable]
+        arguments.max_nnz = int(max(rungs, default=1e6))
+    if min(arguments.components, t, arguments.repeats, *arguments.ks) < 1:
+        parser.error("--components, --ks, --threads and --repeats must be at least 1")
+    if min(arguments.nnz, arguments.max_nnz) < 10_000:
+        parser.error("--nnz and --max-nnz must be at least 10,000")
+    if t > most:
+        parser.error(f"--threads must be at most {most}, which is what this process may use, got {t}")
+    if not 0 < min(arguments.densities) <= max(arguments.densities) <= 0.5:
+        parser.error("--densities must be above 0 and at most 0.5")
+    if not 0 <= min(arguments.skews) <= max(arguments.skews) <= 2:
+        parser.error("--skews must be between 0 and 2")
+    check_outputs(parser, arguments)
+
+
+def cases(arguments: argparse.Namespace) -> list[tuple[str, float, Case]]:
+    """Study, value and matrix of everything that was asked for."""
+    nnz, k, t = arguments.nnz, arguments.components, arguments.threads
+    ladder = tuple(sorted({*(2**i for i in range(t.bit_length()) if 2**i < t), t}))
+
+    def case(*, nnz=nnz, k=k, skew=0.0, density=None, threads=(t,)) -> Case:
+        side = round(math.sqrt(nnz / density)) if density else 0
+        return Case((side, side) if density else (max(nnz // PER_ROW, 1), N_COLUMNS), nnz, k, skew, threads)
+
+    found = {
+        "threads": {t: case(threads=ladder)},
+        "weak": {n: case(nnz=nnz * n // t, threads=(n,)) for n in ladder},
+        "nnz": {size: case(nnz=size) for size in growth(arguments.max_nnz)},
+        "k": {k: case(k=k) for k in arguments.ks},
+        "density": {density: case(density=density) for density in arguments.densities},
+        "skew": {skew: case(skew=skew) for skew in arguments.skews},
+    }
+    return [(study, *one) for study in STUDIES if study in arguments.studies for one in found[study].items()]
+
+
+def growth(largest: int) -> list[int]:
+    """1e5, 1e6 ... and the largest itself."""
+    return [*(10**e for e in range(5, 19) if 10**e < largest), largest] if largest > 10**5 else [largest]
+
+
+@functools.cache  # studies share matrices
+def fresh(case: Case, repeats: int, dtype: str) -> list[dict]:
+    """`measure` in a process of its own, beside what was predicted; nothing where that process was killed."""
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            (shape, nnz, counts_dtype), told, peak = process.submit(measure, case, repeats, dtype).result()
+    except (BrokenProcessPool, MemoryError, ValueError) as error:
+        why = str(error) if isinstance(error, ValueError) else "its process was ended, as a rule for want of memory"
+        tell(f"left out, {case}: {why}")
+        return []
+    most = max(case.threads)  # what the memory was measured, and all was predicted, for
+    predicted = predict(shape, nnz, case.k, dtype, counts_dtype, most)
+    lines = []
+    for t, (seconds, objectives) in told.items():
+        extra = (peak, *predicted) if t == most else 3 * (math.nan,)
+        each = (*shape, nnz, case.k, case.skew, dtype, counts_dtype, t, *seconds, *(1e9 * s / nnz for s in seconds))
+        lines.append(dict(zip(Point._fields[2:], (*each, BEFORE + repeats, *objectives, *extra), strict=True)))
+    return lines
+
+
+def predict(shape, nnz: int, k: int, dtype: str, counts_dtype: str, n_threads: int) -> tuple[float, float]:
+    """Peak bytes above the input, and seconds per iteration, of a default fit."""
+    fit = fastpmf.plan(shape, nnz, k, dtype, counts_dtype=counts_dtype, n_threads=n_threads)
+    return fit.peak_bytes, fit.seconds_per_iteration
+
+
+def measure(case: Case, repeats: int, dtype: str) -> tuple[tuple, dict, float]:
+    """What the counts are; seconds and objectives by number of threads; the peak memory of a fit."""
+    warnings.filterwarnings("ignore", message=".*carry no counts")
+    X = make_poisson_counts(*case.shape, PLANTED, nnz=case.nnz, skew=case.skew, random_state=0).X
+    k, most = case.k, max(case.threads)
+
+    def fit(X) -> None:
+        poisson_nmf(X, k, max_iter=BEFORE, tol=0, eval_every=10**9, dtype=dtype, random_state=0, n_threads=most)
+
+    fit(X[:500])  # compiles
+    peak = peak_memory(lambda: fit(X))
+    with threads(most):
+        counts = as_counts(X)
+        counts.side(Side.COLUMNS)
+    factors = start(counts, k, 0, np.dtype(dtype))
+    fits = {(name, t): Ours(solver, counts, *factors) for t in case.threads for name, solver in SOLVERS.items()}
+    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in fits}
+    for turn in range(1 + repeats):
+        for (name, t), racer in fits.items():
+            with threads(t):
+                began = time.perf_counter()
+                racer.advance(1 if turn else BEFORE)
+                if turn:
+                    seconds[name, t].append(time.perf_counter() - began)
+    told = {
+        t: (
+            [median(seconds[name, t]) for name in SOLVERS],
+            [kl_divergence(counts, *fits[name, t].factors(), n_threads=most) / counts.total for name in SOLVERS],
+        )
+        for t in case.threads
+    }
+    return (counts.shape, counts.nnz, str(counts.dtype)), told, peak
+
+
+def tell_table(points: list[Point]) -> None:
+    """Print the lines, then the slopes."""
+    tell(LINE.format("", "", "", "", "", "", "mu", "cd", "mu", "cd", "mu", "cd", "peak", "predicted"))
+    units = ("ms", "ms", "ns/nnz", "ns/nnz", "D/count", "D/count", "MiB", "MiB")
+    tell(LINE.format("study", "value", "shape", "nonzeros", "k", "threads", *units))
+    for p in points:
+        told = [f"{1e3 * s:.2f}" for s in (p.mu_seconds, p.cd_seconds)]
+        told += [f"{p.pace(name):.2f}" for name in SOLVERS]
+        told += [f"{D:.5f}" for D in (p.mu_objective, p.cd_objective)]
+        told += ["-" if math.isnan(b) else f"{b / 2**20:.1f}" for b in (p.peak_bytes, p.predicted_peak_bytes)]
+        shape = f"{p.n_rows} x {p.n_columns}"
+        tell(LINE.format(p.study, f"{p.value:g}", shape, f"{p.nnz:,}", p.k, p.threads, *told))
+    tell()
+    for study, own in by_study(points).items():
+        if study not in ("weak", "skew") and len(own) > 1:
+            told = (f"{name} {told_slope(own, f'{name}_seconds')}" for name in SOLVERS)
+            tell(f"slope of seconds in {study}: {', '.join(told)}")
+
+
+def told_slope(points: list[Point], field: str) -> str:
+    """The slope against the value, and its standard error where there is one."""
+    best, error = slope([p.nnz if p.study == "nnz" else p.value for p in points], [getattr(p, field) for p in points])
+    return f"{best:.3f}" + (f" +- {error:.3f}" if error == error else "")
+
+
+def by_study(points: list[Point]) -> dict[str, list[Point]]:
+    """The lines of each study."""
+    return {study: [p for p in points if p.study == study] for study in dict.fromkeys(p.study for p in points)}
+
+
+def efficiencies(points: list[Point], name: str) -> list[float]:
+    """What a thread does, as a share of what one alone does, in nonzeros a second."""
+    # Nanoseconds of all threads together
+    cost = [p.pace(name) * p.threads for p in points]
+    return [cost[0] / each for each in cost]
+
+
+def verdict(points: list[Point]) -> list[str]:
+    """What came of it, in words."""
+    lines, studies = [], by_study(points)
+    for study, what in (("threads", "On the same counts"), ("weak", "With as many nonzeros for each thread")):
+        if len(own := studies.get(study, [])) > 1:
+            told = (f"{efficiencies(own, name)[-1]:.0%} of that in {name}" for name in SOLVERS)
+            lines.append(f"{what}, each of {own[-1].threads} threads does {' and '.join(told)} which one does alone.")
+    if len(own := studies.get("nnz", [])) > 1:
+        told = (
+            f"nnz ** {told_slope(own, f'{name}_seconds')} in {name} ({own[0].pace(name):.2f} ns each at first, "
+            f"{own[-1].pace(name):.2f} at last)"
+            for name in SOLVERS
+        )
+        lines.append(f"From {own[0].nnz:.1g} to {own[-1].nnz:.1g} nonzeros, seconds grow like {'; '.join(told)}.")
+    for study in ("k", "density", "skew"):
+        if len(own := studies.get(study, [])) > 1:
+            told = (
+                f"{getattr(own[-1], f'{n}_ns_per_nonzero') / getattr(own[0], f'{n}_ns_per_nonzero'):.2f}"
+                for n in SOLVERS
+            )
+            lines.append(
+                f"{study} from {own[0].value:g} to {own[-1].value:g}: a nonzero takes {' and '.join(told)} times as "
+                f"long in {' and '.join(SOLVERS)}."
+            )
+    if "threads" in studies:
+        same = len({(p.mu_objective, p.cd_objective) for p in studies["threads"]}) == 1
+        lines.append(f"The objective is {'the same to the last bit' if same else 'NOT the same'} for any threads.")
+    for field, measured, what in (
+        ("predicted_peak_bytes", "peak_bytes", "Peak memory"),
+        ("predicted_cd_seconds", "cd_seconds", "Seconds of an iteration of cd"),
+    ):
+        ratios = [getattr(p, measured) / getattr(p, field) for p in points]
+        if ratios := [r for r in ratios if math.isfinite(r)]:
+            lines.append(f"{what}: {min(ratios):.2f} to {max(ratios):.2f} times what was predicted.")
+    return lines
+
+
+def paint(figure, points: list[Point]) -> None:
+    """A panel for each study, and measured against predicted."""
+    panels = figure.subplots(2, 4).ravel()
+    names = {
+        "threads": "threads, same counts",
+        "weak": "threads, counts for each",
+        "nnz": "nonzeros",
+        "k": "components",
+        "density": "density",
+        "skew": "skew",
+    }
+    studies = by_study(points)
+    for axes, (study, label) in zip(panels, names.items(), strict=False):
+        own = studies.get(study, [])
+        for i, name in enumerate(SOLVERS if own else ()):
+            scaled = study in ("threads", "weak")
+            y = efficiencies(own, name) if scaled else [p.pace(name) for p in own]
+            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=name)
+            axes.set(xlabel=label, ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
+            axes.set_ylim(0, 1.1 * max(1 if scaled else 0, axes.get_ylim()[1]))
+            if study != "skew":
+                axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
+        if not own:
+            axes.set_axis_off()
+    for axes, unit, measured, predicted in (
+        (panels[6], "MiB at the peak", "peak_bytes", "predicted_peak_bytes"),
+        (panels[7], "seconds of an iteration of cd", "cd_seconds", "predicted_cd_seconds"),
+    ):
+        scale = 2.0**-20 if unit.startswith("MiB") else 1.0
+        x, y = (np.array([getattr(p, field) for p in points]) * scale for field in (predicted, measured))
+        kept = np.isfinite(x) & np.isfinite(y)
+        if not kept.any():
+            axes.set_axis_off()
+            continue
+        axes.loglog(x[kept], y[kept], "C2o")
+        axes.plot(x[kept], x[kept], color="0.7", lw=0.8, zorder=0)
+        axes.set(xlabel=f"predicted, {unit}", ylabel="measured")
+    handles, labels = next(
+        (a for a in panels if a.get_legend_handles_labels()[0]), panels[0]
+    ).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
