@@ -275,7 +275,8 @@ def tell_table(points: list[Point]) -> None:
     for study, own in by_study(points).items():
         if study not in ("weak", "skew") and len(own) > 1:
             told = (f"{name} {told_slope(own, f'{name}_seconds')}" for name in SOLVERS)
-            tell(f"slope of seconds in {study}: {', '.join(told)}")
+            memory = f"; of peak memory: {told_slope(own, 'peak_bytes')}" if study == "nnz" else ""
+            tell(f"slope of seconds in {study}: {', '.join(told)}{memory}")
 
 
 def told_slope(points: list[Point], field: str) -> str:
@@ -335,45 +336,41 @@ def verdict(points: list[Point]) -> list[str]:
 
 def paint(figure, points: list[Point]) -> None:
     """A panel for each study, and measured against predicted."""
-    panels = figure.subplots(2, 4).ravel()
-    names = {
-        "threads": "threads, same counts",
-        "weak": "threads, counts for each",
-        "nnz": "nonzeros",
-        "k": "components",
-        "density": "density",
-        "skew": "skew",
-    }
-    studies = by_study(points)
-    for axes, (study, label) in zip(panels, names.items(), strict=False):
-        own = studies.get(study, [])
-        for i, name in enumerate(SOLVERS if own else ()):
-            scaled = study in ("threads", "weak")
+    from matplotlib.ticker import LogLocator
+
+    studies, names = by_study(points), {"threads": "threads, same counts", "weak": "threads, counts for each"}
+    panels = list(figure.subplots(2, 4).ravel())
+    for study, own in studies.items():
+        axes, scaled = panels.pop(0), study in names
+        for i, name in enumerate(SOLVERS):
             y = efficiencies(own, name) if scaled else [p.pace(name) for p in own]
-            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=name)
-            axes.set(xlabel=label, ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
-            axes.set_ylim(0, 1.1 * max(1 if scaled else 0, axes.get_ylim()[1]))
-            if study != "skew":
-                axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
-        if not own:
-            axes.set_axis_off()
-    for axes, unit, measured, predicted in (
-        (panels[6], "MiB at the peak", "peak_bytes", "predicted_peak_bytes"),
-        (panels[7], "seconds of an iteration of cd", "cd_seconds", "predicted_cd_seconds"),
+            label = None if len(panels) < 7 else name
+            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=label)
+        axes.set(xlabel=names.get(study, study), ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
+        if study != "skew":
+            axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        if scaled:
+            axes.set_ylim(0, 1.1 * max(1, axes.get_ylim()[1]))
+        else:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+    for measured, predicted, unit, scale in (
+        ("peak_bytes", "predicted_peak_bytes", "peak memory, MiB", 2**20),
+        ("cd_seconds", "predicted_cd_seconds", "one iteration of cd, ms", 1e-3),
     ):
-        scale = 2.0**-20 if unit.startswith("MiB") else 1.0
-        x, y = (np.array([getattr(p, field) for p in points]) * scale for field in (predicted, measured))
-        kept = np.isfinite(x) & np.isfinite(y)
-        if not kept.any():
-            axes.set_axis_off()
-            continue
-        axes.loglog(x[kept], y[kept], "C2o")
-        axes.plot(x[kept], x[kept], color="0.7", lw=0.8, zorder=0)
-        axes.set(xlabel=f"predicted, {unit}", ylabel="measured")
-    handles, labels = next(
-        (a for a in panels if a.get_legend_handles_labels()[0]), panels[0]
-    ).get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        x, y = (np.array([getattr(p, field) for p in points]) / scale for field in (predicted, measured))
+        axes = panels.pop(0)
+        axes.plot(x, y / x, "C2o")
+        axes.axhline(1, color="0.7", lw=0.8, zorder=0)
+        axes.set(xscale="log", xlabel=f"predicted {unit}", ylabel="measured / predicted")
+        axes.set_ylim(0, max(1.5, axes.get_ylim()[1]))
+    for axes in panels:
+        axes.set_axis_off()
+    figure.legend(loc="outside lower center", ncols=len(SOLVERS))
 
 
 if __name__ == "__main__":
