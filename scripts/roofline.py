@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from studying import add_outputs, check_outputs, draw, progress, tell, write_table
+from studying import add_outputs, check_outputs, draw, progress, tell, whole_number, write_table
 
 from fastpmf import as_counts
 from fastpmf.counts import MemoryCounts, Side
@@ -71,7 +71,7 @@ def main() -> int:
     """Run the study."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="FILE", help="counts, .npz or .mtx[.gz] (default: drawn from the model)")
-    parser.add_argument("--nnz", type=lambda text: int(float(text)), default=10_000_000, help="if drawn; default: 1e7")
+    parser.add_argument("--nnz", type=whole_number, default=10_000_000, help="if drawn; default: 1e7")
     parser.add_argument("--skew", type=float, default=0.5, help="if drawn: sums fall like rank ** -skew; default: 0.5")
     parser.add_argument("-k", "--components", type=int, default=32, metavar="K", help="default: %(default)s")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")

@@ -24,6 +24,7 @@ from studying import (
     progress,
     slope,
     tell,
+    whole_number,
     write_table,
 )
 
@@ -108,8 +109,8 @@ def main() -> int:
     most = available_threads()
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES, metavar="S", help="default: all")
-    parser.add_argument("--nnz", type=number, metavar="N", help="where it doesn't vary; default: 1e7, or 1e6 a thread")
-    parser.add_argument("--max-nnz", type=number, metavar="N", help="default: by memory and time, at most 1e9")
+    parser.add_argument("--nnz", type=whole_number, metavar="N", help="elsewhere; default: 1e7, or 1e6 a thread")
+    parser.add_argument("--max-nnz", type=whole_number, metavar="N", help="default: by memory and time, at most 1e9")
     parser.add_argument("-k", "--components", type=int, default=32, metavar="K", help="default: %(default)s")
     parser.add_argument("--ks", type=int, nargs="+", metavar="K", help="default: 8 16 32 64 128")
     parser.add_argument("--densities", type=float, nargs="+", metavar="D", help="default: 1e-4 1e-3 1e-2 1e-1")
@@ -144,23 +145,21 @@ def main() -> int:
     return 0
 
 
-def number(text: str) -> int:
-    """A whole number, 1e7 included."""
-    return int(float(text))
-
-
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, most: int) -> None:
     """Turn away what can't be run, and fill in what depends on the machine."""
-    quick, t = arguments.quick, arguments.threads
-    arguments.nnz = arguments.nnz or (300_000 if quick else max(10_000_000, 1_000_000 * t))
-    arguments.ks = arguments.ks or ([16, 32] if quick else [8, 16, 32, 64, 128])
-    arguments.densities = arguments.densities or ([1e-3, 1e-1] if quick else [1e-4, 1e-3, 1e-2, 1e-1])
-    arguments.skews = arguments.skews or ([0.0, 1.0] if quick else [0.0, 0.5, 1.0])
-    arguments.repeats = arguments.repeats or (3 if quick else 5)
-    if arguments.max_nnz is None:
-        affordable = min(1e9, available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * t)
-        rungs = [3e5] if quick else [rung for rung in (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9) if rung <= affordable]
-        arguments.max_nnz = int(max(rungs, default=1e6))
+    t = arguments.threads
+    affordable = min(1e9, available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * t)
+    rungs = [rung for rung in (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9) if rung <= affordable]
+    for name, small, usual in (
+        ("nnz", 300_000, max(10_000_000, 1_000_000 * t)),
+        ("max_nnz", 300_000, int(max(rungs, default=1e6))),
+        ("ks", [16, 32], [8, 16, 32, 64, 128]),
+        ("densities", [1e-3, 1e-1], [1e-4, 1e-3, 1e-2, 1e-1]),
+        ("skews", [0.0, 1.0], [0.0, 0.5, 1.0]),
+        ("repeats", 3, 5),
+    ):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, small if arguments.quick else usual)
     if min(arguments.components, t, arguments.repeats, *arguments.ks) < 1:
         parser.error("--components, --ks, --threads and --repeats must be at least 1")
     if min(arguments.nnz, arguments.max_nnz) < 10_000:
@@ -178,6 +177,7 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, float, Case]]:
     """Study, value and matrix of everything that was asked for."""
     nnz, k, t = arguments.nnz, arguments.components, arguments.threads
     ladder = tuple(sorted({*(2**i for i in range(t.bit_length()) if 2**i < t), t}))
+    sizes = [*(10**e for e in range(5, 19) if 10**e < arguments.max_nnz), arguments.max_nnz]
 
     def case(*, nnz=nnz, k=k, skew=0.0, density=None, threads=(t,)) -> Case:
         side = round(math.sqrt(nnz / density)) if density else 0
@@ -186,17 +186,12 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, float, Case]]:
     found = {
         "threads": {t: case(threads=ladder)},
         "weak": {n: case(nnz=nnz * n // t, threads=(n,)) for n in ladder},
-        "nnz": {size: case(nnz=size) for size in growth(arguments.max_nnz)},
+        "nnz": {size: case(nnz=size) for size in sizes},
         "k": {k: case(k=k) for k in arguments.ks},
         "density": {density: case(density=density) for density in arguments.densities},
         "skew": {skew: case(skew=skew) for skew in arguments.skews},
     }
     return [(study, *one) for study in STUDIES if study in arguments.studies for one in found[study].items()]
-
-
-def growth(largest: int) -> list[int]:
-    """1e5, 1e6 ... and the largest itself."""
-    return [*(10**e for e in range(5, 19) if 10**e < largest), largest] if largest > 10**5 else [largest]
 
 
 @functools.cache  # studies share matrices
@@ -323,7 +318,7 @@ def verdict(points: list[Point]) -> list[str]:
             )
     if "threads" in studies:
         same = len({(p.mu_objective, p.cd_objective) for p in studies["threads"]}) == 1
-        lines.append(f"The objective is {'the same to the last bit' if same else 'NOT the same'} for any threads.")
+        lines.append(f"The objective is {'bitwise the same' if same else 'NOT the same'} for any number of threads.")
     for field, measured, what in (
         ("predicted_peak_bytes", "peak_bytes", "Peak memory"),
         ("predicted_cd_seconds", "cd_seconds", "Seconds of an iteration of cd"),

@@ -30,6 +30,13 @@ def progress(total: int, unit: str = "turn") -> Iterator[Callable]:
             yield bar.update
 
 
+def whole_number(text: str) -> int:
+    """An argument that is one, 1e7 included."""
+    if not float(text).is_integer():
+        raise ValueError(text)
+    return int(float(text))
+
+
 def add_outputs(parser: argparse.ArgumentParser, name: str) -> None:
     """The options --csv and --png."""
     parser.add_argument("--csv", default=f"{name}.csv", metavar="FILE", help="default: %(default)s")
