@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from studying import add_outputs, check_outputs, draw, progress, tell, whole_number, write_table
+from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number, write_table
 
 from fastpmf import as_counts
 from fastpmf.counts import MemoryCounts, Side
@@ -22,7 +22,7 @@ from fastpmf.model.factors import aligned, column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benchmarks"))
-from benchmarks.bound import fma_chains, gather_rows, triad
+from benchmarks.bound import division_chains, fma_chains, gather_rows, triad
 
 DESCRIPTION = """\
 Measure what this machine can do at most, in Numba, with one thread and with all:
@@ -30,19 +30,22 @@ Measure what this machine can do at most, in Numba, with one thread and with all
   stream   a = b + 0.5 c over arrays beyond the caches (bytes read and written; what a cache line that is to
            be overwritten costs to fetch is not counted)
   gather   random rows of K numbers from a table that half a second-level cache holds, half of the third-level
-           caches, or none ("memory"); and, for each kernel, from a table as large as its own
+           caches, or none ("memory")
   FMA      multiply-adds on 64-byte vectors that stay in registers
+  divide   divisions, likewise
 
-then time each kernel on counts, and divide the least seconds that the bounds allow by its own. Flops and bytes
-are those of the kernels' docstrings, with what they stream besides. The bound that applies is the one that
-allows least: gathers and streams, which share the memory, one after the other, or flops alone. Divisions and
-logarithms are not charged, and rows that repeat come from nearer caches than random ones: a fraction is a
-distance from an ideal, above 1 where the ideal was none.
+then time each kernel on counts, and divide the least seconds that the bounds allow by its own: streams and
+gathers from arrays as large as its own, measured likewise. Flops and bytes are those of the kernels'
+docstrings, with what they stream besides. The bound that applies is the one that takes longest: gathers and
+then streams, which share the memory, or flops, or the divisions of coordinate descent, a flop each. Logarithms
+and transposition are not charged, and rows that repeat come from nearer caches than random ones: a fraction
+is a distance from an ideal, above 1 where the ideal was none.
 
 Seconds are the least of several, of bounds and kernels alike. Coordinate descent does two sweeps from random
 factors; its flops are counted with all components active in the first, and in the second with those that are
 not zero afterwards.
 """
+DTYPES = ("float32", "float64")
 LINE = "{:<16}{:>5}{:>8}{:>10}{:>9}{:>9}{:>11}{:>9}{:>9}{:>9}{:>9}"
 
 
@@ -74,9 +77,11 @@ def main() -> int:
     parser.add_argument("--nnz", type=whole_number, default=10_000_000, help="if drawn; default: 1e7")
     parser.add_argument("--skew", type=float, default=0.5, help="if drawn: sums fall like rank ** -skew; default: 0.5")
     parser.add_argument("-k", "--components", type=int, default=32, metavar="K", help="default: %(default)s")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="T", help="the most (default: all this process may use)")
-    parser.add_argument("--repeats", type=int, default=9, metavar="R", help="the best counts; default: %(default)s")
+    parser.add_argument(
+        "--repeats", type=int, default=9, metavar="R", help="at least, the best counts; default: %(default)s"
+    )
     parser.add_argument("--mib", type=int, help="of an array beyond the caches; default: 4 times the caches, >= 128")
     add_outputs(parser, "roofline")
     arguments = parser.parse_args()
@@ -97,6 +102,7 @@ def main() -> int:
         f"{arguments.components}, {arguments.dtype}, 1 and {most} thread(s)"
     )
     points: list[Point] = []
+    busy = others_busy()
     machine = Machine(arguments, np.dtype(arguments.dtype))
     runs = [(t, run) for t in sorted({1, most}) for run in (machine.bounds, lambda t: machine.kernels(counts, t))]
     with progress(len(runs), "part") as tick:
@@ -109,7 +115,7 @@ def main() -> int:
     tell(f"table: {arguments.csv}")
     draw(arguments.png, lambda figure: paint(figure, points), figsize=(10, 7))
     tell()
-    for sentence in verdict(points):
+    for sentence in [*verdict(points), *busy]:
         tell(sentence)
     return 0
 
@@ -144,31 +150,36 @@ class Machine:
 
     def bounds(self, t: int) -> list[Point]:
         """Stream, gathers and FMA with the threads there are."""
-        lines = [self._stream(t)]
+        lines = [self._stream(t, "stream", self._beyond)]
         for name, size in (("L2", self._level2 // 2), ("L3", self._level3 // 2), ("memory", self._beyond)):
             lines.append(self._gather(t, f"gather {name}", size // self._row))
-        return [*lines, *(self._fma(t, np.dtype(dtype)) for dtype in ("float32", "float64"))]
+        for name, run, each in (("FMA", fma_chains, 2), ("divide", division_chains, 1)):
+            lines += [self._compute(t, f"{name} {dtype}", run, each, np.dtype(dtype)) for dtype in DTYPES]
+        return lines
 
     def _clock(self, *calls: Callable[[], object]) -> list[float]:
         """Least seconds of each call: what else the machine does can only add to them. They take turns."""
         for call in calls:
             call()  # compiles, and touches the pages
-        least = len(calls) * [math.inf]
-        for _ in range(self._repeats):
+        least, turns, since = len(calls) * [math.inf], 0, time.perf_counter()
+        # What takes no time is repeated more often: some turn will find the machine undisturbed
+        while turns < self._repeats or time.perf_counter() < since + 0.02 * self._repeats:
+            turns += 1
             for c, call in enumerate(calls):
                 began = time.perf_counter()
                 call()
                 least[c] = min(least[c], time.perf_counter() - began)
         return least
 
-    def _stream(self, t: int) -> Point:
-        n_rows = max(self._beyond // VECTOR_BYTES, 1)
+    def _stream(self, t: int, name: str, n_bytes: int) -> Point:
+        """Three arrays of so many bytes each."""
+        n_rows = max(n_bytes // VECTOR_BYTES, 1)
         a, b, c = (aligned(n_rows, VECTOR_BYTES // 8, np.dtype(float), np.zeros) for _ in range(3))
         triad(c, c, b)  # each page is first touched by the thread that will use it
         triad(b, b, c)
         (seconds,) = self._clock(lambda: triad(b, c, a))
-        self._known["stream", t] = 3 * a.nbytes / seconds
-        return point("bound", "stream", "", t, "float64", 0, seconds, 2 * a.size, 0, 3 * a.nbytes)
+        self._known[name, t] = 3 * a.nbytes / seconds
+        return point("bound", name, "", t, "float64", 0, seconds, 2 * a.size, 0, 3 * a.nbytes)
 
     def _gather(self, t: int, name: str, n_rows: int) -> Point:
         rng, n_rows = np.random.default_rng(0), max(n_rows, 1)
@@ -182,16 +193,15 @@ class Machine:
         flops = 2 * n * self._width
         return point("bound", name, "", t, self._dtype, self._k, seconds, flops, n * self._row, 0, 1e9 * seconds / n)
 
-    def _fma(self, t: int, dtype: np.dtype) -> Point:
-        found, rounds = [], 1_000_000
+    def _compute(self, t: int, name: str, run: Callable, each: int, dtype: np.dtype) -> Point:
+        found, rounds = [], 1_000_000 // each
         for chains in (5, 10):  # as many as hide the latency, and no more than there are registers
             out = aligned(t, chains * VECTOR_BYTES // dtype.itemsize, dtype)
-            factors, n = np.array([0.5, 1.0]), np.array([rounds])
-            (seconds,) = self._clock(lambda o=out, c=chains, f=factors, n=n: fma_chains(f, n, o, n_vectors=c))
-            found.append((2 * rounds * out.size / seconds, seconds, 2 * rounds * out.size))
-        best, seconds, flops = max(found)
-        self._known[f"FMA {dtype}", t] = best
-        return point("bound", f"FMA {dtype}", "", t, dtype, 0, seconds, flops, 0, 0)
+            numbers = np.array([0.5, 1.0]), np.array([rounds])
+            (seconds,) = self._clock(lambda o=out, c=chains, a=numbers: run(*a, o, n_vectors=c))
+            found.append((each * rounds * out.size / seconds, seconds, each * rounds * out.size))
+        self._known[name, t], seconds, flops = max(found)
+        return point("bound", name, "", t, dtype, 0, seconds, flops, 0, 0)
 
     def kernels(self, counts: MemoryCounts, t: int) -> list[Point]:
         """Each kernel, on the side of W and, where it has one, on that of H."""
@@ -213,26 +223,32 @@ class Machine:
 
             descend()
             alive = float((out > 0).sum(axis=1) @ np.diff(X.indptr))  # components of nonzeros, in the second sweep
-            run = {
+            visits = nnz * self._k + alive
+            run = {  # call, flops, bytes gathered, bytes streamed, divisions
                 "ratio_contract": (
                     lambda side=side, U=U, V=V, out=S: counts.contract(side, U, V, out),
-                    4 * nnz * K, nnz * row, streams,
+                    4 * nnz * K, nnz * row, streams, 0,
                 ),
-                "multiply": (lambda U=U, S=S, v=v_sum, o=out: multiplicative(U, S, v, o), 8 * U.size, 0, 3 * U.nbytes),
-                "descend": (descend, 8 * nnz * (K + self._k) + 8 * alive, nnz * row, streams),
+                "multiply": (
+                    lambda U=U, S=S, v=v_sum, o=out: multiplicative(U, S, v, o), 8 * U.size, 0, 3 * U.nbytes, 0,
+                ),
+                "descend": (descend, 8 * nnz * K + 8 * visits, nnz * row, streams, visits),
             }  # fmt: skip
             if side is Side.ROWS:
                 T = np.zeros_like(V)
                 run["joint_contract"] = (
-                    lambda U=U, V=V, S=out, T=T: counts.contract_both(U, V, S, T), 6 * nnz * K, 3 * nnz * row, streams,
+                    lambda U=U, V=V, S=out, T=T: counts.contract_both(U, V, S, T),
+                    6 * nnz * K, 3 * nnz * row, streams, 0,
                 )  # fmt: skip
-                run["log_rate"] = (lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes)
-            own = f"gather {len(V)} rows"
-            self._gather(t, own, len(V))
+                run["log_rate"] = (
+                    lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes, 0,
+                )  # fmt: skip
+            self._gather(t, "gather own", len(V))
             seconds = self._clock(*(call for call, *_ in run.values()))
-            for (name, (_, flops, gathered, streamed)), took in zip(run.items(), seconds, strict=True):
+            for (name, (_, flops, gathered, streamed, divisions)), took in zip(run.items(), seconds, strict=True):
+                self._stream(t, "stream own", streamed // 3)
                 worked_in = np.dtype(np.float64) if name == "log_rate" else self._dtype
-                least, bound = self._bound(t, flops, gathered, streamed, own, worked_in)
+                least, bound = self._bound(t, flops, gathered, streamed, divisions, worked_in)
                 lines.append(
                     point(
                         "kernel", name, "WH"[side], t, self._dtype, self._k, took, flops, gathered, streamed,
@@ -241,12 +257,12 @@ class Machine:
                 )  # fmt: skip
         return lines
 
-    def _bound(self, t: int, flops: float, gathered: float, streamed: float, own: str, dtype) -> tuple[float, str]:
+    def _bound(self, t: int, flops, gathered, streamed, divisions, dtype: np.dtype) -> tuple[float, str]:
         """The least seconds, and which bound says so."""
-        gather, stream = gathered / self._known[own, t], streamed / self._known["stream", t]
-        if flops / self._known[f"FMA {dtype}", t] > gather + stream:
-            return flops / self._known[f"FMA {dtype}", t], "FMA"
-        return gather + stream, "gather" if gather > stream else "stream"
+        gather, stream = gathered / self._known["gather own", t], streamed / self._known["stream own", t]
+        memory = (gather + stream, "gather" if gather > stream else "stream")
+        compute = ((n / self._known[f"{name} {dtype}", t], name) for name, n in (("FMA", flops), ("divide", divisions)))
+        return max(memory, *compute)
 
 
 def point(
@@ -279,7 +295,8 @@ def verdict(points: list[Point]) -> list[str]:
     dtype = kernels[0].dtype
     lines = [
         f"With {most} thread(s) this machine streams {bounds['stream'].gb_per_s:.3g} GB/s, gathers rows of "
-        f"{kernels[0].k} components in {dtype} at {gathers}, and does {bounds[f'FMA {dtype}'].gflop_per_s:.4g} GFLOP/s."
+        f"{kernels[0].k} components in {dtype} at {gathers}, and does {bounds[f'FMA {dtype}'].gflop_per_s:.4g} GFLOP/s "
+        f"or {bounds[f'divide {dtype}'].gflop_per_s:.3g} divisions a nanosecond."
     ]
     if most > 1:
         alone = {p.name: p for p in points if p.kind == "bound" and p.threads == 1}
@@ -291,7 +308,9 @@ def verdict(points: list[Point]) -> list[str]:
 
     by = sorted(kernels, key=lambda p: -p.fraction)
     lines.append(f"Share of the bound that applies, nearest first: {'; '.join(map(told, by))}.")
-    lines.append("No bound charges divisions, logarithms or transposition, of which descend and log_rate have many.")
+    lines.append(
+        "No bound charges logarithms, of which log_rate takes one for each nonzero, or descend's transposition."
+    )
     slowest = max(kernels, key=lambda p: p.seconds)
     lines.append(
         f"At its bound, the longest of them, {slowest.name} of {slowest.side}, would take "
@@ -302,7 +321,7 @@ def verdict(points: list[Point]) -> list[str]:
 
 def rate(p: Point) -> float:
     """What a bound is in."""
-    return p.gflop_per_s if p.name.startswith("FMA") else p.gb_per_s
+    return p.gb_per_s if p.gb_per_s else p.gflop_per_s
 
 
 def paint(figure, points: list[Point]) -> None:

@@ -20,6 +20,7 @@ from studying import (
     available_memory,
     check_outputs,
     draw,
+    others_busy,
     peak_memory,
     progress,
     slope,
@@ -122,7 +123,7 @@ def main() -> int:
     add_outputs(parser, "scaling_study")
     arguments = parser.parse_args()
     check(parser, arguments, most)
-    wanted = cases(arguments)
+    wanted, busy = cases(arguments), others_busy()
     tell(
         f"up to {arguments.threads} threads, {arguments.nnz:.3g} nonzeros where they don't vary and up to "
         f"{arguments.max_nnz:.3g} where they do, k = {arguments.components}, {arguments.dtype}"
@@ -138,9 +139,9 @@ def main() -> int:
         parser.error("no matrix could be measured")
     tell_table(points)
     tell(f"table: {arguments.csv}")
-    draw(arguments.png, lambda figure: paint(figure, points), figsize=(16, 8))
+    draw(arguments.png, lambda figure: paint(figure, points))
     tell()
-    for sentence in verdict(points):
+    for sentence in [*verdict(points), *busy]:
         tell(sentence)
     return 0
 
@@ -297,8 +298,10 @@ def verdict(points: list[Point]) -> list[str]:
     lines, studies = [], by_study(points)
     for study, what in (("threads", "On the same counts"), ("weak", "With as many nonzeros for each thread")):
         if len(own := studies.get(study, [])) > 1:
-            told = (f"{efficiencies(own, name)[-1]:.0%} of that in {name}" for name in SOLVERS)
-            lines.append(f"{what}, each of {own[-1].threads} threads does {' and '.join(told)} which one does alone.")
+            t = own[-1].threads
+            shares = {name: efficiencies(own, name)[-1] for name in SOLVERS}
+            told = (f"{share * t:.2f} times as fast in {name} ({share:.0%} each)" for name, share in shares.items())
+            lines.append(f"{what}, {t} threads are {' and '.join(told)} as one alone.")
     if len(own := studies.get("nnz", [])) > 1:
         told = (
             f"nnz ** {told_slope(own, f'{name}_seconds')} in {name} ({own[0].pace(name):.2f} ns each at first, "
@@ -334,13 +337,14 @@ def paint(figure, points: list[Point]) -> None:
     from matplotlib.ticker import LogLocator
 
     studies, names = by_study(points), {"threads": "threads, same counts", "weak": "threads, counts for each"}
-    panels = list(figure.subplots(2, 4).ravel())
-    for study, own in studies.items():
+    rows = -(-(len(studies) + 2) // 4)
+    figure.set_size_inches(16, 0.5 + 4 * rows)
+    panels = list(figure.subplots(rows, 4).ravel())
+    for number, (study, own) in enumerate(studies.items()):
         axes, scaled = panels.pop(0), study in names
         for i, name in enumerate(SOLVERS):
             y = efficiencies(own, name) if scaled else [p.pace(name) for p in own]
-            label = None if len(panels) < 7 else name
-            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=label)
+            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=None if number else name)
         axes.set(xlabel=names.get(study, study), ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
         if study != "skew":
             axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
@@ -362,6 +366,8 @@ def paint(figure, points: list[Point]) -> None:
         axes.plot(x, y / x, "C2o")
         axes.axhline(1, color="0.7", lw=0.8, zorder=0)
         axes.set(xscale="log", xlabel=f"predicted {unit}", ylabel="measured / predicted")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylim(0, max(1.5, axes.get_ylim()[1]))
     for axes in panels:
         axes.set_axis_off()

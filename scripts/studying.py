@@ -4,6 +4,7 @@ import argparse
 import csv
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,16 @@ import numpy as np
 def tell(line: str = "") -> None:
     """Print a line as soon as it is known."""
     print(line, flush=True)  # noqa: T201
+
+
+def others_busy() -> list[str]:
+    """A sentence where other processes keep the machine busy before a study begins; else, or if none can tell, none."""
+    try:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    except (AttributeError, OSError):
+        return []
+    said = f"Others kept the {cores} cores busy when this began (load {load:.1f}): times are the worse for it."
+    return [said] if load > max(0.5, 0.1 * cores) else []
 
 
 @contextmanager

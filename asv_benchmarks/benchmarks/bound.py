@@ -154,3 +154,21 @@ def fma_chains(n_vectors):
             simd.store(out, worker, acc)
 
     return loop
+
+
+@kernel("out")
+def division_chains(n_vectors):
+    """As `fma_chains`, with divisions: x becomes b / x, and a again in the next round.
+
+    cost  n n_workers K divisions
+    """
+
+    def loop(factors, n, out, n_workers):
+        for worker in prange(n_workers):
+            zero = simd.zeros(out, n_vectors)
+            acc, b = simd.fill_like(zero, factors[0]), simd.fill_like(zero, factors[1])
+            for _ in range(n[0]):
+                acc = simd.divide(b, acc)
+            simd.store(out, worker, acc)
+
+    return loop
