@@ -58,9 +58,13 @@ By default no matrix and fit together take more than half of the memory that is 
 STUDIES = ("threads", "weak", "nnz", "k", "density", "skew")
 N_COLUMNS, PER_ROW, PLANTED = 20_000, 200, 10
 SOLVERS = {"mu": "mu", "cd": "cd+x"}
+PREDICTIONS = (
+    ("peak_bytes", "predicted_peak_bytes", "bytes at the peak"),
+    ("cd_seconds", "predicted_cd_seconds", "seconds of an iteration of cd"),
+)
 BEFORE = 12  # iterations before the clocks run: ten of warm-up, and two in which all of extrapolation is at work
 BYTES_PER_NONZERO = 24  # of counts, transpose, factors and what drawing them takes: what the default --max-nnz goes by
-NONZEROS_PER_SECOND = 500_000  # for each thread, everything included: likewise
+NONZEROS_PER_SECOND = 300_000  # for each thread, everything included: likewise
 SECONDS = 120  # that the largest matrix may take by default
 LINE = "{:<8}{:>9}{:>16}{:>14}{:>5}{:>8}{:>10}{:>10}{:>8}{:>8}{:>10}{:>10}{:>10}{:>10}"
 
@@ -80,10 +84,10 @@ class Point(NamedTuple):
     """A line of the table. Seconds are of one iteration, objectives in nats per count after `iterations`."""
 
     study: str
-    value: float
     n_rows: int
     n_columns: int
     nnz: int
+    density: float
     k: int
     skew: float
     dtype: str
@@ -99,6 +103,11 @@ class Point(NamedTuple):
     peak_bytes: float
     predicted_peak_bytes: float
     predicted_cd_seconds: float
+
+    @property
+    def value(self) -> float:
+        """What the study varies."""
+        return getattr(self, {"weak": "threads"}.get(self.study, self.study))
 
     def pace(self, name: str) -> float:
         """Nanoseconds per nonzero of a solver's iteration."""
@@ -130,9 +139,8 @@ def main() -> int:
     )
     points: list[Point] = []
     with progress(len(wanted), "matrix") as tick:
-        for study, value, case in wanted:
-            lines = fresh(case, arguments.repeats, arguments.dtype)
-            points += [Point(study, line["threads"] if study == "threads" else value, **line) for line in lines]
+        for study, case in wanted:
+            points += [Point(study, *line) for line in fresh(case, arguments.repeats, arguments.dtype)]
             write_table(arguments.csv, Point._fields, points)  # as it goes: what there is outlives an interruption
             tick()
     if not points:
@@ -174,8 +182,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace, most: 
     check_outputs(parser, arguments)
 
 
-def cases(arguments: argparse.Namespace) -> list[tuple[str, float, Case]]:
-    """Study, value and matrix of everything that was asked for."""
+def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
+    """Every matrix of every study that was asked for."""
     nnz, k, t = arguments.nnz, arguments.components, arguments.threads
     ladder = tuple(sorted({*(2**i for i in range(t.bit_length()) if 2**i < t), t}))
     sizes = [*(10**e for e in range(5, 19) if 10**e < arguments.max_nnz), arguments.max_nnz]
@@ -185,19 +193,19 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, float, Case]]:
         return Case((side, side) if density else (max(nnz // PER_ROW, 1), N_COLUMNS), nnz, k, skew, threads)
 
     found = {
-        "threads": {t: case(threads=ladder)},
-        "weak": {n: case(nnz=nnz * n // t, threads=(n,)) for n in ladder},
-        "nnz": {size: case(nnz=size) for size in sizes},
-        "k": {k: case(k=k) for k in arguments.ks},
-        "density": {density: case(density=density) for density in arguments.densities},
-        "skew": {skew: case(skew=skew) for skew in arguments.skews},
+        "threads": [case(threads=ladder)],
+        "weak": [case(nnz=nnz * n // t, threads=(n,)) for n in ladder],
+        "nnz": [case(nnz=size) for size in sizes],
+        "k": [case(k=k) for k in arguments.ks],
+        "density": [case(density=density) for density in arguments.densities],
+        "skew": [case(skew=skew) for skew in arguments.skews],
     }
-    return [(study, *one) for study in STUDIES if study in arguments.studies for one in found[study].items()]
+    return [(study, one) for study in STUDIES if study in arguments.studies for one in found[study]]
 
 
 @functools.cache  # studies share matrices
-def fresh(case: Case, repeats: int, dtype: str) -> list[dict]:
-    """`measure` in a process of its own, beside what was predicted; nothing where that process was killed."""
+def fresh(case: Case, repeats: int, dtype: str) -> list[tuple]:
+    """`measure` in a process of its own, beside what was predicted: all of each `Point` but its study."""
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             (shape, nnz, counts_dtype), told, peak = process.submit(measure, case, repeats, dtype).result()
@@ -206,13 +214,15 @@ def fresh(case: Case, repeats: int, dtype: str) -> list[dict]:
         tell(f"left out, {case}: {why}")
         return []
     most = max(case.threads)  # what the memory was measured, and all was predicted, for
-    predicted = predict(shape, nnz, case.k, dtype, counts_dtype, most)
-    lines = []
-    for t, (seconds, objectives) in told.items():
-        extra = (peak, *predicted) if t == most else 3 * (math.nan,)
-        each = (*shape, nnz, case.k, case.skew, dtype, counts_dtype, t, *seconds, *(1e9 * s / nnz for s in seconds))
-        lines.append(dict(zip(Point._fields[2:], (*each, BEFORE + repeats, *objectives, *extra), strict=True)))
-    return lines
+    predicted, density = predict(shape, nnz, case.k, dtype, counts_dtype, most), nnz / math.prod(shape)
+    return [
+        (
+            *shape, nnz, density, case.k, case.skew, dtype, counts_dtype, t,
+            *seconds, *(1e9 * s / nnz for s in seconds), BEFORE + repeats, *objectives,
+            *((peak, *predicted) if t == most else 3 * (math.nan,)),
+        )
+        for t, (seconds, objectives) in told.items()
+    ]  # fmt: skip
 
 
 def predict(shape, nnz: int, k: int, dtype: str, counts_dtype: str, n_threads: int) -> tuple[float, float]:
@@ -266,7 +276,7 @@ def tell_table(points: list[Point]) -> None:
         told += [f"{D:.5f}" for D in (p.mu_objective, p.cd_objective)]
         told += ["-" if math.isnan(b) else f"{b / 2**20:.1f}" for b in (p.peak_bytes, p.predicted_peak_bytes)]
         shape = f"{p.n_rows} x {p.n_columns}"
-        tell(LINE.format(p.study, f"{p.value:g}", shape, f"{p.nnz:,}", p.k, p.threads, *told))
+        tell(LINE.format(p.study, f"{p.value:.3g}", shape, f"{p.nnz:,}", p.k, p.threads, *told))
     tell()
     for study, own in by_study(points).items():
         if study not in ("weak", "skew") and len(own) > 1:
@@ -277,7 +287,7 @@ def tell_table(points: list[Point]) -> None:
 
 def told_slope(points: list[Point], field: str) -> str:
     """The slope against the value, and its standard error where there is one."""
-    best, error = slope([p.nnz if p.study == "nnz" else p.value for p in points], [getattr(p, field) for p in points])
+    best, error = slope([p.value for p in points], [getattr(p, field) for p in points])
     return f"{best:.3f}" + (f" +- {error:.3f}" if error == error else "")
 
 
@@ -309,27 +319,22 @@ def verdict(points: list[Point]) -> list[str]:
             for name in SOLVERS
         )
         lines.append(f"From {own[0].nnz:.1g} to {own[-1].nnz:.1g} nonzeros, seconds grow like {'; '.join(told)}.")
+    others = []
     for study in ("k", "density", "skew"):
         if len(own := studies.get(study, [])) > 1:
-            told = (
-                f"{getattr(own[-1], f'{n}_ns_per_nonzero') / getattr(own[0], f'{n}_ns_per_nonzero'):.2f}"
-                for n in SOLVERS
-            )
-            lines.append(
-                f"{study} from {own[0].value:g} to {own[-1].value:g}: a nonzero takes {' and '.join(told)} times as "
-                f"long in {' and '.join(SOLVERS)}."
-            )
+            told = (f"{own[-1].pace(name) / own[0].pace(name):.2f} in {name}" for name in SOLVERS)
+            others.append(f"{' and '.join(told)} for {study} {own[-1].value:.3g} instead of {own[0].value:.3g}")
+    if others:
+        lines.append(f"A nonzero takes so many times as long: {'; '.join(others)}.")
     if "threads" in studies:
         same = len({(p.mu_objective, p.cd_objective) for p in studies["threads"]}) == 1
         lines.append(f"The objective is {'bitwise the same' if same else 'NOT the same'} for any number of threads.")
-    for field, measured, what in (
-        ("predicted_peak_bytes", "peak_bytes", "Peak memory"),
-        ("predicted_cd_seconds", "cd_seconds", "Seconds of an iteration of cd"),
-    ):
-        ratios = [getattr(p, measured) / getattr(p, field) for p in points]
+    told = []
+    for field, predicted, what in PREDICTIONS:
+        ratios = [getattr(p, field) / getattr(p, predicted) for p in points]
         if ratios := [r for r in ratios if math.isfinite(r)]:
-            lines.append(f"{what}: {min(ratios):.2f} to {max(ratios):.2f} times what was predicted.")
-    return lines
+            told.append(f"{what}, {min(ratios):.2f} to {max(ratios):.2f}")
+    return [*lines, f"Measured to predicted: {'; '.join(told)}."]
 
 
 def paint(figure, points: list[Point]) -> None:
@@ -344,7 +349,7 @@ def paint(figure, points: list[Point]) -> None:
         axes, scaled = panels.pop(0), study in names
         for i, name in enumerate(SOLVERS):
             y = efficiencies(own, name) if scaled else [p.pace(name) for p in own]
-            axes.plot([p.nnz if study == "nnz" else p.value for p in own], y, f"C{i}o-", label=None if number else name)
+            axes.plot([p.value for p in own], y, f"C{i}o-", label=None if number else name)
         axes.set(xlabel=names.get(study, study), ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
         if study != "skew":
             axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
@@ -357,15 +362,12 @@ def paint(figure, points: list[Point]) -> None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
-    for measured, predicted, unit, scale in (
-        ("peak_bytes", "predicted_peak_bytes", "peak memory, MiB", 2**20),
-        ("cd_seconds", "predicted_cd_seconds", "one iteration of cd, ms", 1e-3),
-    ):
-        x, y = (np.array([getattr(p, field) for p in points]) / scale for field in (predicted, measured))
+    for field, predicted, what in PREDICTIONS:
+        x, y = (np.array([getattr(p, name) for p in points]) for name in (predicted, field))
         axes = panels.pop(0)
         axes.plot(x, y / x, "C2o")
         axes.axhline(1, color="0.7", lw=0.8, zorder=0)
-        axes.set(xscale="log", xlabel=f"predicted {unit}", ylabel="measured / predicted")
+        axes.set(xscale="log", xlabel=f"{what}, predicted", ylabel="measured / predicted")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.set_ylim(0, max(1.5, axes.get_ylim()[1]))
