@@ -67,14 +67,14 @@ def objective_scale(X, W, H):
 
 
 def half_step(X, U, V, relaxed=False):
-    """U S / v_sum, or relaxed U (2 S / v_sum - 1) and U (S / v_sum)^2; a component whose v_sum is 0 becomes 0."""
+    """U r, r = S / v_sum, or relaxed U (1.9 r - 0.9) where r > 1, else U r (0.1 + 0.9 r); with v_sum = 0 it becomes 0."""
     S, U, V = ratio_contraction(X, U, V), *wide(U, V)
     v_sum = V.sum(axis=0)
     out = np.zeros_like(U)
     for i, k in np.ndindex(*U.shape):
         ratio = S[i, k] / v_sum[k] if v_sum[k] > 0 else 0.0
         if relaxed:
-            ratio = 2 * ratio - 1 if ratio > 1 else ratio**2
+            ratio *= 1.9 - 0.9 / ratio if ratio > 1 else 0.1 + 0.9 * ratio
         out[i, k] = U[i, k] * ratio
     return out
 

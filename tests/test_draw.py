@@ -5,9 +5,9 @@ import pytest
 from numba import prange
 from scipy import stats
 
-from fastpmf.kernels import draw
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows, uniform
+from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows
+from fastpmf.kernels.uniform import _uniform_meaning, uniform
 
 
 @kernel("out")
@@ -31,7 +31,7 @@ def numbers():
 
 def test_compiled_random_numbers_are_those_of_their_meaning(numbers):
     with np.errstate(over="ignore"):
-        meant = [[draw._uniform_meaning(2**61 + 5, s, n) for n in range(80)] for s in range(50)]
+        meant = [[_uniform_meaning(2**61 + 5, s, n) for n in range(80)] for s in range(50)]
     np.testing.assert_array_equal(numbers, meant)
 
 

@@ -41,9 +41,7 @@ def test_kernels_agree_with_their_oracles_without_the_jit_too(run):
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-@pytest.mark.parametrize(
-    "file", ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py", "draw.py"]
-)
+@pytest.mark.parametrize("file", FILES)
 def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
     _, missing = run
     assert missing[file] == set()
@@ -51,7 +49,7 @@ def test_every_line_of_a_kernel_is_run_by_its_tests(run, file):
 
 def test_every_numpy_meaning_of_an_operation_is_run(run):
     _, missing = run
-    for file in ("simd.py", "lanes.py"):
+    for file in ("simd.py", "lanes.py", "uniform.py"):
         tree = ast.parse((KERNELS / file).read_text())
         # What an operation means is a lambda in its decorator, run with the line it is on, or a function of this name.
         meanings = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_meaning")]

@@ -54,7 +54,16 @@ def test_reading_loses_nothing(pair):
 def test_a_fit_is_finite_and_monotone_and_that_of_the_dense_oracle(pair, k):
     dense, X = pair
     W, H = start(dense, k)
-    options = {"init": "custom", "W": W, "H": H, "max_iter": 5, "tol": 0, "eval_every": 1, "dtype": "float64"}
+    options = {
+        "solver": "mu",
+        "init": "custom",
+        "W": W,
+        "H": H,
+        "max_iter": 5,
+        "tol": 0,
+        "eval_every": 1,
+        "dtype": "float64",
+    }
     solution = poisson_nmf(X, k, **options)
     for _ in range(5):
         W, H = naive.multiplicative_iteration(dense, W, H)

@@ -44,7 +44,7 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
         "extrapolation": begin each iteration where the last move would have led if it had gone on, and keep only what
         does not raise the objective. "auto": with "cd", and not with "mu" and "em". "relaxation", with "mu" only: go
-        twice as far in each update, which takes half as many iterations and is monotone too.
+        nearly twice as far in each update, which takes about half as many iterations, and is monotone too.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
         Where to start, by scikit-learn's names. "auto" is "random", which ended as low as the others and costs
         nothing. All but "custom" (W and H given to `fit_transform`) are scaled to sum(W H) = sum(X). Zeros of "nndsvd"

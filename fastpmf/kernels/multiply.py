@@ -12,7 +12,7 @@ def multiply(n_vectors):
 
     out[i, k] = max(U[i, k] * r,  min(U[i, k], tiny * total_i / v_sum[k])),      r = S[i, k] / v_sum[k]
 
-    or, relaxed, with 2 r - 1 in place of r where r > 1 and r^2 where it is not,
+    or, with b = relaxation, r + b (r - 1) in place of r where r > 1, and r (1 - b + b r) where it is not,
     with, for each row,  total_i = sum_k U[i, k] S[i, k], its sum of counts, and
                          gap_i   = sum_k U[i, k] v_sum[k] + total_i (max_k S[i, k] / v_sum[k] - 2),
     an upper bound on what any other row could lower the divergence by, which is 0 exactly at the optimum
@@ -21,7 +21,7 @@ def multiply(n_vectors):
           v_sum       (1, K)      same dtype, zero in dead and in padding columns
           divisor     (1, K)      v_sum with its zeros replaced by inf
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          limits      (2,)        float64: tiny, and 1 for relaxed
+          limits      (2,)        float64: tiny and relaxation, from 0 to 1
     out   out         (n_rows, K) overwritten; may be S
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
           gap         (n_blocks,) float64, sums of gap_i; nats
@@ -30,13 +30,13 @@ def multiply(n_vectors):
     """
 
     def loop(U, S, v_sum, divisor, row_blocks, limits, out, column_sum, gap, n_workers):
-        tiny, relaxed = limits[0], limits[1] > 0.0
-        for b in prange(row_blocks.shape[0] - 1):
-            column_sum[b, :] = 0.0
+        tiny, relaxation = limits[0], limits[1]
+        for block in prange(row_blocks.shape[0] - 1):
+            column_sum[block, :] = 0.0
             block_gap = 0.0
             v, d = simd.load(v_sum, 0, n_vectors), simd.load(divisor, 0, n_vectors)
-            one = simd.fill_like(v, 1.0)
-            for i in range(row_blocks[b], row_blocks[b + 1]):
+            one, b, rest = simd.fill_like(v, 1.0), simd.fill_like(v, relaxation), simd.fill_like(v, 1.0 - relaxation)
+            for i in range(row_blocks[block], row_blocks[block + 1]):
                 u, s = simd.load(U, i, n_vectors), simd.load(S, i, n_vectors)
                 ratio = simd.divide(s, d)
                 total = simd.total(simd.multiply(u, s))
@@ -44,13 +44,14 @@ def multiply(n_vectors):
                 if row_gap < 0.0:
                     row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
                 floor = simd.divide(simd.fill_like(u, tiny * total), d)
-                if relaxed:
-                    beyond = lanes.subtract(simd.add(ratio, ratio), one)
-                    ratio = lanes.where_above(ratio, one, beyond, simd.multiply(ratio, ratio))
+                if relaxation > 0.0:
+                    more = lanes.multiply_add(b, lanes.subtract(ratio, one), ratio)
+                    less = simd.multiply(ratio, lanes.multiply_add(b, ratio, rest))
+                    ratio = lanes.where_above(ratio, one, more, less)
                 u = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
                 simd.store(out, i, u)
                 block_gap += row_gap
-                lanes.add_to_row(column_sum, b, u)
-            gap[b] = block_gap
+                lanes.add_to_row(column_sum, block, u)
+            gap[block] = block_gap
 
     return loop

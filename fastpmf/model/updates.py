@@ -14,6 +14,7 @@ from fastpmf.model.factors import row_bounds
 # on the way there, arithmetic on subnormal numbers is several times slower. So no entry shrinks below this share of its
 # row's counts. It is the only floor here: relative to the data, never raising an entry, and so never the objective.
 TINY = 1e-12
+RELAXATION = 0.9
 
 
 class Update(NamedTuple):
@@ -41,10 +42,11 @@ def multiplicative(
 ) -> Update:
     """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched.
 
-    Relaxed, it goes twice as far, and the divergence still never rises. The update minimises, entry by entry, a bound
-    on the divergence, v u - c log u with c = u_k S_k, which is least at u* = c / v. Upwards from there it climbs slower
-    than it fell on the way, since log is concave: 2 u* - u is no worse than u. Downwards so does it along log u, since
-    exp is convex: u*^2 / u is no worse. Row sums are then not matched.
+    Relaxed, it goes nearly twice as far, and the divergence still never rises. The update minimises, entry by entry, a
+    bound on the divergence, v u - c log u with c = u_k S_k, which is least at u* = c / v. Upwards from there it climbs
+    slower than it fell on the way, since log is concave: 2 u* - u is no worse than u. Downwards so does it along log u,
+    since exp is convex: u*^2 / u is no worse. Nor is anything between u* and these; all the way to them would be to
+    leap to and fro where the bound is tight. Row sums are then not matched.
 
     The gap follows from convexity: with v_sum - S the gradient in u, no u* is better than u by more than
     (v_sum - S) . (u - u*), and an optimal u* has u* . v_sum = x_i.
@@ -57,7 +59,7 @@ def multiplicative(
     out : ndarray of shape (n_rows, K)
         The updated factor; may be S.
     relaxed : bool, default=False
-        Go twice as far.
+        Go `RELAXATION` of the way from u* to the point as good as u.
 
     References
     ----------
@@ -72,7 +74,7 @@ def multiplicative(
         v_sum[None].astype(U.dtype),
         divisor[None].astype(U.dtype),
         bounds,
-        np.array([TINY, float(relaxed)]),
+        np.array([TINY, RELAXATION * relaxed]),
         out,
         sums,
         gap,

@@ -16,7 +16,7 @@ class Multiplicative(Alternating):
     Parameters
     ----------
     relaxed : bool, default=False
-        Go twice as far in each update, which is monotone too, and takes half as many iterations.
+        Go nearly twice as far in each update, which is monotone too, and takes about half as many iterations.
     """
 
     def __init__(self, *, relaxed: bool = False) -> None:

@@ -16,7 +16,9 @@ _STOPS_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
 def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
     """Run several starts side by side over the same counts, drop the worse half again and again, finish the best.
 
-    Successive halving: ten starts cost about six fits of a hundred iterations, or five of two hundred.
+    Successive halving: ten starts cost about six fits of a hundred iterations, or five of two hundred. Each start makes
+    its own passes over the counts: when ten shared each pass, block by block, it took 1.2 to 2 times as long, as their
+    factors are what is gathered, and drive each other out of the caches.
 
     Parameters
     ----------
