@@ -67,7 +67,7 @@ def objective_scale(X, W, H):
 
 
 def half_step(X, U, V, relaxed=False):
-    """U r, r = S / v_sum, or relaxed U (1.9 r - 0.9) where r > 1, else U r (0.1 + 0.9 r); with v_sum = 0 it becomes 0."""
+    """U r with r = S / v_sum; relaxed U (1.9 r - 0.9) where r > 1, else U r (0.1 + 0.9 r); 0 where v_sum is 0."""
     S, U, V = ratio_contraction(X, U, V), *wide(U, V)
     v_sum = V.sum(axis=0)
     out = np.zeros_like(U)
