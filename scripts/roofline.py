@@ -35,7 +35,7 @@ Measure what this machine can do at most, in Numba, with one thread and with all
   divide   divisions, likewise
 
 then time each kernel on counts, and divide the least seconds that the bounds allow by its own: streams and
-gathers from arrays as large as its own, measured likewise. Flops and bytes are those of the kernels'
+gathers from arrays as large as its own, in turns with it. Flops and bytes are those of the kernels'
 docstrings, with what they stream besides. The bound that applies is the one that takes longest: gathers and
 then streams, which share the memory, or flops, or the divisions of coordinate descent, a flop each. Logarithms
 and transposition are not charged, and rows that repeat come from nearer caches than random ones: a fraction
@@ -146,13 +146,13 @@ class Machine:
         self._n_vectors = self._row // VECTOR_BYTES
         self._level2, self._level3 = cache_bytes()
         self._beyond = (arguments.mib << 20) if arguments.mib else max(4 * self._level3, 128 << 20)
-        self._known: dict[tuple, float] = {}  # bytes per second, or flops per second
+        self._known: dict[tuple, float] = {}  # flops, or divisions, per second
 
     def bounds(self, t: int) -> list[Point]:
         """Stream, gathers and FMA with the threads there are."""
-        lines = [self._stream(t, "stream", self._beyond)]
+        lines = [self._stream(t)]
         for name, size in (("L2", self._level2 // 2), ("L3", self._level3 // 2), ("memory", self._beyond)):
-            lines.append(self._gather(t, f"gather {name}", size // self._row))
+            lines.append(self._gather(t, f"gather {name}", size))
         for name, run, each in (("FMA", fma_chains, 2), ("divide", division_chains, 1)):
             lines += [self._compute(t, f"{name} {dtype}", run, each, np.dtype(dtype)) for dtype in DTYPES]
         return lines
@@ -171,27 +171,33 @@ class Machine:
                 least[c] = min(least[c], time.perf_counter() - began)
         return least
 
-    def _stream(self, t: int, name: str, n_bytes: int) -> Point:
-        """Three arrays of so many bytes each."""
-        n_rows = max(n_bytes // VECTOR_BYTES, 1)
+    def _streaming(self, n_bytes: int) -> tuple[Callable, int]:
+        """A triad of so many bytes in all, if not more than is beyond the caches; and how many they are."""
+        n_rows = max(min(n_bytes // 3, self._beyond) // VECTOR_BYTES, 1)
         a, b, c = (aligned(n_rows, VECTOR_BYTES // 8, np.dtype(float), np.zeros) for _ in range(3))
         triad(c, c, b)  # each page is first touched by the thread that will use it
         triad(b, b, c)
-        (seconds,) = self._clock(lambda: triad(b, c, a))
-        self._known[name, t] = 3 * a.nbytes / seconds
-        return point("bound", name, "", t, "float64", 0, seconds, 2 * a.size, 0, 3 * a.nbytes)
+        return lambda: triad(b, c, a), 3 * a.nbytes
 
-    def _gather(self, t: int, name: str, n_rows: int) -> Point:
-        rng, n_rows = np.random.default_rng(0), max(n_rows, 1)
-        n = max(1 << 20, 4 * n_rows)  # each row some times, and milliseconds in all
-        indices = rng.integers(0, n_rows, n, dtype=np.int32)
+    def _stream(self, t: int) -> Point:
+        call, moved = self._streaming(3 * self._beyond)
+        (seconds,) = self._clock(call)
+        return point("bound", "stream", "", t, "float64", 0, seconds, moved // 12, 0, moved)
+
+    def _gathering(self, t: int, n_rows: int, n: int) -> Callable:
+        """So many gathers from a table of so many rows."""
+        indices = np.random.default_rng(0).integers(0, n_rows, n, dtype=np.int32)
         V, u = empty_factor(n_rows, self._k, self._dtype), padded(np.ones((1, self._k)), self._dtype)
         V[:] = 1  # pages that nobody has written to are all the same
         out = empty_factor(t, self._k, self._dtype)
-        (seconds,) = self._clock(lambda: gather_rows(indices, u, V, out, n_vectors=self._n_vectors))
-        self._known[name, t] = n * self._row / seconds
-        flops = 2 * n * self._width
-        return point("bound", name, "", t, self._dtype, self._k, seconds, flops, n * self._row, 0, 1e9 * seconds / n)
+        return lambda: gather_rows(indices, u, V, out, n_vectors=self._n_vectors)
+
+    def _gather(self, t: int, name: str, n_bytes: int) -> Point:
+        n_rows = max(n_bytes // self._row, 1)
+        n = max(1 << 20, 4 * n_rows)  # each row some times, and milliseconds in all
+        (seconds,) = self._clock(self._gathering(t, n_rows, n))
+        flops, ns = 2 * n * self._width, 1e9 * seconds / n
+        return point("bound", name, "", t, self._dtype, self._k, seconds, flops, n * self._row, 0, ns)
 
     def _compute(self, t: int, name: str, run: Callable, each: int, dtype: np.dtype) -> Point:
         found, rounds = [], 1_000_000 // each
@@ -243,26 +249,28 @@ class Machine:
                 run["log_rate"] = (
                     lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes, 0,
                 )  # fmt: skip
-            self._gather(t, "gather own", len(V))
-            seconds = self._clock(*(call for call, *_ in run.values()))
-            for (name, (_, flops, gathered, streamed, divisions)), took in zip(run.items(), seconds, strict=True):
-                self._stream(t, "stream own", streamed // 3)
-                worked_in = np.dtype(np.float64) if name == "log_rate" else self._dtype
-                least, bound = self._bound(t, flops, gathered, streamed, divisions, worked_in)
+            # Gathers and streams as large and as many as the kernels' own take turns with them
+            n = min(nnz, 1 << 26)
+            roofs = [(self._gathering(t, len(V), n), n * row), *(self._streaming(r[3]) for r in run.values())]
+            clocked = self._clock(*(call for call, *_ in run.values()), *(call for call, _ in roofs))
+            gather, *stream = (each / moved for each, (_, moved) in zip(clocked[len(run) :], roofs, strict=True))
+            for (name, (_, flops, *moved, divisions)), took, streaming in zip(
+                run.items(), clocked[: len(run)], stream, strict=True
+            ):
+                memory = [moved[0] * gather, moved[1] * streaming]
+                worked_in = "float64" if name == "log_rate" else self._dtype
+                least, bound = max(
+                    (sum(memory), "gather" if memory[0] > memory[1] else "stream"),
+                    (flops / self._known[f"FMA {worked_in}", t], "FMA"),
+                    (divisions / self._known[f"divide {worked_in}", t], "divide"),
+                )
                 lines.append(
                     point(
-                        "kernel", name, "WH"[side], t, self._dtype, self._k, took, flops, gathered, streamed,
+                        "kernel", name, "WH"[side], t, self._dtype, self._k, took, flops, *moved,
                         1e9 * took / nnz, bound, least / took,
                     )
                 )  # fmt: skip
         return lines
-
-    def _bound(self, t: int, flops, gathered, streamed, divisions, dtype: np.dtype) -> tuple[float, str]:
-        """The least seconds, and which bound says so."""
-        gather, stream = gathered / self._known["gather own", t], streamed / self._known["stream own", t]
-        memory = (gather + stream, "gather" if gather > stream else "stream")
-        compute = ((n / self._known[f"{name} {dtype}", t], name) for name, n in (("FMA", flops), ("divide", divisions)))
-        return max(memory, *compute)
 
 
 def point(
