@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from compare_solvers import EACH, GROWTH, LEVELS, progress, start
@@ -48,7 +49,7 @@ there is no sign of life for --patience seconds. What fails is in the table with
 """
 LINE = "{:<18}{:<24}{:<7}{:>7}{:>6} {:<9}{:>6}{:>9}{:>15}{:>10}{:>10}{:>10}{:>9}"
 HEAD = ["", "problem", "start", "threads", "cores", "dtype", "n", "seconds", "objective", "gap", "1%", "0.1%", "ratio"]
-COLUMNS = ["rival", "version", "problem", "start", "threads", "cores", "dtype", "k", "seed"]
+COLUMNS = ["counts", "k", "rival", "version", "problem", "start", "threads", "cores", "dtype", "seed"]
 COLUMNS += ["iteration", "seconds", "objective", "gap", "weight", "error"]
 
 
@@ -163,12 +164,12 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 
 def watch(curve: Curve, X, arguments: argparse.Namespace) -> Curve:
     """Have a fresh process run one package, so that none disturbs another, and take down what it reports."""
-    for variable in ("OMP", "OPENBLAS", "MKL", "NUMBA"):  # before anything is imported there
-        os.environ[f"{variable}_NUM_THREADS"] = str(curve.n_threads)
+    limits = {f"{name}_NUM_THREADS": str(curve.n_threads) for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(duplex=False)
     process = spawn.Process(target=run, args=(theirs, curve.racer, curve.n_threads, X, arguments), daemon=True)
-    process.start()
+    with patch.dict(os.environ, limits):  # known before anything is imported there
+        process.start()
     theirs.close()
     patience = arguments.patience + arguments.seconds
     try:
@@ -252,7 +253,7 @@ def score(counts, W: np.ndarray, H: np.ndarray) -> tuple[float, float]:
         return kl_divergence(counts, np.hstack([(1 - weight) * W, weight * rows[:, None]]), H)
 
     found = minimize_scalar(mixed, bounds=(math.log(1e-9), 0), method="bounded", options={"xatol": 0.05})
-    return float(found.fun), math.exp(found.x)
+    return min((float(found.fun), math.exp(found.x)), (mixed(0.0), 1.0))  # the search comes near its bounds only
 
 
 def tell(curves: list[Curve], best: float) -> None:
@@ -285,8 +286,8 @@ def write(curves: list[Curve], best: float, arguments: argparse.Namespace, count
     """One line for each point of each curve; and one for what failed."""
     rows = []
     for c in curves:
-        told = [c.name, c.racer.version(), c.racer.problem, c.racer.start, c.n_threads, f"{c.cores:.2f}", c.dtype]
-        told += [arguments.components, arguments.seed]
+        told = [*counts, arguments.components, c.name, c.racer.version(), c.racer.problem, c.racer.start]
+        told += [c.n_threads, f"{c.cores:.2f}", c.dtype, arguments.seed]
         rows += [[*told, n, seconds, D, D / best - 1, weight, ""] for n, seconds, D, weight in c.points]
         if c.error:
             rows.append([*told, "", "", "", "", "", c.error])

@@ -1,7 +1,6 @@
 """Which solver is soonest: objective against seconds, all of them from the same starts."""
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from provenance import write_table
 from sklearn.decomposition import non_negative_factorization
 
 from fastpmf import as_counts, kl_divergence
@@ -46,6 +46,7 @@ TURNS = 50  # in which each fit has its seconds
 EACH, GROWTH = 20, 0.05  # scored after each of the first 20 iterations, then whenever 5 % more are done
 COMPILING = 14  # iterations to compile in: more than coordinate descent warms up for, so that all kernels are called
 STRETCH = 10  # iterations in one call of scikit-learn
+COLUMNS = ["counts", "k", "solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"]
 LINE = "{:<8}" + 6 * "{:>13}" + "{:>16}{:>12}{:>14}"
 
 
@@ -165,7 +166,8 @@ def main() -> int:
     if min(seed_best.values()) <= np.finfo(arguments.dtype).eps * counts.total:
         parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
     tell(curves, seed_best)
-    write(curves, seed_best, arguments.csv)
+    name = Path(arguments.data).stem if arguments.data else "stdlib"
+    write(curves, seed_best, arguments, {name: counts})
     draw(curves, seed_best, arguments.png)
     print()  # noqa: T201
     for sentence in verdict(curves, seed_best):
@@ -300,17 +302,16 @@ def verdict(curves: list[Curve], seed_best: dict[int, float], at: float = 1e-3) 
     return lines
 
 
-def write(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
+def write(curves: list[Curve], seed_best: dict[int, float], arguments: argparse.Namespace, counts: dict) -> None:
     """One line for each point of each curve."""
-    best = min(seed_best.values())
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"])
-        for c in curves:
-            writer.writerows(
-                [c.solver, c.seed, n, seconds, D, D / seed_best[c.seed] - 1, D / best - 1] for n, seconds, D in c.points
-            )
-    print(f"\ntable: {path}")  # noqa: T201
+    best, told = min(seed_best.values()), [*counts, arguments.components]
+    rows = [
+        [*told, c.solver, c.seed, n, seconds, D, D / seed_best[c.seed] - 1, D / best - 1]
+        for c in curves
+        for n, seconds, D in c.points
+    ]
+    write_table(arguments.csv, COLUMNS, rows, counts)
+    print(f"\ntable: {arguments.csv}")  # noqa: T201
 
 
 def draw(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:

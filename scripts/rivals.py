@@ -129,7 +129,7 @@ class SklearnLda(Racer):
     problem = LDA
     start = "own"
     again = True
-    parallel = False  # its processes are slower to start than these fits
+    parallel = False  # n_jobs are processes, to which the counts would be sent anew in every iteration
 
     def advance(self, n_iter: int) -> None:
         from sklearn.decomposition import LatentDirichletAllocation
