@@ -322,9 +322,11 @@ class Enstop(Racer):
 
     def __init__(self, setup: Setup) -> None:
         vars(np).setdefault("float", float)  # which it still asks for, and NumPy no longer has
-        # Integers as they are: rows of floats it would first make sum to 1, which is another problem. And no empty
-        # rows, for which it has no room in a start.
         X = sparse.csr_matrix(setup.counts)
+        if (X.data % 1).any():
+            raise ValueError("counts that are not integers: it makes such rows sum to 1, which is another problem")
+        X = X.astype(np.int64)
+        # Empty rows it drops itself, but not from a start
         self._kept = np.diff(X.indptr) > 0
         sums = setup.Ht.sum(axis=0)
         W = setup.W[self._kept] * sums
