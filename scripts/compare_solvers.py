@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+from provenance import write_table
 from sklearn.decomposition import non_negative_factorization
-from studying import add_outputs, check_outputs, draw, progress, tell, write_table
+from studying import add_outputs, check_outputs, draw, progress, tell
 
 from fastpmf import as_counts, kl_divergence
 from fastpmf.datasets import load_stdlib
@@ -44,6 +46,7 @@ TURNS = 50  # in which each fit has its seconds
 EACH, GROWTH = 20, 0.05  # scored after each of the first 20 iterations, then whenever 5 % more are done
 COMPILING = 14  # iterations to compile in: more than coordinate descent warms up for, so that all kernels are called
 STRETCH = 10  # iterations in one call of scikit-learn
+COLUMNS = ["counts", "k", "solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"]
 LINE = "{:<8}" + 6 * "{:>13}" + "{:>16}{:>12}{:>14}"
 
 
@@ -160,7 +163,8 @@ def main() -> int:
     if min(seed_best.values()) <= np.finfo(arguments.dtype).eps * counts.total:
         parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
     tell_table(curves, seed_best)
-    write(curves, seed_best, arguments.csv)
+    name = Path(arguments.data).stem if arguments.data else "stdlib"
+    write(curves, seed_best, arguments, {name: counts})
     draw(arguments.png, lambda figure: paint(figure, curves, seed_best), figsize=(11, 5))
     tell()
     for sentence in verdict(curves, seed_best):
@@ -280,17 +284,16 @@ def verdict(curves: list[Curve], seed_best: dict[int, float], at: float = 1e-3) 
     return lines
 
 
-def write(curves: list[Curve], seed_best: dict[int, float], path: str) -> None:
+def write(curves: list[Curve], seed_best: dict[int, float], arguments: argparse.Namespace, counts: dict) -> None:
     """One line for each point of each curve."""
-    best = min(seed_best.values())
-    columns = ["solver", "seed", "iteration", "seconds", "objective", "gap_to_seed_best", "gap_to_best"]
-    write_table(
-        path,
-        columns,
-        ([c.solver, c.seed, *point, point[2] / seed_best[c.seed] - 1, point[2] / best - 1]
-         for c in curves for point in c.points),
-    )  # fmt: skip
-    tell(f"\ntable: {path}")
+    best, told = min(seed_best.values()), [*counts, arguments.components]
+    rows = [
+        [*told, c.solver, c.seed, n, seconds, D, D / seed_best[c.seed] - 1, D / best - 1]
+        for c in curves
+        for n, seconds, D in c.points
+    ]
+    write_table(arguments.csv, COLUMNS, rows, counts)
+    tell(f"\ntable: {arguments.csv}")
 
 
 def paint(figure, curves: list[Curve], seed_best: dict[int, float]) -> None:

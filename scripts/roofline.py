@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number, write_table
+from provenance import write_table
+from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number
 
 from fastpmf import as_counts
 from fastpmf.counts import MemoryCounts, Side

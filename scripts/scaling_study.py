@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from compare_solvers import Ours, start
+from provenance import write_table
 from studying import (
     add_outputs,
     available_memory,
@@ -26,7 +27,6 @@ from studying import (
     slope,
     tell,
     whole_number,
-    write_table,
 )
 
 import fastpmf

@@ -1,12 +1,11 @@
 """What the studies share: a bar, where a table and a picture go, memory and its peak, and slopes."""
 
 import argparse
-import csv
 import ctypes
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,14 +61,6 @@ def check_outputs(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         path = Path(getattr(arguments, option))
         if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
             parser.error(f"--{option} must be a {' or '.join(suffixes)} file in a folder that exists, got {path}")
-
-
-def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file; what was not measured is left empty."""
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([None if x != x else x for x in row] for row in rows)
 
 
 def draw(path: str, paint: Callable[[Any], None], **options: Any) -> None:

@@ -1,7 +1,6 @@
 """How much sooner the default solver is where scikit-learn's 200 iterations end, and how much lower it ends."""
 
 import argparse
-import csv
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from compare_solvers import Ours, Sklearn, start
+from provenance import write_table
 
 from fastpmf import as_counts, kl_divergence
 from fastpmf.datasets import load_stdlib
@@ -66,8 +66,7 @@ def main() -> int:
                     told = [f"{target:.1f}", n_iter, f"{ours:.3f}", f"{theirs:.1f}", f"{ratio:.0f}", f"{clock:.2f}"]
                     print(LINE.format(name_, k_, seed_, *told), flush=True)  # noqa: T201
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            csv.writer(file).writerows([HEAD, *rows])
+        write_table(arguments.csv, HEAD, rows, matrices)
     return 0
 
 

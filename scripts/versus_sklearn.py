@@ -1,7 +1,6 @@
 """The same multiplicative iterations, here and in scikit-learn: seconds, objective reached and peak memory."""
 
 import argparse
-import csv
 import multiprocessing
 import statistics
 import sys
@@ -10,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from provenance import write_table
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from studying import peak_memory
@@ -78,8 +78,7 @@ def main() -> int:
                 told = [f"{ours:.2f}", f"{theirs:.0f}", f"{theirs / ours:.1f}", *(f"{D:.2f}" for D in objectives)]
                 print(LINE.format(name, k, dtype, *told, f"{peak:.1f}", f"{predicted:.1f}"), flush=True)  # noqa: T201
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            csv.writer(file).writerows([HEAD, *rows])
+        write_table(arguments.csv, HEAD, rows, matrices)
     return 0
 
 
