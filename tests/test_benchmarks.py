@@ -47,7 +47,7 @@ def test_benchmark_runs_and_its_numbers_are_finite_and_have_units(module, name, 
     benchmark = getattr(import_suite(module), name)
     if name == "FirstFit":  # compiling is what takes long there, and not what can rot
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-        monkeypatch.setattr(benchmark, "SHAPE", (20, 10))
+        monkeypatch.setattr(benchmark, "SHAPE", (10, 8))
         monkeypatch.setattr(benchmark, "WARM_PROCESSES", 1)
     methods = [m for m, _ in inspect.getmembers(benchmark, inspect.isfunction) if m.startswith(("time_", "track_"))]
     units = {m: getattr(benchmark, m).unit for m in methods if m.startswith("track_")}

@@ -23,6 +23,7 @@ import fastpmf
 from fastpmf.counts import MemoryCounts, Side, as_counts
 
 PROFILES = {"fast": 1, "regular": 10, "large": 100}
+N_COMPONENTS = 20  # of every fit: kernels compile for each number of vectors in a row, so the suites share one
 
 
 def scale() -> int:

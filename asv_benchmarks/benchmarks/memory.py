@@ -3,14 +3,13 @@
 import itertools
 import sys
 
-import numpy as np
 from scipy import sparse
 
 from fastpmf.solvers import SOLVERS
 
-from .common import SHAPES, in_fresh_process, names, scale
+from .common import N_COMPONENTS, SHAPES, in_fresh_process, names, scale
 
-N_COUNTS, N_COMPONENTS = 300_000 * scale(), 32
+N_COUNTS = 1_000_000 * scale()
 FIT = """
 import json, sys
 from pathlib import Path
@@ -24,7 +23,7 @@ def peak():
     return 1024 * int(status["VmHWM"].split()[0])
 
 def fit(X):
-    return poisson_nmf(X, int(k), solver=solver, max_iter=12, tol=0, random_state=0, dtype="float32")
+    return poisson_nmf(X, int(k), solver=solver, max_iter=12, tol=0, random_state=0)
 
 X = sparse.load_npz(path)
 fit(X[:50])  # compiles
@@ -36,7 +35,7 @@ print(json.dumps({"bytes": peak() - before, "objective": objective}))
 
 
 class Fit:
-    """A fit in float32, in a process of its own that has loaded the counts and the compiled kernels."""
+    """A fit in a process of its own that has loaded the counts and the compiled kernels."""
 
     param_names = ("shape", "solver")
     params = (names(N_COUNTS, "tall", "power_law"), ["mu", "cd"])
@@ -63,9 +62,10 @@ class Fit:
     track_peak.unit = "bytes/nonzero"
 
     def track_peak_beside_prediction(self, *_):
-        """The prediction: a transposed copy, and the factors three times, as they are, a spare, and the result."""
+        """The prediction: a transposed copy; the factors and a spare, in whole vectors; and the result."""
         transposed = self.X.nnz * (4 + self.X.data.itemsize) + 8 * self.X.shape[1]
-        factors = 3 * sum(self.X.shape) * N_COMPONENTS * np.dtype("float32").itemsize
+        padded = -(-N_COMPONENTS // 8) * 8
+        factors = sum(self.X.shape) * (2 * padded + N_COMPONENTS) * 8
         return self.measured["bytes"] / (transposed + factors)
 
     track_peak_beside_prediction.unit = "x predicted"

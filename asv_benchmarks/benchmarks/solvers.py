@@ -5,7 +5,7 @@ import inspect
 from fastpmf import poisson_nmf
 from fastpmf.solvers import SOLVERS
 
-from .common import counts_of_shapes, names, random_start, scale
+from .common import N_COMPONENTS, counts_of_shapes, names, random_start, scale
 
 CONTENDERS = {
     "cd+x": {"solver": "cd", "acceleration": "extrapolation"},
@@ -33,14 +33,14 @@ def fit(counts, start, solver, n_iterations, **options):
 class FixedBudget:
     """Fifty iterations of each solver, the first ten of which are multiplicative for coordinate descent too."""
 
-    N_COUNTS, N_COMPONENTS = 200_000 * scale(), 20
+    N_COUNTS = 200_000 * scale()
     param_names = ("shape", "solver")
-    params = (names(N_COUNTS, "tall", "power_law"), list(CONTENDERS))
+    params = (names(N_COUNTS, "power_law"), list(CONTENDERS))
 
     def setup_cache(self):
         return {
-            name: (counts, random_start(counts.shape, counts.total, self.N_COMPONENTS))
-            for name, counts in counts_of_shapes(self.N_COUNTS, "tall", "power_law").items()
+            name: (counts, random_start(counts.shape, counts.total, N_COMPONENTS))
+            for name, counts in counts_of_shapes(self.N_COUNTS, "power_law").items()
         }
 
     def setup(self, cached, shape, solver):
@@ -69,7 +69,7 @@ class TimeToGap:
     end in different optima; one that isn't there within `AT_MOST` iterations is not available.
     """
 
-    N_COUNTS, N_COMPONENTS, GAP, AT_MOST = 50_000 * scale(), 10, 5e-3, 2_000  # as many components as were planted
+    N_COUNTS, GAP, AT_MOST = 50_000 * scale(), 5e-3, 2_000
     param_names = ("shape", "solver")
     # One shape: on the others, multiplicative updates end elsewhere, or take tens of thousands of iterations.
     params = (names(N_COUNTS, "power_law"), list(CONTENDERS))
@@ -77,7 +77,7 @@ class TimeToGap:
 
     def setup_cache(self):
         (counts,) = counts_of_shapes(self.N_COUNTS, "power_law").values()
-        start = random_start(counts.shape, counts.total, self.N_COMPONENTS)
+        start = random_start(counts.shape, counts.total, N_COMPONENTS)
         if not offered("cd+x"):  # then there is no goal that later versions share
             return counts, start, {}
         goal = (1 + self.GAP) * fit(counts, start, "cd+x", 300).objective

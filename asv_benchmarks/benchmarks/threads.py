@@ -7,9 +7,9 @@ from fastpmf.counts import Side
 from fastpmf.kernels._jit import available_threads, threads
 from fastpmf.model.factors import column_sums, empty_factor, padded
 
-from .common import counts_of_shapes, median_seconds, names, scale
+from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale
 
-N_COUNTS, N_COMPONENTS = 500_000 * scale(), 32
+N_COUNTS = 500_000 * scale()
 N_THREADS = [2**i for i in range(available_threads().bit_length())]
 
 
@@ -25,7 +25,7 @@ class _Threaded:
 
 
 class Kernels(_Threaded):
-    """A pass over the counts, cut into blocks; giant rows into pieces."""
+    """A pass over the counts, cut into blocks, giant rows into pieces; 32 components in float32."""
 
     param_names = ("kernel", "shape", "n_threads")
     params = (["contract", "descend"], names(N_COUNTS, "power_law", "giant_rows"), N_THREADS)
@@ -38,8 +38,8 @@ class Kernels(_Threaded):
         if not hasattr(self.counts, kernel):
             raise NotImplementedError(f"this version has no {kernel}")
         rng = np.random.default_rng(0)
-        self.U, self.V = (padded(rng.random((m, N_COMPONENTS)) + 0.5, np.dtype("float32")) for m in self.counts.shape)
-        self.out, self.v_sum = empty_factor(len(self.U), N_COMPONENTS, self.U.dtype), column_sums(self.V)
+        self.U, self.V = (padded(rng.random((m, 32)) + 0.5, np.dtype("float32")) for m in self.counts.shape)
+        self.out, self.v_sum = empty_factor(len(self.U), 32, self.U.dtype), column_sums(self.V)
         self.kernel = getattr(self, kernel)
         self.run(n_threads)  # compiles
 
@@ -47,7 +47,7 @@ class Kernels(_Threaded):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
     def descend(self):
-        self.counts.descend(Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=N_COMPONENTS, sweeps=2)
+        self.counts.descend(Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=32, sweeps=2)
 
     def run(self, n_threads):
         with threads(n_threads):
@@ -63,9 +63,9 @@ class Kernels(_Threaded):
 
 
 class Fit(_Threaded):
-    """Thirty iterations of the default solver, with all that is not parallel; any number ends at the same objective."""
+    """Twenty iterations of the default solver, with all that is not parallel; any number ends at the same objective."""
 
-    N_COUNTS, repeats = 200_000 * scale(), 3
+    N_COUNTS, repeats = 100_000 * scale(), 3
     param_names = ("shape", "n_threads")
     params = (names(N_COUNTS, "power_law"), N_THREADS)
 
@@ -77,9 +77,9 @@ class Fit(_Threaded):
         self.run(n_threads)  # compiles
 
     def run(self, n_threads):
-        return poisson_nmf(self.counts, N_COMPONENTS, max_iter=30, tol=0.0, random_state=0, n_threads=n_threads)
+        return poisson_nmf(self.counts, N_COMPONENTS, max_iter=20, tol=0.0, random_state=0, n_threads=n_threads)
 
-    def time_30_iterations(self, cached, shape, n_threads):
+    def time_20_iterations(self, cached, shape, n_threads):
         self.run(n_threads)
 
     def track_efficiency(self, cached, shape, n_threads):
