@@ -7,17 +7,23 @@ Profiles, chosen by the environment variable FASTPMF_BENCH:
     large    a hundred times, for a quiet machine
 """
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 from scipy import sparse
 
+import fastpmf
 from fastpmf.counts import MemoryCounts, Side, as_counts
 
 PROFILES = {"fast": 1, "regular": 10, "large": 100}
+N_COMPONENTS = 20  # of every fit: kernels compile for each number of vectors in a row, so the suites share one
 
 
 def scale() -> int:
@@ -33,11 +39,11 @@ def names(n_counts: int, *shapes: str) -> list[str]:
     return [f"{shape}-{n_counts:.0e}".replace("e+0", "e") for shape in shapes or SHAPES]
 
 
-def counts_of_every_shape(n_counts: int) -> dict[str, MemoryCounts]:
+def counts_of_shapes(n_counts: int, *shapes: str) -> dict[str, MemoryCounts]:
     """Counts by `names`, their transposes built."""
     found = {}
-    for name, make in zip(names(n_counts), SHAPES.values(), strict=True):
-        found[name] = as_counts(make(n_counts))
+    for name, shape in zip(names(n_counts, *shapes), shapes or SHAPES, strict=True):
+        found[name] = as_counts(SHAPES[shape](n_counts))
         found[name].side(Side.COLUMNS)
     return found
 
@@ -57,11 +63,30 @@ def power_law(n_counts: int) -> sparse.csr_array:
     return planted_counts(n_counts // 50, n_counts // 50, n_counts, exponent=1.0)
 
 
-SHAPES = {"tall": tall, "wide": wide, "power_law": power_law}
+def short_rows(n_counts: int) -> sparse.csr_array:
+    """Five nonzeros in every row, all of them ones: a row is over before it has begun."""
+    n, width = n_counts // 5, n_counts // 100
+    indices = np.arange(5) * width + np.random.default_rng(0).integers(width, size=(n, 5))
+    data = np.ones(5 * n, np.int32)
+    return sparse.csr_array((data, indices.ravel().astype(np.int32), np.arange(0, 5 * n + 1, 5)), shape=(n, 5 * width))
+
+
+def giant_rows(n_counts: int) -> sparse.csr_array:
+    """Four rows with half of the counts, which no thread should be left alone with."""
+    return planted_counts(n_counts // 50, n_counts // 5, n_counts, giants=4)
+
+
+SHAPES = {
+    "tall": tall,
+    "wide": wide,
+    "power_law": power_law,
+    "short_rows": short_rows,
+    "giant_rows": giant_rows,
+}
 
 
 def planted_counts(
-    n: int, p: int, n_counts: int, *, exponent: float = 0.0, n_components: int = 10, seed: int = 0
+    n: int, p: int, n_counts: int, *, exponent: float = 0.0, giants: int = 0, n_components: int = 10, seed: int = 0
 ) -> sparse.csr_array:
     """Draw X ~ Poisson(W H) from planted factors, conditioned on its total, without ever forming W H.
 
@@ -76,6 +101,8 @@ def planted_counts(
         Sum of X; somewhat more than its nonzeros.
     exponent : float, default=0.0
         Row and column sums fall like rank ** -exponent, in random order.
+    giants : int, default=0
+        So many rows have half of the counts.
     n_components : int, default=10
     seed : int, default=0
 
@@ -88,6 +115,8 @@ def planted_counts(
         rng.gamma(0.3, size=(m, n_components)) * rng.permutation(np.arange(1.0, m + 1) ** -exponent)[:, None]
         for m in (n, p)
     )
+    if giants:
+        W[:giants] *= W[giants:].sum() / W[:giants].sum()
     share = W.sum(axis=0) * Ht.sum(axis=0)
     drawn = rng.multinomial(n_counts, share / share.sum())
     i, j = (
@@ -101,6 +130,16 @@ def _draw(rng: np.random.Generator, weights: np.ndarray, size: int) -> np.ndarra
     return np.searchsorted(ends, rng.random(size) * ends[-1], side="right")
 
 
+def random_start(
+    shape: tuple[int, int], total: float, n_components: int, dtype: str = "float64"
+) -> dict[str, np.ndarray]:
+    """W and H without structure, the sum of W H that of the counts."""
+    rng = np.random.default_rng(0)
+    W, H = rng.random((shape[0], n_components)), rng.random((n_components, shape[1]))
+    level = np.sqrt(total / (W.sum(axis=0) @ H.sum(axis=1)))
+    return {"W": (level * W).astype(dtype), "H": (level * H).astype(dtype)}
+
+
 def median_seconds(*calls: Callable[[], object], repeats: int = 11) -> list[float]:
     """Median wall time of each call; the calls take turns, so that a slow moment of the machine hits all of them."""
     seconds = np.empty((repeats, len(calls)))
@@ -110,3 +149,17 @@ def median_seconds(*calls: Callable[[], object], repeats: int = 11) -> list[floa
             call()
             seconds[r, c] = time.perf_counter() - began
     return [median(column) for column in seconds.T]
+
+
+def in_fresh_process(code: str, *arguments: object, **environment: str) -> dict:
+    """Run code in a new interpreter that imports this very fastpmf; what it prints, read as JSON."""
+    path = os.pathsep.join([str(Path(fastpmf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return json.loads(done.stdout or "{}")

@@ -1,92 +1,136 @@
-"""The kernels that an iteration is made of, on the side of W and on that of H."""
+"""The kernels that an iteration is made of: each axis is varied alone, from 32 components in float32 on a power law."""
 
 from contextlib import ExitStack
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
 from .bound import gather
-from .common import counts_of_every_shape, median_seconds, names, scale
+from .common import counts_of_shapes, median_seconds, names, scale
 
-N_COUNTS = 1_000_000 * scale()
+N_COUNTS = 500_000 * scale()
+POWER_LAW, TALL, SHORT_ROWS = names(N_COUNTS, "power_law", "tall", "short_rows")
 
 
 class _Kernel:
     """`run` is what is timed: a pass that reads U and V and writes elsewhere, so that it can be repeated."""
 
-    param_names = ("shape", "n_components", "dtype", "side")
-    params = (names(N_COUNTS), [8, 32, 128], ["float32", "float64"], ["W", "H"])
-
     def setup_cache(self):
-        return counts_of_every_shape(N_COUNTS)
+        return counts_of_shapes(N_COUNTS)
 
-    def setup(self, cached, shape, n_components, dtype, side):
-        counts = cached[shape]
-        # The side of H is the same call on the transpose.
-        self.counts = counts if side == "W" else MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
-        self.n_components = n_components
+    def prepare(self, counts, n_components=32, dtype="float32"):
+        self.counts, self.n_components = counts, n_components
         rng = np.random.default_rng(0)
         # In [0.5, 1.5): no rate is near 0, and no row near its optimum.
-        self.U, self.V = (padded(rng.random((m, n_components)) + 0.5, np.dtype(dtype)) for m in self.counts.shape)
+        self.U, self.V = (padded(rng.random((m, n_components)) + 0.5, np.dtype(dtype)) for m in counts.shape)
         self.out = empty_factor(len(self.U), n_components, self.U.dtype)
         self.open = ExitStack()
         self.open.enter_context(threads())
-        self.prepare()
+        self.complete()
         self.run()  # compiles
 
     def teardown(self, *_):
-        self.open.close()
+        if hasattr(self, "open"):  # not where setup found nothing to measure
+            self.open.close()
 
-    def prepare(self):
+    def complete(self):
         """Make whatever else `run` reads."""
 
-    def moved(self) -> int:
-        """Bytes of factor rows that `run` reads or writes."""
-        return self.counts.nnz * self.V.strides[0]
-
-    def seconds(self) -> float:
-        return median_seconds(self.run)[0]
-
-    def track_time_per_nonzero(self, *_):
-        return 1e9 * self.seconds() / self.counts.nnz
-
-    track_time_per_nonzero.unit = "ns/nonzero"
-
-    def track_bandwidth(self, *_):
-        return 1e-9 * self.moved() / self.seconds()
-
-    track_bandwidth.unit = "GB/s"
+    def nanoseconds(self) -> float:
+        return 1e9 * median_seconds(self.run)[0] / self.counts.nnz
 
 
-class RatioContract(_Kernel):
-    """S = sum_j x_ij / (u_i . v_j) v_j; bandwidth is that of the gathered rows of V."""
+class _Contract(_Kernel):
+    """S = sum_j x_ij / (u_i . v_j) v_j."""
 
     def run(self):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
-    def bound(self):
-        gather(self.counts, Side.ROWS, self.U, self.V, self.out)
+    def fraction_of_bound(self) -> float:
+        def bound():
+            gather(self.counts, Side.ROWS, self.U, self.V, self.out)
+
+        bound()  # compiles
+        with threads(1):  # waiting for a second thread that is late would hide the difference
+            contract, least = median_seconds(self.run, bound)
+        return contract / least
+
+
+class ContractShapes(_Contract):
+    """The contraction on every shape; the side of H is the same call on the transpose."""
+
+    param_names = ("shape", "side")
+    params = (names(N_COUNTS), ["W", "H"])
+
+    def setup(self, cached, shape, side):
+        counts = cached[shape]
+        if side == "H":
+            counts = MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
+        self.prepare(counts)
 
     def time_contract(self, *_):
         self.run()
 
     def track_fraction_of_bound(self, *_):
-        self.bound()  # compiles
-        with threads(1):  # waiting for a second thread that is late would hide the difference
-            contract, bound = median_seconds(self.run, self.bound)
-        return contract / bound
+        return self.fraction_of_bound()
 
     track_fraction_of_bound.unit = "x gather bound"
 
 
-class LogRate(_Kernel):
-    """sum_j x_ij log(u_i . v_j), the data term of every objective; bandwidth is that of the gathered rows of V."""
+class ContractFactors(_Contract):
+    """The contraction for every kind of factor; bandwidth is that of the gathered rows of V."""
 
-    params = (names(N_COUNTS, "power_law"), *_Kernel.params[1:])  # one shape: the suite is to stay short
+    param_names = ("n_components", "dtype")
+    params = ([8, 32, 128], ["float32", "float64"])
+
+    def setup(self, cached, n_components, dtype):
+        self.prepare(cached[POWER_LAW], n_components, dtype)
+
+    def time_contract(self, *_):
+        self.run()
+
+    def track_bandwidth(self, *_):
+        return self.V.strides[0] / self.nanoseconds()
+
+    track_bandwidth.unit = "GB/s"
+
+    def track_fraction_of_bound(self, *_):
+        return self.fraction_of_bound()
+
+    track_fraction_of_bound.unit = "x gather bound"
+
+
+class ContractCounts(_Contract):
+    """The contraction of counts in every dtype that the kernels read."""
+
+    param_names = ("counts",)
+    params = (["uint8", "uint16", "int32", "float32", "float64"],)
+
+    def setup(self, cached, counts):
+        # In no place of the tall shape are there more than 255.
+        self.prepare(as_counts(cached[TALL].to_scipy().astype(counts)))
+
+    def time_contract(self, *_):
+        self.run()
+
+    def track_time_per_nonzero(self, *_):
+        return self.nanoseconds()
+
+    track_time_per_nonzero.unit = "ns/nonzero"
+
+
+class LogRate(_Kernel):
+    """sum_j x_ij log(u_i . v_j), the data term of every objective."""
+
+    param_names = ("n_components", "dtype")
+    params = ([8, 128], ["float32", "float64"])
+
+    def setup(self, cached, n_components, dtype):
+        self.prepare(cached[POWER_LAW], n_components, dtype)
 
     def run(self):
         self.counts.log_rate(self.U, self.V)
@@ -94,35 +138,52 @@ class LogRate(_Kernel):
     def time_log_rate(self, *_):
         self.run()
 
+    def track_time_per_nonzero(self, *_):
+        return self.nanoseconds()
+
+    track_time_per_nonzero.unit = "ns/nonzero"
+
 
 class Multiply(_Kernel):
-    """U * S / v_sum, per nonzero to stand beside the contraction; bandwidth is that of the streams U, S and out."""
+    """U * S / v_sum; bandwidth is that of the streams U, S and out. Short rows: many of them beside the counts."""
 
+    param_names = LogRate.param_names
     params = LogRate.params
 
-    def prepare(self):
+    def setup(self, cached, n_components, dtype):
+        self.prepare(cached[SHORT_ROWS], n_components, dtype)
+
+    def complete(self):
         self.S, self.v_sum = empty_factor(*self.U.shape, self.U.dtype), column_sums(self.V)
         self.counts.contract(Side.ROWS, self.U, self.V, self.S)
 
     def run(self):
         multiplicative(self.U, self.S, self.v_sum, self.out)
 
-    def moved(self) -> int:
-        return 3 * self.U.nbytes
-
     def time_multiply(self, *_):
         self.run()
 
+    def track_bandwidth(self, *_):
+        return 1e-9 * 3 * self.U.nbytes / median_seconds(self.run)[0]
+
+    track_bandwidth.unit = "GB/s"
+
 
 class Descend(_Kernel):
-    """Two sweeps of coordinate descent over every row; bandwidth is that of the rows of V, each gathered once.
+    """Two sweeps of coordinate descent over every row.
 
     At K = 128 long rows don't fit the scratch and are gathered again in each sweep.
     """
 
-    params = (LogRate.params[0], [32, 128], _Kernel.params[2], ["W"])  # the slowest kernel, and a square matrix
+    param_names = ("shape", "n_components", "dtype")
+    params = (names(N_COUNTS, "power_law", "short_rows"), [32, 128], ["float32", "float64"])
 
-    def prepare(self):
+    def setup(self, cached, shape, n_components, dtype):
+        if not hasattr(cached[shape], "descend"):
+            raise NotImplementedError("this version has no coordinate descent")
+        self.prepare(cached[shape], n_components, dtype)
+
+    def complete(self):
         self.v_sum = column_sums(self.V)
 
     def run(self):
@@ -133,3 +194,8 @@ class Descend(_Kernel):
 
     def time_descend(self, *_):
         self.run()
+
+    def track_time_per_nonzero(self, *_):
+        return self.nanoseconds()
+
+    track_time_per_nonzero.unit = "ns/nonzero"

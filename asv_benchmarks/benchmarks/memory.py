@@ -1,0 +1,76 @@
+"""How much memory a fit takes at its peak, beyond the counts that the process holds already (Linux)."""
+
+import itertools
+import sys
+
+from scipy import sparse
+
+from fastpmf.solvers import SOLVERS
+
+from .common import N_COMPONENTS, SHAPES, in_fresh_process, names, scale
+
+N_COUNTS = 1_000_000 * scale()
+FIT = """
+import json, sys
+from pathlib import Path
+from scipy import sparse
+from fastpmf import poisson_nmf
+
+path, k, solver = sys.argv[1:]
+
+def peak():
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status["VmHWM"].split()[0])
+
+def fit(X):
+    return poisson_nmf(X, int(k), solver=solver, max_iter=12, tol=0, random_state=0)
+
+X = sparse.load_npz(path)
+fit(X[:50])  # compiles
+Path("/proc/self/clear_refs").write_text("5")  # the high-water mark comes down to what is held now
+before = peak()
+objective = fit(X).objective
+print(json.dumps({"bytes": peak() - before, "objective": objective}))
+"""
+
+
+class Fit:
+    """A fit in a process of its own that has loaded the counts and the compiled kernels."""
+
+    param_names = ("shape", "solver")
+    params = (names(N_COUNTS, "tall", "power_law"), ["mu", "cd"])
+
+    def setup_cache(self):
+        if sys.platform != "linux":
+            return {}
+        found = {}
+        for name, solver in itertools.product(*self.params):
+            if solver in SOLVERS:
+                X = SHAPES[name.split("-")[0]](N_COUNTS)
+                sparse.save_npz("counts.npz", X, compressed=False)
+                found[name, solver] = X, in_fresh_process(FIT, "counts.npz", N_COMPONENTS, solver)
+        return found
+
+    def setup(self, cached, shape, solver):
+        if (shape, solver) not in cached:
+            raise NotImplementedError(f"not on this system, or this version has no {solver}")
+        self.X, self.measured = cached[shape, solver]
+
+    def track_peak(self, *_):
+        return self.measured["bytes"] / self.X.nnz
+
+    track_peak.unit = "bytes/nonzero"
+
+    def track_peak_beside_prediction(self, *_):
+        """The prediction: a transposed copy; the factors and a spare, in whole vectors; and the result."""
+        transposed = self.X.nnz * (4 + self.X.data.itemsize) + 8 * self.X.shape[1]
+        padded = -(-N_COMPONENTS // 8) * 8
+        factors = sum(self.X.shape) * (2 * padded + N_COMPONENTS) * 8
+        return self.measured["bytes"] / (transposed + factors)
+
+    track_peak_beside_prediction.unit = "x predicted"
+
+    def track_objective(self, *_):
+        return self.measured["objective"]
+
+    track_objective.unit = "nats"

@@ -1,0 +1,93 @@
+"""What more threads bring: the time by their number, and how much of the ideal speed-up it is."""
+
+import numpy as np
+
+from fastpmf import poisson_nmf
+from fastpmf.counts import Side
+from fastpmf.kernels._jit import available_threads, threads
+from fastpmf.model.factors import column_sums, empty_factor, padded
+
+from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale
+
+N_COUNTS = 500_000 * scale()
+N_THREADS = [2**i for i in range(available_threads().bit_length())]
+
+
+class _Threaded:
+    """`run(n_threads)` is what is timed."""
+
+    repeats = 11
+
+    def efficiency(self, n_threads: int) -> float:
+        """Time with one thread over n times that with n; with one thread itself, it tells the noise."""
+        one, several = median_seconds(lambda: self.run(1), lambda: self.run(n_threads), repeats=self.repeats)
+        return one / (n_threads * several)
+
+
+class Kernels(_Threaded):
+    """A pass over the counts, cut into blocks, giant rows into pieces; 32 components in float32."""
+
+    param_names = ("kernel", "shape", "n_threads")
+    params = (["contract", "descend"], names(N_COUNTS, "power_law", "giant_rows"), N_THREADS)
+
+    def setup_cache(self):
+        return counts_of_shapes(N_COUNTS, "power_law", "giant_rows")
+
+    def setup(self, cached, kernel, shape, n_threads):
+        self.counts = cached[shape]
+        if not hasattr(self.counts, kernel):
+            raise NotImplementedError(f"this version has no {kernel}")
+        rng = np.random.default_rng(0)
+        self.U, self.V = (padded(rng.random((m, 32)) + 0.5, np.dtype("float32")) for m in self.counts.shape)
+        self.out, self.v_sum = empty_factor(len(self.U), 32, self.U.dtype), column_sums(self.V)
+        self.kernel = getattr(self, kernel)
+        self.run(n_threads)  # compiles
+
+    def contract(self):
+        self.counts.contract(Side.ROWS, self.U, self.V, self.out)
+
+    def descend(self):
+        self.counts.descend(Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=32, sweeps=2)
+
+    def run(self, n_threads):
+        with threads(n_threads):
+            self.kernel()
+
+    def time_kernel(self, cached, kernel, shape, n_threads):
+        self.run(n_threads)
+
+    def track_efficiency(self, cached, kernel, shape, n_threads):
+        return self.efficiency(n_threads)
+
+    track_efficiency.unit = "x ideal"
+
+
+class Fit(_Threaded):
+    """Twenty iterations of the default solver, with all that is not parallel; any number ends at the same objective."""
+
+    N_COUNTS, repeats = 100_000 * scale(), 3
+    param_names = ("shape", "n_threads")
+    params = (names(N_COUNTS, "power_law"), N_THREADS)
+
+    def setup_cache(self):
+        return counts_of_shapes(self.N_COUNTS, "power_law")
+
+    def setup(self, cached, shape, n_threads):
+        self.counts = cached[shape]
+        self.run(n_threads)  # compiles
+
+    def run(self, n_threads):
+        return poisson_nmf(self.counts, N_COMPONENTS, max_iter=20, tol=0.0, random_state=0, n_threads=n_threads)
+
+    def time_20_iterations(self, cached, shape, n_threads):
+        self.run(n_threads)
+
+    def track_efficiency(self, cached, shape, n_threads):
+        return self.efficiency(n_threads)
+
+    track_efficiency.unit = "x ideal"
+
+    def track_objective(self, cached, shape, n_threads):
+        return self.run(n_threads).objective
+
+    track_objective.unit = "nats"
