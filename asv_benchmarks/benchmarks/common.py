@@ -2,7 +2,7 @@
 
 Profiles, chosen by the environment variable FASTPMF_BENCH:
 
-    fast     the default: the whole suite in less than two minutes on two cores
+    fast     the default: the whole suite in some two minutes on two cores, once the kernels are compiled
     regular  ten times the counts
     large    a hundred times, for a quiet machine
 """
