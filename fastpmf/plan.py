@@ -1,5 +1,6 @@
 """What a fit will take, before it is begun: bytes from a formula, seconds from a trial on this machine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Plan:
     factor_bytes : int
         W and H as they are, the solver's spares, and what the last look at the optimality needs.
     seconds_per_iteration : float
-        Estimated, with the transpose built and the kernels compiled.
+        Estimated, with the transpose built and the kernels compiled; NaN where no trial was made.
     """
 
     input_bytes: int
@@ -52,11 +53,13 @@ class Plan:
         return self.transpose_bytes + self.factor_bytes
 
     def __str__(self) -> str:
-        return (
+        told = (
             f"{self.peak_bytes / 2**30:.2f} GiB beyond the {self.input_bytes / 2**30:.2f} GiB of the counts "
-            f"({self.transpose_bytes / 2**30:.2f} transposed, {self.factor_bytes / 2**30:.2f} for factors), "
-            f"and about {self.seconds_per_iteration:.3g} s for an iteration"
+            f"({self.transpose_bytes / 2**30:.2f} transposed, {self.factor_bytes / 2**30:.2f} for factors)"
         )
+        if math.isnan(self.seconds_per_iteration):
+            return told
+        return f"{told}, and about {self.seconds_per_iteration:.3g} s for an iteration"
 
 
 def plan(
@@ -69,6 +72,7 @@ def plan(
     solver: str = "auto",
     acceleration: str | None = "auto",
     n_threads: int | None = None,
+    trial: bool = True,
 ) -> Plan:
     """Say what memory a fit will need, and about how long an iteration will take here.
 
@@ -92,6 +96,8 @@ def plan(
         As in `PoissonNMF`.
     n_threads : int or None, default=None
         None or -1: as many as the process may use.
+    trial : bool, default=True
+        Whether seconds are wanted, which take some; bytes don't.
 
     Returns
     -------
@@ -106,7 +112,7 @@ def plan(
     Examples
     --------
     >>> import fastpmf
-    >>> fit = fastpmf.plan((10_000, 2_000), 300_000, 20, "float32")
+    >>> fit = fastpmf.plan((10_000, 2_000), 300_000, 20, "float32", trial=False)
     >>> fit.transpose_bytes / 300_000  # a row number of four bytes and a count of two for each, and some per column
     6.05336
     """
@@ -125,13 +131,15 @@ def plan(
     )
     per_vector = VECTOR_BYTES // work.itemsize
     row = -(-n_components // per_vector) * VECTOR_BYTES
-    trial = make()
+    solver_ = make()
     # What the solver holds; S of both sides for the last look at the optimality, the columns' by blocks of rows as well
-    factors = (trial.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
+    factors = (solver_.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
-    with threads(n_threads):
-        seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
-    return Plan(input_bytes, transpose if trial.transposed else 0, factors, seconds)
+    seconds = math.nan
+    if trial:
+        with threads(n_threads):
+            seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
+    return Plan(input_bytes, transpose if solver_.transposed else 0, factors, seconds)
 
 
 def _seconds(

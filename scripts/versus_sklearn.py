@@ -14,7 +14,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from studying import peak_memory
 
-from fastpmf import as_counts, kl_divergence, poisson_nmf
+from fastpmf import as_counts, kl_divergence, plan, poisson_nmf
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import read_counts
 
@@ -27,8 +27,8 @@ both scored by kl_divergence in float64. scikit-learn gets CSR counts in the dty
 uses one thread for this.
 
 Then, in a fresh process for each case, the peak memory of a fit above what the process held with
-the counts loaded and the kernels compiled, beside the prediction: one transposed copy of the
-counts, and the factors three times: as they are, the solver's spare, and the result.
+the counts loaded and the kernels compiled, beside what fastpmf.plan says: one transposed copy of the
+counts, the factors and the solver's spare, and what the last look at the optimality needs.
 """
 LINE = "{:<26}{:>5} {:>8} {:>10} {:>12} {:>7} {:>15} {:>15} {:>9} {:>9}"
 HEAD = [
@@ -130,12 +130,8 @@ def memory(X, k: int, dtype: str, n_threads: int | None) -> tuple[float, float]:
     small = X[:50].astype(X.dtype)
     fit(small)  # compiles
     peak = peak_memory(lambda: fit(X))
-    (n, p), data = X.shape, X.data.dtype.itemsize
-    transposed = X.nnz * (4 + data) + 8 * (p + 1)
-    per_vector = 64 // np.dtype(dtype).itemsize
-    width = -(-k // per_vector) * per_vector
-    factors = (n + p) * (2 * width + k) * np.dtype(dtype).itemsize
-    return peak / 2**20, (transposed + factors) / 2**20
+    planned = plan(X.shape, X.nnz, k, dtype, counts_dtype=as_counts(X).dtype, solver="mu", trial=False)
+    return peak / 2**20, planned.peak_bytes / 2**20
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 
 from scipy import sparse
 
+import fastpmf
 from fastpmf.solvers import SOLVERS
 
 from .common import N_COMPONENTS, SHAPES, in_fresh_process, names, scale
@@ -54,7 +55,7 @@ class Fit:
     def setup(self, cached, shape, solver):
         if (shape, solver) not in cached:
             raise NotImplementedError(f"not on this system, or this version has no {solver}")
-        self.X, self.measured = cached[shape, solver]
+        self.solver, (self.X, self.measured) = solver, cached[shape, solver]
 
     def track_peak(self, *_):
         return self.measured["bytes"] / self.X.nnz
@@ -62,11 +63,12 @@ class Fit:
     track_peak.unit = "bytes/nonzero"
 
     def track_peak_beside_prediction(self, *_):
-        """The prediction: a transposed copy; the factors and a spare, in whole vectors; and the result."""
-        transposed = self.X.nnz * (4 + self.X.data.itemsize) + 8 * self.X.shape[1]
-        padded = -(-N_COMPONENTS // 8) * 8
-        factors = sum(self.X.shape) * (2 * padded + N_COMPONENTS) * 8
-        return self.measured["bytes"] / (transposed + factors)
+        if not hasattr(fastpmf, "plan"):
+            return float("nan")  # an older version
+        planned = fastpmf.plan(
+            self.X.shape, self.X.nnz, N_COMPONENTS, counts_dtype=self.X.dtype, solver=self.solver, trial=False
+        )
+        return self.measured["bytes"] / planned.peak_bytes
 
     track_peak_beside_prediction.unit = "x predicted"
 
