@@ -34,6 +34,15 @@ SOLVERS = {
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
 
+def test_the_residual_told_on_the_way_is_that_of_the_factors_at_that_point():
+    X = sparse.random_array((60, 40), density=0.3, rng=0, format="csr")
+    X.data = np.ceil(9 * X.data)
+    told = fit(X, 4, max_iter=40, eval_every=10, solver="cd").trace[1:]
+    for record in told:
+        ended = fit(X, 4, max_iter=int(record["n_iter"]), eval_every=10, solver="cd")
+        assert record["kkt_residual"] == ended.kkt_residual
+
+
 @both_dtypes
 @every_solver
 @pytest.mark.parametrize("k", [1, 4])

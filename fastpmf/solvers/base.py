@@ -40,7 +40,7 @@ class Record(NamedTuple):
         Divergence D(X || W H) of the factors at this point, in nats.
     kkt_residual : float
         Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
-        iteration. In the last record of a trace it is that of the factors returned.
+        iteration. With extrapolation, and in the last record of a trace, it is that of the factors as they are.
     seconds : float
         Since the solver began, compilation included.
     """
@@ -132,6 +132,8 @@ class Solver(Protocol):
         How many times it holds the factors.
     transposed : bool
         Whether it needs the counts transposed too.
+    leaps : bool
+        Whether its steps may begin elsewhere than at its factors, so that what they measure in passing is of there.
     """
 
     @property
@@ -142,6 +144,9 @@ class Solver(Protocol):
 
     @property
     def transposed(self) -> bool: ...
+
+    @property
+    def leaps(self) -> bool: ...
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         """The state to start in; W and Ht are the solver's to overwrite."""
@@ -288,7 +293,10 @@ class Run:
         return time.perf_counter() - self._began
 
     def _evaluate(self, *, final: bool = False) -> None:
-        record = Record(self.n_iter, self._state.objective(self._problem.counts), self._residual, self._elapsed())
+        counts, residual = self._problem.counts, self._residual
+        if self._solver.leaps and math.isfinite(residual):
+            residual = self._state.measure(counts)
+        record = Record(self.n_iter, self._state.objective(counts), residual, self._elapsed())
         self._trace.append(record)
         if not final and self._callback is not None and self._callback(record, *self._view()):
             self.status = self.status or Status.CALLBACK

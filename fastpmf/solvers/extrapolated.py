@@ -32,6 +32,8 @@ class Extrapolated:
     Computation 31 (2019), algorithm 1; here both factors are extrapolated at once, and the guard is the objective.
     """
 
+    leaps = True
+
     def __init__(self, solver: Solver) -> None:
         self._solver = solver
         self.warm_up, self.copies, self.transposed = solver.warm_up, solver.copies + 1, solver.transposed
