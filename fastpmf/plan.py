@@ -131,15 +131,15 @@ def plan(
     )
     per_vector = VECTOR_BYTES // work.itemsize
     row = -(-n_components // per_vector) * VECTOR_BYTES
-    solver_ = make()
+    planned = make()
     # What the solver holds; S of both sides for the last look at the optimality, the columns' by blocks of rows as well
-    factors = (solver_.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
+    factors = (planned.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
     seconds = math.nan
     if trial:
         with threads(n_threads):
             seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
-    return Plan(input_bytes, transpose if solver_.transposed else 0, factors, seconds)
+    return Plan(input_bytes, transpose if planned.transposed else 0, factors, seconds)
 
 
 def _seconds(
