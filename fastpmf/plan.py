@@ -12,6 +12,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.counts import as_counts
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.blocks import panel_width
 from fastpmf.counts.memory import joint_blocks
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.kernels._jit import threads
@@ -78,8 +79,7 @@ def plan(
 
     The bytes are added up from what is allocated. The seconds come from a trial: iterations on drawn counts with rows
     as long, and columns as many, as those asked about, but fewer rows; two numbers of rows give what a row costs and
-    what is paid once. That takes a second or two, and more where kernels have to be compiled first. Where W outgrows
-    the caches, and the trial's does not, an iteration takes up to some three times longer than estimated.
+    what is paid once. That takes a second or two, and more where kernels have to be compiled first.
 
     Parameters
     ----------
@@ -135,11 +135,18 @@ def plan(
     # What the solver holds; S of both sides for the last look at the optimality, the columns' by blocks of rows as well
     factors = (planned.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
+    transpose = transpose + _cuts(n, p, nnz, row) + _cuts(p, n, nnz, row) if planned.transposed else 0
     seconds = math.nan
     if trial:
         with threads(n_threads):
             seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
-    return Plan(input_bytes, transpose if planned.transposed else 0, factors, seconds)
+    return Plan(input_bytes, transpose, factors, seconds)
+
+
+def _cuts(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
+    """Bytes of where rows pass from one panel of columns to the next, if there are several."""
+    n_panels = -(-n_columns // panel_width(n_rows, n_columns, nnz, row_bytes))
+    return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
 
 
 def _seconds(

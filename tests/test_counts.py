@@ -9,8 +9,9 @@ import pytest
 from scipy import sparse
 
 from fastpmf import as_counts
-from fastpmf.counts import COUNT_DTYPES, Side, memory
-from fastpmf.counts.memory import SparseRows, row_blocks
+from fastpmf.counts import COUNT_DTYPES, Side, blocks
+from fastpmf.counts.blocks import row_blocks
+from fastpmf.counts.memory import SparseRows
 from fastpmf.kernels._jit import threads
 
 A = np.array([[0, 3, 0, 1], [0, 0, 0, 0], [7, 0, 0, 2], [0, 0, 0, 9], [4, 5, 0, 6]])
@@ -217,11 +218,11 @@ LENGTHS = {
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_row_blocks_hold_each_entry_and_row_once_and_are_bounded(lengths, monkeypatch):
     size = 16
-    monkeypatch.setattr(memory, "_BLOCK", (size, size))
+    monkeypatch.setattr(blocks, "_BLOCK", (size, size))
     indptr = np.append(0, np.cumsum(lengths)).astype(np.int64)
-    blocks, splits = row_blocks(indptr)
+    cut, splits = row_blocks(indptr[:-1], indptr[1:])
     entries, rows, slots = np.zeros(indptr[-1], int), np.zeros(len(lengths), int), []
-    for first, end, start, stop, slot in blocks:
+    for first, end, start, stop, slot in cut:
         entries[start:stop] += 1
         # The last row of a block begins before its size is full, and rows of up to twice the size are not cut.
         assert stop - start <= (size if slot >= 0 else 3 * size)
@@ -244,7 +245,7 @@ def test_row_blocks_do_not_depend_on_the_threads(X):
     cut = []
     for n in (1, 2):
         with threads(n):
-            cut.append(row_blocks(indptr))
+            cut.append(row_blocks(indptr[:-1], indptr[1:]))
     for one, two in zip(*cut, strict=True):
         np.testing.assert_array_equal(one, two)
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, memory
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks
+from fastpmf.counts.blocks import panel_width
 from fastpmf.kernels import _jit
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.contract import ratio_contract
-from fastpmf.kernels.csr import ascending, count_columns, scatter_columns
+from fastpmf.kernels.csr import ascending, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.model.factors import padded
@@ -67,7 +68,7 @@ def every_pass(X, U, V):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Work is cut into blocks of 5 entries, so that rows of more than 10 are split, and not at a multiple of 4."""
-    monkeypatch.setattr(memory, "_BLOCK", (5, 5))
+    monkeypatch.setattr(blocks, "_BLOCK", (5, 5))
 
 
 # Rows of 0 to 9 entries meet every remainder of the groups of 4 in flight; the longer ones are split by `small_blocks`.
@@ -86,6 +87,52 @@ def test_contraction_agrees_with_the_oracle(lengths, dtype, count, index, k, sma
     np.testing.assert_allclose(S, naive.ratio_contraction(dense(X), U, V), rtol=(k + 12) * np.finfo(dtype).eps)
     assert (S[:, k:] == 0).all()
     assert (S[np.equal(lengths, 0)] == 0).all()
+
+
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize(("dtype", "k"), [(F32, 1), (F64, 33)])
+def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width, monkeypatch):
+    U, V = factors((len(LENGTHS), 12), k, dtype)
+    whole = contract(rows_of(LENGTHS), U, V)
+    row_bytes = V.shape[1] * V.itemsize
+    monkeypatch.setattr(blocks, "_PANELS", (width * row_bytes,))
+    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    X = rows_of(LENGTHS)
+    assert len(X.panels(row_bytes)) == 12 // width
+    # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
+    rtol = 12 * np.finfo(dtype).eps if numba.config.DISABLE_JIT else 0
+    np.testing.assert_allclose(contract(X, U, V), whole, rtol=rtol)
+
+
+def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks, monkeypatch):
+    monkeypatch.setattr(blocks, "_PANELS", (16 * 64,))
+    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    X = rows_of([0, 64, 3, 60], n_columns=64)
+    U, V = factors(X.shape, 5, F64)
+    assert [len(panel.splits) for panel in X.panels(64)] == [2, 2, 2, 2]
+    # All terms are positive, so each of fewer than 80 roundings costs at most one eps of the result
+    expected = naive.ratio_contraction(dense(X), U, V)
+    np.testing.assert_allclose(contract(X, U, V), expected, rtol=80 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("width", [1, 4, 5, 12])
+def test_rows_are_cut_where_they_pass_from_panel_to_panel(width):
+    X = rows_of(LENGTHS)
+    cuts = np.full((-(-X.n_columns // width) + 1, len(LENGTHS)), -1)
+    cut_rows(X.indices, X.indptr, width, cuts)
+    for i in range(len(LENGTHS)):
+        columns = X.indices[X.indptr[i] : X.indptr[i + 1]]
+        expected = X.indptr[i] + np.searchsorted(columns, width * np.arange(len(cuts)))
+        np.testing.assert_array_equal(cuts[:, i], expected)
+
+
+def test_panels_are_made_only_where_the_factor_outgrows_a_cache_and_rows_stay_long():
+    million = 10**6
+    assert panel_width(1000, million, 100 * million, 128) == 1 << 15  # 4 MiB of 128-byte rows
+    assert panel_width(1000, million, million, 128) == 1 << 16  # 8 MiB; with 4 a row has 32 entries in a panel
+    assert panel_width(1000, million, 300_000, 128) == million
+    assert panel_width(1000, 1 << 16, 100 * million, 128) == 1 << 16  # 8 MiB in all
+    assert panel_width(0, 0, 0, 64) == 1
 
 
 @variants

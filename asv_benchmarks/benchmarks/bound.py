@@ -32,11 +32,12 @@ def fma_row(typingctx, acc, u, V, indices, p):
 
 @kernel("out", "partial")
 def gather_fma(n_vectors):
-    """Gather what `ratio_contract` gathers, in its blocks, with one FMA per vector and nothing else.
+    """Gather what `ratio_contract` gathers, all columns in one panel, with one FMA per vector and nothing else.
 
     out[i] = sum over stored (i, j) of  U[i] * V[j], elementwise
 
-    in    indices, indptr, blocks, U, V   as in `ratio_contract`
+    in    indices, blocks, U, V   as in `ratio_contract`
+          indptr  (n_rows + 1,) int64
     out   out     (n_rows, K)   overwritten, except split rows
           partial (n_slots, K)  the pieces of split rows
     cost  2 nnz K flops; gathers nnz K itemsize bytes of V, reading as far ahead as `ratio_contract`, without which

@@ -7,11 +7,18 @@ from fastpmf.kernels.coordinate import QUAD
 # A row of up to this many entries goes beside others, one lane each, so that a short one wastes no lanes and waits for
 # no sum across them; a longer one has all lanes to itself, and then its own list of components that are not zero.
 NARROW = 256
-# Vectors that a group's transposed block may take: three quarters of a MiB, which a second-level cache holds.
-_BLOCK = 12288
+# Vectors that a group's transposed block may take: three quarters of a MiB, which a second-level cache holds. Of what
+# doesn't fit, strips are gathered again in each sweep, which is cheap while the other factor is in the third-level
+# cache. Where it has outgrown that (bytes), to sweep over a long block in memory, in order, is cheaper: 16 MiB.
+_BLOCK, _LONG_BLOCK, _CACHED = 12288, 1 << 18, 1 << 24
 
 
-def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+def block_vectors(factor_bytes: int) -> int:
+    """Vectors that a group's transposed block may take, where so large a factor is gathered from."""
+    return _BLOCK if factor_bytes <= _CACHED else _LONG_BLOCK
+
+
+def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
     """Bundle rows into groups of about equal length, the longest first.
 
     Parameters
@@ -21,6 +28,8 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np
     n_lanes : int
         Numbers in a vector.
     n_components : int
+    block : int
+        `block_vectors`.
 
     Returns
     -------
@@ -32,7 +41,7 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np
         row alone.
     """
     n_rows, whole = len(lengths), -(-n_components // QUAD) * QUAD
-    narrow = min(NARROW, max(_BLOCK // whole, 1))  # sixteen rows whose block must be gathered twice gain nothing
+    narrow = min(NARROW, max(block // whole, 1))  # sixteen rows whose block must be gathered twice gain nothing
     order = np.argsort(-_length_class(lengths, narrow), kind="stable")
     lengths = lengths[order]
     n_long = int(np.count_nonzero(lengths > narrow))
@@ -41,7 +50,7 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np
     size = np.where(wide, 1, np.minimum(n_lanes, n_rows - first))
     longest = np.maximum.reduceat(lengths, first)
     vectors = np.where(wide, -(-longest // n_lanes), longest)
-    strip = np.clip(_BLOCK // np.maximum(vectors, 1) // QUAD * QUAD, QUAD, whole)
+    strip = np.clip(block // np.maximum(vectors, 1) // QUAD * QUAD, QUAD, whole)
     return order, np.ascontiguousarray(np.stack([first, size, vectors, wide, strip], axis=1), dtype=np.int64)
 
 

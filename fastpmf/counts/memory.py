@@ -2,63 +2,23 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 from scipy.special import gammaln
 
 from fastpmf.counts.base import Descent, Side
-from fastpmf.counts.groups import row_groups
+from fastpmf.counts.blocks import Panel, panel_width, row_blocks
+from fastpmf.counts.groups import block_vectors, row_groups
 from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.contract import joint_contract, ratio_contract
 from fastpmf.kernels.coordinate import QUAD, descend
-from fastpmf.kernels.csr import count_columns, scatter_columns
+from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import aligned
-
-# Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
-# taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
-_BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
-
-
-def row_blocks(indptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the rows of a CSR matrix into blocks of about equal work, giant rows into pieces.
-
-    Parameters
-    ----------
-    indptr : ndarray of shape (n_rows + 1,), int64
-
-    Returns
-    -------
-    blocks : ndarray of shape (n_blocks, 5), int64
-        First row, end row, first entry, end entry, and the slot of a piece's partial sum (-1: whole rows).
-    splits : ndarray of shape (n_split, 3), int64
-        Row, first slot and end slot of each row that was cut.
-    """
-    n_rows, nnz = len(indptr) - 1, int(indptr[-1])
-    size = min(max(nnz // _BLOCKS_AT_MOST, _BLOCK[0]), _BLOCK[1])
-    giant = np.diff(indptr) > 2 * size
-    # A block ends where the running count of entries and rows passes a multiple of `size`, and around every giant.
-    block_of_row = (indptr[:-1] + np.arange(n_rows)) // size
-    begins = np.ones(n_rows, bool)
-    begins[1:] = (np.diff(block_of_row) > 0) | giant[1:] | giant[:-1]
-    first = np.flatnonzero(begins)
-    end = np.append(first[1:], n_rows)[: len(first)]
-    whole = ~giant[first]
-    blocks = [np.stack([f := first[whole], e := end[whole], indptr[f], indptr[e], np.full(len(f), -1)], axis=1)]
-    splits, slot = [], 0
-    for i in np.flatnonzero(giant):
-        cuts = np.append(np.arange(indptr[i], indptr[i + 1], size), indptr[i + 1])
-        n = len(cuts) - 1
-        blocks.append(np.stack([np.full(n, i), np.full(n, i + 1), cuts[:-1], cuts[1:], slot + np.arange(n)], axis=1))
-        splits.append((i, slot, slot + n))
-        slot += n
-    return (
-        np.ascontiguousarray(np.concatenate(blocks), dtype=np.int64),
-        np.array(splits, dtype=np.int64).reshape(-1, 3),
-    )
 
 
 @dataclass(frozen=True)
@@ -85,14 +45,30 @@ class SparseRows:
     @cached_property
     def work(self) -> tuple[np.ndarray, np.ndarray]:
         """`row_blocks` of this matrix."""
-        return row_blocks(self.indptr)
+        return row_blocks(self.indptr[:-1], self.indptr[1:])
 
-    def groups(self, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    def panels(self, row_bytes: int) -> list[Panel]:
+        """The matrix by `panel_width` columns, made once for each width."""
+        width = panel_width(*self.shape, len(self.data), row_bytes)
+        made = self.__dict__.setdefault("_panels", {})
+        if width not in made:
+            made[width] = self._cut(width)
+        return made[width]
+
+    def _cut(self, width: int) -> list[Panel]:
+        n_panels = -(-self.n_columns // width)
+        if n_panels <= 1:
+            return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
+        cuts = np.empty((n_panels + 1, self.shape[0]), np.int64)
+        cut_rows(self.indices, self.indptr, width, cuts)
+        return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+
+    def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, made once for each kind of factor."""
-        made = self.__dict__.setdefault("_groups", {})
-        if (n_lanes, n_components) not in made:
-            made[n_lanes, n_components] = row_groups(np.diff(self.indptr), n_lanes, n_components)
-        return made[n_lanes, n_components]
+        made, kind = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
+        if kind not in made:
+            made[kind] = row_groups(np.diff(self.indptr), *kind)
+        return made[kind]
 
     @cached_property
     def sums(self) -> np.ndarray:
@@ -201,9 +177,11 @@ class MemoryCounts:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
         X = self.side(side)
         n_vectors = _whole_vectors(X, U, V)
-        blocks, splits = X.work
-        partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
-        ratio_contract(X.data, X.indices, X.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
+        for number, (begins, ends, blocks, splits) in enumerate(X.panels(V.shape[1] * V.itemsize)):
+            partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
+            ratio_contract(
+                X.data, X.indices, begins, ends, blocks, splits, U, V, number > 0, out, partial, n_vectors=n_vectors
+            )
 
     def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
         """`contract` of both sides in one pass over the rows of X; the transpose is neither used nor built."""
@@ -234,7 +212,7 @@ class MemoryCounts:
         X = self.side(side)
         _whole_vectors(X, U, V)
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        order, groups = X.groups(n_lanes, n_components)
+        order, groups = X.groups(n_lanes, n_components, block_vectors(V.nbytes))
         vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
         kept = -(-n_components // QUAD) * QUAD
         gap, data_term = np.empty(len(U)), np.empty(len(groups))

@@ -17,11 +17,13 @@ def ratio_contract(n_vectors):
 
     in    data       (nnz,)        counts > 0: uint8, uint16, int32, float32 or float64
           indices    (nnz,)        int32 or int64, the column j of each
-          indptr     (n_rows + 1,) int64
+          begins     (n_rows,)     int64, where each row's entries begin, ascending
+          ends       (n_rows,)     int64, where they end
           blocks     (n_blocks, 5) int64: first row, end row, first entry, end entry, slot
           splits     (n_split, 3)  int64: row, first slot, end slot
           U, V       (n_rows, K), (n_cols, K) float32 or float64, K = n_vectors * 64 bytes
-    out   out        (n_rows, K)   overwritten, zeros in empty rows; unit counts / U
+          more       int           1: add to what is in out, as if each row went on; 0: overwrite it
+    out   out        (n_rows, K)   zeros in empty rows; unit counts / U
           partial    (n_slots, K)  scratch for the pieces of split rows
     needs every rate U[i] . V[j] of a stored entry > 0, else the row is not finite; out aliases neither U nor V
     gives bitwise the same result for any number of workers: a row is summed in stored order by one of them, the
@@ -30,21 +32,29 @@ def ratio_contract(n_vectors):
     """
     ahead = 4 * GROUP if n_vectors <= 8 else 0  # wider rows fill the queue of memory requests by themselves
 
-    def loop(data, indices, indptr, blocks, splits, U, V, out, partial, n_workers):
+    def loop(data, indices, begins, ends, blocks, splits, U, V, more, out, partial, n_workers):
         counter = np.zeros(1, np.int64)
         for _ in prange(n_workers):
             b = simd.take(counter)
             while b < blocks.shape[0]:
                 slot = blocks[b, 4]
                 for i in range(blocks[b, 0], blocks[b, 1]):
-                    start, stop = max(indptr[i], blocks[b, 2]), min(indptr[i + 1], blocks[b, 3])
+                    start, stop = max(begins[i], blocks[b, 2]), min(ends[i], blocks[b, 3])
+                    if more and start == stop:
+                        continue
+                    skip = begins[min(i + 1, blocks[b, 1] - 1)] - stop
                     whole = stop - (stop - start) % GROUP
                     u = simd.load(U, i, n_vectors)
                     s = simd.zeros(U, n_vectors)
+                    if more and slot < 0:
+                        s = simd.load(out, i, n_vectors)
                     for p in range(start, whole, GROUP):
                         j = simd.rows(indices, p, GROUP)
                         if ahead:
-                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
+                            q = p + ahead
+                            if q >= stop:
+                                q += skip
+                            simd.prefetch(V, indices, min(q, indices.shape[0] - GROUP), n_vectors)
                         ratio = simd.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
                         s = simd.add_rows(s, ratio, V, j)
                     if whole < stop:
@@ -57,8 +67,10 @@ def ratio_contract(n_vectors):
                         simd.store(partial, slot, s)
                 b = simd.take(counter)
         for r in range(splits.shape[0]):
-            s = simd.load(partial, splits[r, 1], n_vectors)
-            for slot in range(splits[r, 1] + 1, splits[r, 2]):
+            s = simd.zeros(U, n_vectors)
+            if more:
+                s = simd.load(out, splits[r, 0], n_vectors)
+            for slot in range(splits[r, 1], splits[r, 2]):
                 s = simd.add(s, simd.load(partial, slot, n_vectors))
             simd.store(out, splits[r, 0], s)
 
@@ -72,7 +84,8 @@ def joint_contract(n_vectors):
     out[i]            = sum over stored (i, j) of                data / (U[i] . V[j]) * V[j]
     column_out[b, j]  = sum over stored (i, j), i in block b, of data / (U[i] . V[j]) * U[i]
 
-    in    data, indices, indptr, U, V   as in `ratio_contract`
+    in    data, indices, U, V           as in `ratio_contract`
+          indptr     (n_rows + 1,) int64
           row_blocks (n_blocks + 1,) int64, boundaries of blocks of rows
     out   out        (n_rows, K)     overwritten, zeros in empty rows
           column_out (n_blocks, n_cols, K) overwritten; their sum over blocks is the columns' contraction

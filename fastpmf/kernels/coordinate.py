@@ -183,7 +183,8 @@ def descend(n_vectors):
 
     over the active k: those with u_k above `zero` total / v_sum_k, or S_k > v_sum_k. The others become exactly 0.
 
-    in    data, indices, indptr, U, V   as in `ratio_contract`
+    in    data, indices, U, V   as in `ratio_contract`
+          indptr     (n_rows + 1,)  int64
           order      (n_rows,)      int64, the rows, those of a group side by side
           groups     (n_groups, 5)  int64: first place in `order`, rows, vectors of entries, wide?, strip
           v_sum      (K,)           float64

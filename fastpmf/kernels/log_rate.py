@@ -15,7 +15,8 @@ def log_rate(n_vectors):
 
     out[i] = sum over stored (i, j) of  data * log(U[i] . V[j])
 
-    in    data, indices, indptr, blocks, splits, U, V   as in `ratio_contract`
+    in    data, indices, blocks, splits, U, V   as in `ratio_contract`
+          indptr     (n_rows + 1,) int64
     out   out        (n_rows,)  float64, overwritten; nats; -inf where a stored entry has rate 0
           partial    (n_slots,) float64, scratch for the pieces of split rows
     gives rates, logarithms and sums in float64 for any dtype of U and V; bitwise the same for any number of workers

@@ -1,0 +1,76 @@
+"""How a matrix is cut into equal pieces of work, and into panels whose part of the other factor stays in a cache."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
+# taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
+_BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
+# Bytes of the gathered factor in a panel. What workers gather from at one time should stay in the third-level cache
+# that they share, beside the counts that stream through it; the wider ones are for rows that narrow ones would shred.
+_PANELS = (1 << 22, 1 << 23, 1 << 24)
+_SEGMENT = 48  # entries of a row in a panel, on average, from which on going over the rows once more is paid back
+
+
+class Panel(NamedTuple):
+    """Consecutive columns of a matrix: where each row's entries begin and end in them, and `row_blocks` of these."""
+
+    begins: np.ndarray
+    ends: np.ndarray
+    blocks: np.ndarray
+    splits: np.ndarray
+
+
+def panel_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
+    """Columns in a panel, where a row of the gathered factor has so many bytes; all of them if panels don't pay.
+
+    A power of two, so that factors of like widths share their panels. Where a row is no giant, its sums are the same
+    bits for any width.
+    """
+    if n_columns * row_bytes > 2 * _PANELS[0]:
+        for size in _PANELS:
+            width = 1 << max((size // row_bytes).bit_length() - 1, 0)
+            if nnz >= _SEGMENT * n_rows * -(-n_columns // width):
+                return width
+    return max(n_columns, 1)
+
+
+def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the rows of a CSR matrix, or of a panel of it, into blocks of about equal work, giant rows into pieces.
+
+    Parameters
+    ----------
+    begins, ends : ndarray of shape (n_rows,), int64
+        Where the entries of each row begin and end.
+
+    Returns
+    -------
+    blocks : ndarray of shape (n_blocks, 5), int64
+        First row, end row, first entry, end entry, and the slot of a piece's partial sum (-1: whole rows).
+    splits : ndarray of shape (n_split, 3), int64
+        Row, first slot and end slot of each row that was cut.
+    """
+    n_rows, lengths = len(begins), ends - begins
+    before = np.cumsum(lengths) - lengths
+    size = min(max(int(lengths.sum()) // _BLOCKS_AT_MOST, _BLOCK[0]), _BLOCK[1])
+    giant = lengths > 2 * size
+    # A block ends where the running count of entries and rows passes a multiple of `size`, and around every giant.
+    block_of_row = (before + np.arange(n_rows)) // size
+    opens = np.ones(n_rows, bool)
+    opens[1:] = (np.diff(block_of_row) > 0) | giant[1:] | giant[:-1]
+    first = np.flatnonzero(opens)
+    end = np.append(first[1:], n_rows)[: len(first)]
+    whole = ~giant[first]
+    blocks = [np.stack([f := first[whole], e := end[whole], begins[f], ends[e - 1], np.full(len(f), -1)], axis=1)]
+    splits, slot = [], 0
+    for i in np.flatnonzero(giant):
+        cuts = np.append(np.arange(begins[i], ends[i], size), ends[i])
+        n = len(cuts) - 1
+        blocks.append(np.stack([np.full(n, i), np.full(n, i + 1), cuts[:-1], cuts[1:], slot + np.arange(n)], axis=1))
+        splits.append((i, slot, slot + n))
+        slot += n
+    return (
+        np.ascontiguousarray(np.concatenate(blocks), dtype=np.int64),
+        np.array(splits, dtype=np.int64).reshape(-1, 3),
+    )
