@@ -20,7 +20,7 @@ from compare_solvers import EACH, GROWTH, LEVELS, start
 from provenance import describe, write_table
 from rivals import OURS, RIVALS, SAME, Racer, Setup
 from scipy.optimize import minimize_scalar
-from studying import draw, progress, tell
+from studying import add_outputs, check_outputs, draw, progress, refuse_exact_fit, tell
 
 from fastpmf import as_counts, kl_divergence
 from fastpmf.counts import Side
@@ -97,10 +97,7 @@ def main() -> int:
     parser.add_argument(
         "--rivals", nargs="+", choices=[*RIVALS], default=[*RIVALS], metavar="NAME", help=f"of {', '.join(RIVALS)}"
     )
-    parser.add_argument("--csv", default="compare_rivals.csv", metavar="FILE", help="default: %(default)s")
-    parser.add_argument(
-        "--png", default="compare_rivals.png", metavar="FILE", help="or .svg; needs matplotlib; default: %(default)s"
-    )
+    add_outputs(parser, "compare_rivals")
     arguments = parser.parse_args()
     check(parser, arguments)
     truth = None
@@ -129,17 +126,17 @@ def main() -> int:
                 missing.append(rival)
             else:
                 curves.append(watch(Curve(rival, racer, n_threads if racer.parallel else 1), X, arguments))
+                write(curves, arguments, {name: counts})  # as it goes: what there is outlives an interruption
             tick()
     best = min((c.best for c in curves), default=math.inf)
     if math.isinf(best):
         tell("\n".join(f"{c.name} failed: {c.error}" for c in curves))
         parser.error("nothing came to a finite objective")
-    if best <= np.finfo(arguments.dtype).eps * counts.total:
-        parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
+    refuse_exact_fit(parser, best, counts.total, arguments.dtype)
     tell_table(curves, best)
     if missing:
         tell(f"not installed: {', '.join(missing)}")
-    write(curves, best, arguments, {name: counts})
+    tell(f"\ntable: {arguments.csv}")
     draw(arguments.png, lambda figure: paint(figure, curves, best), figsize=(10, 6))
     tell()
     reference = score(counts, *truth) if truth else None
@@ -156,10 +153,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--seed must be from 0 to 2**31 - 1, got {arguments.seed}")
     if not (0 < arguments.seconds < math.inf and 0 < arguments.patience < math.inf):
         parser.error("--seconds and --patience must be positive finite numbers")
-    for option, suffixes in (("csv", [".csv"]), ("png", [".png", ".svg"])):
-        path = Path(getattr(arguments, option))
-        if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
-            parser.error(f"--{option} must be a {' or '.join(suffixes)} file in a folder that exists, got {path}")
+    check_outputs(parser, arguments)
     arguments.rivals = list(dict.fromkeys(arguments.rivals))
 
 
@@ -283,17 +277,19 @@ def tell_table(curves: list[Curve], best: float) -> None:
             tell(f"{c.name} {'failed' if not c.points else 'was stopped'}: {c.error}")
 
 
-def write(curves: list[Curve], best: float, arguments: argparse.Namespace, counts: dict) -> None:
-    """One line for each point of each curve; and one for what failed."""
-    rows = []
+def write(curves: list[Curve], arguments: argparse.Namespace, counts: dict) -> None:
+    """One line for each point of each curve; and one for what failed. Gaps are to the best of these curves."""
+    rows, best = [], min(c.best for c in curves)
     for c in curves:
         told = [*counts, arguments.components, c.name, c.racer.version(), c.racer.problem, c.racer.start]
         told += [c.n_threads, f"{c.cores:.2f}", c.dtype, arguments.seed]
-        rows += [[*told, n, seconds, D, D / best - 1, weight, ""] for n, seconds, D, weight in c.points]
+        rows += [
+            [*told, n, seconds, D, D / best - 1 if best > 0 else math.nan, weight, ""]
+            for n, seconds, D, weight in c.points
+        ]
         if c.error:
             rows.append([*told, "", "", "", "", "", c.error])
     write_table(arguments.csv, COLUMNS, rows, counts)
-    tell(f"\ntable: {arguments.csv}")
 
 
 def paint(figure: Any, curves: list[Curve], best: float) -> None:

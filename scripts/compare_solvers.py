@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 from provenance import write_table
 from sklearn.decomposition import non_negative_factorization
-from studying import add_outputs, check_outputs, draw, progress, tell
+from studying import add_outputs, check_outputs, draw, progress, refuse_exact_fit, tell
 
 from fastpmf import as_counts, kl_divergence
 from fastpmf.datasets import load_stdlib
@@ -41,6 +41,7 @@ Gaps are relative, (D - best) / best, to the lowest objective that anything here
 seed, which is about speed, or from any, which is also about the local optimum that a solver ends in.
 """
 ACCELERATION = {"": None, "x": "extrapolation", "r": "relaxation"}
+NAMES = [*SOLVERS, *(f"{name}+x" for name in SOLVERS), "mu+r"]
 LEVELS = (1e-2, 1e-3, 1e-4)
 TURNS = 50  # in which each fit has its seconds
 EACH, GROWTH = 20, 0.05  # scored after each of the first 20 iterations, then whenever 5 % more are done
@@ -50,14 +51,19 @@ COLUMNS = ["counts", "k", "solver", "seed", "iteration", "seconds", "objective",
 LINE = "{:<8}" + 6 * "{:>13}" + "{:>16}{:>12}{:>14}"
 
 
+def solver_named(name: str) -> tuple[str, str | None]:
+    """Solver and acceleration."""
+    solver, _, acceleration = name.partition("+")
+    return solver, ACCELERATION[acceleration]
+
+
 class Ours:
     """A solver of fastpmf under way, stepped by hand."""
 
     stretch = 1
 
     def __init__(self, name: str, counts, W: np.ndarray, Ht: np.ndarray) -> None:
-        solver, _, acceleration = name.partition("+")
-        self._solver = solver_of(solver, ACCELERATION[acceleration])()
+        self._solver = solver_of(*solver_named(name))()
         self._problem = Problem(counts, W.shape[1])
         self._state = self._solver.init(self._problem, padded(W, W.dtype), padded(Ht, W.dtype))
 
@@ -138,9 +144,8 @@ def main() -> int:
     parser.add_argument("--max-iter", type=int, metavar="N", help="for each fit (default: no limit)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="ours (default: all this process may use)")
-    names = [*SOLVERS, *(f"{name}+x" for name in SOLVERS), "mu+r"]
     parser.add_argument(
-        "--solvers", nargs="+", choices=names, default=["mu", "em", "cd", "cd+x"], help="default: mu em cd cd+x"
+        "--solvers", nargs="+", choices=NAMES, default=["mu", "em", "cd", "cd+x"], help="default: mu em cd cd+x"
     )
     parser.add_argument("--rivals", nargs="+", choices=["sklearn"], default=[], help="default: none")
     add_outputs(parser, "compare_solvers")
@@ -160,8 +165,7 @@ def main() -> int:
         )
         curves = race(counts, X.tocsr().astype(arguments.dtype), arguments)
     seed_best = {seed: min(c.best for c in curves if c.seed == seed) for seed in arguments.seeds}
-    if min(seed_best.values()) <= np.finfo(arguments.dtype).eps * counts.total:
-        parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
+    refuse_exact_fit(parser, min(seed_best.values()), counts.total, arguments.dtype)
     tell_table(curves, seed_best)
     name = Path(arguments.data).stem if arguments.data else "stdlib"
     write(curves, seed_best, arguments, {name: counts})

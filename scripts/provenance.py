@@ -1,6 +1,7 @@
 """Tables that say how they came about: CSV files that begin with the command, the machine and the versions."""
 
 import csv
+import io
 import os
 import platform
 import shlex
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 
 from fastpmf import __version__
+from fastpmf.estimators._model_file import replacing
 from fastpmf.kernels._jit import available_threads
 
 PACKAGES = ("numpy", "numba", "scikit-learn")
@@ -32,9 +34,11 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     What was not measured, a NaN, is left empty.
     """
     facts = provenance() | {f"counts {name}": describe(X) for name, X in counts.items()}
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {name}: {fact}\n" for name, fact in facts.items())
-        csv.writer(file).writerows([columns, *([None if x != x else x for x in row] for row in rows)])
+    text = io.StringIO(newline="")
+    text.writelines(f"# {name}: {fact}\n" for name, fact in facts.items())
+    csv.writer(text).writerows([columns, *([None if x != x else x for x in row] for row in rows)])
+    with replacing(path) as file:  # whole or not at all: a study that is cut off here keeps its last table
+        file.write(text.getvalue().encode())
 
 
 def read_table(path: str) -> Table:

@@ -1,21 +1,28 @@
-"""What the studies share: a bar, where a table and a picture go, memory and its peak, and slopes."""
+"""What the studies share: a bar, a clock, the counts, where a table and a picture go, memory and its peak, slopes."""
 
 import argparse
 import ctypes
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpmf import as_counts
+from fastpmf.datasets import load_stdlib
+from fastpmf.io import read_counts
+
 
 def tell(line: str = "") -> None:
-    """Print a line as soon as it is known."""
-    print(line, flush=True)  # noqa: T201
+    """Print a line as soon as it is known; a bar makes way for it."""
+    bars = sys.modules.get("tqdm")  # imported where there is one
+    with bars.tqdm.external_write_mode() if bars else nullcontext():
+        print(line, flush=True)  # noqa: T201
 
 
 def others_busy() -> list[str]:
@@ -38,6 +45,39 @@ def progress(total: int, unit: str = "turn") -> Iterator[Callable]:
     else:
         with tqdm(total=total, unit=unit, file=sys.stderr, leave=False) as bar:
             yield bar.update
+
+
+def clocked(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    began = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - began
+
+
+def read_matrices(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> dict[str, Any]:
+    """Counts by the names of their files, or the words of Python; turn away what can't be fitted."""
+    try:
+        matrices = {Path(file).stem: read_counts(file) for file in files or ()} or {"stdlib": load_stdlib().X}
+        empty = [name for name, X in matrices.items() if as_counts(X).total == 0]
+    except (ValueError, TypeError, OSError) as error:
+        parser.error(str(error))
+    if files and len(matrices) < len(files):
+        parser.error("--data must be files of different names: tables know counts by them")
+    if empty:
+        parser.error(f"the counts are all zero in {', '.join(empty)}")
+    return matrices
+
+
+def refuse_exact_fit(parser: argparse.ArgumentParser, best: float, total: float, dtype: str) -> None:
+    """End where the lowest objective is rounding, in counts that sum to `total`."""
+    if best <= np.finfo(dtype).eps * total:
+        parser.error("the counts are fitted exactly, and gaps relative to 0 say nothing; fewer components, -k")
+
+
+def from_to(values: Iterable[float], form: str) -> str:
+    """The least and the largest of some numbers, or the one that they are."""
+    ends = sorted(values)
+    return " to ".join(dict.fromkeys(format(x, form) for x in (ends[0], ends[-1])))
 
 
 def whole_number(text: str) -> int:

@@ -11,10 +11,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from compare_solvers import Ours, Sklearn, start
 from provenance import write_table
+from studying import read_matrices
 
 from fastpmf import as_counts, kl_divergence
-from fastpmf.datasets import load_stdlib
-from fastpmf.io import read_counts
 from fastpmf.kernels._jit import threads
 
 DESCRIPTION = """\
@@ -51,10 +50,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if min(*arguments.components, arguments.repeats, arguments.sklearn_iterations, arguments.max_iter) < 1:
         parser.error("-k, --repeats, --sklearn-iterations and --max-iter must be at least 1")
-    try:
-        matrices = {Path(f).stem: read_counts(f) for f in arguments.data or ()} or {"stdlib": load_stdlib().X}
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    matrices = read_matrices(parser, arguments.data)
     print(LINE.format(*HEAD))  # noqa: T201
     rows = []
     with threads():

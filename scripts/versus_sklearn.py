@@ -6,17 +6,14 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from provenance import write_table
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
-from studying import peak_memory
+from studying import peak_memory, read_matrices
 
 from fastpmf import as_counts, kl_divergence, plan, poisson_nmf
-from fastpmf.datasets import load_stdlib
-from fastpmf.io import read_counts
 
 DESCRIPTION = """\
 Run multiplicative updates from one random start with fastpmf and with scikit-learn's
@@ -58,13 +55,7 @@ def main() -> int:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", message=".*carry no counts")
-    try:
-        matrices = (
-            {Path(f).stem: read_counts(f) for f in arguments.data} if arguments.data else {"stdlib": load_stdlib().X}
-        )
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    matrices = matrices or {"stdlib": load_stdlib().X}
+    matrices = read_matrices(parser, arguments.data)
     rows = []
     print(LINE.format(*HEAD))  # noqa: T201
     for name, X in matrices.items():

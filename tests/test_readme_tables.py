@@ -1,6 +1,7 @@
 """The README's tables come from the studies' files, with machine, versions and commands, or not at all."""
 
 import importlib
+import math
 import sys
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def files(scripts, wrote):
         ["fastpmf", "1", "Poisson/KL", "given", 2, 1.9, "float32", 0],
         ["lda", "2", "LDA", "own", 1, "", "", 0],
     )
+    shape, dtypes, speed = (50_000, 20_000), ("float32", "uint8"), (0.0432, 0.123, 4.321, 12.34, 17, 0.5, 0.4)
     return [
         wrote("versus_sklearn", scripts("versus_sklearn").HEAD, [*tiny, "float32", 2.5, 50, 20, 7.25, 7.25, 1.5, 1.25]),
         wrote(
@@ -58,6 +60,37 @@ def files(scripts, wrote):
             *([*tiny, *fastpmf, n, s, D, gap, 0, ""] for n, s, D, gap in points),
             [*tiny, *failed, "", "", "", "", "", "ImportError: no | such module"],
         ),
+        wrote(
+            "compare_starts",
+            scripts("compare_starts").Fit._fields,
+            *(
+                [*tiny, "random", "cd+x", n_init, seed, 400, s, D, 1e-4, "float32"]
+                for seed, (one, ten) in enumerate([(1000.0, 990.0), (1020.0, 985.0), (1010.0, 992.0)])
+                for n_init, s, D in ((1, 0.5, one), (10, 2.5 + seed, ten))
+            ),
+            [*tiny, "random", "mu", 1, 0, 2000, 9.0, 1100.0, 1e-4, "float32"],
+        ),
+        wrote(
+            "transform_speed",
+            scripts("transform_speed").Point._fields,
+            [*tiny, 1e-3, 553, 2000.0, 0.0123, 1.23, 100, 812.5, 813.75, 0.0321, 0, 200, 2, "float32"],
+        ),
+        wrote(
+            "scaling_study",
+            scripts("scaling_study").Point._fields,
+            ["weak", *shape, 10_000_000, 0.01, 32, 0.0, *dtypes, 2, *speed, 1.5 * 2**30, 96.4 * 2**20, 0.1],
+            ["skew", *shape, 900_000, 0.01, 32, 0.5, *dtypes, 1, *speed, math.nan, math.nan, math.nan],
+        ),
+        wrote(
+            "roofline",
+            scripts("roofline").Point._fields,
+            ["bound", "stream", "", 2, "float64", 0, 0.01, 0.1, 0, 0.3, 10, 30, math.nan, 0.1, "", math.nan],
+            *(
+                ["kernel", name, side, 2, "float32", 20, 0.1, 1, 1, 1, 10, 20, 12.34, 0.5, "gather", 0.456]
+                for side in "WH"
+                for name in ("ratio_contract", "descend")
+            ),
+        ),
         wrote("other", ["nonzeros", "seconds"], [1_000_000, 0.123456]),
     ]
 
@@ -70,8 +103,8 @@ def test_each_study_is_known_by_its_header_and_told_with_machine_versions_and_co
     assert "cores in use; python " in lines[0]
     for package in ("numpy", "numba", "scikit-learn", "fastpmf"):
         assert f", {package} " in lines[0]
-    for study in ("versus_sklearn", "time_to_objective", "compare_solvers", "compare_rivals", "other"):
-        assert f"From `python scripts/{study}.py --data tiny.npz`." in out
+    for path in files:
+        assert f"From `python scripts/{Path(path).stem}.py --data tiny.npz`." in out
     assert "somewhere" not in out
     cells = "| cells, 1,107 × 507, 0 nonzeros | 5 |"
     assert f"{cells} float32 | 2.5 ms | 50 ms | 20 | 7.2 | 1.5 (1.2) |" in lines  # 7.25 and 1.25: halves to even
@@ -79,6 +112,14 @@ def test_each_study_is_known_by_its_header_and_told_with_machine_versions_and_co
     assert f"{cells} 1.5 | 1.5 s | - | 100, cd+x | 9.9e-02 |" in lines
     assert f"{cells} fastpmf (1) | Poisson/KL | 2 | float32 | 100 | 5.0e-04 | 1.5 s | 1.5 s | 1.0 |" in lines
     assert "| | 5 | lda (2) | LDA | 1 | | failed: ImportError: no \\| such module | - | - | - | - |" in lines
+    assert "| counts | k | cd+x (400) | cd+x, n_init=10 (400) | mu (2,000) |" in lines
+    assert f"{cells} 1,010 | 990, 7.0 fits | 1,100 |" in lines
+    assert f"{cells} 553 | 0.001 | 0.012 s | 1.2 s | 100 | 812.5 / 813.8 | 0.032 |" in lines
+    assert "| weak | 2 | 50,000 × 20,000 | 10.0 M | 32 | 2 | 4.3 | 12 | 1.5 GiB (96 MiB) |" in lines
+    assert "| skew | 0.5 | 50,000 × 20,000 | 0.9 M | 32 | 1 | 4.3 | 12 | - |" in lines
+    kernel = lines.index("| descend | W | 20 | float32 | 2 | 12 | gather | 0.46 |")
+    assert lines[kernel + 1] == "| | H | 20 | float32 | 2 | 12 | gather | 0.46 |"
+    assert "stream" not in out
     assert lines[-3:] == ["| nonzeros | seconds |", "| --- | --- |", "| 1,000,000 | 0.123 |"]
 
 

@@ -1,5 +1,6 @@
-"""The studies that draw their own counts run at their smallest size, and leave a table and a picture behind."""
+"""The studies of fastpmf itself run at their smallest size, and leave a table and a picture behind."""
 
+import argparse
 import csv
 import importlib
 import subprocess
@@ -7,7 +8,12 @@ import sys
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
+from scipy import sparse
+
+from fastpmf import kl_divergence, poisson_nmf
+from fastpmf.datasets import make_poisson_counts
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -15,6 +21,8 @@ pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="they tim
 
 
 SMALL_ROOFLINE = ["--nnz", "1e4", "-k", "3", "--mib", "1", "--repeats", "1"]
+SMALL_STARTS = ["--data", "data/tiny.npz", "-k", "3", "--seeds", "0", "1", "2", "--max-iter", "40"]
+SMALL_TRANSFORM = ["--data", "data/tiny.npz", "-k", "3", "--repeats", "1"]
 
 
 @pytest.fixture
@@ -28,6 +36,16 @@ def run(monkeypatch, tmp_path):
         return importlib.import_module(script).main()
 
     return main
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Counts in a folder beside what the studies write."""
+    X = make_poisson_counts(60, 40, 3, nnz=600, random_state=0).X
+    (tmp_path / "data").mkdir()
+    sparse.save_npz(tmp_path / "data" / "tiny.npz", X)
+    sparse.save_npz(tmp_path / "data" / "zero.npz", 0 * X)
+    return X
 
 
 def table(path):
@@ -73,9 +91,118 @@ def test_the_roofline_holds_every_kernel_against_a_bound(run, tmp_path):
         assert float(line["fraction"]) > 0
 
 
+def test_the_study_of_starts_has_every_fit_and_its_exact_end(run, tiny, tmp_path, capsys):
+    assert run("compare_starts", *SMALL_STARTS, "--restarts", "2", "--inits", "random", "nndsvda") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "compare_starts.csv", "compare_starts.png"}
+    fits = table(tmp_path / "compare_starts.csv")
+    single = [fit for fit in fits if fit["n_init"] == "1"]
+    solvers, seeds = ("mu", "mu+r", "em", "cd", "cd+x"), ("0", "1", "2")
+    assert {(fit["init"], fit["solver"], fit["seed"]) for fit in single} == {
+        (init, solver, seed) for init in ("random", "nndsvda") for solver in solvers for seed in seeds
+    }
+    assert all(float(fit["seconds"]) > 0 and fit["iterations"] == "40" for fit in single)
+    ours = next(fit for fit in single if (fit["solver"], fit["init"], fit["seed"]) == ("cd+x", "random", "2"))
+    solution = poisson_nmf(tiny, 3, max_iter=40, tol=0, random_state=2, dtype="float32")
+    assert float(ours["objective"]) == kl_divergence(tiny, solution.W, solution.H)
+    assert [(fit["solver"], fit["init"], fit["seed"]) for fit in fits if fit["n_init"] == "2"] == [
+        ("cd+x", "random", seed) for seed in seeds
+    ]
+    out = capsys.readouterr().out
+    best = min(float(fit["objective"]) for fit in fits)
+    assert f"tiny, k = 3: lowest {best:,.1f} nats, by " in out
+    assert "n_init=2 takes " in out
+
+
+def test_without_restarts_or_other_starts_the_verdict_has_nothing_of_them(run, tiny, tmp_path, capsys):
+    line = ["--solvers", "mu", "em", "--iterations", "em=7", "--restarts", "0"]
+    assert run("compare_starts", *SMALL_STARTS, *line) == 0
+    out = capsys.readouterr().out
+    assert "n_init=" not in out
+    assert "Of the kinds of start" not in out
+    done = {(fit["solver"], fit["iterations"]) for fit in table(tmp_path / "compare_starts.csv")}
+    assert done == {("mu", "40"), ("em", "7")}
+
+
+def test_a_study_of_starts_that_is_cut_off_keeps_what_it_has(run, tiny, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    study, calls = importlib.import_module("compare_starts"), []
+
+    def fit(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 4:  # one that compiles comes first
+            raise KeyboardInterrupt
+        return poisson_nmf(*arguments, **options)
+
+    monkeypatch.setattr(study, "poisson_nmf", fit)
+    with pytest.raises(KeyboardInterrupt):
+        run("compare_starts", *SMALL_STARTS)
+    assert [fit["seed"] for fit in table(tmp_path / "compare_starts.csv")] == ["0", "1", "2"]
+
+
+def test_a_table_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    write_table, path = importlib.import_module("provenance").write_table, tmp_path / "some.csv"
+
+    def rows():
+        yield [2]
+        raise KeyboardInterrupt
+
+    write_table(path, ["a"], [[1]])
+    with pytest.raises(KeyboardInterrupt):
+        write_table(path, ["a"], rows())
+    assert table(path) == [{"a": "1"}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_study_of_transform_keeps_what_the_certificate_promises(run, tiny, tmp_path, capsys):
+    assert run("transform_speed", *SMALL_TRANSFORM, "--rows", "20", "--tol", "1e-3", "1e-2") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "transform_speed.csv", "transform_speed.png"}
+    lines = table(tmp_path / "transform_speed.csv")
+    assert [(line["tol"], line["rows"], line["late_rows"]) for line in lines] == [
+        ("0.01", "20", "0"),
+        ("0.001", "20", "0"),
+    ]
+    for line in lines:
+        assert float(line["ratio"]) == float(line["sklearn_seconds"]) / float(line["seconds"])
+        gap, total = float(line["gap_per_1000"]), float(line["total"])
+        assert 0 <= gap <= 1e3 * float(line["tol"])
+        # scikit-learn's is a W too, and gains no more than the certificate says
+        assert float(line["objective"]) - gap * total / 1e3 <= float(line["sklearn_objective"])
+    out = capsys.readouterr().out
+    assert "At tol=0.001 scikit-learn takes " in out
+    assert "Rows that had not come to tol" not in out
+
+
+def test_columns_without_counts_to_fit_are_left_out_of_transform(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    study = importlib.import_module("transform_speed")
+    X = sparse.csr_array(np.diag([1, 2, 3, 4, 5, 6])[:, ::-1] + np.eye(6, 1, dtype=int))
+    told = argparse.Namespace(rows=2, seed=0)
+    seen, unseen = study.split(argparse.ArgumentParser(), "X", X, told)
+    assert seen.shape == (4, unseen.shape[1])
+    assert unseen.shape[0] == 2
+    assert (seen.sum(axis=0) > 0).all()
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "said"),
     [
+        ("compare_starts", ["--iterations", "mu"], "--iterations must be a solver's name, = and a number of at least"),
+        (
+            "compare_starts",
+            ["--iterations", "gd=3"],
+            "--iterations must be a solver's name, = and a number of at least",
+        ),
+        ("compare_starts", ["--seeds", "-1"], "--seeds must be from 0 to 2**32 - 1"),
+        ("compare_starts", ["--restarts", "1"], "--restarts must be 0 or at least 2, got 1"),
+        ("compare_starts", ["--data", "data/zero.npz"], "the counts are all zero in zero"),
+        ("compare_starts", ["--data", "data/tiny.npz", "data/tiny.npz"], "--data must be files of different names"),
+        ("compare_starts", ["--data", "data/tiny.npz", "-k", "41", "--inits", "nndsvd"], "here 40; fewer, -k"),
+        ("transform_speed", ["--tol", "0"], "--tol must be above 0 and below 1, in nats per count"),
+        ("transform_speed", ["--data", "data/tiny.npz", "--rows", "60"], "--rows must leave rows of tiny to fit"),
+        ("transform_speed", ["--png", "a.pdf"], "--png must be a .png or .svg file in a folder that exists"),
+        ("time_to_objective", ["--data", "data/zero.npz"], "the counts are all zero in zero"),
+        ("versus_sklearn", ["--data", "none.npz"], "no file none.npz"),
         ("scaling_study", ["--nnz", "5"], "--nnz and --max-nnz must be at least 10,000"),
         ("scaling_study", ["--threads", "100000"], "--threads must be at most"),
         ("scaling_study", ["--densities", "0.9"], "--densities must be above 0 and at most 0.5"),
@@ -84,11 +211,11 @@ def test_the_roofline_holds_every_kernel_against_a_bound(run, tmp_path):
         ("roofline", ["--data", "none.npz"], "none.npz"),
     ],
 )
-def test_bad_arguments_get_one_sentence(script, arguments, said, run, tmp_path, capsys):
+def test_bad_arguments_get_one_sentence(script, arguments, said, run, tiny, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(script, *arguments)
     assert said in capsys.readouterr().err.splitlines()[-1]
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_without_matplotlib_there_is_a_table_and_a_sentence(run, tmp_path, monkeypatch, capsys):

@@ -192,3 +192,22 @@ def test_the_study_of_rivals_writes_what_the_readme_is_made_of(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "| drawn, 40 × 30, " in done.stdout
+
+
+def test_a_study_of_rivals_that_is_cut_off_keeps_what_it_has(scripts, tmp_path, monkeypatch):
+    study = scripts("compare_rivals")
+
+    def watch(curve, X, arguments):
+        if curve.name != "fastpmf":
+            raise KeyboardInterrupt
+        curve.points = [(1, 0.5, 12.0, 0.0), (2, 1.0, 10.0, 0.0)]
+        return curve
+
+    monkeypatch.setattr(study, "watch", watch)
+    monkeypatch.setattr(sys, "argv", ["compare_rivals.py", "--rows", "40", "--columns", "30", "--nnz", "400"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        study.main()
+    rows = scripts("provenance").read_table("compare_rivals.csv").rows
+    assert [(row["rival"], row["iteration"]) for row in rows] == [("fastpmf", "1"), ("fastpmf", "2")]
+    assert [float(row["gap"]) for row in rows] == pytest.approx([0.2, 0])
