@@ -162,7 +162,8 @@ def _seconds(
     rows = min(n, max(2, round(_TRIAL / n_components / (nnz / n))))
     wanted = max(1, min(round(nnz * rows / n), int(0.9 * rows * p)))
     X = make_poisson_counts(rows, p, min(_COMPONENTS, n_components), nnz=wanted, random_state=0, n_threads=None).X
-    X.data = X.data.astype(counts_dtype)
+    highest = np.inf if counts_dtype.kind == "f" else np.iinfo(counts_dtype).max
+    X.data = np.minimum(X.data, highest, dtype=float).astype(counts_dtype)
     told = {}
     for m in sorted({rows, rows // 2} if rows < n else {rows}):
         counts = as_counts(X[:m])

@@ -216,14 +216,15 @@ class MemoryCounts:
         vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
         kept = -(-n_components // QUAD) * QUAD
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
+        # One allocation: for small counts they cost more than some rows
+        block_from, components_from = 4 * n_workers * vectors, n_workers * (4 * vectors + held)
+        scratch = aligned(components_from + 3 * n_workers * kept, n_lanes, U.dtype)
         descend(
             X.data, X.indices, X.indptr, order, groups, U, V, v_sum,
             np.array([-1.0 if tol is None else tol, zero]),
             np.array([n_components, sweeps, max_rounds, side is Side.COLUMNS]),
             np.empty((n_workers, max(vectors, 1) * n_lanes), np.int64),
-            aligned(4 * n_workers * vectors, n_lanes, U.dtype),
-            aligned(n_workers * held, n_lanes, U.dtype),
-            aligned(3 * n_workers * kept, n_lanes, U.dtype),
+            scratch[:block_from], scratch[block_from:components_from], scratch[components_from:],
             np.empty((n_workers, n_components), np.int64),
             out, gap, data_term,
         )  # fmt: skip

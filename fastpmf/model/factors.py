@@ -1,6 +1,7 @@
 """Factors as the kernels want them: rows padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,12 @@ def column_sums(A: np.ndarray) -> np.ndarray:
     return partial.sum(axis=0)
 
 
+@lru_cache(maxsize=16)
 def row_bounds(n_rows: int) -> np.ndarray:
-    """Boundaries of the blocks of rows that are summed by themselves; a constant, so threads don't matter."""
-    return np.append(np.arange(0, n_rows, _ROWS), n_rows)
+    """Boundaries of the blocks of rows that are summed by themselves; read-only, and the same for any threads."""
+    bounds = np.append(np.arange(0, n_rows, _ROWS), n_rows)
+    bounds.flags.writeable = False
+    return bounds
 
 
 def check_factor(A: Any, shape: tuple[int, int], name: str) -> np.ndarray:
