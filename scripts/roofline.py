@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from provenance import write_table
+from roofs import division_chains, fma_chains, gather_rows, triad
 from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number
 
 from fastpmf import as_counts
@@ -21,9 +22,6 @@ from fastpmf.kernels._jit import available_threads, threads
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import aligned, column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benchmarks"))
-from benchmarks.bound import division_chains, fma_chains, gather_rows, triad
 
 DESCRIPTION = """\
 Measure what this machine can do at most, in Numba, with one thread and with all:

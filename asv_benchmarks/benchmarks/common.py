@@ -17,10 +17,15 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from numba import njit
 from scipy import sparse
 
 import fastpmf
 from fastpmf.counts import MemoryCounts, Side, as_counts
+
+# Each benchmark is a process that asv forks from one that has imported this. What Numba sets up before the first kernel
+# of a process, a third of a second, is set up here once for all of them; serially, for threads don't survive a fork.
+njit(lambda: None)()
 
 PROFILES = {"fast": 1, "regular": 10, "large": 100}
 N_COMPONENTS = 20  # of every fit: kernels compile for each number of vectors in a row, so the suites share one

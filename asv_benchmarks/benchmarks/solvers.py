@@ -33,7 +33,7 @@ def fit(counts, start, solver, n_iterations, **options):
 class FixedBudget:
     """Fifty iterations of each solver, the first ten of which are multiplicative for coordinate descent too."""
 
-    N_COUNTS = 200_000 * scale()
+    N_COUNTS = 100_000 * scale()
     param_names = ("shape", "solver")
     params = (names(N_COUNTS, "power_law"), list(CONTENDERS))
 
@@ -63,13 +63,13 @@ class FixedBudget:
 
 
 class TimeToGap:
-    """How long until the objective is within half a per cent of where a long fit of the default solver ends.
+    """How long until the objective is within one per cent of where a long fit of the default solver ends.
 
     How many iterations that takes is found beforehand: so nothing is measured on the way. From one start, solvers may
     end in different optima; one that isn't there within `AT_MOST` iterations is not available.
     """
 
-    N_COUNTS, GAP, AT_MOST = 50_000 * scale(), 5e-3, 2_000
+    N_COUNTS, GAP, AT_MOST = 50_000 * scale(), 0.01, 1_000
     param_names = ("shape", "solver")
     # One shape: on the others, multiplicative updates end elsewhere, or take tens of thousands of iterations.
     params = (names(N_COUNTS, "power_law"), list(CONTENDERS))

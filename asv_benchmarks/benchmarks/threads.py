@@ -9,7 +9,7 @@ from fastpmf.model.factors import column_sums, empty_factor, padded
 
 from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale
 
-N_COUNTS = 500_000 * scale()
+N_COUNTS, N_COUNTS_FIT = 500_000 * scale(), 100_000 * scale()
 N_THREADS = [2**i for i in range(available_threads().bit_length())]
 
 
@@ -17,6 +17,9 @@ class _Threaded:
     """`run(n_threads)` is what is timed."""
 
     repeats = 11
+
+    def setup_cache(self):
+        return counts_of_shapes(N_COUNTS, "power_law", "giant_rows") | counts_of_shapes(N_COUNTS_FIT, "power_law")
 
     def efficiency(self, n_threads: int) -> float:
         """Time with one thread over n times that with n; with one thread itself, it tells the noise."""
@@ -29,9 +32,6 @@ class Kernels(_Threaded):
 
     param_names = ("kernel", "shape", "n_threads")
     params = (["contract", "descend"], names(N_COUNTS, "power_law", "giant_rows"), N_THREADS)
-
-    def setup_cache(self):
-        return counts_of_shapes(N_COUNTS, "power_law", "giant_rows")
 
     def setup(self, cached, kernel, shape, n_threads):
         self.counts = cached[shape]
@@ -65,12 +65,9 @@ class Kernels(_Threaded):
 class Fit(_Threaded):
     """Twenty iterations of the default solver, with all that is not parallel; any number ends at the same objective."""
 
-    N_COUNTS, repeats = 100_000 * scale(), 3
+    repeats = 3
     param_names = ("shape", "n_threads")
-    params = (names(N_COUNTS, "power_law"), N_THREADS)
-
-    def setup_cache(self):
-        return counts_of_shapes(self.N_COUNTS, "power_law")
+    params = (names(N_COUNTS_FIT, "power_law"), N_THREADS)
 
     def setup(self, cached, shape, n_threads):
         self.counts = cached[shape]
