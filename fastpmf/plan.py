@@ -79,7 +79,8 @@ def plan(
 
     The bytes are added up from what is allocated. The seconds come from a trial: iterations on drawn counts with rows
     as long, and columns as many, as those asked about, but fewer rows; two numbers of rows give what a row costs and
-    what is paid once. That takes a second or two, and more where kernels have to be compiled first.
+    what is paid once. That takes a second or two, and more where kernels have to be compiled first. Where W is far
+    larger than the caches, as the trial's is not, an iteration takes up to some two times longer than estimated.
 
     Parameters
     ----------

@@ -79,4 +79,4 @@ def describe(X: Any) -> str:
 
 def rounded(n: int) -> str:
     """As one says it: 2.7 M, but 23,866."""
-    return f"{n / 1e6:.1f} M" if n >= 5e4 else f"{n:,}"
+    return f"{n / 1e6:,.1f} M" if n >= 5e4 else f"{n:,}"
