@@ -42,7 +42,7 @@ class Fit:
     """A fit in a process of its own that has loaded the counts and the compiled kernels."""
 
     param_names = ("shape", "solver")
-    params = (names(N_COUNTS, "tall", "power_law"), ["mu", "cd"])
+    params = (names(N_COUNTS, *(["power_law"] if scale() == 1 else ["tall", "power_law"])), ["mu", "cd"])
 
     def setup_cache(self):
         if sys.platform != "linux":

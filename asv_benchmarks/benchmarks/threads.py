@@ -16,7 +16,7 @@ N_THREADS = [2**i for i in range(available_threads().bit_length())]
 class _Threaded:
     """`run(n_threads)` is what is timed."""
 
-    repeats = 11
+    repeats = 7
 
     def setup_cache(self):
         return counts_of_shapes(N_COUNTS, "power_law", "giant_rows") | counts_of_shapes(N_COUNTS_FIT, "power_law")
