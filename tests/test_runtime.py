@@ -148,10 +148,10 @@ def test_nothing_is_compiled_at_import():
         from fastpmf.kernels import contract, coordinate, csr, log_rate, multiply, rows
         modules = (contract, coordinate, csr, log_rate, multiply, rows)
         kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "_compiled")]
-        print(len(kernels), sum(len(kernel._compiled) for kernel in kernels))
+        print(len(kernels) > 0, sum(len(kernel._compiled) for kernel in kernels))
         """
     )
-    assert out.split() == ["11", "0"]
+    assert out.split() == ["True", "0"]
 
 
 def test_the_thread_count_is_restored_even_after_an_error():

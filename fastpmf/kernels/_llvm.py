@@ -114,6 +114,17 @@ def load_vector(builder: Any, row: Any, dtype: types.Float, v: int) -> Any:
     return builder.load(builder.gep(pointer, [I64(v)]), align=dtype.bitwidth // 8)
 
 
+def kept_vectors(context: Any) -> int:
+    """Vectors up to which gathered rows stay in registers between their dot products and their use.
+
+    GROUP rows, what they are multiplied by and their sum fit into the 32 registers of AVX-512, of a vector each, up to
+    4; into the fewer bytes of AVX2 and NEON if a row is a single vector. Wider rows are read again from the first-level
+    cache, which is cheaper than the spill that LLVM would make of them.
+    """
+    *_, features = context.codegen().magic_tuple()
+    return 4 if "+avx512f" in features.split(",") else 1
+
+
 def lane_sums(builder: Any, vectors: list[Any]) -> Any:
     """Sum each of GROUP vectors over its lanes, into one vector of GROUP, by a fixed tree of interleaved adds."""
     width, run = vectors[0].type.count, 1

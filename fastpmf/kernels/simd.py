@@ -31,6 +31,7 @@ from fastpmf.kernels._llvm import (
     call_intrinsic,
     constant,
     element_pointer,
+    kept_vectors,
     lane_sums,
     load_vector,
     log_lanes,
@@ -303,17 +304,6 @@ def dots(typingctx, u, V, rows, A):
     return lanes(u, V, rows, A), emit
 
 
-def _kept_vectors(context: Any) -> int:
-    """Vectors up to which gathered rows stay in registers between their dot products and their use.
-
-    GROUP rows, what they are multiplied by and their sum fit into the 32 registers of AVX-512, of a vector each, up to
-    4; into the fewer bytes of AVX2 and NEON if a row is a single vector. Wider rows are read again from the first-level
-    cache, which is cheaper than the spill that LLVM would make of them.
-    """
-    *_, features = context.codegen().magic_tuple()
-    return 4 if "+avx512f" in features.split(",") else 1
-
-
 @operation(lambda tile, weights, V, rows: tile + weights @ V[rows])
 def add_rows(typingctx, tile, weights, V, rows):
     """add_rows(tile, weights, V, rows) -> Tile, tile + sum over the entries in flight of weight * V[j]."""
@@ -322,7 +312,7 @@ def add_rows(typingctx, tile, weights, V, rows):
         out, weight, V_, rows_ = args
         width = vector(tile.dtype).count
         splats = [shuffle(builder, weight, weight, [q] * width) for q in range(GROUP)]
-        pointers, kept = [], tile.n_vectors <= _kept_vectors(context)
+        pointers, kept = [], tile.n_vectors <= kept_vectors(context)
         for q in range(GROUP):
             row = row_pointer(context, builder, signature.args[2], V_, builder.extract_value(rows_, q))
             if not kept:
