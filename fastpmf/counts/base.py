@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fastpmf.model.priors import NO_PRIOR, RowPrior
+
 # Counts are read by the kernels as they are in these dtypes; all others are converted at the door.
 COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
 
@@ -22,7 +24,7 @@ class Descent(NamedTuple):
     Attributes
     ----------
     gap : ndarray of shape (n_rows,), float64
-        Upper bound on what any better row could lower the divergence by while V stays, in nats; see `Update.gap`.
+        Upper bound on what any better row could lower the objective by while V stays, in nats; see `Update.gap`.
     data_term : float, optional
         Sum of x log rate over all entries at the new rows, in nats; of `Side.COLUMNS` only, whose turn is the last in
         an iteration.
@@ -67,25 +69,33 @@ class Counts(Protocol):
     def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
         """`contract` of both sides, each from W and Ht as they are, in one pass over the rows of X."""
 
+    def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
+        """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
+
+    def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
+        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
+
     def descend(
         self,
         side: Side,
         U: np.ndarray,
         V: np.ndarray,
-        v_sum: np.ndarray,
+        weight: np.ndarray,
         out: np.ndarray,
         *,
+        prior: RowPrior = NO_PRIOR,
         n_components: int,
         sweeps: int,
         max_rounds: int = 1,
         tol: float | None = None,
         zero: float = 0.0,
     ) -> Descent:
-        """Rows of lower divergence by coordinate descent with V fixed, into `out`; i owns `side`.
+        """Rows of lower objective by coordinate descent with V fixed, into `out`; i owns `side`.
 
-        Entries below `zero` of their row's counts that want to shrink become 0. Without `tol` one round of `sweeps` is
-        done, and the gap is that of U. With it each row goes on for at most `max_rounds`, until its gap, which is then
-        that of `out`, is at most `tol` times its sum of counts.
+        `weight` is `observed_sums` plus the prior's rates, (K,) or (n_rows, K). Entries below `zero` of their row's
+        counts that want to shrink become 0. Without `tol` one round of `sweeps` is done, and the gap is that of U. With
+        it each row goes on for at most `max_rounds`, until its gap, which is then that of `out`, is at most `tol` times
+        its sum of counts and of the prior's shapes.
         """
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastpmf.kernels.coordinate import QUAD
+from fastpmf.kernels.strips import QUAD
 
 # A row of up to this many entries goes beside others, one lane each, so that a short one wastes no lanes and waits for
 # no sum across them; a longer one has all lanes to itself, and then its own list of components that are not zero.

@@ -13,12 +13,16 @@ from fastpmf.counts.blocks import Panel, panel_width, row_blocks
 from fastpmf.counts.groups import block_vectors, row_groups
 from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.contract import joint_contract, ratio_contract
-from fastpmf.kernels.coordinate import QUAD, descend
+from fastpmf.kernels.coordinate import PLANES, descend
 from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
+from fastpmf.kernels.rows import observed_weights
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import aligned
+from fastpmf.kernels.strips import QUAD
+from fastpmf.model.factors import aligned, row_bounds
+from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.model.updates import as_weights
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,23 @@ class MemoryCounts:
         X.
     columns : SparseRows of shape (p, n), optional
         X transposed, where it is there already.
+    unobserved : SparseRows of shape (n, p), optional
+        The entries that are not observed, whose zeros are no data: X has no counts there.
     """
 
-    def __init__(self, rows: SparseRows, columns: SparseRows | None = None) -> None:
+    def __init__(
+        self, rows: SparseRows, columns: SparseRows | None = None, unobserved: SparseRows | None = None
+    ) -> None:
         self._rows, self._columns = rows, columns
+        self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
         self.shape = rows.shape
         self.dtype = rows.data.dtype
         self.nnz = len(rows.data)
+
+    @property
+    def unobserved(self) -> SparseRows | None:
+        """The entries that are not observed; None where all are."""
+        return None if self._unobserved is None else self._unobserved.side(Side.ROWS)
 
     def side(self, side: Side) -> SparseRows:
         """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
@@ -194,35 +208,65 @@ class MemoryCounts:
         joint_contract(X.data, X.indices, X.indptr, bounds, W, Ht, rows, partial, n_vectors=n_vectors)
         np.sum(partial, axis=0, out=columns)
 
+    def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
+        """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
+        if self._unobserved is None:
+            return v_sum
+        out = aligned(self.shape[side], V.shape[1], V.dtype)
+        self._unobserved._leave_out(side, out, V, v_sum, out)
+        return out
+
+    def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
+        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
+        with np.errstate(over="ignore"):
+            total = float(w_sum @ h_sum)
+        if self._unobserved is None:
+            return total
+        return total - self._unobserved._leave_out(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
+
+    def _leave_out(
+        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
+    ) -> float:
+        """`observed_weights` where these are the unobserved entries; what they are expected to hold, where wanted."""
+        X, bounds = self.side(side), row_bounds(len(U))
+        missing, sums = np.zeros(len(bounds) - 1), np.empty((len(bounds) - 1, V.shape[1]))
+        n_vectors = _whole_vectors(X, U, V)
+        observed_weights(X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, missing, sums, n_vectors=n_vectors)
+        return float(missing.sum())
+
     def descend(
         self,
         side: Side,
         U: np.ndarray,
         V: np.ndarray,
-        v_sum: np.ndarray,
+        weight: np.ndarray,
         out: np.ndarray,
         *,
+        prior: RowPrior = NO_PRIOR,
         n_components: int,
         sweeps: int,
         max_rounds: int = 1,
         tol: float | None = None,
         zero: float = 0.0,
     ) -> Descent:
-        """Rows of lower divergence by coordinate descent, V fixed; i owns `side`."""
+        """Rows of lower objective by coordinate descent, V fixed; i owns `side`."""
         X = self.side(side)
         _whole_vectors(X, U, V)
+        weight = as_weights(weight, U.dtype)
+        shape, ridge, held = prior.arrays(U.shape[1], U.dtype)
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
         order, groups = X.groups(n_lanes, n_components, block_vectors(V.nbytes))
-        vectors, held = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
+        vectors, longest = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
         kept = -(-n_components // QUAD) * QUAD
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         # One allocation: for small counts they cost more than some rows
-        block_from, components_from = 4 * n_workers * vectors, n_workers * (4 * vectors + held)
-        scratch = aligned(components_from + 3 * n_workers * kept, n_lanes, U.dtype)
+        block_from, components_from = 4 * n_workers * vectors, n_workers * (4 * vectors + longest)
+        scratch = aligned(components_from + PLANES * n_workers * kept, n_lanes, U.dtype)
         descend(
-            X.data, X.indices, X.indptr, order, groups, U, V, v_sum,
+            X.data, X.indices, X.indptr, order, groups, U, V, weight, shape, ridge, held[0] > 0,
             np.array([-1.0 if tol is None else tol, zero]),
-            np.array([n_components, sweeps, max_rounds, side is Side.COLUMNS]),
+            np.array([n_components, sweeps, max_rounds, side is Side.COLUMNS, len(weight) > 1, len(shape) > 1,
+                      prior.shape is not None, prior.ridge is not None, prior.general]),
             np.empty((n_workers, max(vectors, 1) * n_lanes), np.int64),
             scratch[:block_from], scratch[block_from:components_from], scratch[components_from:],
             np.empty((n_workers, n_components), np.int64),
@@ -242,16 +286,17 @@ class MemoryCounts:
     def select_rows(self, rows: np.ndarray) -> "MemoryCounts":
         """The counts of these rows, by number."""
         X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
-        return MemoryCounts(
-            SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
-        )
+        some = SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
+        hidden = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
+        return MemoryCounts(some, unobserved=hidden)
 
     def select_columns(self, keep: np.ndarray) -> "MemoryCounts":
         """The counts without the columns where `keep` is False; shape and numbering stay."""
         X = self.side(Side.ROWS)
         kept = keep[X.indices]
         ends = np.concatenate([[0], np.cumsum(kept)])
-        return MemoryCounts(SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns))
+        some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
+        return MemoryCounts(some, unobserved=self.unobserved)
 
     def to_scipy(self) -> sparse.csr_array:
         """X as a `scipy.sparse.csr_array` that shares memory with this where scipy can."""

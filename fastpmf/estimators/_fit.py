@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._statement import Known, Penalties, stated
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, padded, working_dtype
+from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, working_dtype
 from fastpmf.model.init import initialise
-from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
+from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, State, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 from fastpmf.solvers.rows import solve_rows
@@ -25,12 +27,24 @@ def poisson_nmf(
     X: Any,
     n_components: int,
     *,
+    prior_W: Any = None,
+    prior_H: Any = None,
+    alpha_W: float = 0.0,
+    alpha_H: Any = "same",
+    l1_ratio: float = 0.0,
     solver: str = "auto",
     acceleration: str | None = "auto",
     init: str = "auto",
     n_init: int = 1,
     W: Any = None,
     H: Any = None,
+    fixed_W: Any = None,
+    fixed_H: Any = None,
+    row_exposure: Any = None,
+    column_exposure: Any = None,
+    background: Any = None,
+    mask: Any = None,
+    sample_weight: Any = None,
     max_iter: int = 500,
     tol: float = 1e-4,
     max_time: float | None = None,
@@ -41,14 +55,16 @@ def poisson_nmf(
     verbose: bool = False,
     callback: Callback | None = None,
 ) -> Solution:
-    """Factorise counts: the W, H >= 0 under which X ~ Poisson(W H) is likeliest, and so the divergence least.
+    """Factorise counts: the W, H >= 0 under which X ~ Poisson(W H) is likeliest, or most probable under priors.
 
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the
         result of `as_counts`, which is then neither checked nor transposed again.
-    n_components, solver, acceleration, init, n_init, max_iter, tol, max_time, eval_every, random_state, dtype
+    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, init, n_init
+        As in `PoissonNMF`.
+    max_iter, tol, max_time, eval_every, random_state, dtype
         As in `PoissonNMF`.
     n_threads, verbose, callback
         As in `PoissonNMF`.
@@ -56,6 +72,8 @@ def poisson_nmf(
         Where to start, with init="custom".
     H : array-like of shape (n_components, n_features), optional
         Where to start, with init="custom".
+    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight
+        As in `PoissonNMF.fit`.
 
     Returns
     -------
@@ -88,6 +106,8 @@ def poisson_nmf(
             counts, n_components, solver=solver, acceleration=acceleration, init=init, n_init=n_init, W=W, H=H,
             max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state,
             dtype=dtype, verbose=verbose, callback=callback,
+            penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
+            known=Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight),
         )  # fmt: skip
     if solution.status is Status.INTERRUPTED:
         raise FitInterrupted(solution)
@@ -95,9 +115,11 @@ def poisson_nmf(
 
 
 def fit(
-    counts: Counts,
+    counts: MemoryCounts,
     n_components: int,
     *,
+    penalties: Penalties,
+    known: Known,
     solver: str,
     acceleration: str | None,
     init: str,
@@ -122,16 +144,28 @@ def fit(
     _check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
+    said = stated(counts, n_components, work, penalties, known)
+    if said.problem.counts.total == 0:
+        raise ValueError("mask and sample_weight must leave at least one positive count of X")
+    if init == "custom" and W is not None and H is not None:
+        W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None]
+        H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1]
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
-    problem = Problem(counts, n_components)
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:
-            start = initialise(counts, n_components, init, rng, work, W, H)
-            return Run(make(), problem, *start, tol=tol, eval_every=eval_every, max_time=max_time, callback=watch)
+            start = said.start(*initialise(said.problem.counts, n_components, init, rng, work, W, H))
+            if said.partly_known:
+                _check_reach(said.problem.counts, *start)
+            return Run(make(), said.problem, *start, tol=tol, eval_every=eval_every, max_time=max_time, callback=watch)
 
         solution = race([begin] * n_init, max_iter)
+    if len(said.unweighted):
+        rows = _rows_of(known, said.unweighted)
+        solution.W[said.unweighted], _ = transform(
+            counts.select_rows(said.unweighted), solution.H, max_iter=max_iter, tol=tol, penalties=penalties, known=rows
+        )
     if solution.status is Status.NON_FINITE:
         warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
     if len(dead := solution.dead_components):
@@ -144,7 +178,9 @@ def fit(
     return solution
 
 
-def transform(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float) -> tuple[np.ndarray, np.ndarray]:
+def transform(
+    counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float, penalties: Penalties, known: Known
+) -> tuple[np.ndarray, np.ndarray]:
     """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
 
     Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
@@ -154,16 +190,24 @@ def transform(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float)
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    Ht, start = padded(H.T, dtype), empty_factor(n, k, dtype)
-    counts = producible(counts, H)
-    if counts.total == 0:
+    said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
+    produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
+    problem = replace(said.problem, counts=produced)
+    if problem.counts.total == 0 and penalties.prior_W is None:
         return np.zeros((n, k), dtype), np.zeros(n)
-    _check_range(counts, dtype)
-    sums = column_sums(Ht)
-    alive = sums[:k] > 0
-    totals = counts.sums(Side.ROWS)
-    start[:, :k][:, alive] = totals[:, None] / (alive.sum() * sums[:k][alive])
-    W, gap = solve_rows(counts, Ht, sums, start, n_components=k, max_rounds=max_iter, tol=tol)
+    _check_range(problem.counts, dtype)
+    start, Ht = said.start(empty_factor(n, k, dtype), empty_factor(counts.shape[1], k, dtype))
+    point = State.start(problem, start, Ht)
+    weight, prior = problem.row_terms(Side.ROWS, point)
+    totals, some = problem.counts.sums(Side.ROWS), np.atleast_2d(weight)[:, :k]
+    mass = totals + prior.total_shape
+    spread = np.divide(mass[:, None], some * np.maximum((some > 0).sum(axis=1, keepdims=True), 1), where=some > 0,
+                       out=np.zeros((n, k)))  # fmt: skip
+    start[:, :k] = spread
+    W, gap = solve_rows(
+        produced, Ht, weight, start, prior=prior, n_components=problem.n_components, max_rounds=max_iter, tol=tol
+    )
+    W, _ = problem.present(W[:, : problem.n_components], Ht[:, : problem.n_components], point.units)
     W = np.array(W[:, :k], order="C")
     lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
     if stuck := int(lost.sum()):
@@ -172,7 +216,7 @@ def transform(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float)
             RuntimeWarning,
             stacklevel=3,
         )
-    if tol > 0 and bool((~lost & (gap > tol * totals)).any()):
+    if tol > 0 and bool((~lost & (gap > tol * mass)).any()):
         warnings.warn(
             f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
             "iterations; raise max_iter, or tol, to converge",
@@ -180,6 +224,37 @@ def transform(counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float)
             stacklevel=3,
         )
     return W, gap
+
+
+def log_likelihood(counts: MemoryCounts, W: np.ndarray, H: np.ndarray, known: Known) -> tuple[float, float]:
+    """Poisson log-likelihood of counts and their sum, without features that nothing produces and what is not observed.
+
+    W and H are in the user's units; exposures, background and mask are those of `known`.
+    """
+    k, known = len(H), known._replace(fixed_W=W, fixed_H=H, sample_weight=None)
+    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
+    said = stated(counts, k, dtype, Penalties(), known)
+    counts = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
+    W, Ht = said.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
+    rate = counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
+    return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
+
+
+def _rows_of(known: Known, rows: np.ndarray) -> Known:
+    """What is known of these rows, by number, without weights; columns of fixed_W are of the fit alone."""
+    mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
+    exposure = known.row_exposure if known.row_exposure is None else np.asarray(known.row_exposure)[rows]
+    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=None)
+
+
+def _check_reach(counts: Counts, W: np.ndarray, Ht: np.ndarray) -> None:
+    """Turn away fixed zeros and components that leave a count with rate 0 whatever the free entries become."""
+    lost = int((counts.log_rate(W, Ht) == -np.inf).sum())
+    if lost:
+        raise ValueError(
+            f"fixed_W and fixed_H leave {lost} row(s) of X a rate of 0 under a positive count; free a component there, "
+            "or give a background"
+        )
 
 
 def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:

@@ -115,8 +115,14 @@ def _plain(value: Any) -> Any:
     """A NumPy scalar as Python's, a dtype as its name."""
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
         return np.dtype(value).name
+    if isinstance(value, tuple | list):
+        return [_plain(element) for element in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)

@@ -1,26 +1,22 @@
-"""`PoissonNMF`: maximum likelihood under the Poisson model, in scikit-learn's manners."""
+"""`PoissonNMF`: maximum likelihood, or the posterior's mode, under the Poisson model, in scikit-learn's manners."""
 
-import math
-import os
 import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.estimators._fit import check_parameters, fit, producible, transform
-from fastpmf.estimators._model_file import read_model, write_model
+from fastpmf.estimators._fit import check_parameters, fit, log_likelihood, transform
+from fastpmf.estimators._saved import FittedNMF
+from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import FLOATS, check_factor
-from fastpmf.model.objective import poisson_log_likelihood
 from fastpmf.solvers import FitInterrupted, Solution, Status
-from fastpmf.solvers.base import TRACE_DTYPE, Callback
+from fastpmf.solvers.base import Callback
 
 
-class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PoissonNMF(FittedNMF):
     """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
 
     Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
@@ -33,6 +29,20 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     ----------
     n_components : int
         Number of components, >= 1.
+    prior_W : (shape, rate), default=None
+        Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; `None` is the
+        flat (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above
+        it no entry is zero. Where it is above 1, or larger than H's, the rate must be positive. W and H share what
+        their priors leave open of the scale in the most probable way, exactly.
+    prior_H : (shape, rate), default=None
+        Of H's entries.
+    alpha_W : float, default=0.0
+        scikit-learn's penalty on W, in place of a prior: with `l1_ratio`, n_features alpha_W [l1_ratio sum W +
+        (1 - l1_ratio) / 2 sum W^2] is added to the objective.
+    alpha_H : float or "same", default="same"
+        That on H, times n_samples; "same" is `alpha_W`.
+    l1_ratio : float, default=0.0
+        Share of L1 in both, from 0 to 1.
     solver : {"auto", "cd", "em", "mu"}, default="auto"
         With each of them the objective never rises. "auto" is "cd".
 
@@ -85,9 +95,10 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     n_iter_ : int
         Iterations done.
     objective_ : float
-        D(X || W H) at the end, in nats.
+        At the end, in nats: D(X || W H), and with priors minus their log densities, but for constants: it is minus the
+        log posterior, up to a constant of X and of the priors.
     reconstruction_err_ : float
-        sqrt(2 D), scikit-learn's measure.
+        sqrt(2 objective), with no prior scikit-learn's measure.
     kkt_residual_ : float
         The measure that `tol` is compared with, of the factors returned; nats per count.
     restarts_ : ndarray of shape (n_init,)
@@ -99,6 +110,8 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         start included.
     n_features_in_ : int
         Number of features seen in `fit`.
+    column_exposure_, background_ : ndarray or None
+        What `fit` was given.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where X had string names.
 
@@ -138,6 +151,11 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self,
         n_components: int,
         *,
+        prior_W: Any = None,
+        prior_H: Any = None,
+        alpha_W: float = 0.0,
+        alpha_H: Any = "same",
+        l1_ratio: float = 0.0,
         solver: str = "auto",
         acceleration: str | None = "auto",
         init: str = "auto",
@@ -153,6 +171,11 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         callback: Callback | None = None,
     ) -> None:
         self.n_components = n_components
+        self.prior_W = prior_W
+        self.prior_H = prior_H
+        self.alpha_W = alpha_W
+        self.alpha_H = alpha_H
+        self.l1_ratio = l1_ratio
         self.solver = solver
         self.acceleration = acceleration
         self.init = init
@@ -167,8 +190,25 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         self.verbose = verbose
         self.callback = callback
 
-    def fit(self, X: Any, y: None = None, *, W: Any = None, H: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        W: Any = None,
+        H: Any = None,
+        fixed_W: Any = None,
+        fixed_H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        background: Any = None,
+        mask: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
         """Fit the model to X.
+
+        The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
+        background b: W and H are in the unit of counts per unit of exposure.
 
         Parameters
         ----------
@@ -180,6 +220,22 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             Where to start, with init="custom".
         H : array-like of shape (n_components, n_features), optional
             Where to start, with init="custom".
+        fixed_W : array-like of shape (n_samples, n_components), optional
+            What is known of W: numbers that stay, NaN where it is free. A column is wholly known, or NaN but for zeros.
+        fixed_H : array-like of shape (n_components, n_features), optional
+            What is known of H, known topics or signatures: a row is wholly known, or NaN but for zeros.
+        row_exposure : array-like of shape (n_samples,), optional
+            r > 0, for example library sizes, document lengths, years at risk; 1 by default.
+        column_exposure : array-like of shape (n_features,), optional
+            c > 0; 1 by default. `transform` and `score` go on using it.
+        background : float or array-like of shape (n_features,), optional
+            b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
+        mask : matrix of shape (n_samples, n_features), optional
+            Sparse or dense; True or positive where an entry is not observed. What X holds there is left out, its zeros
+            too. It costs memory for W and H once more, and time that grows with the masked entries.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
+            their W from the fitted H.
 
         Returns
         -------
@@ -192,28 +248,35 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         FitInterrupted
             On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
         """
-        self.fit_transform(X, y, W=W, H=H)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        self._fit(X, W, H, known)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None) -> np.ndarray:
+    def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None, **known: Any) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
+        return self._fit(X, W, H, Known(**known))
+
+    def _fit(self, X: Any, W: Any, H: Any, known: Known) -> np.ndarray:
         with threads(self.n_threads):
             counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
             self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
             solution = fit(
-                counts, self.n_components, solver=self.solver, acceleration=self.acceleration, init=self.init,
-                n_init=self.n_init, W=W, H=H, max_iter=self.max_iter, tol=self.tol, max_time=self.max_time,
-                eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype, verbose=self.verbose,
-                callback=self.callback,
+                counts, self.n_components, penalties=self._penalties, known=known, solver=self.solver,
+                acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H, max_iter=self.max_iter,
+                tol=self.tol, max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
+                dtype=self.dtype, verbose=self.verbose, callback=self.callback,
             )  # fmt: skip
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
+        self.column_exposure_, self.background_ = (
+            None if x is None else np.asarray(x, dtype=np.float64) for x in (known.column_exposure, known.background)
+        )
         if solution.status is Status.INTERRUPTED:
             raise FitInterrupted(solution)
         if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and self.tol > 0:
@@ -221,12 +284,12 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
                 f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
                 f"tol is {self.tol:g}.",
                 ConvergenceWarning,
-                stacklevel=3,  # past scikit-learn's wrapper
+                stacklevel=4,  # past scikit-learn's wrapper
             )
         return solution.W
 
-    def transform(self, X: Any, *, return_gap_bound: bool = False) -> Any:
-        """The W that explains X best with `components_` fixed.
+    def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
+        """The W that explains X best with `components_` fixed, under W's prior where there is one.
 
         Each row is a convex problem of its own, solved by coordinate descent whatever `solver` is, and its answer
         depends, bitwise, on that row alone. Rows that `max_iter` rounds don't bring to `tol` are warned of. Counts of
@@ -237,6 +300,10 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
+        row_exposure : array-like of shape (n_samples,), optional
+            Of these rows, 1 by default; column exposures and background are those of `fit`.
+        mask : matrix of shape (n_samples, n_features), optional
+            Where these rows are not observed.
         return_gap_bound : bool, default=False
             Also return the certificate.
 
@@ -247,37 +314,22 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             With `return_gap_bound`: no other row could lower the divergence of this one by more, in nats. Rounding of
             the working dtype enters, some 1e-6 nats per count in float32.
         """
-        W, gap_bound = self._solve_rows(self._read(X))
+        W, gap_bound = self._solve_rows(self._read(X), self._known(row_exposure, mask))
         return (W, gap_bound) if return_gap_bound else W
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """The rates W H, a dense matrix: mind its size.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            W.
-
-        Returns
-        -------
-        rate : ndarray of shape (n_samples, n_features)
-        """
-        check_is_fitted(self)
-        W = np.asarray(X)
-        shape = (W.shape[0] if W.ndim else 0, self.n_components_)
-        return check_factor(W, shape, "X") @ self.components_
-
-    def score(self, X: Any, y: None = None) -> float:
+    def score(self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None) -> float:
         """Poisson log-likelihood of X under its own best W, per count: log L(transform(X), components_) / sum(X).
 
         Counts of features in which every component is zero, which had none in training, are left out of both, as they
-        are in `transform`: any model of that training data gives them likelihood 0.
+        are in `transform`: any model of that training data gives them likelihood 0. So are masked entries.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
         y : None
             Ignored.
+        row_exposure, mask
+            As in `transform`.
 
         Returns
         -------
@@ -289,61 +341,13 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         ValueError
             X has no counts to score.
         """
-        counts = self._read(X)
-        W, _ = self._solve_rows(counts)
-        counts = producible(counts, self.components_)
-        if counts.total == 0:
+        counts, known = self._read(X), self._known(row_exposure, mask)
+        W, _ = self._solve_rows(counts, known)
+        with threads(self.n_threads):
+            score, total = log_likelihood(counts, W, self.components_, known)
+        if total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
-        return poisson_log_likelihood(counts, W, self.components_, n_threads=self.n_threads) / counts.total
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
-
-        A `random_state` or `callback` that is an object is not kept, and comes back as None.
-        """
-        check_is_fitted(self)
-        arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
-        if hasattr(self, "feature_names_in_"):
-            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
-        facts = {
-            "n_iter": self.n_iter_,
-            "objective": self.objective_,
-            "kkt_residual": self.kkt_residual_,
-            "status": self.status_.name,
-        }
-        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """Read back what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError
-            No such file.
-        ValueError
-            Not a whole model file of this class.
-        """
-        parameters, arrays, facts = read_model(path, cls.__name__)
-        try:
-            model = cls(**parameters)
-            H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
-            if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
-                raise ValueError(f"components of shape {H.shape} and {H.dtype}")
-            check_factor(H, H.shape, "components")
-            names = arrays.get("feature_names_in")
-            if names is not None and names.shape != H.shape[1:]:
-                raise ValueError(f"{names.size} feature names for {H.shape[1]} features")
-            model._keep_fitted(
-                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
-                arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
-            )  # fmt: skip
-            model.n_features_in_ = H.shape[1]
-        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
-            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
-        if names is not None:
-            model.feature_names_in_ = names.astype(object)
-        return model
+        return score / total
 
     def _keep(self, solution: Solution) -> None:
         self._keep_fitted(
@@ -356,45 +360,22 @@ class PoissonNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             solution.restarts,
         )
 
-    def _keep_fitted(
-        self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray,
-        restarts: np.ndarray,
-    ) -> None:  # fmt: skip
-        self.components_ = H
-        self.n_components_ = H.shape[0]
-        self.objective_ = objective
-        self.reconstruction_err_ = math.sqrt(2.0 * max(objective, 0.0))  # rounding may leave D a hair below 0
-        self.kkt_residual_ = kkt_residual
-        self.n_iter_ = n_iter
-        self.status_ = status
-        self.trace_ = trace
-        self.restarts_ = restarts
+    @property
+    def _penalties(self) -> Penalties:
+        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
 
-    def _read(self, X: Any) -> MemoryCounts:
-        """X through the door, its width and names checked against what was fitted."""
-        check_is_fitted(self)
-        counts = as_counts(X, n_threads=self.n_threads)
-        self._check_features(self, X, counts, reset=False)
-        return counts
+    def _known(self, row_exposure: Any, mask: Any) -> Known:
+        """What is known beside new counts."""
+        return Known(
+            row_exposure=row_exposure, mask=mask, column_exposure=self.column_exposure_, background=self.background_
+        )
 
-    def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
-        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
-
-    def _solve_rows(self, counts: MemoryCounts) -> tuple[np.ndarray, np.ndarray]:
+    def _solve_rows(self, counts: MemoryCounts, known: Known) -> tuple[np.ndarray, np.ndarray]:
         check_parameters(
             self.n_components, self.solver, self.acceleration, self.n_init, self.max_iter, self.tol, self.max_time,
             self.eval_every, self.callback,
         )  # fmt: skip
         with threads(self.n_threads):
-            return transform(counts, self.components_, max_iter=self.max_iter, tol=self.tol)
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.positive_only = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+            return transform(
+                counts, self.components_, max_iter=self.max_iter, tol=self.tol, penalties=self._penalties, known=known
+            )

@@ -8,32 +8,44 @@ from numba.extending import register_jitable
 
 from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.strips import (
+    QUAD,
+    add_rates,
+    carry,
+    fill_lane,
+    fold,
+    gather_strip,
+    ratio_sums,
+    spread_row,
+    take_lanes,
+    visit,
+)
 
-QUAD = lanes.QUAD
+PLANES = 6  # vectors of scratch for each component: u, S, who wants to move, weight, shape, ridge
 # Within this many standard deviations of the row's quadratic model a whole step from the right is safe: the root of
 # -x - log(1 - x) = x^2, which is where a self-concordant function's upper bound returns to its value.
 _SAFE = 0.6838
-_LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry a rate to 0 or below
 
 
 @register_jitable
-def guarded_step(u, g, c, v, share, sharpness):
-    """The next value of a coordinate, from its ratio sum g, its curvature c and the other factor's sum v.
+def guarded_step(u, g, c, v, ratio, sharpness):
+    """The next value of a coordinate, from its ratio sum g, its curvature c and its price v: -f' = g - v, f'' = c.
 
-    With d = (g - v) / c, lambda^2 = c d^2 / min x, and share = 1 / v:
+    With d = (g - v) / c, lambda^2 = c d^2 / min x, and ratio = g / v:
 
-        g >= v             u + d g / v                               Newton on 1 / g: never past the optimum
-        lambda <= 0.6838   max(0, u + d g / v)
-        otherwise          min(u g / v, u + d / (1 + lambda))        the multiplicative and the damped Newton point
+        g >= v             u + d ratio                               Newton on 1 / g: never past the optimum
+        lambda <= 0.6838   max(0, u + d ratio)
+        otherwise          min(u ratio, u + d / (1 + lambda))        the multiplicative and the damped Newton point
 
-    each of which can't raise the objective. sharpness = 1 / min x. Source: Hien & Gillis, "Algorithms for nonnegative
-    matrix factorization with the Kullback-Leibler divergence", J. Sci. Comput. 87 (2021), section 3.5, for the last
-    two; the first because 1 / g is concave along a coordinate.
+    each of which can't raise the objective. sharpness = 1 / min x. With a ridge, where v rises with u, ratio = 1 makes
+    the steps Newton's own, which are as safe: g - v is convex, and a square has no third derivative.
+
+    Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
+    J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because 1 / g is concave along a coordinate.
     """
     zero = simd.fill_like(u, 0.0)
     slope = lanes.subtract(g, v)
     d = simd.divide(slope, c)
-    ratio = simd.multiply(g, share)
     step = lanes.multiply_add(d, ratio, u)
     far = lanes.where_above(v, g, simd.multiply(sharpness, simd.multiply(slope, d)), zero)
     safe = simd.fill_like(u, _SAFE * _SAFE)
@@ -48,127 +60,6 @@ def guarded_step(u, g, c, v, share, sharpness):
     return simd.maximum(step, zero)
 
 
-@register_jitable
-def fold(tile, wide, highest):
-    """In a wide group all lanes belong to one row: its sum, or its highest element, in every lane."""
-    if not wide:
-        return tile
-    return simd.fill_like(tile, simd.highest(tile) if highest else simd.total(tile))
-
-
-@register_jitable
-def spread_row(data, indices, indptr, i, V, offset, x):
-    """Lay the entries of row i side by side: counts in x, where their rows of V begin in offset; zeros behind."""
-    start, length, width = indptr[i], indptr[i + 1] - indptr[i], V.shape[1]
-    some, columns = data[start : start + length], indices[start : start + length]
-    for p in range(length):
-        x[p] = some[p]
-    for p in range(length):
-        offset[p] = columns[p] * np.int64(width)
-    for p in range(length, len(x)):
-        x[p] = 0
-        offset[p] = 0
-
-
-@register_jitable
-def fill_lane(data, indices, indptr, i, V, offset, x, lane, n_lanes, there):
-    """Lay the entries of row i into one lane: one in each vector; zeros behind."""
-    start, width = indptr[i], V.shape[1]
-    length = indptr[i + 1] - start if there else 0
-    some, columns = data[start : start + length], indices[start : start + length]
-    p = np.uint64(lane)
-    for e in range(length):
-        x[p] = some[e]
-        offset[p] = columns[e] * np.int64(width)
-        p += np.uint64(n_lanes)
-    while p < len(x):
-        x[p] = 0
-        offset[p] = 0
-        p += np.uint64(n_lanes)
-
-
-@register_jitable
-def gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y):
-    """Rows of V, transposed, for components low to high: block[B + (k - low) E + e] = V[., k] of vector e.
-
-    In passing, y += sum_k u_k v_k over the strip.
-    """
-    for e in range(E):
-        x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
-        b = B + e
-        for k in range(low, high, QUAD):
-            b0, b1, b2, b3 = lanes.gather_quad(V, offset, e, k, x)
-            simd.store(block, b, b0)
-            simd.store(block, b + E, b1)
-            simd.store(block, b + 2 * E, b2)
-            simd.store(block, b + 3 * E, b3)
-            y = lanes.multiply_add(simd.load(components, A + k, 1), b0, y)
-            y = lanes.multiply_add(simd.load(components, A + k + 1, 1), b1, y)
-            y = lanes.multiply_add(simd.load(components, A + k + 2, 1), b2, y)
-            y = lanes.multiply_add(simd.load(components, A + k + 3, 1), b3, y)
-            b += QUAD * E
-        simd.store(entries, Y + e, y)
-
-
-@register_jitable
-def add_rates(block, B, E, components, A, low, high, entries, Y):
-    """y += sum_k u_k v_k over the strip."""
-    for k in range(low, high, QUAD):
-        u0, u1 = simd.load(components, A + k, 1), simd.load(components, A + k + 1, 1)
-        u2, u3 = simd.load(components, A + k + 2, 1), simd.load(components, A + k + 3, 1)
-        b = B + (k - low) * E
-        for e in range(E):
-            y = lanes.multiply_add(u0, simd.load(block, b + e, 1), simd.load(entries, Y + e, 1))
-            y = lanes.multiply_add(u1, simd.load(block, b + E + e, 1), y)
-            y = lanes.multiply_add(u2, simd.load(block, b + 2 * E + e, 1), y)
-            y = lanes.multiply_add(u3, simd.load(block, b + 3 * E + e, 1), y)
-            simd.store(entries, Y + e, y)
-
-
-@register_jitable
-def ratio_sums(block, B, E, entries, R, wide, components, S, low, high):
-    """S_k = sum r v_k over the strip, r the ratios x / y."""
-    for k in range(low, high, QUAD):
-        b = B + (k - low) * E
-        s0 = s1 = s2 = s3 = simd.zeros(entries, 1)
-        for e in range(E):
-            r = simd.load(entries, R + e, 1)
-            s0 = lanes.multiply_add(r, simd.load(block, b + e, 1), s0)
-            s1 = lanes.multiply_add(r, simd.load(block, b + E + e, 1), s1)
-            s2 = lanes.multiply_add(r, simd.load(block, b + 2 * E + e, 1), s2)
-            s3 = lanes.multiply_add(r, simd.load(block, b + 3 * E + e, 1), s3)
-        simd.store(components, S + k, fold(s0, wide, False))
-        simd.store(components, S + k + 1, fold(s1, wide, False))
-        simd.store(components, S + k + 2, fold(s2, wide, False))
-        simd.store(components, S + k + 3, fold(s3, wide, False))
-
-
-@register_jitable
-def carry(block, past, moved, entries, Y, E):
-    """Carry the last move of a strip into the rates."""
-    least = simd.fill_like(moved, _LEFT)
-    for e in range(E):
-        y = simd.load(entries, Y + e, 1)
-        y = simd.maximum(lanes.multiply_add(moved, simd.load(block, past + e, 1), y), simd.multiply(y, least))
-        simd.store(entries, Y + e, y)
-
-
-@register_jitable(inline="always")
-def visit(block, b, past, moved, entries, X, Y, E):
-    """As `carry`, and in the same go sum what the next coordinate needs: g and c."""
-    g = c = simd.zeros(entries, 1)
-    least = simd.fill_like(g, _LEFT)
-    for e in range(E):
-        y = simd.load(entries, Y + e, 1)
-        y = simd.maximum(lanes.multiply_add(moved, simd.load(block, past + e, 1), y), simd.multiply(y, least))
-        simd.store(entries, Y + e, y)
-        w = simd.divide(simd.load(block, b + e, 1), y)
-        xw = simd.multiply(simd.load(entries, X + e, 1), w)
-        g = simd.add(g, xw)
-        c = lanes.multiply_add(xw, w, c)
-    return g, c
-
-
 @kernel("offsets", "entries", "block", "components", "active", "out", "gap", "data_term")
 def descend(n_vectors):
     """Lower the divergence of each row by cyclic coordinate descent, V fixed; monotone, without function evaluation.
@@ -176,20 +67,25 @@ def descend(n_vectors):
     Rows come in groups. A wide group is one row, its entries spread over the lanes; a narrow one is as many rows as
     there are lanes, of about equal length, one in each. The rows of V are gathered and transposed once, so that a
     coordinate is a unit-stride vector; where that block would outgrow `strip` components it is gathered again, strip
-    by strip, in each sweep. With y the row's rates,
+    by strip, in each sweep. A row's objective is that of `multiply`, with d its row of `weight`, a of `shape` and q of
+    `ridge`. With y the row's rates and total = sum_j x_j + sum_k a_k,
 
-        S_k   = sum_j x_j / y_j v_jk,      gap = u . v_sum + total (max_k S_k / v_sum_k - 2)
-        g, c  = sum_j x_j v_jk / y_j,  sum_j x_j v_jk^2 / y_j^2,      u_k <- guarded_step(u_k, g, c, v_sum_k)
+        S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
+        g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded_step(u_k, g, c, d_k + q_k u_k)
 
-    over the active k: those with u_k above `zero` total / v_sum_k, or S_k > v_sum_k. The others become exactly 0.
+    over the active k: those with u_k above `zero` total / d_k, or S_k > d_k. The others become exactly 0, but for the
+    held ones, which stay.
 
     in    data, indices, U, V   as in `ratio_contract`
           indptr     (n_rows + 1,)  int64
           order      (n_rows,)      int64, the rows, those of a group side by side
           groups     (n_groups, 5)  int64: first place in `order`, rows, vectors of entries, wide?, strip
-          v_sum      (K,)           float64
+          weight, shape, ridge  (1 or n_rows, K) as in `multiply`
+          held       (K,)           bool
           limits     (2,)           float64: tol and zero
-          sizes      (4,)           int64: n_components, sweeps, rounds, whether `data_term` is wanted
+          sizes      (9,)           int64: n_components, sweeps, rounds, whether `data_term` is wanted, has `weight` a
+                                    row for each, have `shape` and `ridge`, is there a shape, a ridge, any of ridge,
+                                    held and inf
     out   out        (n_rows, K)    overwritten, padding excepted
           gap        (n_rows,)      float64, nats: the bound on what a better row could gain. With tol < 0, of U; with
                                     tol >= 0 rounds of sweeps go on until it is at most tol * total, and it is that of
@@ -202,21 +98,24 @@ def descend(n_vectors):
     """
 
     def loop(
-        data, indices, indptr, order, groups, U, V, v_sum, limits, sizes,
+        data, indices, indptr, order, groups, U, V, weight, shape, ridge, held, limits, sizes,
         offsets, entries, block, components, active, out, gap, data_term, n_workers,
     ):  # fmt: skip
         n_lanes, flat = entries.shape[1], entries.reshape(entries.size)
         n_components, sweeps, rounds, wanted = sizes[0], sizes[1], sizes[2], sizes[3]
+        weight_step, shape_step, shaped, ridged, general = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
         tol, tiny = limits[0], limits[1]
         n_entries, n_block = entries.shape[0] // (4 * n_workers), block.shape[0] // n_workers
-        n_kept = components.shape[0] // (3 * n_workers)
+        n_kept = components.shape[0] // (PLANES * n_workers)
         counter = np.zeros(1, np.int64)
         for worker in prange(n_workers):
-            X, B, A = 4 * worker * n_entries, worker * n_block, 3 * worker * n_kept
-            Y, R, Z, S, M = X + n_entries, X + 2 * n_entries, X + 3 * n_entries, A + n_kept, A + 2 * n_kept
+            X, B, A = 4 * worker * n_entries, worker * n_block, PLANES * worker * n_kept
+            Y, R, Z = X + n_entries, X + 2 * n_entries, X + 3 * n_entries
+            S, M, D, P, Q = A + n_kept, A + 2 * n_kept, A + 3 * n_kept, A + 4 * n_kept, A + 5 * n_kept
             offset, visits = offsets[worker], active[worker]
             zero = simd.zeros(entries, 1)
-            one = simd.fill_like(zero, 1.0)
+            one, tiny_ = simd.fill_like(zero, 1.0), simd.fill_like(zero, tiny)
+            endless = simd.fill_like(zero, math.inf)
             t = simd.take(counter)
             while t < groups.shape[0]:
                 first, n_rows, E, wide, strip = (
@@ -230,21 +129,20 @@ def descend(n_vectors):
                 if wide:
                     i = order[first]
                     spread_row(data, indices, indptr, i, V, offset, flat[X * n_lanes : (X + E) * n_lanes])
-                    for k in range(n_kept):  # U and v_sum are padded with zeros
-                        u = U[i, k] if v_sum[k] > 0.0 else 0
-                        simd.store(components, A + k, simd.fill_like(zero, np.float64(u)))
+                    for k in range(n_kept):  # all of them are padded with zeros
+                        simd.store(components, A + k, simd.fill_like(zero, np.float64(U[i, k])))
+                        simd.store(components, D + k, simd.fill_like(zero, np.float64(weight[i * weight_step, k])))
+                        if shaped:
+                            simd.store(components, P + k, simd.fill_like(zero, np.float64(shape[i * shape_step, k])))
+                        if general:
+                            simd.store(components, Q + k, simd.fill_like(zero, np.float64(ridge[i * shape_step, k])))
                 else:
-                    for lane in range(n_lanes):
-                        offset[lane] = order[first + min(lane, n_rows - 1)] * np.int64(U.shape[1])
-                    for k in range(0, n_components, QUAD):
-                        u0, u1, u2, u3 = lanes.gather_quad(U, offset, 0, k, one)
-                        simd.store(components, A + k, u0)
-                        simd.store(components, A + k + 1, u1)
-                        simd.store(components, A + k + 2, u2)
-                        simd.store(components, A + k + 3, u3)
-                    for k in range(n_components):
-                        if not v_sum[k] > 0.0:
-                            simd.store(components, A + k, zero)
+                    take_lanes(U, 1, order, first, n_rows, offset, one, components, A, n_components)
+                    take_lanes(weight, weight_step, order, first, n_rows, offset, one, components, D, n_components)
+                    if shaped:
+                        take_lanes(shape, shape_step, order, first, n_rows, offset, one, components, P, n_components)
+                    if general:
+                        take_lanes(ridge, shape_step, order, first, n_rows, offset, one, components, Q, n_components)
                     x = flat[X * n_lanes : (X + E) * n_lanes]
                     for lane in range(n_lanes):
                         i = order[first + min(lane, n_rows - 1)]
@@ -255,19 +153,29 @@ def descend(n_vectors):
                     total = simd.add(total, x)
                     sharpness = simd.maximum(sharpness, lanes.where_above(x, zero, simd.divide(one, x), zero))
                 total, sharpness = fold(total, wide, False), fold(sharpness, wide, True)
+                for k in range(n_components):
+                    u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
+                    if shaped:
+                        a = simd.load(components, P + k, 1)
+                        total = simd.add(total, a)
+                        # It is positive wherever there is a shape: an underflow is not an exact zero
+                        u = simd.maximum(u, lanes.where_above(a, zero, simd.divide(simd.multiply(a, tiny_), d), zero))
+                    if not held[k]:
+                        u = lanes.where_above(d, zero, lanes.where_above(endless, d, u, zero), zero)
+                    simd.store(components, A + k, u)
 
-                held, done = -1, 0  # the strip that the block holds; rounds done
+                kept, done = -1, 0  # the strip that the block holds; rounds done
                 while True:
                     # measure: the rates, S and the gap
                     for e in range(E):
                         simd.store(entries, Y + e, zero)
                     for low in range(0, n_components, strip):
                         high = min(low + strip, n_components)
-                        if held == low:
+                        if kept == low:
                             add_rates(block, B, E, components, A, low, high, entries, Y)
                         else:
                             gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y)
-                            held = low
+                            kept = low
                     ratios = zero
                     for e in range(E):
                         x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
@@ -278,17 +186,35 @@ def descend(n_vectors):
                         ratios = simd.add(ratios, ratio)
                     for low in range(0, n_components, strip):
                         high = min(low + strip, n_components)
-                        if held != low:
+                        if kept != low:
                             gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
-                            held = low
+                            kept = low
                         ratio_sums(block, B, E, entries, R, wide, components, S, low, high)
                     rate, highest = zero, zero
                     for k in range(n_components):
-                        if v_sum[k] > 0.0:
-                            v = simd.fill_like(zero, v_sum[k])
-                            rate = lanes.multiply_add(simd.load(components, A + k, 1), v, rate)
-                            highest = simd.maximum(simd.divide(simd.load(components, S + k, 1), v), highest)
-                    bound = lanes.multiply_add(total, lanes.subtract(highest, simd.fill_like(zero, 2.0)), rate)
+                        d, u, s = (
+                            simd.load(components, D + k, 1),
+                            simd.load(components, A + k, 1),
+                            simd.load(components, S + k, 1),
+                        )
+                        if shaped:
+                            a = simd.load(components, P + k, 1)
+                            s = simd.add(s, lanes.where_above(a, zero, simd.divide(a, u), zero))
+                            simd.store(components, S + k, s)
+                        if held[k]:
+                            continue
+                        if general:
+                            price = lanes.multiply_add(simd.load(components, Q + k, 1), u, d)
+                            excess = lanes.where_above(endless, d, lanes.subtract(s, price), zero)
+                            rate = lanes.subtract(rate, simd.multiply(u, excess))
+                            share = simd.divide(excess, d)
+                        else:
+                            rate = lanes.multiply_add(u, d, rate)
+                            share = simd.divide(s, d)
+                        highest = simd.maximum(lanes.where_above(d, zero, share, zero), highest)
+                    if not general:
+                        highest = lanes.subtract(highest, simd.fill_like(zero, 2.0))
+                    bound = lanes.multiply_add(total, highest, rate)
                     bound = lanes.where_above(zero, bound, zero, bound)  # quadratic at the optimum: rounding
                     bound = lanes.multiply_add(fold(ratios, wide, False), zero, bound)  # NaN where a rate is 0
                     going = one
@@ -301,11 +227,12 @@ def descend(n_vectors):
                     # whom to visit, in which lanes; the others are, and stay, 0
                     n_visits = 0
                     for k in range(n_components):
-                        if v_sum[k] > 0.0:
-                            u, v = simd.load(components, A + k, 1), simd.fill_like(zero, v_sum[k])
-                            least = simd.divide(simd.multiply(total, simd.fill_like(zero, tiny)), v)
-                            wanting = lanes.where_above(simd.load(components, S + k, 1), v, one, zero)
+                        if not held[k]:
+                            u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
+                            least = simd.divide(simd.multiply(total, tiny_), d)
+                            wanting = lanes.where_above(simd.load(components, S + k, 1), d, one, zero)
                             wanting = simd.multiply(lanes.where_above(u, least, one, wanting), going)
+                            wanting = lanes.where_above(d, zero, lanes.where_above(endless, d, wanting, zero), zero)
                             simd.store(components, M + k, wanting)
                             simd.store(components, A + k, lanes.where_above(going, wanting, zero, u))
                             if simd.highest(wanting) > 0.0:
@@ -316,18 +243,29 @@ def descend(n_vectors):
                         n = n_left = 0
                         for low in range(0, n_components, strip):
                             high = min(low + strip, n_components)
-                            if n < n_visits and visits[n] < high and held != low:
+                            if n < n_visits and visits[n] < high and kept != low:
                                 gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
-                                held = low
+                                kept = low
                             moved, past = zero, B
                             while n < n_visits and visits[n] < high:
                                 k = visits[n]
                                 b = B + (k - low) * E
                                 g, c = visit(block, b, past, moved, entries, X, Y, E)
                                 g, c = fold(g, wide, False), fold(c, wide, False)
-                                u, v = simd.load(components, A + k, 1), simd.fill_like(zero, v_sum[k])
-                                share = simd.fill_like(zero, 1.0 / v_sum[k])
-                                step = lanes.subtract(guarded_step(u, g, c, v, share, sharpness), u)
+                                u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
+                                sharp = sharpness
+                                if shaped:
+                                    a = simd.load(components, P + k, 1)
+                                    pull = lanes.where_above(a, zero, simd.divide(a, u), zero)
+                                    bend = lanes.where_above(a, zero, simd.divide(pull, u), zero)
+                                    g, c = simd.add(g, pull), simd.add(c, bend)
+                                    sharp = simd.maximum(lanes.where_above(a, zero, simd.divide(one, a), zero), sharp)
+                                ratio = simd.divide(g, d)
+                                if ridged:
+                                    q = simd.load(components, Q + k, 1)
+                                    ratio = lanes.where_above(q, zero, one, ratio)
+                                    d, c = lanes.multiply_add(q, u, d), simd.add(c, q)
+                                step = lanes.subtract(guarded_step(u, g, c, d, ratio, sharp), u)
                                 wanting = simd.load(components, M + k, 1)
                                 moved, past = simd.multiply(step, wanting), b
                                 u = simd.add(u, moved)

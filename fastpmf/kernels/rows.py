@@ -1,5 +1,7 @@
 """Loops over the rows of a factor alone, which no count enters."""
 
+import math
+
 from numba import prange
 
 from fastpmf.kernels import lanes, simd
@@ -32,12 +34,14 @@ def sum_columns(n_vectors):
 def extrapolate(n_vectors):
     """Carry a factor on along its last move, and keep it off zero.
 
-    out[i, k] = max(new[i, k] + momentum (new[i, k] - old[i, k]),  tiny * total[i] / divisor[k])
+    out[i, k] = max(new[i, k] + momentum (new[i, k] - old[i, k]),  tiny * total[i] / weight[i, k])
 
     in    new, old    (n_rows, K) float32 or float64
           total       (n_rows,)   float64, row sums of the counts
-          divisor     (1, K)      same dtype as new: sums of the other factor, inf instead of 0
+          weight      (1 or n_rows, K) same dtype as new, as in `multiply`; where it is 0 or inf there is no floor
+          held        (1, K)      same dtype: where it is 1, the new entry stays
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
+          step        int         0: one row of weights; 1: one for each row
           limits      (2,)        float64: momentum and tiny
     out   out         (n_rows, K) overwritten; may be old
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
@@ -45,18 +49,90 @@ def extrapolate(n_vectors):
     cost  5 n_rows K flops, three streams over n_rows K numbers
     """
 
-    def loop(new, old, total, divisor, row_blocks, limits, out, column_sum, n_workers):
+    def loop(new, old, total, weight, held, row_blocks, step, limits, out, column_sum, n_workers):
         momentum, tiny = limits[0], limits[1]
         for b in prange(row_blocks.shape[0] - 1):
             column_sum[b, :] = 0.0
-            d = simd.load(divisor, 0, n_vectors)
-            beta = simd.fill_like(d, momentum)
+            h = simd.load(held, 0, n_vectors)
+            beta, zero, endless = (
+                simd.fill_like(h, momentum),
+                simd.fill_like(h, 0.0),
+                simd.fill_like(h, math.inf),
+            )
             for i in range(row_blocks[b], row_blocks[b + 1]):
-                u = simd.load(new, i, n_vectors)
+                u, d = simd.load(new, i, n_vectors), simd.load(weight, i * step, n_vectors)
                 move = lanes.subtract(u, simd.load(old, i, n_vectors))
+                d = lanes.where_above(d, zero, d, endless)
                 floor = simd.divide(simd.fill_like(u, tiny * total[i]), d)
-                u = simd.maximum(lanes.multiply_add(beta, move, u), floor)
+                moved = simd.maximum(lanes.multiply_add(beta, move, u), floor)
+                u = lanes.where_above(h, zero, u, moved)
                 simd.store(out, i, u)
                 lanes.add_to_row(column_sum, b, u)
+
+    return loop
+
+
+@kernel("out")
+def sum_log(n_vectors):
+    """Sum logarithms of a factor's entries, each times its own number, one block of rows at a time.
+
+    out[b] = sum over the rows i of block b and k of  shape[i, k] * log(A[i, k]);  where shape is 0, nothing
+
+    in    A           (n_rows * width, n)  float32 or float64, a factor cut into its vectors
+          shape       (width or n_rows * width, n) same dtype, >= 0
+          row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
+          width       int              vectors in a row
+          step        int              0: one row of shapes; 1: one for each row
+    out   out         (n_blocks,)      float64, overwritten; nats
+    gives bitwise the same result for any number of workers
+    cost  n_rows K logarithms, in float64
+    """
+
+    def loop(A, shape, row_blocks, width, step, out, n_workers):
+        for b in prange(row_blocks.shape[0] - 1):
+            total = 0.0
+            for i in range(row_blocks[b], row_blocks[b + 1]):
+                for v in range(width):
+                    a = simd.load(shape, i * width * step + v, 1)
+                    if simd.highest(a) > 0.0:
+                        total += lanes.total_x_log(a, simd.load(A, i * width + v, 1))
+            out[b] = total
+
+    return loop
+
+
+@kernel("out", "missing", "sums")
+def observed_weights(n_vectors):
+    """Leave out of the sums of V, for each row, what its unobserved entries would add.
+
+    out[i, k] = max(0, v_sum[k] - sum over the unobserved (i, j) of V[j, k])
+
+    in    indices     (n,)             int32 or int64, the column j of each unobserved entry
+          indptr      (n_rows + 1,)    int64
+          U, V        (n_rows, K), (n_cols, K) float32 or float64
+          v_sum       (K,)             float64
+          row_blocks  (n_blocks + 1,)  int64, boundaries of blocks of rows
+          wanted      int              whether `missing` is
+    out   out         (n_rows, K)      overwritten; unit of V
+          missing     (n_blocks,)      float64, where wanted: sum over a block's unobserved entries of U[i] . V[j]
+          sums        (n_blocks, K)    float64, scratch
+    gives bitwise the same result for any number of workers; sums are float64 whatever the dtype of V
+    cost  n K flops for the unobserved entries, gathers n K itemsize bytes of V, one stream over n_rows K numbers
+    """
+
+    def loop(indices, indptr, U, V, v_sum, row_blocks, wanted, out, missing, sums, n_workers):
+        for b in prange(row_blocks.shape[0] - 1):
+            lost = 0.0
+            for i in range(row_blocks[b], row_blocks[b + 1]):
+                sums[b, :] = 0.0
+                for p in range(indptr[i], indptr[i + 1]):
+                    lanes.add_to_row(sums, b, simd.load(V, indices[p], n_vectors))
+                for k in range(v_sum.shape[0]):
+                    out[i, k] = max(v_sum[k] - sums[b, k], 0.0)
+                if wanted:
+                    for k in range(v_sum.shape[0]):
+                        lost += U[i, k] * sums[b, k]
+            if wanted:
+                missing[b] = lost
 
     return loop

@@ -50,7 +50,7 @@ def row_bounds(n_rows: int) -> np.ndarray:
     return bounds
 
 
-def check_factor(A: Any, shape: tuple[int, int], name: str) -> np.ndarray:
+def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """A factor given by a user: real, finite, non-negative and of `shape`, else one sentence that says what it is.
 
     Raises

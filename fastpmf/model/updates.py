@@ -1,4 +1,4 @@
-"""The rules: what becomes of a factor U, given S = sum_j x_ij / (u_i . v_j) v_j and the sums of the other factor."""
+"""The rules: what becomes of a factor U, given S = sum_j x_ij / (u_i . v_j) v_j and the other factor's sums."""
 
 import math
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.rows import extrapolate
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import row_bounds
+from fastpmf.model.priors import NO_PRIOR, RowPrior
 
 # An entry that shrinks at every update ends in an underflow, and then it is locked at 0, whatever the data want later;
 # on the way there, arithmetic on subnormal numbers is several times slower. So no entry shrinks below this share of its
@@ -38,26 +39,38 @@ class Update(NamedTuple):
 
 
 def multiplicative(
-    U: np.ndarray, S: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, relaxed: bool = False
+    U: np.ndarray,
+    S: np.ndarray,
+    weight: np.ndarray,
+    out: np.ndarray | None,
+    *,
+    prior: RowPrior = NO_PRIOR,
+    relaxed: bool = False,
 ) -> Update:
-    """U * S / v_sum, the update of Lee & Seung: the divergence never rises, and row sums are matched.
+    """U * S / weight, the update of Lee & Seung: the objective never rises, and row sums are matched.
 
-    Relaxed, it goes nearly twice as far, and the divergence still never rises. The update minimises, entry by entry, a
-    bound on the divergence, v u - c log u with c = u_k S_k, which is least at u* = c / v. Upwards from there it climbs
-    slower than it fell on the way, since log is concave: 2 u* - u is no worse than u. Downwards so does it along log u,
-    since exp is convex: u*^2 / u is no worse. Nor is anything between u* and these; all the way to them would be to
-    leap to and fro where the bound is tight. Row sums are then not matched.
+    The weights are the sums of the other factor, plus a prior's rates. A prior's shape and ridge, and what is held,
+    enter as `fastpmf.kernels.multiply` says; the likelihood's (U * S) / v_sum becomes, for a Gamma prior,
+    (U * S + shape - 1) / (v_sum + rate), the EM update of the posterior's mode.
 
-    The gap follows from convexity: with v_sum - S the gradient in u, no u* is better than u by more than
-    (v_sum - S) . (u - u*), and an optimal u* has u* . v_sum = x_i.
+    Relaxed, it goes nearly twice as far, and the objective still never rises. The update minimises, entry by entry, a
+    bound on it, d u + l u^2 / 2 - c log u, whose least point is u*. Upwards from there it climbs slower than it fell on
+    the way, since log is concave: 2 u* - u is no worse than u. Downwards so does it along log u, since exp is convex:
+    u*^2 / u is no worse. Nor is anything between u* and these; all the way to them would be to leap to and fro where
+    the bound is tight. Row sums are then not matched.
+
+    The gap follows from convexity: with weight - S the gradient in u, no u* is better than u by more than
+    (weight - S) . (u - u*), and an optimal u* has u* . weight = x_i.
 
     Parameters
     ----------
     U, S : ndarray of shape (n_rows, K), padded
-    v_sum : ndarray of shape (K,), float64
-        Column sums of the other factor. A component with sum 0 explains nothing and becomes 0 here too.
-    out : ndarray of shape (n_rows, K)
-        The updated factor; may be S.
+    weight : ndarray of shape (K,) or (1 or n_rows, K)
+        Column sums of the other factor, or of what of it each row observes, plus a prior's rates. A component with
+        weight 0 explains nothing and becomes 0 here too.
+    out : ndarray of shape (n_rows, K), optional
+        The updated factor; may be S. None: only the gap is wanted.
+    prior : RowPrior, optional
     relaxed : bool, default=False
         Go `RELAXATION` of the way from u* to the point as good as u.
 
@@ -65,22 +78,20 @@ def multiplicative(
     ----------
     D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
     """
-    width, bounds = U.shape[1], row_bounds(len(U))
+    width, bounds, weight = U.shape[1], row_bounds(len(U)), as_weights(weight, U.dtype)
+    shape, ridge, held = prior.arrays(width, U.dtype)
     sums, gap = np.empty((len(bounds) - 1, width)), np.empty(len(bounds) - 1)
-    divisor = np.where(v_sum > 0, v_sum, np.inf)
+    flags = [len(weight) > 1, len(shape) > 1, prior.shape is not None, prior.general, out is not None]
     multiply(
-        U,
-        S,
-        v_sum[None].astype(U.dtype),
-        divisor[None].astype(U.dtype),
-        bounds,
-        np.array([TINY, RELAXATION * relaxed]),
-        out,
-        sums,
-        gap,
-        n_vectors=width * U.itemsize // VECTOR_BYTES,
-    )
+        U, S, weight, shape, ridge, held, bounds, np.array(flags, np.int64), np.array([TINY, RELAXATION * relaxed]),
+        S if out is None else out, sums, gap, n_vectors=width * U.itemsize // VECTOR_BYTES,
+    )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
+
+
+def as_weights(weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Weights as kernels want them: two dimensions, the factor's dtype, C order."""
+    return np.ascontiguousarray(np.atleast_2d(weight), dtype=dtype)
 
 
 def finite_sum(gaps: np.ndarray) -> float:
@@ -90,7 +101,13 @@ def finite_sum(gaps: np.ndarray) -> float:
 
 
 def extrapolated(
-    new: np.ndarray, old: np.ndarray, momentum: float, totals: np.ndarray, v_sum: np.ndarray, out: np.ndarray
+    new: np.ndarray,
+    old: np.ndarray,
+    momentum: float,
+    totals: np.ndarray,
+    weight: np.ndarray,
+    out: np.ndarray,
+    held: np.ndarray | None = None,
 ) -> np.ndarray:
     """Where the move from `old` to `new` leads to when it goes on: new + momentum (new - old), and no exact zeros.
 
@@ -103,10 +120,12 @@ def extrapolated(
     momentum : float
     totals : ndarray of shape (n_rows,), float64
         Row sums of the counts.
-    v_sum : ndarray of shape (K,), float64
-        Column sums of the other factor.
+    weight : ndarray of shape (K,) or (n_rows, K)
+        Column sums of the other factor; inf where an entry is to stay 0.
     out : ndarray of shape (n_rows, K)
         May be `old`.
+    held : ndarray of shape (K,), bool, optional
+        Components that stay.
 
     Returns
     -------
@@ -115,15 +134,9 @@ def extrapolated(
     """
     bounds = row_bounds(len(new))
     sums = np.empty((len(bounds) - 1, new.shape[1]))
+    weight = as_weights(weight, new.dtype)
     extrapolate(
-        new,
-        old,
-        totals,
-        np.where(v_sum > 0, v_sum, np.inf)[None].astype(new.dtype),
-        bounds,
-        np.array([momentum, TINY]),
-        out,
-        sums,
-        n_vectors=new.shape[1] * new.itemsize // VECTOR_BYTES,
-    )
+        new, old, totals, weight, RowPrior(held=held).arrays(new.shape[1], new.dtype)[2], bounds, len(weight) > 1,
+        np.array([momentum, TINY]), out, sums, n_vectors=new.shape[1] * new.itemsize // VECTOR_BYTES,
+    )  # fmt: skip
     return sums.sum(axis=0)

@@ -12,6 +12,7 @@ import numpy as np
 from fastpmf.counts import Counts, Side
 from fastpmf.model.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
+from fastpmf.model.priors import NO_TERMS, RowPrior, Terms, best_units
 from fastpmf.model.updates import multiplicative
 
 
@@ -37,7 +38,7 @@ class Record(NamedTuple):
     n_iter : int
         Iterations done.
     objective : float
-        Divergence D(X || W H) of the factors at this point, in nats.
+        Divergence D(X || W H) of the factors at this point, plus what their priors add, in nats.
     kkt_residual : float
         Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
         iteration. With extrapolation, and in the last record of a trace, it is that of the factors as they are.
@@ -53,22 +54,61 @@ class Record(NamedTuple):
 
 TRACE_DTYPE = np.dtype([("n_iter", np.int64), ("objective", float), ("kkt_residual", float), ("seconds", float)])
 
+
+def plain_factors(W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The factors as they are."""
+    return W, Ht.T
+
+
 # (record, W, H) -> true to stop; W and H are read-only views of the current factors.
 Callback = Callable[[Record, np.ndarray, np.ndarray], Any]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is solved.
+    """What is solved: the W and H of least divergence from the counts, plus what their priors add.
 
     Attributes
     ----------
     counts : Counts of shape (n, p)
     n_components : int
+        Columns of the factors, those of a known background included.
+    terms : (Terms, Terms)
+        Of W and of H transposed.
+    present : callable
+        Makes W and H, as a user knows them, of (W, Ht, units), as solvers do.
     """
 
     counts: Counts
     n_components: int
+    terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
+    present: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = plain_factors
+
+    def row_terms(self, side: Side, state: "State") -> tuple[np.ndarray, RowPrior]:
+        """Weights and prior of the rows of a factor, while the other stays as it is in `state`."""
+        other, terms = Side(1 - side), self.terms[side]
+        units = state.units_of(side)
+        observed = self.counts.observed_sums(side, state.factors[other], state.sums[other])
+        return terms.weights(observed, units), terms.row_prior(units, state.factors[side].dtype)
+
+    def objective(self, state: "State") -> float:
+        """Divergence of the factors, minus the logarithm of their prior, in nats."""
+        rate_total = self.counts.rate_total(*state.factors, *state.sums)
+        W, Ht = state.factors
+        objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
+        for side in Side:
+            objective += self.terms[side].penalty(state.factors[side], state.sums[side], state.units_of(side))
+        return objective
+
+    def measure(self, state: "State") -> float:
+        """The residual of these very factors, at the cost of one multiplicative iteration."""
+        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
+        self.counts.contract_both(*state.factors, *ratios)
+        gaps = []
+        for side in Side:
+            weight, prior = self.row_terms(side, state)
+            gaps.append(multiplicative(state.factors[side], ratios[side], weight, None, prior=prior).gap)
+        return float(np.max(gaps)) / self.counts.total
 
 
 @dataclass
@@ -81,6 +121,8 @@ class State:
         Always a complete pair: an update is written elsewhere and then put in its place.
     sums : list of two ndarray of float64
         Their column sums.
+    units : ndarray of shape (K,), float64
+        What W is to be multiplied by, and H divided by; see `fastpmf.model.priors`.
     gaps : dict of Side to float
         For each side the latest `Update.gap`, in nats.
     data_term : float, optional
@@ -89,12 +131,23 @@ class State:
 
     factors: list[np.ndarray]
     sums: list[np.ndarray]
+    units: np.ndarray
     gaps: dict[Side, float] = field(default_factory=dict)
     data_term: float | None = None
 
     @classmethod
-    def start(cls, W: np.ndarray, Ht: np.ndarray) -> "State":
-        return cls([W, Ht], [column_sums(W), column_sums(Ht)])
+    def start(cls, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> "State":
+        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], np.ones(W.shape[1]))
+        state.balance(problem)
+        return state
+
+    def balance(self, problem: Problem) -> None:
+        """Bring the factors into the units that their priors make most probable."""
+        self.units = best_units(*problem.terms, self.factors, self.sums)
+
+    def units_of(self, side: Side) -> np.ndarray:
+        """What the stored factor of a side is to be multiplied by."""
+        return self.units if side is Side.ROWS else 1.0 / self.units
 
     def kkt_residual(self, total: float) -> float:
         """The larger of the two factors' `Update.gap`, per count.
@@ -105,24 +158,9 @@ class State:
         """
         return float(np.max(list(self.gaps.values()))) / total
 
-    def objective(self, counts: Counts) -> float:
-        W, Ht = self.factors
-        rate_total = float(self.sums[Side.ROWS] @ self.sums[Side.COLUMNS])
-        return divergence(counts, W, Ht, rate_total, self.data_term)
-
-    def measure(self, counts: Counts) -> float:
-        """The residual of these very factors, at the cost of one multiplicative iteration."""
-        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in self.factors]
-        counts.contract_both(*self.factors, *ratios)
-        gaps = [
-            multiplicative(U, S, v_sum, out=S).gap
-            for U, S, v_sum in zip(self.factors, ratios, reversed(self.sums), strict=True)
-        ]
-        return float(np.max(gaps)) / counts.total
-
 
 class Solver(Protocol):
-    """A way to lower the divergence. It has no loop over iterations of its own.
+    """A way to lower the objective. It has no loop over iterations of its own.
 
     Attributes
     ----------
@@ -164,7 +202,7 @@ class Solution:
     W : ndarray of shape (n, n_components)
     H : ndarray of shape (n_components, p)
     objective : float
-        Divergence D(X || W H), in nats.
+        Divergence D(X || W H), plus what priors add, in nats.
     kkt_residual : float
         Upper bound, in nats per count, on what any other W with this H, or any other H with this W, could gain: 0
         exactly where the Karush-Kuhn-Tucker conditions hold.
@@ -241,7 +279,7 @@ class Run:
         self._trace: list[Record] = []
         self.n_iter, self._residual = 0, math.inf
         self.status: Status | None = None
-        self._state = State.start(W, Ht)
+        self._state = State.start(problem, W, Ht)
         try:
             self._state = solver.init(problem, W, Ht)
             self._evaluate()
@@ -262,7 +300,7 @@ class Run:
                 self.n_iter, self._residual = self.n_iter + 1, state.kkt_residual(counts.total)
                 if math.isnan(self._residual):
                     self.status = Status.NON_FINITE
-                elif self._residual <= self._tol and state.measure(counts) <= self._tol:
+                elif self._residual <= self._tol and self._problem.measure(state) <= self._tol:
                     self.status = Status.CONVERGED
                 elif self._elapsed() >= self._seconds:
                     self.status = Status.MAX_TIME
@@ -276,10 +314,11 @@ class Run:
 
     def finish(self) -> Solution:
         """The solution; its objective and residual are those of the factors returned, in float64."""
-        state, counts = self._state, self._problem.counts
+        state, problem = self._state, self._problem
         state.sums = [column_sums(A) for A in state.factors]  # Ctrl-C may have struck between a factor and its sums
         state.data_term = None
-        last = Record(self.n_iter, state.objective(counts), state.measure(counts), self._elapsed())
+        state.balance(problem)
+        last = Record(self.n_iter, problem.objective(state), problem.measure(state), self._elapsed())
         trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
         if trace[-1].n_iter < self.n_iter:
             trace.append(last)
@@ -293,17 +332,17 @@ class Run:
         return time.perf_counter() - self._began
 
     def _evaluate(self, *, final: bool = False) -> None:
-        counts, residual = self._problem.counts, self._residual
+        problem, residual = self._problem, self._residual
         if self._solver.leaps and math.isfinite(residual):
-            residual = self._state.measure(counts)
-        record = Record(self.n_iter, self._state.objective(counts), residual, self._elapsed())
+            residual = problem.measure(self._state)
+        record = Record(self.n_iter, problem.objective(self._state), residual, self._elapsed())
         self._trace.append(record)
         if not final and self._callback is not None and self._callback(record, *self._view()):
             self.status = self.status or Status.CALLBACK
 
     def _view(self) -> tuple[np.ndarray, np.ndarray]:
         W, Ht = (A[:, : self._problem.n_components] for A in self._state.factors)
-        H = Ht.T
+        W, H = self._problem.present(W, Ht, self._state.units)
         for A in (W, H):
             A.flags.writeable = False
         return W, H

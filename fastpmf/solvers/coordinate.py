@@ -4,6 +4,7 @@ import numpy as np
 
 from fastpmf.counts import Side
 from fastpmf.model.factors import column_sums
+from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import TINY, Update, finite_sum
 from fastpmf.solvers.base import Problem, State
 from fastpmf.solvers.multiplicative import Multiplicative
@@ -35,11 +36,19 @@ class Coordinate(Multiplicative):
         self._done += 1
 
     def half(
-        self, problem: Problem, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray
+        self,
+        problem: Problem,
+        side: Side,
+        U: np.ndarray,
+        V: np.ndarray,
+        weight: np.ndarray,
+        out: np.ndarray,
+        *,
+        prior: RowPrior = NO_PRIOR,
     ) -> Update:
         if self._done < self.warm_up:
-            return super().half(problem, side, U, V, v_sum, out)
+            return super().half(problem, side, U, V, weight, out, prior=prior)
         descent = problem.counts.descend(
-            side, U, V, v_sum, out, n_components=problem.n_components, sweeps=self._sweeps, zero=_ZERO
+            side, U, V, weight, out, prior=prior, n_components=problem.n_components, sweeps=self._sweeps, zero=_ZERO
         )
         return Update(column_sums(out), finite_sum(descent.gap), descent.data_term)

@@ -25,20 +25,22 @@ class JointEM:
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         self._spare = [np.zeros_like(A) for A in (W, Ht)]
-        return State.start(W, Ht)
+        return State.start(problem, W, Ht)
 
     def step(self, problem: Problem, state: State) -> None:
         (W, Ht), (S, T) = state.factors, self._spare
         problem.counts.contract_both(W, Ht, S, T)
-        w, h = (
-            multiplicative(U, out, state.sums[1 - side], out=out)
-            for side, U, out in ((Side.ROWS, W, S), (Side.COLUMNS, Ht, T))
-        )
-        state.gaps = {Side.ROWS: w.gap, Side.COLUMNS: h.gap}
-        if math.isnan(w.gap) or math.isnan(h.gap):
+        weight, prior = problem.row_terms(Side.COLUMNS, state)
+        state.gaps[Side.COLUMNS] = multiplicative(Ht, T, weight, None, prior=prior).gap
+        weight, prior = problem.row_terms(Side.ROWS, state)
+        w = multiplicative(W, S, weight, S, prior=prior)
+        state.gaps[Side.ROWS] = w.gap
+        if any(map(math.isnan, state.gaps.values())):
             return
-        # Both are N over the other's old sum: their product is right once W's old sum has become its new one.
-        ratio = np.divide(state.sums[Side.ROWS], w.sums, out=np.zeros_like(w.sums), where=w.sums > 0)
-        np.multiply(T, ratio.astype(T.dtype), out=T)
-        state.factors, self._spare = [S, T], [W, Ht]
-        state.sums, state.data_term = [w.sums, h.sums * ratio], None
+        # The columns' expected counts are those of the old W, but what they are divided by is the new one's
+        state.factors[Side.ROWS], state.sums[Side.ROWS], self._spare[Side.ROWS] = S, w.sums, W
+        weight, prior = problem.row_terms(Side.COLUMNS, state)
+        h = multiplicative(Ht, T, weight, T, prior=prior)
+        state.factors[Side.COLUMNS], state.sums[Side.COLUMNS], self._spare[Side.COLUMNS] = T, h.sums, Ht
+        state.data_term = None
+        state.balance(problem)

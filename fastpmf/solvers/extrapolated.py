@@ -53,29 +53,31 @@ class Extrapolated:
             return
         if self._ahead is None:
             self._objective, self._leaps = math.inf, False
-            self._ahead = State([A.copy() for A in state.factors], list(state.sums))
+            self._ahead = State([A.copy() for A in state.factors], list(state.sums), state.units)
         ahead = self._ahead
         self._solver.step(problem, ahead)
         finite = not any(math.isnan(gap) for gap in ahead.gaps.values())
-        objective = ahead.objective(problem.counts) if finite else math.inf
+        objective = problem.objective(ahead) if finite else math.inf
         if finite or not self._leaps:
             state.gaps = dict(ahead.gaps)
         # A plain step can't end higher but by rounding, and turning it away would be to try it again for ever
         if finite and (objective <= self._objective or not self._leaps):
             old = state.factors
             state.factors, state.sums, state.data_term = list(ahead.factors), list(ahead.sums), ahead.data_term
+            state.units = ahead.units
             self._objective = objective
-            for side in Side:
+            for side, terms in zip(Side, problem.terms, strict=True):
                 ahead.sums[side] = extrapolated(
-                    state.factors[side], old[side], self._momentum, self._totals[side], state.sums[1 - side], old[side]
-                )
+                    state.factors[side], old[side], self._momentum, self._totals[side],
+                    terms.floor_weights(state.sums[1 - side]), old[side], terms.held,
+                )  # fmt: skip
             ahead.factors, self._leaps = old, True
             self._momentum = min(self._cap, _GROW * self._momentum)
             self._cap = min(_CAP, _CAP_GROW * self._cap)
             return
         for side in Side:
             np.copyto(ahead.factors[side], state.factors[side])
-        ahead.sums = list(state.sums)
+        ahead.sums, ahead.units = list(state.sums), state.units
         if self._leaps:
             self._cap, self._momentum = self._momentum, _SHRINK * self._momentum
         self._leaps = False

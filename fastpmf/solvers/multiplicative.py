@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastpmf.counts import Side
+from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import Update, multiplicative
 from fastpmf.solvers.alternating import Alternating
 from fastpmf.solvers.base import Problem
@@ -23,7 +24,15 @@ class Multiplicative(Alternating):
         self._relaxed = relaxed
 
     def half(
-        self, problem: Problem, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray
+        self,
+        problem: Problem,
+        side: Side,
+        U: np.ndarray,
+        V: np.ndarray,
+        weight: np.ndarray,
+        out: np.ndarray,
+        *,
+        prior: RowPrior = NO_PRIOR,
     ) -> Update:
         problem.counts.contract(side, U, V, out)
-        return multiplicative(U, out, v_sum, out=out, relaxed=self._relaxed)
+        return multiplicative(U, out, weight, out, prior=prior, relaxed=self._relaxed)

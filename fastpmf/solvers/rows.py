@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastpmf.counts import MemoryCounts, Side
+from fastpmf.model.priors import NO_PRIOR, RowPrior
 
 SWEEPS = 3  # between two looks at how far a row is from its optimum
 # Rounds after which a row's moves are extrapolated. Most rows need fewer; where two components are nearly collinear,
@@ -14,9 +15,10 @@ _KEPT = 0.1  # of an entry is left by one extrapolation at least, so that every 
 def solve_rows(
     counts: MemoryCounts,
     Ht: np.ndarray,
-    v_sum: np.ndarray,
+    weight: np.ndarray,
     start: np.ndarray,
     *,
+    prior: RowPrior = NO_PRIOR,
     n_components: int,
     max_rounds: int,
     tol: float,
@@ -31,9 +33,10 @@ def solve_rows(
     counts : MemoryCounts of shape (n, p)
     Ht : ndarray of shape (p, K), padded
         The fixed factor.
-    v_sum : ndarray of shape (K,), float64
-        Its column sums.
+    weight : ndarray of shape (K,) or (1 or n, K)
+        Its column sums, or those of what each row observes, plus a prior's rates.
     start : ndarray of shape (n, K), padded
+    prior : RowPrior, optional
     n_components, max_rounds : int
     tol : float
         Nats per count.
@@ -51,23 +54,28 @@ def solve_rows(
     section 3.2, for when to restart.
     """
 
-    def descend(counts: MemoryCounts, start: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    weight = np.atleast_2d(weight)
+
+    def descend(
+        counts: MemoryCounts, start: np.ndarray, weight: np.ndarray, prior: RowPrior, rounds: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         out = np.zeros_like(start)
         descent = counts.descend(
-            Side.ROWS, start, Ht, v_sum, out, n_components=n_components, sweeps=SWEEPS, max_rounds=rounds, tol=tol
-        )
+            Side.ROWS, start, Ht, weight, out, prior=prior, n_components=n_components, sweeps=SWEEPS,
+            max_rounds=rounds, tol=tol,
+        )  # fmt: skip
         return out, descent.gap
 
-    best, least = descend(counts, start, min(PLAIN, max_rounds))
-    enough = tol * counts.sums(Side.ROWS)
+    best, least = descend(counts, start, weight, prior, min(PLAIN, max_rounds))
+    enough = tol * (counts.sums(Side.ROWS) + prior.total_shape)
     left = np.flatnonzero(np.isfinite(least) & (least > enough))
     old = ahead = best[left]
     age = np.zeros(len(left))  # rounds since a row's momentum was last 0
-    some = counts.select_rows(left)
+    some = counts.select_rows(left), *_rows_of(left, weight, prior)
     for _ in range(max_rounds - PLAIN):
         if not len(left):
             break
-        new, gap = descend(some, ahead, 1)
+        new, gap = descend(some[0], ahead, *some[1:], 1)
         better = gap < least[left]
         best[left[better]], least[left[better]] = new[better], gap[better]
         back = ((ahead - new) * (new - old)).sum(axis=1) > 0
@@ -75,7 +83,12 @@ def solve_rows(
         going = np.isfinite(gap) & (gap > enough[left])
         if not going.all():
             left, new, old, age = left[going], new[going], old[going], age[going]
-            some = counts.select_rows(left)
+            some = counts.select_rows(left), *_rows_of(left, weight, prior)
         momentum = (age / (age + 3))[:, None].astype(new.dtype)
         ahead, old = np.maximum(new + momentum * (new - old), new.dtype.type(_KEPT) * new), new
     return best, least
+
+
+def _rows_of(rows: np.ndarray, weight: np.ndarray, prior: RowPrior) -> tuple[np.ndarray, RowPrior]:
+    """Weights and prior of these rows, by number."""
+    return weight[rows] if len(weight) > 1 else weight, prior.select_rows(rows)

@@ -1,0 +1,53 @@
+"""Entries that are not observed: their zeros are no data, and what is stored there is left out."""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fastpmf.counts.base import Side
+from fastpmf.counts.door import as_counts
+from fastpmf.counts.memory import MemoryCounts, SparseRows
+
+
+def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:
+    """The counts with the entries of `mask` taken as not observed.
+
+    Parameters
+    ----------
+    counts : MemoryCounts of shape (n, p)
+    mask : sparse matrix or array of shape (n, p), bool or numbers, or None
+        True, or any positive number, where an entry is not observed. None, or a mask of nothing: all are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names `mask`.
+    """
+    if mask is None:
+        return counts
+    hidden = as_counts(mask, name="mask")
+    if hidden.shape != counts.shape:
+        raise ValueError(f"mask must have the shape of X, {counts.shape}, got {hidden.shape}")
+    if hidden.nnz == 0:
+        return counts
+    X, M = counts.side(Side.ROWS), hidden.side(Side.ROWS)
+    shape = counts.shape
+    # Whether a stored count is hidden: the mask's value at each, in one pass over both
+    pattern = sparse.csr_array((np.ones(hidden.nnz, np.int8), M.indices, M.indptr), shape=shape)
+    numbers = sparse.csr_array((np.arange(1, counts.nnz + 1), X.indices, X.indptr), shape=shape)
+    keep = np.ones(counts.nnz, bool)
+    keep[pattern.multiply(numbers).data - 1] = False
+    ends = np.concatenate([[0], np.cumsum(keep)])
+    seen = SparseRows(X.data[keep], X.indices[keep], ends[X.indptr].astype(np.int64), X.n_columns)
+    return MemoryCounts(seen, unobserved=SparseRows(np.ones(hidden.nnz, np.uint8), M.indices, M.indptr, M.n_columns))
+
+
+def weighted(counts: MemoryCounts, weights: np.ndarray, dtype: np.dtype) -> MemoryCounts:
+    """The counts with each row times its weight, as floats of `dtype`; rows of weight 0 are left without counts."""
+    X = counts.side(Side.ROWS)
+    data = (X.data * np.repeat(weights, np.diff(X.indptr))).astype(dtype)
+    keep = data > 0
+    ends = np.concatenate([[0], np.cumsum(keep)])
+    rows = SparseRows(data[keep], X.indices[keep], ends[X.indptr].astype(np.int64), X.n_columns)
+    return MemoryCounts(rows, unobserved=counts.unobserved)

@@ -1,0 +1,55 @@
+"""What the estimators share: counts through the door, names checked, factors multiplied out."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.model.factors import check_factor
+
+
+class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """An estimator of W and of `components_`, in scikit-learn's manners."""
+
+    components_: np.ndarray
+    n_threads: int | None
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """The rates W H, a dense matrix: mind its size. Exposures and background are not in it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            W.
+
+        Returns
+        -------
+        rate : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        W = np.asarray(X)
+        shape = (W.shape[0] if W.ndim else 0, len(self.components_))
+        return check_factor(W, shape, "X") @ self.components_
+
+    def _read(self, X: Any) -> MemoryCounts:
+        """X through the door, its width and names checked against what was fitted."""
+        check_is_fitted(self)
+        counts = as_counts(X, n_threads=self.n_threads)
+        self._check_features(self, X, counts, reset=False)
+        return counts
+
+    def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
+        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,85 @@
+"""What a fitted `PoissonNMF` holds, and how it goes to a file and comes back."""
+
+import math
+import os
+from typing import Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._model_file import read_model, write_model
+from fastpmf.model.factors import FLOATS, check_factor
+from fastpmf.solvers import Status
+from fastpmf.solvers.base import TRACE_DTYPE
+
+
+class FittedNMF(FactorModel):
+    """The fitted attributes of `PoissonNMF`, and its model file."""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
+
+        A `random_state` or `callback` that is an object is not kept, and comes back as None.
+        """
+        check_is_fitted(self)
+        arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
+        for name in ("column_exposure", "background"):
+            if (known := getattr(self, f"{name}_")) is not None:
+                arrays[name] = known
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        facts = {
+            "n_iter": self.n_iter_,
+            "objective": self.objective_,
+            "kkt_residual": self.kkt_residual_,
+            "status": self.status_.name,
+        }
+        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read back what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not a whole model file of this class.
+        """
+        parameters, arrays, facts = read_model(path, cls.__name__)
+        try:
+            model = cls(**parameters)
+            H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
+            if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
+                raise ValueError(f"components of shape {H.shape} and {H.dtype}")
+            check_factor(H, H.shape, "components")
+            names = arrays.get("feature_names_in")
+            if names is not None and names.shape != H.shape[1:]:
+                raise ValueError(f"{names.size} feature names for {H.shape[1]} features")
+            model._keep_fitted(
+                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
+                arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
+            )  # fmt: skip
+            model.n_features_in_ = H.shape[1]
+            model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
+            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+        if names is not None:
+            model.feature_names_in_ = names.astype(object)
+        return model
+
+    def _keep_fitted(
+        self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray,
+        restarts: np.ndarray,
+    ) -> None:  # fmt: skip
+        self.components_ = H
+        self.n_components_ = H.shape[0]
+        self.objective_ = objective
+        self.reconstruction_err_ = math.sqrt(2.0 * max(objective, 0.0))  # rounding may leave D a hair below 0
+        self.kkt_residual_ = kkt_residual
+        self.n_iter_ = n_iter
+        self.status_ = status
+        self.trace_ = trace
+        self.restarts_ = restarts

@@ -1,0 +1,306 @@
+"""What a user says of the factors beside the counts, brought into the one form that solvers know.
+
+With exposures r and c, weights w, a background b and fixed parts, the model is
+
+    x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)),    each row's log-likelihood and log prior times w_i
+
+Solvers see counts w_i x_ij and rates W' H' with W' = diag(w r) W and H' = H diag(c): w_i D(x_i || mu_i) is
+D(w_i x_i || w_i mu_i). Priors are brought into these units, and the background is one more component that is known.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastpmf.counts import MemoryCounts
+from fastpmf.counts.masked import weighted, without
+from fastpmf.model.factors import check_factor, empty_factor
+from fastpmf.model.priors import Terms
+from fastpmf.solvers import Problem
+
+
+class Penalties(NamedTuple):
+    """Priors and penalties as `PoissonNMF` has them."""
+
+    prior_W: Any = None
+    prior_H: Any = None
+    alpha_W: float = 0.0
+    alpha_H: Any = "same"
+    l1_ratio: float = 0.0
+
+
+class Known(NamedTuple):
+    """What is known beside the counts, as `PoissonNMF.fit` has it."""
+
+    fixed_W: Any = None
+    fixed_H: Any = None
+    row_exposure: Any = None
+    column_exposure: Any = None
+    background: Any = None
+    mask: Any = None
+    sample_weight: Any = None
+
+
+class Plain(NamedTuple):
+    """One factor's prior in the user's units: shape - 1, rate and ridge, each (n_components,)."""
+
+    shape: np.ndarray
+    rate: np.ndarray
+    ridge: np.ndarray
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A problem, and how its factors are those that the user knows.
+
+    Attributes
+    ----------
+    problem : Problem
+    counts : MemoryCounts
+        Its counts: weighted, and without what is not observed.
+    scales : (ndarray of shape (n,), ndarray of shape (p,))
+        W' = scales[0] W and H' = H scales[1], float64.
+    unweighted : ndarray of int
+        Rows of weight 0, which the fit doesn't see.
+    """
+
+    problem: Problem
+    counts: MemoryCounts
+    scales: tuple[np.ndarray, np.ndarray]
+    unweighted: np.ndarray
+    _known: tuple[np.ndarray | None, np.ndarray | None]
+
+    @property
+    def partly_known(self) -> bool:
+        """Whether some parts of the factors stay as they are."""
+        return any(terms.held is not None or terms.zeros is not None for terms in self.problem.terms)
+
+    @property
+    def background(self) -> np.ndarray:
+        """The background's row of H', (p,)."""
+        known = self._known[1]
+        assert known is not None  # asked for only where there is one
+        return known[:, -1]
+
+    def start(self, W: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Padded starting factors with the known parts in their places, of those for the free components alone."""
+        out = []
+        for A, known, terms in zip((W, Ht), self._known, self.problem.terms, strict=True):
+            K = self.problem.n_components
+            B = empty_factor(len(A), K, A.dtype)
+            B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
+            if terms.zeros is not None:
+                B[terms.zeros] = 0
+            if known is not None and terms.held is not None:
+                B[:, terms.held] = known[:, terms.held[: known.shape[1]]]
+            out.append(B)
+        return out[0], out[1]
+
+
+def present(
+    W: np.ndarray, Ht: np.ndarray, units: np.ndarray, *, n_components: int, scales: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """W and H of the free components in the user's units, from a solver's."""
+    units = units[:n_components]
+    W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
+    H = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype).T
+    return W, H
+
+
+def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: Penalties, known: Known) -> Statement:
+    """Check all of it, and state the problem.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the argument, what it got and what it wants.
+    """
+    n, p = counts.shape
+    k = n_components
+    plain = read_penalties(penalties, k, counts.shape)
+    r = _vector(known.row_exposure, n, "row_exposure")
+    c = _vector(known.column_exposure, p, "column_exposure")
+    w = _vector(known.sample_weight, n, "sample_weight", zero=True)
+    b = None if known.background is None else _background(known.background, p)
+    fixed = [
+        _fixed(A, shape, name, axis)
+        for A, shape, name, axis in (
+            (known.fixed_W, (n, k), "fixed_W", "column"),
+            (None if known.fixed_H is None else np.transpose(known.fixed_H), (p, k), "fixed_H", "row"),
+        )
+    ]
+    counts = without(counts, known.mask)
+    seen = w > 0
+    if known.sample_weight is not None and (w != 1).any():
+        counts = weighted(counts, w, dtype)
+    scales = np.where(seen, r * w, r), c
+    K = k + (b is not None)
+    width = empty_factor(1, K, dtype).shape[1]
+    terms, parts = [], []
+    # In W' the prior's terms w (shape log W - rate W - ridge W^2 / 2) have these weights; w = 1 for the columns
+    for (weight, exposure), prior, (values, held, zeros), scale, backdrop in zip(
+        ((w, r), (np.ones(p), c)), plain, fixed, scales, (scales[0], None if b is None else c * b), strict=True
+    ):
+        if backdrop is not None and b is not None:
+            values = np.zeros((len(scale), k)) if values is None else values * scale[:, None]
+            values = np.concatenate([values, backdrop[:, None]], axis=1)
+            held = np.append(np.zeros(k, bool) if held is None else held, True)
+        elif values is not None:
+            values = values * scale[:, None]
+        terms.append(_terms(weight, exposure, prior, held, zeros, width, dtype))
+        parts.append(values)
+    _check_modes(terms, counts.shape, k)
+    trivial = k == K and all((s == 1).all() for s in scales) and not any(t.penalised for t in terms)
+    problem = Problem(counts, K, (terms[0], terms[1]))
+    if not trivial:
+        problem = Problem(counts, K, (terms[0], terms[1]), partial(present, n_components=k, scales=scales))
+    return Statement(problem, counts, scales, np.flatnonzero(~seen), (parts[0], parts[1]))
+
+
+def _terms(
+    weight: np.ndarray, exposure: np.ndarray, prior: Plain, held: np.ndarray | None, zeros: np.ndarray | None,
+    width: int, dtype: np.dtype,
+) -> Terms:  # fmt: skip
+    def pad(A: np.ndarray | None) -> np.ndarray | None:
+        return None if A is None else np.pad(A, [(0, 0)] * (A.ndim - 1) + [(0, width - A.shape[-1])])
+
+    held, zeros = pad(held), pad(zeros)
+
+    def spread(number: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
+        """number_k factor_i, one row where all are alike, without what is held or zero."""
+        if not number.any():
+            return None
+        rows = number[None] if (factor == 1).all() and zeros is None else factor[:, None] * number
+        out = np.pad(rows, [(0, 0), (0, width - len(number))])
+        if held is not None:
+            out[:, held] = 0
+        if zeros is not None:
+            out[zeros] = 0
+        return out
+
+    safe = np.where(weight > 0, weight, 1.0)
+    shape, ridge = spread(prior.shape, weight), spread(prior.ridge, 1 / (exposure**2 * safe))
+    if shape is not None and ridge is not None:
+        shape, ridge = np.broadcast_arrays(shape, ridge)
+    constant = 0.0
+    if shape is not None:
+        constant = float((shape * np.log(exposure * safe)[:, None]).sum()) if len(shape) > 1 else 0.0
+        if len(shape) == 1 and (exposure != 1).any():
+            constant = float(shape.sum() * np.log(exposure).sum())
+        shape = np.ascontiguousarray(shape, dtype)
+    return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
+
+
+def read_penalties(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[Plain, Plain]:
+    """The priors of W and of H transposed; scikit-learn's penalties are those priors of shape 1, scaled by its rule."""
+    prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties
+    alpha_W = _number(alpha_W, "alpha_W")
+    alpha_H = alpha_W if isinstance(alpha_H, str) and alpha_H == "same" else _number(alpha_H, "alpha_H")
+    if _number(l1_ratio, "l1_ratio") > 1:
+        raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio}")
+    out = []
+    for prior, alpha, size, name in ((prior_W, alpha_W, shape[1], "W"), (prior_H, alpha_H, shape[0], "H")):
+        if prior is None:
+            l1, l2 = size * alpha * l1_ratio, size * alpha * (1 - l1_ratio)
+            out.append(Plain(np.zeros(k), np.full(k, l1), np.full(k, l2)))
+            continue
+        if alpha > 0:
+            raise ValueError(f"prior_{name} and alpha_{name} say the same thing: give one of them")
+        out.append(_gamma(prior, k, f"prior_{name}"))
+    return out[0], out[1]
+
+
+def _gamma(prior: Any, k: int, name: str) -> Plain:
+    try:
+        shape, rate = prior
+        shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be (shape, rate), each a number or one for each of the {k} components, got {prior!r}"
+        ) from None
+    if not (np.isfinite(shape).all() and (shape >= 1).all()):
+        raise ValueError(f"{name} must have shapes >= 1, so that its mode is no pole at zero, got {shape.min():g}")
+    if not (np.isfinite(rate).all() and (rate >= 0).all()):
+        raise ValueError(f"{name} must have rates >= 0, got {rate.min():g}")
+    return Plain(shape - 1, np.array(rate), np.zeros(k))
+
+
+def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
+    """Turn away priors under which W D, D^-1 H is the better the larger, or the smaller, D is."""
+    count, price, held = [], [], np.zeros(k, bool)
+    for t, n in zip(terms, shape, strict=True):
+        count.append(np.zeros(k) if t.shape is None else t.shape[:, :k].sum(axis=0) * (n if len(t.shape) == 1 else 1))
+        price.append(sum((np.zeros(k) if x is None else x[:, :k].sum(axis=0) for x in (t.rate, t.ridge)), np.zeros(k)))
+        if t.held is not None:
+            held |= t.held[:k]
+    more = np.where(held, 0.0, count[0] - count[1])
+    for name, worse in (("prior_W", (more > 0) & (price[0] == 0)), ("prior_H", (more < 0) & (price[1] == 0))):
+        if worse.any():
+            raise ValueError(
+                f"{name} must have rates > 0 where its shapes are > 1: with rate 0 the posterior has no mode, since "
+                "scaling one factor up and the other down always raises it"
+            )
+    alone = ~held & (more == 0) & ((price[0] > 0) != (price[1] > 0))
+    if alone.any():
+        warnings.warn(
+            "only one of W and H is penalised, which scaling it down and the other up makes as cheap as one likes: "
+            "penalise both, or fix the other",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number >= 0, got {value!r}")
+    if not np.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a number >= 0, got {value}")
+    return float(value)
+
+
+def _vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
+    """One number for each row or column, float64; ones by default."""
+    if values is None:
+        return np.ones(n)
+    values = check_factor(values, (n,), name).astype(np.float64)
+    if not zero and not (values > 0).all():
+        raise ValueError(f"{name} must be positive: what has no exposure has no data, leave it out; got a minimum of 0")
+    if zero and not values.any():
+        raise ValueError(f"{name} must hold at least one positive number")
+    return values
+
+
+def _background(values: Any, p: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim == 0:
+        values = np.full(p, values)
+    return check_factor(values, (p,), "background").astype(np.float64)
+
+
+def _fixed(
+    A: Any, shape: tuple[int, int], name: str, line: str
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Values, held components and held zeros of a factor that is known in part, components as columns."""
+    if A is None:
+        return None, None, None
+    A = np.asarray(A)
+    if A.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers and NaN, got dtype {A.dtype}")
+    A = A.astype(np.float64)
+    wanted = shape if line == "column" else shape[::-1]
+    if A.shape != shape:
+        raise ValueError(f"{name} must have shape {wanted}, got {A.shape if line == 'column' else A.shape[::-1]}")
+    free = np.isnan(A)
+    check_factor(np.where(free, 0, A), shape, name)
+    held, zeros = ~free.any(axis=0), (A == 0)
+    mixed = ~held & ((~free & ~zeros).any(axis=0))
+    if mixed.any():
+        raise ValueError(
+            f"{name} must in each {line} be either wholly known, or NaN but for zeros; {line} "
+            f"{np.flatnonzero(mixed)[0]} has both NaN and positive numbers"
+        )
+    zeros[:, held] = False
+    return np.where(free, 0, A), held if held.any() else None, zeros if zeros.any() else None

@@ -1,0 +1,202 @@
+"""Priors, penalties and what is known of a factor: all that a row's objective has beside its counts.
+
+A factor's entries u have Gamma priors of shape >= 1 and rate >= 0, and may be penalised by their squares. A row's
+objective is then, with d the sums of the other factor over the row's observed entries, plus the rates,
+
+    f(u) = d . u + ridge . u^2 / 2 - (shape - 1) . log u - sum_j x_j log(u . v_j)
+
+Shape 1 makes the rate an L1 penalty. The shape acts as counts of `shape - 1` that one component alone explains, which
+is why each rule for likelihood has its rule for the posterior.
+
+W D and D^-1 H have the same rates for any positive diagonal D, but not the same prior. The best D is known in closed
+form, or by Newton's method where there is a ridge, and needs no pass over the factors: a factor is stored up to its
+*units*, W = stored * units and H = stored / units, and priors are brought into the units of what is stored.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from fastpmf.kernels.rows import sum_log
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.model.factors import row_bounds
+
+
+class RowPrior(NamedTuple):
+    """What rules and kernels are told beside the weights d.
+
+    Attributes
+    ----------
+    shape, ridge : ndarray of shape (1 or n_rows, K), optional
+        shape - 1 and the ridge, of the factor's dtype, both with the same number of rows.
+    held : ndarray of shape (K,), bool, optional
+        Components whose entries stay as they are.
+    zeros : bool
+        Whether some weights are inf, which keeps an entry at zero.
+    """
+
+    shape: np.ndarray | None = None
+    ridge: np.ndarray | None = None
+    held: np.ndarray | None = None
+    zeros: bool = False
+
+    @property
+    def general(self) -> bool:
+        """Whether row totals don't tell where the optimum is, so that gaps are bounded otherwise."""
+        return self.ridge is not None or self.held is not None or self.zeros
+
+    @property
+    def total_shape(self) -> np.ndarray | float:
+        """Of each row, or of all alike."""
+        return 0.0 if self.shape is None else self.shape.sum(axis=1, dtype=np.float64)
+
+    def select_rows(self, rows: np.ndarray) -> "RowPrior":
+        """That of these rows, by number."""
+        shape, ridge = (A if A is None or len(A) == 1 else A[rows] for A in (self.shape, self.ridge))
+        return self._replace(shape=shape, ridge=ridge)
+
+    def arrays(self, width: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """shape, ridge and held as kernels want them, all zero where there is nothing."""
+        nothing = _nothing(width, dtype)
+        shape, ridge = self.shape, self.ridge
+        if shape is None:
+            shape = nothing if ridge is None or len(ridge) == 1 else np.zeros_like(ridge)
+        if ridge is None:
+            ridge = nothing if len(shape) == 1 else np.zeros_like(shape)
+        return shape, ridge, nothing if self.held is None else self.held[None].astype(dtype)
+
+
+@lru_cache(maxsize=16)
+def _nothing(width: int, dtype: np.dtype) -> np.ndarray:
+    out = np.zeros((1, width), dtype)
+    out.flags.writeable = False
+    return out
+
+
+NO_PRIOR = RowPrior()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Prior, penalty and knowledge of one factor, as the fit is stated, in units of 1; padded.
+
+    Attributes
+    ----------
+    shape : ndarray of shape (1 or n_rows, K), optional
+        The Gamma prior's shape - 1, of the factor's dtype; 0 for entries that are held or zero.
+    rate : ndarray of shape (1 or n_rows, K), float64, optional
+        The Gamma prior's rate, or the weight of an L1 penalty.
+    ridge : ndarray of shape (1 or n_rows, K), float64, optional
+        Weight of half the squares. As many rows as `shape`, where there are both.
+    held : ndarray of shape (K,), bool, optional
+        Components that are known and stay.
+    zeros : ndarray of shape (n_rows, K), bool, optional
+        Entries that are zero and stay so.
+    constant : float
+        What `penalty` has to be raised by to be in the user's units.
+    """
+
+    shape: np.ndarray | None = None
+    rate: np.ndarray | None = None
+    ridge: np.ndarray | None = None
+    held: np.ndarray | None = None
+    zeros: np.ndarray | None = None
+    constant: float = 0.0
+
+    @property
+    def penalised(self) -> bool:
+        return self.shape is not None or self.rate is not None or self.ridge is not None
+
+    def weights(self, observed: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """The weights d, from sums of the other factor, (K,) or (n_rows, K), both in stored units."""
+        if self.rate is not None:
+            rate = self.rate * units
+            observed = observed + (rate[0] if len(rate) == 1 else rate)
+        if self.zeros is not None:
+            observed = np.where(self.zeros, np.inf, observed)
+        return observed
+
+    def floor_weights(self, v_sum: np.ndarray) -> np.ndarray:
+        """What floors are relative to: the other factor's sums, and inf where an entry is to stay zero."""
+        return v_sum if self.zeros is None else np.where(self.zeros, np.inf, v_sum)
+
+    def row_prior(self, units: np.ndarray, dtype: np.dtype) -> RowPrior:
+        """The rest of what rules are told, in stored units."""
+        ridge = None if self.ridge is None else (self.ridge * units**2).astype(dtype)
+        return RowPrior(self.shape, ridge, self.held, self.zeros is not None)
+
+    def moments(self, A: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each component, from a factor and its column sums: total shape, rate . A, and ridge . A^2 / 2."""
+        count = len(A) if self.shape is not None and len(self.shape) == 1 else 1
+        shape = np.zeros(len(sums)) if self.shape is None else count * self.shape.sum(axis=0, dtype=np.float64)
+        rate, ridge = np.zeros(len(sums)), np.zeros(len(sums))
+        if self.rate is not None:
+            rate = self.rate[0] * sums if len(self.rate) == 1 else np.einsum("ik,ik->k", self.rate, A)
+        if self.ridge is not None:
+            ridge = 0.5 * np.einsum("ik,ik,ik->k", np.broadcast_to(self.ridge, A.shape), A, A, dtype=np.float64)
+        return shape, rate, ridge
+
+    def penalty(self, A: np.ndarray, sums: np.ndarray, units: np.ndarray) -> float:
+        """-log prior, but for constants of the prior, of the factor A * units; nats."""
+        if not self.penalised:
+            return 0.0
+        shape, rate, ridge = self.moments(A, sums)
+        logs = float(shape @ np.log(units)) + log_total(A, self.shape) if self.shape is not None else 0.0
+        return float(rate @ units + ridge @ units**2) - logs + self.constant
+
+
+NO_TERMS = Terms()
+
+
+def log_total(A: np.ndarray, shape: np.ndarray) -> float:
+    """sum_ik shape_ik log A_ik, float64, in nats; for a padded factor and a shape of (1 or n_rows, K)."""
+    bounds, lanes = row_bounds(len(A)), VECTOR_BYTES // A.itemsize
+    out = np.empty(len(bounds) - 1)
+    sum_log(A.reshape(-1, lanes), shape.reshape(-1, lanes), bounds, A.shape[1] // lanes, len(shape) > 1, out)
+    return float(out.sum())
+
+
+def best_units(rows: Terms, columns: Terms, factors: list[np.ndarray], sums: list[np.ndarray]) -> np.ndarray:
+    """The units, (K,), under which the two priors together are most probable, while the rates stay as they are.
+
+    With a_k and b_k the total shapes of the two sides, P_k and Q_k the factors' sums weighted by rates, L_k and R_k
+    their halved squares weighted by ridges, they minimise, over s > 0,
+
+        P s + Q / s + L s^2 + R / s^2 - (a - b) log s
+
+    which is convex in log s. Without ridges P s^2 - (a - b) s - Q = 0. They are 1 where a component is held, where
+    nothing penalises it, or where no s is best because one side alone is penalised.
+    """
+    out = np.ones(len(sums[0]))
+    if not (rows.penalised and columns.penalised):
+        return out
+    (a, P, L), (b, Q, R) = rows.moments(factors[0], sums[0]), columns.moments(factors[1], sums[1])
+    more = a - b
+    free = (P + L > 0) & (Q + R > 0) | (P + L > 0) & (more > 0) | (Q + R > 0) & (more < 0)
+    for terms in (rows, columns):
+        if terms.held is not None:
+            free &= ~terms.held
+    more, P, Q, L, R = (x[free] for x in (more, P, Q, L, R))
+    root = np.sqrt(more**2 + 4 * P * Q)
+    # The two forms of one root, each where it does not cancel
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s = np.where(more >= 0, (more + root) / (2 * P), 2 * Q / (root - more))
+    if L.any() or R.any():
+        s = _newton(more, P, Q, L, R, np.where(np.isfinite(s) & (s > 0), s, 1.0))
+    out[free] = s
+    return out
+
+
+def _newton(more: np.ndarray, P: np.ndarray, Q: np.ndarray, L: np.ndarray, R: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Minimise P s + Q / s + L s^2 + R / s^2 - more log s over t = log s, by Newton's method with bounded steps."""
+    t = np.log(s)
+    for _ in range(200):
+        up, down = np.exp(t), np.exp(-t)
+        slope = P * up - Q * down + 2 * L * up**2 - 2 * R * down**2 - more
+        step = slope / (P * up + Q * down + 4 * L * up**2 + 4 * R * down**2)
+        t -= np.clip(step, -1.0, 1.0)
+        if np.abs(step).max(initial=0.0) < 1e-14:
+            break
+    return np.exp(t)
