@@ -1,8 +1,11 @@
 """Poisson matrix factorization of large sparse counts, from one Numba kernel.
 
-PoissonNMF, poisson_nmf                                     fit W and H to counts
+PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
+HPF, GammaPosterior                                         infer posteriors of W and H
+Topics, to_topics                                           factors as probabilities, which is PLSI
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
+thin_counts                                                 split counts in two independent parts
 plan                                                        the memory and time that a fit will take
 datasets                                                    counts that every machine has, or drawn from the model
 show_versions                                               what a bug report should say
@@ -11,19 +14,25 @@ show_versions                                               what a bug report sh
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.estimators import PoissonNMF, poisson_nmf
+from fastpmf.counts.thinning import thin_counts
+from fastpmf.estimators import HPF, PoissonNMF, poisson_nmf
+from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
+from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
 
 __all__ = [
+    "HPF",
     "FitInterrupted",
+    "GammaPosterior",
     "MemoryCounts",
     "Plan",
     "PoissonNMF",
     "Record",
     "Solution",
     "Status",
+    "Topics",
     "__version__",
     "as_counts",
     "kl_divergence",
@@ -32,4 +41,6 @@ __all__ = [
     "poisson_log_likelihood",
     "poisson_nmf",
     "show_versions",
+    "thin_counts",
+    "to_topics",
 ]

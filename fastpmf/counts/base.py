@@ -60,6 +60,10 @@ class Counts(Protocol):
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
 
+    @property
+    def log_factorial(self) -> float:
+        """Sum of log x! over all entries, in nats."""
+
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
 

@@ -24,23 +24,41 @@ def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:
     TypeError, ValueError
         In one sentence that names `mask`.
     """
-    if mask is None:
+    if mask is None or (hidden := read_mask(mask, counts.shape)).nnz == 0:
         return counts
+    M = hidden.side(Side.ROWS)
+    unobserved = SparseRows(np.ones(hidden.nnz, np.uint8), M.indices, M.indptr, M.n_columns)
+    return MemoryCounts(_kept(counts, ~_inside(counts, hidden)), unobserved=unobserved)
+
+
+def within(counts: MemoryCounts, mask: Any) -> MemoryCounts:
+    """The counts of the entries of `mask` alone."""
+    return MemoryCounts(_kept(counts, _inside(counts, read_mask(mask, counts.shape))))
+
+
+def read_mask(mask: Any, shape: tuple[int, int]) -> MemoryCounts:
+    """A mask through the door."""
     hidden = as_counts(mask, name="mask")
-    if hidden.shape != counts.shape:
-        raise ValueError(f"mask must have the shape of X, {counts.shape}, got {hidden.shape}")
-    if hidden.nnz == 0:
-        return counts
+    if hidden.shape != shape:
+        raise ValueError(f"mask must have the shape of X, {shape}, got {hidden.shape}")
+    return hidden
+
+
+def _inside(counts: MemoryCounts, hidden: MemoryCounts) -> np.ndarray:
+    """Whether each stored count is one of the mask's entries."""
     X, M = counts.side(Side.ROWS), hidden.side(Side.ROWS)
-    shape = counts.shape
-    # Whether a stored count is hidden: the mask's value at each, in one pass over both
-    pattern = sparse.csr_array((np.ones(hidden.nnz, np.int8), M.indices, M.indptr), shape=shape)
-    numbers = sparse.csr_array((np.arange(1, counts.nnz + 1), X.indices, X.indptr), shape=shape)
-    keep = np.ones(counts.nnz, bool)
-    keep[pattern.multiply(numbers).data - 1] = False
+    pattern = sparse.csr_array((np.ones(hidden.nnz, np.int8), M.indices, M.indptr), shape=counts.shape)
+    numbers = sparse.csr_array((np.arange(1, counts.nnz + 1), X.indices, X.indptr), shape=counts.shape)
+    out = np.zeros(counts.nnz, bool)
+    out[pattern.multiply(numbers).data - 1] = True
+    return out
+
+
+def _kept(counts: MemoryCounts, keep: np.ndarray) -> SparseRows:
+    """The stored counts where `keep` is true."""
+    X = counts.side(Side.ROWS)
     ends = np.concatenate([[0], np.cumsum(keep)])
-    seen = SparseRows(X.data[keep], X.indices[keep], ends[X.indptr].astype(np.int64), X.n_columns)
-    return MemoryCounts(seen, unobserved=SparseRows(np.ones(hidden.nnz, np.uint8), M.indices, M.indptr, M.n_columns))
+    return SparseRows(X.data[keep], X.indices[keep], ends[X.indptr].astype(np.int64), X.n_columns)
 
 
 def weighted(counts: MemoryCounts, weights: np.ndarray, dtype: np.dtype) -> MemoryCounts:

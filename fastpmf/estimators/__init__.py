@@ -1,6 +1,7 @@
 """Floor 3: scikit-learn's manners, no mathematics."""
 
 from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.nmf import PoissonNMF
 
-__all__ = ["PoissonNMF", "poisson_nmf"]
+__all__ = ["HPF", "PoissonNMF", "poisson_nmf"]

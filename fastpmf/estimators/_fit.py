@@ -8,19 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
+from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._rows import check_range, transform
 from fastpmf.estimators._statement import Known, Penalties, stated
+from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, working_dtype
+from fastpmf.model.factors import check_factor, working_dtype
 from fastpmf.model.init import initialise
-from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, State, Status, solver_of
+from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
-from fastpmf.solvers.rows import solve_rows
 
 
 def poisson_nmf(
@@ -45,6 +45,7 @@ def poisson_nmf(
     background: Any = None,
     mask: Any = None,
     sample_weight: Any = None,
+    validation: Any = None,
     max_iter: int = 500,
     tol: float = 1e-4,
     max_time: float | None = None,
@@ -72,7 +73,7 @@ def poisson_nmf(
         Where to start, with init="custom".
     H : array-like of shape (n_components, n_features), optional
         Where to start, with init="custom".
-    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight
+    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation
         As in `PoissonNMF.fit`.
 
     Returns
@@ -108,6 +109,7 @@ def poisson_nmf(
             dtype=dtype, verbose=verbose, callback=callback,
             penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
             known=Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight),
+            validation=validation,
         )  # fmt: skip
     if solution.status is Status.INTERRUPTED:
         raise FitInterrupted(solution)
@@ -120,6 +122,7 @@ def fit(
     *,
     penalties: Penalties,
     known: Known,
+    validation: Any,
     solver: str,
     acceleration: str | None,
     init: str,
@@ -140,18 +143,26 @@ def fit(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
-    _check_range(counts, work)
+    check_range(counts, work)
     _check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
+    # One stream of random numbers through all starts: the first is the one that n_init=1 has
+    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    held = None
+    if validation is not None:
+        if n_init > 1:
+            raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
+        held = Validation(counts, validation, known, rng)
+        exposure = np.ones(counts.shape[0]) if known.row_exposure is None else np.asarray(known.row_exposure)
+        counts, known = held.train, known._replace(row_exposure=held.share * exposure)
+        callback = held.watch(callback)
     said = stated(counts, n_components, work, penalties, known)
     if said.problem.counts.total == 0:
         raise ValueError("mask and sample_weight must leave at least one positive count of X")
     if init == "custom" and W is not None and H is not None:
         W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None]
         H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1]
-    # One stream of random numbers through all starts: the first is the one that n_init=1 has
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:
@@ -166,6 +177,8 @@ def fit(
         solution.W[said.unweighted], _ = transform(
             counts.select_rows(said.unweighted), solution.H, max_iter=max_iter, tol=tol, penalties=penalties, known=rows
         )
+    if held is not None:
+        solution = replace(solution, validation=held.curve)
     if solution.status is Status.NON_FINITE:
         warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
     if len(dead := solution.dead_components):
@@ -176,91 +189,6 @@ def fit(
             stacklevel=3,
         )
     return solution
-
-
-def transform(
-    counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float, penalties: Penalties, known: Known
-) -> tuple[np.ndarray, np.ndarray]:
-    """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
-
-    Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
-    by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
-    features that no component produces can't be explained by any W, and are left out.
-    """
-    n, k = counts.shape[0], len(H)
-    H = check_factor(H, (k, counts.shape[1]), "components_")
-    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
-    produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
-    problem = replace(said.problem, counts=produced)
-    if problem.counts.total == 0 and penalties.prior_W is None:
-        return np.zeros((n, k), dtype), np.zeros(n)
-    _check_range(problem.counts, dtype)
-    start, Ht = said.start(empty_factor(n, k, dtype), empty_factor(counts.shape[1], k, dtype))
-    point = State.start(problem, start, Ht)
-    weight, prior = problem.row_terms(Side.ROWS, point)
-    totals, some = problem.counts.sums(Side.ROWS), np.atleast_2d(weight)[:, :k]
-    mass = totals + prior.total_shape
-    spread = np.divide(mass[:, None], some * np.maximum((some > 0).sum(axis=1, keepdims=True), 1), where=some > 0,
-                       out=np.zeros((n, k)))  # fmt: skip
-    start[:, :k] = spread
-    W, gap = solve_rows(
-        produced, Ht, weight, start, prior=prior, n_components=problem.n_components, max_rounds=max_iter, tol=tol
-    )
-    W, _ = problem.present(W[:, : problem.n_components], Ht[:, : problem.n_components], point.units)
-    W = np.array(W[:, :k], order="C")
-    lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
-    if stuck := int(lost.sum()):
-        warnings.warn(
-            f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    if tol > 0 and bool((~lost & (gap > tol * mass)).any()):
-        warnings.warn(
-            f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
-            "iterations; raise max_iter, or tol, to converge",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    return W, gap
-
-
-def log_likelihood(counts: MemoryCounts, W: np.ndarray, H: np.ndarray, known: Known) -> tuple[float, float]:
-    """Poisson log-likelihood of counts and their sum, without features that nothing produces and what is not observed.
-
-    W and H are in the user's units; exposures, background and mask are those of `known`.
-    """
-    k, known = len(H), known._replace(fixed_W=W, fixed_H=H, sample_weight=None)
-    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    said = stated(counts, k, dtype, Penalties(), known)
-    counts = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
-    W, Ht = said.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
-    rate = counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
-    return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
-
-
-def _rows_of(known: Known, rows: np.ndarray) -> Known:
-    """What is known of these rows, by number, without weights; columns of fixed_W are of the fit alone."""
-    mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
-    exposure = known.row_exposure if known.row_exposure is None else np.asarray(known.row_exposure)[rows]
-    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=None)
-
-
-def _check_reach(counts: Counts, W: np.ndarray, Ht: np.ndarray) -> None:
-    """Turn away fixed zeros and components that leave a count with rate 0 whatever the free entries become."""
-    lost = int((counts.log_rate(W, Ht) == -np.inf).sum())
-    if lost:
-        raise ValueError(
-            f"fixed_W and fixed_H leave {lost} row(s) of X a rate of 0 under a positive count; free a component there, "
-            "or give a background"
-        )
-
-
-def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
-    """The counts without those of features in which every component is zero."""
-    produced = np.asarray(H.any(axis=0))
-    return counts if produced.all() else counts.select_columns(produced)
 
 
 def check_parameters(
@@ -293,11 +221,6 @@ def check_parameters(
     return solver_of(solver, acceleration)
 
 
-def _check_range(counts: Counts, dtype: np.dtype) -> None:
-    if counts.total > float(np.finfo(dtype).max):
-        raise ValueError(f"dtype {dtype} can't hold counts that sum to {counts.total:g}")
-
-
 def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:
     """Turn away more components than the machine can hold the factors of."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
@@ -308,4 +231,21 @@ def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, co
         raise ValueError(
             f"n_components={n_components} needs {need / 2**30:.1f} GiB for the factors of a {shape[0]} x {shape[1]} "
             f"matrix, and this machine has {have / 2**30:.1f} GiB"
+        )
+
+
+def _rows_of(known: Known, rows: np.ndarray) -> Known:
+    """What is known of these rows, by number, without weights; columns of fixed_W are of the fit alone."""
+    mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
+    exposure = known.row_exposure if known.row_exposure is None else np.asarray(known.row_exposure)[rows]
+    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=None)
+
+
+def _check_reach(counts: Counts, W: np.ndarray, Ht: np.ndarray) -> None:
+    """Turn away fixed zeros and components that leave a count with rate 0 whatever the free entries become."""
+    lost = int((counts.log_rate(W, Ht) == -np.inf).sum())
+    if lost:
+        raise ValueError(
+            f"fixed_W and fixed_H leave {lost} row(s) of X a rate of 0 under a positive count; free a component there, "
+            "or give a background"
         )

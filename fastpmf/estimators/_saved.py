@@ -63,6 +63,7 @@ class FittedNMF(FactorModel):
                 arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
             )  # fmt: skip
             model.n_features_in_ = H.shape[1]
+            model.validation_ = None
             model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None

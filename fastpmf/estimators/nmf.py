@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.estimators._fit import check_parameters, fit, log_likelihood, transform
+from fastpmf.estimators._fit import check_parameters, fit
+from fastpmf.estimators._rows import log_likelihood, transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.kernels._jit import threads
@@ -112,6 +113,8 @@ class PoissonNMF(FittedNMF):
         Number of features seen in `fit`.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
+    validation_ : structured ndarray or None
+        Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where X had string names.
 
@@ -204,6 +207,7 @@ class PoissonNMF(FittedNMF):
         background: Any = None,
         mask: Any = None,
         sample_weight: Any = None,
+        validation: Any = None,
     ) -> Self:
         """Fit the model to X.
 
@@ -236,6 +240,10 @@ class PoissonNMF(FittedNMF):
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
+        validation : float or matrix of counts of shape (n_samples, n_features), optional
+            Stop once held-out counts get no likelier for two evaluations, every `eval_every` iterations each. A
+            fraction is held out by `thin_counts`, and the rest fitted as so much less exposure. A matrix is the counts
+            held out: of the entries of `mask` where there is one, else independent ones of all entries.
 
         Returns
         -------
@@ -249,31 +257,34 @@ class PoissonNMF(FittedNMF):
             On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
         """
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        self._fit(X, W, H, known)
+        self._fit(X, W, H, known, validation)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None, **known: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, **known: Any
+    ) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, W, H, Known(**known))
+        return self._fit(X, W, H, Known(**known), validation)
 
-    def _fit(self, X: Any, W: Any, H: Any, known: Known) -> np.ndarray:
+    def _fit(self, X: Any, W: Any, H: Any, known: Known, validation: Any) -> np.ndarray:
         with threads(self.n_threads):
             counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
             self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
             solution = fit(
-                counts, self.n_components, penalties=self._penalties, known=known, solver=self.solver,
-                acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H, max_iter=self.max_iter,
-                tol=self.tol, max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
-                dtype=self.dtype, verbose=self.verbose, callback=self.callback,
+                counts, self.n_components, penalties=self._penalties, known=known, validation=validation,
+                solver=self.solver, acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H,
+                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
+                random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=self.callback,
             )  # fmt: skip
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
+        self.validation_ = solution.validation
         self.column_exposure_, self.background_ = (
             None if x is None else np.asarray(x, dtype=np.float64) for x in (known.column_exposure, known.background)
         )

@@ -171,7 +171,10 @@ def log_lanes(builder: Any, x: Any) -> Any:
     for odd in range(19, 1, -2):
         series = fma(series, square, constant(floats, 2.0 / odd))
     tail = builder.fmul(builder.fmul(f, square), series)
-    exponent = builder.sitofp(e, floats)
+    # A small integer as a float, where no instruction turns whole vectors of them: 2^52 + 2^51 has it in its last bits
+    magic = 1.5 * 2.0**52
+    bits = builder.add(e, constant(ints, int(np.array(magic).view(np.int64))))
+    exponent = builder.fsub(builder.bitcast(bits, floats), constant(floats, magic))
     out = fma(exponent, constant(floats, math.log(2)), fma(constant(floats, 2.0), f, tail))
     for relation, bound, value in (("==", math.inf, math.inf), ("==", 0.0, -math.inf), ("<", 0.0, math.nan)):
         out = builder.select(builder.fcmp_ordered(relation, x, constant(floats, bound)), constant(floats, value), out)

@@ -16,7 +16,7 @@ class Alternating:
     Memory: one spare copy of the factors.
     """
 
-    warm_up, copies, transposed, leaps = 0, 2, True, False
+    warm_up, copies, transposed, leaps, tells = 0, 2, True, False, False
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         self._spare = [np.zeros_like(A) for A in (W, Ht)]

@@ -22,6 +22,7 @@ class Status(Enum):
     CONVERGED = "Converged: kkt_residual is at most tol."
     MAX_ITER = "Stopped at max_iter before kkt_residual came down to tol; raise max_iter, or tol, to converge."
     CALLBACK = "Stopped by the callback."
+    VALIDATION = "Stopped where held-out counts got no likelier."
     MAX_TIME = "Stopped at max_time before kkt_residual came down to tol; raise max_time, or tol, to converge."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
@@ -60,7 +61,7 @@ def plain_factors(W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.
     return W, Ht.T
 
 
-# (record, W, H) -> true to stop; W and H are read-only views of the current factors.
+# (record, W, H) -> true, or a Status, to stop; W and H are read-only views of the current factors.
 Callback = Callable[[Record, np.ndarray, np.ndarray], Any]
 
 
@@ -172,6 +173,8 @@ class Solver(Protocol):
         Whether it needs the counts transposed too.
     leaps : bool
         Whether its steps may begin elsewhere than at its factors, so that what they measure in passing is of there.
+    tells : bool
+        Whether its state holds more than the factors, which the solution is to keep.
     """
 
     @property
@@ -185,6 +188,9 @@ class Solver(Protocol):
 
     @property
     def leaps(self) -> bool: ...
+
+    @property
+    def tells(self) -> bool: ...
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         """The state to start in; W and Ht are the solver's to overwrite."""
@@ -213,6 +219,10 @@ class Solution:
         Fields n_iter, objective (nats), kkt_residual, seconds; one record per evaluation, the start included.
     restarts : ndarray
         The objective at which each of the `n_init` starts ended or was left behind, in nats.
+    validation : structured ndarray, optional
+        Fields n_iter and log_likelihood, of held-out counts, per count and in nats; where there were any.
+    state : State, optional
+        Where the solver ended, for what W and H don't tell.
     """
 
     W: np.ndarray
@@ -223,6 +233,8 @@ class Solution:
     status: Status
     trace: np.ndarray
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
+    validation: np.ndarray | None = None
+    state: "State | None" = None
 
     @property
     def dead_components(self) -> np.ndarray:
@@ -325,8 +337,9 @@ class Run:
         W, H = (np.array(A, order="C") for A in self._view())
         status = self.status or (Status.CONVERGED if last.kkt_residual <= self._tol else Status.MAX_ITER)
         return Solution(
-            W, H, last.objective, last.kkt_residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE)
-        )
+            W, H, last.objective, last.kkt_residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),
+            state=state if self._solver.tells else None,
+        )  # fmt: skip
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._began
@@ -337,8 +350,8 @@ class Run:
             residual = problem.measure(self._state)
         record = Record(self.n_iter, problem.objective(self._state), residual, self._elapsed())
         self._trace.append(record)
-        if not final and self._callback is not None and self._callback(record, *self._view()):
-            self.status = self.status or Status.CALLBACK
+        if not final and self._callback is not None and (stop := self._callback(record, *self._view())):
+            self.status = self.status or (stop if isinstance(stop, Status) else Status.CALLBACK)
 
     def _view(self) -> tuple[np.ndarray, np.ndarray]:
         W, Ht = (A[:, : self._problem.n_components] for A in self._state.factors)

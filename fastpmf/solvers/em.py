@@ -21,7 +21,7 @@ class JointEM:
     T. Hofmann, "Probabilistic latent semantic indexing", SIGIR 1999, equations 4 and 5.
     """
 
-    warm_up, copies, transposed, leaps = 0, 2, False, False
+    warm_up, copies, transposed, leaps, tells = 0, 2, False, False, False
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         self._spare = [np.zeros_like(A) for A in (W, Ht)]

@@ -32,7 +32,7 @@ class Extrapolated:
     Computation 31 (2019), algorithm 1; here both factors are extrapolated at once, and the guard is the objective.
     """
 
-    leaps = True
+    leaps, tells = True, False
 
     def __init__(self, solver: Solver) -> None:
         self._solver = solver

@@ -1,0 +1,118 @@
+"""From what a user of `HPF` gives to posteriors: the checks, the start, the solver."""
+
+import warnings
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts.masked import without
+from fastpmf.estimators._fit import check_parameters
+from fastpmf.estimators._progress import shown
+from fastpmf.estimators._rows import check_range
+from fastpmf.estimators._statement import Known
+from fastpmf.estimators._validation import Validation
+from fastpmf.model.factors import column_sums, empty_factor, working_dtype
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update
+from fastpmf.model.init import initialise
+from fastpmf.solvers import Run, Solution, Status
+from fastpmf.solvers.base import Callback
+from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
+from fastpmf.solvers.restarts import race
+
+
+class Found(NamedTuple):
+    """Where inference ended; `share` is what part of the counts it saw."""
+
+    solution: Solution
+    state: Posteriors
+    share: float
+
+
+def infer(
+    counts: MemoryCounts, n_components: int, priors: tuple[GammaPrior, GammaPrior], *, learn: bool, mask: Any,
+    validation: Any, init: str, n_init: int, max_iter: int, tol: float, max_time: float | None, eval_every: int,
+    random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
+) -> Found:  # fmt: skip
+    """Check the rest, choose a start, and infer."""
+    check_parameters(n_components, "auto", None, n_init, max_iter, tol, max_time, eval_every, callback)
+    if not isinstance(learn, bool | np.bool_):
+        raise TypeError(f"learn_prior must be True or False, got {learn!r}")
+    if init == "custom":
+        raise ValueError("init must be one of 'auto', 'random', 'nndsvd', 'nndsvda', 'nndsvdar', got 'custom'")
+    if counts.total == 0:
+        raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    work = working_dtype(dtype, counts.dtype)
+    check_range(counts, work)
+    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    held, share = None, 1.0
+    if validation is not None:
+        if n_init > 1:
+            raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
+        held = Validation(counts, validation, Known(mask=mask), rng, whole=False)
+        counts, share, callback = held.train, held.share, held.watch(callback)
+    counts = without(counts, mask)
+    if counts.total == 0:
+        raise ValueError("mask must leave at least one positive count of X")
+    problem = Inference(counts, n_components)
+    with shown(callback, max_iter, verbose=verbose) as watch:
+
+        def begin() -> Run:
+            start = initialise(counts, n_components, init, rng, work)
+            return Run(
+                MeanField(priors, learn=learn), problem, *start, tol=tol, eval_every=eval_every, max_time=max_time,
+                callback=watch,
+            )  # fmt: skip
+
+        solution = race([begin] * n_init, max_iter)
+    if held is not None:
+        solution = replace(solution, validation=held.curve)
+    if solution.status is Status.NON_FINITE:
+        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+    state = solution.state
+    assert isinstance(state, Posteriors)
+    return Found(solution, state, share)
+
+
+def infer_rows(
+    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, mask: Any, *, max_iter: int,
+    tol: float,
+) -> GammaFactor:  # fmt: skip
+    """Posteriors of W for rows of counts, those of H fixed: half-steps until they move at most a share `tol`."""
+    counts, dtype = without(counts, mask), columns.mean.dtype
+    check_range(counts, dtype)
+    start = empty_factor(counts.shape[0], n_components, dtype)
+    mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
+    start[:, :n_components] = np.maximum(mass, prior.shape / prior.activity_mean)[:, None]
+    factor = GammaFactor.start(start, column_sums(start), prior, n_components)
+    scratch, total = np.zeros_like(start), max(counts.total, 1e-300)
+    for _ in range(max_iter):
+        moved = update(counts, Side.ROWS, factor, columns, prior, n_components, scratch)
+        if not moved > tol * total:
+            return factor
+    if tol > 0:
+        warnings.warn(
+            f"posteriors of rows still moved {moved / total:.2g} of their counts after max_iter={max_iter} half-steps, "
+            f"tol is {tol:g}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return factor
+
+
+def check_priors(rows: tuple, columns: tuple, *, hierarchical: Any) -> tuple[GammaPrior, GammaPrior]:
+    """The two priors, once each number is positive and finite."""
+    if not isinstance(hierarchical, bool | np.bool_):
+        raise TypeError(f"hierarchy must be True or False, got {hierarchical!r}")
+    names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
+    for values, said in zip((rows, columns), names, strict=True):
+        for value, name in zip(values, said, strict=True):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{name} must be a positive number, got {value!r}")
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} must be a positive number, got {value}")
+    W, H = (GammaPrior(float(a), float(b), float(c), bool(hierarchical)) for a, b, c in (rows, columns))
+    return W, H

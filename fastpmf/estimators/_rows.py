@@ -1,0 +1,96 @@
+"""One factor fixed: W for given rows, and how likely counts are under given factors."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from fastpmf.counts import Counts, MemoryCounts, Side
+from fastpmf.counts.masked import within, without
+from fastpmf.estimators._statement import Known, Penalties, stated
+from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor
+from fastpmf.solvers import State
+from fastpmf.solvers.rows import solve_rows
+
+
+def transform(
+    counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float, penalties: Penalties, known: Known
+) -> tuple[np.ndarray, np.ndarray]:
+    """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
+
+    Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
+    by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
+    features that no component produces can't be explained by any W, and are left out.
+    """
+    n, k = counts.shape[0], len(H)
+    H = check_factor(H, (k, counts.shape[1]), "components_")
+    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
+    said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
+    produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
+    problem = replace(said.problem, counts=produced)
+    if problem.counts.total == 0 and penalties.prior_W is None:
+        return np.zeros((n, k), dtype), np.zeros(n)
+    check_range(problem.counts, dtype)
+    start, Ht = said.start(empty_factor(n, k, dtype), empty_factor(counts.shape[1], k, dtype))
+    point = State.start(problem, start, Ht)
+    weight, prior = problem.row_terms(Side.ROWS, point)
+    totals, some = problem.counts.sums(Side.ROWS), np.atleast_2d(weight)[:, :k]
+    mass = totals + prior.total_shape
+    spread = np.divide(mass[:, None], some * np.maximum((some > 0).sum(axis=1, keepdims=True), 1), where=some > 0,
+                       out=np.zeros((n, k)))  # fmt: skip
+    start[:, :k] = spread
+    W, gap = solve_rows(
+        produced, Ht, weight, start, prior=prior, n_components=problem.n_components, max_rounds=max_iter, tol=tol
+    )
+    W, _ = problem.present(W[:, : problem.n_components], Ht[:, : problem.n_components], point.units)
+    W = np.array(W[:, :k], order="C")
+    lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
+    if stuck := int(lost.sum()):
+        warnings.warn(
+            f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if tol > 0 and bool((~lost & (gap > tol * mass)).any()):
+        warnings.warn(
+            f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
+            "iterations; raise max_iter, or tol, to converge",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return W, gap
+
+
+def log_likelihood(
+    counts: MemoryCounts, W: np.ndarray, H: np.ndarray, known: Known, *, masked: bool = False
+) -> tuple[float, float]:
+    """Poisson log-likelihood of counts and their sum, without features that nothing produces and what is not observed.
+
+    W and H are in the user's units; exposures, background and mask are those of `known`. With `masked` it is that of
+    the mask's entries instead.
+    """
+    k, mask = len(H), known.mask
+    known = known._replace(fixed_W=W, fixed_H=H, sample_weight=None)
+    if masked:
+        counts, known = within(counts, mask), known._replace(mask=None)
+    dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
+    said = stated(counts, k, dtype, Penalties(), known)
+    counts = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
+    W, Ht = said.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
+    sums = column_sums(W), column_sums(Ht)
+    rate = counts.rate_total(W, Ht, *sums)
+    if masked:
+        rate -= without(counts, mask).rate_total(W, Ht, *sums)
+    return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
+
+
+def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
+    """The counts without those of features in which every component is zero."""
+    produced = np.asarray(H.any(axis=0))
+    return counts if produced.all() else counts.select_columns(produced)
+
+
+def check_range(counts: Counts, dtype: np.dtype) -> None:
+    if counts.total > float(np.finfo(dtype).max):
+        raise ValueError(f"dtype {dtype} can't hold counts that sum to {counts.total:g}")

@@ -1,0 +1,373 @@
+"""`HPF`: hierarchical Poisson factorization, the Bayesian reading of the same model, in scikit-learn's manners."""
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._inference import check_priors, infer, infer_rows
+from fastpmf.estimators._rows import log_likelihood
+from fastpmf.estimators._statement import Known
+from fastpmf.kernels._jit import threads
+from fastpmf.model.gamma import GammaPosterior
+from fastpmf.model.hierarchy import GammaPrior
+from fastpmf.solvers import FitInterrupted, Status
+from fastpmf.solvers.base import Callback
+
+
+class HPF(FactorModel):
+    """Hierarchical Poisson factorization by mean-field inference.
+
+    The model, Gamma distributions by shape and rate:
+
+        x_ij ~ Poisson(sum_k W_ik H_kj)
+        W_ik ~ Gamma(a, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
+        H_kj ~ Gamma(c, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
+
+    Its posterior is approached by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
+    which no half-step lowers. An iteration is a multiplicative one with exp E[log W] and exp E[log H] for factors.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, >= 1.
+    a, c : float, default=0.3
+        Shapes of the entries of W and of H, > 0: below 1 they want sparse factors.
+    a_prime, c_prime : float, default=0.3
+        Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
+    b_prime, d_prime : float, default=1.0
+        Their prior means, > 0: an entry's prior mean is about a / b_prime. The paper's names, as hpfrec has them; in
+        scHPF a, c are the same, ap and cp are a_prime and c_prime, and bp and dp are a_prime / b_prime and
+        c_prime / d_prime. The fit hardly depends on these two, which data overrule.
+    hierarchy : bool, default=True
+        False: W_ik ~ Gamma(a, b_prime) and H_kj ~ Gamma(c, d_prime), plain Gamma-Poisson factorization.
+    learn_prior : bool, default=False
+        Fit a, a_prime, b_prime, c, c_prime and d_prime too, where the bound is highest (empirical Bayes).
+    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
+        Means to start from; see `PoissonNMF`.
+    n_init : int, default=1
+        Starts to try side by side; see `PoissonNMF`.
+    max_iter : int, default=500
+    tol : float, default=1e-3
+        Converged when the latest half-steps allotted no larger share of the counts to other components than before. No
+        bound on what more iterations could gain is known, unlike in `PoissonNMF`.
+    max_time : float, default=None
+        Seconds after which no iteration begins.
+    eval_every : int, default=10
+        Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
+        about as much as three iterations.
+    random_state : int, RandomState, Generator or None, default=None
+        Equal seeds give equal bits, for any number of threads.
+    dtype : {None, "float32", "float64"}, default=None
+        Of the posteriors. None: float32 for float32 counts, else float64. Sums and the bound are float64 always.
+    n_threads : int or None, default=None
+        None or -1: as many as the process may use. The result does not depend on it.
+    verbose : bool, default=False
+    callback : callable, default=None
+        Called as callback(record, W, H) with the posterior means; a true answer stops the fit.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        E[H].
+    W_posterior_, H_posterior_ : GammaPosterior
+        Of the fitted rows (n_samples, n_components) and of H (n_components, n_features): shapes, rates, means,
+        geometric means, credible intervals, samples.
+    activity_, popularity_ : GammaPosterior or None
+        Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
+    prior_ : dict
+        a, a_prime, b_prime, c, c_prime and d_prime as they ended.
+    elbo_ : float
+        Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
+    objective_ : float
+        -elbo_.
+    residual_ : float
+        What `tol` is compared with.
+    n_iter_ : int
+    status_ : Status
+    trace_ : structured ndarray
+        Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
+    restarts_ : ndarray of shape (n_init,)
+    validation_ : structured ndarray or None
+        Fields n_iter and log_likelihood of held-out counts, per count, in nats.
+    n_features_in_, feature_names_in_
+        As in `PoissonNMF`.
+
+    See Also
+    --------
+    PoissonNMF : maximum likelihood and posterior modes, faster to an optimum.
+
+    Notes
+    -----
+    Mean-field posteriors are too narrow: they take entries that trade off against each other for independent. The
+    intervals are of use to compare entries, not as probabilities; the README says by how much.
+
+    References
+    ----------
+    P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI 2015
+    (arXiv:1311.1704).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import HPF
+    >>> X = np.array([[9, 0, 8, 0], [8, 1, 9, 0], [0, 7, 1, 8], [0, 9, 0, 7]])
+    >>> model = HPF(n_components=2, random_state=0).fit(X)
+    >>> model.W_posterior_.mean.shape, model.components_.shape
+    ((4, 2), (2, 4))
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        *,
+        a: float = 0.3,
+        a_prime: float = 0.3,
+        b_prime: float = 1.0,
+        c: float = 0.3,
+        c_prime: float = 0.3,
+        d_prime: float = 1.0,
+        hierarchy: bool = True,
+        learn_prior: bool = False,
+        init: str = "auto",
+        n_init: int = 1,
+        max_iter: int = 500,
+        tol: float = 1e-3,
+        max_time: float | None = None,
+        eval_every: int = 10,
+        random_state: Any = None,
+        dtype: Any = None,
+        n_threads: int | None = None,
+        verbose: bool = False,
+        callback: Callback | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.a = a
+        self.a_prime = a_prime
+        self.b_prime = b_prime
+        self.c = c
+        self.c_prime = c_prime
+        self.d_prime = d_prime
+        self.hierarchy = hierarchy
+        self.learn_prior = learn_prior
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.max_time = max_time
+        self.eval_every = eval_every
+        self.random_state = random_state
+        self.dtype = dtype
+        self.n_threads = n_threads
+        self.verbose = verbose
+        self.callback = callback
+
+    def fit(self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None) -> Self:
+        """Infer the posteriors of W and H given X.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            As in `PoissonNMF.fit`.
+        y : None
+            Ignored.
+        mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry is not observed.
+        validation : float or matrix of counts of shape (n_samples, n_features), optional
+            As in `PoissonNMF.fit`. Where a fraction f is held out, W's rates are times 1 - f in the end, so that means
+            are those of all counts.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            In one sentence that names the argument, what it got and what it wants.
+        FitInterrupted
+            On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+        """
+        with threads(self.n_threads):
+            counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
+            self._check_features(seen, X, counts, reset=True)
+            found = infer(
+                counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask, validation=validation,
+                init=self.init, n_init=self.n_init, max_iter=self.max_iter, tol=self.tol, max_time=self.max_time,
+                eval_every=self.eval_every, random_state=self.random_state, dtype=self.dtype, verbose=self.verbose,
+                callback=self.callback,
+            )  # fmt: skip
+        solution, state = found.solution, found.state
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(seen.__dict__)
+        k = self.n_components
+        self.W_posterior_ = GammaPosterior.of_entries(state.posteriors[0], k, found.share)
+        self._columns, self._column_prior = state.posteriors[1], state.priors[1]
+        self._row_prior = state.priors[0]
+        self.H_posterior_ = GammaPosterior.of_entries(state.posteriors[1], k).transposed()
+        self.components_ = self.H_posterior_.mean
+        self.activity_, self.popularity_ = (
+            GammaPosterior.of_rows(factor) if prior.hierarchical else None
+            for factor, prior in zip(state.posteriors, state.priors, strict=True)
+        )
+        names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
+        self.prior_ = {
+            name: value
+            for prior, said in zip(state.priors, names, strict=True)
+            for name, value in zip(said, (prior.shape, prior.activity_shape, prior.activity_mean), strict=True)
+        }
+        self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
+        self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
+        self.restarts_, self.validation_ = solution.restarts, solution.validation
+        if solution.status is Status.INTERRUPTED:
+            raise FitInterrupted(solution)
+        if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and self.tol > 0:
+            warnings.warn(
+                f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
+                f"tol is {self.tol:g}.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def fit_transform(self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None) -> np.ndarray:
+        """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        return self.fit(X, y, mask=mask, validation=validation).W_posterior_.mean
+
+    def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
+        """Posterior of W for rows of counts, H's posterior as it is.
+
+        Half-steps on W are repeated until the share of the rows' counts that they allot otherwise is at most `tol`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        GammaPosterior of shape (n_samples, n_components)
+        """
+        counts = self._read(X)
+        with threads(self.n_threads):
+            factor = infer_rows(
+                counts, self._columns, self._row_prior, self.n_components, mask, max_iter=self.max_iter, tol=self.tol
+            )
+        return GammaPosterior.of_entries(factor, self.n_components)
+
+    def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
+        """E[W] for rows of counts, H's posterior as it is; see `posterior`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        return self.posterior(X, mask=mask).mean
+
+    def predict(self, rows: Any, columns: Any) -> np.ndarray:
+        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int, of one shape
+            Numbers of rows and columns.
+
+        Returns
+        -------
+        mean : ndarray of that shape, float64
+        """
+        W, H = self._pairs(rows, columns)
+        return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
+
+    def sample(self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None) -> np.ndarray:
+        """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
+
+        Each is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors anew, for each entry by itself.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int, of one shape
+        n_samples : int, default=100
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        counts : ndarray of shape (n_samples, *that shape), int64
+        """
+        rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
+        W, H = self._pairs(rows, columns)
+        size = (n_samples, *W.shape.shape)
+        return rng.poisson((W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1))
+
+    def predictive_log_likelihood(self, X: Any, *, exposure: float = 1.0) -> float:
+        """Log-likelihood per count of other counts of the fitted rows, at the posterior predictive means.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            Held-out counts, for example of `thin_counts`.
+        exposure : float, default=1.0
+            Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
+
+        Returns
+        -------
+        float
+            In nats per count.
+        """
+        counts = self._read(X)
+        if counts.shape[0] != len(self.W_posterior_.mean):
+            raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
+        return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
+
+    def score(self, X: Any, y: None = None, *, mask: Any = None) -> float:
+        """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        float
+            In nats per count, higher is better.
+        """
+        counts = self._read(X)
+        return self._score(counts, self.posterior(counts, mask=mask).mean, Known(mask=mask))
+
+    def _score(self, counts: MemoryCounts, W: np.ndarray, known: Known) -> float:
+        with threads(self.n_threads):
+            value, total = log_likelihood(counts, W, self.components_, known)
+        if total == 0:
+            raise ValueError("X must hold a positive count to be scored")
+        return value / total
+
+    def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
+        """Posteriors of the W_i and H_j of entries, one behind the other."""
+        check_is_fitted(self)
+        rows, columns = np.asarray(rows), np.asarray(columns)
+        if rows.shape != columns.shape:
+            raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
+        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]
+
+    def _priors(self) -> tuple[GammaPrior, GammaPrior]:
+        return check_priors(
+            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
+        )

@@ -1,0 +1,89 @@
+"""Posteriors that are Gamma distributions, one for each entry, as a user reads them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from scipy.special import digamma
+
+from fastpmf.model.hierarchy import GammaFactor
+
+
+@dataclass(frozen=True)
+class GammaPosterior:
+    """Independent Gamma distributions, by shape and rate.
+
+    Attributes
+    ----------
+    shape, rate : ndarray of one shape, float32 or float64
+        The density of an entry u is rate^shape u^(shape - 1) exp(-rate u) / Gamma(shape).
+    """
+
+    shape: np.ndarray
+    rate: np.ndarray
+
+    @classmethod
+    def of_entries(cls, factor: GammaFactor, n_components: int, exposure: float = 1.0) -> "GammaPosterior":
+        """Of a factor's entries, (n_rows, n_components), times 1 / exposure."""
+        rate = factor.rates()[:, :n_components] * factor.mean.dtype.type(exposure)
+        return cls(np.ascontiguousarray(factor.shape[:, :n_components]), rate)
+
+    @classmethod
+    def of_rows(cls, factor: GammaFactor) -> "GammaPosterior":
+        """Of the rates of a factor's rows, (n_rows,)."""
+        return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """E[u] = shape / rate."""
+        return self.shape / self.rate
+
+    @property
+    def geometric_mean(self) -> np.ndarray:
+        """exp E[log u] = exp(digamma(shape)) / rate: below the mean, and next to 0 where the shape is small."""
+        return np.exp(digamma(self.shape)) / self.rate
+
+    @property
+    def variance(self) -> np.ndarray:
+        """shape / rate^2."""
+        return self.mean / self.rate
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Central credible intervals: equal probability, (1 - level) / 2, on either side.
+
+        Parameters
+        ----------
+        level : float, default=0.9
+            Between 0 and 1.
+
+        Returns
+        -------
+        low, high : ndarray of the shape of `mean`, float64
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+        return stats.gamma.interval(level, self.shape.astype(np.float64), scale=1.0 / self.rate.astype(np.float64))
+
+    def sample(self, size: Any = None, random_state: Any = None) -> np.ndarray:
+        """Independent draws.
+
+        Parameters
+        ----------
+        size : tuple of int, optional
+            Shape of the result, which ends with that of `mean`; that of one draw of all by default.
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        ndarray of shape `size`, float64
+        """
+        rng = random_state if hasattr(random_state, "standard_gamma") else np.random.default_rng(random_state)
+        return rng.standard_gamma(self.shape, size=self.shape.shape if size is None else size) / self.rate
+
+    def transposed(self) -> "GammaPosterior":
+        """With rows and columns exchanged."""
+        return GammaPosterior(self.shape.T, self.rate.T)
+
+    def __getitem__(self, key: Any) -> "GammaPosterior":
+        return GammaPosterior(self.shape[key], self.rate[key])

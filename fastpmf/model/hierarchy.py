@@ -1,0 +1,235 @@
+"""Hierarchical Poisson factorization: its mean-field rule and its evidence lower bound.
+
+    x_ij ~ Poisson(sum_k u_ik v_jk),   u_ik ~ Gamma(a, xi_i),   xi_i ~ Gamma(a', a' / b')     rows: activity xi
+                                       v_jk ~ Gamma(c, eta_j),  eta_j ~ Gamma(c', c' / d')    columns: popularity eta
+
+by shape and rate. The posterior is approached by independent Gamma distributions of all u, v, xi and eta, and by
+multinomial ones of how each count is allotted to components; each is set to its best given the others, in turn, which
+never lowers the bound on the log evidence. The allotments are never formed: with Ũ = exp E[log u],
+
+    shape_ik = a + Ũ_ik S_ik,  S_ik = sum_j x_ij / (Ũ_i . Ṽ_j) Ṽ_jk,     rate_ik = E[xi_i] + sum_j E[v_jk]
+    xi_i:  shape a' + K a,   rate a' / b' + sum_k E[u_ik]
+
+which is the multiplicative rule's contraction with another face of the factors. Without the hierarchy xi_i is b'.
+
+Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI
+2015 (arXiv:1311.1704), figure 4.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import digamma, gammaln, polygamma
+
+from fastpmf.counts import Counts, Side
+from fastpmf.kernels.posterior import posterior_terms, update_posterior
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.model.factors import aligned, empty_factor, row_bounds
+
+# The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
+# and large enough that a product of two is a normal number.
+_LEAST = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
+
+
+@dataclass(frozen=True)
+class GammaPrior:
+    """Prior of one factor, by the paper's names for the rows.
+
+    Attributes
+    ----------
+    shape : float
+        a, of the entries.
+    activity_shape : float
+        a', of a row's rate.
+    activity_mean : float
+        b', the prior mean of a row's rate; its rate is activity_shape / activity_mean.
+    hierarchical : bool
+        Whether a row's rate has a posterior; without, it is activity_mean.
+    """
+
+    shape: float
+    activity_shape: float
+    activity_mean: float
+    hierarchical: bool = True
+
+    @property
+    def activity_rate(self) -> float:
+        return self.activity_shape / self.activity_mean
+
+
+@dataclass
+class GammaFactor:
+    """Posteriors of one factor's entries and of its rows' rates; padded.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_rows, K)
+        E[u].
+    geometric : ndarray of shape (n_rows, K)
+        exp E[log u] times exp(offset) of the row.
+    shape : ndarray of shape (n_rows, K)
+    rate_of_row : ndarray of shape (n_rows,), float64
+    weight : ndarray of shape (1 or n_rows, K)
+        Entries' rates are rate_of_row + weight, inf in padding.
+    sums : ndarray of shape (K,), float64
+        Column sums of `mean`.
+    row_sum, offset : ndarray of shape (n_rows,), float64
+    activity_shape : float
+        Of the posteriors of the rows' own rates xi.
+    activity_rate : ndarray of shape (n_rows,), float64
+    """
+
+    mean: np.ndarray
+    geometric: np.ndarray
+    shape: np.ndarray
+    rate_of_row: np.ndarray
+    weight: np.ndarray
+    sums: np.ndarray
+    row_sum: np.ndarray
+    offset: np.ndarray
+    activity_shape: float
+    activity_rate: np.ndarray
+
+    @classmethod
+    def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":
+        """Means and geometric means A, and no posterior yet: `update` makes one."""
+        rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
+        row_sum = A.sum(axis=1, dtype=np.float64)
+        shape = prior.activity_shape + n_components * prior.shape
+        return cls(
+            A, A.copy(), np.zeros_like(A), rows, one, sums, row_sum, rows.copy(), shape, prior.activity_rate + row_sum
+        )
+
+    def expected_rate(self, prior: GammaPrior) -> np.ndarray:
+        """E[xi] of each row."""
+        if not prior.hierarchical:
+            return np.full(len(self.mean), prior.activity_mean)
+        return self.activity_shape / self.activity_rate
+
+    def rates(self) -> np.ndarray:
+        """Posterior rates of the entries, (n_rows, K)."""
+        return self.rate_of_row[:, None].astype(self.mean.dtype) + self.weight
+
+
+def update(
+    counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
+    scratch: np.ndarray,
+) -> float:  # fmt: skip
+    """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
+
+    Parameters
+    ----------
+    counts : Counts of shape (n, p)
+    side : Side
+        Whose factor it is.
+    factor, other : GammaFactor
+    prior : GammaPrior
+    n_components : int
+    scratch : ndarray of shape (n_rows, K)
+
+    Returns
+    -------
+    float
+        Counts that are allotted to another component than before; NaN where a rate is not positive and finite.
+    """
+    U, bounds = factor.geometric, row_bounds(len(factor.mean))
+    counts.contract(side, U, other.geometric, scratch)
+    weight = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=U.dtype)
+    weight[:, n_components:] = np.inf
+    rate_of_row = factor.expected_rate(prior)
+    lanes = VECTOR_BYTES // U.itemsize
+    width, blocks = U.shape[1] // lanes, len(bounds) - 1
+    shapes = empty_factor(1, n_components, U.dtype)
+    shapes[0, :n_components] = prior.shape
+    sums, moved = np.empty((blocks, U.shape[1])), np.empty(blocks)
+    cut = [A.reshape(-1, lanes) for A in (U, scratch, shapes, weight, factor.mean, factor.shape, sums)]
+    update_posterior(
+        cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
+        np.array([_LEAST[U.dtype]]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset, moved,
+        aligned(blocks * width, lanes, U.dtype),
+    )  # fmt: skip
+    factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
+    if prior.hierarchical:
+        factor.activity_shape = prior.activity_shape + n_components * prior.shape
+        factor.activity_rate = prior.activity_rate + factor.row_sum
+    return 0.5 * float(moved.sum())
+
+
+def evidence_bound(
+    counts: Counts, factors: tuple[GammaFactor, GammaFactor], priors: tuple[GammaPrior, GammaPrior], n_components: int
+) -> float:
+    """The evidence lower bound of these posteriors, with the best allotment of counts, in nats.
+
+    It is E[log p(X, u, v, xi, eta)] - E[log q], exact but for what is taken for `_LEAST`, in float64.
+    """
+    W, H = factors
+    logs = float(counts.log_rate(W.geometric, H.geometric).sum())
+    for side, factor in zip(Side, factors, strict=True):
+        logs -= float(counts.sums(side) @ factor.offset)
+    bound = logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
+    for factor, prior in zip(factors, priors, strict=True):
+        bound += entry_terms(factor, prior, n_components)[0] + row_terms(factor, prior, n_components)
+    return bound
+
+
+def entry_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> tuple[float, np.ndarray]:
+    """What `posterior_terms` sums: of all entries, and of each row its sum of E[log u]."""
+    A, bounds = factor.shape, row_bounds(len(factor.shape))
+    lanes = VECTOR_BYTES // A.itemsize
+    shapes = empty_factor(1, n_components, A.dtype)
+    shapes[0, :n_components] = prior.shape
+    terms, logs = np.empty(len(bounds) - 1), np.empty(len(A))
+    posterior_terms(
+        A.reshape(-1, lanes), shapes.reshape(-1, lanes), factor.rate_of_row, factor.weight.reshape(-1, lanes), bounds,
+        np.array([A.shape[1] // lanes, len(factor.weight) > 1]), terms, logs,
+    )  # fmt: skip
+    return float(terms.sum()), logs
+
+
+def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
+    """What rows' rates add to the bound: the rest of E[log p(u | xi)], and the terms of xi itself."""
+    n, K, a = len(factor.mean), n_components, prior.shape
+    if not prior.hierarchical:
+        return n * K * (a * math.log(prior.activity_mean) - math.lgamma(a)) - prior.activity_mean * factor.sums.sum()
+    shape, rate, b = factor.activity_shape, factor.activity_rate, prior.activity_rate
+    mean, log_mean = shape / rate, digamma(shape) - np.log(rate)
+    out = K * (a * log_mean - math.lgamma(a)) - mean * factor.row_sum
+    out += prior.activity_shape * math.log(b) - math.lgamma(prior.activity_shape) - b * mean
+    out += (prior.activity_shape - shape) * log_mean - shape * np.log(rate) + gammaln(shape) + shape
+    return float(out.sum())
+
+
+def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> GammaPrior:
+    """The hyperparameters under which the bound is highest while all posteriors stay: empirical Bayes.
+
+    digamma(a) = mean E[log u] + mean E[log xi];  b' = mean E[xi];  log a' - digamma(a') = log b' - mean E[log xi]
+    Without the hierarchy xi_i = b' = a / mean E[u] and a follow from the entries alone.
+    """
+    n, K = len(factor.mean), n_components
+    log_entry = float(entry_terms(factor, prior, K)[1].sum()) / (n * K)
+    if not prior.hierarchical:
+        mean = float(factor.sums.sum()) / (n * K)
+        a = _shape_of(math.log(mean) - log_entry)
+        return GammaPrior(a, prior.activity_shape, a / mean, hierarchical=False)
+    shape, rate = factor.activity_shape, factor.activity_rate
+    log_xi, mean = float(np.mean(digamma(shape) - np.log(rate))), float(np.mean(shape / rate))
+    return GammaPrior(_inverse_digamma(log_entry + log_xi), _shape_of(math.log(mean) - log_xi), mean)
+
+
+def _inverse_digamma(y: float) -> float:
+    """x > 0 with digamma(x) = y, by Newton's method from Minka's start."""
+    x = math.exp(y) + 0.5 if y >= -2.22 else -1 / (y - digamma(1.0))
+    for _ in range(8):
+        x -= (digamma(x) - y) / polygamma(1, x)
+    return float(x)
+
+
+def _shape_of(gap: float) -> float:
+    """The shape of a Gamma distribution with log E[u] - E[log u] = gap > 0: log a - digamma(a) = gap, by bisection."""
+    low, high = math.log(1e-8), math.log(1e12)
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        a = math.exp(middle)
+        low, high = (middle, high) if middle - digamma(a) > gap else (low, middle)
+    return math.exp(0.5 * (low + high))
