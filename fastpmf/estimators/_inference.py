@@ -79,7 +79,7 @@ def infer(
 
 def infer_rows(
     counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, mask: Any, *, max_iter: int,
-    tol: float,
+    tol: float, warn: bool = True,
 ) -> GammaFactor:  # fmt: skip
     """Posteriors of W for rows of counts, those of H fixed: half-steps until they move at most a share `tol`."""
     counts, dtype = without(counts, mask), columns.mean.dtype
@@ -93,7 +93,7 @@ def infer_rows(
         moved = update(counts, Side.ROWS, factor, columns, prior, n_components, scratch)
         if not moved > tol * total:
             return factor
-    if tol > 0:
+    if warn and tol > 0:
         warnings.warn(
             f"posteriors of rows still moved {moved / total:.2g} of their counts after max_iter={max_iter} half-steps, "
             f"tol is {tol:g}",

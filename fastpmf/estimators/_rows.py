@@ -15,13 +15,21 @@ from fastpmf.solvers.rows import solve_rows
 
 
 def transform(
-    counts: MemoryCounts, H: np.ndarray, *, max_iter: int, tol: float, penalties: Penalties, known: Known
+    counts: MemoryCounts,
+    H: np.ndarray,
+    *,
+    max_iter: int,
+    tol: float,
+    penalties: Penalties,
+    known: Known,
+    warn: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
 
     Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
     by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
-    features that no component produces can't be explained by any W, and are left out.
+    features that no component produces can't be explained by any W, and are left out. Rows that don't come as near are
+    warned of, where `warn` is true.
     """
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")
@@ -52,7 +60,7 @@ def transform(
             RuntimeWarning,
             stacklevel=3,
         )
-    if tol > 0 and bool((~lost & (gap > tol * mass)).any()):
+    if warn and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
         warnings.warn(
             f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
             "iterations; raise max_iter, or tol, to converge",

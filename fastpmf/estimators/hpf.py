@@ -9,8 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import check_priors, infer, infer_rows
+from fastpmf.estimators._online import OnlineHPF
 from fastpmf.estimators._rows import log_likelihood
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
@@ -20,7 +20,7 @@ from fastpmf.solvers import FitInterrupted, Status
 from fastpmf.solvers.base import Callback
 
 
-class HPF(FactorModel):
+class HPF(OnlineHPF):
     """Hierarchical Poisson factorization by mean-field inference.
 
     The model, Gamma distributions by shape and rate:
@@ -61,6 +61,10 @@ class HPF(FactorModel):
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations.
+    forgetting_rate, delay : float, default=0.7 and 1.0
+        Of `partial_fit`: step t goes (t + delay)^-forgetting_rate of the way; 0.5 < forgetting_rate <= 1 <= delay.
+    total_samples : int, default=None
+        Rows that `partial_fit` will have seen in the end; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
         Equal seeds give equal bits, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
@@ -140,6 +144,9 @@ class HPF(FactorModel):
         tol: float = 1e-3,
         max_time: float | None = None,
         eval_every: int = 10,
+        forgetting_rate: float = 0.7,
+        delay: float = 1.0,
+        total_samples: int | None = None,
         random_state: Any = None,
         dtype: Any = None,
         n_threads: int | None = None,
@@ -161,6 +168,9 @@ class HPF(FactorModel):
         self.tol = tol
         self.max_time = max_time
         self.eval_every = eval_every
+        self.forgetting_rate = forgetting_rate
+        self.delay = delay
+        self.total_samples = total_samples
         self.random_state = random_state
         self.dtype = dtype
         self.n_threads = n_threads
@@ -205,22 +215,10 @@ class HPF(FactorModel):
         solution, state = found.solution, found.state
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
-        k = self.n_components
-        self.W_posterior_ = GammaPosterior.of_entries(state.posteriors[0], k, found.share)
-        self._columns, self._column_prior = state.posteriors[1], state.priors[1]
-        self._row_prior = state.priors[0]
-        self.H_posterior_ = GammaPosterior.of_entries(state.posteriors[1], k).transposed()
-        self.components_ = self.H_posterior_.mean
-        self.activity_, self.popularity_ = (
-            GammaPosterior.of_rows(factor) if prior.hierarchical else None
-            for factor, prior in zip(state.posteriors, state.priors, strict=True)
-        )
-        names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
-        self.prior_ = {
-            name: value
-            for prior, said in zip(state.priors, names, strict=True)
-            for name, value in zip(said, (prior.shape, prior.activity_shape, prior.activity_mean), strict=True)
-        }
+        self.W_posterior_ = GammaPosterior.of_entries(state.posteriors[0], self.n_components, found.share)
+        self._schedule = None  # partial_fit begins anew
+        self.activity_ = GammaPosterior.of_rows(state.posteriors[0]) if self.hierarchy else None
+        self._keep_columns(state.posteriors[1], state.priors)
         self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation

@@ -9,15 +9,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.estimators._fit import check_parameters, fit
+from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihood, transform
-from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import FitInterrupted, Solution, Status
 from fastpmf.solvers.base import Callback
 
 
-class PoissonNMF(FittedNMF):
+class PoissonNMF(OnlineNMF):
     """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
 
     Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
@@ -75,6 +75,10 @@ class PoissonNMF(FittedNMF):
         Seconds after which no iteration begins, compilation included; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
+    forgetting_rate, delay : float, default=0.7 and 1.0
+        Of `partial_fit`: step t goes (t + delay)^-forgetting_rate of the way; 0.5 < forgetting_rate <= 1 <= delay.
+    total_samples : int, default=None
+        Rows that `partial_fit` will have seen in the end, against which priors are weighed; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
         For the random parts of `init`. Equal seeds give equal bits, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
@@ -121,21 +125,18 @@ class PoissonNMF(FittedNMF):
     See Also
     --------
     poisson_nmf : the same as a function that returns arrays.
+    HPF : posteriors instead of points.
 
     Notes
     -----
-    One multiplicative iteration is U * S / v_sum on W and then on H, with S_ik = sum_j x_ij / (u_i . v_j) v_jk over the
-    nonzeros; coordinate descent gathers what each row needs of the other factor once, and solves the row's convex
-    problem nearly while that is in the cache. W H is never formed. Memory beyond X: one transposed copy of the counts
-    (none with "em"), and the factors four times: as they are, two spares (one without acceleration), and the result.
+    Memory beyond X: one transposed copy of the counts (none with "em"), and the factors four times: as they are, two
+    spares (one without acceleration), and the result. W H is never formed.
 
     References
     ----------
     D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
-    L. T. K. Hien and N. Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
-    J. Sci. Comput. 87 (2021), section 3.5.
-    A. M. S. Ang and N. Gillis, "Accelerating nonnegative matrix factorization algorithms using extrapolation", Neural
-    Computation 31 (2019), algorithm 1.
+    L. T. K. Hien and N. Gillis, J. Sci. Comput. 87 (2021), section 3.5.
+    A. M. S. Ang and N. Gillis, Neural Computation 31 (2019), algorithm 1.
 
     Examples
     --------
@@ -167,6 +168,9 @@ class PoissonNMF(FittedNMF):
         tol: float = 1e-4,
         max_time: float | None = None,
         eval_every: int = 10,
+        forgetting_rate: float = 0.7,
+        delay: float = 1.0,
+        total_samples: int | None = None,
         random_state: Any = None,
         dtype: Any = None,
         n_threads: int | None = None,
@@ -187,6 +191,9 @@ class PoissonNMF(FittedNMF):
         self.tol = tol
         self.max_time = max_time
         self.eval_every = eval_every
+        self.forgetting_rate = forgetting_rate
+        self.delay = delay
+        self.total_samples = total_samples
         self.random_state = random_state
         self.dtype = dtype
         self.n_threads = n_threads
@@ -284,6 +291,7 @@ class PoissonNMF(FittedNMF):
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
+        self._schedule = None  # partial_fit begins anew
         self.validation_ = solution.validation
         self.column_exposure_, self.background_ = (
             None if x is None else np.asarray(x, dtype=np.float64) for x in (known.column_exposure, known.background)

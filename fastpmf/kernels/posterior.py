@@ -17,6 +17,8 @@ def update_posterior(n_vectors):
     """Set each entry's Gamma posterior to the best one, given how the counts are allotted to the components.
 
     shape[i, k] = prior[k] + U[i, k] S[i, k]                      counts allotted to k, from S of `ratio_contract`
+                  or, with a natural-gradient step of length rho on counts that stand for `times` as many,
+                  (1 - rho) shape[i, k] + rho (prior[k] + times U[i, k] S[i, k])
     rate[i, k]  = rate_of_row[i] + weight[i, k]                   not stored
     mean[i, k]  = shape / rate
     U[i, k]     = exp(digamma(shape[i, k]) - offset[i]) / rate    exp E[log u], up to a factor of the row
@@ -30,7 +32,7 @@ def update_posterior(n_vectors):
           weight       (width or n_rows * width, lanes)  same dtype, sums of the other factor's means, inf in padding
           row_blocks   (n_blocks + 1,) int64, boundaries of blocks of rows
           sizes        (2,)            int64: width; 1 if `weight` has a row for each row, else 0
-          least        (1,)            float64
+          limits       (3,)            float64: least, rho and times
           scratch      (n_blocks * width, lanes) same dtype
     out   U            (n_rows * width, lanes) in: exp E[log u] up to row factors; out: the new ones
           mean, shape  (n_rows * width, lanes) overwritten
@@ -43,10 +45,11 @@ def update_posterior(n_vectors):
     """
 
     def loop(
-        U, S, prior, rate_of_row, weight, row_blocks, sizes, least, mean, shape, column_sum, row_sum, offset, moved,
+        U, S, prior, rate_of_row, weight, row_blocks, sizes, limits, mean, shape, column_sum, row_sum, offset, moved,
         scratch, n_workers,
     ):  # fmt: skip
         width, step = sizes[0], sizes[1]
+        least, rho, times = limits[0], limits[1], limits[2]
         for b in prange(row_blocks.shape[0] - 1):
             went = 0.0
             for v in range(width):
@@ -57,8 +60,12 @@ def update_posterior(n_vectors):
                     p = i * width + v
                     a = simd.load(prior, v, 1)
                     zero, one = simd.fill_like(a, 0.0), simd.fill_like(a, 1.0)
-                    s = lanes.multiply_add(simd.load(U, p, 1), simd.load(S, p, 1), a)
-                    change = lanes.subtract(s, simd.load(shape, p, 1))
+                    old = simd.load(shape, p, 1)
+                    s = simd.multiply(simd.load(S, p, 1), simd.fill_like(a, times))
+                    s = lanes.multiply_add(simd.load(U, p, 1), s, a)
+                    kept = simd.multiply(old, simd.fill_like(a, 1.0 - rho))
+                    s = lanes.multiply_add(s, simd.fill_like(a, rho), kept)
+                    change = lanes.subtract(s, old)
                     went += simd.total(simd.maximum(change, lanes.subtract(zero, change)))
                     simd.store(shape, p, s)
                     rate = simd.add(simd.fill_like(a, rate_of_row[i]), simd.load(weight, (i * width) * step + v, 1))
@@ -74,7 +81,7 @@ def update_posterior(n_vectors):
                     p = i * width + v
                     a, s = simd.load(prior, v, 1), simd.load(shape, p, 1)
                     power = lanes.subtract(simd.fill_like(a, lowest), simd.load(scratch, b * width + v, 1))
-                    small = simd.fill_like(a, least[0])
+                    small = simd.fill_like(a, least)
                     rate = simd.add(simd.fill_like(a, rate_of_row[i]), simd.load(weight, (i * width) * step + v, 1))
                     height = simd.multiply(special.height(s), simd.maximum(special.exp(power), small))
                     simd.store(U, p, simd.divide(height, rate))

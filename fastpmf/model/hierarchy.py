@@ -18,6 +18,7 @@ Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with h
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
@@ -112,11 +113,24 @@ class GammaFactor:
         return self.rate_of_row[:, None].astype(self.mean.dtype) + self.weight
 
 
+class Step(NamedTuple):
+    """A stochastic step: how far it goes, and how many times the counts stand for themselves."""
+
+    length: float
+    times: float
+
+
+WHOLE = Step(1.0, 1.0)
+
+
 def update(
     counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
-    scratch: np.ndarray,
+    scratch: np.ndarray, step: Step = WHOLE,
 ) -> float:  # fmt: skip
     """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
+
+    With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
+    gradient of the bound: parameters become (1 - rho) old + rho (what they would be, were all counts like these).
 
     Parameters
     ----------
@@ -127,15 +141,22 @@ def update(
     prior : GammaPrior
     n_components : int
     scratch : ndarray of shape (n_rows, K)
+    step : Step, optional
 
     Returns
     -------
     float
         Counts that are allotted to another component than before; NaN where a rate is not positive and finite.
+
+    References
+    ----------
+    M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), figure 4.
     """
     U, bounds = factor.geometric, row_bounds(len(factor.mean))
     counts.contract(side, U, other.geometric, scratch)
     weight = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=U.dtype)
+    if step != WHOLE:
+        weight = (1 - step.length) * factor.weight + U.dtype.type(step.length * step.times) * weight
     weight[:, n_components:] = np.inf
     rate_of_row = factor.expected_rate(prior)
     lanes = VECTOR_BYTES // U.itemsize
@@ -146,8 +167,8 @@ def update(
     cut = [A.reshape(-1, lanes) for A in (U, scratch, shapes, weight, factor.mean, factor.shape, sums)]
     update_posterior(
         cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
-        np.array([_LEAST[U.dtype]]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset, moved,
-        aligned(blocks * width, lanes, U.dtype),
+        np.array([_LEAST[U.dtype], step.length, step.times]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset,
+        moved, aligned(blocks * width, lanes, U.dtype),
     )  # fmt: skip
     factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
     if prior.hierarchical:

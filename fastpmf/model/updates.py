@@ -140,3 +140,35 @@ def extrapolated(
         np.array([momentum, TINY]), out, sums, n_vectors=new.shape[1] * new.itemsize // VECTOR_BYTES,
     )  # fmt: skip
     return sums.sum(axis=0)
+
+
+class Statistics(NamedTuple):
+    """What online EM remembers of the rows that it has seen, as means over rows, float64.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (p, K)
+        Expected counts of each column from each component.
+    exposure : ndarray of shape (K,)
+        Sums of W.
+    """
+
+    counts: np.ndarray
+    exposure: np.ndarray
+
+    def blend(self, step: float, counts: np.ndarray, exposure: np.ndarray) -> "Statistics":
+        """(1 - step) of these and step of a mini-batch's."""
+        return Statistics(*((1 - step) * old + step * new for old, new in zip(self, (counts, exposure), strict=True)))
+
+    def factor(self, n_rows: float, shape: np.ndarray, rate: np.ndarray) -> np.ndarray:
+        """The most probable H transposed, were there `n_rows` rows like those remembered.
+
+        shape is a Gamma prior's shape - 1, (K,), and rate its rate: (n counts + shape) / (n exposure + rate).
+
+        References
+        ----------
+        O. Cappe and E. Moulines, "Online expectation-maximization algorithm for latent data models", J. R. Stat. Soc. B
+        71 (2009), equation 9.
+        """
+        divisor = n_rows * self.exposure + rate
+        return (n_rows * self.counts + shape) / np.where(divisor > 0, divisor, np.inf)

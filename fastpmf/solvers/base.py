@@ -24,6 +24,7 @@ class Status(Enum):
     CALLBACK = "Stopped by the callback."
     VALIDATION = "Stopped where held-out counts got no likelier."
     MAX_TIME = "Stopped at max_time before kkt_residual came down to tol; raise max_time, or tol, to converge."
+    ONLINE = "Fitted by partial_fit, one mini-batch after another."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
 
