@@ -45,9 +45,9 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[M
         raise ValueError(f"fraction must be a number between 0 and 1, got {fraction!r}")
     counts = as_counts(X)
     rows = counts.side(Side.ROWS)
+    if rows.data.dtype.kind == "f" and not ((rows.data == np.floor(rows.data)) & (rows.data < 2.0**63)).all():
+        raise ValueError("X must hold whole counts below 2^63 to be thinned, got fractions or larger ones")
     whole = rows.data.astype(np.int64)
-    if (whole != rows.data).any():
-        raise ValueError("X must hold whole counts to be thinned, got fractions")
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     second = rng.binomial(whole, fraction)
     return _part(counts, whole - second), _part(counts, second)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._rows import check_range, transform
-from fastpmf.estimators._statement import Known, Penalties, stated
+from fastpmf.estimators._statement import Known, Penalties, resolved, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, working_dtype
@@ -144,7 +144,7 @@ def fit(
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
     check_range(counts, work)
-    _check_memory(counts.shape, n_components, work, n_init * make().copies)
+    check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
@@ -157,6 +157,7 @@ def fit(
         exposure = np.ones(counts.shape[0]) if known.row_exposure is None else np.asarray(known.row_exposure)
         counts, known = held.train, known._replace(row_exposure=held.share * exposure)
         callback = held.watch(callback)
+    penalties = resolved(penalties, counts, n_components, known)
     said = stated(counts, n_components, work, penalties, known)
     if said.problem.counts.total == 0:
         raise ValueError("mask and sample_weight must leave at least one positive count of X")
@@ -221,7 +222,7 @@ def check_parameters(
     return solver_of(solver, acceleration)
 
 
-def _check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:
+def check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:
     """Turn away more components than the machine can hold the factors of."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return

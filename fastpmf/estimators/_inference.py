@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side
 from fastpmf.counts.masked import without
-from fastpmf.estimators._fit import check_parameters
+from fastpmf.estimators._fit import check_memory, check_parameters
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._rows import check_range
 from fastpmf.estimators._statement import Known
@@ -22,6 +22,8 @@ from fastpmf.solvers import Run, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 from fastpmf.solvers.restarts import race
+
+LEAST = 1e-30  # of a hyperparameter, and its inverse the largest: float32 can divide by it
 
 
 class Found(NamedTuple):
@@ -47,6 +49,7 @@ def infer(
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
     check_range(counts, work)
+    check_memory(counts.shape, n_components, work, n_init * MeanField.copies)
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     held, share = None, 1.0
     if validation is not None:
@@ -73,7 +76,8 @@ def infer(
     if solution.status is Status.NON_FINITE:
         warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
     state = solution.state
-    assert isinstance(state, Posteriors)
+    if not isinstance(state, Posteriors):
+        raise KeyboardInterrupt("Interrupted from the keyboard before there was any posterior.")
     return Found(solution, state, share)
 
 
@@ -110,9 +114,9 @@ def check_priors(rows: tuple, columns: tuple, *, hierarchical: Any) -> tuple[Gam
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for values, said in zip((rows, columns), names, strict=True):
         for value, name in zip(values, said, strict=True):
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise TypeError(f"{name} must be a positive number, got {value!r}")
-            if not 0 < value < np.inf:
-                raise ValueError(f"{name} must be a positive number, got {value}")
+            if not LEAST <= value <= 1 / LEAST:
+                raise ValueError(f"{name} must be a positive number from {LEAST:g} to {1 / LEAST:g}, got {value}")
     W, H = (GammaPrior(float(a), float(b), float(c), bool(hierarchical)) for a, b, c in (rows, columns))
     return W, H

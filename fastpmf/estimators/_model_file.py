@@ -69,7 +69,7 @@ def write_model(
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "parameters": {name: _plain(value) for name, value in parameters.items() if _is_plain(_plain(value))},
+        "parameters": {name: plain(value) for name, value in parameters.items() if _is_plain(plain(value))},
         "facts": facts,
     }
     with replacing(path) as file:
@@ -111,12 +111,12 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
     return parameters, arrays, facts
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A NumPy scalar as Python's, a dtype as its name."""
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
         return np.dtype(value).name
     if isinstance(value, tuple | list):
-        return [_plain(element) for element in value]
+        return [plain(element) for element in value]
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value

@@ -71,6 +71,8 @@ class OnlineNMF(FittedNMF):
     total_samples: int | None
     random_state: Any
     dtype: Any
+    prior_W_: Any
+    prior_H_: Any
     column_exposure_: np.ndarray | None
     background_: np.ndarray | None
     validation_: np.ndarray | None
@@ -116,6 +118,8 @@ class OnlineNMF(FittedNMF):
                 counts, seen = self._read(X), None
             known = Known(row_exposure=row_exposure)
             penalties = self._penalties
+            if "auto" in (type(x) is str and x for x in penalties[:2]):
+                raise ValueError("partial_fit needs prior_W and prior_H as numbers, 'auto' is for data seen at once")
             _, prior = read_penalties(penalties, self.n_components, counts.shape)
             if prior.ridge.any():
                 raise ValueError(
@@ -143,6 +147,7 @@ class OnlineNMF(FittedNMF):
             self.__dict__.pop("feature_names_in_", None)
             self.__dict__.update(seen.__dict__)
             self.column_exposure_, self.background_, self.validation_ = None, None, None
+            self.prior_W_, self.prior_H_ = penalties[:2]
         self._schedule, self._statistics = schedule, statistics
         nothing = np.empty(0, TRACE_DTYPE)
         self._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))

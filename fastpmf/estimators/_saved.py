@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._model_file import read_model, write_model
+from fastpmf.estimators._model_file import plain, read_model, write_model
 from fastpmf.model.factors import FLOATS, check_factor
-from fastpmf.solvers import Status
+from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE
 
 
@@ -34,6 +34,7 @@ class FittedNMF(FactorModel):
             "objective": self.objective_,
             "kkt_residual": self.kkt_residual_,
             "status": self.status_.name,
+            "priors": [plain(self.prior_W_), plain(self.prior_H_)],
         }
         write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
 
@@ -64,12 +65,24 @@ class FittedNMF(FactorModel):
             )  # fmt: skip
             model.n_features_in_ = H.shape[1]
             model.validation_ = None
+            model.prior_W_, model.prior_H_ = facts.get("priors", (None, None))
             model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
         if names is not None:
             model.feature_names_in_ = names.astype(object)
         return model
+
+    def _keep(self, solution: Solution) -> None:
+        self._keep_fitted(
+            solution.H,
+            solution.objective,
+            solution.kkt_residual,
+            solution.n_iter,
+            solution.status,
+            solution.trace,
+            solution.restarts,
+        )
 
     def _keep_fitted(
         self, H: np.ndarray, objective: float, kkt_residual: float, n_iter: int, status: Status, trace: np.ndarray,

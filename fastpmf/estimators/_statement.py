@@ -8,6 +8,7 @@ Solvers see counts w_i x_ij and rates W' H' with W' = diag(w r) W and H' = H dia
 D(w_i x_i || w_i mu_i). Priors are brought into these units, and the background is one more component that is known.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,9 @@ from fastpmf.counts.masked import weighted, without
 from fastpmf.model.factors import check_factor, empty_factor
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
+
+# What predicted held-out counts best over text, ratings and baskets, among shapes 1 to 1.3 and 0.3 to 3 times the rate
+AUTO_SHAPE, AUTO_RATE = 1.1, 0.3
 
 
 class Penalties(NamedTuple):
@@ -194,6 +198,24 @@ def _terms(
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
 
 
+def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -> Penalties:
+    """The penalties with "auto" priors as numbers: shape 1.1, and 0.3 of the rate that gives the data's mean.
+
+    With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
+    """
+    autos = [isinstance(prior, str) and prior == "auto" for prior in penalties[:2]]
+    if not any(autos):
+        return penalties
+    exposure = [
+        n if values is None else float(np.sum(values))
+        for values, n in zip((known.row_exposure, known.column_exposure), counts.shape, strict=True)
+    ]
+    mean = counts.total / (exposure[0] * exposure[1])
+    prior = (AUTO_SHAPE, AUTO_RATE * AUTO_SHAPE * math.sqrt(k / mean)) if mean > 0 else (AUTO_SHAPE, 1.0)
+    prior_W, prior_H = (prior if auto else given for auto, given in zip(autos, penalties[:2], strict=True))
+    return penalties._replace(prior_W=prior_W, prior_H=prior_H)
+
+
 def read_penalties(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[Plain, Plain]:
     """The priors of W and of H transposed; scikit-learn's penalties are those priors of shape 1, scaled by its rule."""
     prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties
@@ -219,7 +241,7 @@ def _gamma(prior: Any, k: int, name: str) -> Plain:
         shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be (shape, rate), each a number or one for each of the {k} components, got {prior!r}"
+            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, got {prior!r}"
         ) from None
     if not (np.isfinite(shape).all() and (shape >= 1).all()):
         raise ValueError(f"{name} must have shapes >= 1, so that its mode is no pole at zero, got {shape.min():g}")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.masked import within, without
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._rows import log_likelihood
 from fastpmf.estimators._statement import Known
@@ -44,18 +45,20 @@ class Validation:
     ) -> None:
         self.share, self._known, self._masked = 1.0, known, False
         self.scores: list[tuple[int, float]] = []
-        if np.ndim(validation) == 0 and not hasattr(validation, "shape"):
-            if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 < validation < 1:
+        if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
+            number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
+            if not number or not 0 < validation < 1:
                 raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {validation!r}")
-            self.train, self._held = thin_counts(counts, validation, random_state=random_state)
-            self.share = 1.0 - validation
-            self._exposure = validation if whole else validation / self.share
+            self.train, held = thin_counts(counts, validation, random_state=random_state)
+            self.share = 1.0 - float(validation)
+            self._exposure = float(validation) / (1.0 if whole else self.share)
         else:
-            self.train, self._held = counts, as_counts(validation, name="validation")
-            if self._held.shape != counts.shape:
-                raise ValueError(f"validation must have the shape of X, {counts.shape}, got {self._held.shape}")
+            self.train, held = counts, as_counts(validation, name="validation")
+            if held.shape != counts.shape:
+                raise ValueError(f"validation must have the shape of X, {counts.shape}, got {held.shape}")
             self._masked = known.mask is not None
-            self._exposure = 1.0 if self._masked else self._held.total / counts.total if counts.total else 1.0
+            self._exposure = 1.0 if self._masked else held.total / counts.total if counts.total else 1.0
+        self._held = within(held, known.mask) if self._masked else without(held, known.mask)
         if self._held.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import MemoryCounts, as_counts
@@ -256,12 +257,7 @@ class HPF(OnlineHPF):
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        counts = self._read(X)
-        with threads(self.n_threads):
-            factor = infer_rows(
-                counts, self._columns, self._row_prior, self.n_components, mask, max_iter=self.max_iter, tol=self.tol
-            )
-        return GammaPosterior.of_entries(factor, self.n_components)
+        return self._infer_rows(self._read(X), mask)
 
     def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, H's posterior as it is; see `posterior`.
@@ -327,7 +323,9 @@ class HPF(OnlineHPF):
         float
             In nats per count.
         """
+        check_is_fitted(self, "W_posterior_")
         counts = self._read(X)
+        check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
         if counts.shape[0] != len(self.W_posterior_.mean):
             raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
         return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
@@ -348,7 +346,13 @@ class HPF(OnlineHPF):
             In nats per count, higher is better.
         """
         counts = self._read(X)
-        return self._score(counts, self.posterior(counts, mask=mask).mean, Known(mask=mask))
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask))
+
+    def _infer_rows(self, counts: MemoryCounts, mask: Any) -> GammaPosterior:
+        k = len(self.components_)
+        with threads(self.n_threads):
+            factor = infer_rows(counts, self._columns, self._row_prior, k, mask, max_iter=self.max_iter, tol=self.tol)
+        return GammaPosterior.of_entries(factor, k)
 
     def _score(self, counts: MemoryCounts, W: np.ndarray, known: Known) -> float:
         with threads(self.n_threads):
@@ -359,7 +363,7 @@ class HPF(OnlineHPF):
 
     def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of the W_i and H_j of entries, one behind the other."""
-        check_is_fitted(self)
+        check_is_fitted(self, "W_posterior_")
         rows, columns = np.asarray(rows), np.asarray(columns)
         if rows.shape != columns.shape:
             raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")

@@ -11,9 +11,9 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.estimators._fit import check_parameters, fit
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihood, transform
-from fastpmf.estimators._statement import Known, Penalties
+from fastpmf.estimators._statement import Known, Penalties, resolved
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import FitInterrupted, Solution, Status
+from fastpmf.solvers import FitInterrupted, Status
 from fastpmf.solvers.base import Callback
 
 
@@ -30,12 +30,12 @@ class PoissonNMF(OnlineNMF):
     ----------
     n_components : int
         Number of components, >= 1.
-    prior_W : (shape, rate), default=None
-        Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; `None` is the
-        flat (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above
-        it no entry is zero. Where it is above 1, or larger than H's, the rate must be positive. W and H share what
-        their priors leave open of the scale in the most probable way, exactly.
-    prior_H : (shape, rate), default=None
+    prior_W : (shape, rate), "auto" or None, default=None
+        Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; None is the flat
+        (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
+        entry is zero. "auto" is shape 1.1 with the rate 0.33 sqrt(n_components / mean count per unit of exposure),
+        which predicts held-out counts well. W and H share their scale in the way that both priors like best, exactly.
+    prior_H : (shape, rate), "auto" or None, default=None
         Of H's entries.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, in place of a prior: with `l1_ratio`, n_features alpha_W [l1_ratio sum W +
@@ -115,6 +115,8 @@ class PoissonNMF(OnlineNMF):
         start included.
     n_features_in_ : int
         Number of features seen in `fit`.
+    prior_W_, prior_H_ : (shape, rate) or None
+        The priors as numbers.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
     validation_ : structured ndarray or None
@@ -282,8 +284,9 @@ class PoissonNMF(OnlineNMF):
         with threads(self.n_threads):
             counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
             self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
+            penalties = resolved(self._penalties, counts, self.n_components, known)
             solution = fit(
-                counts, self.n_components, penalties=self._penalties, known=known, validation=validation,
+                counts, self.n_components, penalties=penalties, known=known, validation=validation,
                 solver=self.solver, acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H,
                 max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
                 random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=self.callback,
@@ -291,6 +294,7 @@ class PoissonNMF(OnlineNMF):
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
+        self.prior_W_, self.prior_H_ = penalties[:2]
         self._schedule = None  # partial_fit begins anew
         self.validation_ = solution.validation
         self.column_exposure_, self.background_ = (
@@ -368,17 +372,6 @@ class PoissonNMF(OnlineNMF):
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return score / total
 
-    def _keep(self, solution: Solution) -> None:
-        self._keep_fitted(
-            solution.H,
-            solution.objective,
-            solution.kkt_residual,
-            solution.n_iter,
-            solution.status,
-            solution.trace,
-            solution.restarts,
-        )
-
     @property
     def _penalties(self) -> Penalties:
         return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
@@ -396,5 +389,6 @@ class PoissonNMF(OnlineNMF):
         )  # fmt: skip
         with threads(self.n_threads):
             return transform(
-                counts, self.components_, max_iter=self.max_iter, tol=self.tol, penalties=self._penalties, known=known
-            )
+                counts, self.components_, max_iter=self.max_iter, tol=self.tol, known=known,
+                penalties=self._penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_),
+            )  # fmt: skip

@@ -21,7 +21,7 @@ def update_posterior(n_vectors):
                   (1 - rho) shape[i, k] + rho (prior[k] + times U[i, k] S[i, k])
     rate[i, k]  = rate_of_row[i] + weight[i, k]                   not stored
     mean[i, k]  = shape / rate
-    U[i, k]     = exp(digamma(shape[i, k]) - offset[i]) / rate    exp E[log u], up to a factor of the row
+    U[i, k]     = exp(digamma(shape[i, k]) + offset[i]) / rate    exp E[log u], up to a factor of the row
 
     Any factor of a row drops out of U S. This one keeps the row's largest entry far from underflow, whatever the
     shapes; and no entry is taken for smaller than `least` of exp(digamma(8)) / rate, so that no rate is zero.
@@ -73,9 +73,9 @@ def update_posterior(n_vectors):
                     simd.store(mean, p, m)
                     lanes.add_to_row(column_sum, b * width + v, m)
                     total += simd.total(m)
-                    q = lanes.where_above(a, zero, special.decay(lanes.where_above(a, zero, s, one)), zero)
-                    simd.store(scratch, b * width + v, q)
+                    q = special.decay(lanes.where_above(a, zero, s, one))
                     q = lanes.where_above(a, zero, q, simd.fill_like(a, math.inf))
+                    simd.store(scratch, b * width + v, q)
                     lowest = min(lowest, -simd.highest(lanes.subtract(zero, q)))
                 for v in range(width):
                     p = i * width + v

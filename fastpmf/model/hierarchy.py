@@ -163,14 +163,17 @@ def update(
     width, blocks = U.shape[1] // lanes, len(bounds) - 1
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shape
-    sums, moved = np.empty((blocks, U.shape[1])), np.empty(blocks)
+    sums, moved = np.empty((blocks, U.shape[1])), np.full(blocks, -1.0)
     cut = [A.reshape(-1, lanes) for A in (U, scratch, shapes, weight, factor.mean, factor.shape, sums)]
-    update_posterior(
-        cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
-        np.array([_LEAST[U.dtype], step.length, step.times]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset,
-        moved, aligned(blocks * width, lanes, U.dtype),
-    )  # fmt: skip
-    factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
+    try:
+        update_posterior(
+            cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
+            np.array([_LEAST[U.dtype], step.length, step.times]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset,
+            moved, aligned(blocks * width, lanes, U.dtype),
+        )  # fmt: skip
+    finally:
+        if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together
+            factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
     if prior.hierarchical:
         factor.activity_shape = prior.activity_shape + n_components * prior.shape
         factor.activity_rate = prior.activity_rate + factor.row_sum

@@ -33,12 +33,13 @@ class Inference(Problem):
     """What is approached: the posterior; its objective is minus the evidence lower bound, in nats."""
 
     def objective(self, state: State) -> float:
-        assert isinstance(state, Posteriors)
+        if not isinstance(state, Posteriors):
+            return math.inf  # Ctrl-C struck before there were any
         return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
 
     def measure(self, state: State) -> float:
         """Share of the counts that the latest half-steps allotted otherwise than before."""
-        return state.kkt_residual(self.counts.total)
+        return state.kkt_residual(self.counts.total) if state.gaps else math.inf
 
 
 class MeanField:
