@@ -1,6 +1,8 @@
 """Documents and words: topics by maximum likelihood, which is PLSI, and how well they predict words held out."""
 
 import sys
+from functools import partial
+from typing import Any
 
 import numpy as np
 from examples import (
@@ -12,14 +14,13 @@ from examples import (
     rates_at,
     read_dataset,
     shortened,
-    smoothing,
     top,
 )
 from provenance import describe, write_table
 from scipy.special import gammaln, xlogy
 from studying import clocked, draw, tell
 
-from fastpmf import PoissonNMF, Topics, poisson_log_likelihood, thin_counts, to_topics
+from fastpmf import MemoryCounts, PoissonNMF, Topics, poisson_log_likelihood, thin_counts, to_topics
 from fastpmf.counts import Side
 from fastpmf.datasets import load_stdlib
 
@@ -36,7 +37,7 @@ Told, and drawn, are
     word had ten counts more (examples.py says why), and the documents that have most of the topic;
   - mixtures, P(topic|document), of some documents; those of all are in the table;
   - multinomial log-likelihood and perplexity of the words held out, of three models: maximum likelihood; the same
-    under a small Gamma prior on both factors, which adds --pseudo-counts to each entry; and one topic for all.
+    under a small Gamma prior on both factors (prior_W="auto", prior_H="auto"); and one topic for all, under it.
     Maximum likelihood can say that a word cannot be. If it then is, its perplexity is infinite: so the second
     perplexity leaves the words out that it takes for impossible, for all models.
 
@@ -54,13 +55,13 @@ def main() -> int:
     X, documents, words = read_dataset(parser, arguments, load_stdlib, "document", "word")
     train, test = thin_counts(X, arguments.held_out, random_state=arguments.seed)
     if not train.total or not test.total:
-        parser.error(f"--held-out must leave counts on either side, of {X.sum():,} it does not")
-    tell(f"{describe(X)}: {X.sum():,} words in documents, of which {test.total:,.0f} are held out\n")
+        parser.error(f"--held-out must leave counts on either side, of {X.sum():,.0f} it does not")
+    tell(f"{describe(X)}: {X.sum():,.0f} words in documents, of which {test.total:,.0f} are held out\n")
 
     k, common = arguments.components, {"tol": 1e-3, "random_state": arguments.seed, "n_threads": arguments.threads}
     model = PoissonNMF(k, **common)
-    W, seconds = clocked(lambda: model.fit_transform(train))
-    tell(f"{k} topics: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+    W, seconds = clocked(partial(model.fit_transform, train))
+    tell(f"{named(k)}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
     order = to_topics(W, model.components_).order  # so that topic 1 is the heaviest
     W, H = W[:, order], model.components_[order]
     topics = to_topics(W, H)
@@ -72,26 +73,27 @@ def main() -> int:
                 if topics.mixtures[i, z] >= 0.05]  # fmt: skip
         tell(f"  {shortened(documents[i], 30):<30} {', '.join(most)}")
 
-    models = {f"{k} topics, maximum likelihood": topics}
+    models = {f"{named(k)}, maximum likelihood": topics}
     for n in (k, 1):
-        prior = smoothing(arguments.pseudo_counts, train.total / X.shape[0] / X.shape[1], n)
-        smoothed = PoissonNMF(n, prior_W=prior, prior_H=prior, **common)
+        smoothed = PoissonNMF(n, prior_W="auto", prior_H="auto", **common)
         W = smoothed.fit_transform(train)
-        models[f"{n} topic{'s'[: n - 1]}, with the prior"] = to_topics(W, smoothed.components_)
+        models[f"{named(n)}, with the prior"] = to_topics(W, smoothed.components_)
     tell_held_out(models, test)
 
     called = [f"topic {z + 1}" for z in range(k)]
-    write_table(
-        arguments.csv,
-        ["document", *called],
-        ([name, *mixture] for name, mixture in zip(documents, topics.mixtures, strict=True)),
-    )
+    table = ([name, *mixture] for name, mixture in zip(documents, topics.mixtures, strict=True))
+    write_table(arguments.csv, ["document", *called], table, {"fitted, and held out": X})
     tell(f"\ntable: {arguments.csv}")
     draw(arguments.png, lambda figure: paint(figure, topics, documents, words, called))
     return 0
 
 
-def tell_identity(topics: Topics, counts, poisson: float) -> None:
+def named(n: int) -> str:
+    """How many topics."""
+    return f"{n} topic{'' if n == 1 else 's'}"
+
+
+def tell_identity(topics: Topics, counts: MemoryCounts, poisson: float) -> None:
     """One likelihood, whole and in its two parts."""
     lengths, expected = counts.sums(Side.ROWS), topics.row_totals
     given, of_lengths = (
@@ -113,13 +115,15 @@ def tell_topics(topics: Topics, documents: np.ndarray, words: np.ndarray) -> Non
         tell(f"  documents  {', '.join(shortened(documents[i], 40) for i in top(topics.rows[:, z], 4))}")
 
 
-def tell_held_out(models: dict[str, Topics], test) -> None:
+def tell_held_out(models: dict[str, Topics], test: MemoryCounts) -> None:
     """Log-likelihood of the words held out given how many each document has, and perplexity, exp of minus its mean."""
     entries = test.to_scipy().tocoo()
     i, j = entries.coords
     possible, line = None, "{:<34}{:>18}{:>16}{:>14}{:>20}"
     tell()
-    tell(line.format(f"{test.total:,.0f} words held out", "log-likelihood", "impossible", "perplexity", "without those"))
+    tell(
+        line.format(f"{test.total:,.0f} words held out", "log-likelihood", "impossible", "perplexity", "without those")
+    )
     for name, topics in models.items():
         probability = rates_at(topics.mixtures, topics.columns, i, j)
         if possible is None:
@@ -128,7 +132,7 @@ def tell_held_out(models: dict[str, Topics], test) -> None:
             logs = np.log(probability)
         told = [
             f"{topics.conditional_log_likelihood(test):,.1f}",
-            f"{entries.data[probability == 0].sum():,}",
+            f"{entries.data[probability == 0].sum():,.0f}",
             f"{np.exp(-(entries.data @ logs) / test.total):,.1f}",
             f"{np.exp(-(entries.data[possible] @ logs[possible]) / entries.data[possible].sum()):,.1f}",
         ]
@@ -136,11 +140,11 @@ def tell_held_out(models: dict[str, Topics], test) -> None:
     tell(f"A guess at random, each of {test.shape[1]:,} words alike, has perplexity {test.shape[1]:,}.")
 
 
-def paint(figure, topics: Topics, documents: np.ndarray, words: np.ndarray, called: list[str]) -> None:
+def paint(figure: Any, topics: Topics, documents: np.ndarray, words: np.ndarray, called: list[str]) -> None:
     """Likeliest words above, mixtures below."""
     figure.set_size_inches(12, 8.5)
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1.2])
-    paint_tops(above, topics, topics.columns, words, called, "P(word | topic)")
+    paint_tops(above, topics.weights, topics.columns, words, called, "P(word | topic)")
     own_names = len(np.unique(documents)) < len(documents)
     groups = documents if own_names else np.array(called)[topics.mixtures.argmax(axis=1)]
     label = "documents, by name" if own_names else "documents, by dominant topic"

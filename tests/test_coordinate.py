@@ -1,4 +1,5 @@
-"""Coordinate descent and the joint contraction against their oracles, row by row; all of it with the JIT off too."""
+"""The rules for the rows of a factor against their oracles, row by row: coordinate descent, and whatever a prior, a
+penalty or a mask makes of it and of the multiplicative rule; the joint contraction. All of it with the JIT off too."""
 
 import math
 
@@ -9,7 +10,8 @@ from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
 
 from fastpmf.counts import MemoryCounts, Side, groups
 from fastpmf.model.factors import column_sums, padded
-from fastpmf.model.updates import extrapolated
+from fastpmf.model.priors import RowPrior
+from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11
 both = pytest.mark.parametrize("dtype", [F32, F64])
@@ -29,8 +31,8 @@ def layout(request, monkeypatch):
 
 def descend(X, U, V, k, side=Side.ROWS, **options):
     out = np.zeros_like(U)
-    options = {"n_components": k, "sweeps": 2, "zero": ZERO} | options
-    return out, MemoryCounts(X).descend(side, U, V, column_sums(V), out, **options)
+    options = {"weight": column_sums(V), "n_components": k, "sweeps": 2, "zero": ZERO} | options
+    return out, MemoryCounts(X).descend(side, U, V, out=out, **options)
 
 
 def sparse_start(U, k, seed=5):
@@ -194,3 +196,156 @@ def test_extrapolation_goes_on_and_stays_off_zero(dtype):
     expected = np.maximum(new + 0.7 * (new.astype(float) - old), floor)
     np.testing.assert_allclose(out, expected, rtol=1e-12 if dtype == F64 else 1e-5, atol=4 * np.finfo(dtype).eps)
     np.testing.assert_allclose(sums, out.sum(axis=0, dtype=float), rtol=1e-12)
+
+
+# ── with priors, penalties, and what is known ───────────────────────────────────────────────────────────────────
+
+KINDS = ["rows", "shape", "ridge", "held", "zeros", "shape ridge", "shape ridge held zeros rows"]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def row_problem(kind, X, k, dtype, seed=3):
+    """Factors, weights and a `RowPrior` of what `kind` names, of each row its own or one for all; and their oracle."""
+    (U, V), rng = factors(X.shape, k, dtype), np.random.default_rng(seed)
+    width, n = U.shape[1], len(U) if "rows" in kind or "zeros" in kind else 1
+    weight = padded(column_sums(V)[:k] * rng.uniform(0.7, 1.5, (n, k)), dtype)
+    shape, ridge = (padded(rng.gamma(1.0, size=(n, k)), dtype) if name in kind else None for name in ("shape", "ridge"))
+    held = np.arange(width) == 1 if "held" in kind else None
+    stays = np.zeros((n, width), bool) if held is None else np.tile(held, (n, 1))
+    if "zeros" in kind:
+        zero = np.zeros((n, width), bool)
+        zero[:, 2:k] = rng.random((n, k - 2)) < 0.4
+        weight[zero], U[zero], stays = math.inf, 0, stays | zero
+    for A in (shape, ridge):
+        if A is not None:
+            A[stays] = 0
+    prior = RowPrior(shape, ridge, held, "zeros" in kind)
+    parts = (0.0 if A is None else A[:, :k] for A in (shape, ridge))
+    known = np.zeros(k, bool) if held is None else held[:k]
+    return U, V, weight, prior, naive.Rows(dense(X), V[:, :k], weight[:, :k], *parts, known)
+
+
+def sizes(oracle, U):
+    """What the rounding of each row's objective and gap is relative to: the terms that they are put together from."""
+    U = np.asarray(U, float)
+    linear = np.where(U > 0, np.where(np.isfinite(oracle.d), oracle.d, 0) * U, 0)
+    shaped = oracle.a * (2 + np.abs(np.log(np.where(U > 0, U, 1))))
+    return (linear + oracle.q * U**2 + shaped).sum(axis=1) + 20 * oracle.X.sum(axis=1)
+
+
+@both
+@kinds
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
+    X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
+    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
+    S, out = contract(X, U, V), np.full_like(U, np.nan)
+    update = multiplicative(U, S, weight, out, prior=prior, relaxed=relaxed)
+    # The contraction's roundings are some k + 12 eps, relaxed they count twice; a root and three quotients
+    np.testing.assert_allclose(out[:, :k], oracle.step(U[:, :k], relaxed), rtol=64 * eps, atol=1e-300)
+    assert (out[:, k:] == 0).all()
+    if prior.held is not None:
+        np.testing.assert_array_equal(out[:, prior.held], U[:, prior.held])
+    assert (out[np.broadcast_to(np.isinf(weight), out.shape)] == 0).all()
+    np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=len(U) * np.finfo(float).eps)
+    rounding = 64 * eps * sizes(oracle, U[:, :k]).sum()
+    assert update.gap == pytest.approx(np.maximum(oracle.gap(U[:, :k]), 0).sum(), abs=rounding)
+    before = U.tobytes(), S.tobytes()
+    assert multiplicative(U, S, weight, None, prior=prior).gap == update.gap  # a mere look, which writes nothing
+    assert (U.tobytes(), S.tobytes()) == before
+
+
+@both
+@kinds
+def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_left(kind, dtype):
+    X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
+    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
+    least = oracle.objective(oracle.best(U[:, :k], 2000))
+    for seed in range(4):  # far from the optimum on either side
+        rng = np.random.default_rng(seed)
+        start = U.copy()
+        start[:, :k] *= 10.0 ** rng.uniform(-3, 3, (len(U), k))
+        if prior.held is not None:
+            start[:, prior.held] = U[:, prior.held]
+        before, slack = oracle.objective(start[:, :k]), 200 * eps * sizes(oracle, start[:, :k])
+        S, out = contract(X, start, V), np.empty_like(U)
+        for relaxed in (False, True):
+            gap = multiplicative(start, S, weight, out, prior=prior, relaxed=relaxed).gap
+            assert (oracle.objective(out[:, :k]) <= before + slack).all()
+        out, descent = descend(X, start, V, k, weight=weight, prior=prior, sweeps=1)
+        assert (oracle.objective(out[:, :k]) <= before + slack).all()
+        assert (before - least <= descent.gap + slack).all()
+        # Both rules measure the same bound, in different order
+        assert gap == pytest.approx(descent.gap.sum(), rel=200 * eps, abs=slack.sum())
+
+
+@both
+@kinds
+def test_a_round_of_sweeps_with_a_prior_agrees_with_the_oracle(kind, dtype, layout):
+    X, k = rows_of([*LENGTHS, 12, 11]), 5
+    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
+    if prior.shape is None:
+        U = np.where(prior.held if prior.held is not None else False, U, sparse_start(U, k))
+        U[:, :k][~oracle.free & ~oracle.held] = 0
+    out, descent = descend(X, U, V, k, weight=weight, prior=prior)
+    expected = oracle.coordinate_round(U[:, :k], 2, ZERO)
+    scale = expected.max(axis=1, keepdims=True) + 1e-300
+    np.testing.assert_allclose(out[:, :k] / scale, expected / scale, atol=400 * np.finfo(dtype).eps * k)  # as above
+    slack = 200 * np.finfo(dtype).eps * sizes(oracle, U[:, :k])
+    assert (np.abs(descent.gap - np.maximum(oracle.gap(U[:, :k]), 0)) <= slack).all()
+    if prior.held is not None:
+        np.testing.assert_array_equal(out[:, prior.held], U[:, prior.held])
+    assert (out[np.broadcast_to(np.isinf(weight), out.shape)] == 0).all()
+
+
+@kinds
+def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
+    X, k, tol = rows_of(LENGTHS), 5, 1e-9
+    U, V, weight, prior, oracle = row_problem(kind, X, k, F64)
+    out, descent = descend(X, U, V, k, weight=weight, prior=prior, max_rounds=2000, tol=tol, zero=0.0)
+    mass = oracle.X.sum(axis=1) + oracle.a.sum(axis=1)
+    rounding = 64 * np.finfo(float).eps * sizes(oracle, out[:, :k])
+    assert (descent.gap <= tol * mass + rounding).all()
+    # Another method, from elsewhere, finds nothing that is better by more than the certificate says
+    other = oracle.best(np.where(oracle.held, U[:, :k], 1.0))
+    assert (oracle.objective(out[:, :k]) - oracle.objective(other) <= descent.gap + rounding).all()
+    empty = np.equal(LENGTHS, 0)
+    if kind == "shape":  # where there are no counts, the prior's mode is all
+        np.testing.assert_allclose(out[empty][:, :k], (oracle.a / oracle.d)[empty], rtol=1e-12)
+
+
+def test_a_row_with_its_own_prior_gets_the_bits_that_it_gets_in_company(layout):
+    X, k = rows_of(LENGTHS), 5
+    U, V, weight, prior, _ = row_problem(KINDS[-1], X, k, F64)
+    together, descent = descend(X, U, V, k, weight=weight, prior=prior, max_rounds=7, tol=1e-9, zero=0.0)
+    for i in (0, 2, 9):
+        start, stop = X.indptr[i : i + 2]
+        alone = type(X)(X.data[start:stop], X.indices[start:stop], np.array([0, stop - start]), X.n_columns)
+        row = {"weight": weight[i : i + 1], "prior": prior.select_rows(np.array([i]))}
+        out, one = descend(alone, U[i : i + 1].copy(), V, k, max_rounds=7, tol=1e-9, zero=0.0, **row)
+        np.testing.assert_array_equal(out[0], together[i])
+        assert one.gap[0] == descent.gap[i]
+
+
+def test_an_entry_with_a_shape_is_never_zero_however_small_its_share(layout):
+    X, k = rows_of([6, 6, 6]), 3
+    X.data[...] *= 1e15
+    U, V = factors(X.shape, k, F64)
+    V[:, 2] *= 1e-3 * np.arange(1, 13)[::-1] ** 4  # which the counts don't want
+    prior = RowPrior(padded(np.full((1, k), 0.5), F64))
+    for _ in range(4):
+        U, _ = descend(X, U, V, k, prior=prior)
+        assert (U[:, :k] > 0).all()
+
+
+def test_extrapolation_leaves_what_is_held_and_what_is_to_be_zero():
+    rng = np.random.default_rng(2)
+    new, old = (padded(rng.random((4, 3)), F64) for _ in range(2))
+    new[:, 2] = old[:, 2] = 0
+    weight = np.tile(padded(np.array([[2.0, 3.0, math.inf]]), F64), (4, 1))
+    weight[0, 2] = 5.0  # of row 0 that entry is free, and comes off zero
+    out, held = old.copy(), np.arange(new.shape[1]) == 1
+    extrapolated(new, out, 0.7, np.arange(1.0, 5.0), weight, out, held)
+    np.testing.assert_array_equal(out[:, 1], new[:, 1])
+    np.testing.assert_array_equal(out[:, 2], [TINY / 5, 0, 0, 0])
+    np.testing.assert_allclose(out[:, 0], np.maximum(new[:, 0] + 0.7 * (new[:, 0] - old[:, 0]), 0), atol=1e-11)

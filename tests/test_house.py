@@ -18,9 +18,11 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 FLOORS = {"kernels": 0, "counts": 1, "model": 1, "solvers": 2, "estimators": 3}
 EDGES = 4
 PUBLIC = [getattr(fastpmf, name) for name in fastpmf.__all__ if inspect.isroutine(getattr(fastpmf, name))]
+ESTIMATORS = (fastpmf.PoissonNMF, fastpmf.HPF)
 METHODS = [
     method
-    for name, method in inspect.getmembers(fastpmf.PoissonNMF, inspect.isfunction)
+    for described in (*ESTIMATORS, fastpmf.GammaPosterior, fastpmf.Topics)
+    for name, method in inspect.getmembers(described, inspect.isfunction)
     if not name.startswith("_") and method.__module__.startswith("fastpmf")
 ]
 
@@ -80,7 +82,7 @@ class TestEachFile:
         assert ast.get_docstring(ast.parse(source)) or len(source.splitlines()) <= 1
 
 
-@pytest.mark.parametrize("thing", [*PUBLIC, fastpmf.PoissonNMF, *METHODS], ids=lambda thing: thing.__qualname__)
+@pytest.mark.parametrize("thing", [*PUBLIC, *ESTIMATORS, *METHODS], ids=lambda thing: thing.__qualname__)
 def test_documented_parameters_are_the_signature(thing):
     documented = numpydoc_light.parameters(inspect.getdoc(thing))
     signature = [name for name in inspect.signature(thing).parameters if name not in ("self", "cls")]

@@ -213,26 +213,25 @@ class MemoryCounts:
         if self._unobserved is None:
             return v_sum
         out = aligned(self.shape[side], V.shape[1], V.dtype)
-        self._unobserved._leave_out(side, out, V, v_sum, out)
+        self._unobserved._sum_the_rest(side, out, V, v_sum, out)
         return out
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
         """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
-        with np.errstate(over="ignore"):
-            total = float(w_sum @ h_sum)
         if self._unobserved is None:
-            return total
-        return total - self._unobserved._leave_out(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
+            with np.errstate(over="ignore"):
+                return float(w_sum @ h_sum)
+        return self._unobserved._sum_the_rest(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
 
-    def _leave_out(
+    def _sum_the_rest(
         self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
     ) -> float:
-        """`observed_weights` where these are the unobserved entries; what they are expected to hold, where wanted."""
+        """`observed_weights` where these are the unobserved entries; what the others are to hold, where wanted."""
         X, bounds = self.side(side), row_bounds(len(U))
-        missing, sums = np.zeros(len(bounds) - 1), np.empty((len(bounds) - 1, V.shape[1]))
+        rate, sums = np.zeros(len(bounds) - 1), np.empty((len(bounds) - 1, V.shape[1]))
         n_vectors = _whole_vectors(X, U, V)
-        observed_weights(X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, missing, sums, n_vectors=n_vectors)
-        return float(missing.sum())
+        observed_weights(X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums, n_vectors=n_vectors)
+        return float(rate.sum())
 
     def descend(
         self,

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.model.factors import check_factor
+from fastpmf.model.topics import Topics, to_topics
 
 
 class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -32,6 +33,21 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         W = np.asarray(X)
         shape = (W.shape[0] if W.ndim else 0, len(self.components_))
         return check_factor(W, shape, "X") @ self.components_
+
+    def to_topics(self, W: Any) -> Topics:
+        """W and `components_` as probabilities, which is PLSI; see `fastpmf.to_topics`.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_samples, n_components)
+            What `fit_transform` or `transform` returned.
+
+        Returns
+        -------
+        Topics
+        """
+        check_is_fitted(self)
+        return to_topics(W, self.components_)
 
     def _read(self, X: Any) -> MemoryCounts:
         """X through the door, its width and names checked against what was fitted."""

@@ -236,10 +236,10 @@ def check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, cop
 
 
 def _rows_of(known: Known, rows: np.ndarray) -> Known:
-    """What is known of these rows, by number, without weights; columns of fixed_W are of the fit alone."""
+    """What is known of these rows, by number, without weights."""
     mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
-    exposure = known.row_exposure if known.row_exposure is None else np.asarray(known.row_exposure)[rows]
-    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=None)
+    exposure, fixed = (A if A is None else np.asarray(A)[rows] for A in (known.row_exposure, known.fixed_W))
+    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=fixed)
 
 
 def _check_reach(counts: Counts, W: np.ndarray, Ht: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from fastpmf.solvers.base import Callback
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 from fastpmf.solvers.restarts import race
 
-LEAST = 1e-30  # of a hyperparameter, and its inverse the largest: float32 can divide by it
+LEAST, MOST = 1e-30, 1e30  # of a hyperparameter: float32 can divide by it
 
 
 class Found(NamedTuple):
@@ -102,7 +102,7 @@ def infer_rows(
             f"posteriors of rows still moved {moved / total:.2g} of their counts after max_iter={max_iter} half-steps, "
             f"tol is {tol:g}",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return factor
 
@@ -116,7 +116,7 @@ def check_priors(rows: tuple, columns: tuple, *, hierarchical: Any) -> tuple[Gam
         for value, name in zip(values, said, strict=True):
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise TypeError(f"{name} must be a positive number, got {value!r}")
-            if not LEAST <= value <= 1 / LEAST:
-                raise ValueError(f"{name} must be a positive number from {LEAST:g} to {1 / LEAST:g}, got {value}")
+            if not LEAST <= value <= MOST:
+                raise ValueError(f"{name} must be a positive number from {LEAST:g} to {MOST:g}, got {value}")
     W, H = (GammaPrior(float(a), float(b), float(c), bool(hierarchical)) for a, b, c in (rows, columns))
     return W, H

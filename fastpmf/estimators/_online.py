@@ -12,7 +12,7 @@ from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
-from fastpmf.estimators._statement import Known, Penalties, read_penalties
+from fastpmf.estimators._statement import Known, Penalties, as_numbers, read_penalties
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, padded, working_dtype
 from fastpmf.model.gamma import GammaPosterior
@@ -147,7 +147,7 @@ class OnlineNMF(FittedNMF):
             self.__dict__.pop("feature_names_in_", None)
             self.__dict__.update(seen.__dict__)
             self.column_exposure_, self.background_, self.validation_ = None, None, None
-            self.prior_W_, self.prior_H_ = penalties[:2]
+            self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
         self._schedule, self._statistics = schedule, statistics
         nothing = np.empty(0, TRACE_DTYPE)
         self._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))

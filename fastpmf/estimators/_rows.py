@@ -37,7 +37,7 @@ def transform(
     said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
     produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
     problem = replace(said.problem, counts=produced)
-    if problem.counts.total == 0 and penalties.prior_W is None:
+    if problem.counts.total == 0 and penalties.prior_W is None and known.fixed_W is None:
         return np.zeros((n, k), dtype), np.zeros(n)
     check_range(problem.counts, dtype)
     start, Ht = said.start(empty_factor(n, k, dtype), empty_factor(counts.shape[1], k, dtype))
@@ -47,7 +47,8 @@ def transform(
     mass = totals + prior.total_shape
     spread = np.divide(mass[:, None], some * np.maximum((some > 0).sum(axis=1, keepdims=True), 1), where=some > 0,
                        out=np.zeros((n, k)))  # fmt: skip
-    start[:, :k] = spread
+    free = np.ones(k, bool) if prior.held is None else ~prior.held[:k]
+    start[:, :k][:, free] = spread[:, free]
     W, gap = solve_rows(
         produced, Ht, weight, start, prior=prior, n_components=problem.n_components, max_rounds=max_iter, tol=tol
     )

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts
+from fastpmf.counts import MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
-from fastpmf.model.factors import check_factor, empty_factor
+from fastpmf.model.factors import check_factor, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
 
@@ -105,13 +105,22 @@ class Statement:
 
 
 def present(
-    W: np.ndarray, Ht: np.ndarray, units: np.ndarray, *, n_components: int, scales: tuple[np.ndarray, np.ndarray]
+    W: np.ndarray,
+    Ht: np.ndarray,
+    units: np.ndarray,
+    *,
+    n_components: int,
+    scales: tuple[np.ndarray, np.ndarray],
+    fixed: list[tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """W and H of the free components in the user's units, from a solver's."""
+    """W and H of the free components in the user's units, from a solver's; what is known, to the bit."""
     units = units[:n_components]
     W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
-    H = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype).T
-    return W, H
+    Ht = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype)
+    for A, (values, held, _) in zip((W, Ht), fixed, strict=True):
+        if values is not None and held is not None:
+            A[:, held] = values[:, held]
+    return W, Ht.T
 
 
 def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: Penalties, known: Known) -> Statement:
@@ -141,12 +150,14 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
     if known.sample_weight is not None and (w != 1).any():
         counts = weighted(counts, w, dtype)
     scales = np.where(seen, r * w, r), c
+    # What is known of rows of weight 0 must not be seen either: in W' it is 0
+    known_scales = r * w, c
     K = k + (b is not None)
     width = empty_factor(1, K, dtype).shape[1]
     terms, parts = [], []
     # In W' the prior's terms w (shape log W - rate W - ridge W^2 / 2) have these weights; w = 1 for the columns
     for (weight, exposure), prior, (values, held, zeros), scale, backdrop in zip(
-        ((w, r), (np.ones(p), c)), plain, fixed, scales, (scales[0], None if b is None else c * b), strict=True
+        ((w, r), (np.ones(p), c)), plain, fixed, known_scales, (r * w, None if b is None else c * b), strict=True
     ):
         if backdrop is not None and b is not None:
             values = np.zeros((len(scale), k)) if values is None else values * scale[:, None]
@@ -157,10 +168,11 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
         terms.append(_terms(weight, exposure, prior, held, zeros, width, dtype))
         parts.append(values)
     _check_modes(terms, counts.shape, k)
+    _check_data(counts, terms, parts, dtype)
     trivial = k == K and all((s == 1).all() for s in scales) and not any(t.penalised for t in terms)
     problem = Problem(counts, K, (terms[0], terms[1]))
     if not trivial:
-        problem = Problem(counts, K, (terms[0], terms[1]), partial(present, n_components=k, scales=scales))
+        problem = Problem(counts, K, (terms[0], terms[1]), partial(present, n_components=k, scales=scales, fixed=fixed))
     return Statement(problem, counts, scales, np.flatnonzero(~seen), (parts[0], parts[1]))
 
 
@@ -186,14 +198,13 @@ def _terms(
         return out
 
     safe = np.where(weight > 0, weight, 1.0)
-    shape, ridge = spread(prior.shape, weight), spread(prior.ridge, 1 / (exposure**2 * safe))
+    shape = spread(prior.shape, weight)
+    ridge = spread(prior.ridge, 1 / (exposure**2 * safe)) if prior.ridge.any() else None
     if shape is not None and ridge is not None:
         shape, ridge = np.broadcast_arrays(shape, ridge)
     constant = 0.0
     if shape is not None:
-        constant = float((shape * np.log(exposure * safe)[:, None]).sum()) if len(shape) > 1 else 0.0
-        if len(shape) == 1 and (exposure != 1).any():
-            constant = float(shape.sum() * np.log(exposure).sum())
+        constant = float((shape * np.log(exposure * safe)[:, None]).sum())
         shape = np.ascontiguousarray(shape, dtype)
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
 
@@ -206,14 +217,21 @@ def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -
     autos = [isinstance(prior, str) and prior == "auto" for prior in penalties[:2]]
     if not any(autos):
         return penalties
-    exposure = [
-        n if values is None else float(np.sum(values))
-        for values, n in zip((known.row_exposure, known.column_exposure), counts.shape, strict=True)
-    ]
-    mean = counts.total / (exposure[0] * exposure[1])
+    rows, columns = (
+        float(_vector(values, n, name).sum())
+        for values, n, name in zip(
+            (known.row_exposure, known.column_exposure), counts.shape, ("row_exposure", "column_exposure"), strict=True
+        )
+    )
+    mean = counts.total / (rows * columns)
     prior = (AUTO_SHAPE, AUTO_RATE * AUTO_SHAPE * math.sqrt(k / mean)) if mean > 0 else (AUTO_SHAPE, 1.0)
     prior_W, prior_H = (prior if auto else given for auto, given in zip(autos, penalties[:2], strict=True))
     return penalties._replace(prior_W=prior_W, prior_H=prior_H)
+
+
+def as_numbers(prior: Any) -> tuple | None:
+    """A prior that was found right, as Python's numbers and lists, which no array of the user's stands behind."""
+    return None if prior is None else tuple(np.asarray(x, dtype=np.float64).tolist() for x in prior)
 
 
 def read_penalties(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[Plain, Plain]:
@@ -273,6 +291,30 @@ def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
             UserWarning,
             stacklevel=5,
         )
+
+
+def _check_data(counts: MemoryCounts, terms: list[Terms], parts: list[np.ndarray | None], dtype: np.dtype) -> None:
+    """Turn away entries of a shape above 1 and rate 0 that no observed count depends on, which would be infinite."""
+    for side in Side:
+        mine, other, known = terms[side], terms[1 - side], parts[1 - side]
+        if mine.shape is None:
+            continue
+        prices = [x for x in (mine.rate, mine.ridge) if x is not None]
+        loose = np.all([x == 0 for x in np.broadcast_arrays(*prices)], axis=0) if prices else np.True_
+        loose = (mine.shape > 0) & loose
+        if not loose.any():
+            continue
+        possible = np.broadcast_to(np.ones(mine.shape.shape[1], dtype), (counts.shape[1 - side], mine.shape.shape[1]))
+        possible = padded(possible if other.zeros is None else ~other.zeros, dtype)
+        if known is not None and other.held is not None:
+            possible[:, other.held] = known[:, other.held[: known.shape[1]]] > 0
+        seen = np.atleast_2d(counts.observed_sums(side, possible, possible.sum(axis=0, dtype=np.float64)))
+        if (loose & (seen == 0)).any():
+            name, whole = ("prior_W", "row") if side is Side.ROWS else ("prior_H", "column")
+            raise ValueError(
+                f"{name} must have rates > 0 where its shapes are > 1 and a {whole} is masked or the other factor is "
+                "fixed at zero: without any data there, and with rate 0, the posterior has no mode"
+            )
 
 
 def _number(value: Any, name: str) -> float:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.masked import within, without
+from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.masked import weighted, within, without
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._rows import log_likelihood
 from fastpmf.estimators._statement import Known
@@ -13,10 +13,14 @@ from fastpmf.solvers import Record, Status
 from fastpmf.solvers.base import Callback
 
 PATIENCE = 2  # records in a row that are no better than the best before them end the fit
+LEAST = 1e-8  # of a component's mean is what its entries are scored with at least: a zero makes no count impossible
 
 
 class Validation:
     """Scores W and H on held-out counts at each record of a fit, and stops it when they get no better.
+
+    Not scored are counts of rows and columns of which the fit sees none, or which weigh nothing: it says nothing of
+    them, and likeliest there is a rate of zero.
 
     Parameters
     ----------
@@ -58,7 +62,11 @@ class Validation:
                 raise ValueError(f"validation must have the shape of X, {counts.shape}, got {held.shape}")
             self._masked = known.mask is not None
             self._exposure = 1.0 if self._masked else held.total / counts.total if counts.total else 1.0
-        self._held = within(held, known.mask) if self._masked else without(held, known.mask)
+        held = within(held, known.mask) if self._masked else without(held, known.mask)
+        rows, columns = (without(self.train, known.mask).sums(side) > 0 for side in Side)
+        if known.sample_weight is not None:
+            rows &= np.asarray(known.sample_weight) > 0
+        self._held = weighted(held.select_columns(columns), rows.astype(np.int8), held.dtype)
         if self._held.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")
 
@@ -66,7 +74,8 @@ class Validation:
         """Log-likelihood of the held-out counts per count, in nats."""
         given = np.ones(len(W)) if self._known.row_exposure is None else np.asarray(self._known.row_exposure)
         known = self._known._replace(row_exposure=self._exposure * given)
-        value, total = log_likelihood(self._held, np.asarray(W), np.asarray(H), known, masked=self._masked)
+        W, H = (np.maximum(A, LEAST * A.mean(axis=axis, keepdims=True)) for A, axis in ((W, 0), (H, 1)))
+        value, total = log_likelihood(self._held, W, H, known, masked=self._masked)
         return value / total
 
     def watch(self, then: Callback | None) -> Callback:

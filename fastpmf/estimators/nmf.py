@@ -11,7 +11,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.estimators._fit import check_parameters, fit
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihood, transform
-from fastpmf.estimators._statement import Known, Penalties, resolved
+from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import FitInterrupted, Status
 from fastpmf.solvers.base import Callback
@@ -294,11 +294,11 @@ class PoissonNMF(OnlineNMF):
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen.__dict__)
         self._keep(solution)
-        self.prior_W_, self.prior_H_ = penalties[:2]
+        self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
         self._schedule = None  # partial_fit begins anew
         self.validation_ = solution.validation
         self.column_exposure_, self.background_ = (
-            None if x is None else np.asarray(x, dtype=np.float64) for x in (known.column_exposure, known.background)
+            None if x is None else np.array(x, dtype=np.float64) for x in (known.column_exposure, known.background)
         )
         if solution.status is Status.INTERRUPTED:
             raise FitInterrupted(solution)

@@ -73,8 +73,8 @@ def descend(n_vectors):
         S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
         g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded_step(u_k, g, c, d_k + q_k u_k)
 
-    over the active k: those with u_k above `zero` total / d_k, or S_k > d_k. The others become exactly 0, but for the
-    held ones, which stay.
+    over the active k: those with u_k above `zero` total / d_k, a_k > 0 or S_k > d_k. The others become exactly 0, but
+    for the held ones, which stay.
 
     in    data, indices, U, V   as in `ratio_contract`
           indptr     (n_rows + 1,)  int64
@@ -231,6 +231,8 @@ def descend(n_vectors):
                             u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
                             least = simd.divide(simd.multiply(total, tiny_), d)
                             wanting = lanes.where_above(simd.load(components, S + k, 1), d, one, zero)
+                            if shaped:  # no entry with a shape is ever 0, however small its share
+                                wanting = lanes.where_above(simd.load(components, P + k, 1), zero, one, wanting)
                             wanting = simd.multiply(lanes.where_above(u, least, one, wanting), going)
                             wanting = lanes.where_above(d, zero, lanes.where_above(endless, d, wanting, zero), zero)
                             simd.store(components, M + k, wanting)

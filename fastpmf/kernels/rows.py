@@ -101,38 +101,59 @@ def sum_log(n_vectors):
     return loop
 
 
-@kernel("out", "missing", "sums")
+# Where what a row observes of a component is less than this share of it all, the sum less what is missing would have
+# lost three digits and more to rounding, and a large U would make nats of the rest.
+_CANCELLED = 1e-3
+
+
+@kernel("out", "rate", "sums")
 def observed_weights(n_vectors):
-    """Leave out of the sums of V, for each row, what its unobserved entries would add.
+    """Sum V, for each row, over the entries that the row observes.
 
-    out[i, k] = max(0, v_sum[k] - sum over the unobserved (i, j) of V[j, k])
+    out[i, k] = v_sum[k] - sum over the unobserved (i, j) of V[j, k] = sum over the observed (i, j) of V[j, k]
 
-    in    indices     (n,)             int32 or int64, the column j of each unobserved entry
+    the first, or the second where that leaves less than `_CANCELLED` of any component.
+
+    in    indices     (n,)             int32 or int64, the column j of each unobserved entry, ascending in each row
           indptr      (n_rows + 1,)    int64
           U, V        (n_rows, K), (n_cols, K) float32 or float64
           v_sum       (K,)             float64
           row_blocks  (n_blocks + 1,)  int64, boundaries of blocks of rows
-          wanted      int              whether `missing` is
+          wanted      int              whether `rate` is
     out   out         (n_rows, K)      overwritten; unit of V
-          missing     (n_blocks,)      float64, where wanted: sum over a block's unobserved entries of U[i] . V[j]
+          rate        (n_blocks,)      float64, where wanted: sum over a block's observed entries of U[i] . V[j]
           sums        (n_blocks, K)    float64, scratch
     gives bitwise the same result for any number of workers; sums are float64 whatever the dtype of V
-    cost  n K flops for the unobserved entries, gathers n K itemsize bytes of V, one stream over n_rows K numbers
+    cost  n K flops for the unobserved entries, gathers n K itemsize bytes of V, one stream over n_rows K numbers; a
+          pass over V more for each row of the second kind
     """
 
-    def loop(indices, indptr, U, V, v_sum, row_blocks, wanted, out, missing, sums, n_workers):
+    def loop(indices, indptr, U, V, v_sum, row_blocks, wanted, out, rate, sums, n_workers):
         for b in prange(row_blocks.shape[0] - 1):
-            lost = 0.0
+            seen = 0.0
             for i in range(row_blocks[b], row_blocks[b + 1]):
+                start, stop = indptr[i], indptr[i + 1]
                 sums[b, :] = 0.0
-                for p in range(indptr[i], indptr[i + 1]):
+                for p in range(start, stop):
                     lanes.add_to_row(sums, b, simd.load(V, indices[p], n_vectors))
+                cancelled = False
                 for k in range(v_sum.shape[0]):
-                    out[i, k] = max(v_sum[k] - sums[b, k], 0.0)
-                if wanted:
-                    for k in range(v_sum.shape[0]):
-                        lost += U[i, k] * sums[b, k]
+                    rest = v_sum[k] - sums[b, k]
+                    cancelled = cancelled or rest < _CANCELLED * v_sum[k]
+                    sums[b, k] = rest
+                if cancelled:
+                    sums[b, :] = 0.0
+                    p = start
+                    for j in range(V.shape[0]):
+                        if p < stop and indices[p] == j:
+                            p += 1
+                        else:
+                            lanes.add_to_row(sums, b, simd.load(V, j, n_vectors))
+                for k in range(v_sum.shape[0]):
+                    out[i, k] = sums[b, k]
+                    if wanted:
+                        seen += U[i, k] * sums[b, k]
             if wanted:
-                missing[b] = lost
+                rate[b] = seen
 
     return loop

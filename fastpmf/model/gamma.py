@@ -27,7 +27,7 @@ class GammaPosterior:
     def of_entries(cls, factor: GammaFactor, n_components: int, exposure: float = 1.0) -> "GammaPosterior":
         """Of a factor's entries, (n_rows, n_components), times 1 / exposure."""
         rate = factor.rates()[:, :n_components] * factor.mean.dtype.type(exposure)
-        return cls(np.ascontiguousarray(factor.shape[:, :n_components]), rate)
+        return cls(np.array(factor.shape[:, :n_components], order="C"), rate)
 
     @classmethod
     def of_rows(cls, factor: GammaFactor) -> "GammaPosterior":

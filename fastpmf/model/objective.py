@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.counts import Counts, MemoryCounts, as_counts
+from fastpmf.counts.masked import without
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, column_sums, padded
 
@@ -38,7 +39,7 @@ def constant(counts: MemoryCounts) -> float:
     return counts.entropy - counts.total - counts.log_factorial
 
 
-def kl_divergence(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> float:
+def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
     """Generalised Kullback-Leibler divergence of W H from X.
 
     D = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij] with mu = W H, over all entries, the zeros included.
@@ -51,6 +52,8 @@ def kl_divergence(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> fl
         Non-negative.
     H : array-like of shape (n_components, n_features)
         Non-negative.
+    mask : matrix of shape (n_samples, n_features), optional
+        True or positive where an entry is not observed, and so not in the sum.
     n_threads : int, optional
         Threads to use; by default as many as the process may use. The result does not depend on it.
 
@@ -71,11 +74,11 @@ def kl_divergence(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> fl
     2.386294361119891
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H, n_threads)
-        return divergence(counts, W_, Ht, _rate_total(W_, Ht))
+        counts, W_, Ht = _read(X, W, H, mask, n_threads)
+        return divergence(counts, W_, Ht, _rate_total(counts, W_, Ht))
 
 
-def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> float:
+def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
     """Log-likelihood of X where x_ij ~ Poisson((W H)_ij), independently.
 
     log L = sum_ij [x_ij log mu_ij - mu_ij - log x_ij!] with mu = W H, over all entries, the zeros included; log x! is
@@ -83,7 +86,7 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = No
 
     Parameters
     ----------
-    X, W, H, n_threads
+    X, W, H, mask, n_threads
         As in `kl_divergence`.
 
     Returns
@@ -103,8 +106,8 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = No
     -4.693147180559945
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H, n_threads)
-        rate_total = _rate_total(W_, Ht)
+        counts, W_, Ht = _read(X, W, H, mask, n_threads)
+        rate_total = _rate_total(counts, W_, Ht)
         return (
             -math.inf
             if rate_total == math.inf
@@ -112,12 +115,12 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, n_threads: int | None = No
         )
 
 
-def poisson_deviance(X: Any, W: Any, H: Any, *, n_threads: int | None = None) -> float:
+def poisson_deviance(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
     """Poisson deviance of W H from X: twice the log-likelihood that a saturated model has more, which is 2 D.
 
     Parameters
     ----------
-    X, W, H, n_threads
+    X, W, H, mask, n_threads
         As in `kl_divergence`.
 
     Returns
@@ -136,16 +139,15 @@ def poisson_deviance(X: Any, W: Any, H: Any, *, n_threads: int | None = None) ->
     >>> poisson_deviance([[2, 0], [0, 1]], [[1], [1]], [[1, 1]])
     4.772588722239782
     """
-    return 2.0 * kl_divergence(X, W, H, n_threads=n_threads)
+    return 2.0 * kl_divergence(X, W, H, mask=mask, n_threads=n_threads)
 
 
-def _rate_total(W: np.ndarray, Ht: np.ndarray) -> float:
-    with np.errstate(over="ignore"):
-        return float(column_sums(W) @ column_sums(Ht))
+def _rate_total(counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray) -> float:
+    return counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
-def _read(X: Any, W: Any, H: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
-    counts = as_counts(X, n_threads=n_threads)
+def _read(X: Any, W: Any, H: Any, mask: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
+    counts = without(as_counts(X, n_threads=n_threads), mask)
     n, p = counts.shape
     k = np.shape(W)[1] if np.ndim(W) == 2 else 1
     W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")

@@ -158,7 +158,9 @@ def log_total(A: np.ndarray, shape: np.ndarray) -> float:
     return float(out.sum())
 
 
-def best_units(rows: Terms, columns: Terms, factors: list[np.ndarray], sums: list[np.ndarray]) -> np.ndarray:
+def best_units(
+    rows: Terms, columns: Terms, factors: list[np.ndarray], sums: list[np.ndarray], units: np.ndarray
+) -> np.ndarray:
     """The units, (K,), under which the two priors together are most probable, while the rates stay as they are.
 
     With a_k and b_k the total shapes of the two sides, P_k and Q_k the factors' sums weighted by rates, L_k and R_k
@@ -166,10 +168,11 @@ def best_units(rows: Terms, columns: Terms, factors: list[np.ndarray], sums: lis
 
         P s + Q / s + L s^2 + R / s^2 - (a - b) log s
 
-    which is convex in log s. Without ridges P s^2 - (a - b) s - Q = 0. They are 1 where a component is held, where
-    nothing penalises it, or where no s is best because one side alone is penalised.
+    which is convex in log s. Without ridges P s^2 - (a - b) s - Q = 0. They stay at `units` where a component is held,
+    where nothing penalises it, and where no s is best, because one side alone is penalised or the other has died: any
+    other there might raise the penalty.
     """
-    out = np.ones(len(sums[0]))
+    out = units.copy()
     if not (rows.penalised and columns.penalised):
         return out
     (a, P, L), (b, Q, R) = rows.moments(factors[0], sums[0]), columns.moments(factors[1], sums[1])
@@ -179,7 +182,7 @@ def best_units(rows: Terms, columns: Terms, factors: list[np.ndarray], sums: lis
         if terms.held is not None:
             free &= ~terms.held
     more, P, Q, L, R = (x[free] for x in (more, P, Q, L, R))
-    root = np.sqrt(more**2 + 4 * P * Q)
+    root = np.hypot(more, 2 * np.sqrt(P) * np.sqrt(Q))
     # The two forms of one root, each where it does not cancel
     with np.errstate(divide="ignore", invalid="ignore"):
         s = np.where(more >= 0, (more + root) / (2 * P), 2 * Q / (root - more))

@@ -13,6 +13,7 @@ from fastpmf.counts import Counts, Side
 from fastpmf.model.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, RowPrior, Terms, best_units
+from fastpmf.model.topics import Topics, to_topics
 from fastpmf.model.updates import multiplicative
 
 
@@ -145,7 +146,7 @@ class State:
 
     def balance(self, problem: Problem) -> None:
         """Bring the factors into the units that their priors make most probable."""
-        self.units = best_units(*problem.terms, self.factors, self.sums)
+        self.units = best_units(*problem.terms, self.factors, self.sums, self.units)
 
     def units_of(self, side: Side) -> np.ndarray:
         """What the stored factor of a side is to be multiplied by."""
@@ -236,6 +237,10 @@ class Solution:
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
     validation: np.ndarray | None = None
     state: "State | None" = None
+
+    def to_topics(self) -> Topics:
+        """W and H as probabilities, which is PLSI; see `fastpmf.to_topics`."""
+        return to_topics(self.W, self.H)
 
     @property
     def dead_components(self) -> np.ndarray:

@@ -1,0 +1,180 @@
+"""The mean-field rule of hierarchical Poisson factorization, and its evidence lower bound, against dense oracles."""
+
+import itertools
+import math
+
+import naive
+import naive_hpf
+import numpy as np
+import pytest
+from conftest import MENAGERIE
+from fitting import some_start
+
+from fastpmf import as_counts
+from fastpmf.counts import Side
+from fastpmf.counts.masked import without
+from fastpmf.model.factors import aligned, column_sums, padded
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior, best_prior, evidence_bound, update
+
+hierarchical = pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchy", "plain"])
+
+
+class ByHand:
+    """Half-steps one after the other, from a start where means and geometric means are the same."""
+
+    def __init__(self, X, k=3, *, hierarchical=True, mask=None, priors=((0.3, 0.4, 1.5), (0.5, 0.6, 0.8)), start=None):
+        self.counts, self.k = without(as_counts(X), mask), k
+        self.priors = [GammaPrior(*prior, hierarchical) for prior in priors]
+        W, H = some_start(X.shape, k) if start is None else start
+        start = [padded(A, np.dtype(float)) for A in (W, H.T)]
+        self.factors = [
+            GammaFactor.start(A, column_sums(A), prior, k) for A, prior in zip(start, self.priors, strict=True)
+        ]
+        self.scratch = aligned(max(X.shape), start[0].shape[1], np.dtype(float))
+
+    def half_step(self, side):
+        factor = self.factors[side]
+        scratch = self.scratch[: len(factor.mean)]
+        return update(self.counts, side, factor, self.factors[1 - side], self.priors[side], self.k, scratch)
+
+    def run(self, n):
+        for _, side in itertools.product(range(n), Side):
+            self.half_step(side)
+        return self
+
+    @property
+    def bound(self):
+        return evidence_bound(self.counts, tuple(self.factors), tuple(self.priors), self.k)
+
+    @property
+    def rates(self):
+        W, H = (factor.mean[:, : self.k] for factor in self.factors)
+        return W @ H.T
+
+    def as_naive(self):
+        """(posteriors, priors) of the oracle."""
+        k = self.k
+        factors = [(f.shape[:, :k].copy(), f.rates()[:, :k], f.activity_shape, f.activity_rate) for f in self.factors]
+        priors = [(p.shape, p.activity_shape, p.activity_mean, p.hierarchical) for p in self.priors]
+        return factors, priors
+
+
+def some_mask(shape):
+    """A fifth of the entries, and all of a row and of a column."""
+    mask = np.random.default_rng(4).random(shape) < 0.2
+    mask[3], mask[:, 2] = True, True
+    return mask
+
+
+@hierarchical
+@pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
+def test_half_steps_and_their_bounds_agree_with_the_oracle(hierarchical, masked):
+    X = MENAGERIE["short_rows"]
+    observed = ~some_mask(X.shape) if masked else np.ones(X.shape, bool)
+    found, dense = ByHand(X, hierarchical=hierarchical, mask=~observed if masked else None), X.toarray() * observed
+    logs = [np.log(factor.mean[:, :3]) for factor in found.factors]
+    means = [factor.mean[:, :3].copy() for factor in found.factors]
+    for number, side in enumerate([Side.ROWS, Side.COLUMNS] * 3):
+        other, before = 1 - side, found.as_naive()
+        counts, seen = (dense, observed) if side is Side.ROWS else (dense.T, observed.T)
+        E_xi, _ = naive_hpf.activity(before[0][side], before[1][side])
+        expected = naive_hpf.half_step(counts, logs[side], logs[other], means[other], E_xi, before[1][side], seen)
+        moved = found.half_step(side)
+        after = found.as_naive()[0][side]
+        for value, wanted in zip(after[: 4 if hierarchical else 2], expected, strict=False):
+            np.testing.assert_allclose(value, wanted, rtol=1e-12)  # some tens of roundings of positive numbers
+        if number > 1:
+            changes = np.abs(expected[0] - before[0][side][0]).sum() / 2
+            assert moved == pytest.approx(changes, abs=1e-12 * expected[0].sum())
+        logs[side], means[side] = naive_hpf.log_mean(*expected[:2]), expected[0] / expected[1]
+        if number:
+            bound, size = naive_hpf.evidence_bound(dense, *found.as_naive(), observed)
+            # log Gamma is within 1e-14 of its size, the rest some tens of roundings
+            assert found.bound == pytest.approx(bound, abs=2e-14 * size)
+            assert found.bound == pytest.approx(bound, rel=1e-10)
+
+
+@pytest.mark.parametrize("x", [0, 1, 4, 30])
+@pytest.mark.parametrize("prior", [(0.3, 1.0, 0.3, 1.0), (1.0, 1.0, 1.0, 1.0), (2.0, 0.1, 5.0, 3.0)])
+def test_the_bound_of_a_single_count_is_below_its_log_evidence_and_near_it(x, prior):
+    a, b, c, d = prior
+    fit = ByHand(np.array([[x]]), 1, hierarchical=False, priors=((a, 1.0, b), (c, 1.0, d))).run(300)
+    evidence = naive_hpf.log_evidence(x, a, b, c, d)
+    # what is lost is that u and v of a known product are taken for independent
+    assert evidence - 1 < fit.bound < evidence
+
+
+@hierarchical
+@pytest.mark.parametrize("learn", [False, True], ids=["fixed", "learned"])
+def test_the_bound_never_falls(X, hierarchical, learn):
+    fit, before = ByHand(X, hierarchical=hierarchical), -math.inf
+    fit.run(1)
+    for _, side in itertools.product(range(8), Side):
+        fit.half_step(side)
+        for improve in (False, True):
+            if improve and learn:
+                fit.priors[side] = best_prior(fit.factors[side], fit.priors[side], fit.k)
+            # rounding is relative to the terms of which it is the sum: counts times logarithms, for one
+            size = abs(fit.bound) + fit.counts.total * abs(math.log(fit.counts.total)) + 100 * sum(X.shape)
+            assert fit.bound >= before - 1e-13 * size
+            before = fit.bound
+
+
+@hierarchical
+def test_the_best_prior_is_where_the_bound_is_stationary_and_highest(hierarchical):
+    fit = ByHand(MENAGERIE["planted"], hierarchical=hierarchical).run(20)
+    for side in Side:
+        fit.priors[side] = best_prior(fit.factors[side], fit.priors[side], fit.k)
+    best, priors = fit.bound, list(fit.priors)
+    for side, name in itertools.product(Side, ("shape", "activity_shape", "activity_mean")):
+        moved = []
+        for step in (0.99, 1.01):
+            changed = {n: getattr(priors[side], n) for n in ("shape", "activity_shape", "activity_mean")}
+            changed[name] *= step
+            fit.priors[side] = GammaPrior(**changed, hierarchical=hierarchical)
+            moved.append(fit.bound - best)
+        fit.priors[side] = priors[side]
+        if not hierarchical and name == "activity_shape":
+            assert moved == [0, 0]  # which the plain model has not
+        else:
+            assert max(moved) < 0
+            # a quadratic there, up to its third derivative: the first one is 0
+            assert abs(moved[0] - moved[1]) < 0.1 * abs(moved[0] + moved[1])
+
+
+def test_with_equal_faces_the_rule_is_that_of_the_mode_under_a_prior_of_one_shape_more():
+    X, (W, H) = MENAGERIE["planted"], some_start((30, 40))
+    found = ByHand(X, hierarchical=False, start=(W, H), priors=((0.3, 1.0, 2.0), (0.3, 1.0, 2.0)))
+    found.half_step(Side.ROWS)
+    shape = 0.3 + 1
+    mode = (W * naive.ratio_contraction(X, W, H.T) + shape - 1) / (H.sum(axis=1) + 2.0)
+    np.testing.assert_allclose(found.factors[0].mean[:, :3], mode, rtol=1e-13)  # some tens of roundings
+
+
+def test_as_counts_grow_posterior_means_become_posterior_modes():
+    X, (W, H) = MENAGERIE["dense"].toarray(), some_start((12, 9))
+    apart = []
+    for times in (1e2, 1e4, 1e6):
+        found = ByHand(X * times, hierarchical=False, start=(W * times, H), priors=((0.3, 1.0, 1.0), (0.3, 1.0, 1.0)))
+        U, V = W * times, H.T
+        for _ in range(20):
+            U = (U * naive.ratio_contraction(X * times, U, V) + 0.3) / (V.sum(axis=0) + 1)
+            V = (V * naive.ratio_contraction(X.T * times, V, U) + 0.3) / (U.sum(axis=0) + 1)
+        apart.append(np.abs(found.run(20).rates / (U @ V.T) - 1).max())
+    # digamma(s) is log s - 1 / (2 s) + ..., so that a hundred times the counts leave about a hundredth
+    assert apart[1] < apart[0] / 30
+    assert apart[2] < apart[1] / 30
+    assert apart[2] < 1e-5
+
+
+def test_permuting_rows_columns_or_components_permutes_the_posterior(planted):
+    X, W, H = planted
+    rng = np.random.default_rng(1)
+    rows, columns, ks = rng.permutation(30), rng.permutation(40), rng.permutation(3)
+    plain = ByHand(X, start=(W, H)).run(10)
+    permuted = ByHand(X[rows][:, columns], start=(W[rows][:, ks], H[ks][:, columns])).run(10)
+    for one, two, order in zip(plain.factors, permuted.factors, (rows, columns), strict=True):
+        # the same sums in another order, ten times over
+        np.testing.assert_allclose(two.shape[:, :3], one.shape[order][:, ks], rtol=1e-10)
+        np.testing.assert_allclose(two.mean[:, :3], one.mean[order][:, ks], rtol=1e-10)
+    assert permuted.bound == pytest.approx(plain.bound, rel=1e-12)

@@ -1,0 +1,253 @@
+"""Special functions on vectors, and the kernels of Gamma posteriors, against their oracles; with the JIT off too."""
+
+import naive_hpf
+import numba
+import numpy as np
+import pytest
+from scipy.special import digamma, gammaln
+
+from fastpmf.kernels._jit import threads
+from fastpmf.kernels.posterior import evaluate_special, posterior_terms, update_posterior
+from fastpmf.kernels.simd import VECTOR_BYTES
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+EPS = np.finfo(float).eps
+ROOT = 1.4616321449683623  # of digamma
+GRID = np.concatenate([
+    np.logspace(-300, 12, 313), np.logspace(-3, 2, 500), ROOT * (1 + np.linspace(-1e-3, 1e-3, 101)),
+    ROOT * (1 + np.logspace(-15, -3, 13)), np.linspace(7.5, 8.5, 101), np.nextafter(8, [0, 8, 9]),
+])  # fmt: skip
+# scipy's digamma and gammaln are themselves off by up to this, times max(1, |value|)
+SCIPY = {"digamma": 3e-16, "gammaln": 5e-16}
+
+
+def evaluate(x):
+    """digamma, log Gamma, exp(-x) and exp(digamma) of numbers, as the kernels have them."""
+    lanes = VECTOR_BYTES // 8
+    cut = np.pad(x, (0, -len(x) % lanes), constant_values=1.0).reshape(-1, lanes)
+    out = np.full((4, *cut.shape), np.nan)
+    evaluate_special(cut, out)
+    return out.reshape(4, -1)[:, : len(x)]
+
+
+def assert_within(a, b, bound):
+    """|a - b| at most `bound` times max(1, |b|)."""
+    np.testing.assert_array_less(np.abs(a - b) / np.maximum(1, np.abs(b)), bound)
+
+
+def test_digamma_is_within_its_bound_of_scipys():
+    # With the JIT off the same formula has no fused operations, and rounds once more
+    bound = 6e-16 if not numba.config.DISABLE_JIT else 7e-16
+    assert_within(evaluate(GRID)[0], digamma(GRID), bound + SCIPY["digamma"])
+
+
+def test_log_gamma_is_within_its_bound_of_scipys():
+    assert_within(evaluate(GRID)[1], gammaln(GRID), 1e-14 + SCIPY["gammaln"])
+
+
+def test_the_exponential_is_good_to_the_last_place_and_never_less_than_a_normal_number():
+    x = np.concatenate([np.logspace(-300, np.log10(708), 2000), np.linspace(1e-3, 708, 2000)])
+    np.testing.assert_allclose(evaluate(x)[2], np.exp(-x), rtol=2 * EPS)
+    far = evaluate(np.array([709.0, 1e4, 1e300]))[2]
+    np.testing.assert_allclose(far, np.exp(-708.0), rtol=2 * EPS)
+    assert (far > np.finfo(float).tiny).all()
+
+
+def test_the_exponential_of_digamma_needs_no_logarithm():
+    logs = digamma(GRID)
+    some = logs > -708
+    # the errors of both digammas are those of an exponent, and some roundings
+    bound = (9e-16 + SCIPY["digamma"]) * np.maximum(1, np.abs(logs[some]))
+    assert (np.abs(evaluate(GRID)[3][some] / np.exp(logs[some]) - 1) <= bound).all()
+
+
+def test_where_the_two_formulas_meet_digamma_ascends_but_for_rounding():
+    steps = np.diff(evaluate(8 + EPS * 8 * np.arange(-2000.0, 2000.0))[[0, 3]], axis=1)
+    assert steps[0].min() >= -2 * 6e-16 * digamma(8)
+    assert steps[1].min() >= -2 * 6e-16 * digamma(8) * np.exp(digamma(8)) - 4 * EPS * 8
+    assert (np.diff(evaluate(np.linspace(7, 9, 1000))[[0, 3]], axis=1) > 0).all()
+
+
+# ── posteriors ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rows:
+    """Seven rows of posteriors in three blocks, cut into vectors, and a step on them.
+
+    Their counts, those of others, and what they are expected to be are random, but reproducible.
+    """
+
+    bounds = np.array([0, 3, 4, 7])
+
+    def __init__(self, k, dtype, *, weights=1, prior=0.3, seed=0):
+        rng = np.random.default_rng(seed)
+        self.k, self.dtype, self.n = k, dtype, 7
+        self.lanes = VECTOR_BYTES // dtype.itemsize
+        self.width = -(-k // self.lanes)
+        self.X = rng.poisson(1.5, (self.n, 9)).astype(float)
+        self.X[2] = 0
+        self.V = rng.gamma(1.0, size=(9, k)) + 0.01
+        self.U, self.old = (rng.gamma(1.0, size=(self.n, k)) + 0.01 for _ in range(2))
+        self.observed = np.ones((self.n, 9), bool) if weights == 1 else rng.random((self.n, 9)) < 0.7
+        self.X *= self.observed
+        self.prior, self.rate_of_row = prior, rng.gamma(1.0, size=self.n) + 0.1
+        self.weight = self.pad(self.observed.astype(float)[:weights] @ self.V, np.inf)
+        self.geometric = self.pad(self.U)
+        self.S = self.pad(np.array([((x / (self.V @ u)) @ self.V) for x, u in zip(self.X, self.U, strict=True)]))
+
+    def pad(self, A, value=0.0):
+        out = np.full((len(A), self.width * self.lanes), value, self.dtype)
+        out[:, : self.k] = A
+        return out
+
+    def cut(self, A):
+        return A.reshape(-1, self.lanes)
+
+    def step(self, *, least=0.0, rho=1.0, times=1.0):
+        self.mean, self.shape = np.full_like(self.geometric, np.nan), self.pad(self.old)
+        sums = np.full((3, self.width * self.lanes), np.nan)
+        self.row_sum, self.offset, self.moved = np.full(self.n, np.nan), np.full(self.n, np.nan), np.full(3, np.nan)
+        update_posterior(
+            self.cut(self.geometric), self.cut(self.S), self.cut(self.pad([[self.prior] * self.k])), self.rate_of_row,
+            self.cut(self.weight), self.bounds, np.array([self.width, len(self.weight) > 1]),
+            np.array([least, rho, times]), self.cut(self.mean), self.cut(self.shape), self.cut(sums), self.row_sum,
+            self.offset, self.moved, self.cut(np.full_like(sums, np.nan, self.dtype)),
+        )  # fmt: skip
+        self.sums = sums.sum(axis=0)
+        return self
+
+    def terms(self):
+        terms, logs = np.full(3, np.nan), np.full(self.n, np.nan)
+        posterior_terms(
+            self.cut(self.shape), self.cut(self.pad([[self.prior] * self.k])), self.rate_of_row, self.cut(self.weight),
+            self.bounds, np.array([self.width, len(self.weight) > 1]), terms, logs,
+        )  # fmt: skip
+        return terms, logs
+
+    def expected(self):
+        """Shapes and rates of the oracle."""
+        prior = self.prior, 1.0, 1.0, False
+        return naive_hpf.half_step(
+            self.X, np.log(self.U), np.log(self.V), self.V, self.rate_of_row, prior, self.observed
+        )[:2]
+
+    @property
+    def bits(self):
+        parts = self.geometric, self.mean, self.shape, self.sums, self.row_sum, self.offset, self.moved
+        return [part.tobytes() for part in parts]
+
+
+both_dtypes = pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+sizes = pytest.mark.parametrize("k", [1, 3, 20])
+
+
+@both_dtypes
+@sizes
+@pytest.mark.parametrize("weights", [1, 7], ids=["all_observed", "some_observed"])
+def test_the_update_agrees_with_the_oracle(k, dtype, weights):
+    rows = Rows(k, dtype, weights=weights).step()
+    shape, rate = rows.expected()
+    eps = np.finfo(dtype).eps
+    # S of the oracle is float64, and rounded once; shapes, rates and means are a few more roundings of positive sums
+    np.testing.assert_allclose(rows.shape[:, :k], shape, rtol=8 * eps)
+    np.testing.assert_allclose(rows.mean[:, :k], shape / rate, rtol=16 * eps)
+    logs = np.log(rows.geometric[:, :k].astype(float)) - rows.offset[:, None]
+    # the shape's rounding is multiplied by shape digamma'(shape) <= 1 + 1 / shape; digamma in float32 is within 5e-7
+    bound = (16 * eps * (1 + 1 / shape) + (5e-7 if dtype == F32 else 6e-16)) * np.maximum(1, np.abs(digamma(shape)))
+    assert (np.abs(logs - naive_hpf.log_mean(shape, rate)) <= bound).all()
+    np.testing.assert_allclose(rows.sums[:k], (shape / rate).sum(axis=0), rtol=16 * eps)
+    np.testing.assert_allclose(rows.row_sum, (shape / rate).sum(axis=1), rtol=(k + 16) * eps)
+    moved = np.add.reduceat(np.abs(shape - rows.old).sum(axis=1), rows.bounds[:-1])
+    np.testing.assert_allclose(rows.moved, moved, rtol=0, atol=16 * eps * (shape + rows.old).sum())
+
+
+@both_dtypes
+@sizes
+def test_padding_stays_zero_and_the_largest_of_a_row_is_of_the_size_of_one(k, dtype):
+    rows = Rows(k, dtype).step()
+    for A in (rows.mean, rows.shape, rows.geometric):
+        assert (A[:, k:] == 0).all()
+    assert (rows.sums[k:] == 0).all()
+    rate = rows.weight[:, :k] + rows.rate_of_row[:, None]
+    heights = (rows.geometric[:, :k] * rate).max(axis=1)
+    assert (heights >= 1 - 1e-6).all()  # exp 0, or the shape from 8 on
+
+
+@both_dtypes
+def test_any_factor_of_a_row_drops_out(dtype):
+    plain, scaled = Rows(3, dtype), Rows(3, dtype)
+    powers = 2.0 ** np.arange(-30, 40, 10, dtype=dtype)[:, None]  # exact
+    scaled.geometric *= powers
+    scaled.S /= powers
+    assert scaled.step().bits == plain.step().bits
+
+
+@both_dtypes
+@pytest.mark.parametrize("prior", [1e-3, 1e-12, 3.4472876e-14, 1e-30])
+def test_tiny_shapes_leave_no_rate_zero_and_nothing_that_is_not_finite(dtype, prior):
+    least = 1e-18 if dtype == F32 else 1e-150
+    rows = Rows(3, dtype, prior=prior).step(least=least)  # row 2 has no counts: exp(digamma(1e-30)) is exp(-1e30)
+    for A in (rows.mean, rows.shape, rows.geometric, rows.offset, rows.moved, rows.row_sum):
+        assert np.isfinite(A).all()
+    for A in (rows.mean, rows.shape, rows.geometric):
+        assert (A[:, :3] > 0).all()
+        assert (A[:, 3:] == 0).all()
+    assert (rows.geometric[:, :3] >= least * 0.99 / (rows.weight[:, :3] + rows.rate_of_row[:, None])).all()
+    np.testing.assert_allclose(rows.shape[2, :3], prior, rtol=np.finfo(dtype).eps)
+    assert all(np.isfinite(part).all() for part in rows.terms())
+
+
+def test_the_exponential_of_digamma_is_within_its_bound_in_float32():
+    # Beside a shape whose digamma is its logarithm, nearly, the offset is next to 0
+    x = np.concatenate([np.logspace(np.log10(0.0125), 12, 400), np.linspace(7.5, 8.5, 100)]).astype(np.float32)
+    for some in np.resize(x, (-(-len(x) // 7), 7)):
+        rows = Rows(2, F32, prior=1e-30)
+        rows.geometric[:, :2], rows.S[:, 0], rows.S[:, 1] = 1, some, 1e10
+        rows.weight[:, :2], rows.rate_of_row[:] = 1, 0
+        rows.step()
+        logs = digamma(some.astype(float))
+        found = rows.geometric[:, 0] * np.exp(-rows.offset)
+        assert (np.abs(found / np.exp(logs) - 1) <= 5e-7 * np.maximum(1, np.abs(logs))).all()
+
+
+@both_dtypes
+def test_a_step_along_the_natural_gradient_is_a_blend_of_parameters(dtype):
+    rows = Rows(3, dtype).step(rho=0.25, times=10.0)
+    shape = 0.75 * rows.old + 0.25 * (rows.prior + 10 * (rows.expected()[0] - rows.prior))
+    np.testing.assert_allclose(rows.shape[:, :3], shape, rtol=16 * np.finfo(dtype).eps)
+    assert (rows.shape[:, 3:] == 0).all()
+
+
+def test_what_is_not_finite_is_told_by_its_block():
+    rows = Rows(3, F64)
+    rows.S[3, 1] = np.nan
+    rows.step()
+    np.testing.assert_array_equal(np.isnan(rows.moved), [False, True, False])
+
+
+@both_dtypes
+@sizes
+@pytest.mark.parametrize("weights", [1, 7], ids=["all_observed", "some_observed"])
+def test_terms_of_the_bound_agree_with_the_oracle_to_float64(k, dtype, weights):
+    rows = Rows(k, dtype, weights=weights).step()
+    terms, logs = rows.terms()
+    shape = rows.shape[:, :k].astype(float)
+    rate = (rows.weight + rows.rate_of_row.astype(dtype)[:, None])[:, :k].astype(float)
+    prior = float(dtype.type(rows.prior))
+    log_mean = naive_hpf.log_mean(shape, rate)
+    parts = (prior - shape) * log_mean, -shape * np.log(rate), gammaln(shape), shape
+    size = np.abs(parts).sum(axis=(0, 2))
+    # log Gamma is within 1e-14 of max(1, its size), the rest some roundings
+    error = np.abs(np.add.reduceat(sum(parts).sum(axis=1), rows.bounds[:-1]) - terms)
+    assert (error <= 2e-14 * np.add.reduceat(size + k, rows.bounds[:-1])).all()
+    np.testing.assert_allclose(logs, log_mean.sum(axis=1), rtol=0, atol=4e-15 * np.abs(log_mean).sum(axis=1).max())
+
+
+@both_dtypes
+def test_one_and_two_threads_give_the_same_bits(dtype):
+    found = []
+    for n in (1, 2):
+        with threads(n):
+            rows = Rows(20, dtype, weights=7).step()
+            found.append([*rows.bits, *(part.tobytes() for part in rows.terms())])
+    assert found[0] == found[1]

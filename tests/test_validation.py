@@ -1,0 +1,256 @@
+"""Counts split in two, and fits that stop where held-out counts get no likelier."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
+from fastpmf.counts import COUNT_DTYPES, Side
+from fastpmf.counts.masked import without
+
+# Of as many standard errors from its mean, either way, a normal number is found once in a million times
+SURELY = 4.9
+
+
+def some_counts(shape=(30, 20), mean=3.0, seed=0):
+    """Poisson counts of three components, every row and column of which has many."""
+    rng = np.random.default_rng(seed)
+    rate = rng.gamma(0.5, size=(shape[0], 3)) @ rng.gamma(0.5, size=(3, shape[1])) + 0.3
+    return rng.poisson(rate * mean / rate.mean())
+
+
+# ── thinning ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [dtype.name for dtype in COUNT_DTYPES])
+def test_the_parts_sum_to_the_counts_and_keep_their_dtype(dtype, unchanged):
+    X = unchanged(sparse.csr_array(some_counts(), dtype=dtype))
+    train, test = thin_counts(X, 0.3, random_state=0)
+    for part in (train, test):
+        assert part.dtype == np.dtype(dtype)
+        assert part.shape == X.shape
+        assert (part.side(Side.ROWS).data > 0).all()  # what no part has is not stored
+        assert part.side(Side.ROWS).indptr[-1] == part.nnz
+    assert (train.to_scipy().astype(int) + test.to_scipy().astype(int) - X.astype(int)).count_nonzero() == 0
+
+
+def test_equal_seeds_split_alike_and_others_do_not():
+    X = some_counts()
+    first, again, other, drawn = (
+        thin_counts(X, 0.5, random_state=seed)[0].to_scipy().toarray()
+        for seed in (7, np.random.RandomState(7), 8, np.random.default_rng(7))
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, drawn)
+
+
+def test_the_parts_of_poisson_counts_are_poisson_and_uncorrelated():
+    n, mean, fraction = 40_000, 3.0, 0.3
+    X = np.random.default_rng(1).poisson(mean, (200, 200))
+    parts = [part.to_scipy().toarray().ravel() for part in thin_counts(X, fraction, random_state=2)]
+    for part, share in zip(parts, (1 - fraction, fraction), strict=True):
+        mu = share * mean
+        assert abs(part.mean() - mu) < SURELY * math.sqrt(mu / n)
+        # of a Poisson sample's variance: mu + 2 mu^2 over n
+        assert abs(part.var() - mu) < SURELY * math.sqrt((mu + 2 * mu**2) / n)
+    # of uncorrelated parts; the whole and a part are correlated by sqrt(0.3)
+    assert abs(np.corrcoef(*parts)[0, 1]) < SURELY / math.sqrt(n)
+    assert np.corrcoef(parts[0] + parts[1], parts[1])[0, 1] > 0.5
+
+
+def test_what_is_not_observed_stays_so_in_both_parts():
+    X, mask = some_counts(), np.random.default_rng(3).random((30, 20)) < 0.2
+    counts = without(as_counts(X), mask)
+    for part in thin_counts(counts, 0.5, random_state=0):
+        hidden = part.unobserved
+        found = sparse.csr_array((hidden.data, hidden.indices, hidden.indptr), mask.shape).toarray()
+        assert np.array_equal(found > 0, mask)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, math.nan, math.inf, True, "half", None, 1j])
+def test_what_is_no_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match="fraction must be a number between 0 and 1"):
+        thin_counts([[3]], fraction)
+
+
+@pytest.mark.parametrize("x", [0.5, 1e-9, 2.5, 2.0**63, 1e300])
+def test_counts_that_cannot_be_split_one_by_one_are_refused(x):
+    with pytest.raises(ValueError, match=r"X must hold whole counts below 2\^63"):
+        thin_counts([[x, 1.0]], 0.5)
+
+
+def test_what_is_no_count_is_refused():
+    with pytest.raises(ValueError, match="X"):
+        thin_counts([[-1]], 0.5)
+
+
+# ── validation ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def per_count(X, mu, entries=...):
+    """Poisson log-likelihood of dense counts per count."""
+    return stats.poisson.logpmf(X, mu)[entries].sum() / X[entries].sum()
+
+
+def watched(make, X, **given):
+    """A fit with validation: its curve, and W and H at each record, as a callback saw them."""
+    seen = []
+    model = make(
+        k=3, tol=0, max_iter=8, eval_every=2, random_state=0,
+        callback=lambda record, W, H: seen.append((record.n_iter, W.copy(), H.copy())),
+    )  # fmt: skip
+    curve = model.fit(X, **given).validation_
+    assert list(curve["n_iter"]) == [n for n, *_ in seen]
+    return curve["log_likelihood"], [W @ H for _, W, H in seen]
+
+
+MODELS = {
+    "nmf": lambda k, **options: PoissonNMF(k, solver="mu", **options),  # which comes to no exact zeros
+    "hpf": lambda k, **options: HPF(k, **options),
+}
+models = pytest.mark.parametrize("name", MODELS)
+
+
+def assert_scores(curve, expected):
+    np.testing.assert_allclose(curve, expected, rtol=1e-11)  # sums of a thousand terms, in another order
+
+
+@models
+@pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
+def test_held_out_fractions_are_scored_as_so_much_less_exposure(name, masked):
+    X, f = some_counts(), 0.25
+    mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
+    entries = ~mask if masked else ...
+    curve, rates = watched(MODELS[name], X, validation=f, mask=mask)
+    test = thin_counts(X, f, random_state=0)[1].to_scipy().toarray()
+    # PoissonNMF's W is of all counts all along, HPF's becomes so at the end
+    assert_scores(curve, [per_count(test, (f if name == "nmf" else f / (1 - f)) * mu, entries) for mu in rates])
+
+
+@models
+@pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
+def test_held_out_matrices_are_scored_by_totals_or_where_the_mask_is(name, masked, unchanged):
+    X, held = some_counts(), some_counts(mean=0.6, seed=0)
+    mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
+    unchanged(held)
+    curve, rates = watched(MODELS[name], X, validation=sparse.csc_array(held), mask=mask)
+    exposure = 1.0 if masked else held.sum() / X.sum()
+    assert_scores(curve, [per_count(held, exposure * mu, mask if masked else ...) for mu in rates])
+
+
+def test_exposures_are_those_of_the_held_out_counts_too():
+    X, r, f = some_counts(), np.random.default_rng(5).uniform(0.5, 2, 30), 0.25
+    curve, rates = watched(MODELS["nmf"], X, validation=f, row_exposure=r)
+    test = thin_counts(X, f, random_state=0)[1].to_scipy().toarray()
+    assert_scores(curve, [per_count(test, f * r[:, None] * mu) for mu in rates])
+
+
+def test_a_fit_of_a_part_of_the_counts_is_in_the_units_of_all():
+    X, f = some_counts(), 0.25
+    train = thin_counts(X, f, random_state=0)[0].to_scipy().toarray()
+    model = PoissonNMF(3, solver="mu", tol=0, max_iter=10, eval_every=100, random_state=0)
+    W = model.fit_transform(X, validation=f)
+    # after an update of H, columns of the rates sum to those of the counts
+    np.testing.assert_allclose((1 - f) * (W @ model.components_).sum(axis=0), train.sum(axis=0), rtol=1e-12)
+    bayes = HPF(3, tol=0, max_iter=10, eval_every=100, random_state=0).fit(X, validation=f)
+    total = X.sum()
+    # The total of the part is binomial; the posterior's priors weigh what a few hundred counts do
+    assert (W @ model.components_).sum() == pytest.approx(total, abs=SURELY * math.sqrt(total * f / (1 - f)))
+    assert (bayes.W_posterior_.mean @ bayes.components_).sum() == pytest.approx(total, rel=0.15)
+    assert bayes.predict([3], [4])[0] == pytest.approx((bayes.W_posterior_.mean[3] * bayes.components_[:, 4]).sum())
+
+
+@pytest.mark.parametrize("solver", ["cd", "mu"])
+def test_a_fit_that_overfits_is_stopped_soon_after_its_best(solver):
+    model = PoissonNMF(8, solver=solver, tol=0, max_iter=500, eval_every=2, random_state=0)
+    curve = model.fit(some_counts(), validation=0.3).validation_
+    assert model.status_ is Status.VALIDATION
+    best = int(np.argmax(curve["log_likelihood"]))
+    assert 0 < best == len(curve) - 3
+    assert model.n_iter_ == curve["n_iter"][-1] < 100
+    assert list(curve["n_iter"]) == list(range(0, model.n_iter_ + 1, 2))
+    assert np.isfinite(curve["log_likelihood"]).all()
+
+
+def test_a_fit_without_validation_has_no_curve_and_one_that_goes_on_improving_is_not_stopped():
+    X = some_counts(mean=30.0)
+    assert HPF(3, tol=0, max_iter=3, random_state=0).fit(X).validation_ is None
+    model = HPF(3, tol=0, max_iter=20, eval_every=5, random_state=0).fit(X, validation=np.float64(0.2))
+    assert model.status_ is Status.MAX_ITER
+    assert (np.diff(model.validation_["log_likelihood"]) > 0).all()
+
+
+def test_counts_of_which_the_fit_sees_nothing_are_not_scored():
+    X, mask = some_counts(), np.zeros((30, 20), bool)
+    mask[3], mask[:, 5] = True, True
+    held = some_counts(seed=9)
+    weight = np.ones(30)
+    weight[7] = 0
+    for given in ({}, {"sample_weight": weight}):
+        empty = X * ~mask  # neither row 3 nor column 5 has any
+        curve, rates = watched(MODELS["nmf"], empty, validation=held, **given)
+        scored = ~mask
+        scored[7] &= not given
+        mu = held.sum() / empty.sum() * rates[-1]
+        total = stats.poisson.logpmf(held, mu)[scored].sum() - mu[~scored].sum()
+        assert curve[-1] == pytest.approx(total / held[scored].sum(), rel=1e-6)  # zeros of W and H count as 1e-8
+    with pytest.raises(ValueError, match="validation must leave counts both to fit and to hold out"):
+        PoissonNMF(3).fit(X * ~mask, validation=X * mask)
+
+
+def test_a_zero_of_a_factor_makes_no_held_out_count_impossible():
+    X = np.kron(np.eye(3, dtype=int), np.full((4, 4), 5))
+    held = X.copy()
+    held[0, 11] = 1  # in no block
+    model = PoissonNMF(3, tol=0, max_iter=60, random_state=0).fit(X, validation=held)
+    assert np.isfinite(model.validation_["log_likelihood"]).all()
+
+
+@models
+def test_the_callback_is_asked_too(name):
+    model = MODELS[name](3, tol=0, eval_every=2, random_state=0, callback=lambda record, *_: record.n_iter == 2)
+    assert model.fit(some_counts(), validation=0.3).status_ is Status.CALLBACK
+    assert list(model.validation_["n_iter"]) == [0, 2]
+
+
+def test_the_function_has_the_curve_too():
+    solution = poisson_nmf(some_counts(), 8, tol=0, eval_every=2, validation=0.3, random_state=0)
+    assert solution.status is Status.VALIDATION
+    assert solution.validation.dtype.names == ("n_iter", "log_likelihood")
+
+
+@models
+@pytest.mark.parametrize(
+    ("validation", "told"),
+    [
+        (0, "validation must be a fraction between 0 and 1, or counts, got 0"),
+        (1.0, "validation must be a fraction"),
+        (np.float32(1.5), "validation must be a fraction"),
+        (math.nan, "validation must be a fraction"),
+        (True, "validation must be a fraction"),
+        ("half", "validation must be a fraction"),
+        (np.ones((30, 19)), r"validation must have the shape of X, \(30, 20\), got \(30, 19\)"),
+        (-np.ones((30, 20)), "validation"),
+        (np.zeros((30, 20)), "validation must leave counts both to fit and to hold out"),
+        (1e-9, "validation must leave counts both to fit and to hold out"),
+        (1 - 1e-9, "validation must leave counts both to fit and to hold out"),
+    ],
+)
+def test_what_is_no_validation_is_named(name, validation, told):
+    with pytest.raises((ValueError, TypeError), match=told):
+        MODELS[name](2, random_state=0).fit(some_counts(), validation=validation)
+
+
+@models
+def test_validation_of_other_entries_than_the_masks_several_starts_and_fractional_counts_are_refused(name):
+    X = some_counts()
+    with pytest.raises(ValueError, match="n_init must be 1 with validation, which stops one fit, got 2"):
+        MODELS[name](2, n_init=2).fit(X, validation=0.2)
+    with pytest.raises(ValueError, match="X must hold whole counts"):
+        MODELS[name](2).fit(X * 0.3, validation=0.2)
+    mask = np.eye(30, 20, dtype=bool)
+    with pytest.raises(ValueError, match="validation must leave counts both to fit and to hold out"):
+        MODELS[name](2).fit(X, mask=mask, validation=X * ~mask)
