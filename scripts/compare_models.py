@@ -34,7 +34,7 @@ independent under the model. For each K, fit the rest by
 and score the rates that they predict by the log-likelihood of the held-out counts, per count. Factors with
 exact zeros can say that a count is impossible, which makes it -inf. So there is a second score, of rates
 99 % of which are the model's and 1 % those of no structure at all, row times column (with half a count more
-in each column): every model gets the same.
+in each of both): every model gets the same.
 """
 MODELS: dict[str, Callable[..., Any]] = {
     "ml": PoissonNMF,
@@ -116,7 +116,7 @@ def score(
     exposure = arguments.fraction / (1 - arguments.fraction)
     W, H = exposure * np.asarray(W, float), np.asarray(fit.components_, float)
     plain = poisson_log_likelihood(test, W, H, n_threads=arguments.threads) / test.total
-    rows, columns = (np.asarray(train.sums(side)) + half for side, half in ((0, 0.0), (1, 0.5)))
+    rows, columns = (train.sums(side) + 0.5 for side in (0, 1))
     rows = exposure * rows / columns.sum()
     mixed = np.column_stack([(1 - MIXED) * W, MIXED * rows]), np.vstack([H, columns])
     value = poisson_log_likelihood(test, *mixed, n_threads=arguments.threads) / test.total

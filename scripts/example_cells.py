@@ -38,7 +38,7 @@ Told, and drawn, are
   - the log-likelihood per count of the counts held out, of three models: maximum likelihood; the most probable
     factors under a small Gamma prior (prior_W="auto", prior_H="auto"); and one component for all cells, under it.
     Maximum likelihood sets entries to exact zeros, and a single count held out where the rate is 0 makes its
-    likelihood 0, and the logarithm -inf: the last column leaves such counts out, for all models;
+    likelihood 0, and the logarithm -inf: the last column takes such counts away, for all models, in its favour;
   - programs of the fit with the prior, by their share of expression, cells counting alike: the genes of the
     highest lift, P(gene|program) / P(gene), as if each gene had ten counts more (examples.py says why);
   - memberships, P(program|cell), means for each label; those of all cells are in the table and in the picture.

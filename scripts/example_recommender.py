@@ -93,16 +93,14 @@ def main() -> int:
             told = f"{rate:8.3g}, 90 % interval {ends[0]:.3g} to {ends[1]:.3g}"
             tell(f"  {shortened(item, 40):<40} {told:<42} was there: {count:.0f}")
     if truth:
-        # Those not chosen for high rates are so many of the hidden items, as they come
-        held_by = [
-            ((lower <= rate) & (rate <= upper)).mean()
-            for rate, (lower, upper) in (
-                (np.take_along_axis(predicted["true rates"], order, axis=1), (low, high)),
-                (predicted["true rates"][:, : i.shape[1]], intervals(hpf, i, columns[:, : i.shape[1]], arguments.seed)),
-            )
-        ]
-        told = "\nThe true rate is in {:.0%} of such 90 % intervals of all users, and in {:.0%} of those of hidden items that"
-        tell(f"{told} are not chosen for high rates.".format(*held_by))
+        # As many hidden items of each user as they come, which are not chosen for high rates
+        some = intervals(hpf, i, columns[:, : i.shape[1]], arguments.seed)
+        true = np.take_along_axis(predicted["true rates"], order, axis=1), predicted["true rates"][:, : i.shape[1]]
+        shares = [((a <= rate) & (rate <= b)).mean() for rate, (a, b) in zip(true, ((low, high), some), strict=True)]
+        tell(
+            f"\nThe true rate is in {shares[0]:.0%} of such 90 % intervals, over all users, and in {shares[1]:.0%} of "
+            "those of hidden items that are not chosen for high rates."
+        )
     names = ["user", "rank", "item", "rate", "low", "high", "held_out"]
     table = ([users[i[u, r]], r + 1, items[j[u, r]], rates[u, r], low[u, r], high[u, r], found[u, r]]
              for u, r in np.ndindex(i.shape))  # fmt: skip

@@ -34,15 +34,15 @@ Told, and drawn, are
     the documents' lengths, which is what PLSI maximises, and the Poisson log-likelihood of the lengths. One
     number, computed twice;
   - topics by weight: their likeliest words, the words of the highest lift, P(word|topic) / P(word), as if each
-    word had ten counts more (examples.py says why), and the documents that have most of the topic;
+    word had ten counts more (examples.py says why), and the documents that have most of a topic, P(document|topic);
   - mixtures, P(topic|document), of some documents; those of all are in the table;
   - multinomial log-likelihood and perplexity of the words held out, of three models: maximum likelihood; the same
     under a small Gamma prior on both factors (prior_W="auto", prior_H="auto"); and one topic for all, under it.
     Maximum likelihood can say that a word cannot be. If it then is, its perplexity is infinite: so the second
-    perplexity leaves the words out that it takes for impossible, for all models.
+    perplexity leaves the words out that it takes for impossible, for all models, which is in its favour.
 
-In the picture, documents of one name, as given by --rows, stand together; if all names differ, documents of one
-dominant topic do.
+Documents of one name, as given by --rows, are taken together in what is told, and stand together in the picture; if
+all names differ, documents of one dominant topic do.
 """
 
 
@@ -51,6 +51,9 @@ def main() -> int:
     parser = example_parser("example_topics", DESCRIPTION, 10, "documents", "words")
     parser.add_argument("--held-out", type=float, default=0.1, metavar="SHARE", help="default: %(default)s")
     parser.add_argument("--show", type=int, default=5, metavar="N", help="documents to print; default: %(default)s")
+    parser.add_argument(
+        "--bars", choices=["probability", "lift"], default="probability", help="in the picture; default: %(default)s"
+    )
     arguments = parse(parser, ["show"], ["held_out"])
     X, documents, words = read_dataset(parser, arguments, load_stdlib, "document", "word")
     train, test = thin_counts(X, arguments.held_out, random_state=arguments.seed)
@@ -61,34 +64,31 @@ def main() -> int:
     k, common = arguments.components, {"tol": 1e-3, "random_state": arguments.seed, "n_threads": arguments.threads}
     model = PoissonNMF(k, **common)
     W, seconds = clocked(partial(model.fit_transform, train))
-    tell(f"{named(k)}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+    tell(f"{spelt(k)}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
     order = to_topics(W, model.components_).order  # so that topic 1 is the heaviest
     W, H = W[:, order], model.components_[order]
     topics = to_topics(W, H)
     tell_identity(topics, train, poisson_log_likelihood(train, W, H))
-    tell_topics(topics, documents, words)
-    tell("\nMixtures, topics of at least 5 %")
-    for i in np.unique(np.linspace(0, len(documents) - 1, arguments.show).astype(int)):
-        most = [f"{topics.mixtures[i, z]:.0%} topic {z + 1}" for z in top(topics.mixtures[i], k)
-                if topics.mixtures[i, z] >= 0.05]  # fmt: skip
-        tell(f"  {shortened(documents[i], 30):<30} {', '.join(most)}")
+    tell_topics(topics, words)
+    named = list(dict.fromkeys(documents))  # documents of one name are taken together
+    tell_documents(to_topics(np.array([W[documents == name].sum(axis=0) for name in named]), H), named, arguments.show)
 
-    models = {f"{named(k)}, maximum likelihood": topics}
+    models = {f"{spelt(k)}, maximum likelihood": topics}
     for n in (k, 1):
         smoothed = PoissonNMF(n, prior_W="auto", prior_H="auto", **common)
         W = smoothed.fit_transform(train)
-        models[f"{named(n)}, with the prior"] = to_topics(W, smoothed.components_)
+        models[f"{spelt(n)}, with the prior"] = to_topics(W, smoothed.components_)
     tell_held_out(models, test)
 
     called = [f"topic {z + 1}" for z in range(k)]
     table = ([name, *mixture] for name, mixture in zip(documents, topics.mixtures, strict=True))
     write_table(arguments.csv, ["document", *called], table, {"fitted, and held out": X})
     tell(f"\ntable: {arguments.csv}")
-    draw(arguments.png, lambda figure: paint(figure, topics, documents, words, called))
+    draw(arguments.png, lambda figure: paint(figure, topics, documents, words, called, arguments.bars))
     return 0
 
 
-def named(n: int) -> str:
+def spelt(n: int) -> str:
     """How many topics."""
     return f"{n} topic{'' if n == 1 else 's'}"
 
@@ -105,14 +105,25 @@ def tell_identity(topics: Topics, counts: MemoryCounts, poisson: float) -> None:
     tell(f"their sum                                 {given + of_lengths:>24,.6f} nats")
 
 
-def tell_topics(topics: Topics, documents: np.ndarray, words: np.ndarray) -> None:
+def tell_topics(topics: Topics, words: np.ndarray) -> None:
     """What each is about."""
     lifts = lift(topics)
     for z, weight in enumerate(topics.weights):
         tell(f"\ntopic {z + 1}, {weight:.1%} of the words")
         tell(f"  likeliest  {', '.join(words[j] for j in top(topics.columns[z], 8))}")
         tell(f"  lift       {', '.join(f'{words[j]} {lifts[z, j]:.1f}' for j in top(lifts[z], 8))}")
-        tell(f"  documents  {', '.join(shortened(documents[i], 40) for i in top(topics.rows[:, z], 4))}")
+
+
+def tell_documents(topics: Topics, names: list[str], n: int) -> None:
+    """The documents that have most of each topic, and the mixtures of some."""
+    tell("\nshares of the topics' words that are in the documents that have most")
+    for z, shares in enumerate(topics.rows.T):
+        tell(f"  topic {z + 1:<3} {', '.join(f'{shortened(names[i], 40)} {shares[i]:.1%}' for i in top(shares, 4))}")
+    tell("\nmixtures of some documents, topics of at least 5 %")
+    for i in np.unique(np.linspace(0, len(names) - 1, n).astype(int)):
+        own = topics.mixtures[i]
+        most = [f"{own[z]:.0%} topic {z + 1}" for z in top(own, len(own)) if own[z] >= 0.05]
+        tell(f"  {shortened(names[i], 30):<30} {', '.join(most)}")
 
 
 def tell_held_out(models: dict[str, Topics], test: MemoryCounts) -> None:
@@ -140,11 +151,12 @@ def tell_held_out(models: dict[str, Topics], test: MemoryCounts) -> None:
     tell(f"A guess at random, each of {test.shape[1]:,} words alike, has perplexity {test.shape[1]:,}.")
 
 
-def paint(figure: Any, topics: Topics, documents: np.ndarray, words: np.ndarray, called: list[str]) -> None:
-    """Likeliest words above, mixtures below."""
+def paint(figure: Any, topics: Topics, documents: np.ndarray, words: np.ndarray, called: list[str], by: str) -> None:
+    """Words above, mixtures below."""
     figure.set_size_inches(12, 8.5)
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1.2])
-    paint_tops(above, topics.weights, topics.columns, words, called, "P(word | topic)")
+    scores, label = (topics.columns, "P(word | topic)") if by == "probability" else (lift(topics), "lift")
+    paint_tops(above, topics.weights, scores, words, called, label)
     own_names = len(np.unique(documents)) < len(documents)
     groups = documents if own_names else np.array(called)[topics.mixtures.argmax(axis=1)]
     label = "documents, by name" if own_names else "documents, by dominant topic"
