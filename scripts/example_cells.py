@@ -58,11 +58,11 @@ def main() -> int:
     parser.add_argument("--held-out", type=float, default=0.1, metavar="SHARE", help="default: %(default)s")
     parser.add_argument(
         "--draw", type=int, nargs=2, default=[1000, 1500], metavar=("CELLS", "GENES"),
-        help="without --data; at least 240 genes; default: 1000 1500",
+        help="without --data; more than 240 genes; default: 1000 1500",
     )  # fmt: skip
     arguments = parse(parser, shares=["held_out"])
-    if arguments.draw[0] < 1 or arguments.draw[1] < len(TYPES) * MARKERS:
-        parser.error(f"--draw must be at least 1 and {len(TYPES) * MARKERS}, got {' '.join(map(str, arguments.draw))}")
+    if arguments.draw[0] < 1 or arguments.draw[1] <= len(TYPES) * MARKERS:  # some genes are common
+        parser.error(f"--draw must be above 0 and {len(TYPES) * MARKERS}, got {' '.join(map(str, arguments.draw))}")
     X, cells, genes = read_dataset(
         parser, arguments, lambda: draw_cells(arguments.draw, arguments.seed), "cell", "gene"
     )
@@ -71,6 +71,8 @@ def main() -> int:
         known: dict[str, Any] = {"fixed_H": read_signature(arguments, genes)} if arguments.signature else {}
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    if labels is not None and len(set(labels)) > 50:
+        parser.error(f"--labels must be of 50 groups at most, got {len(set(labels)):,}")
     if arguments.data is None and labels is None:
         labels = np.array([name.split()[1] for name in cells])
 
@@ -140,7 +142,7 @@ def draw_cells(shape: tuple[int, int], seed: int) -> Dataset:
     library = rng.lognormal(np.log(600), 0.5, n_cells)
     X = rng.poisson(library[:, None] * (W / W.sum(axis=1, keepdims=True)) @ (H / H.sum(axis=1, keepdims=True)))
     cells = [f"type {TYPES[z]} cell {i + 1}" for i, z in enumerate(kind)]
-    return Dataset(sparse.csr_array(X.astype(np.int32)), np.array(cells), names.astype(str))
+    return Dataset(sparse.csr_array(X.astype(np.min_scalar_type(X.max()))), np.array(cells), names.astype(str))
 
 
 def read_signature(arguments: argparse.Namespace, genes: np.ndarray) -> np.ndarray:

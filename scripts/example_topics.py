@@ -41,8 +41,8 @@ Told, and drawn, are
     Maximum likelihood can say that a word cannot be. If it then is, its perplexity is infinite: so the second
     perplexity leaves the words out that it takes for impossible, for all models, which is in its favour.
 
-Documents of one name, as given by --rows, are taken together in what is told, and stand together in the picture; if
-all names differ, documents of one dominant topic do.
+Documents of one name, as given by --rows, are taken together in what is told. In the picture they stand together, or
+documents of one dominant topic do, where all names differ or there are 50 or more.
 """
 
 
@@ -70,8 +70,10 @@ def main() -> int:
     topics = to_topics(W, H)
     tell_identity(topics, train, poisson_log_likelihood(train, W, H))
     tell_topics(topics, words)
-    named = list(dict.fromkeys(documents))  # documents of one name are taken together
-    tell_documents(to_topics(np.array([W[documents == name].sum(axis=0) for name in named]), H), named, arguments.show)
+    names, number = np.unique(documents, return_inverse=True)
+    of_names = np.zeros((len(names), k))
+    np.add.at(of_names, number, W)
+    tell_documents(to_topics(of_names, H), names, arguments.show)
 
     models = {f"{spelt(k)}, maximum likelihood": topics}
     for n in (k, 1):
@@ -114,7 +116,7 @@ def tell_topics(topics: Topics, words: np.ndarray) -> None:
         tell(f"  lift       {', '.join(f'{words[j]} {lifts[z, j]:.1f}' for j in top(lifts[z], 8))}")
 
 
-def tell_documents(topics: Topics, names: list[str], n: int) -> None:
+def tell_documents(topics: Topics, names: np.ndarray, n: int) -> None:
     """The documents that have most of each topic, and the mixtures of some."""
     tell("\nshares of the topics' words that are in the documents that have most")
     for z, shares in enumerate(topics.rows.T):
@@ -157,7 +159,7 @@ def paint(figure: Any, topics: Topics, documents: np.ndarray, words: np.ndarray,
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1.2])
     scores, label = (topics.columns, "P(word | topic)") if by == "probability" else (lift(topics), "lift")
     paint_tops(above, topics.weights, scores, words, called, label)
-    own_names = len(np.unique(documents)) < len(documents)
+    own_names = len(set(documents)) < min(50, len(documents))
     groups = documents if own_names else np.array(called)[topics.mixtures.argmax(axis=1)]
     label = "documents, by name" if own_names else "documents, by dominant topic"
     paint_memberships(below.subplots(), topics.mixtures, groups, called, label)

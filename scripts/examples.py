@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from studying import add_outputs, check_outputs
 
 from fastpmf import Topics, as_counts
@@ -60,7 +61,7 @@ def read_dataset(
         found = default() if arguments.data is None else from_files(arguments, row, column)
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
-    if found.X.nnz == 0 or (found.X.data % 1).any():
+    if not found.X.sum() or (found.X.data % 1).any():
         parser.error(f"{arguments.data or '--draw'} must hold whole counts, and not only zeros")
     if arguments.components > min(found.X.shape):
         parser.error(
@@ -71,7 +72,8 @@ def read_dataset(
 
 def from_files(arguments: argparse.Namespace, row: str, column: str) -> Dataset:
     """Counts, and names, which are numbers where there is no file."""
-    X = as_counts(read_counts(arguments.data), name=arguments.data).to_scipy()
+    X = sparse.csr_array(read_counts(arguments.data))
+    as_counts(X, name=arguments.data)  # or say what is wrong with them
     names = [
         read_names(file, n) if file else np.array([f"{noun} {i + 1}" for i in range(n)])
         for file, noun, n in zip((arguments.rows, arguments.columns), (row, column), X.shape, strict=True)

@@ -30,8 +30,9 @@ def hpf(rows: list[Row]) -> list[list[str]]:
         each = {row["method"]: float(row["seconds"]) for row in own if row["what"] == "iteration"}
         told = []
         for method in ("fastpmf", "hpfrec", "explicit", "mu"):
-            times = f", {digits(each[method] / each['fastpmf'])}×" if method in ("hpfrec", "explicit") else ""
-            told.append(f"{digits(1e3 * each[method])} ms{times}" if method in each else "-")
+            told.append(f"{digits(1e3 * each[method])} ms" if method in each else "-")
+            if method in ("hpfrec", "explicit") and method in each:
+                told[-1] += f", {digits(each[method] / each['fastpmf'])}×"
         ways = [[row for row in own if (row["what"], row["method"]) == ("way", m)] for m in ("hpfrec", "fastpmf")]
         goal = max((float(row["held_out"]) for row in ways[0]), default=math.inf) - versus_hpf.NEAR
         near = [
@@ -76,7 +77,8 @@ KINDS = [
     Kind(
         list(versus_hpf.Line._fields),
         "Milliseconds of an iteration of HPF, and how many times as long others take; `explicit` stores how each count "
-        f"is allotted, as scHPF does. Then seconds to within {versus_hpf.NEAR} nats per held-out count of hpfrec's best.",
+        "is allotted, as scHPF does. "
+        f"Then seconds to within {versus_hpf.NEAR} nats per held-out count of hpfrec's best.",
         hpf,
     ),
     Kind(

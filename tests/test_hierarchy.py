@@ -23,7 +23,7 @@ class ByHand:
     """Half-steps one after the other, from a start where means and geometric means are the same."""
 
     def __init__(self, X, k=3, *, hierarchical=True, mask=None, priors=((0.3, 0.4, 1.5), (0.5, 0.6, 0.8)), start=None):
-        self.counts, self.k = without(as_counts(X), mask), k
+        self.counts, self.k = without(as_counts(X.astype(float)), mask), k  # one dtype compiles once
         self.priors = [GammaPrior(*prior, hierarchical) for prior in priors]
         W, H = some_start(X.shape, k) if start is None else start
         start = [padded(A, np.dtype(float)) for A in (W, H.T)]

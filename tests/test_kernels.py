@@ -16,7 +16,8 @@ from fastpmf.kernels.contract import ratio_contract
 from fastpmf.kernels.csr import ascending, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
-from fastpmf.model.factors import padded
+from fastpmf.model.factors import column_sums, padded
+from fastpmf.model.priors import log_total
 from fastpmf.model.updates import TINY, multiplicative
 
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
@@ -234,6 +235,38 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero():
     S, out = contract(X, U, V), np.empty_like(U)
     multiplicative(U, S, V.sum(axis=0), out=out)
     np.testing.assert_array_equal(out[:, 1], 0)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("rows", [1, 600])
+def test_logarithms_of_a_factor_are_summed_each_with_its_own_weight(rows, dtype):
+    (A,), (shape,) = factors((600,), 5, dtype), factors((rows,), 5, dtype, seed=2)
+    shape[:, 1] = 0
+    A[:, 1] = 0  # where nothing is asked for
+    weights, (A_,) = np.broadcast_to(shape, A.shape), naive.wide(A)
+    terms = [float(weights[i]) * math.log(A_[i]) for i in zip(*np.nonzero(weights), strict=True)]
+    assert log_total(A, shape) == pytest.approx(math.fsum(terms), abs=1e-14 * math.fsum(map(abs, terms)))
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("side", Side)
+def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_it_is(side, dtype):
+    seen = np.arange(12) >= np.array([[12], [11], [9], [6], [3], [1], [0]])
+    indptr = np.append(0, np.cumsum(~seen).reshape(seen.shape)[:, -1]).astype(np.int64)
+    hidden = SparseRows(np.ones(indptr[-1], np.uint8), np.nonzero(~seen)[1].astype(np.int32), indptr, 12)
+    counts = MemoryCounts(rows_of([0] * 7), unobserved=hidden)
+    W, Ht = factors(hidden.shape, 3, dtype)
+    for A in (W, Ht):  # who observes less, observes the smaller
+        A *= np.logspace(0, -14, len(A), dtype=dtype)[:, None]
+    V = (Ht, W)[side]
+    expected = [naive.wide(V)[0][there].sum(axis=0) for there in (seen if side is Side.ROWS else seen.T)]
+    # A sum in float64 that loses three digits at most, rounded to the dtype once
+    rtol = 1e4 * np.finfo(float).eps
+    np.testing.assert_allclose(counts.observed_sums(side, V, column_sums(V)), expected, rtol=rtol + np.finfo(dtype).eps)
+    rate = counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
+    assert rate == pytest.approx((naive.wide(W)[0] @ naive.wide(Ht)[0].T)[seen].sum(), rel=rtol)
+    with threads(1):
+        assert rate == counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
 @pytest.mark.parametrize("index", ["int32", "int64"])

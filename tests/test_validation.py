@@ -9,16 +9,18 @@ from scipy import sparse, stats
 from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
 from fastpmf.counts import COUNT_DTYPES, Side
 from fastpmf.counts.masked import without
+from fastpmf.estimators._statement import Known
+from fastpmf.estimators._validation import Validation
 
 # Of as many standard errors from its mean, either way, a normal number is found once in a million times
 SURELY = 4.9
 
 
 def some_counts(shape=(30, 20), mean=3.0, seed=0):
-    """Poisson counts of three components, every row and column of which has many."""
+    """Poisson counts of three components, many in every row and column; of one dtype, as kernels compile for each."""
     rng = np.random.default_rng(seed)
     rate = rng.gamma(0.5, size=(shape[0], 3)) @ rng.gamma(0.5, size=(3, shape[1])) + 0.3
-    return rng.poisson(rate * mean / rate.mean())
+    return rng.poisson(rate * mean / rate.mean()).astype(float)
 
 
 # ── thinning ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,29 +186,38 @@ def test_a_fit_without_validation_has_no_curve_and_one_that_goes_on_improving_is
 
 
 def test_counts_of_which_the_fit_sees_nothing_are_not_scored():
-    X, mask = some_counts(), np.zeros((30, 20), bool)
-    mask[3], mask[:, 5] = True, True
-    held = some_counts(seed=9)
-    weight = np.ones(30)
+    X, unseen = some_counts(), np.zeros((30, 20), bool)
+    unseen[3], unseen[:, 5] = True, True
+    X *= ~unseen
+    held, weight = some_counts(seed=9), np.ones(30)
     weight[7] = 0
-    for given in ({}, {"sample_weight": weight}):
-        empty = X * ~mask  # neither row 3 nor column 5 has any
-        curve, rates = watched(MODELS["nmf"], empty, validation=held, **given)
-        scored = ~mask
-        scored[7] &= not given
-        mu = held.sum() / empty.sum() * rates[-1]
-        total = stats.poisson.logpmf(held, mu)[scored].sum() - mu[~scored].sum()
-        assert curve[-1] == pytest.approx(total / held[scored].sum(), rel=1e-6)  # zeros of W and H count as 1e-8
+    rng = np.random.default_rng(2)
+    W, H = rng.gamma(1.0, size=(30, 3)), rng.gamma(1.0, size=(3, 20))
+    W[3], W[7], H[:, 5] = 0, 0, 0  # as a fit has them
+    scored = ~unseen
+    scored[7] = False
+    mu = held.sum() / X.sum() * (W @ H)
+    found = Validation(as_counts(X), held, Known(sample_weight=weight), None).score(W, H)
+    assert found == pytest.approx(per_count(held, mu, scored), rel=1e-6)  # zeros count as 1e-8
+    curve, _ = watched(MODELS["nmf"], X, validation=held)
+    assert np.isfinite(curve).all()
     with pytest.raises(ValueError, match="validation must leave counts both to fit and to hold out"):
-        PoissonNMF(3).fit(X * ~mask, validation=X * mask)
+        PoissonNMF(3).fit(X, validation=held * unseen)
 
 
 def test_a_zero_of_a_factor_makes_no_held_out_count_impossible():
-    X = np.kron(np.eye(3, dtype=int), np.full((4, 4), 5))
+    X = np.kron(np.eye(3), np.full((4, 4), 5.0))
+    W, H = np.kron(np.eye(3), np.ones((4, 1))), np.kron(np.eye(3), np.full((1, 4), 5.0))  # the likeliest there are
     held = X.copy()
     held[0, 11] = 1  # in no block
-    model = PoissonNMF(3, tol=0, max_iter=60, random_state=0).fit(X, validation=held)
-    assert np.isfinite(model.validation_["log_likelihood"]).all()
+    some = np.ones(X.shape, bool)
+    some[0, 11] = False
+    exposure = held.sum() / X.sum()
+    score = Validation(as_counts(X), held, Known(), None).score(W, H)
+    # The rate there is of two components, of each a factor's entry and the other's 1e-8 of a mean of a third
+    rare = math.log(exposure * 2 * 5e-8 / 3)
+    expected = (stats.poisson.logpmf(held, exposure * (W @ H))[some].sum() + rare) / held.sum()
+    assert score == pytest.approx(expected, rel=1e-6)
 
 
 @models

@@ -1,7 +1,7 @@
 """Fits that see one mini-batch of rows after another: online EM, and stochastic variational inference."""
 
 import math
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -29,37 +29,37 @@ LEAST = 1e-8  # of a component's mean is what its entries have at least: a featu
 ROW_TOL, ROW_ROUNDS = 1e-2, 20  # how nearly a mini-batch's rows are solved, in nats per count and at most in rounds
 
 
-class Schedule:
-    """Counts steps and rows, and says how far each step goes: (t + delay)^-forgetting_rate, t from 0 on.
+class Schedule(NamedTuple):
+    """Steps and rows so far; says how far the next step goes: (t + delay)^-forgetting_rate, t from 0 on.
 
-    Raises
-    ------
-    ValueError
-        forgetting_rate not in (0.5, 1], delay < 1, or total_samples < 1.
+    The first goes all the way: there is nothing yet to go from.
 
     References
     ----------
     M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), equation 26.
     """
 
-    def __init__(self) -> None:
-        self.steps, self.rows = 0, 0
+    steps: int = 0
+    rows: int = 0
 
-    def advance(self, n_rows: int, forgetting_rate: Any, delay: Any, total_samples: Any) -> Step:
-        """The step for a mini-batch of so many rows, which count from now on."""
-        for value, name, low, high in (
-            (forgetting_rate, "forgetting_rate", 0.5, 1), (delay, "delay", 1, math.inf),
-            (1 if total_samples is None else total_samples, "total_samples", 1, math.inf),
-        ):  # fmt: skip
-            good = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not good or not low <= value <= high or value == math.inf or (name[0] == "f" and value == low):
-                bounds = "above 0.5 and at most 1" if name[0] == "f" else "at least 1"
-                raise ValueError(f"{name} must be a number {bounds}, got {value!r}")
-        self.rows += n_rows
-        total = self.rows if total_samples is None else total_samples
+    def advance(self, n_rows: int, forgetting_rate: Any, delay: Any, total_samples: Any) -> tuple[Step, "Schedule"]:
+        """The step for a mini-batch of so many rows, and the schedule after it.
+
+        Raises
+        ------
+        ValueError
+            forgetting_rate not in (0.5, 1], delay < 1, or total_samples < 1.
+        """
+        number = (int, float, np.number)
+        if not isinstance(forgetting_rate, number) or not 0.5 < forgetting_rate <= 1:
+            raise ValueError(f"forgetting_rate must be a number above 0.5 and at most 1, got {forgetting_rate!r}")
+        for value, name in ((delay, "delay"), (1 if total_samples is None else total_samples, "total_samples")):
+            if not isinstance(value, number) or not 1 <= value < math.inf:
+                raise ValueError(f"{name} must be a number at least 1, got {value!r}")
+        after = Schedule(self.steps + 1, self.rows + n_rows)
+        total = after.rows if total_samples is None else total_samples
         length = (self.steps + delay) ** -float(forgetting_rate) if self.steps else 1.0
-        self.steps += 1
-        return Step(length, total / n_rows)
+        return Step(length, total / n_rows), after
 
 
 class OnlineNMF(FittedNMF):
@@ -125,8 +125,9 @@ class OnlineNMF(FittedNMF):
                 raise ValueError(
                     "partial_fit knows Gamma priors and L1 penalties: l1_ratio must be 1 where alpha is > 0"
                 )
-            schedule = Schedule() if schedule is None else schedule
-            step = schedule.advance(counts.shape[0], self.forgetting_rate, self.delay, self.total_samples)
+            step, schedule = (schedule or Schedule()).advance(
+                counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
+            )
             if counts.total == 0:
                 raise ValueError("X must hold at least one positive count, got a mini-batch without any")
             components = self._first_factor(counts) if first else self.components_
@@ -217,8 +218,9 @@ class OnlineHPF(FactorModel):
                 counts, seen, priors = self._read(X), None, (self._row_prior, self._column_prior)
             if counts.total == 0:
                 raise ValueError("X must hold at least one positive count, got a mini-batch without any")
-            schedule = Schedule() if schedule is None else schedule
-            step = schedule.advance(counts.shape[0], self.forgetting_rate, self.delay, self.total_samples)
+            step, schedule = (schedule or Schedule()).advance(
+                counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
+            )
             columns = infer_batch(
                 counts, None if first else self._columns, priors, self.n_components, step,
                 random_state=self.random_state, dtype=self.dtype,

@@ -156,7 +156,8 @@ def update(
     counts.contract(side, U, other.geometric, scratch)
     weight = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=U.dtype)
     if step != WHOLE:
-        weight = (1 - step.length) * factor.weight + U.dtype.type(step.length * step.times) * weight
+        old, new = (A[:, :n_components] for A in (factor.weight, weight))
+        new[:] = (1 - step.length) * old + step.length * step.times * new
     weight[:, n_components:] = np.inf
     rate_of_row = factor.expected_rate(prior)
     lanes = VECTOR_BYTES // U.itemsize
