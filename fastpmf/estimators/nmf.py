@@ -252,7 +252,8 @@ class PoissonNMF(OnlineNMF):
         validation : float or matrix of counts of shape (n_samples, n_features), optional
             Stop once held-out counts get no likelier for two evaluations, every `eval_every` iterations each. A
             fraction is held out by `thin_counts`, and the rest fitted as so much less exposure. A matrix is the counts
-            held out: of the entries of `mask` where there is one, else independent ones of all entries.
+            held out: of the entries of `mask` where there is one, else independent ones of all entries. They are scored
+            at no less than 1e-8 of a component's mean, without rows and columns of which the fit sees no count.
 
         Returns
         -------
