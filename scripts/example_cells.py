@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from examples import (
     example_parser,
+    in_order,
     lift,
     paint_memberships,
     paint_tops,
@@ -181,7 +182,7 @@ def tell_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: MemoryCo
 def tell_memberships(mixtures: np.ndarray, called: list[str], groups: np.ndarray) -> None:
     """Means over the cells of each group."""
     tell("\nmean memberships of at least 5 %")
-    for name in np.unique(groups):
+    for name in in_order(mixtures, groups):
         mean = mixtures[groups == name].mean(axis=0)
         most = ", ".join(f"{mean[z]:.0%} {called[z]}" for z in top(mean, len(mean)) if mean[z] >= 0.05)
         tell(f"  {name} ({(groups == name).sum():,} cells): {most}")

@@ -139,7 +139,7 @@ def paint_memberships(axes: Any, mixtures: np.ndarray, groups: np.ndarray, calle
     if n < mixtures.shape[1]:
         mixtures = np.column_stack([mixtures[:, :n], mixtures[:, n:].sum(axis=1)])
         called = [*called[:n], f"{len(called) - n} others"]
-    names = sorted(set(groups), key=lambda name: (np.argmax(mixtures[groups == name].mean(axis=0)), name))
+    names = in_order(mixtures, groups)
     gap, start, middles = 0.006 * len(mixtures), 0.0, []
     for name in names:
         own = mixtures[groups == name]
@@ -160,6 +160,11 @@ def paint_memberships(axes: Any, mixtures: np.ndarray, groups: np.ndarray, calle
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     handles = [axes.fill_between([], [], color=colour) for colour in COLOURS[: len(called)]]
     axes.legend(handles, called, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+
+
+def in_order(mixtures: np.ndarray, groups: np.ndarray) -> list[str]:
+    """Names of groups, by the component that each has most of."""
+    return sorted(set(groups), key=lambda name: (mixtures[groups == name].mean(axis=0).argmax(), name))
 
 
 def own_colours(n_components: int) -> int:

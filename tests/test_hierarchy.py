@@ -98,7 +98,7 @@ def test_half_steps_and_their_bounds_agree_with_the_oracle(hierarchical, masked)
 @pytest.mark.parametrize("prior", [(0.3, 1.0, 0.3, 1.0), (1.0, 1.0, 1.0, 1.0), (2.0, 0.1, 5.0, 3.0)])
 def test_the_bound_of_a_single_count_is_below_its_log_evidence_and_near_it(x, prior):
     a, b, c, d = prior
-    fit = ByHand(np.array([[x]]), 1, hierarchical=False, priors=((a, 1.0, b), (c, 1.0, d))).run(300)
+    fit = ByHand(np.array([[x]]), 1, hierarchical=False, priors=((a, 1.0, b), (c, 1.0, d))).run(60)
     evidence = naive_hpf.log_evidence(x, a, b, c, d)
     # what is lost is that u and v of a known product are taken for independent
     assert evidence - 1 < fit.bound < evidence

@@ -61,7 +61,7 @@ class Rows(HPF):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-@parametrize_with_checks([Rows(2, tol=1e-8, max_iter=2000, random_state=0)])
+@parametrize_with_checks([Rows(2, hierarchy=False, tol=1e-5, max_iter=1000, random_state=0)])  # converge soonest
 def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
 
@@ -184,7 +184,7 @@ def test_it_can_be_cloned_pickled_and_set(counts, fitted):
     assert np.array_equal(copy.transform(counts), fitted.transform(counts))
     assert bits(copy) == bits(fitted)
     # what was fitted stays what it is
-    assert copy.set_params(n_components=5).transform(counts).shape == (40, 3)
+    assert np.array_equal(copy.set_params(n_components=5).transform(counts), fitted.transform(counts))
 
 
 def test_names_are_checked_once(counts):

@@ -1,12 +1,13 @@
 """Priors and penalties: what is minimised is what is stated, by every solver, on every side and in the best units."""
 
 import math
+from functools import partial
 
+import fitting
 import naive
 import numpy as np
 import pytest
 from conftest import MENAGERIE
-from fitting import fit, some_start
 from scipy import optimize, sparse
 from sklearn.base import clone
 from sklearn.decomposition import NMF
@@ -19,10 +20,10 @@ from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.priors import Terms, best_units
 
 EPS = np.finfo(float).eps
+fit = partial(fitting.fit, n_threads=1)  # the matrices are small, and threads meet at every pass
 GAMMA = {"prior_W": (1.5, 2.0), "prior_H": ([1.2, 2.0, 3.0], [0.5, 1.0, 2.0])}
 MIXED = {"alpha_W": 0.02, "alpha_H": 0.05, "l1_ratio": 0.5}
-# The menagerie's, that between them have everything: no row or column, giant counts, one row, more columns than rows
-MATRICES = ["planted", "empty_row", "empty_column", "large_counts", "small_scale", "one_row", "rank_one", "short_rows"]
+MATRICES = ["tiny", "empty_row", "empty_column", "large_counts", "small_scale", "one_row", "rank_one", "short_rows"]
 
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
@@ -54,7 +55,8 @@ STATEMENTS = {
     "exposures": lambda n, p, rng: exposures(n, p, rng) | GAMMA,
     "weights": lambda n, p, rng: {"sample_weight": rng.choice([0.5, 1.0, 3.0], n)} | GAMMA,
     "everything": lambda n, p, rng: (
-        {"mask": rng.random((n, p)) < 0.2, "background": rng.gamma(0.3, size=p), "sample_weight": rng.gamma(1.0, size=n)}
+        {"mask": rng.random((n, p)) < 0.2, "background": rng.gamma(0.3, size=p)}
+        | {"sample_weight": rng.gamma(1.0, size=n)}
         | some_known(n, p, 3, rng)
         | exposures(n, p, rng)
         | (GAMMA if rng.random() < 0.5 else MIXED)
@@ -79,25 +81,24 @@ def options_of(statement, X, seed=5):
 def test_what_is_minimised_is_what_is_stated_and_it_never_rises(statement, solver):
     for name in MATRICES:
         X = counts_of(name)
-        options, told = options_of(statement, X), []
+        options, told = options_of(statement, X), {}
 
         def see(record, W, H, X=X, options=options, told=told):
-            told.append(naive.statement(X, W, H, **options))
+            if record.n_iter in (0, 4, 16):
+                told[record.n_iter] = naive.statement(X, W, H, **options), record.objective
 
-        options |= {} if statement != "background" or X.max() > 1e-6 else {"background": 1e-10}
-        solution = fit(X, max_iter=31, eval_every=3, callback=see, **options, **SOLVERS[solver])
-        told.append(naive.statement(X, solution.W, solution.H, **options))
-        values, sizes = (np.array([terms.sum() for terms in some]) for some in (told, map(np.abs, told)))
+        solution = fit(X, max_iter=24, eval_every=1, callback=see, **options, **SOLVERS[solver])
+        told[24] = naive.statement(X, solution.W, solution.H, **options), solution.objective
+        size = max(abs(terms).sum() for terms, _ in told.values())
         # Steps, sums and logarithms are exact up to roundings, some tens of an eps of the terms
-        slack = 64 * EPS * sizes.max()
+        slack = 64 * EPS * size
         if solver.startswith("cd"):  # entries below 1e-11 of a row's counts and shapes become 0
-            slack += 1e-11 * 2 * 3 * sizes.max()
-        assert np.isfinite(values).all(), name
-        assert (np.diff(values) <= slack).all(), name
-        # Sums over rows are formed one by one
-        rounding = slack + max(X.shape) * EPS * sizes.max()
-        np.testing.assert_allclose(solution.trace["objective"], values, rtol=0, atol=rounding, err_msg=name)
-        assert solution.objective == pytest.approx(values[-1], abs=max(X.shape) * 64 * EPS * sizes[-1]), name
+            slack += 1e-11 * 2 * 3 * size
+        trace = solution.trace["objective"]
+        assert np.isfinite(trace).all(), name
+        assert (np.diff(trace) <= slack).all(), name
+        for terms, objective in told.values():
+            assert objective == pytest.approx(terms.sum(), abs=slack + max(X.shape) * EPS * size), name
         assert solution.kkt_residual >= 0, name
         for A in (solution.W, solution.H):
             assert (A >= 0).all(), name
@@ -105,14 +106,13 @@ def test_what_is_minimised_is_what_is_stated_and_it_never_rises(statement, solve
 
 def slopes(X, W, H, options):
     """(gradient of the objective, its positive part) in W and in H, densely; W's penalty as it is stated, on W."""
-    (n, p), (k,) = X.shape, W.shape[1:]
-    get = options.get
+    (n, p), get = X.shape, options.get
     r, c, w = (np.broadcast_to(get(name, 1.0), m) for name, m in
                (("row_exposure", n), ("column_exposure", p), ("sample_weight", n)))  # fmt: skip
     seen = w[:, None] * (1.0 - np.asarray(get("mask", np.zeros((n, p)))))
     rates = W @ H + get("background", 0.0)
     up = seen * r[:, None] * c
-    down = np.divide(seen * X, rates, out=np.zeros((n, p)), where=X > 0)
+    down = np.divide(seen * X, rates, out=np.zeros((n, p)), where=seen * X > 0)
     alpha = {"W": p * get("alpha_W", 0.0), "H": n * get("alpha_H", get("alpha_W", 0.0))}
     out = []
     for name, A, plus, minus, weight in (
@@ -121,7 +121,7 @@ def slopes(X, W, H, options):
         shape, rate = get(f"prior_{name}") or (1.0, alpha[name] * get("l1_ratio", 0.0))
         ridge = 0.0 if get(f"prior_{name}") else alpha[name] * (1 - get("l1_ratio", 0.0))
         more = np.broadcast_to(np.array(shape, float) - 1, A.shape)
-        minus = minus + weight * np.divide(more, A, out=np.zeros(A.shape), where=more > 0)
+        minus = minus + weight * np.divide(more, A, out=np.zeros(A.shape), where=(more > 0) & (A > 0))
         plus = plus + weight * (np.array(rate, float) + ridge * A)
         fixed = get(f"fixed_{name}")
         free = np.ones(A.shape, bool) if fixed is None else np.isnan(fixed if name == "W" else fixed.T)
@@ -131,11 +131,11 @@ def slopes(X, W, H, options):
 
 @dying
 @statements
-@pytest.mark.parametrize("name", ["planted", "empty_row", "rank_one"])
+@pytest.mark.parametrize("name", ["planted", "rank_one"])
 def test_a_converged_fit_meets_the_conditions_of_an_optimum_that_are_worked_out_densely(statement, name):
     X, tol = counts_of(name).toarray(), 1e-10
     options = options_of(statement, X)
-    solution = fit(X, max_iter=20000, tol=tol, **options)
+    solution = fit(X, solver="cd", max_iter=5000, tol=tol, **options)
     assert solution.status is Status.CONVERGED
     assert solution.kkt_residual <= tol
     total = X.sum()
@@ -147,10 +147,10 @@ def test_a_converged_fit_meets_the_conditions_of_an_optimum_that_are_worked_out_
 
 @pytest.mark.parametrize("statement", ["Gamma", "L1", "L2", "L1 and L2", "mask", "background", "everything"])
 def test_every_solver_ends_at_the_one_optimum_of_a_convex_problem_within_its_certificate(statement):
-    X = counts_of("planted")
+    X = counts_of("dense")
     H = np.random.default_rng(1).gamma(0.5, size=(3, X.shape[1])) + 0.01
     options = options_of(statement, X) | {"fixed_H": H, "fixed_W": None}
-    fits = [fit(X, max_iter=5000, tol=1e-6, **options, **choice) for choice in SOLVERS.values()]
+    fits = [fit(X, max_iter=5000, tol=1e-4, **options, **choice) for choice in SOLVERS.values()]
     total = X.sum() * max(1, np.max(options.get("sample_weight", 1)))
     lowest = min(solution.objective for solution in fits)
     for solution in fits:
@@ -199,25 +199,24 @@ def test_a_prior_is_so_many_counts_that_one_component_alone_explains(planted):
 
 
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("alpha_H", ["same", 0.02])
+@pytest.mark.parametrize("alpha_H", ["same", 0.05])
 def test_penalties_are_scikit_learns_and_the_optimum_is_no_worse_than_theirs(l1_ratio, alpha_H, planted):
     X, W, H = planted
-    penalty = {"alpha_W": 0.01, "alpha_H": alpha_H, "l1_ratio": l1_ratio}
-    theirs = NMF(
-        3, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=600, tol=0, **penalty
-    )  # fmt: skip
+    penalty = {"alpha_W": 0.02, "alpha_H": alpha_H, "l1_ratio": l1_ratio}
+    theirs = NMF(3, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=300, tol=0, **penalty)
     their_W = theirs.fit_transform(X.astype(float), W=W.copy(), H=H.copy())
 
     def their_objective(W, H):
         out = _beta_divergence(X.toarray().astype(float), W, H, 1)
-        for A, alpha in ((W, 0.01 * X.shape[1]), (H, (0.01 if alpha_H == "same" else alpha_H) * X.shape[0])):
+        for A, alpha in ((W, 0.02 * X.shape[1]), (H, (0.02 if alpha_H == "same" else alpha_H) * X.shape[0])):
             out += alpha * (l1_ratio * A.sum() + (1 - l1_ratio) / 2 * (A**2).sum())
         return out
 
-    ours = fit(X, start=(W, H), max_iter=600, **penalty)
-    # Their divergence has an absolute epsilon in it
-    assert ours.objective == pytest.approx(their_objective(ours.W, ours.H), rel=1e-6)
-    assert ours.objective <= their_objective(their_W, theirs.components_) * (1 + 1e-6)
+    ours = fit(X.astype(float), start=(W, H), solver="cd", max_iter=300, tol=1e-8, **penalty)
+    assert ours.status is Status.CONVERGED
+    rel = 1e-8  # their divergence has an absolute epsilon in it
+    assert ours.objective == pytest.approx(their_objective(ours.W, ours.H), rel=rel)
+    assert ours.objective <= their_objective(their_W, theirs.components_) * (1 + rel)
 
 
 # ── the scale that W and H share ────────────────────────────────────────────────────────────────────────────────
@@ -342,3 +341,17 @@ def test_priors_are_parameters_like_any_other():
     model = PoissonNMF(3, alpha_H=0.5, l1_ratio=1.0, **GAMMA)
     assert clone(model).get_params()["prior_H"] == GAMMA["prior_H"]
     assert model.set_params(prior_W=None, alpha_W=0.1).get_params()["prior_W"] is None
+
+
+def test_a_row_that_needs_many_rounds_keeps_its_own_penalty():
+    # Nearly collinear components, and a penalty that the exposures make another for each row
+    rng = np.random.default_rng(0)
+    some = rng.gamma(0.5, size=(3, 60))
+    H = np.vstack([some, some[:2] * rng.uniform(0.99, 1.01, (2, 60))])
+    X, exposure = rng.poisson(20 * rng.gamma(0.5, size=(40, 5)) @ H).astype(float), 10 ** rng.uniform(-2, 2, 40)
+    model = PoissonNMF(5, alpha_W=1e-7, max_iter=1, tol=0, random_state=0, n_threads=1).fit(X)
+    model.set_params(max_iter=500, tol=1e-6).components_ = H
+    together, gap = model.transform(X, row_exposure=exposure, return_gap_bound=True)
+    assert (gap <= 1e-6 * X.sum(axis=1)).all()
+    for i in range(0, 40, 7):
+        np.testing.assert_array_equal(model.transform(X[[i]], row_exposure=exposure[[i]])[0], together[i])

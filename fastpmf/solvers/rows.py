@@ -9,6 +9,9 @@ SWEEPS = 3  # between two looks at how far a row is from its optimum
 # Rounds after which a row's moves are extrapolated. Most rows need fewer; where two components are nearly collinear,
 # coordinate descent alone would take thousands.
 PLAIN = 30
+# Rounds without a smaller gap after which a row loses its momentum; then twice as many, and so on. Where a penalty
+# makes its problem strongly convex, it can circle around the optimum for ever and never be seen to turn back.
+_PATIENCE = 60
 _KEPT = 0.1  # of an entry is left by one extrapolation at least, so that every rate stays positive
 
 
@@ -71,6 +74,7 @@ def solve_rows(
     left = np.flatnonzero(np.isfinite(least) & (least > enough))
     old = ahead = best[left]
     age = np.zeros(len(left))  # rounds since a row's momentum was last 0
+    since, patience = np.zeros(len(left)), np.full(len(left), _PATIENCE)  # its gap was last smaller
     some = counts.select_rows(left), *_rows_of(left, weight, prior)
     for _ in range(max_rounds - PLAIN):
         if not len(left):
@@ -79,10 +83,14 @@ def solve_rows(
         better = gap < least[left]
         best[left[better]], least[left[better]] = new[better], gap[better]
         back = ((ahead - new) * (new - old)).sum(axis=1) > 0
-        age = np.where(back, 0, age + 1)
+        since = np.where(better, 0, since + 1)
+        tired = since >= patience
+        since, patience = np.where(tired, 0, since), np.where(tired, 2 * patience, patience)
+        age = np.where(back | tired, 0, age + 1)
         going = np.isfinite(gap) & (gap > enough[left])
         if not going.all():
             left, new, old, age = left[going], new[going], old[going], age[going]
+            since, patience = since[going], patience[going]
             some = counts.select_rows(left), *_rows_of(left, weight, prior)
         momentum = (age / (age + 3))[:, None].astype(new.dtype)
         ahead, old = np.maximum(new + momentum * (new - old), new.dtype.type(_KEPT) * new), new
