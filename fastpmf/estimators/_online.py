@@ -71,11 +71,6 @@ class OnlineNMF(FittedNMF):
     total_samples: int | None
     random_state: Any
     dtype: Any
-    prior_W_: Any
-    prior_H_: Any
-    column_exposure_: np.ndarray | None
-    background_: np.ndarray | None
-    validation_: np.ndarray | None
     _schedule: Schedule | None
     _statistics: Statistics
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -16,6 +16,13 @@ from fastpmf.solvers.base import TRACE_DTYPE
 
 class FittedNMF(FactorModel):
     """The fitted attributes of `PoissonNMF`, and its model file."""
+
+    # What a model has that nothing was told of
+    prior_W_: Any = None
+    prior_H_: Any = None
+    column_exposure_: np.ndarray | None = None
+    background_: np.ndarray | None = None
+    validation_: np.ndarray | None = None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.

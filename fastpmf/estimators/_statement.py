@@ -333,7 +333,7 @@ def _vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray
     if not zero and not (values > 0).all():
         raise ValueError(f"{name} must be positive: what has no exposure has no data, leave it out; got a minimum of 0")
     if zero and not values.any():
-        raise ValueError(f"{name} must hold at least one positive number")
+        raise ValueError(f"{name} must hold at least one positive number, got all zero")
     return values
 
 
