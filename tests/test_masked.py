@@ -62,6 +62,7 @@ def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, plante
     X, W, H = planted
     mask = np.zeros(X.shape, bool)
     np.moveaxis(mask, axis, 0)[4] = True
+    X = X.astype(float)
     rest = np.delete(X.toarray(), 4, axis)
     start = (np.delete(W, 4, 0), H) if axis == 0 else (W, np.delete(H, 4, 1))
     # Under priors the units of the start are those of all entries, so that only the ends are the same

@@ -160,6 +160,11 @@ def test_every_solver_ends_at_the_one_optimum_of_a_convex_problem_within_its_cer
         assert solution.objective - lowest <= solution.kkt_residual * total + 1e-10 * abs(lowest)
 
 
+@pytest.fixture
+def counts(planted):
+    return planted[0].astype(float)
+
+
 # ── what is nothing, and what is the same said otherwise ────────────────────────────────────────────────────────
 
 NOTHING = {
@@ -173,23 +178,23 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("nothing", NOTHING.values(), ids=NOTHING)
-def test_what_says_nothing_changes_no_bit(nothing, planted):
-    assert_same_bits(fit(planted[0], solver="cd", **nothing), fit(planted[0], solver="cd"))
+def test_what_says_nothing_changes_no_bit(nothing, counts):
+    assert_same_bits(fit(counts, solver="cd", **nothing), fit(counts, solver="cd"))
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "cd"}, {"solver": "em"}], ids=["mu", "cd", "em"])
-def test_a_prior_of_shape_one_is_the_penalty_of_its_rate(options, planted):
-    n, p = planted[0].shape
-    prior = fit(planted[0], prior_W=(1, 0.02 * p), prior_H=(1, 0.05 * n), **options)
-    penalty = fit(planted[0], alpha_W=0.02, alpha_H=0.05, l1_ratio=1.0, **options)
+def test_a_prior_of_shape_one_is_the_penalty_of_its_rate(options, counts):
+    n, p = counts.shape
+    prior = fit(counts, prior_W=(1, 0.02 * p), prior_H=(1, 0.05 * n), **options)
+    penalty = fit(counts, alpha_W=0.02, alpha_H=0.05, l1_ratio=1.0, **options)
     assert_same_bits(prior, penalty)
-    same = [fit(planted[0], alpha_W=0.02, alpha_H=alpha, **options) for alpha in (0.02, "same")]
+    same = [fit(counts, alpha_W=0.02, alpha_H=alpha, **options) for alpha in (0.02, "same")]
     assert_same_bits(*same)
 
 
-def test_a_prior_is_so_many_counts_that_one_component_alone_explains(planted):
+def test_a_prior_is_so_many_counts_that_one_component_alone_explains(counts, planted):
     # The first update of W, under shape a and rate b, is (W * S + a - 1) / (h_sum + b)
-    X, W, H = planted
+    X, (_, W, H) = counts, planted
     solution = fit(X, start=(W, H), fixed_H=H, prior_W=(1.5, 2.0), max_iter=1)
     expected = (W * naive.ratio_contraction(X, W, H.T) + 0.5) / (H.sum(axis=1) + 2.0)
     np.testing.assert_allclose(solution.W, expected, rtol=1e-13)  # two orders of summation
