@@ -70,7 +70,7 @@ def main() -> int:
     W, seconds = clocked(partial(nmf.fit_transform, X, mask=mask))
     tell(f"PoissonNMF, MAP: {nmf.n_iter_} iterations, {seconds:.1f} s. {nmf.status_}")
     predicted = {
-        "HPF": hpf.predict(rows, columns),
+        "HPF": hpf.predictive_mean(rows, columns),
         "MAP": rates_at(W, nmf.components_, rows, columns),
         "popularity": np.bincount(seen.nonzero()[1], minlength=len(items))[columns].astype(float),
     }

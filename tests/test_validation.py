@@ -162,7 +162,8 @@ def test_a_fit_of_a_part_of_the_counts_is_in_the_units_of_all():
     # The total of the part is binomial; the posterior's priors weigh what a few hundred counts do
     assert (W @ model.components_).sum() == pytest.approx(total, abs=SURELY * math.sqrt(total * f / (1 - f)))
     assert (bayes.W_posterior_.mean @ bayes.components_).sum() == pytest.approx(total, rel=0.15)
-    assert bayes.predict([3], [4])[0] == pytest.approx((bayes.W_posterior_.mean[3] * bayes.components_[:, 4]).sum())
+    expected = bayes.W_posterior_.mean[3] @ bayes.components_[:, 4]
+    assert bayes.predictive_mean([3], [4])[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("solver", ["cd", "mu"])

@@ -300,4 +300,6 @@ class MemoryCounts:
     def to_scipy(self) -> sparse.csr_array:
         """X as a `scipy.sparse.csr_array` that shares memory with this where scipy can."""
         X = self.side(Side.ROWS)
-        return sparse.csr_array((X.data, X.indices, X.indptr), shape=self.shape, copy=False)
+        # scipy gives both index arrays one dtype, so that long ones here would have the indices copied as long
+        indptr = X.indptr.astype(X.indices.dtype) if self.nnz <= np.iinfo(X.indices.dtype).max else X.indptr
+        return sparse.csr_array((X.data, X.indices, indptr), shape=self.shape, copy=False)

@@ -49,6 +49,19 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         return to_topics(W, self.components_)
 
+    def _enter(self, X: Any) -> tuple[MemoryCounts, dict[str, Any]]:
+        """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
+
+        So a fit that fails leaves a fitted model as it is.
+        """
+        counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
+        self._check_features(seen, X, counts, reset=True)
+        return counts, vars(seen)
+
+    def _adopt(self, seen: dict[str, Any]) -> None:
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(seen)
+
     def _read(self, X: Any) -> MemoryCounts:
         """X through the door, its width and names checked against what was fitted."""
         check_is_fitted(self)

@@ -16,7 +16,7 @@ from fastpmf.estimators._rows import check_range
 from fastpmf.estimators._statement import Known
 from fastpmf.estimators._validation import Validation
 from fastpmf.model.factors import column_sums, empty_factor, working_dtype
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
 from fastpmf.model.init import initialise
 from fastpmf.solvers import Run, Solution, Status
 from fastpmf.solvers.base import Callback
@@ -85,26 +85,45 @@ def infer_rows(
     counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, mask: Any, *, max_iter: int,
     tol: float, warn: bool = True,
 ) -> GammaFactor:  # fmt: skip
-    """Posteriors of W for rows of counts, those of H fixed: half-steps until they move at most a share `tol`."""
+    """Posteriors of W for rows of counts, those of H fixed, by half-steps.
+
+    Each row goes on until it moves at most a share `tol` of its counts, and takes the same way alone and in company.
+    """
     counts, dtype = without(counts, mask), columns.mean.dtype
     check_range(counts, dtype)
     start = empty_factor(counts.shape[0], n_components, dtype)
     mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
     start[:, :n_components] = np.maximum(mass, prior.shape / prior.activity_mean)[:, None]
+    left, some = np.arange(len(start)), counts
     factor = GammaFactor.start(start, column_sums(start), prior, n_components)
-    scratch, total = np.zeros_like(start), max(counts.total, 1e-300)
-    for _ in range(max_iter):
-        moved = update(counts, Side.ROWS, factor, columns, prior, n_components, scratch)
-        if not moved > tol * total:
-            return factor
-    if warn and tol > 0:
+    enough = tol * (counts.sums(Side.ROWS) + n_components * prior.shape)
+    parts, rows, lost = [], [], 0
+    for done in range(1, max_iter + 1):
+        moved = update(some, Side.ROWS, factor, columns, prior, n_components, np.zeros_like(factor.mean))
+        lost += int(np.isnan(moved).sum())
+        going = moved > enough[left] if done < max_iter else np.zeros(len(left), bool)
+        if going.all():
+            continue
+        parts.append(factor.select_rows(~going))
+        rows.append(left[~going])
+        if not going.any():
+            break
+        factor, left = factor.select_rows(going), left[going]
+        some = counts.select_rows(left)
+    if lost:
         warnings.warn(
-            f"posteriors of rows still moved {moved / total:.2g} of their counts after max_iter={max_iter} half-steps, "
-            f"tol is {tol:g}",
+            f"{lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and no posterior",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    if warn and tol > 0 and (moved > enough[left]).any():
+        warnings.warn(
+            f"posteriors of some rows still moved by more than tol={tol:g} of their counts after max_iter={max_iter} "
+            "half-steps; raise max_iter, or tol, to converge",
             ConvergenceWarning,
             stacklevel=5,
         )
-    return factor
+    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
 
 
 def check_priors(rows: tuple, columns: tuple, *, hierarchical: Any) -> tuple[GammaPrior, GammaPrior]:

@@ -4,10 +4,9 @@ import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts import MemoryCounts, Side
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._rows import transform
@@ -106,16 +105,13 @@ class OnlineNMF(FittedNMF):
         with threads(self.n_threads):
             schedule = getattr(self, "_schedule", None)
             first = schedule is None
-            if first:
-                counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
-                self._check_features(seen, X, counts, reset=True)
-            else:
-                counts, seen = self._read(X), None
+            counts, seen = self._enter(X) if first else (self._read(X), {})
+            k = self.n_components if first else len(self.components_)
             known = Known(row_exposure=row_exposure)
             penalties = self._penalties
             if "auto" in (type(x) is str and x for x in penalties[:2]):
                 raise ValueError("partial_fit needs prior_W and prior_H as numbers, 'auto' is for data seen at once")
-            _, prior = read_penalties(penalties, self.n_components, counts.shape)
+            _, prior = read_penalties(penalties, k, counts.shape)
             if prior.ridge.any():
                 raise ValueError(
                     "partial_fit knows Gamma priors and L1 penalties: l1_ratio must be 1 where alpha is > 0"
@@ -134,14 +130,12 @@ class OnlineNMF(FittedNMF):
             W_, Ht = padded(W, components.dtype), padded(components.T, components.dtype)
             T, n = np.empty_like(Ht), counts.shape[0]
             counts.contract(Side.COLUMNS, Ht, W_, T)
-            k = self.n_components
             batch = (Ht * T)[:, :k] / np.float64(n), column_sums(W_)[:k] / n
             statistics = Statistics(*batch) if first else self._statistics.blend(step.length, *batch)
             H = statistics.factor(step.times * n, prior.shape, prior.rate).T
             H = np.maximum(H, LEAST * H.mean(axis=1, keepdims=True)).astype(components.dtype)
-        if seen is not None:
-            self.__dict__.pop("feature_names_in_", None)
-            self.__dict__.update(seen.__dict__)
+        if first:
+            self._adopt(seen)
             self.column_exposure_, self.background_, self.validation_ = None, None, None
             self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
         self._schedule, self._statistics = schedule, statistics
@@ -205,34 +199,30 @@ class OnlineHPF(FactorModel):
         with threads(self.n_threads):
             schedule = getattr(self, "_schedule", None)
             first = schedule is None
-            if first:
-                counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
-                self._check_features(seen, X, counts, reset=True)
-                priors = self._priors()
-            else:
-                counts, seen, priors = self._read(X), None, (self._row_prior, self._column_prior)
+            counts, seen = self._enter(X) if first else (self._read(X), {})
+            k = self.n_components if first else len(self.components_)
+            priors = self._priors() if first else (self._row_prior, self._column_prior)
             if counts.total == 0:
                 raise ValueError("X must hold at least one positive count, got a mini-batch without any")
             step, schedule = (schedule or Schedule()).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )
             columns = infer_batch(
-                counts, None if first else self._columns, priors, self.n_components, step,
+                counts, None if first else self._columns, priors, k, step,
                 random_state=self.random_state, dtype=self.dtype,
             )  # fmt: skip
-        if seen is not None:
-            self.__dict__.pop("feature_names_in_", None)
-            self.__dict__.update(seen.__dict__)
+        if first:
+            self._adopt(seen)
             for name in ("W_posterior_", "activity_", "elbo_", "objective_", "trace_", "restarts_", "validation_"):
                 self.__dict__.pop(name, None)
         self._schedule = schedule
         self.n_iter_, self.status_ = schedule.steps, Status.ONLINE
-        self._keep_columns(columns, priors)
+        self._keep_columns(columns, priors, k)
         return self
 
-    def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior]) -> None:
+    def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
         self._columns, (self._row_prior, self._column_prior) = columns, priors
-        self.H_posterior_ = GammaPosterior.of_entries(columns, self.n_components).transposed()
+        self.H_posterior_ = GammaPosterior.of_entries(columns, n_components).transposed()
         self.components_ = self.H_posterior_.mean
         self.popularity_ = GammaPosterior.of_rows(columns) if self.hierarchy else None
         names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")

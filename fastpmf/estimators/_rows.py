@@ -32,7 +32,7 @@ def transform(
     warned of, where `warn` is true.
     """
     n, k = counts.shape[0], len(H)
-    H = check_factor(H, (k, counts.shape[1]), "components_")
+    H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN there would be taken for free
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
     produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))

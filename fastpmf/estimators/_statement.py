@@ -95,11 +95,15 @@ class Statement:
         for A, known, terms in zip((W, Ht), self._known, self.problem.terms, strict=True):
             K = self.problem.n_components
             B = empty_factor(len(A), K, A.dtype)
-            B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
+            held = np.zeros(K, bool) if terms.held is None else terms.held[:K]
+            if not held.all():
+                B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
             if terms.zeros is not None:
                 B[terms.zeros] = 0
-            if known is not None and terms.held is not None:
-                B[:, terms.held] = known[:, terms.held[: known.shape[1]]]
+            if known is not None and held.all():
+                B[:, :K] = known
+            elif known is not None and held.any():
+                B[:, :K][:, held] = known[:, held]
             out.append(B)
         return out[0], out[1]
 
@@ -160,11 +164,11 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
         ((w, r), (np.ones(p), c)), plain, fixed, known_scales, (r * w, None if b is None else c * b), strict=True
     ):
         if backdrop is not None and b is not None:
-            values = np.zeros((len(scale), k)) if values is None else values * scale[:, None]
+            values = np.zeros((len(scale), k)) if values is None else _scaled(values, scale)
             values = np.concatenate([values, backdrop[:, None]], axis=1)
             held = np.append(np.zeros(k, bool) if held is None else held, True)
         elif values is not None:
-            values = values * scale[:, None]
+            values = _scaled(values, scale)
         terms.append(_terms(weight, exposure, prior, held, zeros, width, dtype))
         parts.append(values)
     _check_modes(terms, counts.shape, k)
@@ -317,6 +321,11 @@ def _check_data(counts: MemoryCounts, terms: list[Terms], parts: list[np.ndarray
             )
 
 
+def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Rows times their scales, or A itself where all of these are 1."""
+    return A if (scale == 1).all() else A * scale[:, None]
+
+
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number >= 0, got {value!r}")
@@ -353,11 +362,12 @@ def _fixed(
     A = np.asarray(A)
     if A.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers and NaN, got dtype {A.dtype}")
-    A = A.astype(np.float64)
     wanted = shape if line == "column" else shape[::-1]
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {wanted}, got {A.shape if line == 'column' else A.shape[::-1]}")
     free = np.isnan(A)
+    if not free.any():  # what `transform` knows of H, and often
+        return check_factor(A, shape, name), np.ones(shape[1], bool), None
     check_factor(np.where(free, 0, A), shape, name)
     held, zeros = ~free.any(axis=0), (A == 0)
     mixed = ~held & ((~free & ~zeros).any(axis=0))

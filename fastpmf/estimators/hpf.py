@@ -4,12 +4,11 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import MemoryCounts
 from fastpmf.estimators._inference import check_priors, infer, infer_rows
 from fastpmf.estimators._online import OnlineHPF
 from fastpmf.estimators._rows import log_likelihood
@@ -55,8 +54,9 @@ class HPF(OnlineHPF):
         Starts to try side by side; see `PoissonNMF`.
     max_iter : int, default=500
     tol : float, default=1e-3
-        Converged when the latest half-steps allotted no larger share of the counts to other components than before. No
-        bound on what more iterations could gain is known, unlike in `PoissonNMF`.
+        Converged when the latest half-steps moved no more than this share of the counts: sum of rate |mean - old mean|
+        over two. No bound on what more iterations could gain is known, unlike in `PoissonNMF`: 1e-3 is quick, 1e-4
+        often gains some more.
     max_time : float, default=None
         Seconds after which no iteration begins.
     eval_every : int, default=10
@@ -205,8 +205,7 @@ class HPF(OnlineHPF):
             On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
         """
         with threads(self.n_threads):
-            counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
-            self._check_features(seen, X, counts, reset=True)
+            counts, seen = self._enter(X)
             found = infer(
                 counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask, validation=validation,
                 init=self.init, n_init=self.n_init, max_iter=self.max_iter, tol=self.tol, max_time=self.max_time,
@@ -214,12 +213,11 @@ class HPF(OnlineHPF):
                 callback=self.callback,
             )  # fmt: skip
         solution, state = found.solution, found.state
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(seen.__dict__)
+        self._adopt(seen)
         self.W_posterior_ = GammaPosterior.of_entries(state.posteriors[0], self.n_components, found.share)
         self._schedule = None  # partial_fit begins anew
-        self.activity_ = GammaPosterior.of_rows(state.posteriors[0]) if self.hierarchy else None
-        self._keep_columns(state.posteriors[1], state.priors)
+        self.activity_ = GammaPosterior.of_rows(state.posteriors[0], found.share) if self.hierarchy else None
+        self._keep_columns(state.posteriors[1], state.priors, self.n_components)
         self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation
@@ -246,7 +244,8 @@ class HPF(OnlineHPF):
     def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
         """Posterior of W for rows of counts, H's posterior as it is.
 
-        Half-steps on W are repeated until the share of the rows' counts that they allot otherwise is at most `tol`.
+        Half-steps on W are repeated, for each row until they move at most a share `tol` of its counts; a row takes the
+        same way alone and in company.
 
         Parameters
         ----------
@@ -273,7 +272,7 @@ class HPF(OnlineHPF):
         """
         return self.posterior(X, mask=mask).mean
 
-    def predict(self, rows: Any, columns: Any) -> np.ndarray:
+    def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
         """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
 
         Parameters
@@ -288,7 +287,9 @@ class HPF(OnlineHPF):
         W, H = self._pairs(rows, columns)
         return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
 
-    def sample(self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None) -> np.ndarray:
+    def predictive_sample(
+        self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None
+    ) -> np.ndarray:
         """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
 
         Each is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors anew, for each entry by itself.

@@ -4,10 +4,9 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import MemoryCounts
 from fastpmf.estimators._fit import check_parameters, fit
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihood, transform
@@ -283,8 +282,7 @@ class PoissonNMF(OnlineNMF):
 
     def _fit(self, X: Any, W: Any, H: Any, known: Known, validation: Any) -> np.ndarray:
         with threads(self.n_threads):
-            counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
-            self._check_features(seen, X, counts, reset=True)  # a refit that fails leaves the fitted model as it is
+            counts, seen = self._enter(X)
             penalties = resolved(self._penalties, counts, self.n_components, known)
             solution = fit(
                 counts, self.n_components, penalties=penalties, known=known, validation=validation,
@@ -292,8 +290,7 @@ class PoissonNMF(OnlineNMF):
                 max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
                 random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=self.callback,
             )  # fmt: skip
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(seen.__dict__)
+        self._adopt(seen)
         self._keep(solution)
         self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
         self._schedule = None  # partial_fit begins anew

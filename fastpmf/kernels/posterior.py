@@ -35,11 +35,11 @@ def update_posterior(n_vectors):
           limits       (3,)            float64: least, rho and times
           scratch      (n_blocks * width, lanes) same dtype
     out   U            (n_rows * width, lanes) in: exp E[log u] up to row factors; out: the new ones
-          mean, shape  (n_rows * width, lanes) overwritten
+          mean, shape  (n_rows * width, lanes) in: the old ones; out: the new ones
           column_sum   (n_blocks * width, lanes) float64, sums of `mean` over each block's rows
           row_sum      (n_rows,)       float64, sums of `mean` over components
           offset       (n_rows,)       float64, of each row's logarithms
-          moved        (n_blocks,)     float64: sum of |shape - old shape|, in counts; NaN where one is not finite
+          moved        (n_rows,)       float64: sum of rate |mean - old mean|, in counts; NaN where one is not finite
     gives bitwise the same result for any number of workers
     cost  one digamma without its logarithm and one exp for each entry, no pass over counts
     """
@@ -51,24 +51,23 @@ def update_posterior(n_vectors):
         width, step = sizes[0], sizes[1]
         least, rho, times = limits[0], limits[1], limits[2]
         for b in prange(row_blocks.shape[0] - 1):
-            went = 0.0
             for v in range(width):
                 column_sum[b * width + v, :] = 0.0
             for i in range(row_blocks[b], row_blocks[b + 1]):
-                lowest, total = math.inf, 0.0
+                lowest, total, went = math.inf, 0.0, 0.0
                 for v in range(width):
                     p = i * width + v
                     a = simd.load(prior, v, 1)
                     zero, one = simd.fill_like(a, 0.0), simd.fill_like(a, 1.0)
-                    old = simd.load(shape, p, 1)
                     s = simd.multiply(simd.load(S, p, 1), simd.fill_like(a, times))
                     s = lanes.multiply_add(simd.load(U, p, 1), s, a)
-                    kept = simd.multiply(old, simd.fill_like(a, 1.0 - rho))
+                    kept = simd.multiply(simd.load(shape, p, 1), simd.fill_like(a, 1.0 - rho))
                     s = lanes.multiply_add(s, simd.fill_like(a, rho), kept)
-                    change = lanes.subtract(s, old)
-                    went += simd.total(simd.maximum(change, lanes.subtract(zero, change)))
                     simd.store(shape, p, s)
                     rate = simd.add(simd.fill_like(a, rate_of_row[i]), simd.load(weight, (i * width) * step + v, 1))
+                    change = lanes.subtract(s, simd.multiply(rate, simd.load(mean, p, 1)))
+                    change = lanes.where_above(a, zero, simd.maximum(change, lanes.subtract(zero, change)), zero)
+                    went += simd.total(change)
                     m = simd.divide(s, rate)
                     simd.store(mean, p, m)
                     lanes.add_to_row(column_sum, b * width + v, m)
@@ -85,8 +84,7 @@ def update_posterior(n_vectors):
                     rate = simd.add(simd.fill_like(a, rate_of_row[i]), simd.load(weight, (i * width) * step + v, 1))
                     height = simd.multiply(special.height(s), simd.maximum(special.exp(power), small))
                     simd.store(U, p, simd.divide(height, rate))
-                row_sum[i], offset[i] = total, lowest
-            moved[b] = went
+                row_sum[i], offset[i], moved[i] = total, lowest, went
 
     return loop
 

@@ -30,9 +30,9 @@ class GammaPosterior:
         return cls(np.array(factor.shape[:, :n_components], order="C"), rate)
 
     @classmethod
-    def of_rows(cls, factor: GammaFactor) -> "GammaPosterior":
-        """Of the rates of a factor's rows, (n_rows,)."""
-        return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate)
+    def of_rows(cls, factor: GammaFactor, exposure: float = 1.0) -> "GammaPosterior":
+        """Of the rates of a factor's rows, (n_rows,), where entries are times 1 / exposure."""
+        return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate / exposure)
 
     @property
     def mean(self) -> np.ndarray:

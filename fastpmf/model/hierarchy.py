@@ -17,8 +17,8 @@ Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with h
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
@@ -108,9 +108,26 @@ class GammaFactor:
             return np.full(len(self.mean), prior.activity_mean)
         return self.activity_shape / self.activity_rate
 
+    def select_rows(self, rows: np.ndarray) -> "GammaFactor":
+        """That of these rows, by number, to be updated: their weights are not known before."""
+        some: dict[str, Any] = {name: getattr(self, name)[rows] for name in _OF_ROWS}
+        return replace(self, **some)
+
+    @classmethod
+    def joined(cls, parts: "list[GammaFactor]", rows: np.ndarray, weight: np.ndarray) -> "GammaFactor":
+        """Parts put together, whose rows, one part after the other, have these numbers, and these weights."""
+        order = np.argsort(rows)
+        whole: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _OF_ROWS
+        }
+        return replace(parts[0], **whole, weight=weight, sums=whole["mean"].sum(axis=0, dtype=np.float64))
+
     def rates(self) -> np.ndarray:
         """Posterior rates of the entries, (n_rows, K)."""
         return self.rate_of_row[:, None].astype(self.mean.dtype) + self.weight
+
+
+_OF_ROWS = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "activity_rate")
 
 
 class Step(NamedTuple):
@@ -123,10 +140,17 @@ class Step(NamedTuple):
 WHOLE = Step(1.0, 1.0)
 
 
+def weights(counts: Counts, side: Side, other: GammaFactor, n_components: int) -> np.ndarray:
+    """Sums of the other factor's means over what each row observes, (1 or n_rows, K), inf in padding."""
+    out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
+    out[:, n_components:] = np.inf
+    return out
+
+
 def update(
     counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
     scratch: np.ndarray, step: Step = WHOLE,
-) -> float:  # fmt: skip
+) -> np.ndarray:  # fmt: skip
     """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
 
     With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
@@ -145,8 +169,9 @@ def update(
 
     Returns
     -------
-    float
-        Counts that are allotted to another component than before; NaN where a rate is not positive and finite.
+    ndarray of shape (n_rows,), float64
+        How far each row moved, in counts: half the sum of rate |mean - old mean|, which is what is allotted to another
+        component than before, as far as rates stay. NaN where a rate is not positive and finite.
 
     References
     ----------
@@ -154,17 +179,16 @@ def update(
     """
     U, bounds = factor.geometric, row_bounds(len(factor.mean))
     counts.contract(side, U, other.geometric, scratch)
-    weight = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=U.dtype)
+    weight = weights(counts, side, other, n_components)
     if step != WHOLE:
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
-    weight[:, n_components:] = np.inf
     rate_of_row = factor.expected_rate(prior)
     lanes = VECTOR_BYTES // U.itemsize
     width, blocks = U.shape[1] // lanes, len(bounds) - 1
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shape
-    sums, moved = np.empty((blocks, U.shape[1])), np.full(blocks, -1.0)
+    sums, moved = np.empty((blocks, U.shape[1])), np.full(len(U), -1.0)
     cut = [A.reshape(-1, lanes) for A in (U, scratch, shapes, weight, factor.mean, factor.shape, sums)]
     try:
         update_posterior(
@@ -178,7 +202,7 @@ def update(
     if prior.hierarchical:
         factor.activity_shape = prior.activity_shape + n_components * prior.shape
         factor.activity_rate = prior.activity_rate + factor.row_sum
-    return 0.5 * float(moved.sum())
+    return 0.5 * moved
 
 
 def evidence_bound(

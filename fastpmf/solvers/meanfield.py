@@ -38,7 +38,7 @@ class Inference(Problem):
         return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
 
     def measure(self, state: State) -> float:
-        """Share of the counts that the latest half-steps allotted otherwise than before."""
+        """How far the latest half-steps moved, as a share of the counts; see `update`."""
         return state.kkt_residual(self.counts.total) if state.gaps else math.inf
 
 
@@ -85,9 +85,8 @@ class MeanField:
         for side in Side:
             factor, other = state.posteriors[side], state.posteriors[1 - side]
             scratch = self._scratch[: len(factor.mean)]
-            state.gaps[side] = update(
-                problem.counts, side, factor, other, state.priors[side], problem.n_components, scratch
-            )
+            moved = update(problem.counts, side, factor, other, state.priors[side], problem.n_components, scratch)
+            state.gaps[side] = float(moved.sum())
             state.sums[side] = factor.sums
             if math.isnan(state.gaps[side]):
                 return
