@@ -27,13 +27,15 @@ Hierarchical Poisson factorization three ways, with the same priors (0.3 and 1),
             components is computed and stored, K numbers for each count, by all threads, and then added up by
             one thread, since additions to shared rows can't be shared out. Numba; float64
 
-and fastpmf's multiplicative updates beside them. First seconds per iteration: the difference of a fit of few
-iterations and one of more, medians of several turns of all, turn about. Then how long each takes to predict
+and fastpmf's multiplicative updates beside them. First seconds per iteration: the difference of a fit of 2
+iterations and one of more, medians of several turns of all, turn about; more is 8, or 82 for fastpmf, whose
+iterations are too short to time a few of. Then how long each takes to predict
 counts that were held out by thinning nearly as well as hpfrec does at its best: fits of 1, 2, 4 and so on
 iterations are scored by the log-likelihood per held-out count at the posterior means. Kernels are compiled,
 and counts transposed, before any clock runs.
 """
 FEW, MORE = 2, 8
+OWN = 82  # of fastpmf's, whose iterations are short beside what a fit begins with
 NEAR = 0.01  # nats per count: from start to start the end differs by as much
 LINE = "{:<28}{:>5} {:<10}{:>12}{:>16}"
 
@@ -104,18 +106,20 @@ class Setup(NamedTuple):
 
 def case(name: str, setup: Setup, test: MemoryCounts, methods: dict, arguments: argparse.Namespace) -> list[Line]:
     """Seconds per iteration of every method, then the way of each to hpfrec's best prediction."""
-    lines, few, more = [], {m: [] for m in methods}, {m: [] for m in methods}
+    lines, few, last = [], {m: [] for m in methods}, {m: [] for m in methods}
+    more = {m: OWN if m in ("fastpmf", "mu") else MORE for m in methods}
     for method in methods.values():
         method(setup, 1)  # compiled, and the counts transposed
     for _ in range(arguments.turns):
         for label, method in methods.items():
-            for n, found in ((FEW, few), (MORE, more)):
+            for n, found in ((FEW, few), (more[label], last)):
                 found[label].append(method(setup, n)[2])
     for label in methods:
-        each = (median(more[label]) - median(few[label])) / (MORE - FEW)
-        score = held_out(test, *methods[label](setup, MORE)[:2])
-        lines.append(Line(name, setup.k, "iteration", label, MORE, each, score, str(setup.dtype)))
-        tell(LINE.format(name, setup.k, label, f"{1e3 * each:.3g}", f"{score:.4f} @{MORE}"))
+        n = more[label]
+        each = (median(last[label]) - median(few[label])) / (n - FEW)
+        score = held_out(test, *methods[label](setup, n)[:2])
+        lines.append(Line(name, setup.k, "iteration", label, n, each, score, str(setup.dtype)))
+        tell(LINE.format(name, setup.k, label, f"{1e3 * each:.3g}", f"{score:.4f} @{n}"))
     for label in [m for m in ("hpfrec", "fastpmf") if m in methods]:
         n = 1
         while n <= arguments.most:

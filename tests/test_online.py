@@ -120,8 +120,8 @@ def test_auto_priors_are_numbers_after_a_fit_and_those_of_the_function(counts):
     model = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts)
     shape, rate = model.prior_W_
     assert (shape, model.prior_H_) == (1.1, (1.1, rate))
-    # At 0.3 of the rate under which the prior mean of a count is the data's mean
-    assert 3 * (1.1 / (rate / 0.3)) ** 2 == pytest.approx(counts.mean())
+    # At a tenth of the rate under which the prior mean of a count is the data's mean
+    assert 3 * (1.1 / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
     solution = poisson_nmf(counts, 3, prior_W=model.prior_W_, prior_H=model.prior_H_, random_state=0)
     np.testing.assert_array_equal(solution.H, model.components_)
     half = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts, row_exposure=np.full(300, 2.0))

@@ -74,7 +74,10 @@ def infer(
     if held is not None:
         solution = replace(solution, validation=held.curve)
     if solution.status is Status.NON_FINITE:
-        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+        raise ValueError(
+            f"X and the hyperparameters must leave every posterior rate positive and finite in {work}, which iteration "
+            f"{solution.n_iter} found not so; less extreme ones, or dtype='float64', would"
+        )
     state = solution.state
     if not isinstance(state, Posteriors):
         raise KeyboardInterrupt("Interrupted from the keyboard before there was any posterior.")

@@ -58,6 +58,8 @@ class FittedNMF(FactorModel):
         """
         parameters, arrays, facts = read_model(path, cls.__name__)
         try:
+            # JSON has lists for tuples, and of the parameters only priors are either
+            parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             model = cls(**parameters)
             H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
@@ -72,7 +74,9 @@ class FittedNMF(FactorModel):
             )  # fmt: skip
             model.n_features_in_ = H.shape[1]
             model.validation_ = None
-            model.prior_W_, model.prior_H_ = facts.get("priors", (None, None))
+            model.prior_W_, model.prior_H_ = (
+                None if prior is None else tuple(prior) for prior in facts.get("priors", (None, None))
+            )
             model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None

@@ -9,6 +9,7 @@ D(w_i x_i || w_i mu_i). Priors are brought into these units, and the background 
 """
 
 import math
+import numbers
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,14 @@ import numpy as np
 
 from fastpmf.counts import MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
-from fastpmf.model.factors import check_factor, empty_factor, padded
+from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
 
-# What predicted held-out counts best over text, ratings and baskets, among shapes 1 to 1.3 and 0.3 to 3 times the rate
-AUTO_SHAPE, AUTO_RATE = 1.1, 0.3
+# What predicted held-out counts best over text, cells, ratings and baskets, among shapes 1 to 1.3 and a hundredth to
+# three times the rate that gives the data's mean: the shape decides, and a rate as low as this leaves totals alone.
+AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
+FREE = "real numbers and NaN"  # what a factor known in part holds
 
 
 class Penalties(NamedTuple):
@@ -146,7 +149,7 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
         _fixed(A, shape, name, axis)
         for A, shape, name, axis in (
             (known.fixed_W, (n, k), "fixed_W", "column"),
-            (None if known.fixed_H is None else np.transpose(known.fixed_H), (p, k), "fixed_H", "row"),
+            (None if known.fixed_H is None else check_array(known.fixed_H, "fixed_H", FREE).T, (p, k), "fixed_H", "row"),
         )
     ]
     counts = without(counts, known.mask)
@@ -214,7 +217,7 @@ def _terms(
 
 
 def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -> Penalties:
-    """The penalties with "auto" priors as numbers: shape 1.1, and 0.3 of the rate that gives the data's mean.
+    """The penalties with "auto" priors as numbers: shape 1.1, and a tenth of the rate that gives the data's mean.
 
     With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
     """
@@ -327,7 +330,7 @@ def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number >= 0, got {value!r}")
     if not np.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number >= 0, got {value}")
@@ -347,7 +350,7 @@ def _vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray
 
 
 def _background(values: Any, p: int) -> np.ndarray:
-    values = np.asarray(values)
+    values = check_array(values, "background")
     if values.ndim == 0:
         values = np.full(p, values)
     return check_factor(values, (p,), "background").astype(np.float64)
@@ -359,9 +362,7 @@ def _fixed(
     """Values, held components and held zeros of a factor that is known in part, components as columns."""
     if A is None:
         return None, None, None
-    A = np.asarray(A)
-    if A.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers and NaN, got dtype {A.dtype}")
+    A = check_array(A, name, FREE)
     wanted = shape if line == "column" else shape[::-1]
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {wanted}, got {A.shape if line == 'column' else A.shape[::-1]}")

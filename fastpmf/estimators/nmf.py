@@ -32,7 +32,7 @@ class PoissonNMF(OnlineNMF):
     prior_W : (shape, rate), "auto" or None, default=None
         Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; None is the flat
         (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
-        entry is zero. "auto" is shape 1.1 with the rate 0.33 sqrt(n_components / mean count per unit of exposure),
+        entry is zero. "auto" is shape 1.1 with the rate 0.11 sqrt(n_components / mean count per unit of exposure),
         which predicts held-out counts well. W and H share their scale in the way that both priors like best, exactly.
     prior_H : (shape, rate), "auto" or None, default=None
         Of H's entries.

@@ -68,7 +68,9 @@ def update_posterior(n_vectors):
                     change = lanes.subtract(s, simd.multiply(rate, simd.load(mean, p, 1)))
                     change = lanes.where_above(a, zero, simd.maximum(change, lanes.subtract(zero, change)), zero)
                     went += simd.total(change)
-                    m = simd.divide(s, rate)
+                    inverse = simd.divide(one, rate)
+                    simd.store(U, p, inverse)  # until its geometric mean is known
+                    m = simd.multiply(s, inverse)
                     simd.store(mean, p, m)
                     lanes.add_to_row(column_sum, b * width + v, m)
                     total += simd.total(m)
@@ -78,12 +80,10 @@ def update_posterior(n_vectors):
                     lowest = min(lowest, -simd.highest(lanes.subtract(zero, q)))
                 for v in range(width):
                     p = i * width + v
-                    a, s = simd.load(prior, v, 1), simd.load(shape, p, 1)
-                    power = lanes.subtract(simd.fill_like(a, lowest), simd.load(scratch, b * width + v, 1))
-                    small = simd.fill_like(a, least)
-                    rate = simd.add(simd.fill_like(a, rate_of_row[i]), simd.load(weight, (i * width) * step + v, 1))
-                    height = simd.multiply(special.height(s), simd.maximum(special.exp(power), small))
-                    simd.store(U, p, simd.divide(height, rate))
+                    s, q = simd.load(shape, p, 1), simd.load(scratch, b * width + v, 1)
+                    power = lanes.subtract(simd.fill_like(s, lowest), q)
+                    height = simd.multiply(special.height(s), simd.maximum(special.exp(power), simd.fill_like(s, least)))
+                    simd.store(U, p, simd.multiply(height, simd.load(U, p, 1)))
                 row_sum[i], offset[i], moved[i] = total, lowest, went
 
     return loop

@@ -50,6 +50,19 @@ def row_bounds(n_rows: int) -> np.ndarray:
     return bounds
 
 
+def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
+    """A dense array of real numbers, else a TypeError, or for ragged rows a ValueError, that says what it is."""
+    if sparse.issparse(A):
+        raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
+    try:
+        A = np.asarray(A)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, got a {type(A).__name__} of unequal lengths") from None
+    if A.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold {holding}, got dtype {A.dtype}")
+    return A
+
+
 def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """A factor given by a user: real, finite, non-negative and of `shape`, else one sentence that says what it is.
 
@@ -60,11 +73,7 @@ def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     ValueError
         Wrong shape, negative, NaN or infinite entries.
     """
-    if sparse.issparse(A):
-        raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
-    A = np.asarray(A)
-    if A.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {A.dtype}")
+    A = check_array(A, name)
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(map(int, shape))}, got {A.shape}")
     if not np.isfinite(A).all():
