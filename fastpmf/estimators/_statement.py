@@ -145,11 +145,12 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
     c = _vector(known.column_exposure, p, "column_exposure")
     w = _vector(known.sample_weight, n, "sample_weight", zero=True)
     b = None if known.background is None else _background(known.background, p)
+    H = known.fixed_H
     fixed = [
         _fixed(A, shape, name, axis)
         for A, shape, name, axis in (
             (known.fixed_W, (n, k), "fixed_W", "column"),
-            (None if known.fixed_H is None else check_array(known.fixed_H, "fixed_H", FREE).T, (p, k), "fixed_H", "row"),
+            (H if H is None else check_array(H, "fixed_H", FREE).T, (p, k), "fixed_H", "row"),
         )
     ]
     counts = without(counts, known.mask)

@@ -81,8 +81,8 @@ def update_posterior(n_vectors):
                 for v in range(width):
                     p = i * width + v
                     s, q = simd.load(shape, p, 1), simd.load(scratch, b * width + v, 1)
-                    power = lanes.subtract(simd.fill_like(s, lowest), q)
-                    height = simd.multiply(special.height(s), simd.maximum(special.exp(power), simd.fill_like(s, least)))
+                    power = special.exp(lanes.subtract(simd.fill_like(s, lowest), q))
+                    height = simd.multiply(special.height(s), simd.maximum(power, simd.fill_like(s, least)))
                     simd.store(U, p, simd.multiply(height, simd.load(U, p, 1)))
                 row_sum[i], offset[i], moved[i] = total, lowest, went
 
