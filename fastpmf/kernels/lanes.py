@@ -178,6 +178,36 @@ def add_to_row(typingctx, total, b, tile):
     return types.void(total, types.intp, tile), emit
 
 
+@operation(lambda A, n_vectors: np.zeros(A.shape[1]))
+def zeros_wide(typingctx, A, n_vectors):
+    """zeros_wide(A, n_vectors) -> Tile of float64 zeros, as wide as a row of A."""
+    tile = Tile(types.float64, n_vectors.literal_value * 64 // A.dtype.bitwidth)
+
+    def emit(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(A, n_vectors), emit
+
+
+@operation(lambda A, i, n_vectors: A[i].astype(np.float64))
+def load_wide(typingctx, A, i, n_vectors):
+    """load_wide(A, i, n_vectors) -> Tile of float64, row i of A."""
+    width = VECTOR_BYTES // 8
+    tile = Tile(types.float64, n_vectors.literal_value * 64 // A.dtype.bitwidth)
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        pointer = builder.bitcast(row, ir.VectorType(FLOATS[A.dtype], width).as_pointer())
+        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for v in range(tile.n_vectors):
+            x = builder.load(builder.gep(pointer, [I64(v)]), align=A.dtype.bitwidth // 8)
+            wide = ir.VectorType(ir.DoubleType(), width)
+            out = builder.insert_value(out, x if x.type == wide else builder.fpext(x, wide), v)
+        return out
+
+    return tile(A, types.intp, n_vectors), emit
+
+
 def _sum_x_log_tile_meaning(x, y):
     x, y = x.astype(np.float64), y.astype(np.float64)
     return float(np.sum(x * np.log(np.where(x > 0, y, 1.0))))

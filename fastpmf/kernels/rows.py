@@ -133,22 +133,24 @@ def observed_weights(n_vectors):
             seen = 0.0
             for i in range(row_blocks[b], row_blocks[b + 1]):
                 start, stop = indptr[i], indptr[i + 1]
-                sums[b, :] = 0.0
+                total = lanes.zeros_wide(V, n_vectors)
                 for p in range(start, stop):
-                    lanes.add_to_row(sums, b, simd.load(V, indices[p], n_vectors))
+                    total = simd.add(total, lanes.load_wide(V, indices[p], n_vectors))
+                simd.store(sums, b, total)
                 cancelled = False
                 for k in range(v_sum.shape[0]):
                     rest = v_sum[k] - sums[b, k]
                     cancelled = cancelled or rest < _CANCELLED * v_sum[k]
                     sums[b, k] = rest
                 if cancelled:
-                    sums[b, :] = 0.0
+                    total = lanes.zeros_wide(V, n_vectors)
                     p = start
                     for j in range(V.shape[0]):
                         if p < stop and indices[p] == j:
                             p += 1
                         else:
-                            lanes.add_to_row(sums, b, simd.load(V, j, n_vectors))
+                            total = simd.add(total, lanes.load_wide(V, j, n_vectors))
+                    simd.store(sums, b, total)
                 for k in range(v_sum.shape[0]):
                     out[i, k] = sums[b, k]
                     if wanted:
