@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS], metavar="NAME", help="default: all")
     parser.add_argument("--fraction", type=float, default=0.1, help="of the counts held out; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--max-iter", type=int, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max-iter", type=int, default=300, metavar="N", help="default: %(default)s")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all this process may use")
     add_outputs(parser, "compare_models")
