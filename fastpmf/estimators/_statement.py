@@ -333,7 +333,7 @@ def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number >= 0, got {value!r}")
-    if not np.isfinite(value) or value < 0:
+    if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number >= 0, got {value}")
     return float(value)
 
