@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.named import Dataset
 from fastpmf.model.factors import check_factor
 from fastpmf.model.topics import Topics, to_topics
 
@@ -70,6 +71,20 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
+        if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
+            names = X.column_names.astype(object)
+            known = None if reset else getattr(estimator, "feature_names_in_", None)
+            if known is not None and len(names) == len(known) and (names != known).any():
+                j = int(np.flatnonzero(names != known)[0])
+                raise ValueError(
+                    f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r}, "
+                    f"was {known[j]!r}"
+                )
+            if reset or known is None or len(names) != len(known):
+                validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
+            if reset:
+                estimator.feature_names_in_ = names
+            return
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 
     @property
