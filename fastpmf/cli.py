@@ -224,6 +224,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _print_topics(data: Dataset, solution: Solution) -> None:
+    assert data.row_names is not None
+    assert data.column_names is not None
     mass = solution.W * solution.H.sum(axis=1)  # words that each topic explains in each module
     for rank, k in enumerate(np.argsort(-mass.sum(axis=0)), 1):
         words = data.column_names[np.argsort(-solution.H[k])[:9]]

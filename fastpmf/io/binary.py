@@ -69,7 +69,8 @@ def tenx_h5(path: Path, layer: str | None) -> Compressed:
         features = group["features/name"] if "features" in group else group["gene_names"]
         shape = _shape(_array(group["shape"]))[::-1]
         names = Names(*(_names(h5py, A, n) for A, n in zip((group["barcodes"], features), shape, strict=True)))
-        return Compressed(*(_array(group[name]) for name in PARTS), shape, names=names)
+        data, indices, indptr = (_array(group[name]) for name in PARTS)
+        return Compressed(data, indices, indptr, shape, names=names)
 
 
 def h5ad(path: Path, layer: str | None) -> Compressed:
@@ -95,14 +96,15 @@ def _anndata(root: Any, layer: str | None, library: Any) -> Compressed:
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
     if hasattr(X, "shape"):  # a dense array
         held = sparse.csr_array(_array(X, 2))
-        parts, shape, by_column = (held.data, held.indices, held.indptr), held.shape, False
+        parts, shape, by_column = [held.data, held.indices, held.indptr], held.shape, False
     elif kind.startswith(("csr", "csc")):
         shape = _shape(X.attrs["shape"] if "shape" in X.attrs else X.attrs["h5sparse_shape"])
-        parts, by_column = tuple(_array(X[name]) for name in PARTS), kind.startswith("csc")
+        parts, by_column = [_array(X[name]) for name in PARTS], kind.startswith("csc")
     else:
         raise ValueError(f"its {place} is a {kind}, not a sparse or dense matrix")
     names = (_names(library, frame[_index_of(frame)], n) for frame, n in zip((root["obs"], var), shape, strict=True))
-    return Compressed(*parts, _shape(shape), by_column, Names(*names))
+    data, indices, indptr = parts
+    return Compressed(data, indices, indptr, _shape(shape), by_column, Names(*names))
 
 
 def _index_of(frame: Any) -> str:

@@ -57,8 +57,8 @@ def write_folder(path: str | os.PathLike, source: Source, progress: Progress = l
         raise ValueError(_EMPTY)
     with _appearing(target) as folder:
         index = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
-        indices = open_memmap(folder / "indices.npy", "w+", index, (int(ends[-1]),))
-        data = open_memmap(folder / "data.npy", "w+", dtype, (int(ends[-1]),))
+        indices: np.ndarray = open_memmap(folder / "indices.npy", "w+", index, (int(ends[-1]),))
+        data: np.ndarray = open_memmap(folder / "data.npy", "w+", dtype, (int(ends[-1]),))
         _scatter(source, ends, indices, data, progress)
         data, ends = _settle(folder, ends, indices, data, shape[1], progress)
         if not ends[-1]:

@@ -4,7 +4,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from scipy import sparse
@@ -20,7 +20,7 @@ _FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
 
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file, through gzip where its name says so."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
