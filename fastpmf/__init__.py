@@ -3,6 +3,7 @@
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
 HPF, GammaPosterior                                         infer posteriors of W and H
 Topics, to_topics                                           factors as probabilities, which is PLSI
+top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
 thin_counts                                                 split counts in two independent parts
@@ -18,6 +19,7 @@ from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import HPF, PoissonNMF, poisson_nmf
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
+from fastpmf.model.reading import match_components, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "as_counts",
     "kl_divergence",
+    "match_components",
     "plan",
     "poisson_deviance",
     "poisson_log_likelihood",
@@ -43,4 +46,6 @@ __all__ = [
     "show_versions",
     "thin_counts",
     "to_topics",
+    "top_features",
+    "topic_quality",
 ]

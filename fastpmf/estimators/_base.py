@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.model.factors import check_factor
+from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 
 
@@ -49,6 +50,36 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         check_is_fitted(self)
         return to_topics(W, self.components_)
+
+    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0) -> TopFeatures:
+        """The n first features of each component, by name; see `fastpmf.top_features`.
+
+        Parameters
+        ----------
+        n : int, default=10
+        by : {"weight", "lift", "exclusivity"}, default="weight"
+        least : float, default=0.0
+
+        Returns
+        -------
+        TopFeatures
+        """
+        check_is_fitted(self)
+        return top_features(self.components_, n, by=by, least=least, names=getattr(self, "feature_names_in_", None))
+
+    def quality(self, X: Any, n: int = 10) -> Quality:
+        """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        n : int, default=10
+
+        Returns
+        -------
+        Quality
+        """
+        return topic_quality(self.components_, self._read(X), n)
 
     def _enter(self, X: Any) -> tuple[MemoryCounts, dict[str, Any]]:
         """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
