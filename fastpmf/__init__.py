@@ -4,6 +4,7 @@ PoissonNMF, poisson_nmf                                     fit W and H to count
 HPF, GammaPosterior                                         infer posteriors of W and H
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
+recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
 thin_counts                                                 split counts in two independent parts
@@ -19,6 +20,7 @@ from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import HPF, PoissonNMF, poisson_nmf
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
+from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
 from fastpmf.model.reading import match_components, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
@@ -43,7 +45,10 @@ __all__ = [
     "poisson_deviance",
     "poisson_log_likelihood",
     "poisson_nmf",
+    "ranking_scores",
+    "recommend",
     "show_versions",
+    "similar_columns",
     "thin_counts",
     "to_topics",
     "top_features",

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.model.factors import check_factor
+from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 
@@ -80,6 +81,47 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Quality
         """
         return topic_quality(self.components_, self._read(X), n)
+
+    def recommend(self, rows: Any = None, X: Any = None, n: int = 10, *, exclude_seen: bool = True) -> Recommendations:
+        """The n features of highest rate for each row: `fastpmf.recommend`.
+
+        Parameters
+        ----------
+        rows : array-like of shape (m, n_components), optional
+            W of the rows, from `fit_transform` or `transform`; by default what `transform(X)` finds, as for new users.
+        X : matrix of counts of shape (m, n_features), optional
+            What these rows hold.
+        n : int, default=10
+        exclude_seen : bool, default=True
+            Leave out what a row holds in X.
+
+        Returns
+        -------
+        Recommendations
+        """
+        if exclude_seen and X is None:
+            raise ValueError("X must be given, to exclude what is seen, or exclude_seen=False")
+        if rows is None and X is None:
+            raise ValueError("rows or X must be given")
+        counts = None if X is None else self._read(X)
+        check_is_fitted(self)
+        W = self.transform(X) if rows is None else rows
+        return recommend(W, self.components_, n, exclude=counts if exclude_seen else None)
+
+    def similar_items(self, features: Any, n: int = 10) -> Recommendations:
+        """The n features whose rates rise and fall with those of the given ones: `fastpmf.similar_columns`.
+
+        Parameters
+        ----------
+        features : array-like of int, of shape (m,)
+        n : int, default=10
+
+        Returns
+        -------
+        Recommendations
+        """
+        check_is_fitted(self)
+        return similar_columns(self.components_, features, n)
 
     def _enter(self, X: Any) -> tuple[MemoryCounts, dict[str, Any]]:
         """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
+from sklearn.utils import check_scalar
 
 from fastpmf.counts import as_counts
 from fastpmf.model.factors import check_array, check_factor
@@ -98,8 +99,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     """
     if by not in ORDERS:
         raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be an integer >= 1, got {n!r}")
+    check_scalar(n, "n", (int, np.integer), min_val=1)
     P = distributions(H)
     k, p = P.shape
     labels = np.arange(p).astype(str) if names is None else np.asarray(names).astype(str)
