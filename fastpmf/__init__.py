@@ -2,6 +2,7 @@
 
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
 HPF, GammaPosterior                                         infer posteriors of W and H
+select_n_components                                         how many components, from held-out counts
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
@@ -17,7 +18,7 @@ from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators import HPF, PoissonNMF, poisson_nmf
+from fastpmf.estimators import HPF, PoissonNMF, Selection, poisson_nmf, select_n_components
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "PoissonNMF",
     "Record",
+    "Selection",
     "Solution",
     "Status",
     "Topics",
@@ -47,6 +49,7 @@ __all__ = [
     "poisson_nmf",
     "ranking_scores",
     "recommend",
+    "select_n_components",
     "show_versions",
     "similar_columns",
     "thin_counts",

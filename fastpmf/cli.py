@@ -1,4 +1,4 @@
-"""The command line: `fastpmf demo`, `fit`, `transform`, `convert`, `versions`. It parses, calls and prints."""
+"""The command line: `fastpmf demo`, `fit`, `transform`, `select`, `convert`, `versions`. It parses, calls, prints."""
 
 import argparse
 import os
@@ -13,7 +13,17 @@ import numpy as np
 from scipy.special import xlogy
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import FitInterrupted, PoissonNMF, Solution, Status, __version__, as_counts, poisson_nmf, show_versions
+from fastpmf import (
+    FitInterrupted,
+    PoissonNMF,
+    Solution,
+    Status,
+    __version__,
+    as_counts,
+    poisson_nmf,
+    select_n_components,
+    show_versions,
+)
 from fastpmf.counts import Side
 from fastpmf.datasets import Dataset, load_stdlib
 from fastpmf.io import FORMATS, convert_counts, read_counts, write_factor
@@ -36,6 +46,15 @@ _TRANSFORM_HELP = """\
 Explain new rows by a fitted model: the weights W of each row, H staying as it is.
 
   fastpmf transform model.npz new_counts.npz -o W.npy
+"""
+_SELECT_HELP = """\
+How many components: hold out a tenth of the counts by thinning, fit each number to the rest, and print
+a table of what it predicts, per held-out count in nats, with its standard error against the best, and
+how alike the components are that different splits find. Recommended is the smallest that is not clearly
+worse than the best.
+
+  fastpmf select counts.npz -k 5 10 20 40
+  fastpmf select cells.h5ad --layer counts -k 10 20 30 --splits 5 --dtype float32
 """
 _CONVERT_HELP = """\
 Read counts of any format, a chunk at a time, into a folder that later reads map from the disk in no
@@ -114,10 +133,16 @@ def _parser() -> argparse.ArgumentParser:
     transform.add_argument("model", metavar="MODEL.npz", help="as `fastpmf fit` wrote it")
     transform.add_argument("-o", "--output", required=True, metavar="W.npy", help="where W goes, rows x components")
 
+    select = command("select", _select, "how many components, from held-out counts", _SELECT_HELP)
+    select.add_argument("-k", "--components", type=int, nargs="+", required=True, metavar="K", help="numbers to try")
+    select.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: %(default)s)")
+    select.add_argument("--seed", type=int, default=0, help="seed of splits and starts (default: %(default)s)")
+    select.add_argument("--dtype", choices=["float32", "float64"], help="floats to work in")
+
     convert = command("convert", _convert, "counts of any format into a folder that is memory-mapped", _CONVERT_HELP)
     convert.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the counts go")
 
-    for made in (fit, transform, convert):
+    for made in (fit, transform, select, convert):
         made.add_argument("counts", metavar="COUNTS", help=f"file or folder: {', '.join(FORMATS)}")
         made.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
         made.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
@@ -125,9 +150,9 @@ def _parser() -> argparse.ArgumentParser:
                           "number from 0 (default: the first three)")  # fmt: skip
         made.add_argument("--transpose", action="store_true", help="swap rows and columns; 10x Genomics' genes are "
                           "columns before")  # fmt: skip
-    for made in (demo, fit, convert):
+    for made in (demo, fit, select, convert):
         made.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-    for made in (demo, fit, transform):
+    for made in (demo, fit, transform, select):
         made.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
                           "use); the result does not depend on it")  # fmt: skip
     command("versions", lambda _: show_versions(), "what a bug report should say", "Print versions, CPU and threads.")
@@ -177,6 +202,14 @@ def _transform(arguments: argparse.Namespace) -> None:
     W = model.transform(read_counts(arguments.counts, **_choices(arguments)))
     write_factor(arguments.output, W)
     _print(f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}")
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    found = select_n_components(
+        read_counts(arguments.counts, **_choices(arguments)), arguments.components, n_splits=arguments.splits,
+        random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
+    )  # fmt: skip
+    _print(str(found))
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(r
     code, out, err = run("convert X.csv --columns who,what,n -o X")
     assert code == 0
     assert f"{X.shape[0]} x {X.shape[1]}, {X.nnz} nonzeros as uint8 in X" in out
-    assert "three passes" in err
+    assert "entry/s" in err
     assert run("convert X -o Y -q")[2] == ""  # of any format, this one too
     for folder in ("X", "Y"):
         assert run(f"fit {folder} -k 2 -o model.npz --max-iter 5 -q")[0] == 0
@@ -75,6 +75,16 @@ def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(r
     code, _, err = run("transform model.npz X.csv -o W.npy")
     assert code == 2
     assert "X must have the feature names that were fitted, in their order" in err
+
+
+def test_numbers_of_components_are_compared_in_a_table(run):
+    code, out, err = run("select X.npz -k 1 2 3 --splits 2 -q")
+    assert code == 0
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].split() == ["k", "nats", "per", "count", "error", "similarity", "seconds"]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert "recommended" in out
 
 
 def test_transpose_fits_the_columns(run):

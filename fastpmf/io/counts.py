@@ -14,6 +14,7 @@ import numpy as np
 from fastpmf.counts import as_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators._model_file import replacing
+from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
 from fastpmf.io.sources import NAMELESS, Compressed, Names, RefusedError, Source
@@ -214,22 +215,8 @@ def convert_counts(
         As `read_counts` raises them.
     """
     source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
-    with said(path, format), _bar(verbose) as advance:
+    with said(path, format), counted(None, "entry", verbose=verbose) as advance:
         return write_folder(folder, source, advance).dataset()
-
-
-@contextmanager
-def _bar(verbose: bool) -> Iterator[Callable[[int], object]]:
-    """What is told how many entries have been dealt with."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        verbose = False
-    if not verbose:
-        yield lambda n: None
-        return
-    with tqdm(unit="entry", unit_scale=True, desc="three passes") as bar:
-        yield bar.update
 
 
 def write_counts(path: str | os.PathLike, X: Any) -> None:
