@@ -2,7 +2,10 @@
 
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
 HPF, GammaPosterior                                         infer posteriors of W and H
+select_n_components                                         how many components, from held-out counts
 Topics, to_topics                                           factors as probabilities, which is PLSI
+top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
+recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
 thin_counts                                                 split counts in two independent parts
@@ -15,9 +18,11 @@ from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators import HPF, PoissonNMF, poisson_nmf
+from fastpmf.estimators import HPF, PoissonNMF, Selection, poisson_nmf, select_n_components
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
+from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
+from fastpmf.model.reading import match_components, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
@@ -30,17 +35,25 @@ __all__ = [
     "Plan",
     "PoissonNMF",
     "Record",
+    "Selection",
     "Solution",
     "Status",
     "Topics",
     "__version__",
     "as_counts",
     "kl_divergence",
+    "match_components",
     "plan",
     "poisson_deviance",
     "poisson_log_likelihood",
     "poisson_nmf",
+    "ranking_scores",
+    "recommend",
+    "select_n_components",
     "show_versions",
+    "similar_columns",
     "thin_counts",
     "to_topics",
+    "top_features",
+    "topic_quality",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `fastpmf demo`, `fit`, `transform`, `versions`. It parses, calls an estimator and prints."""
+"""The command line: `fastpmf demo`, `fit`, `transform`, `select`, `convert`, `versions`. It parses, calls, prints."""
 
 import argparse
 import os
@@ -7,15 +7,26 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import xlogy
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import FitInterrupted, PoissonNMF, Solution, Status, __version__, as_counts, poisson_nmf, show_versions
+from fastpmf import (
+    FitInterrupted,
+    PoissonNMF,
+    Solution,
+    Status,
+    __version__,
+    as_counts,
+    poisson_nmf,
+    select_n_components,
+    show_versions,
+)
 from fastpmf.counts import Side
 from fastpmf.datasets import Dataset, load_stdlib
-from fastpmf.io import read_counts, write_factor
+from fastpmf.io import FORMATS, convert_counts, read_counts, write_factor
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
 
@@ -27,12 +38,32 @@ users, columns genes, words or items. The model goes to one .npz file, for `fast
 for PoissonNMF.load in Python.
 
   fastpmf fit counts.npz -k 20 -o model.npz
-  fastpmf fit matrix.mtx.gz -k 50 --dtype float32 --weights W.npy -o model.npz
+  fastpmf fit filtered_feature_bc_matrix.h5 -k 50 --dtype float32 --weights W.npy -o model.npz
+  fastpmf fit cells.h5ad --layer counts -k 30 -o model.npz
+  fastpmf fit ratings.csv --columns userId,movieId,rating -k 20 -o model.npz
 """
 _TRANSFORM_HELP = """\
 Explain new rows by a fitted model: the weights W of each row, H staying as it is.
 
   fastpmf transform model.npz new_counts.npz -o W.npy
+"""
+_SELECT_HELP = """\
+How many components: hold out a tenth of the counts by thinning, fit each number to the rest, and print
+a table of what it predicts, per held-out count in nats, with its standard error against the best, and
+how alike the components are that different splits find. Recommended is the smallest that is not clearly
+worse than the best.
+
+  fastpmf select counts.npz -k 5 10 20 40
+  fastpmf select cells.h5ad --layer counts -k 10 20 30 --splits 5 --dtype float32
+"""
+_CONVERT_HELP = """\
+Read counts of any format, a chunk at a time, into a folder that later reads map from the disk in no
+time: canonical CSR as data.npy, indices.npy and indptr.npy, with the names of rows and columns beside
+them, where the file has any. It needs disk for the counts, and memory for little more than a chunk.
+
+  fastpmf convert filtered_feature_bc_matrix.h5 -o cells
+  fastpmf convert purchases.csv --columns customer,product,n -o purchases
+  fastpmf fit purchases -k 20 -o model.npz
 """
 _DEMO_HELP = """\
 Fit 20 topics to the words of Python's own standard library, as it lies on this machine, and print
@@ -81,11 +112,9 @@ def _parser() -> argparse.ArgumentParser:
                       "matplotlib is installed (default: %(default)s)")  # fmt: skip
 
     fit = command("fit", _fit, "fit a model to a file of counts", _FIT_HELP)
-    fit.add_argument("counts", metavar="COUNTS", help="scipy.sparse .npz, or Matrix Market .mtx or .mtx.gz")
     fit.add_argument("-k", "--components", type=int, required=True, metavar="K", help="number of components")
     fit.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="where the model goes")
     fit.add_argument("--weights", metavar="W.npy", help="also write W, rows x components")
-    fit.add_argument("--transpose", action="store_true", help="the file's columns are the rows of X")
     fit.add_argument("--solver", choices=["auto", *SOLVERS], default="auto", help="cd: coordinate descent, "
                      "extrapolated, which is what auto chooses; em: least memory; mu: the reference")  # fmt: skip
     fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="auto", help="start (default: "
@@ -102,13 +131,28 @@ def _parser() -> argparse.ArgumentParser:
 
     transform = command("transform", _transform, "weights of new rows under a fitted model", _TRANSFORM_HELP)
     transform.add_argument("model", metavar="MODEL.npz", help="as `fastpmf fit` wrote it")
-    transform.add_argument("counts", metavar="COUNTS", help="scipy.sparse .npz, or Matrix Market .mtx or .mtx.gz")
     transform.add_argument("-o", "--output", required=True, metavar="W.npy", help="where W goes, rows x components")
-    transform.add_argument("--transpose", action="store_true", help="the file's columns are the rows of X")
 
-    for made in (demo, fit):
+    select = command("select", _select, "how many components, from held-out counts", _SELECT_HELP)
+    select.add_argument("-k", "--components", type=int, nargs="+", required=True, metavar="K", help="numbers to try")
+    select.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: %(default)s)")
+    select.add_argument("--seed", type=int, default=0, help="seed of splits and starts (default: %(default)s)")
+    select.add_argument("--dtype", choices=["float32", "float64"], help="floats to work in")
+
+    convert = command("convert", _convert, "counts of any format into a folder that is memory-mapped", _CONVERT_HELP)
+    convert.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the counts go")
+
+    for made in (fit, transform, select, convert):
+        made.add_argument("counts", metavar="COUNTS", help=f"file or folder: {', '.join(FORMATS)}")
+        made.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
+        made.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
+        made.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by name, or by "
+                          "number from 0 (default: the first three)")  # fmt: skip
+        made.add_argument("--transpose", action="store_true", help="swap rows and columns; 10x Genomics' genes are "
+                          "columns before")  # fmt: skip
+    for made in (demo, fit, select, convert):
         made.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-    for made in (demo, fit, transform):
+    for made in (demo, fit, transform, select):
         made.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
                           "use); the result does not depend on it")  # fmt: skip
     command("versions", lambda _: show_versions(), "what a bug report should say", "Print versions, CPU and threads.")
@@ -121,8 +165,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         _check_output(arguments.weights, ".npy")
     _check_distinct(arguments.output, arguments.counts)
     _check_distinct(arguments.weights, arguments.counts, arguments.output)
-    X = read_counts(arguments.counts)
-    counts = as_counts(X.T if arguments.transpose else X, name=arguments.counts)
+    data = read_counts(arguments.counts, **_choices(arguments))
+    counts = as_counts(data, name=arguments.counts)
     model = PoissonNMF(
         arguments.components, solver=arguments.solver, init=arguments.init, n_init=arguments.n_init,
         max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time, random_state=arguments.seed,
@@ -130,7 +174,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     began = time.perf_counter()
     try:
-        W, interrupted = model.fit_transform(counts), None
+        W, interrupted = model.fit_transform(data._replace(X=counts)), None
     except FitInterrupted as stopped:  # hours of work: keep what there is
         W, interrupted = stopped.solution.W, stopped
     seconds = time.perf_counter() - began
@@ -155,10 +199,38 @@ def _transform(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, ".npy")
     _check_distinct(arguments.output, arguments.model, arguments.counts)
     model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
-    X = read_counts(arguments.counts)
-    W = model.transform(X.T if arguments.transpose else X)
+    W = model.transform(read_counts(arguments.counts, **_choices(arguments)))
     write_factor(arguments.output, W)
     _print(f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}")
+
+
+def _select(arguments: argparse.Namespace) -> None:
+    found = select_n_components(
+        read_counts(arguments.counts, **_choices(arguments)), arguments.components, n_splits=arguments.splits,
+        random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
+    )  # fmt: skip
+    _print(str(found))
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    for name in (arguments.counts, os.path.join(arguments.counts, "indptr.npy")):
+        _check_distinct(arguments.output, name)
+    target = Path(arguments.output)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    began = time.perf_counter()
+    stored = convert_counts(arguments.counts, target, verbose=not arguments.quiet, **_choices(arguments))
+    n, p = stored.X.shape
+    _print(f"{n:,} x {p:,}, {stored.X.nnz:,} nonzeros as {stored.X.data.dtype} in {arguments.output}: "
+           f"{time.perf_counter() - began:.1f} s")  # fmt: skip
+
+
+def _choices(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What of a file is to be read."""
+    columns = arguments.columns and [int(c) if c.isdigit() else c for c in arguments.columns.split(",")]
+    return {
+        "format": arguments.format, "layer": arguments.layer, "columns": columns, "transpose": arguments.transpose,
+    }  # fmt: skip
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -185,6 +257,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _print_topics(data: Dataset, solution: Solution) -> None:
+    assert data.row_names is not None
+    assert data.column_names is not None
     mass = solution.W * solution.H.sum(axis=1)  # words that each topic explains in each module
     for rank, k in enumerate(np.argsort(-mass.sum(axis=0)), 1):
         words = data.column_names[np.argsort(-solution.H[k])[:9]]

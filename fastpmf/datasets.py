@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.named import Dataset
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows
 
@@ -22,20 +23,6 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _NOT_MODULES = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
 _EVERYWHERE = {*map(str.lower, keyword.kwlist), *keyword.softkwlist, "self", "cls", "args", "kwargs"}
-
-
-class Dataset(NamedTuple):
-    """Counts and what their rows and columns are called.
-
-    Attributes
-    ----------
-    X : csr_array of shape (n_rows, n_columns), int32
-    row_names, column_names : ndarray of str
-    """
-
-    X: sparse.csr_array
-    row_names: np.ndarray
-    column_names: np.ndarray
 
 
 def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float = 0.5) -> Dataset:

@@ -103,7 +103,7 @@ def main() -> int:
     truth = None
     try:
         if arguments.data:
-            name, X = Path(arguments.data).stem, read_counts(arguments.data)
+            name, X = Path(arguments.data).stem, read_counts(arguments.data).X
         else:
             name, k = "drawn", arguments.components
             X, *truth = make_poisson_counts(

@@ -152,7 +152,7 @@ def main() -> int:
     arguments = parser.parse_args()
     check(parser, arguments)
     try:
-        counts = as_counts(X := read_counts(arguments.data) if arguments.data else load_stdlib().X)
+        counts = as_counts(X := read_counts(arguments.data).X if arguments.data else load_stdlib().X)
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     if counts.total == 0:

@@ -38,7 +38,7 @@ def main() -> int:
     if min(arguments.components, arguments.iterations) < 1:
         parser.error("--components and --iterations must be at least 1")
     try:
-        X = read_counts(arguments.data) if arguments.data else load_stdlib().X
+        X = read_counts(arguments.data).X if arguments.data else load_stdlib().X
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

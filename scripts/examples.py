@@ -72,7 +72,7 @@ def read_dataset(
 
 def from_files(arguments: argparse.Namespace, row: str, column: str) -> Dataset:
     """Counts, and names, which are numbers where there is no file."""
-    X = sparse.csr_array(read_counts(arguments.data))
+    X = sparse.csr_array(read_counts(arguments.data).X)
     as_counts(X, name=arguments.data)  # or say what is wrong with them
     names = [
         read_names(file, n) if file else np.array([f"{noun} {i + 1}" for i in range(n)])

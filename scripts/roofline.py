@@ -88,7 +88,7 @@ def main() -> int:
         parser.error("--components, --repeats, --threads and --mib must be at least 1")
     check_outputs(parser, arguments)
     try:
-        counts = as_counts(read_counts(arguments.data) if arguments.data else drawn(arguments.nnz, arguments.skew))
+        counts = as_counts(read_counts(arguments.data).X if arguments.data else drawn(arguments.nnz, arguments.skew))
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     if counts.total == 0:

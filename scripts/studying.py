@@ -57,7 +57,7 @@ def clocked(call: Callable[[], Any]) -> tuple[Any, float]:
 def read_matrices(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> dict[str, Any]:
     """Counts by the names of their files, or the words of Python; turn away what can't be fitted."""
     try:
-        matrices = {Path(file).stem: read_counts(file) for file in files or ()} or {"stdlib": load_stdlib().X}
+        matrices = {Path(file).stem: read_counts(file).X for file in files or ()} or {"stdlib": load_stdlib().X}
         empty = [name for name, X in matrices.items() if as_counts(X).total == 0]
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))

@@ -57,6 +57,36 @@ def test_every_format_gives_the_same_model(run, file):
     assert np.array_equal(PoissonNMF.load("a.npz").components_, PoissonNMF.load("b.npz").components_)
 
 
+def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(run):
+    X = sparse.load_npz("X.npz").tocoo()
+    table = [f"user {i},item {j},{int(x)}\n" for i, j, x in zip(X.row, X.col, X.data, strict=True)]
+    Path("X.csv").write_text("who,what,n\n" + "".join(table))
+    code, out, err = run("convert X.csv --columns who,what,n -o X")
+    assert code == 0
+    assert f"{X.shape[0]} x {X.shape[1]}, {X.nnz} nonzeros as uint8 in X" in out
+    assert "entry/s" in err
+    assert run("convert X -o Y -q")[2] == ""  # of any format, this one too
+    for folder in ("X", "Y"):
+        assert run(f"fit {folder} -k 2 -o model.npz --max-iter 5 -q")[0] == 0
+        model = PoissonNMF.load("model.npz")
+        assert sorted(model.feature_names_in_) == sorted(f"item {j}" for j in range(12))
+    assert run("transform model.npz X.csv -o W.npy")[0] == 0
+    Path("X.csv").write_text("".join(table[::-1]))
+    code, _, err = run("transform model.npz X.csv -o W.npy")
+    assert code == 2
+    assert "X must have the feature names that were fitted, in their order" in err
+
+
+def test_numbers_of_components_are_compared_in_a_table(run):
+    code, out, err = run("select X.npz -k 1 2 3 --splits 2 -q")
+    assert code == 0
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].split() == ["k", "nats", "per", "count", "error", "similarity", "seconds"]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert "recommended" in out
+
+
 def test_transpose_fits_the_columns(run):
     assert run("fit X.npz --transpose -k 2 -o model.npz --max-iter 5 -q")[0] == 0
     assert PoissonNMF.load("model.npz").components_.shape == (2, 30)
@@ -70,7 +100,13 @@ def test_quiet_says_nothing_on_standard_error(run):
     ("line", "told"),
     [
         ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
-        ("fit X.csv -k 2 -o m.npz", "must be a .npz, .mtx or .mtx.gz file"),
+        ("fit X.doc -k 2 -o m.npz", "X.doc has no ending that says its format: .npz, .mtx, .mtx.gz, .h5"),
+        ("fit X.npz -k 2 -o m.npz --layer raw", "layer goes with .h5ad, .zarr and 10x Genomics' .h5 only"),
+        ("fit X.npz -k 2 -o m.npz --columns a,b", "columns goes with csv, tsv and parquet only"),
+        ("fit X.npz -k 2 -o m.npz --format doc", "invalid choice"),
+        ("convert X.npz -o X.mtx", "X.mtx is there already, and is no folder of .npy that could be replaced"),
+        ("convert X.npz -o X.npz", "every output must be a file of its own"),
+        ("convert X.npz -o absent/X", "no folder absent"),
         ("fit short.npz -k 2 -o m.npz", "short.npz is not a whole scipy.sparse .npz file"),
         ("fit short.mtx -k 2 -o m.npz", "short.mtx is not a whole Matrix Market file"),
         ("fit short.mtx.gz -k 2 -o m.npz", "short.mtx.gz is not a whole Matrix Market file"),
@@ -99,6 +135,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line,
     sparse.save_npz("negative.npz", sparse.csr_array(np.array([[1, -1]])))
     Path("folder.npz").mkdir()
     Path("empty.npz").touch()
+    Path("X.doc").touch()
     before = sorted(os.listdir())
     code, _, err = run(line)
     assert code == 2

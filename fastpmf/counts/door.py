@@ -7,6 +7,7 @@ from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.counts.named import Dataset
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.csr import ascending
 
@@ -22,7 +23,7 @@ def as_counts(
 
     Parameters
     ----------
-    X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr) or MemoryCounts
+    X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr), Dataset or MemoryCounts
         Of shape (n, p). Any scipy.sparse format, in any order, with duplicates (which are summed) and stored zeros
         (which are dropped); dense; a DataFrame, sparse or dense; or the three arrays of a CSR matrix, for example
         memory maps. Non-negative and finite; whole numbers are usual but not required.
@@ -51,6 +52,8 @@ def as_counts(
     >>> counts.shape, counts.nnz, counts.total
     ((2, 2), 2, 3.0)
     """
+    if isinstance(X, Dataset):
+        X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
         return X
     with threads(n_threads):

@@ -3,5 +3,6 @@
 from fastpmf.estimators._fit import poisson_nmf
 from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.nmf import PoissonNMF
+from fastpmf.estimators.select import Selection, select_n_components
 
-__all__ = ["HPF", "PoissonNMF", "poisson_nmf"]
+__all__ = ["HPF", "PoissonNMF", "Selection", "poisson_nmf", "select_n_components"]

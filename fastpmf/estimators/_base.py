@@ -7,7 +7,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.named import Dataset
 from fastpmf.model.factors import check_factor
+from fastpmf.model.ranking import Recommendations, recommend, similar_columns
+from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 
 
@@ -49,6 +52,77 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         return to_topics(W, self.components_)
 
+    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0) -> TopFeatures:
+        """The n first features of each component, by name; see `fastpmf.top_features`.
+
+        Parameters
+        ----------
+        n : int, default=10
+        by : {"weight", "lift", "exclusivity"}, default="weight"
+        least : float, default=0.0
+
+        Returns
+        -------
+        TopFeatures
+        """
+        check_is_fitted(self)
+        return top_features(self.components_, n, by=by, least=least, names=getattr(self, "feature_names_in_", None))
+
+    def quality(self, X: Any, n: int = 10) -> Quality:
+        """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        n : int, default=10
+
+        Returns
+        -------
+        Quality
+        """
+        return topic_quality(self.components_, self._read(X), n)
+
+    def recommend(self, rows: Any = None, X: Any = None, n: int = 10, *, exclude_seen: bool = True) -> Recommendations:
+        """The n features of highest rate for each row: `fastpmf.recommend`.
+
+        Parameters
+        ----------
+        rows : array-like of shape (m, n_components), optional
+            W of the rows, from `fit_transform` or `transform`; by default what `transform(X)` finds, as for new users.
+        X : matrix of counts of shape (m, n_features), optional
+            What these rows hold.
+        n : int, default=10
+        exclude_seen : bool, default=True
+            Leave out what a row holds in X.
+
+        Returns
+        -------
+        Recommendations
+        """
+        if exclude_seen and X is None:
+            raise ValueError("X must be given, to exclude what is seen, or exclude_seen=False")
+        if rows is None and X is None:
+            raise ValueError("rows or X must be given")
+        counts = None if X is None else self._read(X)
+        check_is_fitted(self)
+        W = self.transform(X) if rows is None else rows
+        return recommend(W, self.components_, n, exclude=counts if exclude_seen else None)
+
+    def similar_items(self, features: Any, n: int = 10) -> Recommendations:
+        """The n features whose rates rise and fall with those of the given ones: `fastpmf.similar_columns`.
+
+        Parameters
+        ----------
+        features : array-like of int, of shape (m,)
+        n : int, default=10
+
+        Returns
+        -------
+        Recommendations
+        """
+        check_is_fitted(self)
+        return similar_columns(self.components_, features, n)
+
     def _enter(self, X: Any) -> tuple[MemoryCounts, dict[str, Any]]:
         """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
 
@@ -70,6 +144,20 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
+        if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
+            names = X.column_names.astype(object)
+            known = None if reset else getattr(estimator, "feature_names_in_", None)
+            if known is not None and len(names) == len(known) and (names != known).any():
+                j = int(np.flatnonzero(names != known)[0])
+                raise ValueError(
+                    f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r}, "
+                    f"was {known[j]!r}"
+                )
+            if reset or known is None or len(names) != len(known):
+                validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
+            if reset:
+                estimator.feature_names_in_ = names
+            return
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 
     @property

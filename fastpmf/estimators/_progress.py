@@ -1,13 +1,27 @@
 """What `verbose` shows: a tqdm bar where tqdm is installed, else a line an evaluation, on standard error either way."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
 from fastpmf.solvers import Record
 from fastpmf.solvers.base import Callback
+
+
+@contextmanager
+def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
+    """What is called when so many more are done, one by default: a bar where tqdm is installed, else nothing."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        verbose = False
+    if not verbose:
+        yield lambda n=1: None
+        return
+    with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
+        yield bar.update
 
 
 @contextmanager

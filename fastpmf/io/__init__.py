@@ -1,5 +1,6 @@
 """Floor 4: reading counts from files and writing results, whole or not at all."""
 
-from fastpmf.io.counts import read_counts, write_factor
+from fastpmf.counts.named import Dataset
+from fastpmf.io.counts import FORMATS, convert_counts, read_counts, write_counts, write_factor
 
-__all__ = ["read_counts", "write_factor"]
+__all__ = ["FORMATS", "Dataset", "convert_counts", "read_counts", "write_counts", "write_factor"]

@@ -1,56 +1,244 @@
-"""Count matrices from files: scipy's `.npz` and Matrix Market `.mtx`, plain or gzipped."""
+"""Count matrices from files of any of the formats that people keep them in."""
 
 import os
+import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import io, sparse
 
+from fastpmf.counts import as_counts
+from fastpmf.counts.named import Dataset
 from fastpmf.estimators._model_file import replacing
+from fastpmf.estimators._progress import counted
+from fastpmf.io import binary, tables, text
+from fastpmf.io.folder import write_folder
+from fastpmf.io.sources import NAMELESS, Compressed, Names, RefusedError, Source
+
+_DAMAGE = (
+    ValueError, KeyError, EOFError, OSError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError,
+    IndexError, UnicodeError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 
 
-def read_counts(path: str | os.PathLike) -> Any:
-    """Read a sparse matrix of counts.
+class Format(NamedTuple):
+    """A format: what it is called in sentences, the names its files have, and its reader."""
+
+    said: str
+    endings: tuple[str, ...]
+    open: Callable[[Path, "Choices"], Source]
+
+
+class Choices(NamedTuple):
+    """What to read of a file that holds several things."""
+
+    layer: str | None
+    columns: Sequence[str | int] | None
+
+
+FORMATS: dict[str, Format] = {
+    "npz": Format("scipy.sparse .npz", (".npz",), lambda path, _: binary.scipy_npz(path)),
+    "mtx": Format("Matrix Market", (".mtx", ".mtx.gz"), lambda path, _: text.matrix_market(path)),
+    "10x-mtx": Format("10x Genomics folder", (), lambda path, _: text.tenx_folder(path)),
+    "10x-h5": Format("10x Genomics HDF5", (".h5",), lambda path, chosen: binary.tenx_h5(path, chosen.layer)),
+    "h5ad": Format("AnnData HDF5", (".h5ad",), lambda path, chosen: binary.h5ad(path, chosen.layer)),
+    "zarr": Format("AnnData zarr", (".zarr",), lambda path, chosen: binary.zarr(path, chosen.layer)),
+    "npy": Format("folder of .npy", (), lambda path, _: binary.npy_folder(path)),
+    "docword": Format("bag of words", (), lambda path, _: text.bag_of_words(path)),
+    "ldac": Format("LDA-C", (".ldac", ".lda-c", ".ldac.gz"), lambda path, _: text.lda_c(path)),
+    "svmlight": Format("svmlight", (".svmlight", ".libsvm", ".svm"), lambda path, _: text.svmlight(path)),
+    "csv": Format("CSV", (".csv", ".csv.gz"), lambda path, chosen: tables.triplets(path, "csv", chosen.columns)),
+    "tsv": Format("TSV", (".tsv", ".tsv.gz"), lambda path, chosen: tables.triplets(path, "tsv", chosen.columns)),
+    "parquet": Format("Parquet", (".parquet",), lambda path, chosen: tables.triplets(path, "parquet", chosen.columns)),
+}
+
+
+def read_counts(
+    path: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
+    columns: Sequence[str | int] | None = None, transpose: bool = False,
+) -> Dataset:  # fmt: skip
+    """Read a sparse matrix of counts, with the names of its rows and columns where the file has them.
+
+    Rows are cells, documents, users; columns are genes, words, items. In 10x Genomics' files it is the other way round,
+    and they are turned.
 
     Parameters
     ----------
     path : path-like
-        `.npz` as `scipy.sparse.save_npz` writes it, or Matrix Market `.mtx` or `.mtx.gz`; by its ending.
+        A file or folder; folders of .npy are memory-mapped, all else is read into memory.
+    format : str, optional
+        By default what the name says:
+
+        - "npz", as `scipy.sparse.save_npz` writes it: .npz
+        - "mtx", Matrix Market coordinates: .mtx, .mtx.gz
+        - "10x-mtx", a folder with matrix.mtx, barcodes.tsv, and genes.tsv or features.tsv, gzipped or not
+        - "10x-h5", of version 2 or 3: .h5
+        - "h5ad" and "zarr", AnnData's X or a layer, CSR, CSC or dense: .h5ad, .zarr
+        - "npy", a folder with data.npy, indices.npy and indptr.npy, as `write_counts` makes it
+        - "docword", UCI's bag of words, beside it its vocabulary: docword.NAME.txt, docword.NAME.txt.gz
+        - "ldac", LDA-C, beside it .tokens or .vocab, and .titles: .ldac, .lda-c
+        - "svmlight", labels left out: .svmlight, .libsvm, .svm
+        - "csv", "tsv" and "parquet", a line for each entry: row id, column id and count: .csv, .tsv, .csv.gz, .tsv.gz,
+          .parquet
+    layer : str, optional
+        Of .h5ad and .zarr: a layer, or "raw"; of 10x Genomics' HDF5 of version 2: a genome.
+    columns : two or three names, or numbers from 0, optional
+        Of "csv", "tsv" and "parquet": where row id, column id and count stand; without a count each line is one.
+        By default the first three. Lines of equal ids add up.
+    transpose : bool, default=False
+        Swap rows and columns.
 
     Returns
     -------
-    sparse array of shape (n_rows, n_columns)
+    Dataset
+        X, a CSR or CSC array; row_names and column_names, or None.
 
     Raises
     ------
     FileNotFoundError
         No such file.
+    ImportError
+        The format needs a library that is not installed: h5py, zarr, pandas or pyarrow.
     ValueError
-        Another ending, or not a whole file of its format.
+        An unknown ending, or not a whole file of its format. No file is unpickled, and none makes more be allocated
+        than its bytes can hold.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf.io import read_counts
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "clicks.csv"
+    >>> _ = path.write_text("user,item,count\\nada,tea,2\\nbob,tea,1\\nada,jam,1\\n")
+    >>> data = read_counts(path)
+    >>> data.X.toarray(), data.row_names.tolist(), data.column_names.tolist()
+    (array([[2, 1],
+           [1, 0]]), ['ada', 'bob'], ['tea', 'jam'])
     """
+    source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
+    with said(path, format):
+        return source.dataset()
+
+
+def open_counts(
+    path: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
+    columns: Sequence[str | int] | None = None, transpose: bool = False,
+) -> Source:  # fmt: skip
+    """As `read_counts`, but what can wait to be read waits."""
+    kind = format_of(path, format)
+    if layer is not None and kind not in ("10x-h5", "h5ad", "zarr"):
+        raise ValueError(f"layer goes with .h5ad, .zarr and 10x Genomics' .h5 only, {os.fspath(path)} is {kind}")
+    if columns is not None and kind not in ("csv", "tsv", "parquet"):
+        raise ValueError(f"columns goes with csv, tsv and parquet only, {os.fspath(path)} is {kind}")
+    with said(path, kind):
+        source = FORMATS[kind].open(Path(path), Choices(layer, columns))
+        return source.turned() if transpose else source
+
+
+def format_of(path: str | os.PathLike, format: str | None) -> str:
+    """A key of `FORMATS`: the one given, or what the name says, of a file or folder that is there."""
     path = Path(path)
-    name = path.name.lower()
-    if not name.endswith((".npz", ".mtx", ".mtx.gz")):
-        raise ValueError(f"COUNTS must be a .npz, .mtx or .mtx.gz file, got {path.name!r}")
-    if path.is_dir():
-        raise IsADirectoryError(f"COUNTS must be a file, {path} is a folder")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}")
-    if name.endswith(".npz") and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not a whole scipy.sparse .npz file: it is empty, truncated or of another kind")
+    if format is not None:
+        if format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        return format
+    name = path.name.lower()
+    if path.is_dir():
+        if (path / "indptr.npy").is_file():
+            return "npy"
+        if any((path / f"matrix.mtx{gz}").is_file() for gz in ("", ".gz")):
+            return "10x-mtx"
+        if any((path / mark).is_file() for mark in (".zgroup", "zarr.json")):
+            return "zarr"
+        raise ValueError(f"{path} is a folder without indptr.npy, matrix.mtx or zarr.json, so of no known format")
+    if name.startswith("docword."):
+        return "docword"
+    for kind, known in FORMATS.items():
+        if name.endswith(known.endings):
+            return kind
+    raise ValueError(
+        f"{path} has no ending that says its format: {', '.join(e for f in FORMATS.values() for e in f.endings)}; "
+        f"give format, one of {', '.join(FORMATS)}"
+    )
+
+
+@contextmanager
+def said(path: str | os.PathLike, kind: str | None) -> Iterator[None]:
+    """Whatever a damaged file makes its reader raise becomes one sentence."""
     try:
-        if name.endswith(".npz"):
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                if "format" not in stored.files:
-                    raise ValueError(f"it holds {', '.join(stored.files)}, not a sparse matrix")
-            return sparse.load_npz(path)
-        return sparse.csr_array(io.mmread(path, spmatrix=False))
-    except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile, zlib.error, OverflowError) as error:
-        kind = "scipy.sparse .npz" if name.endswith(".npz") else "Matrix Market"
-        raise ValueError(f"{path} is not a whole {kind} file: {error}") from None
+        yield
+    except ImportError:
+        raise
+    except RefusedError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+    except _DAMAGE as error:
+        known = FORMATS[kind or format_of(path, None)].said
+        raise ValueError(f"{os.fspath(path)} is not a whole {known} file: {_plain(error)}") from None
+
+
+def _plain(error: BaseException) -> str:
+    """What went wrong, on one line, without control characters that a file may have put there."""
+    told = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in told)[:300]
+
+
+def convert_counts(
+    path: str | os.PathLike, folder: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
+    columns: Sequence[str | int] | None = None, transpose: bool = False, verbose: bool = False,
+) -> Dataset:  # fmt: skip
+    """Write counts of any format to a folder of .npy, reading text, tables and memory-mapped arrays a chunk at a time.
+
+    Parameters
+    ----------
+    path, format, layer, columns, transpose
+        As in `read_counts`.
+    folder : path-like
+        It appears once all is written; it must not be there, or be such a folder, which it replaces.
+    verbose : bool, default=False
+        Show a bar, with tqdm where it is installed.
+
+    Returns
+    -------
+    Dataset
+        What was written, memory-mapped.
+
+    Raises
+    ------
+    FileExistsError
+        `folder` is something else.
+    FileNotFoundError, ImportError, ValueError
+        As `read_counts` raises them.
+    """
+    source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
+    with said(path, format), counted(None, "entry", verbose=verbose) as advance:
+        return write_folder(folder, source, advance).dataset()
+
+
+def write_counts(path: str | os.PathLike, X: Any) -> None:
+    """Write counts to a folder of .npy, which `read_counts` then maps from the disk.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder, which appears once all is written; it must not be there, or be such a folder, which it replaces.
+    X : matrix of counts of shape (n, p), or Dataset
+        What `as_counts` reads; a Dataset's names go with it.
+
+    Raises
+    ------
+    FileExistsError
+        The path is something else.
+    TypeError, ValueError
+        As `as_counts` raises them.
+    """
+    counts = as_counts(X).to_scipy()
+    names = Names(X.row_names, X.column_names) if isinstance(X, Dataset) else NAMELESS
+    write_folder(path, Compressed(counts.data, counts.indices, counts.indptr, counts.shape, names=names))
 
 
 def write_factor(path: str | os.PathLike, A: np.ndarray) -> None:

@@ -1,0 +1,182 @@
+"""Counts of any size into a folder of .npy, which are memory-mapped from then on: a chunk in memory at a time."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from scipy import sparse
+
+from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.io.binary import npy_folder
+from fastpmf.io.sources import CHUNK, Compressed, Source
+
+Progress = Callable[[int], object]
+_EMPTY = "it must hold at least one positive count"
+
+
+def write_folder(path: str | os.PathLike, source: Source, progress: Progress = lambda n: None) -> Compressed:
+    """Write canonical CSR: data.npy, indices.npy, indptr.npy, shape.npy, and rows.txt and columns.txt where named.
+
+    The source is read twice: once to count what each row holds, once to put it there. Then each row is sorted, what
+    stands twice in it added up, and zeros dropped. Counts take the smallest dtype that holds them exactly.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder, which appears once all is written; it must not be there, or be such a folder, which it replaces.
+    source : Source
+    progress : callable, optional
+        Called with the number of entries dealt with since the last call; each is dealt with three times.
+
+    Returns
+    -------
+    Compressed
+        What was written, memory-mapped.
+
+    Raises
+    ------
+    FileExistsError
+        The path is something else.
+    ValueError
+        Negative, NaN or infinite counts, or none at all.
+    """
+    target = Path(path)
+    if target.exists() and not (target / "indptr.npy").is_file():
+        raise FileExistsError(f"{target} is there already, and is no folder of .npy that could be replaced")
+    held, dtype = _survey(source, progress)
+    shape, names = source.finish()
+    ends = np.zeros(shape[0] + 1, np.int64)
+    np.cumsum(held, out=ends[1 : len(held) + 1])
+    ends[len(held) + 1 :] = ends[len(held)]
+    if not ends[-1]:
+        raise ValueError(_EMPTY)
+    with _appearing(target) as folder:
+        index = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
+        indices: np.ndarray = open_memmap(folder / "indices.npy", "w+", index, (int(ends[-1]),))
+        data: np.ndarray = open_memmap(folder / "data.npy", "w+", dtype, (int(ends[-1]),))
+        _scatter(source, ends, indices, data, progress)
+        data, ends = _settle(folder, ends, indices, data, shape[1], progress)
+        if not ends[-1]:
+            raise ValueError(_EMPTY)
+        for name, A in (("indices", indices), ("data", data)):
+            _shorten(folder / f"{name}.npy", A, int(ends[-1]))
+        np.save(folder / "indptr.npy", ends)
+        np.save(folder / "shape.npy", np.array(shape))
+        for side, name in zip(names, ("rows", "columns"), strict=True):
+            if side is not None:
+                lines = "".join(" ".join(str(line).split()) + "\n" for line in side)
+                (folder / f"{name}.txt").write_text(lines, "utf-8")
+    return npy_folder(target)
+
+
+def _survey(source: Source, progress: Progress) -> tuple[np.ndarray, np.dtype]:
+    """How many entries each row holds, and the dtype that holds each count."""
+    held, most, whole, single = np.zeros(0, np.int64), 0.0, True, True
+    for entries in source.read():
+        x = entries.x
+        if len(x):
+            low, high = float(x.min()), float(x.max())  # NaN goes through both
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ValueError("its counts must be finite, and it holds NaN or infinity")
+            if low < 0:
+                raise ValueError(f"its counts must be >= 0, and it holds {low:g}")
+            most = max(most, high)
+            whole = whole and (x.dtype.kind in "biu" or bool((x == np.floor(x)).all()))
+            single = single and x.dtype in (np.float16, np.float32)
+            more = np.bincount(entries.i)
+            if len(more) > len(held):
+                held = np.concatenate([held, np.zeros(len(more) - len(held), np.int64)])
+            held[: len(more)] += more
+        progress(len(x))
+    return held, _dtype_of(most) if whole else np.dtype(np.float32 if single else np.float64)
+
+
+def _dtype_of(most: float) -> np.dtype:
+    """The smallest dtype for whole counts up to this."""
+    return next((np.dtype(d) for d in COUNT_DTYPES[:3] if most <= np.iinfo(d).max), np.dtype(np.float64))
+
+
+def _scatter(source: Source, ends: np.ndarray, indices: np.ndarray, data: np.ndarray, progress: Progress) -> None:
+    """Put each entry behind those of its row that came before."""
+    place = ends[:-1].copy()
+    for i, j, x in source.read():
+        if len(i) > 1 and (i[1:] < i[:-1]).any():
+            order = np.argsort(i, kind="stable")
+            i, j, x = i[order], j[order], x[order]
+        held = np.bincount(i)
+        first = np.concatenate([[0], np.cumsum(held)])[:-1]
+        at = place[i] + (np.arange(len(i)) - first[i])
+        indices[at], data[at] = j, x
+        place[: len(held)] += held
+        progress(len(x))
+
+
+def _settle(
+    folder: Path, ends: np.ndarray, indices: np.ndarray, data: np.ndarray, n_columns: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sort rows, add up what stands twice, and drop zeros, in place; the counts, in a wider dtype if need be."""
+    out, kept, start = np.zeros_like(ends), 0, 0
+    wide = np.int64 if data.dtype.kind in "iu" else np.float64
+    while start < len(ends) - 1:
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + CHUNK, side="right")) - 1)
+        part = slice(int(ends[start]), int(ends[stop]))
+        X = sparse.csr_array(
+            (data[part].astype(wide), indices[part].copy(), ends[start : stop + 1] - ends[start]),
+            shape=(stop - start, n_columns),
+        )
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        if data.dtype.kind in "iu" and X.nnz and X.data.max() > np.iinfo(data.dtype).max:
+            data = _widened(folder, data, _dtype_of(float(X.data.max())))
+        indices[kept : kept + X.nnz], data[kept : kept + X.nnz] = X.indices, X.data
+        out[start + 1 : stop + 1] = kept + X.indptr[1:]
+        kept, start = kept + X.nnz, stop
+        progress(part.stop - part.start)
+    return data, out
+
+
+def _widened(folder: Path, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    wider = open_memmap(folder / "wider.npy", "w+", dtype, data.shape)
+    _copy(data, wider, len(data))
+    os.replace(folder / "wider.npy", folder / "data.npy")
+    return wider
+
+
+def _shorten(path: Path, A: np.ndarray, n: int) -> None:
+    """Keep the first n numbers of a memory-mapped file."""
+    if n < len(A):
+        shorter = open_memmap(path.with_name("shorter.npy"), "w+", A.dtype, (n,))
+        _copy(A, shorter, n)
+        shorter.flush()
+        os.replace(path.with_name("shorter.npy"), path)
+    else:
+        A.flush()  # type: ignore[attr-defined]
+
+
+def _copy(source: np.ndarray, target: np.ndarray, n: int) -> None:
+    for start in range(0, n, CHUNK):
+        target[start : min(start + CHUNK, n)] = source[start : min(start + CHUNK, n)]
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A folder beside the target that takes its place when all is written, and vanishes when anything fails."""
+    folder = target.parent / f".{secrets.token_hex(8)}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+        if target.exists():
+            old = target.parent / f".{secrets.token_hex(8)}.tmp"
+            os.replace(target, old)
+            os.replace(folder, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(folder, target)
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)

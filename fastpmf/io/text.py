@@ -1,0 +1,218 @@
+"""Text formats of counts: Matrix Market, UCI's bag of words, LDA-C and svmlight, read in chunks of whole lines."""
+
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+from scipy import sparse
+from scipy.io import mmread
+from sklearn.datasets import load_svmlight_file
+
+from fastpmf.io.sources import Coordinates, Entries, Names, check_shape
+
+CHUNK_BYTES = 1 << 26
+_NAMES_BYTES = 1 << 28
+_FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file, through gzip where its name says so."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """What is left of a file in chunks of whole lines, each of which ends."""
+    rest = b""
+    while block := file.read(CHUNK_BYTES):
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        rest = block[end:]
+        if len(rest) > CHUNK_BYTES:
+            raise ValueError(f"it has a line of more than {CHUNK_BYTES >> 20} MiB")
+        if end:
+            yield block[:end]
+    if rest.strip():
+        yield rest + b"\n"
+
+
+def matrix_market(path: Path) -> Coordinates:
+    """A coordinate file, general or symmetric, of integers, reals or ones."""
+    with opened(path) as file:
+        banner, shape, n_entries = _market_head(file)
+
+    def read() -> Iterator[Entries]:
+        with opened(path) as file:
+            _market_head(file)
+            yield from _triplet_lines(file, banner, shape, n_entries)
+
+    return Coordinates(read, lambda: (shape, Names()))
+
+
+def tenx_folder(path: Path) -> Coordinates:
+    """10x Genomics' folder: matrix.mtx, barcodes.tsv and genes.tsv (version 2) or features.tsv (3), gzipped or not.
+
+    Cells are rows here, and features columns, named by their symbols.
+    """
+    files = {name: _either(path, name) for name in ("matrix.mtx", "barcodes.tsv", "genes.tsv", "features.tsv")}
+    matrix = files["matrix.mtx"]
+    assert matrix is not None  # so the folder was known for what it is
+    cells = matrix_market(matrix).turned()
+    (n, p), _ = cells.finish()
+    features = files["features.tsv"] or files["genes.tsv"]
+    barcodes = files["barcodes.tsv"]
+    rows = None if barcodes is None else _column(name_list(barcodes, n), 0)
+    columns = None if features is None else _column(name_list(features, p), 1)
+    return Coordinates(cells.read, lambda: ((n, p), Names(rows, columns)))
+
+
+def _either(folder: Path, name: str) -> Path | None:
+    return next((folder / n for n in (name, f"{name}.gz") if (folder / n).is_file()), None)
+
+
+def _column(lines: np.ndarray, c: int) -> np.ndarray:
+    """A column of tab-separated lines; the first where there are not so many."""
+    cells = [line.split("\t") for line in lines]
+    return np.array([cell[c] if len(cell) > c else cell[0] for cell in cells])
+
+
+def bag_of_words(path: Path) -> Coordinates:
+    """UCI's docword: numbers of documents, words and entries on three lines, then lines of document, word and count.
+
+    Words are named by vocab.NAME.txt beside docword.NAME.txt[.gz], where that is there.
+    """
+
+    def head(file: IO[bytes]) -> list[int]:
+        numbers = [_natural(file.readline(64), "its first three lines must be numbers") for _ in range(3)]
+        check_shape(numbers[0], numbers[1])
+        return numbers
+
+    with opened(path) as file:
+        n, p, n_entries = head(file)
+
+    def read() -> Iterator[Entries]:
+        with opened(path) as file:
+            head(file)
+            yield from _triplet_lines(file, b"%%MatrixMarket matrix coordinate real general", (n, p), n_entries)
+
+    name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
+    vocabulary = path.parent / name
+    words = name_list(vocabulary, p) if name.startswith("vocab") and vocabulary.is_file() else None
+    return Coordinates(read, lambda: ((n, p), Names(None, words)))
+
+
+def lda_c(path: Path) -> Coordinates:
+    """LDA-C: a line for each document, the number of its distinct words and then word:count, words counted from 0.
+
+    Words are named by a file of the same name that ends in .tokens or .vocab, documents by one in .titles.
+    """
+    size = [0, 0]
+
+    def read() -> Iterator[Entries]:
+        size[:] = 0, 0
+        with opened(path) as file:
+            for lines in lines_of(file):
+                X, said = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=True)
+                if wrong := np.flatnonzero(np.diff(X.indptr) != said).tolist():
+                    i = wrong[0]
+                    raise ValueError(
+                        f"document {size[0] + i + 1} says that it has {said[i]:g} words and has "
+                        f"{X.indptr[i + 1] - X.indptr[i]}"
+                    )
+                yield _of_rows(X, size)
+        check_shape(*size)
+
+    def finish() -> tuple[tuple[int, int], Names]:
+        words = next((f for ending in (".tokens", ".vocab") if (f := _beside(path, ending)) is not None), None)
+        titles = _beside(path, ".titles")
+        names = None if words is None else name_list(words, size[1], at_least=True)
+        p = size[1] if names is None else len(names)
+        return (size[0], p), Names(None if titles is None else name_list(titles, size[0]), names)
+
+    return Coordinates(read, finish)
+
+
+def svmlight(path: Path) -> Coordinates:
+    """svmlight or libsvm: a line for each row, a label, which is not kept, and then column:count.
+
+    Columns count from 1, as the format has it, unless a column 0 occurs.
+    """
+    size = [0, 0]
+    with opened(path) as file:
+        first = 0 if any(b" 0:" in lines or b"\t0:" in lines for lines in lines_of(file)) else 1
+
+    def read() -> Iterator[Entries]:
+        size[:] = 0, 0
+        with opened(path) as file:
+            for lines in lines_of(file):
+                X, _ = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=not first)
+                yield _of_rows(X, size)
+        check_shape(*size)
+
+    return Coordinates(read, lambda: ((size[0], size[1]), Names()))
+
+
+def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
+    """The lines of a file of names, n of them."""
+    with opened(path) as file:
+        held = file.read(_NAMES_BYTES + 1)
+    names = held.decode("utf-8", "replace").splitlines()
+    if len(held) > _NAMES_BYTES:
+        raise ValueError(f"{path.name} is no list of names: it is larger than {_NAMES_BYTES >> 20} MiB")
+    if len(names) < n or (len(names) > n and not at_least):
+        raise ValueError(f"{path.name} has {len(names)} names for {n}")
+    return np.array(names)
+
+
+def _beside(path: Path, ending: str) -> Path | None:
+    other = path.with_name(path.name.removesuffix(".gz")).with_suffix(ending)
+    return other if other.is_file() else None
+
+
+def _of_rows(X: sparse.csr_matrix, size: list[int]) -> Entries:
+    """The entries of a chunk of rows; the size of all that was seen grows by it."""
+    rows = np.repeat(np.arange(size[0], size[0] + X.shape[0]), np.diff(X.indptr))
+    size[0] += X.shape[0]
+    size[1] = max(size[1], int(X.indices.max(initial=-1)) + 1)
+    return Entries(rows, X.indices, X.data)
+
+
+def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:
+    banner = file.readline(256)
+    words = banner.decode("ascii", "replace").lower().split()
+    if len(words) != 5 or words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[3] not in _FIELDS:
+        raise ValueError("it must begin with '%%MatrixMarket matrix coordinate', then integer, real or pattern")
+    while (line := file.readline(4096)).startswith(b"%") or not line.strip():
+        if not line:
+            raise ValueError("it ends within its head")
+    sizes = [_natural(word, "its sizes must be three numbers") for word in line.split()]
+    if len(sizes) != 3:
+        raise ValueError(f"its sizes must be three numbers, got {line[:80]!r}")
+    check_shape(sizes[0], sizes[1])
+    return banner.strip(), (sizes[0], sizes[1]), sizes[2]
+
+
+def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_entries: int) -> Iterator[Entries]:
+    """Lines of row, column and count, by scipy's parser, a chunk at a time, as a small file of its own."""
+    seen = 0
+    for lines in lines_of(file):
+        if b"\n\n" in lines or b"%" in lines or b"\n " in lines or lines[:1].isspace():
+            kept = (line for line in lines.splitlines(keepends=True) if line.strip() and not line.startswith(b"%"))
+            lines = b"".join(kept)
+        here = lines.count(b"\n")
+        seen += here
+        if seen > n_entries:
+            raise ValueError(f"it has more than the {n_entries} entries that it says")
+        if here:
+            X = mmread(io.BytesIO(b"%b\n%d %d %d\n%b" % (banner, *shape, here, lines)), spmatrix=False)
+            yield Entries(X.row, X.col, X.data)
+    if seen < n_entries:
+        raise ValueError(f"it is truncated: it has {seen} of {n_entries} entries")
+
+
+def _natural(word: bytes, wanted: str) -> int:
+    if not word.strip().isdigit():
+        raise ValueError(f"{wanted}, got {word[:40]!r}")
+    return int(word)

@@ -1,0 +1,105 @@
+"""A folder of .npy holds what its source held, canonical, in the smallest dtype, whole or not at all."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastpmf import as_counts
+from fastpmf.io import read_counts, sources, write_counts
+from fastpmf.io.folder import write_folder
+from fastpmf.io.sources import Compressed, Coordinates, Entries, Names
+
+
+def coordinates(*chunks, shape, names=Names()):  # noqa: B008
+    parts = [Entries(*(np.array(part) for part in zip(*chunk, strict=True))) for chunk in chunks]
+    return Coordinates(lambda: iter(parts), lambda: (shape, names))
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    for module in ("sources", "folder"):
+        monkeypatch.setattr(f"fastpmf.io.{module}.CHUNK", 7)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_every_matrix_of_the_menagerie_comes_back_in_canonical_form(X, tmp_path, by_column):
+    M = X.tocsc() if by_column else X
+    source = Compressed(M.data, M.indices, M.indptr, M.shape, by_column)
+    dealt = []
+    write_folder(tmp_path / "X", source, dealt.append)
+    found, wanted = as_counts(source.dataset()), as_counts(X)
+    stored = write_folder(tmp_path / "Y", source)
+    assert sum(dealt) == 3 * X.nnz
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(stored, part), getattr(wanted.to_scipy(), part))
+    np.testing.assert_array_equal(found.to_scipy().toarray(), stored.dataset().X.toarray())
+    assert stored.data.dtype == wanted.to_scipy().data.dtype or X.dtype.kind == "f"
+
+
+def test_entries_of_any_order_are_sorted_and_what_stands_twice_is_added_up(tmp_path):
+    source = coordinates([(2, 1, 200), (0, 3, 1), (2, 1, 100)], [(2, 0, 5), (0, 3, 2), (1, 1, 0)], shape=(4, 4))
+    stored = write_folder(tmp_path / "X", source)
+    np.testing.assert_array_equal(stored.dataset().X.toarray(), [[0, 0, 0, 3], [0] * 4, [5, 300, 0, 0], [0] * 4])
+    assert stored.data.dtype == np.uint16  # 300 came about by adding
+    assert stored.data.shape == (3,)
+    assert sorted(p.name for p in (tmp_path / "X").iterdir()) == ["data.npy", "indices.npy", "indptr.npy", "shape.npy"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "dtype"),
+    [([1, 255], np.uint8), ([1, 256], np.uint16), ([1.0, 70_000.0], np.int32), ([1, 2**40], np.float64),
+     ([0.5, 2.0], np.float64), (np.float32([0.5, 2]), np.float32)],
+)  # fmt: skip
+def test_counts_take_the_smallest_dtype_that_holds_them(tmp_path, counts, dtype):
+    source = Compressed(np.asarray(counts), np.array([0, 1]), np.array([0, 1, 2]), (2, 2))
+    stored = write_folder(tmp_path / "X", source)
+    assert stored.data.dtype == dtype
+    np.testing.assert_array_equal(stored.data, counts)
+
+
+def test_names_are_kept_a_line_each(tmp_path):
+    names = Names(np.array(["a b", "c\nd"]), np.array(["é", "", "x"]))
+    stored = write_folder(tmp_path / "X", coordinates([(0, 0, 1)], shape=(2, 3), names=names))
+    assert stored.names.rows.tolist() == ["a b", "c d"]
+    assert stored.names.columns.tolist() == ["é", "", "x"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ([1, -2], "its counts must be >= 0, and it holds -2"),
+        ([1, np.nan], "holds NaN or infinity"),
+        ([0, 0], "at least one positive"),
+    ],
+)
+def test_what_are_no_counts_leaves_nothing_behind(tmp_path, counts, sentence):
+    source = coordinates([(0, 0, counts[0]), (1, 1, counts[1])], shape=(2, 2))
+    with pytest.raises(ValueError, match=sentence):
+        write_folder(tmp_path / "X", source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_replaced_whole_and_nothing_else_is_touched(tmp_path):
+    write_folder(tmp_path / "X", coordinates([(0, 0, 1)], shape=(1, 1)))
+
+    def read():
+        yield Entries(np.array([0]), np.array([0]), np.array([2]))
+        raise OSError("gone")
+
+    calls = iter([lambda: iter([Entries(np.array([0]), np.array([0]), np.array([2]))]), read])
+    with pytest.raises(OSError, match="gone"):
+        write_folder(tmp_path / "X", Coordinates(lambda: next(calls)(), lambda: ((1, 1), Names())))
+    assert [p.name for p in tmp_path.iterdir()] == ["X"]
+    assert write_folder(tmp_path / "X", coordinates([(0, 0, 3)], shape=(1, 1))).data.tolist() == [3]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    with pytest.raises(FileExistsError, match=r"is no folder of \.npy that could be replaced"):
+        write_folder(tmp_path / "mine", coordinates([(0, 0, 3)], shape=(1, 1)))
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+
+
+def test_what_is_in_memory_is_written_too(tmp_path):
+    X = sparse.csr_array(np.array([[0, 3], [4, 0]]))
+    write_counts(tmp_path / "X", X)
+    np.testing.assert_array_equal(read_counts(tmp_path / "X").X.toarray(), X.toarray())
+    assert sources.CHUNK == 7

@@ -1,0 +1,368 @@
+"""Files of every format, written by the formats' own libraries, give the same counts and names; damaged ones a word."""
+
+import gzip
+import re
+import warnings
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import io, sparse
+from sklearn.datasets import dump_svmlight_file
+
+from fastpmf import PoissonNMF, as_counts
+from fastpmf.io import read_counts
+
+RAW = Path(__file__).parents[2] / "shared" / "data" / "raw"  # real files, where this checkout has them beside it
+CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(0.8, (7, 5))
+    X[:, 0] += 1  # no row is empty, and the last column isn't
+    X[0, 4] = 300
+    return X
+
+
+def write_mtx(path, X):
+    io.mmwrite(path, sparse.coo_array(X), comment="made by a test", field="integer")
+
+
+def write_gzipped_mtx(path, X):
+    with gzip.open(path, "wb") as file:
+        io.mmwrite(file, sparse.coo_array(X), field="integer")
+
+
+def write_tenx_folder(path, X, *, version):
+    path.mkdir()
+    zipped = gzip.open if version == 3 else open
+    gz = ".gz" if version == 3 else ""
+    with zipped(path / f"matrix.mtx{gz}", "wb") as file:
+        io.mmwrite(file, sparse.coo_array(X.T), field="integer")
+    with zipped(path / f"barcodes.tsv{gz}", "wb") as file:
+        file.write("".join(f"{c}\n" for c in CELLS).encode())
+    kinds = "\tGene Expression" if version == 3 else ""
+    with zipped(path / (f"features.tsv{gz}" if version == 3 else "genes.tsv"), "wb") as file:
+        file.write("".join(f"ENSG{j}\t{g}{kinds}\n" for j, g in enumerate(GENES)).encode())
+
+
+def write_tenx_h5(path, X, *, version, genomes=("GRCh38",)):
+    M = sparse.csc_array(X.T)
+    with h5py.File(path, "w") as file:
+        for name in ["matrix"] if version == 3 else genomes:
+            group = file.create_group(name)
+            for part in ("data", "indices", "indptr"):
+                group.create_dataset(part, data=getattr(M, part), compression="gzip")
+            group["shape"] = np.array(M.shape, np.int32)
+            group["barcodes"] = np.array(CELLS, "S")
+            symbols = np.array([g.encode() for g in GENES])
+            if version == 3:
+                group["features/name"], group["features/id"] = symbols, np.array([f"ENSG{j}" for j in range(5)], "S")
+            else:
+                group["gene_names"], group["genes"] = symbols, np.array([f"ENSG{j}" for j in range(5)], "S")
+
+
+def as_anndata(X, make):
+    return anndata.AnnData(make(X.astype(np.float32)), pd.DataFrame(index=CELLS), pd.DataFrame(index=GENES),
+                           layers={"twice": make(2.0 * X)})  # fmt: skip
+
+
+def write_zarr(path, X, *, version):
+    with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
+        warnings.simplefilter("ignore")  # of anndata and zarr, which say that version 3 will be the default
+        as_anndata(X, sparse.csr_matrix).write_zarr(path)
+
+
+def write_npy(path, X):
+    path.mkdir()
+    M = sparse.csr_array(X)
+    for part in ("data", "indices", "indptr"):
+        np.save(path / f"{part}.npy", getattr(M, part))
+
+
+def write_docword(path, X):
+    M = sparse.coo_array(X)
+    lines = [
+        *map(str, (*M.shape, M.nnz)),
+        *(f"{i + 1} {j + 1} {x}" for i, j, x in zip(M.row, M.col, M.data, strict=True)),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    path.with_name(path.name.replace("docword", "vocab")).write_text("\n".join(GENES) + "\n", "utf-8")
+
+
+def write_ldac(path, X):
+    lines = [" ".join([str((x > 0).sum()), *(f"{j}:{x[j]}" for j in np.flatnonzero(x))]) for x in X]
+    path.write_text("\n".join(lines) + "\n")
+    path.with_suffix(".tokens").write_text("\n".join(GENES) + "\n", "utf-8")
+    path.with_suffix(".titles").write_text("\n".join(CELLS) + "\n", "utf-8")
+
+
+def table(X):
+    M = sparse.coo_array(X)
+    return pd.DataFrame({"cell": np.array(CELLS)[M.row], "gene": np.array(GENES)[M.col], "n": M.data})
+
+
+RETAIL = {"columns": ("InvoiceNo", "StockCode", "Quantity")}
+MARKET = "%%MatrixMarket matrix coordinate integer general\n"
+FORMATS = {  # name of the file, how it is written, and which names it keeps: of rows, of columns
+    "X.npz": (lambda path, X: sparse.save_npz(path, sparse.csr_array(X)), "", ""),
+    "csc.npz": (lambda path, X: sparse.save_npz(path, sparse.csc_array(X)), "", ""),
+    "coo.npz": (lambda path, X: sparse.save_npz(path, sparse.coo_array(X)), "", ""),
+    "X.mtx": (write_mtx, "", ""),
+    "X.mtx.gz": (write_gzipped_mtx, "", ""),
+    "v2": (lambda path, X: write_tenx_folder(path, X, version=2), "rows", "columns"),
+    "v3": (lambda path, X: write_tenx_folder(path, X, version=3), "rows", "columns"),
+    "v2.h5": (lambda path, X: write_tenx_h5(path, X, version=2), "rows", "columns"),
+    "v3.h5": (lambda path, X: write_tenx_h5(path, X, version=3), "rows", "columns"),
+    "csr.h5ad": (lambda path, X: as_anndata(X, sparse.csr_matrix).write_h5ad(path), "rows", "columns"),
+    "csc.h5ad": (lambda path, X: as_anndata(X, sparse.csc_matrix).write_h5ad(path), "rows", "columns"),
+    "dense.h5ad": (lambda path, X: as_anndata(X, np.asarray).write_h5ad(path), "rows", "columns"),
+    "v2.zarr": (lambda path, X: write_zarr(path, X, version=2), "rows", "columns"),
+    "v3.zarr": (lambda path, X: write_zarr(path, X, version=3), "rows", "columns"),
+    "folder": (write_npy, "", ""),
+    "docword.X.txt": (write_docword, "", "columns"),
+    "X.ldac": (write_ldac, "rows", "columns"),
+    "X.svmlight": (lambda path, X: dump_svmlight_file(X, np.zeros(7), str(path), zero_based=False), "", ""),
+    "X.csv": (lambda path, X: table(X).to_csv(path, index=False), "rows", "columns"),
+    "X.tsv.gz": (lambda path, X: table(X).to_csv(path, index=False, header=False, sep="\t"), "rows", "columns"),
+    "X.parquet": (lambda path, X: table(X).to_parquet(path), "rows", "columns"),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def file(request, tmp_path, X):
+    write, rows, columns = FORMATS[request.param]
+    path = tmp_path / request.param
+    write(path, X)
+    return path, rows, columns
+
+
+def test_every_format_gives_the_same_counts_and_keeps_the_names_it_has(file, X):
+    path, rows, columns = file
+    data = read_counts(path)
+    order = np.arange(5)
+    if path.name.endswith((".csv", ".tsv.gz", ".parquet")):  # ids are numbered as they come
+        order = [GENES.index(name) for name in data.column_names]
+    np.testing.assert_array_equal(data.X.toarray(), X[:, order])
+    assert (data.row_names is None) if not rows else data.row_names.tolist() == CELLS
+    assert (data.column_names is None) if not columns else data.column_names.tolist() == [GENES[j] for j in order]
+
+
+def test_transpose_swaps_rows_and_columns_and_their_names(file):
+    path, *_ = file
+    data, turned = read_counts(path), read_counts(path, transpose=True)
+    np.testing.assert_array_equal(turned.X.toarray(), data.X.toarray().T)
+    for one, other in ((turned.row_names, data.column_names), (turned.column_names, data.row_names)):
+        assert (one is None) == (other is None)
+        assert one is None or one.tolist() == other.tolist()
+
+
+def test_a_layer_is_read_by_its_name_and_a_wrong_name_is_told_the_right_ones(tmp_path, X):
+    as_anndata(X, sparse.csr_matrix).write_h5ad(tmp_path / "X.h5ad")
+    np.testing.assert_array_equal(read_counts(tmp_path / "X.h5ad", layer="twice").X.toarray(), 2 * X)
+    with pytest.raises(ValueError, match=r"X\.h5ad: it has no layers/thrice; layer may be 'twice'"):
+        read_counts(tmp_path / "X.h5ad", layer="thrice")
+
+
+def test_raw_counts_come_with_the_names_of_raw(tmp_path, X):
+    whole = as_anndata(X, sparse.csr_matrix)
+    part = whole[:, :2].copy()
+    part.raw = whole
+    part.write_h5ad(tmp_path / "X.h5ad")
+    assert read_counts(tmp_path / "X.h5ad").X.shape == (7, 2)
+    raw = read_counts(tmp_path / "X.h5ad", layer="raw")
+    np.testing.assert_array_equal(raw.X.toarray(), X)
+    assert raw.column_names.tolist() == GENES
+
+
+def test_one_of_several_genomes_must_be_named(tmp_path, X):
+    write_tenx_h5(tmp_path / "X.h5", X, version=2, genomes=("mm10", "hg19"))
+    with pytest.raises(ValueError, match="it has several genomes: layer must be one of hg19, mm10"):
+        read_counts(tmp_path / "X.h5")
+    np.testing.assert_array_equal(read_counts(tmp_path / "X.h5", layer="mm10").X.toarray(), X)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "counts"),
+    [
+        ("u,i,n\na,x,2\nb,x,1\na,x,3\n", None, [[5], [1]]),
+        ("a,x,2\nb,y,1\n", None, [[2, 0], [0, 1]]),
+        ("a,x,2.5,9\nb,y,1,9\n", None, [[2.5, 0], [0, 1]]),
+        ("a,x\nb,y\na,x\n", None, [[2, 0], [0, 1]]),
+        ('t,n,"i, quoted",u\n1,4,"x, y",a\n1,2,z,a\n', ("u", "i, quoted", "n"), [[4, 2]]),
+        ("9,a,7,x\n9,b,1,x\n", (1, 3, 2), [[7], [1]]),
+        ("07,x,1\n7,x,1\nNA,x,1\n", None, [[1], [1], [1]]),
+    ],
+    ids=["header", "no header", "more columns", "pairs", "by name", "by number", "ids are text"],
+)
+def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path, text, columns, counts):
+    path = tmp_path / "X.csv"
+    path.write_text(text)
+    np.testing.assert_array_equal(read_counts(path, columns=columns).X.toarray(), counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "X.csv",
+            "u,i,n\na,x,2\nb,x,many\n",
+            "is not a whole CSV file: its counts must be numbers, and column 'n'",
+        ),
+        ("X.csv", "a\nb\n", "it must have at least two columns, got 1"),
+        ("X.csv", "", "No columns to parse"),
+        ("X.csv", "u,i,n\n,x,2\n", "it has a line without an id in column 'u'"),
+        (
+            "X.mtx",
+            "%%MatrixMarket matrix array real general\n1 1\n3\n",
+            "it must begin with '%%MatrixMarket",
+        ),
+        (
+            "X.mtx",
+            MARKET + "2 2 3\n1 1 1\n",
+            "truncated: it has 1 of 3 entries",
+        ),
+        ("X.mtx", MARKET + "2 2 1\n1 1 1\n1 2 1\n", "more than the 1 entries"),
+        ("X.mtx", MARKET + "2 2 1\n3 1 1\n", "out of bounds"),
+        (
+            "X.mtx",
+            MARKET + "2 -2 1\n",
+            "its sizes must be three numbers, got b'-2'",
+        ),
+        (
+            "X.mtx",
+            MARKET + "2 9999999999999999 1\n1 1 1\n",
+            "more rows and columns",
+        ),
+        ("X.mtx", MARKET + "", "it ends within its head"),
+        ("docword.X.txt", "3\n2\nthree\n", "its first three lines must be numbers, got b'three"),
+        ("docword.X.txt", "3\n2\n2\n1 1 1\n", "truncated: it has 1 of 2 entries"),
+        ("X.ldac", "2 0:1 1:1\n3 0:1 2:2\n", "document 2 says that it has 3 words and has 2"),
+        ("X.ldac", "2 0:1 1-1\n", "is not a whole LDA-C file"),
+        ("X.svmlight", "0 3:1 2:1\n", "is not a whole svmlight file"),
+        ("X.h5", "not HDF5", "is not a whole 10x Genomics HDF5 file"),
+        ("X.parquet", "not Parquet", "is not a whole Parquet file"),
+        ("X.npz", "not a zip", "is not a whole scipy.sparse .npz file: it is empty, truncated or of another kind"),
+        ("X.doc", "?", "has no ending that says its format: .npz, .mtx"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_sentence_that_names_it(tmp_path, name, text, sentence):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(sentence)) as told:
+        read_counts(path)
+    assert str(told.value).startswith(str(path))
+    assert "\n" not in str(told.value)
+
+
+def test_a_truncated_file_is_told_or_else_read_the_same(file, X):
+    path, *_ = file
+    whole = read_counts(path).X.toarray()
+    parts = sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
+    for part in parts:
+        content = part.read_bytes()
+        for keep in {len(content) // 4, len(content) // 2, len(content) - 2}:
+            part.write_bytes(content[: max(keep, 0)])
+            try:
+                found = read_counts(path).X.toarray()
+            except ValueError as error:
+                assert str(error).startswith(str(path))  # noqa: PT017
+            else:  # it was no part that the counts are in, or lines of text, whose end can't be known
+                lines = path.name.endswith((".csv", ".ldac", ".svmlight", ".h5ad", "v3.zarr", "v2.zarr"))
+                assert lines or np.array_equal(found, whole), part
+        part.write_bytes(content)
+
+
+def test_what_a_file_says_of_its_size_is_not_believed(tmp_path):
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        group = file.create_group("matrix")
+        for part, n in (("data", 1 << 40), ("indices", 1 << 40), ("indptr", 3)):
+            group.create_dataset(part, shape=(n,), dtype=np.int64, chunks=(min(n, 1024),))
+        group["shape"], group["barcodes"] = np.array([2, 2]), np.array(["a", "b"], "S")
+        group["features/name"] = np.array(["a", "b"], "S")
+    with pytest.raises(ValueError, match=r"it says that it holds 8,192\.0 GiB, which its 0 bytes can't be"):
+        read_counts(tmp_path / "X.h5")
+
+
+def test_no_pickle_is_read(tmp_path, X):
+    np.savez(tmp_path / "X.npz", format=np.array([_Trap()], object), data=np.ones(1))
+    with pytest.raises(ValueError, match=r"is not a whole scipy\.sparse \.npz file: Object arrays cannot be loaded"):
+        read_counts(tmp_path / "X.npz")
+    write_npy(tmp_path / "folder", X)
+    np.save(tmp_path / "folder" / "data.npy", np.array([_Trap()], object))
+    with pytest.raises(ValueError, match=r"is not a whole folder of \.npy file"):
+        read_counts(tmp_path / "folder")
+
+
+class _Trap:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_names_that_are_pickles_are_refused(tmp_path, X):
+    write_zarr(tmp_path / "X.zarr", X, version=2)
+    settings = next((tmp_path / "X.zarr" / "var").glob("*/.zarray"))
+    settings.write_text(settings.read_text().replace('"vlen-utf8"', '"pickle"'))
+    (tmp_path / "X.zarr" / ".zmetadata").unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="pickle"):
+            read_counts(tmp_path / "X.zarr")
+
+
+def test_a_folder_of_npy_stays_on_the_disk(tmp_path, X):
+    write_npy(tmp_path / "X", X)
+    data = read_counts(tmp_path / "X")
+    assert isinstance(data.X.data, np.memmap)
+    assert isinstance(data.X.indices, np.memmap)
+    np.testing.assert_array_equal(as_counts(data).to_scipy().toarray(), X)
+
+
+def test_what_was_read_is_fitted_as_it_is_and_its_names_are_kept(tmp_path, X):
+    write_tenx_h5(tmp_path / "X.h5", X, version=3)
+    data = read_counts(tmp_path / "X.h5")
+    model = PoissonNMF(2, max_iter=5, tol=0, random_state=0).fit(data)
+    assert model.feature_names_in_.tolist() == GENES
+    np.testing.assert_array_equal(
+        model.components_, PoissonNMF(2, max_iter=5, tol=0, random_state=0).fit(X).components_
+    )
+
+
+@pytest.mark.skipif(not RAW.is_dir(), reason="no real files beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "total"),
+    [
+        ("10x_scanpy_tests/1.2.0/filtered_gene_bc_matrices/hg19_chr21", {}, (12, 343), 12),
+        ("10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix", {}, (1107, 507), 41_549),
+        ("10x_scanpy_tests/1.2.0/filtered_gene_bc_matrices_h5.h5", {}, (12, 343), 12),
+        ("10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix.h5", {}, (1107, 507), 41_549),
+        ("reuters-ldac/reuters.ldac", {}, (395, 4258), 84_010),
+        ("ml-latest-small/ratings.csv", {}, (706, 8552), 349_216.5),
+        (
+            "online_retail_3days/2010-12-01.csv",
+            {"columns": ("InvoiceNo", "StockCode", "Quantity")},
+            (143, 1351),
+            26_814,
+        ),
+    ],
+)
+def test_real_files_have_the_shape_and_total_they_are_known_for(name, options, shape, total):
+    data = read_counts(RAW / name, **options)
+    assert data.X.shape == shape
+    assert data.X.sum() == total
+    assert len(data.row_names), len(data.column_names) == shape
+
+
+def test_real_10x_files_of_both_kinds_hold_the_same_cells():
+    if not RAW.is_dir():
+        pytest.skip("no real files beside this checkout")
+    folder = read_counts(RAW / "10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix")
+    file = read_counts(RAW / "10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix.h5")
+    assert (folder.X != file.X).nnz == 0
+    assert folder.row_names.tolist() == file.row_names.tolist()
+    assert folder.column_names.tolist() == file.column_names.tolist()
