@@ -1,6 +1,7 @@
 """Poisson matrix factorization of large sparse counts, from one Numba kernel.
 
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
+non_negative_factorization                                  the same by scikit-learn's function
 HPF, GammaPosterior                                         infer posteriors of W and H
 select_n_components                                         how many components, from held-out counts
 Topics, to_topics                                           factors as probabilities, which is PLSI
@@ -18,7 +19,14 @@ from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators import HPF, PoissonNMF, Selection, poisson_nmf, select_n_components
+from fastpmf.estimators import (
+    HPF,
+    PoissonNMF,
+    Selection,
+    non_negative_factorization,
+    poisson_nmf,
+    select_n_components,
+)
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
@@ -43,6 +51,7 @@ __all__ = [
     "as_counts",
     "kl_divergence",
     "match_components",
+    "non_negative_factorization",
     "plan",
     "poisson_deviance",
     "poisson_log_likelihood",

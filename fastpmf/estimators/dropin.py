@@ -1,0 +1,118 @@
+"""scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
+
+from typing import Any
+
+import numpy as np
+
+from fastpmf.counts import as_counts
+from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.solvers import SOLVERS
+
+_LOSSES = ("kullback-leibler", 1, 1.0)
+
+
+def non_negative_factorization(
+    X: Any,
+    W: Any = None,
+    H: Any = None,
+    n_components: Any = "auto",
+    *,
+    init: str | None = None,
+    update_H: bool = True,
+    solver: str = "mu",
+    beta_loss: Any = "kullback-leibler",
+    tol: float = 1e-4,
+    max_iter: int = 200,
+    alpha_W: float = 0.0,
+    alpha_H: Any = "same",
+    l1_ratio: float = 0.0,
+    random_state: Any = None,
+    verbose: int = 0,
+    shuffle: bool = False,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`sklearn.decomposition.non_negative_factorization` for the Kullback-Leibler loss: same arguments, same returns.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        Anything that `as_counts` reads, CSC among them; it is never written to.
+    W : array-like of shape (n_samples, n_components), optional
+        Where to start, with init="custom".
+    H : array-like of shape (n_components, n_features), optional
+        Where to start, with init="custom"; what is known, with update_H=False.
+    n_components : int, "auto" or None, default="auto"
+        "auto": that of W or H where these are used, else n_features. None: n_features.
+    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"} or None, default=None
+        None: "nndsvda" where n_components is at most either side of X, else "random".
+    update_H : bool, default=True
+        False: H stays as it is, and only W is estimated.
+    solver : {"mu", "auto", "cd", "em"}, default="mu"
+        "mu" makes scikit-learn's own iterates; "auto" is coordinate descent, much sooner at the same objective.
+    beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
+        Others are not to be had here.
+    tol : float, default=1e-4
+        fastpmf's own test: no other W with this H, nor any other H with this W, is better by more than this many nats
+        per count. scikit-learn's is the relative decrease of the loss in ten iterations.
+    max_iter : int, default=200
+    alpha_W, alpha_H, l1_ratio
+        Penalties, scaled as in scikit-learn.
+    random_state : int, RandomState, Generator or None, default=None
+    verbose : int, default=0
+        Positive: show progress.
+    shuffle : bool, default=False
+        Has no meaning for these solvers, in scikit-learn neither.
+
+    Returns
+    -------
+    W : ndarray of shape (n_samples, n_components)
+    H : ndarray of shape (n_components, n_features)
+    n_iter : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the argument, what it got and what it wants.
+
+    Examples
+    --------
+    >>> from fastpmf import non_negative_factorization
+    >>> W, H, n_iter = non_negative_factorization([[4, 0, 2], [0, 3, 0], [2, 0, 1]], n_components=2, random_state=0)
+    >>> (W @ H).round(2)
+    array([[4., 0., 2.],
+           [0., 3., 0.],
+           [2., 0., 1.]])
+    """
+    if beta_loss not in _LOSSES:
+        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {beta_loss!r}")
+    if solver not in ("auto", *SOLVERS):
+        raise ValueError(f"solver must be one of {', '.join(('auto', *SOLVERS))}, got {solver!r}")
+    counts = as_counts(X)
+    k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
+    common: dict[str, Any] = {
+        "solver": solver, "acceleration": None if solver == "mu" else "auto", "tol": tol, "max_iter": max_iter,
+        "alpha_W": alpha_W, "alpha_H": alpha_H, "l1_ratio": l1_ratio, "random_state": random_state,
+        "verbose": bool(verbose),
+    }  # fmt: skip
+    if not update_H:
+        if H is None:
+            raise ValueError("H must be given with update_H=False")
+        found = poisson_nmf(counts, k, init="random", fixed_H=H, **common)
+    elif init == "custom":
+        found = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
+    else:
+        init = init or ("nndsvda" if k <= min(counts.shape) else "random")
+        found = poisson_nmf(counts, k, init=init, **common)
+    return found.W, found.H, found.n_iter
+
+
+def _components(shape: tuple[int, int], W: Any, H: Any, n_components: Any, custom: bool, *, update_H: bool) -> int:
+    """The number of components that is meant."""
+    if n_components is None:
+        return shape[1]
+    if not isinstance(n_components, str):
+        return n_components
+    if n_components != "auto":
+        raise ValueError(f"n_components must be an integer, 'auto' or None, got {n_components!r}")
+    if H is not None and (custom or not update_H):
+        return len(H)
+    return np.shape(W)[1] if W is not None and custom else shape[1]
