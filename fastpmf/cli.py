@@ -1,4 +1,4 @@
-"""The command line: `fastpmf demo`, `fit`, `transform`, `select`, `convert`, `versions`. It parses, calls, prints."""
+"""The command line, `fastpmf COMMAND`. It parses, calls and prints."""
 
 import argparse
 import os
@@ -26,8 +26,9 @@ from fastpmf import (
 )
 from fastpmf.counts import Side
 from fastpmf.datasets import Dataset, load_stdlib
-from fastpmf.io import FORMATS, convert_counts, read_counts, write_factor
+from fastpmf.io import FORMATS, convert_counts, is_model, read_counts, write_factor, write_table
 from fastpmf.model.init import INITS
+from fastpmf.model.reading import ORDERS
 from fastpmf.solvers import SOLVERS
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -55,6 +56,19 @@ worse than the best.
 
   fastpmf select counts.npz -k 5 10 20 40
   fastpmf select cells.h5ad --layer counts -k 10 20 30 --splits 5 --dtype float32
+"""
+_TOPICS_HELP = """\
+Print the first features of each component of a fitted model: by weight, those that its counts are; by
+lift or exclusivity, those that are typical of it, among those that carry at least --least of it.
+
+  fastpmf topics model.npz
+  fastpmf topics model.npz -n 20 --by lift --least 0.001 -o topics.csv
+"""
+_INFO_HELP = """\
+Say what a file holds, of counts in any format or of a fitted model.
+
+  fastpmf info cells.h5ad --layer counts
+  fastpmf info model.npz
 """
 _CONVERT_HELP = """\
 Read counts of any format, a chunk at a time, into a folder that later reads map from the disk in no
@@ -139,10 +153,19 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--seed", type=int, default=0, help="seed of splits and starts (default: %(default)s)")
     select.add_argument("--dtype", choices=["float32", "float64"], help="floats to work in")
 
+    topics = command("topics", _topics, "the first features of each component of a fitted model", _TOPICS_HELP)
+    topics.add_argument("model", metavar="MODEL.npz", help="as `fastpmf fit` wrote it")
+    topics.add_argument("-n", "--top", type=int, default=10, metavar="N", help="features (default: %(default)s)")
+    topics.add_argument("--by", choices=ORDERS, default="weight", help="what they are ordered by (default: weight)")
+    topics.add_argument("--least", type=float, default=0.0, metavar="P", help="share of a component that a feature "
+                        "must carry (default: %(default)s)")  # fmt: skip
+    topics.add_argument("-o", "--output", metavar="TOPICS.csv", help="component, rank, feature and score, as a table")
+
+    info = command("info", _info, "what a file holds", _INFO_HELP)
     convert = command("convert", _convert, "counts of any format into a folder that is memory-mapped", _CONVERT_HELP)
     convert.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the counts go")
 
-    for made in (fit, transform, select, convert):
+    for made in (fit, transform, select, info, convert):
         made.add_argument("counts", metavar="COUNTS", help=f"file or folder: {', '.join(FORMATS)}")
         made.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
         made.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
@@ -210,6 +233,43 @@ def _select(arguments: argparse.Namespace) -> None:
         random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
     )  # fmt: skip
     _print(str(found))
+
+
+def _topics(arguments: argparse.Namespace) -> None:
+    if arguments.output:
+        _check_output(arguments.output, ".csv")
+        _check_distinct(arguments.output, arguments.model)
+    model = PoissonNMF.load(arguments.model)
+    top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
+    if arguments.output:
+        found = ((k, r, *top_of) for k, pairs in enumerate(map(zip, top.names, top.scores), 1)
+                 for r, top_of in enumerate(pairs, 1))  # fmt: skip
+        rows = ((k, r, name, f"{score:.6g}") for k, r, name, score in found if name)
+        write_table(arguments.output, ("component", "rank", "feature", arguments.by), rows)
+        return
+    for k, names in enumerate(top.names, 1):
+        _print(f"{k:>4}. {'  '.join(filter(None, names))}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    if is_model(arguments.counts):
+        model = PoissonNMF.load(arguments.counts)
+        k, p = model.components_.shape
+        _print(f"model of {k} components x {p:,} features, {model.components_.dtype}, "
+               f"features {'with' if hasattr(model, 'feature_names_in_') else 'without'} names")  # fmt: skip
+        _print(f"objective {model.objective_:.8g} nats after {model.n_iter_} iterations, kkt_residual "
+               f"{model.kkt_residual_:.2g} nats per count")  # fmt: skip
+        _print(str(model.status_))
+        return
+    data = read_counts(arguments.counts, **_choices(arguments))
+    counts = as_counts(data, name=arguments.counts)
+    (n, p), sums = counts.shape, [counts.sums(side) for side in Side]
+    _print(f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), kept as {counts.dtype}")
+    most = counts.to_scipy().data.max(initial=0)
+    _print(f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {most:,.6g}")
+    for side, names, said in zip(sums, (data.row_names, data.column_names), ("rows", "columns"), strict=True):
+        named = "no names" if names is None else f"names: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        _print(f"{said}: {int((side == 0).sum()):,} empty; {named}")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -300,7 +360,8 @@ def _check_distinct(output: str | None, *others: str) -> None:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    """A line, or several, without the control characters that names from files may hold."""
+    print("".join(c if c.isprintable() or c == "\n" else "?" for c in line), flush=True)  # noqa: T201
 
 
 def _say(line: str) -> None:

@@ -87,6 +87,33 @@ def test_numbers_of_components_are_compared_in_a_table(run):
     assert "recommended" in out
 
 
+def test_topics_are_told_by_name_or_as_a_table(run):
+    Path("X.csv").write_text("who,what,n\n" + "".join(f"u{i},w{i % 3},{i + 1}\n" for i in range(6)))
+    run("fit X.csv -k 2 -o model.npz --max-iter 5 -q")
+    code, out, _ = run("topics model.npz -n 2")
+    wanted = PoissonNMF.load("model.npz").top_features(2).names
+    assert code == 0
+    assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in wanted]
+    code, out, _ = run("topics model.npz -n 2 --by exclusivity -o topics.csv")
+    assert (code, out) == (0, "")
+    assert Path("topics.csv").read_text().splitlines()[0] == "component,rank,feature,exclusivity"
+    assert run("topics X.npz")[0] == 2
+    Path("X.csv").write_text("u,\x1b[2J,1\nv,x,2\n")
+    run("fit X.csv -k 1 -o model.npz --max-iter 5 -q")
+    assert "\x1b" not in run("topics model.npz")[1] + run("info X.csv")[1]
+
+
+def test_info_says_what_a_file_holds(run):
+    code, out, _ = run("info X.npz")
+    X = sparse.load_npz("X.npz")
+    assert code == 0
+    assert f"30 x 12 counts, {X.nnz} nonzeros" in out
+    assert "rows: 0 empty; no names" in out
+    run("fit X.npz -k 2 -o model.npz --max-iter 5 -q")
+    assert "model of 2 components x 12 features, float64, features without names" in run("info model.npz")[1]
+    assert run("info absent.npz")[0] == 2
+
+
 def test_transpose_fits_the_columns(run):
     assert run("fit X.npz --transpose -k 2 -o model.npz --max-iter 5 -q")[0] == 0
     assert PoissonNMF.load("model.npz").components_.shape == (2, 30)

@@ -1,6 +1,15 @@
 """Floor 4: reading counts from files and writing results, whole or not at all."""
 
 from fastpmf.counts.named import Dataset
-from fastpmf.io.counts import FORMATS, convert_counts, read_counts, write_counts, write_factor
+from fastpmf.io.counts import FORMATS, convert_counts, is_model, read_counts, write_counts, write_factor, write_table
 
-__all__ = ["FORMATS", "Dataset", "convert_counts", "read_counts", "write_counts", "write_factor"]
+__all__ = [
+    "FORMATS",
+    "Dataset",
+    "convert_counts",
+    "is_model",
+    "read_counts",
+    "write_counts",
+    "write_factor",
+    "write_table",
+]

@@ -1,10 +1,12 @@
 """Count matrices from files of any of the formats that people keep them in."""
 
+import csv
+import io
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,3 +249,21 @@ def write_factor(path: str | os.PathLike, A: np.ndarray) -> None:
         raise ValueError(f"OUTPUT must be a .npy file, got {Path(path).name!r}")
     with replacing(path) as file:
         np.save(file, A, allow_pickle=False)
+
+
+def write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV; it replaces `path` whole or not at all."""
+    with replacing(path) as file:
+        text_file = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text_file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        text_file.detach()
+
+
+def is_model(path: str | os.PathLike) -> bool:
+    """Whether a file is a fitted model's, as far as its list of contents says."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"header.npy", "components.npy"} <= set(archive.namelist())
