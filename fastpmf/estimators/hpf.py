@@ -61,7 +61,7 @@ class HPF(OnlineHPF):
         Seconds after which no iteration begins.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
-        about as much as three iterations.
+        about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
     forgetting_rate, delay : float, default=0.7 and 1.0
         Of `partial_fit`: step t goes (t + delay)^-forgetting_rate of the way; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
