@@ -78,8 +78,8 @@ KINDS = [
         list(versus_hpf.Line._fields),
         "Milliseconds of an iteration of HPF, and how many times as long others take; `explicit` stores how each count "
         "is allotted, as scHPF does. "
-        f"Then seconds to within {versus_hpf.NEAR} nats per held-out count of hpfrec's best; - where the iterations given "
-        "did not do.",
+        f"Then seconds to within {versus_hpf.NEAR} nats per held-out count of hpfrec's best; - where the iterations "
+        "given did not do.",
         hpf,
     ),
     Kind(

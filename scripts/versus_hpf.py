@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("-k", "--components", nargs="+", type=int, default=[20], metavar="K", help="default: 20")
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--most", type=int, default=128, metavar="N", help="iterations of a fit, a power of two; "
-                        "fastpmf takes up to 8 times as many where it is not there yet; default: %(default)s")  # fmt: skip
+                        "fastpmf takes up to 8 times as many where need be; default: %(default)s")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all this process may use")
