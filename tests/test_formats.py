@@ -260,6 +260,16 @@ def test_a_wrong_file_is_told_in_one_sentence_that_names_it(tmp_path, name, text
     assert "\n" not in str(told.value)
 
 
+def test_a_line_of_parquet_without_an_id_is_told(tmp_path):
+    pd.DataFrame({"u": ["a", None], "i": [1, 2], "n": [1, 1]}).to_parquet(tmp_path / "X.parquet")
+    with pytest.raises(ValueError, match="it has a line without an id in column 'u'"):
+        read_counts(tmp_path / "X.parquet")
+    pd.DataFrame({"u": [7, 8], "i": [1, 2], "n": [1, 1]}).to_parquet(tmp_path / "X.parquet")
+    assert read_counts(tmp_path / "X.parquet").row_names.tolist() == ["7", "8"]
+    with pytest.raises(ValueError, match=r"X\.parquet: columns must be two or three names or numbers of columns, got"):
+        read_counts(tmp_path / "X.parquet", columns=["u"])
+
+
 def test_a_truncated_file_is_told_or_else_read_the_same(file, X):
     path, *_ = file
     whole = read_counts(path).X.toarray()

@@ -27,7 +27,7 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coor
     """
     pandas = needed("pandas", "tables")
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
-        raise ValueError(f"columns must be two or three names or numbers of columns, got {columns!r}")
+        raise RefusedError(f"columns must be two or three names or numbers of columns, got {columns!r}")
     ids = [_Ids(pandas), _Ids(pandas)]
 
     def read() -> Iterator[Entries]:
@@ -124,5 +124,5 @@ def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[Any]:
         for batch in file.iter_batches(batch_size=_LINES, columns=wanted):
             frame = batch.to_pandas()[wanted]
             for name in wanted[:2]:
-                frame[name] = frame[name].astype("str")
+                frame[name] = frame[name].astype("str").where(frame[name].notna())  # what is missing has no text
             yield frame
