@@ -71,9 +71,10 @@ Say what a file holds, of counts in any format or of a fitted model.
   fastpmf info model.npz
 """
 _CONVERT_HELP = """\
-Read counts of any format, a chunk at a time, into a folder that later reads map from the disk in no
-time: canonical CSR as data.npy, indices.npy and indptr.npy, with the names of rows and columns beside
-them, where the file has any. It needs disk for the counts, and memory for little more than a chunk.
+Read counts of any format into a folder that later reads map from the disk in no time: canonical CSR as
+data.npy, indices.npy and indptr.npy, with the names of rows and columns beside them, where the file has
+any. Text, tables and such folders are read a chunk at a time, so that memory is needed for little more
+than that; .npz, .h5, .h5ad and .zarr are read whole.
 
   fastpmf convert filtered_feature_bc_matrix.h5 -o cells
   fastpmf convert purchases.csv --columns customer,product,n -o purchases
