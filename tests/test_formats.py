@@ -1,6 +1,7 @@
 """Files of every format, written by the formats' own libraries, give the same counts and names; damaged ones a word."""
 
 import gzip
+import os
 import re
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.datasets import dump_svmlight_file
 from fastpmf import PoissonNMF, as_counts
 from fastpmf.io import read_counts
 
-RAW = Path(__file__).parents[2] / "shared" / "data" / "raw"  # real files, where this checkout has them beside it
+RAW = Path(os.environ.get("FASTPMF_REAL_FILES", "absent"))  # a folder of real files of these formats
 CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
 
 
@@ -343,7 +344,7 @@ def test_what_was_read_is_fitted_as_it_is_and_its_names_are_kept(tmp_path, X):
     )
 
 
-@pytest.mark.skipif(not RAW.is_dir(), reason="no real files beside this checkout")
+@pytest.mark.skipif(not RAW.is_dir(), reason="FASTPMF_REAL_FILES names no folder")
 @pytest.mark.parametrize(
     ("name", "options", "shape", "total"),
     [
@@ -370,7 +371,7 @@ def test_real_files_have_the_shape_and_total_they_are_known_for(name, options, s
 
 def test_real_10x_files_of_both_kinds_hold_the_same_cells():
     if not RAW.is_dir():
-        pytest.skip("no real files beside this checkout")
+        pytest.skip("FASTPMF_REAL_FILES names no folder")
     folder = read_counts(RAW / "10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix")
     file = read_counts(RAW / "10x_scanpy_tests/3.0.0/filtered_feature_bc_matrix.h5")
     assert (folder.X != file.X).nnz == 0
