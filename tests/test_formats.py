@@ -366,7 +366,7 @@ def test_real_files_have_the_shape_and_total_they_are_known_for(name, options, s
     data = read_counts(RAW / name, **options)
     assert data.X.shape == shape
     assert data.X.sum() == total
-    assert len(data.row_names), len(data.column_names) == shape
+    assert (len(data.row_names), len(data.column_names)) == shape
 
 
 def test_real_10x_files_of_both_kinds_hold_the_same_cells():
