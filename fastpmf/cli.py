@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # a fit's status line says it
             warnings.showwarning = lambda message, *_, **__: _say(f"fastpmf: warning: {message}")
             arguments.run(arguments)
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         _say(f"fastpmf: error: {error}")
         return BAD_INPUT
     except KeyboardInterrupt as interruption:
@@ -274,8 +274,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    for name in (arguments.counts, os.path.join(arguments.counts, "indptr.npy")):
-        _check_distinct(arguments.output, name)
+    _check_distinct(arguments.output, arguments.counts)
     target = Path(arguments.output)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")

@@ -114,6 +114,14 @@ def test_info_says_what_a_file_holds(run):
     assert run("info absent.npz")[0] == 2
 
 
+def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    Path("X.h5").touch()
+    code, out, err = run("info X.h5")
+    assert (code, out) == (2, "")
+    assert err == "fastpmf: error: this format needs h5py: pip install 'fastpmf[anndata]'\n"
+
+
 def test_transpose_fits_the_columns(run):
     assert run("fit X.npz --transpose -k 2 -o model.npz --max-iter 5 -q")[0] == 0
     assert PoissonNMF.load("model.npz").components_.shape == (2, 30)
@@ -134,6 +142,10 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("convert X.npz -o X.mtx", "X.mtx is there already, and is no folder of .npy that could be replaced"),
         ("convert X.npz -o X.npz", "every output must be a file of its own"),
         ("convert X.npz -o absent/X", "no folder absent"),
+        (
+            "info folder.npz --format 10x-mtx",
+            "folder.npz is not a whole 10x Genomics folder file: it has no matrix.mtx",
+        ),
         ("fit short.npz -k 2 -o m.npz", "short.npz is not a whole scipy.sparse .npz file"),
         ("fit short.mtx -k 2 -o m.npz", "short.mtx is not a whole Matrix Market file"),
         ("fit short.mtx.gz -k 2 -o m.npz", "short.mtx.gz is not a whole Matrix Market file"),

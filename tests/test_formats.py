@@ -1,5 +1,6 @@
 """Files of every format, written by the formats' own libraries, give the same counts and names; damaged ones a word."""
 
+import errno
 import gzip
 import os
 import re
@@ -15,7 +16,7 @@ from scipy import io, sparse
 from sklearn.datasets import dump_svmlight_file
 
 from fastpmf import PoissonNMF, as_counts
-from fastpmf.io import read_counts
+from fastpmf.io import convert_counts, read_counts
 
 RAW = Path(os.environ.get("FASTPMF_REAL_FILES", "absent"))  # a folder of real files of these formats
 CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
@@ -298,6 +299,21 @@ def test_what_a_file_says_of_its_size_is_not_believed(tmp_path):
         group["features/name"] = np.array(["a", "b"], "S")
     with pytest.raises(ValueError, match=r"it says that it holds 8,192\.0 GiB, which its 0 bytes can't be"):
         read_counts(tmp_path / "X.h5")
+
+
+def test_what_the_system_says_is_not_taken_for_damage(tmp_path, X, monkeypatch):
+    write_npy(tmp_path / "X", X)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="is there already, and is no folder"):
+        convert_counts(tmp_path / "X", tmp_path / "mine")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fastpmf.io.folder.open_memmap", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        convert_counts(tmp_path / "X", tmp_path / "Y")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["X", "mine"]
 
 
 def test_no_pickle_is_read(tmp_path, X):

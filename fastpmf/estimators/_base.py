@@ -103,9 +103,10 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError("X must be given, to exclude what is seen, or exclude_seen=False")
         if rows is None and X is None:
             raise ValueError("rows or X must be given")
-        counts = None if X is None else self._read(X)
         check_is_fitted(self)
-        W = self.transform(X) if rows is None else rows
+        counts = None if X is None else self._read(X)
+        names = getattr(self, "feature_names_in_", None)  # which X was found to have
+        W = self.transform(Dataset(counts, column_names=names)) if rows is None else rows
         return recommend(W, self.components_, n, exclude=counts if exclude_seen else None)
 
     def similar_items(self, features: Any, n: int = 10) -> Recommendations:

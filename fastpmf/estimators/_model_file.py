@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 # What zip, zlib, NumPy and JSON raise over damaged files
-_DAMAGE = (
+DAMAGE = (
     ValueError,
     KeyError,
     EOFError,
@@ -99,7 +99,7 @@ def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.n
         if header["format"] != FORMAT:
             raise KeyError("format")
         parameters, facts = header["parameters"], header["facts"]
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None

@@ -5,7 +5,6 @@ import io
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +14,11 @@ import numpy as np
 
 from fastpmf.counts import as_counts
 from fastpmf.counts.named import Dataset
-from fastpmf.estimators._model_file import replacing
+from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
 from fastpmf.io.sources import NAMELESS, Compressed, Names, RefusedError, Source
-
-_DAMAGE = (
-    ValueError, KeyError, EOFError, OSError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError,
-    IndexError, UnicodeError, zipfile.BadZipFile, zlib.error, struct.error,
-)  # fmt: skip
 
 
 class Format(NamedTuple):
@@ -174,11 +168,13 @@ def said(path: str | os.PathLike, kind: str | None) -> Iterator[None]:
     """Whatever a damaged file makes its reader raise becomes one sentence."""
     try:
         yield
-    except ImportError:
+    except FileExistsError:
         raise
     except RefusedError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
-    except _DAMAGE as error:
+        raise ValueError(f"{os.fspath(path)}: {_plain(error)}") from None
+    except (*DAMAGE, IndexError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the system's: no room, no permission; of damaged files the libraries' own have no number
         known = FORMATS[kind or format_of(path, None)].said
         raise ValueError(f"{os.fspath(path)} is not a whole {known} file: {_plain(error)}") from None
 

@@ -88,10 +88,11 @@ def _survey(source: Source, progress: Progress) -> tuple[np.ndarray, np.dtype]:
             most = max(most, high)
             whole = whole and (x.dtype.kind in "biu" or bool((x == np.floor(x)).all()))
             single = single and x.dtype in (np.float16, np.float32)
-            more = np.bincount(entries.i)
-            if len(more) > len(held):
-                held = np.concatenate([held, np.zeros(len(more) - len(held), np.int64)])
-            held[: len(more)] += more
+            first = int(entries.i.min())
+            more = np.bincount(entries.i - first)
+            if first + len(more) > len(held):
+                held = np.concatenate([held, np.zeros(first + len(more) - len(held), np.int64)])
+            held[first : first + len(more)] += more
         progress(len(x))
     return held, _dtype_of(most) if whole else np.dtype(np.float32 if single else np.float64)
 
@@ -108,11 +109,11 @@ def _scatter(source: Source, ends: np.ndarray, indices: np.ndarray, data: np.nda
         if len(i) > 1 and (i[1:] < i[:-1]).any():
             order = np.argsort(i, kind="stable")
             i, j, x = i[order], j[order], x[order]
-        held = np.bincount(i)
-        first = np.concatenate([[0], np.cumsum(held)])[:-1]
-        at = place[i] + (np.arange(len(i)) - first[i])
+        starts = np.flatnonzero(np.diff(i, prepend=-1))
+        held = np.diff(starts, append=len(i))
+        at = place[i] + np.arange(len(i)) - np.repeat(starts, held)
         indices[at], data[at] = j, x
-        place[: len(held)] += held
+        place[i[starts]] += held
         progress(len(x))
 
 

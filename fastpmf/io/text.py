@@ -11,9 +11,9 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
-from fastpmf.io.sources import Coordinates, Entries, Names, check_shape
+from fastpmf.io.sources import NAMELESS, Coordinates, Entries, Names, check_shape
 
-CHUNK_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 26
 _NAMES_BYTES = 1 << 28
 _FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
 
@@ -26,12 +26,12 @@ def opened(path: Path) -> IO[bytes]:
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """What is left of a file in chunks of whole lines, each of which ends."""
     rest = b""
-    while block := file.read(CHUNK_BYTES):
+    while block := file.read(_CHUNK_BYTES):
         block = rest + block
         end = block.rfind(b"\n") + 1
         rest = block[end:]
-        if len(rest) > CHUNK_BYTES:
-            raise ValueError(f"it has a line of more than {CHUNK_BYTES >> 20} MiB")
+        if len(rest) > _CHUNK_BYTES:
+            raise ValueError(f"it has a line of more than {_CHUNK_BYTES >> 20} MiB")
         if end:
             yield block[:end]
     if rest.strip():
@@ -48,7 +48,7 @@ def matrix_market(path: Path) -> Coordinates:
             _market_head(file)
             yield from _triplet_lines(file, banner, shape, n_entries)
 
-    return Coordinates(read, lambda: (shape, Names()))
+    return Coordinates(read, lambda: (shape, NAMELESS))
 
 
 def tenx_folder(path: Path) -> Coordinates:
@@ -58,7 +58,8 @@ def tenx_folder(path: Path) -> Coordinates:
     """
     files = {name: _either(path, name) for name in ("matrix.mtx", "barcodes.tsv", "genes.tsv", "features.tsv")}
     matrix = files["matrix.mtx"]
-    assert matrix is not None  # so the folder was known for what it is
+    if matrix is None:
+        raise ValueError("it has no matrix.mtx or matrix.mtx.gz")
     cells = matrix_market(matrix).turned()
     (n, p), _ = cells.finish()
     features = files["features.tsv"] or files["genes.tsv"]
@@ -151,7 +152,7 @@ def svmlight(path: Path) -> Coordinates:
                 yield _of_rows(X, size)
         check_shape(*size)
 
-    return Coordinates(read, lambda: ((size[0], size[1]), Names()))
+    return Coordinates(read, lambda: ((size[0], size[1]), NAMELESS))
 
 
 def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
