@@ -6,6 +6,7 @@ HPF, GammaPosterior                                         infer posteriors of 
 select_n_components                                         how many components, from held-out counts
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
+differential_expression                                     how a feature's rates in two components differ, with errors
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
@@ -21,8 +22,10 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import (
     HPF,
+    Differential,
     PoissonNMF,
     Selection,
+    differential_expression,
     non_negative_factorization,
     poisson_nmf,
     select_n_components,
@@ -37,6 +40,7 @@ from fastpmf.solvers import FitInterrupted, Record, Solution, Status
 
 __all__ = [
     "HPF",
+    "Differential",
     "FitInterrupted",
     "GammaPosterior",
     "MemoryCounts",
@@ -49,6 +53,7 @@ __all__ = [
     "Topics",
     "__version__",
     "as_counts",
+    "differential_expression",
     "kl_divergence",
     "match_components",
     "non_negative_factorization",

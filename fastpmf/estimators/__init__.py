@@ -1,9 +1,19 @@
-"""Floor 3: scikit-learn's manners, no mathematics."""
+"""Floor 3: fits in scikit-learn's manners, and what is made of several fits."""
 
 from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.estimators.dropin import non_negative_factorization
 from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.nmf import PoissonNMF
 from fastpmf.estimators.select import Selection, select_n_components
 
-__all__ = ["HPF", "PoissonNMF", "Selection", "non_negative_factorization", "poisson_nmf", "select_n_components"]
+__all__ = [
+    "HPF",
+    "Differential",
+    "PoissonNMF",
+    "Selection",
+    "differential_expression",
+    "non_negative_factorization",
+    "poisson_nmf",
+    "select_n_components",
+]

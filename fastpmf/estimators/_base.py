@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import Dataset
+from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.model.factors import check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
@@ -81,6 +82,33 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Quality
         """
         return topic_quality(self.components_, self._read(X), n)
+
+    def differential_expression(
+        self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 0.1, shrink: bool = False,
+        row_exposure: Any = None,
+    ) -> Differential:  # fmt: skip
+        """How a feature's rates in two components differ, with errors; see `fastpmf.differential_expression`.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_samples, n_components)
+            What `fit_transform` or `transform` returned for X.
+        X : matrix of counts of shape (n_samples, n_features)
+        against : {"others", "mean"} or int, default="others"
+        pseudocount : float, default=0.1
+        shrink : bool, default=False
+        row_exposure : array-like of shape (n_samples,), optional
+            What `fit` or `transform` was given.
+
+        Returns
+        -------
+        Differential
+        """
+        check_is_fitted(self)
+        return differential_expression(
+            W, self.components_, self._read(X), against=against, pseudocount=pseudocount, shrink=shrink,
+            row_exposure=row_exposure, names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
+        )  # fmt: skip
 
     def recommend(self, rows: Any = None, X: Any = None, n: int = 10, *, exclude_seen: bool = True) -> Recommendations:
         """The n features of highest rate for each row: `fastpmf.recommend`.

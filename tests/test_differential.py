@@ -1,0 +1,191 @@
+"""Differential expression: changes, errors and shrinkage against what can be worked out by other means."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.optimize import minimize
+
+from fastpmf import PoissonNMF, differential_expression
+from fastpmf.estimators._shrinkage import shrink
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """(X, W, H): counts of a grade-of-membership model, the rows of H probabilities."""
+    rng = np.random.default_rng(5)
+    W = rng.dirichlet(np.full(3, 0.4), 150) * 300
+    H = rng.dirichlet(np.full(40, 0.7)) * np.exp(rng.normal(0, 1, (3, 40)) * (rng.random((3, 40)) < 0.4))
+    H /= H.sum(axis=1, keepdims=True)
+    return rng.poisson(W @ H), W, H
+
+
+def posterior(X, W, j, e):
+    """Minus the log posterior of theta = log g of feature j, straight from its definition."""
+    mean = X[:, j].sum() / X.sum()
+
+    def value(theta):
+        rate = mean * (W @ np.exp(theta))
+        return rate.sum() - X[:, j] @ np.log(rate) + e * (np.exp(theta) - theta).sum()
+
+    return value
+
+
+def test_changes_and_errors_are_those_of_the_posterior_minimised_and_differentiated_by_numbers(drawn):
+    X, W, H = drawn
+    found = differential_expression(W, H, X, against="mean", pseudocount=0.5)
+    for j in (0, 7, 31):
+        value = posterior(X, W, j, 0.5)
+        best = minimize(value, np.zeros(3), tol=1e-12)
+        np.testing.assert_allclose(found.log2_fold_change[:, j] * np.log(2), best.x, atol=1e-4)  # the minimiser's own
+        step, at = 1e-4, found.log2_fold_change[:, j] * np.log(2)
+        unit = np.eye(3) * step
+        hessian = [
+            [
+                (value(at + a + b) - value(at + a - b) - value(at - a + b) + value(at - a - b)) / (4 * step**2)
+                for b in unit
+            ]
+            for a in unit
+        ]
+        errors = np.sqrt(np.diag(np.linalg.inv(hessian)))
+        # second differences of numbers of some thousands, to 1e-8 of step^2
+        np.testing.assert_allclose(found.standard_error[:, j] * np.log(2), errors, rtol=1e-3)
+
+
+def test_of_rows_that_belong_to_one_component_each_it_is_the_log_ratio_of_rates_with_the_poisson_error():
+    X = np.array([[400, 90, 510], [100, 110, 790]])
+    found = differential_expression(np.diag([1000.0, 1000.0]), X / 1000, X, pseudocount=1e-6)
+    expected = np.log2(X[0] / X[1])
+    np.testing.assert_allclose(found.log2_fold_change, [expected, -expected], atol=1e-6)
+    np.testing.assert_allclose(
+        found.standard_error, np.tile(np.sqrt((1 / X).sum(axis=0)) / np.log(2), (2, 1)), rtol=1e-6
+    )
+    np.testing.assert_allclose(found.z_score, found.log2_fold_change / found.standard_error)
+
+
+def test_true_changes_lie_within_their_errors_as_often_as_a_normal_law_says():
+    rng = np.random.default_rng(2)
+    W = rng.dirichlet(np.full(3, 0.4), 200) * 2000
+    H = rng.dirichlet(np.full(300, 5.0), 3)
+    X = rng.poisson(W @ H)
+    found = differential_expression(W, H, X, against=0, pseudocount=0.01)
+    z = (found.log2_fold_change - np.log2(H / H[0]))[1:] / found.standard_error[1:]
+    inside = (np.abs(z) < 1.645).sum()
+    # of 600, 90 % expected; the bounds leave out one case in ten thousand
+    assert stats.binom.ppf(5e-5, 600, 0.9) <= inside <= stats.binom.ppf(1 - 5e-5, 600, 0.9)
+
+
+def test_the_least_extreme_change_is_against_the_component_of_nearest_rate(drawn):
+    X, W, H = drawn
+    found = differential_expression(W, H, X)
+    pairs = [differential_expression(W, H, X, against=k).log2_fold_change for k in range(3)]
+    for k in range(3):
+        others = np.array([pairs[other][k] for other in range(3) if other != k])
+        nearest = np.abs(others).argmin(axis=0)
+        np.testing.assert_allclose(found.log2_fold_change[k], others[nearest, np.arange(40)], rtol=1e-12)
+        assert (found.against[k] != k).all()
+
+
+def test_a_component_against_itself_has_no_change_and_no_error(drawn):
+    X, W, H = drawn
+    for shrunk in (False, True):
+        found = differential_expression(W, H, X, against=1, shrink=shrunk)
+        assert (found.log2_fold_change[1] == 0).all()
+        assert (found.standard_error[1] == 0).all()
+        assert (found.z_score[1] == 0).all()
+
+
+def test_scaling_factors_against_each_other_and_exposures_changes_nothing(drawn):
+    X, W, H = drawn
+    d, r = np.array([3.0, 0.2, 1.0]), np.linspace(0.5, 2, len(W))
+    one = differential_expression(W, H, X)
+    two = differential_expression(W / d / r[:, None], H * d[:, None], X, row_exposure=r)
+    np.testing.assert_allclose(two.log2_fold_change, one.log2_fold_change, atol=1e-6)
+    np.testing.assert_allclose(two.standard_error, one.standard_error, rtol=1e-6)
+
+
+def test_features_without_counts_and_components_without_mass_have_no_change_and_are_no_rivals(drawn, unchanged):
+    X, W, H = drawn
+    X, W = X.copy(), np.column_stack([W, np.zeros(len(W))])
+    X[:, 4] = 0
+    unchanged(X, W)
+    H = np.vstack([H, np.ones(40)])
+    found, shrunk = (differential_expression(W, H, X, shrink=s) for s in (False, True))
+    assert (found.log2_fold_change[:, 4] == 0).all()
+    assert np.isinf(found.standard_error[:, 4]).all()
+    assert (found.log2_fold_change[3] == 0).all()
+    assert (found.against[:3] < 3).all()
+    for result in (found, shrunk):
+        assert np.isfinite(result.log2_fold_change).all()
+        assert np.isfinite(result.z_score).all()
+    assert np.isinf(shrunk.standard_error[:, 4]).all()
+    assert (shrunk.false_sign_rate[:, 4] == 1).all()
+
+
+def test_shrinkage_weighs_the_grid_as_the_likelihood_and_bayes_rule_do():
+    rng = np.random.default_rng(0)
+    error = np.exp(rng.normal(-1, 0.7, 400))
+    effect = np.where(rng.random(400) < 0.6, 0.0, rng.normal(0, 2, 400))
+    estimate = effect + error * rng.normal(size=400)
+    mean, deviation, wrong = shrink(estimate, error)
+    assert ((mean - effect) ** 2).sum() < 0.5 * ((estimate - effect) ** 2).sum()
+    assert (np.abs(mean) <= np.abs(estimate)).all()
+    assert (np.sign(mean) == np.sign(estimate)).all()
+    assert (deviation <= error * 1.5).all()
+    sure = wrong < 0.05
+    assert sure.sum() > 50
+    # of those called, the share that is wrong; 0.05 is the most that any of them is thought to be
+    assert (np.sign(mean[sure]) != np.sign(effect[sure])).mean() < 0.05
+
+
+def test_shrinkage_is_brute_force_integration_under_its_own_prior():
+    from fastpmf.estimators import _shrinkage
+
+    estimate, error = np.array([0.1, -3.0, 1.0, 0.2]), np.array([1.0, 0.5, 2.0, 0.1])
+    mean, deviation, wrong = shrink(estimate, error)
+    grid = _shrinkage._grid(estimate, error)
+    density = stats.norm.pdf(estimate[:, None], scale=np.sqrt(grid**2 + error[:, None] ** 2))
+    pi = _shrinkage._shares(density / density.max(axis=1, keepdims=True))
+    assert pi.sum() == pytest.approx(1)
+    for j in range(4):
+        b = np.linspace(-30, 30, 600_001)  # fine beside the errors and the grid's least width
+        slab = sum(w * stats.norm.pdf(b, scale=s) for w, s in zip(pi[1:], grid[1:], strict=True))
+        slab = slab * stats.norm.pdf(estimate[j], b, error[j]) * (b[1] - b[0])
+        null = pi[0] * stats.norm.pdf(estimate[j], 0, error[j])
+        total = slab.sum() + null
+        assert mean[j] == pytest.approx((slab * b).sum() / total, abs=1e-4)
+        assert deviation[j] == pytest.approx(np.sqrt((slab * b**2).sum() / total - mean[j] ** 2), abs=1e-4)
+        sides = [slab[b < 0].sum(), slab[b > 0].sum()]
+        assert wrong[j] == pytest.approx((null + min(sides)) / total, abs=1e-3)
+
+
+def test_the_estimator_gives_its_names(drawn):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(drawn[0], columns=[f"gene {j}" for j in range(40)])
+    model = PoissonNMF(3, random_state=0, max_iter=50, tol=0)
+    W = model.fit_transform(X)
+    found = model.differential_expression(W, X)
+    assert found.names.tolist() == list(X.columns)
+    np.testing.assert_array_equal(
+        found.log2_fold_change, differential_expression(W, model.components_, X).log2_fold_change
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ({"against": 3}, ValueError, "against must be a component with any mass, one of 0 to 2, got 3"),
+        ({"against": "all"}, ValueError, "against must be 'others', 'mean' or the number of a component, got 'all'"),
+        ({"against": 1.5}, TypeError, "against must be 'others', 'mean' or the number of a component, got 1.5"),
+        ({"pseudocount": 0}, ValueError, "pseudocount"),
+        ({"names": ["a"]}, ValueError, r"names must be 40, one for each feature, got shape \(1,\)"),
+        ({"W": np.ones((3, 3))}, ValueError, "W"),
+        ({"X": np.ones((150, 3))}, ValueError, "X must have 40 columns, as H has, got 3"),
+        ({"W": np.ones((150, 1)), "H": np.ones((1, 40))}, ValueError, "at least two components with any mass, got 1"),
+        ({"row_exposure": [1.0]}, ValueError, "row_exposure"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_sentence(drawn, given, error, sentence):
+    X, W, H = drawn
+    given = {"W": W, "H": H, "X": X} | given
+    with pytest.raises(error, match=sentence):
+        differential_expression(given.pop("W"), given.pop("H"), given.pop("X"), **given)
