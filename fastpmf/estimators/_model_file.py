@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "x+b") as file:  # HDF5 reads what it writes
             yield file
             file.flush()
             os.fsync(file.fileno())

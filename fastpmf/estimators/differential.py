@@ -191,7 +191,7 @@ def _regressions(counts: MemoryCounts, W: np.ndarray, e: float) -> tuple[np.ndar
             parts = W[columns.indices[stored]] * g[j]  # of each count's rate, by component
             parts *= (np.sqrt(columns.data[stored].astype(np.float64)) / parts.sum(axis=1))[:, None]
             M[a] = parts.T @ parts
-        M[:, *np.diag_indices(W.shape[1])] += e
+        M += e * np.eye(W.shape[1])
         return np.linalg.inv(M)
 
     return g, covariance_of

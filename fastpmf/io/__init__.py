@@ -2,6 +2,7 @@
 
 from fastpmf.counts.named import Dataset
 from fastpmf.io.counts import FORMATS, convert_counts, is_model, read_counts, write_counts, write_factor, write_table
+from fastpmf.io.factors import write_factors
 
 __all__ = [
     "FORMATS",
@@ -11,5 +12,6 @@ __all__ = [
     "read_counts",
     "write_counts",
     "write_factor",
+    "write_factors",
     "write_table",
 ]

@@ -1,0 +1,75 @@
+"""Both factors of a fit in one file, for other programs: NumPy's `.npz`, or AnnData's `.h5ad`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._model_file import replacing
+from fastpmf.io.sources import needed
+
+ENDINGS = (".npz", ".h5ad")
+
+
+def write_factors(path: str | os.PathLike, model: FactorModel, W: Any, row_names: Any = None) -> None:
+    """Write W and H with the names of rows and columns; it replaces `path` whole or not at all.
+
+    `PoissonNMF.save` is what to use for a model that is to come back.
+
+    Parameters
+    ----------
+    path : path-like
+        `.npz`, with the arrays W (n, k), H (k, p), and where they are known row_names (n,) and column_names (p,), for
+        `numpy.load`; or `.h5ad`, what `fastpmf.anndata.to_anndata` makes.
+    model : PoissonNMF or HPF
+        Fitted.
+    W : array-like of shape (n, k)
+        What `fit_transform` or `transform` returned.
+    row_names : array-like of str, of length n, optional
+
+    Raises
+    ------
+    ImportError
+        `.h5ad` needs h5py and anndata.
+    ValueError
+        In one sentence that names the argument, what it got and what it wants.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.io import write_factors
+    >>> model = PoissonNMF(2, random_state=0)
+    >>> W = model.fit_transform([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "factors.npz"
+    >>> write_factors(path, model, W, ["ada", "bob", "eve"])
+    >>> {name: A.shape for name, A in np.load(path).items()}
+    {'W': (3, 2), 'H': (2, 3), 'row_names': (3,)}
+    """
+    check_is_fitted(model)
+    W, H = np.asarray(W), model.components_
+    if W.ndim != 2 or W.shape[1] != len(H):
+        raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
+    names = None if row_names is None else np.asarray(row_names).astype(str)
+    if names is not None and names.shape != (len(W),):
+        raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    ending = Path(path).suffix
+    if ending == ".npz":
+        arrays = {"W": W, "H": H, "row_names": names}
+        if hasattr(model, "feature_names_in_"):
+            arrays["column_names"] = model.feature_names_in_.astype(str)
+        with replacing(path) as file:
+            np.savez_compressed(file, **{name: A for name, A in arrays.items() if A is not None})
+    elif ending == ".h5ad":
+        from fastpmf.anndata import to_anndata  # which reads by this package
+
+        h5py, anndata = needed("h5py", "anndata"), needed("anndata", "anndata")
+        made = to_anndata(model, W, names)
+        with replacing(path) as file, h5py.File(file, "w") as h5:
+            anndata.io.write_elem(h5, "/", made)
+    else:
+        raise ValueError(f"path must end with {' or '.join(ENDINGS)}, got {Path(path).name!r}")
