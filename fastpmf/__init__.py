@@ -5,7 +5,8 @@ non_negative_factorization                                  the same by scikit-l
 HPF, GammaPosterior                                         infer posteriors of W and H
 select_n_components                                         how many components, from held-out counts
 Topics, to_topics                                           factors as probabilities, which is PLSI
-top_features, topic_quality, match_components              read a fit: typical features, coherence, which is which
+top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
+pyldavis_input                                              the same for pyLDAvis
 differential_expression                                     how a feature's rates in two components differ, with errors
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
@@ -33,7 +34,7 @@ from fastpmf.estimators import (
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
-from fastpmf.model.reading import match_components, top_features, topic_quality
+from fastpmf.model.reading import match_components, pyldavis_input, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
@@ -61,6 +62,7 @@ __all__ = [
     "poisson_deviance",
     "poisson_log_likelihood",
     "poisson_nmf",
+    "pyldavis_input",
     "ranking_scores",
     "recommend",
     "select_n_components",

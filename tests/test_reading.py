@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, match_components, top_features, topic_quality
+from fastpmf import HPF, PoissonNMF, match_components, pyldavis_input, top_features, topic_quality
 from fastpmf.model.reading import distributions
 
 
@@ -66,6 +66,39 @@ def test_coherence_is_that_of_loops_over_rows(H):
         assert found.effective_features[z] == pytest.approx(np.exp(-(P[P > 0] * np.log(P[P > 0])).sum()))
 
 
+def test_titles_are_first_features_and_an_empty_component_says_so():
+    top = top_features([[3, 2, 1], [0, 0, 0], [0, 1, 0]], 3, names=["ape", "bee", "cat"])
+    assert top.titles(2) == ["ape bee", "(empty)", "bee"]
+
+
+def test_effective_rows_are_those_of_a_component_that_is_spread_evenly():
+    W = np.array([[1, 0], [1, 5], [1, 0], [0, 0]])
+    found = topic_quality(np.ones((2, 3)), np.ones((4, 3)), W=W)
+    np.testing.assert_allclose(found.effective_rows, [3, 1])
+    assert topic_quality(np.ones((2, 3)), np.ones((4, 3))).effective_rows is None
+
+
+def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
+    rng = np.random.default_rng(4)
+    W, H = rng.gamma(0.5, size=(9, 4)).astype(np.float32), rng.gamma(0.5, size=(4, 7)).astype(np.float32)
+    X = rng.poisson(3 * W @ H) + 1
+    X[2], X[:, 5] = 0, 0  # a row and a feature without counts
+    W[:, 3] = 0  # and a component without mass
+    W[6] = 0  # a row that nothing explains
+    found = pyldavis_input(W, H, X, list("abcdefg"))
+    rows, columns = [0, 1, 3, 4, 5, 7, 8], [0, 1, 2, 3, 4, 6]
+    assert found["vocab"].tolist() == list("abcdeg")
+    np.testing.assert_array_equal(found["doc_lengths"], X.sum(axis=1)[rows])
+    np.testing.assert_array_equal(found["term_frequency"], X.sum(axis=0)[columns])
+    mixtures = W[:, :3] * H[:3].sum(axis=1)
+    mixtures = mixtures[rows] / mixtures[rows].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["doc_topic_dists"], mixtures, rtol=1e-5)  # float32
+    P = H[:3][:, columns]
+    np.testing.assert_allclose(found["topic_term_dists"], P / P.sum(axis=1, keepdims=True), rtol=1e-5)
+    for name in ("doc_topic_dists", "topic_term_dists"):
+        np.testing.assert_allclose(found[name].sum(axis=1), 1, rtol=1e-12)
+
+
 def test_a_component_with_one_feature_has_no_pairs():
     found = topic_quality([[1, 0], [1, 1]], [[1, 0], [1, 1]])
     assert np.isnan(found.umass[0])
@@ -104,6 +137,9 @@ def test_estimators_know_their_features_by_name(estimator):
         (lambda: top_features([1, 2]), "H must be a matrix, got 1 dimension"),
         (lambda: top_features([[1, -2]]), "H must be non-negative, got a minimum of -2"),
         (lambda: topic_quality([[1, 2]], [[1]]), "X must have 2 columns, as H has, got 1"),
+        (lambda: topic_quality([[1, 2]], [[1, 1]], W=[[1, 1]]), "W must have shape"),
+        (lambda: pyldavis_input([[1]], [[1, 2]], [[1]]), "X must have the shape of W H"),
+        (lambda: pyldavis_input([[1]], [[1, 2]], [[1, 1]], ["a"]), "names must be 2, one for each feature"),
         (lambda: match_components([[1, 2]], [[1]]), "other must have 2 features, as H has, got 1"),
     ],
 )

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import Dataset
+from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.model.factors import check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
@@ -15,7 +16,7 @@ from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_qual
 from fastpmf.model.topics import Topics, to_topics
 
 
-class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An estimator of W and of `components_`, in scikit-learn's manners."""
 
     components_: np.ndarray
@@ -69,19 +70,21 @@ class FactorModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         return top_features(self.components_, n, by=by, least=least, names=getattr(self, "feature_names_in_", None))
 
-    def quality(self, X: Any, n: int = 10) -> Quality:
+    def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
         n : int, default=10
+        W : array-like of shape (n_samples, n_components), optional
 
         Returns
         -------
         Quality
         """
-        return topic_quality(self.components_, self._read(X), n)
+        check_is_fitted(self)
+        return topic_quality(self.components_, self._read(X), n, W=W)
 
     def differential_expression(
         self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 0.1, shrink: bool = False,

@@ -17,8 +17,9 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_scalar
 
-from fastpmf.counts import as_counts
+from fastpmf.counts import Side, as_counts
 from fastpmf.model.factors import check_array, check_factor
+from fastpmf.model.topics import to_topics
 
 ORDERS = ("weight", "lift", "exclusivity")
 
@@ -40,6 +41,10 @@ class TopFeatures(NamedTuple):
     scores: np.ndarray
     names: np.ndarray
 
+    def titles(self, n: int = 3) -> list[str]:
+        """A name for each component: its first n features; "(empty)" for one without any."""
+        return [" ".join(filter(None, names[:n])) or "(empty)" for names in self.names]
+
 
 class Quality(NamedTuple):
     """How good each component is to read, from its first features and the counts.
@@ -55,12 +60,15 @@ class Quality(NamedTuple):
         Mean share of the features that is this component's, between 1/k and 1.
     effective_features : ndarray of shape (k,), float64
         Exponential of the entropy of P(j|z): as many equally likely features are as uncertain.
+    effective_rows : ndarray of shape (k,), float64, or None
+        The same of P(i|z), where W was given: over how many rows the component is spread.
     """
 
     umass: np.ndarray
     npmi: np.ndarray
     exclusivity: np.ndarray
     effective_features: np.ndarray
+    effective_rows: np.ndarray | None = None
 
 
 def distributions(H: Any) -> np.ndarray:
@@ -102,9 +110,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     check_scalar(n, "n", (int, np.integer), min_val=1)
     P = distributions(H)
     k, p = P.shape
-    labels = np.arange(p).astype(str) if names is None else np.asarray(names).astype(str)
-    if labels.shape != (p,):
-        raise ValueError(f"names must be {p}, one for each feature, got shape {labels.shape}")
+    labels = _labels(names, p)
     scores = P if by == "weight" else exclusivity(P) * (k if by == "lift" else 1)
     scores = np.where((P > 0) & (least <= P), scores, -np.inf)
     first = np.argsort(-scores, axis=1, kind="stable")[:, :n]
@@ -119,7 +125,7 @@ def exclusivity(P: np.ndarray) -> np.ndarray:
     return np.divide(P, sums, out=np.zeros_like(P), where=sums > 0)
 
 
-def topic_quality(H: Any, X: Any, n: int = 10) -> Quality:
+def topic_quality(H: Any, X: Any, n: int = 10, *, W: Any = None) -> Quality:
     """Coherence, exclusivity and size of each component.
 
     Parameters
@@ -129,6 +135,8 @@ def topic_quality(H: Any, X: Any, n: int = 10) -> Quality:
         The rows in which features stand together, or don't: the fitted ones, or others.
     n : int, default=10
         How many features of each component are looked at, by weight.
+    W : array-like of shape (n_rows, k), optional
+        For the effective number of rows.
 
     Returns
     -------
@@ -165,9 +173,16 @@ def topic_quality(H: Any, X: Any, n: int = 10) -> Quality:
             continue
         D = together[np.ix_(at := np.searchsorted(used, here), at)]
         own[:, z] = _coherence(D, counts.shape[0])
+    rows = None
+    if W is not None:
+        rows = _effective(distributions(check_factor(check_array(W, "W"), (counts.shape[0], len(P)), "W").T))
+    return Quality(own[0], own[1], exclusive, _effective(P), rows)
+
+
+def _effective(P: np.ndarray) -> np.ndarray:
+    """How many equally likely outcomes are as uncertain as each row of P; 0 where there are none."""
     logs = np.log(P, out=np.zeros_like(P), where=P > 0)
-    sizes = np.where(P.sum(axis=1) > 0, np.exp(-(P * logs).sum(axis=1)), 0.0)
-    return Quality(own[0], own[1], exclusive, sizes)
+    return np.where(P.sum(axis=1) > 0, np.exp(-(P * logs).sum(axis=1)), 0.0)
 
 
 def _coherence(D: np.ndarray, n_rows: int) -> tuple[float, float]:
@@ -215,3 +230,64 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     partners, similarity = np.full(len(P), -1), np.full(len(P), np.nan)
     partners[rows], similarity[rows] = columns, alike[rows, columns]
     return partners, similarity
+
+
+def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.ndarray]:
+    """What `pyLDAvis.prepare` wants: `pyLDAvis.prepare(**pyldavis_input(W, H, X, names))`.
+
+    Rows and features without counts, and components without mass, are left out, since pyLDAvis wants distributions.
+
+    Parameters
+    ----------
+    W : array-like of shape (n, k)
+    H : array-like of shape (k, p)
+    X : matrix of counts of shape (n, p)
+    names : array-like of str, of length p, optional
+
+    Returns
+    -------
+    dict
+        topic_term_dists (k, p), doc_topic_dists (n, k), doc_lengths (n,), vocab (p,) and term_frequency (p,), of what
+        is left; the first two are `to_topics(W, H)`'s columns and mixtures.
+
+    Examples
+    --------
+    >>> from fastpmf import pyldavis_input
+    >>> found = pyldavis_input([[2, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], [[2, 2, 0], [1, 2, 1]], ["ape", "bee", "cat"])
+    >>> found["doc_topic_dists"], found["doc_lengths"], found["vocab"].tolist()
+    (array([[1. , 0. ],
+           [0.5, 0.5]]), array([4., 4.]), ['ape', 'bee', 'cat'])
+    """
+    counts = as_counts(X)
+    topics = to_topics(W, H)
+    if counts.shape != (len(topics.rows), topics.columns.shape[1]):
+        raise ValueError(
+            f"X must have the shape of W H, {len(topics.rows), topics.columns.shape[1]}, got {counts.shape}"
+        )
+    labels = _labels(names, counts.shape[1])
+    lengths, frequency = (counts.sums(side) for side in Side)
+    mixtures = topics.mixtures
+    rows, terms = (lengths > 0) & mixtures.any(axis=1), (frequency > 0) & topics.columns.any(axis=0)
+    alive = topics.weights > 0
+    # Rounded to float32 they may be further from 1 than pyLDAvis allows
+    columns, mixtures = (_shares(A) for A in (topics.columns[alive][:, terms], mixtures[rows][:, alive]))
+    return {
+        "topic_term_dists": columns,
+        "doc_topic_dists": mixtures,
+        "doc_lengths": lengths[rows],
+        "vocab": labels[terms],
+        "term_frequency": frequency[terms],
+    }
+
+
+def _shares(A: np.ndarray) -> np.ndarray:
+    A = A.astype(np.float64)
+    return A / A.sum(axis=1, keepdims=True)
+
+
+def _labels(names: Any, p: int) -> np.ndarray:
+    """Names as text; numbers by default."""
+    labels = np.arange(p).astype(str) if names is None else np.asarray(names).astype(str)
+    if labels.shape != (p,):
+        raise ValueError(f"names must be {p}, one for each feature, got shape {labels.shape}")
+    return labels
