@@ -13,6 +13,7 @@ kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactl
 as_counts                                                   read any matrix once, use it often
 thin_counts                                                 split counts in two independent parts
 plan                                                        the memory and time that a fit will take
+warmup                                                      compile before, not in the first fit
 datasets                                                    counts that every machine has, or drawn from the model
 show_versions                                               what a bug report should say
 """
@@ -38,6 +39,7 @@ from fastpmf.model.reading import match_components, pyldavis_input, top_features
 from fastpmf.model.topics import Topics, to_topics
 from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
+from fastpmf.warmup import warmup
 
 __all__ = [
     "HPF",
@@ -72,4 +74,5 @@ __all__ = [
     "to_topics",
     "top_features",
     "topic_quality",
+    "warmup",
 ]

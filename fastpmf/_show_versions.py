@@ -23,11 +23,19 @@ def show_versions(file: TextIO | None = None) -> None:
     file : text file, default=None
         Where to; standard output by default.
     """
+    facts = facts_of_versions()
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"{name:>{width}}: {fact}", file=file or sys.stdout)
+
+
+def facts_of_versions() -> dict[str, str]:
+    """What `show_versions` prints."""
     features = llvm.get_host_cpu_features()
     bits = next(
         (b for name, b in (("avx512f", 512), ("avx", 256), ("sse2", 128), ("neon", 128)) if features.get(name)), 0
     )
-    facts = {
+    return {
         "fastpmf": __version__,
         "python": sys.version.split()[0],
         **{name: _version(name) for name in _PACKAGES},
@@ -37,9 +45,6 @@ def show_versions(file: TextIO | None = None) -> None:
         "threading layer": threading_layer() or "none, serial",
         "threads": f"{available_threads()} available to this process, {config.NUMBA_NUM_THREADS} at most",
     }
-    width = max(map(len, facts))
-    for name, fact in facts.items():
-        print(f"{name:>{width}}: {fact}", file=file or sys.stdout)
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,8 @@
 """The command line, as its user types it."""
 
 import gzip
+import io
+import json
 import os
 import subprocess
 import sys
@@ -8,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import io, sparse
+from scipy import sparse
+from scipy.io import mmwrite
 
 from fastpmf import PoissonNMF, cli
 from fastpmf.datasets import load_stdlib
+from fastpmf.io import read_counts
 
 
 @pytest.fixture
 def counts(tmp_path):
     X = sparse.csr_array(np.random.default_rng(0).poisson(0.5, (30, 12)))
     sparse.save_npz(tmp_path / "X.npz", X)
-    io.mmwrite(tmp_path / "X.mtx", X)
+    mmwrite(tmp_path / "X.mtx", X)
     (tmp_path / "X.mtx.gz").write_bytes(gzip.compress((tmp_path / "X.mtx").read_bytes()))
     return tmp_path
 
@@ -30,7 +34,7 @@ def run(counts, monkeypatch, capsys):
 
     def call(line):
         try:
-            code = cli.main(line.split())
+            code = cli.main(line.split() if isinstance(line, str) else line)
         except SystemExit as stop:
             code = stop.code
         told = capsys.readouterr()
@@ -160,6 +164,12 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("transform X.npz X.npz -o W.npy", "not a whole fastpmf model file"),
         ("transform absent.npz X.npz -o W.npy", "absent.npz"),
         ("nothing", "invalid choice"),
+        ("fit X.npz -k 2 -o m.npz --factors m.npz", "every output must be a file of its own"),
+        ("fit X.npz -k 2 -o m.npz --factors m.txt", "the output must be a .npz or .h5ad file, got 'm.txt'"),
+        ("fit - -k 2 -o m.npz", "counts from standard input have no name that says their format: give --format"),
+        ("recommend X.npz X.npz", "not a whole fastpmf model file"),
+        ("transform m.npz X.npz -o - --json", "--json and -o - both want standard output"),
+        ("warmup -k 0", "n_components"),
         ("fit X.npz -k 2 -o X.npz", "every output must be a file of its own"),
         ("fit X.npz -k 2 -o folder.npz", "folder.npz is a folder"),
         ("fit folder.npz -k 2 -o m.npz", "folder.npz is a folder"),
@@ -198,6 +208,120 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
     assert code == 130
     assert "what was fitted so far is written" in err
     assert PoissonNMF.load("model.npz").n_iter_ == 10
+
+
+def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypatch):
+    from fastpmf.estimators import select
+
+    calls, real = [], select.poisson_nmf
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(select, "poisson_nmf", interrupted)
+    code, out, err = run("select X.npz -k 1 2 --splits 3 -q --json")
+    assert code == 130
+    assert err == "fastpmf: interrupted, the table is that of the splits that were done\n"
+    assert np.array(json.loads(out)["log_likelihood"]).shape == (2, 1)
+    calls.clear()
+    calls.extend([1, 1])
+    assert run("select X.npz -k 1 2 -q")[:2] == (130, "")
+
+
+def test_recommendations_are_those_of_the_model_by_name(run):
+    table = [f"user {i},item {j},{1 + (i + j) % 3}\n" for i in range(6) for j in range(5) if (i * j) % 3 == 0]
+    Path("X.csv").write_text("who,what,n\n" + "".join(table))
+    run("fit X.csv -k 2 -o model.npz --max-iter 500 --tol 0.01 -q")
+    code, out, _ = run("recommend model.npz X.csv -n 3")
+    assert code == 0
+    lines = [line.split(",") for line in out.splitlines()]
+    assert lines[0] == ["row", "rank", "item", "rate"]
+    data, model = read_counts("X.csv"), PoissonNMF.load("model.npz")
+    found = model.recommend(None, data, 3)
+    seen = data.X.toarray() > 0
+    wanted = [
+        [row, str(r), data.column_names[j], f"{rate:.6g}"]
+        for i, row in enumerate(data.row_names)
+        for r, (j, rate) in enumerate(zip(found.indices[i], found.rates[i], strict=True), 1)
+        if j >= 0
+    ]
+    assert lines[1:] == wanted
+    assert not any(
+        seen[list(data.row_names).index(row), list(data.column_names).index(item)] for row, _, item, _ in wanted
+    )
+    code, out, _ = run(["recommend", "model.npz", "X.csv", "--rows", "user 4", "user 1", "--seen", "--json", "-n", "5"])
+    assert [each["row"] for each in json.loads(out)] == ["user 4", "user 1"]
+    assert all(len(each["items"]) == 5 for each in json.loads(out))
+    assert run("recommend model.npz X.csv -o best.csv")[:2] == (0, "")
+    assert Path("best.csv").read_text().startswith("row,rank,item,rate\n")
+    assert "X.csv has no row eve" in run("recommend model.npz X.csv --rows eve")[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("fit X.npz -k 2 -o m.npz --max-iter 5 -q", {"n_rows", "nonzeros", "objective", "status", "seconds", "model"}),
+        ("transform model.npz X.npz -o W.npy", {"rows", "components", "weights"}),
+        ("select X.npz -k 1 2 --splits 1 -q", {"n_components", "log_likelihood", "error", "similarity", "recommended"}),
+        ("info X.npz", {"n_rows", "n_columns", "nonzeros", "dtype", "total", "empty_rows"}),
+        ("info model.npz", {"n_components", "features", "objective", "kkt_residual"}),
+        ("convert X.npz -o folder -q", {"n_rows", "nonzeros", "folder"}),
+        ("versions", {"fastpmf", "numba", "threads"}),
+    ],
+)
+def test_json_is_one_object_and_nothing_else(run, line, facts):
+    run("fit X.npz -k 2 -o model.npz --tol 0.01 --max-iter 5000 -q")
+    code, out, err = run(f"{line} --json")
+    assert (code, err) == (0, "")
+    assert facts <= set(json.loads(out, parse_constant=pytest.fail))  # no NaN, which is no JSON
+
+
+def test_topics_and_warmup_have_json_too(run):
+    run("fit X.npz -k 2 -o model.npz --tol 0.01 --max-iter 5000 -q")
+    found = json.loads(run("topics model.npz -n 3 --json")[1])
+    assert [each["component"] for each in found] == [1, 2]
+    assert all(set(feature) == {"feature", "weight"} for each in found for feature in each["features"])
+    code, out, err = run("warmup -k 2 --counts uint8 --json")
+    assert code == 0
+    assert "compiling for 2 components, uint8 counts" in err
+    assert json.loads(out)[0]["seconds"] > 0
+
+
+def test_both_factors_go_to_a_file_for_other_programs_and_a_prior_is_kept(run):
+    assert run("fit X.npz -k 2 --prior auto -o model.npz --factors factors.npz --max-iter 5 -q")[0] == 0
+    factors, model = np.load("factors.npz"), PoissonNMF.load("model.npz")
+    assert factors["W"].shape == (30, 2)
+    np.testing.assert_array_equal(factors["H"], model.components_)
+    assert model.prior_W == "auto"
+    assert model.prior_W_ is not None
+
+
+def test_a_selection_is_drawn(run):
+    assert run("select X.npz -k 1 2 --splits 2 -q --plot k.png")[0] == 0
+    assert Path("k.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_works_in_a_pipe(counts):
+    def fastpmf(line, **options):
+        command = [sys.executable, "-m", "fastpmf", *line.split()]
+        return subprocess.run(command, cwd=counts, capture_output=True, timeout=120, **options)
+
+    fit = fastpmf("fit - --format mtx -k 2 -o m.npz --max-iter 5 -q", input=(counts / "X.mtx").read_bytes())
+    assert fit.returncode == 0, fit.stderr
+    done = fastpmf("transform m.npz - --format npz -o -", input=(counts / "X.npz").read_bytes())
+    assert done.returncode == 0, done.stderr
+    W = PoissonNMF.load(counts / "m.npz").transform(sparse.load_npz(counts / "X.npz"))
+    np.testing.assert_array_equal(np.load(io.BytesIO(done.stdout)), W)
+    assert b"give --format" in fastpmf("info -", input=b"").stderr
+    reader, writer = os.pipe()
+    os.close(reader)  # nobody reads: what `| head` does once it has enough
+    command = [sys.executable, "-m", "fastpmf", "recommend", "m.npz", "X.npz"]
+    ended = subprocess.run(command, cwd=counts, stdout=writer, stderr=subprocess.PIPE, timeout=120)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_the_demo_prints_topics_and_draws_the_objective(run):

@@ -83,6 +83,14 @@ class Selection:
         return "\n".join(lines)
 
 
+class SelectionInterrupted(KeyboardInterrupt):
+    """Ctrl-C in `select_n_components`; `selection` has the splits that were done by then."""
+
+    def __init__(self, selection: Selection) -> None:
+        super().__init__("interrupted; .selection has the splits that were done")
+        self.selection = selection
+
+
 def select_n_components(
     X: Any,
     n_components: Iterable[int],
@@ -128,6 +136,8 @@ def select_n_components(
     ------
     TypeError, ValueError
         In one sentence that names the argument, what it got and what it wants.
+    SelectionInterrupted
+        On Ctrl-C once a split is done; a KeyboardInterrupt whose `selection` is what was found by then.
 
     References
     ----------
@@ -148,32 +158,48 @@ def select_n_components(
     check_scalar(n_splits, "n_splits", (int, np.integer), min_val=1)
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
-    found: list[list[np.ndarray]] = [[] for _ in ks]
+    found: list[list[np.ndarray]] = []  # H of each split and number
+
+    def selection(done: int) -> Selection:
+        return Selection(ks.astype(np.int64), scores[:, :done], _similarity(found[:done], len(ks)), seconds[:, :done])
+
     with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
         counts = as_counts(X, n_threads=n_threads)
-        for s in range(n_splits):
-            train, rest = thin_counts(counts, fraction, random_state=rng)
-            if not train.total or not rest.total:
-                raise ValueError(f"X must hold enough counts for fraction={fraction:g} to leave some on both sides")
-            seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
-            for a, k in enumerate(ks):
-                began = time.perf_counter()
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", r"\d+ of \d+ components carry no counts")  # that is an answer too
-                    fit = poisson_nmf(
-                        train, int(k), prior_W=prior, prior_H=prior, max_iter=max_iter, tol=tol, random_state=seed,
-                        dtype=dtype, n_threads=n_threads,
-                    )  # fmt: skip
-                seconds[a, s] = time.perf_counter() - began
-                share = fraction / (1 - fraction)
-                scores[a, s] = poisson_log_likelihood(rest, fit.W.astype(np.float64) * share, fit.H) / rest.total
-                found[a].append(fit.H)
-                tick()
-    pairs = list(itertools.combinations(range(n_splits), 2))
-    similarity = np.array(
-        [np.mean([match_components(H[a], H[b])[1].mean() for a, b in pairs]) if pairs else np.nan for H in found]
-    )
-    return Selection(ks.astype(np.int64), scores, similarity, seconds)
+        try:
+            for s in range(n_splits):
+                train, rest = thin_counts(counts, fraction, random_state=rng)
+                if not train.total or not rest.total:
+                    raise ValueError(f"X must hold enough counts for fraction={fraction:g} to leave some on both sides")
+                seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
+                found.append([])
+                for a, k in enumerate(ks):
+                    began = time.perf_counter()
+                    with warnings.catch_warnings():
+                        # that is an answer too
+                        warnings.filterwarnings("ignore", r"\d+ of \d+ components carry no counts")
+                        fit = poisson_nmf(
+                            train, int(k), prior_W=prior, prior_H=prior, max_iter=max_iter, tol=tol, random_state=seed,
+                            dtype=dtype, n_threads=n_threads,
+                        )  # fmt: skip
+                    seconds[a, s] = time.perf_counter() - began
+                    share = fraction / (1 - fraction)
+                    scores[a, s] = poisson_log_likelihood(rest, fit.W.astype(np.float64) * share, fit.H) / rest.total
+                    found[s].append(fit.H)
+                    tick()
+        except KeyboardInterrupt:
+            done = sum(len(split) == len(ks) for split in found)
+            if not done:
+                raise
+            raise SelectionInterrupted(selection(done)) from None
+    return selection(n_splits)
+
+
+def _similarity(found: list[list[np.ndarray]], n_ks: int) -> np.ndarray:
+    """How alike the matched components of two splits are, mean over components and pairs of splits, (n_ks,)."""
+    pairs = list(itertools.combinations(found, 2))
+    if not pairs:
+        return np.full(n_ks, np.nan)
+    return np.array([np.mean([match_components(a[i], b[i])[1].mean() for a, b in pairs]) for i in range(n_ks)])
 
 
 def _number(k: Any) -> int:

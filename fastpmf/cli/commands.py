@@ -1,0 +1,273 @@
+"""What each command does: read, call, write, tell."""
+
+import argparse
+import csv
+import io
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpmf import FitInterrupted, PoissonNMF, Selection, Status, as_counts, select_n_components
+from fastpmf._show_versions import facts_of_versions, show_versions
+from fastpmf.cli.telling import STREAM, check_distinct, check_output, choices, counts_file, read, say, show, tell
+from fastpmf.counts import Side
+from fastpmf.counts.named import Dataset
+from fastpmf.estimators.select import SelectionInterrupted
+from fastpmf.io import convert_counts, is_model, write_factor, write_factors, write_table
+from fastpmf.warmup import warmup as warm_up
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """Fit a model, and write it."""
+    check_output(arguments.output, ".npz")
+    if arguments.weights:
+        check_output(arguments.weights, ".npy")
+    if arguments.factors:
+        check_output(arguments.factors, ".npz", ".h5ad")
+    outputs = [path for path in (arguments.output, arguments.weights, arguments.factors) if path]
+    for number, path in enumerate(outputs):
+        check_distinct(path, arguments.counts, *outputs[:number])
+    data = read(arguments)
+    counts = as_counts(data, name=arguments.counts)
+    prior = None if arguments.prior == "none" else arguments.prior
+    model = PoissonNMF(
+        arguments.components, prior_W=prior, prior_H=prior, solver=arguments.solver, init=arguments.init,
+        n_init=arguments.n_init, max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time,
+        random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
+    )  # fmt: skip
+    began = time.perf_counter()
+    try:
+        W, interrupted = model.fit_transform(data._replace(X=counts)), None
+    except FitInterrupted as stopped:  # hours of work: keep what there is
+        W, interrupted = stopped.solution.W, stopped
+    seconds = time.perf_counter() - began
+    if model.status_ is Status.NON_FINITE:
+        raise ValueError(f"{arguments.counts} holds counts beyond the reach of {W.dtype}: {model.status_}")
+    if interrupted and model.n_iter_ == 0:
+        raise KeyboardInterrupt  # there is nothing to keep but the random start
+    model.save(arguments.output)
+    if arguments.weights:
+        write_factor(arguments.weights, W)
+    if arguments.factors:
+        write_factors(arguments.factors, model, W, data.row_names)
+    facts = _facts_of_counts(data, counts) | _facts_of_model(model)
+    facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights, "factors": arguments.factors}
+    n, p = counts.shape
+    also = f", W in {arguments.weights}" if arguments.weights else ""
+    also += f", both factors in {arguments.factors}" if arguments.factors else ""
+    tell(
+        arguments,
+        f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
+        f"{seconds:.1f} s\n"
+        f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count\n"
+        f"{model.status_}\n"
+        f"model in {arguments.output}{also}",
+        facts,
+    )
+    if interrupted:
+        arguments.kept = "what was fitted so far is written"
+        raise interrupted
+
+
+def transform(arguments: argparse.Namespace) -> None:
+    """W of new rows."""
+    streams = arguments.output == STREAM
+    if streams and arguments.json:
+        raise ValueError("--json and -o - both want standard output: give -o a file")
+    if not streams:
+        check_output(arguments.output, ".npy")
+        check_distinct(arguments.output, arguments.model, arguments.counts)
+    model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
+    W = model.transform(read(arguments))
+    if streams:
+        np.save(sys.stdout.buffer, W, allow_pickle=False)
+        return
+    write_factor(arguments.output, W)
+    facts = {"rows": W.shape[0], "components": W.shape[1], "weights": arguments.output}
+    tell(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
+
+
+def select(arguments: argparse.Namespace) -> None:
+    """A table of numbers of components."""
+    if arguments.plot:
+        check_output(arguments.plot, ".png")
+        check_distinct(arguments.plot, arguments.counts)
+    try:
+        found, interrupted = select_n_components(
+            read(arguments), arguments.components, n_splits=arguments.splits, random_state=arguments.seed,
+            dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
+        ), None  # fmt: skip
+    except SelectionInterrupted as stopped:
+        found, interrupted = stopped.selection, stopped
+    facts = {
+        "n_components": found.n_components, "log_likelihood": found.log_likelihood, "mean": found.mean,
+        "error": found.error, "similarity": found.similarity, "seconds": found.seconds, "best": found.best,
+        "recommended": found.recommended,
+    }  # fmt: skip
+    tell(arguments, str(found), facts)
+    if arguments.plot:
+        _draw(found, arguments.plot)
+    if interrupted:
+        arguments.kept = "the table is that of the splits that were done"
+        raise interrupted
+
+
+def _draw(found: Selection, path: str) -> None:
+    from fastpmf import plot
+
+    axes = plot.selection(found)
+    np.atleast_1d(axes)[0].figure.savefig(path, dpi=150)
+
+
+def topics(arguments: argparse.Namespace) -> None:
+    """First features of each component."""
+    if arguments.output:
+        check_output(arguments.output, ".csv")
+        check_distinct(arguments.output, arguments.model)
+    model = PoissonNMF.load(arguments.model)
+    top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
+    rows = [
+        (k, r, str(name), float(score))
+        for k, (names, scores) in enumerate(zip(top.names, top.scores, strict=True), 1)
+        for r, (name, score) in enumerate(zip(names, scores, strict=True), 1)
+        if name
+    ]
+    if arguments.output:
+        table = ((*place, f"{score:.6g}") for *place, score in rows)
+        write_table(arguments.output, ("component", "rank", "feature", arguments.by), table)
+        return
+    lines = "\n".join(f"{k:>4}. {'  '.join(filter(None, names))}" for k, names in enumerate(top.names, 1))
+    tell(arguments, lines, [
+        {"component": k, "features": [{"feature": f, arguments.by: s} for c, _, f, s in rows if c == k]}
+        for k in range(1, len(top.names) + 1)
+    ])  # fmt: skip
+
+
+def recommend(arguments: argparse.Namespace) -> None:
+    """Columns of highest rate for each row."""
+    if arguments.output:
+        check_output(arguments.output, ".csv")
+        check_distinct(arguments.output, arguments.model, arguments.counts)
+    model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
+    data = read(arguments)
+    rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
+    X = data.X
+    if arguments.rows:
+        order = {name: i for i, name in enumerate(rows.tolist())}
+        if absent := [name for name in arguments.rows if name not in order]:
+            raise ValueError(f"{arguments.counts} has no row {', '.join(absent)}")
+        chosen = [order[name] for name in arguments.rows]
+        rows, X = rows[chosen], X.tocsr()[chosen]
+    found = model.recommend(None, data._replace(X=X, row_names=rows), arguments.top, exclude_seen=not arguments.seen)
+    columns = getattr(model, "feature_names_in_", np.arange(model.components_.shape[1])).astype(str)
+    table = (
+        (str(row), r, str(columns[j]), f"{rate:.6g}")
+        for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
+        for r, (j, rate) in enumerate(zip(js, rates, strict=True), 1)
+        if j >= 0
+    )
+    heads = ("row", "rank", "item", "rate")
+    if arguments.output:
+        write_table(arguments.output, heads, table)
+    elif arguments.json:
+        tell(arguments, "", [
+            {"row": str(row), "items": [{"item": str(columns[j]), "rate": float(x)}
+                                        for j, x in zip(js, rates, strict=True) if j >= 0]}
+            for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
+        ])  # fmt: skip
+    else:
+        for line in _csv_lines(heads, table):
+            show(line)
+
+
+def _csv_lines(heads: Sequence[str], table: Iterable[Sequence[Any]]) -> Iterable[str]:
+    for row in (heads, *table):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(row)
+        yield text.getvalue()
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """What a file holds."""
+    if arguments.counts != STREAM and is_model(arguments.counts):
+        model = PoissonNMF.load(arguments.counts)
+        k, p = model.components_.shape
+        named = hasattr(model, "feature_names_in_")
+        tell(
+            arguments,
+            f"model of {k} components x {p:,} features, {model.components_.dtype}, "
+            f"features {'with' if named else 'without'} names\n"
+            f"objective {model.objective_:.8g} nats after {model.n_iter_} iterations, kkt_residual "
+            f"{model.kkt_residual_:.2g} nats per count\n"
+            f"{model.status_}",
+            {"features": p, "named": named, "dtype": str(model.components_.dtype)} | _facts_of_model(model),
+        )
+        return
+    data = read(arguments)
+    counts = as_counts(data, name=arguments.counts)
+    (n, p), facts = counts.shape, _facts_of_counts(data, counts)
+    lines = [
+        f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), kept as {counts.dtype}",
+        f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}",
+    ]
+    for names, said in ((data.row_names, "rows"), (data.column_names, "columns")):
+        called = "no names" if names is None else f"names: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        lines.append(f"{said}: {facts[f'empty_{said}']:,} empty; {called}")
+    tell(arguments, "\n".join(lines), facts)
+
+
+def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
+    (n, p), (rows, columns) = counts.shape, (counts.sums(side) for side in Side)
+    return {
+        "n_rows": n, "n_columns": p, "nonzeros": counts.nnz, "dtype": str(counts.dtype), "total": counts.total,
+        "largest": counts.to_scipy().data.max(initial=0), "empty_rows": int((rows == 0).sum()),
+        "empty_columns": int((columns == 0).sum()), "row_names": data.row_names is not None,
+        "column_names": data.column_names is not None,
+    }  # fmt: skip
+
+
+def _facts_of_model(model: PoissonNMF) -> dict[str, Any]:
+    return {
+        "n_components": model.n_components_, "n_iter": model.n_iter_, "objective": model.objective_,
+        "kkt_residual": model.kkt_residual_, "status": model.status_.name,
+    }  # fmt: skip
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Counts of any format into a folder."""
+    check_distinct(arguments.output, arguments.counts)
+    target = Path(arguments.output)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    began = time.perf_counter()
+    with counts_file(arguments) as path:
+        stored = convert_counts(path, target, verbose=not arguments.quiet, **choices(arguments))
+    (n, p), seconds = stored.X.shape, time.perf_counter() - began
+    facts = {"n_rows": n, "n_columns": p, "nonzeros": stored.X.nnz, "dtype": str(stored.X.data.dtype),
+             "folder": arguments.output, "seconds": seconds}  # fmt: skip
+    said = f"{n:,} x {p:,}, {stored.X.nnz:,} nonzeros as {stored.X.data.dtype} in {arguments.output}: {seconds:.1f} s"
+    tell(arguments, said, facts)
+
+
+def warmup(arguments: argparse.Namespace) -> None:
+    """Compile what fits need."""
+    facts = []
+    for counts_dtype in arguments.counts_dtypes:
+        for k in arguments.components:
+            say(f"compiling for {k} components, {counts_dtype} counts ...")
+            seconds = warm_up(k, counts_dtype=counts_dtype, dtype=arguments.dtype)
+            facts.append({"n_components": k, "counts_dtype": counts_dtype, "seconds": seconds})
+    lines = (f"{f['n_components']:>5} components, {f['counts_dtype']} counts: {f['seconds']:.1f} s" for f in facts)
+    tell(arguments, "\n".join(lines), facts)
+
+
+def versions(arguments: argparse.Namespace) -> None:
+    """What a bug report should say."""
+    if arguments.json:
+        tell(arguments, "", facts_of_versions())
+    else:
+        show_versions()

@@ -1,0 +1,63 @@
+"""`warmup`: what a first fit would compile, compiled before it."""
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_scalar
+
+from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.estimators import HPF, PoissonNMF
+
+
+def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
+    """Compile the kernels that fits need, and keep them on disk for this and later processes.
+
+    A kernel is compiled for the dtypes, and for the number of 64-byte vectors that a factor's row takes: 16 components
+    of float32 to a vector, or 8 of float64. What is on disk already is only loaded.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, >= 1.
+    counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, default="uint8"
+        What the counts are kept as; `as_counts(X).dtype` says it.
+    dtype : {None, "float32", "float64"}, default=None
+        As in `PoissonNMF`.
+
+    Returns
+    -------
+    float
+        Seconds that it took.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the argument, what it got and what it wants.
+
+    Examples
+    --------
+    >>> from fastpmf import warmup
+    >>> warmup(2) > 0
+    True
+    """
+    check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
+    if counts_dtype not in list(map(str, COUNT_DTYPES)):
+        raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype!r}")
+    began = time.perf_counter()
+    X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
+    X = X.astype(counts_dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # nothing here has the time to converge
+        warnings.filterwarnings("ignore", r"\d+ of \d+ components carry no counts")
+        for solver, prior in (("auto", None), ("mu", None), ("em", None), ("auto", "auto")):
+            model = PoissonNMF(
+                int(n_components), solver=solver, prior_W=prior, prior_H=prior, max_iter=15, tol=0, dtype=dtype,
+                random_state=0,
+            )  # fmt: skip
+            model.fit(X)
+        model.score(X)
+        HPF(int(n_components), max_iter=3, tol=0, dtype=dtype, random_state=0).fit(X)
+    return time.perf_counter() - began
