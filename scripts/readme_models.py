@@ -3,6 +3,7 @@
 import math
 
 import compare_models
+import find_components
 import model_costs
 import recovery
 import versus_hpf
@@ -67,6 +68,16 @@ def costs(rows: list[Row]) -> list[list[str]]:
     return lines
 
 
+def selected(rows: list[Row]) -> list[list[str]]:
+    """find_components.py: how often each rule is right."""
+    rules = ("recommended", "best", "most_similar")
+    lines = [["true k", "draws", *(f"{rule.replace('_', ' ')}, exactly / within one" for rule in rules)]]
+    for (k,), own in groups(rows, "true_k").items():
+        off = [[abs(int(row[rule]) - int(k)) for row in own] for rule in rules]
+        lines.append([k, str(len(own)), *(f"{o.count(0)} / {sum(x <= 1 for x in o)}" for o in off)])
+    return lines
+
+
 KINDS = [
     Kind(
         list(compare_models.Score._fields),
@@ -92,5 +103,12 @@ KINDS = [
         list(model_costs.Line._fields),
         "Seconds of an iteration of each model over those of maximum likelihood, turn about, medians.",
         costs,
+    ),
+    Kind(
+        list(find_components.Line._fields),
+        "Counts drawn with a known number of components, chosen among those from some below to some above it: in how "
+        "many draws `select_n_components` recommends the true one; what predicts best alone, and the number whose "
+        "components splits agree on most, beside it.",
+        selected,
     ),
 ]

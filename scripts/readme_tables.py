@@ -13,8 +13,8 @@ from readme_models import KINDS as MODELS
 DESCRIPTION = """\
 Print Markdown tables of what --csv of versus_sklearn.py, time_to_objective.py, compare_solvers.py,
 compare_starts.py, transform_speed.py, compare_rivals.py, scaling_study.py, roofline.py, compare_models.py,
-versus_hpf.py, recovery.py and model_costs.py wrote. Each file is known by its header, whatever its name;
-files of one kind go into one table, in the order they are given in.
+versus_hpf.py, recovery.py, model_costs.py and find_components.py wrote. Each file is known by its header,
+whatever its name; files of one kind go into one table, in the order they are given in.
 Any other study's table is given whole, column by column. Beside each table stand the commands that made it,
 and once, where they are the same, machine and versions.
 

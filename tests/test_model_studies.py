@@ -80,6 +80,14 @@ def test_costs_of_models_are_told_beside_maximum_likelihood(run, capsys):
     assert "times maximum likelihood's seconds" in capsys.readouterr().out
 
 
+def test_the_number_of_components_is_found_of_counts_drawn_with_it(run, capsys):
+    few = ["--shape", "80", "60", "--nnz", "3e3", "-k", "2", "--around", "1", "--draws", "2", "--splits", "2"]
+    lines = run("find_components", *few)
+    assert [int(line["true_k"]) for line in lines] == [2, 2]
+    assert all(int(line["recommended"]) in (1, 2, 3) for line in lines)
+    assert "k = 2, 2 draws: recommended" in capsys.readouterr().out
+
+
 def test_their_tables_are_known_by_their_headers(run, capsys, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     write = importlib.import_module("provenance").write_table
@@ -90,6 +98,7 @@ def test_their_tables_are_known_by_their_headers(run, capsys, monkeypatch):
                                 for m, s in (("fastpmf", 0.002), ("hpfrec", 0.05), ("mu", 0.0016))]
                        + [["tiny", 3, "way", m, 8, s, -2.0, "float32"] for m, s in (("fastpmf", 0.5), ("hpfrec", 10))]),
         "recovery": ("Line", [[1.0, s, "W covered", "hpf", 0.9, v, 2.5] for s, v in ((0, 0.5), (1, 0.6))]),
+        "find_components": ("Line", [[5, s, r, 6, 4, -2.0, 0.1] for s, r in ((0, 5), (1, 7))]),
         "model_costs": ("Line", [["tiny", 3, "mu", "map", 2.0, 1.04, 100.0, "float32"]]),
     }  # fmt: skip
     for name, (header, lines) in rows.items():
@@ -100,3 +109,4 @@ def test_their_tables_are_known_by_their_headers(run, capsys, monkeypatch):
     assert "| tiny | 3 | 2.0 ms | 50 ms, 25× | - | 1.6 ms | 1.25 | 10 s | 0.50 s, 20× |" in out
     assert "| 1 | W covered | hpf | 0.9 | 0.55 | 2.5 |" in out
     assert "| tiny | 3 | mu | 1.04 |" in out
+    assert "| 5 | 2 | 1 / 1 | 0 / 2 | 0 / 2 |" in out
