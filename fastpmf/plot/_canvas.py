@@ -1,0 +1,117 @@
+"""What all pictures share: what they are drawn on, in which colours, and what they read of factors and labels."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from fastpmf.model.factors import check_array, check_factor
+from fastpmf.model.topics import to_topics
+
+# Those of M. Okabe and K. Ito (2008), then others chosen one by one to be far in CIELAB from all before them, also as
+# deuteranopes and protanopes see them. Neighbours differ in lightness: in a stack they touch.
+_AREAS = [
+    "#E69F00", "#009E73", "#F0E442", "#D55E00", "#56B4E9", "#0072B2", "#CC79A7", "#C3F0A5",
+    "#692D0F", "#69FFFF", "#69005A", "#D2A55A", "#2D5A4B", "#1EF0C3", "#003C96", "#FFE178",
+    "#69783C", "#4BA5FF", "#785A87", "#3CC3D2", "#964B00", "#FF8796", "#780F2D", "#B4D2FF",
+    "#3C4B87", "#87A569", "#0F69C3", "#96962D", "#5A2D4B", "#96D2D2", "#3C8787", "#000000",
+]  # fmt: skip
+# Yellow is too light for a line on white; what still looks alike to some differs in its marker
+_LINES = ["#0072B2", "#D55E00", "#000000", "#56B4E9", "#E69F00", "#CC79A7", "#009E73"]
+_MARKERS, _DASHES = "os^DvPX", ("-", "--", ":", "-.")
+BLUE, GREY = "#0072B2", "#7F7F7F"
+_LONGEST = 24  # characters of a name
+
+
+def area_colors(k: int) -> list[str]:
+    """Of k components; after 32 they come again."""
+    shades = [*_AREAS[:7], _AREAS[-1]] if k <= 8 else _AREAS
+    return [shades[z % len(shades)] for z in range(k)]
+
+
+def line_styles(n: int) -> list[dict[str, Any]]:
+    """Of n lines: seven colours and markers, dashed when they come again."""
+    return [
+        {"color": _LINES[i % 7], "marker": _MARKERS[i % 7], "markersize": 4, "linestyle": _DASHES[i // 7 % 4]}
+        for i in range(n)
+    ]
+
+
+def one(ax: Any, width: float, height: float) -> Any:
+    """`ax`, or the Axes of a new figure of that size in inches."""
+    return panels(ax, 1, 1, width, height)[0]
+
+
+def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **options: Any) -> np.ndarray:
+    """The n Axes that `ax` holds, (n,), or those of a new figure, in which each has that size in inches."""
+    if ax is None:
+        n_rows = -(-n // n_columns)
+        size = (width * n_columns, height * n_rows)
+        grid = needed("matplotlib.pyplot").subplots(
+            n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options
+        )[1]  # fmt: skip
+        for spare in grid.flat[n:]:
+            spare.remove()
+        return grid.ravel()[:n]
+    given = np.array(ax, dtype=object).ravel()
+    if len(given) != n or not all(hasattr(a, "errorbar") for a in given):
+        wanted = "a matplotlib Axes" if n == 1 else f"{n} matplotlib Axes"
+        raise TypeError(f"ax must be {wanted} or None, got {len(given)} {'/'.join({type(a).__name__ for a in given})}")
+    return given
+
+
+def needed(module: str) -> Any:
+    """A part of matplotlib."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImportError("fastpmf.plot needs matplotlib: pip install 'fastpmf[plot]'") from None
+
+
+def components_of(model: Any, name: str) -> np.ndarray:
+    """H of a fitted estimator, or as it is given, (k, p), float64."""
+    H = check_array(getattr(model, "components_", model), name)
+    if H.ndim != 2 or 0 in H.shape:
+        raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {H.shape}")
+    return check_factor(H, H.shape, name).astype(np.float64)
+
+
+def proportions(W: Any, H: Any) -> np.ndarray:
+    """P(z|row), (n, k): of expected counts where H is given, else of W as it is; zeros for a row without any mass."""
+    W = components_of(W, "W")
+    return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
+
+
+def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the groups, (m,), in their order or in that of `groups`, and each thing's group, (n,), -1 for none."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(f"{name} must be {n}, one for each, got shape {labels.shape}")
+    known, codes = np.unique(labels if labels.dtype.kind in "biufU" else labels.astype(str), return_inverse=True)
+    known = known.astype(str)
+    if groups is None:
+        return known, codes
+    wanted = np.asarray(groups).astype(str)
+    if wanted.ndim != 1 or not len(wanted) or len(np.unique(wanted)) < len(wanted) or not np.isin(wanted, known).all():
+        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.tolist()}")
+    place = {group: g for g, group in enumerate(wanted)}
+    return wanted, np.array([place.get(group, -1) for group in known])[codes]
+
+
+def named(names: Any, n: int, name: str, thing: str) -> list[str]:
+    """Names of n things, not too long; by default their numbers."""
+    found = np.arange(n).astype(str) if names is None else np.asarray(names).astype(str)
+    if found.shape != (n,):
+        raise ValueError(f"{name} must be {n}, one for each {thing}, got shape {found.shape}")
+    return list(map(short, found))
+
+
+def short(name: str) -> str:
+    """A name that leaves room for the picture: without its middle where it is long."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
+
+
+def number_axis(axis: Any, names: list[str]) -> None:
+    """A tick for each row or column of a heat map, as far as they can be read."""
+    step = -(-len(names) // 40)
+    axis.set_ticks(range(0, len(names), step), names[::step], fontsize="small" if len(names) <= 24 else "x-small")

@@ -1,0 +1,468 @@
+"""Pictures draw the numbers that they say they draw, on the Axes that they are given."""
+
+import inspect
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import numpydoc_light
+import pytest
+from scipy import sparse
+
+from fastpmf import HPF, PoissonNMF, Selection, match_components, plot, poisson_nmf, to_topics, top_features
+from fastpmf.plot._canvas import area_colors
+
+plt = pytest.importorskip("matplotlib.pyplot")
+plt.switch_backend("Agg")
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
+
+@pytest.fixture(autouse=True)
+def _closed_and_unchanged():
+    """Figures are drawn, so that nothing fails late, and closed; settings are as they were."""
+    before = plt.rcParams.copy()
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).draw_without_rendering()
+    plt.close("all")
+    assert plt.rcParams == before
+
+
+@pytest.fixture
+def factors():
+    """W (30 x 4), with two rows of zeros, and H (4 x 12)."""
+    rng = np.random.default_rng(0)
+    W, H = rng.gamma(0.5, size=(30, 4)), rng.gamma(0.5, size=(4, 12))
+    W[[3, 11]] = 0
+    return W, H
+
+
+def stacks(ax):
+    """Heights of the areas in the order of the components, (k, columns)."""
+    tops = np.array([patch.get_data().values for patch in ax.patches])[::-1]
+    return np.diff(tops, axis=0, prepend=0)
+
+
+class TestStructure:
+    def test_each_row_is_its_topic_proportions_and_sums_to_one(self, factors):
+        W, H = factors
+        drawn = stacks(plot.structure(W, H, order="given"))
+        np.testing.assert_allclose(drawn.T, to_topics(W, H).mixtures, atol=1e-12)  # sums and their differences round
+        np.testing.assert_allclose(np.delete(drawn, [3, 11], axis=1).sum(axis=0), 1)
+
+    def test_without_h_rows_are_divided_by_their_sums(self, factors):
+        W, _ = factors
+        sums = np.where(W.any(axis=1), W.sum(axis=1), 1)
+        drawn = stacks(plot.structure(W, order="given"))
+        np.testing.assert_allclose(drawn.T, W / sums[:, None], atol=1e-12)
+
+    def test_a_fitted_model_stands_for_its_h(self):
+        X = np.random.default_rng(1).poisson(2.0, (12, 5))
+        model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
+        W = model.fit_transform(X)
+        drawn = stacks(plot.structure(W, model, order="given"))
+        np.testing.assert_allclose(drawn.T, model.to_topics(W).mixtures, atol=1e-12)
+
+    def test_groups_are_named_apart_and_in_the_order_asked_for(self, factors):
+        W, _ = factors
+        labels = np.repeat(["ape", "bee", "cat"], 10)
+        ax = plot.structure(W, labels=labels, groups=["cat", "ape"], order="given")
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["cat", "ape"]
+        drawn = stacks(ax)
+        gap = np.isnan(drawn).all(axis=0)
+        assert np.flatnonzero(gap).tolist() == [10]  # the width of a row between ten and ten
+        P = to_topics(W, np.eye(4)).mixtures
+        np.testing.assert_allclose(drawn[:, ~gap].T, np.concatenate([P[20:], P[:10]]), atol=1e-12)
+
+    def test_rows_in_order_are_the_same_rows_dominant_topics_together_and_empty_ones_last(self, factors):
+        W, H = factors
+        drawn = stacks(plot.structure(W, H)).T
+        P = to_topics(W, H).mixtures
+        np.testing.assert_allclose(drawn[np.lexsort(drawn.T.round(9))], P[np.lexsort(P.T.round(9))], atol=1e-12)
+        assert not drawn[-2:].any()
+        dominant = drawn[:-2].argmax(axis=1)
+        assert np.count_nonzero(np.diff(dominant)) == len(np.unique(dominant)) - 1
+
+    def test_many_rows_are_subsampled_by_seed_with_some_of_each_group(self):
+        P = np.random.default_rng(2).dirichlet(np.ones(3), 1000)
+        labels = np.where(np.arange(1000) < 990, "many", "few")
+        first, again, other = (
+            stacks(plot.structure(P, labels=labels, max_rows=50, random_state=seed)) for seed in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(first, again)
+        assert np.isfinite(first[0]).sum() == 51  # 49.5 and 0.5 of them, rounded to whole ones and at least one
+        assert not np.array_equal(first, other, equal_nan=True)
+
+    def test_the_legend_names_the_components_from_the_top_down(self, factors):
+        ax = plot.structure(factors[0], names=["a", "b", "c", "d"])
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["d", "c", "b", "a"]
+
+
+def luminances(colors):
+    import matplotlib.colors
+
+    rgb = np.array([matplotlib.colors.to_rgb(color) for color in colors])
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ LUMINANCE
+
+
+@pytest.mark.parametrize("k", [1, 8, 9, 32])
+def test_neighbouring_colours_of_a_stack_differ_in_lightness_and_none_comes_twice(k):
+    colors = area_colors(k)
+    assert len(set(colors)) == k
+    lightness = 116 * np.cbrt(luminances(colors)) - 16  # L* of CIELAB; the cube root holds above 8
+    assert (np.abs(np.diff(lightness)) > 10).all()  # about ten just noticeable differences
+
+
+@pytest.mark.parametrize("by", ["weight", "lift", "exclusivity"])
+def test_bars_are_as_long_as_the_scores_with_the_names_beside(factors, by):
+    names = [f"w{j}" for j in range(12)]
+    axes = plot.top_features(factors[1], 3, by=by, names=names, components=[2, 0])
+    top = top_features(factors[1], 3, by=by, names=names)
+    assert len(axes) == 2
+    for panel, z in zip(axes, [2, 0], strict=True):
+        np.testing.assert_allclose([bar.get_width() for bar in panel.patches], top.scores[z])
+        assert [text.get_text() for text in panel.get_yticklabels()] == top.names[z].tolist()
+        assert panel.yaxis_inverted()
+        assert panel.get_title() == f"component {z}"
+
+
+def test_a_component_without_features_is_an_empty_panel_and_long_names_lose_their_middle():
+    long = "a name that is far too long for a panel"
+    axes = plot.top_features([[1, 2], [0, 0]], names=["b", long])
+    assert not axes[1].patches
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["a name that is … a panel", "b"]
+
+
+def test_the_map_of_topics_holds_bhattacharyya_coefficients(factors):
+    P = factors[1] / factors[1].sum(axis=1, keepdims=True)
+    ax = plot.topic_heatmap(P)
+    rows, columns = ([int(t.get_text()) for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis))
+    assert sorted(rows) == [0, 1, 2, 3]
+    assert rows == columns
+    np.testing.assert_allclose(ax.images[0].get_array(), np.sqrt(P[rows]) @ np.sqrt(P[columns]).T)
+
+
+def test_two_fits_are_matched_on_the_diagonal_and_what_is_left_over_is_behind(factors):
+    H = factors[1]
+    other = np.vstack([H[[2, 0]] * 3, np.ones((1, 12)), H[[3, 1]]])
+    ax = plot.topic_heatmap(H, other)
+    drawn = ax.images[0].get_array()
+    assert drawn.shape == (4, 5)
+    np.testing.assert_allclose(np.diag(drawn), 1)
+    rows, columns = ([int(t.get_text()) for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis))
+    assert columns == [*match_components(H, other)[0][rows], 2]
+
+
+def test_the_map_of_labels_holds_mean_proportions_of_rows_that_have_any(factors):
+    W, H = factors
+    labels = np.arange(30) % 3
+    ax = plot.topic_label_heatmap(W, labels, H=H, names=list("abcd"))
+    P, some = to_topics(W, H).mixtures, W.any(axis=1)
+    columns = ["abcd".index(text.get_text()) for text in ax.get_xticklabels()]
+    means = np.array([P[some & (labels == g)].mean(axis=0) for g in range(3)])
+    np.testing.assert_allclose(ax.images[0].get_array(), means[:, columns])
+    assert (np.diff(means.argmax(axis=0)[columns]) >= 0).all()
+
+
+def test_numbers_as_labels_are_in_the_order_of_numbers():
+    ax = plot.topic_label_heatmap(np.eye(12), np.arange(12))
+    assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(12)]
+
+
+def trace(*objective):
+    dtype = [("n_iter", int), ("objective", float), ("kkt_residual", float), ("seconds", float)]
+    return np.array([(10 * i, value, 0.1, 0.5 * i) for i, value in enumerate(objective)], dtype)
+
+
+class TestConvergence:
+    def test_lines_are_objectives_above_the_best_of_all(self):
+        ax = plot.convergence([trace(100, 20, 12), trace(np.inf, 30, 10)], labels=["a", "b"])
+        first, second = ax.get_lines()
+        assert first.get_xydata().tolist() == [[0, 90], [0.5, 10], [1, 2]]
+        assert second.get_xydata().tolist() == [[0.5, 20]]  # neither infinity nor the best has a place
+        assert ax.get_yscale() == "log"
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+    def test_the_best_may_be_known(self):
+        line = plot.convergence(trace(100, 20, 12), best=10, x="n_iter").get_lines()[0]
+        assert line.get_xydata().tolist() == [[0, 90], [10, 10], [20, 2]]
+
+    @pytest.mark.parametrize("solver", ["solution", "estimator", "bayes"])
+    def test_whatever_fits_is_drawn(self, solver):
+        X, options = np.random.default_rng(3).poisson(2.0, (12, 5)), {"max_iter": 9, "tol": 0, "eval_every": 3}
+        if solver == "solution":
+            fit = poisson_nmf(X, 2, random_state=0, **options)
+        else:
+            fit = {"estimator": PoissonNMF, "bayes": HPF}[solver](2, random_state=0, **options).fit(X)
+        own = fit.trace if solver == "solution" else fit.trace_
+        line = plot.convergence(fit, x="n_iter").get_lines()[0]
+        np.testing.assert_allclose(line.get_ydata(), (own["objective"] - own["objective"].min())[:-1])
+
+    def test_twenty_lines_are_told_apart(self):
+        lines = plot.convergence([trace(100 + i, 20, 12) for i in range(20)]).get_lines()
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+
+
+def test_selection_draws_means_errors_splits_and_what_is_recommended():
+    scores = np.array([[-2.0, -2.2], [-1.5, -1.31], [-1.4, -1.4]])
+    found = Selection(np.array([1, 2, 4]), scores, np.array([1.0, 0.8, 0.7]), np.ones((3, 2)))
+    scored, similar = plot.selection(found)
+    np.testing.assert_array_equal([line.get_ydata() for line in scored.get_lines()[:2]], scores.T)
+    (bars,) = scored.containers
+    np.testing.assert_allclose(bars.lines[0].get_xydata(), np.stack([[1, 2, 4], found.mean], axis=1))
+    ends = np.array(bars.lines[2][0].get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, np.stack([found.mean - found.error, found.mean + found.error], axis=1))
+    assert [text.get_text() for text in scored.texts] == ["2 recommended"]
+    np.testing.assert_array_equal(similar.get_lines()[0].get_ydata(), found.similarity)
+
+
+def test_a_single_split_has_neither_errors_nor_similarity():
+    found = Selection(np.array([1, 2]), np.array([[-2.0], [-1.0]]), np.full(2, np.nan), np.ones((2, 1)))
+    (ax,) = plot.selection(found)
+    assert not ax.containers[0].has_yerr
+    assert [text.get_text() for text in ax.texts] == ["2 recommended"]
+
+
+class TestCalibration:
+    @staticmethod
+    def points(ax):
+        return ax.containers[0].lines[0].get_xydata()
+
+    @pytest.fixture
+    def counts(self):
+        rng = np.random.default_rng(4)
+        W, H = rng.gamma(0.5, size=(60, 3)), rng.gamma(0.5, size=(3, 50))
+        return W, H, sparse.csr_array(rng.poisson(0.5 * W @ H))
+
+    def test_one_group_is_the_mean_of_all_entries_the_zeros_too(self):
+        rng = np.random.default_rng(4)
+        H, test = rng.integers(1, 3, (1, 50)), rng.poisson(0.7, (60, 50))
+        points = self.points(plot.calibration(np.ones((60, 1)), H, sparse.csr_array(test), 0.5, bins=1))
+        np.testing.assert_allclose(points, [[0.5 * H.mean(), test.mean()]])
+
+    def test_groups_are_equally_wide_in_the_logarithm_of_the_rate(self):
+        W, test = 2.0 ** np.arange(6)[:, None], np.random.default_rng(5).poisson(9.0, (6, 40))
+        # Rates 1 to 32 in two groups, which a middle of 5.7 parts
+        points = self.points(plot.calibration(W, np.ones((1, 40)), test, bins=2))
+        np.testing.assert_allclose(points, [[7 / 3, test[:3].mean()], [56 / 3, test[3:].mean()]])
+
+    def test_the_lowest_rates_are_a_group_as_far_as_they_expect_fewer_than_ten_counts(self):
+        W, test = np.array([[0.01], [0.1], [1.0], [2.0]]), np.random.default_rng(6).poisson(2.0, (4, 40))
+        points = self.points(plot.calibration(W, np.ones((1, 40)), test, bins=2))
+        # 0.4 and 4 counts are expected, then 40
+        np.testing.assert_allclose(points, [[0.055, test[:2].mean()], [1, test[2].mean()], [2, test[3].mean()]])
+
+    def test_blocks_of_rows_add_up(self, counts, monkeypatch):
+        W, H, test = counts
+        whole = self.points(plot.calibration(W, H, test))
+        monkeypatch.setattr("fastpmf.plot.fits._BLOCK", 7 * 50)
+        np.testing.assert_allclose(self.points(plot.calibration(W, H, test)), whole)
+
+    def test_the_diagonal_is_there_and_counts_drawn_from_the_model_lie_on_it(self, counts):
+        W, H, test = counts
+        ax = plot.calibration(W, H, test, 0.5)
+        (diagonal,) = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
+        np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+        x, _ = self.points(ax).T
+        low, high = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1].T
+        assert ((low <= x) & (x <= high)).mean() > 0.8  # intervals of 95 %, some twenty of them
+
+    def test_where_fewer_than_ten_counts_are_expected_of_all_nothing_is_lost(self):
+        W, H = np.random.default_rng(7).gamma(0.1, size=(30, 1)) * 1e-3, np.ones((1, 20))
+        points = self.points(plot.calibration(W, H, np.ones((30, 20), int)))
+        np.testing.assert_allclose(points, [[np.sort(W[:, 0])[:-1].mean(), 1], [W.max(), 1]])
+
+    def test_a_rate_of_zero_is_counted_with_the_lowest(self):
+        W, H = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[8.0, 8.0, 0.0], [0.0, 8.0, 8.0]])
+        points = self.points(plot.calibration(W, H, [[8, 8, 3], [3, 16, 16]], bins=2))
+        # Rates 0, 0, 8 and 8 are 16 counts together, 16 and 16 the others
+        np.testing.assert_allclose(points, [[4, 5.5], [16, 16]])
+
+    def test_a_group_without_counts_is_a_bar_from_the_lower_edge(self):
+        ax = plot.calibration([[1.0], [30.0]], np.ones((1, 20)), np.outer([0, 30], np.ones(20, int)), bins=2)
+        low, high = np.array(ax.containers[0].lines[2][0].get_segments())[0, :, 1]
+        assert low == 0
+        assert high == pytest.approx(-np.log(0.025) / 20)  # at that mean, none of twenty has a count with 2.5 %
+
+
+def test_residuals_are_those_of_dense_sums_over_groups(factors):
+    W, H = factors
+    X = np.random.default_rng(5).poisson(W @ H)
+    rows, columns = np.arange(30) % 3, np.array(list("aabbaabbaabb"))
+    ax = plot.residuals(sparse.csc_array(X), W, H, row_labels=rows, column_labels=columns)
+    R, C = (rows == np.arange(3)[:, None]).astype(float), (columns[:, None] == np.array(["a", "b"])).astype(float)
+    observed, expected = R @ X @ C, R @ W @ H @ C
+    image = ax.images[0]
+    np.testing.assert_allclose(image.get_array(), (observed - expected) / np.sqrt(expected), rtol=1e-10)
+    assert image.norm.vmin == -image.norm.vmax
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
+
+
+def test_without_labels_groups_ascend_by_total_and_hold_about_equally_many_counts():
+    X = np.random.default_rng(6).poisson(np.outer(np.ones(40), np.arange(1.0, 61)))
+    ax = plot.residuals(X, X.sum(axis=1)[:, None] / X.sum(), X.sum(axis=0)[None], bins=5)
+    names = [text.get_text().split("–") for text in ax.get_xticklabels()]
+    assert len(names) == 5
+    ends = np.array(names, dtype=float)
+    assert (ends[:-1, 1] <= ends[1:, 0]).all()
+    totals = X.sum(axis=0)
+    shares = [totals[(low <= totals) & (totals <= high)].sum() / X.sum() for low, high in ends]
+    np.testing.assert_allclose(shares, 0.2, atol=0.04)  # a column, at most 3.4 %, goes to either side as a whole
+    assert ax.images[0].get_array().shape == (5, 5)
+
+
+def test_impossible_counts_are_the_strongest_red_and_nothing_of_nothing_is_zero():
+    ax = plot.residuals([[1, 2], [0, 0]], [[1], [0]], [[1, 0]], row_labels=[0, 1], column_labels=[0, 1])
+    (image,) = ax.images
+    assert image.get_array().filled(np.inf).tolist() == [[0, np.inf], [0, 0]]
+    np.testing.assert_array_equal(image.cmap.get_bad(), image.cmap(1.0))
+
+
+class TestDifferential:
+    @pytest.fixture
+    def result(self):
+        rng = np.random.default_rng(7)
+        error = rng.uniform(0.1, 1.0, (2, 40))
+        error[1, :3] = np.inf, 0, np.inf
+        change = rng.normal(size=(2, 40))
+        change[1, [0, 2]] = 0
+        return SimpleNamespace(
+            log2_fold_change=change, standard_error=error, names=np.array([f"gene {j}" for j in range(40)])
+        )
+
+    def test_points_are_changes_and_z_scores_of_what_is_known(self, result):
+        points = plot.differential(result, 1).get_lines()[0].get_xydata()
+        change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
+        np.testing.assert_allclose(points, np.stack([change, change / error], axis=1))
+
+    def test_the_strongest_are_named_each_where_it_is_and_no_two_overlap(self, result):
+        ax = plot.differential(result, 1, n=12)
+        change, z = result.log2_fold_change[1, 3:], result.log2_fold_change[1, 3:] / result.standard_error[1, 3:]
+        first = np.argsort(-np.abs(z))[:12]
+        named = {text.get_text(): text.xy for text in ax.texts}
+        assert named == {f"gene {j + 3}": (change[j], z[j]) for j in first}
+        heights = np.sort([text.xyann[1] for text in ax.texts])
+        assert (np.diff(heights) * ax.bbox.height / ax.figure.dpi * 72 > 10.9).all()  # points; 11 but for rounding
+        assert 0 <= heights[0] <= heights[-1] <= 1
+
+    def test_what_is_returned_by_the_package_is_taken_as_it_is(self):
+        X = np.random.default_rng(8).poisson(3.0, (20, 6))
+        model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
+        W = model.fit_transform(X)
+        result = model.differential_expression(W, X)
+        points = plot.differential(result, 0).get_lines()[0].get_xydata()
+        np.testing.assert_allclose(points[:, 1], result.z_score[0])
+
+
+H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
+TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
+CHANGES = SimpleNamespace(log2_fold_change=H2, standard_error=H2)
+PICTURES = {
+    "structure": lambda ax: plot.structure(H2.T, ax=ax),
+    "topic_heatmap": lambda ax: plot.topic_heatmap(H2, ax=ax),
+    "topic_label_heatmap": lambda ax: plot.topic_label_heatmap(H2.T, [0, 1, 1], ax=ax),
+    "convergence": lambda ax: plot.convergence(trace(3, 2), ax=ax),
+    "calibration": lambda ax: plot.calibration(np.eye(2), H2, X2, ax=ax),
+    "residuals": lambda ax: plot.residuals(X2, np.eye(2), H2, ax=ax),
+    "differential": lambda ax: plot.differential(CHANGES, 0, ax=ax),
+    "top_features": lambda ax: plot.top_features(H2, ax=ax),
+    "selection": lambda ax: plot.selection(TWO_SPLITS, ax=ax),
+}
+SEVERAL = {"top_features", "selection"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+class TestEveryPicture:
+    def test_given_axes_are_drawn_on_and_returned(self, name):
+        _, given = plt.subplots(2 if name in SEVERAL else 1)
+        returned = PICTURES[name](given)
+        if name in SEVERAL:
+            assert list(returned) == list(given)
+        else:
+            assert returned is given
+        assert plt.get_fignums() == [1]
+        assert all(ax.has_data() or ax.patches for ax in np.ravel(given))
+
+    def test_without_axes_there_is_one_new_figure(self, name):
+        PICTURES[name](None)
+        assert len(plt.get_fignums()) == 1
+
+    def test_what_is_no_axes_is_told(self, name):
+        wanted = "2 matplotlib Axes" if name in SEVERAL else "a matplotlib Axes"
+        with pytest.raises(TypeError, match=f"ax must be {wanted} or None, got 1 Figure"):
+            PICTURES[name](plt.figure())
+
+    def test_missing_matplotlib_is_told(self, name, monkeypatch):
+        for module in ("matplotlib", "matplotlib.pyplot"):
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=r"^fastpmf\.plot needs matplotlib: pip install 'fastpmf\[plot\]'$"):
+            PICTURES[name](None)
+
+
+@pytest.mark.parametrize("picture", [getattr(plot, name) for name in plot.__all__], ids=plot.__all__)
+def test_documented_parameters_are_the_signature_and_there_is_an_example(picture):
+    documented = numpydoc_light.parameters(inspect.getdoc(picture))
+    assert documented == list(inspect.signature(picture).parameters)
+    assert ">>>" in picture.__doc__
+
+
+@pytest.mark.parametrize("k", [1, 30])
+def test_few_and_many_components_can_be_drawn(k):
+    rng = np.random.default_rng(9)
+    W, H = rng.gamma(0.5, size=(80, k)), rng.gamma(0.5, size=(k, 6))
+    labels = [f"a group with a long name, number {i % 40}" for i in range(80)]
+    ax = plot.structure(W, H, labels=labels)
+    assert len(ax.patches) == k
+    assert len(ax.get_xticklabels()) == 40
+    assert plot.topic_heatmap(H).images[0].get_array().shape == (k, k)
+    assert plot.topic_label_heatmap(W, labels).images[0].get_array().shape == (40, k)
+
+
+def test_inputs_are_not_written_to(unchanged, factors):
+    W, H = unchanged(*factors)
+    X = unchanged(sparse.csr_array(np.random.default_rng(10).poisson(W @ H)))
+    for picture in (lambda: plot.structure(W, H), lambda: plot.calibration(W, H, X), lambda: plot.residuals(X, W, H)):
+        picture()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: plot.structure([1, 2]), ValueError, "W must be a matrix with at least one row and one column, got"),
+        (lambda: plot.structure([[1, -2]]), ValueError, "W must be non-negative, got a minimum of -2"),
+        (lambda: plot.structure([[1, 2]], [[1]]), ValueError, r"H must have shape \(2, 1\), got \(1, 1\)"),
+        (lambda: plot.structure([[1]], order="pca"), ValueError, "order must be one of principal, given, got 'pca'"),
+        (lambda: plot.structure([[1]], max_rows=0), ValueError, "max_rows == 0, must be >= 1"),
+        (lambda: plot.structure([[1]], labels=[1, 2]), ValueError, r"labels must be 1, one for each, got shape \(2,\)"),
+        (lambda: plot.structure([[1]], labels=["a"], groups=["b"]), ValueError, "groups must name some of the labels"),
+        (lambda: plot.structure([[1]], names=["a", "b"]), ValueError, "names must be 1, one for each component"),
+        (lambda: plot.top_features(H2, by="frex"), ValueError, "by must be one of weight, lift, exclusivity"),
+        (lambda: plot.top_features(H2, components=[2]), ValueError, r"components must be numbers from 0 to 1, got \[2"),
+        (lambda: plot.topic_heatmap(H2, [[1]]), ValueError, "other must have 3 features, as H has, got 1"),
+        (lambda: plot.convergence([]), ValueError, "fits must hold at least one"),
+        (lambda: plot.convergence(H2), TypeError, "fits must be fitted estimators, solutions or traces, got ndarray"),
+        (lambda: plot.convergence(PoissonNMF(2)), TypeError, "got PoissonNMF without a trace"),
+        (lambda: plot.convergence(trace(2, 1), x="time"), ValueError, "x must be one of seconds, n_iter, got 'time'"),
+        (lambda: plot.convergence(trace(2, 1), best=1.5), ValueError, "best must be at most the lowest objective, 1,"),
+        (lambda: plot.convergence(trace(np.inf)), ValueError, "lowest objective, inf, and both finite, got inf"),
+        (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
+        (lambda: plot.convergence(trace(2, 1), labels=[]), ValueError, "labels must be 1, one for each fit"),
+        (lambda: plot.selection([1, 2]), TypeError, "found must be what select_n_components returns, got list"),
+        (lambda: plot.calibration([[1]], H2, X2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
+        (lambda: plot.calibration(H2.T, H2, X2), ValueError, r"test must have shape \(3, 3\), as W H has, got \(2, 3"),
+        (lambda: plot.calibration(np.eye(2), H2, X2, 0), ValueError, "exposure == 0, must be > 0"),
+        (lambda: plot.calibration(np.eye(2), H2, X2, bins=0), ValueError, "bins == 0, must be >= 1"),
+        (lambda: plot.calibration(0 * H2[:, :2], H2, X2), ValueError, "test must hold a positive count, and W H"),
+        (lambda: plot.calibration(np.eye(2) * 1e308, H2 * 9, X2), ValueError, "small enough for the sum of W H to be"),
+        (lambda: plot.residuals(X2, np.eye(2), H2, row_labels=[1]), ValueError, "row_labels must be 2, one for each"),
+        (lambda: plot.residuals([[-1]], [[1]], [[1]]), ValueError, "X must hold counts >= 0, got -1"),
+        (lambda: plot.differential(H2, 0), TypeError, "result must be what differential_expression returns, got ndarr"),
+        (lambda: plot.differential(CHANGES, 2), ValueError, "component must be numbers from 0 to 1, got 2"),
+        (lambda: plot.differential(CHANGES, 0, names=["a"]), ValueError, "names must be 3, one for each feature"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence_and_leaves_no_figure(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
+    assert not plt.get_fignums()
