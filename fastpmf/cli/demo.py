@@ -9,7 +9,8 @@ from scipy.special import xlogy
 from fastpmf import Solution, as_counts, poisson_nmf
 from fastpmf.cli.telling import check_output, show
 from fastpmf.counts import Side
-from fastpmf.datasets import Dataset, load_stdlib
+from fastpmf.counts.named import Dataset
+from fastpmf.datasets import load_stdlib
 
 
 def demo(arguments: argparse.Namespace) -> None:

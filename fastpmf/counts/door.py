@@ -143,7 +143,9 @@ def _wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype.kind == "f" or dtype == np.uint64 else np.int64)
 
 
-def _triple(X: tuple, shape: tuple[int, int] | None, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _triple(
+    X: tuple[Any, ...], shape: tuple[int, int] | None, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     if len(X) != 3:
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
     for part in X:

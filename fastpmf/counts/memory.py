@@ -124,7 +124,7 @@ class MemoryCounts:
     Parameters
     ----------
     rows : SparseRows of shape (n, p)
-        X.
+        X itself.
     columns : SparseRows of shape (p, n), optional
         X transposed, where it is there already.
     unobserved : SparseRows of shape (n, p), optional

@@ -28,7 +28,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            W.
+            The factor W.
 
         Returns
         -------

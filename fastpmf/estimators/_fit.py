@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import Counts, MemoryCounts, as_counts
@@ -190,6 +191,18 @@ def fit(
             stacklevel=3,
         )
     return solution
+
+
+def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
+    """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
+    if solution.status is Status.INTERRUPTED:
+        raise FitInterrupted(solution)
+    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
+        warnings.warn(
+            f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def check_parameters(

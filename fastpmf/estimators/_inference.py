@@ -129,7 +129,9 @@ def infer_rows(
     return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
 
 
-def check_priors(rows: tuple, columns: tuple, *, hierarchical: Any) -> tuple[GammaPrior, GammaPrior]:
+def check_priors(
+    rows: tuple[Any, ...], columns: tuple[Any, ...], *, hierarchical: Any
+) -> tuple[GammaPrior, GammaPrior]:
     """The two priors, once each number is positive and finite."""
     if not isinstance(hierarchical, bool | np.bool_):
         raise TypeError(f"hierarchy must be True or False, got {hierarchical!r}")

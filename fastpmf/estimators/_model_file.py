@@ -28,10 +28,11 @@ DAMAGE = (
     zlib.error,
 )
 FORMAT, VERSION = "fastpmf model", 1
+Facts = dict[str, Any]
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
     target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
@@ -49,7 +50,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
 
 def write_model(
-    path: str | os.PathLike, kind: str, parameters: dict, arrays: dict[str, np.ndarray], facts: dict
+    path: str | os.PathLike[str], kind: str, parameters: Facts, arrays: dict[str, np.ndarray], facts: Facts
 ) -> None:
     """Write a model file.
 
@@ -76,7 +77,7 @@ def write_model(
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
 
 
-def read_model(path: str | os.PathLike, kind: str) -> tuple[dict, dict[str, np.ndarray], dict]:
+def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str, np.ndarray], Facts]:
     """Read a model file of `kind` back: parameters, arrays, facts.
 
     Raises

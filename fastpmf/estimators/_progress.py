@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterato
     else:
         bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
 
-    def show(record: Record, W: np.ndarray, H: np.ndarray) -> bool:
+    def show(record: Record, W: np.ndarray, H: np.ndarray) -> Any:
         told = f"objective {record.objective:.6g} nats"
         if record.n_iter:
             told += f", kkt_residual {record.kkt_residual:.2g}"
@@ -46,7 +47,7 @@ def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterato
         else:
             bar.set_postfix_str(told, refresh=False)
             bar.update(record.n_iter - bar.n)
-        return callback is not None and bool(callback(record, W, H))
+        return None if callback is None else callback(record, W, H)
 
     try:
         yield show

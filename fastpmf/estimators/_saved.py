@@ -24,7 +24,7 @@ class FittedNMF(FactorModel):
     background_: np.ndarray | None = None
     validation_: np.ndarray | None = None
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
 
         A `random_state` or `callback` that is an object is not kept, and comes back as None.
@@ -46,7 +46,7 @@ class FittedNMF(FactorModel):
         write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read back what `save` wrote.
 
         Raises

@@ -237,7 +237,7 @@ def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -
     return penalties._replace(prior_W=prior_W, prior_H=prior_H)
 
 
-def as_numbers(prior: Any) -> tuple | None:
+def as_numbers(prior: Any) -> tuple[Any, ...] | None:
     """A prior that was found right, as Python's numbers and lists, which no array of the user's stands behind."""
     return None if prior is None else tuple(np.asarray(x, dtype=np.float64).tolist() for x in prior)
 

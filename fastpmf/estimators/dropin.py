@@ -1,11 +1,14 @@
 """scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
 
 from fastpmf.counts import as_counts
 from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.model.factors import check_factor
 from fastpmf.solvers import SOLVERS
 
 _LOSSES = ("kullback-leibler", 1, 1.0)
@@ -37,15 +40,15 @@ def non_negative_factorization(
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads, CSC among them; it is never written to.
     W : array-like of shape (n_samples, n_components), optional
-        Where to start, with init="custom".
+        Where to start, with init="custom" and update_H=True; else a RuntimeWarning says that it is not used.
     H : array-like of shape (n_components, n_features), optional
-        Where to start, with init="custom"; what is known, with update_H=False.
+        Where to start, likewise; what is known, with update_H=False.
     n_components : int, "auto" or None, default="auto"
         "auto": that of W or H where these are used, else n_features. None: n_features.
     init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"} or None, default=None
         None: "nndsvda" where n_components is at most either side of X, else "random".
     update_H : bool, default=True
-        False: H stays as it is, and only W is estimated.
+        False: H stays as it is, and only W is estimated, from the one constant that scikit-learn begins with.
     solver : {"mu", "auto", "cd", "em"}, default="mu"
         "mu" makes scikit-learn's own iterates; "auto" is coordinate descent, much sooner at the same objective.
     beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
@@ -86,6 +89,11 @@ def non_negative_factorization(
         raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {beta_loss!r}")
     if solver not in ("auto", *SOLVERS):
         raise ValueError(f"solver must be one of {', '.join(('auto', *SOLVERS))}, got {solver!r}")
+    if update_H and init != "custom" and not (W is None and H is None):
+        told = f"W and H are where to start with init='custom', and not used with init={init!r}"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
+    if not update_H and W is not None:
+        warnings.warn("W is not used with update_H=False, which finds it from H alone", RuntimeWarning, stacklevel=2)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
     common: dict[str, Any] = {
@@ -96,7 +104,9 @@ def non_negative_factorization(
     if not update_H:
         if H is None:
             raise ValueError("H must be given with update_H=False")
-        found = poisson_nmf(counts, k, init="random", fixed_H=H, **common)
+        H = check_factor(H, (k, counts.shape[1]), "H")
+        W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
+        found = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
     elif init == "custom":
         found = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
     else:

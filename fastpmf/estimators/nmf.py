@@ -1,18 +1,17 @@
 """`PoissonNMF`: maximum likelihood, or the posterior's mode, under the Poisson model, in scikit-learn's manners."""
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import MemoryCounts
-from fastpmf.estimators._fit import check_parameters, fit
+from fastpmf.estimators._callbacks import stopped_at
+from fastpmf.estimators._fit import check_parameters, fit, tell_end
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihood, transform
 from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import FitInterrupted, Status
+from fastpmf.solvers import Solution
 from fastpmf.solvers.base import Callback
 
 
@@ -93,7 +92,7 @@ class PoissonNMF(OnlineNMF):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        H.
+        The factor H.
     n_components_ : int
         Number of components.
     n_iter_ : int
@@ -120,7 +119,7 @@ class PoissonNMF(OnlineNMF):
         What `fit` was given.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X had string names.
 
     See Also
@@ -132,6 +131,9 @@ class PoissonNMF(OnlineNMF):
     -----
     Memory beyond X: one transposed copy of the counts (none with "em"), and the factors four times: as they are, two
     spares (one without acceleration), and the result. W H is never formed.
+
+    With scikit-learn 1.9 or later, `set_callbacks` takes its callbacks. A fit is a task to them, and every `eval_every`
+    iterations are one in it. `ScoringMonitor` scores where there is a y, which may be anything here.
 
     References
     ----------
@@ -266,7 +268,7 @@ class PoissonNMF(OnlineNMF):
             On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
         """
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        self._fit(X, W, H, known, validation)
+        self._fit(X, y, W, H, known, validation)
         return self
 
     def fit_transform(
@@ -278,35 +280,35 @@ class PoissonNMF(OnlineNMF):
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, W, H, Known(**known), validation)
+        return self._fit(X, y, W, H, Known(**known), validation)
 
-    def _fit(self, X: Any, W: Any, H: Any, known: Known, validation: Any) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any) -> np.ndarray:
         with threads(self.n_threads):
             counts, seen = self._enter(X)
             penalties = resolved(self._penalties, counts, self.n_components, known)
-            solution = fit(
-                counts, self.n_components, penalties=penalties, known=known, validation=validation,
-                solver=self.solver, acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H,
-                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=self.callback,
-            )  # fmt: skip
-        self._adopt(seen)
-        self._keep(solution)
-        self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
-        self._schedule = None  # partial_fit begins anew
-        self.validation_ = solution.validation
-        self.column_exposure_, self.background_ = (
-            None if x is None else np.array(x, dtype=np.float64) for x in (known.column_exposure, known.background)
-        )
-        if solution.status is Status.INTERRUPTED:
-            raise FitInterrupted(solution)
-        if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and self.tol > 0:
-            warnings.warn(
-                f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, "
-                f"tol is {self.tol:g}.",
-                ConvergenceWarning,
-                stacklevel=4,  # past scikit-learn's wrapper
-            )
+
+            def solve(callback: Callback | None) -> Solution:
+                return fit(
+                    counts, self.n_components, penalties=penalties, known=known, validation=validation,
+                    solver=self.solver, acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H,
+                    max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
+                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback,
+                )  # fmt: skip
+
+            def keep(model: PoissonNMF, solution: Solution) -> None:
+                model._adopt(seen)
+                model._keep(solution)
+                model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
+                model._schedule = None  # partial_fit begins anew
+                model.validation_ = solution.validation
+                model.column_exposure_, model.background_ = (
+                    None if x is None else np.array(x, dtype=np.float64)
+                    for x in (known.column_exposure, known.background)
+                )
+
+            solution = self._observed(solve, keep, stopped_at, X, y, known)
+        keep(self, solution)
+        tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
         return solution.W
 
     def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
@@ -339,7 +341,7 @@ class PoissonNMF(OnlineNMF):
         return (W, gap_bound) if return_gap_bound else W
 
     def score(self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None) -> float:
-        """Poisson log-likelihood of X under its own best W, per count: log L(transform(X), components_) / sum(X).
+        """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
 
         Counts of features in which every component is zero, which had none in training, are left out of both, as they
         are in `transform`: any model of that training data gives them likelihood 0. So are masked entries.

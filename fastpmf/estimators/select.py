@@ -69,7 +69,7 @@ class Selection:
     @property
     def at_the_end(self) -> bool:
         """Whether the best is the largest number tried, so that a larger one may be better still."""
-        return self.best == self.n_components[-1]
+        return bool(self.best == self.n_components[-1])
 
     def __str__(self) -> str:
         lines = [LINE.format("k", "nats per count", "error", "similarity", "seconds")]

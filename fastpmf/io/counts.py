@@ -54,7 +54,7 @@ FORMATS: dict[str, Format] = {
 
 
 def read_counts(
-    path: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
+    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
     columns: Sequence[str | int] | None = None, transpose: bool = False,
 ) -> Dataset:  # fmt: skip
     """Read a sparse matrix of counts, with the names of its rows and columns where the file has them.
@@ -120,7 +120,7 @@ def read_counts(
 
 
 def open_counts(
-    path: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
+    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
     columns: Sequence[str | int] | None = None, transpose: bool = False,
 ) -> Source:  # fmt: skip
     """As `read_counts`, but what can wait to be read waits."""
@@ -134,7 +134,7 @@ def open_counts(
         return source.turned() if transpose else source
 
 
-def format_of(path: str | os.PathLike, format: str | None) -> str:
+def format_of(path: str | os.PathLike[str], format: str | None) -> str:
     """A key of `FORMATS`: the one given, or what the name says, of a file or folder that is there."""
     path = Path(path)
     if not path.exists():
@@ -164,7 +164,7 @@ def format_of(path: str | os.PathLike, format: str | None) -> str:
 
 
 @contextmanager
-def said(path: str | os.PathLike, kind: str | None) -> Iterator[None]:
+def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
     """Whatever a damaged file makes its reader raise becomes one sentence."""
     try:
         yield
@@ -186,8 +186,9 @@ def _plain(error: BaseException) -> str:
 
 
 def convert_counts(
-    path: str | os.PathLike, folder: str | os.PathLike, format: str | None = None, *, layer: str | None = None,
-    columns: Sequence[str | int] | None = None, transpose: bool = False, verbose: bool = False,
+    path: str | os.PathLike[str], folder: str | os.PathLike[str], format: str | None = None, *,
+    layer: str | None = None, columns: Sequence[str | int] | None = None, transpose: bool = False,
+    verbose: bool = False,
 ) -> Dataset:  # fmt: skip
     """Write counts of any format to a folder of .npy, reading text, tables and memory-mapped arrays a chunk at a time.
 
@@ -217,7 +218,7 @@ def convert_counts(
         return write_folder(folder, source, advance).dataset()
 
 
-def write_counts(path: str | os.PathLike, X: Any) -> None:
+def write_counts(path: str | os.PathLike[str], X: Any) -> None:
     """Write counts to a folder of .npy, which `read_counts` then maps from the disk.
 
     Parameters
@@ -239,7 +240,7 @@ def write_counts(path: str | os.PathLike, X: Any) -> None:
     write_folder(path, Compressed(counts.data, counts.indices, counts.indptr, counts.shape, names=names))
 
 
-def write_factor(path: str | os.PathLike, A: np.ndarray) -> None:
+def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
     """Write a factor as `.npy`; it replaces `path` whole or not at all."""
     if Path(path).suffix != ".npy":
         raise ValueError(f"OUTPUT must be a .npy file, got {Path(path).name!r}")
@@ -247,7 +248,7 @@ def write_factor(path: str | os.PathLike, A: np.ndarray) -> None:
         np.save(file, A, allow_pickle=False)
 
 
-def write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV; it replaces `path` whole or not at all."""
     with replacing(path) as file:
         text_file = io.TextIOWrapper(file, "utf-8", newline="")
@@ -257,7 +258,7 @@ def write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[
         text_file.detach()
 
 
-def is_model(path: str | os.PathLike) -> bool:
+def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a fitted model's, as far as its list of contents says."""
     if not zipfile.is_zipfile(path):
         return False

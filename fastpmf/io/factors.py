@@ -14,7 +14,7 @@ from fastpmf.io.sources import needed
 ENDINGS = (".npz", ".h5ad")
 
 
-def write_factors(path: str | os.PathLike, model: FactorModel, W: Any, row_names: Any = None) -> None:
+def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_names: Any = None) -> None:
     """Write W and H with the names of rows and columns; it replaces `path` whole or not at all.
 
     `PoissonNMF.save` is what to use for a model that is to come back.

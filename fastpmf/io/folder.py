@@ -19,7 +19,7 @@ Progress = Callable[[int], object]
 _EMPTY = "it must hold at least one positive count"
 
 
-def write_folder(path: str | os.PathLike, source: Source, progress: Progress = lambda n: None) -> Compressed:
+def write_folder(path: str | os.PathLike[str], source: Source, progress: Progress = lambda n: None) -> Compressed:
     """Write canonical CSR: data.npy, indices.npy, indptr.npy, shape.npy, and rows.txt and columns.txt where named.
 
     The source is read twice: once to count what each row holds, once to put it there. Then each row is sorted, what

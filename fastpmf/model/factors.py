@@ -14,7 +14,7 @@ _ROWS = 512
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable = np.empty) -> np.ndarray:
+def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
     """A C-ordered matrix that begins on a 64-byte boundary."""
     raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
     start = -raw.ctypes.data % VECTOR_BYTES

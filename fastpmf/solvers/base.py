@@ -255,7 +255,7 @@ class FitInterrupted(KeyboardInterrupt):
         super().__init__(str(solution.status))
         self.solution = solution
 
-    def __reduce__(self) -> tuple:  # so that it comes whole out of a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it comes whole out of a worker process
         return type(self), (self.solution,)
 
 
