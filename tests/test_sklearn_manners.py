@@ -59,7 +59,7 @@ def asking(model, known):
     """The model, which asks of scikit-learn what it can use of this."""
     model = model.set_fit_request(**dict.fromkeys(known, True))
     new = dict.fromkeys(without_weights(known), True)
-    return model.set_transform_request(**new).set_score_request(**new)
+    return model.set_transform_request(**new).set_score_request(**dict.fromkeys(known, True))
 
 
 def known_to(kind, rows):
@@ -88,7 +88,7 @@ def test_cross_validation_routes_to_fit_and_score_what_is_known_of_their_rows(ki
     expected = []
     for train, test in folds.split(X):
         model = quick(kind).fit(X[train], **of_rows(known, train))
-        expected.append(model.score(X[test], **of_rows(without_weights(known), test)))
+        expected.append(model.score(X[test], **of_rows(known, test)))
     with config_context(enable_metadata_routing=True):
         model = asking(quick(kind), known)
         assert list(cross_validate(model, X, cv=folds, params=known)["test_score"]) == expected
@@ -219,6 +219,19 @@ def test_tasks_are_ended_though_a_fit_converges_or_leaves_starts_behind(X):
 
 
 @needs_callbacks
+@pytest.mark.parametrize("options", [{}, {"learn_prior": True}, {"hierarchy": False}])
+def test_the_posteriors_a_callback_gets_are_those_of_a_fit_that_stops_there(options, X):
+    watcher = Watcher()
+    twenty_three(HPF, **options).set_callbacks(watcher).fit(X)
+    for seen, n_iter in zip(watcher.of("end"), (10, 20, 23), strict=True):
+        there, seen = quick(HPF, max_iter=n_iter, **options).fit(X), seen["fitted"]
+        assert np.array_equal(seen.W_posterior_.mean, there.W_posterior_.mean)
+        assert np.array_equal(seen.H_posterior_.rate, there.H_posterior_.rate)
+        assert seen.prior_ == there.prior_
+        assert seen.score(X) == there.set_params(max_iter=23).score(X)
+
+
+@needs_callbacks
 @pytest.mark.parametrize("known", [{}, {"column_exposure": np.arange(25) + 1.0, "background": 0.01}])
 def test_the_estimator_a_callback_gets_is_the_one_that_stops_there(known, X):
     watcher = Watcher()
@@ -254,12 +267,13 @@ def test_callbacks_get_what_fit_was_given(X, rows):
 
 
 @needs_callbacks
-def test_scikit_learns_monitor_scores_every_evaluation(X):
+@each_estimator
+def test_scikit_learns_monitor_scores_every_evaluation(kind, X):
     monitor = ScoringMonitor(scoring=lambda model, X, y: {"score": model.score(X)})
-    model = twenty_three(PoissonNMF).set_callbacks(monitor).fit(X, np.zeros(40))  # without a y it scores nothing
+    model = twenty_three(kind).set_callbacks(monitor).fit(X, np.zeros(40))  # without a y it scores nothing
     scores = {row["task_id_path"]: row["score"] for row in monitor.get_logs().data}
     stops = {(0,): 23, (0, 0): 10, (0, 1): 20, (0, 2): 23}
-    fits = {path: quick(PoissonNMF, max_iter=n).fit(X) for path, n in stops.items()}
+    fits = {path: quick(kind, max_iter=n).fit(X) for path, n in stops.items()}
     assert scores == {path: fit.set_params(max_iter=23).score(X) for path, fit in fits.items()}
     assert scores[(0,)] == model.score(X)
 
@@ -275,7 +289,7 @@ def test_monitors_and_searches_and_pipelines_go_together(kind, X):
     alone = GridSearchCV(make_pipeline(through(), clone(model).set_callbacks()), grid, cv=KFold(2)).fit(X)
     assert np.array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
     logs = monitor.get_logs(select="all")
-    assert sum(row["task_name"] == "iterations" for log in logs for row in log.data) >= 5  # four fits and the last
+    assert sum(row["task_name"] == "iterations" for log in logs for row in log.data) == 15  # five fits, three each
 
 
 @needs_callbacks
@@ -367,3 +381,31 @@ def test_nothing_of_an_earlier_fit_is_left_in_the_estimator_a_callback_gets(X):
     for told in watcher.of("end"):
         assert told["fitted"].transform(X[:, :10]).shape == (40, 2)  # which would warn of names
         assert told["fitted"].n_features_in_ == 10
+
+
+@each_estimator
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_weighted_score_is_that_of_rows_as_often_as_their_weights_say(kind, masked, X, rows):
+    weight, model = rows["sample_weight"].to_numpy(), quick(kind, max_iter=200).fit(X)
+    often = np.repeat(np.arange(40), weight)
+    mask = rows["mask"] if masked else None
+    repeated = model.score(X[often], mask=None if mask is None else mask[often])
+    # sums of the same terms in another order
+    assert model.score(X, mask=mask, sample_weight=weight) == pytest.approx(repeated, rel=1e-9)
+    with pytest.raises(ValueError, match="sample_weight must have shape"):
+        model.score(X, sample_weight=weight[:3])
+
+
+@each_estimator
+def test_a_search_over_a_pipeline_routes_weights_to_the_score(kind, X, rows):
+    weight, folds = rows["sample_weight"], KFold(2)
+    with config_context(enable_metadata_routing=True):
+        model = quick(kind, max_iter=200).set_score_request(sample_weight=True)
+        if kind is PoissonNMF:
+            model.set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(through(), model)
+        search = GridSearchCV(pipeline, {f"{kind.__name__.lower()}__n_components": [2]}, cv=folds)
+        found = search.fit(X, sample_weight=weight).cv_results_
+    for i, (train, test) in enumerate(folds.split(X)):
+        model = quick(kind, max_iter=200).fit(X[train])
+        assert found[f"split{i}_test_score"][0] == model.score(X[test], sample_weight=weight[test])

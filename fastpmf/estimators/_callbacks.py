@@ -40,7 +40,7 @@ class Observed(CallbackSupportMixin):
         self,
         solve: Callable[[Callback | None], Any],
         keep: Callable[[Any, Any], None],
-        stopped: Callable[[Record, np.ndarray, np.ndarray], Any] | None,
+        stopped: Callable[[Record, np.ndarray, np.ndarray], Any],
         X: Any,
         y: Any,
         known: Known,
@@ -56,8 +56,8 @@ class Observed(CallbackSupportMixin):
             Makes a fit, with this `callback`.
         keep : callable
             Sets the fitted attributes of an estimator, keep(estimator, fit).
-        stopped : callable or None
-            The fit that ends at a record, of what a `Callback` is called with; None where that does not tell.
+        stopped : callable
+            The fit that ends at a record, of what a `Callback` is called with.
         X, y, known
             What `fit` was given. Of `known`, callbacks get what belongs to rows, as metadata.
         """
@@ -95,7 +95,7 @@ class _Tasks:
 
     def __call__(self, record: Record, W: np.ndarray, H: np.ndarray) -> Any:
         estimator, single = self._estimator, self._estimator.n_init == 1
-        now = self._fitted(lambda: self._stopped(record, W, H)) if self._stopped is not None else None
+        now = self._fitted(lambda: self._stopped(record, W, H))
         stop = None if estimator.callback is None else estimator.callback(record, W, H)
         if self._whole is None:
             most = -(-estimator.max_iter // estimator.eval_every) if single else None  # starts are left behind

@@ -1,7 +1,8 @@
 """From what a user of `HPF` gives to posteriors: the checks, the start, the solver."""
 
 import warnings
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastpmf.estimators._validation import Validation
 from fastpmf.model.factors import column_sums, empty_factor, working_dtype
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
 from fastpmf.model.init import initialise
-from fastpmf.solvers import Run, Solution, Status
+from fastpmf.solvers import Run, Solution, State, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 from fastpmf.solvers.restarts import race
@@ -34,12 +35,26 @@ class Found(NamedTuple):
     share: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watched(Inference):
+    """Inference that tells of its posteriors, and of what share of the counts they are, before each record of them."""
+
+    tell: Callable[[Posteriors, float], None]
+    share: float
+
+    def objective(self, state: State) -> float:
+        if isinstance(state, Posteriors):
+            self.tell(state, self.share)
+        return super().objective(state)
+
+
 def infer(
     counts: MemoryCounts, n_components: int, priors: tuple[GammaPrior, GammaPrior], *, learn: bool, mask: Any,
     validation: Any, init: str, n_init: int, max_iter: int, tol: float, max_time: float | None, eval_every: int,
     random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
+    tell: Callable[[Posteriors, float], None],
 ) -> Found:  # fmt: skip
-    """Check the rest, choose a start, and infer."""
+    """Check the rest, choose a start, and infer; `tell` as in `Watched`."""
     check_parameters(n_components, "auto", None, n_init, max_iter, tol, max_time, eval_every, callback)
     if not isinstance(learn, bool | np.bool_):
         raise TypeError(f"learn_prior must be True or False, got {learn!r}")
@@ -60,7 +75,7 @@ def infer(
     counts = without(counts, mask)
     if counts.total == 0:
         raise ValueError("mask must leave at least one positive count of X")
-    problem = Inference(counts, n_components)
+    problem = Watched(counts, n_components, tell=tell, share=share)
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:

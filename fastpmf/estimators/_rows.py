@@ -4,11 +4,12 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import gammaln
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import within, without
-from fastpmf.estimators._statement import Known, Penalties, stated
+from fastpmf.estimators._statement import Known, Penalties, stated, vector
 from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor
 from fastpmf.solvers import State
 from fastpmf.solvers.rows import solve_rows
@@ -76,10 +77,10 @@ def log_likelihood(
 ) -> tuple[float, float]:
     """Poisson log-likelihood of counts and their sum, without features that nothing produces and what is not observed.
 
-    W and H are in the user's units; exposures, background and mask are those of `known`. With `masked` it is that of
-    the mask's entries instead.
+    W and H are in the user's units; exposures, background, mask and weights are those of `known`; weights go into both.
+    With `masked` it is that of the mask's entries instead, unweighted.
     """
-    k, mask = len(H), known.mask
+    k, mask, weight = len(H), known.mask, None if masked else known.sample_weight
     known = known._replace(fixed_W=W, fixed_H=H, sample_weight=None)
     if masked:
         counts, known = within(counts, mask), known._replace(mask=None)
@@ -88,10 +89,21 @@ def log_likelihood(
     counts = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
     W, Ht = said.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
     sums = column_sums(W), column_sums(Ht)
+    if weight is not None:
+        w = vector(weight, len(W), "sample_weight", zero=True)
+        seen = counts.observed_sums(Side.ROWS, Ht, sums[1])
+        rows = counts.log_rate(W, Ht) - (W.astype(np.float64) * seen).sum(axis=1) - _log_factorials(counts)
+        return float(w @ np.where(w > 0, rows, 0.0)), float(w @ counts.sums(Side.ROWS))
     rate = counts.rate_total(W, Ht, *sums)
     if masked:
         rate -= without(counts, mask).rate_total(W, Ht, *sums)
     return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
+
+
+def _log_factorials(counts: MemoryCounts) -> np.ndarray:
+    """Sum of log x! over each row, (n,), float64, in nats."""
+    X = counts.side(Side.ROWS)
+    return replace(X, data=gammaln(X.data.astype(np.float64) + 1)).sums
 
 
 def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:

@@ -141,9 +141,9 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
     n, p = counts.shape
     k = n_components
     plain = read_penalties(penalties, k, counts.shape)
-    r = _vector(known.row_exposure, n, "row_exposure")
-    c = _vector(known.column_exposure, p, "column_exposure")
-    w = _vector(known.sample_weight, n, "sample_weight", zero=True)
+    r = vector(known.row_exposure, n, "row_exposure")
+    c = vector(known.column_exposure, p, "column_exposure")
+    w = vector(known.sample_weight, n, "sample_weight", zero=True)
     b = None if known.background is None else _background(known.background, p)
     H = known.fixed_H
     fixed = [
@@ -226,7 +226,7 @@ def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -
     if not any(autos):
         return penalties
     rows, columns = (
-        float(_vector(values, n, name).sum())
+        float(vector(values, n, name).sum())
         for values, n, name in zip(
             (known.row_exposure, known.column_exposure), counts.shape, ("row_exposure", "column_exposure"), strict=True
         )
@@ -338,7 +338,7 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
-def _vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
+def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     """One number for each row or column, float64; ones by default."""
     if values is None:
         return np.ones(n)

@@ -1,5 +1,6 @@
 """`HPF`: hierarchical Poisson factorization, the Bayesian reading of the same model, in scikit-learn's manners."""
 
+import copy
 from typing import Any, Self
 
 import numpy as np
@@ -7,6 +8,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import MemoryCounts
+from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
 from fastpmf.estimators._inference import Found, check_priors, infer, infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -206,20 +208,27 @@ class HPF(OnlineHPF):
         """
         with threads(self.n_threads):
             counts, seen = self._enter(X)
+            latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
+
+            def tell(*at: Any) -> None:
+                latest[:] = at
+
+            def stopped(*at: Any) -> Found:
+                return Found(stopped_at(*at), copy.deepcopy(latest[0]), latest[1])
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
                     counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
                     validation=validation, init=self.init, n_init=self.n_init, max_iter=self.max_iter, tol=self.tol,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
-                    dtype=self.dtype, verbose=self.verbose, callback=callback,
+                    dtype=self.dtype, verbose=self.verbose, callback=callback, tell=tell,
                 )  # fmt: skip
 
             def keep(model: HPF, found: Found) -> None:
                 model._adopt(seen)
                 model._keep(found)
 
-            found = self._observed(solve, keep, None, X, y, Known(mask=mask))
+            found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
         keep(self, found)
         tell_end(found.solution, self.tol, stacklevel=2)
         return self
@@ -323,7 +332,7 @@ class HPF(OnlineHPF):
             raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
         return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
 
-    def score(self, X: Any, y: None = None, *, mask: Any = None) -> float:
+    def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
         """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
 
         Parameters
@@ -332,6 +341,8 @@ class HPF(OnlineHPF):
         y : None
             Ignored.
         mask : matrix of shape (n_samples, n_features), optional
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts.
 
         Returns
         -------
@@ -339,7 +350,7 @@ class HPF(OnlineHPF):
             In nats per count, higher is better.
         """
         counts = self._read(X)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask))
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors

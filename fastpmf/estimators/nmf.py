@@ -340,7 +340,9 @@ class PoissonNMF(OnlineNMF):
         W, gap_bound = self._solve_rows(self._read(X), self._known(row_exposure, mask))
         return (W, gap_bound) if return_gap_bound else W
 
-    def score(self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None) -> float:
+    def score(
+        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None
+    ) -> float:
         """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
 
         Counts of features in which every component is zero, which had none in training, are left out of both, as they
@@ -353,6 +355,8 @@ class PoissonNMF(OnlineNMF):
             Ignored.
         row_exposure, mask
             As in `transform`.
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts; its W does not depend on it.
 
         Returns
         -------
@@ -367,7 +371,7 @@ class PoissonNMF(OnlineNMF):
         counts, known = self._read(X), self._known(row_exposure, mask)
         W, _ = self._solve_rows(counts, known)
         with threads(self.n_threads):
-            score, total = log_likelihood(counts, W, self.components_, known)
+            score, total = log_likelihood(counts, W, self.components_, known._replace(sample_weight=sample_weight))
         if total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return score / total
