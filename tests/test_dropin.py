@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.decomposition import non_negative_factorization as theirs
+from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import kl_divergence, non_negative_factorization
 
@@ -66,12 +67,28 @@ def test_a_known_H_stays_and_W_ends_at_its_optimum(X):
     assert kl_divergence(X, W, H) <= kl_divergence(X, W3, H) * (1 + 1e-7)
 
 
+def test_counts_where_a_known_H_is_zero_are_left_out_as_there(X):
+    H = np.random.default_rng(1).gamma(1.0, size=(3, 18))
+    H[:, 4] = 0
+    options = KL | {"H": H, "n_components": 3, "update_H": False, "max_iter": 30}
+    W, *_ = non_negative_factorization(X, **options)
+    W2, *_ = quietly(theirs, X, **options)
+    seen = H.any(axis=0)
+    np.testing.assert_allclose(W @ H[:, seen], W2 @ H[:, seen], rtol=1e-6)
+
+
+def test_a_fit_that_max_iter_stops_is_warned_of_as_there(X):
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        non_negative_factorization(X, n_components=3, max_iter=2)
+
+
 def test_the_number_of_components_is_inferred_as_there(X):
     W0, H0 = np.ones((25, 4)), np.random.default_rng(0).random((4, 18))
-    assert non_negative_factorization(X, W0, H0, init="custom", max_iter=2)[0].shape == (25, 4)
-    assert non_negative_factorization(X, H=H0, update_H=False, max_iter=2)[0].shape == (25, 4)
-    assert quietly(non_negative_factorization, X, max_iter=2)[0].shape == (25, 18)
-    assert quietly(non_negative_factorization, X, n_components=None, max_iter=2)[0].shape == (25, 18)
+    few = {"max_iter": 2, "tol": 0}
+    assert non_negative_factorization(X, W0, H0, init="custom", **few)[0].shape == (25, 4)
+    assert non_negative_factorization(X, H=H0, update_H=False, **few)[0].shape == (25, 4)
+    assert quietly(non_negative_factorization, X, **few)[0].shape == (25, 18)
+    assert quietly(non_negative_factorization, X, n_components=None, **few)[0].shape == (25, 18)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +101,10 @@ def test_the_number_of_components_is_inferred_as_there(X):
         ({"solver": "hals"}, "solver must be one of auto, "),
         ({"n_components": "many"}, "n_components must be an integer, 'auto' or None, got 'many'"),
         ({"update_H": False}, "H must be given with update_H=False"),
+        (
+            {"update_H": False, "H": np.zeros((2, 18)), "n_components": 2},
+            "H must be positive somewhere where X has counts",
+        ),
         ({"init": "custom", "n_components": 2}, "init='custom'"),
     ],
 )

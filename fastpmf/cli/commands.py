@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf import FitInterrupted, PoissonNMF, Selection, Status, as_counts, select_n_components
+from fastpmf import HPF, FitInterrupted, PoissonNMF, Selection, Status, as_counts, select_n_components
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import STREAM, check_distinct, check_output, choices, counts_file, read, say, show, tell
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import SelectionInterrupted
-from fastpmf.io import convert_counts, is_model, write_factor, write_factors, write_table
+from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.warmup import warmup as warm_up
 
 
@@ -81,7 +81,7 @@ def transform(arguments: argparse.Namespace) -> None:
     if not streams:
         check_output(arguments.output, ".npy")
         check_distinct(arguments.output, arguments.model, arguments.counts)
-    model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
+    model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     W = model.transform(read(arguments))
     if streams:
         np.save(sys.stdout.buffer, W, allow_pickle=False)
@@ -128,7 +128,7 @@ def topics(arguments: argparse.Namespace) -> None:
     if arguments.output:
         check_output(arguments.output, ".csv")
         check_distinct(arguments.output, arguments.model)
-    model = PoissonNMF.load(arguments.model)
+    model = load_model(arguments.model)
     top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
     rows = [
         (k, r, str(name), float(score))
@@ -152,7 +152,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     if arguments.output:
         check_output(arguments.output, ".csv")
         check_distinct(arguments.output, arguments.model, arguments.counts)
-    model = PoissonNMF.load(arguments.model).set_params(n_threads=arguments.threads)
+    model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     data = read(arguments)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
     X = data.X
@@ -194,17 +194,16 @@ def _csv_lines(heads: Sequence[str], table: Iterable[Sequence[Any]]) -> Iterable
 def info(arguments: argparse.Namespace) -> None:
     """What a file holds."""
     if arguments.counts != STREAM and is_model(arguments.counts):
-        model = PoissonNMF.load(arguments.counts)
+        model = load_model(arguments.counts)
         k, p = model.components_.shape
         named = hasattr(model, "feature_names_in_")
         tell(
             arguments,
-            f"model of {k} components x {p:,} features, {model.components_.dtype}, "
+            f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, "
             f"features {'with' if named else 'without'} names\n"
-            f"objective {model.objective_:.8g} nats after {model.n_iter_} iterations, kkt_residual "
-            f"{model.kkt_residual_:.2g} nats per count\n"
-            f"{model.status_}",
-            {"features": p, "named": named, "dtype": str(model.components_.dtype)} | _facts_of_model(model),
+            f"{_how_good(model)}{model.status_}",
+            {"model": type(model).__name__, "features": p, "named": named, "dtype": str(model.components_.dtype)}
+            | _facts_of_model(model),
         )
         return
     data = read(arguments)
@@ -230,11 +229,21 @@ def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _facts_of_model(model: PoissonNMF) -> dict[str, Any]:
-    return {
-        "n_components": model.n_components_, "n_iter": model.n_iter_, "objective": model.objective_,
-        "kkt_residual": model.kkt_residual_, "status": model.status_.name,
-    }  # fmt: skip
+def _how_good(model: PoissonNMF | HPF) -> str:
+    """A line on the objective of a fit, where the model has one."""
+    if isinstance(model, PoissonNMF):
+        return (
+            f"objective {model.objective_:.8g} nats after {model.n_iter_} iterations, kkt_residual "
+            f"{model.kkt_residual_:.2g} nats per count\n"
+        )
+    return f"bound {model.elbo_:.8g} nats after {model.n_iter_} iterations\n" if hasattr(model, "elbo_") else ""
+
+
+def _facts_of_model(model: PoissonNMF | HPF) -> dict[str, Any]:
+    facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name}
+    if isinstance(model, PoissonNMF):
+        return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
+    return facts | {"bound": getattr(model, "elbo_", None)}
 
 
 def convert(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastpmf.solvers.base import TRACE_DTYPE
+
 # What zip, zlib, NumPy and JSON raise over damaged files
 DAMAGE = (
     ValueError,
@@ -87,6 +89,26 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str
     ValueError
         Not a whole model file of this kind and version.
     """
+    with _opened(path) as (header, stored):
+        arrays = {name: stored[name] for name in stored.files if name != "header"}
+        parameters, facts = header["parameters"], header["facts"]
+    if (header.get("kind"), header.get("version")) != (kind, VERSION):
+        raise ValueError(
+            f"{os.fspath(path)} holds a {header.get('kind')} of format version {header.get('version')}, "
+            f"expected a {kind} of version {VERSION}"
+        )
+    return parameters, arrays, facts
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Class name of the estimator whose model file this is; errors as in `read_model`."""
+    with _opened(path) as (header, _):
+        return str(header["kind"])
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
+    """Header and arrays of a model file; what NumPy raises over a damaged one, there or inside, is told as that."""
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
@@ -96,20 +118,31 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str
             if "header" not in stored.files:
                 raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
-            arrays = {name: stored[name] for name in stored.files if name != "header"}
-        if header["format"] != FORMAT:
-            raise KeyError("format")
-        parameters, facts = header["parameters"], header["facts"]
+            if header["format"] != FORMAT:
+                raise KeyError("format")
+            yield header, stored
     except DAMAGE as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
-    if (header.get("kind"), header.get("version")) != (kind, VERSION):
-        raise ValueError(
-            f"{os.fspath(path)} holds a {header.get('kind')} of format version {header.get('version')}, "
-            f"expected a {kind} of version {VERSION}"
-        )
-    return parameters, arrays, facts
+
+
+def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The trace of a fit."""
+    trace = arrays["trace"]
+    if trace.dtype.names != TRACE_DTYPE.names or trace.ndim != 1:
+        raise ValueError(f"a trace of {trace.dtype}")
+    return trace.astype(TRACE_DTYPE)
+
+
+def checked_names(arrays: dict[str, np.ndarray], n_features: int) -> np.ndarray | None:
+    """Feature names, where the file has any."""
+    names = arrays.get("feature_names_in")
+    if names is None:
+        return None
+    if names.shape != (n_features,):
+        raise ValueError(f"{names.size} feature names for {n_features} features")
+    return names.astype(object)
 
 
 def plain(value: Any) -> Any:

@@ -7,10 +7,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side
-from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
+from fastpmf.estimators._saved_hpf import FittedHPF
 from fastpmf.estimators._statement import Known, Penalties, as_numbers, read_penalties
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, padded, working_dtype
@@ -154,20 +154,15 @@ class OnlineNMF(FittedNMF):
         return np.maximum(H, H.dtype.type(LEAST) * H.mean(axis=1, keepdims=True))
 
 
-class OnlineHPF(FactorModel):
+class OnlineHPF(FittedHPF):
     """`HPF`'s way of seeing rows in mini-batches."""
 
-    n_components: int
-    hierarchy: bool
     forgetting_rate: float
     delay: float
     total_samples: int | None
     random_state: Any
     dtype: Any
     _schedule: Schedule | None
-    _columns: GammaFactor
-    _row_prior: GammaPrior
-    _column_prior: GammaPrior
 
     def _priors(self) -> tuple[GammaPrior, GammaPrior]:
         """Priors of the constructor."""

@@ -8,10 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._model_file import plain, read_model, write_model
+from fastpmf.estimators._model_file import checked_names, checked_trace, plain, read_model, write_model
 from fastpmf.model.factors import FLOATS, check_factor
 from fastpmf.solvers import Solution, Status
-from fastpmf.solvers.base import TRACE_DTYPE
 
 
 class FittedNMF(FactorModel):
@@ -61,13 +60,11 @@ class FittedNMF(FactorModel):
             # JSON has lists for tuples, and of the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             model = cls(**parameters)
-            H, trace = arrays["components"], arrays["trace"].astype(TRACE_DTYPE)
+            H, trace = arrays["components"], checked_trace(arrays)
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")
             check_factor(H, H.shape, "components")
-            names = arrays.get("feature_names_in")
-            if names is not None and names.shape != H.shape[1:]:
-                raise ValueError(f"{names.size} feature names for {H.shape[1]} features")
+            names = checked_names(arrays, H.shape[1])
             model._keep_fitted(
                 H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
                 arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
@@ -81,7 +78,7 @@ class FittedNMF(FactorModel):
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
         if names is not None:
-            model.feature_names_in_ = names.astype(object)
+            model.feature_names_in_ = names
         return model
 
     def _keep(self, solution: Solution) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastpmf.counts import as_counts
-from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.estimators._fit import poisson_nmf, tell_end
+from fastpmf.estimators._rows import producible
 from fastpmf.model.factors import check_factor
 from fastpmf.solvers import SOLVERS
 
@@ -105,6 +106,9 @@ def non_negative_factorization(
         if H is None:
             raise ValueError("H must be given with update_H=False")
         H = check_factor(H, (k, counts.shape[1]), "H")
+        counts = producible(counts, H)  # no W explains the others, whose rate is 0 for any
+        if counts.total == 0:
+            raise ValueError("H must be positive somewhere where X has counts, got none of them that any W could explain")
         W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
         found = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
     elif init == "custom":
@@ -112,6 +116,7 @@ def non_negative_factorization(
     else:
         init = init or ("nndsvda" if k <= min(counts.shape) else "random")
         found = poisson_nmf(counts, k, init=init, **common)
+    tell_end(found, tol, stacklevel=2)
     return found.W, found.H, found.n_iter
 
 

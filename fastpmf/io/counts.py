@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import struct
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +97,7 @@ def read_counts(
     FileNotFoundError
         No such file.
     ImportError
-        The format needs a library that is not installed: h5py, zarr, pandas or pyarrow.
+        The format needs a library that is not installed: h5py, zarr or pyarrow.
     ValueError
         An unknown ending, or not a whole file of its format. No file is unpickled, and none makes more be allocated
         than its bytes can hold.
@@ -256,11 +255,3 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
         writer.writerow(columns)
         writer.writerows(rows)
         text_file.detach()
-
-
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a fitted model's, as far as its list of contents says."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return {"header.npy", "components.npy"} <= set(archive.namelist())

@@ -1,0 +1,130 @@
+"""How a fitted `HPF` goes to a file and comes back."""
+
+import dataclasses
+import os
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._model_file import DAMAGE, checked_names, checked_trace, plain, read_model, write_model
+from fastpmf.model.factors import FLOATS, aligned, empty_factor
+from fastpmf.model.gamma import GammaPosterior
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior
+from fastpmf.solvers import Status
+
+_OF_ENTRIES, _OF_ROWS = ("mean", "geometric", "shape"), ("rate_of_row", "row_sum", "offset", "activity_rate")
+
+
+class FittedHPF(FactorModel):
+    """The model file of `HPF`."""
+
+    n_components: int
+    hierarchy: bool
+    _columns: GammaFactor
+    _row_prior: GammaPrior
+    _column_prior: GammaPrior
+
+    def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
+        """Sets what is known of H."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model, all posteriors included, to one `.npz` file; it replaces `path` whole or not at all.
+
+        A `random_state` or `callback` that is an object is not kept, and comes back as None.
+        """
+        check_is_fitted(self)
+        columns = self._columns
+        arrays = {name: getattr(columns, name) for name in (*_OF_ENTRIES, *_OF_ROWS, "weight", "sums")}
+        facts: dict[str, Any] = {
+            "activity_shape": plain(columns.activity_shape),
+            "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
+            "n_iter": self.n_iter_,
+            "status": self.status_.name,
+        }
+        if hasattr(self, "W_posterior_"):  # partial_fit keeps none
+            arrays |= {"W_shape": self.W_posterior_.shape, "W_rate": self.W_posterior_.rate}
+            arrays |= {"trace": self.trace_, "restarts": self.restarts_}
+            if self.activity_ is not None:
+                arrays |= {"row_activity_shape": self.activity_.shape, "row_activity_rate": self.activity_.rate}
+            if self.validation_ is not None:
+                arrays["validation"] = self.validation_
+            facts |= {"elbo": plain(self.elbo_), "residual": plain(self.residual_)}
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read back what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            Not a whole model file of this class.
+        """
+        parameters, arrays, facts = read_model(path, cls.__name__)
+        try:
+            model = cls(**parameters)
+            k, priors = model.n_components, tuple(GammaPrior(*prior) for prior in facts["priors"])
+            if any(prior.hierarchical is not model.hierarchy for prior in priors):
+                raise ValueError("priors that are not those of its hierarchy")
+            columns = _factor(arrays, float(facts["activity_shape"]), k)
+            names = checked_names(arrays, len(columns.mean))
+            model._keep_columns(columns, (priors[0], priors[1]), k)
+            model.n_iter_, model.status_ = int(facts["n_iter"]), Status[facts["status"]]
+            model._schedule = None  # partial_fit begins anew
+            model.n_features_in_ = len(columns.mean)
+            if "W_shape" in arrays:
+                model.W_posterior_ = _posterior(arrays["W_shape"], arrays["W_rate"], (-1, k))
+                n, activity = len(model.W_posterior_.shape), None
+                if model.hierarchy:
+                    activity = _posterior(arrays["row_activity_shape"], arrays["row_activity_rate"], (n,))
+                model.activity_, model.trace_ = activity, checked_trace(arrays)
+                model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
+                model.objective_, model.restarts_ = -model.elbo_, arrays["restarts"].astype(float)
+                model.validation_ = arrays.get("validation")
+        except DAMAGE as error:
+            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+        if names is not None:
+            model.feature_names_in_ = names
+        return model
+
+
+def _factor(arrays: dict[str, np.ndarray], activity_shape: float, k: int) -> GammaFactor:
+    """H's posterior, where kernels, which read by bare pointers, can read it: its sizes are what they have to be."""
+    dtype, p = arrays["mean"].dtype, len(arrays["mean"])
+    if dtype not in FLOATS or not p:
+        raise ValueError(f"means of {dtype} and shape {arrays['mean'].shape}")
+    width = empty_factor(1, k, dtype).shape[1]
+    parts: dict[str, Any] = {}
+    for name in _OF_ENTRIES:
+        parts[name] = aligned(p, width, dtype)
+        parts[name][...] = _sized(arrays[name], (p, width), dtype, name)
+        if not (np.isfinite(parts[name]).all() and (parts[name] >= 0).all()):
+            raise ValueError(f"{name} that is not finite and >= 0")
+    for name in _OF_ROWS:
+        parts[name] = _sized(arrays[name], (p,), np.dtype(float), name)
+    rows = len(arrays["weight"])
+    if rows not in (1, p):
+        raise ValueError(f"weights of {rows} rows")
+    weight = aligned(rows, width, dtype)
+    weight[...] = _sized(arrays["weight"], (rows, width), dtype, "weight")
+    sums = _sized(arrays["sums"], (width,), np.dtype(float), "sums")
+    return GammaFactor(**parts, weight=weight, sums=sums, activity_shape=activity_shape)
+
+
+def _sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    if A.shape != shape or A.dtype != dtype:
+        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}, which should be {dtype} and {shape}")
+    return A
+
+
+def _posterior(shape: np.ndarray, rate: np.ndarray, wanted: tuple[int, ...]) -> GammaPosterior:
+    if shape.shape != rate.shape or shape.ndim != len(wanted) or shape.shape[-1] != wanted[-1]:
+        raise ValueError(f"a posterior of shapes {shape.shape} and {rate.shape}")
+    return GammaPosterior(shape, rate)

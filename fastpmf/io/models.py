@@ -1,0 +1,51 @@
+"""Model files of any estimator."""
+
+import os
+import zipfile
+
+from fastpmf.estimators import HPF, PoissonNMF
+from fastpmf.estimators._model_file import kind_of
+
+_KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a fitted model's, as far as its list of contents says."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"header.npy", "components.npy"} <= set(archive.namelist())
+
+
+def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
+    """Read back what `PoissonNMF.save` or `HPF.save` wrote, whichever it was.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    PoissonNMF or HPF
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a whole model file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf import HPF
+    >>> from fastpmf.io import load_model
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.npz"
+    >>> HPF(2, random_state=0, tol=1e-2).fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]]).save(path)
+    >>> load_model(path).components_.shape
+    (2, 3)
+    """
+    kind = kind_of(path)
+    if kind not in _KINDS:
+        raise ValueError(f"{os.fspath(path)} holds a {kind}, expected one of {', '.join(_KINDS)}")
+    return _KINDS[kind].load(path)
