@@ -100,6 +100,7 @@ def paint(figure: Any, lines: list[Line]) -> None:
             axes.plot(at, off, marker, color=f"C{i}", label=rule if a == 0 else None, alpha=0.7)
     axes.axhspan(-1, 1, color="0.9", zorder=0)
     axes.set_xticks(range(len(ks)), list(map(str, ks)))
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend()
 
 

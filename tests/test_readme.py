@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_python_block_of_the_readme_runs_after_those_above_it(capsys):
+def test_every_python_block_of_the_readme_runs_after_those_above_it(capsys, monkeypatch, tmp_path):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 1
     names = {}
@@ -15,6 +19,8 @@ def test_every_python_block_of_the_readme_runs_after_those_above_it(capsys):
     said = capsys.readouterr().out
     assert "Converged" in said
     assert float(names["model"].objective_) > 0
+    assert (tmp_path / "structure.png").stat().st_size > 1000
+    plt.close("all")
 
 
 def test_what_the_first_example_says_of_its_output_is_so(capsys):

@@ -1,0 +1,116 @@
+"""The pages of `docs`: what they show runs, in order, what they name is there, and they build."""
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastpmf
+from fastpmf import cli
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CHECKS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+INSIDE = {"kernels", "counts", "model", "solvers", "estimators", "cli"}  # not what users import from
+SPHINX = ("sphinx", "numpydoc", "myst_parser")
+ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.(?:https?:)?//|url\(.?(?:https?:)?//")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(PAGES[page]) if kind == language]
+
+
+def with_blocks(language: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to run in, with the files that the pages' command lines read."""
+    X = sparse.csr_array(np.random.default_rng(0).poisson(0.8, (40, 15)))
+    sparse.save_npz(tmp_path / "counts.npz", X)
+    sparse.save_npz(tmp_path / "more.npz", X[:5])
+    (tmp_path / "purchases.csv").write_text("who,what,n\nada,tea,2\nbob,tea,1\nada,jam,1\ncy,jam,3\n")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_every_example_of_a_page_gives_what_it_shows_after_those_above_it(page, folder):
+    names, told = {}, []
+    for block in blocks(page, "python"):
+        example = doctest.DocTestParser().get_doctest(block, names, page, page, 0)
+        assert example.examples, f"without prompts nothing runs:\n{block}"
+        doctest.DocTestRunner(optionflags=CHECKS).run(example, out=told.append, clear_globs=False)
+        names = example.globs
+    assert not told, "".join(told)
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"))
+def test_every_command_line_of_a_page_runs_after_those_above_it(page, folder, capsys):
+    for line in "".join(blocks(page, "bash")).splitlines():
+        program, *words = shlex.split(line)
+        if program == "fastpmf":
+            assert cli.main(words) == cli.OK, f"{line}: {capsys.readouterr().err}"
+        else:
+            assert program in ("pip", "export"), f"{line!r} is neither run nor known"
+
+
+def public_names() -> set[str]:
+    names = {f"fastpmf.{name}" for name in fastpmf.__all__}
+    for found in pkgutil.iter_modules(fastpmf.__path__):
+        if found.name.startswith("_") or found.name in INSIDE or f"fastpmf.{found.name}" in names:
+            continue
+        module = importlib.import_module(f"fastpmf.{found.name}")
+        own = [n for n, x in vars(module).items() if getattr(x, "__module__", None) == module.__name__ and n[0] != "_"]
+        names |= {f"{module.__name__}.{name}" for name in getattr(module, "__all__", own)}
+    return names
+
+
+def test_the_reference_describes_every_public_name_and_none_that_is_not_there():
+    described, module = set(), ""
+    for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+|py:data):: ?(.*)$", PAGES["api"], re.MULTILINE):
+        if directive == "currentmodule":
+            module = name
+        elif name:
+            described.add(f"{module}.{name}")
+    assert not public_names() - described
+    for path in described:
+        home, name = path.rsplit(".", 1)
+        assert hasattr(importlib.import_module(home), name), f"{path} is not there"
+
+
+def test_what_the_reference_leaves_out_of_the_estimators_is_scikit_learns():
+    hidden = set(re.findall(r"\b(?:get|set)_\w+", "".join(re.findall(r":exclude-members:(.*\n.*)", PAGES["api"]))))
+    assert "set_output" in hidden
+    for name in hidden & set(dir(fastpmf.PoissonNMF)):
+        assert not inspect.unwrap(getattr(fastpmf.PoissonNMF, name)).__module__.startswith("fastpmf")
+
+
+def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_path):
+    missing = [name for name in SPHINX if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the pages are built where {', '.join(missing)} is installed: pip install '.[docs]'")
+    command = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-b", "html"]
+    built = subprocess.run(
+        [*command, "-d", tmp_path / "trees", DOCS, tmp_path / "html"], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (tmp_path / "html").glob("*.html")}
+    assert PAGES.keys() <= pages.keys()
+    for text in (*pages.values(), *(sheet.read_text() for sheet in (tmp_path / "html/_static").glob("*.css"))):
+        assert not ELSEWHERE.search(text)
+    assert all(f'id="{name}"' in pages["api"] for name in public_names())
