@@ -102,6 +102,11 @@ def test_what_does_not_fit_is_told_in_one_sentence_and_changes_nothing(adata, gi
     assert not adata.uns
 
 
+def test_an_anndata_object_is_no_matrix(adata):
+    with pytest.raises(TypeError, match="X must be a matrix, got an AnnData object: give its X, or one of its layers"):
+        fastpmf.PoissonNMF(2).fit(adata)
+
+
 def test_a_matrix_is_no_anndata_object(adata):
     with pytest.raises(TypeError, match="adata must be an AnnData object, got csr_matrix"):
         fa.poisson_nmf(adata.X, 2)

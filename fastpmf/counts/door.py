@@ -68,6 +68,8 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
     if hasattr(X, "dtypes") and hasattr(X, "sparse") and len(X.dtypes) and all(map(_is_sparse_dtype, X.dtypes)):
         # pandas' own default fills with NaN: what isn't stored is then missing, and turned away as such below
         X = X.sparse.to_coo() if all(dtype.fill_value == 0 for dtype in X.dtypes) else X.sparse.to_dense()
+    if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
+        raise TypeError(f"{name} must be a matrix, got an {type(X).__name__} object: give its X, or one of its layers")
     if not sparse.issparse(X):
         X = _dense(X, name)
     if X.ndim != 2 or min(X.shape) == 0:
