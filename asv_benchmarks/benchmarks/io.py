@@ -1,8 +1,12 @@
 """From a file to counts that can be fitted: reading, the door, and the transpose."""
 
+import gzip
 from pathlib import Path
 
-from scipy import io, sparse
+import numpy as np
+from scipy import sparse
+from scipy.io import mmwrite
+from sklearn.datasets import dump_svmlight_file
 
 from fastpmf.counts import Side, as_counts
 
@@ -12,8 +16,19 @@ try:
     from fastpmf.io import read_counts
 except ImportError:  # an older version
     read_counts = None
+try:
+    from fastpmf.io import FORMATS
+except ImportError:  # an older version
+    FORMATS = {}
 
 N_COUNTS = 200_000 * scale()
+OTHERS = {
+    "10x-mtx": "cells",
+    "npy": "folder",
+    "docword": "docword.counts.txt",
+    "ldac": "counts.ldac",
+    "svmlight": "counts.svmlight",
+}  # files by format
 SHAPES = TALL, *_ = names(N_COUNTS, "tall", "power_law", "giant_rows")
 
 
@@ -24,8 +39,24 @@ class _Prepared:
         cached = counts_of_shapes(N_COUNTS, "tall", "power_law", "giant_rows")
         X = cached[TALL].to_scipy()
         sparse.save_npz("counts.npz", X)
-        io.mmwrite("counts.mtx", X)
+        mmwrite("counts.mtx", X)
+        write_others(X.astype(np.int32))
         return cached
+
+
+def write_others(X):
+    """The files of `Format`."""
+    lines = Path("counts.mtx").read_bytes()
+    head = lines.index(b"\n", lines.index(b" %d\n" % X.nnz)) + 1  # ends with the line of sizes
+    Path("docword.counts.txt").write_bytes(b"%d\n%d\n%d\n" % (*X.shape, X.nnz) + lines[head:])
+    dump_svmlight_file(X, np.diff(X.indptr), "counts.ldac", zero_based=True)
+    dump_svmlight_file(X, np.zeros(X.shape[0]), "counts.svmlight", zero_based=False)
+    for folder in ("cells", "folder"):
+        Path(folder).mkdir(exist_ok=True)
+    with gzip.open("cells/matrix.mtx.gz", "wb", compresslevel=6) as file:
+        mmwrite(file, X.T)
+    for part in ("data", "indices", "indptr"):
+        np.save(f"folder/{part}.npy", getattr(X, part))
 
 
 class Read(_Prepared):
@@ -53,6 +84,26 @@ class Read(_Prepared):
 
     def seconds(self, file):
         return median_seconds(lambda: read_counts(file), repeats=3)[0]
+
+
+class Format(_Prepared):
+    """The other formats that need no further library."""
+
+    param_names = ("format",)
+    params = ([*OTHERS],)
+
+    def setup(self, cached, format):
+        if format not in FORMATS:
+            raise NotImplementedError("this version does not read it")
+        self.X = read_counts(OTHERS[format], format).X
+
+    def time_read(self, cached, format):
+        read_counts(OTHERS[format], format)
+
+    def track_nonzeros(self, *_):
+        return self.X.nnz
+
+    track_nonzeros.unit = "nonzeros"
 
 
 class Door(_Prepared):

@@ -108,7 +108,7 @@ def non_negative_factorization(
         H = check_factor(H, (k, counts.shape[1]), "H")
         counts = producible(counts, H)  # no W explains the others, whose rate is 0 for any
         if counts.total == 0:
-            raise ValueError("H must be positive somewhere where X has counts, got none of them that any W could explain")
+            raise ValueError("H must be positive somewhere where X has counts, so that some W can explain them")
         W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
         found = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
     elif init == "custom":

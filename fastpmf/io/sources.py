@@ -142,15 +142,37 @@ class Coordinates:
 
     def dataset(self) -> Dataset:
         """All of it, in memory."""
-        parts = list(self.read())
+        i, j, x = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64)
+        ascending, last = True, 0
+        for part in self.read():
+            if ascending and len(part.i):
+                ascending = last <= part.i[0] and bool((part.i[1:] >= part.i[:-1]).all())
+                last = part.i[-1]
+            # Scipy adds up in the dtype it gets
+            wide = part.x.astype(np.int64 if part.x.dtype.kind in "biu" else np.float64, copy=False)
+            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, wide)
         shape, names = self.finish()
         check_shape(*shape)
-        i, j, x = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (np.zeros(0, int),) * 3
-        wide = x.astype(np.int64 if x.dtype.kind in "biu" else np.float64, copy=False)  # scipy adds up in this dtype
-        return Dataset(sparse.coo_array((wide, (i, j)), shape=shape).tocsr(), *names)
+        if not ascending or last >= shape[0]:
+            return Dataset(sparse.coo_array((x, (i, j)), shape=shape).tocsr(), *names)
+        # Rows in their order, as most files have them, need no copy to be put there
+        ends = np.append(np.searchsorted(i, np.arange(shape[0], dtype=i.dtype)), len(i))
+        del i
+        X = sparse.csr_array((x, j, ends), shape=shape)
+        X.sum_duplicates()
+        return Dataset(X, *names)
 
 
 Source = Compressed | Coordinates
+
+
+def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """A with more behind it; A itself where its dtype will do, which the system moves rather than copies."""
+    n = len(A)
+    A = A.astype(np.result_type(A, more), copy=False)
+    A.resize(n + len(more), refcheck=False)
+    A[n:] = more
+    return A
 
 
 def needed(module: str, extra: str) -> Any:

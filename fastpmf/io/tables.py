@@ -1,5 +1,7 @@
 """Tables with a line for each entry: row, column and count, in CSV, TSV or Parquet."""
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, needed
+from fastpmf.io.text import opened
 
-_LINES = 1 << 21  # that are held at once
+_LINES = 1 << 21  # of Parquet that are held at once
+_BLOCK_BYTES = 1 << 23  # of text
 
 
 def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coordinates:
@@ -25,16 +29,15 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coor
     columns : two or three names, or numbers from 0, of columns
         None: the first three, or two where there are no more.
     """
-    pandas = needed("pandas", "tables")
+    needed("pyarrow", "tables")
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
         raise RefusedError(f"columns must be two or three names or numbers of columns, got {columns!r}")
-    ids = [_Ids(pandas), _Ids(pandas)]
+    ids = [_Ids(), _Ids()]
 
     def read() -> Iterator[Entries]:
-        frames = _parquet(path, columns) if kind == "parquet" else _text(pandas, path, kind, columns)
-        for frame in frames:
-            i, j = (known.number(frame.iloc[:, c]) for c, known in enumerate(ids))
-            yield Entries(i, j, _counts(frame))
+        for names, held in _parquet(path, columns) if kind == "parquet" else _text(path, kind, columns):
+            i, j = (known.number(*column) for known, *column in zip(ids, names, held, strict=False))
+            yield Entries(i, j, _numbers(names[2], held[2]) if len(held) > 2 else np.ones(len(i), np.int64))
 
     return Coordinates(read, lambda: ((len(ids[0]), len(ids[1])), Names(ids[0].names(), ids[1].names())))
 
@@ -42,58 +45,80 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coor
 class _Ids:
     """Numbers for ids, in the order in which these come."""
 
-    def __init__(self, pandas: Any) -> None:
-        self._pandas = pandas
-        self._known: Any = None
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return 0 if self._known is None else len(self._known)
+        return len(self._known)
 
-    def number(self, values: Any) -> np.ndarray:
-        """The number of each id; new ids get new ones."""
-        codes, own = self._pandas.factorize(values)
-        if (codes < 0).any():
-            raise ValueError(f"it has a line without an id in column {values.name!r}")
-        own = self._pandas.Index(own)
-        if self._known is None:
-            self._known = own[:0]
-        at = self._known.get_indexer(own)
-        new = at < 0
-        at[new] = len(self._known) + np.arange(new.sum())
-        self._known = self._known.append(own[new])
-        return at[codes]
+    def number(self, name: str, values: Any) -> np.ndarray:
+        """The number of each id in a column; new ids get new ones."""
+        coded = values.dictionary_encode()
+        # What a stored dictionary holds need not occur, nor come in the lines' order
+        used = coded.indices.dictionary_encode()
+        words = coded.dictionary.take(used.dictionary).cast("string").to_pylist()
+        if values.null_count or None in words:
+            raise ValueError(f"it has a line without an id in column {name!r}")
+        at = np.array([self._known.setdefault(word, len(self._known)) for word in words], np.int64)
+        index = np.int32 if len(self._known) <= np.iinfo(np.int32).max else np.int64
+        return at.astype(index)[used.indices.to_numpy()]
 
     def names(self) -> np.ndarray | None:
-        return None if self._known is None else self._known.to_numpy().astype(str)
+        return np.array(list(self._known), str) if self._known else None
 
 
-def _counts(frame: Any) -> np.ndarray:
-    if frame.shape[1] == 2:
-        return np.ones(len(frame), np.int64)
-    counts = frame.iloc[:, 2]
-    if not hasattr(counts.dtype, "kind") or counts.dtype.kind not in "biuf":
-        raise ValueError(f"its counts must be numbers, and column {counts.name!r} has others")
-    return counts.to_numpy()
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """A column of counts."""
+    if values.null_count:
+        raise ValueError(f"it has a line without a count in column {name!r}")
+    wrong = f"its counts must be numbers, and column {name!r} has others"
+    if values.type != "string":
+        counts = values.to_numpy(zero_copy_only=False)
+        if counts.dtype.kind not in "biuf":
+            raise ValueError(wrong)
+        return counts
+    coded = values.dictionary_encode()  # each text is parsed once
+    try:
+        numbers = needed("pyarrow.compute", "tables").utf8_trim_whitespace(coded.dictionary).cast("double").to_numpy()
+    except ValueError:
+        raise ValueError(wrong) from None
+    whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)  # up to where all are numbers of float64
+    return (numbers.astype(np.int64) if whole.all() else numbers)[coded.indices.to_numpy()]
 
 
-def _text(pandas: Any, path: Path, kind: str, columns: Sequence[str | int] | None) -> Iterator[Any]:
-    """Chunks of the two or three columns that are wanted, ids as text."""
-    common = {"sep": "," if kind == "csv" else "\t", "encoding": "utf-8", "compression": "infer"}
-    first = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **common).iloc[0].tolist()
+def _text(path: Path, kind: str, columns: Sequence[str | int] | None) -> Iterator[tuple[list[str], Any]]:
+    """Names and chunks of the two or three columns that are wanted, as text."""
+    reader, delimiter = needed("pyarrow.csv", "tables"), "," if kind == "csv" else "\t"
+    first = _first_line(path, delimiter)
     named = any(isinstance(c, str) for c in columns or ())
     places = [_place(c, first) for c in columns] if columns else list(range(min(3, len(first))))
     if len(places) < 2:
         raise ValueError(f"it must have at least two columns, got {len(first)}")
     header = named or (len(places) == 3 and not _is_number(first[places[2]]))
-    kinds = dict.fromkeys(places[:2], str)
-    frames = pandas.read_csv(
-        path, header=None, skiprows=int(header), usecols=places, dtype=kinds, keep_default_na=False,
-        na_values={c: [""] for c in places}, chunksize=_LINES, low_memory=False, **common,
+    wanted = [f"f{c}" for c in places]  # as pyarrow calls columns without names
+    options = (
+        reader.ReadOptions(block_size=_BLOCK_BYTES, autogenerate_column_names=True, skip_rows_after_names=int(header)),
+        reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        reader.ConvertOptions(
+            include_columns=wanted, column_types=dict.fromkeys(wanted, "string"), null_values=[""],
+            strings_can_be_null=True,
+        ),
     )  # fmt: skip
-    with frames:
-        for frame in frames:
-            frame = frame[places]
-            yield frame.rename(columns=dict(zip(places, (first[c] if header else c for c in places), strict=True)))
+    with opened(path) as file, reader.open_csv(file, *options) as batches:
+        for batch in batches:
+            yield [first[c] if header else str(c) for c in places], batch.columns
+
+
+def _first_line(path: Path, delimiter: str) -> list[str]:
+    """The cells of the first line."""
+    with io.TextIOWrapper(opened(path), "utf-8-sig", newline="") as lines:
+        try:
+            first = next(csv.reader(lines, delimiter=delimiter), None)
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
+    if first is None:
+        raise ValueError("No columns to parse: it is empty")
+    return first
 
 
 def _place(column: str | int, first: list[str]) -> int:
@@ -114,15 +139,13 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[Any]:
+def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[list[str], Any]]:
+    """As `_text`, but the columns have any type."""
     parquet = needed("pyarrow.parquet", "tables")
-    with parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        wanted = [names[_place(c, names)] for c in columns] if columns else names[:3]
-        if len(wanted) < 2:
-            raise ValueError(f"it must have at least two columns, got {len(names)}")
+    names = parquet.read_schema(path).names
+    wanted = [names[_place(c, names)] for c in columns] if columns else names[:3]
+    if len(wanted) < 2:
+        raise ValueError(f"it must have at least two columns, got {len(names)}")
+    with parquet.ParquetFile(path, read_dictionary=wanted[:2]) as file:  # text, each held once in a batch
         for batch in file.iter_batches(batch_size=_LINES, columns=wanted):
-            frame = batch.to_pandas()[wanted]
-            for name in wanted[:2]:
-                frame[name] = frame[name].astype("str").where(frame[name].notna())  # what is missing has no text
-            yield frame
+            yield wanted, [batch.column(name) for name in wanted]

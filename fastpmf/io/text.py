@@ -13,7 +13,8 @@ from sklearn.datasets import load_svmlight_file
 
 from fastpmf.io.sources import NAMELESS, Coordinates, Entries, Names, check_shape
 
-_CHUNK_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 22
+_LINE_BYTES = 1 << 26
 _NAMES_BYTES = 1 << 28
 _FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
 
@@ -25,17 +26,13 @@ def opened(path: Path) -> IO[bytes]:
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """What is left of a file in chunks of whole lines, each of which ends."""
-    rest = b""
     while block := file.read(_CHUNK_BYTES):
-        block = rest + block
-        end = block.rfind(b"\n") + 1
-        rest = block[end:]
-        if len(rest) > _CHUNK_BYTES:
-            raise ValueError(f"it has a line of more than {_CHUNK_BYTES >> 20} MiB")
-        if end:
-            yield block[:end]
-    if rest.strip():
-        yield rest + b"\n"
+        if not block.endswith(b"\n"):
+            rest = file.readline(_LINE_BYTES + 1)
+            if len(rest) > _LINE_BYTES:
+                raise ValueError(f"it has a line of more than {_LINE_BYTES >> 20} MiB")
+            block += rest if rest.endswith(b"\n") else rest + b"\n"
+        yield block
 
 
 def matrix_market(path: Path) -> Coordinates:
@@ -174,8 +171,9 @@ def _beside(path: Path, ending: str) -> Path | None:
 
 def _of_rows(X: sparse.csr_matrix, size: list[int]) -> Entries:
     """The entries of a chunk of rows; the size of all that was seen grows by it."""
-    rows = np.repeat(np.arange(size[0], size[0] + X.shape[0]), np.diff(X.indptr))
-    size[0] += X.shape[0]
+    first, size[0] = size[0], size[0] + X.shape[0]
+    index = np.int32 if size[0] <= np.iinfo(np.int32).max else np.int64
+    rows = np.repeat(np.arange(first, size[0], dtype=index), np.diff(X.indptr))
     size[1] = max(size[1], int(X.indices.max(initial=-1)) + 1)
     return Entries(rows, X.indices, X.data)
 
@@ -199,10 +197,12 @@ def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_ent
     """Lines of row, column and count, by scipy's parser, a chunk at a time, as a small file of its own."""
     seen = 0
     for lines in lines_of(file):
-        if b"\n\n" in lines or b"%" in lines or b"\n " in lines or lines[:1].isspace():
-            kept = (line for line in lines.splitlines(keepends=True) if line.strip() and not line.startswith(b"%"))
-            lines = b"".join(kept)
-        here = lines.count(b"\n")
+        held = np.frombuffer(lines, np.uint8)
+        ends = held == ord("\n")
+        here = int(np.count_nonzero(ends))
+        if lines[:1].isspace() or b"%" in lines or (ends[:-1] & (held[1:] <= ord(" "))).any():
+            kept = [line for line in lines.splitlines(keepends=True) if line.strip() and not line.startswith(b"%")]
+            lines, here = b"".join(kept), len(kept)
         seen += here
         if seen > n_entries:
             raise ValueError(f"it has more than the {n_entries} entries that it says")
