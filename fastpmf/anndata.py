@@ -149,7 +149,7 @@ def to_anndata(model: FactorModel, W: Any, obs_names: Any = None) -> "AnnData":
     >>> to_anndata(model, W).shape
     (3, 3)
     """
-    anndata, pandas = needed("anndata", "anndata"), needed("pandas", "tables")
+    anndata, pandas = needed("anndata", "anndata"), needed("pandas", "anndata")
     check_is_fitted(model)
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):

@@ -9,12 +9,13 @@ from provenance import Table, read_table
 from readme_kinds import KINDS as STUDIES
 from readme_kinds import Kind, as_it_is
 from readme_models import KINDS as MODELS
+from readme_uses import KINDS as USES
 
 DESCRIPTION = """\
 Print Markdown tables of what --csv of versus_sklearn.py, time_to_objective.py, compare_solvers.py,
 compare_starts.py, transform_speed.py, compare_rivals.py, scaling_study.py, roofline.py, compare_models.py,
-versus_hpf.py, recovery.py, model_costs.py and find_components.py wrote. Each file is known by its header,
-whatever its name; files of one kind go into one table, in the order they are given in.
+versus_hpf.py, recovery.py, model_costs.py, find_components.py, read_times.py and cnmf_pipeline.py wrote. Each
+file is known by its header, whatever its name; files of one kind go into one table, in the order they are given in.
 Any other study's table is given whole, column by column. Beside each table stand the commands that made it,
 and once, where they are the same, machine and versions.
 
@@ -23,7 +24,7 @@ and once, where they are the same, machine and versions.
     <!-- tables: begin -->
     <!-- tables: end -->
 """
-KINDS = [*STUDIES, *MODELS]
+KINDS = [*STUDIES, *MODELS, *USES]
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 FACTS = ("command", "machine", "versions")
 

@@ -99,6 +99,14 @@ def test_their_tables_are_known_by_their_headers(run, capsys, monkeypatch):
                        + [["tiny", 3, "way", m, 8, s, -2.0, "float32"] for m, s in (("fastpmf", 0.5), ("hpfrec", 10))]),
         "recovery": ("Line", [[1.0, s, "W covered", "hpf", 0.9, v, 2.5] for s, v in ((0, 0.5), (1, 0.6))]),
         "find_components": ("Line", [[5, s, r, 6, 4, -2.0, 0.1] for s, r in ((0, 5), (1, 7))]),
+        "read_times": ("Line", [["drawn", "mtx", "scipy mmread", 126.0, 2.0, 4.5, 2.25, 210.0, 260.0,
+                                 4.0, 204.0, 0.1, 9, 9.0],
+                                ["drawn", "ldac", "gensim BleiCorpus", 70.0, 9.0, math.nan, math.nan, 230.0, math.nan,
+                                 9.0, 190.0, 0.1, 9, 9.0]]),
+        "cnmf_pipeline": ("Line", [["cells", 10, run, "seconds", "factorize", s]
+                                   for run, s in (("scikit-learn", 300.0), ("fastpmf auto", 10.0))]
+                          + [["cells", 10, "scikit-learn", "nats per count", "replicate 0", 2.2],
+                             ["cells", 10, "fastpmf auto", "nats per count", "TPM spectra", 0.8491]]),
         "model_costs": ("Line", [["tiny", 3, "mu", "map", 2.0, 1.04, 100.0, "float32"]]),
     }  # fmt: skip
     for name, (header, lines) in rows.items():
@@ -109,4 +117,8 @@ def test_their_tables_are_known_by_their_headers(run, capsys, monkeypatch):
     assert "| tiny | 3 | 2.0 ms | 50 ms, 25× | - | 1.6 ms | 1.25 | 10 s | 0.50 s, 20× |" in out
     assert "| 1 | W covered | hpf | 0.9 | 0.55 | 2.5 |" in out
     assert "| tiny | 3 | mu | 1.04 |" in out
+    assert "| drawn | mtx | 126 | scipy mmread | 2.25× | 210 | 260 |" in out
+    assert "| | ldac | 70 | gensim BleiCorpus | - | 230 | - |" in out
+    assert "| cells | 10 | factorize | seconds | 300 s | 10 s, 30× |" in out
+    assert any("TPM spectra | nats per count | - | 0.8491 |" in line for line in out)
     assert "| 5 | 2 | 1 / 1 | 0 / 2 | 0 / 2 |" in out
