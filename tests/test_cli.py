@@ -75,10 +75,17 @@ def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(r
         model = PoissonNMF.load("model.npz")
         assert sorted(model.feature_names_in_) == sorted(f"item {j}" for j in range(12))
     assert run("transform model.npz X.csv -o W.npy")[0] == 0
-    Path("X.csv").write_text("".join(table[::-1]))
+    once = dict(zip(read_counts("X.csv").row_names, np.load("W.npy"), strict=True))
+    Path("X.csv").write_text("".join([*table[::-1], "user 1,item of another shop,3\n"]))  # other order, one more
     code, _, err = run("transform model.npz X.csv -o W.npy")
+    assert code == 0
+    assert "1 of 13 columns have names that were not fitted: left out" in err
+    for name, w in zip(read_counts("X.csv").row_names, np.load("W.npy"), strict=True):
+        np.testing.assert_allclose(w, once[name], rtol=1e-9)  # sums in the order of the columns
+    Path("X.csv").write_text("a,b,1\n")
+    code, _, err = run("recommend model.npz X.csv")
     assert code == 2
-    assert "X must have the feature names that were fitted, in their order" in err
+    assert "none of the counts' columns has a name that the model was fitted with" in err
 
 
 def test_numbers_of_components_are_compared_in_a_table(run):

@@ -16,7 +16,7 @@ from scipy import io, sparse
 from sklearn.datasets import dump_svmlight_file
 
 from fastpmf import PoissonNMF, as_counts
-from fastpmf.io import convert_counts, read_counts
+from fastpmf.io import Dataset, convert_counts, read_counts
 
 RAW = Path(os.environ.get("FASTPMF_REAL_FILES", "absent"))  # a folder of real files of these formats
 CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
@@ -142,6 +142,26 @@ def file(request, tmp_path, X):
     path = tmp_path / request.param
     write(path, X)
     return path, rows, columns
+
+
+def test_columns_are_put_in_the_order_of_names_and_others_counted():
+    data = Dataset(sparse.csr_array([[1, 2, 0], [0, 3, 4]]), None, np.array(["b", "x", "a"]))
+    found, left_out = data.aligned(["a", "b", "c"])
+    assert found.X.toarray().tolist() == [[0, 1, 0], [4, 0, 0]]
+    assert found.column_names.tolist() == ["a", "b", "c"]
+    assert left_out == 1
+    with pytest.raises(ValueError, match="column_names must be known"):
+        Dataset(data.X).aligned(["a"])
+
+
+def test_names_may_be_a_list_and_counts_of_text_are_whole_numbers(tmp_path):
+    model = PoissonNMF(1, random_state=0).fit(Dataset(sparse.csr_array([[1, 2], [3, 4]]), column_names=["a", "b"]))
+    assert model.feature_names_in_.tolist() == ["a", "b"]
+    assert model.top_features(1, names=["u", "v"]).names.tolist() == [["v"]]
+    (tmp_path / "x.ldac").write_text("2 0:1 3:2\n1 2:5\n")
+    found = read_counts(tmp_path / "x.ldac").X
+    assert found.dtype == np.int64
+    assert found.indices.dtype == np.int32
 
 
 def test_every_format_gives_the_same_counts_and_keeps_the_names_it_has(file, X):

@@ -66,6 +66,11 @@ def test_coherence_is_that_of_loops_over_rows(H):
         assert found.effective_features[z] == pytest.approx(np.exp(-(P[P > 0] * np.log(P[P > 0])).sum()))
 
 
+def test_what_is_wholly_a_components_goes_by_weight():
+    top = top_features([[0.001, 9, 0, 1], [0, 0, 5, 1]], 3, by="lift", names=["aardvark", "zebra", "x", "y"])
+    assert top.names[0].tolist() == ["zebra", "aardvark", "y"]
+
+
 def test_titles_are_first_features_and_an_empty_component_says_so():
     top = top_features([[3, 2, 1], [0, 0, 0], [0, 1, 0]], 3, names=["ape", "bee", "cat"])
     assert top.titles(2) == ["ape bee", "(empty)", "bee"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastpmf import HPF, PoissonNMF
-from fastpmf.io import load_model
+from fastpmf.io import is_model, load_model
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,7 @@ def X():
 def test_a_loaded_model_is_the_one_that_was_saved_to_the_bit(X, tmp_path, options):
     model = HPF(3, max_iter=20, tol=0, random_state=0, **options).fit(X, validation=0.2)
     model.save(tmp_path / "model.npz")
+    assert is_model(tmp_path / "model.npz")
     for again in (HPF.load(tmp_path / "model.npz"), load_model(tmp_path / "model.npz")):
         assert isinstance(again, HPF)
         assert again.get_params() == model.get_params()

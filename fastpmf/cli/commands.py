@@ -82,13 +82,26 @@ def transform(arguments: argparse.Namespace) -> None:
         check_output(arguments.output, ".npy")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    W = model.transform(read(arguments))
+    W = model.transform(_as_fitted(read(arguments), model))
     if streams:
         np.save(sys.stdout.buffer, W, allow_pickle=False)
         return
     write_factor(arguments.output, W)
     facts = {"rows": W.shape[0], "components": W.shape[1], "weights": arguments.output}
     tell(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
+
+
+def _as_fitted(data: Dataset, model: PoissonNMF | HPF) -> Dataset:
+    """New counts with the columns that the model was fitted to, where both have names."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
+        return data
+    aligned, left_out = data.aligned(names)
+    if left_out == len(data.column_names):
+        raise ValueError("none of the counts' columns has a name that the model was fitted with")
+    if left_out:
+        say(f"fastpmf: {left_out} of {len(data.column_names)} columns have names that were not fitted: left out")
+    return aligned
 
 
 def select(arguments: argparse.Namespace) -> None:
@@ -153,7 +166,7 @@ def recommend(arguments: argparse.Namespace) -> None:
         check_output(arguments.output, ".csv")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    data = read(arguments)
+    data = _as_fitted(read(arguments), model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
     X = data.X
     if arguments.rows:

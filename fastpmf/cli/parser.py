@@ -36,7 +36,8 @@ for PoissonNMF.load in Python. Ctrl-C stops the fit and writes what there is.
   zcat counts.mtx.gz | fastpmf fit - --format mtx -k 20 -o model.npz
 """
 _TRANSFORM = """\
-Explain new rows by a fitted model: the weights W of each row, H staying as it is.
+Explain new rows by a fitted model: the weights W of each row, H staying as it is. Columns are known by
+their names where both have names: missing ones are empty, others are left out.
 
   fastpmf transform model.npz new_counts.npz -o W.npy
   fastpmf transform model.npz new_counts.npz -o - | ssh elsewhere 'cat > W.npy'
@@ -201,7 +202,8 @@ def _counts_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("counts", metavar="COUNTS", help=f"file or folder: {', '.join(FORMATS)}; - for standard input")
     command.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
     command.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
-    command.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by name, or by "
-                         "number from 0 (default: the first three)")  # fmt: skip
+    command.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by the names of "
+                         "a header, or by number from 0 (default: the first three; a header is known by a count "
+                         "that is no number)")  # fmt: skip
     command.add_argument("--transpose", action="store_true", help="swap rows and columns; 10x Genomics' genes are "
                          "columns before")  # fmt: skip

@@ -54,7 +54,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         return to_topics(W, self.components_)
 
-    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0) -> TopFeatures:
+    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0, names: Any = None) -> TopFeatures:
         """The n first features of each component, by name; see `fastpmf.top_features`.
 
         Parameters
@@ -62,13 +62,16 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         n : int, default=10
         by : {"weight", "lift", "exclusivity"}, default="weight"
         least : float, default=0.0
+        names : array-like of str, of length n_features, optional
+            By default those that `fit` saw; in a pipeline these are lost, and its first step has them.
 
         Returns
         -------
         TopFeatures
         """
         check_is_fitted(self)
-        return top_features(self.components_, n, by=by, least=least, names=getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None) if names is None else names
+        return top_features(self.components_, n, by=by, least=least, names=names)
 
     def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
@@ -177,7 +180,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
-            names = X.column_names.astype(object)
+            names = np.asarray(X.column_names).astype(object)
             known = None if reset else getattr(estimator, "feature_names_in_", None)
             if known is not None and len(names) == len(known) and (names != known).any():
                 j = int(np.flatnonzero(names != known)[0])

@@ -14,7 +14,8 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return {"header.npy", "components.npy"} <= set(archive.namelist())
+        names = set(archive.namelist())
+        return "header.npy" in names and bool(names & {"components.npy", "mean.npy"})
 
 
 def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:

@@ -153,10 +153,13 @@ class Coordinates:
             i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, wide)
         shape, names = self.finish()
         check_shape(*shape)
+        index = np.int32 if max(*shape, len(x)) <= np.iinfo(np.int32).max else np.int64  # as scipy's own files have it
+        j = j.astype(index, copy=False)
         if not ascending or last >= shape[0]:
+            i = i.astype(index, copy=False)
             return Dataset(sparse.coo_array((x, (i, j)), shape=shape).tocsr(), *names)
         # Rows in their order, as most files have them, need no copy to be put there
-        ends = np.append(np.searchsorted(i, np.arange(shape[0], dtype=i.dtype)), len(i))
+        ends = np.append(np.searchsorted(i, np.arange(shape[0], dtype=i.dtype)), len(i)).astype(index)
         del i
         X = sparse.csr_array((x, j, ends), shape=shape)
         X.sum_duplicates()

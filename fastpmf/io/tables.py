@@ -124,7 +124,8 @@ def _first_line(path: Path, delimiter: str) -> list[str]:
 def _place(column: str | int, first: list[str]) -> int:
     if isinstance(column, str):
         if column not in first:
-            raise RefusedError(f"it has no column {column!r} among {', '.join(map(repr, first[:10]))}")
+            told = f"it has no column {column!r} among {', '.join(map(repr, first[:10]))}"
+            raise RefusedError(f"{told}; where there is no header, columns are numbers from 0")
         return first.index(column)
     if not 0 <= column < len(first):
         raise RefusedError(f"it has no column {column}: it has {len(first)}, counted from 0")

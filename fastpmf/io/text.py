@@ -175,7 +175,8 @@ def _of_rows(X: sparse.csr_matrix, size: list[int]) -> Entries:
     index = np.int32 if size[0] <= np.iinfo(np.int32).max else np.int64
     rows = np.repeat(np.arange(first, size[0], dtype=index), np.diff(X.indptr))
     size[1] = max(size[1], int(X.indices.max(initial=-1)) + 1)
-    return Entries(rows, X.indices, X.data)
+    whole = (X.data == np.floor(X.data)) & (np.abs(X.data) < 2**53)
+    return Entries(rows, X.indices, X.data.astype(np.int64) if whole.all() else X.data)
 
 
 def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:

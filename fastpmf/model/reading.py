@@ -53,7 +53,7 @@ class Quality(NamedTuple):
     ----------
     umass : ndarray of shape (k,), float64
         UMass coherence, nats: mean over pairs of features, the more frequent j before i, of log (D(i, j) + 1) / D(j), D
-        the number of rows that hold them; 0 at best.
+        the number of rows that hold them; about 0 at best, where they always stand together.
     npmi : ndarray of shape (k,), float64
         Mean over pairs of their normalised pointwise mutual information, between -1, never together, and 1, always.
     exclusivity : ndarray of shape (k,), float64
@@ -113,7 +113,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     labels = _labels(names, p)
     scores = P if by == "weight" else exclusivity(P) * (k if by == "lift" else 1)
     scores = np.where((P > 0) & (least <= P), scores, -np.inf)
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+    first = np.lexsort((-P, -scores), axis=1)[:, :n]  # what is wholly a component's goes by weight
     found = np.take_along_axis(scores, first, axis=1)
     there = found > -np.inf
     return TopFeatures(np.where(there, first, -1), np.where(there, found, np.nan), np.where(there, labels[first], ""))

@@ -230,6 +230,8 @@ def topic_label_heatmap(W: Any, labels: Any, *, H: Any = None, names: Any = None
     _heat(ax, means[:, columns], "mean topic proportion", None)
     number_axis(ax.yaxis, list(map(short, titles)))
     number_axis(ax.xaxis, [legend[z] for z in columns])
+    if names is not None:
+        ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("component")
     return ax
 
