@@ -154,6 +154,15 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
         Dataset(data.X).aligned(["a"])
 
 
+def test_words_of_an_lda_c_document_may_come_in_any_order(tmp_path):
+    (tmp_path / "b.ldac").write_text("5 0:1 7:1 3:2 1:1 4:1\n2 2:1 0:3\n")
+    found = read_counts(tmp_path / "b.ldac").X.toarray()
+    assert found.tolist() == [[1, 1, 0, 2, 1, 0, 0, 1], [3, 0, 1, 0, 0, 0, 0, 0]]
+    (tmp_path / "b.ldac").write_text("3 7:1 3:2 7:1\n")
+    with pytest.raises(ValueError, match="not a whole LDA-C file"):
+        read_counts(tmp_path / "b.ldac")
+
+
 def test_names_may_be_a_list_and_counts_of_text_are_whole_numbers(tmp_path):
     model = PoissonNMF(1, random_state=0).fit(Dataset(sparse.csr_array([[1, 2], [3, 4]]), column_names=["a", "b"]))
     assert model.feature_names_in_.tolist() == ["a", "b"]

@@ -112,7 +112,13 @@ def lda_c(path: Path) -> Coordinates:
         size[:] = 0, 0
         with opened(path) as file:
             for lines in lines_of(file):
-                X, said = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=True)
+                try:
+                    X, said = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=True)
+                except ValueError as error:
+                    if "sorted" not in str(error):
+                        raise
+                    lines = b"\n".join(map(_by_word, lines.splitlines()))
+                    X, said = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=True)
                 if wrong := np.flatnonzero(np.diff(X.indptr) != said).tolist():
                     i = wrong[0]
                     raise ValueError(
@@ -130,6 +136,12 @@ def lda_c(path: Path) -> Coordinates:
         return (size[0], p), Names(None if titles is None else name_list(titles, size[0]), names)
 
     return Coordinates(read, finish)
+
+
+def _by_word(line: bytes) -> bytes:
+    """A document with its words in the order of their numbers, which LDA-C does not ask for and svmlight does."""
+    size, *pairs = line.split() or [b""]
+    return b" ".join([size, *sorted(pairs, key=lambda pair: int(pair.split(b":")[0]))])
 
 
 def svmlight(path: Path) -> Coordinates:
