@@ -105,6 +105,8 @@ def test_what_does_not_fit_is_told_in_one_sentence_and_changes_nothing(adata, gi
 def test_an_anndata_object_is_no_matrix(adata):
     with pytest.raises(TypeError, match="X must be a matrix, got an AnnData object: give its X, or one of its layers"):
         fastpmf.PoissonNMF(2).fit(adata)
+    with pytest.raises(TypeError, match="H must be an array, got an AnnData object: give one of its arrays"):
+        fastpmf.top_features(adata)
 
 
 def test_a_matrix_is_no_anndata_object(adata):

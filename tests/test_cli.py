@@ -1,5 +1,6 @@
 """The command line, as its user types it."""
 
+import csv
 import gzip
 import io
 import json
@@ -123,6 +124,14 @@ def test_info_says_what_a_file_holds(run):
     run("fit X.npz -k 2 -o model.npz --max-iter 5 -q")
     assert "PoissonNMF of 2 components x 12 features, float64, features without names" in run("info model.npz")[1]
     assert run("info absent.npz")[0] == 2
+
+
+def test_logarithms_are_warned_of(run):
+    X = sparse.load_npz("X.npz")
+    sparse.save_npz("log.npz", X.log1p())
+    code, _, err = run("fit log.npz -k 1 -o model.npz --max-iter 5 -q")
+    assert code == 0
+    assert "100% of the nonzeros are no whole numbers" in err
 
 
 def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
@@ -265,6 +274,13 @@ def test_recommendations_are_those_of_the_model_by_name(run):
     assert run("recommend model.npz X.csv -o best.csv")[:2] == (0, "")
     assert Path("best.csv").read_text().startswith("row,rank,item,rate\n")
     assert "X.csv has no row eve" in run("recommend model.npz X.csv --rows eve")[2]
+
+
+def test_recommended_names_that_span_lines_are_quoted(run):
+    Path("X.csv").write_text('who,what,n\nada,"x\ny",2\nbob,tea,1\n')
+    run("fit X.csv -k 1 -o model.npz --max-iter 5 -q")
+    rows = list(csv.reader(run("recommend model.npz X.csv --seen -n 1")[1].splitlines(keepends=True)))
+    assert rows[1][:3] == ["ada", "1", "x\ny"]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,24 @@ def test_the_least_extreme_change_is_against_the_component_of_nearest_rate(drawn
         assert (found.against[k] != k).all()
 
 
+def test_what_only_one_component_has_is_no_smaller_a_change_the_more_counts_say_so(drawn):
+    z = []
+    for n in (100, 10_000):
+        X = np.array([[n, n, n], [0, n, 2 * n]])
+        found = differential_expression(np.eye(2), X, X)
+        assert found.log2_fold_change[0, 0] > np.log2(n / 3)
+        z.append(found.z_score[0, 0])
+    assert z[0] > 3
+    assert z[1] > 8
+    rng = np.random.default_rng(0)
+    W = np.repeat(np.eye(2), 150, axis=0)
+    H = np.tile(rng.gamma(1.0, size=400), (2, 1))
+    H[:, 0] = 20, 0  # a marker among features that don't change
+    found = differential_expression(W, H, rng.poisson(W @ H), shrink=True)
+    assert found.log2_fold_change[0, 0] > 5
+    assert found.false_sign_rate[0, 0] < 1e-3
+
+
 def test_a_component_against_itself_has_no_change_and_no_error(drawn):
     X, W, H = drawn
     for shrunk in (False, True):

@@ -14,7 +14,7 @@ import numpy as np
 from fastpmf import HPF, FitInterrupted, PoissonNMF, Selection, Status, as_counts, select_n_components
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import STREAM, check_distinct, check_output, choices, counts_file, read, say, show, tell
-from fastpmf.counts import Side
+from fastpmf.counts import MemoryCounts, Side
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
@@ -33,6 +33,7 @@ def fit(arguments: argparse.Namespace) -> None:
         check_distinct(path, arguments.counts, *outputs[:number])
     data = read(arguments)
     counts = as_counts(data, name=arguments.counts)
+    _warn_unless_whole(counts)
     prior = None if arguments.prior == "none" else arguments.prior
     model = PoissonNMF(
         arguments.components, prior_W=prior, prior_H=prior, solver=arguments.solver, init=arguments.init,
@@ -73,6 +74,16 @@ def fit(arguments: argparse.Namespace) -> None:
         raise interrupted
 
 
+def _warn_unless_whole(counts: MemoryCounts) -> None:
+    data = counts.to_scipy().data
+    broken = np.count_nonzero(data != np.floor(data)) / max(len(data), 1) if data.dtype.kind == "f" else 0.0
+    if broken:
+        say(
+            f"fastpmf: warning: {broken:.0%} of the nonzeros are no whole numbers, as after normalisation or "
+            "logarithms; counts are what the model is of"
+        )
+
+
 def transform(arguments: argparse.Namespace) -> None:
     """W of new rows."""
     streams = arguments.output == STREAM
@@ -84,7 +95,9 @@ def transform(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     W = model.transform(_as_fitted(read(arguments), model))
     if streams:
-        np.save(sys.stdout.buffer, W, allow_pickle=False)
+        held = io.BytesIO()  # NumPy's own way into a pipe hides that nobody reads on
+        np.save(held, W, allow_pickle=False)
+        sys.stdout.buffer.write(held.getbuffer())
         return
     write_factor(arguments.output, W)
     facts = {"rows": W.shape[0], "components": W.shape[1], "weights": arguments.output}
@@ -200,8 +213,8 @@ def recommend(arguments: argparse.Namespace) -> None:
 def _csv_lines(heads: Sequence[str], table: Iterable[Sequence[Any]]) -> Iterable[str]:
     for row in (heads, *table):
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(row)
-        yield text.getvalue()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        yield text.getvalue()[:-1]
 
 
 def info(arguments: argparse.Namespace) -> None:

@@ -90,7 +90,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return topic_quality(self.components_, self._read(X), n, W=W)
 
     def differential_expression(
-        self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 0.1, shrink: bool = False,
+        self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 1.0, shrink: bool = False,
         row_exposure: Any = None,
     ) -> Differential:  # fmt: skip
         """How a feature's rates in two components differ, with errors; see `fastpmf.differential_expression`.
@@ -101,7 +101,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             What `fit_transform` or `transform` returned for X.
         X : matrix of counts of shape (n_samples, n_features)
         against : {"others", "mean"} or int, default="others"
-        pseudocount : float, default=0.1
+        pseudocount : float, default=1.0
         shrink : bool, default=False
         row_exposure : array-like of shape (n_samples,), optional
             What `fit` or `transform` was given.

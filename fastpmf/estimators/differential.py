@@ -72,7 +72,7 @@ def differential_expression(
     X: Any,
     *,
     against: str | int = "others",
-    pseudocount: float = 0.1,
+    pseudocount: float = 1.0,
     shrink: bool = False,
     row_exposure: Any = None,
     names: Any = None,
@@ -91,8 +91,9 @@ def differential_expression(
     against : {"others", "mean"} or int, default="others"
         "others": the component whose rate is nearest, so that a large change is one against all others (least extreme
         log fold change). "mean": the feature's share of all counts. A number: that component.
-    pseudocount : float, default=0.1
-        Counts at the feature's mean rate that are added to each component, > 0.
+    pseudocount : float, default=1.0
+        Counts at the feature's mean rate that are added to each component, > 0. Where a component has no count of a
+        feature the error is 1 / sqrt(pseudocount), in nats: far below 1 it says nothing of what only others have.
     shrink : bool, default=False
         Shrink each component's changes by adaptive shrinkage: changes and errors are then posterior means and standard
         deviations, and `false_sign_rate` is known.
@@ -122,8 +123,8 @@ def differential_expression(
     >>> X = [[40, 10, 50], [5, 10, 85]]
     >>> found = differential_expression(np.eye(2), X, X)
     >>> found.log2_fold_change.round(1)
-    array([[ 3. ,  0. , -0.8],
-           [-3. ,  0. ,  0.8]])
+    array([[ 2.8,  0. , -0.8],
+           [-2.8,  0. ,  0.8]])
     >>> found.z_score.round(1)
     array([[ 4.4,  0. , -3. ],
            [-4.4,  0. ,  3. ]])

@@ -52,6 +52,8 @@ def row_bounds(n_rows: int) -> np.ndarray:
 
 def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
     """A dense array of real numbers, else a TypeError, or for ragged rows a ValueError, that says what it is."""
+    if hasattr(A, "obsm"):  # an AnnData, which NumPy would take for a nest of sequences, at great length
+        raise TypeError(f"{name} must be an array, got an {type(A).__name__} object: give one of its arrays")
     if sparse.issparse(A):
         raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
     try:
