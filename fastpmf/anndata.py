@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf._extras import needed
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, share_not_whole
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import plain
-from fastpmf.io.sources import needed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -206,11 +206,7 @@ def _counts(adata: "AnnData", layer: str | None) -> tuple[MemoryCounts, str]:
 
 
 def _warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> None:
-    if counts.dtype.kind != "f":
-        return
-    data = counts.to_scipy().data
-    broken = np.count_nonzero(data != np.floor(data)) / max(len(data), 1)
-    if broken:
+    if broken := share_not_whole(counts.to_scipy().data):
         layers = [name for name in adata.layers if f"[{name!r}]" not in where]
         advice = f"layer may be {', '.join(map(repr, layers))}" if layers else "raw counts are what the model is of"
         warnings.warn(

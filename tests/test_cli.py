@@ -108,6 +108,7 @@ def test_topics_are_told_by_name_or_as_a_table(run):
     assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in wanted]
     code, out, _ = run("topics model.npz -n 2 --by exclusivity -o topics.csv")
     assert (code, out) == (0, "")
+    assert len(json.loads(run("topics model.npz -n 2 -o topics.csv --by exclusivity --json")[1])) == 2
     assert Path("topics.csv").read_text().splitlines()[0] == "component,rank,feature,exclusivity"
     assert run("topics X.npz")[0] == 2
     Path("X.csv").write_text("u,\x1b[2J,1\nv,x,2\n")

@@ -152,6 +152,8 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
     assert left_out == 1
     with pytest.raises(ValueError, match="column_names must be known"):
         Dataset(data.X).aligned(["a"])
+    with pytest.raises(ValueError, match="names must all be different to align by, and 'a' is there twice"):
+        data.aligned(["a", "a"])
 
 
 def test_words_of_an_lda_c_document_may_come_in_any_order(tmp_path):

@@ -1,9 +1,18 @@
 """The number of components is chosen by held-out counts, with splits that all numbers share."""
 
+import pickle
+
 import numpy as np
 import pytest
 
-from fastpmf import Selection, poisson_log_likelihood, poisson_nmf, select_n_components, thin_counts
+from fastpmf import (
+    Selection,
+    SelectionInterrupted,
+    poisson_log_likelihood,
+    poisson_nmf,
+    select_n_components,
+    thin_counts,
+)
 from fastpmf.datasets import make_poisson_counts
 
 
@@ -60,3 +69,10 @@ def test_equal_seeds_give_equal_scores():
 def test_bad_input_is_told_in_one_sentence(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         select_n_components(**{"X": [[9, 9], [9, 9]], "n_components": [1], "random_state": 0} | given)
+
+
+def test_an_interruption_comes_whole_out_of_a_worker():
+    X = make_poisson_counts(60, 40, 2, nnz=600, random_state=0).X
+    found = select_n_components(X, [1, 2], n_splits=1, max_iter=10, random_state=0)
+    again = pickle.loads(pickle.dumps(SelectionInterrupted(found)))
+    np.testing.assert_array_equal(again.selection.log_likelihood, found.log_likelihood)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf import HPF, FitInterrupted, PoissonNMF, Selection, Status, as_counts, select_n_components
+from fastpmf import HPF, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
+from fastpmf._extras import needed
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import STREAM, check_distinct, check_output, choices, counts_file, read, say, show, tell
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
@@ -33,7 +34,6 @@ def fit(arguments: argparse.Namespace) -> None:
         check_distinct(path, arguments.counts, *outputs[:number])
     data = read(arguments)
     counts = as_counts(data, name=arguments.counts)
-    _warn_unless_whole(counts)
     prior = None if arguments.prior == "none" else arguments.prior
     model = PoissonNMF(
         arguments.components, prior_W=prior, prior_H=prior, solver=arguments.solver, init=arguments.init,
@@ -74,16 +74,6 @@ def fit(arguments: argparse.Namespace) -> None:
         raise interrupted
 
 
-def _warn_unless_whole(counts: MemoryCounts) -> None:
-    data = counts.to_scipy().data
-    broken = np.count_nonzero(data != np.floor(data)) / max(len(data), 1) if data.dtype.kind == "f" else 0.0
-    if broken:
-        say(
-            f"fastpmf: warning: {broken:.0%} of the nonzeros are no whole numbers, as after normalisation or "
-            "logarithms; counts are what the model is of"
-        )
-
-
 def transform(arguments: argparse.Namespace) -> None:
     """W of new rows."""
     streams = arguments.output == STREAM
@@ -122,6 +112,7 @@ def select(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         check_output(arguments.plot, ".png")
         check_distinct(arguments.plot, arguments.counts)
+        needed("matplotlib", "plot", "--plot")  # told before hours of fitting
     try:
         found, interrupted = select_n_components(
             read(arguments), arguments.components, n_splits=arguments.splits, random_state=arguments.seed,
@@ -136,17 +127,10 @@ def select(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     tell(arguments, str(found), facts)
     if arguments.plot:
-        _draw(found, arguments.plot)
+        plot.selection(found)[0].figure.savefig(arguments.plot, dpi=150)
     if interrupted:
         arguments.kept = "the table is that of the splits that were done"
         raise interrupted
-
-
-def _draw(found: Selection, path: str) -> None:
-    from fastpmf import plot
-
-    axes = plot.selection(found)
-    np.atleast_1d(axes)[0].figure.savefig(path, dpi=150)
 
 
 def topics(arguments: argparse.Namespace) -> None:
@@ -165,7 +149,8 @@ def topics(arguments: argparse.Namespace) -> None:
     if arguments.output:
         table = ((*place, f"{score:.6g}") for *place, score in rows)
         write_table(arguments.output, ("component", "rank", "feature", arguments.by), table)
-        return
+        if not arguments.json:
+            return
     lines = "\n".join(f"{k:>4}. {'  '.join(filter(None, names))}" for k, names in enumerate(top.names, 1))
     tell(arguments, lines, [
         {"component": k, "features": [{"feature": f, arguments.by: s} for c, _, f, s in rows if c == k]}
@@ -199,13 +184,13 @@ def recommend(arguments: argparse.Namespace) -> None:
     heads = ("row", "rank", "item", "rate")
     if arguments.output:
         write_table(arguments.output, heads, table)
-    elif arguments.json:
+    if arguments.json:
         tell(arguments, "", [
             {"row": str(row), "items": [{"item": str(columns[j]), "rate": float(x)}
                                         for j, x in zip(js, rates, strict=True) if j >= 0]}
             for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
         ])  # fmt: skip
-    else:
+    elif not arguments.output:
         for line in _csv_lines(heads, table):
             show(line)
 

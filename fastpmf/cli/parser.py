@@ -171,7 +171,7 @@ def parser_of_commands() -> argparse.ArgumentParser:
         each.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
                           "use); the result does not depend on it")  # fmt: skip
     for each in (fit, transform, select, topics, recommend, info, convert, warm, versions):
-        each.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        each.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, share_not_whole
 from fastpmf.io import read_counts
 
 STREAM = "-"  # standard input or output
@@ -57,7 +57,13 @@ def choices(arguments: argparse.Namespace) -> dict[str, Any]:
 def read(arguments: argparse.Namespace) -> Dataset:
     """The counts of a command."""
     with counts_file(arguments) as path:
-        return read_counts(path, **choices(arguments))
+        data = read_counts(path, **choices(arguments))
+    if broken := share_not_whole(data.X.data):
+        say(
+            f"fastpmf: warning: {broken:.0%} of the nonzeros are no whole numbers, as after normalisation or "
+            "logarithms; counts are what the model is of"
+        )
+    return data
 
 
 @contextmanager

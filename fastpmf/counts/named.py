@@ -6,6 +6,11 @@ import numpy as np
 from scipy import sparse
 
 
+def share_not_whole(counts: np.ndarray) -> float:
+    """What share of the counts are no whole numbers, as none is of those that were counted."""
+    return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
+
+
 class Dataset(NamedTuple):
     """Counts and what their rows and columns are called; `as_counts` and `fit` take it as it is.
 
@@ -24,7 +29,7 @@ class Dataset(NamedTuple):
 
         Parameters
         ----------
-        names : array-like of str, of length p, all different
+        names : array-like of str, of length p
 
         Returns
         -------
@@ -36,13 +41,19 @@ class Dataset(NamedTuple):
         Raises
         ------
         ValueError
-            The columns have no names.
+            The columns have no names, or a name stands twice, so that it is not clear which column it is.
         """
         if self.column_names is None:
             raise ValueError("column_names must be known for columns to be put in the order of names")
-        wanted = np.asarray(names).astype(str)
+        wanted, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
+        for A, said in ((wanted, "names"), (own, "column_names")):
+            found, often = np.unique(A, return_counts=True)
+            if (often > 1).any():
+                raise ValueError(
+                    f"{said} must all be different to align by, and {str(found[often > 1][0])!r} is there twice"
+                )
         place = {name: j for j, name in enumerate(wanted.tolist())}
-        at = np.array([place.get(name, -1) for name in np.asarray(self.column_names).astype(str).tolist()], np.int64)
+        at = np.array([place.get(name, -1) for name in own.tolist()], np.int64)
         X = sparse.coo_array(self.X)
         i, j = X.coords
         kept = at[j] >= 0

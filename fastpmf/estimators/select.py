@@ -90,6 +90,9 @@ class SelectionInterrupted(KeyboardInterrupt):
         super().__init__("interrupted; .selection has the splits that were done")
         self.selection = selection
 
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it comes whole out of a worker process
+        return type(self), (self.selection,)
+
 
 def select_n_components(
     X: Any,

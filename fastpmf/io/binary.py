@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.io.sources import Compressed, Names, RefusedError, check_room, needed
+from fastpmf._extras import needed
+from fastpmf.io.sources import Compressed, Names, RefusedError, check_room
 
 PARTS = ("data", "indices", "indptr")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf._extras import needed
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import replacing
-from fastpmf.io.sources import needed
 
 ENDINGS = (".npz", ".h5ad")
 

@@ -4,7 +4,6 @@ Nothing that a file says of its own size is believed: what has to be allocated i
 against the bytes that are there, before it is.
 """
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -176,14 +175,6 @@ def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
     A.resize(n + len(more), refcheck=False)
     A[n:] = more
     return A
-
-
-def needed(module: str, extra: str) -> Any:
-    """A library that only some formats need."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"this format needs {module}: pip install 'fastpmf[{extra}]'") from None
 
 
 def memory() -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, needed
+from fastpmf._extras import needed
+from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError
 from fastpmf.io.text import opened
 
 _LINES = 1 << 21  # of Parquet that are held at once

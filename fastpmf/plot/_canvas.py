@@ -1,10 +1,10 @@
 """What all pictures share: what they are drawn on, in which colours, and what they read of factors and labels."""
 
-import importlib
 from typing import Any
 
 import numpy as np
 
+from fastpmf._extras import needed
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -47,7 +47,7 @@ def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **optio
     if ax is None:
         n_rows = -(-n // n_columns)
         size = (width * n_columns, height * n_rows)
-        grid = needed("matplotlib.pyplot").subplots(
+        grid = drawing("pyplot").subplots(
             n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options
         )[1]  # fmt: skip
         for spare in grid.flat[n:]:
@@ -60,12 +60,9 @@ def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **optio
     return given
 
 
-def needed(module: str) -> Any:
+def drawing(part: str) -> Any:
     """A part of matplotlib."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError("fastpmf.plot needs matplotlib: pip install 'fastpmf[plot]'") from None
+    return needed(f"matplotlib.{part}", "plot", "fastpmf.plot")
 
 
 def components_of(model: Any, name: str) -> np.ndarray:

@@ -13,10 +13,10 @@ from fastpmf.plot._canvas import (
     BLUE,
     GREY,
     components_of,
+    drawing,
     grouped,
     line_styles,
     named,
-    needed,
     number_axis,
     one,
     panels,
@@ -292,7 +292,7 @@ def residuals(
     values = np.divide(more, np.sqrt(expected), out=np.where(more > 0, np.inf, 0.0), where=~none)
     most = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
     ax = one(ax, 6.4, 4.8)
-    colors = needed("matplotlib").colormaps["RdBu_r"]
+    colors = drawing("pyplot").colormaps["RdBu_r"]
     colors = colors.with_extremes(bad=colors(1.0))  # infinite ones are left out as bad
     image = ax.imshow(values, cmap=colors, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label="(observed − expected) / √expected")

@@ -11,9 +11,9 @@ from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
     components_of,
+    drawing,
     grouped,
     named,
-    needed,
     number_axis,
     one,
     proportions,
@@ -104,7 +104,7 @@ def structure(
     heights = np.full((k, starts[-1] - gap), np.nan)
     for start, rows in zip(starts, members, strict=False):
         heights[:, start : start + len(rows)] = P[rows].T
-    tops, colors, step_patch = heights.cumsum(axis=0), area_colors(k), needed("matplotlib.patches").StepPatch
+    tops, colors, step_patch = heights.cumsum(axis=0), area_colors(k), drawing("patches").StepPatch
     # From the top down, each over the one before, so that no background shines through where two meet
     stack = [
         step_patch(tops[z], np.arange(tops.shape[1] + 1.0), facecolor=colors[z], linewidth=0, label=legend[z])

@@ -20,11 +20,11 @@ from fastpmf.model.updates import multiplicative
 class Status(Enum):
     """Why a fit stopped, as a sentence."""
 
-    CONVERGED = "Converged: kkt_residual is at most tol."
-    MAX_ITER = "Stopped at max_iter before kkt_residual came down to tol; raise max_iter, or tol, to converge."
+    CONVERGED = "Converged: the residual is at most tol."
+    MAX_ITER = "Stopped at max_iter before the residual came down to tol; raise max_iter, or tol, to converge."
     CALLBACK = "Stopped by the callback."
     VALIDATION = "Stopped where held-out counts got no likelier."
-    MAX_TIME = "Stopped at max_time before kkt_residual came down to tol; raise max_time, or tol, to converge."
+    MAX_TIME = "Stopped at max_time before the residual came down to tol; raise max_time, or tol, to converge."
     ONLINE = "Fitted by partial_fit, one mini-batch after another."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
