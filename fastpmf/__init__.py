@@ -11,7 +11,9 @@ differential_expression                                     how a feature's rate
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
+StreamedCounts                                              counts that are read from a disk in each pass
 thin_counts                                                 split counts in two independent parts
+Checkpoint                                                  where a fit saves itself, to go on from there
 plan                                                        the memory and time that a fit will take
 warmup                                                      compile before, not in the first fit
 datasets                                                    counts that every machine has, or drawn from the model
@@ -21,9 +23,11 @@ show_versions                                               what a bug report sh
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import (
     HPF,
+    Checkpoint,
     Differential,
     PoissonNMF,
     Selection,
@@ -44,6 +48,7 @@ from fastpmf.warmup import warmup
 
 __all__ = [
     "HPF",
+    "Checkpoint",
     "Differential",
     "FitInterrupted",
     "GammaPosterior",
@@ -55,6 +60,7 @@ __all__ = [
     "SelectionInterrupted",
     "Solution",
     "Status",
+    "StreamedCounts",
     "Topics",
     "__version__",
     "as_counts",

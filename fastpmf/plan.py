@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf.counts import as_counts
+from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import panel_width
-from fastpmf.counts.memory import joint_blocks
+from fastpmf.counts.rows import CHUNK
+from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.simd import VECTOR_BYTES
@@ -34,9 +35,11 @@ class Plan:
     Attributes
     ----------
     input_bytes : int
-        The counts as canonical CSR, which the fit uses as they are.
+        The counts as canonical CSR, which the fit uses as they are; on the disk, where they are streamed.
     transpose_bytes : int
-        Their transposed copy; 0 for "em", which needs none.
+        Their transposed copy; 0 for "em", which needs none, and where they are streamed.
+    block_bytes : int
+        Two blocks of streamed counts, the one that is worked on and the next, and what one takes; else 0.
     factor_bytes : int
         W and H as they are, the solver's spares, and what the last look at the optimality needs.
     seconds_per_iteration : float
@@ -45,19 +48,25 @@ class Plan:
 
     input_bytes: int
     transpose_bytes: int
+    block_bytes: int
     factor_bytes: int
     seconds_per_iteration: float
 
     @property
     def peak_bytes(self) -> int:
         """Most that the fit holds at once, beyond the input."""
-        return self.transpose_bytes + self.factor_bytes
+        return self.transpose_bytes + self.block_bytes + self.factor_bytes
 
     def __str__(self) -> str:
         told = (
             f"{self.peak_bytes / 2**30:.2f} GiB beyond the {self.input_bytes / 2**30:.2f} GiB of the counts "
             f"({self.transpose_bytes / 2**30:.2f} transposed, {self.factor_bytes / 2**30:.2f} for factors)"
         )
+        if self.block_bytes:
+            told = (
+                f"{self.peak_bytes / 2**30:.2f} GiB for blocks ({self.block_bytes / 2**30:.2f}) of the "
+                f"{self.input_bytes / 2**30:.2f} GiB of the counts, and for factors ({self.factor_bytes / 2**30:.2f})"
+            )
         if math.isnan(self.seconds_per_iteration):
             return told
         return f"{told}, and about {self.seconds_per_iteration:.3g} s for an iteration"
@@ -72,6 +81,7 @@ def plan(
     counts_dtype: Any = "uint16",
     solver: str = "auto",
     acceleration: str | None = "auto",
+    block_entries: int | None = None,
     n_threads: int | None = None,
     trial: bool = True,
 ) -> Plan:
@@ -95,6 +105,9 @@ def plan(
         Of the counts: uint8, uint16, int32, float32 or float64.
     solver, acceleration
         As in `PoissonNMF`.
+    block_entries : int or None, default=None
+        Nonzeros in a block of streamed counts; None for counts in memory. The seconds then are those of a disk that is
+        never waited for.
     n_threads : int or None, default=None
         None or -1: as many as the process may use.
     trial : bool, default=True
@@ -103,7 +116,8 @@ def plan(
     Returns
     -------
     Plan
-        input_bytes, transpose_bytes, factor_bytes, peak_bytes, seconds_per_iteration; `str` of it is a sentence.
+        input_bytes, transpose_bytes, block_bytes, factor_bytes, peak_bytes, seconds_per_iteration; `str` of it is a
+        sentence.
 
     Raises
     ------
@@ -125,7 +139,10 @@ def plan(
     counts_dtype = np.dtype(counts_dtype)
     if counts_dtype not in COUNT_DTYPES:
         raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype}")
-    work, make = working_dtype(dtype, counts_dtype), solver_of(solver, acceleration)
+    streamed = block_entries is not None
+    if streamed:
+        check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
+    work, make = working_dtype(dtype, counts_dtype), solver_of(solver, acceleration, one_sided=streamed)
     input_bytes, transpose = (
         nnz * (counts_dtype.itemsize + (4 if across <= np.iinfo(np.int32).max else 8)) + 8 * (along + 1)
         for along, across in ((n, p), (p, n))
@@ -133,15 +150,26 @@ def plan(
     per_vector = VECTOR_BYTES // work.itemsize
     row = -(-n_components // per_vector) * VECTOR_BYTES
     planned = make()
-    # What the solver holds; S of both sides for the last look at the optimality, the columns' by blocks of rows as well
-    factors = (planned.copies + 1) * (n + p) * row + joint_blocks(n, input_bytes - 8 * (n + 1), p * row) * p * row
+    # What the solver holds; S of both sides for the last look at the optimality, with what summing the columns' takes
+    factors = (planned.copies + 1) * (n + p) * row + _summing(n, p, min(nnz, block_entries or nnz), row, work)
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
     transpose = transpose + _cuts(n, p, nnz, row) + _cuts(p, n, nnz, row) if planned.transposed else 0
+    blocks = 0
+    if block_entries is not None:
+        entry, block = (input_bytes - 8 * (n + 1)) // nnz, min(block_entries, nnz)
+        rows = -(-block * n // nnz)
+        # Pointers and sums of all rows; of a block's rows, pointers, cuts and the order that they are descended in
+        transpose, blocks = 0, 2 * block * entry + 24 * n + (80 + _cuts(1, p, block, row)) * rows
     seconds = math.nan
     if trial:
         with threads(n_threads):
-            seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make)
-    return Plan(input_bytes, transpose, factors, seconds)
+            seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make, streamed=streamed)
+    return Plan(input_bytes, transpose, blocks, factors, seconds)
+
+
+def _summing(n: int, p: int, nnz: int, row: int, work: np.dtype) -> int:
+    """Bytes beside the columns' sums while they are formed: the ratios, and in float32 what is kept in float64."""
+    return min(nnz, CHUNK[0]) * work.itemsize + (2 * p * row if work.itemsize == 4 and n >= CHUNK[1] else 0)
 
 
 def _cuts(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
@@ -158,6 +186,8 @@ def _seconds(
     work: np.dtype,
     counts_dtype: np.dtype,
     make: Callable[[], Solver],
+    *,
+    streamed: bool,
 ) -> float:
     """Of an iteration, by extrapolation from as many rows as the trial affords, and half of them."""
     rows = min(n, max(2, round(_TRIAL / n_components / (nnz / n))))
@@ -167,7 +197,8 @@ def _seconds(
     X.data = np.minimum(X.data, highest, dtype=float).astype(counts_dtype)
     told = {}
     for m in sorted({rows, rows // 2} if rows < n else {rows}):
-        counts = as_counts(X[:m])
+        some = as_counts(X[:m])
+        counts: Counts = StreamedCounts([some].copy) if streamed else some
         problem, solver = Problem(counts, n_components), make()
         state = solver.init(problem, *initialise(counts, n_components, "random", 0, work))
         for _ in range(solver.warm_up + 2):

@@ -179,7 +179,7 @@ def test_the_joint_contraction_is_both_contractions(dtype, k):
     np.testing.assert_array_equal(rows, contract(X, U, V))
     rtol = (k + 12) * np.finfo(dtype).eps  # positive terms, each rounded once an addition
     np.testing.assert_allclose(columns, naive.ratio_contraction(dense(X).T, V, U), rtol=rtol)
-    assert counts._columns is None  # no transpose was built
+    assert counts._sides[Side.COLUMNS] is None  # no transpose was built
 
 
 @both

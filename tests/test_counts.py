@@ -11,7 +11,7 @@ from scipy import sparse
 from fastpmf import as_counts
 from fastpmf.counts import COUNT_DTYPES, Side, blocks
 from fastpmf.counts.blocks import row_blocks
-from fastpmf.counts.memory import SparseRows
+from fastpmf.counts.rows import SparseRows
 from fastpmf.kernels._jit import threads
 
 A = np.array([[0, 3, 0, 1], [0, 0, 0, 0], [7, 0, 0, 2], [0, 0, 0, 9], [4, 5, 0, 6]])

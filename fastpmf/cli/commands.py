@@ -14,7 +14,18 @@ import numpy as np
 from fastpmf import HPF, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
 from fastpmf._extras import needed
 from fastpmf._show_versions import facts_of_versions, show_versions
-from fastpmf.cli.telling import STREAM, check_distinct, check_output, choices, counts_file, read, say, show, tell
+from fastpmf.cli.telling import (
+    STREAM,
+    check_distinct,
+    check_output,
+    choices,
+    counts_file,
+    read,
+    say,
+    show,
+    stream,
+    tell,
+)
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import SelectionInterrupted
@@ -32,17 +43,18 @@ def fit(arguments: argparse.Namespace) -> None:
     outputs = [path for path in (arguments.output, arguments.weights, arguments.factors) if path]
     for number, path in enumerate(outputs):
         check_distinct(path, arguments.counts, *outputs[:number])
-    data = read(arguments)
-    counts = as_counts(data, name=arguments.counts)
+    data = stream(arguments) if arguments.stream else read(arguments)
+    counts = data.X if arguments.stream else as_counts(data, name=arguments.counts)
     prior = None if arguments.prior == "none" else arguments.prior
     model = PoissonNMF(
         arguments.components, prior_W=prior, prior_H=prior, solver=arguments.solver, init=arguments.init,
         n_init=arguments.n_init, max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time,
         random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
     )  # fmt: skip
+    saved = {name: x for name in ("checkpoint", "resume") if (x := getattr(arguments, name)) is not None}
     began = time.perf_counter()
     try:
-        W, interrupted = model.fit_transform(data._replace(X=counts)), None
+        W, interrupted = model.fit_transform(data._replace(X=counts), **saved), None
     except FitInterrupted as stopped:  # hours of work: keep what there is
         W, interrupted = stopped.solution.W, stopped
     seconds = time.perf_counter() - began
@@ -234,7 +246,7 @@ def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
     (n, p), (rows, columns) = counts.shape, (counts.sums(side) for side in Side)
     return {
         "n_rows": n, "n_columns": p, "nonzeros": counts.nnz, "dtype": str(counts.dtype), "total": counts.total,
-        "largest": counts.to_scipy().data.max(initial=0), "empty_rows": int((rows == 0).sum()),
+        "largest": counts.largest, "empty_rows": int((rows == 0).sum()),
         "empty_columns": int((columns == 0).sum()), "row_names": data.row_names is not None,
         "column_names": data.column_names is not None,
     }  # fmt: skip

@@ -34,6 +34,8 @@ for PoissonNMF.load in Python. Ctrl-C stops the fit and writes what there is.
   fastpmf fit cells.h5ad --layer counts -k 30 --prior auto --factors factors.h5ad -o model.npz
   fastpmf fit ratings.csv --columns userId,movieId,rating -k 20 -o model.npz
   zcat counts.mtx.gz | fastpmf fit - --format mtx -k 20 -o model.npz
+  fastpmf fit folder/ --stream -k 50 --dtype float32 --checkpoint saved/ -o model.npz
+  fastpmf fit folder/ --stream -k 50 --dtype float32 --resume saved/ -o model.npz
 """
 _TRANSFORM = """\
 Explain new rows by a fitted model: the weights W of each row, H staying as it is. Columns are known by
@@ -75,8 +77,8 @@ Say what a file holds, of counts in any format or of a fitted model.
 _CONVERT = """\
 Read counts of any format into a folder that later reads map from the disk in no time: canonical CSR as
 data.npy, indices.npy and indptr.npy, with the names of rows and columns beside them, where the file has
-any. Text, tables and such folders are read a chunk at a time, so that memory is needed for little more
-than that; .npz, .h5, .h5ad and .zarr are read whole.
+any. All formats are read a chunk at a time, so that memory is needed for little more than that; only .npz
+is read whole.
 
   fastpmf convert filtered_feature_bc_matrix.h5 -o cells
   fastpmf convert purchases.csv --columns customer,product,n -o purchases
@@ -193,6 +195,11 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--tol", type=float, default=1e-4, metavar="T", help="converged when no other W, nor any other "
                      "H, is better by more than T nats per count (default: %(default)s)")  # fmt: skip
     fit.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds (default: no limit)")
+    fit.add_argument("--stream", action="store_true", help="read the counts from their file in each iteration, and "
+                     "hold two blocks of them: npy, h5ad, zarr, 10x-h5")  # fmt: skip
+    fit.add_argument("--checkpoint", metavar="FOLDER", help="save the fit there every ten minutes")
+    fit.add_argument("--resume", metavar="FOLDER", help="go on from the last checkpoint there, to the same bits; and "
+                     "save there")  # fmt: skip
     fit.add_argument("--seed", type=int, default=0, help="seed of the random start (default: %(default)s)")
     fit.add_argument("--dtype", choices=_DTYPES, help="floats to work in (default: float32 for float32 counts, else "
                      "float64)")  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.counts.named import Dataset, share_not_whole
-from fastpmf.io import read_counts
+from fastpmf.io import read_counts, stream_counts
 
 STREAM = "-"  # standard input or output
 
@@ -64,6 +64,16 @@ def read(arguments: argparse.Namespace) -> Dataset:
             "logarithms; counts are what the model is of"
         )
     return data
+
+
+def stream(arguments: argparse.Namespace) -> Dataset:
+    """Its counts, which stay there and are read in each pass."""
+    if arguments.counts == STREAM:
+        raise ValueError("--stream reads a file more than once, and standard input can't be: give it a file or folder")
+    told = {name: x for name, x in choices(arguments).items() if name != "columns"}
+    if arguments.columns is not None:
+        raise ValueError("--columns goes with csv, tsv and parquet, which can't be streamed: convert them first")
+    return stream_counts(arguments.counts, n_threads=arguments.threads, **told)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from fastpmf.counts.base import COUNT_DTYPES, Counts, Side
 from fastpmf.counts.door import as_counts
-from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.counts.memory import MemoryCounts
+from fastpmf.counts.rows import SparseRows
 
 __all__ = ["COUNT_DTYPES", "Counts", "MemoryCounts", "Side", "SparseRows", "as_counts"]

@@ -1,11 +1,15 @@
 """What a solver may ask of counts, wherever they live."""
 
+from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from fastpmf.model.priors import NO_PRIOR, RowPrior
+
+if TYPE_CHECKING:
+    from fastpmf.counts.memory import MemoryCounts
 
 # Counts are read by the kernels as they are in these dtypes; all others are converted at the door.
 COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
@@ -41,6 +45,14 @@ class Counts(Protocol):
     """
 
     @property
+    def major(self) -> Side:
+        """The side whose rows are stored, and updated first."""
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether only that side's rows can be read by themselves, a block of them at a time."""
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(n, p)."""
 
@@ -66,6 +78,9 @@ class Counts(Protocol):
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
+
+    def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":
+        """Consecutive rows of `major` and the counts of them alone, in one pass."""
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
@@ -94,7 +109,7 @@ class Counts(Protocol):
         tol: float | None = None,
         zero: float = 0.0,
     ) -> Descent:
-        """Rows of lower objective by coordinate descent with V fixed, into `out`; i owns `side`.
+        """Rows of lower objective by coordinate descent with V fixed, into `out`; i owns `side`, `major` if one-sided.
 
         `weight` is `observed_sums` plus the prior's rates, (K,) or (n_rows, K). Entries below `zero` of their row's
         counts that want to shrink become 0. Without `tol` one round of `sweeps` is done, and the gap is that of U. With
@@ -103,4 +118,4 @@ class Counts(Protocol):
         """
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
-        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `major`, float64, in nats."""

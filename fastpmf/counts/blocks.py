@@ -10,6 +10,7 @@ _BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
 # Bytes of the gathered factor in a panel. What workers gather from at one time should stay in the third-level cache
 # that they share, beside the counts that stream through it; the wider ones are for rows that narrow ones would shred.
 _PANELS = (1 << 22, 1 << 23, 1 << 24)
+_SCATTERED = 1 << 19  # bytes of column sums in a panel
 _SEGMENT = 48  # entries of a row in a panel, on average, from which on going over the rows once more is paid back
 
 
@@ -34,6 +35,46 @@ def panel_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
             if nnz >= _SEGMENT * n_rows * -(-n_columns // width):
                 return width
     return max(n_columns, 1)
+
+
+def scatter_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int, n_threads: int) -> int:
+    """Columns in a panel of those whose sums are formed together: a panel's fit a second-level cache.
+
+    Some more than there are threads, and fewer where rows would be shredded; the sums are the same bits for any width.
+    """
+    wanted = -(-n_columns * row_bytes // _SCATTERED)
+    n_panels = max(min(wanted, nnz // (16 * max(n_rows, 1))), 2 * n_threads if n_threads > 1 else 1)
+    return max(-(-n_columns // n_panels), 1)
+
+
+def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np.ndarray:
+    """Where consecutive blocks of rows begin, and the last ends.
+
+    Parameters
+    ----------
+    ends : ndarray of shape (n_rows + 1,)
+        The rows' indptr.
+    n_entries : int
+        Each block stores at most so many entries; a row that is longer is a block of its own.
+    n_rows : int, optional
+        And is of at most so many rows.
+
+    Returns
+    -------
+    ndarray of shape (n_blocks + 1,), int64
+        From 0 to n_rows, ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blocks_of(np.array([0, 2, 4, 9, 9, 10]), 4).tolist()
+    [0, 2, 3, 5]
+    """
+    bounds, last = [0], len(ends) - 1
+    while (start := bounds[-1]) < last:
+        fits = int(np.searchsorted(ends, int(ends[start]) + n_entries, side="right")) - 1
+        bounds.append(min(max(fits, start + 1), start + (n_rows or last)))
+    return np.array(bounds, np.int64)
 
 
 def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,9 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
+from fastpmf.counts.rows import SparseRows
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.csr import ascending
 
@@ -56,6 +57,10 @@ def as_counts(
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
         return X
+    if getattr(X, "one_sided", False):
+        raise TypeError(
+            f"{name} must be counts in memory here, got {type(X).__name__}, which fit, transform and score take"
+        )
     with threads(n_threads):
         return _read(X, shape, name)
 
@@ -80,7 +85,7 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
     _check_dtype(X.dtype, name)
     if X.format == "csc":
         columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name)
-        return MemoryCounts(columns.transpose(n_blocks=16), columns)
+        return MemoryCounts(None, columns)
     if X.format != "csr":
         # Formats with duplicates sum them on the way, which small integers would overflow.
         X = X.astype(_wide(X.dtype)).tocsr()

@@ -7,7 +7,8 @@ from scipy import sparse
 
 from fastpmf.counts.base import Side
 from fastpmf.counts.door import as_counts
-from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.counts.memory import MemoryCounts
+from fastpmf.counts.rows import SparseRows
 
 
 def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:

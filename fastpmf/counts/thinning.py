@@ -7,7 +7,8 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts.base import Side
 from fastpmf.counts.door import as_counts
-from fastpmf.counts.memory import MemoryCounts, SparseRows
+from fastpmf.counts.memory import MemoryCounts
+from fastpmf.counts.rows import SparseRows
 
 
 def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[MemoryCounts, MemoryCounts]:

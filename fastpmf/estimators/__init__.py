@@ -1,5 +1,6 @@
 """Floor 3: fits in scikit-learn's manners, and what is made of several fits."""
 
+from fastpmf.estimators._checkpoint import Checkpoint
 from fastpmf.estimators._fit import poisson_nmf
 from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.estimators.dropin import non_negative_factorization
@@ -9,6 +10,7 @@ from fastpmf.estimators.select import Selection, SelectionInterrupted, select_n_
 
 __all__ = [
     "HPF",
+    "Checkpoint",
     "Differential",
     "PoissonNMF",
     "Selection",

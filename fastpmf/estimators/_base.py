@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.named import Dataset
+from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.model.factors import check_factor
@@ -158,12 +159,12 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         return similar_columns(self.components_, features, n)
 
-    def _enter(self, X: Any) -> tuple[MemoryCounts, dict[str, Any]]:
+    def _enter(self, X: Any) -> tuple[Counts, dict[str, Any]]:
         """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
 
         So a fit that fails leaves a fitted model as it is.
         """
-        counts, seen = as_counts(X, n_threads=self.n_threads), BaseEstimator()
+        counts, seen = as_fittable(X, n_threads=self.n_threads), BaseEstimator()
         self._check_features(seen, X, counts, reset=True)
         return counts, vars(seen)
 
@@ -171,14 +172,14 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen)
 
-    def _read(self, X: Any) -> MemoryCounts:
-        """X through the door, its width and names checked against what was fitted."""
+    def _read(self, X: Any, *, streamed: bool = False) -> Any:
+        """X through the door, its width and names checked against what was fitted; in memory, or `streamed`."""
         check_is_fitted(self)
-        counts = as_counts(X, n_threads=self.n_threads)
+        counts = (as_fittable if streamed else as_counts)(X, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts
 
-    def _check_features(self, estimator: BaseEstimator, X: Any, counts: MemoryCounts, *, reset: bool) -> None:
+    def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)
             known = None if reset else getattr(estimator, "feature_names_in_", None)

@@ -1,5 +1,6 @@
 """From what a user gives to a `Solution`: the checks, the start, the solver. Estimators and functions share this."""
 
+import hashlib
 import math
 import os
 import warnings
@@ -12,6 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import Counts, MemoryCounts, as_counts
+from fastpmf.counts.streamed import as_fittable
+from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._rows import check_range, transform
 from fastpmf.estimators._statement import Known, Penalties, resolved, stated
@@ -19,7 +22,7 @@ from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, working_dtype
 from fastpmf.model.init import initialise
-from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
+from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
@@ -35,6 +38,7 @@ def poisson_nmf(
     l1_ratio: float = 0.0,
     solver: str = "auto",
     acceleration: str | None = "auto",
+    inner_steps: int = 1,
     init: str = "auto",
     n_init: int = 1,
     W: Any = None,
@@ -56,6 +60,8 @@ def poisson_nmf(
     n_threads: int | None = None,
     verbose: bool = False,
     callback: Callback | None = None,
+    checkpoint: Any = None,
+    resume: Any = None,
 ) -> Solution:
     """Factorise counts: the W, H >= 0 under which X ~ Poisson(W H) is likeliest, or most probable under priors.
 
@@ -63,8 +69,8 @@ def poisson_nmf(
     ----------
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the
-        result of `as_counts`, which is then neither checked nor transposed again.
-    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, init, n_init
+        result of `as_counts`, which is then neither checked nor transposed again; or `StreamedCounts`.
+    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, inner_steps, init, n_init
         As in `PoissonNMF`.
     max_iter, tol, max_time, eval_every, random_state, dtype
         As in `PoissonNMF`.
@@ -74,7 +80,7 @@ def poisson_nmf(
         Where to start, with init="custom".
     H : array-like of shape (n_components, n_features), optional
         Where to start, with init="custom".
-    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation
+    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation, checkpoint, resume
         As in `PoissonNMF.fit`.
 
     Returns
@@ -103,14 +109,15 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
-        counts = as_counts(X, n_threads=n_threads)
+        counts = as_fittable(X, n_threads=n_threads)
         solution = fit(
-            counts, n_components, solver=solver, acceleration=acceleration, init=init, n_init=n_init, W=W, H=H,
+            counts, n_components, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init,
+            n_init=n_init, W=W, H=H,
             max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state,
             dtype=dtype, verbose=verbose, callback=callback,
             penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
             known=Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight),
-            validation=validation,
+            validation=validation, checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
     if solution.status is Status.INTERRUPTED:
         raise FitInterrupted(solution)
@@ -118,7 +125,7 @@ def poisson_nmf(
 
 
 def fit(
-    counts: MemoryCounts,
+    counts: Counts,
     n_components: int,
     *,
     penalties: Penalties,
@@ -126,6 +133,7 @@ def fit(
     validation: Any,
     solver: str,
     acceleration: str | None,
+    inner_steps: int,
     init: str,
     n_init: int,
     W: Any,
@@ -138,9 +146,15 @@ def fit(
     dtype: Any,
     verbose: bool,
     callback: Callback | None,
+    checkpoint: Any,
+    resume: Any,
 ) -> Solution:
     """`poisson_nmf` on counts that are through the door, with the threads as they are."""
-    make = check_parameters(n_components, solver, acceleration, n_init, max_iter, tol, max_time, eval_every, callback)
+    make = check_parameters(
+        n_components, solver, acceleration, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback,
+        one_sided=counts.one_sided,
+    )  # fmt: skip
+    in_memory_only(counts, mask=known.mask, sample_weight=known.sample_weight, validation=validation)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
@@ -148,12 +162,15 @@ def fit(
     check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
+    if n_init > 1 and (checkpoint is not None or resume is not None):
+        raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     held = None
     if validation is not None:
         if n_init > 1:
             raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
+        assert isinstance(counts, MemoryCounts)
         held = Validation(counts, validation, known, rng)
         exposure = np.ones(counts.shape[0]) if known.row_exposure is None else np.asarray(known.row_exposure)
         counts, known = held.train, known._replace(row_exposure=held.share * exposure)
@@ -165,16 +182,22 @@ def fit(
     if init == "custom" and W is not None and H is not None:
         W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None]
         H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1]
+    saver = saver_of(checkpoint, resume, _facts(said.problem, n_components, work, solver, acceleration, inner_steps))
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:
+            told: dict[str, Any] = {"tol": tol, "eval_every": eval_every, "max_time": max_time, "callback": watch}
+            if saver is not None:
+                told |= {"keep": saver.keep, "memory": saver.memory}
+                if saver.memory is not None:
+                    return Run(make(), said.problem, saver.memory["W"], saver.memory["Ht"], **told)
             start = said.start(*initialise(said.problem.counts, n_components, init, rng, work, W, H))
             if said.partly_known:
                 _check_reach(said.problem.counts, *start)
-            return Run(make(), said.problem, *start, tol=tol, eval_every=eval_every, max_time=max_time, callback=watch)
+            return Run(make(), said.problem, *start, **told)
 
         solution = race([begin] * n_init, max_iter)
-    if len(said.unweighted):
+    if len(said.unweighted) and isinstance(counts, MemoryCounts):
         rows = _rows_of(known, said.unweighted)
         solution.W[said.unweighted], _ = transform(
             counts.select_rows(said.unweighted), solution.H, max_iter=max_iter, tol=tol, penalties=penalties, known=rows
@@ -209,17 +232,21 @@ def check_parameters(
     n_components: int,
     solver: str,
     acceleration: str | None,
+    inner_steps: int,
     n_init: int,
     max_iter: int,
     tol: float,
     max_time: float | None,
     eval_every: int,
     callback: Any,
+    *,
+    one_sided: bool = False,
 ) -> Callable[[], Solver]:
     """What makes the solver, once all of these are what they should be."""
     if isinstance(n_components, bool):
         raise TypeError(f"n_components must be an integer, got {n_components}")
     check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
+    check_scalar(inner_steps, "inner_steps", (int, np.integer), min_val=1)
     check_scalar(n_init, "n_init", (int, np.integer), min_val=1)
     check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
     check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
@@ -232,7 +259,39 @@ def check_parameters(
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
-    return solver_of(solver, acceleration)
+    return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
+
+
+def in_memory_only(counts: Counts, **given: Any) -> None:
+    """Turn away what needs all counts at once, where they are streamed."""
+    for name, value in given.items():
+        if value is not None and counts.one_sided:
+            raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
+
+
+def _facts(
+    problem: Problem, n_components: int, dtype: np.dtype, solver: str, acceleration: str | None, inner_steps: int
+) -> dict[str, Any]:
+    """What makes a fit take the way that it takes, beside where it starts."""
+    said = hashlib.sha256()
+    for terms in problem.terms:
+        for A in (terms.shape, terms.rate, terms.ridge, terms.held, terms.zeros):
+            said.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+    return facts_of(problem.counts) | {
+        "n_components": int(n_components),
+        "dtype": str(dtype),
+        "solver": solver,
+        "acceleration": acceleration,
+        "inner_steps": int(inner_steps),
+        "priors, exposures and known parts": said.hexdigest()[:16],
+    }
+
+
+def facts_of(counts: Counts) -> dict[str, Any]:
+    """Of the counts alone."""
+    return {
+        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, "streamed": counts.one_sided,
+    }  # fmt: skip
 
 
 def check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:

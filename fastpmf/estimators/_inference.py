@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import without
-from fastpmf.estimators._fit import check_memory, check_parameters
+from fastpmf.estimators._checkpoint import saver_of
+from fastpmf.estimators._fit import check_memory, check_parameters, facts_of, in_memory_only
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._rows import check_range
 from fastpmf.estimators._statement import Known
@@ -49,17 +50,18 @@ class Watched(Inference):
 
 
 def infer(
-    counts: MemoryCounts, n_components: int, priors: tuple[GammaPrior, GammaPrior], *, learn: bool, mask: Any,
-    validation: Any, init: str, n_init: int, max_iter: int, tol: float, max_time: float | None, eval_every: int,
-    random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
-    tell: Callable[[Posteriors, float], None],
+    counts: Counts, n_components: int, priors: tuple[GammaPrior, GammaPrior], *, learn: bool, mask: Any,
+    validation: Any, inner_steps: int, init: str, n_init: int, max_iter: int, tol: float, max_time: float | None,
+    eval_every: int, random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
+    tell: Callable[[Posteriors, float], None], checkpoint: Any, resume: Any,
 ) -> Found:  # fmt: skip
     """Check the rest, choose a start, and infer; `tell` as in `Watched`."""
-    check_parameters(n_components, "auto", None, n_init, max_iter, tol, max_time, eval_every, callback)
+    check_parameters(n_components, "mu", None, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback)
     if not isinstance(learn, bool | np.bool_):
         raise TypeError(f"learn_prior must be True or False, got {learn!r}")
     if init == "custom":
         raise ValueError("init must be one of 'auto', 'random', 'nndsvd', 'nndsvda', 'nndsvdar', got 'custom'")
+    in_memory_only(counts, mask=mask, validation=validation)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = working_dtype(dtype, counts.dtype)
@@ -70,20 +72,34 @@ def infer(
     if validation is not None:
         if n_init > 1:
             raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
+        assert isinstance(counts, MemoryCounts)
         held = Validation(counts, validation, Known(mask=mask), rng, whole=False)
         counts, share, callback = held.train, held.share, held.watch(callback)
-    counts = without(counts, mask)
+    if isinstance(counts, MemoryCounts):
+        counts = without(counts, mask)
     if counts.total == 0:
         raise ValueError("mask must leave at least one positive count of X")
     problem = Watched(counts, n_components, tell=tell, share=share)
+    if n_init > 1 and (checkpoint is not None or resume is not None):
+        raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")
+    facts = {
+        "n_components": int(n_components),
+        "dtype": str(work),
+        "inner_steps": int(inner_steps),
+        "learn": bool(learn),
+    }
+    facts |= {"priors": [list(map(float, astuple(prior))) for prior in priors]}
+    saver = saver_of(checkpoint, resume, facts_of(counts) | facts)
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:
-            start = initialise(counts, n_components, init, rng, work)
-            return Run(
-                MeanField(priors, learn=learn), problem, *start, tol=tol, eval_every=eval_every, max_time=max_time,
-                callback=watch,
-            )  # fmt: skip
+            told: dict[str, Any] = {"tol": tol, "eval_every": eval_every, "max_time": max_time, "callback": watch}
+            solver = MeanField(priors, learn=learn, inner_steps=inner_steps)
+            if saver is not None:
+                told |= {"keep": saver.keep, "memory": saver.memory}
+                if saver.memory is not None:
+                    return Run(solver, problem, saver.memory["W"], saver.memory["Ht"], **told)
+            return Run(solver, problem, *initialise(counts, n_components, init, rng, work), **told)
 
         solution = race([begin] * n_init, max_iter)
     if held is not None:

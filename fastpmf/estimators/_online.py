@@ -4,34 +4,39 @@ import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import check_random_state
 
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
-from fastpmf.estimators._statement import Known, Penalties, as_numbers, read_penalties
+from fastpmf.estimators._statement import Known, Penalties, Plain, as_numbers, read_penalties, stated, vector
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, padded, working_dtype
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
 from fastpmf.model.init import initialise
+from fastpmf.model.priors import Terms
 from fastpmf.model.updates import Statistics
-from fastpmf.solvers import Problem, Status
+from fastpmf.solvers import Coordinate, Extrapolated, Problem, Solver, Status
 from fastpmf.solvers.base import TRACE_DTYPE
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
-from fastpmf.solvers.multiplicative import Multiplicative
 
-FIRST = 20  # iterations on the first mini-batch alone, from which a factor begins that is not random
+FIRST = 35  # iterations on the first rows, from a random start
+HELD = 150  # so many rows for each component are kept and fitted together before rows are only remembered in sum
+ROUNDS = 2  # iterations on each later mini-batch, with what is remembered for H's prior
 LEAST = 1e-8  # of a component's mean is what its entries have at least: a feature not seen yet is not impossible
-ROW_TOL, ROW_ROUNDS = 1e-2, 20  # how nearly a mini-batch's rows are solved, in nats per count and at most in rounds
+ROW_TOL = 1e-2  # how nearly a mini-batch's rows are solved to begin with, in nats per count,
+ROW_ROUNDS, ROW_HALF_STEPS = 3, 20  # and at most in rounds of sweeps, or in half-steps of variational inference
 
 
 class Schedule(NamedTuple):
-    """Steps and rows so far; says how far the next step goes: (t + delay)^-forgetting_rate, t from 0 on.
+    """Steps and rows so far; says how far the next step goes: (t + delay)^-forgetting_rate.
 
-    The first goes all the way: there is nothing yet to go from.
+    t is the number of rows before, in units of the mini-batch's own: where all are equal, that of the steps before. The
+    first step goes all the way: there is nothing yet to go from.
 
     References
     ----------
@@ -57,8 +62,35 @@ class Schedule(NamedTuple):
                 raise ValueError(f"{name} must be a number at least 1, got {value!r}")
         after = Schedule(self.steps + 1, self.rows + n_rows)
         total = after.rows if total_samples is None else total_samples
-        length = (self.steps + delay) ** -float(forgetting_rate) if self.steps else 1.0
+        length = (self.rows / n_rows + delay) ** -float(forgetting_rate) if self.steps else 1.0
         return Step(length, total / n_rows), after
+
+
+class Held(NamedTuple):
+    """The first rows, kept while they are few. What few rows say of H is a poor start, which EM hardly leaves again.
+
+    Attributes
+    ----------
+    batches : tuple of csr_array
+    exposures : tuple of ndarray
+    fitted : int
+        Rows when they were last fitted together.
+    """
+
+    batches: tuple[sparse.csr_array, ...] = ()
+    exposures: tuple[np.ndarray, ...] = ()
+    fitted: int = 0
+
+    @property
+    def n_rows(self) -> int:
+        return sum(map(len, self.exposures))
+
+    def add(self, counts: MemoryCounts, exposure: np.ndarray) -> "Held":
+        return self._replace(batches=(*self.batches, counts.to_scipy()), exposures=(*self.exposures, exposure))
+
+    def keep(self) -> "Held":
+        """With a copy of the latest mini-batch, whose arrays may be written over after the call."""
+        return self._replace(batches=(*self.batches[:-1], self.batches[-1].copy()))
 
 
 class OnlineNMF(FittedNMF):
@@ -72,6 +104,7 @@ class OnlineNMF(FittedNMF):
     dtype: Any
     _schedule: Schedule | None
     _statistics: Statistics
+    _held: Held | None
 
     @property
     def _penalties(self) -> Penalties:
@@ -79,12 +112,16 @@ class OnlineNMF(FittedNMF):
         raise NotImplementedError
 
     def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
-        """Take one step of online EM on a mini-batch of rows; once over all mini-batches is one epoch and one pass.
+        """Take one step of online EM on a mini-batch of rows; once over all mini-batches is one epoch.
 
-        W of the batch is solved for with H as it is; then what the batch says of H is blended with what is remembered:
-        (1 - rho) old + rho new, with rho = (t + delay)^-forgetting_rate at step t. H is the most probable one under
-        that, as if there were `total_samples` rows (by default those seen so far). The first batch is fitted by itself
-        to begin with. W is not kept: `transform` gives it.
+        W of the batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows: what they said
+        of each entry. Then what the batch says is blended with that: (1 - rho) old + rho new, with rho = (t +
+        delay)^-forgetting_rate, where t is the number of rows before it in units of its own. What is forgotten is how
+        a feature's counts were allotted to components, never how many there were. H is the most probable one under
+        that, as if there were `total_samples` rows (by default those seen so far). W is not kept: `transform` gives it.
+
+        The first rows, 150 for each component, are kept in memory. Whenever they have doubled, and once more when they
+        are complete, they are fitted together from a random start, so that until then components may change places.
 
         Parameters
         ----------
@@ -101,13 +138,19 @@ class OnlineNMF(FittedNMF):
         ------
         TypeError, ValueError
             In one sentence that names the argument, what it got and what it wants.
+
+        References
+        ----------
+        O. Cappe and E. Moulines, "Online expectation-maximization algorithm for latent data models", J. R. Stat. Soc. B
+        71 (2009), section 2.
         """
         with threads(self.n_threads):
             schedule = getattr(self, "_schedule", None)
             first = schedule is None
-            counts, seen = self._enter(X) if first else (self._read(X), {})
+            read, seen = self._enter(X) if first else (self._read(X), {})
+            counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
-            known = Known(row_exposure=row_exposure)
+            exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
             if "auto" in (type(x) is str and x for x in penalties[:2]):
                 raise ValueError("partial_fit needs prior_W and prior_H as numbers, 'auto' is for data seen at once")
@@ -121,37 +164,85 @@ class OnlineNMF(FittedNMF):
             )
             if counts.total == 0:
                 raise ValueError("X must hold at least one positive count, got a mini-batch without any")
-            components = self._first_factor(counts) if first else self.components_
-            W, _ = transform(
-                counts, components, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=known, warn=False
-            )
-            if row_exposure is not None:
-                W = W * np.asarray(row_exposure, W.dtype)[:, None]
-            W_, Ht = padded(W, components.dtype), padded(components.T, components.dtype)
-            T, n = np.empty_like(Ht), counts.shape[0]
-            counts.contract(Side.COLUMNS, Ht, W_, T)
-            batch = (Ht * T)[:, :k] / np.float64(n), column_sums(W_)[:k] / n
-            statistics = Statistics(*batch) if first else self._statistics.blend(step.length, *batch)
-            H = statistics.factor(step.times * n, prior.shape, prior.rate).T
-            H = np.maximum(H, LEAST * H.mean(axis=1, keepdims=True)).astype(components.dtype)
+            total = step.times * counts.shape[0]
+            held = Held() if first else self._held
+            if held is not None:
+                held = held.add(counts, exposure)
+            if held is not None and held.n_rows >= min(2 * held.fitted, HELD * k):
+                dtype = working_dtype(self.dtype, counts.dtype) if first else self.components_.dtype
+                statistics = self._begin(held, k, dtype, penalties, prior, total)
+                held = held._replace(fitted=held.n_rows)
+            else:
+                dtype, statistics = self.components_.dtype, self._go_on(counts, exposure, penalties, prior, step)
+            shape, rate = statistics.as_prior(total, prior.shape, prior.rate)
+            H = (shape / np.where(rate > 0, rate, np.inf)).T
+            H = np.maximum(H, LEAST * H.mean(axis=1, keepdims=True)).astype(dtype)
+            held = held.keep() if held is not None and held.fitted < HELD * k else None
         if first:
             self._adopt(seen)
             self.column_exposure_, self.background_, self.validation_ = None, None, None
             self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
-        self._schedule, self._statistics = schedule, statistics
+        self._schedule, self._statistics, self._held = schedule, statistics, held
         nothing = np.empty(0, TRACE_DTYPE)
         self._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
         return self
 
-    def _first_factor(self, counts: MemoryCounts) -> np.ndarray:
-        """H after some iterations on the first mini-batch."""
-        dtype, k = working_dtype(self.dtype, counts.dtype), self.n_components
-        problem, solver = Problem(counts, k), Multiplicative(relaxed=True)
-        state = solver.init(problem, *initialise(counts, k, "random", check_random_state(self.random_state), dtype))
-        for _ in range(FIRST):
-            solver.step(problem, state)
-        H = np.ascontiguousarray(state.factors[Side.COLUMNS][:, :k].T)
-        return np.maximum(H, H.dtype.type(LEAST) * H.mean(axis=1, keepdims=True))
+    def _begin(
+        self, held: Held, k: int, dtype: np.dtype, penalties: Penalties, prior: Plain, total: float
+    ) -> Statistics:
+        """What the rows held say of H, once it is fitted to them alone."""
+        batches = held.batches
+        counts = as_counts(batches[0] if len(batches) == 1 else sparse.vstack(batches, format="csr"))
+        W, Ht = initialise(counts, k, "random", check_random_state(self.random_state), dtype)
+        share = counts.shape[0] / total
+        terms = column_terms(share * prior.shape[None], share * prior.rate, dtype)
+        known = Known(row_exposure=np.concatenate(held.exposures), fixed_H=Ht[:, :k].T)
+        return expected(counts, W, Ht, terms, penalties, known, Extrapolated(Coordinate()), FIRST)
+
+    def _go_on(
+        self, counts: MemoryCounts, exposure: np.ndarray, penalties: Penalties, prior: Plain, step: Step
+    ) -> Statistics:
+        """What all rows say of H, once it is fitted to a mini-batch, with what the earlier ones say for its prior."""
+        H, n = self.components_, counts.shape[0]
+        share, memory = 1 / (step.times * step.length), self._statistics
+        earlier = memory.as_prior(n * (1 - step.length) / step.length, share * prior.shape, share * prior.rate)
+        W, _ = transform(
+            counts, H, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=Known(row_exposure=exposure),
+            warn=False,
+        )  # fmt: skip
+        W *= exposure[:, None].astype(W.dtype)
+        known = Known(row_exposure=exposure, fixed_H=H)
+        batch = expected(
+            counts, padded(W, H.dtype), padded(H.T, H.dtype), column_terms(*earlier, H.dtype), penalties, known,
+            Coordinate(warm_up=0), ROUNDS,
+        )  # fmt: skip
+        return memory.blend(step.length, batch)
+
+
+def column_terms(shape: np.ndarray, rate: np.ndarray, dtype: np.dtype) -> Terms:
+    """H's prior as a problem has it, of shapes - 1, (1 or p, k), and rates, (k,)."""
+    A = padded(shape, dtype)
+    rates = np.pad(rate, (0, A.shape[1] - len(rate)))[None]
+    return Terms(A if shape.any() else None, rates if rate.any() else None)
+
+
+def expected(
+    counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray, columns: Terms, penalties: Penalties, known: Known,
+    solver: Solver, n_iter: int,
+) -> Statistics:  # fmt: skip
+    """What rows say of H, where so many iterations lead from W and H transposed, which are overwritten."""
+    assert known.fixed_H is not None
+    k = len(known.fixed_H)
+    rows, _ = stated(counts, k, W.dtype, penalties, known).problem.terms
+    problem = Problem(counts, k, (rows, columns))
+    state = solver.init(problem, W, Ht)
+    for _ in range(n_iter):
+        solver.step(problem, state)
+    W, Ht = state.factors
+    T, n = np.empty_like(Ht), counts.shape[0]
+    counts.contract(Side.COLUMNS, Ht, W, T)
+    exposure = column_sums(W) * state.units
+    return Statistics((Ht * T)[:, :k] / np.float64(n), exposure[:k] / n, counts.sums(Side.COLUMNS), n)
 
 
 class OnlineHPF(FittedHPF):
@@ -172,8 +263,9 @@ class OnlineHPF(FittedHPF):
         """Take one step of stochastic variational inference on a mini-batch of rows.
 
         Posteriors of the batch's rows are inferred with H's as it is; then H's parameters become (1 - rho) old + rho
-        (what they would be, were all `total_samples` rows like these), rho = (t + delay)^-forgetting_rate at step t,
-        which is a step along the natural gradient of the bound. Once over all mini-batches is one epoch and one pass.
+        (what they would be, were all `total_samples` rows like these), rho = (t + delay)^-forgetting_rate with t the
+        number of rows before it in units of its own, which is a step along the natural gradient of the bound. Once over
+        all mini-batches is one epoch and one pass.
         The first batch is fitted by itself to begin with. Posteriors of rows are not kept: `posterior` gives them.
 
         Parameters
@@ -194,7 +286,8 @@ class OnlineHPF(FittedHPF):
         with threads(self.n_threads):
             schedule = getattr(self, "_schedule", None)
             first = schedule is None
-            counts, seen = self._enter(X) if first else (self._read(X), {})
+            read, seen = self._enter(X) if first else (self._read(X), {})
+            counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
             priors = self._priors() if first else (self._row_prior, self._column_prior)
             if counts.total == 0:
@@ -242,6 +335,6 @@ def infer_batch(
         for _ in range(FIRST):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(counts, columns, priors[0], n_components, None, max_iter=ROW_ROUNDS, tol=ROW_TOL, warn=False)
+    rows = infer_rows(counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn=False)
     update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
     return columns

@@ -1,7 +1,9 @@
 """One factor fixed: W for given rows, and how likely counts are under given factors."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
@@ -36,6 +38,7 @@ def transform(
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN there would be taken for free
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     said = stated(counts, k, dtype, penalties, known._replace(fixed_H=H))
+    assert isinstance(said.counts, MemoryCounts)  # as `counts` are
     produced = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
     problem = replace(said.problem, counts=produced)
     if problem.counts.total == 0 and penalties.prior_W is None and known.fixed_W is None:
@@ -72,6 +75,43 @@ def transform(
     return W, gap
 
 
+def transforms(counts: Counts, H: np.ndarray, *, known: Known, **told: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`transform` of all blocks of counts."""
+    parts = [
+        transform(some, H, known=known._replace(row_exposure=exposure), **told)
+        for _, some, exposure in _blocks(counts, known)
+    ]
+    W, gap = zip(*parts, strict=True)
+    return (W[0], gap[0]) if len(parts) == 1 else (np.concatenate(W), np.concatenate(gap))
+
+
+def log_likelihoods(counts: Counts, W: np.ndarray, H: np.ndarray, known: Known) -> tuple[float, float]:
+    """`log_likelihood` of all blocks of counts."""
+    parts = [
+        log_likelihood(some, W[rows], H, known._replace(row_exposure=exposure))
+        for rows, some, exposure in _blocks(counts, known)
+    ]
+    return sum(value for value, _ in parts), sum(total for _, total in parts)
+
+
+def row_blocks_of(counts: Counts) -> Iterator[tuple[slice, MemoryCounts]]:
+    """Blocks of rows, all of them at once in memory."""
+    if counts.major is not Side.ROWS:
+        raise ValueError("X must be stored by rows to be transformed or scored, got columns: convert_counts turns it")
+    yield from counts.blocks()
+
+
+def _blocks(counts: Counts, known: Known) -> Iterator[tuple[slice, MemoryCounts, Any]]:
+    """Blocks of rows, and their exposures."""
+    if counts.one_sided and (known.mask is not None or known.sample_weight is not None):
+        raise ValueError(f"mask and sample_weight need counts in memory, got {type(counts).__name__}")
+    exposure = known.row_exposure
+    if counts.one_sided and exposure is not None:
+        exposure = vector(exposure, counts.shape[0], "row_exposure")
+    for rows, some in row_blocks_of(counts):
+        yield rows, some, exposure[rows] if counts.one_sided and exposure is not None else exposure
+
+
 def log_likelihood(
     counts: MemoryCounts, W: np.ndarray, H: np.ndarray, known: Known, *, masked: bool = False
 ) -> tuple[float, float]:
@@ -86,6 +126,7 @@ def log_likelihood(
         counts, known = within(counts, mask), known._replace(mask=None)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     said = stated(counts, k, dtype, Penalties(), known)
+    assert isinstance(said.counts, MemoryCounts)  # as `counts` were
     counts = producible(said.counts, H if known.background is None else np.vstack([H, said.background]))
     W, Ht = said.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
     sums = column_sums(W), column_sums(Ht)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
 from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
 from fastpmf.model.priors import Terms
@@ -66,7 +66,7 @@ class Statement:
     Attributes
     ----------
     problem : Problem
-    counts : MemoryCounts
+    counts : Counts
         Its counts: weighted, and without what is not observed.
     scales : (ndarray of shape (n,), ndarray of shape (p,))
         W' = scales[0] W and H' = H scales[1], float64.
@@ -75,7 +75,7 @@ class Statement:
     """
 
     problem: Problem
-    counts: MemoryCounts
+    counts: Counts
     scales: tuple[np.ndarray, np.ndarray]
     unweighted: np.ndarray
     _known: tuple[np.ndarray | None, np.ndarray | None]
@@ -130,7 +130,7 @@ def present(
     return W, Ht.T
 
 
-def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: Penalties, known: Known) -> Statement:
+def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, known: Known) -> Statement:
     """Check all of it, and state the problem.
 
     Raises
@@ -153,10 +153,11 @@ def stated(counts: MemoryCounts, n_components: int, dtype: np.dtype, penalties: 
             (H if H is None else check_array(H, "fixed_H", FREE).T, (p, k), "fixed_H", "row"),
         )
     ]
-    counts = without(counts, known.mask)
     seen = w > 0
-    if known.sample_weight is not None and (w != 1).any():
-        counts = weighted(counts, w, dtype)
+    if isinstance(counts, MemoryCounts):
+        counts = without(counts, known.mask)
+        if known.sample_weight is not None and (w != 1).any():
+            counts = weighted(counts, w, dtype)
     scales = np.where(seen, r * w, r), c
     # What is known of rows of weight 0 must not be seen either: in W' it is 0
     known_scales = r * w, c
@@ -217,7 +218,7 @@ def _terms(
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
 
 
-def resolved(penalties: Penalties, counts: MemoryCounts, k: int, known: Known) -> Penalties:
+def resolved(penalties: Penalties, counts: Counts, k: int, known: Known) -> Penalties:
     """The penalties with "auto" priors as numbers: shape 1.1, and a tenth of the rate that gives the data's mean.
 
     With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
@@ -301,7 +302,7 @@ def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
         )
 
 
-def _check_data(counts: MemoryCounts, terms: list[Terms], parts: list[np.ndarray | None], dtype: np.dtype) -> None:
+def _check_data(counts: Counts, terms: list[Terms], parts: list[np.ndarray | None], dtype: np.dtype) -> None:
     """Turn away entries of a shape above 1 and rate 0 that no observed count depends on, which would be infinite."""
     for side in Side:
         mine, other, known = terms[side], terms[1 - side], parts[1 - side]

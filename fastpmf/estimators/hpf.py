@@ -4,15 +4,11 @@ import copy
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_scalar
-from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts import MemoryCounts
+from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import Found, check_priors, infer, infer_rows
-from fastpmf.estimators._online import OnlineHPF
-from fastpmf.estimators._rows import log_likelihood
+from fastpmf.estimators._inference import Found, check_priors, infer
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
@@ -20,7 +16,7 @@ from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
 
 
-class HPF(OnlineHPF):
+class HPF(AppliedHPF):
     """Hierarchical Poisson factorization by mean-field inference.
 
     The model, Gamma distributions by shape and rate::
@@ -48,6 +44,8 @@ class HPF(OnlineHPF):
         False: W_ik ~ Gamma(a, b_prime) and H_kj ~ Gamma(c, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
         Fit a, a_prime, b_prime, c, c_prime and d_prime too, where the bound is highest (empirical Bayes).
+    inner_steps : int, default=1
+        Steps on W's posteriors in an iteration, for one on H's; as in `PoissonNMF`.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
         Means to start from; see `PoissonNMF`.
     n_init : int, default=1
@@ -63,7 +61,8 @@ class HPF(OnlineHPF):
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: step t goes (t + delay)^-forgetting_rate of the way; 0.5 < forgetting_rate <= 1 <= delay.
+        Of `partial_fit`: a mini-batch goes (t + delay)^-forgetting_rate of the way, t the rows before it in units of
+        its own; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Rows that `partial_fit` will have seen in the end; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
@@ -141,6 +140,7 @@ class HPF(OnlineHPF):
         d_prime: float = 1.0,
         hierarchy: bool = True,
         learn_prior: bool = False,
+        inner_steps: int = 1,
         init: str = "auto",
         n_init: int = 1,
         max_iter: int = 500,
@@ -165,6 +165,7 @@ class HPF(OnlineHPF):
         self.d_prime = d_prime
         self.hierarchy = hierarchy
         self.learn_prior = learn_prior
+        self.inner_steps = inner_steps
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -180,7 +181,10 @@ class HPF(OnlineHPF):
         self.verbose = verbose
         self.callback = callback
 
-    def fit(self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None,
+    ) -> Self:  # fmt: skip
         """Infer the posteriors of W and H given X.
 
         Parameters
@@ -194,6 +198,8 @@ class HPF(OnlineHPF):
         validation : float or matrix of counts of shape (n_samples, n_features), optional
             As in `PoissonNMF.fit`. Where a fraction f is held out, W's rates are times 1 - f in the end, so that means
             are those of all counts.
+        checkpoint, resume
+            As in `PoissonNMF.fit`.
 
         Returns
         -------
@@ -219,7 +225,8 @@ class HPF(OnlineHPF):
             def solve(callback: Callback | None) -> Found:
                 return infer(
                     counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
-                    validation=validation, init=self.init, n_init=self.n_init, max_iter=self.max_iter, tol=self.tol,
+                    validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
+                    max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
                     dtype=self.dtype, verbose=self.verbose, callback=callback, tell=tell,
                 )  # fmt: skip
@@ -233,124 +240,14 @@ class HPF(OnlineHPF):
         tell_end(found.solution, self.tol, stacklevel=2)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None) -> np.ndarray:
+    def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, mask=mask, validation=validation).W_posterior_.mean
-
-    def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
-        """Posterior of W for rows of counts, H's posterior as it is.
-
-        Half-steps on W are repeated, for each row until they move at most a share `tol` of its counts; a row takes the
-        same way alone and in company.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-        mask : matrix of shape (n_samples, n_features), optional
-
-        Returns
-        -------
-        GammaPosterior of shape (n_samples, n_components)
-        """
-        return self._infer_rows(self._read(X), mask)
-
-    def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
-        """E[W] for rows of counts, H's posterior as it is; see `posterior`.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-        mask : matrix of shape (n_samples, n_features), optional
-
-        Returns
-        -------
-        W : ndarray of shape (n_samples, n_components)
-        """
-        return self.posterior(X, mask=mask).mean
-
-    def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
-        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
-
-        Parameters
-        ----------
-        rows, columns : array-like of int, of one shape
-            Numbers of rows and columns.
-
-        Returns
-        -------
-        mean : ndarray of that shape, float64
-        """
-        W, H = self._pairs(rows, columns)
-        return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
-
-    def predictive_sample(
-        self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None
-    ) -> np.ndarray:
-        """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
-
-        Each is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors anew, for each entry by itself.
-
-        Parameters
-        ----------
-        rows, columns : array-like of int, of one shape
-        n_samples : int, default=100
-        random_state : int, RandomState, Generator or None, default=None
-
-        Returns
-        -------
-        counts : ndarray of int64, n_samples draws of that shape
-        """
-        rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
-        W, H = self._pairs(rows, columns)
-        size = (n_samples, *W.shape.shape)
-        return rng.poisson((W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1))
-
-    def predictive_log_likelihood(self, X: Any, *, exposure: float = 1.0) -> float:
-        """Log-likelihood per count of other counts of the fitted rows, at the posterior predictive means.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-            Held-out counts, for example of `thin_counts`.
-        exposure : float, default=1.0
-            Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
-
-        Returns
-        -------
-        float
-            In nats per count.
-        """
-        check_is_fitted(self, "W_posterior_")
-        counts = self._read(X)
-        check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
-        if counts.shape[0] != len(self.W_posterior_.mean):
-            raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
-        return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
-
-    def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
-        """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-        y : None
-            Ignored.
-        mask : matrix of shape (n_samples, n_features), optional
-        sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts.
-
-        Returns
-        -------
-        float
-            In nats per count, higher is better.
-        """
-        counts = self._read(X)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+        return self.fit(X, y, **told).W_posterior_.mean
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors
@@ -361,27 +258,6 @@ class HPF(OnlineHPF):
         self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation
-
-    def _infer_rows(self, counts: MemoryCounts, mask: Any) -> GammaPosterior:
-        k = len(self.components_)
-        with threads(self.n_threads):
-            factor = infer_rows(counts, self._columns, self._row_prior, k, mask, max_iter=self.max_iter, tol=self.tol)
-        return GammaPosterior.of_entries(factor, k)
-
-    def _score(self, counts: MemoryCounts, W: np.ndarray, known: Known) -> float:
-        with threads(self.n_threads):
-            value, total = log_likelihood(counts, W, self.components_, known)
-        if total == 0:
-            raise ValueError("X must hold a positive count to be scored")
-        return value / total
-
-    def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
-        """Posteriors of the W_i and H_j of entries, one behind the other."""
-        check_is_fitted(self, "W_posterior_")
-        rows, columns = np.asarray(rows), np.asarray(columns)
-        if rows.shape != columns.shape:
-            raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
-        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]
 
     def _priors(self) -> tuple[GammaPrior, GammaPrior]:
         return check_priors(

@@ -4,18 +4,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts
+from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.estimators._fit import check_parameters, fit, tell_end
-from fastpmf.estimators._online import OnlineNMF
-from fastpmf.estimators._rows import log_likelihood, transform
+from fastpmf.estimators._fit import fit, tell_end
 from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import Solution
 from fastpmf.solvers.base import Callback
 
 
-class PoissonNMF(OnlineNMF):
+class PoissonNMF(AppliedNMF):
     """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
 
     Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
@@ -46,7 +44,8 @@ class PoissonNMF(OnlineNMF):
         With each of them the objective never rises. "auto" is "cd".
 
         "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn, which is
-        soonest at any objective but the poorest. Entries can be, and leave, exact zeros.
+        soonest at any objective but the poorest. Entries can be, and leave, exact zeros. A column of `StreamedCounts`
+        is never together: of these W alone is descended, and H takes relaxed multiplicative steps.
         "mu": multiplicative updates of Lee & Seung, the reference: iteration by iteration those of scikit-learn.
         "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
         "mu", and no transposed copy of the counts: for when memory is what is short.
@@ -54,6 +53,10 @@ class PoissonNMF(OnlineNMF):
         "extrapolation": begin each iteration where the last move would have led if it had gone on, and keep only what
         does not raise the objective. "auto": with "cd", and not with "mu" and "em". "relaxation", with "mu" only: go
         nearly twice as far in each update, which takes about half as many iterations, and is monotone too.
+        Of `StreamedCounts` "auto" is none.
+    inner_steps : int, default=1
+        Steps on W in an iteration, for a step on H: with more, less of a pass over `StreamedCounts` is waiting for the
+        disk. On H instead where these are stored by columns. Not with "em".
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
         Where to start, by scikit-learn's names. "auto" is "random", which costs nothing and mostly ended as low; on
         small text "nndsvd" ended 2 % lower. All but "custom" (W and H given to `fit_transform`) are scaled to
@@ -75,7 +78,8 @@ class PoissonNMF(OnlineNMF):
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: step t goes (t + delay)^-forgetting_rate of the way; 0.5 < forgetting_rate <= 1 <= delay.
+        Of `partial_fit`: a mini-batch goes (t + delay)^-forgetting_rate of the way, t the rows before it in units of
+        its own; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Rows that `partial_fit` will have seen in the end, against which priors are weighed; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
@@ -166,6 +170,7 @@ class PoissonNMF(OnlineNMF):
         l1_ratio: float = 0.0,
         solver: str = "auto",
         acceleration: str | None = "auto",
+        inner_steps: int = 1,
         init: str = "auto",
         n_init: int = 1,
         max_iter: int = 500,
@@ -189,6 +194,7 @@ class PoissonNMF(OnlineNMF):
         self.l1_ratio = l1_ratio
         self.solver = solver
         self.acceleration = acceleration
+        self.inner_steps = inner_steps
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -219,6 +225,8 @@ class PoissonNMF(OnlineNMF):
         mask: Any = None,
         sample_weight: Any = None,
         validation: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
     ) -> Self:
         """Fit the model to X.
 
@@ -228,7 +236,8 @@ class PoissonNMF(OnlineNMF):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-            scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the result of `as_counts`.
+            scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the result of `as_counts`; or
+            `StreamedCounts`, with which mask, sample_weight and validation can't be had.
         y : None
             Ignored.
         W : array-like of shape (n_samples, n_components), optional
@@ -256,6 +265,12 @@ class PoissonNMF(OnlineNMF):
             fraction is held out by `thin_counts`, and the rest fitted as so much less exposure. A matrix is the counts
             held out: of the entries of `mask` where there is one, else independent ones of all entries. They are scored
             at no less than 1e-8 of a component's mean, without rows and columns of which the fit sees no count.
+        checkpoint : path-like or Checkpoint, optional
+            A folder in which the fit saves itself every ten minutes, or as the `Checkpoint` says.
+        resume : path-like, optional
+            Such a folder, to go on from its last checkpoint, to the same bits as if nothing had happened; checkpoints
+            go on there too. X and the parameters must be those of that fit, but for max_iter, max_time, tol and what is
+            only shown.
 
         Returns
         -------
@@ -269,38 +284,40 @@ class PoissonNMF(OnlineNMF):
             On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
         """
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        self._fit(X, y, W, H, known, validation)
+        self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, **known: Any
-    ) -> np.ndarray:
+        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None, **known: Any,
+    ) -> np.ndarray:  # fmt: skip
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, y, W, H, Known(**known), validation)
+        return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
 
-    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
         with threads(self.n_threads):
             counts, seen = self._enter(X)
             penalties = resolved(self._penalties, counts, self.n_components, known)
 
             def solve(callback: Callback | None) -> Solution:
                 return fit(
-                    counts, self.n_components, penalties=penalties, known=known, validation=validation,
-                    solver=self.solver, acceleration=self.acceleration, init=self.init, n_init=self.n_init, W=W, H=H,
+                    counts, self.n_components, penalties=penalties, known=known, solver=self.solver,
+                    acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
+                    W=W, H=H,
                     max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback,
+                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback, **told,
                 )  # fmt: skip
 
             def keep(model: PoissonNMF, solution: Solution) -> None:
                 model._adopt(seen)
                 model._keep(solution)
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
-                model._schedule = None  # partial_fit begins anew
+                model._schedule, model._held = None, None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
                     None if x is None else np.array(x, dtype=np.float64)
@@ -312,88 +329,6 @@ class PoissonNMF(OnlineNMF):
         tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
         return solution.W
 
-    def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
-        """The W that explains X best with `components_` fixed, under W's prior where there is one.
-
-        Each row is a convex problem of its own, solved by coordinate descent whatever `solver` is, and its answer
-        depends, bitwise, on that row alone. Rows that `max_iter` rounds don't bring to `tol` are warned of. Counts of
-        features in which every component is zero can't be explained by any W and are left out. For the rows that were
-        fitted this is not quite the W of `fit_transform` unless that fit had converged: there H has moved on since W
-        was updated.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-        row_exposure : array-like of shape (n_samples,), optional
-            Of these rows, 1 by default; column exposures and background are those of `fit`.
-        mask : matrix of shape (n_samples, n_features), optional
-            Where these rows are not observed.
-        return_gap_bound : bool, default=False
-            Also return the certificate.
-
-        Returns
-        -------
-        W : ndarray of shape (n_samples, n_components)
-        gap_bound : ndarray of shape (n_samples,)
-            With `return_gap_bound`: no other row could lower the divergence of this one by more, in nats. Rounding of
-            the working dtype enters, some 1e-6 nats per count in float32.
-        """
-        W, gap_bound = self._solve_rows(self._read(X), self._known(row_exposure, mask))
-        return (W, gap_bound) if return_gap_bound else W
-
-    def score(
-        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None
-    ) -> float:
-        """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
-
-        Counts of features in which every component is zero, which had none in training, are left out of both, as they
-        are in `transform`: any model of that training data gives them likelihood 0. So are masked entries.
-
-        Parameters
-        ----------
-        X : matrix of counts of shape (n_samples, n_features)
-        y : None
-            Ignored.
-        row_exposure, mask
-            As in `transform`.
-        sample_weight : array-like of shape (n_samples,), optional
-            How often each row counts; its W does not depend on it.
-
-        Returns
-        -------
-        float
-            In nats per count, higher is better.
-
-        Raises
-        ------
-        ValueError
-            X has no counts to score.
-        """
-        counts, known = self._read(X), self._known(row_exposure, mask)
-        W, _ = self._solve_rows(counts, known)
-        with threads(self.n_threads):
-            score, total = log_likelihood(counts, W, self.components_, known._replace(sample_weight=sample_weight))
-        if total == 0:
-            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
-        return score / total
-
     @property
     def _penalties(self) -> Penalties:
         return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
-
-    def _known(self, row_exposure: Any, mask: Any) -> Known:
-        """What is known beside new counts."""
-        return Known(
-            row_exposure=row_exposure, mask=mask, column_exposure=self.column_exposure_, background=self.background_
-        )
-
-    def _solve_rows(self, counts: MemoryCounts, known: Known) -> tuple[np.ndarray, np.ndarray]:
-        check_parameters(
-            self.n_components, self.solver, self.acceleration, self.n_init, self.max_iter, self.tol, self.max_time,
-            self.eval_every, self.callback,
-        )  # fmt: skip
-        with threads(self.n_threads):
-            return transform(
-                counts, self.components_, max_iter=self.max_iter, tol=self.tol, known=known,
-                penalties=self._penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_),
-            )  # fmt: skip

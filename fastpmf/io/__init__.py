@@ -4,6 +4,7 @@ from fastpmf.counts.named import Dataset
 from fastpmf.io.counts import FORMATS, convert_counts, read_counts, write_counts, write_factor, write_table
 from fastpmf.io.factors import write_factors
 from fastpmf.io.models import is_model, load_model
+from fastpmf.io.streams import stream_counts
 
 __all__ = [
     "FORMATS",
@@ -12,6 +13,7 @@ __all__ = [
     "is_model",
     "load_model",
     "read_counts",
+    "stream_counts",
     "write_counts",
     "write_factor",
     "write_factors",

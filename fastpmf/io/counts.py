@@ -5,7 +5,8 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ def read_counts(
            [1, 0]]), ['ada', 'bob'], ['tea', 'jam'])
     """
     source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
-    with said(path, format):
+    with source, said(path, format):
         return source.dataset()
 
 
@@ -122,7 +123,7 @@ def open_counts(
     path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
     columns: Sequence[str | int] | None = None, transpose: bool = False,
 ) -> Source:  # fmt: skip
-    """As `read_counts`, but what can wait to be read waits."""
+    """As `read_counts`, but what can wait to be read waits, and its file stays open until it is closed."""
     kind = format_of(path, format)
     if layer is not None and kind not in ("10x-h5", "h5ad", "zarr"):
         raise ValueError(f"layer goes with .h5ad, .zarr and 10x Genomics' .h5 only, {os.fspath(path)} is {kind}")
@@ -130,7 +131,27 @@ def open_counts(
         raise ValueError(f"columns goes with csv, tsv and parquet only, {os.fspath(path)} is {kind}")
     with said(path, kind):
         source = FORMATS[kind].open(Path(path), Choices(layer, columns))
-        return source.turned() if transpose else source
+    if isinstance(source, Compressed):
+        source = replace(source, location=Location(os.path.abspath(path), kind, layer))
+    return source.turned() if transpose else source
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where counts lie, and how they are read there; another process, to which it may be sent, can open them too."""
+
+    path: str
+    format: str
+    layer: str | None = None
+    transpose: bool = False
+
+    def open(self) -> Source:
+        """As `open_counts`, for whoever calls it to close."""
+        return open_counts(self.path, self.format, layer=self.layer, transpose=self.transpose)
+
+    def said(self) -> AbstractContextManager[None]:
+        """Within it, damage is told in one sentence that names the file."""
+        return said(self.path, self.format)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None) -> str:
@@ -189,7 +210,7 @@ def convert_counts(
     layer: str | None = None, columns: Sequence[str | int] | None = None, transpose: bool = False,
     verbose: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Write counts of any format to a folder of .npy, reading text, tables and memory-mapped arrays a chunk at a time.
+    """Write counts of any format to a folder of .npy, a chunk at a time; only scipy's .npz is read whole.
 
     Parameters
     ----------
@@ -213,7 +234,7 @@ def convert_counts(
         As `read_counts` raises them.
     """
     source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
-    with said(path, format), counted(None, "entry", verbose=verbose) as advance:
+    with source, said(path, format), counted(None, "entry", verbose=verbose) as advance:
         return write_folder(folder, source, advance).dataset()
 
 

@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.lib.format import open_memmap
 from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.blocks import blocks_of
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
 
@@ -121,10 +123,9 @@ def _settle(
     folder: Path, ends: np.ndarray, indices: np.ndarray, data: np.ndarray, n_columns: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sort rows, add up what stands twice, and drop zeros, in place; the counts, in a wider dtype if need be."""
-    out, kept, start = np.zeros_like(ends), 0, 0
+    out, kept = np.zeros_like(ends), 0
     wide = np.int64 if data.dtype.kind in "iu" else np.float64
-    while start < len(ends) - 1:
-        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + CHUNK, side="right")) - 1)
+    for start, stop in pairwise(blocks_of(ends, CHUNK).tolist()):
         part = slice(int(ends[start]), int(ends[stop]))
         X = sparse.csr_array(
             (data[part].astype(wide), indices[part].copy(), ends[start : stop + 1] - ends[start]),
@@ -136,7 +137,7 @@ def _settle(
             data = _widened(folder, data, _dtype_of(float(X.data.max())))
         indices[kept : kept + X.nnz], data[kept : kept + X.nnz] = X.indices, X.data
         out[start + 1 : stop + 1] = kept + X.indptr[1:]
-        kept, start = kept + X.nnz, stop
+        kept += X.nnz
         progress(part.stop - part.start)
     return data, out
 

@@ -1,18 +1,26 @@
 """What a file of counts is to a reader: three compressed arrays, or coordinates that come in chunks.
 
+Both are closed by a with statement.
+
 Nothing that a file says of its own size is believed: what has to be allocated is held against the machine's memory and
 against the bytes that are there, before it is.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from scipy import sparse
 
+from fastpmf.counts.blocks import blocks_of
 from fastpmf.counts.named import Dataset
+
+if TYPE_CHECKING:
+    from fastpmf.io.counts import Location
 
 CHUNK = 1 << 22  # entries that are held at once where not all of them are
 _RATIO = 2_000  # bytes that a stored byte may become: more than deflate can, and real counts never come near
@@ -41,17 +49,35 @@ class Names(NamedTuple):
 NAMELESS = Names()
 
 
+class _Open:
+    """What may keep a file open until it is closed."""
+
+    def close(self) -> None:
+        """Nothing is open between two reads."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(_Open):
     """A CSR matrix, or with `by_column` a CSC one, whose data and indices may lie in a file and are read by slices.
 
     Attributes
     ----------
-    data, indices : array-like
+    data, indices : ndarray, or `Stored` or `Mapped` of `fastpmf.io.binary`
+        The latter stay in their file. A slice of them is an array of its own, `whole()` all of them.
     indptr : ndarray
     shape : (int, int)
     by_column : bool
     names : Names
+    file : ExitStack
+        What `close` closes. Only one thread at a time may read what lies in an HDF5 file.
+    location : Location, optional
+        What opens it again, in another process too; None of what never lay in a file.
     """
 
     data: Any
@@ -60,6 +86,8 @@ class Compressed:
     shape: tuple[int, int]
     by_column: bool = False
     names: Names = NAMELESS
+    file: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+    location: "Location | None" = None
 
     def __post_init__(self) -> None:
         check_shape(*self.shape)
@@ -75,35 +103,69 @@ class Compressed:
         ):
             raise ValueError(f"its indptr must ascend from 0 to at most its {len(self.data)} counts and indices")
 
+    def close(self) -> None:
+        """Close its file; what was read of it stays, more can't be read."""
+        self.file.close()
+
     def turned(self) -> "Compressed":
         """Its transpose, for nothing."""
-        return Compressed(
-            self.data, self.indices, self.indptr, self.shape[::-1], not self.by_column, Names(*self.names[::-1])
+        where = self.location and replace(self.location, transpose=not self.location.transpose)
+        return replace(
+            self, shape=self.shape[::-1], by_column=not self.by_column, names=Names(*self.names[::-1]), location=where
         )
 
     def dataset(self) -> Dataset:
-        """All of it, in memory, or mapped where its arrays are."""
-        data, indices = (A if isinstance(A, np.ndarray) else A[:] for A in (self.data, self.indices))
+        """All of it, in memory, or mapped where its arrays can be."""
+        data, indices = (A if isinstance(A, np.ndarray) else A.whole() for A in (self.data, self.indices))
         self._check(indices)
+        narrow = self.indptr[-1] <= np.iinfo(indices.dtype).max  # scipy would widen one of two dtypes at every turn
         X = (sparse.csc_array if self.by_column else sparse.csr_array)(self.shape, dtype=data.dtype)
         X.data, X.indices, X.indptr = (
             data,
             indices,
-            self.indptr,
+            self.indptr.astype(indices.dtype, copy=False) if narrow else self.indptr,
         )  # from a tuple scipy would copy indices of another width
         return Dataset(X, *self.names)
 
+    def rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Some of its rows, or, by column, of its columns, read into memory.
+
+        Parameters
+        ----------
+        start, stop : int
+            From row start to before row stop.
+
+        Returns
+        -------
+        data, indices : ndarray
+            As they are stored, maybe in no order; arrays of their own, never views. The indices are in range.
+        indptr : ndarray of shape (stop - start + 1,)
+            From 0.
+
+        Raises
+        ------
+        ValueError
+            No such rows, or a damaged file.
+        """
+        n = len(self.indptr) - 1
+        if not 0 <= start <= stop <= n:
+            raise ValueError(f"start and stop must be in order and within 0 ... {n}, got {start} and {stop}")
+        with self.location.said() if self.location else nullcontext():
+            return self._rows(start, stop)
+
+    def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ends = self.indptr[start : stop + 1]
+        part = slice(int(ends[0]), int(ends[-1]))
+        data, indices = (A[part].copy() if isinstance(A, np.ndarray) else A[part] for A in (self.data, self.indices))
+        self._check(indices)
+        return data, indices, ends - ends[0]
+
     def read(self) -> Iterator[Entries]:
         """A chunk of its rows, or columns, at a time."""
-        ends, start = self.indptr, 0
-        while start < len(ends) - 1:
-            stop = max(start + 1, int(np.searchsorted(ends, ends[start] + CHUNK, side="right")) - 1)
-            part = slice(int(ends[start]), int(ends[stop]))
-            major = np.repeat(np.arange(start, stop), np.diff(ends[start : stop + 1]))
-            minor, x = np.asarray(self.indices[part]), np.asarray(self.data[part])
-            self._check(minor)
+        for start, stop in pairwise(blocks_of(self.indptr, CHUNK).tolist()):
+            x, minor, ends = self._rows(start, stop)
+            major = np.repeat(np.arange(start, stop), np.diff(ends))
             yield Entries(minor, major, x) if self.by_column else Entries(major, minor, x)
-            start = stop
 
     def finish(self) -> tuple[tuple[int, int], Names]:
         """Shape and names."""
@@ -116,7 +178,7 @@ class Compressed:
 
 
 @dataclass(frozen=True)
-class Coordinates:
+class Coordinates(_Open):
     """Entries in the file's order, read from the beginning each time that `read` is called.
 
     Attributes
@@ -125,10 +187,13 @@ class Coordinates:
         Yields `Entries`.
     finish : callable
         Called after a whole `read`: shape and `Names`.
+    distinct : bool
+        Nothing stands twice, so that nothing is added up, and counts keep their dtype.
     """
 
     read: Callable[[], Iterator[Entries]]
     finish: Callable[[], tuple[tuple[int, int], Names]]
+    distinct: bool = False
 
     def turned(self) -> "Coordinates":
         """Its transpose, for nothing."""
@@ -137,19 +202,19 @@ class Coordinates:
             shape, names = self.finish()
             return shape[::-1], Names(*names[::-1])
 
-        return Coordinates(lambda: (Entries(e.j, e.i, e.x) for e in self.read()), finish)
+        return Coordinates(lambda: (Entries(e.j, e.i, e.x) for e in self.read()), finish, self.distinct)
 
     def dataset(self) -> Dataset:
         """All of it, in memory."""
-        i, j, x = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64)
+        i, j, x = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8)
         ascending, last = True, 0
         for part in self.read():
             if ascending and len(part.i):
                 ascending = last <= part.i[0] and bool((part.i[1:] >= part.i[:-1]).all())
                 last = part.i[-1]
             # Scipy adds up in the dtype it gets
-            wide = part.x.astype(np.int64 if part.x.dtype.kind in "biu" else np.float64, copy=False)
-            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, wide)
+            wide = part.x.dtype if self.distinct else np.int64 if part.x.dtype.kind in "biu" else np.float64
+            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, part.x.astype(wide, copy=False))
         shape, names = self.finish()
         check_shape(*shape)
         index = np.int32 if max(*shape, len(x)) <= np.iinfo(np.int32).max else np.int64  # as scipy's own files have it
@@ -184,10 +249,15 @@ def memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_room(n_bytes: int, stored: int) -> None:
-    """Turn away arrays that this machine can't hold, or that so few stored bytes can't be."""
+def check_stored(n_bytes: int, stored: int) -> None:
+    """Turn away arrays that so few stored bytes can't be."""
     if n_bytes > _SMALL and n_bytes > _RATIO * stored:
         raise ValueError(f"it says that it holds {n_bytes / 2**30:,.1f} GiB, which its {stored:,} bytes can't be")
+
+
+def check_room(n_bytes: int, stored: int) -> None:
+    """Turn away arrays that this machine can't hold either."""
+    check_stored(n_bytes, stored)
     if n_bytes > memory():
         raise ValueError(f"it holds {n_bytes / 2**30:,.1f} GiB, and this machine has {memory() / 2**30:,.1f} GiB")
 

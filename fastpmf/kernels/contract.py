@@ -1,9 +1,9 @@
-"""`ratio_contract`: the one pass over the stored counts that every model and solver here is built from."""
+"""The one pass over the stored counts that every model and solver here is built from: for rows, and for columns."""
 
 import numpy as np
 from numba import prange
 
-from fastpmf.kernels import simd
+from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel
 
 GROUP = simd.GROUP
@@ -77,41 +77,68 @@ def ratio_contract(n_vectors):
     return loop
 
 
-@kernel("out", "column_out")
-def joint_contract(n_vectors):
-    """Contract with V for the rows and with U for the columns, in one pass over the rows.
+@kernel("ratio")
+def entry_ratios(n_vectors):
+    """Divide each stored count by its rate.
 
-    out[i]            = sum over stored (i, j) of                data / (U[i] . V[j]) * V[j]
-    column_out[b, j]  = sum over stored (i, j), i in block b, of data / (U[i] . V[j]) * U[i]
+    ratio[p] = data[p] / (U[i] . V[j]) for the stored entry p = (i, j)
 
-    in    data, indices, U, V           as in `ratio_contract`
-          indptr     (n_rows + 1,) int64
-          row_blocks (n_blocks + 1,) int64, boundaries of blocks of rows
-    out   out        (n_rows, K)     overwritten, zeros in empty rows
-          column_out (n_blocks, n_cols, K) overwritten; their sum over blocks is the columns' contraction
-    needs every rate of a stored entry > 0, else the row is not finite; nothing aliases
-    gives bitwise the same result for any number of workers: a block is summed in stored order by one of them
-    cost  6 nnz K flops; gathers nnz K itemsize bytes of V and of column_out, and scatters as many
+    in    data, indices, begins, ends, blocks, U, V  as in `ratio_contract`
+    out   ratio      (nnz,)        dtype of U, overwritten
+    cost  2 nnz K flops; gathers nnz K itemsize bytes of V
+    """
+    ahead = 4 * GROUP if n_vectors <= 8 else 0
+
+    def loop(data, indices, begins, ends, blocks, U, V, ratio, n_workers):
+        counter = np.zeros(1, np.int64)
+        for _ in prange(n_workers):
+            b = simd.take(counter)
+            while b < blocks.shape[0]:
+                for i in range(blocks[b, 0], blocks[b, 1]):
+                    start, stop = max(begins[i], blocks[b, 2]), min(ends[i], blocks[b, 3])
+                    whole = stop - (stop - start) % GROUP
+                    u = simd.load(U, i, n_vectors)
+                    for p in range(start, whole, GROUP):
+                        j = simd.rows(indices, p, GROUP)
+                        if ahead:
+                            simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
+                        x = simd.counts(data, p, GROUP, U)
+                        lanes.put(ratio, p, GROUP, simd.divide(x, simd.dots(u, V, j, U)))
+                    if whole < stop:
+                        j = simd.rows(indices, whole, stop - whole)
+                        x = simd.counts(data, whole, stop - whole, U)
+                        lanes.put(ratio, whole, stop - whole, simd.divide(x, simd.dots(u, V, j, U)))
+                b = simd.take(counter)
+
+    return loop
+
+
+@kernel("out")
+def scatter_contract(n_vectors):
+    """Contract count-to-rate ratios with U for the columns, over rows that lie in CSR order.
+
+    out[j, k] += sum over stored (i, j) of  ratio * U[i, k]
+
+    in    ratio      (nnz,)        from `entry_ratios`
+          indices    (nnz,)        int32 or int64, ascending in each row
+          cuts       (n_panels + 1, n_rows) int64, from `cut_rows`: where rows pass from panel to panel
+          U          (n_rows, K)   dtype of ratio
+    out   out        (n_cols, K)   dtype of U, added to
+    gives bitwise the same result for any panels and any number of workers, as a column is in one panel, whose rows one
+          worker adds in their order
+    cost  2 nnz K flops; reads and writes nnz K itemsize bytes of out
     """
 
-    def loop(data, indices, indptr, row_blocks, U, V, out, column_out, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            T = column_out[b]
-            T[:] = 0
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                start, stop = indptr[i], indptr[i + 1]
-                whole = stop - (stop - start) % GROUP
-                u, s = simd.load(U, i, n_vectors), simd.zeros(U, n_vectors)
-                for p in range(start, whole, GROUP):
-                    j = simd.rows(indices, p, GROUP)
-                    ratio = simd.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
-                    s = simd.add_rows(s, ratio, V, j)
-                    simd.scatter_rows(T, j, ratio, u)
-                if whole < stop:
-                    j = simd.rows(indices, whole, stop - whole)
-                    ratio = simd.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
-                    s = simd.add_rows(s, ratio, V, j)
-                    simd.scatter_rows(T, j, ratio, u)
-                simd.store(out, i, s)
+    def loop(ratio, indices, cuts, U, out, n_workers):
+        counter = np.zeros(1, np.int64)
+        for _ in prange(n_workers):
+            b = simd.take(counter)
+            while b < cuts.shape[0] - 1:
+                for i in range(cuts.shape[1]):
+                    if cuts[b, i] < cuts[b + 1, i]:
+                        u = simd.load(U, i, n_vectors)
+                        for p in range(cuts[b, i], cuts[b + 1, i]):
+                            simd.scatter_row(out, indices[p], ratio[p], u)
+                b = simd.take(counter)
 
     return loop

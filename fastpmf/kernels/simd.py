@@ -201,7 +201,7 @@ def fill_like(typingctx, tile, number):
 # ── entries in flight ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _positions(builder: Any, n: Any, p: Any, left: Any) -> list[tuple[Any, Any]]:
+def positions(builder: Any, n: Any, p: Any, left: Any) -> list[tuple[Any, Any]]:
     """(position, is it there) of each lane; a lane beyond what is left repeats the last entry."""
     lanes = [builder.add(p, I64(q)) for q in range(GROUP)]
     if whole(n):
@@ -217,7 +217,7 @@ def rows(typingctx, indices, p, n):
 
     def emit(context, builder, signature, args):
         out = ir.Constant(ir.ArrayType(I64, GROUP), ir.Undefined)
-        for q, (position, _) in enumerate(_positions(builder, n, args[1], args[2])):
+        for q, (position, _) in enumerate(positions(builder, n, args[1], args[2])):
             j = builder.load(element_pointer(context, builder, signature.args[0], args[0], position))
             out = builder.insert_value(out, builder.zext(j, I64) if j.type.width < 64 else j, q)
         return out
@@ -243,7 +243,7 @@ def counts(typingctx, data, p, n, A):
             pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
             x = builder.load(builder.bitcast(pointer, x.type.as_pointer()), align=data.dtype.bitwidth // 8)
         else:
-            for q, (position, there) in enumerate(_positions(builder, n, args[1], args[2])):
+            for q, (position, there) in enumerate(positions(builder, n, args[1], args[2])):
                 value = builder.load(element_pointer(context, builder, signature.args[0], args[0], position))
                 value = builder.select(there, value, ir.Constant(stored, 0))
                 x = builder.insert_element(x, value, I32(q))
@@ -330,28 +330,24 @@ def add_rows(typingctx, tile, weights, V, rows):
     return tile(tile, weights, V, rows), emit
 
 
-def _scatter_meaning(T, rows, weights, u):
-    np.add.at(T, rows, weights[:, None] * u)
-
-
-@operation(_scatter_meaning)
-def scatter_rows(typingctx, T, rows, weights, u):
-    """scatter_rows(T, rows, weights, u): T[j] += weight * u for each of the entries in flight, one after the other."""
+@operation(lambda T, j, weight, u: np.add(T[j], weight * u, out=T[j]))
+def scatter_row(typingctx, T, j, weight, u):
+    """scatter_row(T, j, weight, u): T[j] += weight * u, with one rounding."""
 
     def emit(context, builder, signature, args):
-        T_, rows_, weight, u_ = args
-        width = vector(u.dtype).count
-        for q in range(GROUP):
-            splat = shuffle(builder, weight, weight, [q] * width)
-            row = row_pointer(context, builder, signature.args[0], T_, builder.extract_value(rows_, q))
-            pointer = builder.bitcast(row, vector(u.dtype).as_pointer())
-            for k in range(u.n_vectors):
-                old = load_vector(builder, row, u.dtype, k)
-                new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
-                builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
+        T_, j_, weight_, u_ = args
+        whole_vector = vector(u.dtype)
+        one = builder.insert_element(ir.Constant(whole_vector, ir.Undefined), weight_, I32(0))
+        splat = shuffle(builder, one, one, [0] * whole_vector.count)
+        row = row_pointer(context, builder, signature.args[0], T_, j_)
+        pointer = builder.bitcast(row, whole_vector.as_pointer())
+        for k in range(u.n_vectors):
+            old = load_vector(builder, row, u.dtype, k)
+            new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
+            builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(T, rows, weights, u), emit
+    return types.void(T, types.intp, u.dtype, u), emit
 
 
 def _sum_x_log_meaning(total, x, y):

@@ -21,6 +21,13 @@ def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np
     return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
 
 
+def aligned_copy(A: np.ndarray) -> np.ndarray:
+    """A padded factor again, on a 64-byte boundary."""
+    out = aligned(len(A), A.shape[1], A.dtype)
+    out[:] = A
+    return out
+
+
 def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
     """A factor of zeros, shape (n_rows, K), K the next multiple of 64 bytes from n_components on."""
     per_vector = VECTOR_BYTES // dtype.itemsize

@@ -108,9 +108,9 @@ class GammaFactor:
             return np.full(len(self.mean), prior.activity_mean)
         return self.activity_shape / self.activity_rate
 
-    def select_rows(self, rows: np.ndarray) -> "GammaFactor":
-        """That of these rows, by number, to be updated: their weights are not known before."""
-        some: dict[str, Any] = {name: getattr(self, name)[rows] for name in _OF_ROWS}
+    def select_rows(self, rows: Any) -> "GammaFactor":
+        """That of these rows, by number, to be updated: their weights are not known before. Of a slice, views."""
+        some: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
         return replace(self, **some)
 
     @classmethod
@@ -118,16 +118,21 @@ class GammaFactor:
         """Parts put together, whose rows, one part after the other, have these numbers, and these weights."""
         order = np.argsort(rows)
         whole: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _OF_ROWS
+            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in OF_ROWS
         }
         return replace(parts[0], **whole, weight=weight, sums=whole["mean"].sum(axis=0, dtype=np.float64))
+
+    def put(self, rows: slice, part: "GammaFactor") -> None:
+        """These rows become those of `part`; what is not of a row stays."""
+        for name in OF_ROWS:
+            getattr(self, name)[rows] = getattr(part, name)
 
     def rates(self) -> np.ndarray:
         """Posterior rates of the entries, (n_rows, K)."""
         return self.rate_of_row[:, None].astype(self.mean.dtype) + self.weight
 
 
-_OF_ROWS = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "activity_rate")
+OF_ROWS = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "activity_rate")
 
 
 class Step(NamedTuple):
@@ -153,9 +158,6 @@ def update(
 ) -> np.ndarray:  # fmt: skip
     """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
 
-    With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
-    gradient of the bound: parameters become (1 - rho) old + rho (what they would be, were all counts like these).
-
     Parameters
     ----------
     counts : Counts of shape (n, p)
@@ -170,6 +172,23 @@ def update(
     Returns
     -------
     ndarray of shape (n_rows,), float64
+        As of `advance`.
+    """
+    counts.contract(side, factor.geometric, other.geometric, scratch)
+    return advance(factor, scratch, weights(counts, side, other, n_components), prior, n_components, step)
+
+
+def advance(
+    factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, n_components: int, step: Step = WHOLE
+) -> np.ndarray:
+    """The half-step, given the contraction S of the geometric means and the `weights`.
+
+    With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
+    gradient of the bound: parameters become (1 - rho) old + rho (what they would be, were all counts like these).
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float64
         How far each row moved, in counts: half the sum of rate |mean - old mean|, which is what is allotted to another
         component than before, as far as rates stay. NaN where a rate is not positive and finite.
 
@@ -178,8 +197,6 @@ def update(
     M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), figure 4.
     """
     U, bounds = factor.geometric, row_bounds(len(factor.mean))
-    counts.contract(side, U, other.geometric, scratch)
-    weight = weights(counts, side, other, n_components)
     if step != WHOLE:
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
@@ -189,7 +206,7 @@ def update(
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shape
     sums, moved = np.empty((blocks, U.shape[1])), np.full(len(U), -1.0)
-    cut = [A.reshape(-1, lanes) for A in (U, scratch, shapes, weight, factor.mean, factor.shape, sums)]
+    cut = [A.reshape(-1, lanes) for A in (U, S, shapes, weight, factor.mean, factor.shape, sums)]
     try:
         update_posterior(
             cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
@@ -212,14 +229,22 @@ def evidence_bound(
 
     It is E[log p(X, u, v, xi, eta)] - E[log q], exact but for what is taken for `_LEAST`, in float64.
     """
+    own = sum(factor_bound(factor, prior, n_components) for factor, prior in zip(factors, priors, strict=True))
+    return data_bound(counts, factors) + own
+
+
+def data_bound(counts: Counts, factors: tuple[GammaFactor, GammaFactor]) -> float:
+    """What counts add to the bound, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
         logs -= float(counts.sums(side) @ factor.offset)
-    bound = logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
-    for factor, prior in zip(factors, priors, strict=True):
-        bound += entry_terms(factor, prior, n_components)[0] + row_terms(factor, prior, n_components)
-    return bound
+    return logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
+
+
+def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
+    """What one factor adds to the bound, in nats."""
+    return entry_terms(factor, prior, n_components)[0] + row_terms(factor, prior, n_components)
 
 
 def entry_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> tuple[float, np.ndarray]:

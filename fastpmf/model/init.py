@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,18 @@ def initialise(
 
 def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.ndarray:
     """Absolute normal numbers, the same for both dtypes; drawn by blocks, so that there is no float64 copy of them."""
-    out, step = empty_factor(n_rows, n_components, dtype), 1 << 12
-    for i in range(0, n_rows, step):
-        block = out[i : i + step, :n_components]
-        block[...] = np.abs(rng.standard_normal(block.shape))
+    out = empty_factor(n_rows, n_components, dtype)
+    for rows, block in random_rows(n_rows, n_components, rng):
+        out[rows, :n_components] = block
     return out
+
+
+def random_rows(n_rows: int, n_components: int, rng: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of them, float64, and which rows they are, in the order in which they are drawn."""
+    step = 1 << 12
+    for i in range(0, n_rows, step):
+        rows = slice(i, min(i + step, n_rows))
+        yield rows, np.abs(rng.standard_normal((rows.stop - i, n_components)))
 
 
 def _nndsvd(counts: Counts, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -121,15 +129,16 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     """Lift, in place, the zeros of given factors that leave a positive count with rate 0."""
     if (W[:, :n_components] > 0).all() and (Ht[:, :n_components] > 0).all():
         return
-    rows = np.flatnonzero(counts.log_rate(W, Ht) == -np.inf)
+    rows, factors = np.flatnonzero(counts.log_rate(W, Ht) == -np.inf), (W, Ht)
     if not len(rows):
         return
-    for A, lifted in ((W, rows), (Ht, np.flatnonzero((Ht.sum(axis=1) == 0) & (counts.sums(Side.COLUMNS) > 0)))):
+    row, U, V = ("row", "column")[counts.major], factors[counts.major], factors[1 - counts.major]
+    for A, lifted in ((U, rows), (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.major)) > 0)))):
         level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
         block = A[lifted, :n_components]
         A[lifted, :n_components] = np.where(block == 0, level, block)
     warnings.warn(
-        f"W and H give {len(rows)} row(s) of X a rate of 0 under a positive count, which no update can mend; "
+        f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can mend; "
         "the zeros there were replaced by a hundredth of the factor's mean",
         UserWarning,
         stacklevel=2,

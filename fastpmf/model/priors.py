@@ -52,7 +52,7 @@ class RowPrior(NamedTuple):
         """Of each row, or of all alike."""
         return 0.0 if self.shape is None else self.shape.sum(axis=1, dtype=np.float64)
 
-    def select_rows(self, rows: np.ndarray) -> "RowPrior":
+    def select_rows(self, rows: np.ndarray | slice) -> "RowPrior":
         """That of these rows, by number."""
         shape, ridge = (A if A is None or len(A) == 1 else A[rows] for A in (self.shape, self.ridge))
         return self._replace(shape=shape, ridge=ridge)

@@ -143,32 +143,51 @@ def extrapolated(
 
 
 class Statistics(NamedTuple):
-    """What online EM remembers of the rows that it has seen, as means over rows, float64.
+    """What online EM remembers of the rows that it has seen; means are over rows, all but n_rows float64.
 
     Attributes
     ----------
     counts : ndarray of shape (p, K)
-        Expected counts of each column from each component.
+        Expected counts of each column from each component, means.
     exposure : ndarray of shape (K,)
-        Sums of W.
+        Means of W.
+    totals : ndarray of shape (p,)
+        Counts of each column, sums.
+    n_rows : int
     """
 
     counts: np.ndarray
     exposure: np.ndarray
+    totals: np.ndarray
+    n_rows: int
 
-    def blend(self, step: float, counts: np.ndarray, exposure: np.ndarray) -> "Statistics":
-        """(1 - step) of these and step of a mini-batch's."""
-        return Statistics(*((1 - step) * old + step * new for old, new in zip(self, (counts, exposure), strict=True)))
+    def blend(self, step: float, batch: "Statistics") -> "Statistics":
+        """(1 - step) of these and step of a mini-batch's; then each column has as many counts as in all rows.
 
-    def factor(self, n_rows: float, shape: np.ndarray, rate: np.ndarray) -> np.ndarray:
-        """The most probable H transposed, were there `n_rows` rows like those remembered.
+        How counts were allotted is told the better the later, how many there are by all rows alike: a column that is
+        rare among the latest is not rare. Exposures go along, so that a component's row of H keeps its sum.
+        """
+        counts, exposure = ((1 - step) * old + step * new for old, new in zip(self[:2], batch[:2], strict=True))
+        totals, n_rows = self.totals + batch.totals, self.n_rows + batch.n_rows
+        allotted = counts.sum(axis=0)
+        counts *= _ratio(totals / n_rows, counts.sum(axis=1))[:, None]
+        exposure *= _ratio(counts.sum(axis=0), allotted)
+        return Statistics(counts, exposure, totals, n_rows)
 
-        shape is a Gamma prior's shape - 1, (K,), and rate its rate: (n counts + shape) / (n exposure + rate).
+    def as_prior(self, n_rows: float, shape: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `n_rows` rows like those remembered say of H transposed, beside its prior, as a Gamma prior.
+
+        shape is shape - 1 and rate the rate, both (K,); so are (p, K) and (K,) what is returned. Their ratio is the
+        most probable H: (n counts + shape) / (n exposure + rate).
 
         References
         ----------
         O. Cappe and E. Moulines, "Online expectation-maximization algorithm for latent data models", J. R. Stat. Soc. B
         71 (2009), equation 9.
         """
-        divisor = n_rows * self.exposure + rate
-        return (n_rows * self.counts + shape) / np.where(divisor > 0, divisor, np.inf)
+        return n_rows * self.counts + shape, n_rows * self.exposure + rate
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 1 where b is 0."""
+    return np.divide(a, b, where=b > 0, out=np.ones_like(b))

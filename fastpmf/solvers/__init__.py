@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 
-from fastpmf.solvers.base import FitInterrupted, Problem, Record, Run, Solution, Solver, State, Status
+from fastpmf.solvers.base import FitInterrupted, Problem, Record, Solution, Solver, State, Status
 from fastpmf.solvers.coordinate import Coordinate
 from fastpmf.solvers.em import JointEM
 from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.multiplicative import Multiplicative
+from fastpmf.solvers.run import Run
 
-SOLVERS: dict[str, Callable[[], Solver]] = {"cd": Coordinate, "em": JointEM, "mu": Multiplicative}
+SOLVERS = ("cd", "em", "mu")
 ACCELERATIONS = ("auto", "extrapolation", "relaxation")
 
 
-def solver_of(solver: str, acceleration: str | None) -> Callable[[], Solver]:
-    """What makes the solver of these names; "auto" is what measured best.
+def solver_of(
+    solver: str, acceleration: str | None, *, inner_steps: int = 1, one_sided: bool = False
+) -> Callable[[], Solver]:
+    """What makes the solver of these names; "auto" is what measured best, and for one-sided counts too.
 
     Raises
     ------
@@ -26,14 +29,24 @@ def solver_of(solver: str, acceleration: str | None) -> Callable[[], Solver]:
         raise ValueError(
             f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}"
         )
-    plain = SOLVERS["cd" if solver == "auto" else solver]
-    if acceleration == "relaxation":
-        if plain is not Multiplicative:
-            raise ValueError(f"acceleration='relaxation' is for solver='mu', got solver={solver!r}")
-        return lambda: Multiplicative(relaxed=True)
-    if acceleration == "extrapolation" or (acceleration == "auto" and plain is Coordinate):
-        return lambda: Extrapolated(plain())
-    return plain
+    if acceleration == "relaxation" and solver != "mu":
+        raise ValueError(f"acceleration='relaxation' is for solver='mu', got solver={solver!r}")
+    if solver == "em" and inner_steps > 1:
+        raise ValueError(
+            f"inner_steps must be 1 with solver='em', which updates both factors at once, got {inner_steps}"
+        )
+
+    def plain() -> Solver:
+        if solver == "em":
+            return JointEM()
+        if solver == "mu":
+            return Multiplicative(inner_steps=inner_steps, relaxed=acceleration == "relaxation")
+        # Multiplicative steps on H don't hurry, so fewer go before the rest
+        return Coordinate(warm_up=4 if one_sided else 10, inner_steps=inner_steps)
+
+    # What extrapolates looks at the objective, which is one more pass where coordinate descent can't tell it
+    leaps = acceleration == "auto" and solver in ("auto", "cd") and not one_sided
+    return (lambda: Extrapolated(plain())) if leaps or acceleration == "extrapolation" else plain
 
 
 __all__ = [

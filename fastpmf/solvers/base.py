@@ -1,16 +1,15 @@
-"""The one iteration loop, and what goes in and comes out of it."""
+"""What goes into the iteration loop and comes out of it: problem, state, solver, solution."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from fastpmf.counts import Counts, Side
-from fastpmf.model.factors import aligned, column_sums
+from fastpmf.model.factors import aligned, aligned_copy, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, RowPrior, Terms, best_units
 from fastpmf.model.topics import Topics, to_topics
@@ -62,6 +61,8 @@ def plain_factors(W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.
     """The factors as they are."""
     return W, Ht.T
 
+
+Memory = dict[str, np.ndarray]
 
 # (record, W, H) -> true, or a Status, to stop; W and H are read-only views of the current factors.
 Callback = Callable[[Record, np.ndarray, np.ndarray], Any]
@@ -144,6 +145,25 @@ class State:
         state.balance(problem)
         return state
 
+    def remember(self) -> Memory:
+        """All of it, by name."""
+        gaps = [self.gaps.get(side, math.nan) for side in Side]
+        data_term = math.nan if self.data_term is None else self.data_term
+        return {
+            "W": self.factors[0], "Ht": self.factors[1], "w_sum": self.sums[0], "h_sum": self.sums[1],
+            "units": self.units, "measures": np.array([*gaps, data_term]),
+        }  # fmt: skip
+
+    @classmethod
+    def recall(cls, memory: Memory, **more: Any) -> Self:
+        """What `remember` gave, again."""
+        *gaps, data_term = (None if math.isnan(x) else float(x) for x in memory["measures"])
+        return cls(
+            [aligned_copy(memory["W"]), aligned_copy(memory["Ht"])], [memory["w_sum"], memory["h_sum"]],
+            memory["units"], {side: gap for side, gap in zip(Side, gaps, strict=True) if gap is not None}, data_term,
+            **more,
+        )  # fmt: skip
+
     def balance(self, problem: Problem) -> None:
         """Bring the factors into the units that their priors make most probable."""
         self.units = best_units(*problem.terms, self.factors, self.sums, self.units)
@@ -160,6 +180,24 @@ class State:
         conditions hold. NaN where a rate was not positive.
         """
         return float(np.max(list(self.gaps.values()))) / total
+
+
+class Part(NamedTuple):
+    """What some rows say of H, once their W is updated; parts of other rows add up with it.
+
+    Attributes
+    ----------
+    contraction : ndarray of shape (p, K)
+        sum_i x_ij / (W_i . H_j) W_i of each column j.
+    sums : ndarray of shape (K,), float64
+        Column sums of W.
+    gap : float
+        Of W before the update, as in `Update`, or how far posteriors moved; NaN where a rate was not positive.
+    """
+
+    contraction: np.ndarray
+    sums: np.ndarray
+    gap: float
 
 
 class Solver(Protocol):
@@ -199,6 +237,12 @@ class Solver(Protocol):
 
     def step(self, problem: Problem, state: State) -> None:
         """One iteration: bring both factors forward, in `state`."""
+
+    def remember(self, state: State) -> Memory:
+        """All that the next step depends on, by name; arrays may be the solver's own."""
+
+    def recall(self, problem: Problem, memory: Memory) -> State:
+        """The state in which a solver of this kind was, so that its next step is the same to the bit."""
 
 
 @dataclass(frozen=True)
@@ -257,111 +301,3 @@ class FitInterrupted(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:  # so that it comes whole out of a worker process
         return type(self), (self.solution,)
-
-
-class Run:
-    """A fit under way: a solver, where it is, and the trace so far.
-
-    Parameters
-    ----------
-    solver : Solver
-    problem : Problem
-    W, Ht : ndarray, padded
-        Where to start; overwritten.
-    tol : float
-        Converged once the residual of the factors as they are, `State.measure`, is at most this.
-    eval_every : int, default=10
-        Iterations between the records of the trace, which the callback sees.
-    max_time : float, optional
-        Seconds from here on after which no iteration begins.
-    callback : callable, optional
-        Called with (record, W, H) at each record; a true answer stops the fit.
-    """
-
-    def __init__(
-        self,
-        solver: Solver,
-        problem: Problem,
-        W: np.ndarray,
-        Ht: np.ndarray,
-        *,
-        tol: float,
-        eval_every: int = 10,
-        max_time: float | None = None,
-        callback: Callback | None = None,
-    ) -> None:
-        self._began = time.perf_counter()
-        self._solver, self._problem = solver, problem
-        self._tol, self._eval_every, self._callback = tol, eval_every, callback
-        self._seconds = math.inf if max_time is None else max_time
-        self._trace: list[Record] = []
-        self.n_iter, self._residual = 0, math.inf
-        self.status: Status | None = None
-        self._state = State.start(problem, W, Ht)
-        try:
-            self._state = solver.init(problem, W, Ht)
-            self._evaluate()
-        except KeyboardInterrupt:
-            self.status = Status.INTERRUPTED
-
-    @property
-    def objective(self) -> float:
-        """Of the latest record, in nats; inf where Ctrl-C struck before there was one."""
-        return self._trace[-1].objective if self._trace else math.inf
-
-    def advance(self, max_iter: int) -> "Run":
-        """Iterate until `max_iter` iterations are done in all, or something else stops it."""
-        state, counts = self._state, self._problem.counts
-        try:
-            while self.status is None and self.n_iter < max_iter:
-                self._solver.step(self._problem, state)
-                self.n_iter, self._residual = self.n_iter + 1, state.kkt_residual(counts.total)
-                if math.isnan(self._residual):
-                    self.status = Status.NON_FINITE
-                elif self._residual <= self._tol and self._problem.measure(state) <= self._tol:
-                    self.status = Status.CONVERGED
-                elif self._elapsed() >= self._seconds:
-                    self.status = Status.MAX_TIME
-                if self.n_iter % self._eval_every == 0:
-                    self._evaluate()
-            if self._trace[-1].n_iter < self.n_iter:
-                self._evaluate(final=True)
-        except KeyboardInterrupt:
-            self.status = Status.INTERRUPTED
-        return self
-
-    def finish(self) -> Solution:
-        """The solution; its objective and residual are those of the factors returned, in float64."""
-        state, problem = self._state, self._problem
-        state.sums = [column_sums(A) for A in state.factors]  # Ctrl-C may have struck between a factor and its sums
-        state.data_term = None
-        state.balance(problem)
-        last = Record(self.n_iter, problem.objective(state), problem.measure(state), self._elapsed())
-        trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
-        if trace[-1].n_iter < self.n_iter:
-            trace.append(last)
-        W, H = (np.array(A, order="C") for A in self._view())
-        status = self.status or (Status.CONVERGED if last.kkt_residual <= self._tol else Status.MAX_ITER)
-        return Solution(
-            W, H, last.objective, last.kkt_residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),
-            state=state if self._solver.tells else None,
-        )  # fmt: skip
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._began
-
-    def _evaluate(self, *, final: bool = False) -> None:
-        problem, residual = self._problem, self._residual
-        if self._solver.leaps and math.isfinite(residual):
-            residual = problem.measure(self._state)
-        record = Record(self.n_iter, problem.objective(self._state), residual, self._elapsed())
-        self._trace.append(record)
-        if not final and self._callback is not None and (stop := self._callback(record, *self._view())):
-            self.status = self.status or (stop if isinstance(stop, Status) else Status.CALLBACK)
-
-    def _view(self) -> tuple[np.ndarray, np.ndarray]:
-        W, Ht = (A[:, : self._problem.n_components] for A in self._state.factors)
-        W, H = self._problem.present(W, Ht, self._state.units)
-        for A in (W, H):
-            A.flags.writeable = False
-        return W, H

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpmf.counts import Side
 from fastpmf.model.updates import multiplicative
-from fastpmf.solvers.base import Problem, State
+from fastpmf.solvers.base import Memory, Problem, State
 
 
 class JointEM:
@@ -26,6 +26,14 @@ class JointEM:
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
         self._spare = [np.zeros_like(A) for A in (W, Ht)]
         return State.start(problem, W, Ht)
+
+    def remember(self, state: State) -> Memory:
+        return state.remember()
+
+    def recall(self, problem: Problem, memory: Memory) -> State:
+        state = State.recall(memory)
+        self.init(problem, *state.factors)
+        return state
 
     def step(self, problem: Problem, state: State) -> None:
         (W, Ht), (S, T) = state.factors, self._spare

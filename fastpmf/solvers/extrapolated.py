@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpmf.counts import Side
 from fastpmf.model.updates import extrapolated
-from fastpmf.solvers.base import Problem, Solver, State
+from fastpmf.solvers.base import Memory, Problem, Solver, State
 
 # Ang & Gillis: the momentum grows while it helps and is cut back when it doesn't, and so is the most it may grow to.
 _FIRST, _GROW, _SHRINK, _CAP, _CAP_GROW = 0.6, 1.2, 0.75, 0.99, 1.05
@@ -44,6 +44,25 @@ class Extrapolated:
         state = self._solver.init(problem, W, Ht)
         self._ahead: State | None = None  # where the next step begins, once that is not `state` itself
         self._totals = [problem.counts.sums(side) for side in Side]
+        return state
+
+    def remember(self, state: State) -> Memory:
+        memory = self._solver.remember(state)
+        memory["pace"] = np.array([self._plain, self._momentum, self._cap])
+        if self._ahead is not None:
+            memory |= {f"ahead_{name}": A for name, A in self._ahead.remember().items()}
+            memory["ahead_pace"] = np.array([self._objective, self._leaps])
+        return memory
+
+    def recall(self, problem: Problem, memory: Memory) -> State:
+        state = self._solver.recall(problem, memory)
+        self._totals = [problem.counts.sums(side) for side in Side]
+        self._plain, (self._momentum, self._cap) = int(memory["pace"][0]), memory["pace"][1:].tolist()
+        self._ahead = None
+        if "ahead_pace" in memory:
+            ahead = {name.removeprefix("ahead_"): A for name, A in memory.items() if name.startswith("ahead_")}
+            self._ahead = State.recall(ahead)
+            self._objective, self._leaps = float(ahead["pace"][0]), bool(ahead["pace"][1])
         return state
 
     def step(self, problem: Problem, state: State) -> None:

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from fastpmf.counts import Side
+from fastpmf.counts import Counts, Side
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import Update, multiplicative
 from fastpmf.solvers.alternating import Alternating
-from fastpmf.solvers.base import Problem
 
 
 class Multiplicative(Alternating):
@@ -16,17 +15,17 @@ class Multiplicative(Alternating):
 
     Parameters
     ----------
+    inner_steps : int, default=1
+        Updates of W in an iteration, each a contraction.
     relaxed : bool, default=False
         Go nearly twice as far in each update, which is monotone too, and takes about half as many iterations.
     """
 
-    def __init__(self, *, relaxed: bool = False) -> None:
-        self._relaxed = relaxed
-
     def half(
         self,
-        problem: Problem,
+        counts: Counts,
         side: Side,
+        n_components: int,
         U: np.ndarray,
         V: np.ndarray,
         weight: np.ndarray,
@@ -34,5 +33,5 @@ class Multiplicative(Alternating):
         *,
         prior: RowPrior = NO_PRIOR,
     ) -> Update:
-        problem.counts.contract(side, U, V, out)
+        counts.contract(side, U, V, out)
         return multiplicative(U, out, weight, out, prior=prior, relaxed=self._relaxed)

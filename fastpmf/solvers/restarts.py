@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastpmf.solvers.base import Run, Solution, Status
+from fastpmf.solvers.base import Solution, Status
+from fastpmf.solvers.run import Run
 
 # After this many iterations the better half goes on; so again at twice as many, and so on, until one is left.
 FIRST_RUNG = 30

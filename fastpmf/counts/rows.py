@@ -1,0 +1,263 @@
+"""A canonical CSR matrix, what kernels do with it, and how it is cut into equal pieces of work."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from scipy.special import gammaln
+
+from fastpmf.counts.blocks import Panel, blocks_of, panel_width, row_blocks, scatter_width
+from fastpmf.counts.groups import block_vectors, row_groups
+from fastpmf.kernels._jit import current_threads
+from fastpmf.kernels.contract import entry_ratios, ratio_contract, scatter_contract
+from fastpmf.kernels.coordinate import PLANES, descend
+from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.lanes import lanes_of
+from fastpmf.kernels.log_rate import log_count, log_rate
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.kernels.strips import QUAD
+from fastpmf.model.factors import aligned
+from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.model.updates import as_weights
+
+# Entries and rows whose ratios are held at once while columns are summed
+CHUNK = 1 << 22, 1 << 17
+_TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A canonical CSR matrix: columns ascend in every row, no entry is stored twice, every entry is positive.
+
+    Attributes
+    ----------
+    data : ndarray of shape (nnz,), one of `COUNT_DTYPES`
+    indices : ndarray of shape (nnz,), int32 or int64
+    indptr : ndarray of shape (n_rows + 1,), int64
+    n_columns : int
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    n_columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_columns
+
+    @cached_property
+    def work(self) -> tuple[np.ndarray, np.ndarray]:
+        """`row_blocks` of this matrix."""
+        return row_blocks(self.indptr[:-1], self.indptr[1:])
+
+    def panels(self, row_bytes: int) -> list[Panel]:
+        """The matrix by `panel_width` columns, made once for each width."""
+        width = panel_width(*self.shape, len(self.data), row_bytes)
+        made = self.__dict__.setdefault("_panels", {})
+        if width not in made:
+            made[width] = self._cut(width)
+        return made[width]
+
+    def _cut(self, width: int) -> list[Panel]:
+        n_panels = -(-self.n_columns // width)
+        if n_panels <= 1:
+            return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
+        cuts = np.empty((n_panels + 1, self.shape[0]), np.int64)
+        cut_rows(self.indices, self.indptr, width, cuts)
+        return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+
+    def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """`row_groups` of this matrix, made once for each kind of factor."""
+        made, kind = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
+        if kind not in made:
+            made[kind] = row_groups(np.diff(self.indptr), *kind)
+        return made[kind]
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Row sums, float64."""
+        out = np.zeros(self.shape[0])
+        for rows, X in self.chunks():  # of all at once NumPy would make a copy in float64
+            filled = np.diff(X.indptr) > 0
+            if filled.any():
+                out[rows][filled] = np.add.reduceat(X.data, X.indptr[:-1][filled], dtype=np.float64)
+        return out
+
+    @property
+    def entropy(self) -> float:
+        """Sum of x log x over all entries, in nats."""
+        blocks, _ = self.work
+        out = np.empty(len(blocks))
+        log_count(self.data, blocks, out)
+        return float(out.sum())
+
+    @property
+    def log_factorial(self) -> float:
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        out, step = 0.0, 1 << 20
+        for p in range(0, len(self.data), step):
+            x = self.data[p : p + step]
+            if x.max() < _TALLIED and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
+                tally = np.bincount(x.astype(np.intp))
+                out += float(tally @ gammaln(np.arange(1.0, len(tally) + 1)))
+            else:
+                out += float(gammaln(x.astype(np.float64) + 1).sum())
+        return out
+
+    @property
+    def column_sums(self) -> np.ndarray:
+        """Column sums, float64, without the transpose, which may never be needed."""
+        out, step = np.zeros(self.n_columns), max(1 << 16, self.n_columns)
+        for p in range(0, len(self.data), step):
+            out += np.bincount(self.indices[p : p + step], self.data[p : p + step], minlength=self.n_columns)
+        return out
+
+    def between(self, start: int, stop: int) -> "SparseRows":
+        """Rows start:stop; data and indices are views."""
+        first, last = self.indptr[start], self.indptr[stop]
+        return SparseRows(
+            self.data[first:last], self.indices[first:last], self.indptr[start : stop + 1] - first, self.n_columns
+        )
+
+    def transpose(self, n_blocks: int) -> "SparseRows":
+        """The transpose, canonical again, built by `n_blocks` blocks of rows at once; n_blocks doesn't change it."""
+        n_rows, n_columns = self.shape
+        # The blocks' column counts must stay small beside the matrix itself.
+        n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
+        bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])
+        bounds = np.concatenate([[0], bounds, [n_rows]]).astype(np.int64)
+        place = np.empty((n_blocks, n_columns), np.int64)
+        count_columns(self.indices, self.indptr, bounds, place)
+        ends = np.cumsum(place.T, axis=None).reshape(n_columns, n_blocks)  # in order of (column, block)
+        indptr = np.zeros(n_columns + 1, np.int64)
+        indptr[1:] = ends[:, -1]
+        place = np.ascontiguousarray(ends.T) - place
+        data = np.empty_like(self.data)
+        indices = np.empty(len(data), np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64)
+        scatter_columns(self.data, self.indices, self.indptr, bounds, place, data, indices)
+        return SparseRows(data, indices, indptr, n_rows)
+
+    def contract(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries."""
+        n_vectors = whole_vectors(self, U, V)
+        for number, (begins, ends, blocks, splits) in enumerate(self.panels(V.shape[1] * V.itemsize)):
+            partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
+            ratio_contract(
+                self.data, self.indices, begins, ends, blocks, splits, U, V, number > 0, out, partial,
+                n_vectors=n_vectors,
+            )  # fmt: skip
+
+    def chunks(self) -> "Iterator[tuple[slice, SparseRows]]":
+        """Consecutive rows, of about so many entries and rows that their ratios may be held."""
+        if len(self.data) <= CHUNK[0] and self.shape[0] <= CHUNK[1]:
+            yield slice(0, self.shape[0]), self
+            return
+        for start, stop in pairwise(blocks_of(self.indptr, *CHUNK).tolist()):
+            yield slice(start, stop), self.between(start, stop)
+
+    def scatter(self, U: np.ndarray, V: np.ndarray, ratio: np.ndarray, out: np.ndarray) -> None:
+        """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries, with room for all ratios in `ratio`."""
+        n_vectors = whole_vectors(self, U, V)
+        ends, blocks = self.indptr, self.work[0]
+        entry_ratios(self.data, self.indices, ends[:-1], ends[1:], blocks, U, V, ratio, n_vectors=n_vectors)
+        width = scatter_width(*self.shape, len(self.data), V.shape[1] * V.itemsize, current_threads())
+        cuts = np.empty((-(-self.n_columns // width) + 1, self.shape[0]), np.int64)
+        cut_rows(self.indices, self.indptr, width, cuts)
+        scatter_contract(ratio, self.indices, cuts, U, out, n_vectors=n_vectors)
+
+    def descend(
+        self, U: np.ndarray, V: np.ndarray, weight: np.ndarray, out: np.ndarray, *, prior: RowPrior = NO_PRIOR,
+        n_components: int, sweeps: int, max_rounds: int = 1, tol: float | None = None, zero: float = 0.0,
+        told: bool = False,
+    ) -> tuple[np.ndarray, float | None]:  # fmt: skip
+        """Rows of lower objective by coordinate descent, V fixed: gaps, and the data term where it is to be told.
+
+        See `Counts.descend`.
+        """
+        whole_vectors(self, U, V)
+        weight = as_weights(weight, U.dtype)
+        shape, ridge, held = prior.arrays(U.shape[1], U.dtype)
+        n_lanes, n_workers = lanes_of(U.dtype), current_threads()
+        order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
+        vectors, longest = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
+        kept = -(-n_components // QUAD) * QUAD
+        gap, data_term = np.empty(len(U)), np.empty(len(groups))
+        # One allocation: for small counts they cost more than some rows
+        block_from, components_from = 4 * n_workers * vectors, n_workers * (4 * vectors + longest)
+        scratch = aligned(components_from + PLANES * n_workers * kept, n_lanes, U.dtype)
+        descend(
+            self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, held[0] > 0,
+            np.array([-1.0 if tol is None else tol, zero]),
+            np.array([n_components, sweeps, max_rounds, told, len(weight) > 1, len(shape) > 1,
+                      prior.shape is not None, prior.ridge is not None, prior.general]),
+            np.empty((n_workers, max(vectors, 1) * n_lanes), np.int64),
+            scratch[:block_from], scratch[block_from:components_from], scratch[components_from:],
+            np.empty((n_workers, n_components), np.int64),
+            out, gap, data_term,
+        )  # fmt: skip
+        return gap, float(data_term.sum()) if told else None
+
+    def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""
+        n_vectors = whole_vectors(self, U, V)
+        blocks, splits = self.work
+        out, partial = np.empty(self.shape[0]), np.empty(splits[-1, 2] if len(splits) else 0)
+        log_rate(self.data, self.indices, self.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
+        return out
+
+
+class ColumnSums:
+    """The columns' contraction, from blocks of rows that come one after the other.
+
+    In float64 the result is bitwise the same for any blocks. In float32 it is brought to safety in float64 now and
+    then, so that it may be of any number of rows.
+
+    Parameters
+    ----------
+    out : ndarray of shape (p, K)
+        Where the sums are formed, and are in the end.
+    """
+
+    def __init__(self, out: np.ndarray) -> None:
+        self._out, self._ratio = out, np.empty(0, out.dtype)
+        self._safe: np.ndarray | None = None
+        self._rows = self._entries = 0
+        out[:] = 0
+
+    def add(self, X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+        """More rows: sum_i x_ij / (U[i] . V[j]) U[i] for each column j."""
+        for rows, chunk in X.chunks():
+            if len(self._ratio) < len(chunk.data):
+                self._ratio = np.empty(len(chunk.data), self._out.dtype)
+            chunk.scatter(U[rows], V, self._ratio, self._out)
+            self._rows, self._entries = self._rows + len(chunk.indptr) - 1, self._entries + len(chunk.data)
+            if self._out.dtype == np.float32 and self._rows >= CHUNK[1] and self._entries >= 16 * len(self._out):
+                self._save()
+
+    def finish(self) -> np.ndarray:
+        """The sums of all rows so far, in `out`."""
+        if self._safe is not None:
+            self._save()
+            self._out[:] = self._safe
+        return self._out
+
+    def _save(self) -> None:
+        if self._safe is None:
+            self._safe = np.zeros(self._out.shape)
+        self._safe += self._out
+        self._out[:] = 0
+        self._rows = self._entries = 0
+
+
+def whole_vectors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> int:
+    """Vectors in a factor row. Kernels read by bare pointers, so this is the last place where a misfit can be seen."""
+    n_vectors, rest = divmod(U.shape[1] * U.itemsize, VECTOR_BYTES)
+    if (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype or rest:
+        raise ValueError(
+            f"factors of shapes {U.shape} and {V.shape}, {U.dtype} and {V.dtype}, don't fit counts of shape {X.shape}, "
+            "or are not padded alike"
+        )
+    return n_vectors

@@ -1,0 +1,161 @@
+"""A fitted `HPF` at work: posteriors of other rows, predictions, and how likely counts are."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.counts import Counts
+from fastpmf.estimators._fit import in_memory_only
+from fastpmf.estimators._inference import infer_rows
+from fastpmf.estimators._online import OnlineHPF
+from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
+from fastpmf.estimators._statement import Known
+from fastpmf.kernels._jit import threads
+from fastpmf.model.gamma import GammaPosterior
+from fastpmf.model.hierarchy import GammaFactor
+
+
+class AppliedHPF(OnlineHPF):
+    """`HPF`'s posterior, transform, predictions and score."""
+
+    max_iter: int
+    tol: float
+
+    def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
+        """Posterior of W for rows of counts, H's posterior as it is.
+
+        Half-steps on W are repeated, for each row until they move at most a share `tol` of its counts; a row takes the
+        same way alone and in company.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        GammaPosterior of shape (n_samples, n_components)
+        """
+        return self._infer_rows(self._read(X, streamed=True), mask)
+
+    def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
+        """E[W] for rows of counts, H's posterior as it is; see `posterior`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        return self.posterior(X, mask=mask).mean
+
+    def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
+        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int, of one shape
+            Numbers of rows and columns.
+
+        Returns
+        -------
+        mean : ndarray of that shape, float64
+        """
+        W, H = self._pairs(rows, columns)
+        return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
+
+    def predictive_sample(
+        self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None
+    ) -> np.ndarray:
+        """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
+
+        Each is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors anew, for each entry by itself.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int, of one shape
+        n_samples : int, default=100
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        counts : ndarray of int64, n_samples draws of that shape
+        """
+        rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
+        W, H = self._pairs(rows, columns)
+        size = (n_samples, *W.shape.shape)
+        return rng.poisson((W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1))
+
+    def predictive_log_likelihood(self, X: Any, *, exposure: float = 1.0) -> float:
+        """Log-likelihood per count of other counts of the fitted rows, at the posterior predictive means.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            Held-out counts, for example of `thin_counts`.
+        exposure : float, default=1.0
+            Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
+
+        Returns
+        -------
+        float
+            In nats per count.
+        """
+        check_is_fitted(self, "W_posterior_")
+        counts = self._read(X)
+        check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+        if counts.shape[0] != len(self.W_posterior_.mean):
+            raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
+        return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
+
+    def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
+        """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        mask : matrix of shape (n_samples, n_features), optional
+        sample_weight : array-like of shape (n_samples,), optional
+            How often each row counts.
+
+        Returns
+        -------
+        float
+            In nats per count, higher is better.
+        """
+        counts = self._read(X, streamed=True)
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+
+    def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
+        k = len(self.components_)
+        with threads(self.n_threads):
+            in_memory_only(counts, mask=mask)
+            parts, rows = [], []
+            for some, block in row_blocks_of(counts):
+                told: dict[str, Any] = {"max_iter": self.max_iter, "tol": self.tol}
+                parts.append(infer_rows(block, self._columns, self._row_prior, k, mask, **told))
+                rows.append(np.arange(*some.indices(counts.shape[0])))
+            factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
+        return GammaPosterior.of_entries(factor, k)
+
+    def _score(self, counts: Counts, W: np.ndarray, known: Known) -> float:
+        with threads(self.n_threads):
+            value, total = log_likelihoods(counts, W, self.components_, known)
+        if total == 0:
+            raise ValueError("X must hold a positive count to be scored")
+        return value / total
+
+    def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
+        """Posteriors of the W_i and H_j of entries, one behind the other."""
+        check_is_fitted(self, "W_posterior_")
+        rows, columns = np.asarray(rows), np.asarray(columns)
+        if rows.shape != columns.shape:
+            raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
+        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]

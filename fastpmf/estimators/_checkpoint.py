@@ -1,0 +1,164 @@
+"""Checkpoints: all that a fit under way depends on, in files of which a torn one is never read."""
+
+import json
+import math
+import os
+import re
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpmf.estimators._model_file import DAMAGE, replacing
+from fastpmf.solvers import Run
+from fastpmf.solvers.base import Memory
+
+FORMAT, VERSION, KEPT = "fastpmf checkpoint", 1, 2
+_NAME = re.compile(r"checkpoint-(\d+)\.npz")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a fit leaves what it can go on from, and how often.
+
+    Each is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` then goes on, to the
+    same bits as if nothing had happened.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if it is not there. A fit that doesn't resume from it wants it without checkpoints.
+    minutes : float, default=10.0
+        One is written after the first iteration that ends so long after the one before.
+    iterations : int, optional
+        One is written after every so many iterations too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        minutes < 0 or iterations < 1, or neither a number.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from fastpmf import Checkpoint, PoissonNMF, datasets
+    >>> X = datasets.make_poisson_counts(200, 30, 3, nnz=2_000, random_state=0).X
+    >>> folder = tempfile.mkdtemp()
+    >>> told = dict(n_components=3, random_state=0, tol=0)
+    >>> _ = PoissonNMF(max_iter=20, **told).fit(X, checkpoint=Checkpoint(folder, iterations=5))
+    >>> model = PoissonNMF(max_iter=40, **told).fit(X, resume=folder)
+    >>> model.n_iter_
+    40
+    """
+
+    folder: str | os.PathLike[str]
+    minutes: float = 10.0
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise TypeError(f"folder must be a path, got {type(self.folder).__name__}")
+        if isinstance(self.minutes, bool) or not isinstance(self.minutes, int | float | np.number):
+            raise TypeError(f"minutes must be a number >= 0, got {self.minutes!r}")
+        if math.isnan(self.minutes) or self.minutes < 0:
+            raise ValueError(f"minutes must be a number >= 0, got {self.minutes}")
+        if self.iterations is not None and not (isinstance(self.iterations, int | np.integer) and self.iterations >= 1):
+            raise ValueError(f"iterations must be a whole number >= 1 or None, got {self.iterations!r}")
+
+
+class Saver:
+    """Writes the checkpoints of one fit, and reads the one to go on from.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint, path-like or None
+        As `fit` is given it; a path is `Checkpoint(path)`. None, and `resume` given: that folder.
+    resume : path-like or None
+    facts : dict
+        What must be the same in a fit that goes on, as JSON can say it.
+
+    Attributes
+    ----------
+    memory : Memory or None
+        What to go on from.
+
+    Raises
+    ------
+    FileNotFoundError
+        `resume` holds no checkpoint.
+    FileExistsError
+        The folder to write to holds those of another fit.
+    ValueError
+        `resume` holds those of a fit of other counts, or with other parameters; or no whole one.
+    """
+
+    def __init__(self, checkpoint: Any, resume: Any, facts: dict[str, Any]) -> None:
+        if not isinstance(checkpoint, str | os.PathLike | Checkpoint | None):
+            raise TypeError(f"checkpoint must be a path or a Checkpoint, got {checkpoint!r}")
+        if not isinstance(resume, str | os.PathLike | None):
+            raise TypeError(f"resume must be a path, got {resume!r}")
+        given: Any = resume if checkpoint is None else checkpoint
+        self._schedule = given if isinstance(given, Checkpoint) else Checkpoint(given)
+        self._folder, self._facts = Path(self._schedule.folder), facts
+        self.memory = None if resume is None else _latest(Path(resume), facts)
+        if (resume is None or Path(resume).resolve() != self._folder.resolve()) and _found(self._folder):
+            raise FileExistsError(
+                f"checkpoint: {self._folder} holds checkpoints of another fit; go on from them with resume, or take "
+                "another folder"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._saved = time.monotonic()
+
+    def keep(self, run: Run) -> None:
+        """Write one if it is time."""
+        every = self._schedule.iterations
+        if (every and run.n_iter % every == 0) or time.monotonic() - self._saved >= 60 * self._schedule.minutes:
+            with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
+                header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
+                np.savez(file, header=np.array(header), **run.remember())  # type: ignore[arg-type]
+            for path in _found(self._folder)[KEPT:]:
+                path.unlink(missing_ok=True)
+            self._saved = time.monotonic()
+
+
+def saver_of(checkpoint: Any, resume: Any, facts: dict[str, Any]) -> Saver | None:
+    """None where neither is wanted."""
+    return None if checkpoint is None and resume is None else Saver(checkpoint, resume, facts)
+
+
+def _found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the latest first."""
+    if not folder.is_dir():
+        return []
+    named = {path: int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return sorted(named, key=lambda path: named[path], reverse=True)
+
+
+def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
+    """What the latest whole one holds."""
+    paths, damaged = _found(folder), []
+    if not paths:
+        raise FileNotFoundError(f"resume: {folder} holds no checkpoint")
+    for path in paths:
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                memory = {name: stored[name] for name in stored.files}
+            header = json.loads(str(memory.pop("header")))
+            if header["format"] != FORMAT or header["version"] != VERSION:
+                raise ValueError("another version")
+            told = header["facts"]
+        except DAMAGE:
+            damaged.append(path)
+            continue
+        for name in facts:
+            if told.get(name) != facts[name]:
+                raise ValueError(
+                    f"resume: {path} is of a fit with {name} {told.get(name)!r}, this one has {facts[name]!r}"
+                )
+        if damaged:
+            warnings.warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning, stacklevel=2)
+        return memory
+    raise ValueError(f"resume: {folder} holds no whole checkpoint, {damaged[0].name} is damaged")
