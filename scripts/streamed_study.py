@@ -11,7 +11,6 @@ begins when the system has been told to forget the files.
 
 import argparse
 import contextlib
-import csv
 import multiprocessing
 import os
 import shutil
@@ -23,6 +22,7 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+from provenance import write_table
 from studying import (
     add_outputs,
     available_memory,
@@ -244,10 +244,7 @@ def main(argv: list[str] | None = None) -> None:
                 folder = place / "counts"
                 write_drawn(folder, nnz, arguments)
             lines += study(folder, arguments, step)
-    with open(arguments.csv, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(Line._fields)
-        table.writerows(lines)
+    write_table(arguments.csv, Line._fields, lines)
     tell(f"table: {arguments.csv}")
     draw(arguments.png, partial(paint, lines), figsize=(10, 4.5))
 

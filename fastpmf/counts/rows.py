@@ -97,7 +97,7 @@ class SparseRows:
     @property
     def log_factorial(self) -> float:
         """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
-        out, step = 0.0, 1 << 20
+        out, step = 0.0, 1 << 17
         for p in range(0, len(self.data), step):
             x = self.data[p : p + step]
             if x.max() < _TALLIED and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
