@@ -11,7 +11,7 @@ from sklearn.decomposition import NMF
 from fastpmf import FitInterrupted, MemoryCounts, Record, as_counts, kl_divergence
 from fastpmf.counts import Side
 from fastpmf.model.factors import padded
-from fastpmf.solvers import Multiplicative, Problem, Status
+from fastpmf.solvers import Multiplicative, Status
 
 
 def assert_same_bits(one, two):
@@ -89,7 +89,7 @@ def test_sums_are_matched_after_a_half_step(X, dtype, side):
     factors = [padded(A, np.dtype(dtype)) for A in (start[0], start[1].T)]
     U, V = factors[side], factors[1 - side]
     out = np.zeros_like(U)
-    update = Multiplicative().half(Problem(counts, 3), side, U, V, V.sum(axis=0, dtype=float), out)
+    update = Multiplicative().half(counts, side, 3, U, V, V.sum(axis=0, dtype=float), out)
     np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=1e-12)  # two orders of summation
     sums = (out.astype(float) @ V.T.astype(float)).sum(axis=1)
     np.testing.assert_allclose(sums, counts.sums(side), rtol=200 * np.finfo(dtype).eps)  # as above

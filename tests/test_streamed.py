@@ -268,6 +268,14 @@ def test_a_file_that_is_not_canonical_is_put_right_in_every_pass(tmp_path, X):
     assert_same_fit(fit(stream_counts(tmp_path / "X", block_entries=200).X, 3), fit(2 * X, 3))
 
 
+def test_blocks_of_other_rows_in_a_later_pass_are_noticed(X):
+    passes = itertools.count()
+    empty = sparse.csr_array((1, 40), dtype=X.dtype)
+    streamed = StreamedCounts(lambda: [X if next(passes) == 0 else sparse.vstack([X, empty], format="csr")])
+    with pytest.raises(ValueError, match="the same blocks in every pass, and they changed at block 1"):
+        fit(streamed, 3)
+
+
 BAD = {
     "no function": (lambda X: StreamedCounts([X]), TypeError, "X must be a function that returns the blocks anew"),
     "no blocks": (lambda X: StreamedCounts(list), ValueError, "X must have at least one block"),

@@ -140,9 +140,12 @@ class StreamedCounts:
         """The blocks and where their rows are, of the side that they are rows of; as they were in the first pass."""
         number = 0
         for number, X in enumerate(self._passed(), 1):
-            if number > len(self._held) or len(X.data) != self._held[number - 1] or X.n_columns != len(self._sums[1]):
+            if number > len(self._held):
                 break
-            yield slice(*self._bounds[number - 1 : number + 1]), X
+            start, stop = self._bounds[number - 1 : number + 1]
+            if (X.shape, len(X.data)) != ((stop - start, len(self._sums[1])), self._held[number - 1]):
+                break
+            yield slice(start, stop), X
         else:
             if number == len(self._held):
                 return
