@@ -1,0 +1,12 @@
+"""Fits of counts that are spread over the workers of a Dask cluster; `pip install 'fastpmf[dask]'`.
+
+PoissonNMF         maximum likelihood, or posterior modes
+HPF                posteriors
+local_cluster      workers on this machine, with their threads
+"""
+
+from fastpmf.dask._cluster import local_cluster
+from fastpmf.dask.hpf import HPF
+from fastpmf.dask.nmf import PoissonNMF
+
+__all__ = ["HPF", "PoissonNMF", "local_cluster"]

@@ -1,0 +1,85 @@
+"""Dask clusters and clients: one on this machine whose workers have their threads, and the one that there is."""
+
+import os
+from typing import Any
+
+from fastpmf._extras import needed
+from fastpmf.kernels._jit import available_threads
+
+
+def library(name: str) -> Any:
+    """A module of Dask's, or a sentence that says how to have it."""
+    return needed(name, "dask", "fastpmf.dask")
+
+
+def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **options: Any) -> Any:
+    """Worker processes on this machine, each with so many threads for the kernels.
+
+    Use it as a context, under ``if __name__ == "__main__":``, since worker processes import the script again. Dask
+    itself runs one task at a time in each worker. The threads are told to the processes before they start, which is
+    the only time that Numba and OpenMP listen.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        By default as many as there are processors for, by `threads_per_worker`.
+    threads_per_worker : int, default=1
+        Threads of Numba in each worker.
+    **options
+        Of `distributed.LocalCluster`, such as `memory_limit` or `dashboard_address`.
+
+    Returns
+    -------
+    distributed.LocalCluster
+
+    Raises
+    ------
+    ImportError
+        Dask is not installed.
+    ValueError
+        Numbers below 1.
+
+    Examples
+    --------
+    In a script::
+
+        from distributed import Client
+        from fastpmf.dask import PoissonNMF, local_cluster
+
+        if __name__ == "__main__":
+            with local_cluster(4) as cluster, Client(cluster) as client:
+                model = PoissonNMF(20, client=client, random_state=0).fit("counts.h5ad")
+    """
+    distributed = library("distributed")
+    dask = library("dask")
+    n_workers = max(1, available_threads() // max(threads_per_worker, 1)) if n_workers is None else n_workers
+    for name, number in (("n_workers", n_workers), ("threads_per_worker", threads_per_worker)):
+        if not isinstance(number, int) or number < (name == "threads_per_worker"):
+            raise ValueError(f"{name} must be a positive integer, got {number!r}")
+    told = {name: str(threads_per_worker) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
+    if "NUMBA_CACHE_DIR" in os.environ:
+        told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
+    settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
+    # A nanny reads this when it is made, for whenever it starts its worker again too
+    with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in told.items()}):
+        return distributed.LocalCluster(n_workers=n_workers, **settings)
+
+
+def the_client(client: Any) -> Any:
+    """The client that was given, or the current one; never a new one."""
+    distributed = library("distributed")
+    if client is None:
+        try:
+            client = distributed.default_client()
+        except ValueError:
+            raise ValueError(
+                "client must be a distributed.Client, or one must have been made: Client(fastpmf.dask.local_cluster()) "
+                "makes one for this machine"
+            ) from None
+    if not isinstance(client, distributed.Client):
+        raise TypeError(f"client must be a distributed.Client or None, got {type(client).__name__}")
+    if client.asynchronous:
+        raise ValueError("client must not be asynchronous: fit returns when it is done")
+    if client.status != "running":
+        raise ValueError(f"client must be connected to its scheduler, its status is {client.status!r}")
+    return client

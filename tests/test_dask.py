@@ -1,0 +1,462 @@
+"""Fits over the workers of a Dask cluster: what one machine gives, whatever becomes of a worker."""
+
+import os
+import re
+import signal
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastpmf
+from fastpmf import StreamedCounts
+from fastpmf.io import write_counts
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+array = pytest.importorskip("dask.array")
+
+from fastpmf.dask import HPF, PoissonNMF, _worker, local_cluster  # noqa: E402
+
+WORKERS = 3
+# Partial sums are rounded apart, by some 1e-16 of themselves, in each iteration
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+TOLD = {"random_state": 0, "max_iter": 8, "tol": 0, "eval_every": 4}
+pytestmark = [
+    # tol=0 is never reached
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # distributed's own sockets, when a worker that was killed leaves them open
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with local_cluster(WORKERS, silence_logs="CRITICAL") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster) as client:
+        client.wait_for_workers(WORKERS)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def X():
+    """120 x 40 counts of three components that hardly overlap, so that fits converge soon."""
+    rng = np.random.default_rng(3)
+    H = np.full((3, 40), 0.02)
+    for z in range(3):
+        H[z, z * 13 : z * 13 + 14] = rng.gamma(2.0, size=14)
+    return sparse.csr_array(rng.poisson(rng.gamma(0.5, size=(120, 3)) @ H))
+
+
+def blocks_of(X, count):
+    return [X[rows[0] : rows[-1] + 1] for rows in np.array_split(np.arange(X.shape[0]), count)]
+
+
+def delayed(X, count):
+    return [dask.delayed(block) for block in blocks_of(X, count)]
+
+
+def chunked(X, count):
+    parts = [array.from_delayed(d, (n, X.shape[1]), X.dtype) for d, n in zip(
+        delayed(X, count), [b.shape[0] for b in blocks_of(X, count)], strict=True)]  # fmt: skip
+    return array.concatenate(parts)
+
+
+def streamed(X):
+    return StreamedCounts(lambda: blocks_of(X, 4))
+
+
+def held(client):
+    """How many fits workers hold something of."""
+    return sum(client.run(lambda: len(_worker._held)).values())
+
+
+def killer(client, which, at=5):
+    """A callback that kills these of the workers, by number, at an iteration."""
+    pids = client.run(os.getpid)
+
+    def callback(record):
+        if record.n_iter == at:
+            for worker in sorted(pids)[which]:
+                os.kill(pids[worker], signal.SIGKILL)
+
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (1, {"solver": "mu"}),
+        (2, {"solver": "mu", "acceleration": "relaxation"}),
+        (5, {"solver": "cd"}),
+        (24, {"solver": "cd", "inner_steps": 2}),
+    ],
+)
+def test_shards_give_what_one_machine_gives(client, X, count, options):
+    model = PoissonNMF(4, **TOLD, **options)
+    W = model.fit_transform(delayed(X, count))
+    local = fastpmf.PoissonNMF(4, **TOLD, **options)
+    expected = local.fit_transform(streamed(X))
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    np.testing.assert_allclose(W.compute(), expected, **CLOSE)
+    for name in ("n_iter", "objective"):
+        np.testing.assert_allclose(model.trace_[name], local.trace_[name], rtol=1e-10)
+    np.testing.assert_allclose(model.trace_["kkt_residual"], local.trace_["kkt_residual"], rtol=1e-8, atol=1e-12)
+    assert model.objective_ == pytest.approx(local.objective_, rel=1e-10)
+    assert model.kkt_residual_ == pytest.approx(local.kkt_residual_, rel=1e-8)
+    assert str(model.status_) == str(local.status_)
+    assert model.recoveries_ == held(client) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prior_W": "auto", "prior_H": "auto"},
+        {"alpha_W": 1e-3, "l1_ratio": 0.5},
+        {"prior_W": (1.1, 0.5), "prior_H": (1.0, [0.1, 0.2, 0.3])},
+    ],
+)
+def test_priors_and_exposures_are_weighed_over_all_rows(client, X, options):
+    known = {
+        "row_exposure": np.random.default_rng(0).gamma(3.0, size=120) + 0.1,
+        "column_exposure": np.linspace(0.5, 2.0, 40),
+    }
+    model = PoissonNMF(3, **TOLD, **options)
+    W = model.fit_transform(chunked(X, 4), **known).compute()
+    local = fastpmf.PoissonNMF(3, **TOLD, **options)
+    expected = local.fit_transform(streamed(X), **known)
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    np.testing.assert_allclose(W, expected, **CLOSE)
+    np.testing.assert_allclose(model.trace_["objective"], local.trace_["objective"], rtol=1e-10)
+    assert model.kkt_residual_ == pytest.approx(local.kkt_residual_, rel=1e-8)
+    assert model.prior_W_ == local.prior_W_
+
+
+@pytest.mark.parametrize("hierarchy", [True, False])
+def test_posteriors_are_those_of_one_machine(client, X, hierarchy):
+    model = HPF(3, hierarchy=hierarchy, **TOLD)
+    W = model.fit_transform(delayed(X, 4)).compute()
+    local = fastpmf.HPF(3, hierarchy=hierarchy, **TOLD).fit(streamed(X))
+    np.testing.assert_allclose(W, local.W_posterior_.mean, **CLOSE)
+    np.testing.assert_allclose(model.H_posterior_.shape, local.H_posterior_.shape, **CLOSE)
+    np.testing.assert_allclose(model.H_posterior_.rate, local.H_posterior_.rate, **CLOSE)
+    np.testing.assert_allclose(model.trace_["objective"], local.trace_["objective"], rtol=1e-10)
+    assert model.residual_ == pytest.approx(local.residual_, rel=1e-8)
+    np.testing.assert_allclose(model.to_local().transform(X), local.transform(X), **CLOSE)
+    np.testing.assert_allclose(model.transform(delayed(X, 4)).compute(), local.transform(X), **CLOSE)
+
+
+def test_a_fit_stops_where_the_local_one_stops(client, X):
+    told = {"random_state": 0, "tol": 5e-3, "max_iter": 300}
+    model, local = PoissonNMF(3, **told).fit(delayed(X, 3)), fastpmf.PoissonNMF(3, **told).fit(streamed(X))
+    assert model.status_ is local.status_ is fastpmf.Status.CONVERGED
+    assert model.n_iter_ == local.n_iter_ < 300
+    told = {"random_state": 0, "tol": 3e-2, "max_iter": 300}
+    model, local = HPF(3, **told).fit(delayed(X, 3)), fastpmf.HPF(3, **told).fit(streamed(X))
+    assert model.n_iter_ == local.n_iter_ < 300
+
+
+def test_single_precision_stays_single(client, X):
+    blocks = [dask.delayed(block.astype(np.float32)) for block in blocks_of(X, 3)]
+    model = PoissonNMF(3, **TOLD)
+    assert model.fit_transform(blocks).compute().dtype == model.components_.dtype == np.float32
+    double = PoissonNMF(3, dtype="float64", **TOLD).fit(blocks)
+    np.testing.assert_allclose(model.components_, double.components_, rtol=1e-3, atol=1e-5)  # single's rounding
+
+
+def test_whoever_is_done_first_the_sums_are_the_same_bits(client, X):
+    def slow(waiting):
+        """Have one worker's rows wait for those of another in each iteration."""
+        workers = sorted(client.nthreads())
+
+        def change(role):
+            plain = _worker.rows
+
+            def rows(fit, epoch, iteration):
+                event = distributed.Event(f"{fit}-{iteration}")
+                if role == "waits":
+                    event.wait()
+                out = plain(fit, epoch, iteration)
+                if role == "tells":
+                    event.set()
+                return out
+
+            _worker.rows, _worker.plain = rows, plain
+
+        client.run(change, "waits", workers=[workers[waiting]])
+        client.run(change, "tells", workers=[workers[1 - waiting]])
+        try:
+            model = PoissonNMF(4, **TOLD).fit(delayed(X, 6))
+        finally:
+            client.run(lambda: _worker.__dict__.update(rows=_worker.plain), workers=workers[:2])
+        return model.components_, model.trace_["objective"]
+
+    plain = PoissonNMF(4, **TOLD).fit(delayed(X, 6))
+    for H, objective in (slow(0), slow(1)):
+        np.testing.assert_array_equal(H, plain.components_)
+        np.testing.assert_array_equal(objective, plain.trace_["objective"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "local", "which"),
+    [
+        (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # where sums come together
+        (HPF, fastpmf.HPF, slice(2, 3)),
+    ],
+)
+def test_a_fit_survives_a_worker_that_is_killed(client, X, kind, local, which, caplog):
+    told = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
+    undisturbed = local(3, **told).fit(streamed(X))
+    model = kind(3, callback=killer(client, which, at=40), timeout=300, **told)
+    W = model.fit_transform(chunked(X, 6)).compute()
+    assert model.recoveries_ == 1
+    assert "2 of 6 shards were lost" in caplog.text
+    assert model.n_iter_ == 60
+    # Rows that were solved anew are ahead of the others, so the way to the same optimum is another
+    assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-6)
+    np.testing.assert_allclose(model.components_, undisturbed.components_, rtol=0.05, atol=0.01)
+    assert W.shape == (120, 3)
+    assert held(client) == 0
+
+
+def test_a_fit_begins_again_when_all_workers_are_killed(client, X):
+    told = {"random_state": 0, "max_iter": 10, "tol": 0, "eval_every": 5, "timeout": 300}
+    # What was done before is counted, so that of ten iterations half are done twice
+    undisturbed = PoissonNMF(3, **told | {"max_iter": 5}).fit(delayed(X, 6))
+    model = PoissonNMF(3, callback=killer(client, slice(None)), **told).fit(delayed(X, 6))
+    assert model.recoveries_ == 1
+    assert model.n_iter_ == 10
+    assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-10)
+
+
+def test_blocks_that_nobody_can_make_again_are_told_of(client, X):
+    workers = sorted(client.nthreads())
+    futures = [
+        client.scatter([block], workers=[workers[n % 3]], hash=False)[0] for n, block in enumerate(blocks_of(X, 3))
+    ]
+    model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=4), **TOLD)
+    with pytest.raises(ValueError, match="block 1 is a future that can't be"):
+        model.fit(futures)
+    assert held(client) == 0
+
+
+def test_a_worker_that_hangs_ends_the_fit_with_its_name(client, X):
+    PoissonNMF(3, **TOLD).fit(delayed(X, 3))  # so that the others have all that they need
+    event, worker = distributed.Event("go on"), sorted(client.nthreads())[1]
+    hanging = client.submit(lambda: distributed.Event("go on").wait(), workers=[worker], pure=False)
+    try:
+        with pytest.raises(TimeoutError, match=f"{re.escape(worker)}.* had not finished opening its rows within"):
+            PoissonNMF(3, timeout=0.5, **TOLD).fit(delayed(X, 3))
+    finally:
+        event.set()
+    hanging.result()
+
+    def hang(record):
+        if record.n_iter == 4:
+            event.clear()
+            futures.append(client.submit(lambda: distributed.Event("go on").wait(), workers=[worker], pure=False))
+
+    futures = []
+    try:
+        with pytest.raises(TimeoutError, match=f"{re.escape(worker)}.* had not finished the rows of iteration"):
+            PoissonNMF(3, timeout=3, callback=hang, **TOLD).fit(delayed(X, 3))
+    finally:
+        event.set()
+    futures[0].result()
+    assert client.submit(held_here, workers=[worker], pure=False).result() == 0  # behind what it was told meanwhile
+
+
+def held_here():
+    return len(_worker._held)
+
+
+def test_tasks_that_dask_runs_again_are_refused(client, X):
+    from fastpmf.dask._crew import Crew
+    from fastpmf.dask._fit import surveyed
+    from fastpmf.dask._share import Posterior, Start
+    from fastpmf.dask._sources import source_of
+    from fastpmf.model.hierarchy import GammaPrior
+
+    prior = GammaPrior(0.3, 0.3, 1.0)
+    crew = Crew(client, source_of(delayed(X, 2), 3, memory=True), n_threads=1, timeout=60)
+    whole = surveyed(crew)
+    start = Start(np.random.default_rng(0), whole.shape, whole.total)
+    crew.begin(Posterior(2, np.dtype(float), (prior, prior), 1), start, whole.sizes, None)
+    crew.iterate()
+    for epoch, iteration in ((0, 1), (0, 3), (1, 2)):
+        task = client.submit(_worker.rows, crew.fit, epoch, iteration, workers=[next(iter(crew._groups))], pure=False)
+        with pytest.raises(_worker.StaleError):
+            task.result()
+    crew.iterate()
+    assert crew.iteration == 2
+    crew.release()
+
+
+def test_rows_of_files_are_read_by_the_workers(client, X, tmp_path):
+    write_counts(tmp_path / "counts", X)
+    local = fastpmf.PoissonNMF(3, **TOLD)
+    expected = local.fit_transform(streamed(X))
+    for memory in (True, False):
+        model = PoissonNMF(3, memory=memory, **TOLD)
+        W = model.fit_transform(tmp_path / "counts")
+        np.testing.assert_allclose(W.compute(), expected, **CLOSE)
+        np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+        assert model.transform(str(tmp_path / "counts")).shape == (120, 3)
+        assert held(client) == 0
+
+
+def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
+    anndata = pytest.importorskip("anndata")
+    made = anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)))
+    made.var_names = [f"gene {j}" for j in range(40)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of anndata
+        made.write_h5ad(tmp_path / "X.h5ad")
+    lazy = made.copy()
+    lazy.X = chunked(X.astype(np.float32), 4)
+    by_path, by_array = (PoissonNMF(3, **TOLD).fit(given) for given in (tmp_path / "X.h5ad", lazy))
+    np.testing.assert_allclose(by_path.components_, by_array.components_, rtol=1e-3, atol=1e-5)  # single's rounding
+    assert by_path.feature_names_in_.tolist() == by_array.to_local().feature_names_in_.tolist() == list(made.var_names)
+    made.X = sparse.csc_matrix(made.X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.write_h5ad(tmp_path / "columns.h5ad")
+    with pytest.raises(ValueError, match=r"columns.h5ad holds columns \(CSC\)"):
+        PoissonNMF(3).fit(tmp_path / "columns.h5ad")
+
+
+def test_what_is_transformed_and_saved_is_the_local_model(client, X, tmp_path):
+    model = PoissonNMF(3, random_state=0, tol=5e-3).fit(chunked(X, 4))
+    W = model.transform(chunked(X, 5))
+    assert W.chunks == ((24,) * 5, (3,))
+    local = model.to_local()
+    np.testing.assert_array_equal(W.compute(), local.transform(X))
+    exposure = np.linspace(1, 2, 120)
+    np.testing.assert_array_equal(
+        model.transform(chunked(X, 5), row_exposure=exposure).compute(), local.transform(X, row_exposure=exposure)
+    )
+    with pytest.raises(ValueError, match="row_exposure needs blocks of known numbers of rows"):
+        model.transform(delayed(X, 5), row_exposure=exposure)
+    with pytest.raises(ValueError, match=r"row_exposure must have shape \(120,\), got \(119,\)"):
+        model.transform(chunked(X, 5), row_exposure=exposure[1:])
+    local.save(tmp_path / "model.npz")
+    assert type(local) is fastpmf.PoissonNMF
+    np.testing.assert_array_equal(fastpmf.PoissonNMF.load(tmp_path / "model.npz").components_, model.components_)
+    again = PoissonNMF(3, max_iter=20, tol=5e-3).fit(chunked(X, 4), H=local.components_)
+    assert again.n_iter_ < model.n_iter_
+    assert again.objective_ == pytest.approx(model.objective_, rel=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "local"), [(PoissonNMF, fastpmf.PoissonNMF), (HPF, fastpmf.HPF)])
+def test_a_fit_goes_on_from_the_h_of_a_checkpoint(client, X, tmp_path, kind, local):
+    told = {"random_state": 0, "tol": 0, "eval_every": 5}
+    saving = fastpmf.Checkpoint(tmp_path / "saved", iterations=5)
+    kind(3, max_iter=10, **told).fit(delayed(X, 3), checkpoint=saving)
+    model = kind(3, max_iter=25, **told).fit(delayed(X, 2), resume=tmp_path / "saved")
+    whole = local(3, max_iter=25, **told).fit(streamed(X))
+    assert model.n_iter_ == 25
+    assert model.trace_["n_iter"].tolist() == list(range(0, 30, 5))
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-3)  # W was solved anew, so the way is another
+
+
+def test_few_bytes_of_a_fit_reach_the_client(client):
+    n_iter, p, k = 10, 2000, 8
+    X = sparse.csr_array(np.random.default_rng(0).poisson(0.02, (90, p)))
+    model = PoissonNMF(k, random_state=0, max_iter=n_iter, tol=0, eval_every=2).fit(delayed(X, 3))
+    sent = [
+        (log["who"], key, n)
+        for logs in client.run(lambda dask_worker: list(dask_worker.transfer_outgoing_log)).values()
+        for log in logs
+        for key, n in log["keys"].items()
+        if str(key).startswith("fastpmf-")
+    ]
+    here = [(key, n) for who, key, n in sent if who is None and model._fit_id in str(key)]
+    factor = p * k * 8
+    told = model.communication_
+    assert sum(n for key, n in here if "-columns-" in key) >= factor
+    assert sum(n for key, n in here if "-columns-" not in key) < factor / 10
+    assert factor <= told["to_client"] < 1.2 * factor
+    assert told["messages"] == 4 * (n_iter + 1)
+    assert told["message_bytes"] == factor
+    assert told["between_workers"] > 4 * n_iter * factor
+
+
+def test_nothing_of_a_fit_stays_with_the_scheduler(client, X):
+    PoissonNMF(3, **TOLD).fit(delayed(X, 4))
+    for _ in range(1000):  # what the client let go of is on its way
+        left = client.run_on_scheduler(lambda dask_scheduler: [key for key in dask_scheduler.tasks if "fastpmf" in key])
+        if not left:
+            break
+    assert not left
+
+
+def test_a_callback_and_ctrl_c_stop_a_fit_with_what_there_is(client, X):
+    assert PoissonNMF(3, callback=lambda record: record.n_iter == 4, **TOLD).fit(delayed(X, 3)).n_iter_ == 4
+
+    def interrupt(record):
+        if record.n_iter == 4:
+            raise KeyboardInterrupt
+
+    model = PoissonNMF(3, callback=interrupt, **TOLD)
+    with pytest.raises(fastpmf.FitInterrupted):
+        model.fit(delayed(X, 3))
+    assert model.n_iter_ == 4
+    assert model.components_.shape == (3, 40)
+    assert held(client) == 0
+
+
+def test_workers_have_the_threads_that_they_were_given(client):
+    for _, (numba_threads, openmp, dask_threads) in client.run(
+        lambda dask_worker: (os.environ["NUMBA_NUM_THREADS"], os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads)
+    ).items():
+        assert (numba_threads, openmp, dask_threads) == ("1", "1", 1)
+    with pytest.raises(ValueError, match="threads_per_worker must be a positive integer, got 0"):
+        local_cluster(1, threads_per_worker=0)
+
+
+def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp_path):
+    wrong = [
+        (X, TypeError, "X must be a dask array .* got csr_array"),
+        ([X], TypeError, "got list"),
+        (array.zeros((10, 10), chunks=(5, 5)), ValueError, "one chunk, got 2 chunks over them"),
+        ([dask.delayed(X), dask.delayed(X[:, :5])], ValueError, "as many columns"),
+        ([dask.delayed(X), dask.delayed(-X)], ValueError, "X must hold counts >= 0"),
+        ([dask.delayed(0 * X)], ValueError, "at least one positive count, got all 120 x 40 zero"),
+        (tmp_path / "none.h5ad", FileNotFoundError, "no file"),
+    ]
+    for given, kind, said in wrong:
+        with pytest.raises(kind, match=said):
+            PoissonNMF(3).fit(given)
+    sparse.save_npz(tmp_path / "X.npz", X)
+    with pytest.raises(ValueError, match=r"X\.npz can't be read by rows: convert_counts"):
+        PoissonNMF(3).fit(tmp_path / "X.npz")
+    for options, said in (
+        ({"solver": "em"}, "solver must be 'auto', 'cd' or 'mu'"),
+        ({"acceleration": "extrapolation"}, "acceleration"),
+        ({"timeout": 0}, "timeout"),
+        ({"memory": False}, "memory=False is for a path"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            PoissonNMF(3, **options).fit(delayed(X, 2))
+    with pytest.raises(ValueError, match="row_exposure must have shape"):
+        PoissonNMF(3).fit(delayed(X, 2), row_exposure=np.ones(3))
+    with pytest.raises(ValueError, match="H must give every count of X a positive rate"):
+        PoissonNMF(3).fit(delayed(X, 2), H=np.zeros((3, 40)))
+    assert held(client) == 0
+
+
+def test_without_a_client_or_a_worker_a_fit_says_so(X):
+    with pytest.raises(ValueError, match=r"client must be a distributed\.Client, or one must have been made"):
+        PoissonNMF(3).fit(delayed(X, 2))
+    with pytest.raises(TypeError, match=r"client must be a distributed\.Client or None, got str"):
+        PoissonNMF(3, client="tcp://here").fit(delayed(X, 2))
+    said = "client must have a worker, and its cluster had none for timeout=1 s"
+    with local_cluster(0) as empty, distributed.Client(empty) as client, pytest.raises(TimeoutError, match=said):
+        PoissonNMF(3, client=client, timeout=1).fit(delayed(X, 2))
