@@ -1,6 +1,6 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,18 @@ class MemoryCounts:
         self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
         self.dtype = self._given.data.dtype
         self.nnz = len(self._given.data)
+
+    @classmethod
+    def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
+        """The rows of all parts, one after the other, copied; of counts of which all are observed."""
+        rows = [part.side(Side.ROWS) for part in parts]
+        widths = sorted({X.n_columns for X in rows})
+        if len(widths) > 1:
+            raise ValueError(f"X must have blocks of as many columns each, got {' and '.join(map(str, widths))}")
+        places = np.cumsum([0, *(len(X.data) for X in rows)])
+        ends = [X.indptr[1:] + place for X, place in zip(rows, places, strict=False)]
+        data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
+        return cls(SparseRows(data, indices, np.concatenate([[0], *ends]), rows[0].n_columns))
 
     @property
     def unobserved(self) -> SparseRows | None:

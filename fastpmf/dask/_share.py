@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastpmf.counts import Side
-from fastpmf.counts.streamed import StreamedCounts
+from fastpmf.counts import Counts, Side
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._statement import Plain, _terms, present
 from fastpmf.model.factors import aligned, column_sums, empty_factor
@@ -158,7 +157,7 @@ class Points:
     column_terms: Terms
     column_exposure: np.ndarray
 
-    def share(self, counts: StreamedCounts, exposure: np.ndarray | None) -> "PointShare":
+    def share(self, counts: Counts, exposure: np.ndarray | None) -> "PointShare":
         return PointShare(self, counts, np.ones(counts.shape[0]) if exposure is None else exposure)
 
     def components(self, columns: Memory) -> np.ndarray:
@@ -174,7 +173,7 @@ class PointShare:
 
     state: State
 
-    def __init__(self, model: Points, counts: StreamedCounts, exposure: np.ndarray) -> None:
+    def __init__(self, model: Points, counts: Counts, exposure: np.ndarray) -> None:
         k = model.n_components
         width = empty_factor(1, k, model.dtype).shape[1]
         terms = _terms(np.ones(len(exposure)), exposure, model.row_prior, None, None, width, model.dtype)
@@ -282,7 +281,7 @@ class Posterior:
     priors: tuple[GammaPrior, GammaPrior]
     inner_steps: int
 
-    def share(self, counts: StreamedCounts, exposure: np.ndarray | None) -> "PosteriorShare":
+    def share(self, counts: Counts, exposure: np.ndarray | None) -> "PosteriorShare":
         return PosteriorShare(self, counts)
 
     def factor(self, columns: Memory) -> GammaFactor:
@@ -296,7 +295,7 @@ class PosteriorShare:
 
     state: Posteriors
 
-    def __init__(self, model: Posterior, counts: StreamedCounts) -> None:
+    def __init__(self, model: Posterior, counts: Counts) -> None:
         self._model, self._solver = model, MeanField(model.priors, inner_steps=model.inner_steps)
         self._problem = Inference(counts, model.n_components)
 

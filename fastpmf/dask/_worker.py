@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.dask._share import Gaps, Message, Points, PointShare, Posterior, Share, Start
 from fastpmf.io.counts import Location
@@ -43,10 +44,11 @@ class Rows:
 
 
 class Piece(NamedTuple):
-    """A shard as a worker has it."""
+    """A shard as a worker has it: its counts, or how to read them."""
 
     n_rows: int
-    read: Callable[[], Iterable[MemoryCounts]]
+    counts: MemoryCounts | None
+    read: Callable[[], Iterable[MemoryCounts]] | None = None
 
 
 class Opened(NamedTuple):
@@ -76,7 +78,7 @@ class Held:
     lease: str
     n_threads: int | None
     pieces: dict[int, Piece] = field(default_factory=dict)
-    counts: StreamedCounts | None = None  # of all pieces, once it is asked for
+    counts: Counts | None = None  # of all pieces, once it is asked for
     exposures: dict[int, np.ndarray] = field(default_factory=dict)
     share: Share | None = None
     settled: list[int] = field(default_factory=list)  # shards that it has W of
@@ -95,8 +97,24 @@ class Held:
     def shared(self, model: Points | Posterior) -> Share:
         """All of these rows, without factors."""
         if self.counts is None:
-            self.counts = _counts(self.pieces.values())
+            self.counts = self.gathered(self.pieces)
         return model.share(self.counts, self.exposure(self.pieces))
+
+    def gathered(self, numbers: Iterable[int]) -> Counts:
+        """These pieces as one; those in memory are parts of it from then on, so that nothing is there twice."""
+        numbers = list(numbers)
+        pieces = [self.pieces[i] for i in numbers]
+        parts = [piece.counts for piece in pieces if piece.counts is not None]
+        if len(parts) < len(pieces):
+            reads = [piece.read for piece in pieces if piece.read is not None]
+            return StreamedCounts(lambda: chain.from_iterable(read() for read in reads))
+        if len(parts) == 1:
+            return parts[0]
+        whole = MemoryCounts.stacked(parts)
+        ends = pairwise(np.cumsum([0, *(piece.n_rows for piece in pieces)]).tolist())
+        for i, (start, stop) in zip(numbers, ends, strict=True):
+            self.pieces[i] = Piece(stop - start, MemoryCounts(whole.side(Side.ROWS).between(start, stop)))
+        return whole
 
     def exposure(self, numbers: Iterable[int]) -> np.ndarray | None:
         return np.concatenate([self.exposures[i] for i in numbers]) if self.exposures else None
@@ -147,9 +165,10 @@ def open_shards(
             held.epoch, held.lease = epoch, lease
             _watch(worker)
             new = {number: _piece(held, shard) for number, shard in zip(numbers, given, strict=True)}
-            counts = _counts(new.values())
-            held.counts = None if held.pieces else counts
+            more = bool(held.pieces)
             held.pieces |= new
+            counts = held.gathered(new)
+            held.counts = None if more else counts
     sizes = {number: piece.n_rows for number, piece in new.items()}
     sent = worker.transfer_outgoing_bytes_total
     return Opened(sizes, counts.shape[1], counts.nnz, counts.total, str(counts.dtype), sent)
@@ -168,30 +187,23 @@ def transformed(model: Any, shard: Any, exposure: np.ndarray | None) -> np.ndarr
     """`model.transform` of a shard, with a worker's threads."""
     own = copy.copy(model)
     own.n_threads = _own_threads(model.n_threads)
-    if isinstance(shard, Rows):
-        with shard.location.open() as source:
-            assert isinstance(source, Compressed)
-            shape = (shard.stop - shard.start, source.shape[1])
-            shard = as_counts(source.rows(shard.start, shard.stop), shape=shape)
+    shard = _read(shard) if isinstance(shard, Rows) else shard
     return own.transform(shard) if exposure is None else own.transform(shard, row_exposure=exposure)
 
 
 def _piece(held: Held, shard: Any) -> Piece:
-    if not isinstance(shard, Rows):
-        X = as_counts(shard).side(Side.ROWS)
-        return Piece(X.shape[0], lambda: [MemoryCounts(X)])
-    n_rows = shard.stop - shard.start
-    if shard.streamed:
-        return Piece(n_rows, lambda: blocks_from(held.opened(shard.location), BLOCK, shard.start, shard.stop))
+    if isinstance(shard, Rows) and shard.streamed:
+        read = partial(blocks_from, held.opened(shard.location), BLOCK, shard.start, shard.stop)
+        return Piece(shard.stop - shard.start, None, read)
+    counts = _read(shard) if isinstance(shard, Rows) else as_counts(shard)
+    return Piece(counts.shape[0], counts)
+
+
+def _read(shard: Rows) -> MemoryCounts:
     with shard.location.open() as source:
         assert isinstance(source, Compressed)
-        X = as_counts(source.rows(shard.start, shard.stop), shape=(n_rows, source.shape[1])).side(Side.ROWS)
-    return Piece(n_rows, lambda: [MemoryCounts(X)])
-
-
-def _counts(pieces: Iterable[Piece]) -> StreamedCounts:
-    pieces = list(pieces)
-    return StreamedCounts(lambda: chain.from_iterable(piece.read() for piece in pieces))
+        shape = (shard.stop - shard.start, source.shape[1])
+        return as_counts(source.rows(shard.start, shard.stop), shape=shape)
 
 
 def begin(
@@ -216,7 +228,7 @@ def settle(
         own = [] if held.share is None else [held.share.own()]
         held.exposures |= exposures
         if new:
-            some = model.share(_counts(held.pieces[i] for i in new), held.exposure(new))
+            some = model.share(held.gathered(new), held.exposure(new))
             own.append(some.solved(columns))
         if held.share is None or new:
             held.share = held.shared(model)

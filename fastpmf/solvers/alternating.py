@@ -69,6 +69,7 @@ class Alternating:
     def rows(self, problem: Problem, state: State) -> Part:
         """The first half of an iteration, in one pass over blocks of rows: W of each, then its part of what H needs.
 
+        Of counts with two sides that part is had by columns, which is faster.
         Where a rate is not positive W stays as it was, and the part's gap is NaN.
         """
         counts = problem.counts
@@ -82,12 +83,16 @@ class Alternating:
                 prior.select_rows(rows), self._steps,
             )  # fmt: skip
             gap += update.gap
-            sums.add(block.side(side), out[rows], V)
+            if counts.one_sided:
+                sums.add(block.side(side), out[rows], V)
+        contraction = sums.finish()
+        if not counts.one_sided:
+            counts.contract(other, V, out, contraction)
         state.gaps[side] = gap
         if not math.isnan(gap):
             state.factors[side], self._spare[side] = out, U
             state.sums[side], state.data_term = column_sums(out), None
-        return Part(sums.finish(), state.sums[side], gap)
+        return Part(contraction, state.sums[side], gap)
 
     def columns(self, problem: Problem, state: State, part: Part) -> None:
         """The second half: a multiplicative step on H, given the parts of all rows added up."""

@@ -148,11 +148,15 @@ class MeanField:
                 moved = advance(part, S, weight, prior, k)
                 gap += float(moved.sum()) if step == 0 else 0.0
             new.put(rows, part)
-            sums.add(block.side(side), part.geometric, other.geometric)
+            if counts.one_sided:
+                sums.add(block.side(side), part.geometric, other.geometric)
+        contraction = sums.finish()
+        if not counts.one_sided:
+            counts.contract(Side(1 - side), other.geometric, new.geometric, contraction)
         new.weight, new.sums, new.activity_shape = weight, column_sums(new.mean), part.activity_shape
         state.posteriors = (new, other) if side is Side.ROWS else (other, new)
         state.factors[side], state.sums[side], state.gaps[side] = new.mean, new.sums, gap
-        return Part(sums.finish(), new.sums, gap)
+        return Part(contraction, new.sums, gap)
 
     def columns(self, problem: Problem, state: State, part: Part) -> None:
         """The second half: H's posteriors, given the parts of all rows added up."""
