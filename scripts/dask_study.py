@@ -1,9 +1,9 @@
 """A fit over Dask workers against one process with as many threads, on this machine.
 
 Workers have one thread each. Of each crew the table says the seconds of an iteration (of two fits of different length,
-so that what a fit takes once falls out), the processor seconds that all its processes spent on it, against those that
-one thread spends on the same iteration by rows (efficiency), how many bytes go from worker to worker in an iteration,
-how many reach the client in the whole fit, and the divergence per count that the iterations ended at.
+so that what a fit takes once falls out), the processor seconds that its workers spent on it, against those that one
+thread of one process spends on the same iteration (efficiency), how many bytes go between workers for it, how many
+reach the client in the whole fit, and the divergence per count that the iterations ended at.
 
     python scripts/dask_study.py --nnz 1e7 --workers 1 2
     python scripts/dask_study.py --folder counts/ --workers 2 4 --solver mu cd
@@ -11,10 +11,10 @@ how many reach the client in the whole fit, and the divergence per count that th
 
 import argparse
 import contextlib
-import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -24,10 +24,10 @@ from provenance import write_table
 from streamed_study import FILES, write_drawn
 from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number
 
-from fastpmf import PoissonNMF, StreamedCounts, as_counts
+from fastpmf import PoissonNMF, as_counts
 
 SHORT = 2  # iterations of the shorter fit
-MEMORY, STREAMED = "one process", "one process, by rows"
+MEMORY, CREW = "one process", "workers"
 
 
 class Line(NamedTuple):
@@ -61,6 +61,16 @@ class Told(NamedTuple):
     traffic: dict[str, int]
 
 
+class Kind(NamedTuple):
+    """Who does a fit: one process of so many threads, or so many workers."""
+
+    where: str
+    size: int
+
+
+Fit = Callable[[int], Told]
+
+
 def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nnz", type=whole_number, default=10_000_000, help="nonzeros; default: 1e7")
@@ -83,20 +93,28 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def per_iteration(fit: Any, turns: int, iterations: int) -> Told:
+def per_iteration(fits: dict[Kind, Fit], turns: int, iterations: int, step: Any) -> dict[Kind, Told]:
     """Medians over turns of what the longer fit takes more than the shorter one, for each of its iterations."""
-    fit(SHORT)  # compiles
-    found, more = [], iterations - SHORT
+    found: dict[Kind, list[Told]] = {kind: [] for kind in fits}
+    more = iterations - SHORT
+    for fit in fits.values():
+        fit(SHORT)  # compiles
     for _ in range(turns):
-        short, long = fit(SHORT), fit(iterations)
-        wire = {name: (long.traffic[name] - short.traffic[name]) / more for name in long.traffic}
-        if long.traffic:
-            wire |= {"message_bytes": long.traffic["message_bytes"], "to_client": long.traffic["to_client"]}
-        found.append(Told((long.seconds - short.seconds) / more, (long.cpu - short.cpu) / more, long.objective, wire))
-    return Told(median(t.seconds for t in found), median(t.cpu for t in found), found[0].objective, found[-1].traffic)
+        for kind, fit in fits.items():
+            short, long = fit(SHORT), fit(iterations)
+            wire = {name: (long.traffic[name] - short.traffic[name]) / more for name in long.traffic}
+            if long.traffic:
+                wire |= {"message_bytes": long.traffic["message_bytes"], "to_client": long.traffic["to_client"]}
+            seconds, cpu = (long.seconds - short.seconds) / more, (long.cpu - short.cpu) / more
+            found[kind].append(Told(seconds, cpu, long.objective, wire))
+            step()
+    return {
+        kind: some[-1]._replace(seconds=median(t.seconds for t in some), cpu=median(t.cpu for t in some))
+        for kind, some in found.items()
+    }
 
 
-def local_fit(arguments: argparse.Namespace, counts: Any, solver: str, threads: int) -> Any:
+def local_fit(arguments: argparse.Namespace, counts: Any, solver: str, threads: int) -> Fit:
     """Fits in this process."""
 
     def fit(iterations: int) -> Told:
@@ -108,7 +126,7 @@ def local_fit(arguments: argparse.Namespace, counts: Any, solver: str, threads: 
     return fit
 
 
-def crew_fit(arguments: argparse.Namespace, folder: Path, total: float, solver: str, client: Any) -> Any:
+def crew_fit(arguments: argparse.Namespace, folder: Path, total: float, solver: str, client: Any) -> Fit:
     """Fits over workers, each of which reads its own rows."""
     from fastpmf.dask import PoissonNMF as CrewNMF
 
@@ -131,47 +149,36 @@ def options(arguments: argparse.Namespace, solver: str, iterations: int) -> dict
 
 
 def study(folder: Path, arguments: argparse.Namespace, step: Any) -> list[Line]:
-    """One process of one thread and of as many as the largest crew, then crews."""
+    """One process of one thread and of as many as each crew has, and crews, turn by turn."""
     from distributed import Client
 
     from fastpmf.dask import local_cluster
 
     shape = tuple(map(int, np.load(folder / "shape.npy")))
     X = as_counts(tuple(np.load(folder / f"{name}.npy") for name in FILES), shape=shape)
-    rows = [X.select_rows(some) for some in np.array_split(np.arange(shape[0]), 8)]
-    by_rows = StreamedCounts(rows.copy)
     lines: list[Line] = []
-    for solver in arguments.solver:
-        local = {
-            (where, threads): per_iteration(
-                local_fit(arguments, counts, solver, threads), arguments.turns, arguments.iterations
-            )
-            for threads in sorted({1, *arguments.workers})
-            for where, counts in ((MEMORY, X), (STREAMED, by_rows))
-        }
-        one = local[STREAMED, 1]
-        for (where, threads), told in local.items():
-            lines.append(line_of(arguments, X, solver, where, 1, threads, told, local[MEMORY, threads], one))
-            tell(told_of(lines[-1]))
-            step()
-        for workers in arguments.workers:
-            with local_cluster(workers) as cluster, Client(cluster) as client:
-                told = per_iteration(
-                    crew_fit(arguments, folder, X.total, solver, client), arguments.turns, arguments.iterations
+    with contextlib.ExitStack() as last:
+        clusters = {workers: last.enter_context(local_cluster(workers)) for workers in arguments.workers}
+        clients = {workers: last.enter_context(Client(cluster)) for workers, cluster in clusters.items()}
+        for solver in arguments.solver:
+            fits = {Kind(MEMORY, n): local_fit(arguments, X, solver, n) for n in sorted({1, *arguments.workers})}
+            for workers, client in clients.items():
+                fits[Kind(CREW, workers)] = crew_fit(arguments, folder, X.total, solver, client)
+            told = per_iteration(fits, arguments.turns, arguments.iterations, step)
+            for kind, own in told.items():
+                lines.append(
+                    line_of(arguments, X, solver, kind, own, told[Kind(MEMORY, kind.size)], told[Kind(MEMORY, 1)])
                 )
-            lines.append(line_of(arguments, X, solver, "workers", workers, 1, told, local[MEMORY, workers], one))
-            tell(told_of(lines[-1]))
-            step()
+                tell(told_of(lines[-1]))
     return lines
 
 
-def line_of(
-    arguments: argparse.Namespace, X: Any, solver: str, where: str, workers: int, threads: int, told: Told, base: Told,
-    one: Told,
-) -> Line:  # fmt: skip
+def line_of(arguments: argparse.Namespace, X: Any, solver: str, kind: Kind, told: Told, base: Told, one: Told) -> Line:
+    crew = kind.where == CREW
     traffic = told.traffic or dict.fromkeys(("between_workers", "messages", "message_bytes", "to_client"), 0)
     return Line(
-        X.nnz, *X.shape, arguments.k, solver, where, workers, threads, told.seconds, told.seconds / base.seconds,
+        X.nnz, *X.shape, arguments.k, solver, kind.where, kind.size if crew else 1, 1 if crew else kind.size,
+        told.seconds, told.seconds / base.seconds,
         told.cpu, one.cpu / told.cpu, traffic["between_workers"], traffic["messages"], traffic["message_bytes"],
         traffic["to_client"], told.objective,
     )  # fmt: skip
@@ -179,7 +186,7 @@ def line_of(
 
 def told_of(line: Line) -> str:
     """One line of the table, for a reader."""
-    who = f"{line.workers} workers" if line.where == "workers" else f"{line.where}, {line.threads} threads"
+    who = f"{line.workers} workers" if line.where == CREW else f"{line.where}, {line.threads} threads"
     wire = f"  {line.wire_bytes:,.0f} bytes a turn, {line.client_bytes:,.0f} to the client" if line.wire_bytes else ""
     return (
         f"{line.solver} {who:<32} {line.seconds:8.3f} s {line.ratio:5.2f}x  cpu {line.cpu_seconds:8.3f} s "
@@ -191,7 +198,7 @@ def paint(lines: list[Line], figure: Any) -> None:
     """Seconds and efficiency by workers or threads."""
     left, right = figure.subplots(1, 2)
     for solver in dict.fromkeys(line.solver for line in lines):
-        for n, where in enumerate((MEMORY, STREAMED, "workers")):
+        for n, where in enumerate((MEMORY, CREW)):
             some = [line for line in lines if (line.solver, line.where) == (solver, where)]
             at = [line.workers * line.threads for line in some]
             style = {"color": f"C{n}", "marker": "o", "linestyle": "-" if solver == "mu" else "--"}
@@ -206,8 +213,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parsed(argv)
     for line in others_busy():
         tell(line)
-    crews = len(arguments.workers) + 2 * len({1, *arguments.workers})
-    with progress(len(arguments.solver) * crews, "crew") as step, contextlib.ExitStack() as last:
+    kinds = len(arguments.workers) + len({1, *arguments.workers})
+    with progress(len(arguments.solver) * kinds * arguments.turns, "fit") as step, contextlib.ExitStack() as last:
         if arguments.folder:
             folder = Path(arguments.folder)
         else:
@@ -222,5 +229,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::sklearn.exceptions.ConvergenceWarning")
     main()

@@ -42,7 +42,7 @@ def test_the_streamed_study_ends_where_memory_ends(script, tmp_path):
 def test_the_dask_study_ends_where_one_process_ends(script):
     pytest.importorskip("distributed")
     table = script("dask_study", *SMALL, "--workers", "2", "--iterations", "4")
-    assert [row["where"] for row in table.rows] == ["one process", "one process, by rows"] * 2 + ["workers"]
+    assert [row["where"] for row in table.rows] == ["one process"] * 2 + ["workers"]
     objectives = [float(row["objective"]) for row in table.rows]
     assert max(objectives) == pytest.approx(min(objectives), rel=1e-5)  # float32
     message = float(table.rows[-1]["message_bytes"])

@@ -17,7 +17,8 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
 
     Use it as a context, under ``if __name__ == "__main__":``, since worker processes import the script again. Dask
     itself runs one task at a time in each worker. The threads are told to the processes before they start, which is
-    the only time that Numba and OpenMP listen.
+    the only time that Numba and OpenMP listen. Dask's sampling of what workers are doing, for the profile on its
+    dashboard, is off: it takes some hundredths of each processor, which the kernels have a use for.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
     # A nanny reads this when it is made, for whenever it starts its worker again too
-    with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in told.items()}):
+    read = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in told.items()}
+    with dask.config.set(read | {"distributed.worker.profile.enabled": False}):
         return distributed.LocalCluster(n_workers=n_workers, **settings)
 
 

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastpmf.counts.blocks import blocks_of
 from fastpmf.dask._cluster import library
 from fastpmf.dask._worker import Rows
 from fastpmf.io.counts import Location, open_counts
@@ -157,7 +156,9 @@ def _file(path: Any, n_workers: int, *, memory: bool) -> FileRows:
                 f"{os.fspath(path)} holds columns (CSC), of which no worker could read its rows: convert_counts makes "
                 "a folder of it that holds rows"
             )
-        wanted = max(1, PER_WORKER * n_workers)
-        bounds = blocks_of(source.indptr, -(-int(source.indptr[-1]) // wanted), -(-source.shape[0] // wanted) * 2)
+        # Of equal work, a row being some even if it is empty, as an iteration waits for whoever has most
+        work = source.indptr + np.arange(source.shape[0] + 1)
+        inner = np.linspace(0, work[-1], max(1, PER_WORKER * n_workers) + 1)[1:-1]
+        bounds = np.unique([0, *np.searchsorted(work, inner), source.shape[0]])
         names = None if source.names.columns is None else np.asarray(source.names.columns).astype(object)
     return FileRows(location, bounds, names, streamed=not memory)
