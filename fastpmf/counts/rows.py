@@ -23,7 +23,7 @@ from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import as_weights
 
 # Entries and rows whose ratios are held at once while columns are summed
-CHUNK = 1 << 22, 1 << 17
+CHUNK = 1 << 21, 1 << 17
 _TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
 
 
