@@ -75,6 +75,10 @@ class Ours:
                 return i
         return n_iter
 
+    def objective(self) -> float:
+        """The divergence now, in nats."""
+        return self._problem.objective(self._state)
+
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
         """W and H as they are."""
         W, Ht = (A[:, : self._problem.n_components] for A in self._state.factors)

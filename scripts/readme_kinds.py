@@ -128,10 +128,11 @@ def scaling(rows: list[Row]) -> list[list[str]]:
     """scaling_study.py."""
     lines = [["study", "value", "shape", "nonzeros", "k", "threads", "mu, ns", "cd, ns", "peak (predicted)"]]
     for row in rows:
-        value = float(row["threads" if row["study"] == "weak" else row["study"]])
+        varies = scaling_study.VARIES.get(row["study"], row["study"])
+        value = float(row[varies])
         shape = f"{int(row['n_rows']):,} × {int(row['n_columns']):,}"
         nnz = rounded(int(row["nnz"]))
-        lines.append([row["study"], nnz if row["study"] == "nnz" else f"{value:.3g}", shape, nnz])
+        lines.append([row["study"], nnz if varies == "nnz" else f"{value:.3g}", shape, nnz])
         lines[-1] += [row["k"], row["threads"]]
         lines[-1] += [digits(float(row[f"{name}_ns_per_nonzero"])) for name in ("mu", "cd")]
         peak, predicted = (memory(row[c]) for c in ("peak_bytes", "predicted_peak_bytes"))

@@ -16,6 +16,7 @@ from studying import add_outputs, check_outputs, draw, others_busy, progress, te
 
 from fastpmf import as_counts
 from fastpmf.counts import MemoryCounts, Side
+from fastpmf.counts.rows import ColumnSums
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import read_counts
 from fastpmf.kernels._jit import available_threads, threads
@@ -241,9 +242,9 @@ class Machine:
             }  # fmt: skip
             if side is Side.ROWS:
                 T = np.zeros_like(V)
-                run["joint_contract"] = (
-                    lambda U=U, V=V, S=out, T=T: counts.contract_both(U, V, S, T),
-                    6 * nnz * K, 3 * nnz * row, streams, 0,
+                run["scatter_contract"] = (  # and the ratios that it takes
+                    lambda X=X, U=U, V=V, T=T: ColumnSums(T).add(X, U, V),
+                    4 * nnz * K, 3 * nnz * row, 2 * (stored + nnz * self._dtype.itemsize) + U.nbytes, 0,
                 )  # fmt: skip
                 run["log_rate"] = (
                     lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes, 0,

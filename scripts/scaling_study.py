@@ -1,39 +1,26 @@
 """How seconds and memory grow: with threads, nonzeros, components, density and skew."""
 
 import argparse
-import functools
 import math
 import sys
-import time
-import warnings
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from compare_solvers import Ours, start
 from provenance import write_table
+from scaling_measures import MEMORY, STREAMED, WORKERS, Case, fresh
 from studying import (
     add_outputs,
     available_memory,
     check_outputs,
     draw,
     others_busy,
-    peak_memory,
     progress,
     slope,
     tell,
     whole_number,
 )
 
-import fastpmf
-from fastpmf import as_counts, kl_divergence, poisson_nmf
-from fastpmf.counts import Side
-from fastpmf.datasets import make_poisson_counts
-from fastpmf.kernels._jit import available_threads, threads
+from fastpmf.kernels._jit import available_threads
 
 DESCRIPTION = """\
 Time one iteration of multiplicative updates ("mu") and one of the default solver (extrapolated coordinate
@@ -45,39 +32,35 @@ descent, "cd"), and find the peak memory of a fit, on counts drawn from the mode
   k        components
   density  the same nonzeros in ever smaller square matrices
   skew     rows and columns whose sums fall like rank ** -skew
+  streamed as nnz, the counts in a folder, from which each iteration reads them
+  workers  as threads, over as many Dask workers of one thread each, which read the counts from a folder
 
 Counts have 20,000 columns and 200 nonzeros in a row, where the study says nothing else. Each matrix is drawn
 in a fresh process, which first compiles, then finds the peak memory of a default fit above its input (on
 Linux; empty elsewhere), and then clocks single iterations, solvers and thread counts taking turns: seconds are
-medians. All have done as many iterations before, coordinate descent its multiplicative warm-up among them.
+medians. All have done as many iterations before, coordinate descent its multiplicative warm-up among them. It is
+extrapolated where one process has the counts in memory; elsewhere its H takes multiplicative steps.
+Workers draw a start of their own, so that their objectives are to be compared with each other's.
 
 Seconds stand beside the objective that these iterations arrived at, in nats per count. Predictions are those
 of fastpmf.plan. Slopes are least squares on logarithms, with their standard errors: seconds ~ nnz ** slope.
 By default no matrix and fit together take more than half of the memory that is available now.
 """
-STUDIES = ("threads", "weak", "nnz", "k", "density", "skew")
-N_COLUMNS, PER_ROW, PLANTED = 20_000, 200, 10
-SOLVERS = {"mu": "mu", "cd": "cd+x"}
+STUDIES = ("threads", "weak", "nnz", "k", "density", "skew", "streamed", "workers")
+VARIES = {"weak": "threads", "streamed": "nnz", "workers": "threads"}  # of a study that is not named after it
+BY_THREADS = {
+    "threads": "threads, same counts", "weak": "threads, counts for each", "workers": "workers, same counts",
+}  # fmt: skip
+N_COLUMNS, PER_ROW = 20_000, 200
+SOLVERS = ("mu", "cd")
 PREDICTIONS = (
     ("peak_bytes", "predicted_peak_bytes", "bytes at the peak"),
     ("cd_seconds", "predicted_cd_seconds", "seconds of an iteration of cd"),
 )
-BEFORE = 12  # iterations before the clocks run: ten of warm-up, and two in which all of extrapolation is at work
 BYTES_PER_NONZERO = 24  # of counts, transpose, factors and what drawing them takes: what the default --max-nnz goes by
 NONZEROS_PER_SECOND = 300_000  # for each thread, everything included: likewise
 SECONDS = 120  # that the largest matrix may take by default
 LINE = "{:<8}{:>9}{:>16}{:>14}{:>5}{:>8}{:>10}{:>10}{:>8}{:>8}{:>10}{:>10}{:>10}{:>10}"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One matrix, and the numbers of threads that fits of it are clocked with."""
-
-    shape: tuple[int, int]
-    nnz: int
-    k: int
-    skew: float
-    threads: tuple[int, ...]
 
 
 class Point(NamedTuple):
@@ -107,7 +90,7 @@ class Point(NamedTuple):
     @property
     def value(self) -> float:
         """What the study varies."""
-        return getattr(self, {"weak": "threads"}.get(self.study, self.study))
+        return getattr(self, VARIES.get(self.study, self.study))
 
     def pace(self, name: str) -> float:
         """Nanoseconds per nonzero of a solver's iteration."""
@@ -188,9 +171,9 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
     ladder = tuple(sorted({*(2**i for i in range(t.bit_length()) if 2**i < t), t}))
     sizes = [*(10**e for e in range(5, 19) if 10**e < arguments.max_nnz), arguments.max_nnz]
 
-    def case(*, nnz=nnz, k=k, skew=0.0, density=None, threads=(t,)) -> Case:
+    def case(*, nnz=nnz, k=k, skew=0.0, density=None, threads=(t,), where=MEMORY) -> Case:
         side = round(math.sqrt(nnz / density)) if density else 0
-        return Case((side, side) if density else (max(nnz // PER_ROW, 1), N_COLUMNS), nnz, k, skew, threads)
+        return Case((side, side) if density else (max(nnz // PER_ROW, 1), N_COLUMNS), nnz, k, skew, threads, where)
 
     found = {
         "threads": [case(threads=ladder)],
@@ -199,70 +182,10 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
         "k": [case(k=k) for k in arguments.ks],
         "density": [case(density=density) for density in arguments.densities],
         "skew": [case(skew=skew) for skew in arguments.skews],
+        "streamed": [case(nnz=size, where=STREAMED) for size in sizes],
+        "workers": [case(threads=ladder, where=WORKERS)],
     }
     return [(study, one) for study in STUDIES if study in arguments.studies for one in found[study]]
-
-
-@functools.cache  # studies share matrices
-def fresh(case: Case, repeats: int, dtype: str) -> list[tuple]:
-    """`measure` in a process of its own, beside what was predicted: all of each `Point` but its study."""
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            (shape, nnz, counts_dtype), told, peak = process.submit(measure, case, repeats, dtype).result()
-    except (BrokenProcessPool, MemoryError, ValueError) as error:
-        why = str(error) if isinstance(error, ValueError) else "its process was ended, as a rule for want of memory"
-        tell(f"left out, {case}: {why}")
-        return []
-    most = max(case.threads)  # what the memory was measured, and all was predicted, for
-    predicted, density = predict(shape, nnz, case.k, dtype, counts_dtype, most), nnz / math.prod(shape)
-    return [
-        (
-            *shape, nnz, density, case.k, case.skew, dtype, counts_dtype, t,
-            *seconds, *(1e9 * s / nnz for s in seconds), BEFORE + repeats, *objectives,
-            *((peak, *predicted) if t == most else 3 * (math.nan,)),
-        )
-        for t, (seconds, objectives) in told.items()
-    ]  # fmt: skip
-
-
-def predict(shape, nnz: int, k: int, dtype: str, counts_dtype: str, n_threads: int) -> tuple[float, float]:
-    """Peak bytes above the input, and seconds per iteration, of a default fit."""
-    fit = fastpmf.plan(shape, nnz, k, dtype, counts_dtype=counts_dtype, n_threads=n_threads)
-    return fit.peak_bytes, fit.seconds_per_iteration
-
-
-def measure(case: Case, repeats: int, dtype: str) -> tuple[tuple, dict, float]:
-    """What the counts are; seconds and objectives by number of threads; the peak memory of a fit."""
-    warnings.filterwarnings("ignore", message=".*carry no counts")
-    X = make_poisson_counts(*case.shape, PLANTED, nnz=case.nnz, skew=case.skew, random_state=0).X
-    k, most = case.k, max(case.threads)
-
-    def fit(X) -> None:
-        poisson_nmf(X, k, max_iter=BEFORE, tol=0, eval_every=10**9, dtype=dtype, random_state=0, n_threads=most)
-
-    fit(X[:500])  # compiles
-    peak = peak_memory(lambda: fit(X))
-    with threads(most):
-        counts = as_counts(X)
-        counts.side(Side.COLUMNS)
-    factors = start(counts, k, 0, np.dtype(dtype))
-    fits = {(name, t): Ours(solver, counts, *factors) for t in case.threads for name, solver in SOLVERS.items()}
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in fits}
-    for turn in range(1 + repeats):
-        for (name, t), racer in fits.items():
-            with threads(t):
-                began = time.perf_counter()
-                racer.advance(1 if turn else BEFORE)
-                if turn:
-                    seconds[name, t].append(time.perf_counter() - began)
-    told = {
-        t: (
-            [median(seconds[name, t]) for name in SOLVERS],
-            [kl_divergence(counts, *fits[name, t].factors(), n_threads=most) / counts.total for name in SOLVERS],
-        )
-        for t in case.threads
-    }
-    return (counts.shape, counts.nnz, str(counts.dtype)), told, peak
 
 
 def tell_table(points: list[Point]) -> None:
@@ -279,9 +202,9 @@ def tell_table(points: list[Point]) -> None:
         tell(LINE.format(p.study, f"{p.value:.3g}", shape, f"{p.nnz:,}", p.k, p.threads, *told))
     tell()
     for study, own in by_study(points).items():
-        if study not in ("weak", "skew") and len(own) > 1:
+        if study not in ("weak", "skew", "workers") and len(own) > 1:
             told = (f"{name} {told_slope(own, f'{name}_seconds')}" for name in SOLVERS)
-            memory = f"; of peak memory: {told_slope(own, 'peak_bytes')}" if study == "nnz" else ""
+            memory = f"; of peak memory: {told_slope(own, 'peak_bytes')}" if study in ("nnz", "streamed") else ""
             tell(f"slope of seconds in {study}: {', '.join(told)}{memory}")
 
 
@@ -306,19 +229,24 @@ def efficiencies(points: list[Point], name: str) -> list[float]:
 def verdict(points: list[Point]) -> list[str]:
     """What came of it, in words."""
     lines, studies = [], by_study(points)
-    for study, what in (("threads", "On the same counts"), ("weak", "With as many nonzeros for each thread")):
+    for study, what, who in (
+        ("threads", "On the same counts", "threads"), ("weak", "With as many nonzeros for each", "threads"),
+        ("workers", "On the same counts", "workers"),
+    ):  # fmt: skip
         if len(own := studies.get(study, [])) > 1:
             t = own[-1].threads
             shares = {name: efficiencies(own, name)[-1] for name in SOLVERS}
             told = (f"{share * t:.2f} times as fast in {name} ({share:.0%} each)" for name, share in shares.items())
-            lines.append(f"{what}, {t} threads are {' and '.join(told)} as one alone.")
-    if len(own := studies.get("nnz", [])) > 1:
+            lines.append(f"{what}, {t} {who} are {' and '.join(told)} as one alone.")
+    for study, what in (("nnz", ""), ("streamed", ", streamed")):
+        if len(own := studies.get(study, [])) < 2:
+            continue
         told = (
             f"nnz ** {told_slope(own, f'{name}_seconds')} in {name} ({own[0].pace(name):.2f} ns each at first, "
             f"{own[-1].pace(name):.2f} at last)"
             for name in SOLVERS
         )
-        lines.append(f"From {own[0].nnz:.1g} to {own[-1].nnz:.1g} nonzeros, seconds grow like {'; '.join(told)}.")
+        lines.append(f"From {own[0].nnz:.1g} to {own[-1].nnz:.1g} nonzeros{what}, seconds grow like {'; '.join(told)}.")
     others = []
     for study in ("k", "density", "skew"):
         if len(own := studies.get(study, [])) > 1:
@@ -341,16 +269,19 @@ def paint(figure, points: list[Point]) -> None:
     """A panel for each study, and measured against predicted."""
     from matplotlib.ticker import LogLocator
 
-    studies, names = by_study(points), {"threads": "threads, same counts", "weak": "threads, counts for each"}
+    studies = by_study(points)
     rows = -(-(len(studies) + 2) // 4)
     figure.set_size_inches(16, 0.5 + 4 * rows)
     panels = list(figure.subplots(rows, 4).ravel())
     for number, (study, own) in enumerate(studies.items()):
-        axes, scaled = panels.pop(0), study in names
+        axes, scaled = panels.pop(0), study in BY_THREADS
         for i, name in enumerate(SOLVERS):
             y = efficiencies(own, name) if scaled else [p.pace(name) for p in own]
             axes.plot([p.value for p in own], y, f"C{i}o-", label=None if number else name)
-        axes.set(xlabel=names.get(study, study), ylabel="efficiency" if scaled else "ns a nonzero, one iteration")
+        axes.set(
+            xlabel=BY_THREADS.get(study, "nonzeros, streamed" if study == STREAMED else study),
+            ylabel="efficiency" if scaled else "ns a nonzero, one iteration",
+        )
         if study != "skew":
             axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
         axes.xaxis.set_major_formatter("{x:g}")
