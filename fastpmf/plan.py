@@ -13,10 +13,10 @@ from sklearn.utils import check_scalar
 from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import panel_width
-from fastpmf.counts.rows import CHUNK
+from fastpmf.counts.rows import SAFE_ROWS
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.kernels._jit import threads
+from fastpmf.kernels._jit import current_threads, threads
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import working_dtype
 from fastpmf.model.init import initialise
@@ -151,8 +151,11 @@ def plan(
     row = -(-n_components // per_vector) * VECTOR_BYTES
     planned = make()
     # What the solver holds; S of both sides for the last look at the optimality, with what summing the columns' takes
-    factors = (planned.copies + 1) * (n + p) * row + _summing(n, p, min(nnz, block_entries or nnz), row, work)
+    factors = (planned.copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
+    with threads(n_threads):
+        # A block has no more rows than there are, and most have far fewer
+        factors += _summing(n, p, -(-n * min(block_entries or nnz, nnz) // nnz), row, work)
     transpose = transpose + _cuts(n, p, nnz, row) + _cuts(p, n, nnz, row) if planned.transposed else 0
     blocks = 0
     if block_entries is not None:
@@ -167,9 +170,10 @@ def plan(
     return Plan(input_bytes, transpose, blocks, factors, seconds)
 
 
-def _summing(n: int, p: int, nnz: int, row: int, work: np.dtype) -> int:
-    """Bytes beside the columns' sums while they are formed: the ratios, and in float32 what is kept in float64."""
-    return min(nnz, CHUNK[0]) * work.itemsize + (2 * p * row if work.itemsize == 4 and n >= CHUNK[1] else 0)
+def _summing(n: int, p: int, n_at_once: int, row: int, work: np.dtype) -> int:
+    """Bytes beside the columns' sums while they are formed: cuts of rows, and in float32 what is kept in float64."""
+    cuts = 8 * (current_threads() + 2) * min(n_at_once, SAFE_ROWS)
+    return cuts + (2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0)
 
 
 def _cuts(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:

@@ -242,9 +242,9 @@ class Machine:
             }  # fmt: skip
             if side is Side.ROWS:
                 T = np.zeros_like(V)
-                run["scatter_contract"] = (  # and the ratios that it takes
+                run["scatter_contract"] = (
                     lambda X=X, U=U, V=V, T=T: ColumnSums(T).add(X, U, V),
-                    4 * nnz * K, 3 * nnz * row, 2 * (stored + nnz * self._dtype.itemsize) + U.nbytes, 0,
+                    4 * nnz * K, 3 * nnz * row, stored + U.nbytes, 0,
                 )  # fmt: skip
                 run["log_rate"] = (
                     lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes, 0,

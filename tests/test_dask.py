@@ -417,8 +417,12 @@ def test_workers_have_the_threads_that_they_were_given(client):
         lambda dask_worker: (os.environ["NUMBA_NUM_THREADS"], os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads)
     ).items():
         assert (numba_threads, openmp, dask_threads) == ("1", "1", 1)
-    with pytest.raises(ValueError, match="threads_per_worker must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="threads_per_worker must be at least 1, got 0"):
         local_cluster(1, threads_per_worker=0)
+    with pytest.raises(ValueError, match="n_workers must be at least 0, got -1"):
+        local_cluster(-1)
+    with pytest.raises(TypeError, match="n_workers must be an integer, got str"):
+        local_cluster("2")
 
 
 def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp_path):

@@ -9,10 +9,10 @@ import pytest
 from scipy import sparse
 
 from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks
-from fastpmf.counts.blocks import panel_width
+from fastpmf.counts.blocks import column_shares, panel_width
 from fastpmf.kernels import _jit
 from fastpmf.kernels._jit import threads
-from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.csr import ascending, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
@@ -116,14 +116,49 @@ def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks,
     np.testing.assert_allclose(contract(X, U, V), expected, rtol=80 * np.finfo(float).eps)
 
 
+@variants
+def test_columns_that_are_summed_over_rows_are_those_of_the_transpose_for_any_panels(dtype, count, index, k):
+    X = rows_of(LENGTHS, count=count, index=index)
+    U, V = factors(X.shape, k, dtype)
+    found, expected = [], np.full_like(V, np.nan)
+    MemoryCounts(X).contract(Side.COLUMNS, V, U, expected)
+    for bounds in ([0, 12], [0, 5, 12], [0, 1, 2, 7, 11, 12], list(range(13))):
+        cuts = np.empty((len(bounds), len(LENGTHS)), np.int64)
+        cut_rows(X.indices, X.indptr, np.array(bounds), cuts)
+        found.append(np.zeros_like(V))
+        scatter_contract(X.data, X.indices, cuts, U, V, found[-1], n_vectors=V.shape[1] * V.itemsize // 64)
+    # With the JIT off, NumPy sums the entries in flight before it adds them
+    rtol = 12 * np.finfo(dtype).eps if numba.config.DISABLE_JIT else 0
+    for columns in found:
+        np.testing.assert_allclose(columns, expected, rtol=rtol)
+
+
+def test_shares_of_columns_store_about_as_much_each():
+    rng = np.random.default_rng(0)
+    every = np.tile(np.arange(50), 2_000)  # in step with any period that a sample could have
+    steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
+    for indices, n_columns in ((every, 50), (steep, 1_000), (np.zeros(7, int), 3), (np.zeros(0, int), 3)):
+        for n_shares in (1, 2, 3, 8):
+            bounds = column_shares(indices.astype(np.int32), n_columns, n_shares)
+            assert bounds[0] == 0
+            assert bounds[-1] == n_columns
+            assert (np.diff(bounds) > 0).all()
+            assert len(bounds) <= n_shares + 1
+            stored = np.histogram(indices, bounds)[0]
+            # A sample of 4096 is off by about 1 / 64 of a share; columns of a fiftieth of all can't be divided
+            if len(indices) > 7:
+                assert stored.max() <= len(indices) * (1 / n_shares + 0.03)
+
+
 @pytest.mark.parametrize("width", [1, 4, 5, 12])
 def test_rows_are_cut_where_they_pass_from_panel_to_panel(width):
     X = rows_of(LENGTHS)
-    cuts = np.full((-(-X.n_columns // width) + 1, len(LENGTHS)), -1)
-    cut_rows(X.indices, X.indptr, width, cuts)
+    bounds = np.minimum(np.arange(-(-X.n_columns // width) + 1) * width, X.n_columns)
+    cuts = np.full((len(bounds), len(LENGTHS)), -1)
+    cut_rows(X.indices, X.indptr, bounds, cuts)
     for i in range(len(LENGTHS)):
         columns = X.indices[X.indptr[i] : X.indptr[i + 1]]
-        expected = X.indptr[i] + np.searchsorted(columns, width * np.arange(len(cuts)))
+        expected = X.indptr[i] + np.searchsorted(columns, bounds)
         np.testing.assert_array_equal(cuts[:, i], expected)
 
 

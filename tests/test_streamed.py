@@ -221,7 +221,7 @@ def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
 
 
 def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
-    monkeypatch.setattr(rows, "CHUNK", (1 << 21, 16))
+    monkeypatch.setattr(rows, "SAFE_ROWS", 16)
     n, k = 4000, 2
     X = as_counts(np.ones((n, 1))).side(Side.ROWS)
     U, V = padded(np.full((n, k), 0.1), np.dtype(np.float32)), padded(np.ones((1, k)), np.dtype(np.float32))

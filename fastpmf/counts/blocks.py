@@ -10,7 +10,8 @@ _BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
 # Bytes of the gathered factor in a panel. What workers gather from at one time should stay in the third-level cache
 # that they share, beside the counts that stream through it; the wider ones are for rows that narrow ones would shred.
 _PANELS = (1 << 22, 1 << 23, 1 << 24)
-_SCATTERED = 1 << 19  # bytes of column sums in a panel
+# Where to look for a sample of the entries, as shares of all: evenly spread, and in step with no length of rows
+_SPREAD = np.modf(np.arange(1 << 12) * (np.sqrt(5) / 2 - 0.5))[0]
 _SEGMENT = 48  # entries of a row in a panel, on average, from which on going over the rows once more is paid back
 
 
@@ -37,14 +38,25 @@ def panel_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
     return max(n_columns, 1)
 
 
-def scatter_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int, n_threads: int) -> int:
-    """Columns in a panel of those whose sums are formed together: a panel's fit a second-level cache.
+def column_shares(indices: np.ndarray, n_columns: int, n_shares: int) -> np.ndarray:
+    """Where so many consecutive groups of columns begin, and the last ends, that store about equally many entries.
 
-    Some more than there are threads, and fewer where rows would be shredded; the sums are the same bits for any width.
+    Parameters
+    ----------
+    indices : ndarray of shape (nnz,)
+        The column of each entry, of which a sample is looked at.
+    n_columns, n_shares : int
+
+    Returns
+    -------
+    ndarray, int64
+        From 0 to n_columns, ascending; fewer groups where single columns have more than a share.
     """
-    wanted = -(-n_columns * row_bytes // _SCATTERED)
-    n_panels = max(min(wanted, nnz // (16 * max(n_rows, 1))), 2 * n_threads if n_threads > 1 else 1)
-    return max(-(-n_columns // n_panels), 1)
+    if not len(indices) or n_shares == 1:
+        return np.array([0, n_columns])
+    sample = np.sort(indices[(_SPREAD * len(indices)).astype(np.intp)])
+    inner = sample[(np.arange(1, n_shares) * len(sample)) // n_shares]
+    return np.unique(np.concatenate([[0], inner, [n_columns]]))
 
 
 def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np.ndarray:

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import gammaln
 
-from fastpmf.counts.blocks import Panel, blocks_of, panel_width, row_blocks, scatter_width
+from fastpmf.counts.blocks import Panel, blocks_of, column_shares, panel_width, row_blocks
 from fastpmf.counts.groups import block_vectors, row_groups
 from fastpmf.kernels._jit import current_threads
-from fastpmf.kernels.contract import entry_ratios, ratio_contract, scatter_contract
+from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.coordinate import PLANES, descend
 from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
@@ -22,8 +22,8 @@ from fastpmf.model.factors import aligned
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import as_weights
 
-# Entries and rows whose ratios are held at once while columns are summed
-CHUNK = 1 << 21, 1 << 17
+_SUMMED = 1 << 21  # entries whose sums are formed at once: NumPy makes a copy of them in float64
+SAFE_ROWS = 1 << 17  # rows after which sums of columns in float32 are brought to safety
 _TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
 
 
@@ -65,9 +65,16 @@ class SparseRows:
         n_panels = -(-self.n_columns // width)
         if n_panels <= 1:
             return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
-        cuts = np.empty((n_panels + 1, self.shape[0]), np.int64)
-        cut_rows(self.indices, self.indptr, width, cuts)
+        cuts = self._cuts(np.minimum(np.arange(n_panels + 1) * width, self.n_columns))
         return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+
+    def _cuts(self, bounds: np.ndarray) -> np.ndarray:
+        """Where rows pass from panel to panel, (n_panels + 1, n_rows)."""
+        if len(bounds) == 2:
+            return np.stack([self.indptr[:-1], self.indptr[1:]])
+        cuts = np.empty((len(bounds), self.shape[0]), np.int64)
+        cut_rows(self.indices, self.indptr, bounds, cuts)
+        return cuts
 
     def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, made once for each kind of factor."""
@@ -80,7 +87,7 @@ class SparseRows:
     def sums(self) -> np.ndarray:
         """Row sums, float64."""
         out = np.zeros(self.shape[0])
-        for rows, X in self.chunks():  # of all at once NumPy would make a copy in float64
+        for rows, X in self.chunks(_SUMMED):
             filled = np.diff(X.indptr) > 0
             if filled.any():
                 out[rows][filled] = np.add.reduceat(X.data, X.indptr[:-1][filled], dtype=np.float64)
@@ -150,23 +157,17 @@ class SparseRows:
                 n_vectors=n_vectors,
             )  # fmt: skip
 
-    def chunks(self) -> "Iterator[tuple[slice, SparseRows]]":
-        """Consecutive rows, of about so many entries and rows that their ratios may be held."""
-        if len(self.data) <= CHUNK[0] and self.shape[0] <= CHUNK[1]:
-            yield slice(0, self.shape[0]), self
-            return
-        for start, stop in pairwise(blocks_of(self.indptr, *CHUNK).tolist()):
+    def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
+        """Consecutive rows, `blocks_of` at most so many entries and rows."""
+        for start, stop in pairwise(blocks_of(self.indptr, n_entries, n_rows).tolist()):
             yield slice(start, stop), self.between(start, stop)
 
-    def scatter(self, U: np.ndarray, V: np.ndarray, ratio: np.ndarray, out: np.ndarray) -> None:
-        """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries, with room for all ratios in `ratio`."""
+    def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
         n_vectors = whole_vectors(self, U, V)
-        ends, blocks = self.indptr, self.work[0]
-        entry_ratios(self.data, self.indices, ends[:-1], ends[1:], blocks, U, V, ratio, n_vectors=n_vectors)
-        width = scatter_width(*self.shape, len(self.data), V.shape[1] * V.itemsize, current_threads())
-        cuts = np.empty((-(-self.n_columns // width) + 1, self.shape[0]), np.int64)
-        cut_rows(self.indices, self.indptr, width, cuts)
-        scatter_contract(ratio, self.indices, cuts, U, out, n_vectors=n_vectors)
+        # Each thread has its own columns, and no more panels than that: to begin a row anew costs more than it saves
+        cuts = self._cuts(column_shares(self.indices, self.n_columns, current_threads()))
+        scatter_contract(self.data, self.indices, cuts, U, V, out, n_vectors=n_vectors)
 
     def descend(
         self, U: np.ndarray, V: np.ndarray, weight: np.ndarray, out: np.ndarray, *, prior: RowPrior = NO_PRIOR,
@@ -222,19 +223,17 @@ class ColumnSums:
     """
 
     def __init__(self, out: np.ndarray) -> None:
-        self._out, self._ratio = out, np.empty(0, out.dtype)
+        self._out = out
         self._safe: np.ndarray | None = None
         self._rows = self._entries = 0
         out[:] = 0
 
     def add(self, X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
         """More rows: sum_i x_ij / (U[i] . V[j]) U[i] for each column j."""
-        for rows, chunk in X.chunks():
-            if len(self._ratio) < len(chunk.data):
-                self._ratio = np.empty(len(chunk.data), self._out.dtype)
-            chunk.scatter(U[rows], V, self._ratio, self._out)
+        for rows, chunk in X.chunks(max(len(X.data), 1), SAFE_ROWS):
+            chunk.scatter(U[rows], V, self._out)
             self._rows, self._entries = self._rows + len(chunk.indptr) - 1, self._entries + len(chunk.data)
-            if self._out.dtype == np.float32 and self._rows >= CHUNK[1] and self._entries >= 16 * len(self._out):
+            if self._out.dtype == np.float32 and self._rows >= SAFE_ROWS and self._entries >= 16 * len(self._out):
                 self._save()
 
     def finish(self) -> np.ndarray:

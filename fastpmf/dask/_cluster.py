@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+import numpy as np
+
 from fastpmf._extras import needed
 from fastpmf.kernels._jit import available_threads
 
@@ -23,7 +25,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     Parameters
     ----------
     n_workers : int, optional
-        By default as many as there are processors for, by `threads_per_worker`.
+        By default as many as there are processors for, by `threads_per_worker`. 0: none yet, `scale` adds them.
     threads_per_worker : int, default=1
         Threads of Numba in each worker.
     **options
@@ -37,8 +39,8 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     ------
     ImportError
         Dask is not installed.
-    ValueError
-        Numbers below 1.
+    TypeError, ValueError
+        A number that is none, or too low.
 
     Examples
     --------
@@ -53,10 +55,15 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     """
     distributed = library("distributed")
     dask = library("dask")
-    n_workers = max(1, available_threads() // max(threads_per_worker, 1)) if n_workers is None else n_workers
-    for name, number in (("n_workers", n_workers), ("threads_per_worker", threads_per_worker)):
-        if not isinstance(number, int) or number < (name == "threads_per_worker"):
-            raise ValueError(f"{name} must be a positive integer, got {number!r}")
+    for name, number, least in (("threads_per_worker", threads_per_worker, 1), ("n_workers", n_workers, 0)):
+        if name == "n_workers" and number is None:
+            continue
+        if not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} must be an integer, got {type(number).__name__}")
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
+    if n_workers is None:
+        n_workers = max(1, available_threads() // threads_per_worker)
     told = {name: str(threads_per_worker) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]

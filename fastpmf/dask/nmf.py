@@ -60,7 +60,8 @@ class PoissonNMF(OverWorkers):
     callback : callable, default=None
         Called here, as callback(record), every `eval_every` iterations; a true answer stops the fit.
     memory : bool, default=True
-        Of a path: whether workers read their rows into memory, or anew in each pass.
+        Of a path: whether workers read their rows into memory, where they are by rows and by columns, or anew in each
+        pass, a block at a time.
     timeout : float, default=600.0
         Seconds that no wait for the workers is longer than: for an iteration, for their opening X, for a worker when
         there is none. Then a TimeoutError says which worker had not finished what.

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from fastpmf.kernels import lanes, simd
+from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
 
 GROUP = simd.GROUP
@@ -77,68 +77,46 @@ def ratio_contract(n_vectors):
     return loop
 
 
-@kernel("ratio")
-def entry_ratios(n_vectors):
-    """Divide each stored count by its rate.
+@kernel("out")
+def scatter_contract(n_vectors):
+    """Contract count-to-rate ratios with U for the columns, over rows that lie in CSR order.
 
-    ratio[p] = data[p] / (U[i] . V[j]) for the stored entry p = (i, j)
+    out[j, k] += sum over stored (i, j) of  data / (U[i] . V[j]) * U[i, k]
 
-    in    data, indices, begins, ends, blocks, U, V  as in `ratio_contract`
-    out   ratio      (nnz,)        dtype of U, overwritten
-    cost  2 nnz K flops; gathers nnz K itemsize bytes of V
+    in    data       (nnz,)        counts > 0: uint8, uint16, int32, float32 or float64
+          indices    (nnz,)        int32 or int64, ascending in each row
+          cuts       (n_panels + 1, n_rows) int64, from `cut_rows`: where rows pass from panel to panel
+          U, V       (n_rows, K), (n_cols, K) float32 or float64, K = n_vectors * 64 bytes
+    out   out        (n_cols, K)   dtype of U, added to
+    needs every rate U[i] . V[j] of a stored entry > 0, else the column is not finite; out aliases neither U nor V
+    gives bitwise the same result for any panels and any number of workers, as a column is in one panel, whose rows one
+          worker adds in their order
+    cost  4 nnz K flops; gathers nnz K itemsize bytes of V, reads and writes as many of out
     """
     ahead = 4 * GROUP if n_vectors <= 8 else 0
 
-    def loop(data, indices, begins, ends, blocks, U, V, ratio, n_workers):
+    def loop(data, indices, cuts, U, V, out, n_workers):
         counter = np.zeros(1, np.int64)
         for _ in prange(n_workers):
             b = simd.take(counter)
-            while b < blocks.shape[0]:
-                for i in range(blocks[b, 0], blocks[b, 1]):
-                    start, stop = max(begins[i], blocks[b, 2]), min(ends[i], blocks[b, 3])
+            while b < cuts.shape[0] - 1:
+                for i in range(cuts.shape[1]):
+                    start, stop = cuts[b, i], cuts[b + 1, i]
+                    if start == stop:
+                        continue
                     whole = stop - (stop - start) % GROUP
                     u = simd.load(U, i, n_vectors)
                     for p in range(start, whole, GROUP):
                         j = simd.rows(indices, p, GROUP)
                         if ahead:
                             simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
-                        x = simd.counts(data, p, GROUP, U)
-                        lanes.put(ratio, p, GROUP, simd.divide(x, simd.dots(u, V, j, U)))
+                        ratio = simd.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
+                        simd.scatter_rows(out, ratio, j, u)
                     if whole < stop:
+                        # Lanes beyond the last entry repeat it with a count of 0, and add 0
                         j = simd.rows(indices, whole, stop - whole)
-                        x = simd.counts(data, whole, stop - whole, U)
-                        lanes.put(ratio, whole, stop - whole, simd.divide(x, simd.dots(u, V, j, U)))
-                b = simd.take(counter)
-
-    return loop
-
-
-@kernel("out")
-def scatter_contract(n_vectors):
-    """Contract count-to-rate ratios with U for the columns, over rows that lie in CSR order.
-
-    out[j, k] += sum over stored (i, j) of  ratio * U[i, k]
-
-    in    ratio      (nnz,)        from `entry_ratios`
-          indices    (nnz,)        int32 or int64, ascending in each row
-          cuts       (n_panels + 1, n_rows) int64, from `cut_rows`: where rows pass from panel to panel
-          U          (n_rows, K)   dtype of ratio
-    out   out        (n_cols, K)   dtype of U, added to
-    gives bitwise the same result for any panels and any number of workers, as a column is in one panel, whose rows one
-          worker adds in their order
-    cost  2 nnz K flops; reads and writes nnz K itemsize bytes of out
-    """
-
-    def loop(ratio, indices, cuts, U, out, n_workers):
-        counter = np.zeros(1, np.int64)
-        for _ in prange(n_workers):
-            b = simd.take(counter)
-            while b < cuts.shape[0] - 1:
-                for i in range(cuts.shape[1]):
-                    if cuts[b, i] < cuts[b + 1, i]:
-                        u = simd.load(U, i, n_vectors)
-                        for p in range(cuts[b, i], cuts[b + 1, i]):
-                            simd.scatter_row(out, indices[p], ratio[p], u)
+                        ratio = simd.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
+                        simd.scatter_rows(out, ratio, j, u)
                 b = simd.take(counter)
 
     return loop

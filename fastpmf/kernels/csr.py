@@ -76,25 +76,25 @@ def scatter_columns(n_vectors):
 
 @kernel("out")
 def cut_rows(n_vectors):
-    """Find where each row passes from one panel of `width` columns to the next.
+    """Find where each row passes from one panel of columns to the next.
 
-    out[b, i] = position of the first stored entry (i, j) with j >= b * width, or where row i ends
+    out[b, i] = position of the first stored entry (i, j) with j >= bounds[b], or where row i ends
 
     in    indices (nnz,)          int32 or int64, ascending in each row
           indptr  (n_rows + 1,)   int64
-          width   int
-    out   out     (n_panels + 1, n_rows) int64, overwritten; n_panels * width is at least the number of columns
+          bounds  (n_panels + 1,) int64, from 0 to the number of columns, ascending
+    out   out     (n_panels + 1, n_rows) int64, overwritten
     cost  n_rows n_panels binary searches
     """
 
-    def loop(indices, indptr, width, out, n_workers):
+    def loop(indices, indptr, bounds, out, n_workers):
         for i in prange(out.shape[1]):
             out[0, i] = indptr[i]
             for b in range(1, out.shape[0]):
                 low, high = out[b - 1, i], indptr[i + 1]
                 while low < high:
                     middle = (low + high) // 2
-                    if indices[middle] < b * width:
+                    if indices[middle] < bounds[b]:
                         low = middle + 1
                     else:
                         high = middle

@@ -12,7 +12,6 @@ from numba.core import cgutils, types
 
 from fastpmf.kernels._llvm import (
     FLOATS,
-    I32,
     I64,
     VECTOR_BYTES,
     Tile,
@@ -24,9 +23,8 @@ from fastpmf.kernels._llvm import (
     row_pointer,
     shuffle,
     vector,
-    whole,
 )
-from fastpmf.kernels.simd import elementwise, fold_lanes, positions
+from fastpmf.kernels.simd import elementwise, fold_lanes
 
 QUAD = 4  # components that are transposed at once
 
@@ -159,29 +157,6 @@ def scatter_quad(typingctx, out, offsets, n, k, tiles):
         return context.get_dummy_value()
 
     return types.void(out, offsets, types.intp, types.intp, tiles), emit
-
-
-def _put_meaning(out, p, n, lanes):
-    out[p : p + n] = lanes[:n]
-
-
-@operation(_put_meaning)
-def put(typingctx, out, p, n, lanes):
-    """put(out, p, n, lanes): the first n <= GROUP of the lanes become out[p], out[p + 1] and so on."""
-
-    def emit(context, builder, signature, args):
-        out_, p_, left, x = args
-        if whole(n):
-            pointer = element_pointer(context, builder, signature.args[0], out_, p_)
-            builder.store(x, builder.bitcast(pointer, x.type.as_pointer()), align=out.dtype.bitwidth // 8)
-            return context.get_dummy_value()
-        # From the last lane on: what lanes beyond n leave in the last place, the one that belongs there overwrites
-        for q, (position, _) in reversed(list(enumerate(positions(builder, n, p_, left)))):
-            pointer = element_pointer(context, builder, signature.args[0], out_, position)
-            builder.store(builder.extract_element(x, I32(q)), pointer)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, n if whole(n) else types.intp, lanes), emit
 
 
 @operation(lambda total, b, tile: total.__setitem__(b, total[b] + tile))

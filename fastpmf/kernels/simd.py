@@ -330,24 +330,29 @@ def add_rows(typingctx, tile, weights, V, rows):
     return tile(tile, weights, V, rows), emit
 
 
-@operation(lambda T, j, weight, u: np.add(T[j], weight * u, out=T[j]))
-def scatter_row(typingctx, T, j, weight, u):
-    """scatter_row(T, j, weight, u): T[j] += weight * u, with one rounding."""
+def _scatter_meaning(T, weights, rows, u):
+    for weight, j in zip(weights, rows, strict=True):
+        T[j] += weight * u
+
+
+@operation(_scatter_meaning)
+def scatter_rows(typingctx, T, weights, rows, u):
+    """scatter_rows(T, weights, rows, u): T[j] += weight * u for the entries in flight in their order, rounded once."""
 
     def emit(context, builder, signature, args):
-        T_, j_, weight_, u_ = args
+        T_, weight, rows_, u_ = args
         whole_vector = vector(u.dtype)
-        one = builder.insert_element(ir.Constant(whole_vector, ir.Undefined), weight_, I32(0))
-        splat = shuffle(builder, one, one, [0] * whole_vector.count)
-        row = row_pointer(context, builder, signature.args[0], T_, j_)
-        pointer = builder.bitcast(row, whole_vector.as_pointer())
-        for k in range(u.n_vectors):
-            old = load_vector(builder, row, u.dtype, k)
-            new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
-            builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
+        for q in range(GROUP):
+            splat = shuffle(builder, weight, weight, [q] * whole_vector.count)
+            row = row_pointer(context, builder, signature.args[0], T_, builder.extract_value(rows_, q))
+            pointer = builder.bitcast(row, whole_vector.as_pointer())
+            for k in range(u.n_vectors):
+                old = load_vector(builder, row, u.dtype, k)
+                new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
+                builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(T, types.intp, u.dtype, u), emit
+    return types.void(T, weights, rows, u), emit
 
 
 def _sum_x_log_meaning(total, x, y):
