@@ -242,9 +242,10 @@ class Machine:
             }  # fmt: skip
             if side is Side.ROWS:
                 T = np.zeros_like(V)
+                # A row of T is written to where it has just been read from
                 run["scatter_contract"] = (
                     lambda X=X, U=U, V=V, T=T: ColumnSums(T).add(X, U, V),
-                    4 * nnz * K, 3 * nnz * row, stored + U.nbytes, 0,
+                    4 * nnz * K, 2 * nnz * row, stored + U.nbytes, 0,
                 )  # fmt: skip
                 run["log_rate"] = (
                     lambda U=U, V=V: counts.log_rate(U, V), 2 * nnz * K, nnz * row, stored + U.nbytes, 0,
