@@ -154,7 +154,6 @@ def plan(
     factors = (planned.copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, bounds and the order of the rows
     with threads(n_threads):
-        # A block has no more rows than there are, and most have far fewer
         factors += _summing(n, p, -(-n * min(block_entries or nnz, nnz) // nnz), row, work)
     transpose = transpose + _cuts(n, p, nnz, row) + _cuts(p, n, nnz, row) if planned.transposed else 0
     blocks = 0
@@ -171,7 +170,10 @@ def plan(
 
 
 def _summing(n: int, p: int, n_at_once: int, row: int, work: np.dtype) -> int:
-    """Bytes beside the columns' sums while they are formed: cuts of rows, and in float32 what is kept in float64."""
+    """Bytes beside the columns' sums while they are formed, of so many rows at once.
+
+    Cuts of these rows, and in float32 what is kept in float64.
+    """
     cuts = 8 * (current_threads() + 2) * min(n_at_once, SAFE_ROWS)
     return cuts + (2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0)
 
