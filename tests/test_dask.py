@@ -5,6 +5,7 @@ import re
 import signal
 import warnings
 
+import numba
 import numpy as np
 import pytest
 from scipy import sparse
@@ -412,7 +413,11 @@ def test_a_callback_and_ctrl_c_stop_a_fit_with_what_there_is(client, X):
     assert held(client) == 0
 
 
-def test_workers_have_the_threads_that_they_were_given(client):
+def test_workers_have_the_threads_that_they_were_given_and_this_process_keeps_its_own(client):
+    assert numba.config.NUMBA_NUM_THREADS == int(os.environ.get("NUMBA_NUM_THREADS", numba.config.NUMBA_NUM_THREADS))
+    numba.njit(lambda: 1)()  # reads the environment anew
+    at_work = client.run(lambda: (_worker._own_threads(None), _worker._own_threads(3)))
+    assert set(at_work.values()) == {(1, 3)}
     for _, (numba_threads, openmp, dask_threads) in client.run(
         lambda dask_worker: (os.environ["NUMBA_NUM_THREADS"], os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads)
     ).items():

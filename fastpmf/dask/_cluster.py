@@ -18,9 +18,9 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     """Worker processes on this machine, each with so many threads for the kernels.
 
     Use it as a context, under ``if __name__ == "__main__":``, since worker processes import the script again. Dask
-    itself runs one task at a time in each worker. The threads are told to the processes before they start, which is
-    the only time that Numba and OpenMP listen. Dask's sampling of what workers are doing, for the profile on its
-    dashboard, is off: it takes some hundredths of each processor, which the kernels have a use for.
+    itself runs one task at a time in each worker. The threads are told to the worker processes alone, as
+    NUMBA_NUM_THREADS and OMP_NUM_THREADS in their environment. Dask's sampling of what workers are doing, for the
+    profile on its dashboard, is off: it takes some hundredths of each processor, which the kernels have a use for.
 
     Parameters
     ----------
@@ -68,8 +68,9 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     if "NUMBA_CACHE_DIR" in os.environ:
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
-    # A nanny reads this when it is made, for whenever it starts its worker again too
-    read = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in told.items()}
+    # A nanny reads this when it is made, for whenever it starts its worker again too. What it would have to know before
+    # it spawns one ("pre-spawn-environ") it puts into this process's environment too, where Numba finds it some day.
+    read = {f"distributed.nanny.environ.{name}": value for name, value in told.items()}
     with dask.config.set(read | {"distributed.worker.profile.enabled": False}):
         return distributed.LocalCluster(n_workers=n_workers, **settings)
 

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
@@ -174,13 +175,14 @@ def open_shards(
     return Opened(sizes, counts.shape[1], counts.nnz, counts.total, str(counts.dtype), sent)
 
 
-def _own_threads(n_threads: int | None) -> int | None:
+def _own_threads(n_threads: int | None) -> int:
     """What was asked for, else what this process was told, else as many tasks as Dask would run at once."""
     from distributed import get_worker
 
-    if n_threads is None and "NUMBA_NUM_THREADS" not in os.environ:
-        return int(get_worker().state.nthreads)
-    return n_threads
+    if n_threads is not None:
+        return n_threads
+    told = int(os.environ.get("NUMBA_NUM_THREADS") or get_worker().state.nthreads)
+    return min(told, numba.config.NUMBA_NUM_THREADS)  # which may have been read before the process was told
 
 
 def transformed(model: Any, shard: Any, exposure: np.ndarray | None) -> np.ndarray:
