@@ -236,6 +236,10 @@ class Crew(Calls):
         parts = {i: self._exposure[self._places[i] : self._places[i + 1]] for i in numbers}
         return self._client.scatter([parts], workers=[worker], hash=False)[0]
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._source.let_go()
+
     def _each(self, function: Callable[..., Any], *args: Any, doing: str) -> list[Task]:
         return [self._submit(function, self._epoch, *args, worker=worker, doing=doing) for worker in self._groups]
 

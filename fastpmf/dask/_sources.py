@@ -32,6 +32,9 @@ class Source(Protocol):
     def sent(self, client: Any, numbers: list[int], worker: str) -> list[Any]:
         """What `open_shards` is to be given of these on that worker: futures, or what says where to read."""
 
+    def let_go(self) -> None:
+        """Workers have what was sent."""
+
     def parts(self) -> list[tuple[Any, float]]:
         """All shards, for tasks of a graph, and their rows; NaN where these are not known."""
 
@@ -50,6 +53,7 @@ class Blocks:
     def __init__(self, blocks: list[Any], names: np.ndarray | None = None, sizes: Any = None) -> None:
         self._blocks, self.count, self.names = blocks, len(blocks), names
         self._sizes = [math.nan] * len(blocks) if sizes is None else sizes
+        self._made: list[Any] = []
 
     def parts(self) -> list[tuple[Any, float]]:
         return list(zip(self._blocks, self._sizes, strict=True))
@@ -67,6 +71,7 @@ class Blocks:
             block = self._blocks[number]
             if not isinstance(block, distributed.Future):
                 block = client.compute(block, workers=[worker], allow_other_workers=False)
+                self._made.append(block)
             elif block.status in ("cancelled", "lost"):
                 raise ValueError(
                     f"X must be made again where its worker is lost, and block {number} is a future that can't be: "
@@ -74,6 +79,13 @@ class Blocks:
                 )
             out.append(block)
         return out
+
+    def let_go(self) -> None:
+        # Until it forgets them, Dask has them in memory too; and were their worker lost, it would wait for that one,
+        # and have nobody else make them, whoever asks
+        for future in self._made:
+            future.release()
+        self._made = []
 
 
 class FileRows:
@@ -99,6 +111,9 @@ class FileRows:
 
     def parts(self) -> list[tuple[Any, float]]:
         return [(rows := self._rows(i), rows.stop - rows.start) for i in range(self.count)]
+
+    def let_go(self) -> None:
+        pass
 
     def _rows(self, number: int) -> Rows:
         start, stop = map(int, self._bounds[number : number + 2])
