@@ -12,7 +12,7 @@ from numba.core import config
 from fastpmf._version import __version__
 from fastpmf.kernels._jit import available_threads, threading_layer
 
-_PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn", "tqdm", "matplotlib")
+_PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn", "tqdm", "matplotlib", "dask", "distributed")
 
 
 def show_versions(file: TextIO | None = None) -> None:

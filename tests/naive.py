@@ -96,6 +96,8 @@ def gap_bound(X, U, V):
 def guarded_step(u, g, c, v, least, ratio=None):
     """The coordinate rule: pole step from the left or when surely short, else the nearer of MU and damped Newton.
 
+    The last goes no further than to u / 1024, so that differences keep up the rates.
+
     `ratio` is g / v, and 1 where v rises with u.
     """
     ratio = g / v if ratio is None else ratio
@@ -103,7 +105,7 @@ def guarded_step(u, g, c, v, least, ratio=None):
     decrement = math.sqrt(c) * abs(d) / math.sqrt(least) if c > 0 else math.inf
     if g >= v or decrement <= 0.6838:
         return max(0.0, u + d * ratio)
-    return max(0.0, min(u * ratio, u + d / (1 + decrement) if c > 0 else 0.0))
+    return max(u / 1024, min(u * ratio, u + d / (1 + decrement))) if c > 0 else max(0.0, u * ratio)
 
 
 class Rows:
@@ -191,7 +193,12 @@ class Rows:
         for i, x in enumerate(self.X):
             d, a, q = self.d[i], self.a[i], self.q[i]
             alive = [k for k in np.flatnonzero(self.free[i]) if d[k] > 0]
-            active = [k for k in alive if U[i, k] > zero * total[i] / d[k] or a[k] > 0 or t[i, k] > d[k]]
+            few = 1e-6 * min(x[x > 0], default=math.inf) / len(d)
+            active = [
+                k
+                for k in alive
+                if U[i, k] > zero * total[i] / d[k] or a[k] > 0 or t[i, k] > d[k] or U[i, k] * t[i, k] > few
+            ]
             out[i, active] = U[i, active]
             rate = self.V @ U[i]
             some = x > 0

@@ -427,10 +427,13 @@ def test_workers_have_the_threads_that_they_were_given_and_this_process_keeps_it
     numba.njit(lambda: 1)()  # reads the environment anew
     at_work = client.run(lambda: (_worker._own_threads(None), _worker._own_threads(3)))
     assert set(at_work.values()) == {(1, 3)}
-    for _, (numba_threads, openmp, dask_threads) in client.run(
-        lambda dask_worker: (os.environ["NUMBA_NUM_THREADS"], os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads)
-    ).items():
-        assert (numba_threads, openmp, dask_threads) == ("1", "1", 1)
+    # A worker's Numba may have read its own number before: told another one now, it could compile nothing any more
+    for told in client.run(
+        lambda dask_worker: (
+            os.environ.get("NUMBA_NUM_THREADS"), os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads
+        )
+    ).values():  # fmt: skip
+        assert told == (THREADS, "1", 1)
     with pytest.raises(ValueError, match="threads_per_worker must be at least 1, got 0"):
         local_cluster(1, threads_per_worker=0)
     with pytest.raises(ValueError, match="n_workers must be at least 0, got -1"):

@@ -69,6 +69,10 @@ class Counts(Protocol):
         """Sum of all counts."""
 
     @property
+    def smallest(self) -> float:
+        """The smallest stored count, or what is sure to be no more."""
+
+    @property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
 

@@ -95,6 +95,11 @@ class MemoryCounts:
         return self._given.data.max(initial=0).item()
 
     @cached_property
+    def smallest(self) -> float:
+        """The smallest stored count, or what is sure to be no more."""
+        return self._given.smallest
+
+    @cached_property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
         return self._given.entropy

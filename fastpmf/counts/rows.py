@@ -94,6 +94,11 @@ class SparseRows:
         return out
 
     @property
+    def smallest(self) -> float:
+        """The smallest count; of integers 1, without a look at them, and inf where there are none."""
+        return 1.0 if self.data.dtype.kind in "iu" else float(self.data.min(initial=np.inf))
+
+    @property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
         blocks, _ = self.work

@@ -96,6 +96,7 @@ class StreamedCounts:
         """One pass, to learn what the blocks hold."""
         bounds, held, sums, dtypes = [0], list[int](), list[np.ndarray](), set[np.dtype]()
         across, self.entropy, self.log_factorial, self.largest = np.zeros(0), 0.0, 0.0, 0
+        self.smallest = np.inf
         for X in self._passed():
             if not held:
                 across = np.zeros(X.n_columns)
@@ -110,6 +111,7 @@ class StreamedCounts:
             sums.append(X.sums)
             across += X.column_sums
             self.largest = max(self.largest, X.data.max(initial=0).item())
+            self.smallest = min(self.smallest, X.smallest)
             self.entropy += X.entropy
             self.log_factorial += X.log_factorial
         if not held:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf.dask._worker import THREADS
 from fastpmf.kernels._jit import available_threads
 
 
@@ -19,7 +20,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
 
     Use it as a context, under ``if __name__ == "__main__":``, since worker processes import the script again. Dask
     itself runs one task at a time in each worker. The threads are told to the worker processes alone, as
-    NUMBA_NUM_THREADS and OMP_NUM_THREADS in their environment. Dask's sampling of what workers are doing, for the
+    FASTPMF_NUM_THREADS and OMP_NUM_THREADS in their environment. Dask's sampling of what workers are doing, for the
     profile on its dashboard, is off: it takes some hundredths of each processor, which the kernels have a use for.
 
     Parameters
@@ -64,12 +65,13 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
             raise ValueError(f"{name} must be at least {least}, got {number}")
     if n_workers is None:
         n_workers = max(1, available_threads() // threads_per_worker)
-    told = {name: str(threads_per_worker) for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
+    told = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
     # A nanny reads this when it is made, for whenever it starts its worker again too. What it would have to know before
-    # it spawns one ("pre-spawn-environ") it puts into this process's environment too, where Numba finds it some day.
+    # it spawns one ("pre-spawn-environ") it puts into this process's environment too. NUMBA_NUM_THREADS would have to
+    # be told so: by the time that this is read Numba may have started its threads, and then it takes no other number.
     read = {f"distributed.nanny.environ.{name}": value for name, value in told.items()}
     with dask.config.set(read | {"distributed.worker.profile.enabled": False}):
         return distributed.LocalCluster(n_workers=n_workers, **settings)

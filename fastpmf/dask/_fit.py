@@ -26,6 +26,7 @@ class Whole(NamedTuple):
     shape: tuple[int, int]
     nnz: int
     total: float
+    smallest: float
     dtype: np.dtype
     sizes: np.ndarray
     one_sided: bool = True
@@ -53,7 +54,8 @@ def surveyed(crew: Crew) -> Whole:
     shape, total = (int(sizes.sum()), widths[0]), sum(part.total for part in opened)
     if total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {shape[0]} x {shape[1]} zero")
-    return Whole(shape, sum(part.nnz for part in opened), float(total), dtype, sizes)
+    smallest = min(part.smallest for part in opened)
+    return Whole(shape, sum(part.nnz for part in opened), float(total), smallest, dtype, sizes)
 
 
 def check_timeout(timeout: Any) -> float:

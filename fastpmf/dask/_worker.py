@@ -28,6 +28,7 @@ from fastpmf.kernels._jit import threads
 from fastpmf.solvers.base import Memory
 
 _LEASE = 30.0  # seconds between two looks at whether the client is still there
+THREADS = "FASTPMF_NUM_THREADS"  # in the environment of a worker, how many it has; of `local_cluster`
 
 
 class StaleError(RuntimeError):
@@ -59,6 +60,7 @@ class Opened(NamedTuple):
     n_columns: int
     nnz: int
     total: float
+    smallest: float
     dtype: str
     sent: int
 
@@ -172,7 +174,7 @@ def open_shards(
             held.counts = None if more else counts
     sizes = {number: piece.n_rows for number, piece in new.items()}
     sent = worker.transfer_outgoing_bytes_total
-    return Opened(sizes, counts.shape[1], counts.nnz, counts.total, str(counts.dtype), sent)
+    return Opened(sizes, counts.shape[1], counts.nnz, counts.total, counts.smallest, str(counts.dtype), sent)
 
 
 def _own_threads(n_threads: int | None) -> int:
@@ -181,8 +183,8 @@ def _own_threads(n_threads: int | None) -> int:
 
     if n_threads is not None:
         return n_threads
-    told = int(os.environ.get("NUMBA_NUM_THREADS") or get_worker().state.nthreads)
-    return min(told, numba.config.NUMBA_NUM_THREADS)  # which may have been read before the process was told
+    told = os.environ.get(THREADS) or os.environ.get("NUMBA_NUM_THREADS") or get_worker().state.nthreads
+    return min(int(told), numba.config.NUMBA_NUM_THREADS)
 
 
 def transformed(model: Any, shard: Any, exposure: np.ndarray | None) -> np.ndarray:

@@ -11,8 +11,7 @@ from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
 from fastpmf.estimators._fit import check_memory, check_parameters, tell_end
 from fastpmf.estimators._inference import check_priors
-from fastpmf.estimators._rows import check_range
-from fastpmf.model.factors import working_dtype
+from fastpmf.estimators._rows import dtype_for
 from fastpmf.solvers import Record, Status
 
 
@@ -142,8 +141,7 @@ class HPF(OverWorkers):
 
     def _solve(self, crew: Crew, whole: Whole, *, wanted: bool, **told: Any) -> Result:
         counts: Any = whole
-        work = working_dtype(self.dtype, whole.dtype)
-        check_range(counts, work)
+        work = dtype_for(self.dtype, counts)
         check_memory((0, whole.shape[1]), self.n_components, work, 4)
         self._model = Posterior(self.n_components, work, self._priors, self.inner_steps)
         facts = {

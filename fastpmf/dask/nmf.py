@@ -12,7 +12,7 @@ from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Points
 from fastpmf.estimators._fit import check_memory, check_parameters, tell_end
-from fastpmf.estimators._rows import check_range
+from fastpmf.estimators._rows import dtype_for
 from fastpmf.estimators._statement import (
     Known,
     Penalties,
@@ -23,7 +23,7 @@ from fastpmf.estimators._statement import (
     resolved,
     vector,
 )
-from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded, working_dtype
+from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
 from fastpmf.solvers import Record, Status
 from fastpmf.solvers.base import Memory
 
@@ -53,7 +53,7 @@ class PoissonNMF(OverWorkers):
     max_iter, tol, max_time, eval_every, random_state, dtype
         As in `fastpmf.PoissonNMF`.
     n_threads : int or None, default=None
-        Of each worker. None: NUMBA_NUM_THREADS where its process has been told it, as by `local_cluster`; else as many
+        Of each worker. None: what `local_cluster` has told it, or NUMBA_NUM_THREADS in its environment; else as many
         threads as Dask runs tasks in.
     verbose : bool, default=False
         As in `fastpmf.PoissonNMF`.
@@ -235,8 +235,7 @@ class PoissonNMF(OverWorkers):
     ) -> Result:  # fmt: skip
         counts: Any = whole
         k, (n, p) = self.n_components, whole.shape
-        work = working_dtype(self.dtype, whole.dtype)
-        check_range(counts, work)
+        work = dtype_for(self.dtype, counts)
         check_memory((0, p), k, work, 2)
         exposure = None if row is None else vector(row, n, "row_exposure")
         across = vector(column, p, "column_exposure")

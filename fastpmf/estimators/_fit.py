@@ -16,11 +16,11 @@ from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
-from fastpmf.estimators._rows import check_range, transform
+from fastpmf.estimators._rows import dtype_for, transform
 from fastpmf.estimators._statement import Known, Penalties, resolved, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_factor, working_dtype
+from fastpmf.model.factors import check_factor
 from fastpmf.model.init import initialise
 from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
@@ -157,8 +157,7 @@ def fit(
     in_memory_only(counts, mask=known.mask, sample_weight=known.sample_weight, validation=validation)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
-    work = working_dtype(dtype, counts.dtype)
-    check_range(counts, work)
+    work = dtype_for(dtype, counts)
     check_memory(counts.shape, n_components, work, n_init * make().copies)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")

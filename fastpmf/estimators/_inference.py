@@ -14,10 +14,10 @@ from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._fit import check_memory, check_parameters, facts_of, in_memory_only
 from fastpmf.estimators._progress import shown
-from fastpmf.estimators._rows import check_range
+from fastpmf.estimators._rows import check_range, dtype_for
 from fastpmf.estimators._statement import Known
 from fastpmf.estimators._validation import Validation
-from fastpmf.model.factors import column_sums, empty_factor, working_dtype
+from fastpmf.model.factors import column_sums, empty_factor
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
 from fastpmf.model.init import initialise
 from fastpmf.solvers import Run, Solution, State, Status
@@ -64,8 +64,7 @@ def infer(
     in_memory_only(counts, mask=mask, validation=validation)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
-    work = working_dtype(dtype, counts.dtype)
-    check_range(counts, work)
+    work = dtype_for(dtype, counts)
     check_memory(counts.shape, n_components, work, n_init * MeanField.copies)
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     held, share = None, 1.0

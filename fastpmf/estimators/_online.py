@@ -9,12 +9,12 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._inference import infer_rows
-from fastpmf.estimators._rows import transform
+from fastpmf.estimators._rows import dtype_for, transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
 from fastpmf.estimators._statement import Known, Penalties, Plain, as_numbers, read_penalties, stated, vector
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import column_sums, padded, working_dtype
+from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
 from fastpmf.model.init import initialise
@@ -169,7 +169,7 @@ class OnlineNMF(FittedNMF):
             if held is not None:
                 held = held.add(counts, exposure)
             if held is not None and held.n_rows >= min(2 * held.fitted, HELD * k):
-                dtype = working_dtype(self.dtype, counts.dtype) if first else self.components_.dtype
+                dtype = dtype_for(self.dtype, counts) if first else self.components_.dtype
                 statistics = self._begin(held, k, dtype, penalties, prior, total)
                 held = held._replace(fitted=held.n_rows)
             else:
@@ -327,7 +327,7 @@ def infer_batch(
 ) -> GammaFactor:  # fmt: skip
     """H's posterior after a step of stochastic variational inference on a mini-batch of rows."""
     if columns is None:
-        work = working_dtype(dtype, counts.dtype)
+        work = dtype_for(dtype, counts)
         problem, solver = Inference(counts, n_components), MeanField(priors)
         start = initialise(counts, n_components, "random", check_random_state(random_state), work)
         state = solver.init(problem, *start)

@@ -68,7 +68,8 @@ class HPF(AppliedHPF):
     random_state : int, RandomState, Generator or None, default=None
         Equal seeds give equal bits, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Of the posteriors. None: float32 for float32 counts, else float64. Sums and the bound are float64 always.
+        Of the posteriors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
+        float64. Sums and the bound are float64 always.
     n_threads : int or None, default=None
         None or -1: as many as the process may use. The result does not depend on it.
     verbose : bool, default=False

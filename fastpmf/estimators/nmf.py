@@ -85,7 +85,8 @@ class PoissonNMF(AppliedNMF):
     random_state : int, RandomState, Generator or None, default=None
         For the random parts of `init`. Equal seeds give equal bits, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Of the factors. None: float32 for float32 counts, else float64. Sums and the objective are float64 always.
+        Of the factors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else float64.
+        Sums and the objective are float64 always.
     n_threads : int or None, default=None
         None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
     verbose : bool, default=False

@@ -25,6 +25,10 @@ PLANES = 6  # vectors of scratch for each component: u, S, who wants to move, we
 # Within this many standard deviations of the row's quadratic model a whole step from the right is safe: the root of
 # -x - log(1 - x) = x^2, which is where a self-concordant function's upper bound returns to its value.
 _SAFE = 0.6838
+# Where a component has more than this share, over K, of a row's least count it may be all that some rate has.
+_FEW = 1e-6
+# Rates are kept up by differences: after a longer step they would be made of rounding errors where u is all there is.
+_SHRINK = 2.0**-10
 
 
 @register_jitable
@@ -36,6 +40,7 @@ def guarded_step(u, g, c, v, ratio, sharpness):
         g >= v             u + d ratio                               Newton on 1 / g: never past the optimum
         lambda <= 0.6838   max(0, u + d ratio)
         otherwise          min(u ratio, u + d / (1 + lambda))        the multiplicative and the damped Newton point
+                           or u / 1024, if that is more and c is not 0
 
     each of which can't raise the objective. sharpness = 1 / min x. With a ridge, where v rises with u, ratio = 1 makes
     the steps Newton's own, which are as safe: g - v is convex, and a square has no third derivative.
@@ -54,6 +59,8 @@ def guarded_step(u, g, c, v, ratio, sharpness):
         scaled = simd.multiply(u, ratio)
         one = simd.fill_like(u, 1.0)
         damped = simd.minimum(scaled, simd.add(u, simd.divide(d, simd.add(one, lanes.root(far)))))
+        damped = simd.maximum(damped, simd.multiply(u, simd.fill_like(u, _SHRINK)))
+        damped = lanes.where_above(c, zero, damped, scaled)
         near = lanes.where_above(safe, far, step, damped)
         step = lanes.where_above(v, g, near, step)
         step = lanes.where_above(simd.fill_like(u, math.inf), c, step, scaled)
@@ -73,8 +80,8 @@ def descend(n_vectors):
         S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
         g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded_step(u_k, g, c, d_k + q_k u_k)
 
-    over the active k: those with u_k above `zero` total / d_k, a_k > 0 or S_k > d_k. The others become exactly 0, but
-    for the held ones, which stay.
+    over the active k: those with u_k above `zero` total / d_k, a_k > 0, S_k > d_k or u_k S_k, its share of
+    the counts, > `_FEW` min x / K. The others become exactly 0, but for the held ones, which stay.
 
     in    data, indices, U, V   as in `ratio_contract`
           indptr     (n_rows + 1,)  int64
@@ -115,6 +122,7 @@ def descend(n_vectors):
             offset, visits = offsets[worker], active[worker]
             zero = simd.zeros(entries, 1)
             one, tiny_ = simd.fill_like(zero, 1.0), simd.fill_like(zero, tiny)
+            few = simd.fill_like(zero, _FEW / n_components)
             endless = simd.fill_like(zero, math.inf)
             t = simd.take(counter)
             while t < groups.shape[0]:
@@ -230,7 +238,10 @@ def descend(n_vectors):
                         if not held[k]:
                             u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
                             least = simd.divide(simd.multiply(total, tiny_), d)
-                            wanting = lanes.where_above(simd.load(components, S + k, 1), d, one, zero)
+                            s = simd.load(components, S + k, 1)
+                            wanting = lanes.where_above(s, d, one, zero)
+                            own = simd.multiply(simd.multiply(u, s), sharpness)
+                            wanting = lanes.where_above(own, few, one, wanting)
                             if shaped:  # no entry with a shape is ever 0, however small its share
                                 wanting = lanes.where_above(simd.load(components, P + k, 1), zero, one, wanting)
                             wanting = simd.multiply(lanes.where_above(u, least, one, wanting), going)
@@ -267,10 +278,10 @@ def descend(n_vectors):
                                     q = simd.load(components, Q + k, 1)
                                     ratio = lanes.where_above(q, zero, one, ratio)
                                     d, c = lanes.multiply_add(q, u, d), simd.add(c, q)
-                                step = lanes.subtract(guarded_step(u, g, c, d, ratio, sharp), u)
+                                step = guarded_step(u, g, c, d, ratio, sharp)
                                 wanting = simd.load(components, M + k, 1)
-                                moved, past = simd.multiply(step, wanting), b
-                                u = simd.add(u, moved)
+                                moved, past = simd.multiply(lanes.subtract(step, u), wanting), b
+                                u = lanes.where_above(wanting, zero, step, u)
                                 simd.store(components, A + k, u)
                                 # What became 0 stays so for the rest of this round
                                 wanting = lanes.where_above(u, zero, wanting, zero)
