@@ -9,13 +9,16 @@ from numba.extending import register_jitable
 from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.strips import (
+    PIECE,
     QUAD,
     add_rates,
     carry,
     fill_lane,
     fold,
+    fold_highest,
     gather_strip,
     ratio_sums,
+    settle,
     spread_row,
     take_lanes,
     visit,
@@ -155,12 +158,14 @@ def descend(n_vectors):
                     for lane in range(n_lanes):
                         i = order[first + min(lane, n_rows - 1)]
                         fill_lane(data, indices, indptr, i, V, offset, x, lane, n_lanes, lane < n_rows)
-                total, sharpness = zero, zero
-                for e in range(E):
-                    x = simd.load(entries, X + e, 1)
-                    total = simd.add(total, x)
-                    sharpness = simd.maximum(sharpness, lanes.where_above(x, zero, simd.divide(one, x), zero))
-                total, sharpness = fold(total, wide, False), fold(sharpness, wide, True)
+                total, sharpness, safe = zero, zero, 0.0
+                for first_e in range(0, E, PIECE):
+                    for e in range(first_e, min(first_e + PIECE, E)):
+                        x = simd.load(entries, X + e, 1)
+                        total = simd.add(total, x)
+                        sharpness = simd.maximum(sharpness, lanes.where_above(x, zero, simd.divide(one, x), zero))
+                    total, safe = settle(total, wide, safe)
+                total, sharpness = fold(total, wide, safe), fold_highest(sharpness, wide)
                 for k in range(n_components):
                     u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
                     if shaped:
@@ -224,7 +229,8 @@ def descend(n_vectors):
                         highest = lanes.subtract(highest, simd.fill_like(zero, 2.0))
                     bound = lanes.multiply_add(total, highest, rate)
                     bound = lanes.where_above(zero, bound, zero, bound)  # quadratic at the optimum: rounding
-                    bound = lanes.multiply_add(fold(ratios, wide, False), zero, bound)  # NaN where a rate is 0
+                    ratios, safe = settle(ratios, wide, 0.0)
+                    bound = lanes.multiply_add(fold(ratios, wide, safe), zero, bound)  # NaN where a rate is 0
                     going = one
                     if tol >= 0.0:
                         going = lanes.where_above(bound, simd.multiply(total, simd.fill_like(zero, tol)), one, zero)
@@ -263,8 +269,7 @@ def descend(n_vectors):
                             while n < n_visits and visits[n] < high:
                                 k = visits[n]
                                 b = B + (k - low) * E
-                                g, c = visit(block, b, past, moved, entries, X, Y, E)
-                                g, c = fold(g, wide, False), fold(c, wide, False)
+                                g, c = visit(block, b, past, moved, entries, X, Y, E, wide)
                                 u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
                                 sharp = sharpness
                                 if shaped:

@@ -3,10 +3,11 @@
     digamma(x) = (x - x0) P(x) / Q(x) - 1 / x                                          where x < 8
                = log x - 1 / (2 x) - w / 12 + w^2 / 120 - ... + 3617 w^8 / 8160        elsewhere, w = 1 / x^2
 
-within 6e-16 max(1, |digamma(x)|) for every normal x > 0, under three units in the last place. P / Q is a rational of
-degrees 8 and 8, within 4e-17 of digamma(x + 1) / (x - x0), x0 its root, on [0, 8], all of whose coefficients are
+within 7e-16 max(1, |digamma(x)|) for every normal x > 0, under six units in the last place of that. P / Q is a rational
+of degrees 8 and 8, within 1.5e-16 of digamma(x + 1) / (x - x0), x0 its root, on [0, 8], all of whose coefficients are
 positive. The exponential needs no logarithm where the other has one: exp(digamma(x)) = height(x) exp(-decay(x)), with
-height 1 or x.
+height 1 or x, is within 7e-16 of itself times max(1, |digamma(x)|). exp(x) is within one unit in the last place for
+x <= 0, and never less than a normal number.
 
 log Gamma takes eight steps of the recurrence to get to where Stirling's series is good; within 1e-14 of
 max(1, |log Gamma(x)|).

@@ -10,15 +10,30 @@ from numba.extending import register_jitable
 from fastpmf.kernels import lanes, simd
 
 QUAD = lanes.QUAD
+# Vectors that are summed in their own dtype, before what they hold goes over to float64. Where a long row's counts and
+# rates are alike so are the roundings of a sum, which in float32 would come to 1e-4 of it after 10^5 entries.
+PIECE = 256
 _LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry a rate to 0 or below
 
 
 @register_jitable
-def fold(tile, wide, highest):
-    """In a wide group all lanes belong to one row: its sum, or its highest element, in every lane."""
+def settle(tile, wide, safe):
+    """In a wide group all lanes belong to one row: what a piece has summed in them goes over to `safe`, float64."""
     if not wide:
-        return tile
-    return simd.fill_like(tile, simd.highest(tile) if highest else simd.total(tile))
+        return tile, safe
+    return simd.fill_like(tile, 0.0), safe + simd.total(tile)
+
+
+@register_jitable
+def fold(tile, wide, safe):
+    """A group's sums, those of a wide one settled: its row's in every lane."""
+    return simd.fill_like(tile, safe) if wide else tile
+
+
+@register_jitable
+def fold_highest(tile, wide):
+    """In a wide group its row's highest element in every lane."""
+    return simd.fill_like(tile, simd.highest(tile)) if wide else tile
 
 
 @register_jitable
@@ -109,16 +124,20 @@ def ratio_sums(block, B, E, entries, R, wide, components, S, low, high):
     for k in range(low, high, QUAD):
         b = B + (k - low) * E
         s0 = s1 = s2 = s3 = simd.zeros(entries, 1)
-        for e in range(E):
-            r = simd.load(entries, R + e, 1)
-            s0 = lanes.multiply_add(r, simd.load(block, b + e, 1), s0)
-            s1 = lanes.multiply_add(r, simd.load(block, b + E + e, 1), s1)
-            s2 = lanes.multiply_add(r, simd.load(block, b + 2 * E + e, 1), s2)
-            s3 = lanes.multiply_add(r, simd.load(block, b + 3 * E + e, 1), s3)
-        simd.store(components, S + k, fold(s0, wide, False))
-        simd.store(components, S + k + 1, fold(s1, wide, False))
-        simd.store(components, S + k + 2, fold(s2, wide, False))
-        simd.store(components, S + k + 3, fold(s3, wide, False))
+        t0 = t1 = t2 = t3 = 0.0
+        for first in range(0, E, PIECE):
+            for e in range(first, min(first + PIECE, E)):
+                r = simd.load(entries, R + e, 1)
+                s0 = lanes.multiply_add(r, simd.load(block, b + e, 1), s0)
+                s1 = lanes.multiply_add(r, simd.load(block, b + E + e, 1), s1)
+                s2 = lanes.multiply_add(r, simd.load(block, b + 2 * E + e, 1), s2)
+                s3 = lanes.multiply_add(r, simd.load(block, b + 3 * E + e, 1), s3)
+            (s0, t0), (s1, t1) = settle(s0, wide, t0), settle(s1, wide, t1)
+            (s2, t2), (s3, t3) = settle(s2, wide, t2), settle(s3, wide, t3)
+        simd.store(components, S + k, fold(s0, wide, t0))
+        simd.store(components, S + k + 1, fold(s1, wide, t1))
+        simd.store(components, S + k + 2, fold(s2, wide, t2))
+        simd.store(components, S + k + 3, fold(s3, wide, t3))
 
 
 @register_jitable
@@ -132,16 +151,19 @@ def carry(block, past, moved, entries, Y, E):
 
 
 @register_jitable(inline="always")
-def visit(block, b, past, moved, entries, X, Y, E):
+def visit(block, b, past, moved, entries, X, Y, E, wide):
     """As `carry`, and in the same go sum what the next coordinate needs: g and c."""
     g = c = simd.zeros(entries, 1)
+    safe_g = safe_c = 0.0
     least = simd.fill_like(g, _LEFT)
-    for e in range(E):
-        y = simd.load(entries, Y + e, 1)
-        y = simd.maximum(lanes.multiply_add(moved, simd.load(block, past + e, 1), y), simd.multiply(y, least))
-        simd.store(entries, Y + e, y)
-        w = simd.divide(simd.load(block, b + e, 1), y)
-        xw = simd.multiply(simd.load(entries, X + e, 1), w)
-        g = simd.add(g, xw)
-        c = lanes.multiply_add(xw, w, c)
-    return g, c
+    for first in range(0, E, PIECE):
+        for e in range(first, min(first + PIECE, E)):
+            y = simd.load(entries, Y + e, 1)
+            y = simd.maximum(lanes.multiply_add(moved, simd.load(block, past + e, 1), y), simd.multiply(y, least))
+            simd.store(entries, Y + e, y)
+            w = simd.divide(simd.load(block, b + e, 1), y)
+            xw = simd.multiply(simd.load(entries, X + e, 1), w)
+            g = simd.add(g, xw)
+            c = lanes.multiply_add(xw, w, c)
+        (g, safe_g), (c, safe_c) = settle(g, wide, safe_g), settle(c, wide, safe_c)
+    return fold(g, wide, safe_g), fold(c, wide, safe_c)
