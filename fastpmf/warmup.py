@@ -1,15 +1,14 @@
 """`warmup`: what a first fit would compile, compiled before it."""
 
 import time
-import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.estimators import HPF, PoissonNMF
+from fastpmf.estimators._fit import silent_of_dead_components
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
@@ -49,9 +48,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     began = time.perf_counter()
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
     X = X.astype(counts_dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # nothing here has the time to converge
-        warnings.filterwarnings("ignore", r"\d+ of \d+ components carry no counts")
+    with silent_of_dead_components():  # nothing here has the time to converge
         for solver, prior in (("auto", None), ("mu", None), ("em", None), ("auto", "auto")):
             model = PoissonNMF(
                 int(n_components), solver=solver, prior_W=prior, prior_H=prior, max_iter=15, tol=0, dtype=dtype,

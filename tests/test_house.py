@@ -54,8 +54,8 @@ class TestEachFile:
         if "kernels" not in path.parts:
             return
         foreign = {name.split(".")[0] for name in imports_of(path)} - {"fastpmf"}
-        # llvmlite is Numba's own; joblib, which scikit-learn brings, knows affinity and cgroup quotas
-        allowed = {"numba", "numpy", "llvmlite"} | ({"joblib"} if path.name == "_jit.py" else set())
+        # llvmlite is Numba's own; scikit-learn brings joblib, which knows affinity and cgroup quotas, and threadpoolctl
+        allowed = {"numba", "numpy", "llvmlite"} | ({"joblib", "threadpoolctl"} if path.name == "_jit.py" else set())
         standard = {
             "collections",
             "contextlib",
@@ -63,10 +63,10 @@ class TestEachFile:
             "hashlib",
             "inspect",
             "math",
+            "multiprocessing",
             "operator",
             "os",
             "pathlib",
-            "pickle",
         }
         assert foreign <= allowed | standard | {"threading", "typing", "warnings"}
 

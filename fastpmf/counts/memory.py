@@ -1,7 +1,6 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -10,6 +9,7 @@ from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.model.factors import aligned, row_bounds
+from fastpmf.model.lazy import cached_property
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +18,7 @@ from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.strips import QUAD
 from fastpmf.model.factors import aligned
+from fastpmf.model.lazy import cached_property
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import as_weights
 

@@ -4,7 +4,9 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +27,8 @@ from fastpmf.model.init import initialise
 from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
+
+_silent = ContextVar("silent", default=False)
 
 
 def poisson_nmf(
@@ -205,7 +209,7 @@ def fit(
         solution = replace(solution, validation=held.curve)
     if solution.status is Status.NON_FINITE:
         warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
-    if len(dead := solution.dead_components):
+    if len(dead := solution.dead_components) and not _silent.get():
         warnings.warn(
             f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
             f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
@@ -213,6 +217,16 @@ def fit(
             stacklevel=3,
         )
     return solution
+
+
+@contextmanager
+def silent_of_dead_components() -> Iterator[None]:
+    """No warning of them in this thread; `warnings.catch_warnings` is of all, and leaves one's filters to another."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators._fit import poisson_nmf
+from fastpmf.estimators._fit import poisson_nmf, silent_of_dead_components
 from fastpmf.estimators._progress import counted
 from fastpmf.kernels._jit import threads
 from fastpmf.model.objective import poisson_log_likelihood
@@ -177,9 +176,7 @@ def select_n_components(
                 found.append([])
                 for a, k in enumerate(ks):
                     began = time.perf_counter()
-                    with warnings.catch_warnings():
-                        # that is an answer too
-                        warnings.filterwarnings("ignore", r"\d+ of \d+ components carry no counts")
+                    with silent_of_dead_components():  # they are an answer too
                         fit = poisson_nmf(
                             train, int(k), prior_W=prior, prior_H=prior, max_iter=max_iter, tol=tol, random_state=seed,
                             dtype=dtype, n_threads=n_threads,

@@ -8,23 +8,25 @@ the same in the parallel and the serial build, for any number of threads.
 
 import hashlib
 import inspect
+import multiprocessing
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numba
 import numpy as np
 from joblib import cpu_count
 from numba.core import config, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.np.numpy_support import from_dtype
+from numba.np.ufunc import parallel
+from threadpoolctl import threadpool_info
 
-# What Numba's cache raises over no writable place, a full disk and a torn file
-_CACHE_ERRORS = (RuntimeError, OSError, EOFError, UnpicklingError)
 _FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
@@ -37,9 +39,10 @@ _DIGEST = hashlib.sha256(
 class _State:
     """What this process knows about its threads; made anew in a forked child."""
 
-    def __init__(self, *, serial: bool = False) -> None:
+    def __init__(self, *, serial: bool = False, forked: bool = False) -> None:
         self.lock = threading.RLock()
         self.serial = serial  # the parent's thread pool did not survive the fork
+        self.forked = forked
         self.layer: str | None = None  # known once the threads have been started
 
 
@@ -47,14 +50,30 @@ _state = _State()
 _cache_works = True  # until it is found not to, which is said once
 
 
+def _before_fork() -> None:
+    # Of the threads only this one lives on in the child. What another holds would be held there for ever.
+    _state.lock.acquire()
+    global_compiler_lock.acquire()
+
+
 def _after_fork() -> None:
+    global_compiler_lock.release()
+    _state.lock.release()
+
+
+def _after_fork_in_child() -> None:
     global _state
-    # GNU OpenMP and TBB can't start again in a child of a process that used them; workqueue can.
-    _state = _State(serial=_state.serial or _state.layer not in (None, "workqueue"))
+    _after_fork()
+    # Any code may have started Numba's threads. GNU OpenMP and TBB can't start again in a child of a process that used
+    # them; workqueue can.
+    layer = parallel._threading_layer
+    _state = _State(serial=_state.serial or layer not in (None, "workqueue"), forked=True)
+    # Numba takes these to ask for the number of threads; the second is shared with the parent, who may be killed in it
+    parallel._backend_init_thread_lock, parallel._backend_init_process_lock = threading.RLock(), nullcontext()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 class Kernel:
@@ -94,26 +113,49 @@ class Kernel:
     def _compile(self, args: tuple, n_vectors: int, parallel: bool) -> Callable:
         global _cache_works
         signature = types.void(*map(self._type, self._parameters, (*args, 1)))
+        function = self._function(signature, n_vectors, parallel)
+        loop = numba.njit(parallel=parallel, **_FLAGS)(function)
+        if config.DISABLE_JIT:
+            return loop
         try:
-            return self._jit(signature, n_vectors, parallel, cache=True)
-        except _CACHE_ERRORS as error:
-            if isinstance(error, RuntimeError) and "cache" not in str(error):
-                raise
+            loop.enable_caching()
+            self._compile_cached(loop, signature)
+        except Exception as error:  # no writable place, a full disk: there is a way without, unless it fails too
+            if not loop.overloads:
+                loop = numba.njit(signature, parallel=parallel, **_FLAGS)(function)
             if _cache_works:
+                _cache_works = False
                 warnings.warn(
                     f"compiled kernels can't be kept on disk, so this process compiles its own: {error}; "
                     "set NUMBA_CACHE_DIR to a writable directory, or empty the one it names",
                     RuntimeWarning,
                     stacklevel=4,
                 )
-            _cache_works = False
-            return self._jit(signature, n_vectors, parallel, cache=False)
+        loop.disable_compile()
+        return loop
 
-    def _jit(self, signature: Any, n_vectors: int, parallel: bool, *, cache: bool) -> Callable:
-        loop = self._build(n_vectors)
-        # Numba's cache index doesn't know the flags, so the two builds of a loop must not share a name.
-        loop.__qualname__ = f"{self.__name__}-{'parallel' if parallel else 'serial'}-{_DIGEST}"
-        return numba.njit(signature, parallel=parallel, cache=cache, **_FLAGS)(loop)
+    @staticmethod
+    def _compile_cached(loop: Any, signature: Any) -> None:
+        try:
+            loop.compile(signature)
+        except Exception:
+            if loop.overloads:  # it is compiled, and could not be saved
+                raise
+            loop._cache.flush()  # a torn file, which can raise anything: begin anew
+            loop.compile(signature)
+
+    def _function(self, signature: Any, n_vectors: int, parallel: bool) -> Callable:
+        """The loop, under a name that no other build of it has, by any process that shares the cache.
+
+        Numba keeps all builds of a name in one index. Two processes that begin it at once give their first builds the
+        same file, and the index that is left calls one the other: it would run on other vectors, dtypes, or another
+        CPU's instructions. Nor does the index know the flags.
+        """
+        function = self._build(n_vectors)
+        build = (_DIGEST, numba.__version__, cpu_target.target_context.codegen().magic_tuple(), str(signature))
+        digest = hashlib.sha256(repr(build).encode()).hexdigest()[:16]
+        function.__qualname__ = f"{self.__name__}-{'parallel' if parallel else 'serial'}-{n_vectors}-{digest}"
+        return function
 
     def _type(self, name: str, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
@@ -123,11 +165,39 @@ class Kernel:
 
 def _started() -> _State:
     """The state of this process, its threading layer running."""
-    if _state.layer is None and not (_state.serial or config.DISABLE_JIT):
-        with _state.lock, _patient_openmp():
-            numba.get_num_threads()  # this starts it
-            _state.layer = numba.threading_layer()
-    return _state
+    state = _state
+    if state.layer is None and not (state.serial or config.DISABLE_JIT):
+        with state.lock:
+            if state.layer is None and not state.serial:
+                _start(state)
+    return state
+
+
+def _start(state: _State) -> None:
+    used_by_parent = state.forked and _gnu_openmp_is_loaded()
+    with _patient_openmp(), _start_method_left_open():
+        numba.get_num_threads()  # this starts it
+    layer = numba.threading_layer()
+    if used_by_parent and layer == "omp":
+        state.serial = True
+    else:
+        state.layer = layer
+
+
+def _gnu_openmp_is_loaded() -> bool:
+    """Whether the library that Numba's layer "omp" shares is here already, as of the parent, who may have used it."""
+    return any(Path(library["filepath"]).name.startswith("libgomp.so") for library in threadpool_info())
+
+
+@contextmanager
+def _start_method_left_open() -> Iterator[None]:
+    """Numba asks how processes start when its threads do, after which `multiprocessing.set_start_method` refuses."""
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        if chosen is None:
+            multiprocessing.set_start_method(None, force=True)
 
 
 @contextmanager

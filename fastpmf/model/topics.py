@@ -55,7 +55,6 @@ semantic indexing", Computational Statistics & Data Analysis 52 (2008).
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +63,7 @@ from scipy.special import gammaln
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, padded
+from fastpmf.model.lazy import cached_property
 
 # The power of its mass that a component has in W; the rest is in H.
 _SHARES = {"rows": 1.0, "balanced": 0.5, "columns": 0.0}
