@@ -1,0 +1,291 @@
+"""Processes beside each other: forks at bad moments, pools, a cache that is shared, and what a fit leaves behind."""
+
+import os
+import sys
+import threading
+from collections import Counter
+
+import numba
+import pytest
+from numba.core import types
+from numba.core.registry import cpu_target
+from test_runtime import X, run
+
+from fastpmf import poisson_nmf
+from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.log_rate import log_rate
+from fastpmf.model.lazy import cached_property
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+# A child that hangs is ended by its alarm, and its status is then not 0.
+CHILD = """
+    import signal, threading
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads
+    def status_of_child(work=fit):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(90)
+            os._exit(0 if np.array_equal(work(), expected) else 3)
+        return os.waitpid(child, 0)[1]
+"""
+
+
+def names_of_builds():
+    """What the cache calls builds of some kernels that differ in their vectors, their dtypes or their flags."""
+    for kernel in (ratio_contract, log_rate):
+        for dtype in (types.float32, types.float64):
+            for n_vectors in (1, 2):
+                for parallel in (False, True):
+                    function = kernel._function(types.void(types.Array(dtype, 1, "C")), n_vectors, parallel)
+                    yield function.__qualname__
+
+
+def test_no_two_builds_of_a_kernel_share_files_of_the_cache(monkeypatch):
+    names = list(names_of_builds())
+    codegen = cpu_target.target_context.codegen()
+    triple, cpu, features = codegen.magic_tuple()
+    monkeypatch.setattr(codegen, "magic_tuple", lambda: (triple, cpu, features + ",+another"))
+    names += names_of_builds()
+    monkeypatch.setattr(numba, "__version__", "another")
+    names += names_of_builds()
+    assert max(Counter(names).values()) == 1
+
+
+SMALL = """
+    import warnings, pathlib
+    warnings.simplefilter("error", RuntimeWarning)
+    from fastpmf.kernels import _jit
+    from fastpmf.kernels.csr import count_columns
+    _jit._state = _jit._State(serial=True)  # which compiles soonest
+    def small(dtype=np.int32):
+        count_columns._compiled.clear()
+        out = np.empty((2, 3), np.int64)
+        count_columns(np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
+        (loop,) = count_columns._compiled.values()
+        return out.tolist() == [[1, 1, 0], [1, 1, 1]], sum(loop.stats.cache_hits.values())
+    files = lambda: sorted(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nb?"))
+"""
+
+
+def test_cache_files_of_anything_are_begun_anew_without_a_word(tmp_path):
+    # Zeros, and pickles: of a module that there isn't, of something else
+    torn = [(".nbi", b"\0" * 99), (".nbi", b"cnosuchmodule\nname\n."), (".nbi", b"\x80\x05}."), (".nbc", b"\0" * 99)]
+    out, err = run(
+        SMALL
+        + f"""
+    said = [small(), small()]
+    for kind, torn in {torn!r}:
+        for path in files():
+            if path.suffix == kind:
+                path.write_bytes(torn)
+        said += [small(), small()]
+    print(len(files()), {{hits for works, hits in said[::2]}}, {{hits for works, hits in said[1::2]}})
+    print(all(works for works, hits in said))
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert out.splitlines() == ["2 {0} {1}", "True"]
+    assert not err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
+    out, err = run(
+        SMALL
+        + """
+    import numba, resource
+    warnings.simplefilter("default", RuntimeWarning)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+    print(small()[0], small(np.int64)[0], len(files()))
+    (loop,) = count_columns._compiled.values()
+    print(pathlib.Path(loop.stats.cache_path).parent)  # so it is no second one, without a cache
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert out.split() == ["True", "True", "0", str(tmp_path)]
+    assert err.count("RuntimeWarning: compiled kernels can't be kept on disk") == 1
+
+
+@forks
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):
+    out, _ = run(
+        CHILD
+        + """
+    import numba
+    numba.get_num_threads()  # as any parallel loop does
+    expected = None
+    def work():
+        global expected
+        expected = fit()
+        return expected
+    print(status_of_child(work), numba.threading_layer())
+        """,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert out.split() == ["0", layer]
+
+
+@forks
+def test_a_child_computes_where_its_parent_used_gnu_openmp_for_something_else():
+    out, _ = run(
+        CHILD
+        + """
+    import ctypes
+    try:
+        openmp = ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        print("none")
+        sys.exit()
+    openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda data: None), None, 3, 0)
+    def work():
+        global expected
+        expected = fit()
+        return expected
+    print(status_of_child(work))
+        """,
+        NUMBA_THREADING_LAYER="omp",
+    )
+    if out.split() == ["none"]:
+        pytest.skip("no libgomp.so.1")
+    assert out.split() == ["0"]
+
+
+@forks
+def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
+    out, _ = run(
+        SMALL
+        + CHILD
+        + """
+    from numba.core import event
+    compiling = threading.Event()
+    class Listener(event.Listener):
+        def on_start(self, event):
+            compiling.set()
+        def on_end(self, event):
+            pass
+    event.register("numba:compile", Listener())
+    thread = threading.Thread(target=small)
+    thread.start()
+    compiling.wait(60)
+    expected = True
+    print(status_of_child(lambda: small(np.int64)[0]))
+    thread.join()
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert out.split() == ["0"]
+
+
+@forks
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_children_forked_while_threads_fit_do_not_hang(layer):
+    out, _ = run(
+        CHILD
+        + """
+    expected = fit()
+    done = threading.Event()
+    def work():
+        while not done.is_set():
+            fit()
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    print([status_of_child() for _ in range(8)])
+    done.set()
+    for thread in threads:
+        thread.join()
+        """,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert out.strip() == str([0] * 8)
+
+
+def test_what_one_object_works_out_does_not_wait_for_another():
+    both = threading.Barrier(2)
+
+    class Thing:
+        @cached_property
+        def value(self):
+            both.wait(60)  # broken, where one is worked out after the other
+            return self
+
+    first, second = Thing(), Thing()
+    thread = threading.Thread(target=lambda: first.value)
+    thread.start()
+    assert second.value is second
+    thread.join()
+    assert first.__dict__ == {"value": first}
+
+
+def test_pools_of_every_kind_compute_the_same():
+    out, _ = run(
+        """
+        import multiprocessing
+        from joblib import Parallel, delayed
+        warnings.simplefilter("ignore", DeprecationWarning)
+        expected, told = fit(), dict(max_iter=20, tol=0, random_state=0)
+        for method in multiprocessing.get_all_start_methods():
+            with multiprocessing.get_context(method).Pool(1) as pool:
+                print(np.array_equal(pool.apply_async(poisson_nmf, (X, 3), told).get(90).H, expected))
+        for backend in ("loky", "threading"):
+            fits = Parallel(n_jobs=2, backend=backend, timeout=90)(delayed(poisson_nmf)(X, 3, **told) for _ in range(2))
+            print(all(np.array_equal(f.H, expected) for f in fits))
+        """
+    )
+    assert set(out.split()) == {"True"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONOPTIMIZE": "2"},
+        {"NUMBA_NUM_THREADS": "1"},
+        {"NUMBA_NUM_THREADS": "8", "OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "LOKY_MAX_CPU_COUNT": "1"},
+    ],
+    ids=lambda environment: ",".join(environment),
+)
+def test_the_environment_does_not_change_a_bit(environment):
+    out, err = run(
+        """
+        many = poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0, n_threads=64).H
+        print(fit().sum().hex(), many.sum().hex())
+        """,
+        **environment,
+    )
+    assert not err
+    alone = poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0).H
+    assert set(out.split()) == {float(alone.sum()).hex()}
+
+
+def test_fits_in_threads_leave_the_process_as_it_was():
+    out, _ = run(
+        """
+        import multiprocessing, random, signal
+        from concurrent.futures import ThreadPoolExecutor
+        import numba
+        from fastpmf import HPF, PoissonNMF, StreamedCounts, select_n_components
+        def found():
+            return {
+                "environment": dict(os.environ), "filters": list(warnings.filters), "errors": np.geterr(),
+                "seeds": (random.getstate(), str(np.random.get_state())), "hooks": (sys.excepthook, sys.unraisablehook),
+                "start method": multiprocessing.get_start_method(allow_none=True), "limit": sys.getrecursionlimit(),
+                "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+            }
+        def work(number):
+            told = dict(max_iter=20, tol=0, random_state=number, n_threads=1)
+            HPF(3, **told).fit(X)
+            PoissonNMF(3, **told).fit(StreamedCounts(lambda: [X[:30], X[30:]], n_threads=1)).transform(X)
+            select_n_components(X, [1, 3], n_splits=1, **told)
+        warnings.simplefilter("ignore")
+        before = found()
+        work(0)
+        whole = numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+        print([name for name, value in found().items() if value != before[name]], whole)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(24)))
+        print([name for name, value in found().items() if value != before[name]])
+        """
+    )
+    assert out.splitlines() == ["[] True", "[]"]
