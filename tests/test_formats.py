@@ -348,7 +348,7 @@ def test_what_the_system_says_is_not_taken_for_damage(tmp_path, X, monkeypatch):
 
 
 def test_no_pickle_is_read(tmp_path, X):
-    np.savez(tmp_path / "X.npz", format=np.array([_Trap()], object), data=np.ones(1))
+    np.savez(tmp_path / "X.npz", format=np.array([_Trap()], object), shape=np.array([1, 1]), data=np.ones(1))
     with pytest.raises(ValueError, match=r"is not a whole scipy\.sparse \.npz file: Object arrays cannot be loaded"):
         read_counts(tmp_path / "X.npz")
     write_npy(tmp_path / "folder", X)

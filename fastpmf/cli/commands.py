@@ -27,7 +27,7 @@ from fastpmf.cli.telling import (
     tell,
 )
 from fastpmf.counts import Side
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, printable
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.warmup import warmup as warm_up
@@ -163,7 +163,9 @@ def topics(arguments: argparse.Namespace) -> None:
         write_table(arguments.output, ("component", "rank", "feature", arguments.by), table)
         if not arguments.json:
             return
-    lines = "\n".join(f"{k:>4}. {'  '.join(filter(None, names))}" for k, names in enumerate(top.names, 1))
+    lines = "\n".join(
+        f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names, 1)
+    )
     tell(arguments, lines, [
         {"component": k, "features": [{"feature": f, arguments.by: s} for c, _, f, s in rows if c == k]}
         for k in range(1, len(top.names) + 1)
@@ -237,7 +239,11 @@ def info(arguments: argparse.Namespace) -> None:
         f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}",
     ]
     for names, said in ((data.row_names, "rows"), (data.column_names, "columns")):
-        called = "no names" if names is None else f"names: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        called = (
+            "no names"
+            if names is None
+            else f"names: {', '.join(map(printable, names[:3]))}{', …' if len(names) > 3 else ''}"
+        )
         lines.append(f"{said}: {facts[f'empty_{said}']:,} empty; {called}")
     tell(arguments, "\n".join(lines), facts)
 

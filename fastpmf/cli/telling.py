@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts.named import Dataset, share_not_whole
+from fastpmf.counts.named import Dataset, printable, share_not_whole
 from fastpmf.io import read_counts, stream_counts
 
 STREAM = "-"  # standard input or output
@@ -22,7 +22,7 @@ STREAM = "-"  # standard input or output
 
 def tell(arguments: argparse.Namespace, lines: str, facts: Any) -> None:
     """The result of a command: the lines, or with --json the facts."""
-    show(json.dumps(_plain(facts), allow_nan=False, ensure_ascii=False) if arguments.json else lines)
+    show(json.dumps(_plain(facts), allow_nan=False) if arguments.json else lines)  # of ASCII, which `show` leaves alone
 
 
 def _plain(fact: Any) -> Any:
@@ -38,12 +38,12 @@ def _plain(fact: Any) -> Any:
 
 def show(lines: str) -> None:
     """Lines without the control characters that names from files may hold."""
-    print("".join(c if c.isprintable() or c == "\n" else "?" for c in lines), flush=True)  # noqa: T201
+    print("\n".join(map(printable, lines.split("\n"))), flush=True)  # noqa: T201
 
 
 def say(line: str) -> None:
-    """A line that is no result."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """A line that is no result; it may hold names of files and from files."""
+    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def choices(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
         return MemoryCounts(None, columns)
     if X.format != "csr":
         # Formats with duplicates sum them on the way, which small integers would overflow.
-        X = X.astype(_wide(X.dtype)).tocsr()
+        X = X.astype(wide(X.dtype)).tocsr()
     return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name))
 
 
@@ -143,7 +143,7 @@ def _check_unmasked(array: Any, name: str) -> None:
         raise TypeError(f"{name} must hold a number in every place, got a masked array")
 
 
-def _wide(dtype: np.dtype) -> np.dtype:
+def wide(dtype: np.dtype) -> np.dtype:
     """A dtype of the same kind in which sums of counts don't overflow."""
     if dtype.kind == "b":
         return dtype  # True twice is still True
@@ -180,7 +180,7 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_colu
         # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
         kind = data.dtype
         X = sparse.csr_array(
-            (data.astype(_wide(kind)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
+            (data.astype(wide(kind)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
         )
         X.sum_duplicates()
         X.eliminate_zeros()

@@ -11,6 +11,11 @@ def share_not_whole(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
+def printable(name: object) -> str:
+    """A name from a file, or a text that has some in it, on one line and without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(name).splitlines()))
+
+
 class Dataset(NamedTuple):
     """Counts and what their rows and columns are called; `as_counts` and `fit` take it as it is.
 

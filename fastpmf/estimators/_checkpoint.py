@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.estimators._model_file import DAMAGE, replacing
+from fastpmf.estimators._npz import opened_npz
 from fastpmf.solvers import Run
 from fastpmf.solvers.base import Memory
 
@@ -144,19 +145,19 @@ def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
         raise FileNotFoundError(f"resume: {folder} holds no checkpoint")
     for path in paths:
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            with opened_npz(path) as (stored, _):
                 memory = {name: stored[name] for name in stored.files}
             header = json.loads(str(memory.pop("header")))
             if header["format"] != FORMAT or header["version"] != VERSION:
                 raise ValueError("another version")
-            told = header["facts"]
+            told = dict(header["facts"])
         except DAMAGE:
             damaged.append(path)
             continue
         for name in facts:
             if told.get(name) != facts[name]:
                 raise ValueError(
-                    f"resume: {path} is of a fit with {name} {told.get(name)!r}, this one has {facts[name]!r}"
+                    f"resume: {path} is of a fit with {name} {told.get(name)!r:.80}, this one has {facts[name]!r}"
                 )
         if damaged:
             warnings.warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning, stacklevel=2)

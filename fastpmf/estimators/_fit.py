@@ -193,7 +193,8 @@ def fit(
             if saver is not None:
                 told |= {"keep": saver.keep, "memory": saver.memory}
                 if saver.memory is not None:
-                    return Run(make(), said.problem, saver.memory["W"], saver.memory["Ht"], **told)
+                    nothing = np.zeros((0, 0))  # where it was is in the memory
+                    return Run(make(), said.problem, nothing, nothing, **told)
             start = said.start(*initialise(said.problem.counts, n_components, init, rng, work, W, H))
             if said.partly_known:
                 _check_reach(said.problem.counts, *start)

@@ -97,7 +97,8 @@ def infer(
             if saver is not None:
                 told |= {"keep": saver.keep, "memory": saver.memory}
                 if saver.memory is not None:
-                    return Run(solver, problem, saver.memory["W"], saver.memory["Ht"], **told)
+                    nothing = np.zeros((0, 0))  # where it was is in the memory
+                    return Run(solver, problem, nothing, nothing, **told)
             return Run(solver, problem, *initialise(counts, n_components, init, rng, work), **told)
 
         solution = race([begin] * n_init, max_iter)

@@ -1,9 +1,12 @@
 """Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
 
 import json
+import lzma
 import os
 import secrets
 import stat
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,21 +16,27 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastpmf.counts.named import printable
+from fastpmf.estimators._npz import opened_npz
 from fastpmf.solvers.base import TRACE_DTYPE
 
 # What zip, zlib, NumPy and JSON raise over damaged files
 DAMAGE = (
     ValueError,
-    KeyError,
+    LookupError,
     EOFError,
     OSError,
     TypeError,
     AttributeError,
     RuntimeError,  # with NotImplementedError and RecursionError
-    OverflowError,
+    ArithmeticError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
 )
 FORMAT, VERSION = "fastpmf model", 1
 Facts = dict[str, Any]
@@ -38,13 +47,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
     target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # less what the umask takes
     try:
-        with open(temporary, "x+b") as file:  # HDF5 reads what it writes
+        # HDF5 reads what it writes; who may not read the old file may not read the new one while it is written
+        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if target.exists():
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            os.chmod(temporary, mode)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -94,27 +105,27 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str
         parameters, facts = header["parameters"], header["facts"]
     if (header.get("kind"), header.get("version")) != (kind, VERSION):
         raise ValueError(
-            f"{os.fspath(path)} holds a {header.get('kind')} of format version {header.get('version')}, "
+            f"{os.fspath(path)} holds a {_said(header, 'kind')} of format version {_said(header, 'version')}, "
             f"expected a {kind} of version {VERSION}"
         )
     return parameters, arrays, facts
 
 
+def _said(header: Facts, name: str) -> str:
+    return printable(header.get(name))[:80]
+
+
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Class name of the estimator whose model file this is; errors as in `read_model`."""
     with _opened(path) as (header, _):
-        return str(header["kind"])
+        return _said(header, "kind")
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
     """Header and arrays of a model file; what NumPy raises over a damaged one, there or inside, is told as that."""
     try:
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is empty, truncated or of another kind")
-            file.seek(0)
-            stored = np.load(file, allow_pickle=False)
+        with opened_npz(path) as (stored, _):
             if "header" not in stored.files:
                 raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
@@ -124,15 +135,20 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
     except DAMAGE as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
-        raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+        raise no_model(path, error) from None
+
+
+def no_model(path: str | os.PathLike[str], error: BaseException) -> ValueError:
+    """What is said of a damaged model file."""
+    return ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {printable(error)[:300]}")
 
 
 def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """The trace of a fit."""
     trace = arrays["trace"]
-    if trace.dtype.names != TRACE_DTYPE.names or trace.ndim != 1:
+    if trace.dtype != TRACE_DTYPE or trace.ndim != 1:
         raise ValueError(f"a trace of {trace.dtype}")
-    return trace.astype(TRACE_DTYPE)
+    return trace
 
 
 def checked_names(arrays: dict[str, np.ndarray], n_features: int) -> np.ndarray | None:
@@ -140,8 +156,8 @@ def checked_names(arrays: dict[str, np.ndarray], n_features: int) -> np.ndarray 
     names = arrays.get("feature_names_in")
     if names is None:
         return None
-    if names.shape != (n_features,):
-        raise ValueError(f"{names.size} feature names for {n_features} features")
+    if names.shape != (n_features,) or names.dtype.kind != "U":
+        raise ValueError(f"{names.size} feature names of {names.dtype} for {n_features} features")
     return names.astype(object)
 
 

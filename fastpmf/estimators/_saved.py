@@ -8,7 +8,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._model_file import checked_names, checked_trace, plain, read_model, write_model
+from fastpmf.estimators._model_file import (
+    DAMAGE,
+    checked_names,
+    checked_trace,
+    no_model,
+    plain,
+    read_model,
+    write_model,
+)
 from fastpmf.model.factors import FLOATS, check_factor
 from fastpmf.solvers import Solution, Status
 
@@ -75,8 +83,8 @@ class FittedNMF(FactorModel):
                 None if prior is None else tuple(prior) for prior in facts.get("priors", (None, None))
             )
             model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
-        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
-            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+        except DAMAGE as error:
+            raise no_model(path, error) from None
         if names is not None:
             model.feature_names_in_ = names
         return model

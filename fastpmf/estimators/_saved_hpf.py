@@ -8,13 +8,18 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._model_file import DAMAGE, checked_names, checked_trace, plain, read_model, write_model
-from fastpmf.model.factors import FLOATS, aligned, empty_factor
+from fastpmf.estimators._model_file import (
+    DAMAGE,
+    checked_names,
+    checked_trace,
+    no_model,
+    plain,
+    read_model,
+    write_model,
+)
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
 from fastpmf.solvers import Status
-
-_OF_ENTRIES, _OF_ROWS = ("mean", "geometric", "shape"), ("rate_of_row", "row_sum", "offset", "activity_rate")
 
 
 class FittedHPF(FactorModel):
@@ -37,7 +42,8 @@ class FittedHPF(FactorModel):
         """
         check_is_fitted(self)
         columns = self._columns
-        arrays = {name: getattr(columns, name) for name in (*_OF_ENTRIES, *_OF_ROWS, "weight", "sums")}
+        arrays = {part.name: getattr(columns, part.name) for part in dataclasses.fields(columns)}
+        del arrays["activity_shape"]
         facts: dict[str, Any] = {
             "activity_shape": plain(columns.activity_shape),
             "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
@@ -71,9 +77,11 @@ class FittedHPF(FactorModel):
         try:
             model = cls(**parameters)
             k, priors = model.n_components, tuple(GammaPrior(*prior) for prior in facts["priors"])
+            if not all(0 < float(x) < np.inf for prior in priors for x in dataclasses.astuple(prior)[:3]):
+                raise ValueError(f"priors of {facts['priors']}")
             if any(prior.hierarchical is not model.hierarchy for prior in priors):
                 raise ValueError("priors that are not those of its hierarchy")
-            columns = _factor(arrays, float(facts["activity_shape"]), k)
+            columns = GammaFactor.recall(arrays | {"activity_shape": facts["activity_shape"]}, k)
             names = checked_names(arrays, len(columns.mean))
             model._keep_columns(columns, (priors[0], priors[1]), k)
             model.n_iter_, model.status_ = int(facts["n_iter"]), Status[facts["status"]]
@@ -89,42 +97,15 @@ class FittedHPF(FactorModel):
                 model.objective_, model.restarts_ = -model.elbo_, arrays["restarts"].astype(float)
                 model.validation_ = arrays.get("validation")
         except DAMAGE as error:
-            raise ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {error}") from None
+            raise no_model(path, error) from None
         if names is not None:
             model.feature_names_in_ = names
         return model
 
 
-def _factor(arrays: dict[str, np.ndarray], activity_shape: float, k: int) -> GammaFactor:
-    """H's posterior, where kernels, which read by bare pointers, can read it: its sizes are what they have to be."""
-    dtype, p = arrays["mean"].dtype, len(arrays["mean"])
-    if dtype not in FLOATS or not p:
-        raise ValueError(f"means of {dtype} and shape {arrays['mean'].shape}")
-    width = empty_factor(1, k, dtype).shape[1]
-    parts: dict[str, Any] = {}
-    for name in _OF_ENTRIES:
-        parts[name] = aligned(p, width, dtype)
-        parts[name][...] = _sized(arrays[name], (p, width), dtype, name)
-        if not (np.isfinite(parts[name]).all() and (parts[name] >= 0).all()):
-            raise ValueError(f"{name} that is not finite and >= 0")
-    for name in _OF_ROWS:
-        parts[name] = _sized(arrays[name], (p,), np.dtype(float), name)
-    rows = len(arrays["weight"])
-    if rows not in (1, p):
-        raise ValueError(f"weights of {rows} rows")
-    weight = aligned(rows, width, dtype)
-    weight[...] = _sized(arrays["weight"], (rows, width), dtype, "weight")
-    sums = _sized(arrays["sums"], (width,), np.dtype(float), "sums")
-    return GammaFactor(**parts, weight=weight, sums=sums, activity_shape=activity_shape)
-
-
-def _sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
-    if A.shape != shape or A.dtype != dtype:
-        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}, which should be {dtype} and {shape}")
-    return A
-
-
 def _posterior(shape: np.ndarray, rate: np.ndarray, wanted: tuple[int, ...]) -> GammaPosterior:
     if shape.shape != rate.shape or shape.ndim != len(wanted) or shape.shape[-1] != wanted[-1]:
         raise ValueError(f"a posterior of shapes {shape.shape} and {rate.shape}")
+    if not all(A.dtype.kind == "f" and np.isfinite(A).all() and (A > 0).all() for A in (shape, rate)):
+        raise ValueError("a posterior that is not finite and > 0")
     return GammaPosterior(shape, rate)

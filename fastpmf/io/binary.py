@@ -3,7 +3,7 @@
 Scipy's is read whole when it is opened; of the others shape, names and indptr are, and the rest when it is asked for.
 """
 
-import zipfile
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -14,6 +14,9 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._extras import needed
+from fastpmf.counts.door import wide
+from fastpmf.counts.room import check_room, check_stored
+from fastpmf.estimators._npz import opened_npz
 from fastpmf.io.sources import (
     CHUNK,
     Compressed,
@@ -22,12 +25,14 @@ from fastpmf.io.sources import (
     Names,
     RefusedError,
     Source,
-    check_room,
+    as_names,
     check_shape,
-    check_stored,
 )
+from fastpmf.io.text import name_list
 
 PARTS = ("data", "indices", "indptr")
+_NAMES = 1_000  # that are read at once where each may point at one and the same long text in its file
+_CHUNKS = 100_000  # that an array may have though its bytes are fewer: looking for what isn't there takes time too
 
 
 class Stored:
@@ -38,10 +43,9 @@ class Stored:
     """
 
     def __init__(self, A: Any) -> None:
-        _check_numbers(A, 1)
-        self._A, self._bytes, self._chunk = A, _stored(A), max(A.chunks[0], 1) if A.chunks else 1
+        self._A, self._bytes = A, _check_numbers(A, 1)
+        self._chunk = max(A.chunks[0], 1) if A.chunks else 1
         self.dtype: np.dtype = A.dtype
-        check_stored(self.dtype.itemsize * len(self), self._bytes)
         self._rest, self._next = np.zeros(0, self.dtype), 0
 
     def __len__(self) -> int:
@@ -97,18 +101,19 @@ class Mapped:
 
 def scipy_npz(path: Path) -> Compressed:
     """What `scipy.sparse.save_npz` writes, read whole: what is compressed as one piece can't be mapped."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is empty, truncated or of another kind")
-    with zipfile.ZipFile(path) as archive:
-        check_room(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        if "format" not in stored.files:
+    with opened_npz(path) as (stored, file):
+        if not {"format", "shape"} <= set(stored.files):
             raise ValueError(f"it holds {', '.join(stored.files)}, not a sparse matrix")
-    X = sparse.load_npz(path)
-    if X.ndim != 2:
-        raise ValueError(f"it holds {X.ndim} dimension(s), not a matrix")
+        shape = stored["shape"]
+        if shape.size != 2:
+            raise ValueError(f"it holds {shape.size} dimension(s), not a matrix")
+        check_shape(*_shape(shape))
+        file.seek(0)
+        X = sparse.load_npz(file)
     if X.format not in ("csr", "csc"):
-        X = X.tocsr()
+        if X.format == "bsr":
+            X.check_format(full_check=True)  # or SciPy reads and writes where its pointers say
+        X = X.astype(wide(X.dtype)).tocsr()  # which adds up what stands twice
     return Compressed(X.data, X.indices, X.indptr, _shape(X.shape), by_column=X.format == "csc")
 
 
@@ -122,17 +127,14 @@ def npy_folder(path: Path) -> Compressed:
     if indptr.ndim != 1 or len(indptr) < 2 or not len(indices):
         raise ValueError("its data, indices and indptr must be vectors, with at least one row and one count")
     if (path / "shape.npy").is_file():
-        shape = _shape(np.load(path / "shape.npy", allow_pickle=False))
+        shape = _shape(np.load(path / "shape.npy", mmap_mode="r", allow_pickle=False))
     else:
         starts = range(0, len(indices), CHUNK)
         shape = len(indptr) - 1, max(int(indices[start : start + CHUNK].max()) for start in starts) + 1
     names = [
-        np.array(file.read_text("utf-8").split("\n")[:-1]) if (file := path / f"{name}.txt").is_file() else None
-        for name in ("rows", "columns")
+        name_list(file, n) if (file := path / f"{name}.txt").is_file() else None
+        for name, n in zip(("rows", "columns"), shape, strict=True)
     ]
-    for found, n, name in zip(names, shape, ("rows", "columns"), strict=True):
-        if found is not None and len(found) != n:
-            raise ValueError(f"its {name}.txt has {len(found)} names for {n}")
     return Compressed(data, indices, _pointers(indptr), shape, names=Names(*names))
 
 
@@ -144,17 +146,17 @@ def tenx_h5(path: Path, layer: str | None) -> Compressed:
     h5py = needed("h5py", "anndata")
     with ExitStack() as stack:
         file = stack.enter_context(h5py.File(path, "r"))
-        groups = [name for name in file if isinstance(file[name], h5py.Group) and "barcodes" in file[name]]
+        groups = [name for name in file if "barcodes" in _members(_at(file, name))]
         if not groups:
             raise ValueError("it has no group with barcodes, as 10x Genomics' matrices have")
         if layer is None and len(groups) > 1:
             raise RefusedError(f"it has several genomes: layer must be one of {', '.join(groups)}")
         if layer is not None and layer not in groups:
             raise RefusedError(f"layer must be one of {', '.join(groups)}, got {layer!r}")
-        group = file[layer or groups[0]]
-        features = group["features/name"] if "features" in group else group["gene_names"]
-        shape = _shape(_array(group["shape"]))[::-1]
-        names = Names(*(_names(h5py, A, n) for A, n in zip((group["barcodes"], features), shape, strict=True)))
+        group = _at(file, layer or groups[0])
+        features = _at(group, "features/name" if "features" in group else "gene_names")
+        shape = _shape(_array(_at(group, "shape")))[::-1]
+        names = Names(*(_names(h5py, A, n) for A, n in zip((_at(group, "barcodes"), features), shape, strict=True)))
         found = Compressed(*_parts(group), shape, names=names)
         return replace(found, file=stack.pop_all())  # it is whole, and closed by who has it from now on
 
@@ -178,10 +180,11 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
     place = "X" if layer is None else "raw/X" if layer == "raw" else f"layers/{layer}"
     with ExitStack() as stack:
         root = stack.enter_context(opened())
-        if place not in root:
-            layers = [*root.get("layers", ()), *(name for name in ("raw",) if name in root)]
+        X = _at(root, place, absent=True)
+        if X is None:
+            layers = _members(_at(root, "layers", absent=True)) + ["raw"] * ("raw" in _members(root))
             raise RefusedError(f"it has no {place}; layer may be {', '.join(map(repr, layers)) or 'left out'}")
-        X, var = root[place], root["raw/var" if layer == "raw" else "var"]
+        var = _at(root, "raw/var" if layer == "raw" else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)
         dense = hasattr(X, "shape")
@@ -190,14 +193,32 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
         if dense:
             _check_numbers(X, 2)
             check_shape(*X.shape)
-            check_stored(X.dtype.itemsize * X.shape[0] * X.shape[1], _stored(X))
         shape = _shape(X.shape if dense else X.attrs["shape" if "shape" in X.attrs else "h5sparse_shape"])
-        frames = zip((root["obs"], var), shape, strict=True)
-        names = Names(*(_names(library, frame[_index_of(frame)], n) for frame, n in frames))
+        frames = zip((_at(root, "obs"), var), shape, strict=True)
+        names = Names(*(_names(library, _at(frame, _index_of(frame)), n) for frame, n in frames))
         if dense:
             return Coordinates(lambda: _dense_entries(opened, place), lambda: (shape, names), distinct=True)
         found = Compressed(*_parts(X), shape, kind.startswith("csc"), names)
         return replace(found, file=stack.pop_all())
+
+
+def _at(group: Any, path: str, *, absent: bool = False) -> Any:
+    """What lies at a path of an HDF5 file or zarr store; what would lie in another file is not looked at.
+
+    None where nothing is, if `absent` may be.
+    """
+    for name in filter(None, path.split("/")):
+        if hasattr(group, "id") and type(group.get(name, getlink=True)).__name__ == "ExternalLink":
+            raise ValueError(f"its {path} lies in another file, which is not read")
+        if absent and name not in _members(group):
+            return None
+        group = group[name]
+    return group
+
+
+def _members(group: Any) -> list[str]:
+    """Names of what a group holds; none where it is no group."""
+    return list(group.keys()) if hasattr(group, "keys") else []
 
 
 def _dense_entries(opened: Callable[[], AbstractContextManager[Any]], place: str) -> Iterator[Entries]:
@@ -206,7 +227,7 @@ def _dense_entries(opened: Callable[[], AbstractContextManager[Any]], place: str
         X = root[place]
         deep = max(X.chunks[0], 1) if X.chunks else 1
         n = max(CHUNK // (deep * X.shape[1]), 1) * deep
-        check_room(X.dtype.itemsize * min(n, X.shape[0]) * X.shape[1], _stored(X))
+        check_room(X.dtype.itemsize * min(n, X.shape[0]) * X.shape[1], _check_inside(X))
         for first in range(0, X.shape[0], n):
             block = sparse.coo_array(X[first : first + n])
             i, j = block.coords
@@ -215,7 +236,7 @@ def _dense_entries(opened: Callable[[], AbstractContextManager[Any]], place: str
 
 def _parts(group: Any) -> tuple[Stored, Stored, np.ndarray]:
     """Data and indices, which stay in the file, and indptr."""
-    data, indices, indptr = (group[name] for name in PARTS)
+    data, indices, indptr = (_at(group, name) for name in PARTS)
     return Stored(data), Stored(indices), _pointers(_array(indptr))
 
 
@@ -235,31 +256,53 @@ def _array(A: Any) -> np.ndarray:
     return Stored(A).whole()
 
 
-def _check_numbers(A: Any, n_dimensions: int) -> None:
+def _check_numbers(A: Any, n_dimensions: int) -> int:
+    """Turn away what isn't numbers in so many dimensions, or as `_check_inside` does; its stored bytes."""
+    stored = _check_inside(A)
     if len(A.shape) != n_dimensions or A.dtype.kind not in "biuf":
         raise ValueError(f"its {A.name} must hold numbers in {n_dimensions} dimension(s), got {A.dtype} of {A.shape}")
+    return stored
 
 
-def _stored(A: Any) -> int:
-    """Bytes that an array takes in its file."""
-    return A.id.get_storage_size() if hasattr(A, "id") else A.nbytes_stored()
+def _check_inside(A: Any) -> int:
+    """Turn away arrays that lie in other files, would run code, or say that they are large; their stored bytes."""
+    if not hasattr(A, "shape"):
+        raise ValueError(f"its {A.name} must be an array")
+    if getattr(A, "is_virtual", False) or getattr(A, "external", None):
+        raise ValueError(f"its {A.name} lies in another file, which is not read")
+    if _pickles(A):
+        raise ValueError(f"its {A.name} is stored as pickles, which are not read")
+    stored = A.id.get_storage_size() if hasattr(A, "id") else A.nbytes_stored()
+    check_stored(A.dtype.itemsize * math.prod(A.shape), stored)
+    if A.chunks:
+        check_stored(A.dtype.itemsize * math.prod(A.chunks), stored)
+        n_chunks = math.prod(-(-n // max(part, 1)) for n, part in zip(A.shape, A.chunks, strict=True))
+        if n_chunks > max(_CHUNKS, stored):
+            raise ValueError(f"its {A.name} says that it has {n_chunks} chunks, which its {stored:,} bytes can't be")
+    return stored
 
 
 def _names(library: Any, A: Any, n: int) -> np.ndarray | None:
     """Names from a stored array of text; None where they are something else, such as categories."""
-    if not hasattr(A, "shape") or A.shape != (n,):
+    if not hasattr(A, "shape") or A.shape != (n,) or A.dtype.kind not in "OSTUbiuf":
         return None
-    check_room(8 * n, _stored(A))
-    if _pickles(A):
-        raise ValueError(f"its {A.name} is stored as pickles, which are not read")
-    names = A.asstr("utf-8", "replace")[:] if library.__name__ == "h5py" and A.dtype.kind in "OS" else A[:]
-    return np.array(names.tolist(), dtype=str)
+    apart = A.dtype.kind == "O" and hasattr(A, "id")  # HDF5 has text of any length elsewhere in the file
+    stored = _check_inside(A) + (A.file.id.get_filesize() if apart else 0)
+    check_room(A.dtype.itemsize * n, stored)
+    text = A.asstr("utf-8", "replace") if library.__name__ == "h5py" and A.dtype.kind in "OS" else A
+    step, names, held = _NAMES if apart else n, list[str](), 0
+    for start in range(0, n, step):
+        some = list(map(str, text[start : start + step].tolist()))
+        held += sum(map(len, some))
+        check_room(held, stored)
+        names += some
+    return as_names(names, stored)
 
 
 def _pickles(A: Any) -> bool:
     """Whether reading a zarr array would run Python's pickle."""
-    metadata = getattr(A, "metadata", None)
-    return "pickle" in str(getattr(metadata, "filters", "")).lower()
+    metadata = getattr(A, "metadata", A)  # of zarr 3; arrays of zarr 2 say it themselves
+    return any("pickle" in str(getattr(metadata, part, "")).lower() for part in ("filters", "compressor", "codecs"))
 
 
 def _shape(shape: Any) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpmf.counts import as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, printable
 from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
@@ -192,7 +191,7 @@ def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
         raise
     except RefusedError as error:
         raise ValueError(f"{os.fspath(path)}: {_plain(error)}") from None
-    except (*DAMAGE, IndexError, struct.error) as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the system's: no room, no permission; of damaged files the libraries' own have no number
         known = FORMATS[kind or format_of(path, None)].said
@@ -201,8 +200,7 @@ def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
 
 def _plain(error: BaseException) -> str:
     """What went wrong, on one line, without control characters that a file may have put there."""
-    told = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in told)[:300]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def convert_counts(

@@ -1,6 +1,7 @@
 """Counts of any size into a folder of .npy, which are memory-mapped from then on: a chunk in memory at a time."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
     ValueError
         Negative, NaN or infinite counts, or none at all.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     if target.exists() and not (target / "indptr.npy").is_file():
         raise FileExistsError(f"{target} is there already, and is no folder of .npy that could be replaced")
     held, dtype = _survey(source, progress)
@@ -71,8 +72,8 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
         np.save(folder / "shape.npy", np.array(shape))
         for side, name in zip(names, ("rows", "columns"), strict=True):
             if side is not None:
-                lines = "".join(" ".join(str(line).split()) + "\n" for line in side)
-                (folder / f"{name}.txt").write_text(lines, "utf-8")
+                lines = "".join(" ".join(re.split(r"[\r\n]+", str(line))) + "\n" for line in side)
+                (folder / f"{name}.txt").write_text(lines, "utf-8", newline="\n")
     return npy_folder(target)
 
 

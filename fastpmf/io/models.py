@@ -4,7 +4,7 @@ import os
 import zipfile
 
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._model_file import kind_of
+from fastpmf.estimators._model_file import DAMAGE, kind_of
 
 _KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
 
@@ -13,9 +13,12 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a fitted model's, as far as its list of contents says."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        return "header.npy" in names and bool(names & {"components.npy", "mean.npy"})
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except DAMAGE:
+        return False
+    return "header.npy" in names and bool(names & {"components.npy", "mean.npy"})
 
 
 def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:

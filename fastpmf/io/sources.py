@@ -2,11 +2,9 @@
 
 Both are closed by a with statement.
 
-Nothing that a file says of its own size is believed: what has to be allocated is held against the machine's memory and
-against the bytes that are there, before it is.
+Nothing that a file says of its own size is believed: see `fastpmf.counts.room`.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,14 +15,14 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.blocks import blocks_of
+from fastpmf.counts.door import wide
 from fastpmf.counts.named import Dataset
+from fastpmf.counts.room import check_room, check_stored, memory
 
 if TYPE_CHECKING:
     from fastpmf.io.counts import Location
 
 CHUNK = 1 << 22  # entries that are held at once where not all of them are
-_RATIO = 2_000  # bytes that a stored byte may become: more than deflate can, and real counts never come near
-_SMALL = 1 << 26
 
 
 class RefusedError(ValueError):
@@ -92,6 +90,8 @@ class Compressed(_Open):
     def __post_init__(self) -> None:
         check_shape(*self.shape)
         n, p, ends = self.shape[self.by_column], len(self.indptr) - 1, self.indptr
+        if self.data.dtype.kind not in "biuf":
+            raise ValueError(f"its counts must be numbers, got {self.data.dtype}")
         whole = ends.ndim == 1 and ends.dtype.kind in "iu" and self.indices.dtype.kind in "iu"
         if not whole or n != p:
             raise ValueError(f"its indices must be whole numbers and its indptr {n + 1} of them")
@@ -183,17 +183,29 @@ class Coordinates(_Open):
 
     Attributes
     ----------
-    read : callable
+    chunks : callable
         Yields `Entries`.
     finish : callable
         Called after a whole `read`: shape and `Names`.
     distinct : bool
         Nothing stands twice, so that nothing is added up, and counts keep their dtype.
+    stored : int, optional
+        Bytes of the file; None of what never lay in one.
     """
 
-    read: Callable[[], Iterator[Entries]]
+    chunks: Callable[[], Iterator[Entries]]
     finish: Callable[[], tuple[tuple[int, int], Names]]
     distinct: bool = False
+    stored: int | None = None
+
+    def read(self) -> Iterator[Entries]:
+        """The chunks, as long as the file's bytes can be so many: what repeats itself can be packed without end."""
+        held = 0
+        for part in self.chunks():
+            held += sum(A.nbytes for A in part)
+            if self.stored is not None:
+                check_stored(held, self.stored)
+            yield part
 
     def turned(self) -> "Coordinates":
         """Its transpose, for nothing."""
@@ -202,7 +214,7 @@ class Coordinates(_Open):
             shape, names = self.finish()
             return shape[::-1], Names(*names[::-1])
 
-        return Coordinates(lambda: (Entries(e.j, e.i, e.x) for e in self.read()), finish, self.distinct)
+        return Coordinates(lambda: (Entries(e.j, e.i, e.x) for e in self.chunks()), finish, self.distinct, self.stored)
 
     def dataset(self) -> Dataset:
         """All of it, in memory."""
@@ -213,8 +225,9 @@ class Coordinates(_Open):
                 ascending = last <= part.i[0] and bool((part.i[1:] >= part.i[:-1]).all())
                 last = part.i[-1]
             # Scipy adds up in the dtype it gets
-            wide = part.x.dtype if self.distinct else np.int64 if part.x.dtype.kind in "biu" else np.float64
-            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, part.x.astype(wide, copy=False))
+            kind = part.x.dtype if self.distinct else np.int64 if part.x.dtype.kind == "b" else wide(part.x.dtype)
+            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, part.x.astype(kind, copy=False))
+            check_room(i.nbytes + j.nbytes + x.nbytes, memory())
         shape, names = self.finish()
         check_shape(*shape)
         index = np.int32 if max(*shape, len(x)) <= np.iinfo(np.int32).max else np.int64  # as scipy's own files have it
@@ -242,29 +255,15 @@ def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
     return A
 
 
-def memory() -> int:
-    """Bytes of this machine's memory; a great many where it doesn't say."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return 1 << 62
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def check_stored(n_bytes: int, stored: int) -> None:
-    """Turn away arrays that so few stored bytes can't be."""
-    if n_bytes > _SMALL and n_bytes > _RATIO * stored:
-        raise ValueError(f"it says that it holds {n_bytes / 2**30:,.1f} GiB, which its {stored:,} bytes can't be")
-
-
-def check_room(n_bytes: int, stored: int) -> None:
-    """Turn away arrays that this machine can't hold either."""
-    check_stored(n_bytes, stored)
-    if n_bytes > memory():
-        raise ValueError(f"it holds {n_bytes / 2**30:,.1f} GiB, and this machine has {memory() / 2**30:,.1f} GiB")
-
-
 def check_shape(n: int, p: int) -> None:
     """Turn away shapes whose mere row and column pointers would fill the memory."""
     if n < 1 or p < 1:
         raise ValueError(f"it must have at least one row and one column, got {n} x {p}")
     if 16 * (n + p) > memory():
         raise ValueError(f"it says that it is {n} x {p}, more rows and columns than this machine's memory can point at")
+
+
+def as_names(names: list[str], stored: int) -> np.ndarray:
+    """Names as an array, in which each takes the room of the longest: their stored bytes must be able to fill it."""
+    check_room(4 * len(names) * max(map(len, names), default=0), stored)
+    return np.array(names, str)

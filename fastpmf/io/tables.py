@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
-from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError
+from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_names
 from fastpmf.io.text import opened
 
 _LINES = 1 << 21  # of Parquet that are held at once
@@ -30,17 +30,23 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coor
     columns : two or three names, or numbers from 0, of columns
         None: the first three, or two where there are no more.
     """
-    needed("pyarrow", "tables")
+    arrow, stored = needed("pyarrow", "tables"), path.stat().st_size
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
         raise RefusedError(f"columns must be two or three names or numbers of columns, got {columns!r}")
     ids = [_Ids(), _Ids()]
 
     def read() -> Iterator[Entries]:
-        for names, held in _parquet(path, columns) if kind == "parquet" else _text(path, kind, columns):
-            i, j = (known.number(*column) for known, *column in zip(ids, names, held, strict=False))
-            yield Entries(i, j, _numbers(names[2], held[2]) if len(held) > 2 else np.ones(len(i), np.int64))
+        try:
+            for names, held in _parquet(path, columns) if kind == "parquet" else _text(path, kind, columns):
+                i, j = (known.number(*column) for known, *column in zip(ids, names, held, strict=False))
+                yield Entries(i, j, _numbers(names[2], held[2]) if len(held) > 2 else np.ones(len(i), np.int64))
+        except arrow.ArrowException as error:  # of its own some are no ValueErrors
+            raise ValueError(str(error)) from None
 
-    return Coordinates(read, lambda: ((len(ids[0]), len(ids[1])), Names(ids[0].names(), ids[1].names())))
+    def finish() -> tuple[tuple[int, int], Names]:
+        return (len(ids[0]), len(ids[1])), Names(*(known.names(stored) for known in ids))
+
+    return Coordinates(read, finish, stored=stored)
 
 
 class _Ids:
@@ -64,8 +70,8 @@ class _Ids:
         index = np.int32 if len(self._known) <= np.iinfo(np.int32).max else np.int64
         return at.astype(index)[used.indices.to_numpy()]
 
-    def names(self) -> np.ndarray | None:
-        return np.array(list(self._known), str) if self._known else None
+    def names(self, stored: int) -> np.ndarray | None:
+        return as_names(list(self._known), stored) if self._known else None
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
@@ -113,8 +119,9 @@ def _text(path: Path, kind: str, columns: Sequence[str | int] | None) -> Iterato
 def _first_line(path: Path, delimiter: str) -> list[str]:
     """The cells of the first line."""
     with io.TextIOWrapper(opened(path), "utf-8-sig", newline="") as lines:
+        bounded = iter(lambda: lines.readline(_BLOCK_BYTES), "")  # pyarrow reads no longer line either
         try:
-            first = next(csv.reader(lines, delimiter=delimiter), None)
+            first = next(csv.reader(bounded, delimiter=delimiter), None)
         except csv.Error as error:
             raise ValueError(str(error)) from None
     if first is None:

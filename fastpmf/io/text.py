@@ -3,6 +3,7 @@
 import gzip
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -11,12 +12,15 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
-from fastpmf.io.sources import NAMELESS, Coordinates, Entries, Names, check_shape
+from fastpmf.io.sources import NAMELESS, Coordinates, Entries, Names, as_names, check_shape
 
 _CHUNK_BYTES = 1 << 22
 _LINE_BYTES = 1 << 26
 _NAMES_BYTES = 1 << 28
+_HEAD_BYTES = 1 << 20
 _FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
+_KINDS = {"general", "symmetric", "skew-symmetric"}
+_OF_NUMBERS = b"0123456789+-.eE \t\r\nnaifNAIFtyTY"  # nan and infinity are told as such later
 
 
 def opened(path: Path) -> IO[bytes]:
@@ -45,7 +49,7 @@ def matrix_market(path: Path) -> Coordinates:
             _market_head(file)
             yield from _triplet_lines(file, banner, shape, n_entries)
 
-    return Coordinates(read, lambda: (shape, NAMELESS))
+    return Coordinates(read, lambda: (shape, NAMELESS), stored=path.stat().st_size)
 
 
 def tenx_folder(path: Path) -> Coordinates:
@@ -63,7 +67,7 @@ def tenx_folder(path: Path) -> Coordinates:
     barcodes = files["barcodes.tsv"]
     rows = None if barcodes is None else _column(name_list(barcodes, n), 0)
     columns = None if features is None else _column(name_list(features, p), 1)
-    return Coordinates(cells.read, lambda: ((n, p), Names(rows, columns)))
+    return replace(cells, finish=lambda: ((n, p), Names(rows, columns)))
 
 
 def _either(folder: Path, name: str) -> Path | None:
@@ -98,7 +102,7 @@ def bag_of_words(path: Path) -> Coordinates:
     name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
     vocabulary = path.parent / name
     words = name_list(vocabulary, p) if name.startswith("vocab") and vocabulary.is_file() else None
-    return Coordinates(read, lambda: ((n, p), Names(None, words)))
+    return Coordinates(read, lambda: ((n, p), Names(None, words)), stored=path.stat().st_size)
 
 
 def lda_c(path: Path) -> Coordinates:
@@ -135,7 +139,7 @@ def lda_c(path: Path) -> Coordinates:
         p = size[1] if names is None else len(names)
         return (size[0], p), Names(None if titles is None else name_list(titles, size[0]), names)
 
-    return Coordinates(read, finish)
+    return Coordinates(read, finish, stored=path.stat().st_size)
 
 
 def _by_word(line: bytes) -> bytes:
@@ -161,19 +165,23 @@ def svmlight(path: Path) -> Coordinates:
                 yield _of_rows(X, size)
         check_shape(*size)
 
-    return Coordinates(read, lambda: ((size[0], size[1]), NAMELESS))
+    return Coordinates(read, lambda: ((size[0], size[1]), NAMELESS), stored=path.stat().st_size)
 
 
 def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
     """The lines of a file of names, n of them."""
+    most, held = max(_NAMES_BYTES, path.stat().st_size), bytearray()
     with opened(path) as file:
-        held = file.read(_NAMES_BYTES + 1)
-    names = held.decode("utf-8", "replace").splitlines()
-    if len(held) > _NAMES_BYTES:
-        raise ValueError(f"{path.name} is no list of names: it is larger than {_NAMES_BYTES >> 20} MiB")
+        while block := file.read(1 << 16):
+            held += block
+            if len(held) > most:
+                raise ValueError(f"{path.name} is no list of names: it is larger than {most >> 20} MiB")
+    # Only line ends end a line: names have U+2028, U+0085 and their like
+    lines = held.decode("utf-8", "replace").removesuffix("\n").split("\n") if held else []
+    names = [line.removesuffix("\r") for line in lines]
     if len(names) < n or (len(names) > n and not at_least):
         raise ValueError(f"{path.name} has {len(names)} names for {n}")
-    return np.array(names)
+    return as_names(names, len(held))
 
 
 def _beside(path: Path, ending: str) -> Path | None:
@@ -196,14 +204,18 @@ def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:
     words = banner.decode("ascii", "replace").lower().split()
     if len(words) != 5 or words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[3] not in _FIELDS:
         raise ValueError("it must begin with '%%MatrixMarket matrix coordinate', then integer, real or pattern")
+    if words[4] not in _KINDS:
+        raise ValueError(f"its first line must end with general or symmetric, got {words[4]!r}")
+    n_bytes = 0
     while (line := file.readline(4096)).startswith(b"%") or not line.strip():
-        if not line:
-            raise ValueError("it ends within its head")
+        n_bytes += len(line)
+        if not line or n_bytes > _HEAD_BYTES:
+            raise ValueError("it ends within its head" if not line else f"its head has over {_HEAD_BYTES >> 20} MiB")
     sizes = [_natural(word, "its sizes must be three numbers") for word in line.split()]
     if len(sizes) != 3:
         raise ValueError(f"its sizes must be three numbers, got {line[:80]!r}")
     check_shape(sizes[0], sizes[1])
-    return banner.strip(), (sizes[0], sizes[1]), sizes[2]
+    return " ".join(words).encode(), (sizes[0], sizes[1]), sizes[2]
 
 
 def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_entries: int) -> Iterator[Entries]:
@@ -219,6 +231,8 @@ def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_ent
         seen += here
         if seen > n_entries:
             raise ValueError(f"it has more than the {n_entries} entries that it says")
+        if other := lines.translate(None, _OF_NUMBERS):  # scipy's parser may end the process over others
+            raise ValueError(f"its lines must hold numbers, got {other[:40]!r}")
         if here:
             X = mmread(io.BytesIO(b"%b\n%d %d %d\n%b" % (banner, *shape, here, lines)), spmatrix=False)
             yield Entries(X.row, X.col, X.data)

@@ -29,9 +29,8 @@ def aligned_copy(A: np.ndarray) -> np.ndarray:
 
 
 def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
-    """A factor of zeros, shape (n_rows, K), K the next multiple of 64 bytes from n_components on."""
-    per_vector = VECTOR_BYTES // dtype.itemsize
-    return aligned(n_rows, -(-n_components // per_vector) * per_vector, dtype, np.zeros)
+    """A factor of zeros, shape (n_rows, K), K being `padded_width`."""
+    return aligned(n_rows, padded_width(n_components, dtype), dtype, np.zeros)
 
 
 def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -90,6 +89,21 @@ def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     if (A < 0).any():
         raise ValueError(f"{name} must be non-negative, got a minimum of {A.min()}")
     return A
+
+
+def check_sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    """An array that comes from a file, as kernels, which read by bare pointers, have to find it."""
+    if A.shape != shape or A.dtype != dtype:
+        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}, which should be {dtype} and {shape}")
+    return A
+
+
+def padded_width(n_components: int, dtype: np.dtype) -> int:
+    """Columns of a padded factor: the next multiple of 64 bytes from n_components on."""
+    if dtype not in FLOATS:
+        raise ValueError(f"factors must be of float32 or float64, got {dtype}")
+    per_vector = VECTOR_BYTES // dtype.itemsize
+    return -(-n_components // per_vector) * per_vector
 
 
 def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:

@@ -26,7 +26,7 @@ from scipy.special import digamma, gammaln, polygamma
 from fastpmf.counts import Counts, Side
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import aligned, empty_factor, row_bounds
+from fastpmf.model.factors import aligned, aligned_copy, check_sized, empty_factor, padded_width, row_bounds
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
@@ -91,6 +91,22 @@ class GammaFactor:
     offset: np.ndarray
     activity_shape: float
     activity_rate: np.ndarray
+
+    @classmethod
+    def recall(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
+        """One again that was saved by its attributes' names, once its sizes are those that kernels take for granted."""
+        dtype, n = parts["mean"].dtype, len(parts["mean"])
+        width, one = padded_width(n_components, dtype), np.dtype(float)
+        found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
+        for name in ("mean", "geometric", "shape"):
+            found[name] = aligned_copy(check_sized(parts[name], (n, width), dtype, name))
+            if not n or not (np.isfinite(found[name]).all() and (found[name] >= 0).all()):
+                raise ValueError(f"{name} that is not finite and >= 0")
+        for name in ("rate_of_row", "row_sum", "offset", "activity_rate"):
+            found[name] = check_sized(parts[name], (n,), one, name)
+        rows = 1 if len(parts["weight"]) == 1 else n
+        found["weight"] = aligned_copy(check_sized(parts["weight"], (rows, width), dtype, "weight"))
+        return cls(**found, sums=check_sized(parts["sums"], (width,), one, "sums"))
 
     @classmethod
     def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -104,8 +105,10 @@ def named(names: Any, n: int, name: str, thing: str) -> list[str]:
 
 
 def short(name: str) -> str:
-    """A name that leaves room for the picture: without its middle where it is long."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
+    """A name that leaves room for the picture: without its middle where it is long, and never taken for a formula."""
+    name = printable(name)
+    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
+    return name.replace("$", r"\$")
 
 
 def number_axis(axis: Any, names: list[str]) -> None:

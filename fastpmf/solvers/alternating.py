@@ -42,7 +42,7 @@ class Alternating:
         return state.remember()
 
     def recall(self, problem: Problem, memory: Memory) -> State:
-        state = State.recall(memory)
+        state = State.recall(problem, memory)
         self.init(problem, *state.factors)
         return state
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.counts import Counts, Side
-from fastpmf.model.factors import aligned, aligned_copy, column_sums
+from fastpmf.model.factors import aligned, aligned_copy, check_sized, column_sums, padded_width
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, RowPrior, Terms, best_units
 from fastpmf.model.topics import Topics, to_topics
@@ -155,8 +155,16 @@ class State:
         }  # fmt: skip
 
     @classmethod
-    def recall(cls, memory: Memory, **more: Any) -> Self:
-        """What `remember` gave, again."""
+    def recall(cls, problem: Problem, memory: Memory, **more: Any) -> Self:
+        """What `remember` gave, again; a ValueError where that is of other sizes than the problem."""
+        dtype = memory["W"].dtype
+        width = padded_width(problem.n_components, dtype)
+        for name, n in zip(("W", "Ht"), problem.counts.shape, strict=True):
+            A = check_sized(memory[name], (n, width), dtype, name)
+            if not (np.isfinite(A).all() and (A >= 0).all()):
+                raise ValueError(f"{name} that is not finite and >= 0")
+        for name in ("w_sum", "h_sum", "units"):
+            check_sized(memory[name], (width,), np.dtype(float), name)
         *gaps, data_term = (None if math.isnan(x) else float(x) for x in memory["measures"])
         return cls(
             [aligned_copy(memory["W"]), aligned_copy(memory["Ht"])], [memory["w_sum"], memory["h_sum"]],

@@ -31,7 +31,7 @@ class JointEM:
         return state.remember()
 
     def recall(self, problem: Problem, memory: Memory) -> State:
-        state = State.recall(memory)
+        state = State.recall(problem, memory)
         self.init(problem, *state.factors)
         return state
 

@@ -61,7 +61,7 @@ class Extrapolated:
         self._ahead = None
         if "ahead_pace" in memory:
             ahead = {name.removeprefix("ahead_"): A for name, A in memory.items() if name.startswith("ahead_")}
-            self._ahead = State.recall(ahead)
+            self._ahead = State.recall(problem, ahead)
             self._objective, self._leaps = float(ahead["pace"][0]), bool(ahead["pace"][1])
         return state
 

@@ -3,13 +3,12 @@
 import copy
 import math
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any
 
 import numpy as np
 
 from fastpmf.counts import Side
 from fastpmf.counts.rows import ColumnSums
-from fastpmf.model.factors import aligned, aligned_copy, column_sums, empty_factor
+from fastpmf.model.factors import aligned, check_sized, column_sums, empty_factor
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
 from fastpmf.solvers.base import Memory, Part, Problem, State
 
@@ -101,13 +100,12 @@ class MeanField:
     def recall(self, problem: Problem, memory: Memory) -> State:
         factors, priors = [], []
         for side in Side:
-            parts: dict[str, Any] = {part.name: memory[f"{side.name}_{part.name}"] for part in fields(GammaFactor)}
-            for name in ("mean", "geometric", "shape"):
-                parts[name] = aligned_copy(parts[name])
-            factors.append(GammaFactor(**parts | {"activity_shape": float(parts["activity_shape"])}))
+            parts = {part.name: memory[f"{side.name}_{part.name}"] for part in fields(GammaFactor)}
+            factors.append(GammaFactor.recall(parts, problem.n_components))
+            check_sized(factors[side].mean, memory[("W", "Ht")[side]].shape, memory["W"].dtype, "mean")
             shape, activity_shape, activity_mean, hierarchical = memory[f"{side.name}_prior"].tolist()
             priors.append(GammaPrior(shape, activity_shape, activity_mean, bool(hierarchical)))
-        state = Posteriors.recall(memory, posteriors=(factors[0], factors[1]), priors=(priors[0], priors[1]))
+        state = Posteriors.recall(problem, memory, posteriors=(factors[0], factors[1]), priors=(priors[0], priors[1]))
         state.factors = [factor.mean for factor in factors]
         self._scratch = aligned(max(map(len, state.factors)), state.factors[0].shape[1], state.factors[0].dtype)
         self._done = int(memory["done"])

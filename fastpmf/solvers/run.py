@@ -56,10 +56,10 @@ class Run:
         self.n_iter, self._residual = 0, math.inf
         self.status: Status | None = None
         if memory is not None:
-            self._state = solver.recall(problem, memory)
-            self.n_iter, self._residual = int(memory["n_iter"]), float(memory["residual"])
-            self._trace = [Record(*line) for line in memory["trace"].tolist()]
-            self._began -= float(memory["seconds"])
+            try:
+                self._recall(memory)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"resume: what was saved is not of such a fit: {error}") from None
             return
         self._state = State.start(problem, W, Ht)
         try:
@@ -67,6 +67,14 @@ class Run:
             self._evaluate()
         except KeyboardInterrupt:
             self.status = Status.INTERRUPTED
+
+    def _recall(self, memory: Memory) -> None:
+        self._state = self._solver.recall(self._problem, memory)
+        self.n_iter, self._residual = int(memory["n_iter"]), float(memory["residual"])
+        if memory["trace"].dtype != TRACE_DTYPE or not len(memory["trace"]):
+            raise ValueError(f"a trace of {memory['trace'].dtype} and shape {memory['trace'].shape}")
+        self._trace = [Record(*line) for line in memory["trace"].tolist()]
+        self._began -= float(memory["seconds"])
 
     @property
     def objective(self) -> float:
