@@ -151,6 +151,13 @@ def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return trace
 
 
+def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
+    """Some numbers, float64."""
+    if A.ndim != 1 or A.dtype != float or not A.size:
+        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
+    return A
+
+
 def checked_names(arrays: dict[str, np.ndarray], n_features: int) -> np.ndarray | None:
     """Feature names, where the file has any."""
     names = arrays.get("feature_names_in")

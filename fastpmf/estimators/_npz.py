@@ -31,6 +31,8 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
             if len({member.filename.removesuffix(".npy") for member in members}) < len(members):
                 raise ValueError("it holds two arrays of one name")
             for member in members:
+                if member.header_offset < 0:
+                    raise ValueError(f"its {member.filename} lies before its beginning")
                 with archive.open(member) as array:
                     _check_size(array, member)
         file.seek(0)

@@ -12,6 +12,7 @@ from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
     checked_trace,
+    checked_vector,
     no_model,
     plain,
     read_model,
@@ -75,14 +76,18 @@ class FittedNMF(FactorModel):
             names = checked_names(arrays, H.shape[1])
             model._keep_fitted(
                 H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
-                arrays.get("restarts", np.array([facts["objective"]])).astype(float),  # older files have none
+                checked_vector(arrays.get("restarts", np.array([float(facts["objective"])])), "restarts"),
             )  # fmt: skip
             model.n_features_in_ = H.shape[1]
             model.validation_ = None
             model.prior_W_, model.prior_H_ = (
                 None if prior is None else tuple(prior) for prior in facts.get("priors", (None, None))
             )
-            model.column_exposure_, model.background_ = arrays.get("column_exposure"), arrays.get("background")
+            for name in ("column_exposure", "background"):
+                known = arrays.get(name)
+                if known is not None and known.dtype != float:
+                    raise ValueError(f"{name} of {known.dtype}")
+                setattr(model, f"{name}_", known)
         except DAMAGE as error:
             raise no_model(path, error) from None
         if names is not None:

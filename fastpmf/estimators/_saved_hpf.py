@@ -12,6 +12,7 @@ from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
     checked_trace,
+    checked_vector,
     no_model,
     plain,
     read_model,
@@ -94,7 +95,7 @@ class FittedHPF(FactorModel):
                     activity = _posterior(arrays["row_activity_shape"], arrays["row_activity_rate"], (n,))
                 model.activity_, model.trace_ = activity, checked_trace(arrays)
                 model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
-                model.objective_, model.restarts_ = -model.elbo_, arrays["restarts"].astype(float)
+                model.objective_, model.restarts_ = -model.elbo_, checked_vector(arrays["restarts"], "restarts")
                 model.validation_ = arrays.get("validation")
         except DAMAGE as error:
             raise no_model(path, error) from None

@@ -215,7 +215,7 @@ def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:
     if len(sizes) != 3:
         raise ValueError(f"its sizes must be three numbers, got {line[:80]!r}")
     check_shape(sizes[0], sizes[1])
-    return " ".join(words).encode(), (sizes[0], sizes[1]), sizes[2]
+    return " ".join(["%%MatrixMarket", *words[1:]]).encode(), (sizes[0], sizes[1]), sizes[2]
 
 
 def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_entries: int) -> Iterator[Entries]:
