@@ -1,6 +1,7 @@
 """Hostile files: what damaged or crafted ones may do is raise one sentence, whatever they say of themselves."""
 
 import ast
+import csv
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import stat
 import struct
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -20,7 +22,8 @@ import fastpmf
 from fastpmf import HPF, Checkpoint, PoissonNMF, cli
 from fastpmf.counts.named import printable
 from fastpmf.estimators._model_file import replacing
-from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts
+from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts, write_table
+from fastpmf.io.binary import Stored
 from fastpmf.io.sources import Coordinates, Entries, Names
 from fastpmf.plot._canvas import short
 
@@ -36,9 +39,9 @@ def counts():
     return X
 
 
-# Formats whose own libraries check nothing; those of HDF5, zarr and Parquet are slower, and get hostile files below
-FUZZED = ["X.npz", "csc.npz", "coo.npz", "X.mtx", "X.mtx.gz", "folder", "docword.X.txt", "X.ldac", "X.svmlight", "X.csv",
-          "X.tsv.gz", "X.parquet", "v3.h5"]  # fmt: skip
+# Of each kind of file one; zarr, which is slow to open, has its own below
+FUZZED = ["X.npz", "csc.npz", "coo.npz", "X.mtx", "X.mtx.gz", "folder", "docword.X.txt", "X.ldac", "X.svmlight",
+          "X.csv", "X.tsv.gz", "X.parquet", "v3.h5"]  # fmt: skip
 WORDS = [b"-1", b"nan", b"1e400", b"99999999999999999999", b"2147483648", b"\x00", b"\xff\xfe", b'"', b"%", b":", b"\n"]
 
 
@@ -357,6 +360,13 @@ def test_names_from_files_steer_no_terminal_and_forge_no_line(tmp_path, monkeypa
     assert sorted(names) == sorted([EVIL, "x"])  # JSON escapes, so that no name changes
 
 
+def test_a_table_has_one_line_for_each_row_whatever_names_hold(tmp_path):
+    rows = [[name, "1"] for name in (EVIL, "=1+1", "-", 'a"b', "a,b", "a\rb", "a\nb", " ", "")]
+    write_table(tmp_path / "X.csv", ("name", "n"), rows)
+    with (tmp_path / "X.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["name", "n"], *rows]
+
+
 def test_names_in_pictures_are_no_formulas():
     matplotlib = pytest.importorskip("matplotlib.figure")
     figure = matplotlib.Figure()
@@ -411,3 +421,21 @@ def test_the_package_is_python_and_its_marker_alone():
     here = {p for p in (ROOT / "fastpmf").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert {p.suffix for p in here} == {".py", ".typed"}
     assert ROOT / "fastpmf" / "py.typed" in here
+
+
+def test_zarr_arrays_that_would_be_unpickled_or_have_no_end_are_refused(tmp_path):
+    def array(**more):
+        return SimpleNamespace(**{
+            "name": "/X/data", "shape": (3,), "chunks": (3,), "dtype": np.dtype(float), "nbytes_stored": lambda: 9,
+        } | more)  # fmt: skip
+
+    for part in ("filters", "compressor", "codecs"):
+        for held in (SimpleNamespace(**{part: [{"id": "pickle"}]}), SimpleNamespace(**{part: "Pickle(protocol=5)"})):
+            for A in (array(metadata=held), array(**vars(held))):
+                with pytest.raises(ValueError, match="its /X/data is stored as pickles, which are not read"):
+                    Stored(A)
+    assert len(Stored(array())) == len(Stored(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
+    with pytest.raises(ValueError, match="says that it has 4000000 chunks, which its 9 bytes can't be"):
+        Stored(array(shape=(4_000_000,), chunks=(1,)))
+    with pytest.raises(ValueError, match="it says that it holds"):
+        Stored(array(chunks=(10**12,)))

@@ -1,11 +1,9 @@
 """What each command does: read, call, write, tell."""
 
 import argparse
-import csv
 import io
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset, printable
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
+from fastpmf.io.counts import csv_line
 from fastpmf.warmup import warmup as warm_up
 
 
@@ -205,15 +204,8 @@ def recommend(arguments: argparse.Namespace) -> None:
             for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
         ])  # fmt: skip
     elif not arguments.output:
-        for line in _csv_lines(heads, table):
-            show(line)
-
-
-def _csv_lines(heads: Sequence[str], table: Iterable[Sequence[Any]]) -> Iterable[str]:
-    for row in (heads, *table):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
-        yield text.getvalue()[:-1]
+        for row in (heads, *table):
+            show(csv_line(row))
 
 
 def info(arguments: argparse.Namespace) -> None:

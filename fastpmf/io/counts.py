@@ -269,8 +269,11 @@ def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV; it replaces `path` whole or not at all."""
     with replacing(path) as file:
-        text_file = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text_file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-        text_file.detach()
+        file.writelines((csv_line(row) + "\n").encode() for row in (columns, *rows))
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """A line of CSV without its end; fields that hold a line end of any kind are quoted."""
+    held = io.StringIO()
+    csv.writer(held, lineterminator="\r\n").writerow(row)  # what is in its own line end is what Python quotes
+    return held.getvalue().removesuffix("\r\n")
