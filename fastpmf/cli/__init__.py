@@ -1,23 +1,36 @@
 """The command line, `fastpmf COMMAND`. It parses, calls and prints: results to standard output, the rest to error."""
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.cli.parser import parser_of_commands
 from fastpmf.cli.telling import say
 
-OK, BAD_INPUT, INTERRUPTED, NOBODY_READS = 0, 2, 130, 141  # as shells have them: 128 and the number of the signal
+# As shells have them: 128 and the number of the signal
+OK, BAD_INPUT, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 2, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on."""
+    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on.
+
+    SIGTERM, which batch systems send some time before they kill, is as Ctrl-C, with 143.
+    """
     arguments = parser_of_commands().parse_args(argv)
+    terminated = []
+
+    def terminate(*_: object) -> None:
+        terminated.append(True)
+        raise KeyboardInterrupt
+
     try:
-        with warnings.catch_warnings():
+        with _on(signal.SIGTERM, terminate), warnings.catch_warnings():
             warnings.simplefilter("always", ConvergenceWarning)
             warnings.filterwarnings(
                 "ignore", r"Stopped at max_(iter|time)", ConvergenceWarning
@@ -33,5 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fastpmf: interrupted, {getattr(arguments, 'kept', 'nothing was written')}")
-        return INTERRUPTED
+        return TERMINATED if terminated else INTERRUPTED
     return OK
+
+
+@contextmanager
+def _on(number: int, call: Callable[..., None]) -> Iterator[None]:
+    """What a signal does inside, unless whoever started this process had it ignored; only a main thread may say."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(number, call)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL)

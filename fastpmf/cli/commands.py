@@ -23,6 +23,7 @@ from fastpmf.cli.telling import (
     show,
     stream,
     tell,
+    write_picture,
 )
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset, printable
@@ -59,13 +60,14 @@ def fit(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     if model.status_ is Status.NON_FINITE:
         raise ValueError(f"{arguments.counts} holds counts beyond the reach of {W.dtype}: {model.status_}")
-    if interrupted and model.n_iter_ == 0:
-        raise KeyboardInterrupt  # there is nothing to keep but the random start
     model.save(arguments.output)
+    arguments.kept = f"what was fitted so far is written: {arguments.output}"
     if arguments.weights:
         write_factor(arguments.weights, W)
+        arguments.kept += f", {arguments.weights}"
     if arguments.factors:
         write_factors(arguments.factors, model, W, data.row_names)
+        arguments.kept += f", {arguments.factors}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights, "factors": arguments.factors}
     n, p = counts.shape
@@ -81,7 +83,6 @@ def fit(arguments: argparse.Namespace) -> None:
         facts,
     )
     if interrupted:
-        arguments.kept = "what was fitted so far is written"
         raise interrupted
 
 
@@ -138,7 +139,7 @@ def select(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     tell(arguments, str(found), facts)
     if arguments.plot:
-        plot.selection(found)[0].figure.savefig(arguments.plot, dpi=150)
+        write_picture(arguments.plot, plot.selection(found)[0].figure)
     if interrupted:
         arguments.kept = "the table is that of the splits that were done"
         raise interrupted

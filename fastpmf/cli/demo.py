@@ -1,13 +1,12 @@
 """`fastpmf demo`: topics of a text that every machine has."""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from scipy.special import xlogy
 
 from fastpmf import Solution, as_counts, poisson_nmf
-from fastpmf.cli.telling import check_output, show
+from fastpmf.cli.telling import check_output, show, write_picture
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.datasets import load_stdlib
@@ -34,7 +33,7 @@ def demo(arguments: argparse.Namespace) -> None:
     show(f"deviance explained: {max(0.0, 1 - solution.objective / null):.1%} of what a single topic leaves")
     seconds = solution.trace["seconds"][-1]
     show(f"{solution.n_iter} iterations in {seconds:.1f} s, compilation included, which only a first run needs")
-    _plot(solution, Path(arguments.plot))
+    _plot(solution, arguments.plot)
 
 
 def _show_topics(data: Dataset, solution: Solution) -> None:
@@ -48,7 +47,7 @@ def _show_topics(data: Dataset, solution: Solution) -> None:
         show(f"           in {', '.join(modules)}")
 
 
-def _plot(solution: Solution, path: Path) -> None:
+def _plot(solution: Solution, path: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -57,5 +56,5 @@ def _plot(solution: Solution, path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="iteration", ylabel="objective D(X ‖ WH), nats", title="fastpmf demo")
     axes.plot(solution.trace["n_iter"], solution.trace["objective"], marker=".")
-    figure.savefig(path, dpi=150)
+    write_picture(path, figure)
     show(f"objective by iteration: {path}")

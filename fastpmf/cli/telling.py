@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.counts.named import Dataset, printable, share_not_whole
+from fastpmf.estimators._model_file import replacing
 from fastpmf.io import read_counts, stream_counts
 
 STREAM = "-"  # standard input or output
@@ -89,6 +90,12 @@ def counts_file(arguments: argparse.Namespace) -> Iterator[str]:
         with path.open("xb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield os.fspath(path)
+
+
+def write_picture(path: str, figure: Any) -> None:
+    """A matplotlib figure as .png, which replaces `path` whole or not at all."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def check_output(path: str, *suffixes: str) -> None:

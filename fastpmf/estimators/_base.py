@@ -1,5 +1,7 @@
 """What the estimators share: counts through the door, names checked, factors multiplied out."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,12 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         counts, seen = as_fittable(X, n_threads=self.n_threads), BaseEstimator()
         self._check_features(seen, X, counts, reset=True)
         return counts, vars(seen)
+
+    def _become(self, keep: Callable[..., None], *found: Any) -> None:
+        """What keep(self, *found) makes of it, all at once: Ctrl-C leaves no estimator with halves of two fits."""
+        model = copy.copy(self)
+        keep(model, *found)
+        self.__dict__ = model.__dict__
 
     def _adopt(self, seen: dict[str, Any]) -> None:
         self.__dict__.pop("feature_names_in_", None)

@@ -113,7 +113,7 @@ class _Tasks:
 
     def end(self, found: Any) -> None:
         """The fit is done: ends the task that is open, and the whole."""
-        if self._whole is None:  # Ctrl-C struck before there was a record
+        if self._whole is None:  # it went on from a checkpoint, and nothing was left to do, or Ctrl-C struck at once
             return
         now = self._fitted(lambda: found)()
         if self._part is not None:

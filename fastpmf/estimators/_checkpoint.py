@@ -26,7 +26,8 @@ class Checkpoint:
     """Where a fit leaves what it can go on from, and how often.
 
     Each is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` then goes on, to the
-    same bits as if nothing had happened.
+    same bits as if nothing had happened. Where one can't be written, as on a full disk, a warning says so, and the fit
+    goes on.
 
     Parameters
     ----------
@@ -94,6 +95,8 @@ class Saver:
         The folder to write to holds those of another fit.
     ValueError
         `resume` holds those of a fit of other counts, or with other parameters; or no whole one.
+    PermissionError
+        The folder can't be written to.
     """
 
     def __init__(self, checkpoint: Any, resume: Any, facts: dict[str, Any]) -> None:
@@ -111,18 +114,29 @@ class Saver:
                 "another folder"
             )
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self._folder, os.W_OK):
+            raise PermissionError(f"checkpoint: the folder {self._folder} can't be written to")
         self._saved = time.monotonic()
 
     def keep(self, run: Run) -> None:
         """Write one if it is time."""
         every = self._schedule.iterations
         if (every and run.n_iter % every == 0) or time.monotonic() - self._saved >= 60 * self._schedule.minutes:
-            with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
-                header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
-                np.savez(file, header=np.array(header), **run.remember())  # type: ignore[arg-type]
-            for path in _found(self._folder)[KEPT:]:
-                path.unlink(missing_ok=True)
+            try:
+                self._write(run)
+            except OSError as error:  # what is fitted is worth more than what was to secure it
+                warnings.warn(
+                    f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning,
+                    stacklevel=2,
+                )  # fmt: skip
             self._saved = time.monotonic()
+
+    def _write(self, run: Run) -> None:
+        with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
+            header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
+            np.savez(file, header=np.array(header), **run.remember())  # type: ignore[arg-type]
+        for path in _found(self._folder)[KEPT:]:
+            path.unlink(missing_ok=True)
 
 
 def saver_of(checkpoint: Any, resume: Any, facts: dict[str, Any]) -> Saver | None:

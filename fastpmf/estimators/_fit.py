@@ -29,6 +29,7 @@ from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
 _silent = ContextVar("silent", default=False)
+INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
 
 
 def poisson_nmf(
@@ -97,7 +98,7 @@ def poisson_nmf(
     TypeError, ValueError
         In one sentence that names the argument, what it got and what it wants.
     FitInterrupted
-        On Ctrl-C; a KeyboardInterrupt whose `solution` is what was fitted so far.
+        On Ctrl-C once an iteration is done; a KeyboardInterrupt whose `solution` is what was fitted so far.
 
     See Also
     --------
@@ -123,7 +124,7 @@ def poisson_nmf(
             known=Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight),
             validation=validation, checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
-    if solution.status is Status.INTERRUPTED:
+    if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     return solution
 
@@ -232,7 +233,7 @@ def silent_of_dead_components() -> Iterator[None]:
 
 def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
     """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
-    if solution.status is Status.INTERRUPTED:
+    if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
         warnings.warn(

@@ -110,8 +110,7 @@ def infer(
             f"{solution.n_iter} found not so; less extreme ones, or dtype='float64', would"
         )
     state = solution.state
-    if not isinstance(state, Posteriors):
-        raise KeyboardInterrupt("Interrupted from the keyboard before there was any posterior.")
+    assert isinstance(state, Posteriors)
     return Found(solution, state, share)
 
 

@@ -1,5 +1,6 @@
 """Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
 
+import errno
 import json
 import lzma
 import os
@@ -43,23 +44,39 @@ Facts = dict[str, Any]
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
+def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name for what will take the place of `path`; what the system says of it, or of no file, is told of `path`."""
     target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # less what the umask takes
     try:
-        # HDF5 reads what it writes; who may not read the old file may not read the new one while it is written
-        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield temporary
+    except OSError as error:
+        named = error.filename is not None and not os.fspath(error.filename).startswith(os.fspath(temporary))
+        if error.errno is None or named:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # less what the umask takes
+    with beside(path) as temporary:
+        try:
+            # HDF5 reads what it writes; who may not read the old file may not read the new one while it is written
+            with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                os.chmod(temporary, mode)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_model(

@@ -1,5 +1,6 @@
 """Fits that see one mini-batch of rows after another: online EM, and stochastic variational inference."""
 
+import copy
 import math
 from typing import Any, NamedTuple, Self
 
@@ -178,13 +179,17 @@ class OnlineNMF(FittedNMF):
             H = (shape / np.where(rate > 0, rate, np.inf)).T
             H = np.maximum(H, LEAST * H.mean(axis=1, keepdims=True)).astype(dtype)
             held = held.keep() if held is not None and held.fitted < HELD * k else None
-        if first:
-            self._adopt(seen)
-            self.column_exposure_, self.background_, self.validation_ = None, None, None
-            self.prior_W_, self.prior_H_ = map(as_numbers, penalties[:2])
-        self._schedule, self._statistics, self._held = schedule, statistics, held
-        nothing = np.empty(0, TRACE_DTYPE)
-        self._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
+
+        def keep(model: OnlineNMF) -> None:
+            if first:
+                model._adopt(seen)
+                model.column_exposure_, model.background_, model.validation_ = None, None, None
+                model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
+            model._schedule, model._statistics, model._held = schedule, statistics, held
+            nothing = np.empty(0, TRACE_DTYPE)
+            model._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
+
+        self._become(keep)
         return self
 
     def _begin(
@@ -299,13 +304,17 @@ class OnlineHPF(FittedHPF):
                 counts, None if first else self._columns, priors, k, step,
                 random_state=self.random_state, dtype=self.dtype,
             )  # fmt: skip
-        if first:
-            self._adopt(seen)
-            for name in ("W_posterior_", "activity_", "elbo_", "objective_", "trace_", "restarts_", "validation_"):
-                self.__dict__.pop(name, None)
-        self._schedule = schedule
-        self.n_iter_, self.status_ = schedule.steps, Status.ONLINE
-        self._keep_columns(columns, priors, k)
+
+        def keep(model: OnlineHPF) -> None:
+            if first:
+                model._adopt(seen)
+                for name in ("W_posterior_", "activity_", "elbo_", "objective_", "trace_", "restarts_", "validation_"):
+                    model.__dict__.pop(name, None)
+            model._schedule = schedule
+            model.n_iter_, model.status_ = schedule.steps, Status.ONLINE
+            model._keep_columns(columns, priors, k)
+
+        self._become(keep)
         return self
 
     def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
@@ -325,8 +334,10 @@ def infer_batch(
     counts: MemoryCounts, columns: GammaFactor | None, priors: tuple[GammaPrior, GammaPrior], n_components: int,
     step: Step, *, random_state: Any, dtype: Any,
 ) -> GammaFactor:  # fmt: skip
-    """H's posterior after a step of stochastic variational inference on a mini-batch of rows."""
-    if columns is None:
+    """H's posterior after a step of stochastic variational inference on a mini-batch of rows; `columns` stays."""
+    if columns is not None:
+        columns = copy.deepcopy(columns)
+    else:
         work = dtype_for(dtype, counts)
         problem, solver = Inference(counts, n_components), MeanField(priors)
         start = initialise(counts, n_components, "random", check_random_state(random_state), work)

@@ -211,7 +211,8 @@ class HPF(AppliedHPF):
         TypeError, ValueError
             In one sentence that names the argument, what it got and what it wants.
         FitInterrupted
-            On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+            On Ctrl-C once an iteration is done, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+            Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
             counts, seen = self._enter(X)
@@ -237,7 +238,7 @@ class HPF(AppliedHPF):
                 model._keep(found)
 
             found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
-        keep(self, found)
+        self._become(keep, found)
         tell_end(found.solution, self.tol, stacklevel=2)
         return self
 

@@ -282,7 +282,8 @@ class PoissonNMF(AppliedNMF):
         TypeError, ValueError
             In one sentence that names the argument, what it got and what it wants.
         FitInterrupted
-            On Ctrl-C, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+            On Ctrl-C once an iteration is done, a KeyboardInterrupt; the estimator then holds what was fitted so far.
+            Before that a plain KeyboardInterrupt, and it is as it was.
         """
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
         self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
@@ -326,7 +327,7 @@ class PoissonNMF(AppliedNMF):
                 )
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
-        keep(self, solution)
+        self._become(keep, solution)
         tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
         return solution.W
 

@@ -186,12 +186,12 @@ def select_n_components(
                     scores[a, s] = poisson_log_likelihood(rest, fit.W.astype(np.float64) * share, fit.H) / rest.total
                     found[s].append(fit.H)
                     tick()
+            return selection(n_splits)
         except KeyboardInterrupt:
             done = sum(len(split) == len(ks) for split in found)
             if not done:
                 raise
             raise SelectionInterrupted(selection(done)) from None
-    return selection(n_splits)
 
 
 def _similarity(found: list[list[np.ndarray]], n_ks: int) -> np.ndarray:

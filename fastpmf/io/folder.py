@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
+from fastpmf.estimators._model_file import beside
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
 
@@ -60,16 +60,16 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
         raise ValueError(_EMPTY)
     with _appearing(target) as folder:
         index = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
-        indices: np.ndarray = open_memmap(folder / "indices.npy", "w+", index, (int(ends[-1]),))
-        data: np.ndarray = open_memmap(folder / "data.npy", "w+", dtype, (int(ends[-1]),))
+        indices = _made(folder / "indices.npy", index, int(ends[-1]))
+        data = _made(folder / "data.npy", dtype, int(ends[-1]))
         _scatter(source, ends, indices, data, progress)
         data, ends = _settle(folder, ends, indices, data, shape[1], progress)
         if not ends[-1]:
             raise ValueError(_EMPTY)
         for name, A in (("indices", indices), ("data", data)):
             _shorten(folder / f"{name}.npy", A, int(ends[-1]))
-        np.save(folder / "indptr.npy", ends)
-        np.save(folder / "shape.npy", np.array(shape))
+        for name, A in (("indptr", ends), ("shape", np.array(shape))):
+            _made(folder / f"{name}.npy", A.dtype, len(A))[:] = A
         for side, name in zip(names, ("rows", "columns"), strict=True):
             if side is not None:
                 lines = "".join(" ".join(re.split(r"[\r\n]+", str(line))) + "\n" for line in side)
@@ -144,7 +144,7 @@ def _settle(
 
 
 def _widened(folder: Path, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    wider = open_memmap(folder / "wider.npy", "w+", dtype, data.shape)
+    wider = _made(folder / "wider.npy", dtype, len(data))
     _copy(data, wider, len(data))
     os.replace(folder / "wider.npy", folder / "data.npy")
     return wider
@@ -153,12 +153,24 @@ def _widened(folder: Path, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _shorten(path: Path, A: np.ndarray, n: int) -> None:
     """Keep the first n numbers of a memory-mapped file."""
     if n < len(A):
-        shorter = open_memmap(path.with_name("shorter.npy"), "w+", A.dtype, (n,))
+        shorter = _made(path.with_name("shorter.npy"), A.dtype, n)
         _copy(A, shorter, n)
-        shorter.flush()
+        shorter.flush()  # type: ignore[attr-defined]
         os.replace(path.with_name("shorter.npy"), path)
     else:
         A.flush()  # type: ignore[attr-defined]
+
+
+def _made(path: Path, dtype: np.dtype, n: int) -> np.ndarray:
+    """A vector in a new file, memory-mapped.
+
+    Its room is taken at once. Else a full disk would show when a page is written, by a signal that ends the process.
+    """
+    A: np.ndarray = open_memmap(path, "w+", dtype, (n,))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return A
 
 
 def _copy(source: np.ndarray, target: np.ndarray, n: int) -> None:
@@ -169,17 +181,17 @@ def _copy(source: np.ndarray, target: np.ndarray, n: int) -> None:
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """A folder beside the target that takes its place when all is written, and vanishes when anything fails."""
-    folder = target.parent / f".{secrets.token_hex(8)}.tmp"
-    folder.mkdir()
-    try:
-        yield folder
-        if target.exists():
-            old = target.parent / f".{secrets.token_hex(8)}.tmp"
-            os.replace(target, old)
+    with beside(target) as folder:
+        old = folder.with_suffix(".old")
+        try:
+            folder.mkdir()
+            yield folder
+            if target.exists():
+                os.replace(target, old)
             os.replace(folder, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(folder, target)
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
+        finally:
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            for left in (folder, old):
+                if left.exists():
+                    shutil.rmtree(left)

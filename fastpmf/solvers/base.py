@@ -26,6 +26,7 @@ class Status(Enum):
     MAX_TIME = "Stopped at max_time before the residual came down to tol; raise max_time, or tol, to converge."
     ONLINE = "Fitted by partial_fit, one mini-batch after another."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
+    UNMEASURED = "Interrupted from the keyboard while the last factors were measured; they are kept, unmeasured."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
 
     def __str__(self) -> str:
@@ -262,7 +263,7 @@ class Solution:
     W : ndarray of shape (n, n_components)
     H : ndarray of shape (n_components, p)
     objective : float
-        Divergence D(X || W H), plus what priors add, in nats.
+        Divergence D(X || W H), plus what priors add, in nats; NaN, as the residual is, where `status` is unmeasured.
     kkt_residual : float
         Upper bound, in nats per count, on what any other W with this H, or any other H with this W, could gain: 0
         exactly where the Karush-Kuhn-Tucker conditions hold.
@@ -301,7 +302,10 @@ class Solution:
 
 
 class FitInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a fit; `solution` holds what was fitted so far."""
+    """Ctrl-C during a fit, once an iteration is done; `solution` holds what was fitted so far.
+
+    Ctrl-C again, while objective and residual of that are measured, leaves these NaN, and `Status.UNMEASURED`.
+    """
 
     def __init__(self, solution: Solution) -> None:
         super().__init__(str(solution.status))

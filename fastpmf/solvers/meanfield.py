@@ -35,8 +35,7 @@ class Inference(Problem):
     """What is approached: the posterior; its objective is minus the evidence lower bound, in nats."""
 
     def objective(self, state: State) -> float:
-        if not isinstance(state, Posteriors):
-            return math.inf  # Ctrl-C struck before there were any
+        assert isinstance(state, Posteriors)
         return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
 
     def measure(self, state: State) -> float:

@@ -114,12 +114,32 @@ class Run:
         }
 
     def finish(self) -> Solution:
-        """The solution; its objective and residual are those of the factors returned, in float64."""
+        """The solution; its objective and residual are those of the factors returned, in float64.
+
+        Ctrl-C here costs no more than that look at them, which may be passes over a disk.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Where it struck before the first iteration was done, and there is nothing but the start.
+        """
+        if self.status is Status.INTERRUPTED and self.n_iter == 0:
+            raise KeyboardInterrupt("Interrupted from the keyboard before an iteration was done; nothing is kept.")
+        try:
+            return self._finished()
+        except KeyboardInterrupt:
+            self.status = Status.UNMEASURED
+            return self._finished()
+
+    def _finished(self) -> Solution:
         state, problem = self._state, self._problem
         state.sums = [column_sums(A) for A in state.factors]  # Ctrl-C may have struck between a factor and its sums
         state.data_term = None
         state.balance(problem)
-        last = Record(self.n_iter, problem.objective(state), problem.measure(state), self._elapsed())
+        measures = (math.nan, math.nan)
+        if self.status is not Status.UNMEASURED:
+            measures = problem.objective(state), problem.measure(state)
+        last = Record(self.n_iter, *measures, self._elapsed())
         trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
         if trace[-1].n_iter < self.n_iter:
             trace.append(last)
