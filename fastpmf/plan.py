@@ -12,15 +12,13 @@ from sklearn.utils import check_scalar
 
 from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.counts.blocks import panel_width
-from fastpmf.counts.rows import SAFE_ROWS
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.kernels._jit import current_threads, threads
-from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import working_dtype
 from fastpmf.model.init import initialise
 from fastpmf.solvers import Problem, Solver, solver_of
+from fastpmf.solvers.room import bytes_of
 
 # Nonzeros times components in the trial: about a second in all, on two cores
 _TRIAL = 30_000_000
@@ -143,45 +141,13 @@ def plan(
     if streamed:
         check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     work, make = working_dtype(dtype, counts_dtype), solver_of(solver, acceleration, one_sided=streamed)
-    input_bytes, transpose = (
-        nnz * (counts_dtype.itemsize + (4 if across <= np.iinfo(np.int32).max else 8)) + 8 * (along + 1)
-        for along, across in ((n, p), (p, n))
-    )
-    per_vector = VECTOR_BYTES // work.itemsize
-    row = -(-n_components // per_vector) * VECTOR_BYTES
-    planned = make()
-    # What the solver holds; S of both sides for the last look at the optimality, with what summing the columns' takes
-    factors = (planned.copies + 1) * (n + p) * row
-    factors += 40 * (n + p)  # sums, bounds and the order of the rows
     with threads(n_threads):
-        factors += _summing(n, p, -(-n * min(block_entries or nnz, nnz) // nnz), row, work)
-    transpose = transpose + _cuts(n, p, nnz, row) + _cuts(p, n, nnz, row) if planned.transposed else 0
-    blocks = 0
-    if block_entries is not None:
-        entry, block = (input_bytes - 8 * (n + 1)) // nnz, min(block_entries, nnz)
-        rows = -(-block * n // nnz)
-        # Pointers and sums of all rows; of a block's rows, pointers, cuts and the order that they are descended in
-        transpose, blocks = 0, 2 * block * entry + 24 * n + (80 + _cuts(1, p, block, row)) * rows
+        held = bytes_of((n, p), nnz, n_components, work, counts_dtype, make(), block_entries=block_entries)
     seconds = math.nan
     if trial:
         with threads(n_threads):
             seconds = _seconds(n, p, nnz, n_components, work, counts_dtype, make, streamed=streamed)
-    return Plan(input_bytes, transpose, blocks, factors, seconds)
-
-
-def _summing(n: int, p: int, n_at_once: int, row: int, work: np.dtype) -> int:
-    """Bytes beside the columns' sums while they are formed, of so many rows at once.
-
-    Cuts of these rows, and in float32 what is kept in float64.
-    """
-    cuts = 8 * (current_threads() + 2) * min(n_at_once, SAFE_ROWS)
-    return cuts + (2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0)
-
-
-def _cuts(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
-    """Bytes of where rows pass from one panel of columns to the next, if there are several."""
-    n_panels = -(-n_columns // panel_width(n_rows, n_columns, nnz, row_bytes))
-    return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
+    return Plan(*held, seconds)
 
 
 def _seconds(

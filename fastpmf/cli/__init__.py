@@ -1,5 +1,6 @@
 """The command line, `fastpmf COMMAND`. It parses, calls and prints: results to standard output, the rest to error."""
 
+import argparse
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     SIGTERM, which batch systems send some time before they kill, is as Ctrl-C, with 143.
     """
-    arguments = parser_of_commands().parse_args(argv)
+    arguments = argparse.Namespace()
     terminated = []
 
     def terminate(*_: object) -> None:
@@ -36,13 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "ignore", r"Stopped at max_(iter|time)", ConvergenceWarning
             )  # a fit's status line says it
             warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {message}")
+            arguments = parser_of_commands().parse_args(argv)
             arguments.run(arguments)
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         return NOBODY_READS
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        say(f"fastpmf: error: {error}")
+        say(f"fastpmf: error: {str(error) or type(error).__name__}")
         return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fastpmf: interrupted, {getattr(arguments, 'kept', 'nothing was written')}")

@@ -9,10 +9,12 @@ from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
-from fastpmf.estimators._fit import check_memory, check_parameters, tell_end
+from fastpmf.estimators._fit import check_parameters, tell_end
 from fastpmf.estimators._inference import check_priors
+from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._rows import dtype_for
 from fastpmf.solvers import Record, Status
+from fastpmf.solvers.meanfield import MeanField
 
 
 class HPF(OverWorkers):
@@ -142,7 +144,8 @@ class HPF(OverWorkers):
     def _solve(self, crew: Crew, whole: Whole, *, wanted: bool, **told: Any) -> Result:
         counts: Any = whole
         work = dtype_for(self.dtype, counts)
-        check_memory((0, whole.shape[1]), self.n_components, work, 4)
+        held = counts._replace(shape=(1, whole.shape[1]), nnz=1)  # the client has H alone
+        check_memory(held, self.n_components, work, lambda: MeanField(self._priors))
         self._model = Posterior(self.n_components, work, self._priors, self.inner_steps)
         facts = {
             "n_components": self.n_components, "dtype": str(work), "inner_steps": self.inner_steps,

@@ -11,7 +11,8 @@ from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Points
-from fastpmf.estimators._fit import check_memory, check_parameters, tell_end
+from fastpmf.estimators._fit import check_parameters, tell_end
+from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._rows import dtype_for
 from fastpmf.estimators._statement import (
     Known,
@@ -24,7 +25,7 @@ from fastpmf.estimators._statement import (
     vector,
 )
 from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
-from fastpmf.solvers import Record, Status
+from fastpmf.solvers import Multiplicative, Record, Status
 from fastpmf.solvers.base import Memory
 
 
@@ -236,7 +237,7 @@ class PoissonNMF(OverWorkers):
         counts: Any = whole
         k, (n, p) = self.n_components, whole.shape
         work = dtype_for(self.dtype, counts)
-        check_memory((0, p), k, work, 2)
+        check_memory(counts._replace(shape=(1, p), nnz=1), k, work, Multiplicative)  # the client has H alone
         exposure = None if row is None else vector(row, n, "row_exposure")
         across = vector(column, p, "column_exposure")
         given = Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)

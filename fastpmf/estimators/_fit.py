@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._rows import dtype_for, transform
 from fastpmf.estimators._statement import Known, Penalties, resolved, stated
 from fastpmf.estimators._validation import Validation
@@ -97,6 +97,8 @@ def poisson_nmf(
     ------
     TypeError, ValueError
         In one sentence that names the argument, what it got and what it wants.
+    MemoryError
+        What the fit needs, see `fastpmf.plan`, this process may not have; in one sentence that says what would fit.
     FitInterrupted
         On Ctrl-C once an iteration is done; a KeyboardInterrupt whose `solution` is what was fitted so far.
 
@@ -163,7 +165,7 @@ def fit(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = dtype_for(dtype, counts)
-    check_memory(counts.shape, n_components, work, n_init * make().copies)
+    check_memory(counts, n_components, work, make, n_init=n_init)
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     if n_init > 1 and (checkpoint is not None or resume is not None):
@@ -307,19 +309,6 @@ def facts_of(counts: Counts) -> dict[str, Any]:
     return {
         "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, "streamed": counts.one_sided,
     }  # fmt: skip
-
-
-def check_memory(shape: tuple[int, int], n_components: int, dtype: np.dtype, copies: int) -> None:
-    """Turn away more components than the machine can hold the factors of."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    need = (copies + 1) * sum(shape) * n_components * dtype.itemsize
-    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if need > have:
-        raise ValueError(
-            f"n_components={n_components} needs {need / 2**30:.1f} GiB for the factors of a {shape[0]} x {shape[1]} "
-            f"matrix, and this machine has {have / 2**30:.1f} GiB"
-        )
 
 
 def _rows_of(known: Known, rows: np.ndarray) -> Known:

@@ -12,8 +12,9 @@ from sklearn.utils import check_random_state
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
-from fastpmf.estimators._fit import check_memory, check_parameters, facts_of, in_memory_only
+from fastpmf.estimators._fit import check_parameters, facts_of, in_memory_only
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._rows import check_range, dtype_for
 from fastpmf.estimators._statement import Known
 from fastpmf.estimators._validation import Validation
@@ -65,7 +66,7 @@ def infer(
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = dtype_for(dtype, counts)
-    check_memory(counts.shape, n_components, work, n_init * MeanField.copies)
+    check_memory(counts, n_components, work, lambda: MeanField(priors), n_init=n_init)
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     held, share = None, 1.0
     if validation is not None:

@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import secrets
+import shutil
 import stat
 import struct
 import tokenize
@@ -57,6 +58,21 @@ def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
+def remove(path: Path) -> None:
+    """Have no such file or folder, even if Ctrl-C strikes meanwhile."""
+
+    def gone() -> None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+
+    try:
+        gone()
+    except KeyboardInterrupt:
+        gone()
+        raise
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
@@ -75,7 +91,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 os.chmod(temporary, mode)
             os.replace(temporary, target)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
             raise
 
 

@@ -281,6 +281,8 @@ class PoissonNMF(AppliedNMF):
         ------
         TypeError, ValueError
             In one sentence that names the argument, what it got and what it wants.
+        MemoryError
+            What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
         FitInterrupted
             On Ctrl-C once an iteration is done, a KeyboardInterrupt; the estimator then holds what was fitted so far.
             Before that a plain KeyboardInterrupt, and it is as it was.

@@ -189,8 +189,8 @@ def select_n_components(
             return selection(n_splits)
         except KeyboardInterrupt:
             done = sum(len(split) == len(ks) for split in found)
-            if not done:
-                raise
+            if not done:  # what a single fit holds is none of it
+                raise KeyboardInterrupt("Interrupted from the keyboard before a split was done.") from None
             raise SelectionInterrupted(selection(done)) from None
 
 

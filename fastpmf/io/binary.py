@@ -46,14 +46,15 @@ class Stored:
         self._A, self._bytes = A, _check_numbers(A, 1)
         self._chunk = max(A.chunks[0], 1) if A.chunks else 1
         self.dtype: np.dtype = A.dtype
-        self._rest, self._next = np.zeros(0, self.dtype), 0
+        self._ahead = 0, np.zeros(0, self.dtype)  # where the next slice would begin, and what of it is there
 
     def __len__(self) -> int:
         return int(self._A.shape[0])
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        rest = self._rest if start == self._next else self._rest[:0]
+        there, rest = self._ahead
+        rest = rest if start == there else rest[:0]
         begin, end = start + len(rest), min(-(-stop // self._chunk) * self._chunk, len(self))
         check_room(self.dtype.itemsize * (end - start), self._bytes)
         found = rest
@@ -62,7 +63,7 @@ class Stored:
             found = np.concatenate([rest, found]) if len(rest) else found
         ahead = found[stop - start :]
         # A view of the rest of a chunk holds all of it, a copy of a large one would be made time and again
-        self._rest, self._next = ahead if 2 * len(ahead) > len(found) else ahead.copy(), stop
+        self._ahead = stop, ahead if 2 * len(ahead) > len(found) else ahead.copy()
         return found[: stop - start]
 
     def whole(self) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,7 +13,7 @@ from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
-from fastpmf.estimators._model_file import beside
+from fastpmf.estimators._model_file import beside, remove
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
 
@@ -192,6 +191,7 @@ def _appearing(target: Path) -> Iterator[Path]:
         finally:
             if old.exists() and not target.exists():
                 os.replace(old, target)
-            for left in (folder, old):
-                if left.exists():
-                    shutil.rmtree(left)
+            try:
+                remove(folder)
+            finally:
+                remove(old)

@@ -260,7 +260,7 @@ def check_shape(n: int, p: int) -> None:
     if n < 1 or p < 1:
         raise ValueError(f"it must have at least one row and one column, got {n} x {p}")
     if 16 * (n + p) > memory():
-        raise ValueError(f"it says that it is {n} x {p}, more rows and columns than this machine's memory can point at")
+        raise ValueError(f"it says that it is {n} x {p}, more rows and columns than this process's memory can point at")
 
 
 def as_names(names: list[str], stored: int) -> np.ndarray:

@@ -48,8 +48,7 @@ def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
             break
         alive = alive[: -(-len(alive) // 2)]
         rung = 2 * rung if len(alive) > 1 else max_iter
-    best = alive[0].finish()
-    status = best.status
-    if stopped is not None and stopped.status is not None and status is not Status.UNMEASURED:
-        status = stopped.status
-    return replace(best, status=status, restarts=np.array([run.objective for run in runs]))
+    best = alive[0]
+    if stopped is not None:
+        best.status = stopped.status
+    return replace(best.finish(), restarts=np.array([run.objective for run in runs]))
