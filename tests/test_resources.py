@@ -305,6 +305,28 @@ def test_a_file_that_changes_under_a_streamed_fit_ends_it_in_one_sentence(tmp_pa
     assert all(vars(model)[name] is before[name] for name in before if name[-1] == "_")
 
 
+@pytest.mark.parametrize("change", [cut, point_outside])
+def test_a_file_that_changes_under_mapped_counts_is_told_before_a_kernel_reads_it(tmp_path, X, change):
+    write_counts(tmp_path / "X", X)
+    counts = as_counts(read_counts(tmp_path / "X"))
+
+    def between(record, W, H):
+        change(tmp_path / "X")
+        os.utime(tmp_path / "X" / "indices.npy", ns=(0, 0))  # whatever the file system's clock can tell apart
+
+    model = PoissonNMF(3, **TOLD)
+    with pytest.raises(ValueError, match=r"indices\.npy was changed since it was read"):
+        model.set_params(callback=between).fit(counts)
+    assert not hasattr(model, "components_")
+
+
+def test_a_folder_that_is_replaced_is_still_mapped_as_it_was(tmp_path, X):
+    write_counts(tmp_path / "X", X)
+    counts, wanted = as_counts(read_counts(tmp_path / "X")), PoissonNMF(3, **TOLD).fit(X)
+    model = PoissonNMF(3, **TOLD, callback=lambda record, W, H: write_counts(tmp_path / "X", X[:5]))
+    np.testing.assert_array_equal(model.fit(counts).components_, wanted.components_)
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_passes_keep_no_files_open(tmp_path, X):
     write_counts(tmp_path / "X", X)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.base import Descent, Side
+from fastpmf.counts.files import mapped_files
 from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.model.factors import aligned, row_bounds
@@ -36,6 +37,7 @@ class MemoryCounts:
         self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
         self.dtype = self._given.data.dtype
         self.nnz = len(self._given.data)
+        self._files = mapped_files(self._given.data, self._given.indices)
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
@@ -64,7 +66,9 @@ class MemoryCounts:
         return given
 
     def side(self, side: Side) -> SparseRows:
-        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
+        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`; files that they are mapped from must be as they were."""
+        for file in self._files:
+            file.check()
         X = self._sides[side]
         if X is None:
             X = self._sides[side] = self._given.transpose(n_blocks=16)

@@ -64,7 +64,9 @@ def read_counts(
     Parameters
     ----------
     path : path-like
-        A file or folder; folders of .npy are memory-mapped, all else is read into memory.
+        A file or folder; folders of .npy are memory-mapped, all else is read into memory. What is mapped must stay as
+        it is while its counts are in use: a change is told before the next pass over them, but a file that is cut
+        short within one ends the process. `convert_counts` and `write_counts` may replace a folder that is in use.
     format : str, optional
         By default what the name says:
 
