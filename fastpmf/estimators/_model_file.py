@@ -59,18 +59,18 @@ def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Have no such file or folder, even if Ctrl-C strikes meanwhile."""
-
-    def gone() -> None:
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-
-    try:
-        gone()
-    except KeyboardInterrupt:
-        gone()
-        raise
+    """Have no such file or folder, however often Ctrl-C strikes meanwhile; then that is raised."""
+    struck: KeyboardInterrupt | None = None
+    while os.path.lexists(path):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except KeyboardInterrupt as error:
+            struck = error
+    if struck is not None:
+        raise struck
 
 
 @contextmanager
