@@ -202,8 +202,11 @@ class Rows:
             out[i, active] = U[i, active]
             rate = self.V @ U[i]
             some = x > 0
-            for _ in range(sweeps):
-                for k in active:
+            for sweep in range(sweeps):
+                for k in active if sweep else alive:
+                    if k not in active:
+                        rate = rate - U[i, k] * self.V[:, k]
+                        continue
                     w, u = self.V[some, k] / rate[some], out[i, k]
                     g, c, least = (x[some] * w).sum(), (x[some] * w * w).sum(), min(x[some], default=math.inf)
                     if a[k] > 0:

@@ -125,7 +125,7 @@ def descend(n_vectors):
             offset, visits = offsets[worker], active[worker]
             zero = simd.zeros(entries, 1)
             one, tiny_ = simd.fill_like(zero, 1.0), simd.fill_like(zero, tiny)
-            few = simd.fill_like(zero, _FEW / n_components)
+            two, few = simd.fill_like(zero, 2.0), simd.fill_like(zero, _FEW / n_components)
             endless = simd.fill_like(zero, math.inf)
             t = simd.take(counter)
             while t < groups.shape[0]:
@@ -238,7 +238,7 @@ def descend(n_vectors):
                     if done == rounds or simd.highest(going) == 0.0:
                         break
 
-                    # whom to visit, in which lanes; the others are, and stay, 0
+                    # whom to visit, in which lanes: 1, or 2 to become 0, so that rates know; the others are 0
                     n_visits = 0
                     for k in range(n_components):
                         if not held[k]:
@@ -252,8 +252,9 @@ def descend(n_vectors):
                                 wanting = lanes.where_above(simd.load(components, P + k, 1), zero, one, wanting)
                             wanting = simd.multiply(lanes.where_above(u, least, one, wanting), going)
                             wanting = lanes.where_above(d, zero, lanes.where_above(endless, d, wanting, zero), zero)
+                            gone = lanes.where_above(going, wanting, two, wanting)
+                            wanting = lanes.where_above(u, zero, gone, wanting)
                             simd.store(components, M + k, wanting)
-                            simd.store(components, A + k, lanes.where_above(going, wanting, zero, u))
                             if simd.highest(wanting) > 0.0:
                                 visits[n_visits] = k
                                 n_visits += 1
@@ -283,10 +284,10 @@ def descend(n_vectors):
                                     q = simd.load(components, Q + k, 1)
                                     ratio = lanes.where_above(q, zero, one, ratio)
                                     d, c = lanes.multiply_add(q, u, d), simd.add(c, q)
-                                step = guarded_step(u, g, c, d, ratio, sharp)
-                                wanting = simd.load(components, M + k, 1)
-                                moved, past = simd.multiply(lanes.subtract(step, u), wanting), b
-                                u = lanes.where_above(wanting, zero, step, u)
+                                step, wanting = guarded_step(u, g, c, d, ratio, sharp), simd.load(components, M + k, 1)
+                                step = lanes.where_above(wanting, one, zero, lanes.where_above(wanting, zero, step, u))
+                                moved, past = lanes.subtract(step, u), b
+                                u = step
                                 simd.store(components, A + k, u)
                                 # What became 0 stays so for the rest of this round
                                 wanting = lanes.where_above(u, zero, wanting, zero)
