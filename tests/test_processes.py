@@ -91,6 +91,21 @@ def test_cache_files_of_anything_are_begun_anew_without_a_word(tmp_path):
     assert not err
 
 
+def test_no_writable_cache_is_said_once_and_is_no_error():
+    out, err = run(
+        SMALL
+        + """
+    import numba.core.caching as caching
+    warnings.simplefilter("default", RuntimeWarning)
+    caching.CompileResultCacheImpl._locator_classes = []  # as on a read-only system
+    print(small()[0], small(np.int64)[0])
+        """
+    )
+    assert out.split() == ["True", "True"]
+    assert err.count("RuntimeWarning") == 1
+    assert "NUMBA_CACHE_DIR" in err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
     out, err = run(

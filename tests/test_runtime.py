@@ -124,41 +124,16 @@ def test_idle_openmp_threads_do_not_spin_for_long():
         assert "GOMP_SPINCOUNT = '77'" in run(code, GOMP_SPINCOUNT="77", **told)[1]
 
 
-def test_no_writable_cache_is_said_once_and_is_no_error(expected):
-    out, err = run(
-        """
-        import numba.core.caching as caching
-        caching.CompileResultCacheImpl._locator_classes = []  # as on a read-only system
-        H = fit()
-        fit()
-        print(H.sum().hex())
-        """
-    )
-    assert out.split() == [float(expected.sum()).hex()]
-    assert err.count("RuntimeWarning") == 1
-    assert "NUMBA_CACHE_DIR" in err
-
-
-def test_a_torn_cache_file_is_no_error(expected, tmp_path):
-    fit_once = "print(fit().sum().hex())"
-    run(fit_once, NUMBA_CACHE_DIR=str(tmp_path))
-    torn = list(tmp_path.rglob("*.nbi"))
-    assert torn
-    for path in torn:
-        path.write_bytes(path.read_bytes()[:40])
-    out, _ = run(fit_once, NUMBA_CACHE_DIR=str(tmp_path))
-    assert out.split() == [float(expected.sum()).hex()]
-
-
-def test_a_second_process_loads_what_the_first_compiled(tmp_path):
+def test_what_is_loaded_from_the_cache_computes_as_what_was_just_compiled(expected, tmp_path):
     code = """
-    fit()
+    total = fit().sum().hex()
     from fastpmf.kernels.contract import ratio_contract
     (loop,) = ratio_contract._compiled.values()
-    print(sum(loop.stats.cache_hits.values()), sum(loop.stats.cache_misses.values()))
+    print(sum(loop.stats.cache_hits.values()), sum(loop.stats.cache_misses.values()), total)
     """
-    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["0", "1"]
-    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["1", "0"]
+    total = float(expected.sum()).hex()
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["0", "1", total]
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["1", "0", total]
 
 
 def test_nothing_is_compiled_at_import():

@@ -1,0 +1,75 @@
+"""The table of docs/reproducibility.md: every line of it names tests that exist, and those of threads are here."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastpmf import HPF, PoissonNMF, StreamedCounts
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "reproducibility.md"
+TOLD = {"max_iter": 20, "tol": 0, "random_state": 0}
+FITS = {
+    "mu": lambda **more: PoissonNMF(3, solver="mu", **TOLD, **more),
+    "relaxed": lambda **more: PoissonNMF(3, solver="mu", acceleration="relaxation", **TOLD, **more),
+    "em": lambda **more: PoissonNMF(3, solver="em", **TOLD, **more),
+    "cd": lambda **more: PoissonNMF(3, solver="cd", **TOLD, **more),
+    "prior": lambda **more: PoissonNMF(3, prior_W="auto", prior_H="auto", **TOLD, **more),
+    "hpf": lambda **more: HPF(3, **TOLD, **more),
+}
+
+
+def drawn():
+    """Counts with rows long enough to be cut into pieces, and short ones."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(0.02, (60, 9000))
+    X[3] = rng.integers(1, 4, 9000)
+    return sparse.csr_array(X)
+
+
+def digests(n_threads):
+    """Of all that comes out of each fit, by its name, and of transform."""
+    X, made = drawn(), {}
+    for name, make in FITS.items():
+        for dtype in ("float32", "float64"):
+            model = make(n_threads=n_threads, dtype=dtype)
+            parts = [model.fit_transform(X), model.components_, model.trace_["objective"], model.transform(X[:5])]
+            made[f"{name}, {dtype}"] = hashlib.sha256(b"".join(A.tobytes() for A in parts)).hexdigest()
+    streamed = PoissonNMF(3, solver="mu", n_threads=n_threads, **TOLD).fit(StreamedCounts(lambda: [X[:7], X[7:]]))
+    made["streamed"] = hashlib.sha256(streamed.components_.tobytes()).hexdigest()
+    return made
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_one_two_three_and_eight_threads_in_any_process_and_run_give_the_same_bits():
+    here = digests(1)
+    assert digests(2) == here
+    code = (
+        "import json, sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1]); "
+        "import test_reproducibility as t; print(json.dumps([t.digests(n) for n in (1, 2, 3, 8)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "NUMBA_NUM_THREADS": "8"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [here] * 4
+    assert len(set(here.values())) == len(here)  # the digests are of different fits
+
+
+def test_every_line_of_the_table_names_a_test_that_is_there():
+    lines = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ") and "`tests/" in line]
+    assert len(lines) >= 12
+    for line in lines:
+        named = re.findall(r"`tests/(\w+\.py)::(\w+)`", line)
+        assert named, line
+        for file, test in named:
+            assert f"\ndef {test}(" in (TESTS / file).read_text("utf-8"), f"{file}::{test}"
