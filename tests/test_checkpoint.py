@@ -140,6 +140,10 @@ BAD = {
         ValueError, "iterations must be a whole number >= 1 or None",
     ),
     "folder": (lambda X, f: Checkpoint(3), TypeError, "folder must be a path, got int"),
+    "file": (
+        lambda X, f: [(f / "a").touch(), PoissonNMF(2).fit(X, checkpoint=f / "a")],
+        NotADirectoryError, "checkpoint must be a folder, and .*a is a file",
+    ),
 }  # fmt: skip
 
 

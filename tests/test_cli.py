@@ -62,6 +62,17 @@ def test_every_format_gives_the_same_model(run, file):
     assert np.array_equal(PoissonNMF.load("a.npz").components_, PoissonNMF.load("b.npz").components_)
 
 
+def test_a_streamed_fit_is_saved_as_often_as_asked_and_a_folder_replaced_with_a_word(run):
+    assert "instead of" not in run("convert X.npz -o X")[1]
+    assert run("convert X.npz -o X")[1].endswith("instead of what was there\n")
+    told = "fit X --stream -k 2 --max-iter 3 --tol 0 --checkpoint saved -o m.npz"
+    assert run(told)[0] == 0
+    assert list(Path("saved").iterdir()) == []
+    assert run(f"{told} --checkpoint-minutes 0")[0] == 0
+    assert [path.name for path in sorted(Path("saved").iterdir())][-1] == "checkpoint-00000003.npz"
+    assert "minutes must be a number >= 0" in run(f"{told} --checkpoint-minutes -1")[2]
+
+
 def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(run):
     X = sparse.load_npz("X.npz").tocoo()
     table = [f"user {i},item {j},{int(x)}\n" for i, j, x in zip(X.row, X.col, X.data, strict=True)]
@@ -165,7 +176,7 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("convert X.npz -o absent/X", "no folder absent"),
         (
             "info folder.npz --format 10x-mtx",
-            "folder.npz is not a whole 10x Genomics folder file: it has no matrix.mtx",
+            "folder.npz is not a whole 10x Genomics folder: it has no matrix.mtx",
         ),
         ("fit short.npz -k 2 -o m.npz", "short.npz is not a whole scipy.sparse .npz file"),
         ("fit short.mtx -k 2 -o m.npz", "short.mtx is not a whole Matrix Market file"),

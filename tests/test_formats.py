@@ -353,7 +353,7 @@ def test_no_pickle_is_read(tmp_path, X):
         read_counts(tmp_path / "X.npz")
     write_npy(tmp_path / "folder", X)
     np.save(tmp_path / "folder" / "data.npy", np.array([_Trap()], object))
-    with pytest.raises(ValueError, match=r"is not a whole folder of \.npy file"):
+    with pytest.raises(ValueError, match=r"is not a whole folder of \.npy: Array"):
         read_counts(tmp_path / "folder")
 
 
@@ -379,6 +379,9 @@ def test_a_folder_of_npy_stays_on_the_disk(tmp_path, X):
     assert isinstance(data.X.data, np.memmap)
     assert isinstance(data.X.indices, np.memmap)
     np.testing.assert_array_equal(as_counts(data).to_scipy().toarray(), X)
+    (tmp_path / "X" / "data.npy").unlink()
+    with pytest.raises(ValueError, match=r"is not a whole folder of \.npy: it has no data\.npy$"):
+        read_counts(tmp_path / "X")
 
 
 def test_what_was_read_is_fitted_as_it_is_and_its_names_are_kept(tmp_path, X):

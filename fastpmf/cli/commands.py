@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf import HPF, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
+from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
 from fastpmf._extras import needed
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import (
@@ -51,7 +51,8 @@ def fit(arguments: argparse.Namespace) -> None:
         n_init=arguments.n_init, max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time,
         random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
     )  # fmt: skip
-    saved = {name: x for name in ("checkpoint", "resume") if (x := getattr(arguments, name)) is not None}
+    folder = arguments.checkpoint or arguments.resume
+    saved = {"checkpoint": folder and Checkpoint(folder, arguments.checkpoint_minutes), "resume": arguments.resume}
     began = time.perf_counter()
     try:
         W, interrupted = model.fit_transform(data._replace(X=counts), **saved), None
@@ -274,6 +275,7 @@ def convert(arguments: argparse.Namespace) -> None:
     target = Path(arguments.output)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    instead = ", instead of what was there" if target.exists() else ""
     began = time.perf_counter()
     with counts_file(arguments) as path:
         stored = convert_counts(path, target, verbose=not arguments.quiet, **choices(arguments))
@@ -281,7 +283,7 @@ def convert(arguments: argparse.Namespace) -> None:
     facts = {"n_rows": n, "n_columns": p, "nonzeros": stored.X.nnz, "dtype": str(stored.X.data.dtype),
              "folder": arguments.output, "seconds": seconds}  # fmt: skip
     said = f"{n:,} x {p:,}, {stored.X.nnz:,} nonzeros as {stored.X.data.dtype} in {arguments.output}: {seconds:.1f} s"
-    tell(arguments, said, facts)
+    tell(arguments, said + instead, facts)
 
 
 def warmup(arguments: argparse.Namespace) -> None:

@@ -197,7 +197,9 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds (default: no limit)")
     fit.add_argument("--stream", action="store_true", help="read the counts from their file in each iteration, and "
                      "hold two blocks of them: npy, h5ad, zarr, 10x-h5")  # fmt: skip
-    fit.add_argument("--checkpoint", metavar="FOLDER", help="save the fit there every ten minutes")
+    fit.add_argument("--checkpoint", metavar="FOLDER", help="save the fit there now and then")
+    fit.add_argument("--checkpoint-minutes", type=float, default=10.0, metavar="M", help="how often (default: "
+                     "%(default)s); Ctrl-C writes the model, and no checkpoint")  # fmt: skip
     fit.add_argument("--resume", metavar="FOLDER", help="go on from the last checkpoint there, to the same bits; and "
                      "save there")  # fmt: skip
     fit.add_argument("--seed", type=int, default=0, help="seed of the random start (default: %(default)s)")

@@ -93,6 +93,8 @@ class Saver:
         `resume` holds no checkpoint.
     FileExistsError
         The folder to write to holds those of another fit.
+    NotADirectoryError
+        What is to be that folder is a file.
     ValueError
         `resume` holds those of a fit of other counts, or with other parameters; or no whole one.
     PermissionError
@@ -113,6 +115,8 @@ class Saver:
                 f"checkpoint: {self._folder} holds checkpoints of another fit; go on from them with resume, or take "
                 "another folder"
             )
+        if self._folder.exists() and not self._folder.is_dir():
+            raise NotADirectoryError(f"checkpoint must be a folder, and {self._folder} is a file")
         self._folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self._folder, os.W_OK):
             raise PermissionError(f"checkpoint: the folder {self._folder} can't be written to")

@@ -123,6 +123,8 @@ def npy_folder(path: Path) -> Compressed:
 
     Without shape.npy the columns end at the largest index.
     """
+    if missing := [name for name in ("data.npy", "indices.npy", "indptr.npy") if not (path / name).is_file()]:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
     data, indices = Mapped(path / "data.npy"), Mapped(path / "indices.npy")
     indptr = np.load(path / "indptr.npy", mmap_mode="r", allow_pickle=False)
     if indptr.ndim != 1 or len(indptr) < 2 or not len(indices):

@@ -197,7 +197,9 @@ def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise  # the system's: no room, no permission; of damaged files the libraries' own have no number
         known = FORMATS[kind or format_of(path, None)].said
-        raise ValueError(f"{os.fspath(path)} is not a whole {known} file: {_plain(error)}") from None
+        raise ValueError(
+            f"{os.fspath(path)} is not a whole {known}{'' if os.path.isdir(path) else ' file'}: {_plain(error)}"
+        ) from None
 
 
 def _plain(error: BaseException) -> str:
