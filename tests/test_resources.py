@@ -212,7 +212,7 @@ def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, mo
         path.mkdir()
     if what == "forbidden":
 
-        def forbidden(name, *_):
+        def forbidden(name, *_, **__):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(name))
 
         monkeypatch.setattr("builtins.open", forbidden)  # as it is for all but root

@@ -27,7 +27,7 @@ def fit():
 """
 
 
-def run(code, timeout=120, **environment):
+def run(code, timeout=300, **environment):
     """Run code after the prelude in a fresh interpreter; its standard output and standard error."""
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
