@@ -153,6 +153,7 @@ class Soak:
         model = MODELS[name](1).set_params(max_iter=3000).fit(self._X[:, :50])
         old = model.components_
         struck = False
+        signal.signal(signal.SIGALRM, strike)
         signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 0.2))
         try:
             model.fit(self._X)
@@ -319,5 +320,4 @@ def strike(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, strike)
     sys.exit(main())

@@ -68,7 +68,7 @@ def test_a_mutated_file_is_refused_in_a_sentence_or_read_as_sound_counts(tmp_pat
     test_formats.FORMATS[name][0](path, counts())
     parts = sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
     whole = {part: part.read_bytes() for part in parts}
-    for _ in range(80):
+    for _ in range(30):
         part = parts[rng.integers(len(parts))]
         if part.suffix == ".gz" and rng.random() < 0.5:  # what is packed, not the packing
             part.write_bytes(gzip.compress(mutated(rng, gzip.decompress(whole[part]))))
@@ -289,7 +289,7 @@ def changed(path, to, **new):
 @pytest.mark.parametrize("kind", ["PoissonNMF", "HPF"])
 def test_a_mutated_model_file_is_refused_in_a_sentence_or_is_a_model(models, tmp_path, kind):
     content, path, rng = (models / f"{kind}.npz").read_bytes(), tmp_path / "model.npz", np.random.default_rng(0)
-    for _ in range(80):
+    for _ in range(30):
         path.write_bytes(mutated(rng, content))
         try:
             H = load_model(path).components_

@@ -38,6 +38,14 @@ MOMENTS = 10
 TOLD = {"random_state": 0, "tol": 0, "eval_every": 2, "max_iter": 6}
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """Ctrl-C is a KeyboardInterrupt, also where whoever runs the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Moments:
     """Counts the lines of the package that are run, and has signals sent as some of them begin."""
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="they time compiled kernels")
 
 
+SMALL_SOAK = ["--turns", "12", "--load", "1", "--json", "ledger.json"]
 SMALL_ROOFLINE = ["--nnz", "1e4", "-k", "3", "--mib", "1", "--repeats", "1"]
 SMALL_STARTS = ["--data", "data/tiny.npz", "-k", "3", "--seeds", "0", "1", "2", "--max-iter", "40"]
 SMALL_TRANSFORM = ["--data", "data/tiny.npz", "-k", "3", "--repeats", "1"]
@@ -239,3 +241,29 @@ def test_a_slope_is_that_of_the_power_law(monkeypatch):
     assert error == pytest.approx(0, abs=1e-9)
     assert slope([1, 2, 4], [1, 1, 2]) == pytest.approx((0.5, 12**-0.5))  # by hand: residuals 1, -2, 1 sixths of log 2
     assert all(value != value for value in slope([5, 5], [1, 2]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its faults are signals and limits of other systems")
+def test_a_soak_counts_attempts_and_faults_and_a_loss_ends_it_with_1(run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
+    import soak
+
+    assert run("soak", *SMALL_SOAK) == 0
+    deeds = json.loads(Path("ledger.json").read_text())["deeds"]
+    assert sum(row["attempts"] for row in deeds.values()) == 12
+    assert sum(row["faults"] for row in deeds.values()) > 0
+    assert sum(row["losses"] for row in deeds.values()) == 0
+    monkeypatch.setattr(soak.Soak, "saved", lambda self, rng: self._same("mu", self._models["em"]))
+    monkeypatch.setattr(soak.Soak, "__init__", lossy(soak.Soak.__init__))
+    assert run("soak", *SMALL_SOAK) == 1
+    assert "LOST in saved, seed" in capsys.readouterr().out
+
+
+def lossy(begin):
+    """A soak of one deed."""
+
+    def begun(self, *arguments):
+        begin(self, *arguments)
+        self._deeds = {"saved": self.saved}
+
+    return begun
