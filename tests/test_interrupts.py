@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PACKAGE = str(Path(fastpmf.__file__).parent)
-MOMENTS = 10
+MOMENTS = 6
 TOLD = {"random_state": 0, "tol": 0, "eval_every": 2, "max_iter": 6}
 
 

@@ -70,7 +70,7 @@ def test_sixteen_python_threads_may_fit_at_once_to_the_bits_of_one(layer):
             same = np.array_equal(works[number % 5](), alone[number % 5])
             return same and numba.get_num_threads() == threads
         with ThreadPoolExecutor(16) as pool:
-            print(all(pool.map(same, range(80))), numba.threading_layer())
+            print(all(pool.map(same, range(48))), numba.threading_layer())
         """,
         NUMBA_THREADING_LAYER=layer,
     )
