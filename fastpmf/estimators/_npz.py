@@ -20,7 +20,7 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
     Raises
     ------
     ValueError
-        No archive, two arrays of one name, or arrays larger than what is packed there, or than this machine's memory.
+        No archive, two arrays of one name, or arrays larger than what is packed there, or than this process may have.
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
