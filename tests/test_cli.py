@@ -127,6 +127,17 @@ def test_topics_are_told_by_name_or_as_a_table(run):
     assert "\x1b" not in run("topics model.npz")[1] + run("info X.csv")[1]
 
 
+def test_names_that_a_terminal_cannot_show_are_escaped(run, monkeypatch):
+    Path("X.csv").write_text("ü,é,1\nv,x,2\n", "utf-8")
+    terminal = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert cli.main(["info", "X.csv"]) == 0
+    assert "names: \xfc, v" in terminal.buffer.getvalue().decode("latin-1")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert cli.main(["info", "X.csv"]) == 0
+    assert rb"names: \xfc, v" in sys.stdout.buffer.getvalue()
+
+
 def test_info_says_what_a_file_holds(run):
     code, out, _ = run("info X.npz")
     X = sparse.load_npz("X.npz")

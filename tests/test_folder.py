@@ -1,11 +1,14 @@
 """A folder of .npy holds what its source held, canonical, in the smallest dtype, whole or not at all."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
 
 from fastpmf import as_counts
-from fastpmf.io import read_counts, sources, write_counts
+from fastpmf.io import folder, read_counts, sources, write_counts
 from fastpmf.io.folder import write_folder
 from fastpmf.io.sources import Compressed, Coordinates, Entries, Names
 
@@ -55,6 +58,35 @@ def test_counts_take_the_smallest_dtype_that_holds_them(tmp_path, counts, dtype)
     stored = write_folder(tmp_path / "X", source)
     assert stored.data.dtype == dtype
     np.testing.assert_array_equal(stored.data[:], counts)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="nothing here says what is mapped")
+def test_no_file_is_renamed_or_replaced_while_it_is_mapped_which_windows_refuses(tmp_path, monkeypatch):
+    def replace(source, target, renamed=os.replace):
+        mapped = Path("/proc/self/maps").read_text()
+        assert not any(str(path) + end in mapped for path in (source, target) for end in ("\n", "/"))
+        moved.append(source.name)
+        renamed(source, target)
+
+    moved = []
+    monkeypatch.setattr(os, "replace", replace)
+    chunks = [[(1, 1, 100)] * 2, [(0, 1, 200)] * 400, [(1, 0, 3)]]
+    for _ in range(2):  # in uint8, then uint16, then int32; then in the place of the folder
+        stored = write_folder(tmp_path / "X", coordinates(*chunks, shape=(2, 2)))
+        np.testing.assert_array_equal(stored.dataset().X.toarray(), [[0, 80_000], [3, 200]])
+        assert {file.stem for file in (tmp_path / "X").iterdir()} == {"data", "indices", "indptr", "shape"}
+        del stored
+    assert moved.count("shorter.npy") == 4
+
+
+def test_where_no_call_takes_a_files_room_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    X = sparse.csr_array(np.arange(3000).reshape(30, 100))
+    stored = write_folder(tmp_path / "X", Compressed(X.data, X.indices, X.indptr, X.shape))
+    np.testing.assert_array_equal(stored.dataset().X.toarray(), X.toarray())
+    A = folder._made(tmp_path / "A.npy", np.dtype(float), 100_000)
+    assert not A.any()
+    assert (tmp_path / "A.npy").stat().st_blocks * 512 >= 800_000
 
 
 def test_names_are_kept_a_line_each(tmp_path):

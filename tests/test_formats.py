@@ -225,7 +225,7 @@ def test_one_of_several_genomes_must_be_named(tmp_path, X):
     [
         ("u,i,n\na,x,2\nb,x,1\na,x,3\n", None, [[5], [1]]),
         ("a,x,2\nb,y,1\n", None, [[2, 0], [0, 1]]),
-        ("a,x,2.5,9\nb,y,1,9\n", None, [[2.5, 0], [0, 1]]),
+        ("a,x,2.5,9\nb,y,1,9\n", (0, 1, 2), [[2.5, 0], [0, 1]]),
         ("a,x\nb,y\na,x\n", None, [[2, 0], [0, 1]]),
         ('t,n,"i, quoted",u\n1,4,"x, y",a\n1,2,z,a\n', ("u", "i, quoted", "n"), [[4, 2]]),
         ("9,a,7,x\n9,b,1,x\n", (1, 3, 2), [[7], [1]]),
@@ -247,7 +247,8 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
             "u,i,n\na,x,2\nb,x,many\n",
             "is not a whole CSV file: its counts must be numbers, and column 'n'",
         ),
-        ("X.csv", "a\nb\n", "it must have at least two columns, got 1"),
+        ("X.csv", "a\nb\n", "it has 1 columns, and a line must be a row's id, a column's id and perhaps a count"),
+        ("X.csv", ",g1,g2,g3\na,1,0,2\nb,3,1,1\n", "a table with a line for each row is read by pandas.read_csv"),
         ("X.csv", "", "No columns to parse"),
         ("X.csv", "u,i,n\n,x,2\n", "it has a line without an id in column 'u'"),
         (

@@ -212,7 +212,7 @@ def _counts_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
     command.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
     command.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by the names of "
-                         "a header, or by number from 0 (default: the first three; a header is known by a count "
-                         "that is no number)")  # fmt: skip
+                         "a header, or by number from 0; needed where there are more than three (a header is "
+                         "known by a count that is no number)")  # fmt: skip
     command.add_argument("--transpose", action="store_true", help="swap rows and columns; 10x Genomics' genes are "
                          "columns before")  # fmt: skip

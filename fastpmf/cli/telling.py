@@ -38,8 +38,10 @@ def _plain(fact: Any) -> Any:
 
 
 def show(lines: str) -> None:
-    """Lines without the control characters that names from files may hold."""
-    print("\n".join(map(printable, lines.split("\n"))), flush=True)  # noqa: T201
+    """Lines without the control characters that names from files may hold, and what the terminal can't show escaped."""
+    can_show = sys.stdout.encoding or "utf-8"
+    told = "\n".join(map(printable, lines.split("\n"))).encode(can_show, "backslashreplace").decode(can_show)
+    print(told, flush=True)  # noqa: T201
 
 
 def say(line: str) -> None:

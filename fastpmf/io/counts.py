@@ -85,7 +85,7 @@ def read_counts(
         Of .h5ad and .zarr: a layer, or "raw"; of 10x Genomics' HDF5 of version 2: a genome.
     columns : two or three names, or numbers from 0, optional
         Of "csv", "tsv" and "parquet": where row id, column id and count stand; without a count each line is one.
-        By default the first three. Lines of equal ids add up.
+        Needed where there are more than three columns. Lines of equal ids add up.
     transpose : bool, default=False
         Swap rows and columns.
 

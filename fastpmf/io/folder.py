@@ -59,14 +59,13 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
         raise ValueError(_EMPTY)
     with _appearing(target) as folder:
         index = np.dtype(np.int32 if shape[1] <= np.iinfo(np.int32).max else np.int64)
-        indices = _made(folder / "indices.npy", index, int(ends[-1]))
-        data = _made(folder / "data.npy", dtype, int(ends[-1]))
-        _scatter(source, ends, indices, data, progress)
-        data, ends = _settle(folder, ends, indices, data, shape[1], progress)
+        ends, data = _filled(folder, source, ends, index, dtype, shape[1], progress)
         if not ends[-1]:
             raise ValueError(_EMPTY)
-        for name, A in (("indices", indices), ("data", data)):
-            _shorten(folder / f"{name}.npy", A, int(ends[-1]))
+        _shorten(folder / "indices.npy", int(ends[-1]), folder / "indices.npy")
+        _shorten(data, int(ends[-1]), folder / "data.npy")
+        for narrower in folder.glob("data.*.npy"):
+            narrower.unlink()
         for name, A in (("indptr", ends), ("shape", np.array(shape))):
             _made(folder / f"{name}.npy", A.dtype, len(A))[:] = A
         for side, name in zip(names, ("rows", "columns"), strict=True):
@@ -104,6 +103,22 @@ def _dtype_of(most: float) -> np.dtype:
     return next((np.dtype(d) for d in COUNT_DTYPES[:3] if most <= np.iinfo(d).max), np.dtype(np.float64))
 
 
+def _filled(
+    folder: Path, source: Source, ends: np.ndarray, index: np.dtype, dtype: np.dtype, n_columns: int,
+    progress: Progress,
+) -> tuple[np.ndarray, Path]:  # fmt: skip
+    """Write all entries; where each row ends, and the file of the counts, whose dtype may have had to grow.
+
+    No file is mapped once this returns: what is mapped can't be renamed on Windows.
+    """
+    indices, data = (_made(folder / f"{A}.npy", t, int(ends[-1])) for A, t in (("indices", index), ("data", dtype)))
+    _scatter(source, ends, indices, data, progress)
+    data, ends = _settle(folder, ends, indices, data, n_columns, progress)
+    for A in (indices, data):
+        A.flush()
+    return ends, Path(str(data.filename))
+
+
 def _scatter(source: Source, ends: np.ndarray, indices: np.ndarray, data: np.ndarray, progress: Progress) -> None:
     """Put each entry behind those of its row that came before."""
     place = ends[:-1].copy()
@@ -120,8 +135,8 @@ def _scatter(source: Source, ends: np.ndarray, indices: np.ndarray, data: np.nda
 
 
 def _settle(
-    folder: Path, ends: np.ndarray, indices: np.ndarray, data: np.ndarray, n_columns: int, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
+    folder: Path, ends: np.ndarray, indices: np.ndarray, data: np.memmap, n_columns: int, progress: Progress
+) -> tuple[np.memmap, np.ndarray]:
     """Sort rows, add up what stands twice, and drop zeros, in place; the counts, in a wider dtype if need be."""
     out, kept = np.zeros_like(ends), 0
     wide = np.int64 if data.dtype.kind in "iu" else np.float64
@@ -142,33 +157,41 @@ def _settle(
     return data, out
 
 
-def _widened(folder: Path, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    wider = _made(folder / "wider.npy", dtype, len(data))
+def _widened(folder: Path, data: np.ndarray, dtype: np.dtype) -> np.memmap:
+    wider = _made(folder / f"data.{dtype.name}.npy", dtype, len(data))
     _copy(data, wider, len(data))
-    os.replace(folder / "wider.npy", folder / "data.npy")
     return wider
 
 
-def _shorten(path: Path, A: np.ndarray, n: int) -> None:
-    """Keep the first n numbers of a memory-mapped file."""
-    if n < len(A):
-        shorter = _made(path.with_name("shorter.npy"), A.dtype, n)
-        _copy(A, shorter, n)
-        shorter.flush()  # type: ignore[attr-defined]
-        os.replace(path.with_name("shorter.npy"), path)
-    else:
-        A.flush()  # type: ignore[attr-defined]
+def _shorten(path: Path, n: int, target: Path) -> None:
+    """Make the file the target, of the first n numbers."""
+    if n < len(open_memmap(path, "r")):
+        longer, path = path, path.with_name("shorter.npy")
+        _cut(longer, n, path)
+    os.replace(path, target)
 
 
-def _made(path: Path, dtype: np.dtype, n: int) -> np.ndarray:
+def _cut(longer: Path, n: int, path: Path) -> None:
+    A = open_memmap(longer, "r")
+    shorter = _made(path, A.dtype, n)
+    _copy(A, shorter, n)
+    shorter.flush()
+
+
+def _made(path: Path, dtype: np.dtype, n: int) -> np.memmap:
     """A vector in a new file, memory-mapped.
 
     Its room is taken at once. Else a full disk would show when a page is written, by a signal that ends the process.
     """
-    A: np.ndarray = open_memmap(path, "w+", dtype, (n,))
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    A: np.memmap = open_memmap(path, "w+", dtype, (n,))
+    n_bytes = path.stat().st_size
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:  # zeros that are written take it, those that are not there don't
+            file.seek(A.offset)
+            for start in range(A.offset, n_bytes, CHUNK):
+                file.write(bytes(min(CHUNK, n_bytes - start)))
     return A
 
 

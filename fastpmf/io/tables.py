@@ -28,7 +28,8 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None) -> Coor
         The first two may be gzipped. Their first line is a header where a column is given by name, or where it has no
         number in the count's place.
     columns : two or three names, or numbers from 0, of columns
-        None: the first three, or two where there are no more.
+        None: all, of which there must be two or three. A wider table may be one of counts with a line for each row,
+        and is not guessed at.
     """
     arrow, stored = needed("pyarrow", "tables"), path.stat().st_size
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
@@ -98,9 +99,7 @@ def _text(path: Path, kind: str, columns: Sequence[str | int] | None) -> Iterato
     reader, delimiter = needed("pyarrow.csv", "tables"), "," if kind == "csv" else "\t"
     first = _first_line(path, delimiter)
     named = any(isinstance(c, str) for c in columns or ())
-    places = [_place(c, first) for c in columns] if columns else list(range(min(3, len(first))))
-    if len(places) < 2:
-        raise ValueError(f"it must have at least two columns, got {len(first)}")
+    places = _places(columns, first)
     header = named or (len(places) == 3 and not _is_number(first[places[2]]))
     wanted = [f"f{c}" for c in places]  # as pyarrow calls columns without names
     options = (
@@ -129,6 +128,19 @@ def _first_line(path: Path, delimiter: str) -> list[str]:
     return first
 
 
+def _places(columns: Sequence[str | int] | None, first: list[str]) -> list[int]:
+    """Where row, column and count stand."""
+    if columns:
+        return [_place(column, first) for column in columns]
+    if len(first) not in (2, 3):
+        raise RefusedError(
+            f"it has {len(first)} columns, and a line must be a row's id, a column's id and perhaps a count: say which "
+            "are these with columns, by name or number from 0; a table with a line for each row is read by "
+            "pandas.read_csv, and its DataFrame fitted"
+        )
+    return list(range(len(first)))
+
+
 def _place(column: str | int, first: list[str]) -> int:
     if isinstance(column, str):
         if column not in first:
@@ -152,9 +164,7 @@ def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[
     """As `_text`, but the columns have any type."""
     parquet = needed("pyarrow.parquet", "tables")
     names = parquet.read_schema(path).names
-    wanted = [names[_place(c, names)] for c in columns] if columns else names[:3]
-    if len(wanted) < 2:
-        raise ValueError(f"it must have at least two columns, got {len(names)}")
+    wanted = [names[place] for place in _places(columns, names)]
     with parquet.ParquetFile(path, read_dictionary=wanted[:2]) as file:  # text, each held once in a batch
         for batch in file.iter_batches(batch_size=_LINES, columns=wanted):
             yield wanted, [batch.column(name) for name in wanted]
