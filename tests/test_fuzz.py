@@ -33,7 +33,7 @@ FORMATS = ["csr", "csc", "coo", "bsr", "dia", "dok", "lil", "dense", "unsorted",
 # Everything else must be fitted.
 REFUSALS = (
     "X must hold at least one positive count|X must leave|can't hold counts|is for solver=|needs n_components <=|"
-    "inner_steps must be|infinity|must be finite|has no mode|is unbounded"
+    "inner_steps must be|infinity|must be finite|has no mode|is unbounded|must be between|must be at most|a rate of 0"
 )
 
 
@@ -120,14 +120,22 @@ OPTIONS = st.builds(
     _some(dtype=FLOATS, init=["random", "nndsvd", "nndsvda", "nndsvdar"], n_init=[2], inner_steps=[3],
           acceleration=[None, "extrapolation", "relaxation"]),
 )  # fmt: skip
-KNOWN = st.sets(st.sampled_from(["row_exposure", "column_exposure", "sample_weight", "mask"]), max_size=2)
+KNOWN = st.sets(
+    st.sampled_from(["row_exposure", "column_exposure", "sample_weight", "mask", "background", "fixed_H"]), max_size=2
+)
 
 
-def _known(names, shape, seed):
+def _known(names, shape, k, seed):
     rng = np.random.default_rng(seed)
+    far = rng.choice([3, 3, 3, 40, 300])
+
+    def numbers(*size):
+        return 10.0 ** rng.uniform(-far, far, size)
+
     made = {
-        "row_exposure": 10.0 ** rng.uniform(-3, 3, shape[0]), "column_exposure": 10.0 ** rng.uniform(-3, 3, shape[1]),
-        "sample_weight": rng.gamma(1.0, size=shape[0]), "mask": rng.random(shape) < 0.2,
+        "row_exposure": numbers(shape[0]), "column_exposure": numbers(shape[1]),
+        "sample_weight": numbers(shape[0]) * (rng.random(shape[0]) < 0.8), "mask": rng.random(shape) < 0.2,
+        "background": numbers(shape[1]), "fixed_H": np.where(rng.random((k, 1)) < 0.5, np.nan, numbers(k, shape[1])),
     }  # fmt: skip
     return {name: made[name] for name in names}
 
@@ -175,7 +183,7 @@ def _check(model, W, dense):
 @given(matrices(), OPTIONS, KNOWN)
 def test_any_counts_with_any_options_are_fitted_or_refused_in_a_sentence(pair, options, names):
     X, dense = pair
-    known = _known(names, dense.shape, options["random_state"])
+    known = _known(names, dense.shape, options["n_components"], options["random_state"])
     if "mask" in known:
         known["mask"] &= dense == 0
     model = PoissonNMF(**options)
@@ -185,7 +193,7 @@ def test_any_counts_with_any_options_are_fitted_or_refused_in_a_sentence(pair, o
         assert "\n" not in said
         event("refused")
         return
-    near = _check(model, W, dense)
+    near = _check(model, W, dense * known.get("sample_weight", np.ones(len(dense)))[:, None])
     if not known and model._penalties == PoissonNMF(1)._penalties:
         assert model.objective_ == pytest.approx(naive.kl_divergence(dense, W, model.components_), abs=near)
     with warnings.catch_warnings():

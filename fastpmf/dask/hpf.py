@@ -11,8 +11,8 @@ from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
 from fastpmf.estimators._fit import check_parameters, tell_end
 from fastpmf.estimators._inference import check_priors
+from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
-from fastpmf.estimators._rows import dtype_for
 from fastpmf.solvers import Record, Status
 from fastpmf.solvers.meanfield import MeanField
 

@@ -12,8 +12,8 @@ from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Points
 from fastpmf.estimators._fit import check_parameters, tell_end
+from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
-from fastpmf.estimators._rows import dtype_for
 from fastpmf.estimators._statement import (
     Known,
     Penalties,

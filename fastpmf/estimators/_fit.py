@@ -17,8 +17,9 @@ from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._range import check_entries, dtype_for
 from fastpmf.estimators._room import check_memory
-from fastpmf.estimators._rows import dtype_for, transform
+from fastpmf.estimators._rows import transform
 from fastpmf.estimators._statement import Known, Penalties, resolved, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
@@ -188,6 +189,8 @@ def fit(
     if init == "custom" and W is not None and H is not None:
         W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None]
         H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1]
+        for A, name in ((W, "W"), (H, "H")):
+            check_entries(A, work, name)
     saver = saver_of(checkpoint, resume, _facts(said.problem, n_components, work, solver, acceleration, inner_steps))
     with shown(callback, max_iter, verbose=verbose) as watch:
 

@@ -14,8 +14,8 @@ from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._fit import check_parameters, facts_of, in_memory_only
 from fastpmf.estimators._progress import shown
+from fastpmf.estimators._range import check_range, dtype_for
 from fastpmf.estimators._room import check_memory
-from fastpmf.estimators._rows import check_range, dtype_for
 from fastpmf.estimators._statement import Known
 from fastpmf.estimators._validation import Validation
 from fastpmf.model.factors import column_sums, empty_factor

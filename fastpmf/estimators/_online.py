@@ -10,7 +10,8 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._inference import infer_rows
-from fastpmf.estimators._rows import dtype_for, transform
+from fastpmf.estimators._range import dtype_for
+from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
 from fastpmf.estimators._statement import Known, Penalties, Plain, as_numbers, read_penalties, stated, vector

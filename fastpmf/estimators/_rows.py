@@ -11,8 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import within, without
+from fastpmf.estimators._range import check_range
 from fastpmf.estimators._statement import Known, Penalties, stated, vector
-from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor, working_dtype
+from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor
 from fastpmf.solvers import State
 from fastpmf.solvers.rows import solve_rows
 
@@ -151,31 +152,3 @@ def producible(counts: MemoryCounts, H: np.ndarray) -> MemoryCounts:
     """The counts without those of features in which every component is zero."""
     produced = np.asarray(H.any(axis=0))
     return counts if produced.all() else counts.select_columns(produced)
-
-
-# Smallest count and sum of counts. Shares of 1e-12 in both factors are told apart from 0 (`TINY`), and in float64 the
-# squares of such rates; where the latter are out of range, in float32, coordinate descent takes the shorter step.
-_RANGES = {np.dtype(np.float32): (1e-14, 1e30), np.dtype(np.float64): (1e-130, 1e130)}
-
-
-def dtype_for(dtype: Any, counts: Counts) -> np.dtype:
-    """The dtype to fit in, as `working_dtype` says; by default float64 too where counts are out of float32's range."""
-    work = working_dtype(dtype, counts.dtype)
-    least, most = _RANGES[work]
-    if dtype is None and (counts.smallest < least or counts.total > most):
-        work = np.dtype(np.float64)
-    check_range(counts, work)
-    if counts.smallest < (least := _RANGES[work][0]):
-        raise ValueError(_out_of_range(work, f"of {counts.smallest:g}, but only of {least:g} and more"))
-    return work
-
-
-def check_range(counts: Counts, dtype: np.dtype) -> None:
-    """Counts whose sum would be infinite on the way are turned away."""
-    if counts.total > (most := _RANGES[dtype][1]):
-        raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {most:g}"))
-
-
-def _out_of_range(dtype: np.dtype, what: str) -> str:
-    way = "take dtype float64, or " if dtype == np.float32 else ""
-    return f"dtype {dtype} can't hold counts {what}: {way}multiply X by a number, by which W is then to be divided"

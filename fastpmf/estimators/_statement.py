@@ -19,6 +19,7 @@ import numpy as np
 
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
+from fastpmf.estimators._range import check_entries, check_scale
 from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
@@ -122,8 +123,9 @@ def present(
 ) -> tuple[np.ndarray, np.ndarray]:
     """W and H of the free components in the user's units, from a solver's; what is known, to the bit."""
     units = units[:n_components]
-    W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
-    Ht = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype)
+    with np.errstate(over="ignore"):  # a solution that isn't finite is refused
+        W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
+        Ht = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype)
     for A, (values, held, _) in zip((W, Ht), fixed, strict=True):
         if values is not None and held is not None:
             A[:, held] = values[:, held]
@@ -153,6 +155,10 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
             (H if H is None else check_array(H, "fixed_H", FREE).T, (p, k), "fixed_H", "row"),
         )
     ]
+    for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
+        check_scale(scale, dtype, name)
+    for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
+        check_entries(np.concatenate(prior), dtype, name)
     seen = w > 0
     if isinstance(counts, MemoryCounts):
         counts = without(counts, known.mask)
@@ -165,8 +171,9 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     width = empty_factor(1, K, dtype).shape[1]
     terms, parts = [], []
     # In W' the prior's terms w (shape log W - rate W - ridge W^2 / 2) have these weights; w = 1 for the columns
-    for (weight, exposure), prior, (values, held, zeros), scale, backdrop in zip(
-        ((w, r), (np.ones(p), c)), plain, fixed, known_scales, (r * w, None if b is None else c * b), strict=True
+    names = "fixed_W", "fixed_H" if b is None else "fixed_H or background"
+    for name, (weight, exposure), prior, (values, held, zeros), scale, backdrop in zip(
+        names, ((w, r), (np.ones(p), c)), plain, fixed, known_scales, (r * w, None if b is None else c * b), strict=True
     ):
         if backdrop is not None and b is not None:
             values = np.zeros((len(scale), k)) if values is None else _scaled(values, scale)
@@ -174,6 +181,8 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
             held = np.append(np.zeros(k, bool) if held is None else held, True)
         elif values is not None:
             values = _scaled(values, scale)
+        if values is not None:
+            check_entries(values, dtype, f"{name}, times exposures and weights,")
         terms.append(_terms(weight, exposure, prior, held, zeros, width, dtype))
         parts.append(values)
     _check_modes(terms, counts.shape, k)

@@ -61,10 +61,12 @@ def multiply(n_vectors):
                 divisor = lanes.where_above(d, zero, d, endless)
                 if shaped:
                     a = simd.load(shape, i * shape_step, n_vectors)
-                    # It is positive wherever there is a shape: an underflow is not an exact zero
+                    # It is positive wherever there is a shape: an underflow is not an exact zero. What is lifted so
+                    # keeps its counts, u s, as they were found with it as it was
                     least = simd.divide(simd.multiply(a, simd.fill_like(u, tiny)), divisor)
+                    own = lanes.multiply_add(u, s, a)
                     u = lanes.where_above(a, zero, simd.maximum(u, least), u)
-                    s = simd.add(s, lanes.where_above(a, zero, simd.divide(a, u), zero))
+                    s = lanes.where_above(a, zero, simd.divide(own, u), s)
                 ratio = simd.divide(s, divisor)
                 total = simd.total(simd.multiply(u, s))
                 floor = simd.divide(simd.fill_like(u, tiny * total), divisor)

@@ -124,7 +124,7 @@ class Terms:
 
     def row_prior(self, units: np.ndarray, dtype: np.dtype) -> RowPrior:
         """The rest of what rules are told, in stored units."""
-        ridge = None if self.ridge is None else (self.ridge * units**2).astype(dtype)
+        ridge = None if self.ridge is None else (self.ridge * units * units).astype(dtype)
         return RowPrior(self.shape, ridge, self.held, self.zeros is not None)
 
     def moments(self, A: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,7 +144,7 @@ class Terms:
             return 0.0
         shape, rate, ridge = self.moments(A, sums)
         logs = float(shape @ np.log(units)) + log_total(A, self.shape) if self.shape is not None else 0.0
-        return float(rate @ units + ridge @ units**2) - logs + self.constant
+        return float(rate @ units + (ridge * units) @ units) - logs + self.constant  # 0 times a square could be NaN
 
 
 NO_TERMS = Terms()
@@ -197,8 +197,8 @@ def _newton(more: np.ndarray, P: np.ndarray, Q: np.ndarray, L: np.ndarray, R: np
     t = np.log(s)
     for _ in range(200):
         up, down = np.exp(t), np.exp(-t)
-        slope = P * up - Q * down + 2 * L * up**2 - 2 * R * down**2 - more
-        step = slope / (P * up + Q * down + 4 * L * up**2 + 4 * R * down**2)
+        slope = P * up - Q * down + 2 * L * up * up - 2 * R * down * down - more
+        step = slope / (P * up + Q * down + 4 * L * up * up + 4 * R * down * down)
         t -= np.clip(step, -1.0, 1.0)
         if np.abs(step).max(initial=0.0) < 1e-14:
             break

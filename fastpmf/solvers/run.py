@@ -122,6 +122,8 @@ class Run:
         ------
         KeyboardInterrupt
             Where it struck before the first iteration was done, and there is nothing but the start.
+        ValueError
+            The factors can't be held in the user's units.
         """
         if self.status is Status.INTERRUPTED and self.n_iter == 0:
             raise KeyboardInterrupt("Interrupted from the keyboard before an iteration was done; nothing is kept.")
@@ -144,6 +146,12 @@ class Run:
         if trace[-1].n_iter < self.n_iter:
             trace.append(last)
         W, H = (np.array(A, order="C") for A in self._view())
+        for A, name in ((W, "W"), (H, "H")):
+            if not np.isfinite(A).all():
+                raise ValueError(
+                    f"{name} is out of the range of {A.dtype} in the units that its prior or exposures ask for: take "
+                    "dtype float64, or less extreme ones"
+                )
         status = self.status or (Status.CONVERGED if last.kkt_residual <= self._tol else Status.MAX_ITER)
         return Solution(
             W, H, last.objective, last.kkt_residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),

@@ -1,0 +1,87 @@
+"""Whatever is given beside counts is in range, or is refused in one sentence; nothing overflows without a word."""
+
+import re
+import warnings
+
+import naive
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from fastpmf import PoissonNMF
+
+X = np.array([[3.0, 0, 1], [0, 2, 0], [1, 1, 4], [2, 0, 0]])
+FAR = {"float32": 1e12, "float64": 1e60}  # beyond which a scale is refused, and its inverse
+
+
+def fitted(known, dtype="float64", X=X, **options):
+    starts = {name: known.pop(name) for name in ("W", "H") if name in known}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return PoissonNMF(2, random_state=0, dtype=dtype, **options).fit(X, **known, **starts)
+
+
+@pytest.mark.parametrize("dtype", FAR)
+@pytest.mark.parametrize("name", ["row_exposure", "column_exposure", "sample_weight"])
+@pytest.mark.parametrize("power", [-1, 1])
+def test_a_scale_that_a_dtype_cannot_multiply_and_divide_by_is_refused(name, dtype, power):
+    scale = np.ones(3 if name == "column_exposure" else 4)
+    scale[1] = FAR[dtype] ** power
+    got = re.escape(f"{scale[1]:g}")
+    with pytest.raises(ValueError, match=rf"^{name} must be between .* in {dtype}, got {got}: .*another unit$"):
+        fitted({name: scale}, dtype)
+    scale[1] = 1e9**power
+    model = fitted({name: scale}, dtype)
+    assert np.isfinite(model.components_).all()
+    assert np.isfinite(model.objective_)
+
+
+LARGE = {  # what is given, other options, and what is said of it
+    "background": ({"background": np.full(3, 1e31)}, {}, "fixed_H or background, times exposures and weights,"),
+    "fixed_W": ({"fixed_W": np.full((4, 2), 1e31)}, {}, "fixed_W, times exposures and weights,"),
+    "fixed_H": ({"fixed_H": np.full((2, 3), 1e31)}, {}, "fixed_H, times exposures and weights,"),
+    "prior_W": ({}, {"prior_W": (1.0, 1e31), "prior_H": (1.0, 1.0)}, "prior_W or alpha_W"),
+    "alpha_H": ({}, {"alpha_W": 1e-3, "alpha_H": 1e31}, "prior_H or alpha_H"),
+    "W": ({"W": np.full((4, 2), 1e31), "H": np.ones((2, 3))}, {"init": "custom"}, "W"),
+    "H": ({"W": np.ones((4, 2)), "H": np.full((2, 3), 1e31)}, {"init": "custom"}, "H"),
+}
+
+
+@pytest.mark.parametrize(("known", "options", "name"), LARGE.values(), ids=LARGE)
+def test_entries_that_float32_cannot_hold_are_refused_before_the_fit_and_float64_has_them(known, options, name):
+    with pytest.raises(ValueError, match=f"^{name} must be at most .* in float32, got .*: take dtype float64"):
+        fitted(dict(known), "float32", **options)
+    assert np.isfinite(fitted(dict(known), "float64", **options).objective_)
+
+
+def test_a_mode_that_float32_cannot_hold_is_refused_and_float64_has_it():
+    prior = {"prior_W": (1.5, 1e-220), "prior_H": (1.1, 1.0), "solver": "mu", "max_iter": 20}
+    with pytest.raises(ValueError, match="W is out of the range of float32 in the units that its prior or exposures"):
+        fitted({}, "float32", **prior)
+    assert np.isfinite(fitted({}, "float64", **prior).objective_)
+
+
+def test_what_a_prior_lifts_keeps_its_counts_so_that_no_step_rises():
+    # Entries of H far below 1e-12 of its prior's counts were lifted there, and their counts with them: from 51 to 1e25
+    start = {"W": np.array([[4.6e-14]]), "H": np.array([[2.7e23, 6.7e20, 3.2e-3, 1.7e-16, 3.5e-22]])}
+    counts = np.array([[1.0, 0, 3, 2, 0]])
+    model = PoissonNMF(1, solver="mu", acceleration=None, prior_W=(1.5, 4.5e-9), prior_H=(1.1, 1.0), init="custom",
+                       eval_every=1, max_iter=12, tol=0)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        W = model.fit_transform(sparse.csr_array(counts), **start)
+    objective = model.trace_["objective"]
+    assert (np.diff(objective) <= 1e-12 * np.abs(objective[:-1])).all()
+    rate = W @ model.components_
+    priors = 4.5e-9 * W.sum() - 0.5 * np.log(W).sum() + model.components_.sum() - 0.1 * np.log(model.components_).sum()
+    assert model.objective_ == pytest.approx(naive.kl_divergence(counts, W, model.components_) + priors, rel=1e-9)
+    assert rate.sum() < 10
+
+
+def test_units_far_from_one_leave_the_objective_a_number():
+    start = {"W": np.full((4, 2), 1e-90), "H": np.full((2, 3), 1e90)}
+    prior = {"prior_W": (1.5, 7e-95), "prior_H": (1.1, 1.0)}
+    with np.errstate(all="raise", under="ignore"):
+        model = fitted(start, init="custom", eval_every=1, max_iter=5, tol=0, **prior)
+    assert np.isfinite(model.trace_["objective"]).all()
