@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import HPF, PoissonNMF, StreamedCounts
 
@@ -63,6 +66,29 @@ def test_one_two_three_and_eight_threads_in_any_process_and_run_give_the_same_bi
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [here] * 4
     assert len(set(here.values())) == len(here)  # the digests are of different fits
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the CPU's name is one of x86-64's")
+def test_kernels_for_an_older_cpu_give_the_same_bits():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numba, test_reproducibility as t; "
+        "print(numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], t.digest())"
+    )
+    cpu = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": ""}  # as this one has, but no AVX and no FMA
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300,
+        check=False, env={**os.environ, **cpu},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["nehalem", digest()]
+
+
+def digest():
+    """Of one short fit, by the fewest kernels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = PoissonNMF(3, solver="mu", dtype="float32", **TOLD).fit(drawn())
+    return hashlib.sha256(model.components_.tobytes() + model.trace_["objective"].tobytes()).hexdigest()
 
 
 def test_every_line_of_the_table_names_a_test_that_is_there():
