@@ -17,7 +17,7 @@ from fastpmf.kernels.csr import ascending, count_columns, cut_rows, scatter_colu
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.model.factors import column_sums, padded
-from fastpmf.model.priors import log_total
+from fastpmf.model.priors import RowPrior, log_total
 from fastpmf.model.updates import TINY, multiplicative
 
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
@@ -238,6 +238,17 @@ def test_multiplication_in_place_is_the_same():
     multiplicative(U, S, V.sum(axis=0), out=out)
     multiplicative(U, S, V.sum(axis=0), out=S)
     np.testing.assert_array_equal(S, out)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_own_counts(dtype):
+    U = padded(np.array([[0, 1e-36, 1e-15, 0.5], [0, 0, 0, 0]]), dtype)
+    S = padded(np.array([[3, 1e36, 2e15, 2.0], [0, 0, 0, 0]]), dtype)
+    shape, weight = padded(np.array([[0.1, 0.2, 0.3, 0.4]]), dtype), padded(np.array([[1.0, 2.0, 4.0, 8.0]]), dtype)
+    out = np.empty_like(U)
+    multiplicative(U, S, weight, out, prior=RowPrior(shape))
+    wanted = (U.astype(float) * S + shape)[:, :4] / weight[:, :4]
+    np.testing.assert_allclose(out[:, :4], wanted, rtol=6 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])

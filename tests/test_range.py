@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import PoissonNMF
+from fastpmf import PoissonNMF, kl_divergence
 
 X = np.array([[3.0, 0, 1], [0, 2, 0], [1, 1, 4], [2, 0, 0]])
 FAR = {"float32": 1e12, "float64": 1e60}  # beyond which a scale is refused, and its inverse
@@ -53,6 +53,18 @@ def test_entries_that_float32_cannot_hold_are_refused_before_the_fit_and_float64
     with pytest.raises(ValueError, match=f"^{name} must be at most .* in float32, got .*: take dtype float64"):
         fitted(dict(known), "float32", **options)
     assert np.isfinite(fitted(dict(known), "float64", **options).objective_)
+
+
+@pytest.mark.parametrize("solver", ["mu", "em", "cd"])
+def test_counts_that_float32_cannot_tell_apart_are_counted_exactly(solver):
+    rng = np.random.default_rng(0)
+    counts = (2**24 + rng.integers(-3, 4, (30, 20))) * (rng.random((30, 20)) < 0.5)
+    model = fitted({}, "float32", counts.astype(np.int32), solver=solver, max_iter=40, tol=0)
+    W = model.transform(counts.astype(np.int32))
+    assert model.components_.dtype == W.dtype == np.float32
+    told = kl_divergence(counts, W, model.components_)
+    wanted = naive.kl_divergence(counts, W.astype(float), model.components_.astype(float))
+    assert told == pytest.approx(wanted, abs=1e-13 * counts.sum())
 
 
 def test_a_mode_that_float32_cannot_hold_is_refused_and_float64_has_it():
