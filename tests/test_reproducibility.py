@@ -68,6 +68,41 @@ def test_one_two_three_and_eight_threads_in_any_process_and_run_give_the_same_bi
     assert len(set(here.values())) == len(here)  # the digests are of different fits
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="BLAS's kernels are named by CPUs of x86-64")
+def test_what_kernels_blas_and_numpy_choose_for_a_cpu_changes_no_bit():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_reproducibility as t; print(t.digest_of_many())"
+    # OpenBLAS for other CPUs than this one; NumPy without what it has chosen for it
+    told = numpy_features()
+    for chosen in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENBLAS_CORETYPE": "Haswell"} | told):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300,
+            check=False, env={**os.environ, **chosen},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [digest_of_many()], chosen
+
+
+def numpy_features():
+    """What switches off all that NumPy dispatches to this CPU; nothing where NumPy doesn't say what that is."""
+    try:
+        from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+    except ImportError:
+        return {}
+    found = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
+    return {"NPY_DISABLE_CPU_FEATURES": " ".join(found)} if found else {}
+
+
+def digest_of_many():
+    """Of fits with so many components that the order in which they are added tells."""
+    X, found = drawn()[:, :300], hashlib.sha256()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for make in FITS.values():
+            model = make().set_params(n_components=19, max_iter=60).fit(X)
+            found.update(model.components_.tobytes() + model.trace_["objective"].tobytes())
+    return found.hexdigest()
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the CPU's name is one of x86-64's")
 def test_kernels_for_an_older_cpu_give_the_same_bits():
     code = (

@@ -89,8 +89,10 @@ class Counts(Protocol):
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
 
-    def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
-        """`contract` of both sides, each from W and Ht as they are, in one pass over the rows of X."""
+    def contract_both(
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+    ) -> float | None:
+        """`contract` of both sides, each from W and Ht as they are, in one pass; with `logs` also `log_rate`'s sum."""
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""

@@ -9,7 +9,7 @@ from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.files import mapped_files
 from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
 from fastpmf.kernels.rows import observed_weights
-from fastpmf.model.factors import aligned, row_bounds
+from fastpmf.model.factors import aligned, dot, row_bounds
 from fastpmf.model.lazy import cached_property
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
@@ -117,13 +117,16 @@ class MemoryCounts:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
         self.side(side).contract(U, V, out)
 
-    def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
-        """`contract` of both sides over the rows of X; the transpose is neither used nor built."""
+    def contract_both(
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+    ) -> float | None:
+        """`contract` of both sides over the rows of X, which builds no transpose; with `logs` also `log_rate`'s sum."""
         X = self.side(Side.ROWS)
         X.contract(W, Ht, rows)
         sums = ColumnSums(columns)
         sums.add(X, W, Ht)
         sums.finish()
+        return float(X.log_rate(W, Ht).sum()) if logs else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
@@ -137,7 +140,7 @@ class MemoryCounts:
         """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
         if self._unobserved is None:
             with np.errstate(over="ignore"):
-                return float(w_sum @ h_sum)
+                return dot(w_sum, h_sum)
         return self._unobserved._sum_the_rest(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
 
     def _sum_the_rest(

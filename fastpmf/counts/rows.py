@@ -17,7 +17,7 @@ from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.strips import QUAD
-from fastpmf.model.factors import aligned
+from fastpmf.model.factors import aligned, dot
 from fastpmf.model.lazy import cached_property
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 from fastpmf.model.updates import as_weights
@@ -114,7 +114,7 @@ class SparseRows:
             x = self.data[p : p + step]
             if x.max() < _TALLIED and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
                 tally = np.bincount(x.astype(np.intp))
-                out += float(tally @ gammaln(np.arange(1.0, len(tally) + 1)))
+                out += dot(tally, gammaln(np.arange(1.0, len(tally) + 1)))
             else:
                 out += float(gammaln(x.astype(np.float64) + 1).sum())
         return out

@@ -12,6 +12,7 @@ from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.rows import ColumnSums, SparseRows
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import dot
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
 
@@ -173,14 +174,19 @@ class StreamedCounts:
             sums.add(X, V[rows], U)
         sums.finish()
 
-    def contract_both(self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
-        """`contract` of both sides, in one pass."""
+    def contract_both(
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+    ) -> float | None:
+        """`contract` of both sides, and with `logs` the sum of `log_rate`, in one pass."""
         (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.major is Side.ROWS else -1]
-        sums = ColumnSums(across)
+        sums, log_rates = ColumnSums(across), []
         for some, X in self._each():
             X.contract(U[some], V, out[some])
             sums.add(X, U[some], V)
+            if logs:
+                log_rates.append(X.log_rate(U[some], V))
         sums.finish()
+        return float(np.concatenate(log_rates).sum()) if logs else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """v_sum itself: all is observed."""
@@ -189,7 +195,7 @@ class StreamedCounts:
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
         """Sum of W[i] . Ht[j] over all entries; w_sum and h_sum are the factors' column sums."""
         with np.errstate(over="ignore"):
-            return float(w_sum @ h_sum)
+            return dot(w_sum, h_sum)
 
     def descend(
         self,

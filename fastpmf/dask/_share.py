@@ -13,7 +13,7 @@ import numpy as np
 from fastpmf.counts import Counts, Side
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._statement import Plain, _terms, present
-from fastpmf.model.factors import aligned, column_sums, empty_factor
+from fastpmf.model.factors import aligned, column_sums, dot, empty_factor
 from fastpmf.model.hierarchy import OF_ROWS, GammaFactor, GammaPrior, data_bound, factor_bound
 from fastpmf.model.init import random_rows
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
@@ -82,7 +82,7 @@ class Start(NamedTuple):
                     W[at : at + last - first, :n_components] = block[first - rows.start : last - rows.start]
         for rows, block in random_rows(p, n_components, self.rng):
             Ht[rows, :n_components] = block
-        scale = np.sqrt(self.total / float(sums @ column_sums(Ht)[:n_components]))
+        scale = np.sqrt(self.total / dot(sums, column_sums(Ht)[:n_components]))
         W *= dtype.type(scale)
         Ht *= dtype.type(scale)
         return W, Ht

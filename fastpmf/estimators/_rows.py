@@ -13,7 +13,7 @@ from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import within, without
 from fastpmf.estimators._range import check_range
 from fastpmf.estimators._statement import Known, Penalties, stated, vector
-from fastpmf.model.factors import FLOATS, check_factor, column_sums, empty_factor
+from fastpmf.model.factors import FLOATS, check_factor, column_sums, dot, empty_factor
 from fastpmf.solvers import State
 from fastpmf.solvers.rows import solve_rows
 
@@ -135,7 +135,7 @@ def log_likelihood(
         w = vector(weight, len(W), "sample_weight", zero=True)
         seen = counts.observed_sums(Side.ROWS, Ht, sums[1])
         rows = counts.log_rate(W, Ht) - (W.astype(np.float64) * seen).sum(axis=1) - _log_factorials(counts)
-        return float(w @ np.where(w > 0, rows, 0.0)), float(w @ counts.sums(Side.ROWS))
+        return dot(w, np.where(w > 0, rows, 0.0)), dot(w, counts.sums(Side.ROWS))
     rate = counts.rate_total(W, Ht, *sums)
     if masked:
         rate -= without(counts, mask).rate_total(W, Ht, *sums)

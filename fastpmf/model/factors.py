@@ -48,6 +48,11 @@ def column_sums(A: np.ndarray) -> np.ndarray:
     return partial.sum(axis=0)
 
 
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Sum of a b, the same to the bit on every machine; BLAS adds in an order that depends on the CPU."""
+    return float((a * b).sum())
+
+
 @lru_cache(maxsize=16)
 def row_bounds(n_rows: int) -> np.ndarray:
     """Boundaries of the blocks of rows that are summed by themselves; read-only, and the same for any threads."""

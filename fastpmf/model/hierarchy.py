@@ -26,7 +26,7 @@ from scipy.special import digamma, gammaln, polygamma
 from fastpmf.counts import Counts, Side
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import aligned, aligned_copy, check_sized, empty_factor, padded_width, row_bounds
+from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
@@ -254,7 +254,7 @@ def data_bound(counts: Counts, factors: tuple[GammaFactor, GammaFactor]) -> floa
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
-        logs -= float(counts.sums(side) @ factor.offset)
+        logs -= dot(counts.sums(side), factor.offset)
     return logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
 
 

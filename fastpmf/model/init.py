@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.counts import Counts, MemoryCounts, Side
-from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
+from fastpmf.model.factors import check_factor, column_sums, dot, empty_factor, padded
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
 # A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
@@ -76,7 +76,7 @@ def initialise(
             lift = _LIFT[init] * A.mean()
             A[zero] = lift if init != "nndsvdar" else lift * np.abs(rng.standard_normal(int(zero.sum())))
         W, Ht = padded(W, dtype), padded(Ht, dtype)
-    scale = math.sqrt(counts.total / float(column_sums(W) @ column_sums(Ht)))
+    scale = math.sqrt(counts.total / dot(column_sums(W), column_sums(Ht)))
     W *= scale
     Ht *= scale
     return W, Ht

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastpmf.kernels.rows import sum_log
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import row_bounds
+from fastpmf.model.factors import dot, row_bounds
 
 
 class RowPrior(NamedTuple):
@@ -143,8 +143,8 @@ class Terms:
         if not self.penalised:
             return 0.0
         shape, rate, ridge = self.moments(A, sums)
-        logs = float(shape @ np.log(units)) + log_total(A, self.shape) if self.shape is not None else 0.0
-        return float(rate @ units + (ridge * units) @ units) - logs + self.constant  # 0 times a square could be NaN
+        logs = dot(shape, np.log(units)) + log_total(A, self.shape) if self.shape is not None else 0.0
+        return dot(rate, units) + dot(ridge * units, units) - logs + self.constant  # 0 times a square could be NaN
 
 
 NO_TERMS = Terms()

@@ -106,9 +106,12 @@ class Problem:
         return objective
 
     def measure(self, state: "State") -> float:
-        """The residual of these very factors, at the cost of one multiplicative iteration."""
+        """The residual of these very factors, at the cost of one multiplicative iteration.
+
+        Their data term is known from then on, so that the objective takes no other pass.
+        """
         ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        self.counts.contract_both(*state.factors, *ratios)
+        state.data_term = self.counts.contract_both(*state.factors, *ratios, logs=True)
         gaps = []
         for side in Side:
             weight, prior = self.row_terms(side, state)

@@ -116,7 +116,7 @@ class Run:
     def finish(self) -> Solution:
         """The solution; its objective and residual are those of the factors returned, in float64.
 
-        Ctrl-C here costs no more than that look at them, which may be passes over a disk.
+        Ctrl-C here costs no more than that look at them, which may be a pass over a disk.
 
         Raises
         ------
@@ -140,7 +140,8 @@ class Run:
         state.balance(problem)
         measures = (math.nan, math.nan)
         if self.status is not Status.UNMEASURED:
-            measures = problem.objective(state), problem.measure(state)
+            residual = problem.measure(state)
+            measures = problem.objective(state), residual
         last = Record(self.n_iter, *measures, self._elapsed())
         trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
         if trace[-1].n_iter < self.n_iter:
