@@ -35,6 +35,28 @@ def test_compiled_random_numbers_are_those_of_their_meaning(numbers):
     np.testing.assert_array_equal(numbers, meant)
 
 
+def split_mix(state):
+    """The next state of SplitMix64 and its number, in Python's own integers."""
+    state = (state + 0x9E3779B97F4A7C15) % 2**64
+    z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return state, z ^ (z >> 31)
+
+
+def test_random_numbers_are_those_of_split_mix_64(numbers):
+    state, published = 1234567, []
+    for _ in range(3):
+        state, z = split_mix(state)
+        published.append(z)
+    assert published == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    stream = 2**61 + 5
+    for s in range(50):
+        stream, state = split_mix(stream)
+        for n in range(80):
+            state, z = split_mix(state)
+            assert numbers[s, n] == (z >> 11) / 2**53
+
+
 def test_random_numbers_are_uniform_and_streams_are_independent(numbers):
     assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.01
     one, other = numbers[:-1].ravel(), numbers[1:].ravel()
@@ -76,9 +98,35 @@ def test_a_row_gets_all_its_counts_on_ascending_columns_of_its_components():
     assert abs(data[starts[2]] - 112.5) < 4 * np.sqrt(150 * 0.75 * 0.25)
 
 
+def test_each_count_falls_on_a_component_by_one_number_and_on_a_column_by_the_next():
+    weights, W = (
+        np.array([[1, 2, 0, 4, 0.5], [0, 0.1, 3, 1, 0], [2, 2, 1, 0, 9]]),
+        np.array([[0.2, 3, 1], [5, 0, 0.01]]),
+    )
+    columns, data, lengths, starts = drawn([300, 200], W, weights, np.int32)
+    share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
+    alias_tables(weights, share, other)
+    numbers = np.empty((2, 600))
+    fill(np.array([7]), numbers)
+    for i, w in enumerate(W):
+        wanted = np.zeros(5, int)
+        for place, column in numbers[i].reshape(-1, 2)[: starts[i + 1] - starts[i]]:
+            k, j = np.searchsorted(np.cumsum(w), place * w.sum(), side="right"), int(column * 5)
+            wanted[j if column * 5 - j < share[k, j] else other[k, j]] += 1
+        found = np.zeros(5, int)
+        found[columns[starts[i] : starts[i] + lengths[i]]] = data[starts[i] : starts[i] + lengths[i]]
+        assert found.tolist() == wanted.tolist()
+
+
 def test_a_count_too_large_for_its_dtype_is_told():
     _, _, lengths, _ = drawn([255, 256], [[1.0], [1.0]], [[1.0]], np.uint8)
     assert lengths.tolist() == [1, -1]
+    # Below it in each of two columns, and beyond it in the first of two
+    columns, data, lengths, starts = drawn([400, 400], [[1, 1], [6, 1]], [[1, 0, 0], [0, 0, 1]], np.uint8)
+    assert lengths.tolist() == [2, -1]
+    assert data[:2].sum(dtype=int) == 400
+    assert columns[:2].tolist() == [0, 2]
+    assert columns[starts[1] :].tolist() == sorted(columns[starts[1] :].tolist())
 
 
 def test_gaps_are_closed_in_place():
