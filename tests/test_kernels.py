@@ -302,7 +302,7 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
     indptr = np.append(0, np.cumsum(~seen).reshape(seen.shape)[:, -1]).astype(np.int64)
     hidden = SparseRows(np.ones(indptr[-1], np.uint8), np.nonzero(~seen)[1].astype(np.int32), indptr, 12)
     counts = MemoryCounts(rows_of([0] * 7), unobserved=hidden)
-    W, Ht = factors(hidden.shape, 3, dtype)
+    W, Ht = factors(hidden.shape, 16, dtype)  # no padding, which is told apart by itself
     for A, place in ((W, np.arange(7)), (Ht, order)):  # who observes less, observes the smaller
         A *= np.logspace(0, -14, len(A), dtype=dtype)[place][:, None]
     V = (Ht, W)[side]
