@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import warnings
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -19,6 +20,7 @@ distributed = pytest.importorskip("distributed")
 array = pytest.importorskip("dask.array")
 
 from fastpmf.dask import HPF, PoissonNMF, _worker, local_cluster  # noqa: E402
+from fastpmf.dask._calls import Calls  # noqa: E402
 
 WORKERS = 3
 THREADS = os.environ.get("NUMBA_NUM_THREADS")
@@ -481,3 +483,13 @@ def test_without_a_client_or_a_worker_a_fit_says_so(X):
     said = "client must have a worker, and its cluster had none for timeout=1 s"
     with local_cluster(0) as empty, distributed.Client(empty) as client, pytest.raises(TimeoutError, match=said):
         PoissonNMF(3, client=client, timeout=1).fit(delayed(X, 2))
+
+
+def test_a_worker_that_is_gone_again_at_once_is_no_worker():
+    waited = []
+    client = SimpleNamespace(wait_for_workers=lambda n, timeout: waited.append((n, timeout)))
+    calls = Calls(client, 3.0)
+    seen = iter([set(), set(), {"b", "a"}])
+    calls._alive = lambda: next(seen)
+    assert calls._living() == ["a", "b"]
+    assert waited == [(1, 3.0)] * 2

@@ -75,7 +75,11 @@ def as_anndata(X, make):
 
 
 def write_zarr(path, X, *, version):
-    with warnings.catch_warnings(), anndata.settings.override(zarr_write_format=version):
+    chosen = hasattr(anndata.settings, "zarr_write_format")  # before 0.12 there was version 2 alone
+    if version == 3 and not chosen:
+        pytest.skip("this anndata does not write version 3")
+    told = {"zarr_write_format": version} if chosen else {}
+    with warnings.catch_warnings(), anndata.settings.override(**told):
         warnings.simplefilter("ignore")  # of anndata and zarr, which say that version 3 will be the default
         as_anndata(X, sparse.csr_matrix).write_zarr(path)
 

@@ -116,15 +116,15 @@ class Calls:
         return set(self._client.sync(self._client.scheduler.ncores, callback_timeout=self._timeout))
 
     def _living(self) -> list[str]:
-        """Workers, waited for if there are none."""
-        if not self._alive():
+        """Workers, waited for if there are none, or none any more."""
+        while not (alive := self._alive()):
             try:
                 self._client.wait_for_workers(1, timeout=self._timeout)
             except TimeoutError:
                 raise TimeoutError(
                     f"client must have a worker, and its cluster had none for timeout={self._timeout:g} s"
                 ) from None
-        return sorted(self._alive())
+        return sorted(alive)
 
     def _cancel(self) -> None:
         futures = [task.future for task in self._tasks if not task.future.done()]
