@@ -208,7 +208,8 @@ def calibration(W: Any, H: Any, test: Any, exposure: float = 1.0, *, bins: int =
     ends = min(x.min(), y[y > 0].min()) / 2, max(x.max(), y.max()) * 2
     ax = one(ax, 4.8, 4.6)
     ax.plot(ends, ends, color=GREY, linewidth=1.0, zorder=0)
-    ax.errorbar(x, y, (np.stack([observed - low, high - observed]) / n).tolist(), fmt="o", color=BLUE, markersize=4, capsize=2)
+    bars = (np.stack([observed - low, high - observed]) / n).tolist()
+    ax.errorbar(x, y, bars, fmt="o", color=BLUE, markersize=4, capsize=2)
     ax.set(xscale="log", xlim=ends, ylim=ends, aspect="equal")
     ax.set_yscale("log", nonpositive="clip")
     ax.set(xlabel="mean expected count per entry", ylabel="mean observed count per entry")
