@@ -197,7 +197,7 @@ def _factorise(
 def _counts(adata: "AnnData", layer: str | None) -> tuple[MemoryCounts, str]:
     """The counts, and what they are called in sentences."""
     if layer is not None and layer not in adata.layers:
-        there = ", ".join(map(repr, adata.layers)) or "none"
+        there = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"  # None is X, from 0.13 on
         raise ValueError(f"layer must be one of adata's, {there}, got {layer!r}")
     X, where = (adata.X, "adata.X") if layer is None else (adata.layers[layer], f"adata.layers[{layer!r}]")
     if X is None:

@@ -31,6 +31,7 @@ DAMAGE = (
     TypeError,
     AttributeError,
     RuntimeError,  # with NotImplementedError and RecursionError
+    SystemError,  # of libraries in C
     ArithmeticError,
     MemoryError,
     SyntaxError,

@@ -288,6 +288,8 @@ def _check_inside(A: Any) -> int:
 
 def _names(library: Any, A: Any, n: int) -> np.ndarray | None:
     """Names from a stored array of text; None where they are something else, such as categories."""
+    if not hasattr(A, "shape") and "values" in _members(A):  # as anndata has text from 0.13 on, beside what is missing
+        A = _at(A, "values")
     if not hasattr(A, "shape") or A.shape != (n,) or A.dtype.kind not in "OSTUbiuf":
         return None
     apart = A.dtype.kind == "O" and hasattr(A, "id")  # HDF5 has text of any length elsewhere in the file
