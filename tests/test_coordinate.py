@@ -7,9 +7,10 @@ import naive
 import numba
 import numpy as np
 import pytest
+from scipy import sparse
 from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
 
-from fastpmf.counts import MemoryCounts, Side, groups
+from fastpmf.counts import MemoryCounts, Side, as_counts, groups
 from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.priors import RowPrior
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
@@ -88,6 +89,17 @@ def test_no_row_ever_gets_worse(dtype, count, layout):
         before, after = (A.astype(float) @ v_sum - counts.log_rate(A, V) for A in (U, out))
         size = U.astype(float) @ v_sum + dense(X).sum(axis=1) * 20
         assert (after <= before + 100 * np.finfo(dtype).eps * size).all()
+
+
+@both
+def test_where_a_curvature_is_past_the_range_of_floats_the_multiplicative_point_remains(dtype, layout):
+    X = sparse.csr_array(np.array([[3, 1], [2, 5]], np.uint8))
+    tiny = 1e-22 if dtype == F32 else 1e-160
+    U, V = padded(np.array([[tiny], [1.5]]), dtype), padded(np.array([[1.0], [2.0]]), dtype)
+    out, _ = descend(as_counts(X).side(Side.ROWS), U, V, 1, sweeps=1)
+    alone, _ = descend(as_counts(X[1:]).side(Side.ROWS), U[1:], V, 1, sweeps=1)
+    np.testing.assert_allclose(out[0, 0], 4 / 3, rtol=8 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(out[1], alone[0])
 
 
 @both
