@@ -51,35 +51,31 @@ def digests(n_threads):
     return made
 
 
+def said(code, **environment):
+    """What a process of its own prints, in another environment; it has this module as t."""
+    told = "import sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1]); "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{told} import test_reproducibility as t; {code}", str(TESTS)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_one_two_three_and_eight_threads_in_any_process_and_run_give_the_same_bits():
     here = digests(1)
     assert digests(2) == here
-    code = (
-        "import json, sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1]); "
-        "import test_reproducibility as t; print(json.dumps([t.digests(n) for n in (1, 2, 3, 8)]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "NUMBA_NUM_THREADS": "8"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [here] * 4
+    elsewhere = said("import json; print(json.dumps([t.digests(n) for n in (1, 2, 3, 8)]))", NUMBA_NUM_THREADS="8")
+    assert json.loads(elsewhere) == [here] * 4
     assert len(set(here.values())) == len(here)  # the digests are of different fits
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="BLAS's kernels are named by CPUs of x86-64")
 def test_what_kernels_blas_and_numpy_choose_for_a_cpu_changes_no_bit():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_reproducibility as t; print(t.digest_of_many())"
     # OpenBLAS for other CPUs than this one; NumPy without what it has chosen for it
-    told = numpy_features()
-    for chosen in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENBLAS_CORETYPE": "Haswell"} | told):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300,
-            check=False, env={**os.environ, **chosen},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split() == [digest_of_many()], chosen
+    for chosen in ({"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENBLAS_CORETYPE": "Haswell"} | numpy_features()):
+        assert said("print(t.digest_of_many())", **chosen).split() == [digest_of_many()], chosen
 
 
 def numpy_features():
@@ -105,17 +101,9 @@ def digest_of_many():
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the CPU's name is one of x86-64's")
 def test_kernels_for_an_older_cpu_give_the_same_bits():
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import numba, test_reproducibility as t; "
-        "print(numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], t.digest())"
-    )
-    cpu = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": ""}  # as this one has, but no AVX and no FMA
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(TESTS)], capture_output=True, text=True, timeout=300,
-        check=False, env={**os.environ, **cpu},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["nehalem", digest()]
+    # As this one has, but no AVX and no FMA
+    code = "import numba; print(numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], t.digest())"
+    assert said(code, NUMBA_CPU_NAME="nehalem", NUMBA_CPU_FEATURES="").split() == ["nehalem", digest()]
 
 
 def digest():
