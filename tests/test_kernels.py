@@ -432,3 +432,15 @@ def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype
     update = multiplicative(U, S, V.sum(axis=0, dtype=float), out=out)
     assert math.isnan(update.gap)
     np.testing.assert_array_equal(out[5], U[5])
+
+
+@pytest.mark.parametrize(
+    ("U", "V"),
+    [((4, 3), (5, 3)), ((4, 8), (5, 16)), ((3, 8), (5, 8)), ((4, 8), (6, 8))],
+    ids=["not padded", "other widths", "too few rows", "too many columns"],
+)
+def test_factors_that_kernels_would_read_past_are_turned_away(U, V):
+    with pytest.raises(ValueError, match=r"don't fit counts of shape \(4, 5\), or are not padded alike"):
+        rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones(U), np.ones(V), np.empty(U))
+    with pytest.raises(ValueError, match="float64 and float32, don't fit"):
+        rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones((4, 8)), np.ones((5, 8), np.float32), np.empty((4, 8)))

@@ -224,15 +224,19 @@ def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
 
 def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
     monkeypatch.setattr(rows, "SAFE_ROWS", 16)
-    n, k = 4000, 2
-    X = as_counts(np.ones((n, 1))).side(Side.ROWS)
+    n, k = 4000, 3
     U, V = padded(np.full((n, k), 0.1), np.dtype(np.float32)), padded(np.ones((1, k)), np.dtype(np.float32))
-    out = np.empty_like(V)
-    sums = ColumnSums(out)
-    for _ in range(20):
-        sums.add(X, U, V)
-    # Each of 80,000 rows adds a half; added one by one in float32 the sum would be off by 1e-6 at least
-    np.testing.assert_array_equal(sums.finish()[0, :k], np.float32(0.5 * 20 * n))
+    third = np.float64(U[0, 0] / U[0, :k].sum())
+    # Each of 80,000 rows adds a third; one by one in float32 they would be off by 1e-5 of their sum
+    for at_once, times in ((n, 20), (8, 10_000)):
+        out = np.empty_like(V)
+        sums, some = ColumnSums(out), as_counts(np.ones((at_once, 1))).side(Side.ROWS)
+        for _ in range(times):
+            sums.add(some, U[:at_once], V)
+        np.testing.assert_allclose(sums.finish()[0, :k], third * at_once * times, rtol=3e-7)
+    across = np.empty_like(V)
+    as_counts(np.ones((n, 1))).contract_both(U, V, np.empty_like(U), across)
+    np.testing.assert_allclose(across[0, :k], third * n, rtol=3e-7)
 
 
 SOURCES = ["folder", "csr.h5ad", "csc.h5ad", "v3.h5", "v3.zarr"]
