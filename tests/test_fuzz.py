@@ -32,7 +32,7 @@ FLOATS = ["float32", "float64"]
 FORMATS = ["csr", "csc", "coo", "bsr", "dia", "dok", "lil", "dense", "unsorted", "twice", "zeros", "int64"]
 # Everything else must be fitted.
 REFUSALS = (
-    "must hold at least one positive|X must leave|can't hold counts|is for solver=|needs n_components <=|"
+    "at least one positive|can't hold counts|is for solver=|needs n_components <=|"
     "inner_steps must be|infinity|must be finite|has no mode|is unbounded|must be between|must be at most|a rate of 0"
 )
 

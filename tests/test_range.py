@@ -22,6 +22,13 @@ def fitted(known, dtype="float64", X=X, **options):
         return PoissonNMF(2, random_state=0, dtype=dtype, **options).fit(X, **known, **starts)
 
 
+@pytest.mark.parametrize("power", [-1, 1])
+def test_an_exposure_out_of_range_is_named_where_a_prior_is_found_from_it(power):
+    exposure = np.array([1e300**power, 1, 1, 1])
+    with pytest.raises(ValueError, match="^row_exposure must be between 1e-50 and 1e[+]50 in float64, got 1e"):
+        fitted({"row_exposure": exposure}, prior_W="auto", prior_H="auto")
+
+
 @pytest.mark.parametrize("dtype", FAR)
 @pytest.mark.parametrize("name", ["row_exposure", "column_exposure", "sample_weight"])
 @pytest.mark.parametrize("power", [-1, 1])

@@ -357,6 +357,7 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
         raise ValueError(f"{name} must be positive: what has no exposure has no data, leave it out; got a minimum of 0")
     if zero and not values.any():
         raise ValueError(f"{name} must hold at least one positive number, got all zero")
+    check_scale(values, np.dtype(np.float64), name)
     return values
 
 
