@@ -25,7 +25,7 @@ def fitted(known, dtype="float64", X=X, **options):
 @pytest.mark.parametrize("power", [-1, 1])
 def test_an_exposure_out_of_range_is_named_where_a_prior_is_found_from_it(power):
     exposure = np.array([1e300**power, 1, 1, 1])
-    with pytest.raises(ValueError, match="^row_exposure must be between 1e-50 and 1e[+]50 in float64, got 1e"):
+    with pytest.raises(ValueError, match=r"^row_exposure must be between 1e-50 and 1e\+50 in float64, got 1e"):
         fitted({"row_exposure": exposure}, prior_W="auto", prior_H="auto")
 
 
