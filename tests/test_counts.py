@@ -368,3 +368,10 @@ def test_factors_of_another_shape_are_never_read_past():
         counts.contract(0, U, V, np.empty_like(U))
     with pytest.raises(ValueError, match="don't fit counts of shape"):
         counts.log_rate(U, V)
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (0, 3)])
+def test_a_triple_without_rows_or_columns_is_refused(shape):
+    X = np.zeros(0), np.zeros(0, int), np.zeros(shape[0] + 1, int)
+    with pytest.raises(ValueError, match=f"at least one row and one column, got {shape[0]} and {shape[1]}"):
+        as_counts(X, shape=shape)
