@@ -108,10 +108,13 @@ class Problem:
     def measure(self, state: "State") -> float:
         """The residual of these very factors, at the cost of one multiplicative iteration.
 
-        Their data term is known from then on, so that the objective takes no other pass.
+        Of counts that each pass reads anew the data term is found in the same one, so that the objective takes no other.
         """
         ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        state.data_term = self.counts.contract_both(*state.factors, *ratios, logs=True)
+        if self.counts.one_sided and state.data_term is None:
+            state.data_term = self.counts.contract_both(*state.factors, *ratios, logs=True)
+        else:
+            self.counts.contract_both(*state.factors, *ratios)
         gaps = []
         for side in Side:
             weight, prior = self.row_terms(side, state)
