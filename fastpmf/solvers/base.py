@@ -108,7 +108,7 @@ class Problem:
     def measure(self, state: "State") -> float:
         """The residual of these very factors, at the cost of one multiplicative iteration.
 
-        Of counts that each pass reads anew the data term is found in the same one, so that the objective takes no other.
+        Of counts that each pass reads anew it finds the data term too, so that the objective takes no other pass.
         """
         ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
         if self.counts.one_sided and state.data_term is None:
