@@ -233,6 +233,11 @@ SIDES = {
     "shape of rows": (Terms(np.array([[0.5]]), np.array([[2.0]])), Terms(rate=np.array([[1e-6]]))),
     "shape of columns": (Terms(rate=np.array([[1e-6]])), Terms(np.array([[0.5]]), np.array([[2.0]]))),
     "no rate of columns": (Terms(np.array([[2.0]]), np.array([[2.0]])), Terms(np.array([[0.5]]))),
+    "no rate of rows": (Terms(np.array([[0.5]])), Terms(np.array([[2.0]]), np.array([[2.0]]))),
+    "L2 of rows, L1 of columns": (Terms(ridge=np.array([[2.0]])), Terms(rate=np.array([[0.3]]))),
+    "L1 of rows, L2 of columns": (Terms(rate=np.array([[2.0]])), Terms(ridge=np.array([[0.3]]))),
+    "L2 of rows alone": (Terms(np.array([[2.0]]), ridge=np.array([[2.0]])), Terms(np.array([[0.5]]))),
+    "L2 of columns alone": (Terms(np.array([[0.5]])), Terms(np.array([[2.0]]), ridge=np.array([[2.0]]))),
     "both shapes": (Terms(np.array([[2.0]]), np.array([[2.0]])), Terms(np.array([[0.5]]), np.array([[1e-3]]))),
     "all": (
         Terms(np.array([[2.0]]), np.array([[2.0]]), np.array([[0.1]])),

@@ -76,7 +76,7 @@ def test_counts_that_float32_cannot_tell_apart_are_counted_exactly(solver):
 
 def test_a_mode_that_float32_cannot_hold_is_refused_and_float64_has_it():
     prior = {"prior_W": (1.5, 1e-220), "prior_H": (1.1, 1.0), "solver": "mu", "max_iter": 20}
-    with pytest.raises(ValueError, match="W is out of the range of float32 in the units that its prior or exposures"):
+    with pytest.raises(ValueError, match="W is out of the range of float32 in the units that its prior, exposures or"):
         fitted({}, "float32", **prior)
     assert np.isfinite(fitted({}, "float64", **prior).objective_)
 
@@ -104,3 +104,58 @@ def test_units_far_from_one_leave_the_objective_a_number():
     with np.errstate(all="raise", under="ignore"):
         model = fitted(start, init="custom", eval_every=1, max_iter=5, tol=0, **prior)
     assert np.isfinite(model.trace_["objective"]).all()
+
+
+def planted(n=30, p=20, k=2):
+    rng = np.random.default_rng(1)
+    W, H = rng.gamma(0.7, size=(n, k)), rng.gamma(0.5, size=(k, p))
+    return rng.poisson(20 * W @ H), W, H
+
+
+SMALL = {"float32": (-40, -100), "float64": (-300, -1000)}  # powers of two, of components whose squares are 0
+
+
+@pytest.mark.parametrize("solver", ["mu", "em", "cd"])
+@pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
+@pytest.mark.parametrize("dtype", SMALL)
+def test_known_components_of_any_size_are_fitted_to_the_same_bits(side, dtype, solver):
+    counts, W, H = planted()
+    known = (W if side == "fixed_W" else H.T).astype(dtype)
+    told = {}
+    for powers in ((0, 0), SMALL[dtype], SMALL[dtype][::-1], (30, SMALL[dtype][1])):
+        A = np.ldexp(known, np.array(powers))
+        model = fitted({side: A if side == "fixed_W" else A.T}, dtype, counts, solver=solver, max_iter=500, tol=1e-5)
+        other = model.components_.T if side == "fixed_W" else model.transform(counts)
+        told[powers] = model.objective_, np.ldexp(other.astype(float), np.array(powers))
+    (wanted, factor), *others = told.values()
+    for objective, other in others:
+        assert objective == pytest.approx(wanted, abs=1e-5 * counts.sum())
+        np.testing.assert_allclose(other, factor, rtol=0.3, atol=0.05 * factor.max())
+    # Far from 1 their units alone differ, which are powers of two
+    assert others[0][0] == others[1][0]
+    np.testing.assert_array_equal(others[0][1], others[1][1])
+
+
+@pytest.mark.parametrize("solver", ["mu", "cd"])
+@pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
+def test_a_start_beside_a_known_component_is_in_its_units(side, solver):
+    counts, W, H = planted()
+    start = {"W": np.ones((30, 2)), "H": np.ones((2, 20))}
+    told = []
+    for power in (0, -60):
+        W_, H_ = (np.ldexp(W, power), H) if side == "fixed_W" else (W, np.ldexp(H, power))
+        free = {name: np.ldexp(A, -power) for name, A in start.items() if name != side[-1]}
+        known = {side: W_ if side == "fixed_W" else H_, **start, **free}
+        told.append(fitted(known, X=counts, init="custom", solver=solver, acceleration=None, max_iter=3, tol=0))
+    np.testing.assert_array_equal(told[0].trace_["objective"], told[1].trace_["objective"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_w_that_its_dtype_cannot_hold_is_refused_in_transform(dtype):
+    counts, _, H = planted()
+    model = fitted({"fixed_H": H.astype(dtype)}, dtype, counts)
+    model.components_ = np.ldexp(H.astype(dtype), -140 if dtype == "float32" else -1050)
+    with pytest.raises(ValueError, match=f"^W is out of the range of {dtype}: .*scale components_ or row_exposure up$"):
+        model.transform(counts)
+    model.components_ = np.ldexp(H.astype(dtype), -70 if dtype == "float32" else -700)
+    assert np.isfinite(model.transform(counts)).all()

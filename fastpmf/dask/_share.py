@@ -12,7 +12,8 @@ import numpy as np
 
 from fastpmf.counts import Counts, Side
 from fastpmf.estimators._inference import infer_rows
-from fastpmf.estimators._statement import Plain, _terms, present
+from fastpmf.estimators._statement import Plain, _terms
+from fastpmf.estimators._units import present
 from fastpmf.model.factors import aligned, column_sums, dot, empty_factor
 from fastpmf.model.hierarchy import OF_ROWS, GammaFactor, GammaPrior, data_bound, factor_bound
 from fastpmf.model.init import random_rows

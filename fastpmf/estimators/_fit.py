@@ -187,8 +187,9 @@ def fit(
     if said.problem.counts.total == 0:
         raise ValueError("mask and sample_weight must leave at least one positive count of X")
     if init == "custom" and W is not None and H is not None:
-        W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None]
-        H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1]
+        units = said.units[:n_components]
+        W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None] / units
+        H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1] * units[:, None]
         for A, name in ((W, "W"), (H, "H")):
             check_entries(A, work, name)
     saver = saver_of(checkpoint, resume, _facts(said.problem, n_components, work, solver, acceleration, inner_steps))

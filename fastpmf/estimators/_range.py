@@ -40,21 +40,22 @@ def check_scale(values: np.ndarray, dtype: np.dtype, name: str) -> None:
     if len(wrong):
         raise ValueError(
             f"{name} must be between {least:g} and {most:g} in {dtype}, got {wrong[0]:g}: "
-            f"{_double_or(dtype)}give it in another unit"
+            f"{double_or(dtype)}give it in another unit"
         )
 
 
 def check_entries(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     """Entries of a factor or of a prior that are too large for a dtype are turned away."""
     if A.size and not A.max() <= (most := _RANGES[dtype][1]):
-        way = f"{_double_or(dtype)}scale it down"
+        way = f"{double_or(dtype)}scale it down"
         raise ValueError(f"{name} must be at most {most:g} in {dtype}, got {A.max():g}: {way}")
 
 
 def _out_of_range(dtype: np.dtype, what: str) -> str:
-    way = f"{_double_or(dtype)}multiply X by a number, by which W is then to be divided"
+    way = f"{double_or(dtype)}multiply X by a number, by which W is then to be divided"
     return f"dtype {dtype} can't hold counts {what}: {way}"
 
 
-def _double_or(dtype: np.dtype) -> str:
+def double_or(dtype: np.dtype) -> str:
+    """The first half of an advice."""
     return "take dtype float64, or " if dtype == _SINGLE else ""

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import within, without
-from fastpmf.estimators._range import check_range
+from fastpmf.estimators._range import check_range, double_or
 from fastpmf.estimators._statement import Known, Penalties, stated, vector
 from fastpmf.model.factors import FLOATS, check_factor, column_sums, dot, empty_factor
 from fastpmf.solvers import State
@@ -57,12 +57,15 @@ def transform(
     W, gap = solve_rows(
         produced, Ht, weight, start, prior=prior, n_components=problem.n_components, max_rounds=max_iter, tol=tol
     )
+    W[~np.isfinite(gap)] = 0
     W, _ = problem.present(W[:, : problem.n_components], Ht[:, : problem.n_components], point.units)
     W = np.array(W[:, :k], order="C")
+    if not np.isfinite(W).all():
+        raise ValueError(f"W is out of the range of {dtype}: {double_or(dtype)}scale components_ or row_exposure up")
     lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
     if stuck := int(lost.sum()):
         warnings.warn(
-            f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and stay where they started",
+            f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity: their W is 0",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -6,12 +6,13 @@ With exposures r and c, weights w, a background b and fixed parts, the model is
 
 Solvers see counts w_i x_ij and rates W' H' with W' = diag(w r) W and H' = H diag(c): w_i D(x_i || mu_i) is
 D(w_i x_i || w_i mu_i). Priors are brought into these units, and the background is one more component that is known.
+Where a known component is very large or small, W' and H' are those times powers of two, `units`.
 """
 
 import math
 import numbers
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
 from fastpmf.estimators._range import check_entries, check_scale
+from fastpmf.estimators._units import known_units, present
 from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
@@ -70,15 +72,18 @@ class Statement:
     counts : Counts
         Its counts: weighted, and without what is not observed.
     scales : (ndarray of shape (n,), ndarray of shape (p,))
-        W' = scales[0] W and H' = H scales[1], float64.
+        W' = scales[0] W / units and H' = units H scales[1], float64.
     unweighted : ndarray of int
         Rows of weight 0, which the fit doesn't see.
+    units : ndarray of shape (K,), float64
+        Those that `problem` starts with.
     """
 
     problem: Problem
     counts: Counts
     scales: tuple[np.ndarray, np.ndarray]
     unweighted: np.ndarray
+    units: np.ndarray
     _known: tuple[np.ndarray | None, np.ndarray | None]
 
     @property
@@ -94,7 +99,10 @@ class Statement:
         return known[:, -1]
 
     def start(self, W: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Padded starting factors with the known parts in their places, of those for the free components alone."""
+        """Padded starting factors with the known parts in their places, of those for the free components alone.
+
+        What comes with a known component is taken in `units`.
+        """
         out = []
         for A, known, terms in zip((W, Ht), self._known, self.problem.terms, strict=True):
             K = self.problem.n_components
@@ -110,26 +118,6 @@ class Statement:
                 B[:, :K][:, held] = known[:, held]
             out.append(B)
         return out[0], out[1]
-
-
-def present(
-    W: np.ndarray,
-    Ht: np.ndarray,
-    units: np.ndarray,
-    *,
-    n_components: int,
-    scales: tuple[np.ndarray, np.ndarray],
-    fixed: list[tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]],
-) -> tuple[np.ndarray, np.ndarray]:
-    """W and H of the free components in the user's units, from a solver's; what is known, to the bit."""
-    units = units[:n_components]
-    with np.errstate(over="ignore"):  # a solution that isn't finite is refused
-        W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
-        Ht = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype)
-    for A, (values, held, _) in zip((W, Ht), fixed, strict=True):
-        if values is not None and held is not None:
-            A[:, held] = values[:, held]
-    return W, Ht.T
 
 
 def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, known: Known) -> Statement:
@@ -187,11 +175,12 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
         parts.append(values)
     _check_modes(terms, counts.shape, k)
     _check_data(counts, terms, parts, dtype)
+    units = known_units((terms[0], terms[1]), parts, width)
     trivial = k == K and all((s == 1).all() for s in scales) and not any(t.penalised for t in terms)
-    problem = Problem(counts, K, (terms[0], terms[1]))
-    if not trivial:
-        problem = Problem(counts, K, (terms[0], terms[1]), partial(present, n_components=k, scales=scales, fixed=fixed))
-    return Statement(problem, counts, scales, np.flatnonzero(~seen), (parts[0], parts[1]))
+    problem = Problem(counts, K, (terms[0], terms[1]), units=units)
+    if not trivial or (units != 1).any():
+        problem = replace(problem, present=partial(present, n_components=k, scales=scales, fixed=fixed))
+    return Statement(problem, counts, scales, np.flatnonzero(~seen), units, (parts[0], parts[1]))
 
 
 def _terms(

@@ -87,7 +87,8 @@ class PoissonNMF(AppliedNMF):
     dtype : {None, "float32", "float64"}, default=None
         Of the factors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else float64.
         Sums and the objective are float64 always. Exposures and weights are from 1e-10 to 1e10 in float32 and from
-        1e-50 to 1e50 in float64, else refused; so are known factors, starts and priors above 1e30 and 1e130.
+        1e-50 to 1e50 in float64, else refused; so are known factors, starts and priors above 1e30 and 1e130, and a W or
+        H that the dtype can't hold beside what is known.
     n_threads : int or None, default=None
         None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
     verbose : bool, default=False

@@ -82,12 +82,15 @@ class Problem:
         Of W and of H transposed.
     present : callable
         Makes W and H, as a user knows them, of (W, Ht, units), as solvers do.
+    units : ndarray of shape (K,), float64, optional
+        What the factors that a solver starts from have; ones by default.
     """
 
     counts: Counts
     n_components: int
     terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
     present: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = plain_factors
+    units: np.ndarray | None = None
 
     def row_terms(self, side: Side, state: "State") -> tuple[np.ndarray, RowPrior]:
         """Weights and prior of the rows of a factor, while the other stays as it is in `state`."""
@@ -148,7 +151,8 @@ class State:
 
     @classmethod
     def start(cls, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> "State":
-        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], np.ones(W.shape[1]))
+        units = np.ones(W.shape[1]) if problem.units is None else problem.units
+        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], units)
         state.balance(problem)
         return state
 

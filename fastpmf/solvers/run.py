@@ -150,8 +150,8 @@ class Run:
         for A, name in ((W, "W"), (H, "H")):
             if not np.isfinite(A).all():
                 raise ValueError(
-                    f"{name} is out of the range of {A.dtype} in the units that its prior or exposures ask for: take "
-                    "dtype float64, or less extreme ones"
+                    f"{name} is out of the range of {A.dtype} in the units that its prior, exposures or what is known "
+                    "ask for: take dtype float64, or less extreme ones"
                 )
         status = self.status or (Status.CONVERGED if last.kkt_residual <= self._tol else Status.MAX_ITER)
         return Solution(
