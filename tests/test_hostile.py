@@ -74,6 +74,7 @@ def mutated(rng, content):
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
+@pytest.mark.filterwarnings("ignore:Data type alias")
 @pytest.mark.parametrize("name", FUZZED)
 def test_a_mutated_file_is_refused_in_a_sentence_or_read_as_sound_counts(tmp_path, name):
     path, rng = tmp_path / name, dice(FUZZED.index(name))

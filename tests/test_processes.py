@@ -196,6 +196,30 @@ def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
 
 
 @forks
+def test_children_forked_while_threads_ask_llvm_do_not_hang():
+    out, _ = run(
+        CHILD
+        + """
+    from numba.core.registry import cpu_target
+    ask = cpu_target.target_context.codegen().magic_tuple
+    expected = ask()
+    done = threading.Event()
+    def work():
+        while not done.wait(1e-4):
+            ask()
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    print([status_of_child(ask) for _ in range(20)])
+    done.set()
+    for thread in threads:
+        thread.join()
+        """
+    )
+    assert out.strip() == str([0] * 20)
+
+
+@forks
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_children_forked_while_threads_fit_do_not_hang(layer):
     out, _ = run(

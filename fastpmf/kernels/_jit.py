@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 from joblib import cpu_count
+from llvmlite.binding.ffi import lib as llvm
 from numba.core import config, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -54,9 +55,11 @@ def _before_fork() -> None:
     # Of the threads only this one lives on in the child. What another holds would be held there for ever.
     _state.lock.acquire()
     global_compiler_lock.acquire()
+    llvm._lock.__enter__()  # which every call of LLVM takes, some without the one before
 
 
 def _after_fork() -> None:
+    llvm._lock.__exit__()
     global_compiler_lock.release()
     _state.lock.release()
 
