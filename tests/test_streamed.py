@@ -207,6 +207,7 @@ def test_sums_are_those_in_memory(X):
         np.testing.assert_allclose(a.sums(side), b.sums(side), rtol=1e-14)
     for name in ("total", "entropy", "log_factorial"):
         assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-12)
+    assert (a.smallest, a.largest) == (b.smallest, b.largest) == (X.data.min(), X.data.max())
     assert (b.nnz, b.shape, b.dtype, b.block_entries) == (
         a.nnz,
         a.shape,
@@ -234,9 +235,12 @@ def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
         for _ in range(times):
             sums.add(some, U[:at_once], V)
         np.testing.assert_allclose(sums.finish()[0, :k], third * at_once * times, rtol=3e-7)
+    counts, streamed = as_counts(np.ones((n, 1))), StreamedCounts(lambda: [np.ones((n, 1))] * 2)
     across = np.empty_like(V)
-    as_counts(np.ones((n, 1))).contract_both(U, V, np.empty_like(U), across)
+    counts.contract_both(U, V, np.empty_like(U), across)
     np.testing.assert_allclose(across[0, :k], third * n, rtol=3e-7)
+    streamed.contract(Side.COLUMNS, V, np.concatenate([U, U]), across)
+    np.testing.assert_allclose(across[0, :k], third * 2 * n, rtol=3e-7)
 
 
 SOURCES = ["folder", "csr.h5ad", "csc.h5ad", "v3.h5", "v3.zarr"]
