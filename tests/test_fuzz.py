@@ -1,6 +1,6 @@
 """Whatever matrix meets whatever option: refused in a sentence, or a finite fit that never rises and is the oracle's.
 
-Two hundred cases, always the same ones. FASTPMF_FUZZ=10000 in the environment is that many, others each time.
+Three hundred cases, always the same ones. FASTPMF_FUZZ=10000 in the environment is that many, others each time.
 """
 
 import gc
@@ -232,6 +232,37 @@ def test_any_counts_have_a_posterior_or_are_refused_in_a_sentence(pair, options,
         event("refused")
         return
     _check(model, W, dense, W.size + model.components_.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert np.isfinite(model.transform(X)).all()
+        assert np.isfinite(model.score(X))
+
+
+@fuzzed
+@given(
+    matrices(), st.fixed_dictionaries(ALWAYS), _some(dtype=FLOATS), st.sampled_from([PoissonNMF, HPF]),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_any_counts_are_learned_online_or_are_refused_in_a_sentence(pair, options, more, Model, times):
+    X, _ = pair
+    model, before = Model(**options, **more), _bytes(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", ".* carry no counts")
+        for _ in range(times):
+            try:
+                model.partial_fit(X)
+            except ValueError as error:
+                said = str(error)
+                break
+            assert np.isfinite(model.components_).all()
+            assert (model.components_ >= 0).all()
+        else:
+            said = ""
+            assert np.isfinite(model.transform(X)).all()
+    assert not said or re.search(REFUSALS, said), said
+    for one, other in zip(before, _bytes(X), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
