@@ -234,6 +234,7 @@ SIDES = {
     "shape of columns": (Terms(rate=np.array([[1e-6]])), Terms(np.array([[0.5]]), np.array([[2.0]]))),
     "no rate of columns": (Terms(np.array([[2.0]]), np.array([[2.0]])), Terms(np.array([[0.5]]))),
     "no rate of rows": (Terms(np.array([[0.5]])), Terms(np.array([[2.0]]), np.array([[2.0]]))),
+    "hardly more shape of columns": (Terms(np.array([[0.5]])), Terms(np.array([[0.4]]), np.array([[2.0]]))),
     "L2 of rows, L1 of columns": (Terms(ridge=np.array([[2.0]])), Terms(rate=np.array([[0.3]]))),
     "L1 of rows, L2 of columns": (Terms(rate=np.array([[2.0]])), Terms(ridge=np.array([[0.3]]))),
     "L2 of rows alone": (Terms(np.array([[2.0]]), ridge=np.array([[2.0]])), Terms(np.array([[0.5]]))),
@@ -284,6 +285,9 @@ def test_where_no_units_are_best_they_stay_what_they_were():
     units = best_units(price, price, [W, Ht], sums, before)
     np.testing.assert_array_equal(units[1:], before[1:])
     assert units[0] == pytest.approx(math.sqrt(7 / 5), rel=1e-15)
+    few, many = (Terms(np.full((1, 8), a), np.ones((1, 8))) for a in (0.1, 3.0))
+    assert best_units(many, few, [W, Ht], sums, before)[1] == before[1]  # scaling W = 0 up would cost nothing
+    assert best_units(few, many, [W, Ht], sums, before)[2] == before[2]
     held = Terms(rate=np.ones((1, 8)), held=np.arange(8) == 0)
     np.testing.assert_array_equal(best_units(price, held, [W, Ht], sums, before), before)
 

@@ -78,6 +78,13 @@ def test_what_is_no_fraction_is_refused(fraction):
         thin_counts([[3]], fraction)
 
 
+def test_counts_of_63_bits_are_thinned():
+    x = np.nextafter(2.0**63, 0)
+    first, second = thin_counts([[x, 1.0]], 0.25, random_state=0)
+    assert first.total + second.total == pytest.approx(x, rel=1e-15)
+    assert second.total == pytest.approx(x / 4, rel=1e-8)
+
+
 @pytest.mark.parametrize("x", [0.5, 1e-9, 2.5, 2.0**63, 1e300])
 def test_counts_that_cannot_be_split_one_by_one_are_refused(x):
     with pytest.raises(ValueError, match=r"X must hold whole counts below 2\^63"):
