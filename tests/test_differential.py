@@ -121,6 +121,15 @@ def test_scaling_factors_against_each_other_and_exposures_changes_nothing(drawn)
     np.testing.assert_allclose(two.standard_error, one.standard_error, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e12, 2.0**56])
+def test_components_that_nothing_tells_apart_differ_by_the_pseudocount_alone_whatever_the_counts(scale):
+    X = np.array([[3.0, 1], [5, 2], [1, 2]]) * scale
+    W = X.sum(axis=1, keepdims=True) / 2 * np.ones(2)
+    found = differential_expression(W, np.full((2, 2), 0.5), X, pseudocount=0.5)
+    np.testing.assert_allclose(found.log2_fold_change, 0, atol=1e-6)
+    np.testing.assert_allclose(found.standard_error * np.log(2), np.sqrt(2 / 0.5), rtol=1e-3)
+
+
 def test_features_without_counts_and_components_without_mass_have_no_change_and_are_no_rivals(drawn, unchanged):
     X, W, H = drawn
     X, W = X.copy(), np.column_stack([W, np.zeros(len(W))])
@@ -200,6 +209,11 @@ def test_the_estimator_gives_its_names(drawn):
         ({"X": np.ones((150, 3))}, ValueError, "X must have 40 columns, as H has, got 3"),
         ({"W": np.ones((150, 1)), "H": np.ones((1, 40))}, ValueError, "at least two components with any mass, got 1"),
         ({"row_exposure": [1.0]}, ValueError, "row_exposure"),
+        (
+            {"X": np.r_[[[1e-60] + [1.0] * 39], np.ones((149, 40)) * (np.arange(40) > 0)]},
+            ValueError,
+            "X must have no feature with less than 1e-50 of all counts but more than 0, got 1.7",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(drawn, given, error, sentence):

@@ -34,6 +34,8 @@ from fastpmf.model.factors import check_array, check_factor
 
 _BLOCK = 1 << 20  # numbers of information matrices that are held at once
 _MAX_ROUNDS, _GAP = 1000, 1e-9  # of the regressions; nats per count, far below any standard error
+_LARGE = 1e12  # times the pseudocount: matrices whose inverse would lose it
+_LEAST = 1e-50  # share of all counts that a regression is fitted with: what an exposure is at least
 
 
 class Differential(NamedTuple):
@@ -146,7 +148,12 @@ def differential_expression(
         if names.shape != (p,):
             raise ValueError(f"names must be {p}, one for each feature, got shape {names.shape}")
     change, error, other = np.zeros((p, k)), np.full((p, k), np.inf), np.full((p, k), -1)
-    seen = counts.sums(Side.COLUMNS) > 0
+    sums = counts.sums(Side.COLUMNS)
+    seen = sums > 0
+    if seen.any() and (least := sums[seen].min() / counts.total) < _LEAST:
+        raise ValueError(
+            f"X must have no feature with less than {_LEAST:g} of all counts but more than 0, got {least:g}"
+        )
     if seen.any() and alive.any():
         with threads(n_threads):
             g, covariance_of = _regressions(counts, W, float(pseudocount))
@@ -192,10 +199,20 @@ def _regressions(counts: MemoryCounts, W: np.ndarray, e: float) -> tuple[np.ndar
             parts = W[columns.indices[stored]] * g[j]  # of each count's rate, by component
             parts *= (np.sqrt(columns.data[stored].astype(np.float64)) / parts.sum(axis=1))[:, None]
             M[a] = parts.T @ parts
-        M += e * np.eye(W.shape[1])
-        return np.linalg.inv(M)
+        return _inverse(M, e)
 
     return g, covariance_of
+
+
+def _inverse(M: np.ndarray, e: float) -> np.ndarray:
+    """(M + e I)^-1 of positive semidefinite matrices, (m, k, k), of which M may be so large that e is lost in a sum."""
+    out = np.empty_like(M)
+    plain = np.trace(M, axis1=1, axis2=2) < _LARGE * e
+    out[plain] = np.linalg.inv(M[plain] + e * np.eye(M.shape[1]))
+    values, vectors = np.linalg.eigh(M[~plain])
+    values[values < M.shape[1] * np.finfo(float).eps * values[:, -1:]] = 0  # rounding errors
+    out[~plain] = (vectors / (values + e)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return out
 
 
 def _contrasts(
