@@ -130,6 +130,15 @@ def test_components_that_nothing_tells_apart_differ_by_the_pseudocount_alone_wha
     np.testing.assert_allclose(found.standard_error * np.log(2), np.sqrt(2 / 0.5), rtol=1e-3)
 
 
+def test_counts_that_no_component_can_produce_are_left_out(drawn):
+    X, W, H = drawn
+    before = differential_expression(W, H, X)
+    after = differential_expression(np.r_[W, np.zeros((1, 3))], H, np.r_[X, X.sum(axis=0, keepdims=True)])
+    # They count for the features' shares alone, which twice these counts in all leave as they are
+    np.testing.assert_allclose(after.log2_fold_change, before.log2_fold_change, atol=1e-6)
+    np.testing.assert_allclose(after.standard_error, before.standard_error, rtol=1e-6)
+
+
 def test_features_without_counts_and_components_without_mass_have_no_change_and_are_no_rivals(drawn, unchanged):
     X, W, H = drawn
     X, W = X.copy(), np.column_stack([W, np.zeros(len(W))])
@@ -209,6 +218,7 @@ def test_the_estimator_gives_its_names(drawn):
         ({"X": np.ones((150, 3))}, ValueError, "X must have 40 columns, as H has, got 3"),
         ({"W": np.ones((150, 1)), "H": np.ones((1, 40))}, ValueError, "at least two components with any mass, got 1"),
         ({"row_exposure": [1.0]}, ValueError, "row_exposure"),
+        ({"W": np.full((150, 3), 1e300)}, ValueError, "W and H must be small enough for the sum of W H to be finite"),
         (
             {"X": np.r_[[[1e-60] + [1.0] * 39], np.ones((149, 40)) * (np.arange(40) > 0)]},
             ValueError,
@@ -218,6 +228,6 @@ def test_the_estimator_gives_its_names(drawn):
 )
 def test_what_does_not_fit_is_told_in_one_sentence(drawn, given, error, sentence):
     X, W, H = drawn
-    given = {"W": W, "H": H, "X": X} | given
+    given = {"W": W, "H": H * 1e9, "X": X} | given
     with pytest.raises(error, match=sentence):
         differential_expression(given.pop("W"), given.pop("H"), given.pop("X"), **given)

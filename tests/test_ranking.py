@@ -101,6 +101,7 @@ def test_estimators_recommend_to_users_they_know_and_to_new_ones(estimator):
         (lambda: recommend([[1]], [[1]], 0), "n == 0, must be >= 1"),
         (lambda: recommend([[1]], [[1], [2]]), r"W and H must be matrices of shape \(m, k\) and \(k, p\)"),
         (lambda: recommend([[1]], [[np.nan]]), "H must be finite"),
+        (lambda: recommend([[1e200]], [[1e200]]), "W and H must be small enough for the sum of W H to be finite"),
         (lambda: recommend([[1]], [[1, 2]], exclude=[[1]]), r"exclude must have shape \(1, 2\), as W H has"),
         (lambda: ranking_scores([[1]], [[1, 2]], [[0, 1]], exclude=[[0, 1]]), "held_out must hold a positive count"),
         (lambda: similar_columns([[1, 2]], [2]), "columns must lie in 0 ... 1, got 2 to 2"),

@@ -104,6 +104,15 @@ def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
         np.testing.assert_allclose(found[name].sum(axis=1), 1, rtol=1e-12)
 
 
+def test_pyldavis_gets_no_component_whose_features_have_no_counts():
+    # The third is of one feature, of which X has none; the last row is of that component alone
+    W, H = np.array([[1.0, 1, 1], [2, 0, 1], [0, 0, 3]]), np.array([[1.0, 2, 0], [3, 1, 0], [0, 0, 1]])
+    found = pyldavis_input(W, H, [[2, 1, 0], [1, 1, 0], [1, 0, 0]])
+    np.testing.assert_allclose(found["topic_term_dists"], [[1 / 3, 2 / 3], [3 / 4, 1 / 4]], rtol=1e-12)
+    np.testing.assert_allclose(found["doc_topic_dists"], [[3 / 7, 4 / 7], [1, 0]], rtol=1e-12)
+    assert found["doc_lengths"].tolist() == [3, 2]
+
+
 def test_a_component_with_one_feature_has_no_pairs():
     found = topic_quality([[1, 0], [1, 1]], [[1, 0], [1, 1]])
     assert np.isnan(found.umass[0])

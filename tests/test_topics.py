@@ -296,3 +296,11 @@ def test_other_input_that_does_not_fit_is_named():
     for score in (topics.joint_log_likelihood, topics.conditional_log_likelihood):
         with pytest.raises(ValueError, match=r"^X must have shape \(6, 5\), .* got \(5, 6\)"):
             score(np.ones((5, 6)))
+
+
+def test_factors_that_float32_cannot_hold_are_refused():
+    topics = to_topics(np.full((3, 2), 1e25, np.float32), np.full((2, 4), 1e20, np.float32))
+    with pytest.raises(ValueError, match=r"^W is out of the range of float32 with scale='rows': take W and H in"):
+        topics.to_factors()
+    W, H = topics.to_factors("balanced")
+    np.testing.assert_allclose(W.astype(float) @ H, 2e45, rtol=1e-5)

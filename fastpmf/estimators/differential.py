@@ -30,7 +30,7 @@ from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
 from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_array, check_factor
+from fastpmf.model.factors import check_array, check_factor, component_masses
 
 _BLOCK = 1 << 20  # numbers of information matrices that are held at once
 _MAX_ROUNDS, _GAP = 1000, 1e-9  # of the regressions; nats per count, far below any standard error
@@ -138,6 +138,7 @@ def differential_expression(
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=0, include_boundaries="neither")
+    component_masses(W, H)
     W = W * H.sum(axis=1, dtype=np.float64)
     if row_exposure is not None:
         W *= check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")[:, None]
@@ -197,7 +198,10 @@ def _regressions(counts: MemoryCounts, W: np.ndarray, e: float) -> tuple[np.ndar
         for a, j in enumerate(features):
             stored = slice(columns.indptr[j], columns.indptr[j + 1])
             parts = W[columns.indices[stored]] * g[j]  # of each count's rate, by component
-            parts *= (np.sqrt(columns.data[stored].astype(np.float64)) / parts.sum(axis=1))[:, None]
+            rate = parts.sum(axis=1, keepdims=True)
+            # What no component can produce is left out, as in the fit
+            parts = np.divide(parts, rate, where=rate > 0, out=np.zeros(parts.shape))
+            parts *= np.sqrt(columns.data[stored].astype(np.float64))[:, None]
             M[a] = parts.T @ parts
         return _inverse(M, e)
 

@@ -40,6 +40,15 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out
 
 
+def component_masses(W: np.ndarray, H: np.ndarray) -> np.ndarray:
+    """The sums of W[:, k] H[k] for each component, (k,), float64; a ValueError where what they sum to is infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        masses = W.sum(axis=0, dtype=np.float64) * H.sum(axis=1, dtype=np.float64)
+        if not np.isfinite(masses.sum()):
+            raise ValueError("W and H must be small enough for the sum of W H to be finite")
+    return masses
+
+
 def column_sums(A: np.ndarray) -> np.ndarray:
     """Column sums of a padded factor, float64; the same for any number of threads."""
     bounds = row_bounds(len(A))

@@ -235,7 +235,8 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
 def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.ndarray]:
     """What `pyLDAvis.prepare` wants: `pyLDAvis.prepare(**pyldavis_input(W, H, X, names))`.
 
-    Rows and features without counts, and components without mass, are left out, since pyLDAvis wants distributions.
+    Rows and features without counts, and components without mass in what is left, are left out, since pyLDAvis wants
+    distributions.
 
     Parameters
     ----------
@@ -267,8 +268,9 @@ def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.nd
     labels = _labels(names, counts.shape[1])
     lengths, frequency = (counts.sums(side) for side in Side)
     mixtures = topics.mixtures
-    rows, terms = (lengths > 0) & mixtures.any(axis=1), (frequency > 0) & topics.columns.any(axis=0)
-    alive = topics.weights > 0
+    terms = (frequency > 0) & topics.columns.any(axis=0)
+    alive = (topics.weights > 0) & topics.columns[:, terms].any(axis=1)
+    rows = (lengths > 0) & mixtures[:, alive].any(axis=1)
     # Rounded to float32 they may be further from 1 than pyLDAvis allows
     columns, mixtures = (_shares(A) for A in (topics.columns[alive][:, terms], mixtures[rows][:, alive]))
     return {

@@ -53,7 +53,6 @@ C. Ding, T. Li and W. Peng, "On the equivalence between non-negative matrix fact
 semantic indexing", Computational Statistics & Data Analysis 52 (2008).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +61,7 @@ from scipy.special import gammaln
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_factor, padded
+from fastpmf.model.factors import check_factor, component_masses, padded
 from fastpmf.model.lazy import cached_property
 
 # The power of its mass that a component has in W; the rest is in H.
@@ -147,7 +146,7 @@ class Topics:
         Raises
         ------
         ValueError
-            Another scale.
+            Another scale, or one under which float32 can't hold W or H.
 
         Examples
         --------
@@ -163,6 +162,9 @@ class Topics:
             raise ValueError(f"scale must be one of {', '.join(map(repr, _SHARES))}, got {scale!r}")
         mass, share = self.total * self.weights, _SHARES[scale]
         W, H = self.rows * mass**share, self.columns * mass[:, None] ** (1 - share)
+        for A, name in ((W, "W"), (H, "H")):
+            if A.max() > np.finfo(dtype := self.rows.dtype).max:
+                raise ValueError(f"{name} is out of the range of {dtype} with scale={scale!r}: take W and H in float64")
         return W.astype(self.rows.dtype, copy=False), H.astype(self.columns.dtype, copy=False)
 
     def joint_log_likelihood(self, X: Any, *, n_threads: int | None = None) -> float:
@@ -281,16 +283,12 @@ def to_topics(W: Any, H: Any) -> Topics:
     W = check_factor(W, np.shape(W), "W")
     H = check_factor(H, (W.shape[1], np.shape(H)[1]), "H")
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
-        mass = w_sum * h_sum
-        total = float(mass.sum())
-    if not math.isfinite(total):
-        raise ValueError("W and H must be small enough for the sum of W H to be finite")
+    mass = component_masses(W, H)
+    total = float(mass.sum())
     return Topics(
         _normalised(mass, np.asarray(total), mass.dtype),
-        _normalised(W, w_sum, dtype),
-        _normalised(H, h_sum[:, None], dtype),
+        _normalised(W, W.sum(axis=0, dtype=np.float64), dtype),
+        _normalised(H, H.sum(axis=1, dtype=np.float64)[:, None], dtype),
         total,
     )
 
