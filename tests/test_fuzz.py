@@ -1,6 +1,6 @@
 """Whatever matrix meets whatever option: refused in a sentence, or a finite fit that never rises and is the oracle's.
 
-Three hundred cases, always the same ones. FASTPMF_FUZZ=10000 in the environment is that many, others each time.
+Four hundred cases, always the same ones. FASTPMF_FUZZ=10000 in the environment is that many, others each time.
 """
 
 import gc
@@ -17,7 +17,22 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import HPF, PoissonNMF
+from fastpmf import (
+    HPF,
+    PoissonNMF,
+    differential_expression,
+    kl_divergence,
+    match_components,
+    poisson_deviance,
+    poisson_log_likelihood,
+    pyldavis_input,
+    ranking_scores,
+    recommend,
+    similar_columns,
+    to_topics,
+    top_features,
+    topic_quality,
+)
 
 MANY = os.environ.get("FASTPMF_FUZZ")
 fuzzed = settings(
@@ -167,9 +182,9 @@ def _fitted(model, X, **known):
     return W, said
 
 
-def _transformed(model, X, known):
+def _asked(call):
     try:
-        return model.transform(X, **known), ""
+        return call(), ""
     except ValueError as error:
         return None, str(error)
 
@@ -209,7 +224,8 @@ def test_any_counts_with_any_options_are_fitted_or_refused_in_a_sentence(pair, o
         warnings.simplefilter("ignore", ConvergenceWarning)
         if "fixed_H" in known:
             warnings.filterwarnings("ignore", f".*({OUT_OF_RANGE})", RuntimeWarning)
-        again, said = _transformed(model, X, {name: known[name] for name in ("row_exposure", "mask") if name in known})
+        beside = {name: known[name] for name in ("row_exposure", "mask") if name in known}
+        again, said = _asked(lambda: model.transform(X, **beside))
     if again is None:
         assert "fixed_H" in known
         assert re.search(OUT_OF_RANGE, said), said
@@ -250,19 +266,62 @@ def test_any_counts_are_learned_online_or_are_refused_in_a_sentence(pair, option
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", ".* carry no counts")
         for _ in range(times):
-            try:
-                model.partial_fit(X)
-            except ValueError as error:
-                said = str(error)
+            _, said = _asked(lambda: model.partial_fit(X))
+            if said:
                 break
             assert np.isfinite(model.components_).all()
             assert (model.components_ >= 0).all()
         else:
-            said = ""
             assert np.isfinite(model.transform(X)).all()
     assert not said or re.search(REFUSALS, said), said
     for one, other in zip(before, _bytes(X), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+READERS = {  # of (W, H, X, n); NaN only where a number is -1, for nothing, or where told
+    "topics": lambda W, H, X, n: to_topics(W, H),
+    "factors": lambda W, H, X, n: to_topics(W, H).to_factors(),
+    "mixtures": lambda W, H, X, n: to_topics(W, H).mixtures,
+    "likelihoods": lambda W, H, X, n: (to_topics(W, H).joint_log_likelihood(X), poisson_log_likelihood(X, W, H)),
+    "divergence": lambda W, H, X, n: (kl_divergence(X, W, H), poisson_deviance(X, W, H)),
+    "features": lambda W, H, X, n: top_features(H, n, by="lift")[:2],
+    "recommended": lambda W, H, X, n: recommend(W, H, n, exclude=X)[:2],
+    "similar": lambda W, H, X, n: similar_columns(H, [0], n)[:2],
+    "scores": lambda W, H, X, n: ranking_scores(W, H, X, n),
+    "quality": lambda W, H, X, n: topic_quality(H, X, n, W=W)[3:],
+    "matched": lambda W, H, X, n: match_components(H, np.roll(H, 1, axis=1)),
+    "pyldavis": lambda W, H, X, n: list(pyldavis_input(W, H, X).values()),
+    "differential": lambda W, H, X, n: differential_expression(W, H, X)[:2],
+}
+
+OF_FACTORS = (
+    "small enough|two components with any mass|must be at most|out of the range|no feature with less|exclude does"
+)
+
+
+def _numbers(told):
+    if hasattr(told, "__dataclass_fields__"):
+        told = [getattr(told, name) for name in told.__dataclass_fields__]
+    return [np.asarray(x) for x in told] if isinstance(told, tuple | list) else [np.asarray(told)]
+
+
+@fuzzed
+@given(st.integers(0, 2**32 - 1), st.sampled_from(list(READERS)), st.sampled_from([1, 5, 20, 37, 150, 300]))
+def test_any_factors_are_read_or_refused_in_a_sentence(seed, name, far):
+    rng = np.random.default_rng(seed)
+    (n, k, p), dtype = rng.integers(1, 9, 3), np.float64 if far > 37 else rng.choice([np.float32, np.float64])
+    W, H = (10.0 ** rng.uniform(-far, far, size) * (rng.random(size) < 0.7) for size in ((n, k), (k, p)))
+    W, H, X = W.astype(dtype), H.astype(dtype), rng.poisson(rng.choice([0.2, 50]), (n, p))
+    read, said = _asked(lambda: READERS[name](W, H, X, int(rng.integers(1, p + 1))))
+    if read is None:
+        assert re.search(OF_FACTORS, said), said
+        return
+    told = _numbers(read)
+    nothing = told[0] < 0 if told[0].dtype.kind == "i" else np.zeros(told[0].shape, bool)
+    for A in told:
+        if A.dtype.kind == "f":
+            missing = np.isnan(A)
+            assert not missing.any() or (missing == nothing).all()
 
 
 @pytest.mark.parametrize(
