@@ -216,6 +216,19 @@ def test_sums_are_those_in_memory(X):
     )
 
 
+@pytest.mark.parametrize("counts", [as_counts, lambda X: StreamedCounts(cut(X, 17))])
+def test_one_pass_gives_both_contractions_and_the_sum_of_the_logarithms(X, counts):
+    counts = counts(X)
+    rng, k = np.random.default_rng(2), 5
+    W, Ht = (padded(rng.gamma(1.0, size=(n, k)), np.dtype(float)) for n in X.shape)
+    rows, columns, alone = np.empty_like(W), np.empty_like(Ht), [np.empty_like(W), np.empty_like(Ht)]
+    told = counts.contract_both(W, Ht, rows, columns, logs=True)
+    assert told == pytest.approx(float(counts.log_rate(W, Ht).sum()), rel=1e-14)
+    for side, U, V, both in ((Side.ROWS, W, Ht, rows), (Side.COLUMNS, Ht, W, columns)):
+        counts.contract(side, U, V, alone[side])
+        np.testing.assert_allclose(both, alone[side], rtol=1e-13)
+
+
 @pytest.mark.parametrize("data", [np.arange(1, 250, dtype=np.uint8), [1.0, 2.0, 7e4], [0.5, 3.0], [1e9, 3.0]])
 def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
     x = np.asarray(data)
