@@ -93,9 +93,20 @@ def test_max_time_is_counted_from_where_the_fit_goes_on(tmp_path, X):
     assert on.n_iter_ == 10
 
 
-def started(X, folder):
-    model("mu", 4).fit(X, checkpoint=Checkpoint(folder, iterations=2))
+KNOWN = np.random.default_rng(3).gamma(1.0, size=(3, 40))
+
+
+def started(X, folder, **known):
+    model("mu", 4).fit(X, checkpoint=Checkpoint(folder, iterations=2), **known)
     return folder
+
+
+def test_what_is_known_is_told_from_its_like_and_goes_on_to_the_same_bits(tmp_path, X):
+    known = {"fixed_H": KNOWN * 1e-30, "row_exposure": np.arange(1.0, 121)}
+    once = model("mu", 9).fit(X, **known)
+    on = model("mu", 9).fit(X, resume=started(X, tmp_path, **known), **known)
+    np.testing.assert_array_equal(on.trace_["objective"][-1], once.trace_["objective"][-1])
+    np.testing.assert_array_equal(on.transform(X), once.transform(X))
 
 
 BAD = {
@@ -114,6 +125,21 @@ BAD = {
     ),
     "other prior": (
         lambda X, f: PoissonNMF(3, solver="mu", prior_W=(1.1, 1), prior_H=(1.1, 1)).fit(X, resume=started(X, f)),
+        ValueError,
+        "priors, exposures and known parts",
+    ),
+    "other exposures": (
+        lambda X, f: model("mu", 9).fit(X, row_exposure=np.arange(1.0, 121), resume=started(X, f)),
+        ValueError,
+        "priors, exposures and known parts",
+    ),
+    "other known parts": (
+        lambda X, f: model("mu", 9).fit(X, fixed_H=2 * KNOWN, resume=started(X, f, fixed_H=KNOWN)),
+        ValueError,
+        "priors, exposures and known parts",
+    ),
+    "other background": (
+        lambda X, f: model("mu", 9).fit(X, background=np.full(40, 2.0), resume=started(X, f, background=np.ones(40))),
         ValueError,
         "priors, exposures and known parts",
     ),

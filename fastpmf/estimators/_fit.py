@@ -20,12 +20,12 @@ from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_entries, dtype_for
 from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._rows import transform
-from fastpmf.estimators._statement import Known, Penalties, resolved, stated
+from fastpmf.estimators._statement import Known, Penalties, Statement, resolved, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
 from fastpmf.model.init import initialise
-from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Solver, Status, solver_of
+from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
@@ -192,7 +192,7 @@ def fit(
         H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1] * units[:, None]
         for A, name in ((W, "W"), (H, "H")):
             check_entries(A, work, name)
-    saver = saver_of(checkpoint, resume, _facts(said.problem, n_components, work, solver, acceleration, inner_steps))
+    saver = saver_of(checkpoint, resume, _facts(said, n_components, work, solver, acceleration, inner_steps))
     with shown(callback, max_iter, verbose=verbose) as watch:
 
         def begin() -> Run:
@@ -291,20 +291,23 @@ def in_memory_only(counts: Counts, **given: Any) -> None:
 
 
 def _facts(
-    problem: Problem, n_components: int, dtype: np.dtype, solver: str, acceleration: str | None, inner_steps: int
+    said: Statement, n_components: int, dtype: np.dtype, solver: str, acceleration: str | None, inner_steps: int
 ) -> dict[str, Any]:
     """What makes a fit take the way that it takes, beside where it starts."""
-    said = hashlib.sha256()
-    for terms in problem.terms:
+    digest = hashlib.sha256()
+    for terms in said.problem.terms:
         for A in (terms.shape, terms.rate, terms.ridge, terms.held, terms.zeros):
-            said.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-    return facts_of(problem.counts) | {
+            digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+    for A in (*said.known, *said.scales):
+        if A is not None and (A != 1).any():
+            digest.update(np.ascontiguousarray(A).tobytes())
+    return facts_of(said.counts) | {
         "n_components": int(n_components),
         "dtype": str(dtype),
         "solver": solver,
         "acceleration": acceleration,
         "inner_steps": int(inner_steps),
-        "priors, exposures and known parts": said.hexdigest()[:16],
+        "priors, exposures and known parts": digest.hexdigest()[:16],
     }
 
 

@@ -77,6 +77,8 @@ class Statement:
         Rows of weight 0, which the fit doesn't see.
     units : ndarray of shape (K,), float64
         Those that `problem` starts with.
+    known : two of ndarray of shape (n or p, K), or None
+        What is known of W' and of H' transposed.
     """
 
     problem: Problem
@@ -84,7 +86,7 @@ class Statement:
     scales: tuple[np.ndarray, np.ndarray]
     unweighted: np.ndarray
     units: np.ndarray
-    _known: tuple[np.ndarray | None, np.ndarray | None]
+    known: tuple[np.ndarray | None, np.ndarray | None]
 
     @property
     def partly_known(self) -> bool:
@@ -94,7 +96,7 @@ class Statement:
     @property
     def background(self) -> np.ndarray:
         """The background's row of H', (p,)."""
-        known = self._known[1]
+        known = self.known[1]
         assert known is not None  # asked for only where there is one
         return known[:, -1]
 
@@ -104,7 +106,7 @@ class Statement:
         What comes with a known component is taken in `units`.
         """
         out = []
-        for A, known, terms in zip((W, Ht), self._known, self.problem.terms, strict=True):
+        for A, known, terms in zip((W, Ht), self.known, self.problem.terms, strict=True):
             K = self.problem.n_components
             B = empty_factor(len(A), K, A.dtype)
             held = np.zeros(K, bool) if terms.held is None else terms.held[:K]

@@ -13,7 +13,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ _DIGEST = hashlib.sha256(
 ).hexdigest()[:12]
 
 
+# Every call of LLVM takes it, some outside of Numba's own lock
+_llvm_lock: AbstractContextManager[Any] = getattr(llvm, "_lock", nullcontext())
+
+
 class _State:
     """What this process knows about its threads; made anew in a forked child."""
 
@@ -55,11 +59,11 @@ def _before_fork() -> None:
     # Of the threads only this one lives on in the child. What another holds would be held there for ever.
     _state.lock.acquire()
     global_compiler_lock.acquire()
-    llvm._lock.__enter__()  # which every call of LLVM takes, some without the one before
+    _llvm_lock.__enter__()
 
 
 def _after_fork() -> None:
-    llvm._lock.__exit__()
+    _llvm_lock.__exit__(None, None, None)
     global_compiler_lock.release()
     _state.lock.release()
 
