@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from fitting import rates
 from scipy import sparse
+from sklearn.base import clone
 
 from fastpmf import HPF, PoissonNMF, kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.estimators._online import HELD, Schedule
+from fastpmf.estimators._memory import HELD, Schedule
 
 both = pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 
@@ -51,7 +52,7 @@ def test_how_many_counts_a_feature_had_is_never_forgotten(counts):
     for size in (200, 50, 250, 70, 30):
         done += size
         model.partial_fit(counts[order[done - size : done]])
-        seen, remembered = counts[order[:done]], model._statistics
+        seen, remembered = counts[order[:done]], model._online.statistics
         np.testing.assert_allclose(remembered.counts.sum(axis=1), seen.mean(axis=0), rtol=1e-9)
         np.testing.assert_allclose(model.components_.sum(axis=1) @ remembered.exposure, seen.sum() / done, rtol=1e-6)
 
@@ -64,7 +65,36 @@ def test_rows_that_are_kept_are_copies_and_are_let_go_once_complete(counts):
         model.partial_fit(rows)
         other.partial_fit(rows)
     np.testing.assert_array_equal(model.components_, other.components_)
-    assert model._held is None
+    assert model._online.held is None
+
+
+@both
+@pytest.mark.parametrize("done", [1, 2, 8])  # rows are held, of mini-batches fitted together or not; all is in sums
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_model_that_was_saved_and_loaded_goes_on_to_the_same_bits(kind, done, dtype, counts, tmp_path):
+    rows = [counts[i : i + 60].astype(kind) for i, kind in zip(range(0, 300, 60), [np.uint8, float] * 3, strict=False)]
+    model = kind(3, random_state=0, dtype=dtype)
+    for i in range(done):
+        model.partial_fit(rows[i % 5])
+    model.save(tmp_path / "model.npz")
+    loaded = kind.load(tmp_path / "model.npz")
+    assert (loaded.status_, loaded.n_iter_) == (model.status_, done)
+    np.testing.assert_array_equal(loaded.transform(counts), model.transform(counts))
+    for batch in rows[::-1]:
+        for one in (loaded, model):
+            one.partial_fit(batch)
+    assert loaded.n_iter_ == done + 5
+    np.testing.assert_array_equal(loaded.components_, model.components_)
+
+
+@both
+def test_a_fit_forgets_what_was_seen_in_mini_batches(kind, counts, tmp_path):
+    fitted = kind(3, random_state=0, max_iter=5, tol=0)
+    anew = clone(fitted).partial_fit(counts).fit(counts)
+    anew.save(tmp_path / "model.npz")
+    first = clone(fitted).partial_fit(counts[:100])
+    for model in (anew, kind.load(tmp_path / "model.npz")):
+        np.testing.assert_array_equal(model.partial_fit(counts[:100]).components_, first.components_)
 
 
 def test_steps_shorten_as_the_schedule_says_and_rows_stand_for_all():

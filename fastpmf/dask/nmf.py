@@ -274,7 +274,7 @@ class PoissonNMF(OverWorkers):
             solution.restarts,
         )  # fmt: skip
         local.prior_W_, local.prior_H_ = map(as_numbers, self._penalties[:2])
-        local._schedule = None
+        local._online = None
         local.column_exposure_, local.background_, local.validation_ = self._column, None, None
         return local
 

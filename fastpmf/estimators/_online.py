@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._inference import infer_rows
+from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
@@ -27,72 +28,10 @@ from fastpmf.solvers.base import TRACE_DTYPE
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 
 FIRST = 35  # iterations on the first rows, from a random start
-HELD = 150  # so many rows for each component are kept and fitted together before rows are only remembered in sum
 ROUNDS = 2  # iterations on each later mini-batch, with what is remembered for H's prior
 LEAST = 1e-8  # of a component's mean is what its entries have at least: a feature not seen yet is not impossible
 ROW_TOL = 1e-2  # how nearly a mini-batch's rows are solved to begin with, in nats per count,
 ROW_ROUNDS, ROW_HALF_STEPS = 3, 20  # and at most in rounds of sweeps, or in half-steps of variational inference
-
-
-class Schedule(NamedTuple):
-    """Steps and rows so far; says how far the next step goes: (t + delay)^-forgetting_rate.
-
-    t is the number of rows before, in units of the mini-batch's own: where all are equal, that of the steps before. The
-    first step goes all the way: there is nothing yet to go from.
-
-    References
-    ----------
-    M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), equation 26.
-    """
-
-    steps: int = 0
-    rows: int = 0
-
-    def advance(self, n_rows: int, forgetting_rate: Any, delay: Any, total_samples: Any) -> tuple[Step, "Schedule"]:
-        """The step for a mini-batch of so many rows, and the schedule after it.
-
-        Raises
-        ------
-        ValueError
-            forgetting_rate not in (0.5, 1], delay < 1, or total_samples < 1.
-        """
-        number = (int, float, np.number)
-        if not isinstance(forgetting_rate, number) or not 0.5 < forgetting_rate <= 1:
-            raise ValueError(f"forgetting_rate must be a number above 0.5 and at most 1, got {forgetting_rate!r}")
-        for value, name in ((delay, "delay"), (1 if total_samples is None else total_samples, "total_samples")):
-            if not isinstance(value, number) or not 1 <= value < math.inf:
-                raise ValueError(f"{name} must be a number at least 1, got {value!r}")
-        after = Schedule(self.steps + 1, self.rows + n_rows)
-        total = after.rows if total_samples is None else total_samples
-        length = (self.rows / n_rows + delay) ** -float(forgetting_rate) if self.steps else 1.0
-        return Step(length, total / n_rows), after
-
-
-class Held(NamedTuple):
-    """The first rows, kept while they are few. What few rows say of H is a poor start, which EM hardly leaves again.
-
-    Attributes
-    ----------
-    batches : tuple of csr_array
-    exposures : tuple of ndarray
-    fitted : int
-        Rows when they were last fitted together.
-    """
-
-    batches: tuple[sparse.csr_array, ...] = ()
-    exposures: tuple[np.ndarray, ...] = ()
-    fitted: int = 0
-
-    @property
-    def n_rows(self) -> int:
-        return sum(map(len, self.exposures))
-
-    def add(self, counts: MemoryCounts, exposure: np.ndarray) -> "Held":
-        return self._replace(batches=(*self.batches, counts.to_scipy()), exposures=(*self.exposures, exposure))
-
-    def keep(self) -> "Held":
-        """With a copy of the latest mini-batch, whose arrays may be written over after the call."""
-        return self._replace(batches=(*self.batches[:-1], self.batches[-1].copy()))
 
 
 class OnlineNMF(FittedNMF):
@@ -104,9 +43,6 @@ class OnlineNMF(FittedNMF):
     total_samples: int | None
     random_state: Any
     dtype: Any
-    _schedule: Schedule | None
-    _statistics: Statistics
-    _held: Held | None
 
     @property
     def _penalties(self) -> Penalties:
@@ -124,6 +60,7 @@ class OnlineNMF(FittedNMF):
 
         The first rows, 150 for each component, are kept in memory. Whenever they have doubled, and once more when they
         are complete, they are fitted together from a random start, so that until then components may change places.
+        After `fit` it begins anew; a model that was saved and loaded goes on.
 
         Parameters
         ----------
@@ -147,8 +84,8 @@ class OnlineNMF(FittedNMF):
         71 (2009), section 2.
         """
         with threads(self.n_threads):
-            schedule = getattr(self, "_schedule", None)
-            first = schedule is None
+            before = self._online
+            first = before is None
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
@@ -161,13 +98,13 @@ class OnlineNMF(FittedNMF):
                 raise ValueError(
                     "partial_fit knows Gamma priors and L1 penalties: l1_ratio must be 1 where alpha is > 0"
                 )
-            step, schedule = (schedule or Schedule()).advance(
+            step, schedule = (Schedule() if before is None else before.schedule).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )
             if counts.total == 0:
                 raise ValueError("X must hold at least one positive count, got a mini-batch without any")
             total = step.times * counts.shape[0]
-            held = Held() if first else self._held
+            held = Held() if before is None else before.held
             if held is not None:
                 held = held.add(counts, exposure)
             if held is not None and held.n_rows >= min(2 * held.fitted, HELD * k):
@@ -175,7 +112,9 @@ class OnlineNMF(FittedNMF):
                 statistics = self._begin(held, k, dtype, penalties, prior, total)
                 held = held._replace(fitted=held.n_rows)
             else:
-                dtype, statistics = self.components_.dtype, self._go_on(counts, exposure, penalties, prior, step)
+                assert before is not None  # the first rows are fitted at once
+                dtype = self.components_.dtype
+                statistics = self._go_on(before.statistics, counts, exposure, penalties, prior, step)
             shape, rate = statistics.as_prior(total, prior.shape, prior.rate)
             H = (shape / np.where(rate > 0, rate, np.inf)).T
             H = np.maximum(H, LEAST * H.mean(axis=1, keepdims=True)).astype(dtype)
@@ -186,7 +125,7 @@ class OnlineNMF(FittedNMF):
                 model._adopt(seen)
                 model.column_exposure_, model.background_, model.validation_ = None, None, None
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
-            model._schedule, model._statistics, model._held = schedule, statistics, held
+            model._online = Online(schedule, statistics, held)
             nothing = np.empty(0, TRACE_DTYPE)
             model._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
 
@@ -206,11 +145,12 @@ class OnlineNMF(FittedNMF):
         return expected(counts, W, Ht, terms, penalties, known, Extrapolated(Coordinate()), FIRST)
 
     def _go_on(
-        self, counts: MemoryCounts, exposure: np.ndarray, penalties: Penalties, prior: Plain, step: Step
-    ) -> Statistics:
+        self, memory: Statistics, counts: MemoryCounts, exposure: np.ndarray, penalties: Penalties, prior: Plain,
+        step: Step,
+    ) -> Statistics:  # fmt: skip
         """What all rows say of H, once it is fitted to a mini-batch, with what the earlier ones say for its prior."""
         H, n = self.components_, counts.shape[0]
-        share, memory = 1 / (step.times * step.length), self._statistics
+        share = 1 / (step.times * step.length)
         earlier = memory.as_prior(n * (1 - step.length) / step.length, share * prior.shape, share * prior.rate)
         W, _ = transform(
             counts, H, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=Known(row_exposure=exposure),
@@ -251,6 +191,12 @@ def expected(
     return Statistics((Ht * T)[:, :k] / np.float64(n), exposure[:k] / n, counts.sums(Side.COLUMNS), n)
 
 
+# What `fit` knows and mini-batches don't
+_OF_ALL_ROWS = (
+    "W_posterior_", "activity_", "elbo_", "objective_", "residual_", "trace_", "restarts_", "validation_",
+)  # fmt: skip
+
+
 class OnlineHPF(FittedHPF):
     """`HPF`'s way of seeing rows in mini-batches."""
 
@@ -259,7 +205,6 @@ class OnlineHPF(FittedHPF):
     total_samples: int | None
     random_state: Any
     dtype: Any
-    _schedule: Schedule | None
 
     def _priors(self) -> tuple[GammaPrior, GammaPrior]:
         """Priors of the constructor."""
@@ -273,6 +218,7 @@ class OnlineHPF(FittedHPF):
         number of rows before it in units of its own, which is a step along the natural gradient of the bound. Once over
         all mini-batches is one epoch and one pass.
         The first batch is fitted by itself to begin with. Posteriors of rows are not kept: `posterior` gives them.
+        After `fit` it begins anew; a model that was saved and loaded goes on.
 
         Parameters
         ----------
@@ -290,7 +236,7 @@ class OnlineHPF(FittedHPF):
             In one sentence that names the argument, what it got and what it wants.
         """
         with threads(self.n_threads):
-            schedule = getattr(self, "_schedule", None)
+            schedule = self._schedule
             first = schedule is None
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
@@ -309,7 +255,16 @@ class OnlineHPF(FittedHPF):
         def keep(model: OnlineHPF) -> None:
             if first:
                 model._adopt(seen)
-                for name in ("W_posterior_", "activity_", "elbo_", "objective_", "trace_", "restarts_", "validation_"):
+                for name in (
+                    "W_posterior_",
+                    "activity_",
+                    "elbo_",
+                    "objective_",
+                    "residual_",
+                    "trace_",
+                    "restarts_",
+                    "validation_",
+                ):
                     model.__dict__.pop(name, None)
             model._schedule = schedule
             model.n_iter_, model.status_ = schedule.steps, Status.ONLINE

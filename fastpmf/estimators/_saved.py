@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._memory import Online
 from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
@@ -31,6 +32,7 @@ class FittedNMF(FactorModel):
     column_exposure_: np.ndarray | None = None
     background_: np.ndarray | None = None
     validation_: np.ndarray | None = None
+    _online: Online | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one `.npz` file without pickle; it replaces `path` whole or not at all.
@@ -39,6 +41,8 @@ class FittedNMF(FactorModel):
         """
         check_is_fitted(self)
         arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
+        if self._online is not None:
+            arrays |= self._online.arrays()
         for name in ("column_exposure", "background"):
             if (known := getattr(self, f"{name}_")) is not None:
                 arrays[name] = known
@@ -73,11 +77,13 @@ class FittedNMF(FactorModel):
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")
             check_factor(H, H.shape, "components")
-            names = checked_names(arrays, H.shape[1])
-            model._keep_fitted(
-                H, facts["objective"], facts["kkt_residual"], facts["n_iter"], Status[facts["status"]], trace,
-                checked_vector(arrays.get("restarts", np.array([float(facts["objective"])])), "restarts"),
-            )  # fmt: skip
+            names, status = checked_names(arrays, H.shape[1]), Status[facts["status"]]
+            restarts = arrays.get("restarts", np.array([float(facts["objective"])]))
+            if status is not Status.ONLINE or restarts.size:  # partial_fit has none
+                checked_vector(restarts, "restarts")
+            model._keep_fitted(H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace, restarts)
+            if "online_schedule" in arrays:
+                model._online = Online.recall(arrays, H.shape[1], len(H))
             model.n_features_in_ = H.shape[1]
             model.validation_ = None
             model.prior_W_, model.prior_H_ = (

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._memory import Schedule
 from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
@@ -31,6 +32,7 @@ class FittedHPF(FactorModel):
     _columns: GammaFactor
     _row_prior: GammaPrior
     _column_prior: GammaPrior
+    _schedule: Schedule | None = None
 
     def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
         """Sets what is known of H."""
@@ -50,6 +52,7 @@ class FittedHPF(FactorModel):
             "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
             "n_iter": self.n_iter_,
             "status": self.status_.name,
+            "schedule": None if self._schedule is None else list(self._schedule),
         }
         if hasattr(self, "W_posterior_"):  # partial_fit keeps none
             arrays |= {"W_shape": self.W_posterior_.shape, "W_rate": self.W_posterior_.rate}
@@ -86,7 +89,8 @@ class FittedHPF(FactorModel):
             names = checked_names(arrays, len(columns.mean))
             model._keep_columns(columns, (priors[0], priors[1]), k)
             model.n_iter_, model.status_ = int(facts["n_iter"]), Status[facts["status"]]
-            model._schedule = None  # partial_fit begins anew
+            if (schedule := facts.get("schedule")) is not None:
+                model._schedule = Schedule.recall(schedule)
             model.n_features_in_ = len(columns.mean)
             if "W_shape" in arrays:
                 model.W_posterior_ = _posterior(arrays["W_shape"], arrays["W_rate"], (-1, k))

@@ -323,7 +323,7 @@ class PoissonNMF(AppliedNMF):
                 model._adopt(seen)
                 model._keep(solution)
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
-                model._schedule, model._held = None, None  # partial_fit begins anew
+                model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
                     None if x is None else np.array(x, dtype=np.float64)

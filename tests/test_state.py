@@ -1,0 +1,92 @@
+"""Whatever is asked of a model, in whatever order: what is refused changes nothing, and nothing is left of before."""
+
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+from fastpmf import HPF, PoissonNMF
+
+
+def remembered(model):
+    """All that a model holds, by name."""
+    return {name: pickle.dumps(value) for name, value in vars(model).items()}
+
+
+def refused(model, X):
+    """Calls that must fail, and what of."""
+    bad = X.copy()
+    bad[1, 1] = np.nan
+    calls = [
+        lambda: model.fit(bad), lambda: model.fit(-X), lambda: model.fit(0 * X), lambda: model.partial_fit(bad),
+        lambda: model.partial_fit(0 * X), lambda: model.transform(bad), lambda: model.score(X[:, :0]),
+        lambda: model.set_params(n_components=0).fit(X), lambda: model.set_params(max_iter=-1).fit(X),
+        lambda: model.save("/dev/null/model.npz"),
+    ]  # fmt: skip
+    if isinstance(model, PoissonNMF):
+        k, (n, p) = model.n_components, X.shape
+        calls += [
+            lambda: model.fit(X, row_exposure=np.ones(n + 1)), lambda: model.fit(X, fixed_W=np.zeros((n, k))),
+            lambda: model.fit(X, fixed_H=np.full((k, p), 1e-320)), lambda: model.transform(X, row_exposure=np.zeros(n)),
+            lambda: model.partial_fit(X, row_exposure=-np.ones(n)),
+            lambda: model.set_params(callback=lambda *_: 1 / 0).fit(X),
+        ]  # fmt: skip
+    return calls
+
+
+def known_of(rng, kind, n, p):
+    if kind is HPF:
+        return {}
+    drawn = {
+        "row_exposure": rng.gamma(5, 0.2, n), "column_exposure": rng.gamma(5, 0.2, p), "mask": rng.random((n, p)) < 0.1,
+        "background": rng.gamma(5, 0.02, p), "sample_weight": rng.gamma(5, 0.2, n),
+    }  # fmt: skip
+    return {name: value for name, value in drawn.items() if rng.random() < 0.4}
+
+
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("kind", [PoissonNMF, HPF])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_calls_in_any_order_leave_a_model_as_if_the_last_fit_were_all(kind, seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    n, p, k = rng.integers(4, 20), rng.integers(3, 15), int(rng.integers(1, 4))
+    X = rng.poisson(1.5, (n, p)) + 1.0 * (np.arange(n) == 0)[:, None]
+    options = {"n_components": k, "max_iter": int(rng.integers(1, 8)), "random_state": seed, "tol": 0}
+    if kind is PoissonNMF:
+        options["solver"] = str(rng.choice(["mu", "cd", "em"]))
+    known, model, alike = known_of(rng, kind, n, p), kind(**options), None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* carry no counts")
+        for what in rng.choice(["fit", "partial_fit", "refused", "transform", "save", "pickle"], 10):
+            if what == "fit":
+                model.fit(X, **known)
+                alike = kind(**options).fit(X, **known)
+            elif what == "partial_fit":
+                # A model that was fitted begins anew, one that was not goes on
+                if alike is None or "partial" not in str(alike.status_):
+                    alike = kind(**options)
+                for one in (model, alike):
+                    one.partial_fit(X)
+            elif what == "refused":
+                calls = refused(model, X)
+                parameters, before = model.get_params(), remembered(model)
+                with pytest.raises((ValueError, OSError, ZeroDivisionError)) as told:
+                    calls[rng.integers(len(calls))]()
+                assert not re.search("\n", str(told.value))
+                model.set_params(**parameters)
+                assert remembered(model) == before
+            elif alike is not None and what == "transform":
+                before = remembered(model)
+                model.transform(X), model.score(X)
+                assert remembered(model) == before
+            elif alike is not None and what == "save":
+                model.save(tmp_path / "model.npz")
+                model = kind.load(tmp_path / "model.npz")
+            elif alike is not None:
+                model = pickle.loads(pickle.dumps(model))
+            if alike is not None:
+                np.testing.assert_array_equal(model.transform(X), alike.transform(X))
+                np.testing.assert_array_equal(model.components_, alike.components_)
+                assert model.n_iter_ == alike.n_iter_
