@@ -289,7 +289,8 @@ def test_an_archive_whose_list_is_torn_is_no_model_and_no_crash(tmp_path, capsys
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for kind in (PoissonNMF, HPF):
-        kind(2, max_iter=3, tol=0, random_state=0).fit(counts()).save(folder / f"{kind.__name__}.npz")
+        told = {"max_iter": 3, "tol": 0, "random_state": 0}
+        kind(2, **told).fit(counts(), validation=0.2).save(folder / f"{kind.__name__}.npz")
         kind(2, random_state=0).partial_fit(counts()).save(folder / f"{kind.__name__}, online.npz")
     return folder
 

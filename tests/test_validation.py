@@ -174,7 +174,7 @@ def test_a_fit_of_a_part_of_the_counts_is_in_the_units_of_all():
 
 
 @pytest.mark.parametrize("solver", ["cd", "mu"])
-def test_a_fit_that_overfits_is_stopped_soon_after_its_best(solver):
+def test_a_fit_that_overfits_is_stopped_soon_after_its_best(solver, tmp_path):
     model = PoissonNMF(8, solver=solver, tol=0, max_iter=500, eval_every=2, random_state=0)
     curve = model.fit(some_counts(), validation=0.3).validation_
     assert model.status_ is Status.VALIDATION
@@ -183,6 +183,8 @@ def test_a_fit_that_overfits_is_stopped_soon_after_its_best(solver):
     assert model.n_iter_ == curve["n_iter"][-1] < 100
     assert list(curve["n_iter"]) == list(range(0, model.n_iter_ + 1, 2))
     assert np.isfinite(curve["log_likelihood"]).all()
+    model.save(tmp_path / "model.npz")
+    np.testing.assert_array_equal(PoissonNMF.load(tmp_path / "model.npz").validation_, curve)
 
 
 def test_a_fit_without_validation_has_no_curve_and_one_that_goes_on_improving_is_not_stopped():

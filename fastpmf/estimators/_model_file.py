@@ -42,6 +42,7 @@ DAMAGE = (
     lzma.LZMAError,
 )
 FORMAT, VERSION = "fastpmf model", 1
+VALIDATION_DTYPE = np.dtype([("n_iter", np.int64), ("log_likelihood", float)])
 Facts = dict[str, Any]
 
 
@@ -183,6 +184,14 @@ def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
     if trace.dtype != TRACE_DTYPE or trace.ndim != 1:
         raise ValueError(f"a trace of {trace.dtype}")
     return trace
+
+
+def checked_validation(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """What held-out counts said, where there were any."""
+    curve = arrays.get("validation")
+    if curve is not None and (curve.dtype != VALIDATION_DTYPE or curve.ndim != 1):
+        raise ValueError(f"a validation of {curve.dtype}")
+    return curve
 
 
 def checked_vector(A: np.ndarray, name: str) -> np.ndarray:

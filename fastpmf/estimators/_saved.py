@@ -13,6 +13,7 @@ from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
     checked_trace,
+    checked_validation,
     checked_vector,
     no_model,
     plain,
@@ -43,7 +44,7 @@ class FittedNMF(FactorModel):
         arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
         if self._online is not None:
             arrays |= self._online.arrays()
-        for name in ("column_exposure", "background"):
+        for name in ("column_exposure", "background", "validation"):
             if (known := getattr(self, f"{name}_")) is not None:
                 arrays[name] = known
         if hasattr(self, "feature_names_in_"):
@@ -85,7 +86,7 @@ class FittedNMF(FactorModel):
             if "online_schedule" in arrays:
                 model._online = Online.recall(arrays, H.shape[1], len(H))
             model.n_features_in_ = H.shape[1]
-            model.validation_ = None
+            model.validation_ = checked_validation(arrays)
             model.prior_W_, model.prior_H_ = (
                 None if prior is None else tuple(prior) for prior in facts.get("priors", (None, None))
             )

@@ -13,6 +13,7 @@ from fastpmf.estimators._model_file import (
     DAMAGE,
     checked_names,
     checked_trace,
+    checked_validation,
     checked_vector,
     no_model,
     plain,
@@ -100,7 +101,7 @@ class FittedHPF(FactorModel):
                 model.activity_, model.trace_ = activity, checked_trace(arrays)
                 model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
                 model.objective_, model.restarts_ = -model.elbo_, checked_vector(arrays["restarts"], "restarts")
-                model.validation_ = arrays.get("validation")
+                model.validation_ = checked_validation(arrays)
         except DAMAGE as error:
             raise no_model(path, error) from None
         if names is not None:

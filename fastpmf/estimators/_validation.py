@@ -7,6 +7,7 @@ import numpy as np
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.masked import weighted, within, without
 from fastpmf.counts.thinning import thin_counts
+from fastpmf.estimators._model_file import VALIDATION_DTYPE
 from fastpmf.estimators._rows import log_likelihood
 from fastpmf.estimators._statement import Known
 from fastpmf.solvers import Record, Status
@@ -92,4 +93,4 @@ class Validation:
     @property
     def curve(self) -> np.ndarray:
         """`scores` as a structured array with the fields n_iter and log_likelihood."""
-        return np.array(self.scores, dtype=[("n_iter", np.int64), ("log_likelihood", float)])
+        return np.array(self.scores, dtype=VALIDATION_DTYPE)
