@@ -188,7 +188,7 @@ def expected(
     T, n = np.empty_like(Ht), counts.shape[0]
     counts.contract(Side.COLUMNS, Ht, W, T)
     exposure = column_sums(W) * state.units
-    return Statistics((Ht * T)[:, :k] / np.float64(n), exposure[:k] / n, counts.sums(Side.COLUMNS), n)
+    return Statistics((Ht * T)[:, :k].astype(np.float64) / n, exposure[:k] / n, counts.sums(Side.COLUMNS), n)
 
 
 # What `fit` knows and mini-batches don't
