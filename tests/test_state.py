@@ -36,6 +36,33 @@ def refused(model, X):
     return calls
 
 
+ANEW = [
+    *((kind, {"n_components": k}) for kind in (PoissonNMF, HPF) for k in (2, 5, 40)),
+    *((kind, {"dtype": "float32"}) for kind in (PoissonNMF, HPF)),
+    (PoissonNMF, {"solver": "em"}), (HPF, {"hierarchy": False}), (HPF, {"learn_prior": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "anew"), ANEW)
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_parameters_set_after_a_fit_leave_what_was_fitted_also_in_a_file(kind, how, anew, tmp_path):
+    X = np.random.default_rng(0).poisson(1.5, (30, 12)) + 1
+    model = kind(3, random_state=0, max_iter=5, tol=0)
+    before = remembered(getattr(model, how)(X).set_params(**anew))
+    model.save(tmp_path / "model.npz")
+    again = kind.load(tmp_path / "model.npz")
+    assert again.get_params() == model.get_params()
+    assert again.components_.shape == (3, 12)
+    for one in (again, model):
+        assert one.transform(X).shape == (30, 3)
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
+    assert again.score(X) == model.score(X)
+    assert vars(again).keys() <= before.keys() | {"_online", "_schedule"}
+    for one in (again, model) if how == "partial_fit" else ():
+        one.partial_fit(X)
+    np.testing.assert_array_equal(again.components_, model.components_)
+
+
 def known_of(rng, kind, n, p):
     if kind is HPF:
         return {}

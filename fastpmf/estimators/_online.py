@@ -277,7 +277,7 @@ class OnlineHPF(FittedHPF):
         self._columns, (self._row_prior, self._column_prior) = columns, priors
         self.H_posterior_ = GammaPosterior.of_entries(columns, n_components).transposed()
         self.components_ = self.H_posterior_.mean
-        self.popularity_ = GammaPosterior.of_rows(columns) if self.hierarchy else None
+        self.popularity_ = GammaPosterior.of_rows(columns) if priors[1].hierarchical else None
         names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
         self.prior_ = {
             name: value

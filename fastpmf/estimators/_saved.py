@@ -75,7 +75,7 @@ class FittedNMF(FactorModel):
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             model = cls(**parameters)
             H, trace = arrays["components"], checked_trace(arrays)
-            if H.ndim != 2 or H.dtype not in FLOATS or not H.size or len(H) != model.n_components:
+            if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")
             check_factor(H, H.shape, "components")
             names, status = checked_names(arrays, H.shape[1]), Status[facts["status"]]

@@ -29,7 +29,6 @@ class FittedHPF(FactorModel):
     """The model file of `HPF`."""
 
     n_components: int
-    hierarchy: bool
     _columns: GammaFactor
     _row_prior: GammaPrior
     _column_prior: GammaPrior
@@ -51,6 +50,7 @@ class FittedHPF(FactorModel):
         facts: dict[str, Any] = {
             "activity_shape": plain(columns.activity_shape),
             "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
+            "n_components": len(self.components_),
             "n_iter": self.n_iter_,
             "status": self.status_.name,
             "schedule": None if self._schedule is None else list(self._schedule),
@@ -81,11 +81,13 @@ class FittedHPF(FactorModel):
         parameters, arrays, facts = read_model(path, cls.__name__)
         try:
             model = cls(**parameters)
-            k, priors = model.n_components, tuple(GammaPrior(*prior) for prior in facts["priors"])
+            # Parameters may have been set anew since the fit
+            k = int(facts.get("n_components", model.n_components))
+            priors = tuple(GammaPrior(*prior) for prior in facts["priors"])
             if not all(0 < float(x) < np.inf for prior in priors for x in dataclasses.astuple(prior)[:3]):
                 raise ValueError(f"priors of {facts['priors']}")
-            if any(prior.hierarchical is not model.hierarchy for prior in priors):
-                raise ValueError("priors that are not those of its hierarchy")
+            if priors[0].hierarchical is not priors[1].hierarchical:
+                raise ValueError("priors of which one has a hierarchy")
             columns = GammaFactor.recall(arrays | {"activity_shape": facts["activity_shape"]}, k)
             names = checked_names(arrays, len(columns.mean))
             model._keep_columns(columns, (priors[0], priors[1]), k)
@@ -96,7 +98,7 @@ class FittedHPF(FactorModel):
             if "W_shape" in arrays:
                 model.W_posterior_ = _posterior(arrays["W_shape"], arrays["W_rate"], (-1, k))
                 n, activity = len(model.W_posterior_.shape), None
-                if model.hierarchy:
+                if priors[0].hierarchical:
                     activity = _posterior(arrays["row_activity_shape"], arrays["row_activity_rate"], (n,))
                 model.activity_, model.trace_ = activity, checked_trace(arrays)
                 model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
