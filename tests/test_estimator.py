@@ -351,7 +351,7 @@ def test_parameters_of_numpys_types_come_back_from_a_file(X, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "components", [np.full((3, 25), np.nan), -np.ones((3, 25)), np.ones((2, 25)), np.ones(3), "abc"]
+    "components", [np.full((3, 25), np.nan), -np.ones((3, 25)), np.ones((0, 25)), np.ones(3), "abc"]
 )
 def test_a_model_file_with_impossible_components_is_refused(model, tmp_path, components):
     model.components_ = np.asarray(components)
