@@ -298,9 +298,9 @@ def _facts(
     for terms in said.problem.terms:
         for A in (terms.shape, terms.rate, terms.ridge, terms.held, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-    for A in (*said.known, *said.scales):
+    for place, A in enumerate((*said.known, *said.scales)):
         if A is not None and (A != 1).any():
-            digest.update(np.ascontiguousarray(A).tobytes())
+            digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
     return facts_of(said.counts) | {
         "n_components": int(n_components),
         "dtype": str(dtype),

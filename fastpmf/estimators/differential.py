@@ -30,7 +30,7 @@ from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
 from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_array, check_factor, component_masses
+from fastpmf.model.factors import check_array, check_factor, component_sums
 
 _BLOCK = 1 << 20  # numbers of information matrices that are held at once
 _MAX_ROUNDS, _GAP = 1000, 1e-9  # of the regressions; nats per count, far below any standard error
@@ -138,8 +138,7 @@ def differential_expression(
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=0, include_boundaries="neither")
-    component_masses(W, H)
-    W = W * H.sum(axis=1, dtype=np.float64)
+    W = W * component_sums(W, H)[1]
     if row_exposure is not None:
         W *= check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")[:, None]
     alive = W.any(axis=0)

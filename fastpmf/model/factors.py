@@ -40,13 +40,13 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out
 
 
-def component_masses(W: np.ndarray, H: np.ndarray) -> np.ndarray:
-    """The sums of W[:, k] H[k] for each component, (k,), float64; a ValueError where what they sum to is infinite."""
+def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Column sums of W and row sums of H, (k,), float64; a ValueError where the sum of W H is infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        masses = W.sum(axis=0, dtype=np.float64) * H.sum(axis=1, dtype=np.float64)
-        if not np.isfinite(masses.sum()):
+        w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
+        if not np.isfinite((w_sum * h_sum).sum()):
             raise ValueError("W and H must be small enough for the sum of W H to be finite")
-    return masses
+    return w_sum, h_sum
 
 
 def column_sums(A: np.ndarray) -> np.ndarray:

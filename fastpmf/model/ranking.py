@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from sklearn.utils import check_scalar
 
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.model.factors import check_array, check_factor, component_masses
+from fastpmf.model.factors import check_array, check_factor, component_sums
 
 _BLOCK = 1 << 24  # rates that are formed at once
 
@@ -223,7 +223,7 @@ def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
     if W.ndim != 2 or H.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W and H must be matrices of shape (m, k) and (k, p), got {W.shape} and {H.shape}")
     W, H = (check_factor(A, A.shape, name).astype(np.float64) for A, name in ((W, "W"), (H, "H")))
-    component_masses(W, H)  # so that no rate is infinite
+    component_sums(W, H)  # so that no rate is infinite
     return W, H
 
 

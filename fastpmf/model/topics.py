@@ -61,7 +61,7 @@ from scipy.special import gammaln
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import check_factor, component_masses, padded
+from fastpmf.model.factors import check_factor, component_sums, padded
 from fastpmf.model.lazy import cached_property
 
 # The power of its mass that a component has in W; the rest is in H.
@@ -283,12 +283,13 @@ def to_topics(W: Any, H: Any) -> Topics:
     W = check_factor(W, np.shape(W), "W")
     H = check_factor(H, (W.shape[1], np.shape(H)[1]), "H")
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
-    mass = component_masses(W, H)
+    w_sum, h_sum = component_sums(W, H)
+    mass = w_sum * h_sum
     total = float(mass.sum())
     return Topics(
         _normalised(mass, np.asarray(total), mass.dtype),
-        _normalised(W, W.sum(axis=0, dtype=np.float64), dtype),
-        _normalised(H, H.sum(axis=1, dtype=np.float64)[:, None], dtype),
+        _normalised(W, w_sum, dtype),
+        _normalised(H, h_sum[:, None], dtype),
         total,
     )
 
