@@ -150,7 +150,8 @@ def file(request, tmp_path, X):
 
 def test_columns_are_put_in_the_order_of_names_and_others_counted():
     data = Dataset(sparse.csr_array([[1, 2, 0], [0, 3, 4]]), None, np.array(["b", "x", "a"]))
-    found, left_out = data.aligned(["a", "b", "c"])
+    found, left_out, missing = data.aligned(["a", "b", "c"])
+    assert missing.tolist() == [False, False, True]
     assert found.X.toarray().tolist() == [[0, 1, 0], [4, 0, 0]]
     assert found.column_names.tolist() == ["a", "b", "c"]
     assert left_out == 1

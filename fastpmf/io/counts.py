@@ -17,6 +17,7 @@ from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
+from fastpmf.io.outputs import check_output
 from fastpmf.io.pipes import is_pipe, regular_file
 from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
 
@@ -324,8 +325,7 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
 
 def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
     """Write a factor as `.npy`; it replaces `path` whole or not at all."""
-    if Path(path).suffix != ".npy":
-        raise ValueError(f"OUTPUT must be a .npy file, got {Path(path).name!r}")
+    check_output(path, ".npy", name="path")
     with replacing(path) as file:
         np.save(file, A, allow_pickle=False)
 
