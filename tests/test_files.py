@@ -442,7 +442,7 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
         with pytest.raises(ImportError, match="this format needs anndata"):
             write_factors(tmp_path / "f.h5ad", model, None)  # before W is looked at
     monkeypatch.setattr("fastpmf.io.outputs.os.access", lambda path, mode: False)  # as it is for all but root
-    with pytest.raises(PermissionError, match="the folder .* can't be written to"):
+    with pytest.raises(PermissionError, match=r"the folder .* can't be written to"):
         write_factors(tmp_path / "f.npz", model, None)
     assert list(tmp_path.iterdir()) == []
 
