@@ -137,7 +137,7 @@ class HPF(OverWorkers):
         self._priors = check_priors(
             (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
         )
-        W, result = self._run(X, **told)
+        W, result = self._run(*self._over(X), **told)
         tell_end(result.solution, self.tol, stacklevel=3)
         return W
 

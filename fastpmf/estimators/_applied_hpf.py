@@ -7,6 +7,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
+from fastpmf.counts.labels import align
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -38,7 +39,7 @@ class AppliedHPF(OnlineHPF):
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        return self._infer_rows(self._read(X, streamed=True), mask)
+        return self._infer_rows(*self._read_beside(X, mask))
 
     def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, H's posterior as it is; see `posterior`.
@@ -130,8 +131,15 @@ class AppliedHPF(OnlineHPF):
         float
             In nats per count, higher is better.
         """
-        counts = self._read(X, streamed=True)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+        counts, mask = self._read_beside(X, mask)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
+
+    def _read_beside(self, X: Any, mask: Any) -> tuple[Counts, Any]:
+        """New counts, and their mask, aligned with them."""
+        check_is_fitted(self)
+        mask = Known(mask=mask).aligned(self._labels(X)).mask
+        return self._read(X, mask=mask, streamed=True), mask
 
     def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
         k = len(self.components_)

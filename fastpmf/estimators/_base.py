@@ -1,6 +1,7 @@
 """What the estimators share: counts through the door, names checked, factors multiplied out."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastpmf.counts import Counts, as_counts
+from fastpmf.counts import Counts
+from fastpmf.counts.labels import MatrixLabels, duplicates
+from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
@@ -17,6 +20,27 @@ from fastpmf.model.factors import check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
+
+
+def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
+    """Refuse as many names of features as were fitted that are others, or in another order."""
+    if len(names) == len(fitted) and (names != fitted).any():
+        j = int(np.flatnonzero(names != fitted)[0])
+        raise ValueError(
+            f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r:.40}, was "
+            f"{fitted[j]!r:.40}"
+        )
+
+
+def warn_of_duplicates(names: np.ndarray) -> None:
+    """Warn of names of features that occur more than once."""
+    if twice := duplicates(names):
+        warnings.warn(
+            f"X has {len(twice)} feature name(s) more than once, for example {twice[0]!r:.40}: nothing can be aligned "
+            "by them; make them unique",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -161,14 +185,20 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         return similar_columns(self.components_, features, n)
 
-    def _enter(self, X: Any) -> tuple[Counts, dict[str, Any]]:
-        """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
+    def _enter(self, X: Any, mask: Any = None) -> tuple[Counts, dict[str, Any]]:
+        """The counts to fit, without the entries of `mask`, and the attributes on features, for `_adopt` after the fit.
 
         So a fit that fails leaves a fitted model as it is.
         """
-        counts, seen = as_fittable(X, n_threads=self.n_threads), BaseEstimator()
+        counts, seen = as_fittable(X, mask=mask, n_threads=self.n_threads), BaseEstimator()
         self._check_features(seen, X, counts, reset=True)
+        if hasattr(seen, "feature_names_in_"):
+            warn_of_duplicates(seen.feature_names_in_)
         return counts, vars(seen)
+
+    def _labels(self, X: Any) -> MatrixLabels:
+        """The labels of X, with the fitted names of features where it has none."""
+        return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
 
     def _become(self, keep: Callable[..., None], *found: Any) -> None:
         """What keep(self, *found) makes of it, all at once: Ctrl-C leaves no estimator with halves of two fits."""
@@ -180,10 +210,10 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen)
 
-    def _read(self, X: Any, *, streamed: bool = False) -> Any:
-        """X through the door, its width and names checked against what was fitted; in memory, or `streamed`."""
+    def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
+        """X as counts without the entries of `mask`, its features checked against those fitted; or `streamed`."""
         check_is_fitted(self)
-        counts = (as_fittable if streamed else as_counts)(X, n_threads=self.n_threads)
+        counts = (as_fittable if streamed else observed_counts)(X, mask=mask, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts
 
@@ -191,16 +221,18 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)
             known = None if reset else getattr(estimator, "feature_names_in_", None)
-            if known is not None and len(names) == len(known) and (names != known).any():
-                j = int(np.flatnonzero(names != known)[0])
-                raise ValueError(
-                    f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r}, "
-                    f"was {known[j]!r}"
-                )
+            if known is not None:
+                check_feature_names(names, known)
             if reset or known is None or len(names) != len(known):
                 validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
             if reset:
                 estimator.feature_names_in_ = names
+            elif known is None:
+                warnings.warn(
+                    f"X has feature names, but {type(self).__name__} was fitted without feature names",
+                    UserWarning,
+                    stacklevel=2,
+                )
             return
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 

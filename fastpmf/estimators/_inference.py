@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
-from fastpmf.estimators._fit import check_parameters, facts_of, in_memory_only
+from fastpmf.estimators._fit import check_any_counts, check_parameters, facts_of, in_memory_only
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_range, dtype_for
 from fastpmf.estimators._room import check_memory
@@ -63,8 +63,7 @@ def infer(
     if init == "custom":
         raise ValueError("init must be one of 'auto', 'random', 'nndsvd', 'nndsvda', 'nndsvdar', got 'custom'")
     in_memory_only(counts, mask=mask, validation=validation)
-    if counts.total == 0:
-        raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    check_any_counts(counts, mask)
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, lambda: MeanField(priors), n_init=n_init)
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
@@ -77,8 +76,6 @@ def infer(
         counts, share, callback = held.train, held.share, held.watch(callback)
     if isinstance(counts, MemoryCounts):
         counts = without(counts, mask)
-    if counts.total == 0:
-        raise ValueError("mask must leave at least one positive count of X")
     problem = Watched(counts, n_components, tell=tell, share=share)
     if n_init > 1 and (checkpoint is not None or resume is not None):
         raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")

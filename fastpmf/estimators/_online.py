@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import align
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
@@ -89,6 +90,7 @@ class OnlineNMF(FittedNMF):
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
+            row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
             if "auto" in (type(x) is str and x for x in penalties[:2]):

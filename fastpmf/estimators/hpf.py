@@ -5,11 +5,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
 from fastpmf.estimators._inference import Found, check_priors, infer
-from fastpmf.estimators._statement import Known
+from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
@@ -217,7 +218,9 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-            counts, seen = self._enter(X)
+            known = Known(mask=mask)
+            beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
             latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
 
             def tell(*at: Any) -> None:
@@ -228,7 +231,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=beside.mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
@@ -239,7 +242,7 @@ class HPF(AppliedHPF):
                 model._adopt(seen)
                 model._keep(found)
 
-            found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
+            found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
         tell_end(found.solution, self.tol, stacklevel=2)
         return self

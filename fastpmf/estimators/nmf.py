@@ -4,10 +4,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.estimators._fit import fit, tell_end
-from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
+from fastpmf.estimators._fit import prepare, tell_end
+from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import Solution
 from fastpmf.solvers.base import Callback
@@ -305,29 +306,30 @@ class PoissonNMF(AppliedNMF):
         """
         return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
 
-    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
-            counts, seen = self._enter(X)
-            penalties = resolved(self._penalties, counts, self.n_components, known)
+            beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
+            prepared = prepare(
+                counts, self.n_components, penalties=self._penalties, known=beside, solver=self.solver,
+                acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
+                W=W, H=H, validation=validation,
+                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
+                random_state=self.random_state, dtype=self.dtype, callback=self.callback, **saved,
+            )  # fmt: skip
 
             def solve(callback: Callback | None) -> Solution:
-                return fit(
-                    counts, self.n_components, penalties=penalties, known=known, solver=self.solver,
-                    acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
-                    W=W, H=H,
-                    max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback, **told,
-                )  # fmt: skip
+                return prepared.run(verbose=self.verbose, callback=callback)
 
             def keep(model: PoissonNMF, solution: Solution) -> None:
                 model._adopt(seen)
                 model._keep(solution)
-                model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
+                model.prior_W_, model.prior_H_ = map(as_numbers, prepared.penalties[:2])
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
                     None if x is None else np.array(x, dtype=np.float64)
-                    for x in (known.column_exposure, known.background)
+                    for x in (beside.column_exposure, beside.background)
                 )
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
