@@ -158,7 +158,7 @@ BAD = {
     "text": (np.full((30, 40), "a"), "mask must hold numbers"),
     "negative": (-np.eye(30, 40), "mask must hold counts >= 0"),
     "nan": (np.full((30, 40), np.nan), "mask must be finite"),
-    "everything": (np.ones((30, 40)), "mask and sample_weight must leave at least one positive count of X"),
+    "everything": (np.ones((30, 40)), "mask must leave at least one positive count of X"),
 }
 
 

@@ -218,6 +218,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
+        if hasattr(X, "iloc") and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+            X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)
             known = None if reset else getattr(estimator, "feature_names_in_", None)
