@@ -40,7 +40,7 @@ class AppliedNMF(OnlineNMF):
         row_exposure : array-like of shape (n_samples,), optional
             Of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
-            Where these rows are not observed.
+            True or positive where an entry is not observed; X may hold NaN there.
         return_gap_bound : bool, default=False
             Also return the certificate.
 

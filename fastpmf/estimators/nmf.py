@@ -234,7 +234,8 @@ class PoissonNMF(AppliedNMF):
     ) -> Self:
         """Fit the model to X.
 
-        The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
+        What is given beside X is aligned with it by labels where both have labels (the index and columns of pandas
+        objects, the names of a `Dataset`), and else taken by position. The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
         background b: W and H are in the unit of counts per unit of exposure.
 
         Parameters
@@ -259,8 +260,8 @@ class PoissonNMF(AppliedNMF):
         background : float or array-like of shape (n_features,), optional
             b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
         mask : matrix of shape (n_samples, n_features), optional
-            Sparse or dense; True or positive where an entry is not observed. What X holds there is left out, its zeros
-            too. It costs memory for W and H once more, and time that grows with the masked entries.
+            Sparse or dense; True or positive where an entry is not observed. What X holds there is not used, and may be
+            NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
