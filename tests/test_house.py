@@ -29,7 +29,7 @@ METHODS = [
 
 def floor_of(module: str) -> int:
     parts = module.split(".")
-    if parts[1:2] == ["_version"]:
+    if parts[1:2] in (["_version"], ["_warnings"]):
         return -1
     return FLOORS.get(parts[1], EDGES) if len(parts) > 1 else EDGES
 
@@ -76,6 +76,21 @@ class TestEachFile:
 
     def test_no_file_is_much_longer_than_three_hundred_lines(self, path):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+    def test_warnings_are_given_in_one_place(self, path):
+        """`fastpmf._warnings.warn` names the user's line."""
+        if path.name == "_warnings.py" or "kernels" in path.parts:
+            return
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not called & {"warnings.warn", "warnings.warn_explicit"}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "warnings"
+            for alias in node.names
+        }
+        assert "warn" not in imported
 
     def test_it_says_what_it_is(self, path):
         source = path.read_text(encoding="utf-8")

@@ -1,12 +1,12 @@
 """`PoissonNMF` over the workers of a Dask cluster."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from fastpmf import estimators
+from fastpmf._warnings import warn
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
@@ -227,8 +227,8 @@ class PoissonNMF(OverWorkers):
         W, result = self._run(X, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted)
         solution = result.solution
         if solution.status is Status.NON_FINITE:
-            warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
-        tell_end(solution, self.tol, stacklevel=3)
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
+        tell_end(solution, self.tol)
         return W
 
     def _solve(

@@ -5,13 +5,13 @@ import math
 import os
 import re
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpmf._warnings import warn
 from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._npz import opened_npz
 from fastpmf.solvers import Run
@@ -129,10 +129,7 @@ class Saver:
             try:
                 self._write(run)
             except OSError as error:  # what is fitted is worth more than what was to secure it
-                warnings.warn(
-                    f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning,
-                    stacklevel=2,
-                )  # fmt: skip
+                warn(f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning)
             self._saved = time.monotonic()
 
     def _write(self, run: Run) -> None:
@@ -178,6 +175,6 @@ def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
                     f"resume: {path} is of a fit with {name} {told.get(name)!r:.80}, this one has {facts[name]!r}"
                 )
         if damaged:
-            warnings.warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning, stacklevel=2)
+            warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning)
         return memory
     raise ValueError(f"resume: {folder} holds no whole checkpoint, {damaged[0].name} is damaged")

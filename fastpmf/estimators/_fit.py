@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
@@ -31,6 +31,7 @@ from fastpmf.solvers.restarts import race
 
 _silent = ContextVar("silent", default=False)
 INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
+KKT = "The KKT residual is {} nats per count"
 
 
 def poisson_nmf(
@@ -216,13 +217,11 @@ def fit(
     if held is not None:
         solution = replace(solution, validation=held.curve)
     if solution.status is Status.NON_FINITE:
-        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+        warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
     if len(dead := solution.dead_components) and not _silent.get():
-        warnings.warn(
+        warn(
             f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
-            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
-            UserWarning,
-            stacklevel=3,
+            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them"
         )
     return solution
 
@@ -237,16 +236,16 @@ def silent_of_dead_components() -> Iterator[None]:
         _silent.reset(token)
 
 
-def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
-    """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
+def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
+    """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
+
+    `measured` is the sentence about the quantity that is compared with `tol`, with a {} for it.
+    """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
-        warnings.warn(
-            f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        reached = measured.format(f"{solution.kkt_residual:.2g}")
+        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
 def check_parameters(

@@ -1,6 +1,5 @@
 """From what a user of `HPF` gives to posteriors: the checks, the start, the solver."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
@@ -27,6 +27,7 @@ from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 from fastpmf.solvers.restarts import race
 
 LEAST, MOST = 1e-30, 1e30  # of a hyperparameter: float32 can divide by it
+MOVED = "The last half-steps moved {} of the counts"  # what `tol` is compared with
 
 
 class Found(NamedTuple):
@@ -117,7 +118,7 @@ def infer(
 
 def infer_rows(
     counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, mask: Any, *, max_iter: int,
-    tol: float, warn: bool = True,
+    tol: float, warn_unconverged: bool = True,
 ) -> GammaFactor:  # fmt: skip
     """Posteriors of W for rows of counts, those of H fixed, by half-steps.
 
@@ -145,17 +146,15 @@ def infer_rows(
         factor, left = factor.select_rows(going), left[going]
         some = counts.select_rows(left)
     if lost:
-        warnings.warn(
+        warn(
             f"{lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and no posterior",
             RuntimeWarning,
-            stacklevel=5,
         )
-    if warn and tol > 0 and (moved > enough[left]).any():
-        warnings.warn(
+    if warn_unconverged and tol > 0 and (moved > enough[left]).any():
+        warn(
             f"posteriors of some rows still moved by more than tol={tol:g} of their counts after max_iter={max_iter} "
             "half-steps; raise max_iter, or tol, to converge",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
 

@@ -11,13 +11,13 @@ Where a known component is very large or small, W' and H' are those times powers
 
 import math
 import numbers
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
 from fastpmf.estimators._range import check_entries, check_scale
@@ -294,11 +294,9 @@ def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
             )
     alone = ~held & (more == 0) & ((price[0] > 0) != (price[1] > 0))
     if alone.any():
-        warnings.warn(
-            "only one of W and H is penalised, which scaling it down and the other up makes as cheap as one likes: "
-            "penalise both, or fix the other",
-            UserWarning,
-            stacklevel=5,
+        warn(
+            "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
+            "the other factor too."
         )
 
 

@@ -1,11 +1,11 @@
 """scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
+from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
 from fastpmf.estimators._fit import poisson_nmf, tell_end
 from fastpmf.estimators._rows import producible
@@ -92,9 +92,9 @@ def non_negative_factorization(
         raise ValueError(f"solver must be one of {', '.join(('auto', *SOLVERS))}, got {solver!r}")
     if update_H and init != "custom" and not (W is None and H is None):
         told = f"W and H are where to start with init='custom', and not used with init={init!r}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        warn(told, RuntimeWarning)
     if not update_H and W is not None:
-        warnings.warn("W is not used with update_H=False, which finds it from H alone", RuntimeWarning, stacklevel=2)
+        warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
     common: dict[str, Any] = {
@@ -116,7 +116,7 @@ def non_negative_factorization(
     else:
         init = init or ("nndsvda" if k <= min(counts.shape) else "random")
         found = poisson_nmf(counts, k, init=init, **common)
-    tell_end(found, tol, stacklevel=2)
+    tell_end(found, tol)
     return found.W, found.H, found.n_iter
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import Found, check_priors, infer
+from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
@@ -95,6 +95,7 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
@@ -241,7 +242,7 @@ class HPF(AppliedHPF):
 
             found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
         self._become(keep, found)
-        tell_end(found.solution, self.tol, stacklevel=2)
+        tell_end(found.solution, self.tol, MOVED)
         return self
 
     def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:

@@ -115,7 +115,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped; `str(status_)` is a sentence.
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -332,7 +332,7 @@ class PoissonNMF(AppliedNMF):
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
         self._become(keep, solution)
-        tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
+        tell_end(solution, self.tol)
         return solution.W
 
     @property
