@@ -107,6 +107,13 @@ def test_documented_parameters_are_the_signature(thing):
         assert set(documented) == set(signature)
 
 
+@pytest.mark.parametrize("thing", [*PUBLIC, *ESTIMATORS, *METHODS], ids=lambda thing: thing.__qualname__)
+def test_an_unknown_keyword_is_refused_in_the_name_of_what_was_called(thing):
+    """As Python does it for every explicit signature."""
+    kinds = {parameter.kind for parameter in inspect.signature(thing).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fastpmf.__path__, "fastpmf.")])
 def test_examples_are_true(module):
     if module == "fastpmf.__main__":

@@ -200,7 +200,17 @@ class PoissonNMF(OverWorkers):
         self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=False)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> Any:
+    def fit_transform(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> Any:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
@@ -209,10 +219,7 @@ class PoissonNMF(OverWorkers):
             Its chunks, the rows of a block of X each, are in the workers' memory. They are lost with a worker;
             `transform` makes them anew.
         """
-        given = {"H": None, "row_exposure": None, "column_exposure": None, "checkpoint": None, "resume": None}
-        if unknown := told.keys() - given:
-            raise TypeError(f"fit_transform got unknown arguments {', '.join(sorted(unknown))}")
-        return self._fit(X, *(given | told).values(), wanted=True)
+        return self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=True)
 
     def _fit(self, X: Any, H: Any, row: Any, column: Any, checkpoint: Any, resume: Any, *, wanted: bool) -> Any:
         if self.solver == "em" or self.acceleration == "extrapolation":

@@ -245,14 +245,18 @@ class HPF(AppliedHPF):
         tell_end(found.solution, self.tol, MOVED)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, **told).W_posterior_.mean
+        self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
+        return self.W_posterior_.mean
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors

@@ -294,16 +294,31 @@ class PoissonNMF(AppliedNMF):
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None, **known: Any,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        *,
+        fixed_W: Any = None,
+        fixed_H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        background: Any = None,
+        mask: Any = None,
+        sample_weight: Any = None,
+        validation: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
         with threads(self.n_threads):
