@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
+from fastpmf._messages import brief, listed
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
@@ -230,7 +231,7 @@ def _column(frame: Any, given: Any, name: str, size: int) -> np.ndarray:
     """A column of obs or var by name, or an array of its length."""
     if isinstance(given, str):
         if given not in frame:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, frame)) or 'no columns'}, got {given!r}")
+            raise ValueError(f"{name} must be one of {listed(frame) or 'no columns'}, got {brief(given)}")
         return np.asarray(frame[given])
     values = np.asarray(given)
     if values.shape != (size,):

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastpmf import estimators
+from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
@@ -225,7 +226,7 @@ class PoissonNMF(OverWorkers):
         if self.solver == "em" or self.acceleration == "extrapolation":
             raise ValueError(
                 "solver must be 'auto', 'cd' or 'mu' and acceleration 'auto', 'relaxation' or None over workers, got "
-                f"{self.solver!r} and {self.acceleration!r}"
+                f"{brief(self.solver)} and {brief(self.acceleration)}"
             )
         check_parameters(
             self.n_components, self.solver, self.acceleration, self.inner_steps, 1, self.max_iter, self.tol,

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import brief, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
@@ -24,7 +25,7 @@ from fastpmf.estimators._statement import Known, Penalties, Statement, resolved,
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
-from fastpmf.model.init import initialise
+from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
@@ -168,6 +169,7 @@ def fit(
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, make, n_init=n_init)
+    check_option(init, INITS, "init")
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     if n_init > 1 and (checkpoint is not None or resume is not None):
@@ -278,7 +280,7 @@ def check_parameters(
         if math.isnan(max_time):
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+        raise TypeError(f"callback must be callable or None, got {brief(callback)}")
     return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
@@ -268,12 +269,13 @@ def _gamma(prior: Any, k: int, name: str) -> Plain:
         shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, got {prior!r}"
+            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, "
+            f"got {brief(prior)}"
         ) from None
-    if not (np.isfinite(shape).all() and (shape >= 1).all()):
-        raise ValueError(f"{name} must have shapes >= 1, so that its mode is no pole at zero, got {shape.min():g}")
-    if not (np.isfinite(rate).all() and (rate >= 0).all()):
-        raise ValueError(f"{name} must have rates >= 0, got {rate.min():g}")
+    if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():
+        raise ValueError(f"{name} must have shapes >= 1, for a finite density at zero, got {shape[wrong][0]:g}")
+    if (wrong := ~(np.isfinite(rate) & (rate >= 0))).any():
+        raise ValueError(f"{name} must have finite rates >= 0, got {rate[wrong][0]:g}")
     return Plain(shape - 1, np.array(rate), np.zeros(k))
 
 
@@ -331,7 +333,7 @@ def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number >= 0, got {value!r}")
+        raise TypeError(f"{name} must be a number >= 0, got {brief(value)}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number >= 0, got {value}")
     return float(value)

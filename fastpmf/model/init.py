@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
+from fastpmf._messages import check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.model.factors import check_factor, column_sums, dot, empty_factor, padded
@@ -52,8 +53,7 @@ def initialise(
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    if init not in INITS:
-        raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+    check_option(init, INITS, "init")
     if init == "auto":
         init = "random"
     n, p = counts.shape
