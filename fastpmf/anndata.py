@@ -1,13 +1,14 @@
 """Fits of AnnData objects, in scanpy's manner: cells are rows, and the results go where scanpy's own go."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
+from fastpmf._messages import brief, listed
 from fastpmf._version import __version__
+from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import Dataset, share_not_whole
 from fastpmf.estimators import HPF, PoissonNMF
@@ -209,11 +210,9 @@ def _warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> N
     if broken := share_not_whole(counts.to_scipy().data):
         layers = [name for name in adata.layers if f"[{name!r}]" not in where]
         advice = f"layer may be {', '.join(map(repr, layers))}" if layers else "raw counts are what the model is of"
-        warnings.warn(
+        warn(
             f"{where} doesn't look like counts: {broken:.0%} of its nonzeros are no whole numbers, as after "
-            f"normalisation or logarithms; {advice}",
-            UserWarning,
-            stacklevel=4,
+            f"normalisation or logarithms; {advice}"
         )
 
 
@@ -232,7 +231,7 @@ def _column(frame: Any, given: Any, name: str, size: int) -> np.ndarray:
     """A column of obs or var by name, or an array of its length."""
     if isinstance(given, str):
         if given not in frame:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, frame)) or 'no columns'}, got {given!r}")
+            raise ValueError(f"{name} must be one of {listed(frame) or 'no columns'}, got {brief(given)}")
         return np.asarray(frame[given])
     values = np.asarray(given)
     if values.shape != (size,):

@@ -26,7 +26,9 @@ def with_hidden(value, A=X):
 
 
 def fitted(model):
-    return [np.asarray(x) for x in (model.components_, model.trace_["objective"], *(getattr(model, "prior_W_", None) or ()))]
+    return [
+        np.asarray(x) for x in (model.components_, model.trace_["objective"], *(getattr(model, "prior_W_", None) or ()))
+    ]
 
 
 def assert_same(a, b):
@@ -125,7 +127,9 @@ class TestRowsOfWeightZero:
 
     def test_a_weight_of_two_is_the_row_twice_for_the_auto_prior(self):
         twice = PoissonNMF(2, **AUTO).fit(X[[0, 1, 1, 3]])
-        assert PoissonNMF(2, **AUTO).fit(X, sample_weight=self.WEIGHT).prior_W_ == pytest.approx(twice.prior_W_, rel=1e-12)
+        assert PoissonNMF(2, **AUTO).fit(X, sample_weight=self.WEIGHT).prior_W_ == pytest.approx(
+            twice.prior_W_, rel=1e-12
+        )
 
 
 def test_the_auto_prior_is_that_of_the_counts_that_are_fitted():

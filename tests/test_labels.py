@@ -81,7 +81,9 @@ class TestWhatIsGivenToFit:
         wrong = A.rename({ROWS[2]: "other", COLUMNS[2]: "other"}, axis=0)
         if list(A.index) == list(range(K)):
             wrong = A.rename({COLUMNS[2]: "other"}, axis=1)
-        with pytest.raises(ValueError, match=rf"^{name} must have a label for each (row|column) of X, and lacks '\w+2' of"):
+        with pytest.raises(
+            ValueError, match=rf"^{name} must have a label for each (row|column) of X, and lacks '\w+2' of"
+        ):
             PoissonNMF(K, **OPTIONS).fit(X, **{name: wrong})
 
     def test_labels_that_occur_twice_are_refused(self, name):
@@ -109,7 +111,9 @@ def test_a_custom_start_is_aligned_with_X_and_its_components_with_each_other():
     H = pd.DataFrame(RNG.random((K, P)) + 0.1, index=list("abc"), columns=COLUMNS)
     model = PoissonNMF(K, init="custom", **OPTIONS)
     expected = model.fit_transform(X, W=W.to_numpy(), H=H.to_numpy())
-    assert np.array_equal(model.fit_transform(X, W=W.iloc[BY_ROW], H=H.loc[list("cab"), H.columns[BY_COLUMN]]), expected)
+    assert np.array_equal(
+        model.fit_transform(X, W=W.iloc[BY_ROW], H=H.loc[list("cab"), H.columns[BY_COLUMN]]), expected
+    )
 
 
 def test_labels_that_X_lacks_are_left_out():
@@ -149,7 +153,9 @@ class TestFittedModels:
         beside = {name: permuted(GIVEN[name], name) for name in ("mask", "validation")}
         model = HPF(K, **OPTIONS).fit(X, **beside)
         assert np.array_equal(model.components_, straight.components_)
-        assert np.array_equal(model.transform(X, mask=beside["mask"]), straight.transform(X, mask=GIVEN["mask"].to_numpy()))
+        assert np.array_equal(
+            model.transform(X, mask=beside["mask"]), straight.transform(X, mask=GIVEN["mask"].to_numpy())
+        )
         weight = GIVEN["sample_weight"]
         assert model.score(X, sample_weight=weight.iloc[BY_ROW]) == straight.score(X, sample_weight=weight.to_numpy())
 
@@ -164,7 +170,9 @@ class TestFittedModels:
     @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
     @pytest.mark.parametrize("of", [pd.DataFrame, lambda A, columns: Dataset(A, None, np.array(columns))])
     def test_duplicate_feature_names_are_warned_of_once(self, kind, of):
-        with pytest.warns(UserWarning, match=r"X has 1 feature name\(s\) more than once, for example 'gene0'") as caught:
+        with pytest.warns(
+            UserWarning, match=r"X has 1 feature name\(s\) more than once, for example 'gene0'"
+        ) as caught:
             kind(K, **OPTIONS).fit(of(X.to_numpy(), columns=["gene0", *COLUMNS[:-1]]))
         assert len([w for w in caught if "feature name" in str(w.message)]) == 1
 
@@ -209,7 +217,9 @@ class TestAlign:
         target = Labels(np.array(["a", "a", "b"]))
         equal = pd.Series([1, 2, 3], index=["a", "a", "b"])
         assert align(equal, "values", rows=target) is equal
-        with pytest.raises(ValueError, match="values can't be aligned with the rows of X by label: X has 'a' more than"):
+        with pytest.raises(
+            ValueError, match="values can't be aligned with the rows of X by label: X has 'a' more than"
+        ):
             align(pd.Series([1, 2], index=["b", "a"]), "values", rows=target)
 
     def test_sparse_frames_stay_sparse(self):

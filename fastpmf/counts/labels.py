@@ -12,10 +12,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import listed
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
-
-_SHOWN = 40  # characters of a label in a message
 
 
 class Labels(NamedTuple):
@@ -152,14 +151,14 @@ def _order(own: np.ndarray, target: Labels, name: str) -> np.ndarray:
         if twice := duplicates(values):
             raise ValueError(
                 f"{name} can't be aligned with the {target.thing}s of {target.owner} by label: {whose} has "
-                f"{_listed(twice)} more than once; make the labels unique, or give {name} as an array, in the order "
+                f"{listed(twice, 1)} more than once; make the labels unique, or give {name} as an array, in the order "
                 f"of {target.owner}"
             )
     place = {label: i for i, label in enumerate(own.tolist())}
     wanted = target.values.tolist()
     if missing := [label for label in wanted if label not in place]:
         raise ValueError(
-            f"{name} must have a label for each {target.thing} of {target.owner}, and lacks {_listed(missing)} of "
+            f"{name} must have a label for each {target.thing} of {target.owner}, and lacks {listed(missing, 1)} of "
             f"{len(wanted)}; to go by position, give it as an array without labels"
         )
     return np.array([place[label] for label in wanted], np.intp)
@@ -192,10 +191,3 @@ def _take(A: Any, order: np.ndarray, axis: int) -> Any:
     if hasattr(A, "iloc"):
         return A.iloc[order] if axis == 0 else A.iloc[:, order]
     return np.asarray(A)[:, order]
-
-
-def _listed(labels: list[Any]) -> str:
-    """The first of them, and how many there are more."""
-    first = repr(labels[0])
-    first = first if len(first) <= _SHOWN else f"{first[: _SHOWN - 1]}…"
-    return first if len(labels) == 1 else f"{first} and {len(labels) - 1} more"

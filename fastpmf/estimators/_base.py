@@ -1,14 +1,16 @@
 """What the estimators share: counts through the door, names checked, factors multiplied out."""
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import MatrixLabels, duplicates
 from fastpmf.counts.masked import observed_counts
@@ -16,7 +18,7 @@ from fastpmf.counts.named import Dataset
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators.differential import Differential, differential_expression
-from fastpmf.model.factors import check_factor
+from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
@@ -27,19 +29,17 @@ def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
     if len(names) == len(fitted) and (names != fitted).any():
         j = int(np.flatnonzero(names != fitted)[0])
         raise ValueError(
-            f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r:.40}, was "
-            f"{fitted[j]!r:.40}"
+            f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
+            f"{brief(fitted[j])}"
         )
 
 
 def warn_of_duplicates(names: np.ndarray) -> None:
     """Warn of names of features that occur more than once."""
     if twice := duplicates(names):
-        warnings.warn(
-            f"X has {len(twice)} feature name(s) more than once, for example {twice[0]!r:.40}: nothing can be aligned "
-            "by them; make them unique",
-            UserWarning,
-            stacklevel=2,
+        warn(
+            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
+            "by them; make them unique"
         )
 
 
@@ -54,7 +54,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components)
+        X : array-like or sparse matrix of shape (n_samples, n_components)
             The factor W.
 
         Returns
@@ -62,7 +62,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         rate : ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        W = np.asarray(X)
+        W = X.toarray() if sparse.issparse(X) else check_array(X, "X")
         shape = (W.shape[0] if W.ndim else 0, len(self.components_))
         return check_factor(W, shape, "X") @ self.components_
 
@@ -230,11 +230,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             if reset:
                 estimator.feature_names_in_ = names
             elif known is None:
-                warnings.warn(
-                    f"X has feature names, but {type(self).__name__} was fitted without feature names",
-                    UserWarning,
-                    stacklevel=2,
-                )
+                warn(f"X has feature names, but {type(self).__name__} was fitted without feature names")
             return
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 

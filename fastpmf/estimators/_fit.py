@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +12,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import brief, check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels
 from fastpmf.counts.streamed import as_fittable
@@ -25,13 +26,14 @@ from fastpmf.estimators._statement import Known, Penalties, Statement, align_bes
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
-from fastpmf.model.init import initialise
+from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
 _silent = ContextVar("silent", default=False)
 INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
+KKT = "The KKT residual is {} nats per count"
 
 
 def poisson_nmf(
@@ -209,13 +211,11 @@ class Prepared:
         if self.held_out is not None:
             solution = replace(solution, validation=self.held_out.curve)
         if solution.status is Status.NON_FINITE:
-            warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
         if len(dead := solution.dead_components) and not _silent.get():
-            warnings.warn(
+            warn(
                 f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
-                f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
-                UserWarning,
-                stacklevel=3,
+                f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them"
             )
         return solution
 
@@ -261,6 +261,7 @@ def prepare(
     check_any_counts(counts, known.mask)
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, make, n_init=n_init)
+    check_option(init, INITS, "init")
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     if n_init > 1 and (checkpoint is not None or resume is not None):
@@ -310,16 +311,16 @@ def silent_of_dead_components() -> Iterator[None]:
         _silent.reset(token)
 
 
-def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
-    """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
+def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
+    """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
+
+    `measured` is the sentence about the quantity that is compared with `tol`, with a {} for it.
+    """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
-        warnings.warn(
-            f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        reached = measured.format(f"{solution.kkt_residual:.2g}")
+        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
 def check_parameters(
@@ -352,7 +353,7 @@ def check_parameters(
         if math.isnan(max_time):
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+        raise TypeError(f"callback must be callable or None, got {brief(callback)}")
     return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
 
 

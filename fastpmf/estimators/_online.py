@@ -156,7 +156,7 @@ class OnlineNMF(FittedNMF):
         earlier = memory.as_prior(n * (1 - step.length) / step.length, share * prior.shape, share * prior.rate)
         W, _ = transform(
             counts, H, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=Known(row_exposure=exposure),
-            warn=False,
+            warn_unconverged=False,
         )  # fmt: skip
         W *= exposure[:, None].astype(W.dtype)
         known = Known(row_exposure=exposure, fixed_H=H)
@@ -304,6 +304,8 @@ def infer_batch(
         for _ in range(FIRST):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn=False)
+    rows = infer_rows(
+        counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn_unconverged=False
+    )
     update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
     return columns

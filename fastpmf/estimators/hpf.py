@@ -9,7 +9,7 @@ from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import Found, check_priors, infer
+from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
 from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
@@ -96,6 +96,7 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
@@ -244,17 +245,21 @@ class HPF(AppliedHPF):
 
             found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
-        tell_end(found.solution, self.tol, stacklevel=2)
+        tell_end(found.solution, self.tol, MOVED)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, **told).W_posterior_.mean
+        self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
+        return self.W_posterior_.mean
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors

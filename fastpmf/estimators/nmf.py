@@ -116,7 +116,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped; `str(status_)` is a sentence.
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -234,9 +234,10 @@ class PoissonNMF(AppliedNMF):
     ) -> Self:
         """Fit the model to X.
 
-        What is given beside X is aligned with it by labels where both have labels (the index and columns of pandas
-        objects, the names of a `Dataset`), and else taken by position. The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
-        background b: W and H are in the unit of counts per unit of exposure.
+        The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
+        background b: W and H are in the unit of counts per unit of exposure. What is given beside X is aligned with it
+        by labels where both have labels (the index and columns of pandas objects, the names of a `Dataset`), and taken
+        by position otherwise.
 
         Parameters
         ----------
@@ -296,16 +297,31 @@ class PoissonNMF(AppliedNMF):
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None, **known: Any,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        *,
+        fixed_W: Any = None,
+        fixed_H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        background: Any = None,
+        mask: Any = None,
+        sample_weight: Any = None,
+        validation: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
@@ -335,7 +351,7 @@ class PoissonNMF(AppliedNMF):
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
         self._become(keep, solution)
-        tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
+        tell_end(solution, self.tol)
         return solution.W
 
     @property

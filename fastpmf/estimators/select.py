@@ -95,7 +95,7 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 def select_n_components(
     X: Any,
-    n_components: Iterable[int],
+    n_components: Iterable[int] | int,
     *,
     n_splits: int = 3,
     fraction: float = 0.1,
@@ -117,7 +117,7 @@ def select_n_components(
     ----------
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads, of whole numbers.
-    n_components : iterable of int
+    n_components : iterable of int, or int
         Numbers to try, each >= 1.
     n_splits : int, default=3
         Random splits, each with a start of its own.
@@ -154,7 +154,7 @@ def select_n_components(
     >>> select_n_components(X, [1, 2, 3, 4, 5], random_state=0).recommended
     3
     """
-    ks = np.unique([_number(k) for k in n_components])
+    ks = np.unique([_number(k) for k in (n_components if isinstance(n_components, Iterable) else [n_components])])
     if not len(ks):
         raise ValueError("n_components must hold at least one number")
     check_scalar(n_splits, "n_splits", (int, np.integer), min_val=1)

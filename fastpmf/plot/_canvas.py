@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
@@ -91,7 +92,7 @@ def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndar
         return known, codes
     wanted = np.asarray(groups).astype(str)
     if wanted.ndim != 1 or not len(wanted) or len(np.unique(wanted)) < len(wanted) or not np.isin(wanted, known).all():
-        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.tolist()}")
+        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.size}: {listed(wanted.flat)}")
     place = {group: g for g, group in enumerate(wanted)}
     return wanted, np.array([place.get(group, -1) for group in known])[codes]
 
