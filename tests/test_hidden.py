@@ -26,9 +26,7 @@ def with_hidden(value, A=X):
 
 
 def fitted(model):
-    return [
-        np.asarray(x) for x in (model.components_, model.trace_["objective"], *(getattr(model, "prior_W_", None) or ()))
-    ]
+    return [model.components_, model.trace_["objective"], *map(np.asarray, model.prior_W_)]
 
 
 def assert_same(a, b):
@@ -100,7 +98,7 @@ def test_missing_values_beside_the_mask_are_refused(form, value, shown):
 
 
 def test_a_message_about_missing_values_names_mask():
-    with pytest.raises(ValueError, match="NaN.*mask"):
+    with pytest.raises(ValueError, match=r"NaN.*mask"):
         PoissonNMF(2).fit(with_hidden(np.nan))
 
 

@@ -22,7 +22,9 @@ GIVEN = {
     "fixed_W": pd.DataFrame(
         np.where(np.arange(K) == 1, RNG.random((N, 1)), np.full((N, K), np.nan)), index=ROWS, columns=list("abc")
     ),
-    "fixed_H": pd.DataFrame(np.where(np.arange(K)[:, None] == 0, RNG.random(P), np.full((K, P), np.nan)), columns=COLUMNS),
+    "fixed_H": pd.DataFrame(
+        np.where(np.arange(K)[:, None] == 0, RNG.random(P), np.full((K, P), np.nan)), columns=COLUMNS
+    ),
     "row_exposure": pd.Series(RNG.uniform(0.5, 2, N), index=ROWS),
     "column_exposure": pd.Series(RNG.uniform(0.5, 2, P), index=COLUMNS),
     "background": pd.Series(RNG.uniform(0.1, 0.5, P), index=COLUMNS),
@@ -129,7 +131,8 @@ class TestFittedModels:
         here = new.index
         straight = model.transform(new, row_exposure=exposure[here].to_numpy(), mask=mask.loc[here].to_numpy())
         assert np.array_equal(model.transform(new, row_exposure=exposure, mask=permuted(mask, "mask")), straight)
-        assert model.score(new, row_exposure=exposure, mask=permuted(mask, "mask"), sample_weight=weight) == model.score(
+        found = model.score(new, row_exposure=exposure, mask=permuted(mask, "mask"), sample_weight=weight)
+        assert found == model.score(
             new, row_exposure=exposure[here].to_numpy(), mask=mask.loc[here].to_numpy(),
             sample_weight=weight[here].to_numpy(),
         )  # fmt: skip
@@ -235,7 +238,7 @@ class TestAlign:
         assert found.row_names.tolist() == list("zx")
 
     def test_long_labels_are_cut_in_messages(self):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match="values must have a label") as caught:
             align(pd.Series([1.0], index=["x" * 10**6]), "values", rows=Labels(np.array(["y" * 10**6])))
         assert len(str(caught.value)) < 300
 
