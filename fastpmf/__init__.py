@@ -20,7 +20,11 @@ datasets                                                    counts that every ma
 show_versions                                               what a bug report should say
 """
 
-import fastpmf._interpreter  # noqa: F401, before all others
+# isort: off
+import fastpmf._interrupted
+import fastpmf._interpreter  # noqa: F401, before all that import SciPy
+
+# isort: on
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts

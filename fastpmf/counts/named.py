@@ -29,7 +29,7 @@ class Dataset(NamedTuple):
     row_names: np.ndarray | None = None
     column_names: np.ndarray | None = None
 
-    def aligned(self, names: Any) -> "tuple[Dataset, int]":
+    def aligned(self, names: Any) -> "Alignment":
         """These counts with the columns of these names, in their order, as a model that was fitted to them wants it.
 
         Parameters
@@ -38,16 +38,29 @@ class Dataset(NamedTuple):
 
         Returns
         -------
-        Dataset
-            Columns that it lacked are empty; those of other names are left out.
-        left_out : int
-            How many these were.
+        Alignment
 
         Raises
         ------
-        ValueError
-            The columns have no names, or a name stands twice, so that it is not clear which column it is.
+        TypeError, ValueError
+            As `as_counts` raises them; or the columns have no names, or a name occurs twice, so that it is not clear
+            which column it is.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> data = Dataset([[4, 2, 2], [2, 1, 1]], None, ["a", "b", "c"])
+        >>> model = PoissonNMF(1, random_state=0).fit(data)
+        >>> found = Dataset([[2, 4]], None, ["c", "a"]).aligned(model.feature_names_in_)
+        >>> found.data.X.toarray().tolist(), found.missing  # b was not counted, which is no count of 0
+        ([[4, 0, 2]], array([False,  True, False]))
+        >>> (model.transform(found.data, mask=found.mask) / model.transform(data)[0]).round(6)
+        array([[1.]])
         """
+        from fastpmf.counts.door import as_counts  # which takes a Dataset
+
         if self.column_names is None:
             raise ValueError("column_names must be known for columns to be put in the order of names")
         wanted, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
@@ -59,8 +72,44 @@ class Dataset(NamedTuple):
                 )
         place = {name: j for j, name in enumerate(wanted.tolist())}
         at = np.array([place.get(name, -1) for name in own.tolist()], np.int64)
-        X = sparse.coo_array(self.X)
-        i, j = X.coords
-        kept = at[j] >= 0
-        moved = sparse.coo_array((X.data[kept], (i[kept], at[j[kept]])), shape=(X.shape[0], len(wanted))).tocsr()
-        return Dataset(moved, self.row_names, wanted), int((at < 0).sum())
+        X = as_counts(self).to_scipy().tocsr()
+        columns = at[X.indices]
+        kept = columns >= 0
+        ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr]
+        moved = sparse.csr_array((X.data[kept], columns[kept], ends), shape=(X.shape[0], len(wanted)))
+        missing = np.ones(len(wanted), bool)
+        missing[at[at >= 0]] = False
+        return Alignment(Dataset(moved, self.row_names, wanted), int((at < 0).sum()), missing)
+
+
+class Alignment(NamedTuple):
+    """Counts with their columns put in the order of other names.
+
+    Attributes
+    ----------
+    data : Dataset
+        Columns of other names are left out; those of `missing` are empty.
+    left_out : int
+        How many columns were left out.
+    missing : ndarray of bool of shape (p,)
+        Names that no column has. These features were not observed: `mask` keeps them from being counted as zeros.
+    """
+
+    data: Dataset
+    left_out: int
+    missing: np.ndarray
+
+    @property
+    def mask(self) -> sparse.csr_array | None:
+        """The entries that were not observed, for `fit`, `transform` and `score`; None if all were.
+
+        It has n entries for each missing feature.
+        """
+        return mask_of_columns(self.missing, self.data.X.shape[0]) if self.missing.any() else None
+
+
+def mask_of_columns(columns: np.ndarray, n_rows: int) -> sparse.csr_array:
+    """A mask of whole columns, given as an array of bool."""
+    j = np.flatnonzero(columns)
+    ends = np.arange(n_rows + 1) * len(j)
+    return sparse.csr_array((np.ones(n_rows * len(j), bool), np.tile(j, n_rows), ends), shape=(n_rows, len(columns)))
