@@ -75,6 +75,16 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
         X = X.sparse.to_coo() if all(dtype.fill_value == 0 for dtype in X.dtypes) else X.sparse.to_dense()
     if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
         raise TypeError(f"{name} must be a matrix, got an {type(X).__name__} object: give its X, or one of its layers")
+    if hasattr(X, "__dask_graph__"):
+        raise TypeError(
+            f"{name} must be in memory, got a Dask {type(X).__name__}: give its .compute(), or fit it over the workers "
+            "of a cluster by fastpmf.dask"
+        )
+    if hasattr(X, "to_memory"):  # X of a backed AnnData object
+        raise TypeError(
+            f"{name} must be in memory, got a {type(X).__name__.lstrip('_')}: give its .to_memory(), or "
+            "fastpmf.io.stream_counts(path) to fit the file as it is"
+        )
     if not sparse.issparse(X):
         X = _dense(X, name)
     if X.ndim != 2 or min(X.shape) == 0:

@@ -14,7 +14,7 @@ from fastpmf.estimators._model_file import replacing
 ENDINGS = (".npz", ".h5ad")
 
 
-def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_names: Any = None) -> None:
+def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_names: Any = None) -> None:
     """Write W and H with the names of rows and columns; it replaces `path` whole or not at all.
 
     `PoissonNMF.save` is what to use for a model that is to come back.
@@ -24,10 +24,10 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
     path : path-like
         `.npz`, with the arrays W (n, k), H (k, p), and where they are known row_names (n,) and column_names (p,), for
         `numpy.load`; or `.h5ad`, what `fastpmf.anndata.to_anndata` makes.
-    model : PoissonNMF or HPF
-        Fitted.
     W : array-like of shape (n, k)
         What `fit_transform` or `transform` returned.
+    model : PoissonNMF or HPF
+        Fitted.
     row_names : array-like of str, of length n, optional
 
     Raises
@@ -46,7 +46,7 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
     >>> model = PoissonNMF(2, random_state=0)
     >>> W = model.fit_transform([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "factors.npz"
-    >>> write_factors(path, model, W, ["ada", "bob", "eve"])
+    >>> write_factors(path, W, model, ["ada", "bob", "eve"])
     >>> {name: A.shape for name, A in np.load(path).items()}
     {'W': (3, 2), 'H': (2, 3), 'row_names': (3,)}
     """
@@ -68,7 +68,7 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
         from fastpmf.anndata import to_anndata  # which reads by this package
 
         h5py, anndata = needed("h5py", "anndata"), needed("anndata", "anndata")
-        made = to_anndata(model, W, names)
+        made = to_anndata(W, model, names)
         with replacing(path) as file, h5py.File(file, "w") as h5:
             anndata.io.write_elem(h5, "/", made)
     else:
