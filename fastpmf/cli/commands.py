@@ -75,7 +75,7 @@ def fit(arguments: argparse.Namespace) -> None:
         write_factor(arguments.weights, W)
         arguments.kept += f", {arguments.weights}"
     if arguments.factors:
-        write_factors(arguments.factors, model, W, data.row_names)
+        write_factors(arguments.factors, W, model, data.row_names)
         arguments.kept += f", {arguments.factors}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights, "factors": arguments.factors}

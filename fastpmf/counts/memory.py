@@ -182,7 +182,8 @@ class MemoryCounts:
         return self.side(Side.ROWS).log_rate(W, Ht)
 
     def select_rows(self, rows: np.ndarray) -> "MemoryCounts":
-        """The counts of these rows, by number."""
+        """The counts of these rows, by number: one, or an array of them."""
+        rows = np.atleast_1d(rows)
         X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
         some = SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
         hidden = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
@@ -191,7 +192,7 @@ class MemoryCounts:
     def select_columns(self, keep: np.ndarray) -> "MemoryCounts":
         """The counts without the columns where `keep` is False; shape and numbering stay."""
         X = self.side(Side.ROWS)
-        kept = keep[X.indices]
+        kept = np.asarray(keep)[X.indices]
         ends = np.concatenate([[0], np.cumsum(kept)])
         some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
         return MemoryCounts(some, unobserved=self.unobserved)

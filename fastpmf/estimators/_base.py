@@ -114,7 +114,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Quality
         """
         check_is_fitted(self)
-        return topic_quality(self.components_, self._read(X), n, W=W)
+        return topic_quality(self._read(X), self.components_, n, W=W)
 
     def differential_expression(
         self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 1.0, shrink: bool = False,

@@ -10,6 +10,8 @@ from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import align
+from fastpmf.counts.named import Dataset
+from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
@@ -63,6 +65,9 @@ class OnlineNMF(FittedNMF):
         are complete, they are fitted together from a random start, so that until then components may change places.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
+        Rows without counts are rows like others: they count as seen, and without a prior they leave H as it is, as they
+        would in `fit`. Only the first mini-batch must have a positive count. A later one without rows changes nothing.
+
         Parameters
         ----------
         X : matrix of counts of shape (n_batch, n_features)
@@ -87,14 +92,20 @@ class OnlineNMF(FittedNMF):
         with threads(self.n_threads):
             before = self._online
             first = before is None
+            if not first and without_rows(self, X):
+                return self
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
             row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
-            if "auto" in (type(x) is str and x for x in penalties[:2]):
-                raise ValueError("partial_fit needs prior_W and prior_H as numbers, 'auto' is for data seen at once")
+            for name, value in zip(("prior_W", "prior_H"), penalties, strict=False):
+                if isinstance(value, str) and value == "auto":
+                    raise ValueError(
+                        f"{name} must be (shape, rate) or None for partial_fit, got 'auto', whose rate depends on the "
+                        f"mean of all counts, which a mini-batch can't tell: give {name}_ of a fit to some of the rows"
+                    )
             _, prior = read_penalties(penalties, k, counts.shape)
             if prior.ridge.any():
                 raise ValueError(
@@ -103,8 +114,8 @@ class OnlineNMF(FittedNMF):
             step, schedule = (Schedule() if before is None else before.schedule).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )
-            if counts.total == 0:
-                raise ValueError("X must hold at least one positive count, got a mini-batch without any")
+            if first and counts.total == 0:
+                raise ValueError("X must have at least one positive count in the first mini-batch, got none")
             total = step.times * counts.shape[0]
             held = Held() if before is None else before.held
             if held is not None:
@@ -167,6 +178,16 @@ class OnlineNMF(FittedNMF):
         return memory.blend(step.length, batch)
 
 
+def without_rows(model: FactorModel, X: Any) -> bool:
+    """Whether X has no rows; its features must be the fitted ones all the same."""
+    counts = X.X if isinstance(X, Dataset) else X
+    shape: tuple[int, ...] = getattr(counts, "shape", ())
+    if len(shape) != 2 or shape[0] > 0:
+        return False
+    model._check_features(model, X, counts, reset=False)
+    return True
+
+
 def column_terms(shape: np.ndarray, rate: np.ndarray, dtype: np.dtype) -> Terms:
     """H's prior as a problem has it, of shapes - 1, (1 or p, k), and rates, (k,)."""
     A = padded(shape, dtype)
@@ -222,6 +243,9 @@ class OnlineHPF(FittedHPF):
         The first batch is fitted by itself to begin with. Posteriors of rows are not kept: `posterior` gives them.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
+        Rows without counts are rows like others: they count as seen, and lower the rates of all components. Only the
+        first mini-batch must have a positive count. A later one without rows changes nothing.
+
         Parameters
         ----------
         X : matrix of counts of shape (n_batch, n_features)
@@ -240,12 +264,14 @@ class OnlineHPF(FittedHPF):
         with threads(self.n_threads):
             schedule = self._schedule
             first = schedule is None
+            if not first and without_rows(self, X):
+                return self
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
             priors = self._priors() if first else (self._row_prior, self._column_prior)
-            if counts.total == 0:
-                raise ValueError("X must hold at least one positive count, got a mini-batch without any")
+            if first and counts.total == 0:
+                raise ValueError("X must have at least one positive count in the first mini-batch, got none")
             step, schedule = (schedule or Schedule()).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )

@@ -125,14 +125,14 @@ def exclusivity(P: np.ndarray) -> np.ndarray:
     return np.divide(P, sums, out=np.zeros_like(P), where=sums > 0)
 
 
-def topic_quality(H: Any, X: Any, n: int = 10, *, W: Any = None) -> Quality:
+def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     """Coherence, exclusivity and size of each component.
 
     Parameters
     ----------
-    H : array-like of shape (k, p)
     X : matrix of counts of shape (n_rows, p)
-        The rows in which features stand together, or don't: the fitted ones, or others.
+        The rows in which features occur together or not: the fitted ones, or others.
+    H : array-like of shape (k, p)
     n : int, default=10
         How many features of each component are looked at, by weight.
     W : array-like of shape (n_rows, k), optional
@@ -151,7 +151,7 @@ def topic_quality(H: Any, X: Any, n: int = 10, *, W: Any = None) -> Quality:
     Examples
     --------
     >>> from fastpmf import topic_quality
-    >>> topic_quality([[2, 1, 0], [0, 1, 1]], [[1, 1, 0], [3, 1, 0], [0, 0, 2]]).npmi
+    >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).npmi
     array([ 1., -1.])
     """
     P = distributions(H)
@@ -232,17 +232,17 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     return partners, similarity
 
 
-def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.ndarray]:
-    """What `pyLDAvis.prepare` wants: `pyLDAvis.prepare(**pyldavis_input(W, H, X, names))`.
+def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.ndarray]:
+    """Arguments of `pyLDAvis.prepare`: `pyLDAvis.prepare(**pyldavis_input(X, W, H, names))`.
 
     Rows and features without counts, and components without mass in what is left, are left out, since pyLDAvis wants
     distributions.
 
     Parameters
     ----------
+    X : matrix of counts of shape (n, p)
     W : array-like of shape (n, k)
     H : array-like of shape (k, p)
-    X : matrix of counts of shape (n, p)
     names : array-like of str, of length p, optional
 
     Returns
@@ -254,7 +254,7 @@ def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.nd
     Examples
     --------
     >>> from fastpmf import pyldavis_input
-    >>> found = pyldavis_input([[2, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], [[2, 2, 0], [1, 2, 1]], ["ape", "bee", "cat"])
+    >>> found = pyldavis_input([[2, 2, 0], [1, 2, 1]], [[2, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], ["ape", "bee", "cat"])
     >>> found["doc_topic_dists"], found["doc_lengths"], found["vocab"].tolist()
     (array([[1. , 0. ],
            [0.5, 0.5]]), array([4., 4.]), ['ape', 'bee', 'cat'])
@@ -289,7 +289,7 @@ def _shares(A: np.ndarray) -> np.ndarray:
 
 def _labels(names: Any, p: int) -> np.ndarray:
     """Names as text; numbers by default."""
-    labels = np.arange(p).astype(str) if names is None else np.asarray(names).astype(str)
+    labels = np.arange(p).astype(str) if names is None else np.atleast_1d(names).astype(str)
     if labels.shape != (p,):
         raise ValueError(f"names must be {p}, one for each feature, got shape {labels.shape}")
     return labels
