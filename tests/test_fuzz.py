@@ -287,7 +287,7 @@ READERS = {  # of (W, H, X, n); NaN only where a number is -1, for nothing, or w
     "features": lambda W, H, X, n: top_features(H, n, by="lift")[:2],
     "recommended": lambda W, H, X, n: recommend(W, H, n, exclude=X)[:2],
     "similar": lambda W, H, X, n: similar_columns(H, [0], n)[:2],
-    "scores": lambda W, H, X, n: ranking_scores(W, H, X, n),
+    "scores": lambda W, H, X, n: ranking_scores(X, W, H, n, auc=True),
     "quality": lambda W, H, X, n: topic_quality(H, X, n, W=W)[3:],
     "matched": lambda W, H, X, n: match_components(H, np.roll(H, 1, axis=1)),
     "pyldavis": lambda W, H, X, n: list(pyldavis_input(W, H, X).values()),

@@ -181,29 +181,22 @@ def recommend(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     data = _as_fitted(read(arguments), model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
-    X = data.X
-    if arguments.rows:
-        order = {name: i for i, name in enumerate(rows.tolist())}
-        if absent := [name for name in arguments.rows if name not in order]:
-            raise ValueError(f"{arguments.counts} has no row {', '.join(absent)}")
-        chosen = [order[name] for name in arguments.rows]
-        rows, X = rows[chosen], X.tocsr()[chosen]
-    found = model.recommend(None, data._replace(X=X, row_names=rows), arguments.top, exclude_seen=not arguments.seen)
-    columns = getattr(model, "feature_names_in_", np.arange(model.components_.shape[1])).astype(str)
-    table = (
-        (str(row), r, str(columns[j]), f"{rate:.6g}")
-        for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
-        for r, (j, rate) in enumerate(zip(js, rates, strict=True), 1)
-        if j >= 0
-    )
+    if absent := sorted(set(arguments.rows or ()).difference(rows.tolist())):
+        raise ValueError(f"{arguments.counts} has no row {', '.join(absent)}")
+    data = data._replace(row_names=rows)
+    found = model.recommend(data, n=arguments.top, rows=arguments.rows, exclude_seen=not arguments.seen)
+    items = found.indices.astype(str) if found.names is None else found.names
+    recommended = [
+        (str(row), [(str(item), float(rate)) for item, rate, j in zip(*own, strict=True) if j >= 0])
+        for row, *own in zip(found.row_names, items, found.rates, found.indices, strict=True)
+    ]
+    table = ((row, r, item, f"{rate:.6g}") for row, own in recommended for r, (item, rate) in enumerate(own, 1))
     heads = ("row", "rank", "item", "rate")
     if arguments.output:
         write_table(arguments.output, heads, table)
     if arguments.json:
         tell(arguments, "", [
-            {"row": str(row), "items": [{"item": str(columns[j]), "rate": float(x)}
-                                        for j, x in zip(js, rates, strict=True) if j >= 0]}
-            for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
+            {"row": row, "items": [{"item": item, "rate": rate} for item, rate in own]} for row, own in recommended
         ])  # fmt: skip
     elif not arguments.output:
         for row in (heads, *table):

@@ -125,6 +125,9 @@ class PoissonNMF(AppliedNMF):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
+    mean_W_ : ndarray of shape (n_components,) or None
+        Mean of the fitted rows of W, which `recommend` takes for rows of which nothing is known; None after a fit over
+        workers.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -322,6 +325,8 @@ class PoissonNMF(AppliedNMF):
             def keep(model: PoissonNMF, solution: Solution) -> None:
                 model._adopt(seen)
                 model._keep(solution)
+                with np.errstate(over="ignore"):
+                    model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
