@@ -279,7 +279,7 @@ def test_recommendations_are_those_of_the_model_by_name(run):
     lines = [line.split(",") for line in out.splitlines()]
     assert lines[0] == ["row", "rank", "item", "rate"]
     data, model = read_counts("X.csv"), PoissonNMF.load("model.npz")
-    found = model.recommend(None, data, 3)
+    found = model.recommend(data, n=3)
     seen = data.X.toarray() > 0
     wanted = [
         [row, str(r), data.column_names[j], f"{rate:.6g}"]

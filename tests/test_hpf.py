@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastpmf import HPF, FitInterrupted, GammaPosterior, Status, as_counts
 from fastpmf.counts import MemoryCounts
+from fastpmf.io import Dataset
 from fastpmf.model import hierarchy
 
 hierarchical = pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchy", "plain"])
@@ -136,6 +137,29 @@ def test_predictions_are_the_means_of_what_is_sampled(fitted):
     assert (draws.var(axis=0) > 0.9 * mean).all()  # Poisson's, and that of the rate
     with pytest.raises(ValueError, match="rows and columns must have one shape"):
         fitted.predictive_mean([0, 1], [0])
+    assert fitted.predictive_mean(3, 4).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "sentence"),
+    [
+        ([0, -1], [0, 1], r"rows must lie in 0 \.\.\. 39, got -1 to 0"),
+        ([0, 1], [3, -1], r"columns must lie in 0 \.\.\. 24, got -1 to 3"),
+        ([0, 40], [0, 1], r"rows must lie in 0 \.\.\. 39, got 0 to 40"),
+        ([True, False], [0, 1], "rows must hold integers or names, got dtype bool"),
+        ([0.0], [0], "rows must hold integers or names, got dtype float64"),
+    ],
+)
+def test_predictions_are_refused_for_numbers_that_are_no_rows_or_columns(fitted, rows, columns, sentence):
+    for predict in (fitted.predictive_mean, fitted.predictive_sample):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            predict(rows, columns)
+
+
+def test_predictions_take_the_names_of_features():
+    X = Dataset(np.eye(3, dtype=int) + 1, column_names=np.array(["a", "b", "c"]))
+    model = HPF(1, max_iter=5, tol=1, random_state=0).fit(X)
+    np.testing.assert_array_equal(model.predictive_mean([0, 2], ["c", "a"]), model.predictive_mean([0, 2], [2, 0]))
 
 
 def test_log_likelihoods_are_scipys_at_the_posterior_means(counts, fitted):

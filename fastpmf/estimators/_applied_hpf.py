@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import align
+from fastpmf.counts.named import positions
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -62,11 +63,17 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : array-like of int, of one shape
-            Numbers of rows and columns.
+            Numbers of rows and columns, from 0; columns may be given by name where X had feature names.
 
         Returns
         -------
         mean : ndarray of that shape, float64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If rows or columns do not hold integers or known names, differ in shape, or a number is negative or too
+            large.
         """
         W, H = self._pairs(rows, columns)
         return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
@@ -81,6 +88,7 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : array-like of int, of one shape
+            As in `predictive_mean`, errors too.
         n_samples : int, default=100
         random_state : int, RandomState, Generator or None, default=None
 
@@ -165,7 +173,9 @@ class AppliedHPF(OnlineHPF):
     def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of the W_i and H_j of entries, one behind the other."""
         check_is_fitted(self, "W_posterior_")
-        rows, columns = np.asarray(rows), np.asarray(columns)
+        rows = positions(rows, len(self.W_posterior_.shape), "rows")
+        names = getattr(self, "feature_names_in_", None)
+        columns = positions(columns, self.components_.shape[1], "columns", names)
         if rows.shape != columns.shape:
             raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
         return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]

@@ -139,6 +139,7 @@ class OnlineNMF(FittedNMF):
                 model.column_exposure_, model.background_, model.validation_ = None, None, None
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
             model._online = Online(schedule, statistics, held)
+            model.mean_W_ = statistics.exposure
             nothing = np.empty(0, TRACE_DTYPE)
             model._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
 

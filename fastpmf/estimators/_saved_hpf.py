@@ -34,6 +34,10 @@ class FittedHPF(FactorModel):
     _column_prior: GammaPrior
     _schedule: Schedule | None = None
 
+    def _average_row(self) -> np.ndarray | None:
+        posterior = getattr(self, "W_posterior_", None)  # partial_fit keeps none
+        return None if posterior is None else posterior.mean.mean(axis=0, dtype=np.float64)
+
     def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
         """Sets what is known of H."""
         raise NotImplementedError

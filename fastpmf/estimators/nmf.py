@@ -126,6 +126,9 @@ class PoissonNMF(AppliedNMF):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
+    mean_W_ : ndarray of shape (n_components,) or None
+        Mean of the fitted rows of W, which `recommend` takes for rows of which nothing is known; None after a fit over
+        workers.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -342,6 +345,8 @@ class PoissonNMF(AppliedNMF):
                 model._adopt(seen)
                 model._keep(solution)
                 model.prior_W_, model.prior_H_ = map(as_numbers, prepared.penalties[:2])
+                with np.errstate(over="ignore"):
+                    model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
