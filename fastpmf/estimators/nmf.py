@@ -47,7 +47,8 @@ class PoissonNMF(AppliedNMF):
         "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn, which is
         soonest at any objective but the poorest. Entries can be, and leave, exact zeros. A column of `StreamedCounts`
         is never together: of these W alone is descended, and H takes relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, the reference: iteration by iteration those of scikit-learn.
+        "mu": multiplicative updates of Lee & Seung, the rule of scikit-learn's "mu". For how many iterations the two
+        agree, see `non_negative_factorization`.
         "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
         "mu", and no transposed copy of the counts: for when memory is what is short.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
