@@ -3,7 +3,6 @@
 import gzip
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
+from fastpmf._warnings import warn
 from fastpmf.io.sources import (
     NAMELESS,
     Coordinates,
@@ -237,9 +237,7 @@ def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
         text = held.decode("utf-8")
     except UnicodeDecodeError:
         text = held.decode("utf-8", "replace")
-        warnings.warn(
-            f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD", UserWarning, 2
-        )
+        warn(f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD")
     lines = text.removesuffix("\n").split("\n") if text else []
     names = [line.removesuffix("\r") for line in lines]
     if len(names) < n or (len(names) > n and not at_least):
