@@ -344,6 +344,31 @@ def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
         PoissonNMF(3).fit(tmp_path / "columns.h5ad")
 
 
+def test_what_is_given_beside_X_is_aligned_by_names(client, X):
+    anndata, pandas = pytest.importorskip("anndata"), pytest.importorskip("pandas")
+    lazy = anndata.AnnData(sparse.csr_matrix(X.astype(np.float64)))
+    lazy.obs_names, lazy.var_names = [f"cell {i}" for i in range(120)], [f"gene {j}" for j in range(40)]
+    lazy.X = chunked(X.astype(np.float64), 4)
+    rng = np.random.default_rng(0)
+    given = {
+        "row_exposure": pandas.Series(rng.uniform(0.5, 2, 120), index=lazy.obs_names),
+        "column_exposure": pandas.Series(rng.uniform(0.5, 2, 40), index=lazy.var_names),
+        "H": pandas.DataFrame(rng.random((3, 40)) + 0.1, columns=lazy.var_names),
+    }
+    other = {name: A.sample(frac=1, axis=A.ndim - 1, random_state=1) for name, A in given.items()}
+    expected = PoissonNMF(3, **TOLD).fit(lazy, **{name: A.to_numpy() for name, A in given.items()})
+    model = PoissonNMF(3, **TOLD).fit(lazy, **other)
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    W = expected.transform(lazy, row_exposure=given["row_exposure"].to_numpy()).compute()
+    np.testing.assert_array_equal(model.transform(lazy, row_exposure=other["row_exposure"]).compute(), W)
+    with pytest.raises(ValueError, match="row_exposure must have a label for each row of X, and lacks 'cell 3' of 120"):
+        PoissonNMF(3).fit(lazy, row_exposure=given["row_exposure"].drop("cell 3"))
+    renamed = lazy.copy()
+    renamed.var_names = lazy.var_names[::-1]
+    with pytest.raises(ValueError, match="X must have the feature names that were fitted, in their order"):
+        model.transform(renamed)
+
+
 def test_what_is_transformed_and_saved_is_the_local_model(client, X, tmp_path):
     model = PoissonNMF(3, random_state=0, tol=5e-3).fit(chunked(X, 4))
     W = model.transform(chunked(X, 5))

@@ -8,6 +8,7 @@ import numpy as np
 from fastpmf._messages import brief, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
+from fastpmf.counts.labels import align_factors
 from fastpmf.estimators._fit import poisson_nmf, tell_end
 from fastpmf.estimators._rows import producible
 from fastpmf.model.factors import check_factor
@@ -106,6 +107,7 @@ def non_negative_factorization(
         warn(told, RuntimeWarning)
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
+    W, H = align_factors(X, W, H)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
     common: dict[str, Any] = {
