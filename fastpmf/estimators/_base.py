@@ -14,6 +14,7 @@ from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
@@ -185,6 +186,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _read(self, X: Any, *, streamed: bool = False) -> Any:
         """X through the door, its width and names checked against what was fitted; in memory, or `streamed`."""
         check_is_fitted(self)
+        if streamed:  # for W of its rows
+            check_rows(X, len(self.components_), self.components_.dtype)
         counts = (as_fittable if streamed else as_counts)(X, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts

@@ -19,7 +19,7 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_entries, dtype_for
-from fastpmf.estimators._room import check_memory
+from fastpmf.estimators._room import check_declared, check_memory
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._statement import Known, Penalties, Statement, resolved, stated
 from fastpmf.estimators._validation import Validation
@@ -119,6 +119,7 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
+        check_declared(X, n_components, dtype, solver_of(solver, acceleration), n_init=n_init)
         counts = as_fittable(X, n_threads=n_threads)
         solution = fit(
             counts, n_components, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init,

@@ -12,6 +12,7 @@ from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
@@ -86,6 +87,7 @@ class OnlineNMF(FittedNMF):
         with threads(self.n_threads):
             before = self._online
             first = before is None
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
@@ -238,6 +240,7 @@ class OnlineHPF(FittedHPF):
         with threads(self.n_threads):
             schedule = self._schedule
             first = schedule is None
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)

@@ -9,11 +9,13 @@ from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
 from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.meanfield import MeanField
 
 
 class HPF(AppliedHPF):
@@ -218,6 +220,8 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
+            priors = self._priors()
+            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors), n_init=self.n_init)
             counts, seen = self._enter(X)
             latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
 
@@ -229,7 +233,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, priors, learn=self.learn_prior, mask=mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,

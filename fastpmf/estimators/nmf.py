@@ -7,9 +7,10 @@ import numpy as np
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import fit, tell_end
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import Solution
+from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
 
 
@@ -322,6 +323,8 @@ class PoissonNMF(AppliedNMF):
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
         with threads(self.n_threads):
+            make = solver_of(self.solver, self.acceleration)
+            check_declared(X, self.n_components, self.dtype, make, n_init=self.n_init)
             counts, seen = self._enter(X)
             penalties = resolved(self._penalties, counts, self.n_components, known)
 
