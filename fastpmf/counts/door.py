@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype
+from fastpmf.counts.declared import check_readable
 from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
@@ -30,8 +31,9 @@ def as_counts(
     ----------
     X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr), Dataset or MemoryCounts
         Of shape (n, p). Any scipy.sparse format, in any order, with duplicates (which are summed) and stored zeros
-        (which are dropped); dense; a DataFrame, sparse or dense; or the three arrays of a CSR matrix, for example
-        memory maps. Non-negative and finite; whole numbers are usual but not required.
+        (which are dropped); dense, an HDF5 or Zarr dataset included; a DataFrame, whose sparse columns stay sparse; or
+        the three arrays of a CSR matrix, for example memory maps. Non-negative and finite; whole numbers are usual but
+        not required.
     shape : (int, int), optional
         Shape of a (data, indices, indptr) triple; by default its columns end at the largest index.
     name : str, default="X"
@@ -49,6 +51,8 @@ def as_counts(
         Not a matrix of real numbers.
     ValueError
         Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
+    MemoryError
+        If the matrix as it is read does not fit into the memory that this process may have.
 
     Examples
     --------
@@ -78,6 +82,7 @@ def read_matrix(
 
 
 def _read(X: Any, shape: tuple[int, int] | None, name: str, mask: MemoryCounts | None) -> MemoryCounts:
+    check_readable(X, name)
     if isinstance(X, tuple):
         return MemoryCounts(_canonical(*_triple(X, shape, name), name, _pattern(mask, Side.ROWS)))
     if shape is not None:

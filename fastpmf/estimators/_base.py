@@ -17,6 +17,7 @@ from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import Dataset, positions, row_names_of
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators.differential import Differential, differential_expression
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
@@ -275,6 +276,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
         """X as counts without the entries of `mask`, its features checked against those fitted; or `streamed`."""
         check_is_fitted(self)
+        if streamed:  # for W of its rows
+            check_rows(X, len(self.components_), self.components_.dtype)
         counts = (as_fittable if streamed else observed_counts)(X, mask=mask, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts

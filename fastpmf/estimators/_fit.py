@@ -20,7 +20,7 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_entries, dtype_for
-from fastpmf.estimators._room import check_memory
+from fastpmf.estimators._room import check_declared, check_memory
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._statement import Known, Penalties, Statement, align_beside, stated
 from fastpmf.estimators._validation import Validation
@@ -120,6 +120,7 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
+        check_declared(X, n_components, dtype, solver_of(solver, acceleration), n_init=n_init)
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
         known, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
         prepared = prepare(

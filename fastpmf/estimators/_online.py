@@ -15,6 +15,7 @@ from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
@@ -94,6 +95,7 @@ class OnlineNMF(FittedNMF):
             first = before is None
             if not first and without_rows(self, X):
                 return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
@@ -267,6 +269,7 @@ class OnlineHPF(FittedHPF):
             first = schedule is None
             if not first and without_rows(self, X):
                 return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)

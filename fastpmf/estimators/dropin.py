@@ -10,9 +10,10 @@ from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align_factors
 from fastpmf.estimators._fit import poisson_nmf, tell_end
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._rows import producible
 from fastpmf.model.factors import check_factor
-from fastpmf.solvers import SOLVERS
+from fastpmf.solvers import SOLVERS, solver_of
 
 _LOSSES = ("kullback-leibler", 1, 1.0)
 
@@ -107,6 +108,7 @@ def non_negative_factorization(
         warn(told, RuntimeWarning)
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
+    check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
     W, H = align_factors(X, W, H)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)

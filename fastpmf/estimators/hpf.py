@@ -10,11 +10,13 @@ from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
 from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.meanfield import MeanField
 
 
 class HPF(AppliedHPF):
@@ -219,6 +221,8 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
+            priors = self._priors()
+            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors), n_init=self.n_init)
             known = Known(mask=mask)
             beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
             counts, seen = self._enter(X, beside.mask)
@@ -232,7 +236,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=beside.mask,
+                    counts, self.n_components, priors, learn=self.learn_prior, mask=beside.mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,

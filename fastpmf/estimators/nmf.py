@@ -8,9 +8,10 @@ from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import prepare, tell_end
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import Solution
+from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
 
 
@@ -329,6 +330,8 @@ class PoissonNMF(AppliedNMF):
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
+            make = solver_of(self.solver, self.acceleration)
+            check_declared(X, self.n_components, self.dtype, make, n_init=self.n_init)
             beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
             counts, seen = self._enter(X, beside.mask)
             prepared = prepare(

@@ -13,9 +13,11 @@ from fastpmf.counts import as_counts
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._fit import poisson_nmf, silent_of_dead_components
 from fastpmf.estimators._progress import counted
+from fastpmf.estimators._room import check_declared
 from fastpmf.kernels._jit import threads
 from fastpmf.model.objective import poisson_log_likelihood
 from fastpmf.model.reading import match_components
+from fastpmf.solvers import solver_of
 
 LINE = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
@@ -166,6 +168,7 @@ def select_n_components(
         return Selection(ks.astype(np.int64), scores[:, :done], _similarity(found[:done], len(ks)), seconds[:, :done])
 
     with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
+        check_declared(X, int(ks[-1]), dtype, solver_of("auto", "auto"))
         counts = as_counts(X, n_threads=n_threads)
         try:
             for s in range(n_splits):
