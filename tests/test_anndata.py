@@ -233,7 +233,7 @@ class TestTransform:
     @pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf])
     @pytest.mark.parametrize("at_once", [1 << 24, 35])  # entries masked at once: all rows, and seven
     def test_fitted_genes_that_are_missing_are_not_observed(self, adata, function, at_once, monkeypatch):
-        monkeypatch.setattr(fa, "_MASKED", at_once)
+        monkeypatch.setattr("fastpmf.anndata._transform._MASKED", at_once)
         model = function(adata, 2, random_state=0, tol=0.01)
         mask = np.zeros((40, 25), bool)
         mask[:, :5] = True
@@ -288,8 +288,8 @@ class TestNothingIsLost:
 
     @pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf])
     def test_a_view_of_a_backed_object_is_refused_before_the_fit(self, backed, function, monkeypatch):
-        monkeypatch.setattr(fa.PoissonNMF, "fit_transform", None)
-        monkeypatch.setattr(fa.HPF, "fit_transform", None)
+        monkeypatch.setattr(fastpmf.PoissonNMF, "fit_transform", None)
+        monkeypatch.setattr(fastpmf.HPF, "fit_transform", None)
         with pytest.raises(ValueError, match=r"got a view of a backed object: give adata.to_memory"):
             function(backed[:20], 2)
 
@@ -314,7 +314,7 @@ class TestNothingIsLost:
         def fail(*_):
             raise OSError("no space")
 
-        monkeypatch.setattr(fa, "_store", fail)
+        monkeypatch.setattr("fastpmf.anndata._fit.store", fail)
         with pytest.raises(OSError, match="no space") as caught:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert caught.value.model.components_.shape == (2, 25)
@@ -355,7 +355,7 @@ class TestNothingIsLost:
         )
         with pytest.raises(TypeError, match=r"X must be in memory, got a CSRDataset: .*to_memory.*stream_counts"):
             fastpmf.PoissonNMF(2).fit(backed.X)
-        monkeypatch.setattr(fa, "memory", lambda: 100)
+        monkeypatch.setattr("fastpmf.anndata._arguments.memory", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB in memory.*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
 
