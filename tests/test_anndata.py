@@ -449,6 +449,20 @@ def test_both_factors_go_to_a_file_with_all_names(adata, tmp_path, ending):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("kind", [fastpmf.PoissonNMF, fastpmf.HPF])
+def test_models_of_mini_batches_and_of_priors_of_lists_go_to_h5ad(adata, kind, tmp_path):
+    pytest.importorskip("h5py")
+    model = kind(2, random_state=0)
+    if kind is fastpmf.PoissonNMF:
+        model.set_params(prior_W=(1.1, [0.1, 0.2]), prior_H=(1.1, 1.0))
+    W = model.partial_fit(adata.to_df()).transform(adata.to_df())
+    write_factors(tmp_path / "factors.h5ad", W, model, adata.obs_names)
+    found = anndata.read_h5ad(tmp_path / "factors.h5ad")
+    key = "X_pmf" if kind is fastpmf.PoissonNMF else "X_hpf"
+    np.testing.assert_array_equal(found.obsm[f"{key}_topics"], model.to_topics(W).mixtures)
+    assert found.uns[key.removeprefix("X_")]["status"] == "ONLINE"
+
+
 def test_a_file_of_factors_of_another_kind_or_width_is_told(tmp_path):
     model = fastpmf.PoissonNMF(2, random_state=0).fit(np.eye(4))
     with pytest.raises(ValueError, match=r"path must end with .npz or .h5ad, got 'factors.txt'"):

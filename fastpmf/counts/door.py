@@ -74,11 +74,14 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
         # pandas' own default fills with NaN: what isn't stored is then missing, and turned away as such below
         X = X.sparse.to_coo() if all(dtype.fill_value == 0 for dtype in X.dtypes) else X.sparse.to_dense()
     if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
-        raise TypeError(f"{name} must be a matrix, got an {type(X).__name__} object: give its X, or one of its layers")
+        raise TypeError(
+            f"{name} must be a matrix, got an {type(X).__name__} object: give its X, or one of its layers, "
+            "or use fastpmf.anndata"
+        )
     if hasattr(X, "__dask_graph__"):
         raise TypeError(
-            f"{name} must be in memory, got a Dask {type(X).__name__}: give its .compute(), or fit it over the workers "
-            "of a cluster by fastpmf.dask"
+            f"{name} must be in memory, got a Dask {type(X).__name__}: give its .compute(); fastpmf.dask fits an X "
+            "that is larger than memory"
         )
     if hasattr(X, "to_memory"):  # X of a backed AnnData object
         raise TypeError(
