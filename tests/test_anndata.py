@@ -233,7 +233,7 @@ class TestTransform:
     @pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf])
     @pytest.mark.parametrize("at_once", [1 << 24, 35])  # entries masked at once: all rows, and seven
     def test_fitted_genes_that_are_missing_are_not_observed(self, adata, function, at_once, monkeypatch):
-        monkeypatch.setattr(fa, "_MASKED", at_once)
+        monkeypatch.setattr("fastpmf.anndata._transform._MASKED", at_once)
         model = function(adata, 2, random_state=0, tol=0.01)
         mask = np.zeros((40, 25), bool)
         mask[:, :5] = True
@@ -288,8 +288,8 @@ class TestNothingIsLost:
 
     @pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf])
     def test_a_view_of_a_backed_object_is_refused_before_the_fit(self, backed, function, monkeypatch):
-        monkeypatch.setattr(fa.PoissonNMF, "fit_transform", None)
-        monkeypatch.setattr(fa.HPF, "fit_transform", None)
+        monkeypatch.setattr(fastpmf.PoissonNMF, "fit_transform", None)
+        monkeypatch.setattr(fastpmf.HPF, "fit_transform", None)
         with pytest.raises(ValueError, match=r"got a view of a backed object: give adata.to_memory"):
             function(backed[:20], 2)
 
@@ -314,7 +314,7 @@ class TestNothingIsLost:
         def fail(*_):
             raise OSError("no space")
 
-        monkeypatch.setattr(fa, "_store", fail)
+        monkeypatch.setattr("fastpmf.anndata._fit.store", fail)
         with pytest.raises(OSError, match="no space") as caught:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert caught.value.model.components_.shape == (2, 25)
@@ -355,7 +355,7 @@ class TestNothingIsLost:
         )
         with pytest.raises(TypeError, match=r"X must be in memory, got a CSRDataset: .*to_memory.*stream_counts"):
             fastpmf.PoissonNMF(2).fit(backed.X)
-        monkeypatch.setattr(fa, "memory", lambda: 100)
+        monkeypatch.setattr("fastpmf.anndata._arguments.memory", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB in memory.*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
 
@@ -447,6 +447,20 @@ def test_both_factors_go_to_a_file_with_all_names(adata, tmp_path, ending):
         stored = found.obsm["X_pmf"], found.varm["PMF"].T, found.obs_names, found.var_names
     for one, other in zip(stored, (W, model.components_, adata.obs_names, adata.var_names), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [fastpmf.PoissonNMF, fastpmf.HPF])
+def test_models_of_mini_batches_and_of_priors_of_lists_go_to_h5ad(adata, kind, tmp_path):
+    pytest.importorskip("h5py")
+    model = kind(2, random_state=0)
+    if kind is fastpmf.PoissonNMF:
+        model.set_params(prior_W=(1.1, [0.1, 0.2]), prior_H=(1.1, 1.0))
+    W = model.partial_fit(adata.to_df()).transform(adata.to_df())
+    write_factors(tmp_path / "factors.h5ad", W, model, adata.obs_names)
+    found = anndata.read_h5ad(tmp_path / "factors.h5ad")
+    key = "X_pmf" if kind is fastpmf.PoissonNMF else "X_hpf"
+    np.testing.assert_array_equal(found.obsm[f"{key}_topics"], model.to_topics(W).mixtures)
+    assert found.uns[key.removeprefix("X_")]["status"] == "ONLINE"
 
 
 def test_a_file_of_factors_of_another_kind_or_width_is_told(tmp_path):
