@@ -20,11 +20,8 @@ datasets                                                    counts that every ma
 show_versions                                               what a bug report should say
 """
 
-# isort: off
-import fastpmf._interrupted
-import fastpmf._interpreter  # noqa: F401, before all that import SciPy
-
-# isort: on
+import fastpmf._interpreter  # before all others
+import fastpmf._interrupted  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts

@@ -18,6 +18,13 @@ from fastpmf.cli.telling import say
 # As shells have them: 128 and the number of the signal
 OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
 
+_OPTIONS = {
+    "header=True": "--header",
+    "header=False": "--no-header",
+    "feature_types": "--feature-types",
+    "feature_names must": "--feature-names must",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on.
@@ -35,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with _on(signal.SIGTERM, terminate), warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
             warnings.simplefilter("always", ConvergenceWarning)
             warnings.filterwarnings(
                 "ignore", r"Stopped at max_(iter|time)", ConvergenceWarning
             )  # a fit's status line says it
-            warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {_as_options(str(message))}")
             arguments = parser_of_commands().parse_args(argv)
             arguments.run(arguments)
             sys.stdout.flush()
@@ -60,7 +68,14 @@ def _sentence(error: BaseException) -> str:
     """What went wrong, without the numbers that systems have for it."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
-    return str(error) or type(error).__name__
+    return _as_options(str(error)) or type(error).__name__
+
+
+def _as_options(sentence: str) -> str:
+    """A sentence on Python's arguments, with the options that they are here."""
+    for argument, option in _OPTIONS.items():
+        sentence = sentence.replace(argument, option)
+    return sentence
 
 
 @contextmanager

@@ -43,11 +43,11 @@ _MASKED = 1 << 24  # entries of a mask that are held at once
 
 def fit(arguments: argparse.Namespace) -> None:
     """Fit a model, and write it."""
-    check_output(arguments.output, ".npz")
+    check_output(arguments.output, ".npz", name="-o")
     if arguments.weights:
-        check_output(arguments.weights, ".npy")
+        check_output(arguments.weights, ".npy", name="--weights")
     if arguments.factors:
-        check_factors_path(arguments.factors)
+        check_factors_path(arguments.factors, "--factors")
     outputs = [path for path in (arguments.output, arguments.weights, arguments.factors) if path]
     for number, path in enumerate(outputs):
         check_distinct(path, arguments.counts, *outputs[:number])
@@ -126,7 +126,7 @@ def transform(arguments: argparse.Namespace) -> None:
     if streams and arguments.json:
         raise ValueError("--json and -o - both want standard output: give -o a file")
     if not streams:
-        check_output(arguments.output, ".npy")
+        check_output(arguments.output, ".npy", name="-o")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     W = _weights(model, *_as_fitted(read(arguments), model, arguments))
@@ -177,7 +177,7 @@ def _weights(model: PoissonNMF | HPF, data: Dataset, missing: np.ndarray | None)
 def select(arguments: argparse.Namespace) -> None:
     """A table of numbers of components."""
     if arguments.plot:
-        check_output(arguments.plot, ".png")
+        check_output(arguments.plot, ".png", name="--plot")
         check_distinct(arguments.plot, arguments.counts)
         needed("matplotlib", "plot", "--plot")  # told before hours of fitting
     try:
@@ -203,7 +203,7 @@ def select(arguments: argparse.Namespace) -> None:
 def topics(arguments: argparse.Namespace) -> None:
     """First features of each component."""
     if arguments.output:
-        check_output(arguments.output, ".csv")
+        check_output(arguments.output, ".csv", name="-o")
         check_distinct(arguments.output, arguments.model)
     model = load_model(arguments.model)
     top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
@@ -228,7 +228,7 @@ def topics(arguments: argparse.Namespace) -> None:
 def recommend(arguments: argparse.Namespace) -> None:
     """Columns of highest rate for each row."""
     if arguments.output:
-        check_output(arguments.output, ".csv")
+        check_output(arguments.output, ".csv", name="-o")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     data, missing = _as_fitted(read(arguments), model, arguments)

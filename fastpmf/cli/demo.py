@@ -15,7 +15,7 @@ from fastpmf.io.outputs import check_output
 
 def demo(arguments: argparse.Namespace) -> None:
     """Fit topics to the standard library's words, and print them."""
-    check_output(arguments.plot, ".png")
+    check_output(arguments.plot, ".png", name="--plot")
     show("Reading the standard library of this Python ...")
     data = load_stdlib()
     counts = as_counts(data.X)

@@ -37,8 +37,8 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         No folder to write in, a folder of that name, or no permission.
     ImportError
         `.h5ad` needs h5py and anndata.
-    ValueError
-        If an argument has an invalid value. All of it is checked before anything is written.
+    TypeError, ValueError
+        If an argument has an invalid type or value. All of it is checked before anything is written.
 
     Examples
     --------
@@ -58,6 +58,8 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
+    if W.dtype.kind not in "biuf":
+        raise TypeError(f"W must hold numbers, got {W.dtype}")
     names = None if row_names is None else np.asarray(row_names).astype(str)
     if names is not None and names.shape != (len(W),):
         raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
@@ -76,8 +78,8 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
             anndata.io.write_elem(h5, "/", made)
 
 
-def check_factors_path(path: str | os.PathLike[str]) -> None:
-    """What `write_factors` will need, before a fit whose result is to go there.
+def check_factors_path(path: str | os.PathLike[str], name: str = "path") -> None:
+    """Check what `write_factors` will need, before a fit whose result is to go there; `name` is what messages call it.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def check_factors_path(path: str | os.PathLike[str]) -> None:
     ValueError
         `path` ends with something else.
     """
-    check_output(path, *ENDINGS, name="path")
+    check_output(path, *ENDINGS, name=name)
     if Path(path).suffix == ".h5ad":
         _libraries()
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def check_output(path: str | os.PathLike[str], *endings: str, name: str = "the output") -> None:
+def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None:
     """Refuse a file that can't be written, or that has none of these endings; `name` is what messages call it."""
     target = Path(path)
     if target.suffix not in endings:
