@@ -291,7 +291,7 @@ READERS = {  # of (W, H, X, n); NaN only where a number is -1, for nothing, or w
     "scores": lambda W, H, X, n: ranking_scores(X, W, H, n, auc=True),
     "matched": lambda W, H, X, n: match_components(H, np.roll(H, 1, axis=1)),
     "pyldavis": lambda W, H, X, n: list(pyldavis_input(X, W, H).values()),
-    "differential": lambda W, H, X, n: differential_expression(W, H, X)[:2],
+    "differential": lambda W, H, X, n: differential_expression(X, W, H)[:2],
 }
 
 OF_FACTORS = (

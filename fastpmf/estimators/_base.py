@@ -118,21 +118,22 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return topic_quality(self._read(X), self.components_, n, W=W)
 
     def differential_expression(
-        self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 1.0, shrink: bool = False,
-        row_exposure: Any = None,
+        self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
+        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
     ) -> Differential:  # fmt: skip
-        """How a feature's rates in two components differ, with errors; see `fastpmf.differential_expression`.
+        """Log fold changes of each feature's rate in each component; see `fastpmf.differential_expression`.
 
         Parameters
         ----------
-        W : array-like of shape (n_samples, n_components)
-            What `fit_transform` or `transform` returned for X.
         X : matrix of counts of shape (n_samples, n_features)
+        W : array-like of shape (n_samples, n_components)
+            The result of `fit_transform` or `transform` for X.
         against : {"others", "mean"} or int, default="others"
         pseudocount : float, default=1.0
+        standard_errors : {"robust", "model"}, default="robust"
         shrink : bool, default=False
         row_exposure : array-like of shape (n_samples,), optional
-            What `fit` or `transform` was given.
+            The exposures that were given to `fit` or `transform`.
 
         Returns
         -------
@@ -140,8 +141,9 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         return differential_expression(
-            W, self.components_, self._read(X), against=against, pseudocount=pseudocount, shrink=shrink,
-            row_exposure=row_exposure, names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
+            self._read(X), W, self.components_, against=against, pseudocount=pseudocount,
+            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
+            names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
 
     def recommend(
