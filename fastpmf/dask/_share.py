@@ -345,9 +345,10 @@ class PosteriorShare:
         weight[:, k:] = np.inf
         sums = column_sums(mean)
         memory |= {"ROWS_weight": weight, "ROWS_sums": sums, "w_sum": sums, "W": mean}
-        memory |= {"ROWS_activity_shape": np.array(prior.activity_shape + k * prior.shape)}
-        numbers = (prior.shape, prior.activity_shape, prior.activity_mean, prior.hierarchical)
-        state = self._solver.recall(self._problem, memory | {"ROWS_prior": np.array(numbers, float)})
+        shape, *others = prior.to_numbers()
+        memory |= {"ROWS_activity_shape": np.array(prior.posterior_activity_shape(k))}
+        memory |= {"ROWS_prior_shape": np.array(shape), "ROWS_prior": np.array(others)}
+        state = self._solver.recall(self._problem, memory)
         assert isinstance(state, Posteriors)
         self.state = state
 

@@ -311,11 +311,10 @@ class OnlineHPF(FittedHPF):
         self.components_ = self.H_posterior_.mean
         self.popularity_ = GammaPosterior.of_rows(columns) if priors[1].hierarchical else None
         names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
-        self.prior_ = {
-            name: value
-            for prior, said in zip(priors, names, strict=True)
-            for name, value in zip(said, (prior.shape, prior.activity_shape, prior.activity_mean), strict=True)
-        }
+        self.prior_ = {}
+        for prior, (shape, *others) in zip(priors, names, strict=True):
+            self.prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+            self.prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
 
 
 def infer_batch(
