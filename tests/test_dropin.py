@@ -98,7 +98,7 @@ def test_the_number_of_components_is_inferred_as_there(X):
             {"beta_loss": "frobenius"},
             "beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got 'frobenius'",
         ),
-        ({"solver": "hals"}, "solver must be one of auto, "),
+        ({"solver": "hals"}, "solver must be one of 'auto', "),
         ({"n_components": "many"}, "n_components must be an integer, 'auto' or None, got 'many'"),
         ({"update_H": False}, "H must be given with update_H=False"),
         (

@@ -172,7 +172,7 @@ def _fitted(model, X, **known):
     before = _bytes(X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", "only one of W and H is penalised|.* carry no counts")
+        warnings.filterwarnings("ignore", "Only one of W and H is penalised|.* carry no counts")
         try:
             W, said = model.fit_transform(X, **known), ""
         except (ValueError, TypeError, RuntimeWarning) as error:

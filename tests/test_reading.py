@@ -145,7 +145,7 @@ def test_estimators_know_their_features_by_name(estimator):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: top_features([[1, 2]], by="frex"), "by must be one of weight, lift, exclusivity, got 'frex'"),
+        (lambda: top_features([[1, 2]], by="frex"), "by must be one of 'weight', 'lift', 'exclusivity', got 'frex'"),
         (lambda: top_features([[1, 2]], 0), "n == 0, must be >= 1"),
         (lambda: top_features([[1, 2]], names=["a"]), "names must be 2, one for each feature"),
         (lambda: top_features([1, 2]), "H must be a matrix, got 1 dimension"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import listed
 from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.files import mapped_files
 from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
@@ -45,7 +46,7 @@ class MemoryCounts:
         rows = [part.side(Side.ROWS) for part in parts]
         widths = sorted({X.n_columns for X in rows})
         if len(widths) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {' and '.join(map(str, widths))}")
+            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
         places = np.cumsum([0, *(len(X.data) for X in rows)])
         ends = [X.indptr[1:] + place for X, place in zip(rows, places, strict=False)]
         data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))

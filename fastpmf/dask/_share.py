@@ -332,7 +332,7 @@ class PosteriorShare:
     def solved(self, columns: Memory) -> Memory:
         other, prior, k = self._model.factor(columns), self._model.priors[Side.ROWS], self._model.n_components
         found = [
-            infer_rows(block, other, prior, k, None, max_iter=ROUNDS, tol=NEAR, warn=False)
+            infer_rows(block, other, prior, k, None, max_iter=ROUNDS, tol=NEAR, warn_unconverged=False)
             for _, block in self._problem.counts.blocks()
         ]
         return {name: np.concatenate([getattr(part, name) for part in found]) for name in OF_ROWS}

@@ -10,7 +10,7 @@ from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
 from fastpmf.estimators._fit import check_parameters, tell_end
-from fastpmf.estimators._inference import check_priors
+from fastpmf.estimators._inference import MOVED, check_priors
 from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
 from fastpmf.solvers import Record, Status
@@ -138,7 +138,7 @@ class HPF(OverWorkers):
             (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
         )
         W, result = self._run(X, **told)
-        tell_end(result.solution, self.tol, stacklevel=3)
+        tell_end(result.solution, self.tol, MOVED)
         return W
 
     def _solve(self, crew: Crew, whole: Whole, *, wanted: bool, **told: Any) -> Result:

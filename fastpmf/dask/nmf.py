@@ -1,12 +1,13 @@
 """`PoissonNMF` over the workers of a Dask cluster."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from fastpmf import estimators
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
@@ -200,7 +201,17 @@ class PoissonNMF(OverWorkers):
         self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=False)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> Any:
+    def fit_transform(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> Any:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
@@ -209,16 +220,13 @@ class PoissonNMF(OverWorkers):
             Its chunks, the rows of a block of X each, are in the workers' memory. They are lost with a worker;
             `transform` makes them anew.
         """
-        given = {"H": None, "row_exposure": None, "column_exposure": None, "checkpoint": None, "resume": None}
-        if unknown := told.keys() - given:
-            raise TypeError(f"fit_transform got unknown arguments {', '.join(sorted(unknown))}")
-        return self._fit(X, *(given | told).values(), wanted=True)
+        return self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=True)
 
     def _fit(self, X: Any, H: Any, row: Any, column: Any, checkpoint: Any, resume: Any, *, wanted: bool) -> Any:
         if self.solver == "em" or self.acceleration == "extrapolation":
             raise ValueError(
                 "solver must be 'auto', 'cd' or 'mu' and acceleration 'auto', 'relaxation' or None over workers, got "
-                f"{self.solver!r} and {self.acceleration!r}"
+                f"{brief(self.solver)} and {brief(self.acceleration)}"
             )
         check_parameters(
             self.n_components, self.solver, self.acceleration, self.inner_steps, 1, self.max_iter, self.tol,
@@ -227,8 +235,8 @@ class PoissonNMF(OverWorkers):
         W, result = self._run(X, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted)
         solution = result.solution
         if solution.status is Status.NON_FINITE:
-            warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
-        tell_end(solution, self.tol, stacklevel=3)
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
+        tell_end(solution, self.tol)
         return W
 
     def _solve(

@@ -10,6 +10,7 @@ from fastpmf.counts import Counts
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
+from fastpmf.estimators._range import check_scale
 from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
@@ -109,6 +110,7 @@ class AppliedHPF(OnlineHPF):
         check_is_fitted(self, "W_posterior_")
         counts = self._read(X)
         check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+        check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
         if counts.shape[0] != len(self.W_posterior_.mean):
             raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
         return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastpmf._messages import brief
 from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators.differential import Differential, differential_expression
-from fastpmf.model.factors import check_factor
+from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
@@ -30,7 +33,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components)
+        X : array-like or sparse matrix of shape (n_samples, n_components)
             The factor W.
 
         Returns
@@ -38,7 +41,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         rate : ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        W = np.asarray(X)
+        W = X.toarray() if sparse.issparse(X) else check_array(X, "X")
         shape = (W.shape[0] if W.ndim else 0, len(self.components_))
         return check_factor(W, shape, "X") @ self.components_
 
@@ -183,6 +186,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _read(self, X: Any, *, streamed: bool = False) -> Any:
         """X through the door, its width and names checked against what was fitted; in memory, or `streamed`."""
         check_is_fitted(self)
+        if streamed:  # for W of its rows
+            check_rows(X, len(self.components_), self.components_.dtype)
         counts = (as_fittable if streamed else as_counts)(X, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts
@@ -194,8 +199,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             if known is not None and len(names) == len(known) and (names != known).any():
                 j = int(np.flatnonzero(names != known)[0])
                 raise ValueError(
-                    f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r}, "
-                    f"was {known[j]!r}"
+                    "X must have the feature names that were fitted, in their order: "
+                    f"feature {j} is {brief(names[j])}, was {brief(known[j])}"
                 )
             if reset or known is None or len(names) != len(known):
                 validate_data(estimator, X=counts, reset=reset, skip_check_array=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,24 +12,27 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import brief, check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_entries, dtype_for
-from fastpmf.estimators._room import check_memory
+from fastpmf.estimators._room import check_declared, check_memory
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._statement import Known, Penalties, Statement, resolved, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
-from fastpmf.model.init import initialise
+from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
 _silent = ContextVar("silent", default=False)
 INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
+KKT = "The KKT residual is {} nats per count"
 
 
 def poisson_nmf(
@@ -117,6 +119,7 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
+        check_declared(X, n_components, dtype, solver_of(solver, acceleration), n_init=n_init)
         counts = as_fittable(X, n_threads=n_threads)
         solution = fit(
             counts, n_components, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init,
@@ -167,6 +170,7 @@ def fit(
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, make, n_init=n_init)
+    check_option(init, INITS, "init")
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     if n_init > 1 and (checkpoint is not None or resume is not None):
@@ -216,13 +220,11 @@ def fit(
     if held is not None:
         solution = replace(solution, validation=held.curve)
     if solution.status is Status.NON_FINITE:
-        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
+        warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
     if len(dead := solution.dead_components) and not _silent.get():
-        warnings.warn(
+        warn(
             f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
-            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
-            UserWarning,
-            stacklevel=3,
+            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them"
         )
     return solution
 
@@ -237,16 +239,16 @@ def silent_of_dead_components() -> Iterator[None]:
         _silent.reset(token)
 
 
-def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
-    """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
+def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
+    """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
+
+    `measured` is the sentence about the quantity that is compared with `tol`, with a {} for it.
+    """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
-        warnings.warn(
-            f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        reached = measured.format(f"{solution.kkt_residual:.2g}")
+        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
 def check_parameters(
@@ -279,7 +281,7 @@ def check_parameters(
         if math.isnan(max_time):
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+        raise TypeError(f"callback must be callable or None, got {brief(callback)}")
     return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
 
 

@@ -1,6 +1,5 @@
 """From what a user of `HPF` gives to posteriors: the checks, the start, the solver."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from fastpmf._messages import brief, check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import without
 from fastpmf.estimators._checkpoint import saver_of
@@ -20,13 +21,14 @@ from fastpmf.estimators._statement import Known
 from fastpmf.estimators._validation import Validation
 from fastpmf.model.factors import column_sums, empty_factor
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
-from fastpmf.model.init import initialise
+from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import Run, Solution, State, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
 from fastpmf.solvers.restarts import race
 
 LEAST, MOST = 1e-30, 1e30  # of a hyperparameter: float32 can divide by it
+MOVED = "The last half-steps moved {} of the counts"  # what `tol` is compared with
 
 
 class Found(NamedTuple):
@@ -59,9 +61,8 @@ def infer(
     """Check the rest, choose a start, and infer; `tell` as in `Watched`."""
     check_parameters(n_components, "mu", None, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback)
     if not isinstance(learn, bool | np.bool_):
-        raise TypeError(f"learn_prior must be True or False, got {learn!r}")
-    if init == "custom":
-        raise ValueError("init must be one of 'auto', 'random', 'nndsvd', 'nndsvda', 'nndsvdar', got 'custom'")
+        raise TypeError(f"learn_prior must be True or False, got {brief(learn)}")
+    check_option(init, [name for name in INITS if name != "custom"], "init")
     in_memory_only(counts, mask=mask, validation=validation)
     if counts.total == 0:
         raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
@@ -117,7 +118,7 @@ def infer(
 
 def infer_rows(
     counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, mask: Any, *, max_iter: int,
-    tol: float, warn: bool = True,
+    tol: float, warn_unconverged: bool = True,
 ) -> GammaFactor:  # fmt: skip
     """Posteriors of W for rows of counts, those of H fixed, by half-steps.
 
@@ -145,17 +146,15 @@ def infer_rows(
         factor, left = factor.select_rows(going), left[going]
         some = counts.select_rows(left)
     if lost:
-        warnings.warn(
+        warn(
             f"{lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and no posterior",
             RuntimeWarning,
-            stacklevel=5,
         )
-    if warn and tol > 0 and (moved > enough[left]).any():
-        warnings.warn(
+    if warn_unconverged and tol > 0 and (moved > enough[left]).any():
+        warn(
             f"posteriors of some rows still moved by more than tol={tol:g} of their counts after max_iter={max_iter} "
             "half-steps; raise max_iter, or tol, to converge",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
 
@@ -165,12 +164,12 @@ def check_priors(
 ) -> tuple[GammaPrior, GammaPrior]:
     """The two priors, once each number is positive and finite."""
     if not isinstance(hierarchical, bool | np.bool_):
-        raise TypeError(f"hierarchy must be True or False, got {hierarchical!r}")
+        raise TypeError(f"hierarchy must be True or False, got {brief(hierarchical)}")
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for values, said in zip((rows, columns), names, strict=True):
         for value, name in zip(values, said, strict=True):
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-                raise TypeError(f"{name} must be a positive number, got {value!r}")
+                raise TypeError(f"{name} must be a positive number, got {brief(value)}")
             if not LEAST <= value <= MOST:
                 raise ValueError(f"{name} must be a positive number from {LEAST:g} to {MOST:g}, got {value}")
     W, H = (GammaPrior(float(a), float(b), float(c), bool(hierarchical)) for a, b, c in (rows, columns))

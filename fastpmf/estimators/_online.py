@@ -14,6 +14,7 @@ from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
@@ -93,6 +94,7 @@ class OnlineNMF(FittedNMF):
             first = before is None
             if not first and without_rows(self, X):
                 return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
@@ -165,7 +167,7 @@ class OnlineNMF(FittedNMF):
         earlier = memory.as_prior(n * (1 - step.length) / step.length, share * prior.shape, share * prior.rate)
         W, _ = transform(
             counts, H, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=Known(row_exposure=exposure),
-            warn=False,
+            warn_unconverged=False,
         )  # fmt: skip
         W *= exposure[:, None].astype(W.dtype)
         known = Known(row_exposure=exposure, fixed_H=H)
@@ -264,6 +266,7 @@ class OnlineHPF(FittedHPF):
             first = schedule is None
             if not first and without_rows(self, X):
                 return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
@@ -328,6 +331,8 @@ def infer_batch(
         for _ in range(FIRST):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn=False)
+    rows = infer_rows(
+        counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn_unconverged=False
+    )
     update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
     return columns

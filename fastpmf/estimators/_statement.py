@@ -11,13 +11,14 @@ Where a known component is very large or small, W' and H' are those times powers
 
 import math
 import numbers
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import weighted, without
 from fastpmf.estimators._range import check_entries, check_scale
@@ -268,12 +269,13 @@ def _gamma(prior: Any, k: int, name: str) -> Plain:
         shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, got {prior!r}"
+            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, "
+            f"got {brief(prior)}"
         ) from None
-    if not (np.isfinite(shape).all() and (shape >= 1).all()):
-        raise ValueError(f"{name} must have shapes >= 1, so that its mode is no pole at zero, got {shape.min():g}")
-    if not (np.isfinite(rate).all() and (rate >= 0).all()):
-        raise ValueError(f"{name} must have rates >= 0, got {rate.min():g}")
+    if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():
+        raise ValueError(f"{name} must have shapes >= 1, for a finite density at zero, got {shape[wrong][0]:g}")
+    if (wrong := ~(np.isfinite(rate) & (rate >= 0))).any():
+        raise ValueError(f"{name} must have finite rates >= 0, got {rate[wrong][0]:g}")
     return Plain(shape - 1, np.array(rate), np.zeros(k))
 
 
@@ -294,11 +296,9 @@ def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
             )
     alone = ~held & (more == 0) & ((price[0] > 0) != (price[1] > 0))
     if alone.any():
-        warnings.warn(
-            "only one of W and H is penalised, which scaling it down and the other up makes as cheap as one likes: "
-            "penalise both, or fix the other",
-            UserWarning,
-            stacklevel=5,
+        warn(
+            "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
+            "the other factor too."
         )
 
 
@@ -333,7 +333,7 @@ def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number >= 0, got {value!r}")
+        raise TypeError(f"{name} must be a number >= 0, got {brief(value)}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number >= 0, got {value}")
     return float(value)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.masked import weighted, within, without
 from fastpmf.counts.thinning import thin_counts
@@ -53,7 +54,7 @@ class Validation:
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
             number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
             if not number or not 0 < validation < 1:
-                raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {validation!r}")
+                raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {brief(validation)}")
             self.train, held = thin_counts(counts, validation, random_state=random_state)
             self.share = 1.0 - float(validation)
             self._exposure = float(validation) / (1.0 if whole else self.share)

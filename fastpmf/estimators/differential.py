@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
@@ -170,10 +171,10 @@ def differential_expression(
 
 def _check_against(against: str | int, alive: np.ndarray) -> None:
     if isinstance(against, bool) or not isinstance(against, str | int | np.integer):
-        raise TypeError(f"against must be 'others', 'mean' or the number of a component, got {against!r}")
+        raise TypeError(f"against must be 'others', 'mean' or the number of a component, got {brief(against)}")
     if isinstance(against, str):
         if against not in ("others", "mean"):
-            raise ValueError(f"against must be 'others', 'mean' or the number of a component, got {against!r}")
+            raise ValueError(f"against must be 'others', 'mean' or the number of a component, got {brief(against)}")
         if against == "others" and alive.sum() < 2:
             raise ValueError(f"against='others' wants at least two components with any mass, got {alive.sum()}")
     elif not 0 <= against < len(alive) or not alive[against]:

@@ -8,12 +8,14 @@ import numpy as np
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import Found, check_priors, infer
+from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.meanfield import MeanField
 
 
 class HPF(AppliedHPF):
@@ -95,6 +97,7 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
@@ -217,6 +220,8 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
+            priors = self._priors()
+            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors), n_init=self.n_init)
             counts, seen = self._enter(X)
             latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
 
@@ -228,7 +233,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, priors, learn=self.learn_prior, mask=mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
@@ -241,17 +246,21 @@ class HPF(AppliedHPF):
 
             found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
         self._become(keep, found)
-        tell_end(found.solution, self.tol, stacklevel=2)
+        tell_end(found.solution, self.tol, MOVED)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, **told).W_posterior_.mean
+        self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
+        return self.W_posterior_.mean
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors

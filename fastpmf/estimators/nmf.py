@@ -7,9 +7,10 @@ import numpy as np
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import fit, tell_end
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import Solution
+from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
 
 
@@ -115,7 +116,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped; `str(status_)` is a sentence.
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -294,19 +295,36 @@ class PoissonNMF(AppliedNMF):
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None, **known: Any,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        *,
+        fixed_W: Any = None,
+        fixed_H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        background: Any = None,
+        mask: Any = None,
+        sample_weight: Any = None,
+        validation: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
         with threads(self.n_threads):
+            make = solver_of(self.solver, self.acceleration)
+            check_declared(X, self.n_components, self.dtype, make, n_init=self.n_init)
             counts, seen = self._enter(X)
             penalties = resolved(self._penalties, counts, self.n_components, known)
 
@@ -332,7 +350,7 @@ class PoissonNMF(AppliedNMF):
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
         self._become(keep, solution)
-        tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
+        tell_end(solution, self.tol)
         return solution.W
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import digamma
 
+from fastpmf._messages import brief
 from fastpmf.model.hierarchy import GammaFactor
 
 
@@ -62,7 +63,7 @@ class GammaPosterior:
         low, high : ndarray of the shape of `mean`, float64
         """
         if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+            raise ValueError(f"level must be between 0 and 1, got {brief(level)}")
         return stats.gamma.interval(level, self.shape.astype(np.float64), scale=1.0 / self.rate.astype(np.float64))
 
     def sample(self, size: Any = None, random_state: Any = None) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.counts import Side, as_counts
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
@@ -71,12 +72,12 @@ class Quality(NamedTuple):
     effective_rows: np.ndarray | None = None
 
 
-def distributions(H: Any) -> np.ndarray:
+def distributions(H: Any, name: str = "H") -> np.ndarray:
     """P(j|z) of each component, (k, p), float64; zeros for a component without any mass."""
-    H = check_array(H, "H")
+    H = check_array(H, name)
     if H.ndim != 2:
-        raise ValueError(f"H must be a matrix, got {H.ndim} dimension(s)")
-    H = check_factor(H, H.shape, "H").astype(np.float64)
+        raise ValueError(f"{name} must be a matrix, got {H.ndim} dimension(s)")
+    H = check_factor(H, H.shape, name).astype(np.float64)
     sums = H.sum(axis=1, keepdims=True)
     return np.divide(H, sums, out=np.zeros_like(H), where=sums > 0)
 
@@ -105,8 +106,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     >>> top_features([[6, 3, 1], [0, 3, 7]], 2, names=["ape", "bee", "cat"]).names.tolist()
     [['ape', 'bee'], ['cat', 'bee']]
     """
-    if by not in ORDERS:
-        raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
+    check_option(by, ORDERS, "by")
     check_scalar(n, "n", (int, np.integer), min_val=1)
     P = distributions(H)
     k, p = P.shape
@@ -222,7 +222,7 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> match_components([[1, 0], [0, 1]], [[0, 5], [1, 0]])[0].tolist()
     [1, 0]
     """
-    P, Q = distributions(H), distributions(other)
+    P, Q = distributions(H), distributions(other, "other")
     if P.shape[1] != Q.shape[1]:
         raise ValueError(f"other must have {P.shape[1]} features, as H has, got {Q.shape[1]}")
     alike = np.sqrt(P) @ np.sqrt(Q).T

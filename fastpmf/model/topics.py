@@ -59,6 +59,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from fastpmf._messages import check_option
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, component_sums, padded
@@ -158,8 +159,7 @@ class Topics:
         >>> H.sum(axis=1)
         array([1., 1.])
         """
-        if scale not in _SHARES:
-            raise ValueError(f"scale must be one of {', '.join(map(repr, _SHARES))}, got {scale!r}")
+        check_option(scale, _SHARES, "scale")
         mass, share = self.total * self.weights, _SHARES[scale]
         W, H = self.rows * mass**share, self.columns * mass[:, None] ** (1 - share)
         for A, name in ((W, "W"), (H, "H")):

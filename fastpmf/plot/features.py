@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import brief
 from fastpmf.model import reading
 from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
 
@@ -84,7 +85,7 @@ def top_features(
 def _numbers(components: Any, k: int, name: str) -> np.ndarray:
     shown = np.arange(k) if components is None else np.atleast_1d(components)
     if shown.ndim != 1 or not len(shown) or shown.dtype.kind not in "iu" or not 0 <= shown.min() <= shown.max() < k:
-        raise ValueError(f"{name} must be numbers from 0 to {k - 1}, got {components!r}")
+        raise ValueError(f"{name} must be numbers from 0 to {k - 1}, got {brief(components)}")
     return shown
 
 

@@ -7,6 +7,7 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.counts import as_counts
 from fastpmf.estimators.select import Selection
 from fastpmf.plot._canvas import (
@@ -66,8 +67,7 @@ def convergence(
     >>> plot.convergence(fits, labels=["seed 0", "seed 1"], x="n_iter").get_xlabel()
     'iterations'
     """
-    if x not in _TIMES:
-        raise ValueError(f"x must be one of {', '.join(_TIMES)}, got {x!r}")
+    check_option(x, _TIMES, "x")
     traces = [_trace(fit) for fit in (fits if isinstance(fits, list | tuple) else [fits])]
     if not traces:
         raise ValueError("fits must hold at least one")

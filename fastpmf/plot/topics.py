@@ -7,6 +7,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
@@ -87,8 +88,7 @@ def structure(
     """
     P = proportions(W, H)
     n, k = P.shape
-    if order not in _ORDERS:
-        raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+    check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
     titles, codes = grouped(np.zeros(n, int) if labels is None else labels, n, "labels", groups)
     legend = named(names, k, "names", "component")
@@ -177,6 +177,8 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     """
     H = components_of(H, "H")
     other_H = H if other is None else components_of(other, "other")
+    if other_H.shape[1] != H.shape[1]:
+        raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
     partners, _ = match_components(H, other_H)
     P, Q = (np.sqrt(distributions(A)) for A in (H, other_H))
     rows = np.arange(len(P))
