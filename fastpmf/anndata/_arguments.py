@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.named import share_not_whole
@@ -57,7 +58,7 @@ def source_of(adata: "AnnData", layer: str | None) -> Source:
     else:
         names = [*layers, *(["raw"] if raw is not None else [])]
         there = f"which are {listed(names)}" if names else "which has none"
-        raise ValueError(f"layer must be one of adata's, {there}, got {layer!r}")
+        raise ValueError(f"layer must be one of adata's, {there}, got {brief(layer)}")
     return Source(X, where, genes.var, genes.varm)
 
 
@@ -69,14 +70,15 @@ def read(source: Source) -> MemoryCounts:
             f"{where} must be in memory, got a Dask {type(X).__name__}: give adata.to_memory(), or fit "
             "fastpmf.dask.PoissonNMF(...).fit(adata) over the workers of a cluster"
         )
-    parts = [X.group[name] for name in ("data", "indices", "indptr")] if hasattr(X, "to_memory") else [X]
-    needs = sum(getattr(part, "nbytes", 0) for part in parts)
-    if needs > memory():
-        raise MemoryError(
-            f"{where} needs {needs / 2**30:,.1f} GiB in memory, and this process may have {memory() / 2**30:,.1f} GiB: "
-            "fit the file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
-        )
-    return as_counts(X.to_memory() if hasattr(X, "to_memory") else X, name=where)
+    if hasattr(X, "to_memory"):
+        needs = sum(X.group[name].nbytes for name in ("data", "indices", "indptr"))
+        if needs > memory():
+            raise MemoryError(
+                f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {memory() / 2**30:,.1f} GiB: fit the "
+                "file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
+            )
+        X = X.to_memory()
+    return as_counts(X, name=where)
 
 
 def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chosen: np.ndarray) -> dict[str, Any]:
@@ -110,7 +112,9 @@ def column(given: Any, frame: Any, name: str, owner: str) -> np.ndarray:
     """A column of obs or var, by its name; or an array of its length, aligned by names where it has any."""
     if isinstance(given, str):
         if given not in frame:
-            raise ValueError(f"{name} must be a column of {owner}, which are {listed(frame)}, got {given!r}")
+            raise ValueError(
+                f"{name} must be a column of {owner}, which are {listed(frame) or 'none'}, got {brief(given)}"
+            )
         given = frame[given]
     values = np.asarray(_aligned(given, frame.index, name, f"{owner}_names"))
     if values.shape != (len(frame),):
@@ -124,7 +128,9 @@ def _factor(given: Any, frame: Any, stored: Any, name: str, owner: str) -> np.nd
     """An entry of obsm or varm, by its name; or an array with as many rows, aligned by names where it has any."""
     if isinstance(given, str):
         if given not in stored:
-            raise ValueError(f"{name} must be a key of {owner}, which are {listed(stored)}, got {given!r}")
+            raise ValueError(
+                f"{name} must be a key of {owner}, which are {listed(stored) or 'none'}, got {brief(given)}"
+            )
         given = stored[given]
     return check_array(_aligned(given, frame.index, name, f"{owner.removesuffix('m')}_names"), name, FREE)
 
@@ -133,7 +139,8 @@ def matrix(given: Any, adata: "AnnData", source: Source, name: str) -> sparse.cs
     """A layer by its name, or a matrix of cells and genes, aligned by names where it has any."""
     if isinstance(given, str):
         if given not in adata.layers:
-            raise ValueError(f"{name} must be a layer of adata, which are {listed(adata.layers)}, got {given!r}")
+            there = listed(key for key in adata.layers if key is not None) or "none"
+            raise ValueError(f"{name} must be a layer of adata, which are {there}, got {brief(given)}")
         given = read(source._replace(X=adata.layers[given], where=f"adata.layers[{given!r}]"))
     given = _aligned(given, adata.obs_names, name, "adata.obs_names")
     if hasattr(given, "columns"):
@@ -153,10 +160,10 @@ def _aligned(given: Any, names: Any, name: str, owner: str) -> Any:
         return given
     if not index.is_unique:
         again = index[index.duplicated()][0]
-        raise ValueError(f"{name} must have each name once to be aligned with {owner}, got {again!r} twice")
+        raise ValueError(f"{name} must have each name once to be aligned with {owner}, got {brief(again)} twice")
     missing = names[~names.isin(index)]
     if len(missing):
-        raise ValueError(f"{name} must have a value for each of {owner}, lacks {len(missing)}, {listed(missing)}")
+        raise ValueError(f"{name} must have a value for each of {owner}, lacks {len(missing)}: {listed(missing, 3)}")
     return given.reindex(names)
 
 
@@ -174,7 +181,7 @@ def warn_unless_unique(source: Source) -> None:
     if not index.is_unique:
         owner = source.owner
         warn(
-            f"{owner}_names are not unique, {listed(index[index.duplicated()].unique())} come more than once, so "
+            f"{owner}_names are not unique, {listed(index[index.duplicated()].unique(), 3)} come more than once, so "
             f"results can't be aligned by them: {owner}_names_make_unique() would help",
         )
 
@@ -188,9 +195,3 @@ def warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> No
             f"{where} doesn't look like counts: {broken:.0%} of its nonzeros are not whole numbers, as after "
             f"normalisation or logarithms; {advice}",
         )
-
-
-def listed(names: Any) -> str:
-    """The first of these names, for a sentence."""
-    names = list(map(str, names))
-    return (", ".join(map(repr, names[:5])) or "none") + (", …" if len(names) > 5 else "")

@@ -7,9 +7,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
+from fastpmf._messages import brief, listed
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
-from fastpmf.anndata._arguments import Source, listed
+from fastpmf.anndata._arguments import Source
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import plain
@@ -84,10 +85,10 @@ def keys_of(model: FactorModel, key_added: Any) -> Keys:
     if key_added is None:
         return next(keys for kind, keys in _KEYS.items() if isinstance(model, kind))
     if not isinstance(key_added, str):
-        raise TypeError(f"key_added must be a str, got {key_added!r}")
+        raise TypeError(f"key_added must be a str, got {brief(key_added)}")
     if not key_added or "/" in key_added:  # which separates groups in HDF5 and zarr
         raise ValueError(
-            f"key_added must be a name without '/', so that it can be written to a file, got {key_added!r}"
+            f"key_added must be a name without '/', so that it can be written to a file, got {brief(key_added)}"
         )
     return Keys(key_added, key_added, key_added)
 
@@ -114,7 +115,7 @@ def loading_places(adata: "AnnData", source: Source, chosen: np.ndarray) -> np.n
     if not fitted.is_unique:
         raise ValueError(
             "adata.raw.var_names must be unique for H to be written by name, got "
-            f"{listed(fitted[fitted.duplicated()].unique())} more than once"
+            f"{listed(fitted[fitted.duplicated()].unique(), 3)} more than once"
         )
     return fitted.get_indexer(adata.var_names)
 

@@ -6,12 +6,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import (
     Source,
     check_adata,
     column,
-    listed,
     matrix,
     read,
     source_of,
@@ -104,7 +104,7 @@ def transform(
     here, missing = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
     if names is not None and len(missing):
         warn(
-            f"{source.where} lacks {len(missing)} of the {len(place)} fitted genes, {listed(names[missing])}: "
+            f"{source.where} lacks {len(missing)} of the {len(place)} fitted genes ({listed(names[missing], 3)}): "
             "they are taken as not observed",
         )
     X = _moved(counts, place[here], here, len(place))
@@ -133,11 +133,12 @@ def _places(model: FactorModel, source: Source) -> np.ndarray:
     for values, what in ((names, "model.feature_names_in_"), (own, f"{source.owner}_names")):
         found, often = np.unique(values.astype(str), return_counts=True)
         if (often > 1).any():
-            raise ValueError(f"{what} must be unique to be aligned by, got {str(found[often > 1][0])!r} more than once")
+            raise ValueError(f"{what} must be unique to be aligned by, got {brief(found[often > 1][0])} more than once")
     place = source.var.index.get_indexer(names)
     if (place < 0).all():
         raise ValueError(
-            f"adata must have fitted genes, {listed(names)}, got none of them in {source.owner}_names, {listed(own)}"
+            f"adata must have fitted genes ({listed(names, 3)}), got none of them in {source.owner}_names "
+            f"({listed(own, 3)})"
         )
     return place
 

@@ -60,8 +60,8 @@ class Watched(Inference):
 
 def infer(
     counts: Counts, n_components: int, choose_priors: Callable[[], tuple[GammaPrior, GammaPrior]], *, learn: bool,
-    mask: Any, validation: Any, inner_steps: int, init: str, n_init: int, max_iter: int, tol: float, max_time: float | None,
-    eval_every: int, random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
+    mask: Any, validation: Any, inner_steps: int, init: str, n_init: int, max_iter: int, tol: float,
+    max_time: float | None, eval_every: int, random_state: Any, dtype: Any, verbose: bool, callback: Callback | None,
     tell: Callable[[Posteriors, float], None], checkpoint: Any, resume: Any,
 ) -> Found:  # fmt: skip
     """Check the parameters, choose a start, and infer; `tell` as in `Watched`."""

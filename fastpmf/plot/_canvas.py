@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
@@ -99,15 +100,10 @@ def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndar
         raise ValueError(f"{name} must have at least one value, but all are missing")
     if missing:
         warn(f"{name} has no value for {missing} of {n}, which are left out")
-    there = np.unique(codes[codes >= 0])  # categories may be unused
-    wanted = known[there] if groups is None else np.atleast_1d(groups).astype(str)
-    found, often = np.unique(wanted, return_counts=True)
-    if wanted.ndim != 1 or (often > 1).any() or not len(wanted):
-        got = f"{short(found[often.argmax()])!r} {often.max()} times" if len(wanted) else "none"
-        raise ValueError(f"groups must name some of the {name}, each once, got {got}")
-    if not np.isin(wanted, known[there]).all():
-        other = short(wanted[~np.isin(wanted, known[there])][0])
-        raise ValueError(f"groups must name some of the {name}, each once, got {other!r}, which is none of them")
+    known_there = known[np.unique(codes[codes >= 0])]  # categories may be unused
+    wanted = known_there if groups is None else np.atleast_1d(groups).astype(str)
+    if wanted.ndim != 1 or not len(wanted) or len(set(wanted)) < len(wanted) or not np.isin(wanted, known_there).all():
+        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.size}: {listed(wanted.flat)}")
     place = {group: g for g, group in enumerate(wanted)}
     return wanted, np.append([place.get(group, -1) for group in known], -1)[codes]
 
