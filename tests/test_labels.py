@@ -7,7 +7,23 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, as_counts, kl_divergence, poisson_log_likelihood, poisson_nmf
+from fastpmf import (
+    HPF,
+    PoissonNMF,
+    as_counts,
+    differential_expression,
+    kl_divergence,
+    match_components,
+    non_negative_factorization,
+    poisson_log_likelihood,
+    poisson_nmf,
+    pyldavis_input,
+    ranking_scores,
+    recommend,
+    to_topics,
+    top_features,
+    topic_quality,
+)
 from fastpmf.counts.labels import Labels, align, align_components, align_factors, labels_of
 from fastpmf.counts.named import Dataset
 
@@ -250,3 +266,102 @@ class TestAlign:
         W, H = pd.DataFrame(np.eye(2), columns=["A", "T"]), pd.DataFrame(np.eye(2), index=["B", "T"])
         with pytest.raises(ValueError, match="H must have a label for each component of W, and lacks 'A' of 2"):
             align_factors(np.eye(2), W, H)
+
+
+class TestFunctionsOfFactors:
+    """Their arguments in other orders, under labels, give what they give without labels."""
+
+    W = pd.DataFrame(RNG.random((N, K)) + 0.1, index=ROWS, columns=list("abc"))
+    H = pd.DataFrame(RNG.random((K, P)) + 0.1, index=list("abc"), columns=COLUMNS)
+    OTHER = W.iloc[BY_ROW, [2, 0, 1]], H.iloc[:, BY_COLUMN]
+    BACK = np.argsort([2, 0, 1])  # of the components, where W decides their order
+
+    def plain(self):
+        return self.W.to_numpy(), self.H.to_numpy()
+
+    def test_topics(self):
+        W, H = self.OTHER
+        expected = to_topics(*self.plain())
+        found = to_topics(W, H)
+        assert np.allclose(found.weights[self.BACK], expected.weights, rtol=1e-14)
+        assert np.allclose(found.columns[self.BACK], expected.columns[:, BY_COLUMN], rtol=1e-14)
+
+    def test_quality(self):
+        W, H = self.OTHER
+        expected, found = topic_quality(X.to_numpy(), self.plain()[1], 4), topic_quality(X, H, 4)
+        assert np.allclose(found.umass, expected.umass, rtol=1e-12)
+        assert np.allclose(
+            topic_quality(X, H, 4, W=W).effective_rows[self.BACK], topic_quality(X, self.H, 4, W=self.W).effective_rows
+        )
+
+    def test_pyldavis_input(self):
+        found, expected = pyldavis_input(X, *self.OTHER), pyldavis_input(X.to_numpy(), *self.plain())
+        assert np.allclose(found["topic_term_dists"][self.BACK], expected["topic_term_dists"], rtol=1e-12)
+        assert np.allclose(found["doc_topic_dists"][:, self.BACK], expected["doc_topic_dists"], rtol=1e-12)
+
+    def test_matched_components(self):
+        partners, similarity = match_components(self.H, self.H.iloc[[2, 0, 1], BY_COLUMN])
+        assert partners.tolist() == [1, 2, 0]
+        assert similarity == pytest.approx(np.ones(K))
+
+    def test_top_features_are_named_by_the_columns_of_H(self):
+        assert (
+            top_features(self.H, 2).names.tolist() == top_features(self.H.to_numpy(), 2, names=COLUMNS).names.tolist()
+        )
+
+    def test_recommendations_and_their_scores(self):
+        W, H = self.OTHER
+        seen = pd.DataFrame(X.to_numpy() > 3, index=ROWS, columns=COLUMNS)
+        expected = ranking_scores(X.to_numpy(), *self.plain(), 3, exclude=seen.to_numpy())
+        found = ranking_scores(X, W, H, 3, exclude=seen.iloc[BY_ROW, BY_COLUMN])
+        assert found[:3] == pytest.approx(expected[:3])
+        best = recommend(self.W, self.H, 3, exclude=seen.iloc[BY_ROW, BY_COLUMN])
+        assert np.array_equal(best.indices, recommend(*self.plain(), 3, exclude=seen.to_numpy()).indices)
+
+    def test_differential_expression(self):
+        W, H = self.OTHER
+        exposure = GIVEN["row_exposure"]
+        expected = differential_expression(X.to_numpy(), *self.plain(), row_exposure=exposure.to_numpy())
+        found = differential_expression(X, W, H, row_exposure=exposure.iloc[BY_ROW])
+        assert np.allclose(found.log2_fold_change[self.BACK], expected.log2_fold_change, rtol=1e-6)
+        assert found.names.tolist() == COLUMNS
+
+    def test_the_drop_in(self):
+        W, H = self.W.iloc[BY_ROW], self.H.iloc[[2, 0, 1], BY_COLUMN]
+        options = {"init": "custom", "n_components": K, "tol": 0, "max_iter": 5}
+        found = non_negative_factorization(X, W, H, **options)
+        expected = non_negative_factorization(X.to_numpy(), *self.plain(), **options)
+        assert np.array_equal(found[0], expected[0])
+
+    def test_methods_of_a_model(self):
+        model = PoissonNMF(K, **OPTIONS)
+        W = pd.DataFrame(model.fit_transform(X), index=ROWS)
+        other, exposure = W.iloc[BY_ROW], GIVEN["row_exposure"]
+        assert np.array_equal(model.quality(X, W=other).effective_rows, model.quality(X, W=W).effective_rows)
+        expected = model.differential_expression(X, W.to_numpy(), row_exposure=exposure.to_numpy())
+        found = model.differential_expression(X, other, row_exposure=exposure.iloc[BY_ROW])
+        assert np.array_equal(found.log2_fold_change, expected.log2_fold_change)
+        best = model.recommend(X, W.to_numpy(), 3, exclude_seen=False)
+        assert np.array_equal(model.recommend(X, other, 3, exclude_seen=False).indices, best.indices)
+
+    def test_plots(self):
+        plot = pytest.importorskip("fastpmf.plot")
+        pytest.importorskip("matplotlib").use("Agg")
+        labels = pd.Series(["x", "y"] * (N // 2), index=ROWS)
+        genes = pd.Series(["u", "v", "w"] * (P // 3), index=COLUMNS)
+        W, H = self.OTHER
+        expected = plot.residuals(
+            X.to_numpy(), *self.plain(), row_labels=labels.to_numpy(), column_labels=genes.to_numpy()
+        )
+        found = plot.residuals(X, W, H, row_labels=labels.iloc[BY_ROW], column_labels=genes.iloc[BY_COLUMN])
+        assert np.allclose(found.images[0].get_array(), expected.images[0].get_array())
+        heat = plot.topic_label_heatmap(self.W, self.H, labels=labels.iloc[BY_ROW]).images[0].get_array()
+        assert np.allclose(
+            heat, plot.topic_label_heatmap(*self.plain(), labels=labels.to_numpy()).images[0].get_array()
+        )
+        model = PoissonNMF(K, **OPTIONS).fit(X.iloc[:, BY_COLUMN])
+        by_model = plot.residuals(X, model.transform(X.iloc[:, BY_COLUMN]), model, bins=3)
+        straight = plot.residuals(
+            X.iloc[:, BY_COLUMN], model.transform(X.iloc[:, BY_COLUMN]), model.components_, bins=3
+        )  # fmt: skip
+        assert np.allclose(by_model.images[0].get_array(), straight.images[0].get_array())

@@ -115,6 +115,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Quality
         """
         check_is_fitted(self)
+        W = align(W, "W", rows=self._labels(X).rows)
         return topic_quality(self._read(X), self.components_, n, W=W)
 
     def differential_expression(
@@ -140,6 +141,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Differential
         """
         check_is_fitted(self)
+        rows = self._labels(X).rows
+        W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
         return differential_expression(
             self._read(X), W, self.components_, against=against, pseudocount=pseudocount,
             standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,

@@ -45,6 +45,7 @@ from threadpoolctl import threadpool_limits
 
 from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
 from fastpmf.estimators._statement import Known, Penalties
@@ -225,6 +226,10 @@ def differential_expression(
     >>> found.top(1).names.tolist()
     [['ape'], ['cat']]
     """
+    labels = MatrixLabels.of(X)
+    W, H = align_factors(X, W, H)
+    row_exposure = align(row_exposure, "row_exposure", rows=labels.rows)
+    names = labels.columns.values if names is None and labels.columns.named else names
     H = check_array(H, "H")
     H = check_factor(H, H.shape if H.ndim == 2 else (0, 0), "H")
     counts, (k, p) = as_counts(X, n_threads=n_threads), H.shape

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_scalar
 
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_components, align_factors, labels_of
 from fastpmf.counts.named import positions
 from fastpmf.model.factors import check_array, check_factor, component_sums
 
@@ -99,6 +100,8 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     >>> recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 3]], 2, exclude=[[1, 0, 0], [0, 0, 0]]).indices.tolist()
     [[1, -1], [0, 2]]
     """
+    by_row, by_column = labels_of(W, 0)._replace(owner="W"), labels_of(H, 1)._replace(owner="H", thing="column")
+    exclude = align(exclude, "exclude", rows=by_row, columns=by_column)
     W, H = _factors(W, H)
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
@@ -153,7 +156,9 @@ def ranking_scores(
     >>> ranking_scores([[0, 1, 0]], [[1.0]], [[3, 2, 1]], 2, auc=True)
     RankingScores(precision=0.5, recall=1.0, ndcg=0.6309297535714575, auc=0.5, n_rows=1)
     """
-    W, H = _factors(W, H)
+    labels = MatrixLabels.of(X)
+    exclude = align(exclude, "exclude", rows=labels.rows, columns=labels.columns)
+    W, H = _factors(*align_factors(X, W, H))
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
     relevant = _like(X, m, p, "X")
@@ -283,6 +288,7 @@ def _aucs(block: np.ndarray, at: np.ndarray, rates: np.ndarray) -> np.ndarray:
 
 
 def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W, H = check_array(W, "W"), check_array(H, "H")
     if W.ndim != 2 or H.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W and H must be matrices of shape (m, k) and (k, p), got {W.shape} and {H.shape}")
