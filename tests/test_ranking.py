@@ -1,5 +1,6 @@
 """Recommendations are the columns of highest rate, exactly, and their scores those of their definitions."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -31,6 +32,18 @@ def test_the_highest_rates_come_first_without_what_is_seen(case):
     np.testing.assert_allclose(found.rates, -np.sort(-rates, axis=1)[:, :4])
     np.testing.assert_array_equal(found.indices, np.argsort(-rates, axis=1, kind="stable")[:, :4])
     np.testing.assert_array_equal(recommend(W, H, 4).indices, np.argsort(-(W @ H), axis=1, kind="stable")[:, :4])
+
+
+def test_the_rates_of_all_rows_are_never_formed_at_once():
+    rng = np.random.default_rng(6)
+    W, H = rng.random((20_000, 2)), rng.random((2, 1000))
+    test, train = (sparse.random_array((20_000, 1000), density=1e-3, rng=rng) for _ in range(2))
+    tracemalloc.start()
+    recommend(W, H, 5, exclude=train)
+    ranking_scores(test, W, H, 5, exclude=train, auc=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.3 * 8 * 20_000 * 1000  # a block of rates is a tenth of all of them
 
 
 def test_of_equal_rates_the_first_column_is_first():
@@ -188,6 +201,17 @@ def test_a_row_of_which_nothing_is_known_gets_the_most_popular_items(fitted):
     assert model.recommend(nothing, n=3, items=some).indices[0].tolist() == popular[2:5].tolist()
     mixed = data._replace(X=sparse.vstack([data.X[:1], nothing.X[:1]]).tocsr(), row_names=None)  # rows stand alone
     np.testing.assert_array_equal(model.recommend(mixed, n=4).indices[0], model.recommend(data, n=4).indices[0])
+
+
+def test_without_a_record_of_the_average_row_a_model_answers_for_itself():
+    X, nothing = np.random.default_rng(7).poisson(1.0, (30, 6)), np.zeros((1, 6), int)
+    model = PoissonNMF(2, max_iter=20, tol=1e-1, random_state=0).fit(X)
+    model.mean_W_ = None  # as after a fit over workers
+    assert model.recommend(nothing, n=3).indices.tolist() == [[-1, -1, -1]]
+    bayes = HPF(2, random_state=0).partial_fit(X)
+    wanted = recommend(bayes.transform(nothing), bayes.components_, 3)
+    np.testing.assert_array_equal(bayes.recommend(nothing, n=3).indices, wanted.indices)
+    assert (wanted.rates > 0).all()
 
 
 def test_under_maximum_likelihood_the_average_row_is_popularity_itself():

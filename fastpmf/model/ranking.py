@@ -114,7 +114,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
         H, seen = H[:, columns], None if seen is None else seen[:, columns]
     width = min(n, H.shape[1])
     indices, rates = np.empty((m, width), np.int64), np.empty((m, width))
-    for rows, block in _blocks(W, H, seen):
+    for rows, block in _blocks(W, H, seen, np.arange(m)):
         indices[rows], rates[rows] = _first(block, width)
     if columns is not None:
         indices = np.where(indices < 0, -1, columns[indices])
@@ -164,9 +164,8 @@ def ranking_scores(
     relevant = _like(X, m, p, "X")
     seen = None if exclude is None else _like(exclude, m, p, "exclude")
     some = np.flatnonzero(np.diff(relevant.indptr))
-    W, relevant, seen = W[some], relevant[some], None if seen is None else seen[some]
     discount, sums, n_rows, marks = 1 / np.log2(np.arange(2, n + 2)), np.zeros(4), 0, np.zeros(0, bool)
-    for rows, block in _blocks(W, H, seen):
+    for rows, block in _blocks(W, H, seen, some):
         flat = block.ravel()
         at = _entries(relevant, rows)
         at = at[flat[at] > -np.inf]
@@ -236,23 +235,24 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     return found._replace(rates=np.minimum(found.rates, 1.0))  # rounding may add a little
 
 
-def _blocks(W: np.ndarray, H: np.ndarray, seen: sparse.csr_array | None) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rates of blocks of rows, -inf where they are seen; each takes the place of the one before."""
+def _blocks(
+    W: np.ndarray, H: np.ndarray, seen: sparse.csr_array | None, some: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rates of some rows, a block of them at a time, -inf where they are seen; each block overwrites the one before."""
     step = max(1, _BLOCK // H.shape[1])
-    held = np.empty((min(step, len(W)), H.shape[1]))
-    for start in range(0, len(W), step):
-        rows = slice(start, min(start + step, len(W)))
-        block = np.matmul(W[rows], H, out=held[: rows.stop - start])
+    buffer = np.empty((min(step, len(some)), H.shape[1]))
+    for start in range(0, len(some), step):
+        rows = some[start : start + step]
+        block = np.matmul(W[rows].astype(np.float64, copy=False), H, out=buffer[: len(rows)])
         if seen is not None:
             block.ravel()[_entries(seen, rows)] = -np.inf
         yield rows, block
 
 
-def _entries(X: sparse.csr_array, rows: slice) -> np.ndarray:
+def _entries(X: sparse.csr_array, rows: np.ndarray) -> np.ndarray:
     """Places of the stored entries of some rows in a C-ordered array of these rows, ascending."""
-    ends = X.indptr[rows.start : rows.stop + 1]
-    row = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
-    return row * X.shape[1] + X.indices[ends[0] : ends[-1]]
+    part = X[rows]
+    return np.repeat(np.arange(len(rows)), np.diff(part.indptr)) * X.shape[1] + part.indices
 
 
 def _first(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -292,9 +292,9 @@ def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
     W, H = check_array(W, "W"), check_array(H, "H")
     if W.ndim != 2 or H.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W and H must be matrices of shape (m, k) and (k, p), got {W.shape} and {H.shape}")
-    W, H = (check_factor(A, A.shape, name).astype(np.float64) for A, name in ((W, "W"), (H, "H")))
+    W, H = (check_factor(A, A.shape, name) for A, name in ((W, "W"), (H, "H")))
     component_sums(W, H)  # so that no rate is infinite
-    return W, H
+    return W, H.astype(np.float64, copy=False)
 
 
 def _like(X: Any, m: int, p: int, name: str) -> sparse.csr_array:
