@@ -1,5 +1,6 @@
 """Fits over the workers of a Dask cluster: what one machine gives, whatever becomes of a worker."""
 
+import gc
 import os
 import re
 import signal
@@ -287,6 +288,50 @@ def test_a_worker_that_hangs_ends_the_fit_with_its_name(client, X):
 
 def held_here():
     return len(_worker._held)
+
+
+@pytest.mark.parametrize("kind", ["cd", "mu", "HPF"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind, streams):
+    """In this process, where it can be seen which kernels are asked for."""
+    from fastpmf.dask._share import Points, Posterior, Start
+    from fastpmf.estimators._statement import Penalties, _terms, read_penalties
+    from fastpmf.kernels import _jit
+    from fastpmf.model.hierarchy import GammaPrior
+
+    counts, (n, p), work = fastpmf.as_counts(X), X.shape, np.dtype(float)
+    prior = GammaPrior(0.3, 0.3, 1.0)
+    rows, columns = read_penalties(Penalties(prior_W=(1.1, 1.0), prior_H=(1.1, 1.0)), 2, X.shape)
+    terms = _terms(np.ones(p), np.ones(p), columns, None, None, 8, work)
+    model = Points(2, work, kind, "auto", 1, rows, terms, np.ones(p))
+    if kind == "HPF":
+        model = Posterior(2, work, (prior, prior), 1)
+    piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
+    monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
+    asked = []
+    compiled = _jit.Kernel._compile
+
+    def compile_late(self, *args):
+        asked.append(self.__name__)
+        return compiled(self, *args)
+
+    monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
+    for kernel in list(all_kernels()):
+        monkeypatch.setattr(kernel, "_compiled", {})
+    _worker.prepare("fit", 0, model)
+    prepared, asked[:] = list(asked), []
+    assert numba.config.DISABLE_JIT or prepared
+    _worker.begin("fit", 0, 0, model, Start(np.random.default_rng(0), X.shape, counts.total), {0: 0}, {})
+    for iteration in range(12):
+        _worker.close("fit", 0, iteration, _worker.rows("fit", 0, iteration))
+    _worker.objective("fit", 0, 11, True)
+    assert not asked
+
+
+def all_kernels():
+    from fastpmf.kernels._jit import Kernel
+
+    return (thing for thing in gc.get_objects() if type(thing) is Kernel)
 
 
 def test_tasks_that_dask_runs_again_are_refused(client, X):

@@ -61,7 +61,7 @@ class HPF(AppliedHPF):
         abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.

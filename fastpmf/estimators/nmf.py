@@ -77,7 +77,7 @@ class PoissonNMF(AppliedNMF):
         Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
         most this.
     max_time : float, default=None
-        Seconds after which no iteration begins, compilation included; None for no limit.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
