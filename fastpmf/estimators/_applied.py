@@ -1,6 +1,6 @@
 """A fitted `PoissonNMF` at work on rows of counts: their W, and how likely they are."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -87,6 +87,13 @@ class AppliedNMF(OnlineNMF):
         if total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return score / total
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        model.column_exposure_, model.background_ = (
+            x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
+        )
+        return model
 
     def _known(self, row_exposure: Any, mask: Any) -> Known:
         """What is known beside new counts."""

@@ -1,6 +1,7 @@
 """A fitted `HPF` at work: posteriors of other rows, predictions, and how likely counts are."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import check_scalar
@@ -14,6 +15,7 @@ from fastpmf.estimators._range import check_scale
 from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import column_sums
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
 
@@ -134,6 +136,12 @@ class AppliedHPF(OnlineHPF):
         """
         counts = self._read(X, streamed=True)
         return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        factor = self._columns.select_rows(columns)
+        model._columns = replace(factor, sums=column_sums(factor.mean))
+        return model
 
     def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
         k = len(self.components_)

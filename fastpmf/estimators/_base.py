@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +26,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     """An estimator of W and of `components_`, in scikit-learn's manners."""
 
     components_: np.ndarray
+    feature_names_in_: np.ndarray
+    n_features_in_: int
     n_threads: int | None
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -163,6 +165,15 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         return similar_columns(self.components_, features, n)
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        """A copy of this model for `transform` of counts in which only these features, by number, are observed."""
+        check_is_fitted(self)
+        model = copy.copy(self)
+        model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_[columns]
+        return model
 
     def _enter(self, X: Any) -> tuple[Counts, dict[str, Any]]:
         """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
