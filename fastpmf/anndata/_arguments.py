@@ -74,8 +74,8 @@ def read(source: Source) -> MemoryCounts:
         needs = sum(X.group[name].nbytes for name in ("data", "indices", "indptr"))
         if needs > memory():
             raise MemoryError(
-                f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {memory() / 2**30:,.1f} GiB: fit the "
-                "file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
+                f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {memory() / 2**30:,.1f} GiB: fit "
+                "the file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
             )
         X = X.to_memory()
     return as_counts(X, name=where)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._messages import brief, listed
@@ -18,7 +17,6 @@ from fastpmf.anndata._arguments import (
     warn_unless_counts,
 )
 from fastpmf.anndata._results import check_target, keys_of, without_view_warning
-from fastpmf.counts import MemoryCounts
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
@@ -27,8 +25,6 @@ from fastpmf.model.topics import to_topics
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_MASKED = 1 << 24  # entries of genes that new cells lack, which are masked at once
 
 
 def transform(
@@ -42,8 +38,8 @@ def transform(
 ) -> np.ndarray:
     """W of new cells under a fitted model; genes are aligned by name with the fitted ones.
 
-    Genes that were not fitted are left out. Fitted genes that `adata` lacks are not observed, as under a mask: their
-    counts are unknown, not 0. A model without feature names takes genes by position.
+    Genes that were not fitted are left out. Fitted genes that `adata` lacks are not observed: W is
+    found from the others, as under a mask. A model without feature names takes genes by position.
 
     Parameters
     ----------
@@ -107,16 +103,10 @@ def transform(
             f"{source.where} lacks {len(missing)} of the {len(place)} fitted genes ({listed(names[missing], 3)}): "
             "they are taken as not observed",
         )
-    X = _moved(counts, place[here], here, len(place))
-    hidden = None if hidden is None else _moved(hidden, place[here], here, len(place))
-    parts, step = [], max(1, _MASKED // max(1, len(missing)))
-    for start in range(0, adata.n_obs, step):
-        rows = slice(start, min(start + step, adata.n_obs))
-        if hidden is not None or len(missing):
-            given["mask"] = _with_columns(None if hidden is None else hidden[rows], missing, X[rows].shape)
-        told = {name: values[rows] if name == "row_exposure" else values for name, values in given.items()}
-        parts.append(np.asarray(model.transform(Dataset(X[rows], column_names=names), **told)))
-    W = np.concatenate(parts)
+    if hidden is not None:
+        given["mask"] = hidden[:, place[here]]
+    X = Dataset(counts.to_scipy()[:, place[here]], column_names=None if names is None else names[here])
+    W = np.asarray(model._of_features(here).transform(X, **given))
     with without_view_warning():
         adata.obsm[keys.obsm], adata.obsm[keys.topics] = W, to_topics(W, model.components_).mixtures
     return W
@@ -141,19 +131,3 @@ def _places(model: FactorModel, source: Source) -> np.ndarray:
             f"({listed(own, 3)})"
         )
     return place
-
-
-def _moved(X: Any, columns: np.ndarray, to: np.ndarray, n_columns: int) -> sparse.csr_array:
-    """These columns of X, at other places of a wider matrix; `to` ascends."""
-    X = (X.to_scipy() if isinstance(X, MemoryCounts) else X)[:, columns]
-    return sparse.csr_array((X.data, to[X.indices], X.indptr), shape=(X.shape[0], n_columns))
-
-
-def _with_columns(mask: sparse.csr_array | None, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
-    """A mask of these whole columns, and of what `mask` hides."""
-    n, m = shape[0], len(columns)
-    whole = sparse.csr_array(
-        (np.ones(n * m, np.uint8), np.tile(columns, n), np.arange(0, n * m + 1, m) if m else np.zeros(n + 1, int)),
-        shape=shape,
-    )
-    return whole if mask is None else sparse.csr_array(whole + mask)

@@ -1,6 +1,6 @@
 """A fitted `PoissonNMF` at work on rows of counts: their W, and how likely they are."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -98,6 +98,13 @@ class AppliedNMF(OnlineNMF):
         known = Known(row_exposure=row_exposure, mask=mask).aligned(self._labels(X))
         counts = self._read(X, mask=known.mask, streamed=True)
         return counts, known._replace(column_exposure=self.column_exposure_, background=self.background_)
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        model.column_exposure_, model.background_ = (
+            x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
+        )
+        return model
 
     def _solve_rows(self, counts: Counts, known: Known) -> tuple[np.ndarray, np.ndarray]:
         check_parameters(

@@ -1,6 +1,7 @@
 """A fitted `HPF` at work: posteriors of other rows, predictions, and how likely counts are."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import check_scalar
@@ -16,6 +17,7 @@ from fastpmf.estimators._range import check_scale
 from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import column_sums
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
 
@@ -150,6 +152,12 @@ class AppliedHPF(OnlineHPF):
         check_is_fitted(self)
         mask = Known(mask=mask).aligned(self._labels(X)).mask
         return self._read(X, mask=mask, streamed=True), mask
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        factor = self._columns.select_rows(columns)
+        model._columns = replace(factor, sums=column_sums(factor.mean))
+        return model
 
     def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
         k = len(self.components_)

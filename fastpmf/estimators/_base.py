@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -48,6 +48,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     """An estimator of W and of `components_`, in scikit-learn's manners."""
 
     components_: np.ndarray
+    feature_names_in_: np.ndarray
+    n_features_in_: int
     n_threads: int | None
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -252,6 +254,15 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _average_row(self) -> np.ndarray | None:
         """The mean of the fitted rows of W, (n_components,); None where there is no record of it."""
         raise NotImplementedError
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        """A copy of this model for `transform` of counts in which only these features, by number, are observed."""
+        check_is_fitted(self)
+        model = copy.copy(self)
+        model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_[columns]
+        return model
 
     def _enter(self, X: Any, mask: Any = None) -> tuple[Counts, dict[str, Any]]:
         """The counts to fit, without the entries of `mask`, and the attributes on features, for `_adopt` after the fit.
