@@ -67,11 +67,9 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def matrix_market(path: Path, *, of_folder: bool = False) -> Coordinates:
     """A coordinate file, general or symmetric, of integers, reals or ones."""
     if path.name.removesuffix(".gz") == "matrix.mtx" and _either(path.parent, "barcodes.tsv") and not of_folder:
-        warnings.warn(
+        warn(
             f"{path.name} lies beside barcodes.tsv, as in 10x Genomics' folders: it is read as it is, so its rows are "
             "genes and have no names; the folder is read with cells as rows and all names",
-            UserWarning,
-            stacklevel=2,
         )
     with opened(path) as file:
         field, kind, shape, n_entries = _market_head(file)
