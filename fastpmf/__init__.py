@@ -7,7 +7,7 @@ select_n_components                                         how many components,
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
 pyldavis_input                                              the same for pyLDAvis
-differential_expression                                     how a feature's rates in two components differ, with errors
+differential_expression                                     log fold changes of features between components, with errors
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often
@@ -20,7 +20,8 @@ datasets                                                    counts that every ma
 show_versions                                               what a bug report should say
 """
 
-import fastpmf._interpreter  # noqa: F401, before all others
+import fastpmf._interpreter  # before all others
+import fastpmf._interrupted  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.counts import MemoryCounts, as_counts

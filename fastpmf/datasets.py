@@ -49,6 +49,8 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     ------
     FileNotFoundError
         This Python comes without the source of its library (a frozen or zipped one).
+    TypeError, ValueError
+        If an argument has an invalid type or value, or no word is left.
 
     Examples
     --------
@@ -57,6 +59,9 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     >>> "argparse" in modules, X.shape == (len(modules), len(words))
     (True, True)
     """
+    for name, least in (("min_words", min_words), ("min_modules", min_modules)):
+        check_scalar(least, name, (int, np.integer), min_val=0)
+    _check_finite(max_share, "max_share")
     root = Path(sysconfig.get_path("stdlib"))
     names, counts = [], []
     for path in sorted(root.rglob("*.py")):
@@ -70,6 +75,8 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
         raise FileNotFoundError(f"no Python source with at least {min_words} words under {root}")
     spread = Counter(word for words in counts for word in words)
     vocabulary = sorted(w for w, n in spread.items() if min_modules <= n <= max_share * len(counts))
+    if not vocabulary:
+        raise ValueError(f"min_modules={min_modules} and max_share={max_share} leave no word of {len(spread):,}")
     number = {word: j for j, word in enumerate(vocabulary)}
     entries = [(number[w], n) for words in counts for w, n in sorted(words.items()) if w in number]
     indptr = np.cumsum([0] + [sum(w in number for w in words) for words in counts])
@@ -145,7 +152,7 @@ def make_poisson_counts(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -157,7 +164,8 @@ def make_poisson_counts(
     for name, size in (("n_samples", n_samples), ("n_features", n_features), ("n_components", n_components)):
         check_scalar(size, name, (int, np.integer), min_val=1)
     check_scalar(nnz, "nnz", (int, np.integer), min_val=1)
-    check_scalar(skew, "skew", (int, float, np.number), min_val=0)
+    _check_finite(skew, "skew")
+    _check_finite(concentration, "concentration")
     check_scalar(concentration, "concentration", (int, float, np.number), min_val=0, include_boundaries="neither")
     if nnz >= n_samples * n_features:
         raise ValueError(
@@ -194,6 +202,13 @@ def make_poisson_counts(
     if len(columns) <= np.iinfo(np.int32).max:  # scipy has one dtype for both
         indptr = indptr.astype(np.int32)
     return PoissonCounts(sparse.csr_array((data, columns, indptr), shape=(n_samples, n_features)), W, H)
+
+
+def _check_finite(x: Any, name: str) -> None:
+    """Refuse what is no finite number >= 0."""
+    check_scalar(x, name, (int, float, np.number), min_val=0)
+    if not np.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {x}")
 
 
 def _scale(W: np.ndarray, H: np.ndarray, nnz: int) -> float:

@@ -1,6 +1,7 @@
 """The command line, as its user types it."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.io import mmwrite
+from test_files import KINDS, write_tenx
 
+import fastpmf
 from fastpmf import PoissonNMF, cli
 from fastpmf.datasets import load_stdlib
-from fastpmf.io import read_counts
+from fastpmf.io import Dataset, read_counts, write_counts
 
 
 @pytest.fixture
@@ -204,7 +207,7 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("transform absent.npz X.npz -o W.npy", "absent.npz"),
         ("nothing", "invalid choice"),
         ("fit X.npz -k 2 -o m.npz --factors m.npz", "every output must be a file of its own"),
-        ("fit X.npz -k 2 -o m.npz --factors m.txt", "the output must be a .npz or .h5ad file, got 'm.txt'"),
+        ("fit X.npz -k 2 -o m.npz --factors m.txt", "--factors must be a .npz or .h5ad file, got 'm.txt'"),
         ("fit - -k 2 -o m.npz", "counts from standard input have no name that says their format: give --format"),
         ("recommend X.npz X.npz", "not a whole fastpmf model file"),
         ("transform m.npz X.npz -o - --json", "--json and -o - both want standard output"),
@@ -279,7 +282,7 @@ def test_recommendations_are_those_of_the_model_by_name(run):
     lines = [line.split(",") for line in out.splitlines()]
     assert lines[0] == ["row", "rank", "item", "rate"]
     data, model = read_counts("X.csv"), PoissonNMF.load("model.npz")
-    found = model.recommend(None, data, 3)
+    found = model.recommend(data, n=3)
     seen = data.X.toarray() > 0
     wanted = [
         [row, str(r), data.column_names[j], f"{rate:.6g}"]
@@ -328,7 +331,7 @@ def test_json_is_one_object_and_nothing_else(run, line, facts):
 def test_topics_and_warmup_have_json_too(run):
     run("fit X.npz -k 2 -o model.npz --tol 0.01 --max-iter 5000 -q")
     found = json.loads(run("topics model.npz -n 3 --json")[1])
-    assert [each["component"] for each in found] == [1, 2]
+    assert [each["component"] for each in found] == [0, 1]
     assert all(set(feature) == {"feature", "weight"} for each in found for feature in each["features"])
     code, out, err = run("warmup -k 2 --counts uint8 --json")
     assert code == 0
@@ -348,6 +351,167 @@ def test_both_factors_go_to_a_file_for_other_programs_and_a_prior_is_kept(run):
 def test_a_selection_is_drawn(run):
     assert run("select X.npz -k 1 2 --splits 2 -q --plot k.png")[0] == 0
     assert Path("k.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fitted_features_that_a_file_lacks_are_masked_and_counted(run):
+    rng = np.random.default_rng(0)
+    X, names = rng.poisson(9.0, (30, 20)), np.array([f"g{j}" for j in range(20)])
+    write_counts("all", Dataset(sparse.csr_array(X), None, names))
+    write_counts("part", Dataset(sparse.csr_array(X[:, :7:-1]), None, names[:7:-1]))
+    run("fit all -k 2 -o model.npz -q --tol 0.001")
+    model, mask = PoissonNMF.load("model.npz"), np.zeros(X.shape, bool)
+    mask[:, :8] = True
+    seen, zeros = (
+        np.where(mask, 0, X),
+        {"--missing zero": "taken as counts of 0", "": "taken as not observed; --missing"},
+    )
+    for option, said in zeros.items():
+        code, _, err = run(f"transform model.npz part -o W.npy {option}")
+        assert code == 0
+        assert err.startswith(f"fastpmf: part lacks 8 of the 20 fitted features: {said}")
+        wanted = model.transform(Dataset(seen, None, names), mask=None if option else mask)
+        np.testing.assert_array_equal(np.load("W.npy"), wanted)
+    lines = list(csv.reader(run("recommend model.npz part -n 1 --seen")[1].splitlines()))[1:]
+    rates = wanted @ model.components_
+    assert [line[2] for line in lines] == names[rates.argmax(axis=1)].tolist()
+    np.testing.assert_allclose([float(line[3]) for line in lines], rates.max(axis=1), rtol=1e-5)  # six digits of it
+
+
+def test_masked_rows_are_transformed_in_blocks_to_the_same_bits(run, monkeypatch):
+    names = [f"g{j}" for j in range(12)]
+    X = sparse.csr_array(sparse.load_npz("X.npz"))
+    write_counts("all", Dataset(X, None, np.array(names)))
+    write_counts("part", Dataset(X[:, 2:], None, np.array(names[2:])))
+    run("fit all -k 2 -o model.npz -q --tol 0.01")
+    run("transform model.npz part -o one.npy")
+    monkeypatch.setattr("fastpmf.cli.commands._MASKED", 7)  # three rows
+    run("transform model.npz part -o two.npy")
+    np.testing.assert_array_equal(np.load("one.npy"), np.load("two.npy"))
+
+
+def test_all_rows_of_a_name_are_recommended_for(run):
+    X = sparse.csr_array(sparse.load_npz("X.npz"))
+    write_counts("rows", Dataset(X, np.array(["ada", "bob", "ada", *map(str, range(27))])))
+    run("fit rows -k 2 -o model.npz -q --max-iter 5")
+    lines = run("recommend model.npz rows --rows ada -n 1 --seen")[1].splitlines()
+    assert len(lines) == 3
+
+
+def test_what_was_fitted_is_kept_and_named_where_writing_fails(run, monkeypatch):
+    def fail(path, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    for name, option in (("write_factor", "--weights W.npy"), ("write_factors", "--factors f.npz")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fastpmf.cli.commands.{name}", fail)
+            code, _, err = run(f"fit X.npz -k 2 --max-iter 5 -q -o model.npz {option}")
+        assert code == 2
+        said = f"{option.split()[1]}: No space left on device; what was fitted so far is written: model.npz"
+        assert err == f"fastpmf: error: {said}\n"
+        assert PoissonNMF.load("model.npz").n_iter_ == 5
+        Path("model.npz").unlink()
+    save = PoissonNMF.save
+    monkeypatch.setattr(PoissonNMF, "save", lambda self, path: fail(path) if path == "model.npz" else save(self, path))
+    monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
+    code, _, err = run("fit X.npz -k 2 --max-iter 5 -q -o model.npz")
+    assert code == 2
+    said, place = err.split("; the model is in ")
+    assert said == "fastpmf: error: model.npz could not be written: No space left on device"
+    assert PoissonNMF.load(place.strip()).n_iter_ == 5
+
+
+def test_what_factors_need_is_checked_before_the_fit(run, monkeypatch):
+    monkeypatch.setattr(PoissonNMF, "fit_transform", pytest.fail)
+    for option, said in (("f.txt", "--factors must be a .npz or .h5ad file"), ("absent/f.npz", "no folder absent")):
+        code, _, err = run(f"fit X.npz -k 2 -o model.npz --factors {option}")
+        assert (code, said in err) == (2, True)
+    monkeypatch.setitem(sys.modules, "anndata", None)
+    assert "this format needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
+
+
+def test_a_fit_that_time_ends_says_how_far_it_is(run):
+    code, out, _ = run("fit X.npz -k 2 -o model.npz -q --max-time 1e-9")
+    model = PoissonNMF.load("model.npz")
+    assert code == 0
+    how_far = f"After {model.n_iter_} of at most 500 iterations kkt_residual is {model.kkt_residual_:.2g}, tol 0.0001."
+    assert (
+        f"Stopped at max_time before the residual came down to tol; raise max_time, or tol, to converge. {how_far}"
+        in out
+    )
+    assert how_far in run("info model.npz")[1]
+    facts = json.loads(run("info model.npz --json")[1])
+    assert (facts["status"], facts["n_iter"], facts["tol"]) == ("MAX_TIME", model.n_iter_, 1e-4)
+    assert facts["max_iter"] == 500
+
+
+def test_options_that_say_what_to_read_reach_every_command(run):
+    Path("pairs.csv").write_text("user_id,item_id\na,x\nb,y\n")
+    code, out, err = run("info pairs.csv")
+    assert code == 0
+    assert "leave it out with --header, or by giving columns by these names; --no-header says that there is none" in err
+    assert out.startswith("3 x 3 counts")
+    for option in ("--header", "--columns user_id,item_id"):
+        assert run(f"info pairs.csv {option}")[1].startswith("2 x 2 counts")
+    assert run("info pairs.csv --no-header")[2] == ""
+    write_tenx(Path("cells"), KINDS)
+    code, out, err = run("info cells")
+    assert "--feature-types chooses others" in err
+    assert out.startswith("3 x 3 counts")
+    code, out, err = run(
+        ["convert", "cells", "--feature-types", "Peaks,Antibody Capture", "--feature-names", "id", "-o", "Y", "-q"]
+    )
+    assert err == ""
+    assert read_counts("Y").column_names.tolist() == ["E1", "E3"]
+    assert "header goes with csv and tsv only" in run("info X.npz --header")[2]
+    assert "--header goes with csv" in run("fit X.npz --header --stream -k 1 -o m.npz")[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no /dev/fd")
+def test_counts_and_models_are_read_from_what_a_shell_pipes(counts):
+    lines = "".join(f"u{i},i{i % 5},1\n" for i in range(1892)).encode()
+    PoissonNMF(2, random_state=0, max_iter=5, tol=0).fit(np.ones((3, 4))).save(counts / "m.npz")
+
+    def piped(content, line):
+        command = [sys.executable, "-m", "fastpmf", *line.split()]
+        return subprocess.run(command, cwd=counts, input=content, capture_output=True, timeout=120)
+
+    assert piped(lines, "info /dev/stdin --format csv").stdout.startswith(b"1,892 x 5 counts, 1,892 nonzeros")
+    assert piped((counts / "m.npz").read_bytes(), "info /dev/stdin").stdout.startswith(b"PoissonNMF of 2 components")
+    assert piped((counts / "m.npz").read_bytes(), "info -").stdout.startswith(b"PoissonNMF of 2 components")
+    assert piped(b"?", "info - --format npz").stderr.startswith(
+        b"fastpmf: error: - is not a whole scipy.sparse .npz file"
+    )
+
+
+SCRIPT = (
+    "import sys\nfrom fastpmf.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"  # as pip writes it
+)
+AT_SCIPY = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "scipy.sparse":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
+def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(AT_SCIPY)
+    (tmp_path / "fastpmf").write_text(SCRIPT)
+    package = str(Path(fastpmf.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
+    for command in (["-m", "fastpmf", "versions"], [tmp_path / "fastpmf", "versions"]):
+        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr == "fastpmf: interrupted, nothing was written\n"
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastpmf"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr.endswith("KeyboardInterrupt\n")  # others import it as any package
 
 
 def test_it_works_in_a_pipe(counts):

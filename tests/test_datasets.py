@@ -5,7 +5,7 @@ import pytest
 
 from fastpmf import as_counts, kl_divergence, poisson_nmf
 from fastpmf.counts import Side
-from fastpmf.datasets import make_poisson_counts
+from fastpmf.datasets import load_stdlib, make_poisson_counts
 
 
 def test_entries_are_poisson_with_the_rates_of_the_truth():
@@ -42,6 +42,22 @@ def test_there_are_about_as_many_nonzeros_as_asked(skew):
     assert X.nnz == pytest.approx(30_000, rel=0.05)
     assert X.sum() == pytest.approx(W.sum(axis=0) @ H.sum(axis=1), rel=0.05)
     assert X.dtype == ("uint8" if X.max() < 256 else "uint16" if X.max() < 65536 else "int32")
+
+
+@pytest.mark.parametrize("name", ["skew", "concentration"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be finite, got {value}"):
+        make_poisson_counts(10, 10, 2, nnz=20, **{name: value})
+
+
+def test_a_standard_library_without_words_is_refused():
+    with pytest.raises(ValueError, match=r"min_modules=1000000000 and max_share=0\.5 leave no word of"):
+        load_stdlib(min_modules=10**9)
+    with pytest.raises(ValueError, match="max_share must be finite, got nan"):
+        load_stdlib(max_share=np.nan)
+    with pytest.raises(TypeError, match="min_words must be an instance of"):
+        load_stdlib(min_words="a")
 
 
 def test_skew_makes_giant_rows_and_columns():

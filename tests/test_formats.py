@@ -150,7 +150,8 @@ def file(request, tmp_path, X):
 
 def test_columns_are_put_in_the_order_of_names_and_others_counted():
     data = Dataset(sparse.csr_array([[1, 2, 0], [0, 3, 4]]), None, np.array(["b", "x", "a"]))
-    found, left_out = data.aligned(["a", "b", "c"])
+    found, left_out, missing = data.aligned(["a", "b", "c"])
+    assert missing.tolist() == [False, False, True]
     assert found.X.toarray().tolist() == [[0, 1, 0], [4, 0, 0]]
     assert found.column_names.tolist() == ["a", "b", "c"]
     assert left_out == 1
@@ -175,7 +176,7 @@ def test_names_may_be_a_list_and_counts_of_text_are_whole_numbers(tmp_path):
     assert model.top_features(1, names=["u", "v"]).names.tolist() == [["v"]]
     (tmp_path / "x.ldac").write_text("2 0:1 3:2\n1 2:5\n")
     found = read_counts(tmp_path / "x.ldac").X
-    assert found.dtype == np.int64
+    assert found.dtype == np.uint8
     assert found.indices.dtype == np.int32
 
 
@@ -262,7 +263,7 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
             "u,i,n\na,x,2\nb,x,many\n",
             "is not a whole CSV file: its counts must be numbers, and column 'n'",
         ),
-        ("X.csv", "a\nb\n", "it has 1 columns, and a line must be a row's id, a column's id and perhaps a count"),
+        ("X.csv", "a\nb\n", "it has 1 column, and a line must be a row's id, a column's id and perhaps a count"),
         ("X.csv", ",g1,g2,g3\na,1,0,2\nb,3,1,1\n", "a table with a line for each row is read by pandas.read_csv"),
         ("X.csv", "", "No columns to parse"),
         ("X.csv", "u,i,n\n,x,2\n", "it has a line without an id in column 'u'"),

@@ -74,9 +74,6 @@ class TestEachFile:
         flags = re.findall(r"fastmath|parallel=True|cache=True|@(?:numba\.)?n?jit", path.read_text(encoding="utf-8"))
         assert not flags or path.name == "_jit.py"
 
-    def test_no_file_is_much_longer_than_three_hundred_lines(self, path):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-
     def test_warnings_are_given_in_one_place(self, path):
         """`fastpmf._warnings.warn` names the user's line."""
         if path.name == "_warnings.py" or "kernels" in path.parts:

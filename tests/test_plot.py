@@ -2,14 +2,23 @@
 
 import inspect
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import numpydoc_light
 import pytest
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, Selection, match_components, plot, poisson_nmf, to_topics, top_features
+from fastpmf import (
+    HPF,
+    Differential,
+    PoissonNMF,
+    Selection,
+    match_components,
+    plot,
+    poisson_nmf,
+    to_topics,
+    top_features,
+)
 from fastpmf.plot._canvas import area_colors
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -413,21 +422,24 @@ class TestDifferential:
         error[1, :3] = np.inf, 0, np.inf
         change = rng.normal(size=(2, 40))
         change[1, [0, 2]] = 0
-        return SimpleNamespace(
-            log2_fold_change=change, standard_error=error, names=np.array([f"gene {j}" for j in range(40)])
-        )
+        names = np.array([f"gene {j}" for j in range(40)])
+        return Differential(change, error, np.full((2, 40), -1), None, names)
 
     def test_points_are_changes_and_z_scores_of_what_is_known(self, result):
         points = plot.differential(result, 1).get_lines()[0].get_xydata()
         change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
         np.testing.assert_allclose(points, np.stack([change, change / error], axis=1))
 
-    def test_the_strongest_are_named_each_where_it_is_and_no_two_overlap(self, result):
-        ax = plot.differential(result, 1, n=12)
-        change, z = result.log2_fold_change[1, 3:], result.log2_fold_change[1, 3:] / result.standard_error[1, 3:]
-        first = np.argsort(-np.abs(z))[:12]
+    @pytest.mark.parametrize(("shrunk", "z", "subtracted"), [(False, None, 2), (True, None, 0), (False, 0.5, 0.5)])
+    def test_the_largest_changes_less_z_errors_are_named_each_where_it_is_and_no_two_overlap(
+        self, result, shrunk, z, subtracted
+    ):
+        result = result._replace(false_sign_rate=np.ones((2, 40)) if shrunk else None)
+        ax = plot.differential(result, 1, n=12, z=z)
+        change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
+        first = np.argsort(subtracted * error - np.abs(change))[:12]
         named = {text.get_text(): text.xy for text in ax.texts}
-        assert named == {f"gene {j + 3}": (change[j], z[j]) for j in first}
+        assert named == {f"gene {j + 3}": (change[j], change[j] / error[j]) for j in first}
         heights = np.sort([text.xyann[1] for text in ax.texts])
         assert (np.diff(heights) * ax.bbox.height / ax.figure.dpi * 72 > 10.9).all()  # points; 11 but for rounding
         assert 0 <= heights[0] <= heights[-1] <= 1
@@ -436,14 +448,14 @@ class TestDifferential:
         X = np.random.default_rng(8).poisson(3.0, (20, 6))
         model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
         W = model.fit_transform(X)
-        result = model.differential_expression(W, X)
+        result = model.differential_expression(X, W)
         points = plot.differential(result, 0).get_lines()[0].get_xydata()
         np.testing.assert_allclose(points[:, 1], result.z_score[0])
 
 
 H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
-CHANGES = SimpleNamespace(log2_fold_change=H2, standard_error=H2)
+CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
 PICTURES = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
     "topic_heatmap": lambda ax: plot.topic_heatmap(H2, ax=ax),

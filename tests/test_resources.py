@@ -199,7 +199,7 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path, X, monkeypatch, capsy
 
     monkeypatch.setattr(Figure, "savefig", torn)
     assert cli.main(["select", "X.npz", "-k", "1", "--splits", "1", "-q", "--plot", "k.png"]) == 2
-    assert capsys.readouterr().err == "fastpmf: error: [Errno 28] No space left on device: 'k.png'\n"
+    assert capsys.readouterr().err == "fastpmf: error: k.png: No space left on device\n"
     assert (tmp_path / "k.png").read_text() == "old"
     assert sorted(os.listdir()) == ["X.npz", "k.png"]
 
@@ -220,7 +220,7 @@ def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, mo
     for call in (lambda: model.save(path), lambda: write_factors(path, np.ones((2, 3)), model)):
         with pytest.raises(error) as told:
             call()
-        assert told.value.filename == str(path)
+        assert path.name in str(told.value)
     monkeypatch.undo()
     assert os.listdir(tmp_path) == (["out.npz"] if what == "folder" else [])
 

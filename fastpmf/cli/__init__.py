@@ -11,15 +11,25 @@ from contextlib import contextmanager
 
 from sklearn.exceptions import ConvergenceWarning
 
+from fastpmf._interrupted import INTERRUPTED
 from fastpmf.cli.parser import parser_of_commands
 from fastpmf.cli.telling import say
 
 # As shells have them: 128 and the number of the signal
-OK, BAD_INPUT, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 2, 130, 141, 143
+OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
+
+_OPTIONS = {
+    "header=True": "--header",
+    "header=False": "--no-header",
+    "feature_types": "--feature-types",
+    "feature_names must": "--feature-names must",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on.
+
+    A fit that ends by --max-iter or --max-time is done: its result says how far it is.
 
     SIGTERM, which batch systems send some time before they kill, is as Ctrl-C, with 143.
     """
@@ -32,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with _on(signal.SIGTERM, terminate), warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
             warnings.simplefilter("always", ConvergenceWarning)
             warnings.filterwarnings(
                 "ignore", r"Stopped at max_(iter|time)", ConvergenceWarning
             )  # a fit's status line says it
-            warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {_as_options(str(message))}")
             arguments = parser_of_commands().parse_args(argv)
             arguments.run(arguments)
             sys.stdout.flush()
@@ -44,12 +55,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         return NOBODY_READS
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        say(f"fastpmf: error: {str(error) or type(error).__name__}")
+        kept = f"; {arguments.kept}" if hasattr(arguments, "kept") else ""
+        say(f"fastpmf: error: {_sentence(error)}{kept}")
         return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fastpmf: interrupted, {getattr(arguments, 'kept', 'nothing was written')}")
         return TERMINATED if terminated else INTERRUPTED
     return OK
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, without the numbers that systems have for it."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return _as_options(str(error)) or type(error).__name__
+
+
+def _as_options(sentence: str) -> str:
+    """A sentence on Python's arguments, with the options that they are here."""
+    for argument, option in _OPTIONS.items():
+        sentence = sentence.replace(argument, option)
+    return sentence
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import argparse
 import io
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import (
     STREAM,
     check_distinct,
-    check_output,
+    check_format,
     choices,
     counts_file,
     read,
@@ -23,23 +25,29 @@ from fastpmf.cli.telling import (
     show,
     stream,
     tell,
+    warn_of_broken,
     write_picture,
 )
 from fastpmf.counts import Side
-from fastpmf.counts.named import Dataset, printable
+from fastpmf.counts.named import Dataset, mask_of_columns, printable
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.io.counts import csv_line
+from fastpmf.io.factors import check_factors_path
+from fastpmf.io.outputs import check_folder, check_output
+from fastpmf.io.pipes import regular_file
 from fastpmf.warmup import warmup as warm_up
+
+_MASKED = 1 << 24  # entries of a mask that are held at once
 
 
 def fit(arguments: argparse.Namespace) -> None:
     """Fit a model, and write it."""
-    check_output(arguments.output, ".npz")
+    check_output(arguments.output, ".npz", name="-o")
     if arguments.weights:
-        check_output(arguments.weights, ".npy")
+        check_output(arguments.weights, ".npy", name="--weights")
     if arguments.factors:
-        check_output(arguments.factors, ".npz", ".h5ad")
+        check_factors_path(arguments.factors, "--factors")
     outputs = [path for path in (arguments.output, arguments.weights, arguments.factors) if path]
     for number, path in enumerate(outputs):
         check_distinct(path, arguments.counts, *outputs[:number])
@@ -61,7 +69,7 @@ def fit(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     if model.status_ is Status.NON_FINITE:
         raise ValueError(f"{arguments.counts} holds counts beyond the reach of {W.dtype}: {model.status_}")
-    model.save(arguments.output)
+    _save(model, arguments.output)
     arguments.kept = f"what was fitted so far is written: {arguments.output}"
     if arguments.weights:
         write_factor(arguments.weights, W)
@@ -79,12 +87,37 @@ def fit(arguments: argparse.Namespace) -> None:
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
         f"{seconds:.1f} s\n"
         f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count\n"
-        f"{model.status_}\n"
+        f"{_how_far(model)}\n"
         f"model in {arguments.output}{also}",
         facts,
     )
     if interrupted:
         raise interrupted
+
+
+def _save(model: PoissonNMF, path: str) -> None:
+    """Write a model where it is wanted, or else, as it may be hours of work, to the system's temporary folder."""
+    try:
+        model.save(path)
+    except OSError as error:
+        folder = tempfile.mkdtemp(prefix="fastpmf-")
+        rescued = Path(folder) / Path(path).name
+        try:
+            model.save(rescued)
+        except OSError:
+            os.rmdir(folder)
+            raise error from None
+        raise OSError(f"{path} could not be written: {error.strerror or error}; the model is in {rescued}") from None
+
+
+def _how_far(model: PoissonNMF) -> str:
+    """Why a fit stopped, and, where it didn't converge, how far it is."""
+    if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
+        return str(model.status_)
+    return (
+        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations kkt_residual is "
+        f"{model.kkt_residual_:.2g}, tol {model.tol:.2g}."
+    )
 
 
 def transform(arguments: argparse.Namespace) -> None:
@@ -93,10 +126,10 @@ def transform(arguments: argparse.Namespace) -> None:
     if streams and arguments.json:
         raise ValueError("--json and -o - both want standard output: give -o a file")
     if not streams:
-        check_output(arguments.output, ".npy")
+        check_output(arguments.output, ".npy", name="-o")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    W = model.transform(_as_fitted(read(arguments), model))
+    W = _weights(model, *_as_fitted(read(arguments), model, arguments))
     if streams:
         held = io.BytesIO()  # NumPy's own way into a pipe hides that nobody reads on
         np.save(held, W, allow_pickle=False)
@@ -107,23 +140,44 @@ def transform(arguments: argparse.Namespace) -> None:
     tell(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
 
 
-def _as_fitted(data: Dataset, model: PoissonNMF | HPF) -> Dataset:
-    """New counts with the columns that the model was fitted to, where both have names."""
+def _as_fitted(
+    data: Dataset, model: PoissonNMF | HPF, arguments: argparse.Namespace
+) -> tuple[Dataset, np.ndarray | None]:
+    """New counts with the columns that the model was fitted to, where both have names, and which were not observed."""
     names = getattr(model, "feature_names_in_", None)
     if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
-        return data
-    aligned, left_out = data.aligned(names)
-    if left_out == len(data.column_names):
+        return data, None
+    aligned, left_out, missing = data.aligned(names)
+    if missing.all():
         raise ValueError("none of the counts' columns has a name that the model was fitted with")
     if left_out:
         say(f"fastpmf: {left_out} of {len(data.column_names)} columns have names that were not fitted: left out")
-    return aligned
+    if not missing.any():
+        return aligned, None
+    lacks = f"fastpmf: {arguments.counts} lacks {np.count_nonzero(missing)} of the {len(names)} fitted features:"
+    if arguments.missing == "zero":
+        say(f"{lacks} taken as counts of 0")
+        return aligned, None
+    say(f"{lacks} taken as not observed; --missing zero takes them as counts of 0")
+    return aligned, missing
+
+
+def _weights(model: PoissonNMF | HPF, data: Dataset, missing: np.ndarray | None) -> np.ndarray:
+    """W of all rows, of which some features may not be observed, a block of rows at a time."""
+    if missing is None:
+        return model.transform(data)
+    X, n = data.X.tocsr(), max(_MASKED // int(missing.sum()), 1)
+    blocks = [X[start : start + n] for start in range(0, X.shape[0], n)]
+    parts = (
+        model.transform(data._replace(X=x, row_names=None), mask=mask_of_columns(missing, x.shape[0])) for x in blocks
+    )
+    return np.concatenate(list(parts))
 
 
 def select(arguments: argparse.Namespace) -> None:
     """A table of numbers of components."""
     if arguments.plot:
-        check_output(arguments.plot, ".png")
+        check_output(arguments.plot, ".png", name="--plot")
         check_distinct(arguments.plot, arguments.counts)
         needed("matplotlib", "plot", "--plot")  # told before hours of fitting
     try:
@@ -149,13 +203,13 @@ def select(arguments: argparse.Namespace) -> None:
 def topics(arguments: argparse.Namespace) -> None:
     """First features of each component."""
     if arguments.output:
-        check_output(arguments.output, ".csv")
+        check_output(arguments.output, ".csv", name="-o")
         check_distinct(arguments.output, arguments.model)
     model = load_model(arguments.model)
     top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
     rows = [
         (k, r, str(name), float(score))
-        for k, (names, scores) in enumerate(zip(top.names, top.scores, strict=True), 1)
+        for k, (names, scores) in enumerate(zip(top.names, top.scores, strict=True))
         for r, (name, score) in enumerate(zip(names, scores, strict=True), 1)
         if name
     ]
@@ -164,46 +218,45 @@ def topics(arguments: argparse.Namespace) -> None:
         write_table(arguments.output, ("component", "rank", "feature", arguments.by), table)
         if not arguments.json:
             return
-    lines = "\n".join(
-        f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names, 1)
-    )
+    lines = "\n".join(f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names))
     tell(arguments, lines, [
         {"component": k, "features": [{"feature": f, arguments.by: s} for c, _, f, s in rows if c == k]}
-        for k in range(1, len(top.names) + 1)
+        for k in range(len(top.names))
     ])  # fmt: skip
 
 
 def recommend(arguments: argparse.Namespace) -> None:
     """Columns of highest rate for each row."""
     if arguments.output:
-        check_output(arguments.output, ".csv")
+        check_output(arguments.output, ".csv", name="-o")
         check_distinct(arguments.output, arguments.model, arguments.counts)
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    data = _as_fitted(read(arguments), model)
+    data, missing = _as_fitted(read(arguments), model, arguments)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
     X = data.X
     if arguments.rows:
-        order = {name: i for i, name in enumerate(rows.tolist())}
-        if absent := [name for name in arguments.rows if name not in order]:
+        places: dict[str, list[int]] = {}
+        for i, name in enumerate(rows.tolist()):
+            places.setdefault(name, []).append(i)
+        if absent := [name for name in arguments.rows if name not in places]:
             raise ValueError(f"{arguments.counts} has no row {', '.join(absent)}")
-        chosen = [order[name] for name in arguments.rows]
+        chosen = [i for name in arguments.rows for i in places[name]]
         rows, X = rows[chosen], X.tocsr()[chosen]
-    found = model.recommend(None, data._replace(X=X, row_names=rows), arguments.top, exclude_seen=not arguments.seen)
-    columns = getattr(model, "feature_names_in_", np.arange(model.components_.shape[1])).astype(str)
-    table = (
-        (str(row), r, str(columns[j]), f"{rate:.6g}")
-        for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
-        for r, (j, rate) in enumerate(zip(js, rates, strict=True), 1)
-        if j >= 0
-    )
+    data = data._replace(X=X, row_names=rows)
+    W = None if missing is None else _weights(model, data, missing)
+    found = model.recommend(data, W, arguments.top, exclude_seen=not arguments.seen)
+    items = found.indices.astype(str) if found.names is None else found.names
+    recommended = [
+        (str(row), [(str(item), float(rate)) for item, rate, j in zip(*own, strict=True) if j >= 0])
+        for row, *own in zip(found.row_names, items, found.rates, found.indices, strict=True)
+    ]
+    table = ((row, r, item, f"{rate:.6g}") for row, own in recommended for r, (item, rate) in enumerate(own, 1))
     heads = ("row", "rank", "item", "rate")
     if arguments.output:
         write_table(arguments.output, heads, table)
     if arguments.json:
         tell(arguments, "", [
-            {"row": str(row), "items": [{"item": str(columns[j]), "rate": float(x)}
-                                        for j, x in zip(js, rates, strict=True) if j >= 0]}
-            for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
+            {"row": row, "items": [{"item": item, "rate": rate} for item, rate in own]} for row, own in recommended
         ])  # fmt: skip
     elif not arguments.output:
         for row in (heads, *table):
@@ -212,20 +265,12 @@ def recommend(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """What a file holds."""
-    if arguments.counts != STREAM and is_model(arguments.counts):
-        model = load_model(arguments.counts)
-        k, p = model.components_.shape
-        named = hasattr(model, "feature_names_in_")
-        tell(
-            arguments,
-            f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, "
-            f"features {'with' if named else 'without'} names\n"
-            f"{_how_good(model)}{model.status_}",
-            {"model": type(model).__name__, "features": p, "named": named, "dtype": str(model.components_.dtype)}
-            | _facts_of_model(model),
-        )
-        return
-    data = read(arguments)
+    with regular_file(arguments.counts, standard_input=True) as path:
+        if is_model(path):
+            _info_of_model(load_model(path), arguments)
+            return
+        check_format(arguments)
+        data = read(arguments, path)
     counts = as_counts(data, name=arguments.counts)
     (n, p), facts = counts.shape, _facts_of_counts(data, counts)
     lines = [
@@ -240,6 +285,19 @@ def info(arguments: argparse.Namespace) -> None:
         )
         lines.append(f"{said}: {facts[f'empty_{said}']:,} empty; {called}")
     tell(arguments, "\n".join(lines), facts)
+
+
+def _info_of_model(model: PoissonNMF | HPF, arguments: argparse.Namespace) -> None:
+    k, p = model.components_.shape
+    named = hasattr(model, "feature_names_in_")
+    tell(
+        arguments,
+        f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, "
+        f"features {'with' if named else 'without'} names\n"
+        f"{_how_good(model)}{_how_far(model) if isinstance(model, PoissonNMF) else model.status_}",
+        {"model": type(model).__name__, "features": p, "named": named, "dtype": str(model.components_.dtype)}
+        | _facts_of_model(model),
+    )
 
 
 def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
@@ -263,7 +321,8 @@ def _how_good(model: PoissonNMF | HPF) -> str:
 
 
 def _facts_of_model(model: PoissonNMF | HPF) -> dict[str, Any]:
-    facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name}
+    facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name,
+             "max_iter": model.max_iter, "tol": model.tol}  # fmt: skip
     if isinstance(model, PoissonNMF):
         return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
     return facts | {"bound": getattr(model, "elbo_", None)}
@@ -273,12 +332,12 @@ def convert(arguments: argparse.Namespace) -> None:
     """Counts of any format into a folder."""
     check_distinct(arguments.output, arguments.counts)
     target = Path(arguments.output)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    check_folder(target)
     instead = ", instead of what was there" if target.exists() else ""
     began = time.perf_counter()
     with counts_file(arguments) as path:
         stored = convert_counts(path, target, verbose=not arguments.quiet, **choices(arguments))
+    warn_of_broken(stored.X.data)
     (n, p), seconds = stored.X.shape, time.perf_counter() - began
     facts = {"n_rows": n, "n_columns": p, "nonzeros": stored.X.nnz, "dtype": str(stored.X.data.dtype),
              "folder": arguments.output, "seconds": seconds}  # fmt: skip

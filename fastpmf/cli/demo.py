@@ -6,15 +6,16 @@ import numpy as np
 from scipy.special import xlogy
 
 from fastpmf import Solution, as_counts, poisson_nmf
-from fastpmf.cli.telling import check_output, show, write_picture
+from fastpmf.cli.telling import show, write_picture
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.datasets import load_stdlib
+from fastpmf.io.outputs import check_output
 
 
 def demo(arguments: argparse.Namespace) -> None:
     """Fit topics to the standard library's words, and print them."""
-    check_output(arguments.plot, ".png")
+    check_output(arguments.plot, ".png", name="--plot")
     show("Reading the standard library of this Python ...")
     data = load_stdlib()
     counts = as_counts(data.X)
@@ -40,10 +41,10 @@ def _show_topics(data: Dataset, solution: Solution) -> None:
     assert data.row_names is not None
     assert data.column_names is not None
     mass = solution.W * solution.H.sum(axis=1)  # words that each topic explains in each module
-    for rank, k in enumerate(np.argsort(-mass.sum(axis=0)), 1):
+    for k in np.argsort(-mass.sum(axis=0)):
         words = data.column_names[np.argsort(-solution.H[k])[:9]]
         modules = data.row_names[np.argsort(-mass[:, k])[:4]]
-        show(f"\n{rank:>2}. {mass[:, k].sum() / mass.sum():>5.1%}  {' '.join(words)}")
+        show(f"\n{k:>2}. {mass[:, k].sum() / mass.sum():>5.1%}  {' '.join(words)}")
         show(f"           in {', '.join(modules)}")
 
 

@@ -4,12 +4,9 @@ import argparse
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +14,9 @@ import numpy as np
 from fastpmf.counts.named import Dataset, printable, share_not_whole
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io import read_counts, stream_counts
+from fastpmf.io.pipes import STANDARD_INPUT, regular_file
 
-STREAM = "-"  # standard input or output
+STREAM = STANDARD_INPUT  # or output
 
 
 def tell(arguments: argparse.Namespace, lines: str, facts: Any) -> None:
@@ -51,66 +49,68 @@ def say(line: str) -> None:
 
 def choices(arguments: argparse.Namespace) -> dict[str, Any]:
     """What of a file of counts is to be read."""
-    columns = arguments.columns and [int(c) if c.isdigit() else c for c in arguments.columns.split(",")]
+    columns = arguments.columns and [int(c) if c.isdecimal() else c for c in arguments.columns.split(",")]
     return {
-        "format": arguments.format, "layer": arguments.layer, "columns": columns, "transpose": arguments.transpose,
+        "format": arguments.format, "layer": arguments.layer, "columns": columns, "header": arguments.header,
+        "feature_types": types if (types := arguments.feature_types) in (None, "all") else types.split(","),
+        "feature_names": arguments.feature_names, "transpose": arguments.transpose,
     }  # fmt: skip
 
 
-def read(arguments: argparse.Namespace) -> Dataset:
-    """The counts of a command."""
-    with counts_file(arguments) as path:
-        data = read_counts(path, **choices(arguments))
-    if broken := share_not_whole(data.X.data):
+def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = None) -> Dataset:
+    """The counts of a command, from a path where they were found to lie already."""
+    if path is None:
+        with counts_file(arguments) as file:
+            return read(arguments, file)
+    data = read_counts(path, **choices(arguments))
+    warn_of_broken(data.X.data)
+    return data
+
+
+def warn_of_broken(counts: np.ndarray) -> None:
+    """Say that these are no counts."""
+    if broken := share_not_whole(counts):
         say(
             f"fastpmf: warning: {broken:.0%} of the nonzeros are no whole numbers, as after normalisation or "
             "logarithms; counts are what the model is of"
         )
-    return data
 
 
 def stream(arguments: argparse.Namespace) -> Dataset:
     """Its counts, which stay there and are read in each pass."""
     if arguments.counts == STREAM:
         raise ValueError("--stream reads a file more than once, and standard input can't be: give it a file or folder")
-    told = {name: x for name, x in choices(arguments).items() if name != "columns"}
-    if arguments.columns is not None:
-        raise ValueError("--columns goes with csv, tsv and parquet, which can't be streamed: convert them first")
-    return stream_counts(arguments.counts, n_threads=arguments.threads, **told)
+    for name in ("columns", "header"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} goes with csv, tsv and parquet, which can't be streamed: convert them first")
+    told = {name: x for name, x in choices(arguments).items() if name not in ("columns", "header")}
+    data = stream_counts(arguments.counts, n_threads=arguments.threads, **told)
+    _, first = next(data.X.blocks())
+    warn_of_broken(first.side(data.X.major).data)
+    return data
 
 
 @contextmanager
-def counts_file(arguments: argparse.Namespace) -> Iterator[str]:
-    """The file of counts; standard input, which readers can't go back in, becomes one for as long as it is read."""
-    if arguments.counts != STREAM:
-        yield arguments.counts
-        return
-    if arguments.format is None:
+def counts_file(arguments: argparse.Namespace) -> Iterator[str | os.PathLike[str]]:
+    """The file of counts; what comes through a pipe, which readers can't go back in, is one for as long as it is read.
+
+    What is said of that file names what the user gave.
+    """
+    check_format(arguments)
+    with regular_file(arguments.counts, standard_input=True) as path:
+        yield path
+
+
+def check_format(arguments: argparse.Namespace) -> None:
+    """Refuse standard input of a format that nothing says."""
+    if arguments.counts == STREAM and arguments.format is None:
         raise ValueError("counts from standard input have no name that says their format: give --format")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "standard input"
-        with path.open("xb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield os.fspath(path)
 
 
 def write_picture(path: str, figure: Any) -> None:
     """A matplotlib figure as .png, which replaces `path` whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)
-
-
-def check_output(path: str, *suffixes: str) -> None:
-    """Find out before hours of fitting, not after."""
-    target = Path(path)
-    if target.suffix not in suffixes:
-        raise ValueError(f"the output must be a {' or '.join(suffixes)} file, got {target.name!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
-    if target.is_dir():
-        raise IsADirectoryError(f"the output must be a file, {target} is a folder")
-    if not os.access(target.parent, os.W_OK):
-        raise PermissionError(f"the folder {target.parent.resolve()} can't be written to")
 
 
 def check_distinct(output: str | None, *others: str | None) -> None:

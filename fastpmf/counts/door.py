@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.base import COUNT_DTYPES, check_dtype
+from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype
 from fastpmf.counts.declared import check_readable
 from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
 from fastpmf.counts.memory import MemoryCounts
@@ -61,6 +61,14 @@ def as_counts(
     >>> counts.shape, counts.nnz, counts.total
     ((2, 2), 2, 3.0)
     """
+    return read_matrix(X, shape=shape, name=name, n_threads=n_threads)
+
+
+def read_matrix(
+    X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None,
+    mask: MemoryCounts | None = None,
+) -> MemoryCounts:  # fmt: skip
+    """`as_counts`, which drops the NaN, infinite and negative values at the entries of `mask`, and refuses others."""
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
@@ -70,13 +78,13 @@ def as_counts(
             f"{name} must be counts in memory here, got {type(X).__name__}, which fit, transform and score take"
         )
     with threads(n_threads):
-        return _read(X, shape, name)
+        return _read(X, shape, name, mask)
 
 
-def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
+def _read(X: Any, shape: tuple[int, int] | None, name: str, mask: MemoryCounts | None) -> MemoryCounts:
     check_readable(X, name)
     if isinstance(X, tuple):
-        return MemoryCounts(_canonical(*_triple(X, shape, name), name))
+        return MemoryCounts(_canonical(*_triple(X, shape, name), name, _pattern(mask, Side.ROWS)))
     if shape is not None:
         raise ValueError(f"shape goes with a (data, indices, indptr) triple only, {name} is a {type(X).__name__}")
     _check_in_memory(X, name)
@@ -91,12 +99,20 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
         )
     check_dtype(X.dtype, name)
     if X.format == "csc":
-        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name)
+        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name, _pattern(mask, Side.COLUMNS))
         return MemoryCounts(None, columns)
     if X.format != "csr":
         # Formats with duplicates sum them on the way, which small integers would overflow.
         X = X.astype(wide(X.dtype)).tocsr()
-    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name))
+    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name, _pattern(mask, Side.ROWS)))
+
+
+def _pattern(mask: MemoryCounts | None, side: Side) -> sparse.csr_array | None:
+    """The entries of a mask, or of its transpose, as a matrix of True."""
+    if mask is None:
+        return None
+    M = mask.side(side)
+    return sparse.csr_array((np.ones(mask.nnz, bool), M.indices, M.indptr), shape=mask.shape[:: 1 - 2 * side])
 
 
 def _sklearn_words(shape: tuple[int, ...]) -> str:
@@ -191,10 +207,16 @@ def _triple(
     return data, indices, indptr, n_columns
 
 
-def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str) -> SparseRows:
-    """Check a CSR triple, and copy it only where it is not canonical."""
+def _canonical(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str,
+    hidden: sparse.csr_array | None,
+) -> SparseRows:  # fmt: skip
+    """Check a CSR triple, and copy it only where it is not canonical or has what is no count in `hidden`."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
-    data = _check_values(_native(data[: indptr[-1]]), name)
+    data = _native(data[: indptr[-1]])
+    if hidden is not None:
+        data, indices, indptr = _without_hidden(data, indices, indptr, n_columns, hidden)
+    data = _check_values(data, name)
     if not _ascends(indices, indptr) or (len(data) and data.min() == 0):
         # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
         kind = data.dtype
@@ -216,6 +238,20 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_colu
         np.ascontiguousarray(indptr),
         n_columns,
     )
+
+
+def _without_hidden(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, hidden: sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The CSR triple without NaN, infinite and negative values that are stored at entries of `hidden`."""
+    wrong = np.flatnonzero(~((data >= 0) & (data < np.inf))) if data.dtype.kind in "if" else np.zeros(0, np.intp)
+    if len(wrong) == 0 or hidden.shape != (len(indptr) - 1, n_columns):
+        return data, indices, indptr
+    rows = np.searchsorted(indptr, wrong, side="right") - 1
+    drop = np.zeros(len(data), bool)
+    drop[wrong] = np.asarray(hidden[rows, indices[wrong]]).ravel()
+    ends = np.concatenate([[0], np.cumsum(~drop)])
+    return data[~drop], indices[~drop], ends[indptr]
 
 
 def _check_structure(
@@ -249,7 +285,8 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
         return data
     low, high = data.min(), data.max()  # NaN goes through both
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{name} must be finite, got {not_finite(data)}")
+        advice = "; what is not observed goes in mask" if name == "X" and np.isnan(data).any() else ""
+        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
     return data

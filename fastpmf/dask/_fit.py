@@ -134,6 +134,7 @@ def fit(
     if saver is not None:
         told |= {"keep": saver.keep, "memory": saver.memory}
     heard = None if callback is None else lambda record, *_: callback(record)
+    crew.prepare(model)
     with shown(heard, max_iter, verbose=verbose) as watch:
         run = Run(Remote(crew, begin), problem, nothing, nothing, callback=watch, **told)
         solution = run.advance(max_iter).finish()

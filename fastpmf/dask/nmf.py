@@ -8,6 +8,7 @@ import numpy as np
 from fastpmf import estimators
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
+from fastpmf.counts.labels import Labels, align
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
@@ -16,13 +17,12 @@ from fastpmf.estimators._fit import check_parameters, tell_end
 from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._statement import (
-    Known,
     Penalties,
     _check_modes,
     _terms,
     as_numbers,
     read_penalties,
-    resolved,
+    resolve_auto,
     vector,
 )
 from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
@@ -232,7 +232,13 @@ class PoissonNMF(OverWorkers):
             self.n_components, self.solver, self.acceleration, self.inner_steps, 1, self.max_iter, self.tol,
             self.max_time, self.eval_every, self.callback, one_sided=True,
         )  # fmt: skip
-        W, result = self._run(X, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted)
+        client, source = self._over(X)
+        columns = Labels(source.names.columns, thing="column")
+        H, column = align(H, "H", columns=columns), align(column, "column_exposure", rows=columns)
+        row = align(row, "row_exposure", rows=Labels(source.names.rows))
+        W, result = self._run(
+            client, source, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted
+        )
         solution = result.solution
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
@@ -249,7 +255,8 @@ class PoissonNMF(OverWorkers):
         exposure = None if row is None else vector(row, n, "row_exposure")
         across = vector(column, p, "column_exposure")
         given = Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
-        penalties = resolved(given, counts, k, Known(row_exposure=row, column_exposure=column))
+        total_exposure = (n if exposure is None else float(exposure.sum())) * float(across.sum())
+        penalties = resolve_auto(given, k, whole.total, total_exposure)
         rows, columns = read_penalties(penalties, k, whole.shape)
         width, one = empty_factor(1, k, work).shape[1], np.ones(1)
         terms = _terms(np.ones(p), across, columns, None, None, width, work)

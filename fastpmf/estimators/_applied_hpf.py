@@ -8,6 +8,8 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
+from fastpmf.counts.labels import align
+from fastpmf.counts.named import positions
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -41,7 +43,7 @@ class AppliedHPF(OnlineHPF):
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        return self._infer_rows(self._read(X, streamed=True), mask)
+        return self._infer_rows(*self._read_beside(X, mask))
 
     def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, H's posterior as it is; see `posterior`.
@@ -63,11 +65,17 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : array-like of int, of one shape
-            Numbers of rows and columns.
+            Numbers of rows and columns, from 0; columns may be given by name where X had feature names.
 
         Returns
         -------
         mean : ndarray of that shape, float64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If rows or columns do not hold integers or known names, differ in shape, or a number is negative or too
+            large.
         """
         W, H = self._pairs(rows, columns)
         return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
@@ -82,6 +90,7 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : array-like of int, of one shape
+            As in `predictive_mean`, errors too.
         n_samples : int, default=100
         random_state : int, RandomState, Generator or None, default=None
 
@@ -134,8 +143,15 @@ class AppliedHPF(OnlineHPF):
         float
             In nats per count, higher is better.
         """
-        counts = self._read(X, streamed=True)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+        counts, mask = self._read_beside(X, mask)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
+
+    def _read_beside(self, X: Any, mask: Any) -> tuple[Counts, Any]:
+        """New counts, and their mask, aligned with them."""
+        check_is_fitted(self)
+        mask = Known(mask=mask).aligned(self._labels(X)).mask
+        return self._read(X, mask=mask, streamed=True), mask
 
     def _of_features(self, columns: np.ndarray) -> Self:
         model = super()._of_features(columns)
@@ -165,7 +181,9 @@ class AppliedHPF(OnlineHPF):
     def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of the W_i and H_j of entries, one behind the other."""
         check_is_fitted(self, "W_posterior_")
-        rows, columns = np.asarray(rows), np.asarray(columns)
+        rows = positions(rows, len(self.W_posterior_.shape), "rows")
+        names = getattr(self, "feature_names_in_", None)
+        columns = positions(columns, self.components_.shape[1], "columns", names)
         if rows.shape != columns.shape:
             raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
         return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]

@@ -168,7 +168,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
                 raise KeyError("format")
             yield header, stored
     except DAMAGE as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"no file {os.fspath(path)}") from None
+        if isinstance(error, IsADirectoryError):
+            raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a model file") from None
+        if isinstance(error, PermissionError):
             raise
         raise no_model(path, error) from None
 

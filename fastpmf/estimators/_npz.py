@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
     ValueError
         No archive, two arrays of one name, or arrays larger than what is packed there, or than this process may have.
     """
-    with open(path, "rb") as file:
+    with _seekable(path) as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is empty, truncated or of another kind")
         with zipfile.ZipFile(file) as archive:
@@ -38,6 +40,19 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
         file.seek(0)
         with np.load(file, allow_pickle=False) as stored:
             yield stored, file
+
+
+@contextmanager
+def _seekable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file opened to be read in any order, which a pipe can't be: its bytes go to a temporary file."""
+    with open(path, "rb") as file:
+        if file.seekable():
+            yield file
+            return
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            yield copy
 
 
 def _check_size(array: IO[bytes], member: zipfile.ZipInfo) -> None:

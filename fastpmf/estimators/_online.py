@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import align
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
@@ -98,6 +99,7 @@ class OnlineNMF(FittedNMF):
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
+            row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
             for name, value in zip(("prior_W", "prior_H"), penalties, strict=False):
@@ -139,6 +141,7 @@ class OnlineNMF(FittedNMF):
                 model.column_exposure_, model.background_, model.validation_ = None, None, None
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
             model._online = Online(schedule, statistics, held)
+            model.mean_W_ = statistics.exposure
             nothing = np.empty(0, TRACE_DTYPE)
             model._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
 
@@ -308,11 +311,10 @@ class OnlineHPF(FittedHPF):
         self.components_ = self.H_posterior_.mean
         self.popularity_ = GammaPosterior.of_rows(columns) if priors[1].hierarchical else None
         names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
-        self.prior_ = {
-            name: value
-            for prior, said in zip(priors, names, strict=True)
-            for name, value in zip(said, (prior.shape, prior.activity_shape, prior.activity_mean), strict=True)
-        }
+        self.prior_ = {}
+        for prior, (shape, *others) in zip(priors, names, strict=True):
+            self.prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+            self.prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
 
 
 def infer_batch(

@@ -34,6 +34,10 @@ class FittedHPF(FactorModel):
     _column_prior: GammaPrior
     _schedule: Schedule | None = None
 
+    def _average_row(self) -> np.ndarray | None:
+        posterior = getattr(self, "W_posterior_", None)  # partial_fit keeps none
+        return None if posterior is None else posterior.mean.mean(axis=0, dtype=np.float64)
+
     def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
         """Sets what is known of H."""
         raise NotImplementedError
@@ -49,7 +53,7 @@ class FittedHPF(FactorModel):
         del arrays["activity_shape"]
         facts: dict[str, Any] = {
             "activity_shape": plain(columns.activity_shape),
-            "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
+            "priors": [prior.to_numbers() for prior in (self._row_prior, self._column_prior)],
             "n_components": len(self.components_),
             "n_iter": self.n_iter_,
             "status": self.status_.name,
@@ -83,9 +87,7 @@ class FittedHPF(FactorModel):
             model = cls(**parameters)
             # Parameters may have been set anew since the fit
             k = int(facts.get("n_components", model.n_components))
-            priors = tuple(GammaPrior(*prior) for prior in facts["priors"])
-            if not all(0 < float(x) < np.inf for prior in priors for x in dataclasses.astuple(prior)[:3]):
-                raise ValueError(f"priors of {facts['priors']}")
+            priors = tuple(GammaPrior.from_numbers(prior, k) for prior in facts["priors"])
             if priors[0].hierarchical is not priors[1].hierarchical:
                 raise ValueError("priors of which one has a hierarchy")
             columns = GammaFactor.recall(arrays | {"activity_shape": facts["activity_shape"]}, k)

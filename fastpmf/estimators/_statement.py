@@ -19,11 +19,12 @@ import numpy as np
 
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
-from fastpmf.counts import Counts, MemoryCounts, Side
+from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_components
 from fastpmf.counts.masked import weighted, without
 from fastpmf.estimators._range import check_entries, check_scale
 from fastpmf.estimators._units import known_units, present
-from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
+from fastpmf.model.factors import check_array, check_factor, dot, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
 
@@ -54,6 +55,33 @@ class Known(NamedTuple):
     mask: Any = None
     sample_weight: Any = None
 
+    def aligned(self, labels: MatrixLabels) -> "Known":
+        """All of it in the order of the rows and columns of X where both have labels; the mask as counts."""
+        rows, columns = labels
+        mask = align(self.mask, "mask", rows=rows, columns=columns)
+        return Known(
+            fixed_W=align(self.fixed_W, "fixed_W", rows=rows),
+            fixed_H=align(self.fixed_H, "fixed_H", columns=columns),
+            row_exposure=align(self.row_exposure, "row_exposure", rows=rows),
+            column_exposure=align(self.column_exposure, "column_exposure", rows=columns),
+            background=align(self.background, "background", rows=columns),
+            mask=None if mask is None else as_counts(mask, name="mask"),
+            sample_weight=align(self.sample_weight, "sample_weight", rows=rows),
+        )
+
+
+def align_beside(
+    labels: MatrixLabels, known: Known, *, W: Any = None, H: Any = None, validation: Any = None
+) -> tuple[Known, Any, Any, Any]:
+    """What is given to `fit` beside X, aligned with its labels, and factors with each other's components."""
+    rows, columns = labels
+    known = known.aligned(labels)
+    W, H = align(W, "W", rows=rows), align(H, "H", columns=columns)
+    factors = (known.fixed_W, "fixed_W", 1), (known.fixed_H, "fixed_H", 0), (W, "W", 1), (H, "H", 0)
+    fixed_W, fixed_H, W, H = align_components(factors)
+    validation = align(validation, "validation", rows=rows, columns=columns)
+    return known._replace(fixed_W=fixed_W, fixed_H=fixed_H), W, H, validation
+
 
 class Plain(NamedTuple):
     """One factor's prior in the user's units: shape - 1, rate and ridge, each (n_components,)."""
@@ -80,6 +108,8 @@ class Statement:
         Those that `problem` starts with.
     known : two of ndarray of shape (n or p, K), or None
         What is known of W' and of H' transposed.
+    penalties : Penalties
+        With "auto" priors as numbers.
     """
 
     problem: Problem
@@ -88,6 +118,7 @@ class Statement:
     unweighted: np.ndarray
     units: np.ndarray
     known: tuple[np.ndarray | None, np.ndarray | None]
+    penalties: Penalties
 
     @property
     def partly_known(self) -> bool:
@@ -133,7 +164,6 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     """
     n, p = counts.shape
     k = n_components
-    plain = read_penalties(penalties, k, counts.shape)
     r = vector(known.row_exposure, n, "row_exposure")
     c = vector(known.column_exposure, p, "column_exposure")
     w = vector(known.sample_weight, n, "sample_weight", zero=True)
@@ -148,13 +178,15 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     ]
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
-    for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
-        check_entries(np.concatenate(prior), dtype, name)
     seen = w > 0
     if isinstance(counts, MemoryCounts):
         counts = without(counts, known.mask)
         if known.sample_weight is not None and (w != 1).any():
             counts = weighted(counts, w, dtype)
+    penalties = resolve_auto(penalties, k, counts.total, _total_exposure(counts, r * w, c))
+    plain = read_penalties(penalties, k, counts.shape)
+    for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
+        check_entries(np.concatenate(prior), dtype, name)
     scales = np.where(seen, r * w, r), c
     # What is known of rows of weight 0 must not be seen either: in W' it is 0
     known_scales = r * w, c
@@ -183,7 +215,7 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     problem = Problem(counts, K, (terms[0], terms[1]), units=units)
     if not trivial or (units != 1).any():
         problem = replace(problem, present=partial(present, n_components=k, scales=scales, fixed=fixed))
-    return Statement(problem, counts, scales, np.flatnonzero(~seen), units, (parts[0], parts[1]))
+    return Statement(problem, counts, scales, np.flatnonzero(~seen), units, (parts[0], parts[1]), penalties)
 
 
 def _terms(
@@ -219,24 +251,35 @@ def _terms(
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
 
 
-def resolved(penalties: Penalties, counts: Counts, k: int, known: Known) -> Penalties:
+def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
     """The penalties with "auto" priors as numbers: shape 1.1, and a tenth of the rate that gives the data's mean.
 
     With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
+
+    Parameters
+    ----------
+    penalties : Penalties
+    k : int
+    total, exposure : float
+        Sum of the observed counts and of their exposures r_i c_j, each times the weight of its row.
     """
     autos = [isinstance(prior, str) and prior == "auto" for prior in penalties[:2]]
     if not any(autos):
         return penalties
-    rows, columns = (
-        float(vector(values, n, name).sum())
-        for values, n, name in zip(
-            (known.row_exposure, known.column_exposure), counts.shape, ("row_exposure", "column_exposure"), strict=True
-        )
-    )
-    mean = counts.total / (rows * columns)
+    mean = total / exposure
     prior = (AUTO_SHAPE, AUTO_RATE * AUTO_SHAPE * math.sqrt(k / mean)) if mean > 0 else (AUTO_SHAPE, 1.0)
     prior_W, prior_H = (prior if auto else given for auto, given in zip(autos, penalties[:2], strict=True))
     return penalties._replace(prior_W=prior_W, prior_H=prior_H)
+
+
+def _total_exposure(counts: Counts, rows: np.ndarray, columns: np.ndarray) -> float:
+    """Sum of rows_i columns_j over the entries that are observed."""
+    total = float(rows.sum()) * float(columns.sum())
+    hidden = counts.unobserved if isinstance(counts, MemoryCounts) else None
+    if hidden is None:
+        return total
+    number = np.repeat(np.arange(len(rows)), np.diff(hidden.indptr))
+    return total - dot(rows[number], columns[hidden.indices])
 
 
 def as_numbers(prior: Any) -> tuple[Any, ...] | None:

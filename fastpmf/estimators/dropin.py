@@ -8,6 +8,7 @@ import numpy as np
 from fastpmf._messages import brief, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
+from fastpmf.counts.labels import align_factors
 from fastpmf.estimators._fit import poisson_nmf, tell_end
 from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._rows import producible
@@ -53,7 +54,7 @@ def non_negative_factorization(
     update_H : bool, default=True
         False: H stays as it is, and only W is estimated, from the one constant that scikit-learn begins with.
     solver : {"mu", "auto", "cd", "em"}, default="mu"
-        "mu" makes scikit-learn's own iterates; "auto" is coordinate descent, much sooner at the same objective.
+        "mu" is scikit-learn's rule, see Notes; "auto" is coordinate descent, which reaches the same objective sooner.
     beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
         Others are not to be had here.
     tol : float, default=1e-4
@@ -79,6 +80,17 @@ def non_negative_factorization(
     TypeError, ValueError
         In one sentence that names the argument, what it got and what it wants.
 
+    Notes
+    -----
+    From the same W and H, without penalties and in float64, solver="mu" makes the same iterates as scikit-learn up to
+    rounding while no entry is below about 1e-12 of its row's (of H: its column's) counts, which is for some 20
+    iterations. Smaller entries stop at that floor here. In scikit-learn they go on shrinking to exact zeros, and two
+    runs can end in different local optima.
+
+    With penalties fastpmf also sets the relative scale of W and H, which leaves W H unchanged, to where the penalties
+    are lowest, in each iteration. Factors and rates then differ from scikit-learn's from the first iteration on. The
+    objective is the same function.
+
     Examples
     --------
     >>> from fastpmf import non_negative_factorization
@@ -97,6 +109,7 @@ def non_negative_factorization(
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
     check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
+    W, H = align_factors(X, W, H)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
     common: dict[str, Any] = {

@@ -5,12 +5,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import MOVED, Found, check_priors, infer
+from fastpmf.estimators._inference import DEFAULT_SHAPE, LEARNED_SHAPE_SUM, MOVED, Found, check_priors, infer
 from fastpmf.estimators._room import check_declared
-from fastpmf.estimators._statement import Known
+from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
@@ -24,8 +25,8 @@ class HPF(AppliedHPF):
     The model, Gamma distributions by shape and rate::
 
         x_ij ~ Poisson(sum_k W_ik H_kj)
-        W_ik ~ Gamma(a, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
-        H_kj ~ Gamma(c, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
+        W_ik ~ Gamma(a_k, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
+        H_kj ~ Gamma(c_k, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
 
     Its posterior is approached by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
     which no half-step lowers. An iteration is a multiplicative one with exp E[log W] and exp E[log H] for factors.
@@ -34,8 +35,9 @@ class HPF(AppliedHPF):
     ----------
     n_components : int
         Number of components, >= 1.
-    a, c : float, default=0.3
-        Shapes of the entries of W and of H, > 0: below 1 they want sparse factors.
+    a, c : float or array-like of shape (n_components,), default=None
+        Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
+        factors. None: 0.3, or with `learn_prior`, where they are the starting values, 30 / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
     b_prime, d_prime : float, default=1.0
@@ -43,9 +45,10 @@ class HPF(AppliedHPF):
         scHPF a, c are the same, ap and cp are a_prime and c_prime, and bp and dp are a_prime / b_prime and
         c_prime / d_prime. The fit hardly depends on these two, which data overrule.
     hierarchy : bool, default=True
-        False: W_ik ~ Gamma(a, b_prime) and H_kj ~ Gamma(c, d_prime), plain Gamma-Poisson factorization.
+        False: W_ik ~ Gamma(a_k, b_prime) and H_kj ~ Gamma(c_k, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
-        Fit a, a_prime, b_prime, c, c_prime and d_prime too, where the bound is highest (empirical Bayes).
+        Fit a_prime, b_prime, c_prime, d_prime and a shape a_k and c_k for each component too, by maximising the bound
+        (empirical Bayes). Components that the counts do not support end with small shapes and nearly no weight.
     inner_steps : int, default=1
         Steps on W's posteriors in an iteration, for one on H's; as in `PoissonNMF`.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
@@ -58,7 +61,7 @@ class HPF(AppliedHPF):
         abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
@@ -88,7 +91,8 @@ class HPF(AppliedHPF):
     activity_, popularity_ : GammaPosterior or None
         Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
-        a, a_prime, b_prime, c, c_prime and d_prime as they ended.
+        a, a_prime, b_prime, c, c_prime and d_prime as they ended; a and c are arrays of shape (n_components,) where
+        components have their own shapes.
     elbo_ : float
         Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
     objective_ : float
@@ -136,10 +140,10 @@ class HPF(AppliedHPF):
         self,
         n_components: int,
         *,
-        a: float = 0.3,
+        a: Any = None,
         a_prime: float = 0.3,
         b_prime: float = 1.0,
-        c: float = 0.3,
+        c: Any = None,
         c_prime: float = 0.3,
         d_prime: float = 1.0,
         hierarchy: bool = True,
@@ -220,9 +224,14 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-            priors = self._priors()
-            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors), n_init=self.n_init)
-            counts, seen = self._enter(X)
+
+            def priors() -> tuple[GammaPrior, GammaPrior]:
+                return self._priors(LEARNED_SHAPE_SUM / self.n_components if self.learn_prior else DEFAULT_SHAPE)
+
+            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors()), n_init=self.n_init)
+            known = Known(mask=mask)
+            beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
             latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
 
             def tell(*at: Any) -> None:
@@ -233,7 +242,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, priors, learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, priors, learn=self.learn_prior, mask=beside.mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
@@ -244,7 +253,7 @@ class HPF(AppliedHPF):
                 model._adopt(seen)
                 model._keep(found)
 
-            found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
+            found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
         tell_end(found.solution, self.tol, MOVED)
         return self
@@ -272,7 +281,8 @@ class HPF(AppliedHPF):
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation
 
-    def _priors(self) -> tuple[GammaPrior, GammaPrior]:
+    def _priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
         return check_priors(
-            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
-        )
+            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), self.n_components,
+            hierarchical=self.hierarchy, default_shape=default_shape,
+        )  # fmt: skip

@@ -4,11 +4,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.estimators._fit import fit, tell_end
+from fastpmf.estimators._fit import prepare, tell_end
 from fastpmf.estimators._room import check_declared
-from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
+from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
@@ -47,7 +48,8 @@ class PoissonNMF(AppliedNMF):
         "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn, which is
         soonest at any objective but the poorest. Entries can be, and leave, exact zeros. A column of `StreamedCounts`
         is never together: of these W alone is descended, and H takes relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, the reference: iteration by iteration those of scikit-learn.
+        "mu": multiplicative updates of Lee & Seung, the rule of scikit-learn's "mu". For how many iterations the two
+        agree, see `non_negative_factorization`.
         "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
         "mu", and no transposed copy of the counts: for when memory is what is short.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
@@ -75,7 +77,7 @@ class PoissonNMF(AppliedNMF):
         Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
         most this.
     max_time : float, default=None
-        Seconds after which no iteration begins, compilation included; None for no limit.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
@@ -126,6 +128,9 @@ class PoissonNMF(AppliedNMF):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
+    mean_W_ : ndarray of shape (n_components,) or None
+        Mean of the fitted rows of W, which `recommend` takes for rows of which nothing is known; None after a fit over
+        workers.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -235,7 +240,9 @@ class PoissonNMF(AppliedNMF):
         """Fit the model to X.
 
         The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
-        background b: W and H are in the unit of counts per unit of exposure.
+        background b: W and H are in the unit of counts per unit of exposure. What is given beside X is aligned with it
+        by labels where both have labels (the index and columns of pandas objects, the names of a `Dataset`), and taken
+        by position otherwise.
 
         Parameters
         ----------
@@ -259,8 +266,8 @@ class PoissonNMF(AppliedNMF):
         background : float or array-like of shape (n_features,), optional
             b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
         mask : matrix of shape (n_samples, n_features), optional
-            Sparse or dense; True or positive where an entry is not observed. What X holds there is left out, its zeros
-            too. It costs memory for W and H once more, and time that grows with the masked entries.
+            Sparse or dense; True or positive where an entry is not observed. What X holds there is not used, and may be
+            NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
@@ -321,31 +328,34 @@ class PoissonNMF(AppliedNMF):
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
         return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
 
-    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
             make = solver_of(self.solver, self.acceleration)
             check_declared(X, self.n_components, self.dtype, make, n_init=self.n_init)
-            counts, seen = self._enter(X)
-            penalties = resolved(self._penalties, counts, self.n_components, known)
+            beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
+            prepared = prepare(
+                counts, self.n_components, penalties=self._penalties, known=beside, solver=self.solver,
+                acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
+                W=W, H=H, validation=validation,
+                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
+                random_state=self.random_state, dtype=self.dtype, callback=self.callback, **saved,
+            )  # fmt: skip
 
             def solve(callback: Callback | None) -> Solution:
-                return fit(
-                    counts, self.n_components, penalties=penalties, known=known, solver=self.solver,
-                    acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
-                    W=W, H=H,
-                    max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback, **told,
-                )  # fmt: skip
+                return prepared.run(verbose=self.verbose, callback=callback)
 
             def keep(model: PoissonNMF, solution: Solution) -> None:
                 model._adopt(seen)
                 model._keep(solution)
-                model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
+                model.prior_W_, model.prior_H_ = map(as_numbers, prepared.penalties[:2])
+                with np.errstate(over="ignore"):
+                    model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
                     None if x is None else np.array(x, dtype=np.float64)
-                    for x in (known.column_exposure, known.background)
+                    for x in (beside.column_exposure, beside.background)
                 )
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)

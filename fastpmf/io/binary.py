@@ -4,7 +4,7 @@ Scipy's is read whole when it is opened; of the others shape, names and indptr a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from fastpmf.io.sources import (
     Source,
     as_names,
     check_shape,
+    chosen_features,
 )
 from fastpmf.io.text import name_list
 
@@ -141,8 +142,8 @@ def npy_folder(path: Path) -> Compressed:
     return Compressed(data, indices, _pointers(indptr), shape, names=Names(*names))
 
 
-def tenx_h5(path: Path, layer: str | None) -> Compressed:
-    """10x Genomics' feature-barcode matrix: cells are rows here, and features columns, named by their symbols.
+def tenx_h5(path: Path, layer: str | None, feature_types: str | Sequence[str] | None, feature_names: str) -> Compressed:
+    """10x Genomics' feature-barcode matrix: cells are rows here, and features columns, named by their symbols or ids.
 
     Files of version 2 have a group for each genome, which `layer` names where there are several.
     """
@@ -157,10 +158,17 @@ def tenx_h5(path: Path, layer: str | None) -> Compressed:
         if layer is not None and layer not in groups:
             raise RefusedError(f"layer must be one of {', '.join(groups)}, got {layer!r}")
         group = _at(file, layer or groups[0])
-        features = _at(group, "features/name" if "features" in group else "gene_names")
-        shape = _shape(_array(_at(group, "shape")))[::-1]
-        names = Names(*(_names(h5py, A, n) for A, n in zip((_at(group, "barcodes"), features), shape, strict=True)))
-        found = Compressed(*_parts(group), shape, names=names)
+        typed, by_id = "features" in group, feature_names == "id"
+        column = f"features/{feature_names}" if typed else "genes" if by_id else "gene_names"
+        n, p = _shape(_array(_at(group, "shape")))[::-1]
+        rows, columns = _names(h5py, _at(group, "barcodes"), n), _names(h5py, _at(group, column), p)
+        kinds = _at(group, "features/feature_type", absent=True) if typed else None
+        chosen = chosen_features(None if kinds is None else _names(h5py, kinds, p), feature_types)
+        place = None
+        if chosen is not None:
+            place, p = np.where(chosen, np.cumsum(chosen) - 1, -1), int(chosen.sum())
+            columns = None if columns is None else columns[chosen]
+        found = Compressed(*_parts(group), (n, p), names=Names(rows, columns), place=place)
         return replace(found, file=stack.pop_all())  # it is whole, and closed by who has it from now on
 
 
@@ -292,8 +300,10 @@ def _names(library: Any, A: Any, n: int) -> np.ndarray | None:
     """Names from a stored array of text; None where they are something else, such as categories."""
     if not hasattr(A, "shape") and "values" in _members(A):  # as anndata has text from 0.13 on, beside what is missing
         A = _at(A, "values")
-    if not hasattr(A, "shape") or A.shape != (n,) or A.dtype.kind not in "OSTUbiuf":
+    if not hasattr(A, "shape") or A.dtype.kind not in "OSTUbiuf":
         return None
+    if A.shape != (n,):
+        raise ValueError(f"its {A.name} must have {n} names, got shape {A.shape}")
     apart = A.dtype.kind == "O" and hasattr(A, "id")  # HDF5 has text of any length elsewhere in the file
     stored = _check_inside(A) + (A.file.id.get_filesize() if apart else 0)
     check_room(A.dtype.itemsize * n, stored)

@@ -17,7 +17,9 @@ from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
-from fastpmf.io.sources import NAMELESS, Compressed, Names, RefusedError, Source
+from fastpmf.io.outputs import check_output
+from fastpmf.io.pipes import is_pipe, regular_file
+from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
 
 
 class Format(NamedTuple):
@@ -31,30 +33,59 @@ class Format(NamedTuple):
 class Choices(NamedTuple):
     """What to read of a file that holds several things."""
 
-    layer: str | None
-    columns: Sequence[str | int] | None
+    layer: str | None = None
+    columns: Sequence[str | int] | None = None
+    header: bool | None = None
+    feature_types: str | Sequence[str] | None = None
+    feature_names: str = "name"
+
+
+# Formats that each of them goes with, and how these are called in sentences
+_GOES_WITH = {
+    "layer": (("10x-h5", "h5ad", "zarr"), ".h5ad, .zarr and 10x Genomics' .h5"),
+    "columns": (("csv", "tsv", "parquet"), "csv, tsv and parquet"),
+    "header": (("csv", "tsv"), "csv and tsv"),
+    "feature_types": (("10x-h5", "10x-mtx"), "10x Genomics' files"),
+    "feature_names": (("10x-h5", "10x-mtx"), "10x Genomics' files"),
+}
+FEATURE_NAMES = ("name", "id")
 
 
 FORMATS: dict[str, Format] = {
     "npz": Format("scipy.sparse .npz", (".npz",), lambda path, _: binary.scipy_npz(path)),
     "mtx": Format("Matrix Market", (".mtx", ".mtx.gz"), lambda path, _: text.matrix_market(path)),
-    "10x-mtx": Format("10x Genomics folder", (), lambda path, _: text.tenx_folder(path)),
-    "10x-h5": Format("10x Genomics HDF5", (".h5",), lambda path, chosen: binary.tenx_h5(path, chosen.layer)),
+    "10x-mtx": Format(
+        "10x Genomics folder",
+        (),
+        lambda path, chosen: text.tenx_folder(path, chosen.feature_types, chosen.feature_names),
+    ),
+    "10x-h5": Format(
+        "10x Genomics HDF5",
+        (".h5",),
+        lambda path, chosen: binary.tenx_h5(path, chosen.layer, chosen.feature_types, chosen.feature_names),
+    ),
     "h5ad": Format("AnnData HDF5", (".h5ad",), lambda path, chosen: binary.h5ad(path, chosen.layer)),
     "zarr": Format("AnnData zarr", (".zarr",), lambda path, chosen: binary.zarr(path, chosen.layer)),
     "npy": Format("folder of .npy", (), lambda path, _: binary.npy_folder(path)),
     "docword": Format("bag of words", (), lambda path, _: text.bag_of_words(path)),
     "ldac": Format("LDA-C", (".ldac", ".lda-c", ".ldac.gz"), lambda path, _: text.lda_c(path)),
     "svmlight": Format("svmlight", (".svmlight", ".libsvm", ".svm"), lambda path, _: text.svmlight(path)),
-    "csv": Format("CSV", (".csv", ".csv.gz"), lambda path, chosen: tables.triplets(path, "csv", chosen.columns)),
-    "tsv": Format("TSV", (".tsv", ".tsv.gz"), lambda path, chosen: tables.triplets(path, "tsv", chosen.columns)),
-    "parquet": Format("Parquet", (".parquet",), lambda path, chosen: tables.triplets(path, "parquet", chosen.columns)),
+    "csv": Format(
+        "CSV", (".csv", ".csv.gz"), lambda path, chosen: tables.triplets(path, "csv", chosen.columns, chosen.header)
+    ),
+    "tsv": Format(
+        "TSV", (".tsv", ".tsv.gz"), lambda path, chosen: tables.triplets(path, "tsv", chosen.columns, chosen.header)
+    ),
+    "parquet": Format(
+        "Parquet", (".parquet",), lambda path, chosen: tables.triplets(path, "parquet", chosen.columns, chosen.header)
+    ),
 }
 
 
 def read_counts(
     path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
-    columns: Sequence[str | int] | None = None, transpose: bool = False,
+    columns: Sequence[str | int] | None = None, header: bool | None = None,
+    feature_types: str | Sequence[str] | None = None, feature_names: str = "name", transpose: bool = False,
 ) -> Dataset:  # fmt: skip
     """Read a sparse matrix of counts, with the names of its rows and columns where the file has them.
 
@@ -64,9 +95,10 @@ def read_counts(
     Parameters
     ----------
     path : path-like
-        A file or folder; folders of .npy are memory-mapped, all else is read into memory. What is mapped must stay as
-        it is while its counts are in use: a change is told before the next pass over them, but a file that is cut
-        short within one ends the process. `convert_counts` and `write_counts` may replace a folder that is in use.
+        A file or folder, or a pipe, which is copied to a temporary file first; folders of .npy are memory-mapped, all
+        else is read into memory. Text may be gzipped. What is mapped must stay as it is
+        while its counts are in use: a change is an error at the next pass over them, but a file that is cut short
+        within one ends the process. `convert_counts` and `write_counts` may replace a folder that is in use.
     format : str, optional
         By default what the name says:
 
@@ -80,12 +112,22 @@ def read_counts(
         - "ldac", LDA-C, beside it .tokens or .vocab, and .titles: .ldac, .lda-c
         - "svmlight", labels left out: .svmlight, .libsvm, .svm
         - "csv", "tsv" and "parquet", a line for each entry: row id, column id and count: .csv, .tsv, .csv.gz, .tsv.gz,
-          .parquet
+          .parquet. CSV follows RFC 4180, separated by commas, or by semicolons where the first line has no comma. In
+          TSV quotes are text.
     layer : str, optional
         Of .h5ad and .zarr: a layer, or "raw"; of 10x Genomics' HDF5 of version 2: a genome.
     columns : two or three names, or numbers from 0, optional
         Of "csv", "tsv" and "parquet": where row id, column id and count stand; without a count each line is one.
         Needed where there are more than three columns. Lines of equal ids add up.
+    header : bool, optional
+        Of "csv" and "tsv": whether the first line is a header. By default it is one where `columns` has names, or where
+        text stands in the place of its count. Without counts it is an entry; it is warned of if it looks like a header,
+        such as "user_id,item_id".
+    feature_types : str or sequence of str, optional
+        Of 10x Genomics' files with features of several types: those to read, such as "Antibody Capture", or "all". By
+        default "Gene Expression", with a warning that says what is left out.
+    feature_names : {"name", "id"}, default="name"
+        Of 10x Genomics' files: what columns are called, by names (gene symbols), which may occur twice, or by ids.
     transpose : bool, default=False
         Swap rows and columns.
 
@@ -115,25 +157,35 @@ def read_counts(
     (array([[2, 1],
            [1, 0]]), ['ada', 'bob'], ['tea', 'jam'])
     """
-    source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
-    with source, said(path, format):
+    chosen = Choices(layer, columns, header, feature_types, feature_names)
+    with (
+        regular_file(path) as file,
+        open_counts(file, format, transpose=transpose, **chosen._asdict()) as source,
+        said(file, format),
+    ):
         return source.dataset()
 
 
 def open_counts(
-    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
-    columns: Sequence[str | int] | None = None, transpose: bool = False,
-) -> Source:  # fmt: skip
-    """As `read_counts`, but what can wait to be read waits, and its file stays open until it is closed."""
-    kind = format_of(path, format)
-    if layer is not None and kind not in ("10x-h5", "h5ad", "zarr"):
-        raise ValueError(f"layer goes with .h5ad, .zarr and 10x Genomics' .h5 only, {os.fspath(path)} is {kind}")
-    if columns is not None and kind not in ("csv", "tsv", "parquet"):
-        raise ValueError(f"columns goes with csv, tsv and parquet only, {os.fspath(path)} is {kind}")
+    path: str | os.PathLike[str], format: str | None = None, *, transpose: bool = False, **chosen: Any
+) -> Source:
+    """As `read_counts`, but what can wait to be read waits, and its file stays open until it is closed.
+
+    `chosen` are fields of `Choices`. A pipe is refused.
+    """
+    kind, choices = format_of(path, format), Choices(**chosen)
+    if is_pipe(path):
+        raise ValueError(f"{os.fspath(path)} is a pipe, which can be read once only: a file or folder is needed here")
+    for name, (kinds, formats) in _GOES_WITH.items():
+        if getattr(choices, name) != Choices._field_defaults[name] and kind not in kinds:
+            raise ValueError(f"{name} goes with {formats} only, {os.fspath(path)} is {kind}")
+    if choices.feature_names not in FEATURE_NAMES:
+        raise ValueError(f"feature_names must be 'name' or 'id', got {choices.feature_names!r}")
     with said(path, kind):
-        source = FORMATS[kind].open(Path(path), Choices(layer, columns))
+        source = FORMATS[kind].open(Path(path), choices)
     if isinstance(source, Compressed):
-        source = replace(source, location=Location(os.path.abspath(path), kind, layer))
+        types = choices.feature_types if source.place is None else choices.feature_types or GENES
+        source = replace(source, location=Location(os.path.abspath(path), kind, choices.layer, feature_types=types))
     return source.turned() if transpose else source
 
 
@@ -145,10 +197,13 @@ class Location:
     format: str
     layer: str | None = None
     transpose: bool = False
+    feature_types: str | Sequence[str] | None = None
 
     def open(self) -> Source:
         """As `open_counts`, for whoever calls it to close."""
-        return open_counts(self.path, self.format, layer=self.layer, transpose=self.transpose)
+        return open_counts(
+            self.path, self.format, layer=self.layer, feature_types=self.feature_types, transpose=self.transpose
+        )
 
     def said(self) -> AbstractContextManager[None]:
         """Within it, damage is told in one sentence that names the file."""
@@ -209,14 +264,15 @@ def _plain(error: BaseException) -> str:
 
 def convert_counts(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], format: str | None = None, *,
-    layer: str | None = None, columns: Sequence[str | int] | None = None, transpose: bool = False,
+    layer: str | None = None, columns: Sequence[str | int] | None = None, header: bool | None = None,
+    feature_types: str | Sequence[str] | None = None, feature_names: str = "name", transpose: bool = False,
     verbose: bool = False,
 ) -> Dataset:  # fmt: skip
     """Write counts of any format to a folder of .npy, a chunk at a time; only scipy's .npz is read whole.
 
     Parameters
     ----------
-    path, format, layer, columns, transpose
+    path, format, layer, columns, header, feature_types, feature_names, transpose
         As in `read_counts`.
     folder : path-like
         It appears once all is written; it must not be there, or be such a folder, which it replaces.
@@ -235,8 +291,13 @@ def convert_counts(
     FileNotFoundError, ImportError, ValueError
         As `read_counts` raises them.
     """
-    source = open_counts(path, format, layer=layer, columns=columns, transpose=transpose)
-    with source, said(path, format), counted(None, "entry", verbose=verbose) as advance:
+    chosen = Choices(layer, columns, header, feature_types, feature_names)
+    with (
+        regular_file(path) as file,
+        open_counts(file, format, transpose=transpose, **chosen._asdict()) as source,
+        said(file, format),
+        counted(None, "entry", verbose=verbose) as advance,
+    ):
         return write_folder(folder, source, advance).dataset()
 
 
@@ -264,8 +325,7 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
 
 def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
     """Write a factor as `.npy`; it replaces `path` whole or not at all."""
-    if Path(path).suffix != ".npy":
-        raise ValueError(f"OUTPUT must be a .npy file, got {Path(path).name!r}")
+    check_output(path, ".npy", name="path")
     with replacing(path) as file:
         np.save(file, A, allow_pickle=False)
 

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastpmf._extras import needed
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import replacing
+from fastpmf.io.outputs import check_output
 
 ENDINGS = (".npz", ".h5ad")
 
@@ -32,10 +33,12 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
 
     Raises
     ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        No folder to write in, a folder of that name, or no permission.
     ImportError
         `.h5ad` needs h5py and anndata.
-    ValueError
-        In one sentence that names the argument, what it got and what it wants.
+    TypeError, ValueError
+        If an argument has an invalid type or value. All of it is checked before anything is written.
 
     Examples
     --------
@@ -50,26 +53,47 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     >>> {name: A.shape for name, A in np.load(path).items()}
     {'W': (3, 2), 'H': (2, 3), 'row_names': (3,)}
     """
+    check_factors_path(path)
     check_is_fitted(model)
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
+    if W.dtype.kind not in "biuf":
+        raise TypeError(f"W must hold numbers, got {W.dtype}")
     names = None if row_names is None else np.asarray(row_names).astype(str)
     if names is not None and names.shape != (len(W),):
         raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
-    ending = Path(path).suffix
-    if ending == ".npz":
+    if Path(path).suffix == ".npz":
         arrays = {"W": W, "H": H, "row_names": names}
         if hasattr(model, "feature_names_in_"):
             arrays["column_names"] = model.feature_names_in_.astype(str)
         with replacing(path) as file:
             np.savez_compressed(file, **{name: A for name, A in arrays.items() if A is not None})
-    elif ending == ".h5ad":
+    else:
         from fastpmf.anndata import to_anndata  # which reads by this package
 
-        h5py, anndata = needed("h5py", "anndata"), needed("anndata", "anndata")
         made = to_anndata(W, model, names)
+        h5py, anndata = _libraries()
         with replacing(path) as file, h5py.File(file, "w") as h5:
             anndata.io.write_elem(h5, "/", made)
-    else:
-        raise ValueError(f"path must end with {' or '.join(ENDINGS)}, got {Path(path).name!r}")
+
+
+def check_factors_path(path: str | os.PathLike[str], name: str = "path") -> None:
+    """Check what `write_factors` will need, before a fit whose result is to go there; `name` is what messages call it.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        No folder to write in, a folder of that name, or no permission.
+    ImportError
+        `.h5ad` needs h5py and anndata.
+    ValueError
+        `path` ends with something else.
+    """
+    check_output(path, *ENDINGS, name=name)
+    if Path(path).suffix == ".h5ad":
+        _libraries()
+
+
+def _libraries() -> tuple[Any, Any]:
+    return needed("h5py", "anndata"), needed("anndata", "anndata")

@@ -5,12 +5,21 @@ import zipfile
 
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._model_file import DAMAGE, kind_of
+from fastpmf.io.pipes import is_pipe, regular_file
 
 _KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a fitted model's, as far as its list of contents says."""
+    """Whether a file is a fitted model's, as far as its list of contents says.
+
+    Raises
+    ------
+    ValueError
+        A pipe, which would have been read in vain.
+    """
+    if is_pipe(path):
+        raise ValueError(f"{os.fspath(path)} is a pipe, which can be read once only: a file is needed here")
     if not zipfile.is_zipfile(path):
         return False
     try:
@@ -27,6 +36,7 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
     Parameters
     ----------
     path : path-like
+        A pipe is copied to a temporary file first.
 
     Returns
     -------
@@ -49,7 +59,8 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
     >>> load_model(path).components_.shape
     (2, 3)
     """
-    kind = kind_of(path)
-    if kind not in _KINDS:
-        raise ValueError(f"{os.fspath(path)} holds a {kind}, expected one of {', '.join(_KINDS)}")
-    return _KINDS[kind].load(path)
+    with regular_file(path) as file:
+        kind = kind_of(file)
+        if kind not in _KINDS:
+            raise ValueError(f"{os.fspath(path)} holds a {kind}, expected one of {', '.join(_KINDS)}")
+        return _KINDS[kind].load(file)

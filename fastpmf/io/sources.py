@@ -5,7 +5,7 @@ Both are closed by a with statement.
 Nothing that a file says of its own size is believed: see `fastpmf.counts.room`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
+from fastpmf._warnings import warn
+from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
 from fastpmf.counts.door import wide
 from fastpmf.counts.named import Dataset
@@ -72,6 +74,10 @@ class Compressed(_Open):
     shape : (int, int)
     by_column : bool
     names : Names
+    place : ndarray of int, optional
+        Where only some of the rows, or columns, across those that are compressed are chosen: the number that each one
+        stored has among the chosen, -1 where it is left out. `shape` and `names` are those of the chosen; `indptr` is
+        that of all, so `rows` has the chosen entries alone.
     file : ExitStack
         What `close` closes. Only one thread at a time may read what lies in an HDF5 file.
     location : Location, optional
@@ -84,6 +90,7 @@ class Compressed(_Open):
     shape: tuple[int, int]
     by_column: bool = False
     names: Names = NAMELESS
+    place: np.ndarray | None = None
     file: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
     location: "Location | None" = None
 
@@ -118,6 +125,10 @@ class Compressed(_Open):
         """All of it, in memory, or mapped where its arrays can be."""
         data, indices = (A if isinstance(A, np.ndarray) else A.whole() for A in (self.data, self.indices))
         self._check(indices)
+        if self.place is not None:
+            ends = self.indptr
+            data, indices, ends = self._chosen(data[: ends[-1]], indices[: ends[-1]], ends)
+            return replace(self, data=data, indices=indices, indptr=ends, place=None).dataset()
         narrow = self.indptr[-1] <= np.iinfo(indices.dtype).max  # scipy would widen one of two dtypes at every turn
         X = (sparse.csc_array if self.by_column else sparse.csr_array)(self.shape, dtype=data.dtype)
         X.data, X.indices, X.indptr = (
@@ -158,7 +169,17 @@ class Compressed(_Open):
         part = slice(int(ends[0]), int(ends[-1]))
         data, indices = (A[part].copy() if isinstance(A, np.ndarray) else A[part] for A in (self.data, self.indices))
         self._check(indices)
-        return data, indices, ends - ends[0]
+        return self._chosen(data, indices, ends - ends[0])
+
+    def _chosen(
+        self, data: np.ndarray, indices: np.ndarray, ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The entries of the chosen rows, or columns, across."""
+        if self.place is None:
+            return data, indices, ends
+        at = self.place[indices]
+        kept = at >= 0
+        return data[kept], at[kept], np.concatenate([[0], np.cumsum(kept)])[ends]
 
     def read(self) -> Iterator[Entries]:
         """A chunk of its rows, or columns, at a time."""
@@ -172,7 +193,7 @@ class Compressed(_Open):
         return self.shape, self.names
 
     def _check(self, indices: np.ndarray) -> None:
-        n = self.shape[1 - self.by_column]
+        n = self.shape[1 - self.by_column] if self.place is None else len(self.place)
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n:
             raise ValueError(f"its indices must lie in 0 ... {n - 1}, got {int(indices.min())} to {int(indices.max())}")
 
@@ -234,12 +255,15 @@ class Coordinates(_Open):
         j = j.astype(index, copy=False)
         if not ascending or last >= shape[0]:
             i = i.astype(index, copy=False)
-            return Dataset(sparse.coo_array((x, (i, j)), shape=shape).tocsr(), *names)
+            X = sparse.coo_array((x, (i, j)), shape=shape).tocsr()
+            X.data = X.data if self.distinct else narrowed(X.data)
+            return Dataset(X, *names)
         # Rows in their order, as most files have them, need no copy to be put there
         ends = np.append(np.searchsorted(i, np.arange(shape[0], dtype=i.dtype)), len(i)).astype(index)
         del i
         X = sparse.csr_array((x, j, ends), shape=shape)
         X.sum_duplicates()
+        X.data = X.data if self.distinct else narrowed(X.data)
         return Dataset(X, *names)
 
 
@@ -253,6 +277,63 @@ def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
     A.resize(n + len(more), refcheck=False)
     A[n:] = more
     return A
+
+
+def as_integers(counts: np.ndarray) -> np.ndarray:
+    """Counts that a text or a float column holds, as int64 where all are whole and float64 has no gaps."""
+    whole = (counts == np.floor(counts)) & (np.abs(counts) < 2**53)
+    return counts.astype(np.int64) if whole.all() else counts
+
+
+def narrowed(counts: np.ndarray) -> np.ndarray:
+    """Whole counts in the smallest dtype that the kernels read; others as they are."""
+    if counts.dtype.kind not in "iu" or counts.min(initial=0) < 0:
+        return counts
+    most = counts.max(initial=0)
+    return next((counts.astype(dtype) for dtype in COUNT_DTYPES[:3] if most <= np.iinfo(dtype).max), counts)
+
+
+GENES = "Gene Expression"  # of 10x Genomics' feature types that which is read by default
+
+
+def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None) -> np.ndarray | None:
+    """Which features of 10x Genomics' files are read, as bools, or None for all.
+
+    Parameters
+    ----------
+    kinds : ndarray of str, or None
+        Each feature's type; None of version 2, which has no types.
+    wanted : str or sequence of str, optional
+        Types, or "all". By default genes alone where there are several types, of which is warned.
+
+    Raises
+    ------
+    RefusedError
+        `wanted` is not in the file, or needed.
+    """
+    if kinds is None:
+        if wanted not in (None, "all"):
+            raise RefusedError(f"its features have no types, so feature_types can't be chosen, got {wanted!r}")
+        return None
+    there, sizes = np.unique(kinds, return_counts=True)
+    types = ", ".join(map(repr, there.tolist()))
+    if wanted == "all" or (wanted is None and len(there) == 1):
+        return None
+    if wanted is None:
+        if GENES not in there:
+            raise RefusedError(f"its features are of several types: feature_types must be of {types}, or 'all'")
+        left_out = " and ".join(
+            f"{n:,} of type {t!r}" for t, n in zip(there.tolist(), sizes.tolist(), strict=True) if t != GENES
+        )
+        warn(
+            f"the file's features are of several types: {GENES!r} is kept, left out are {left_out}; feature_types "
+            "chooses others, or 'all'"
+        )
+        return np.asarray(kinds == GENES)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not names or not set(names) <= set(there.tolist()):
+        raise RefusedError(f"feature_types must be of {types}, or 'all', got {wanted!r}")
+    return np.isin(kinds, names)
 
 
 def check_shape(n: int, p: int) -> None:

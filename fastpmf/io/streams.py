@@ -1,7 +1,7 @@
 """Counts that stay in their file, and are read from it in each pass of a fit."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +20,8 @@ BLOCK = 1 << 23  # entries: some 50 MB, so that what a block costs by itself is 
 
 
 def stream_counts(
-    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None, transpose: bool = False,
+    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
+    feature_types: str | Sequence[str] | None = None, feature_names: str = "name", transpose: bool = False,
     block_entries: int = BLOCK, n_threads: int | None = None,
 ) -> Dataset:  # fmt: skip
     """Counts for a fit that reads them from their file in each pass, and holds two blocks of them at once.
@@ -29,10 +30,11 @@ def stream_counts(
 
     Parameters
     ----------
-    path, format, layer, transpose
+    path, format, layer, feature_types, feature_names, transpose
         As in `read_counts`, of formats that can be read by rows or columns: a folder of .npy ("npy"), .h5ad, 10x
         Genomics' .h5, and .zarr. What is compressed is decompressed in each pass, so a folder, which `convert_counts`
-        makes of any format, is soonest. What is stored by columns (CSC) is streamed by columns.
+        makes of any format, is soonest. What is stored by columns (CSC) is streamed by columns. A pipe can't be
+        streamed.
     block_entries : int, default=8388608
         Most nonzeros in a block, but for a longer row.
     n_threads : int, optional
@@ -63,7 +65,9 @@ def stream_counts(
     """
     check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     kind = format_of(path, format)
-    source = open_counts(path, kind, layer=layer, transpose=transpose)
+    source = open_counts(
+        path, kind, layer=layer, feature_types=feature_types, feature_names=feature_names, transpose=transpose
+    )
     if not isinstance(source, Compressed) or kind == "npz":
         source.close()
         raise ValueError(

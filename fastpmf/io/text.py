@@ -2,7 +2,8 @@
 
 import gzip
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
@@ -12,20 +13,44 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
-from fastpmf.io.sources import NAMELESS, Coordinates, Entries, Names, as_names, check_shape
+from fastpmf._warnings import warn
+from fastpmf.io.sources import (
+    NAMELESS,
+    Coordinates,
+    Entries,
+    Names,
+    as_integers,
+    as_names,
+    check_shape,
+    chosen_features,
+)
 
 _CHUNK_BYTES = 1 << 22
 _LINE_BYTES = 1 << 26
 _NAMES_BYTES = 1 << 28
 _HEAD_BYTES = 1 << 20
 _FIELDS = {"integer", "real", "pattern", "unsigned-integer"}
-_KINDS = {"general", "symmetric", "skew-symmetric"}
+_KINDS = {"general", "symmetric"}
 _OF_NUMBERS = b"0123456789+-.eE \t\r\nnaifNAIFtyTY"  # nan and infinity are told as such later
 
 
+_GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"  # what such files begin with
+_EMPTY_LINE = re.compile(rb"^[ \t\r]*\n", re.MULTILINE)
+_COLUMN_0 = re.compile(rb"^[^#\n]*[ \t]0:", re.MULTILINE)  # of svmlight, outside of comments
+
+
 def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, through gzip where its name says so."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+    """The bytes of a file, unpacked where it is gzipped, whatever its name says, without a byte order mark."""
+    with path.open("rb") as raw:
+        packed = raw.read(len(_GZIP)) == _GZIP
+    file = cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb")
+    try:
+        if file.read(len(_BOM)) != _BOM:
+            file.seek(0)
+    except BaseException:  # a damaged one
+        file.close()
+        raise
+    return file
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
@@ -42,20 +67,32 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def matrix_market(path: Path) -> Coordinates:
     """A coordinate file, general or symmetric, of integers, reals or ones."""
     with opened(path) as file:
-        banner, shape, n_entries = _market_head(file)
+        field, kind, shape, n_entries = _market_head(file)
 
     def read() -> Iterator[Entries]:
         with opened(path) as file:
             _market_head(file)
-            yield from _triplet_lines(file, banner, shape, n_entries)
+            entries = _triplet_lines(file, field, shape, n_entries)
+            yield from _mirrored(entries) if kind == "symmetric" else entries
 
     return Coordinates(read, lambda: (shape, NAMELESS), stored=path.stat().st_size)
 
 
-def tenx_folder(path: Path) -> Coordinates:
+def _mirrored(entries: Iterator[Entries]) -> Iterator[Entries]:
+    """The entries of one triangle, and those of the other, which a symmetric file leaves out."""
+    below = above = False
+    for i, j, x in entries:
+        below, above = below or bool((i > j).any()), above or bool((i < j).any())
+        if below and above:
+            raise ValueError("it says that it is symmetric, and has entries on both sides of the diagonal")
+        off = i != j
+        yield Entries(np.concatenate([i, j[off]]), np.concatenate([j, i[off]]), np.concatenate([x, x[off]]))
+
+
+def tenx_folder(path: Path, feature_types: str | Sequence[str] | None, feature_names: str) -> Coordinates:
     """10x Genomics' folder: matrix.mtx, barcodes.tsv and genes.tsv (version 2) or features.tsv (3), gzipped or not.
 
-    Cells are rows here, and features columns, named by their symbols.
+    Cells are rows here, and features columns, named by their symbols or ids.
     """
     files = {name: _either(path, name) for name in ("matrix.mtx", "barcodes.tsv", "genes.tsv", "features.tsv")}
     matrix = files["matrix.mtx"]
@@ -66,8 +103,23 @@ def tenx_folder(path: Path) -> Coordinates:
     features = files["features.tsv"] or files["genes.tsv"]
     barcodes = files["barcodes.tsv"]
     rows = None if barcodes is None else _column(name_list(barcodes, n), 0)
-    columns = None if features is None else _column(name_list(features, p), 1)
-    return replace(cells, finish=lambda: ((n, p), Names(rows, columns)))
+    lines = None if features is None else name_list(features, p)
+    columns = None if lines is None else _column(lines, 0 if feature_names == "id" else 1)
+    kinds = None if lines is None or not all(line.count("\t") >= 2 for line in lines) else _column(lines, 2)
+    chosen = chosen_features(kinds, feature_types)
+    if chosen is None:
+        return replace(cells, finish=lambda: ((n, p), Names(rows, columns)))
+    assert columns is not None  # their types are in the same file
+    place = np.where(chosen, np.cumsum(chosen) - 1, -1)
+
+    def read() -> Iterator[Entries]:
+        for i, j, x in cells.chunks():
+            at = place[j]
+            kept = at >= 0
+            yield Entries(i[kept], at[kept], x[kept])
+
+    size, names = (n, int(chosen.sum())), Names(rows, columns[chosen])
+    return replace(cells, chunks=read, finish=lambda: (size, names))
 
 
 def _either(folder: Path, name: str) -> Path | None:
@@ -97,7 +149,7 @@ def bag_of_words(path: Path) -> Coordinates:
     def read() -> Iterator[Entries]:
         with opened(path) as file:
             head(file)
-            yield from _triplet_lines(file, b"%%MatrixMarket matrix coordinate real general", (n, p), n_entries)
+            yield from _triplet_lines(file, "real", (n, p), n_entries)
 
     name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
     vocabulary = path.parent / name
@@ -113,9 +165,13 @@ def lda_c(path: Path) -> Coordinates:
     size = [0, 0]
 
     def read() -> Iterator[Entries]:
-        size[:] = 0, 0
+        size[:], ended = (0, 0), False
         with opened(path) as file:
             for lines in lines_of(file):
+                documents = lines.rstrip()
+                if documents and (ended or _EMPTY_LINE.search(documents)):
+                    raise ValueError("it has an empty line: a document without words is a line '0'")
+                ended = ended or lines.count(b"\n", len(documents)) > 1
                 try:
                     X, said = load_svmlight_file(io.BytesIO(lines), dtype=np.float64, zero_based=True)
                 except ValueError as error:
@@ -155,7 +211,7 @@ def svmlight(path: Path) -> Coordinates:
     """
     size = [0, 0]
     with opened(path) as file:
-        first = 0 if any(b" 0:" in lines or b"\t0:" in lines for lines in lines_of(file)) else 1
+        first = 0 if any(_COLUMN_0.search(lines) for lines in lines_of(file)) else 1
 
     def read() -> Iterator[Entries]:
         size[:] = 0, 0
@@ -177,7 +233,12 @@ def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
             if len(held) > most:
                 raise ValueError(f"{path.name} is no list of names: it is larger than {most >> 20} MiB")
     # Only line ends end a line: names have U+2028, U+0085 and their like
-    lines = held.decode("utf-8", "replace").removesuffix("\n").split("\n") if held else []
+    try:
+        text = held.decode("utf-8")
+    except UnicodeDecodeError:
+        text = held.decode("utf-8", "replace")
+        warn(f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD")
+    lines = text.removesuffix("\n").split("\n") if text else []
     names = [line.removesuffix("\r") for line in lines]
     if len(names) < n or (len(names) > n and not at_least):
         raise ValueError(f"{path.name} has {len(names)} names for {n}")
@@ -195,15 +256,17 @@ def _of_rows(X: sparse.csr_matrix, size: list[int]) -> Entries:
     index = np.int32 if size[0] <= np.iinfo(np.int32).max else np.int64
     rows = np.repeat(np.arange(first, size[0], dtype=index), np.diff(X.indptr))
     size[1] = max(size[1], int(X.indices.max(initial=-1)) + 1)
-    whole = (X.data == np.floor(X.data)) & (np.abs(X.data) < 2**53)
-    return Entries(rows, X.indices, X.data.astype(np.int64) if whole.all() else X.data)
+    return Entries(rows, X.indices, as_integers(X.data))
 
 
-def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:
+def _market_head(file: IO[bytes]) -> tuple[str, str, tuple[int, int], int]:
+    """What a Matrix Market file says that it holds: field, kind, shape and number of entries."""
     banner = file.readline(256)
     words = banner.decode("ascii", "replace").lower().split()
     if len(words) != 5 or words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[3] not in _FIELDS:
-        raise ValueError("it must begin with '%%MatrixMarket matrix coordinate', then integer, real or pattern")
+        raise ValueError(
+            f"it must begin with '%%MatrixMarket matrix coordinate', then integer, real or pattern, got {banner[:60]!r}"
+        )
     if words[4] not in _KINDS:
         raise ValueError(f"its first line must end with general or symmetric, got {words[4]!r}")
     n_bytes = 0
@@ -215,12 +278,14 @@ def _market_head(file: IO[bytes]) -> tuple[bytes, tuple[int, int], int]:
     if len(sizes) != 3:
         raise ValueError(f"its sizes must be three numbers, got {line[:80]!r}")
     check_shape(sizes[0], sizes[1])
-    return " ".join(["%%MatrixMarket", *words[1:]]).encode(), (sizes[0], sizes[1]), sizes[2]
+    if words[4] == "symmetric" and sizes[0] != sizes[1]:
+        raise ValueError(f"it says that it is symmetric, and has shape ({sizes[0]}, {sizes[1]})")
+    return words[3], words[4], (sizes[0], sizes[1]), sizes[2]
 
 
-def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_entries: int) -> Iterator[Entries]:
+def _triplet_lines(file: IO[bytes], field: str, shape: tuple[int, int], n_entries: int) -> Iterator[Entries]:
     """Lines of row, column and count, by scipy's parser, a chunk at a time, as a small file of its own."""
-    seen = 0
+    seen, width = 0, 2 if field == "pattern" else 3
     for lines in lines_of(file):
         held = np.frombuffer(lines, np.uint8)
         ends = held == ord("\n")
@@ -233,9 +298,17 @@ def _triplet_lines(file: IO[bytes], banner: bytes, shape: tuple[int, int], n_ent
             raise ValueError(f"it has more than the {n_entries} entries that it says")
         if other := lines.translate(None, _OF_NUMBERS):  # scipy's parser may end the process over others
             raise ValueError(f"its lines must hold numbers, got {other[:40]!r}")
-        if here:
-            X = mmread(io.BytesIO(b"%b\n%d %d %d\n%b" % (banner, *shape, here, lines)), spmatrix=False)
-            yield Entries(X.row, X.col, X.data)
+        if not here:
+            continue
+        inside = np.frombuffer(lines, np.uint8) > ord(" ")  # scipy's parser takes what is too much for nothing
+        n_numbers = int(inside[0]) + int(np.count_nonzero(inside[1:] & ~inside[:-1]))
+        if n_numbers != width * here:
+            raise ValueError(f"its lines must hold {width} numbers each, and {here} of them hold {n_numbers}")
+        # Nor does it say that it cuts counts short where a file of integers has others
+        broken = field.endswith("integer") and any(mark in lines for mark in b".eE")
+        banner = f"%%MatrixMarket matrix coordinate {'real' if broken else field} general".encode()
+        X = mmread(io.BytesIO(b"%b\n%d %d %d\n%b" % (banner, *shape, here, lines)), spmatrix=False)
+        yield Entries(X.row, X.col, X.data if X.data.dtype.kind in "iu" else as_integers(X.data))
     if seen < n_entries:
         raise ValueError(f"it is truncated: it has {seen} of {n_entries} entries")
 

@@ -19,6 +19,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf._messages import check_option
 from fastpmf.counts import Side, as_counts
+from fastpmf.counts.labels import align, align_factors, labels_of
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -110,7 +111,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     check_scalar(n, "n", (int, np.integer), min_val=1)
     P = distributions(H)
     k, p = P.shape
-    labels = _labels(names, p)
+    labels = _labels(labels_of(H, 1).values if names is None else names, p)
     scores = P if by == "weight" else exclusivity(P) * (k if by == "lift" else 1)
     scores = np.where((P > 0) & (least <= P), scores, -np.inf)
     first = np.lexsort((-P, -scores), axis=1)[:, :n]  # what is wholly a component's goes by weight
@@ -154,6 +155,7 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).npmi
     array([ 1., -1.])
     """
+    W, H = align_factors(X, W, H)
     P = distributions(H)
     counts = as_counts(X)
     if counts.shape[1] != P.shape[1]:
@@ -222,6 +224,7 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> match_components([[1, 0], [0, 1]], [[0, 5], [1, 0]])[0].tolist()
     [1, 0]
     """
+    other = align(other, "other", columns=labels_of(H, 1)._replace(owner="H", thing="column"))
     P, Q = distributions(H), distributions(other, "other")
     if P.shape[1] != Q.shape[1]:
         raise ValueError(f"other must have {P.shape[1]} features, as H has, got {Q.shape[1]}")
@@ -259,6 +262,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     (array([[1. , 0. ],
            [0.5, 0.5]]), array([4., 4.]), ['ape', 'bee', 'cat'])
     """
+    W, H = align_factors(X, W, H)
     counts = as_counts(X)
     topics = to_topics(W, H)
     if counts.shape != (len(topics.rows), topics.columns.shape[1]):

@@ -61,6 +61,7 @@ from scipy.special import gammaln
 
 from fastpmf._messages import check_option
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import align_components
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, component_sums, padded
 from fastpmf.model.lazy import cached_property
@@ -280,6 +281,7 @@ def to_topics(W: Any, H: Any) -> Topics:
     for name, A in (("W", W), ("H", H)):
         if np.ndim(A) != 2 or 0 in np.shape(A):
             raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {np.shape(A)}")
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W = check_factor(W, np.shape(W), "W")
     H = check_factor(H, (W.shape[1], np.shape(H)[1]), "H")
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)

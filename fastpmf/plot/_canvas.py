@@ -7,6 +7,7 @@ import numpy as np
 from fastpmf._extras import needed
 from fastpmf._messages import listed
 from fastpmf._warnings import warn
+from fastpmf.counts.labels import align_components
 from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
@@ -78,6 +79,7 @@ def components_of(model: Any, name: str) -> np.ndarray:
 
 def proportions(W: Any, H: Any) -> np.ndarray:
     """P(z|row), (n, k): of expected counts where H is given, else of W as it is; zeros for a row without any mass."""
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W = components_of(W, "W")
     return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
 

@@ -9,6 +9,8 @@ from sklearn.utils import check_scalar
 
 from fastpmf._messages import check_option
 from fastpmf.counts import as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import Selection
 from fastpmf.plot._canvas import (
     BLUE,
@@ -285,6 +287,9 @@ def residuals(
     [[1.79, -1.79], [-1.79, 1.79]]
     """
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
+    labels = MatrixLabels.of(X)
+    row_labels = align(row_labels, "row_labels", rows=labels.rows)
+    column_labels = align(column_labels, "column_labels", rows=labels.columns)
     X, W, H = _read(X, W, H)
     rows, R = _groups(row_labels, X.sum(axis=1, dtype=np.float64), bins, "row_labels")
     columns, C = _groups(column_labels, X.sum(axis=0, dtype=np.float64), bins, "column_labels")
@@ -330,6 +335,11 @@ def _title(things: str, labels: Any) -> str:
 
 
 def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    labels = MatrixLabels.of(X)
+    if (names := getattr(H, "feature_names_in_", None)) is not None:  # of a fitted model
+        H = align(Dataset(H.components_, None, names), "H", columns=labels.columns)
+        H = H.X.toarray() if sparse.issparse(H.X) else H.X
+    W, H = align_factors(X, W, H)
     counts, W, H = as_counts(X), components_of(W, "W"), components_of(H, "H")
     if len(H) != W.shape[1]:
         raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}")

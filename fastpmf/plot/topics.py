@@ -8,6 +8,7 @@ from scipy.spatial.distance import squareform
 from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf._messages import check_option
+from fastpmf.counts.labels import align, labels_of
 from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
@@ -86,6 +87,7 @@ def structure(
     >>> ax.get_ylabel()
     'topic proportion'
     """
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
     P = proportions(W, H)
     n, k = P.shape
     check_option(order, _ORDERS, "order")
@@ -222,6 +224,7 @@ def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None
     >>> ax.images[0].get_array().tolist()
     [[1.0, 0.0], [0.25, 0.75]]
     """
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
     P = proportions(W, H)
     titles, codes = grouped(labels, len(P), "labels")
     legend = named(names, P.shape[1], "names", "component")

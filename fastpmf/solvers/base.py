@@ -43,7 +43,7 @@ class Record(NamedTuple):
         Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
         iteration. With extrapolation, and in the last record of a trace, it is that of the factors as they are.
     seconds : float
-        Since the solver began, compilation included.
+        Since the solver began, without the time in which kernels were compiled.
     """
 
     n_iter: int
