@@ -1,8 +1,10 @@
 """AnnData objects in, results where scanpy's go; and factors to files."""
 
+import inspect
 import warnings
 
 import numpy as np
+import numpydoc_light
 import pytest
 from scipy import sparse
 
@@ -367,6 +369,12 @@ class TestNothingIsLost:
         monkeypatch.setattr("fastpmf.anndata._arguments.memory", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, and this process .*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
+
+
+@pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf, fa.transform, fa.to_anndata])
+def test_documented_parameters_are_the_signature(function):
+    documented = numpydoc_light.parameters(inspect.getdoc(function))
+    assert sorted(documented) == sorted(set(inspect.signature(function).parameters) - {"options"})
 
 
 def test_objects_are_concatenated_and_cut_with_their_results(adata):
