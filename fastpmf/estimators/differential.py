@@ -36,7 +36,6 @@ J. G. MacKinnon and H. White, "Some heteroskedasticity-consistent covariance mat
 sample properties", Journal of Econometrics 29 (1985).
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,6 +45,7 @@ from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
 from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.estimators._range import check_entries
@@ -314,14 +314,13 @@ def _regressions(
     mean = np.where(sums > 0, sums / counts.total, 1.0)
     g, gap = transform(
         transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ROUNDS, tol=_GAP, penalties=Penalties(prior_W=(1 + e, e)),
-        known=Known(row_exposure=mean), warn=False,
+        known=Known(row_exposure=mean), warn_unconverged=False,
     )  # fmt: skip
     if late := int((gap[sums > 0] > _GAP * (sums[sums > 0] + e * W.shape[1])).sum()):
-        warnings.warn(
+        warn(
             f"the regressions of {late} feature(s) stopped before they converged: their changes are inexact. W or X "
             "may differ too much in scale between rows or components",
             ConvergenceWarning,
-            stacklevel=4,
         )
     columns = counts.side(Side.COLUMNS)
     w_sum = W.sum(axis=0)
