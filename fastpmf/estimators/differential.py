@@ -24,16 +24,7 @@ added counts' score: a component without counts of a feature remains as uncertai
 
     sum_{x_i = 0} s_i s_i' = m_j^2 g g' * (W' W - sum_{x_i > 0} W_i W_i')        with the elementwise product *
 
-References
-----------
-P. Carbonetto, K. Luo, A. Sarkar, A. Hung, K. Tayeb, S. Pott and M. Stephens, "GoM DE: interpreting structure in
-sequence count data with differential expression analysis allowing for grades of membership", Genome Biology 24 (2023).
-Its errors come from sampling the posterior under the Poisson model.
-P. J. Huber, "The behavior of maximum likelihood estimates under nonstandard conditions", Proc. Fifth Berkeley Symposium
-on Mathematical Statistics and Probability 1 (1967).
-H. White, "Maximum likelihood estimation of misspecified models", Econometrica 50 (1982).
-J. G. MacKinnon and H. White, "Some heteroskedasticity-consistent covariance matrix estimators with improved finite
-sample properties", Journal of Econometrics 29 (1985).
+The references are those of `differential_expression`.
 """
 
 from collections.abc import Callable
@@ -207,8 +198,9 @@ def differential_expression(
 
     References
     ----------
-    P. Carbonetto et al., "GoM DE: interpreting structure in sequence count data with differential expression analysis
-    allowing for grades of membership", Genome Biology 24 (2023).
+    P. Carbonetto, K. Luo, A. Sarkar, A. Hung, K. Tayeb, S. Pott and M. Stephens, "GoM DE: interpreting structure in
+    sequence count data with differential expression analysis allowing for grades of membership", Genome Biology 24
+    (2023). Its errors come from sampling the posterior under the Poisson model.
     H. White, "Maximum likelihood estimation of misspecified models", Econometrica 50 (1982), theorem 3.2.
     J. G. MacKinnon and H. White, "Some heteroskedasticity-consistent covariance matrix estimators with improved finite
     sample properties", Journal of Econometrics 29 (1985).
