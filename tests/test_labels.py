@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from scipy import sparse
 
 from fastpmf import (
@@ -177,6 +178,21 @@ class TestFittedModels:
         )
         weight = GIVEN["sample_weight"]
         assert model.score(X, sample_weight=weight.iloc[BY_ROW]) == straight.score(X, sample_weight=weight.to_numpy())
+
+    def test_held_out_counts_of_the_fitted_rows_are_matched_by_name(self, tmp_path):
+        model = HPF(K, **OPTIONS).fit(X)
+        expected = model.predictive_log_likelihood(X)
+        model.save(tmp_path / "model.npz")
+        for fitted in (model, HPF.load(tmp_path / "model.npz")):
+            assert fitted.predictive_log_likelihood(X.iloc[BY_ROW]) == pytest.approx(expected, rel=1e-12)
+            some = X.iloc[[5, 2]]
+            mean = fitted.predictive_mean(np.repeat(["cell5", "cell2"], P), np.tile(COLUMNS, 2)).reshape(2, P)
+            log_likelihood = scipy.stats.poisson.logpmf(some, mean).sum() / some.to_numpy().sum()
+            assert fitted.predictive_log_likelihood(some) == pytest.approx(log_likelihood, rel=1e-9)
+        with pytest.raises(ValueError, match="row names of X must hold known names, got 'other'"):
+            model.predictive_log_likelihood(X.rename({"cell3": "other"}))
+        model.partial_fit(X.to_numpy())
+        assert not hasattr(model, "row_names_")
 
     @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
     @pytest.mark.parametrize("new", [X, as_dataset(X)], ids=["DataFrame", "Dataset"])

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import align
-from fastpmf.counts.named import positions
+from fastpmf.counts.named import positions, row_names_of
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -65,7 +65,7 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : array-like of int, of one shape
-            Numbers of rows and columns, from 0; columns may be given by name where X had feature names.
+            Numbers of rows and columns, from 0, or their names, where X had names.
 
         Returns
         -------
@@ -109,7 +109,8 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-            Held-out counts, for example of `thin_counts`.
+            Held-out counts, for example of `thin_counts`. If both X and the fitted counts have row names, rows are
+            matched by them, and X may have some of the fitted rows.
         exposure : float, default=1.0
             Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
 
@@ -122,9 +123,12 @@ class AppliedHPF(OnlineHPF):
         counts = self._read(X)
         check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
         check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
-        if counts.shape[0] != len(self.W_posterior_.mean):
-            raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
-        return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
+        W, names, fitted = self.W_posterior_.mean, row_names_of(X), getattr(self, "row_names_", None)
+        if names is not None and fitted is not None and not np.array_equal(names, fitted):
+            W = W[positions(names.tolist(), len(W), "row names of X", fitted)]
+        if counts.shape[0] != len(W):
+            raise ValueError(f"X must have the {len(W)} fitted rows, got {counts.shape[0]}")
+        return self._score(counts, W, Known(row_exposure=np.full(counts.shape[0], exposure)))
 
     def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
         """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
@@ -181,7 +185,7 @@ class AppliedHPF(OnlineHPF):
     def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of the W_i and H_j of entries, one behind the other."""
         check_is_fitted(self, "W_posterior_")
-        rows = positions(rows, len(self.W_posterior_.shape), "rows")
+        rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
         names = getattr(self, "feature_names_in_", None)
         columns = positions(columns, self.components_.shape[1], "columns", names)
         if rows.shape != columns.shape:

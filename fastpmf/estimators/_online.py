@@ -217,9 +217,9 @@ def expected(
     return Statistics((Ht * T)[:, :k].astype(np.float64) / n, exposure[:k] / n, counts.sums(Side.COLUMNS), n)
 
 
-# What `fit` knows and mini-batches don't
+# Attributes that `fit` sets and `partial_fit` can't
 _OF_ALL_ROWS = (
-    "W_posterior_", "activity_", "elbo_", "objective_", "residual_", "trace_", "restarts_", "validation_",
+    "W_posterior_", "activity_", "elbo_", "objective_", "residual_", "trace_", "restarts_", "validation_", "row_names_",
 )  # fmt: skip
 
 
@@ -287,16 +287,7 @@ class OnlineHPF(FittedHPF):
         def keep(model: OnlineHPF) -> None:
             if first:
                 model._adopt(seen)
-                for name in (
-                    "W_posterior_",
-                    "activity_",
-                    "elbo_",
-                    "objective_",
-                    "residual_",
-                    "trace_",
-                    "restarts_",
-                    "validation_",
-                ):
+                for name in _OF_ALL_ROWS:
                     model.__dict__.pop(name, None)
             model._schedule = schedule
             model.n_iter_, model.status_ = schedule.steps, Status.ONLINE

@@ -66,6 +66,8 @@ class FittedHPF(FactorModel):
                 arrays |= {"row_activity_shape": self.activity_.shape, "row_activity_rate": self.activity_.rate}
             if self.validation_ is not None:
                 arrays["validation"] = self.validation_
+            if self.row_names_ is not None:
+                arrays["row_names"] = self.row_names_.astype(str)
             facts |= {"elbo": plain(self.elbo_), "residual": plain(self.residual_)}
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
@@ -106,6 +108,7 @@ class FittedHPF(FactorModel):
                 model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
                 model.objective_, model.restarts_ = -model.elbo_, checked_vector(arrays["restarts"], "restarts")
                 model.validation_ = checked_validation(arrays)
+                model.row_names_ = checked_names(arrays, n, "row_names")
         except DAMAGE as error:
             raise no_model(path, error) from None
         if names is not None:

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastpmf.counts.labels import MatrixLabels
+from fastpmf.counts.named import row_names_of
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
@@ -107,6 +108,8 @@ class HPF(AppliedHPF):
     restarts_ : ndarray of shape (n_init,)
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats.
+    row_names_ : ndarray of shape (n_samples,), or None
+        Names of the fitted rows, where X had string names.
     n_features_in_, feature_names_in_
         As in `PoissonNMF`.
 
@@ -252,6 +255,7 @@ class HPF(AppliedHPF):
             def keep(model: HPF, found: Found) -> None:
                 model._adopt(seen)
                 model._keep(found)
+                model.row_names_ = row_names_of(X)
 
             found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
