@@ -435,9 +435,15 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
             write_factors(path, model, W)
     with pytest.raises(TypeError, match="W must hold numbers, got object"):
         write_factors(tmp_path / "f.npz", model, W.astype(object))
-    monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(ImportError, match="this format needs anndata"):
-        write_factors(tmp_path / "f.h5ad", model, None)  # before W is looked at
+    with pytest.raises(ValueError, match="row_names must be 3, one for each row of W"):
+        write_factors(tmp_path / "f.npz", model, W, ["a"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "anndata", None)
+        with pytest.raises(ImportError, match="this format needs anndata"):
+            write_factors(tmp_path / "f.h5ad", model, None)  # before W is looked at
+    monkeypatch.setattr("fastpmf.io.outputs.os.access", lambda path, mode: False)  # as it is for all but root
+    with pytest.raises(PermissionError, match="the folder .* can't be written to"):
+        write_factors(tmp_path / "f.npz", model, None)
     assert list(tmp_path.iterdir()) == []
 
 

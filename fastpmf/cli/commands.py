@@ -38,7 +38,7 @@ from fastpmf.io.outputs import check_folder, check_output
 from fastpmf.io.pipes import regular_file
 from fastpmf.warmup import warmup as warm_up
 
-_MASKED = 1 << 24  # entries of a mask that are held at once
+_MASKED = 1 << 22  # entries of a mask that are held at once
 
 
 def fit(arguments: argparse.Namespace) -> None:
