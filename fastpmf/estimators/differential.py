@@ -139,7 +139,8 @@ def differential_expression(
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=0, include_boundaries="neither")
-    W = W * component_sums(W, H)[1]
+    with np.errstate(under="ignore"):
+        W = W * component_sums(W, H)[1]
     if row_exposure is not None:
         W *= check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")[:, None]
     alive = W.any(axis=0)
