@@ -67,7 +67,9 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self)
         W = X.toarray() if sparse.issparse(X) else check_array(X, "X")
         shape = (W.shape[0] if W.ndim else 0, len(self.components_))
-        return check_factor(W, shape, "X") @ self.components_
+        W = check_factor(W, shape, "X")
+        with np.errstate(under="ignore"):
+            return W @ self.components_
 
     def to_topics(self, W: Any) -> Topics:
         """W and `components_` as probabilities, which is PLSI; see `fastpmf.to_topics`.

@@ -146,10 +146,11 @@ class Statement:
                 B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
             if terms.zeros is not None:
                 B[terms.zeros] = 0
-            if known is not None and held.all():
-                B[:, :K] = known
-            elif known is not None and held.any():
-                B[:, :K][:, held] = known[:, held]
+            with np.errstate(under="ignore"):
+                if known is not None and held.all():
+                    B[:, :K] = known
+                elif known is not None and held.any():
+                    B[:, :K][:, held] = known[:, held]
             out.append(B)
         return out[0], out[1]
 

@@ -37,13 +37,14 @@ def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
 def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """A padded copy of A, shape (n_rows, n_components), as `dtype`."""
     out = empty_factor(A.shape[0], A.shape[1], dtype)
-    out[:, : A.shape[1]] = A
+    with np.errstate(under="ignore"):
+        out[:, : A.shape[1]] = A
     return out
 
 
 def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Column sums of W and row sums of H, (k,), float64; a ValueError where the sum of W H is infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
         if not np.isfinite((w_sum * h_sum).sum()):
             raise ValueError("W and H must be small enough for the sum of W H to be finite")
@@ -60,7 +61,8 @@ def column_sums(A: np.ndarray) -> np.ndarray:
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Sum of a b, the same to the bit on every machine; BLAS adds in an order that depends on the CPU."""
-    return float((a * b).sum())
+    with np.errstate(under="ignore"):
+        return float((a * b).sum())
 
 
 @lru_cache(maxsize=16)

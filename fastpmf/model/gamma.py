@@ -43,7 +43,8 @@ class GammaPosterior:
     @property
     def geometric_mean(self) -> np.ndarray:
         """exp E[log u] = exp(digamma(shape)) / rate: below the mean, and next to 0 where the shape is small."""
-        return np.exp(digamma(self.shape)) / self.rate
+        with np.errstate(under="ignore"):
+            return np.exp(digamma(self.shape)) / self.rate
 
     @property
     def variance(self) -> np.ndarray:
@@ -80,7 +81,9 @@ class GammaPosterior:
         ndarray of shape `size`, float64
         """
         rng = random_state if hasattr(random_state, "standard_gamma") else np.random.default_rng(random_state)
-        return rng.standard_gamma(self.shape, size=self.shape.shape if size is None else size) / self.rate
+        draws = rng.standard_gamma(self.shape, size=self.shape.shape if size is None else size)
+        with np.errstate(under="ignore"):
+            return draws / self.rate
 
     def transposed(self) -> "GammaPosterior":
         """With rows and columns exchanged."""

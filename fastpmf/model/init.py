@@ -136,7 +136,8 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     for A, lifted in ((U, rows), (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.major)) > 0)))):
         level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
         block = A[lifted, :n_components]
-        A[lifted, :n_components] = np.where(block == 0, level, block)
+        with np.errstate(under="ignore"):
+            A[lifted, :n_components] = np.where(block == 0, level, block)
     warn(
         f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can mend; "
         "the zeros there were replaced by a hundredth of the factor's mean"

@@ -345,7 +345,7 @@ def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndar
         raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}")
     if counts.shape != (len(W), H.shape[1]):
         raise ValueError(f"X must have shape {(len(W), H.shape[1])}, as W H has, got {counts.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         total = W.sum(axis=0) @ H.sum(axis=1)
     if not np.isfinite(total):
         raise ValueError("W and H must be small enough for the sum of W H to be finite")
