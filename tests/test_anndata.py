@@ -1,8 +1,10 @@
 """AnnData objects in, results where scanpy's go; and factors to files."""
 
+import inspect
 import warnings
 
 import numpy as np
+import numpydoc_light
 import pytest
 from scipy import sparse
 
@@ -138,6 +140,15 @@ class TestArgumentsOfFit:
         np.testing.assert_array_equal(model.components_, other.components_)
         np.testing.assert_array_equal(model.validation_, other.validation_)
 
+    def test_what_is_masked_may_be_missing(self, adata):
+        mask = np.random.default_rng(0).random((40, 25)) < 0.1
+        expected = fastpmf.PoissonNMF(2, random_state=0).fit_transform(adata.X, mask=mask)
+        adata.X = np.where(mask, np.nan, adata.X.toarray())
+        model = fa.poisson_nmf(adata, 2, mask=mask, random_state=0)
+        np.testing.assert_array_equal(adata.obsm["X_pmf"], expected.astype(adata.obsm["X_pmf"].dtype))
+        other = model.transform(pd.DataFrame(adata.X, columns=adata.var_names), mask=mask)
+        np.testing.assert_array_equal(fa.transform(adata, model, mask=mask), other)
+
     def test_a_fit_goes_on_from_a_checkpoint(self, adata, tmp_path):
         options = {"random_state": 0, "tol": 0, "max_iter": 20}
         with warnings.catch_warnings():
@@ -152,10 +163,16 @@ class TestArgumentsOfFit:
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [
-            (lambda s: s.iloc[1:], "obs_exposure must have a value for each of adata.obs_names, lacks 1: 'cell 0'"),
-            (lambda s: pd.concat([s, s.iloc[:1]]), "obs_exposure must have each name once .* got 'cell 0' twice"),
+            (lambda s: s.iloc[1:], "obs_exposure must have a label for each cell of adata, and lacks 'cell 0' of 40"),
+            (
+                lambda s: pd.concat([s, s.iloc[:1]]),
+                "can't be aligned with the cells .* 'cell 0' more than once",
+            ),
             (lambda s: s - 1, "obs_exposure must be non-negative, got a minimum of -0.5"),
-            (lambda s: s.rename(str.upper), "obs_exposure must have a value for each of adata.obs_names, lacks 40: "),
+            (
+                lambda s: s.rename(str.upper),
+                "must have a label for each cell .* lacks 'cell 0' and 39 more",
+            ),
         ],
     )
     def test_names_that_are_missing_or_twice_are_refused(self, adata, change, sentence):
@@ -344,7 +361,7 @@ class TestNothingIsLost:
 
     def test_names_that_come_twice_are_warned_of_once(self, adata):
         adata.var_names = ["twice", "twice", *adata.var_names[2:]]
-        with pytest.warns(UserWarning, match="adata.var_names are not unique, 'twice' come") as told:
+        with pytest.warns(UserWarning, match=r"X has 1 feature name.* more than once, for example 'twice'") as told:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert len(told) == 1
 
@@ -367,6 +384,12 @@ class TestNothingIsLost:
         monkeypatch.setattr("fastpmf.anndata._arguments.memory", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, and this process .*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
+
+
+@pytest.mark.parametrize("function", [fa.poisson_nmf, fa.hpf, fa.transform, fa.to_anndata])
+def test_documented_parameters_are_the_signature(function):
+    documented = numpydoc_light.parameters(inspect.getdoc(function))
+    assert sorted(documented) == sorted(set(inspect.signature(function).parameters) - {"options"})
 
 
 def test_objects_are_concatenated_and_cut_with_their_results(adata):
@@ -405,7 +428,7 @@ def test_what_does_not_look_like_counts_is_warned_of_and_the_layers_are_named(ad
     [
         ({"layer": "raw"}, ValueError, "layer must be one of adata's, which has none, got 'raw'"),
         ({"mask_var": "x"}, ValueError, "mask_var must be a column of adata.var, which are 'highly_variable', got 'x'"),
-        ({"mask": "x"}, ValueError, "mask must be a layer of adata, which are none, got 'x'"),
+        ({"mask": "x"}, ValueError, "mask must be a key of adata.layers, which are none, got 'x'"),
         ({"mask": np.ones((25, 40))}, ValueError, r"mask must have shape \(40, 25\), got \(25, 40\)"),
         ({"fixed_H": "x"}, ValueError, "fixed_H must be a key of adata.varm, which are none, got 'x'"),
         (
@@ -474,7 +497,7 @@ def test_models_of_mini_batches_and_of_priors_of_lists_go_to_h5ad(adata, kind, t
 
 def test_a_file_of_factors_of_another_kind_or_width_is_told(tmp_path):
     model = fastpmf.PoissonNMF(2, random_state=0).fit(np.eye(4))
-    with pytest.raises(ValueError, match=r"path must end with .npz or .h5ad, got 'factors.txt'"):
+    with pytest.raises(ValueError, match=r"path must be a .npz or .h5ad file, got 'factors.txt'"):
         write_factors(tmp_path / "factors.txt", np.ones((4, 2)), model)
     with pytest.raises(ValueError, match=r"W must have 2 columns, one for each component, got shape \(4, 3\)"):
         write_factors(tmp_path / "factors.npz", np.ones((4, 3)), model)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, differential_expression
 from fastpmf.estimators._shrinkage import shrink
@@ -117,6 +118,12 @@ def test_a_feature_whose_counts_come_from_one_row_has_a_larger_robust_error_than
     assert found.top(1).indices[0, 0] == 0
     model = differential_expression(X, W, np.ones((2, 6)) / 6, standard_errors="model")
     assert model.z_score[0, 1] == pytest.approx(model.z_score[0, 0], rel=1e-6)
+
+
+def test_regressions_that_stop_early_are_warned_of_by_the_number_of_features(drawn, monkeypatch):
+    monkeypatch.setattr("fastpmf.estimators.differential._MAX_ROUNDS", 1)
+    with pytest.warns(ConvergenceWarning, match=r"the regressions of \d+ feature\(s\) stopped before they converged"):
+        differential_expression(*drawn)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12, 1e100])
@@ -355,6 +362,7 @@ def test_the_estimator_gives_its_names(drawn):
         ({"W": np.ones((150, 1)), "H": np.ones((1, 40))}, ValueError, "at least two components with any mass, got 1"),
         ({"row_exposure": [1.0]}, ValueError, "row_exposure"),
         ({"W": np.full((150, 3), 1e300)}, ValueError, "W and H must be small enough for the sum of W H to be finite"),
+        ({"W": np.full((150, 3), 1e200)}, ValueError, r"W, times the row sums of H and row_exposure, must be at most"),
         (
             {"X": np.r_[[[1e-60] + [1.0] * 39], np.ones((149, 40)) * (np.arange(40) > 0)]},
             ValueError,

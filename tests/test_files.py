@@ -306,6 +306,14 @@ def test_text_may_be_gzipped_and_marked_whatever_it_is_called_and_gives_small_in
         assert found.dtype == np.uint16
 
 
+def test_an_npz_of_coordinates_gives_small_integers_without_overflow(tmp_path):
+    twice = sparse.coo_array((np.array([200, 200], np.uint8), ([0, 0], [1, 1])), shape=(2, 2))
+    sparse.save_npz(tmp_path / "X.npz", twice)
+    found = read_counts(tmp_path / "X.npz").X
+    assert found.toarray().tolist() == [[0, 400], [0, 0]]
+    assert found.dtype == np.uint16
+
+
 def test_parquet_gives_small_integers_too(tmp_path):
     pd.DataFrame({"u": [1, 2], "i": ["x", "y"], "n": [1.0, 2.0]}).to_parquet(tmp_path / "X.parquet")
     assert read_counts(tmp_path / "X.parquet").X.dtype == np.uint8
@@ -313,6 +321,36 @@ def test_parquet_gives_small_integers_too(tmp_path):
     assert read_counts(tmp_path / "X.parquet").X.data.tolist() == [1, 2.5]
     with pytest.raises(ValueError, match="header goes with csv and tsv only"):
         read_counts(tmp_path / "X.parquet", header=True)
+
+
+def test_the_index_of_a_pandas_frame_is_no_column_of_a_table(tmp_path):
+    frame = pd.DataFrame({"u": ["a", "b", "a"], "i": ["x", "y", "y"]})
+    frame[frame.i == "y"].to_parquet(tmp_path / "X.parquet")  # whose index 1, 2 is stored as a third column
+    assert read_counts(tmp_path / "X.parquet").X.toarray().tolist() == [[1], [1]]
+    counts = pd.DataFrame({"u": [7, 8], "i": [1, 2], "n": [5, 6]})
+    counts.set_index("u").to_parquet(tmp_path / "X.parquet")  # and comes last
+    with pytest.raises(ValueError, match="its column 'u' was the index of a pandas DataFrame: say which columns"):
+        read_counts(tmp_path / "X.parquet")
+    found = read_counts(tmp_path / "X.parquet", columns=["u", "i", "n"])
+    assert found.row_names.tolist() == ["7", "8"]
+    assert found.X.data.tolist() == [5, 6]
+    counts[["u", "i"]].to_csv(tmp_path / "X.csv")
+    with pytest.raises(ValueError, match="a column has no name in its first line, ',u,i', as the row numbers"):
+        read_counts(tmp_path / "X.csv")
+    assert read_counts(tmp_path / "X.csv", columns=["u", "i"]).X.sum() == 2
+
+
+def test_the_matrix_of_a_10x_folder_by_itself_is_warned_of(tmp_path):
+    write_tenx(tmp_path / "cells", None)
+    with pytest.warns(UserWarning, match="the folder is read with cells as rows and all names"):
+        alone = read_counts(tmp_path / "cells" / "matrix.mtx")
+    np.testing.assert_array_equal(alone.X.toarray(), read_counts(tmp_path / "cells").X.toarray().T)
+
+
+def test_a_vocabulary_may_be_gzipped(tmp_path):
+    (tmp_path / "vocab.X.txt.gz").write_bytes(gzip.compress(b"tea\njam\n"))
+    found = read(tmp_path / "docword.X.txt", "2\n2\n2\n1 1 1\n2 2 3\n")
+    assert found.column_names.tolist() == ["tea", "jam"]
 
 
 def test_counts_that_are_no_integers_in_a_file_that_says_so_are_not_cut_short(tmp_path):

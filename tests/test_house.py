@@ -111,6 +111,24 @@ def test_an_unknown_keyword_is_refused_in_the_name_of_what_was_called(thing):
     assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
+def _public_callables():
+    for module in ("fastpmf", "fastpmf.plot", "fastpmf.io", "fastpmf.dask", "fastpmf.anndata"):
+        module = importlib.import_module(module)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            yield from (method for _, method in inspect.getmembers(thing, inspect.isfunction))
+            if callable(thing):
+                yield thing
+
+
+def test_counts_come_before_w_and_w_before_h_in_every_signature():
+    for thing in _public_callables():
+        kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        given = inspect.signature(thing).parameters.items()
+        order = [name for name, parameter in given if name in ("X", "W", "H") and parameter.kind in kinds]
+        assert order == sorted(order, key="XWH".index), thing.__qualname__
+
+
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fastpmf.__path__, "fastpmf.")])
 def test_examples_are_true(module):
     if module == "fastpmf.__main__":

@@ -8,6 +8,8 @@ from scipy import sparse
 from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.labels import Labels, align
+from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import share_not_whole
 from fastpmf.counts.room import memory
 from fastpmf.estimators._statement import FREE, vector
@@ -35,6 +37,11 @@ class Source(NamedTuple):
         """Gene names, (n_vars,)."""
         return np.asarray(self.var.index).astype(str).astype(object)
 
+    @property
+    def genes(self) -> Labels:
+        """Labels of the genes."""
+        return Labels(self.names, owner=self.owner.removesuffix(".var"), thing="gene")
+
 
 def check_adata(adata: Any) -> None:
     if not hasattr(adata, "obsm") or not hasattr(adata, "varm"):
@@ -46,7 +53,7 @@ def check_adata(adata: Any) -> None:
 def source_of(adata: "AnnData", layer: str | None) -> Source:
     """Where the counts are; nothing is read yet."""
     raw = getattr(adata, "raw", None)
-    layers = [name for name in adata.layers if name is not None]  # None is X from anndata 0.13 on
+    layers = layers_of(adata)
     if layer is None:
         X, where, genes = adata.X, "adata.X", adata
         if X is None:
@@ -62,8 +69,8 @@ def source_of(adata: "AnnData", layer: str | None) -> Source:
     return Source(X, where, genes.var, genes.varm)
 
 
-def read(source: Source) -> MemoryCounts:
-    """The counts in memory, where they fit in it."""
+def read(source: Source, mask: Any = None) -> MemoryCounts:
+    """The counts in memory, where they fit in it, without what they hold at the entries of `mask`."""
     X, where = source.X, source.where
     if hasattr(X, "__dask_graph__"):
         raise TypeError(
@@ -78,7 +85,7 @@ def read(source: Source) -> MemoryCounts:
                 "the file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
             )
         X = X.to_memory()
-    return as_counts(X, name=where)
+    return observed_counts(X, mask, name=where)
 
 
 def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chosen: np.ndarray) -> dict[str, Any]:
@@ -88,35 +95,24 @@ def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chose
         if value is None:
             continue
         if name in ("obs_exposure", "sample_weight"):
-            value = column(value, adata.obs, name, "adata.obs")
+            value = column(value, adata.obs, name, cells_of(adata), "adata.obs")
             value = vector(value, len(value), name, zero=name == "sample_weight")
         elif name in ("var_exposure", "background") and np.ndim(value) + isinstance(value, str):
-            value = column(value, source.var, name, source.owner)[chosen]
+            value = column(value, source.var, name, source.genes, source.owner)[chosen]
             value = vector(value, len(value), name) if name == "var_exposure" else value
         elif name in ("mask", "validation") and not isinstance(value, int | float | np.number):
             value = matrix(value, adata, source, name)[:, chosen]
         elif name in ("W", "fixed_W"):
-            value = _factor(value, adata.obs, adata.obsm, name, "adata.obsm")
+            value = align(_stored(value, adata.obsm, name, "adata.obsm"), name, rows=cells_of(adata))
         elif name in ("H", "fixed_H"):
-            value = value if isinstance(value, str) or hasattr(value, "T") else np.asarray(value)
-            transposed = value if isinstance(value, str) else value.T
-            value = _factor(transposed, source.var, source.varm, name, f"{source.owner}m").T
-            if value.ndim != 2 or value.shape[1] != len(chosen):
-                raise ValueError(f"{name} must have {len(chosen)} columns, one for each gene, got shape {value.shape}")
-            value = value[:, chosen]
+            value = _loadings(value, source, name, chosen)
         told[{"obs_exposure": "row_exposure", "var_exposure": "column_exposure"}.get(name, name)] = value
     return told
 
 
-def column(given: Any, frame: Any, name: str, owner: str) -> np.ndarray:
-    """A column of obs or var, by its name; or an array of its length, aligned by names where it has any."""
-    if isinstance(given, str):
-        if given not in frame:
-            raise ValueError(
-                f"{name} must be a column of {owner}, which are {listed(frame) or 'none'}, got {brief(given)}"
-            )
-        given = frame[given]
-    values = np.asarray(_aligned(given, frame.index, name, f"{owner}_names"))
+def column(given: Any, frame: Any, name: str, labels: Labels, owner: str) -> np.ndarray:
+    """A column of obs or var, by its name; or an array of its length, aligned by labels where it has any."""
+    values = np.asarray(align(_stored(given, frame, name, owner, "column"), name, rows=labels))
     if values.shape != (len(frame),):
         raise ValueError(
             f"{name} must have shape ({len(frame)},), or be the name of a column of {owner}, got shape {values.shape}"
@@ -124,51 +120,50 @@ def column(given: Any, frame: Any, name: str, owner: str) -> np.ndarray:
     return values
 
 
-def _factor(given: Any, frame: Any, stored: Any, name: str, owner: str) -> np.ndarray:
-    """An entry of obsm or varm, by its name; or an array with as many rows, aligned by names where it has any."""
-    if isinstance(given, str):
-        if given not in stored:
-            raise ValueError(
-                f"{name} must be a key of {owner}, which are {listed(stored) or 'none'}, got {brief(given)}"
-            )
-        given = stored[given]
-    return check_array(_aligned(given, frame.index, name, f"{owner.removesuffix('m')}_names"), name, FREE)
-
-
 def matrix(given: Any, adata: "AnnData", source: Source, name: str) -> sparse.csr_array:
-    """A layer by its name, or a matrix of cells and genes, aligned by names where it has any."""
+    """A layer by its name, or a matrix of cells and genes, aligned by labels where it has any."""
     if isinstance(given, str):
-        if given not in adata.layers:
-            there = listed(key for key in adata.layers if key is not None) or "none"
-            raise ValueError(f"{name} must be a layer of adata, which are {there}, got {brief(given)}")
-        given = read(source._replace(X=adata.layers[given], where=f"adata.layers[{given!r}]"))
-    given = _aligned(given, adata.obs_names, name, "adata.obs_names")
-    if hasattr(given, "columns"):
-        given = _aligned(given.T, source.var.index, name, f"{source.owner}_names").T
-    values = as_counts(given, name=name)
+        X = _stored(given, {key: adata.layers[key] for key in layers_of(adata)}, name, "adata.layers")
+        given = read(source._replace(X=X, where=f"adata.layers[{given!r}]"))
+    values = as_counts(align(given, name, rows=cells_of(adata), columns=source.genes), name=name)
     if values.shape != (adata.n_obs, len(source.var)):
         raise ValueError(f"{name} must have shape {(adata.n_obs, len(source.var))}, got {values.shape}")
     return values.to_scipy()
 
 
-def _aligned(given: Any, names: Any, name: str, owner: str) -> Any:
-    """A Series or a DataFrame with its rows in the order of these names, where its index has names."""
-    if not hasattr(given, "reindex"):
+def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
+    """H for the chosen genes: an entry of varm transposed, by its name; or an array."""
+    H = _stored(given, source.varm, name, f"{source.owner}m")
+    H = align(H.T if isinstance(given, str) else H, name, columns=source.genes)
+    if not hasattr(H, "iloc"):  # a DataFrame may have labels of components, which W has too
+        H = check_array(H, name, FREE)
+    if H.ndim != 2 or H.shape[1] != len(chosen):
+        raise ValueError(f"{name} must have {len(chosen)} columns, one for each gene, got shape {H.shape}")
+    return H[:, chosen] if isinstance(H, np.ndarray) else H.loc[:, chosen]
+
+
+def _stored(given: Any, entries: Any, name: str, owner: str, thing: str = "key") -> Any:
+    """An entry of adata, by its name; or what was given instead."""
+    if not isinstance(given, str):
         return given
-    index = given.index
-    if index.inferred_type not in ("string", "categorical") or index.equals(names):
-        return given
-    if not index.is_unique:
-        again = index[index.duplicated()][0]
-        raise ValueError(f"{name} must have each name once to be aligned with {owner}, got {brief(again)} twice")
-    missing = names[~names.isin(index)]
-    if len(missing):
-        raise ValueError(f"{name} must have a value for each of {owner}, lacks {len(missing)}: {listed(missing, 3)}")
-    return given.reindex(names)
+    if given not in entries:
+        there = listed(entries) or "none"
+        raise ValueError(f"{name} must be a {thing} of {owner}, which are {there}, got {brief(given)}")
+    return entries[given]
+
+
+def layers_of(adata: "AnnData") -> list[str]:
+    """Names of the layers."""
+    return [name for name in adata.layers if name is not None]  # None is X from anndata 0.13 on
+
+
+def cells_of(adata: "AnnData") -> Labels:
+    """Labels of the cells."""
+    return Labels(np.asarray(adata.obs_names), owner="adata", thing="cell")
 
 
 def chosen_genes(mask_var: Any, source: Source) -> np.ndarray:
-    mask = column(mask_var, source.var, "mask_var", source.owner)
+    mask = column(mask_var, source.var, "mask_var", source.genes, source.owner)
     if mask.dtype != bool:
         raise ValueError(f"mask_var must hold True and False, got {mask.dtype}")
     if not mask.any():
@@ -176,19 +171,9 @@ def chosen_genes(mask_var: Any, source: Source) -> np.ndarray:
     return mask
 
 
-def warn_unless_unique(source: Source) -> None:
-    index = source.var.index
-    if not index.is_unique:
-        owner = source.owner
-        warn(
-            f"{owner}_names are not unique, {listed(index[index.duplicated()].unique(), 3)} come more than once, so "
-            f"results can't be aligned by them: {owner}_names_make_unique() would help",
-        )
-
-
 def warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> None:
     if broken := share_not_whole(counts.to_scipy().data):
-        layers = [name for name in adata.layers if name is not None and f"[{name!r}]" not in where]
+        layers = [name for name in layers_of(adata) if f"[{name!r}]" not in where]
         layers += ["raw"] if getattr(adata, "raw", None) is not None and where != "adata.raw" else []
         advice = f"layer may be {listed(layers)}" if layers else "the model is one of raw counts"
         warn(

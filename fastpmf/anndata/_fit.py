@@ -9,10 +9,10 @@ from fastpmf.anndata._arguments import (
     check_adata,
     chosen_genes,
     fit_arguments,
+    matrix,
     read,
     source_of,
     warn_unless_counts,
-    warn_unless_unique,
 )
 from fastpmf.anndata._results import check_target, keys_of, loading_places, parameters_of, store
 from fastpmf.counts import as_counts
@@ -206,10 +206,11 @@ def _factorise(
     source = source_of(adata, layer)
     chosen = np.ones(len(source.var), bool) if mask_var is None else chosen_genes(mask_var, source)
     place = loading_places(adata, source, chosen)
-    told = fit_arguments(given, adata, source, chosen)
+    if (mask := given["mask"]) is not None:
+        mask = matrix(mask, adata, source, "mask")
+    told = fit_arguments(given | {"mask": mask}, adata, source, chosen)
     check_target(adata)
-    warn_unless_unique(source)
-    counts = read(source)
+    counts = read(source, mask)
     if not chosen.all():
         counts = as_counts(counts.to_scipy()[:, chosen], n_threads=model.n_threads)
     warn_unless_counts(counts, source.where, adata)

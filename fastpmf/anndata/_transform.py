@@ -9,6 +9,7 @@ from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import (
     Source,
+    cells_of,
     check_adata,
     column,
     matrix,
@@ -89,12 +90,12 @@ def transform(
     if obs_exposure is not None:
         if isinstance(model, HPF):
             raise TypeError("obs_exposure must be None, since HPF has no exposures")
-        exposure = column(obs_exposure, adata.obs, "obs_exposure", "adata.obs")
+        exposure = column(obs_exposure, adata.obs, "obs_exposure", cells_of(adata), "adata.obs")
         given["row_exposure"] = vector(exposure, adata.n_obs, "obs_exposure")
     place = _places(model, source)
     hidden = None if mask is None else matrix(mask, adata, source, "mask")
     check_target(adata)
-    counts = read(source)
+    counts = read(source, hidden)
     warn_unless_counts(counts, source.where, adata)
     names = getattr(model, "feature_names_in_", None)
     here, missing = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)

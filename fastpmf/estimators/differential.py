@@ -24,28 +24,22 @@ added counts' score: a component without counts of a feature remains as uncertai
 
     sum_{x_i = 0} s_i s_i' = m_j^2 g g' * (W' W - sum_{x_i > 0} W_i W_i')        with the elementwise product *
 
-References
-----------
-P. Carbonetto, K. Luo, A. Sarkar, A. Hung, K. Tayeb, S. Pott and M. Stephens, "GoM DE: interpreting structure in
-sequence count data with differential expression analysis allowing for grades of membership", Genome Biology 24 (2023).
-Its errors come from sampling the posterior under the Poisson model.
-P. J. Huber, "The behavior of maximum likelihood estimates under nonstandard conditions", Proc. Fifth Berkeley Symposium
-on Mathematical Statistics and Probability 1 (1967).
-H. White, "Maximum likelihood estimation of misspecified models", Econometrica 50 (1982).
-J. G. MacKinnon and H. White, "Some heteroskedasticity-consistent covariance matrix estimators with improved finite
-sample properties", Journal of Econometrics 29 (1985).
+The references are those of `differential_expression`.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
 from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.estimators._range import check_entries
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
 from fastpmf.estimators._statement import Known, Penalties
@@ -56,7 +50,8 @@ from fastpmf.model.reading import TopFeatures
 _BLOCK = 1 << 20  # entries of the covariance matrices that are in memory at once
 _MAX_ROUNDS, _GAP = 1000, 1e-9  # of the regressions; nats per count, far below any standard error
 _LARGE = 1e5  # information over pseudocount above which an inverse of their sum is too inexact
-_LEAST = 1e-50  # smallest share of all counts that a feature may have: the smallest valid exposure
+_MIN_SHARE = 1e-50  # of all counts, that a feature may have: the smallest valid exposure
+_MIN_PSEUDOCOUNT = 1e-10  # far below it, rates of components without counts would round to 0
 _STANDARD_ERRORS = ("robust", "model")
 
 
@@ -167,9 +162,9 @@ def differential_expression(
         rates 1, 8 and 128, the second component has a change of +3, although the third has more. "mean": the feature's
         share of all counts. An int: that component.
     pseudocount : float, default=1.0
-        Counts at the feature's mean rate that are added to each component, > 0. Where a component has no counts of a
-        feature, the error of its log rate is 1 / sqrt(pseudocount), in nats: a value far below 1 says nothing about
-        features that only other components have.
+        Counts at the feature's mean rate that are added to each component, at least 1e-10. Where a component has no
+        counts of a feature, the error of its log rate is 1 / sqrt(pseudocount), in nats: a value far below 1 says
+        nothing about features that only other components have.
     standard_errors : {"robust", "model"}, default="robust"
         "robust": from how much the counts of the rows vary around their rates, a sandwich estimate (HC3). "model":
         from the observed information, valid only if counts vary as Poisson counts do. Where they vary more, as in most
@@ -203,8 +198,9 @@ def differential_expression(
 
     References
     ----------
-    P. Carbonetto et al., "GoM DE: interpreting structure in sequence count data with differential expression analysis
-    allowing for grades of membership", Genome Biology 24 (2023).
+    P. Carbonetto, K. Luo, A. Sarkar, A. Hung, K. Tayeb, S. Pott and M. Stephens, "GoM DE: interpreting structure in
+    sequence count data with differential expression analysis allowing for grades of membership", Genome Biology 24
+    (2023). Its errors come from sampling the posterior under the Poisson model.
     H. White, "Maximum likelihood estimation of misspecified models", Econometrica 50 (1982), theorem 3.2.
     J. G. MacKinnon and H. White, "Some heteroskedasticity-consistent covariance matrix estimators with improved finite
     sample properties", Journal of Econometrics 29 (1985).
@@ -236,38 +232,56 @@ def differential_expression(
     if counts.shape[1] != p:
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
-    check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=0, include_boundaries="neither")
-    W = W * component_sums(W, H)[1]
-    if row_exposure is not None:
-        W *= check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")[:, None]
-    alive = W.any(axis=0)
-    _check_against(against, alive)
+    check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=_MIN_PSEUDOCOUNT)
     if standard_errors not in _STANDARD_ERRORS:
         raise ValueError(f"standard_errors must be one of {', '.join(_STANDARD_ERRORS)}, got {standard_errors!r}")
+    if row_exposure is not None:
+        row_exposure = check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")
     if names is not None:
         names = np.asarray(names).astype(str)
         if names.shape != (p,):
             raise ValueError(f"names must be {p}, one for each feature, got shape {names.shape}")
-    change, error, other = np.zeros((p, k)), np.full((p, k), np.inf), np.full((p, k), -1)
-    sums = counts.sums(Side.COLUMNS)
-    seen = sums > 0
-    if seen.any() and (least := sums[seen].min() / counts.total) < _LEAST:
-        raise ValueError(
-            f"X must have no feature with less than {_LEAST:g} of all counts but more than 0, got {least:g}"
+    with np.errstate(under="ignore"):  # rounding to 0 is harmless in all that follows
+        W *= component_sums(W, H)[1]
+        if row_exposure is not None:
+            W *= row_exposure[:, None]
+        check_entries(W, W.dtype, "W, times the row sums of H and row_exposure,")
+        alive = W.any(axis=0)
+        _check_against(against, alive)
+        change, error, other = _changes(
+            counts, W, alive, against, float(pseudocount), standard_errors == "robust", n_threads
         )
-    if seen.any() and alive.any():
-        step = max(1, _BLOCK // k**2)
-        # BLAS gets one thread: the matrices are small, and the order of its sums depends on the number of threads
-        with threads(n_threads), threadpool_limits(1, "blas"):
-            g, covariances_of = _regressions(counts, W, float(pseudocount), standard_errors == "robust")
-            for columns in np.array_split(np.flatnonzero(seen), -(-int(seen.sum()) // step)):
-                contrasts = _contrasts(np.log(g[columns]), covariances_of(columns), alive, against)
-                change[columns], error[columns], other[columns] = contrasts
-    change, error, other = change.T / np.log(2), error.T / np.log(2), other.T
-    if not shrink:
-        return Differential(np.ascontiguousarray(change), np.ascontiguousarray(error), other, None, names)
-    mean, deviation, wrong = (np.array(x) for x in zip(*map(_shrunk, change, error), strict=True))
-    return Differential(mean, deviation, other, wrong, names)
+        if not shrink:
+            return Differential(change, error, other, None, names)
+        mean, deviation, wrong = (np.array(x) for x in zip(*map(_shrunk, change, error), strict=True))
+        return Differential(mean, deviation, other, wrong, names)
+
+
+def _changes(
+    counts: MemoryCounts, W: np.ndarray, alive: np.ndarray, against: str | int, e: float, robust: bool,
+    n_threads: int | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Log2 fold changes, their standard errors and the components they are against, each (k, p)."""
+    n_features, k = counts.shape[1], W.shape[1]
+    change, error, other = np.zeros((k, n_features)), np.full((k, n_features), np.inf), np.full((k, n_features), -1)
+    sums = counts.sums(Side.COLUMNS)
+    seen = np.flatnonzero(sums)
+    if not len(seen) or not alive.any():
+        return change, error, other
+    if (smallest := sums[seen].min() / counts.total) < _MIN_SHARE:
+        raise ValueError(
+            f"X must have no feature with less than {_MIN_SHARE:g} of all counts but more than 0, got {smallest:g}"
+        )
+    step = max(1, _BLOCK // k**2)
+    # BLAS gets one thread: the matrices are small, and the order of its sums depends on the number of threads
+    with threads(n_threads), threadpool_limits(1, "blas"):
+        g, covariances_of = _regressions(counts, W, e, robust)
+        for columns in np.array_split(seen, -(-len(seen) // step)):
+            contrasts = _contrasts(np.log(g[columns]), covariances_of(columns), alive, against)
+            change[:, columns], error[:, columns], other[:, columns] = (x.T for x in contrasts)
+    change /= np.log(2)
+    error /= np.log(2)
+    return change, error, other
 
 
 def _check_against(against: str | int, alive: np.ndarray) -> None:
@@ -290,10 +304,16 @@ def _regressions(
     transposed = MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
     # Features without counts have no mean, and their result is not used
     mean = np.where(sums > 0, sums / counts.total, 1.0)
-    g, _ = transform(
+    g, gap = transform(
         transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ROUNDS, tol=_GAP, penalties=Penalties(prior_W=(1 + e, e)),
-        known=Known(row_exposure=mean),
+        known=Known(row_exposure=mean), warn_unconverged=False,
     )  # fmt: skip
+    if late := int((gap[sums > 0] > _GAP * (sums[sums > 0] + e * W.shape[1])).sum()):
+        warn(
+            f"the regressions of {late} feature(s) stopped before they converged: their changes are inexact. W or X "
+            "may differ too much in scale between rows or components",
+            ConvergenceWarning,
+        )
     columns = counts.side(Side.COLUMNS)
     w_sum = W.sum(axis=0)
     relative = np.divide(W, w_sum, out=np.zeros_like(W), where=w_sum > 0)

@@ -28,6 +28,7 @@ from fastpmf.io.sources import (
     as_names,
     check_shape,
     chosen_features,
+    narrowed,
 )
 from fastpmf.io.text import name_list
 
@@ -116,6 +117,7 @@ def scipy_npz(path: Path) -> Compressed:
         if X.format == "bsr":
             X.check_format(full_check=True)  # or SciPy reads and writes where its pointers say
         X = X.astype(wide(X.dtype)).tocsr()  # which adds up what stands twice
+        X.data = narrowed(X.data)
     return Compressed(X.data, X.indices, X.indptr, _shape(X.shape), by_column=X.format == "csc")
 
 
@@ -196,7 +198,8 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
         X = _at(root, place, absent=True)
         if X is None:
             layers += ["raw"] * ("raw" in _members(root))
-            raise RefusedError(f"it has no {place}; layer may be {', '.join(map(repr, layers)) or 'left out'}")
+            others = f"layer may be {', '.join(map(repr, layers))}" if layers else "it has no layers either"
+            raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer may be left out'}")
         var = _at(root, "raw/var" if raw else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)

@@ -153,9 +153,8 @@ def read_counts(
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "clicks.csv"
     >>> _ = path.write_text("user,item,count\\nada,tea,2\\nbob,tea,1\\nada,jam,1\\n")
     >>> data = read_counts(path)
-    >>> data.X.toarray(), data.row_names.tolist(), data.column_names.tolist()
-    (array([[2, 1],
-           [1, 0]]), ['ada', 'bob'], ['tea', 'jam'])
+    >>> data.X.toarray().tolist(), data.row_names.tolist(), data.column_names.tolist()
+    ([[2, 1], [1, 0]], ['ada', 'bob'], ['tea', 'jam'])
     """
     chosen = Choices(layer, columns, header, feature_types, feature_names)
     with (

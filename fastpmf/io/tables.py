@@ -18,6 +18,7 @@ _LINES = 1 << 21  # of Parquet that are held at once
 _BLOCK_BYTES = 1 << 23  # of text
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "blanks"}
 _MISSING = {"na", "n/a", "null", "none", "nan", ""}  # what stands for a count that is not there
+_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # as pandas calls it in Parquet
 _COMMA_OF_CSV = re.compile(r"(?<!\d),|,(?!\d)")  # none of a number
 _HEADS = re.compile(  # of columns of ids
     r"(user|item|doc|document|word|term|token|cell|barcode|gene|feature|sample|customer|client|product|movie|film|book|"
@@ -165,6 +166,11 @@ def _text(
     places = _places(columns, first)
     if header is None:
         header = named or (len(places) == 3 and _is_head_of_counts(first[places[2]]))
+    if header and columns is None and "" in first:
+        raise RefusedError(
+            f"a column has no name in its first line, {delimiter.join(first)[:80]!r}, as the row numbers that pandas "
+            "and R write: say which columns are the ids and the count with columns"
+        )
     wanted = [f"f{c}" for c in places]  # as pyarrow calls columns without names
     options = (
         reader.ReadOptions(block_size=_BLOCK_BYTES, autogenerate_column_names=True, skip_rows_after_names=int(header)),
@@ -189,6 +195,7 @@ class _Lines:
 
     def __init__(self, file: IO[bytes], delimiter: str, *, quotes: bool) -> None:
         self._file, self._begun, self._ended, self._rest = file, False, False, b""
+        self._ends = delimiter.encode(), b"\r", b"\n"
         ends = re.escape(delimiter).encode() + rb"\r\n"
         quoted = rb'"(?:[^"]+|"")*+"'
         self._whole = re.compile(rb'(?:(?:%b|[^"%b][^%b]*+)?+[%b])*+' % (quoted, ends, ends, ends)) if quotes else None
@@ -210,6 +217,9 @@ class _Lines:
 
     def _check(self, whole: re.Pattern[bytes], text: bytes) -> None:
         """Go on to the last cell, which may not be whole yet."""
+        if b'"' not in text:
+            self._rest = text[max(map(text.rfind, self._ends)) + 1 :]
+            return
         found = whole.match(text)
         self._rest = text[found.end() :] if found else text
         if self._broken.match(self._rest):
@@ -310,7 +320,16 @@ def _is_number(cell: str) -> bool:
 def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[list[str], Any]]:
     """As `_text`, but the columns have any type."""
     parquet = needed("pyarrow.parquet", "tables")
-    names = parquet.read_schema(path).names
+    schema = parquet.read_schema(path)
+    names = schema.names
+    if columns is None:  # an index of pandas is stored as a column too, behind the others
+        index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
+        names = [name for name in names if name not in index or not _UNNAMED_INDEX.fullmatch(name)]
+        if known := [name for name in index if name in names]:
+            raise RefusedError(
+                f"its column {known[0]!r} was the index of a pandas DataFrame: say which columns are the ids and the "
+                f"count with columns, of {', '.join(map(repr, names[:10]))}"
+            )
     wanted = [names[place] for place in _places(columns, names)]
     with parquet.ParquetFile(path, read_dictionary=wanted[:2]) as file:  # text, each held once in a batch
         for batch in file.iter_batches(batch_size=_LINES, columns=wanted):

@@ -64,8 +64,13 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def matrix_market(path: Path) -> Coordinates:
+def matrix_market(path: Path, *, of_folder: bool = False) -> Coordinates:
     """A coordinate file, general or symmetric, of integers, reals or ones."""
+    if path.name.removesuffix(".gz") == "matrix.mtx" and _either(path.parent, "barcodes.tsv") and not of_folder:
+        warn(
+            f"{path.name} lies beside barcodes.tsv, as in 10x Genomics' folders: it is read as it is, so its rows are "
+            "genes and have no names; the folder is read with cells as rows and all names",
+        )
     with opened(path) as file:
         field, kind, shape, n_entries = _market_head(file)
 
@@ -98,7 +103,7 @@ def tenx_folder(path: Path, feature_types: str | Sequence[str] | None, feature_n
     matrix = files["matrix.mtx"]
     if matrix is None:
         raise ValueError("it has no matrix.mtx or matrix.mtx.gz")
-    cells = matrix_market(matrix).turned()
+    cells = matrix_market(matrix, of_folder=True).turned()
     (n, p), _ = cells.finish()
     features = files["features.tsv"] or files["genes.tsv"]
     barcodes = files["barcodes.tsv"]
@@ -152,8 +157,8 @@ def bag_of_words(path: Path) -> Coordinates:
             yield from _triplet_lines(file, "real", (n, p), n_entries)
 
     name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
-    vocabulary = path.parent / name
-    words = name_list(vocabulary, p) if name.startswith("vocab") and vocabulary.is_file() else None
+    vocabulary = _either(path.parent, name) if name.startswith("vocab") else None
+    words = None if vocabulary is None else name_list(vocabulary, p)
     return Coordinates(read, lambda: ((n, p), Names(None, words)), stored=path.stat().st_size)
 
 
