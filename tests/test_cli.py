@@ -340,11 +340,11 @@ def test_topics_and_warmup_have_json_too(run):
 
 
 def test_both_factors_go_to_a_file_for_other_programs_and_a_prior_is_kept(run):
-    assert run("fit X.npz -k 2 --prior auto -o model.npz --factors factors.npz --max-iter 5 -q")[0] == 0
+    assert run("fit X.npz -k 2 --prior sparse -o model.npz --factors factors.npz --max-iter 5 -q")[0] == 0
     factors, model = np.load("factors.npz"), PoissonNMF.load("model.npz")
     assert factors["W"].shape == (30, 2)
     np.testing.assert_array_equal(factors["H"], model.components_)
-    assert model.prior_W == "auto"
+    assert model.prior_W == "sparse"
     assert model.prior_W_ is not None
 
 

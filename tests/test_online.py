@@ -175,8 +175,8 @@ def test_penalties_that_online_em_has_no_rule_for_are_turned_away(counts):
         PoissonNMF(3, alpha_W=0.1).partial_fit(counts)
     with pytest.raises(ValueError, match=r"^prior_W must be .* got 'auto', whose rate .* give prior_W_ of a fit"):
         PoissonNMF(3, prior_W="auto", prior_H="auto").partial_fit(counts)
-    with pytest.raises(ValueError, match=r"^prior_H must be .* got 'auto', .* give prior_H_ of a fit"):
-        PoissonNMF(3, prior_W=(1.1, 1.0), prior_H="auto").partial_fit(counts)
+    with pytest.raises(ValueError, match=r"^prior_H must be .* got 'sparse', .* give prior_H_ of a fit"):
+        PoissonNMF(3, prior_W=(1.1, 1.0), prior_H="sparse").partial_fit(counts)
 
 
 @both
@@ -214,14 +214,15 @@ def test_rows_without_counts_are_rows_that_were_seen(kind, priors, counts):
         kind(3, **priors).partial_fit(empty)
 
 
-def test_auto_priors_are_numbers_after_a_fit_and_those_of_the_function(counts):
-    model = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts)
-    shape, rate = model.prior_W_
-    assert (shape, model.prior_H_) == (1.1, (1.1, rate))
+@pytest.mark.parametrize(("name", "shape"), [("auto", 1.1), ("sparse", 1.0)])
+def test_priors_by_name_are_numbers_after_a_fit_and_those_of_the_function(counts, name, shape):
+    model = PoissonNMF(3, prior_W=name, prior_H=name, random_state=0).fit(counts)
+    rate = model.prior_W_[1]
+    assert model.prior_W_ == model.prior_H_ == (shape, rate)
     # At a tenth of the rate under which the prior mean of a count is the data's mean
-    assert 3 * (1.1 / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
+    assert 3 * (shape / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
     solution = poisson_nmf(counts, 3, prior_W=model.prior_W_, prior_H=model.prior_H_, random_state=0)
     np.testing.assert_array_equal(solution.H, model.components_)
-    half = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts, row_exposure=np.full(300, 2.0))
+    half = PoissonNMF(3, prior_W=name, prior_H=name, random_state=0).fit(counts, row_exposure=np.full(300, 2.0))
     assert half.prior_W_[1] == pytest.approx(rate * np.sqrt(2))  # the mean is per unit of exposure
     assert rates(solution).sum() > 0

@@ -172,6 +172,14 @@ def test_rows_and_items_are_chosen_and_told_by_name_or_number(fitted):
     frame = pd.DataFrame(data.X.toarray(), data.row_names, data.column_names)
     np.testing.assert_array_equal(model.recommend(frame, W, rows="user 9").indices, model.recommend(data, W, rows=9)[0])
     assert model.recommend(frame.reset_index(drop=True), rows=[9]).row_names is None
+    numbered = frame.set_axis(np.arange(14) + 100)
+    found = model.recommend(numbered, W, rows=[109])
+    np.testing.assert_array_equal(found.indices, model.recommend(data, W, rows=9)[0])
+    assert found.row_names.tolist() == [109]
+    with pytest.raises(ValueError, match="rows must hold known names, got 9"):
+        model.recommend(numbered, rows=[9])
+    labelled = pd.DataFrame(W, data.row_names)
+    assert model.recommend(W=labelled, rows=["user 3"], exclude_seen=False).row_names.tolist() == ["user 3"]
     assert model.recommend(W=W, rows=[13], exclude_seen=False).indices.shape == (1, 9)
     alike = model.similar_items("item 3", 2, items=items)
     np.testing.assert_array_equal(alike.indices, similar_columns(model.components_, [3], 2, items=[1, 4, 7]).indices)
@@ -248,6 +256,21 @@ def test_of_heavy_tailed_counts_what_is_compressed_recommends_best(compress, see
     # that errors are about 0.01
     assert compressed > 2 * raw
     assert compressed > 1.5 * popularity
+
+
+def test_with_many_components_and_few_counts_a_row_the_sparse_prior_recommends_better():
+    recall = {"auto": [], "sparse": []}
+    for seed in range(3):
+        X = make_poisson_counts(800, 800, 100, nnz=20_000, skew=0.5, concentration=0.01, random_state=seed).X
+        train, test = X.sign(), X.sign()
+        held = np.random.default_rng(seed).random(X.nnz) < 0.2
+        train.data[held], test.data[~held] = 0, 0
+        for prior, found in recall.items():
+            model = PoissonNMF(100, prior_W=prior, prior_H=prior, tol=1e-2, random_state=0)
+            W = model.fit_transform(train)
+            found.append(ranking_scores(test, W, model.components_, 20, exclude=train).recall)
+    # Seed by seed higher by 0.04 to 0.07; the standard error of each recall, of 4,000 entries, is 0.01
+    assert np.mean(recall["sparse"]) > np.mean(recall["auto"]) + 0.02
 
 
 def test_the_average_row_is_kept_in_a_file_and_by_partial_fit(tmp_path):

@@ -23,12 +23,13 @@ def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarra
     Parameters
     ----------
     chosen : int, str or array-like of either
-        Numbers from 0 to size - 1, or names.
+        Numbers from 0 to size - 1, or names. Where all names are integers, as in the index of a DataFrame, integers are
+        names.
     size : int
         How many rows, or columns, there are.
     name : str
         What error messages call `chosen`.
-    known : array-like of str, of length size, optional
+    known : array-like of str or int, of length size, optional
         Their names; by default they have none.
 
     Returns
@@ -47,16 +48,18 @@ def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarra
         given = np.asarray(chosen)
     except ValueError:
         raise ValueError(f"{name} must be an array, got a {type(chosen).__name__} of unequal lengths") from None
-    if given.dtype.kind in "iu" or not given.size:
+    names = None if known is None else np.asarray(known)
+    numbered = names is None or names.dtype.kind not in "iu"
+    if (given.dtype.kind in "iu" and numbered) or not given.size:
         if given.size and not 0 <= given.min() <= given.max() < size:
             raise ValueError(f"{name} must lie in 0 ... {size - 1}, got {given.min()} to {given.max()}")
         return given.astype(np.int64)
     wanted = given.ravel().tolist()
-    if not all(isinstance(each, str) for each in wanted):
+    if numbered and not all(isinstance(each, str) for each in wanted):
         raise TypeError(f"{name} must hold integers or names, got dtype {given.dtype}")
-    if known is None:
+    if names is None:
         raise ValueError(f"{name} must hold integers where there are no names, got {wanted[0]!r}")
-    labels = np.asarray(known).astype(str).tolist()
+    labels = (names.astype(str) if numbered else names).tolist()
     place = dict(zip(labels, range(size), strict=True))
     if absent := [each for each in wanted if each not in place]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -64,13 +67,6 @@ def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarra
     if len(place) < size and (twice := sorted(set(wanted) & {each for each, n in Counter(labels).items() if n > 1})):
         raise ValueError(f"{name} must hold names that occur once, but {twice[0]!r} occurs more than once")
     return np.array([place[each] for each in wanted], np.int64).reshape(given.shape)
-
-
-def row_names_of(X: Any) -> np.ndarray | None:
-    """Names of the rows of counts, (n_rows,), object: of a `Dataset`, or of a DataFrame whose index holds strings."""
-    names = X.row_names if isinstance(X, Dataset) else getattr(X, "index", None) if hasattr(X, "dtypes") else None
-    names = None if names is None else np.asarray(names, dtype=object)
-    return names if names is not None and all(isinstance(name, str) for name in names) else None
 
 
 class Dataset(NamedTuple):

@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, Side
-from fastpmf.counts.labels import MatrixLabels, align, duplicates
+from fastpmf.counts.labels import MatrixLabels, align, duplicates, labels_of
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset, positions, row_names_of
+from fastpmf.counts.named import Dataset, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators._room import check_rows
@@ -173,8 +173,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         n : int, default=10
             How many features to recommend to each row.
         rows : array-like of int or str, optional
-            Rows to recommend to, by number or, where X has row names (a `Dataset`, or a DataFrame whose index holds
-            strings), by name; by default all.
+            Rows to recommend to, by number or by name, where X has row names: those of a `Dataset`, the index of a
+            DataFrame; by default all. If the row names are integers, integers are names.
         items : array-like of int or str, optional
             Features that may be recommended, by number or name; by default all.
         exclude_seen : bool, default=True
@@ -206,10 +206,11 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ValueError("X or W must be given")
         check_is_fitted(self)
         counts: Any = None if X is None else self._read(X)
-        W = None if W is None else check_array(align(W, "W", rows=self._labels(X).rows), "W")
+        labels = labels_of(W if X is None else X, 0)
+        W = None if W is None else check_array(align(W, "W", rows=labels), "W")
         n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
         W = None if W is None else check_factor(W, (n_rows, len(self.components_)), "W")
-        row_names = row_names_of(X)
+        row_names = labels.values if labels.named else None
         if row_names is not None and len(row_names) != n_rows:
             raise ValueError(f"X must have a name for each of its {n_rows} rows, got {len(row_names)} row names")
         names = getattr(self, "feature_names_in_", None)

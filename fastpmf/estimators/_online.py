@@ -19,7 +19,16 @@ from fastpmf.estimators._room import check_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
-from fastpmf.estimators._statement import Known, Penalties, Plain, as_numbers, read_penalties, stated, vector
+from fastpmf.estimators._statement import (
+    Known,
+    Penalties,
+    Plain,
+    as_numbers,
+    named_prior,
+    read_penalties,
+    stated,
+    vector,
+)
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.gamma import GammaPosterior
@@ -103,10 +112,11 @@ class OnlineNMF(FittedNMF):
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
             for name, value in zip(("prior_W", "prior_H"), penalties, strict=False):
-                if isinstance(value, str) and value == "auto":
+                if named_prior(value):
                     raise ValueError(
-                        f"{name} must be (shape, rate) or None for partial_fit, got 'auto', whose rate depends on the "
-                        f"mean of all counts, which a mini-batch can't tell: give {name}_ of a fit to some of the rows"
+                        f"{name} must be (shape, rate) or None for partial_fit, got {value!r}, whose rate depends on "
+                        f"the mean of all counts, which a mini-batch can't tell: give {name}_ of a fit to some of the "
+                        "rows"
                     )
             _, prior = read_penalties(penalties, k, counts.shape)
             if prior.ridge.any():

@@ -31,6 +31,9 @@ from fastpmf.solvers import Problem
 # What predicted held-out counts best over text, cells, ratings and baskets, among shapes 1 to 1.3 and a hundredth to
 # three times the rate that gives the data's mean: the shape decides, and a rate as low as this leaves totals alone.
 AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
+# Shapes of priors by name. A shape above 1 acts as shape - 1 counts in each component, which are too many where
+# components are many and rows hold few counts: there shape 1, an L1 penalty, recommended best.
+SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
 FREE = "real numbers and NaN"  # what a factor known in part holds
 
 
@@ -253,7 +256,7 @@ def _terms(
 
 
 def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
-    """The penalties with "auto" priors as numbers: shape 1.1, and a tenth of the rate that gives the data's mean.
+    """The penalties with priors by name as numbers: their shape, and a tenth of the rate that gives the data's mean.
 
     With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
 
@@ -264,13 +267,19 @@ def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) ->
     total, exposure : float
         Sum of the observed counts and of their exposures r_i c_j, each times the weight of its row.
     """
-    autos = [isinstance(prior, str) and prior == "auto" for prior in penalties[:2]]
-    if not any(autos):
-        return penalties
-    mean = total / exposure
-    prior = (AUTO_SHAPE, AUTO_RATE * AUTO_SHAPE * math.sqrt(k / mean)) if mean > 0 else (AUTO_SHAPE, 1.0)
-    prior_W, prior_H = (prior if auto else given for auto, given in zip(autos, penalties[:2], strict=True))
-    return penalties._replace(prior_W=prior_W, prior_H=prior_H)
+
+    def numbers(prior: Any) -> Any:
+        if not named_prior(prior):
+            return prior
+        shape, mean = SHAPES[prior], total / exposure
+        return shape, AUTO_RATE * shape * math.sqrt(k / mean) if mean > 0 else 1.0
+
+    return penalties._replace(prior_W=numbers(penalties.prior_W), prior_H=numbers(penalties.prior_H))
+
+
+def named_prior(prior: Any) -> bool:
+    """Whether a prior is given by name, so that its rate depends on the data."""
+    return isinstance(prior, str) and prior in SHAPES
 
 
 def _total_exposure(counts: Counts, rows: np.ndarray, columns: np.ndarray) -> float:
@@ -313,7 +322,7 @@ def _gamma(prior: Any, k: int, name: str) -> Plain:
         shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, "
+            f"{name} must be 'auto', 'sparse' or (shape, rate), each a number or one for each of {k} components, "
             f"got {brief(prior)}"
         ) from None
     if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():

@@ -28,12 +28,14 @@ class PoissonNMF(AppliedNMF):
     ----------
     n_components : int
         Number of components, >= 1.
-    prior_W : (shape, rate), "auto" or None, default=None
+    prior_W : (shape, rate), "auto", "sparse" or None, default=None
         Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; None is the flat
         (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
         entry is zero. "auto" is shape 1.1 with the rate 0.11 sqrt(n_components / mean count per unit of exposure),
-        which predicts held-out counts well. W and H share their scale in the way that both priors like best, exactly.
-    prior_H : (shape, rate), "auto" or None, default=None
+        which predicts held-out counts well. "sparse" is shape 1 with the rate 0.1 sqrt(n_components / mean count per
+        unit of exposure), for many components and few counts in a row, as in recommendation. W and H share their scale
+        in the way that both priors like best, exactly.
+    prior_H : (shape, rate), "auto", "sparse" or None, default=None
         Of H's entries.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, in place of a prior: with `l1_ratio`, n_features alpha_W [l1_ratio sum W +

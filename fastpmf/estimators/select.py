@@ -125,7 +125,7 @@ def select_n_components(
         Random splits, each with a start of its own.
     fraction : float, default=0.1
         Of the counts that is held out.
-    prior : (shape, rate) or "auto", default="auto"
+    prior : (shape, rate), "auto" or "sparse", default="auto"
         `prior_W` and `prior_H` of the fits; see `PoissonNMF`.
     max_iter, tol, random_state, dtype, n_threads
         As in `PoissonNMF`.

@@ -30,7 +30,7 @@ class Recommendations(NamedTuple):
         W_i . H_j; NaN where the index is -1.
     names : ndarray of shape (m, n), object, or None
         Names of the columns, "" where the index is -1; None where columns have no names.
-    row_names : ndarray of shape (m,), object, or None
+    row_names : ndarray of shape (m,), or None
         Names of the rows; None where rows have no names.
     """
 
