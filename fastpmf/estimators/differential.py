@@ -245,7 +245,7 @@ def differential_expression(
     if standard_errors not in _STANDARD_ERRORS:
         raise ValueError(f"standard_errors must be one of {', '.join(_STANDARD_ERRORS)}, got {standard_errors!r}")
     if names is not None:
-        names = np.asarray(names).astype(str)
+        names = np.atleast_1d(names).astype(str)
         if names.shape != (p,):
             raise ValueError(f"names must be {p}, one for each feature, got shape {names.shape}")
     change, error, other = np.zeros((p, k)), np.full((p, k), np.inf), np.full((p, k), -1)
