@@ -172,8 +172,9 @@ def test_predictions_are_the_means_of_what_is_sampled(fitted):
     error = draws.std(axis=0) / math.sqrt(4000)
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * error + 5 / 4000).all()
     assert (draws.var(axis=0) > 0.9 * mean).all()  # Poisson's, and that of the rate
-    with pytest.raises(ValueError, match="rows and columns must have one shape"):
-        fitted.predictive_mean([0, 1], [0])
+    with pytest.raises(ValueError, match=r"must have shapes that can be broadcast, got \(2,\) and \(3,\)"):
+        fitted.predictive_mean([0, 1], [0, 1, 2])
+    np.testing.assert_array_equal(fitted.predictive_mean(3, [4, 5]), fitted.predictive_mean([3, 3], [4, 5]))
     assert fitted.predictive_mean(3, 4).shape == ()
 
 

@@ -64,17 +64,18 @@ class AppliedHPF(OnlineHPF):
 
         Parameters
         ----------
-        rows, columns : array-like of int, of one shape
-            Numbers of rows and columns, from 0, or their names, where X had names.
+        rows, columns : int or array-like of int
+            Numbers of rows and columns, from 0, or their names, where X had names. They are broadcast against each
+            other, so that one number stands for as many as the other has.
 
         Returns
         -------
-        mean : ndarray of that shape, float64
+        mean : ndarray of the broadcast shape, float64
 
         Raises
         ------
         TypeError, ValueError
-            If rows or columns do not hold integers or known names, differ in shape, or a number is negative or too
+            If rows or columns do not hold integers or known names, can't be broadcast, or a number is negative or too
             large.
         """
         W, H = self._pairs(rows, columns)
@@ -89,14 +90,14 @@ class AppliedHPF(OnlineHPF):
 
         Parameters
         ----------
-        rows, columns : array-like of int, of one shape
+        rows, columns : int or array-like of int
             As in `predictive_mean`, errors too.
         n_samples : int, default=100
         random_state : int, RandomState, Generator or None, default=None
 
         Returns
         -------
-        counts : ndarray of int64, n_samples draws of that shape
+        counts : ndarray of int64, n_samples draws of the broadcast shape
         """
         rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
         W, H = self._pairs(rows, columns)
@@ -188,6 +189,10 @@ class AppliedHPF(OnlineHPF):
         rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
         names = getattr(self, "feature_names_in_", None)
         columns = positions(columns, self.components_.shape[1], "columns", names)
-        if rows.shape != columns.shape:
-            raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
+        try:
+            rows, columns = np.broadcast_arrays(rows, columns)
+        except ValueError:
+            raise ValueError(
+                f"rows and columns must have shapes that can be broadcast, got {rows.shape} and {columns.shape}"
+            ) from None
         return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]

@@ -238,7 +238,7 @@ def differential_expression(
     if row_exposure is not None:
         row_exposure = check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")
     if names is not None:
-        names = np.asarray(names).astype(str)
+        names = np.atleast_1d(names).astype(str)
         if names.shape != (p,):
             raise ValueError(f"names must be {p}, one for each feature, got shape {names.shape}")
     with np.errstate(under="ignore"):  # rounding to 0 is harmless in all that follows

@@ -60,7 +60,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
     if W.dtype.kind not in "biuf":
         raise TypeError(f"W must hold numbers, got {W.dtype}")
-    names = None if row_names is None else np.asarray(row_names).astype(str)
+    names = None if row_names is None else np.atleast_1d(row_names).astype(str)
     if names is not None and names.shape != (len(W),):
         raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
     if Path(path).suffix == ".npz":

@@ -138,7 +138,7 @@ def differential(
     check_scalar(n, "n", (int, np.integer), min_val=0)
     change, error = result.log2_fold_change[component], result.standard_error[component]
     names = result.names if names is None else names
-    names = np.arange(len(change)).astype(str) if names is None else np.asarray(names).astype(str)
+    names = np.arange(len(change)).astype(str) if names is None else np.atleast_1d(names).astype(str)
     if names.shape != change.shape:
         raise ValueError(f"names must be {len(change)}, one for each feature, got shape {names.shape}")
     known = np.isfinite(error) & (error > 0)
