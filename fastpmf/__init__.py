@@ -7,7 +7,7 @@ select_n_components                                         how many components,
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
 pyldavis_input                                              the same for pyLDAvis
-differential_expression                                     how a feature's rates in two components differ, with errors
+differential_expression                                     log fold changes of features between components, with errors
 recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts                                                   read any matrix once, use it often

@@ -12,6 +12,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.counts import Counts, as_counts
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.room import memory
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.kernels._jit import threads
@@ -120,7 +121,9 @@ def plan(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
+    MemoryError
+        If the counts of the trial do not fit into the memory that this process may have.
 
     Examples
     --------
@@ -164,6 +167,13 @@ def _seconds(
     """Of an iteration, by extrapolation from as many rows as the trial affords, and half of them."""
     rows = min(n, max(2, round(_TRIAL / n_components / (nnz / n))))
     wanted = max(1, min(round(nnz * rows / n), int(0.9 * rows * p)))
+    drawn = 8 * (2 * _COMPONENTS * (rows + p) + wanted)  # the factors that the counts are drawn from, and tables
+    need = drawn + bytes_of((rows, p), wanted, n_components, work, counts_dtype, make()).peak
+    if need > (have := memory()):
+        raise MemoryError(
+            f"trial=True needs {need / 2**30:.3g} GiB for this shape, and this process may have {have / 2**30:.3g} "
+            "GiB; trial=False gives the bytes alone"
+        )
     X = make_poisson_counts(rows, p, min(_COMPONENTS, n_components), nnz=wanted, random_state=0, n_threads=None).X
     highest = np.inf if counts_dtype.kind == "f" else np.iinfo(counts_dtype).max
     X.data = np.minimum(X.data, highest, dtype=float).astype(counts_dtype)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._fit import silent_of_dead_components
@@ -43,8 +44,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     True
     """
     check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
-    if counts_dtype not in list(map(str, COUNT_DTYPES)):
-        raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype!r}")
+    check_option(counts_dtype, map(str, COUNT_DTYPES), "counts_dtype")
     began = time.perf_counter()
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
     X = X.astype(counts_dtype)

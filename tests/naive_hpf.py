@@ -1,7 +1,8 @@
 """Oracles of hierarchical Poisson factorization: dense loops, float64, and nothing of fastpmf.
 
 A factor's posterior is (shape, rate, activity_shape, activity_rate), of its entries (n, k) and of its rows (n,); a
-prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime. X owns W's rows, and X.T those of H'.
+prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime, where a is one number or one for each
+component. X owns W's rows, and X.T those of H'.
 """
 
 import math
@@ -35,14 +36,15 @@ def half_step(X, log_U, log_V, V, E_xi, prior, observed=None):
     """A factor's best posterior: from E[log U], the other's E[log V] and E[V], and E[xi] of each row."""
     a, a_prime, b_prime, _ = prior
     (n, p), k = X.shape, V.shape[1]
-    shape, rate = np.full((n, k), float(a)), np.empty((n, k))
+    a = np.broadcast_to(a, (k,))
+    shape, rate = np.tile(a, (n, 1)), np.empty((n, k))
     for i in range(n):
         for j in range(p):
             if X[i, j] > 0:
                 shape[i] += X[i, j] * allotment(log_U[i], log_V[j])
         seen = np.ones(p, bool) if observed is None else observed[i]
         rate[i] = E_xi[i] + V[seen].sum(axis=0)
-    return shape, rate, a_prime + k * a, a_prime / b_prime + (shape / rate).sum(axis=1)
+    return shape, rate, a_prime + a.sum(), a_prime / b_prime + (shape / rate).sum(axis=1)
 
 
 def gamma_density(a, log_rate, rate, E_log, E):
@@ -75,10 +77,11 @@ def evidence_bound(X, factors, priors, observed=None):
     for posterior, prior in zip(factors, priors, strict=True):
         shape, rate, activity_shape, activity_rate = posterior
         a, a_prime, b_prime, hierarchical = prior
+        a = np.broadcast_to(a, shape.shape[1:])
         E_xi, log_xi = activity(posterior, prior)
         for i, k in np.ndindex(*shape.shape):
             s, r = shape[i, k], rate[i, k]
-            terms += [gamma_density(a, log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
+            terms += [gamma_density(a[k], log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
         if hierarchical:
             b = a_prime / b_prime
             for i, r in enumerate(activity_rate):

@@ -1,5 +1,6 @@
 """Fits over the workers of a Dask cluster: what one machine gives, whatever becomes of a worker."""
 
+import gc
 import os
 import re
 import signal
@@ -289,6 +290,50 @@ def held_here():
     return len(_worker._held)
 
 
+@pytest.mark.parametrize("kind", ["cd", "mu", "HPF"])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind, streams):
+    """In this process, where it can be seen which kernels are asked for."""
+    from fastpmf.dask._share import Points, Posterior, Start
+    from fastpmf.estimators._statement import Penalties, _terms, read_penalties
+    from fastpmf.kernels import _jit
+    from fastpmf.model.hierarchy import GammaPrior
+
+    counts, (n, p), work = fastpmf.as_counts(X), X.shape, np.dtype(float)
+    prior = GammaPrior(0.3, 0.3, 1.0)
+    rows, columns = read_penalties(Penalties(prior_W=(1.1, 1.0), prior_H=(1.1, 1.0)), 2, X.shape)
+    terms = _terms(np.ones(p), np.ones(p), columns, None, None, 8, work)
+    model = Points(2, work, kind, "auto", 1, rows, terms, np.ones(p))
+    if kind == "HPF":
+        model = Posterior(2, work, (prior, prior), 1)
+    piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
+    monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
+    asked = []
+    compiled = _jit.Kernel._compile
+
+    def compile_late(self, *args):
+        asked.append(self.__name__)
+        return compiled(self, *args)
+
+    monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
+    for kernel in list(all_kernels()):
+        monkeypatch.setattr(kernel, "_compiled", {})
+    _worker.prepare("fit", 0, model)
+    prepared, asked[:] = list(asked), []
+    assert numba.config.DISABLE_JIT or prepared
+    _worker.begin("fit", 0, 0, model, Start(np.random.default_rng(0), X.shape, counts.total), {0: 0}, {})
+    for iteration in range(12):
+        _worker.close("fit", 0, iteration, _worker.rows("fit", 0, iteration))
+    _worker.objective("fit", 0, 11, True)
+    assert not asked
+
+
+def all_kernels():
+    from fastpmf.kernels._jit import Kernel
+
+    return (thing for thing in gc.get_objects() if type(thing) is Kernel)
+
+
 def test_tasks_that_dask_runs_again_are_refused(client, X):
     from fastpmf.dask._crew import Crew
     from fastpmf.dask._fit import surveyed
@@ -342,6 +387,31 @@ def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
         made.write_h5ad(tmp_path / "columns.h5ad")
     with pytest.raises(ValueError, match=r"columns.h5ad holds columns \(CSC\)"):
         PoissonNMF(3).fit(tmp_path / "columns.h5ad")
+
+
+def test_what_is_given_beside_X_is_aligned_by_names(client, X):
+    anndata, pandas = pytest.importorskip("anndata"), pytest.importorskip("pandas")
+    lazy = anndata.AnnData(sparse.csr_matrix(X.astype(np.float64)))
+    lazy.obs_names, lazy.var_names = [f"cell {i}" for i in range(120)], [f"gene {j}" for j in range(40)]
+    lazy.X = chunked(X.astype(np.float64), 4)
+    rng = np.random.default_rng(0)
+    given = {
+        "row_exposure": pandas.Series(rng.uniform(0.5, 2, 120), index=lazy.obs_names),
+        "column_exposure": pandas.Series(rng.uniform(0.5, 2, 40), index=lazy.var_names),
+        "H": pandas.DataFrame(rng.random((3, 40)) + 0.1, columns=lazy.var_names),
+    }
+    other = {name: A.sample(frac=1, axis=A.ndim - 1, random_state=1) for name, A in given.items()}
+    expected = PoissonNMF(3, **TOLD).fit(lazy, **{name: A.to_numpy() for name, A in given.items()})
+    model = PoissonNMF(3, **TOLD).fit(lazy, **other)
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    W = expected.transform(lazy, row_exposure=given["row_exposure"].to_numpy()).compute()
+    np.testing.assert_array_equal(model.transform(lazy, row_exposure=other["row_exposure"]).compute(), W)
+    with pytest.raises(ValueError, match="row_exposure must have a label for each row of X, and lacks 'cell 3' of 120"):
+        PoissonNMF(3).fit(lazy, row_exposure=given["row_exposure"].drop("cell 3"))
+    renamed = lazy.copy()
+    renamed.var_names = lazy.var_names[::-1]
+    with pytest.raises(ValueError, match="X must have the feature names that were fitted, in their order"):
+        model.transform(renamed)
 
 
 def test_what_is_transformed_and_saved_is_the_local_model(client, X, tmp_path):

@@ -432,18 +432,18 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
         (tmp_path / "f.txt", ValueError, r"path must be a \.npz or \.h5ad file, got 'f\.txt'"),
     ):
         with pytest.raises(error, match=sentence):
-            write_factors(path, model, W)
+            write_factors(path, W, model)
     with pytest.raises(TypeError, match="W must hold numbers, got object"):
-        write_factors(tmp_path / "f.npz", model, W.astype(object))
+        write_factors(tmp_path / "f.npz", W.astype(object), model)
     with pytest.raises(ValueError, match="row_names must be 3, one for each row of W"):
-        write_factors(tmp_path / "f.npz", model, W, ["a"])
+        write_factors(tmp_path / "f.npz", W, model, ["a"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "anndata", None)
         with pytest.raises(ImportError, match="this format needs anndata"):
-            write_factors(tmp_path / "f.h5ad", model, None)  # before W is looked at
+            write_factors(tmp_path / "f.h5ad", None, model)  # before W is looked at
     monkeypatch.setattr("fastpmf.io.outputs.os.access", lambda path, mode: False)  # as it is for all but root
     with pytest.raises(PermissionError, match=r"the folder .* can't be written to"):
-        write_factors(tmp_path / "f.npz", model, None)
+        write_factors(tmp_path / "f.npz", None, model)
     assert list(tmp_path.iterdir()) == []
 
 

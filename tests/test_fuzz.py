@@ -172,7 +172,7 @@ def _fitted(model, X, **known):
     before = _bytes(X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", "only one of W and H is penalised|.* carry no counts")
+        warnings.filterwarnings("ignore", "Only one of W and H is penalised|.* carry no counts")
         try:
             W, said = model.fit_transform(X, **known), ""
         except (ValueError, TypeError, RuntimeWarning) as error:
@@ -287,11 +287,11 @@ READERS = {  # of (W, H, X, n); NaN only where a number is -1, for nothing, or w
     "features": lambda W, H, X, n: top_features(H, n, by="lift")[:2],
     "recommended": lambda W, H, X, n: recommend(W, H, n, exclude=X)[:2],
     "similar": lambda W, H, X, n: similar_columns(H, [0], n)[:2],
-    "scores": lambda W, H, X, n: ranking_scores(W, H, X, n),
-    "quality": lambda W, H, X, n: topic_quality(H, X, n, W=W)[3:],
+    "quality": lambda W, H, X, n: topic_quality(X, H, n, W=W)[3:],
+    "scores": lambda W, H, X, n: ranking_scores(X, W, H, n, auc=True),
     "matched": lambda W, H, X, n: match_components(H, np.roll(H, 1, axis=1)),
-    "pyldavis": lambda W, H, X, n: list(pyldavis_input(W, H, X).values()),
-    "differential": lambda W, H, X, n: differential_expression(W, H, X)[:2],
+    "pyldavis": lambda W, H, X, n: list(pyldavis_input(X, W, H).values()),
+    "differential": lambda W, H, X, n: differential_expression(X, W, H)[:2],
 }
 
 OF_FACTORS = (

@@ -55,7 +55,7 @@ class ByHand:
         """(posteriors, priors) of the oracle."""
         k = self.k
         factors = [(f.shape[:, :k].copy(), f.rates()[:, :k], f.activity_shape, f.activity_rate) for f in self.factors]
-        priors = [(p.shape, p.activity_shape, p.activity_mean, p.hierarchical) for p in self.priors]
+        priors = [(p.shapes(k), p.activity_shape, p.activity_mean, p.hierarchical) for p in self.priors]
         return factors, priors
 
 
@@ -68,10 +68,13 @@ def some_mask(shape):
 
 @hierarchical
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_half_steps_and_their_bounds_agree_with_the_oracle(hierarchical, masked):
+@pytest.mark.parametrize("shapes", [(0.3, 0.5), ((0.3, 1e-3, 2.0), (0.1, 0.7, 0.2))], ids=["shared", "each"])
+def test_half_steps_and_their_bounds_agree_with_the_oracle(hierarchical, masked, shapes):
     X = MENAGERIE["short_rows"]
     observed = ~some_mask(X.shape) if masked else np.ones(X.shape, bool)
-    found, dense = ByHand(X, hierarchical=hierarchical, mask=~observed if masked else None), X.toarray() * observed
+    priors = (shapes[0], 0.4, 1.5), (shapes[1], 0.6, 0.8)
+    found = ByHand(X, hierarchical=hierarchical, mask=~observed if masked else None, priors=priors)
+    dense = X.toarray() * observed
     logs = [np.log(factor.mean[:, :3]) for factor in found.factors]
     means = [factor.mean[:, :3].copy() for factor in found.factors]
     for number, side in enumerate([Side.ROWS, Side.COLUMNS] * 3):
@@ -127,16 +130,17 @@ def test_the_best_prior_is_where_the_bound_is_stationary_and_highest(hierarchica
     for side in Side:
         fit.priors[side] = best_prior(fit.factors[side], fit.priors[side], fit.k)
     best, priors = fit.bound, list(fit.priors)
-    for side, name in itertools.product(Side, ("shape", "activity_shape", "activity_mean")):
+    for side, at in itertools.product(Side, range(5)):  # three shapes, the activities' shape and mean
         moved = []
         for step in (0.99, 1.01):
-            changed = {n: getattr(priors[side], n) for n in ("shape", "activity_shape", "activity_mean")}
-            changed[name] *= step
-            fit.priors[side] = GammaPrior(**changed, hierarchical=hierarchical)
+            shape, *others, _ = priors[side].to_numbers()
+            numbers = [*shape, *others]
+            numbers[at] *= step
+            fit.priors[side] = GammaPrior(tuple(numbers[:3]), *numbers[3:], hierarchical=hierarchical)
             moved.append(fit.bound - best)
         fit.priors[side] = priors[side]
-        if not hierarchical and name == "activity_shape":
-            assert moved == [0, 0]  # which the plain model has not
+        if not hierarchical and at == 3:
+            assert moved == [0, 0]  # the plain model has no such shape
         else:
             assert max(moved) < 0
             # a quadratic there, up to its third derivative: the first one is 0

@@ -29,7 +29,7 @@ METHODS = [
 
 def floor_of(module: str) -> int:
     parts = module.split(".")
-    if parts[1:2] == ["_version"]:
+    if parts[1:2] in (["_version"], ["_warnings"], ["_messages"]):
         return -1
     return FLOORS.get(parts[1], EDGES) if len(parts) > 1 else EDGES
 
@@ -74,8 +74,20 @@ class TestEachFile:
         flags = re.findall(r"fastmath|parallel=True|cache=True|@(?:numba\.)?n?jit", path.read_text(encoding="utf-8"))
         assert not flags or path.name == "_jit.py"
 
-    def test_no_file_is_much_longer_than_three_hundred_lines(self, path):
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    def test_warnings_are_given_in_one_place(self, path):
+        """`fastpmf._warnings.warn` names the user's line."""
+        if path.name == "_warnings.py" or "kernels" in path.parts:
+            return
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not called & {"warnings.warn", "warnings.warn_explicit"}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "warnings"
+            for alias in node.names
+        }
+        assert "warn" not in imported
 
     def test_it_says_what_it_is(self, path):
         source = path.read_text(encoding="utf-8")
@@ -90,6 +102,31 @@ def test_documented_parameters_are_the_signature(thing):
         assert not signature or "as in" in inspect.getdoc(thing) or thing.__name__ in ("save", "load")
     else:
         assert set(documented) == set(signature)
+
+
+@pytest.mark.parametrize("thing", [*PUBLIC, *ESTIMATORS, *METHODS], ids=lambda thing: thing.__qualname__)
+def test_an_unknown_keyword_is_refused_in_the_name_of_what_was_called(thing):
+    """As Python does it for every explicit signature."""
+    kinds = {parameter.kind for parameter in inspect.signature(thing).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+def _public_callables():
+    for module in ("fastpmf", "fastpmf.plot", "fastpmf.io", "fastpmf.dask", "fastpmf.anndata"):
+        module = importlib.import_module(module)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            yield from (method for _, method in inspect.getmembers(thing, inspect.isfunction))
+            if callable(thing):
+                yield thing
+
+
+def test_counts_come_before_w_and_w_before_h_in_every_signature():
+    for thing in _public_callables():
+        kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        given = inspect.signature(thing).parameters.items()
+        order = [name for name, parameter in given if name in ("X", "W", "H") and parameter.kind in kinds]
+        assert order == sorted(order, key="XWH".index), thing.__qualname__
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fastpmf.__path__, "fastpmf.")])

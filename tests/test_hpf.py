@@ -13,8 +13,9 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastpmf import HPF, FitInterrupted, GammaPosterior, Status, as_counts
+from fastpmf import HPF, FitInterrupted, GammaPosterior, Status, as_counts, thin_counts
 from fastpmf.counts import MemoryCounts
+from fastpmf.io import Dataset
 from fastpmf.model import hierarchy
 
 hierarchical = pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchy", "plain"])
@@ -95,10 +96,47 @@ def test_hyperparameters_are_learned_where_the_bound_is_higher(counts, fitted):
     learned = HPF(3, learn_prior=True, tol=1e-5, max_iter=5000, random_state=0).fit(counts)
     assert learned.elbo_ > fitted.elbo_ + 1
     assert (np.diff(learned.trace_["objective"]) <= 1e-12 * abs(learned.elbo_)).all()
-    assert all(np.isfinite(value) and value > 0 for value in learned.prior_.values())
-    assert learned.prior_ != fitted.prior_
+    assert all(np.isfinite(value).all() and np.all(value > 0) for value in learned.prior_.values())
+    assert learned.prior_["a"].shape == learned.prior_["c"].shape == (3,)
     given = HPF(3, **learned.prior_, tol=1e-5, max_iter=5000, random_state=0).fit(counts)
-    assert given.prior_ == learned.prior_
+    np.testing.assert_equal(given.prior_, learned.prior_)
+
+
+def test_with_learned_hyperparameters_too_many_components_are_emptied_and_predict_nearly_as_well():
+    # 30 counts a row over 800 columns, most of them rare; the two components are hardly worth their numbers
+    rng = np.random.default_rng(0)
+    H = rng.lognormal(0, 2, 800) * rng.gamma(3, size=(2, 800))
+    W = rng.dirichlet([0.5, 0.5], 300) * 30 * rng.gamma(3, 1 / 3, (300, 1))
+    train, test = thin_counts(rng.poisson(W @ (H / H.sum(axis=1, keepdims=True))), 0.2, random_state=0)
+    options = {"tol": 3e-3, "random_state": 0}
+    one, learned, small, plain = (
+        HPF(k, **options, **given).fit(train)
+        for k, given in (
+            (1, {"learn_prior": True}), (12, {"learn_prior": True}), (12, {"learn_prior": True, "a": 0.3, "c": 0.3}),
+            (12, {}),
+        )
+    )  # fmt: skip
+    score = [model.predictive_log_likelihood(test, exposure=0.25) for model in (one, learned, small, plain)]
+    # 0.003 below at convergence; from small shapes 0.06, with fixed ones 0.16, as random components keep their noise
+    assert score[1] > score[0] - 0.02
+    assert score[1] > score[2] + 0.03
+    assert score[1] > score[3] + 0.1
+    assert learned.elbo_ > max(small.elbo_, plain.elbo_)
+    weight = learned.W_posterior_.mean.sum(axis=0) * learned.components_.sum(axis=1)
+    assert (weight > 0.01 * weight.sum()).sum() <= 3
+
+
+def test_a_shape_of_its_own_for_each_component_is_used_saved_and_resumed(counts, tmp_path):
+    a, c = [0.1, 0.5, 2.0], np.array([0.4, 0.2, 0.3])
+    model = quick(a=a, c=c).fit(counts)
+    np.testing.assert_equal(model.prior_["a"], np.array(a))
+    allotted = model.W_posterior_.shape - a
+    np.testing.assert_allclose(allotted.sum(axis=1), counts.sum(axis=1), rtol=1e-9)
+    model.save(tmp_path / "model.npz")
+    loaded = HPF.load(tmp_path / "model.npz")
+    np.testing.assert_equal(loaded.prior_, model.prior_)
+    assert np.array_equal(loaded.transform(counts), model.transform(counts))
+    assert bits(quick(a=[0.3] * 3, c=[0.3] * 3).fit(counts)) == bits(quick().fit(counts))
 
 
 def test_a_posterior_is_scipys_gamma_distribution_and_its_intervals_hold_their_mass(fitted):
@@ -134,8 +172,32 @@ def test_predictions_are_the_means_of_what_is_sampled(fitted):
     error = draws.std(axis=0) / math.sqrt(4000)
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * error + 5 / 4000).all()
     assert (draws.var(axis=0) > 0.9 * mean).all()  # Poisson's, and that of the rate
-    with pytest.raises(ValueError, match="rows and columns must have one shape"):
-        fitted.predictive_mean([0, 1], [0])
+    with pytest.raises(ValueError, match=r"must have shapes that can be broadcast, got \(2,\) and \(3,\)"):
+        fitted.predictive_mean([0, 1], [0, 1, 2])
+    np.testing.assert_array_equal(fitted.predictive_mean(3, [4, 5]), fitted.predictive_mean([3, 3], [4, 5]))
+    assert fitted.predictive_mean(3, 4).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "sentence"),
+    [
+        ([0, -1], [0, 1], r"rows must lie in 0 \.\.\. 39, got -1 to 0"),
+        ([0, 1], [3, -1], r"columns must lie in 0 \.\.\. 24, got -1 to 3"),
+        ([0, 40], [0, 1], r"rows must lie in 0 \.\.\. 39, got 0 to 40"),
+        ([True, False], [0, 1], "rows must hold integers or names, got dtype bool"),
+        ([0.0], [0], "rows must hold integers or names, got dtype float64"),
+    ],
+)
+def test_predictions_are_refused_for_numbers_that_are_no_rows_or_columns(fitted, rows, columns, sentence):
+    for predict in (fitted.predictive_mean, fitted.predictive_sample):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            predict(rows, columns)
+
+
+def test_predictions_take_the_names_of_features():
+    X = Dataset(np.eye(3, dtype=int) + 1, column_names=np.array(["a", "b", "c"]))
+    model = HPF(1, max_iter=5, tol=1, random_state=0).fit(X)
+    np.testing.assert_array_equal(model.predictive_mean([0, 2], ["c", "a"]), model.predictive_mean([0, 2], [2, 0]))
 
 
 def test_log_likelihoods_are_scipys_at_the_posterior_means(counts, fitted):
@@ -292,7 +354,12 @@ BAD = {
 } | {
     f"{name} {value!r}": ({name: value}, f"^{name} must be a positive number")
     for name in PARAMETERS
-    for value in (0, -1.0, math.nan, math.inf, "1", None, True, 1j, 1e-40)
+    for value in (0, -1.0, math.nan, math.inf, "1", True, 1j, 1e-40)
+} | {
+    "a of too few": ({"a": [0.3]}, r"a must be a positive number or 2, one for each component, got shape \(1,\)"),
+    "c of text": ({"c": ["x", 1.0]}, "c must be a positive number"),
+    "a_prime of each": ({"a_prime": [0.3, 0.3]}, "a_prime must be a positive number"),
+    "b_prime None": ({"b_prime": None}, "b_prime must be a positive number"),
 }  # fmt: skip
 
 

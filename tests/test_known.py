@@ -240,11 +240,11 @@ HALF = np.where(np.arange(30)[:, None] < 15, NAN, np.ones((30, 3)))
 # (argument, value, how the one sentence begins)
 BAD = [
     *((f"prior_{name}", value, told) for name in "WH" for value, told in [
-        (3, "must be 'auto' or .shape, rate."), ((1, 2, 3), "must be 'auto' or .shape, rate."),
-        (([1, 2], 1), "must be 'auto' or .shape, rate., each a number or one for each of 3 components"),
-        (("a", 1), "must be 'auto' or .shape, rate."), ("gamma", "must be 'auto' or .shape, rate."),
+        (3, "must be 'auto', 'sparse' or .shape, rate."), ((1, 2, 3), "must be 'auto', 'sparse' or .shape, rate."),
+        (([1, 2], 1), "must be 'auto', 'sparse' or .shape, rate., each a number or one for each of 3 components"),
+        (("a", 1), "must be 'auto', 'sparse' or .shape, rate."), ("gamma", "must be 'auto', 'sparse' or .shape, rate."),
         ((0.5, 1), "must have shapes >= 1.*got 0.5"), ((NAN, 1), "must have shapes >= 1"),
-        ((2, -1), "must have rates >= 0, got -1"), ((2, NAN), "must have rates >= 0"),
+        ((2, -1), "must have finite rates >= 0, got -1"), ((2, NAN), "must have finite rates >= 0, got nan"),
         ((2, 0), "must have rates > 0 where its shapes are > 1.*no mode"),
     ]),
     *((name, value, "must be a number >= 0") for name in ("alpha_W", "alpha_H", "l1_ratio")
@@ -290,7 +290,7 @@ def test_a_prior_and_a_penalty_of_one_factor_are_one_too_many(X):
 
 
 def test_a_penalty_that_the_other_factor_can_flee_is_warned_of(X):
-    with pytest.warns(UserWarning, match="^only one of W and H is penalised"):
+    with pytest.warns(UserWarning, match="^Only one of W and H is penalised"):
         fit(X, alpha_W=0.1, alpha_H=0.0, max_iter=1)
     fit(X, alpha_W=0.1, alpha_H=0.0, fixed_H=np.ones((3, 40)), max_iter=1)  # not there, so no warning
 

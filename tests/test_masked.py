@@ -119,6 +119,12 @@ def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
         np.testing.assert_array_equal(MemoryCounts(some.unobserved).to_scipy().toarray(), unseen)
 
 
+@pytest.mark.parametrize("keep", [[0, 1], np.arange(40), np.ones(39, bool)], ids=["list", "numbers", "too few"])
+def test_columns_are_kept_by_one_boolean_each(hidden, keep):
+    with pytest.raises(ValueError, match="keep must hold 40 booleans, one for each column, got shape"):
+        as_counts(hidden[0]).select_columns(keep)
+
+
 # ── new rows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -158,7 +164,7 @@ BAD = {
     "text": (np.full((30, 40), "a"), "mask must hold numbers"),
     "negative": (-np.eye(30, 40), "mask must hold counts >= 0"),
     "nan": (np.full((30, 40), np.nan), "mask must be finite"),
-    "everything": (np.ones((30, 40)), "mask and sample_weight must leave at least one positive count of X"),
+    "everything": (np.ones((30, 40)), "mask must leave at least one positive count of X"),
 }
 
 

@@ -1,5 +1,7 @@
 """Fits that see rows in mini-batches: online EM and stochastic variational inference."""
 
+import pickle
+
 import numpy as np
 import pytest
 from fitting import rates
@@ -9,6 +11,7 @@ from sklearn.base import clone
 from fastpmf import HPF, PoissonNMF, kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.estimators._memory import HELD, Schedule
+from fastpmf.io import Dataset
 
 both = pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 
@@ -153,8 +156,6 @@ def test_it_is_the_same_for_any_threads_and_begins_anew_after_a_fit(kind, counts
 def test_what_it_can_not_use_is_turned_away_in_a_sentence_and_changes_nothing(kind, counts):
     model = kind(3, random_state=0).partial_fit(counts[:60])
     before = model.components_.copy()
-    with pytest.raises(ValueError, match="a mini-batch without any"):
-        model.partial_fit(sparse.csr_array((5, 40)))
     with pytest.raises(ValueError, match="41 features"):
         model.partial_fit(sparse.csr_array((5, 41)))
     for options, said in (
@@ -172,18 +173,56 @@ def test_what_it_can_not_use_is_turned_away_in_a_sentence_and_changes_nothing(ki
 def test_penalties_that_online_em_has_no_rule_for_are_turned_away(counts):
     with pytest.raises(ValueError, match="l1_ratio must be 1"):
         PoissonNMF(3, alpha_W=0.1).partial_fit(counts)
-    with pytest.raises(ValueError, match="prior_W and prior_H as numbers"):
+    with pytest.raises(ValueError, match=r"^prior_W must be .* got 'auto', whose rate .* give prior_W_ of a fit"):
         PoissonNMF(3, prior_W="auto", prior_H="auto").partial_fit(counts)
+    with pytest.raises(ValueError, match=r"^prior_H must be .* got 'sparse', .* give prior_H_ of a fit"):
+        PoissonNMF(3, prior_W=(1.1, 1.0), prior_H="sparse").partial_fit(counts)
 
 
-def test_auto_priors_are_numbers_after_a_fit_and_those_of_the_function(counts):
-    model = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts)
-    shape, rate = model.prior_W_
-    assert (shape, model.prior_H_) == (1.1, (1.1, rate))
+@both
+def test_a_mini_batch_without_rows_changes_nothing(kind, counts):
+    model = kind(3, random_state=0).partial_fit(counts[:60])
+    before = pickle.dumps(vars(model))
+    for nothing in (counts[:0], np.empty((0, 40)), Dataset(counts[:0])):
+        assert model.partial_fit(nothing) is model
+        assert pickle.dumps(vars(model)) == before
+    with pytest.raises(ValueError, match="39 features"):
+        model.partial_fit(np.empty((0, 39)))
+    with pytest.raises(ValueError, match="at least one row"):
+        kind(3).partial_fit(counts[:0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "priors"), [(PoissonNMF, {}), (PoissonNMF, {"prior_W": (1.1, 0.5), "prior_H": (1.1, 0.5)}), (HPF, {})]
+)
+def test_rows_without_counts_are_rows_that_were_seen(kind, priors, counts):
+    model, empty = kind(3, random_state=0, **priors), sparse.csr_array((100, 40))
+    for rows in (counts, counts):  # 600, so that PoissonNMF has let go of the first ones
+        model.partial_fit(rows)
+    H = model.components_.copy()
+    with np.errstate(all="raise"):
+        model.partial_fit(empty)
+    assert model.n_iter_ == 3
+    schedule = model._schedule if kind is HPF else model._online.schedule
+    assert schedule.rows == 700
+    if kind is HPF or priors:  # posteriors of such rows are not zero: less of everything is expected
+        assert (model.components_.sum(axis=1) < H.sum(axis=1)).all()
+    else:
+        np.testing.assert_allclose(model.components_, H, rtol=1e-12)  # only rounding; as in a fit of all rows
+        np.testing.assert_allclose(model._online.statistics.totals, 2 * counts.sum(axis=0))
+    with pytest.raises(ValueError, match="X must have at least one positive count in the first mini-batch, got none"):
+        kind(3, **priors).partial_fit(empty)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("auto", 1.1), ("sparse", 1.0)])
+def test_priors_by_name_are_numbers_after_a_fit_and_those_of_the_function(counts, name, shape):
+    model = PoissonNMF(3, prior_W=name, prior_H=name, random_state=0).fit(counts)
+    rate = model.prior_W_[1]
+    assert model.prior_W_ == model.prior_H_ == (shape, rate)
     # At a tenth of the rate under which the prior mean of a count is the data's mean
-    assert 3 * (1.1 / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
+    assert 3 * (shape / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
     solution = poisson_nmf(counts, 3, prior_W=model.prior_W_, prior_H=model.prior_H_, random_state=0)
     np.testing.assert_array_equal(solution.H, model.components_)
-    half = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(counts, row_exposure=np.full(300, 2.0))
+    half = PoissonNMF(3, prior_W=name, prior_H=name, random_state=0).fit(counts, row_exposure=np.full(300, 2.0))
     assert half.prior_W_[1] == pytest.approx(rate * np.sqrt(2))  # the mean is per unit of exposure
     assert rates(solution).sum() > 0

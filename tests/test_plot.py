@@ -2,14 +2,23 @@
 
 import inspect
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import numpydoc_light
 import pytest
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, Selection, match_components, plot, poisson_nmf, to_topics, top_features
+from fastpmf import (
+    HPF,
+    Differential,
+    PoissonNMF,
+    Selection,
+    match_components,
+    plot,
+    poisson_nmf,
+    to_topics,
+    top_features,
+)
 from fastpmf.plot._canvas import area_colors
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -157,7 +166,7 @@ def test_two_fits_are_matched_on_the_diagonal_and_what_is_left_over_is_behind(fa
 def test_the_map_of_labels_holds_mean_proportions_of_rows_that_have_any(factors):
     W, H = factors
     labels = np.arange(30) % 3
-    ax = plot.topic_label_heatmap(W, labels, H=H, names=list("abcd"))
+    ax = plot.topic_label_heatmap(W, H, labels=labels, names=list("abcd"))
     P, some = to_topics(W, H).mixtures, W.any(axis=1)
     columns = ["abcd".index(text.get_text()) for text in ax.get_xticklabels()]
     means = np.array([P[some & (labels == g)].mean(axis=0) for g in range(3)])
@@ -165,8 +174,94 @@ def test_the_map_of_labels_holds_mean_proportions_of_rows_that_have_any(factors)
     assert (np.diff(means.argmax(axis=0)[columns]) >= 0).all()
 
 
+def tick_names(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+class TestLabels:
+    """Groups of rows, however they are given."""
+
+    P = np.random.default_rng(11).dirichlet(np.ones(3), 12)
+    DAYS = np.array(["tue", "wed", "mon"] * 4)
+
+    @pytest.fixture(params=["categorical", "series", "index"])
+    def days(self, request):
+        pandas = pytest.importorskip("pandas")
+        made = pandas.Categorical(self.DAYS, categories=["sun", "mon", "tue", "wed"])
+        index = [f"row {i}" for i in range(12)]
+        forms = {"series": lambda: pandas.Series(made, index), "index": lambda: pandas.CategoricalIndex(made)}
+        return forms.get(request.param, lambda: made)()
+
+    def test_the_order_of_categories_is_kept_and_unused_ones_are_left_out(self, days):
+        order = ["mon", "tue", "wed"]
+        assert tick_names(plot.structure(self.P, labels=days).xaxis) == order
+        ax = plot.topic_label_heatmap(self.P, labels=days)
+        assert tick_names(ax.yaxis) == order
+        columns = list(map(int, tick_names(ax.xaxis)))
+        means = np.array([self.P[day == self.DAYS].mean(axis=0) for day in order])
+        np.testing.assert_allclose(ax.images[0].get_array(), means[:, columns])
+        ax = plot.residuals(np.ones((12, 2)), np.ones((12, 1)), np.ones((1, 2)), row_labels=days)
+        assert tick_names(ax.yaxis) == order
+        assert tick_names(plot.structure(self.P, labels=days, groups=["wed", "mon"]).xaxis) == ["wed", "mon"]
+
+    @pytest.mark.parametrize("kind", ["float", "object", "NA", "categorical", "time"])
+    def test_rows_without_a_label_are_left_out_with_a_warning(self, kind):
+        pandas = pytest.importorskip("pandas")
+        labels = np.repeat([1, 2], 6).astype(float)
+        labels[[0, 7]] = np.nan
+        if kind == "object":
+            labels = np.array(["a"] * 6 + ["b"] * 6, object)
+            labels[[0, 7]] = np.nan, None
+        elif kind == "NA":
+            labels = pandas.Series(labels, dtype="Int64")
+        elif kind == "categorical":
+            labels = pandas.Series(labels).astype("category")
+        elif kind == "time":
+            labels = pandas.to_datetime(pandas.Series(labels), unit="s")
+        there = np.delete(np.arange(12), [0, 7])
+        X, ones = np.arange(24).reshape(12, 2), np.ones((12, 1))
+        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12, which are left out") as told:
+            ax = plot.structure(self.P, labels=labels, order="given")
+        assert told[0].filename == __file__
+        drawn = stacks(ax)
+        np.testing.assert_allclose(drawn[:, np.isfinite(drawn[0])].T, self.P[there], atol=1e-12)
+        with pytest.warns(UserWarning, match="labels has no value for 2 of 12"):
+            ax = plot.topic_label_heatmap(self.P, labels=labels)
+        columns = list(map(int, tick_names(ax.xaxis)))
+        np.testing.assert_allclose(ax.images[0].get_array()[0], self.P[1:6].mean(axis=0)[columns])
+        with pytest.warns(UserWarning, match="row_labels has no value for 2 of 12"):
+            ax = plot.residuals(X, ones, [[2.0, 1.0]], row_labels=labels, column_labels=["a", "b"])
+        np.testing.assert_allclose(
+            ax.images[0].get_array()[0], [(X[1:6, 0].sum() - 10) / 10**0.5, (X[1:6, 1].sum() - 5) / 5**0.5]
+        )
+
+    def test_a_message_is_short_however_many_groups_were_given(self):
+        labels = [f"cell {i}" for i in range(1000)]
+        with pytest.raises(ValueError, match="groups must name some of the labels") as caught:
+            plot.structure(np.ones((1000, 2)), labels=self.DAYS.repeat(84)[:1000], groups=labels)
+        assert len(str(caught.value)) < 200
+
+    def test_one_name_or_number_stands_for_an_array_of_one(self):
+        assert tick_names(plot.structure(self.P, labels=self.DAYS, groups="wed").xaxis) == ["wed"]
+        legend = plot.structure(self.P[:, :1], names="only").get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == ["only"]
+        assert [ax.get_title() for ax in plot.top_features(np.eye(3), components=1)] == ["component 1"]
+        assert len(plot.convergence(trace(2, 1), labels="fit").get_legend().get_texts()) == 1
+
+
+def test_components_are_counted_from_zero_everywhere():
+    H = np.eye(3) + 0.1
+    legend = plot.structure(H).get_legend()
+    numbers = [
+        [text.get_text() for text in legend.get_texts()], tick_names(plot.topic_heatmap(H).yaxis),
+        tick_names(plot.topic_label_heatmap(H, labels=[0, 0, 1]).xaxis),
+        [ax.get_title().removeprefix("component ") for ax in plot.top_features(H)],
+    ]  # fmt: skip
+    assert [sorted(shown) for shown in numbers] == [["0", "1", "2"]] * 4
+
+
 def test_numbers_as_labels_are_in_the_order_of_numbers():
-    ax = plot.topic_label_heatmap(np.eye(12), np.arange(12))
+    ax = plot.topic_label_heatmap(np.eye(12), labels=np.arange(12))
     assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(12)]
 
 
@@ -238,30 +333,30 @@ class TestCalibration:
     def test_one_group_is_the_mean_of_all_entries_the_zeros_too(self):
         rng = np.random.default_rng(4)
         H, test = rng.integers(1, 3, (1, 50)), rng.poisson(0.7, (60, 50))
-        points = self.points(plot.calibration(np.ones((60, 1)), H, sparse.csr_array(test), 0.5, bins=1))
+        points = self.points(plot.calibration(sparse.csr_array(test), np.ones((60, 1)), H, 0.5, bins=1))
         np.testing.assert_allclose(points, [[0.5 * H.mean(), test.mean()]])
 
     def test_groups_are_equally_wide_in_the_logarithm_of_the_rate(self):
         W, test = 2.0 ** np.arange(6)[:, None], np.random.default_rng(5).poisson(9.0, (6, 40))
         # Rates 1 to 32 in two groups, which a middle of 5.7 parts
-        points = self.points(plot.calibration(W, np.ones((1, 40)), test, bins=2))
+        points = self.points(plot.calibration(test, W, np.ones((1, 40)), bins=2))
         np.testing.assert_allclose(points, [[7 / 3, test[:3].mean()], [56 / 3, test[3:].mean()]])
 
     def test_the_lowest_rates_are_a_group_as_far_as_they_expect_fewer_than_ten_counts(self):
         W, test = np.array([[0.01], [0.1], [1.0], [2.0]]), np.random.default_rng(6).poisson(2.0, (4, 40))
-        points = self.points(plot.calibration(W, np.ones((1, 40)), test, bins=2))
+        points = self.points(plot.calibration(test, W, np.ones((1, 40)), bins=2))
         # 0.4 and 4 counts are expected, then 40
         np.testing.assert_allclose(points, [[0.055, test[:2].mean()], [1, test[2].mean()], [2, test[3].mean()]])
 
     def test_blocks_of_rows_add_up(self, counts, monkeypatch):
         W, H, test = counts
-        whole = self.points(plot.calibration(W, H, test))
+        whole = self.points(plot.calibration(test, W, H))
         monkeypatch.setattr("fastpmf.plot.fits._BLOCK", 7 * 50)
-        np.testing.assert_allclose(self.points(plot.calibration(W, H, test)), whole)
+        np.testing.assert_allclose(self.points(plot.calibration(test, W, H)), whole)
 
     def test_the_diagonal_is_there_and_counts_drawn_from_the_model_lie_on_it(self, counts):
         W, H, test = counts
-        ax = plot.calibration(W, H, test, 0.5)
+        ax = plot.calibration(test, W, H, 0.5)
         (diagonal,) = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
         np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
         x, _ = self.points(ax).T
@@ -270,17 +365,17 @@ class TestCalibration:
 
     def test_where_fewer_than_ten_counts_are_expected_of_all_nothing_is_lost(self):
         W, H = np.random.default_rng(7).gamma(0.1, size=(30, 1)) * 1e-3, np.ones((1, 20))
-        points = self.points(plot.calibration(W, H, np.ones((30, 20), int)))
+        points = self.points(plot.calibration(np.ones((30, 20), int), W, H))
         np.testing.assert_allclose(points, [[np.sort(W[:, 0])[:-1].mean(), 1], [W.max(), 1]])
 
     def test_a_rate_of_zero_is_counted_with_the_lowest(self):
         W, H = np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[8.0, 8.0, 0.0], [0.0, 8.0, 8.0]])
-        points = self.points(plot.calibration(W, H, [[8, 8, 3], [3, 16, 16]], bins=2))
+        points = self.points(plot.calibration([[8, 8, 3], [3, 16, 16]], W, H, bins=2))
         # Rates 0, 0, 8 and 8 are 16 counts together, 16 and 16 the others
         np.testing.assert_allclose(points, [[4, 5.5], [16, 16]])
 
     def test_a_group_without_counts_is_a_bar_from_the_lower_edge(self):
-        ax = plot.calibration([[1.0], [30.0]], np.ones((1, 20)), np.outer([0, 30], np.ones(20, int)), bins=2)
+        ax = plot.calibration(np.outer([0, 30], np.ones(20, int)), [[1.0], [30.0]], np.ones((1, 20)), bins=2)
         low, high = np.array(ax.containers[0].lines[2][0].get_segments())[0, :, 1]
         assert low == 0
         assert high == pytest.approx(-np.log(0.025) / 20)  # at that mean, none of twenty has a count with 2.5 %
@@ -327,21 +422,24 @@ class TestDifferential:
         error[1, :3] = np.inf, 0, np.inf
         change = rng.normal(size=(2, 40))
         change[1, [0, 2]] = 0
-        return SimpleNamespace(
-            log2_fold_change=change, standard_error=error, names=np.array([f"gene {j}" for j in range(40)])
-        )
+        names = np.array([f"gene {j}" for j in range(40)])
+        return Differential(change, error, np.full((2, 40), -1), None, names)
 
     def test_points_are_changes_and_z_scores_of_what_is_known(self, result):
         points = plot.differential(result, 1).get_lines()[0].get_xydata()
         change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
         np.testing.assert_allclose(points, np.stack([change, change / error], axis=1))
 
-    def test_the_strongest_are_named_each_where_it_is_and_no_two_overlap(self, result):
-        ax = plot.differential(result, 1, n=12)
-        change, z = result.log2_fold_change[1, 3:], result.log2_fold_change[1, 3:] / result.standard_error[1, 3:]
-        first = np.argsort(-np.abs(z))[:12]
+    @pytest.mark.parametrize(("shrunk", "z", "subtracted"), [(False, None, 2), (True, None, 0), (False, 0.5, 0.5)])
+    def test_the_largest_changes_less_z_errors_are_named_each_where_it_is_and_no_two_overlap(
+        self, result, shrunk, z, subtracted
+    ):
+        result = result._replace(false_sign_rate=np.ones((2, 40)) if shrunk else None)
+        ax = plot.differential(result, 1, n=12, z=z)
+        change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
+        first = np.argsort(subtracted * error - np.abs(change))[:12]
         named = {text.get_text(): text.xy for text in ax.texts}
-        assert named == {f"gene {j + 3}": (change[j], z[j]) for j in first}
+        assert named == {f"gene {j + 3}": (change[j], change[j] / error[j]) for j in first}
         heights = np.sort([text.xyann[1] for text in ax.texts])
         assert (np.diff(heights) * ax.bbox.height / ax.figure.dpi * 72 > 10.9).all()  # points; 11 but for rounding
         assert 0 <= heights[0] <= heights[-1] <= 1
@@ -350,20 +448,20 @@ class TestDifferential:
         X = np.random.default_rng(8).poisson(3.0, (20, 6))
         model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
         W = model.fit_transform(X)
-        result = model.differential_expression(W, X)
+        result = model.differential_expression(X, W)
         points = plot.differential(result, 0).get_lines()[0].get_xydata()
         np.testing.assert_allclose(points[:, 1], result.z_score[0])
 
 
 H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
-CHANGES = SimpleNamespace(log2_fold_change=H2, standard_error=H2)
+CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
 PICTURES = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
     "topic_heatmap": lambda ax: plot.topic_heatmap(H2, ax=ax),
-    "topic_label_heatmap": lambda ax: plot.topic_label_heatmap(H2.T, [0, 1, 1], ax=ax),
+    "topic_label_heatmap": lambda ax: plot.topic_label_heatmap(H2.T, labels=[0, 1, 1], ax=ax),
     "convergence": lambda ax: plot.convergence(trace(3, 2), ax=ax),
-    "calibration": lambda ax: plot.calibration(np.eye(2), H2, X2, ax=ax),
+    "calibration": lambda ax: plot.calibration(X2, np.eye(2), H2, ax=ax),
     "residuals": lambda ax: plot.residuals(X2, np.eye(2), H2, ax=ax),
     "differential": lambda ax: plot.differential(CHANGES, 0, ax=ax),
     "top_features": lambda ax: plot.top_features(H2, ax=ax),
@@ -416,13 +514,13 @@ def test_few_and_many_components_can_be_drawn(k):
     assert len(ax.patches) == k
     assert len(ax.get_xticklabels()) == 40
     assert plot.topic_heatmap(H).images[0].get_array().shape == (k, k)
-    assert plot.topic_label_heatmap(W, labels).images[0].get_array().shape == (40, k)
+    assert plot.topic_label_heatmap(W, labels=labels).images[0].get_array().shape == (40, k)
 
 
 def test_inputs_are_not_written_to(unchanged, factors):
     W, H = unchanged(*factors)
     X = unchanged(sparse.csr_array(np.random.default_rng(10).poisson(W @ H)))
-    for picture in (lambda: plot.structure(W, H), lambda: plot.calibration(W, H, X), lambda: plot.residuals(X, W, H)):
+    for picture in (lambda: plot.structure(W, H), lambda: plot.calibration(X, W, H), lambda: plot.residuals(X, W, H)):
         picture()
 
 
@@ -432,29 +530,49 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.structure([1, 2]), ValueError, "W must be a matrix with at least one row and one column, got"),
         (lambda: plot.structure([[1, -2]]), ValueError, "W must be non-negative, got a minimum of -2"),
         (lambda: plot.structure([[1, 2]], [[1]]), ValueError, r"H must have shape \(2, 1\), got \(1, 1\)"),
-        (lambda: plot.structure([[1]], order="pca"), ValueError, "order must be one of principal, given, got 'pca'"),
+        (
+            lambda: plot.structure([[1]], order="pca"),
+            ValueError,
+            "order must be one of 'principal', 'given', got",
+        ),
         (lambda: plot.structure([[1]], max_rows=0), ValueError, "max_rows == 0, must be >= 1"),
         (lambda: plot.structure([[1]], labels=[1, 2]), ValueError, r"labels must be 1, one for each, got shape \(2,\)"),
-        (lambda: plot.structure([[1]], labels=["a"], groups=["b"]), ValueError, "groups must name some of the labels"),
+        (lambda: plot.structure([[1]], labels=["a"], groups=["b"]), ValueError, "each once, got 1: 'b'"),
+        (
+            lambda: plot.structure(np.eye(2), labels="aa", groups="aa"),
+            ValueError,
+            r"labels must be 2, .* got shape \(\)",
+        ),
+        (
+            lambda: plot.structure(np.eye(2), labels=list("ab"), groups=list("aa")),
+            ValueError,
+            "got 2: 'a', 'a'",
+        ),
+        (lambda: plot.structure(np.eye(2), labels=list("ab"), groups=[]), ValueError, "each once, got 0: "),
+        (lambda: plot.structure([[1]], labels=[None]), ValueError, "labels must have at least one value, but all are"),
         (lambda: plot.structure([[1]], names=["a", "b"]), ValueError, "names must be 1, one for each component"),
-        (lambda: plot.top_features(H2, by="frex"), ValueError, "by must be one of weight, lift, exclusivity"),
+        (lambda: plot.top_features(H2, by="frex"), ValueError, "by must be one of 'weight', 'lift', 'exclusivity'"),
         (lambda: plot.top_features(H2, components=[2]), ValueError, r"components must be numbers from 0 to 1, got \[2"),
-        (lambda: plot.topic_heatmap(H2, [[1]]), ValueError, "other must have 3 features, as H has, got 1"),
+        (lambda: plot.topic_heatmap(H2, [[1]]), ValueError, "other must have 3 columns, as many as H, got 1"),
         (lambda: plot.convergence([]), ValueError, "fits must hold at least one"),
         (lambda: plot.convergence(H2), TypeError, "fits must be fitted estimators, solutions or traces, got ndarray"),
         (lambda: plot.convergence(PoissonNMF(2)), TypeError, "got PoissonNMF without a trace"),
-        (lambda: plot.convergence(trace(2, 1), x="time"), ValueError, "x must be one of seconds, n_iter, got 'time'"),
+        (
+            lambda: plot.convergence(trace(2, 1), x="time"),
+            ValueError,
+            "x must be one of 'seconds', 'n_iter', got",
+        ),
         (lambda: plot.convergence(trace(2, 1), best=1.5), ValueError, "best must be at most the lowest objective, 1,"),
         (lambda: plot.convergence(trace(np.inf)), ValueError, "lowest objective, inf, and both finite, got inf"),
         (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
         (lambda: plot.convergence(trace(2, 1), labels=[]), ValueError, "labels must be 1, one for each fit"),
         (lambda: plot.selection([1, 2]), TypeError, "found must be what select_n_components returns, got list"),
-        (lambda: plot.calibration([[1]], H2, X2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
-        (lambda: plot.calibration(H2.T, H2, X2), ValueError, r"test must have shape \(3, 3\), as W H has, got \(2, 3"),
-        (lambda: plot.calibration(np.eye(2), H2, X2, 0), ValueError, "exposure == 0, must be > 0"),
-        (lambda: plot.calibration(np.eye(2), H2, X2, bins=0), ValueError, "bins == 0, must be >= 1"),
-        (lambda: plot.calibration(0 * H2[:, :2], H2, X2), ValueError, "test must hold a positive count, and W H"),
-        (lambda: plot.calibration(np.eye(2) * 1e308, H2 * 9, X2), ValueError, "small enough for the sum of W H to be"),
+        (lambda: plot.calibration(X2, [[1]], H2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
+        (lambda: plot.calibration(X2, H2.T, H2), ValueError, r"X must have shape \(3, 3\), as W H has, got \(2, 3"),
+        (lambda: plot.calibration(X2, np.eye(2), H2, 0), ValueError, "exposure == 0, must be > 0"),
+        (lambda: plot.calibration(X2, np.eye(2), H2, bins=0), ValueError, "bins == 0, must be >= 1"),
+        (lambda: plot.calibration(X2, 0 * H2[:, :2], H2), ValueError, "X must hold a positive count, and W H"),
+        (lambda: plot.calibration(X2, np.eye(2) * 1e308, H2 * 9), ValueError, "small enough for the sum of W H to be"),
         (lambda: plot.residuals(X2, np.eye(2), H2, row_labels=[1]), ValueError, "row_labels must be 2, one for each"),
         (lambda: plot.residuals([[-1]], [[1]], [[1]]), ValueError, "X must hold counts >= 0, got -1"),
         (lambda: plot.differential(H2, 0), TypeError, "result must be what differential_expression returns, got ndarr"),

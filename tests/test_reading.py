@@ -45,7 +45,7 @@ def test_lift_leaves_out_what_carries_little_where_asked():
 
 def test_coherence_is_that_of_loops_over_rows(H):
     X = np.random.default_rng(1).poisson(0.7, (25, 12))
-    found = topic_quality(H, sparse.csr_array(X), 5)
+    found = topic_quality(sparse.csr_array(X), H, 5)
     top, there = top_features(H, 5), X > 0
     shares = distributions(H) / distributions(H).sum(axis=0).clip(1e-300)
     for z in range(4):
@@ -78,9 +78,9 @@ def test_titles_are_first_features_and_an_empty_component_says_so():
 
 def test_effective_rows_are_those_of_a_component_that_is_spread_evenly():
     W = np.array([[1, 0], [1, 5], [1, 0], [0, 0]])
-    found = topic_quality(np.ones((2, 3)), np.ones((4, 3)), W=W)
+    found = topic_quality(np.ones((4, 3)), np.ones((2, 3)), W=W)
     np.testing.assert_allclose(found.effective_rows, [3, 1])
-    assert topic_quality(np.ones((2, 3)), np.ones((4, 3))).effective_rows is None
+    assert topic_quality(np.ones((4, 3)), np.ones((2, 3))).effective_rows is None
 
 
 def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
@@ -90,7 +90,7 @@ def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
     X[2], X[:, 5] = 0, 0  # a row and a feature without counts
     W[:, 3] = 0  # and a component without mass
     W[6] = 0  # a row that nothing explains
-    found = pyldavis_input(W, H, X, list("abcdefg"))
+    found = pyldavis_input(X, W, H, list("abcdefg"))
     rows, columns = [0, 1, 3, 4, 5, 7, 8], [0, 1, 2, 3, 4, 6]
     assert found["vocab"].tolist() == list("abcdeg")
     np.testing.assert_array_equal(found["doc_lengths"], X.sum(axis=1)[rows])
@@ -107,7 +107,7 @@ def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
 def test_pyldavis_gets_no_component_whose_features_have_no_counts():
     # The third is of one feature, of which X has none; the last row is of that component alone
     W, H = np.array([[1.0, 1, 1], [2, 0, 1], [0, 0, 3]]), np.array([[1.0, 2, 0], [3, 1, 0], [0, 0, 1]])
-    found = pyldavis_input(W, H, [[2, 1, 0], [1, 1, 0], [1, 0, 0]])
+    found = pyldavis_input([[2, 1, 0], [1, 1, 0], [1, 0, 0]], W, H)
     np.testing.assert_allclose(found["topic_term_dists"], [[1 / 3, 2 / 3], [3 / 4, 1 / 4]], rtol=1e-12)
     np.testing.assert_allclose(found["doc_topic_dists"], [[3 / 7, 4 / 7], [1, 0]], rtol=1e-12)
     assert found["doc_lengths"].tolist() == [3, 2]
@@ -145,15 +145,15 @@ def test_estimators_know_their_features_by_name(estimator):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: top_features([[1, 2]], by="frex"), "by must be one of weight, lift, exclusivity, got 'frex'"),
+        (lambda: top_features([[1, 2]], by="frex"), "by must be one of 'weight', 'lift', 'exclusivity', got 'frex'"),
         (lambda: top_features([[1, 2]], 0), "n == 0, must be >= 1"),
         (lambda: top_features([[1, 2]], names=["a"]), "names must be 2, one for each feature"),
         (lambda: top_features([1, 2]), "H must be a matrix, got 1 dimension"),
         (lambda: top_features([[1, -2]]), "H must be non-negative, got a minimum of -2"),
-        (lambda: topic_quality([[1, 2]], [[1]]), "X must have 2 columns, as H has, got 1"),
-        (lambda: topic_quality([[1, 2]], [[1, 1]], W=[[1, 1]]), "W must have shape"),
-        (lambda: pyldavis_input([[1]], [[1, 2]], [[1]]), "X must have the shape of W H"),
-        (lambda: pyldavis_input([[1]], [[1, 2]], [[1, 1]], ["a"]), "names must be 2, one for each feature"),
+        (lambda: topic_quality([[1]], [[1, 2]]), "X must have 2 columns, as H has, got 1"),
+        (lambda: topic_quality([[1, 1]], [[1, 2]], W=[[1, 1]]), "W must have shape"),
+        (lambda: pyldavis_input([[1]], [[1]], [[1, 2]]), "X must have the shape of W H"),
+        (lambda: pyldavis_input([[1, 1]], [[1]], [[1, 2]], ["a"]), "names must be 2, one for each feature"),
         (lambda: match_components([[1, 2]], [[1]]), "other must have 2 features, as H has, got 1"),
     ],
 )

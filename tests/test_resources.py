@@ -128,8 +128,8 @@ def same():
 
 for path, call in {
     "model.npz": model.save, "W.npy": lambda path: write_factor(path, large),
-    "all.npz": lambda path: write_factors(path, model, large),
-    "all.h5ad": lambda path: write_factors(path, model, large),
+    "all.npz": lambda path: write_factors(path, large, model),
+    "all.h5ad": lambda path: write_factors(path, large, model),
     "table.csv": lambda path: write_table(path, ["a"], [["word"] * 1000] * 100),
     "X": lambda path: write_counts(path, datasets.make_poisson_counts(900, 400, 3, nnz=90_000, random_state=0).X),
 }.items():
@@ -217,7 +217,7 @@ def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, mo
 
         monkeypatch.setattr("builtins.open", forbidden)  # as it is for all but root
     error = {"folder": IsADirectoryError, "no folder": FileNotFoundError, "forbidden": PermissionError}[what]
-    for call in (lambda: model.save(path), lambda: write_factors(path, model, np.ones((2, 3)))):
+    for call in (lambda: model.save(path), lambda: write_factors(path, np.ones((2, 3)), model)):
         with pytest.raises(error) as told:
             call()
         assert path.name in str(told.value)

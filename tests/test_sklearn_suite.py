@@ -209,7 +209,7 @@ def cases():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # max_iter is theirs
-@pytest.mark.filterwarnings("ignore:only one of W and H is penalised")
+@pytest.mark.filterwarnings("ignore:Only one of W and H is penalised")
 @pytest.mark.filterwarnings("ignore:.*components carry no counts")
 @pytest.mark.parametrize(("name", "arguments", "solver_of"), cases())
 def test_scikit_learns_test_passes(name, arguments, solver_of, monkeypatch):

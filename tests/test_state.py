@@ -21,7 +21,7 @@ def refused(model, X):
     bad[1, 1] = np.nan
     calls = [
         lambda: model.fit(bad), lambda: model.fit(-X), lambda: model.fit(0 * X), lambda: model.partial_fit(bad),
-        lambda: model.partial_fit(0 * X), lambda: model.transform(bad), lambda: model.score(X[:, :0]),
+        lambda: type(model)(3).partial_fit(0 * X), lambda: model.transform(bad), lambda: model.score(X[:, :0]),
         lambda: model.set_params(n_components=0).fit(X), lambda: model.set_params(max_iter=-1).fit(X),
         lambda: model.save("/dev/null/model.npz"),
     ]  # fmt: skip

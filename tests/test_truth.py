@@ -201,7 +201,7 @@ def gains(X, H, found, better):
 
 def certified(X, H, **how):
     with np.errstate(all="ignore"):
-        return transform(as_counts(X), H, penalties=Penalties(), known=Known(), warn=False, **how)
+        return transform(as_counts(X), H, penalties=Penalties(), known=Known(), warn_unconverged=False, **how)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

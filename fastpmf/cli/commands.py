@@ -75,7 +75,7 @@ def fit(arguments: argparse.Namespace) -> None:
         write_factor(arguments.weights, W)
         arguments.kept += f", {arguments.weights}"
     if arguments.factors:
-        write_factors(arguments.factors, model, W, data.row_names)
+        write_factors(arguments.factors, W, model, data.row_names)
         arguments.kept += f", {arguments.factors}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights, "factors": arguments.factors}
@@ -243,22 +243,20 @@ def recommend(arguments: argparse.Namespace) -> None:
         chosen = [i for name in arguments.rows for i in places[name]]
         rows, X = rows[chosen], X.tocsr()[chosen]
     data = data._replace(X=X, row_names=rows)
-    found = model.recommend(_weights(model, data, missing), data, arguments.top, exclude_seen=not arguments.seen)
-    columns = getattr(model, "feature_names_in_", np.arange(model.components_.shape[1])).astype(str)
-    table = (
-        (str(row), r, str(columns[j]), f"{rate:.6g}")
-        for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
-        for r, (j, rate) in enumerate(zip(js, rates, strict=True), 1)
-        if j >= 0
-    )
+    W = None if missing is None else _weights(model, data, missing)
+    found = model.recommend(data, W, arguments.top, exclude_seen=not arguments.seen)
+    items = found.indices.astype(str) if found.names is None else found.names
+    recommended = [
+        (str(row), [(str(item), float(rate)) for item, rate, j in zip(*own, strict=True) if j >= 0])
+        for row, *own in zip(found.row_names, items, found.rates, found.indices, strict=True)
+    ]
+    table = ((row, r, item, f"{rate:.6g}") for row, own in recommended for r, (item, rate) in enumerate(own, 1))
     heads = ("row", "rank", "item", "rate")
     if arguments.output:
         write_table(arguments.output, heads, table)
     if arguments.json:
         tell(arguments, "", [
-            {"row": str(row), "items": [{"item": str(columns[j]), "rate": float(x)}
-                                        for j, x in zip(js, rates, strict=True) if j >= 0]}
-            for row, js, rates in zip(rows, found.indices, found.rates, strict=True)
+            {"row": row, "items": [{"item": item, "rate": rate} for item, rate in own]} for row, own in recommended
         ])  # fmt: skip
     elif not arguments.output:
         for row in (heads, *table):

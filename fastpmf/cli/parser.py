@@ -7,6 +7,7 @@ from fastpmf import __version__
 from fastpmf.cli import commands
 from fastpmf.cli.demo import demo as run_demo
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.estimators._statement import SHAPES
 from fastpmf.io import FORMATS
 from fastpmf.io.counts import FEATURE_NAMES
 from fastpmf.model.init import INITS
@@ -191,8 +192,9 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
                      "NumPy or .h5ad for AnnData")  # fmt: skip
     fit.add_argument("--solver", choices=["auto", *SOLVERS], default="auto", help="cd: coordinate descent, "
                      "extrapolated, which is what auto chooses; em: least memory; mu: the reference")  # fmt: skip
-    fit.add_argument("--prior", choices=["none", "auto"], default="none", help="auto: the posterior mode under weak "
-                     "Gamma priors, which predicts better (default: %(default)s: maximum likelihood)")  # fmt: skip
+    fit.add_argument("--prior", choices=["none", *SHAPES], default="none", help="auto: the posterior mode under weak "
+                     "Gamma priors, which predicts better; sparse: L1 penalties, where components are many and counts "
+                     "are few (default: %(default)s: maximum likelihood)")  # fmt: skip
     fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="auto", help="start (default: "
                      "%(default)s, which is random)")  # fmt: skip
     fit.add_argument("--n-init", type=int, default=1, metavar="N", help="starts to try, of which the best is finished "

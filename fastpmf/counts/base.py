@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
 
 
+def check_dtype(dtype: np.dtype, name: str) -> None:
+    """Refuse what is not a dtype of real numbers."""
+    if dtype.kind == "c":
+        raise ValueError(f"{name} must hold counts, got complex numbers (Complex data not supported)")
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
+
+
 class Side(IntEnum):
     """Whose factor is updated: the rows' (W) or the columns' (H transposed)."""
 

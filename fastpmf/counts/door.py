@@ -1,16 +1,21 @@
 """The door: whatever a user has becomes canonical counts here, and what isn't counts is turned away in one sentence."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype
+from fastpmf.counts.declared import check_readable
+from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.rows import SparseRows
 from fastpmf.kernels._jit import threads
 from fastpmf.kernels.csr import ascending
+from fastpmf.model.factors import not_finite
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -26,8 +31,9 @@ def as_counts(
     ----------
     X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr), Dataset or MemoryCounts
         Of shape (n, p). Any scipy.sparse format, in any order, with duplicates (which are summed) and stored zeros
-        (which are dropped); dense; a DataFrame, sparse or dense; or the three arrays of a CSR matrix, for example
-        memory maps. Non-negative and finite; whole numbers are usual but not required.
+        (which are dropped); dense, an HDF5 or Zarr dataset included; a DataFrame, whose sparse columns stay sparse; or
+        the three arrays of a CSR matrix, for example memory maps. Non-negative and finite; whole numbers are usual but
+        not required.
     shape : (int, int), optional
         Shape of a (data, indices, indptr) triple; by default its columns end at the largest index.
     name : str, default="X"
@@ -45,6 +51,8 @@ def as_counts(
         Not a matrix of real numbers.
     ValueError
         Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
+    MemoryError
+        If the matrix as it is read does not fit into the memory that this process may have.
 
     Examples
     --------
@@ -53,28 +61,35 @@ def as_counts(
     >>> counts.shape, counts.nnz, counts.total
     ((2, 2), 2, 3.0)
     """
+    return read_matrix(X, shape=shape, name=name, n_threads=n_threads)
+
+
+def read_matrix(
+    X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None,
+    mask: MemoryCounts | None = None,
+) -> MemoryCounts:  # fmt: skip
+    """`as_counts`, which drops the NaN, infinite and negative values at the entries of `mask`, and refuses others."""
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
         return X
-    if getattr(X, "one_sided", False):
+    if getattr(X, "one_sided", False) is True:
         raise TypeError(
             f"{name} must be counts in memory here, got {type(X).__name__}, which fit, transform and score take"
         )
     with threads(n_threads):
-        return _read(X, shape, name)
+        return _read(X, shape, name, mask)
 
 
-def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
+def _read(X: Any, shape: tuple[int, int] | None, name: str, mask: MemoryCounts | None) -> MemoryCounts:
+    check_readable(X, name)
     if isinstance(X, tuple):
-        return MemoryCounts(_canonical(*_triple(X, shape, name), name))
+        return MemoryCounts(_canonical(*_triple(X, shape, name), name, _pattern(mask, Side.ROWS)))
     if shape is not None:
         raise ValueError(f"shape goes with a (data, indices, indptr) triple only, {name} is a {type(X).__name__}")
-    if hasattr(X, "dtypes") and hasattr(X, "sparse") and len(X.dtypes) and all(map(_is_sparse_dtype, X.dtypes)):
-        # pandas' own default fills with NaN: what isn't stored is then missing, and turned away as such below
-        X = X.sparse.to_coo() if all(dtype.fill_value == 0 for dtype in X.dtypes) else X.sparse.to_dense()
-    if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
-        raise TypeError(f"{name} must be a matrix, got an {type(X).__name__} object: give its X, or one of its layers")
+    _check_in_memory(X, name)
+    if is_frame(X) and has_extension_dtypes(X) and X.shape[1]:
+        X = read_frame(X, name)
     if not sparse.issparse(X):
         X = _dense(X, name)
     if X.ndim != 2 or min(X.shape) == 0:
@@ -82,14 +97,22 @@ def _read(X: Any, shape: tuple[int, int] | None, name: str) -> MemoryCounts:
             f"{name} must be a matrix with at least one row and one column, got shape {tuple(map(int, X.shape))}"
             f"{_sklearn_words(X.shape)}"
         )
-    _check_dtype(X.dtype, name)
+    check_dtype(X.dtype, name)
     if X.format == "csc":
-        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name)
+        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name, _pattern(mask, Side.COLUMNS))
         return MemoryCounts(None, columns)
     if X.format != "csr":
         # Formats with duplicates sum them on the way, which small integers would overflow.
         X = X.astype(wide(X.dtype)).tocsr()
-    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name))
+    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name, _pattern(mask, Side.ROWS)))
+
+
+def _pattern(mask: MemoryCounts | None, side: Side) -> sparse.csr_array | None:
+    """The entries of a mask, or of its transpose, as a matrix of True."""
+    if mask is None:
+        return None
+    M = mask.side(side)
+    return sparse.csr_array((np.ones(mask.nnz, bool), M.indices, M.indptr), shape=mask.shape[:: 1 - 2 * side])
 
 
 def _sklearn_words(shape: tuple[int, ...]) -> str:
@@ -100,8 +123,25 @@ def _sklearn_words(shape: tuple[int, ...]) -> str:
     return " (Expected 2D array. Reshape your data with X.reshape(1, -1) if it is a single sample)"
 
 
-def _is_sparse_dtype(dtype: Any) -> bool:
-    return type(dtype).__name__ == "SparseDtype"
+def _check_in_memory(X: Any, name: str) -> None:
+    """Refuse what holds a matrix, or says where one is, and say how to get at it."""
+    kind, library = type(X).__name__, type(X).__module__.partition(".")[0]
+    if library in ("dask", "distributed"):
+        raise TypeError(
+            f"{name} must be in memory, got a Dask {kind}: fit it with fastpmf.dask.PoissonNMF or HPF, or give "
+            f"{name}.compute()"
+        )
+    if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
+        raise TypeError(f"{name} must be a matrix, got an {kind} object: give its X, or one of its layers")
+    if hasattr(X, "to_memory"):
+        raise TypeError(
+            f"{name} must be in memory, got a {kind}, which is in a file: give {name}.to_memory(), or read the file in "
+            "blocks by fastpmf.io.stream_counts(path)"
+        )
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(f"{name} must be a matrix, got a path: give what fastpmf.io.read_counts(path) returns")
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # such as a group of an HDF5 file
+        raise TypeError(f"{name} must be a matrix, got {kind}")
 
 
 def _dense(X: Any, name: str) -> sparse.csr_array:
@@ -109,13 +149,15 @@ def _dense(X: Any, name: str) -> sparse.csr_array:
     try:
         array = np.asarray(X)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error}") from None
+        raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
+    if array.dtype == object and array.ndim == 0:
+        raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
     if array.dtype == object:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must be a matrix of numbers, got objects: {error}") from None
-    _check_dtype(array.dtype, name)
+            raise type(error)(f"{name} must be a matrix of numbers, got objects: {error!s:.80}") from None
+    check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")
     return sparse.csr_array(array.astype(np.float32) if array.dtype == np.float16 else _native(array))
@@ -124,13 +166,6 @@ def _dense(X: Any, name: str) -> sparse.csr_array:
 def _native(array: np.ndarray) -> np.ndarray:
     """The same numbers in the machine's own byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _check_dtype(dtype: np.dtype, name: str) -> None:
-    if dtype.kind == "c":
-        raise ValueError(f"{name} must hold counts, got complex numbers (Complex data not supported)")
-    if dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
 
 
 def _check_integers(indices: np.ndarray, indptr: np.ndarray, name: str) -> None:
@@ -161,7 +196,7 @@ def _triple(
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
-    _check_dtype(data.dtype, f"{name}'s data")
+    check_dtype(data.dtype, f"{name}'s data")
     _check_integers(indices, indptr, name)
     stored = indices[: max(int(indptr[-1]), 0)] if indptr.size else indices
     n_columns = shape[1] if shape is not None else int(stored.max()) + 1 if stored.size else 0
@@ -172,10 +207,16 @@ def _triple(
     return data, indices, indptr, n_columns
 
 
-def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str) -> SparseRows:
-    """Check a CSR triple, and copy it only where it is not canonical."""
+def _canonical(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str,
+    hidden: sparse.csr_array | None,
+) -> SparseRows:  # fmt: skip
+    """Check a CSR triple, and copy it only where it is not canonical or has what is no count in `hidden`."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
-    data = _check_values(_native(data[: indptr[-1]]), name)
+    data = _native(data[: indptr[-1]])
+    if hidden is not None:
+        data, indices, indptr = _without_hidden(data, indices, indptr, n_columns, hidden)
+    data = _check_values(data, name)
     if not _ascends(indices, indptr) or (len(data) and data.min() == 0):
         # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
         kind = data.dtype
@@ -197,6 +238,20 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_colu
         np.ascontiguousarray(indptr),
         n_columns,
     )
+
+
+def _without_hidden(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, hidden: sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The CSR triple without NaN, infinite and negative values that are stored at entries of `hidden`."""
+    wrong = np.flatnonzero(~((data >= 0) & (data < np.inf))) if data.dtype.kind in "if" else np.zeros(0, np.intp)
+    if len(wrong) == 0 or hidden.shape != (len(indptr) - 1, n_columns):
+        return data, indices, indptr
+    rows = np.searchsorted(indptr, wrong, side="right") - 1
+    drop = np.zeros(len(data), bool)
+    drop[wrong] = np.asarray(hidden[rows, indices[wrong]]).ravel()
+    ends = np.concatenate([[0], np.cumsum(~drop)])
+    return data[~drop], indices[~drop], ends[indptr]
 
 
 def _check_structure(
@@ -230,7 +285,8 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
         return data
     low, high = data.min(), data.max()  # NaN goes through both
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{name} must be finite, but contains NaN or inf (infinity)")
+        advice = "; what is not observed goes in mask" if name == "X" and np.isnan(data).any() else ""
+        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
     return data

@@ -6,9 +6,28 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.base import Side
-from fastpmf.counts.door import as_counts
+from fastpmf.counts.door import as_counts, read_matrix
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.rows import SparseRows
+
+
+def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None = None) -> MemoryCounts:
+    """X as counts, without what it holds at the entries of `mask`, which may be NaN, infinite or negative there.
+
+    The result has no counts at these entries, but does not know that they are not observed: see `without`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        X or `mask` has an invalid type, shape or value.
+    """
+    if mask is None:
+        return as_counts(X, name=name, n_threads=n_threads)
+    hidden = as_counts(mask, name="mask", n_threads=n_threads)
+    counts = read_matrix(X, name=name, n_threads=n_threads, mask=hidden)
+    _check_shape(hidden, counts.shape)
+    inside = _inside(counts, hidden)
+    return MemoryCounts(_kept(counts, ~inside), unobserved=counts.unobserved) if inside.any() else counts
 
 
 def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:
@@ -40,9 +59,13 @@ def within(counts: MemoryCounts, mask: Any) -> MemoryCounts:
 def read_mask(mask: Any, shape: tuple[int, int]) -> MemoryCounts:
     """A mask through the door."""
     hidden = as_counts(mask, name="mask")
+    _check_shape(hidden, shape)
+    return hidden
+
+
+def _check_shape(hidden: MemoryCounts, shape: tuple[int, int]) -> None:
     if hidden.shape != shape:
         raise ValueError(f"mask must have the shape of X, {shape}, got {hidden.shape}")
-    return hidden
 
 
 def _inside(counts: MemoryCounts, hidden: MemoryCounts) -> np.ndarray:

@@ -1,12 +1,15 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import listed
 from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.files import mapped_files
+from fastpmf.counts.named import positions
 from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.model.factors import aligned, dot, row_bounds
@@ -45,7 +48,7 @@ class MemoryCounts:
         rows = [part.side(Side.ROWS) for part in parts]
         widths = sorted({X.n_columns for X in rows})
         if len(widths) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {' and '.join(map(str, widths))}")
+            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
         places = np.cumsum([0, *(len(X.data) for X in rows)])
         ends = [X.indptr[1:] + place for X, place in zip(rows, places, strict=False)]
         data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
@@ -180,17 +183,53 @@ class MemoryCounts:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""
         return self.side(Side.ROWS).log_rate(W, Ht)
 
-    def select_rows(self, rows: np.ndarray) -> "MemoryCounts":
-        """The counts of these rows, by number."""
+    def select_rows(self, rows: Any) -> "MemoryCounts":
+        """The counts of some rows.
+
+        Parameters
+        ----------
+        rows : array-like of int, of shape (m,)
+            Numbers of rows, from 0, in any order.
+
+        Returns
+        -------
+        MemoryCounts of shape (m, p)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If rows do not hold integers, or one is negative or too large.
+        """
+        rows = np.atleast_1d(positions(rows, self.shape[0], "rows"))
         X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
         some = SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
         hidden = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
         return MemoryCounts(some, unobserved=hidden)
 
-    def select_columns(self, keep: np.ndarray) -> "MemoryCounts":
-        """The counts without the columns where `keep` is False; shape and numbering stay."""
+    def select_columns(self, keep: Any) -> "MemoryCounts":
+        """The counts without some columns; shape and numbering stay.
+
+        Parameters
+        ----------
+        keep : array-like of bool, of shape (p,)
+            False for the columns whose counts are left out.
+
+        Returns
+        -------
+        MemoryCounts of the same shape
+
+        Raises
+        ------
+        ValueError
+            If keep is not an array of p booleans.
+        """
+        keep = np.asarray(keep)
+        if keep.dtype != bool or keep.shape != self.shape[1:]:
+            raise ValueError(
+                f"keep must hold {self.shape[1]} booleans, one for each column, got shape {keep.shape} of {keep.dtype}"
+            )
         X = self.side(Side.ROWS)
-        kept = keep[X.indices]
+        kept = np.asarray(keep)[X.indices]
         ends = np.concatenate([[0], np.cumsum(kept)])
         some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
         return MemoryCounts(some, unobserved=self.unobserved)

@@ -1,5 +1,6 @@
 """Counts with the names of their rows and columns."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,58 @@ def share_not_whole(counts: np.ndarray) -> float:
 def printable(name: object) -> str:
     """A name from a file, or a text that has some in it, on one line and without what would steer a terminal."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(name).splitlines()))
+
+
+def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarray:
+    """Numbers of rows or columns that are chosen by number or by name.
+
+    Parameters
+    ----------
+    chosen : int, str or array-like of either
+        Numbers from 0 to size - 1, or names. Where all names are integers, as in the index of a DataFrame, integers are
+        names.
+    size : int
+        How many rows, or columns, there are.
+    name : str
+        What error messages call `chosen`.
+    known : array-like of str or int, of length size, optional
+        Their names; by default they have none.
+
+    Returns
+    -------
+    ndarray of int64
+        Of the shape of `chosen`.
+
+    Raises
+    ------
+    TypeError
+        If `chosen` holds neither integers nor strings.
+    ValueError
+        If a number is negative or too large, or a name is unknown, or known twice.
+    """
+    try:
+        given = np.asarray(chosen)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, got a {type(chosen).__name__} of unequal lengths") from None
+    names = None if known is None else np.asarray(known)
+    numbered = names is None or names.dtype.kind not in "iu"
+    if (given.dtype.kind in "iu" and numbered) or not given.size:
+        if given.size and not 0 <= given.min() <= given.max() < size:
+            raise ValueError(f"{name} must lie in 0 ... {size - 1}, got {given.min()} to {given.max()}")
+        return given.astype(np.int64)
+    wanted = given.ravel().tolist()
+    if numbered and not all(isinstance(each, str) for each in wanted):
+        raise TypeError(f"{name} must hold integers or names, got dtype {given.dtype}")
+    if names is None:
+        raise ValueError(f"{name} must hold integers where there are no names, got {wanted[0]!r}")
+    labels = (names.astype(str) if numbered else names).tolist()
+    place = dict(zip(labels, range(size), strict=True))
+    if absent := [each for each in wanted if each not in place]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise ValueError(f"{name} must hold known names, got {absent[0]!r}{more}")
+    if len(place) < size and (twice := sorted(set(wanted) & {each for each, n in Counter(labels).items() if n > 1})):
+        raise ValueError(f"{name} must hold names that occur once, but {twice[0]!r} occurs more than once")
+    return np.array([place[each] for each in wanted], np.int64).reshape(given.shape)
 
 
 class Dataset(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastpmf.counts.base import Counts, Descent, Side
 from fastpmf.counts.door import as_counts
+from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
 from fastpmf.counts.rows import ColumnSums, SparseRows
@@ -229,7 +230,7 @@ class StreamedCounts:
         return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._each()])
 
 
-def as_fittable(X: Any, *, n_threads: int | None = None) -> Counts:
-    """`StreamedCounts` as they are, and all else in memory, as `as_counts` reads it."""
+def as_fittable(X: Any, *, mask: Any = None, n_threads: int | None = None) -> Counts:
+    """`StreamedCounts` as they are, and all else in memory, without the entries of `mask`; see `observed_counts`."""
     counts = X.X if isinstance(X, Dataset) else X
-    return counts if isinstance(counts, StreamedCounts) else as_counts(X, n_threads=n_threads)
+    return counts if isinstance(counts, StreamedCounts) else observed_counts(X, mask, n_threads=n_threads)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastpmf._messages import brief
 from fastpmf.counts.base import Side
 from fastpmf.counts.door import as_counts
 from fastpmf.counts.memory import MemoryCounts
@@ -43,7 +44,7 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[M
     51.0
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
-        raise ValueError(f"fraction must be a number between 0 and 1, got {fraction!r}")
+        raise ValueError(f"fraction must be a number between 0 and 1, got {brief(fraction)}")
     counts = as_counts(X)
     rows = counts.side(Side.ROWS)
     if rows.data.dtype.kind == "f" and not ((rows.data == np.floor(rows.data)) & (rows.data < 2.0**63)).all():

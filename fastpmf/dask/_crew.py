@@ -71,6 +71,18 @@ class Crew(Calls):
                 self._count_recovery(lost)
                 self._begin_again()
 
+    def prepare(self, model: Points | Posterior) -> None:
+        """Have all workers compile their kernels, so that no iteration has to wait for that."""
+        tasks = [
+            self._submit(_worker.prepare, self._epoch, model, worker=worker, doing="compiling the kernels")
+            for worker in self._groups
+        ]
+        try:
+            self._results(tasks)
+        except LostError as lost:  # the fit begins on those that are left
+            self._torn = True
+            log.info("%s", lost)
+
     def begin(
         self, model: Points | Posterior, start: Start, sizes: np.ndarray, exposure: np.ndarray | None,
         columns: Memory | None = None, iteration: int = 0,
@@ -80,7 +92,8 @@ class Crew(Calls):
         self._places = np.cumsum([0, *sizes])
         self.iteration = iteration
         try:
-            self._first()
+            if not self._torn:
+                self._first()
         except LostError as lost:
             self._torn = True
             log.info("%s", lost)

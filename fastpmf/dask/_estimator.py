@@ -8,11 +8,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf.counts.labels import Labels, align
 from fastpmf.dask import _worker
 from fastpmf.dask._cluster import library, the_client
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._fit import Result, Whole, check_timeout, surveyed
 from fastpmf.dask._sources import Source, source_of
+from fastpmf.estimators._base import check_feature_names, warn_of_duplicates
 from fastpmf.estimators._statement import vector
 
 
@@ -35,9 +37,8 @@ class OverWorkers(BaseEstimator):
         client, _ = the_client(self.client), check_timeout(self.timeout)
         return client, source_of(X, len(client.nthreads()), memory=self.memory)
 
-    def _run(self, X: Any, **told: Any) -> tuple[Any, Result]:
+    def _run(self, client: Any, source: Source, **told: Any) -> tuple[Any, Result]:
         """A fit, with nothing of it left on the workers in the end but W, where it is wanted: that as a dask array."""
-        client, source = self._over(X)
         crew = Crew(client, source, n_threads=self.n_threads, timeout=self.timeout)
         try:
             whole = surveyed(crew)
@@ -48,7 +49,7 @@ class OverWorkers(BaseEstimator):
         self.client_, self.recoveries_ = client, result.recoveries
         self._fit_id = crew.fit
         self.communication_ = result.traffic._asdict()
-        self._adopt(result, whole, source.names)
+        self._adopt(result, whole, source.names.columns)
         W = None
         if result.W is not None:
             blocks = zip(result.W, whole.sizes.tolist(), strict=True)
@@ -67,6 +68,7 @@ class OverWorkers(BaseEstimator):
         self._local = self._made(result)
         self._local.n_features_in_ = whole.shape[1]
         if names is not None:
+            warn_of_duplicates(names)
             self._local.feature_names_in_ = names
         self._sent = None
         self.__dict__.pop("feature_names_in_", None)
@@ -84,6 +86,10 @@ class OverWorkers(BaseEstimator):
         client, source = self._over(X)
         if self._sent is None or self._sent.client is not client or self._sent.status != "finished":
             self._sent = client.scatter([self._local], broadcast=True, hash=False)[0]
+        fitted, names = getattr(self._local, "feature_names_in_", None), source.names.columns
+        if fitted is not None and names is not None:
+            check_feature_names(names, fitted)
+        row_exposure = align(row_exposure, "row_exposure", rows=Labels(source.names.rows))
         parts, done = source.parts(), 0
         if row_exposure is not None:
             n_rows = sum(n for _, n in parts)

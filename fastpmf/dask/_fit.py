@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import listed
 from fastpmf.counts import Side
 from fastpmf.dask._crew import Crew, Traffic
 from fastpmf.dask._share import Points, Posterior, Start
@@ -48,7 +49,7 @@ def surveyed(crew: Crew) -> Whole:
     rows = {number: n for part in opened for number, n in part.rows.items()}
     widths = sorted({part.n_columns for part in opened})
     if len(widths) > 1:
-        raise ValueError(f"X must have blocks of as many columns each, got {' and '.join(map(str, widths))}")
+        raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
     sizes = np.array([rows[number] for number in sorted(rows)])
     dtype = np.result_type(*(np.dtype(part.dtype) for part in opened))
     shape, total = (int(sizes.sum()), widths[0]), sum(part.total for part in opened)
@@ -133,6 +134,7 @@ def fit(
     if saver is not None:
         told |= {"keep": saver.keep, "memory": saver.memory}
     heard = None if callback is None else lambda record, *_: callback(record)
+    crew.prepare(model)
     with shown(heard, max_iter, verbose=verbose) as watch:
         run = Run(Remote(crew, begin), problem, nothing, nothing, callback=watch, **told)
         solution = run.advance(max_iter).finish()

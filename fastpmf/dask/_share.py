@@ -92,6 +92,10 @@ class Start(NamedTuple):
 class Share(Protocol):
     """Some rows of a fit, and all of H."""
 
+    @property
+    def warm_up(self) -> int:
+        """Iterations before its solver's own."""
+
     def begin(self, W: np.ndarray, Ht: np.ndarray) -> None:
         """Where to start."""
 
@@ -184,6 +188,7 @@ class PointShare:
         solver = make()
         assert isinstance(solver, Alternating)
         self._solver = solver
+        self.warm_up = solver.warm_up
 
     def begin(self, W: np.ndarray, Ht: np.ndarray) -> None:
         self.state = self._solver.init(self._problem, W, Ht)
@@ -295,6 +300,7 @@ class PosteriorShare:
     """A share of an `HPF`."""
 
     state: Posteriors
+    warm_up = 0
 
     def __init__(self, model: Posterior, counts: Counts) -> None:
         self._model, self._solver = model, MeanField(model.priors, inner_steps=model.inner_steps)
@@ -332,7 +338,7 @@ class PosteriorShare:
     def solved(self, columns: Memory) -> Memory:
         other, prior, k = self._model.factor(columns), self._model.priors[Side.ROWS], self._model.n_components
         found = [
-            infer_rows(block, other, prior, k, None, max_iter=ROUNDS, tol=NEAR, warn=False)
+            infer_rows(block, other, prior, k, None, max_iter=ROUNDS, tol=NEAR, warn_unconverged=False)
             for _, block in self._problem.counts.blocks()
         ]
         return {name: np.concatenate([getattr(part, name) for part in found]) for name in OF_ROWS}
@@ -345,9 +351,10 @@ class PosteriorShare:
         weight[:, k:] = np.inf
         sums = column_sums(mean)
         memory |= {"ROWS_weight": weight, "ROWS_sums": sums, "w_sum": sums, "W": mean}
-        memory |= {"ROWS_activity_shape": np.array(prior.activity_shape + k * prior.shape)}
-        numbers = (prior.shape, prior.activity_shape, prior.activity_mean, prior.hierarchical)
-        state = self._solver.recall(self._problem, memory | {"ROWS_prior": np.array(numbers, float)})
+        shape, *others = prior.to_numbers()
+        memory |= {"ROWS_activity_shape": np.array(prior.posterior_activity_shape(k))}
+        memory |= {"ROWS_prior_shape": np.array(shape), "ROWS_prior": np.array(others)}
+        state = self._solver.recall(self._problem, memory)
         assert isinstance(state, Posteriors)
         self.state = state
 

@@ -9,7 +9,7 @@ import numpy as np
 from fastpmf.dask._cluster import library
 from fastpmf.dask._worker import Rows
 from fastpmf.io.counts import Location, open_counts
-from fastpmf.io.sources import Compressed
+from fastpmf.io.sources import NAMELESS, Compressed, Names
 
 PER_WORKER = 4  # shards of a file for each worker, so that what one leaves behind can be spread
 
@@ -20,11 +20,12 @@ class Source(Protocol):
     Attributes
     ----------
     count : int
-    names : ndarray of shape (p,) or None
+    names : Names
+        Of the rows and the columns of X, where they are known.
     """
 
     count: int
-    names: np.ndarray | None
+    names: Names
 
     def homes(self, client: Any) -> dict[int, str]:
         """Workers that have a shard in memory already."""
@@ -45,12 +46,12 @@ class Blocks:
     Parameters
     ----------
     blocks : list of Delayed or Future
-    names : ndarray of shape (p,) or None
+    names : Names
     sizes : sequence of int, optional
         Rows of each.
     """
 
-    def __init__(self, blocks: list[Any], names: np.ndarray | None = None, sizes: Any = None) -> None:
+    def __init__(self, blocks: list[Any], names: Names = NAMELESS, sizes: Any = None) -> None:
         self._blocks, self.count, self.names = blocks, len(blocks), names
         self._sizes = [math.nan] * len(blocks) if sizes is None else sizes
         self._made: list[Any] = []
@@ -95,11 +96,11 @@ class FileRows:
     ----------
     location : Location
     bounds : ndarray of shape (count + 1,)
-    names : ndarray of shape (p,) or None
+    names : Names
     streamed : bool
     """
 
-    def __init__(self, location: Location, bounds: np.ndarray, names: np.ndarray | None, *, streamed: bool) -> None:
+    def __init__(self, location: Location, bounds: np.ndarray, names: Names, *, streamed: bool) -> None:
         self._location, self._bounds, self._streamed = location, bounds, streamed
         self.count, self.names = len(bounds) - 1, names
 
@@ -137,9 +138,9 @@ def source_of(X: Any, n_workers: int, *, memory: bool) -> Source:
         return _file(X, n_workers, memory=memory)
     if not memory:
         raise ValueError("memory=False is for a path, whose rows workers can read again and again")
-    names = None
+    names = NAMELESS
     if hasattr(X, "obsm") and hasattr(X, "layers"):
-        names, X = np.asarray(X.var_names).astype(object), X.X
+        names, X = Names(*(np.asarray(index).astype(object) for index in (X.obs_names, X.var_names))), X.X
     if isinstance(X, array.Array):
         return Blocks(delayed_of(X), names, X.chunks[0])
     if isinstance(X, list | tuple) and X and all(isinstance(x, kinds) for x in X):
@@ -175,5 +176,5 @@ def _file(path: Any, n_workers: int, *, memory: bool) -> FileRows:
         work = source.indptr + np.arange(source.shape[0] + 1)
         inner = np.linspace(0, work[-1], max(1, PER_WORKER * n_workers) + 1)[1:-1]
         bounds = np.unique([0, *np.searchsorted(work, inner), source.shape[0]])
-        names = None if source.names.columns is None else np.asarray(source.names.columns).astype(object)
+        names = Names(*(None if one is None else np.asarray(one).astype(object) for one in source.names))
     return FileRows(location, bounds, names, streamed=not memory)

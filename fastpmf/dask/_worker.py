@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
+from fastpmf.counts import Counts, MemoryCounts, Side, SparseRows, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.dask._share import Gaps, Message, Points, PointShare, Posterior, Share, Start
 from fastpmf.io.counts import Location
 from fastpmf.io.sources import Compressed
 from fastpmf.io.streams import BLOCK, blocks_from
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import empty_factor
 from fastpmf.solvers.base import Memory
 
 _LEASE = 30.0  # seconds between two looks at whether the client is still there
@@ -99,9 +100,13 @@ class Held:
 
     def shared(self, model: Points | Posterior) -> Share:
         """All of these rows, without factors."""
+        return model.share(self.whole(), self.exposure(self.pieces))
+
+    def whole(self) -> Counts:
+        """The counts of all pieces."""
         if self.counts is None:
             self.counts = self.gathered(self.pieces)
-        return model.share(self.counts, self.exposure(self.pieces))
+        return self.counts
 
     def gathered(self, numbers: Iterable[int]) -> Counts:
         """These pieces as one; those in memory are parts of it from then on, so that nothing is there twice."""
@@ -208,6 +213,29 @@ def _read(shard: Rows) -> MemoryCounts:
         assert isinstance(source, Compressed)
         shape = (shard.stop - shard.start, source.shape[1])
         return as_counts(source.rows(shard.start, shard.stop), shape=shape)
+
+
+def prepare(fit: str, epoch: int, model: Points | Posterior) -> None:
+    """Compile or load the kernels of a fit, by a few iterations on two rows of counts like those of this worker."""
+    with _at(fit, epoch) as held:
+        counts = held.whole()
+        p, k = counts.shape[1], model.n_components
+        ends = np.array([0, p - 1], np.int32 if p <= np.iinfo(np.int32).max else np.int64)
+        few: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), ends, np.arange(3), p))
+        if counts.one_sided:
+            blocks = [few]
+            few = StreamedCounts(lambda: blocks)
+        share = model.share(few, None)
+        factors = [empty_factor(n, k, model.dtype) for n in (2, p)]
+        for A in factors:
+            A[:, :k] = 1
+        share.begin(factors[0], factors[1])
+        share.close(share.first(), first=True)
+        for _ in range(share.warm_up + 2):
+            share.close(share.rows(), first=False)
+        share.objective(columns_too=True)
+        if isinstance(share, PointShare):
+            share.gap(share.look())
 
 
 def begin(

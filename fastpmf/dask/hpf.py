@@ -1,7 +1,6 @@
 """`HPF` over the workers of a Dask cluster."""
 
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any, Self
 
 from fastpmf import estimators
@@ -10,7 +9,7 @@ from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
 from fastpmf.estimators._fit import check_parameters, tell_end
-from fastpmf.estimators._inference import check_priors
+from fastpmf.estimators._inference import MOVED, check_priors
 from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
 from fastpmf.solvers import Record, Status
@@ -53,10 +52,10 @@ class HPF(OverWorkers):
         n_components: int,
         *,
         client: Any = None,
-        a: float = 0.3,
+        a: Any = None,
         a_prime: float = 0.3,
         b_prime: float = 1.0,
-        c: float = 0.3,
+        c: Any = None,
         c_prime: float = 0.3,
         d_prime: float = 1.0,
         hierarchy: bool = True,
@@ -135,10 +134,11 @@ class HPF(OverWorkers):
             self.eval_every, self.callback,
         )  # fmt: skip
         self._priors = check_priors(
-            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
-        )
-        W, result = self._run(X, **told)
-        tell_end(result.solution, self.tol, stacklevel=3)
+            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), self.n_components,
+            hierarchical=self.hierarchy,
+        )  # fmt: skip
+        W, result = self._run(*self._over(X), **told)
+        tell_end(result.solution, self.tol, MOVED)
         return W
 
     def _solve(self, crew: Crew, whole: Whole, *, wanted: bool, **told: Any) -> Result:
@@ -149,7 +149,7 @@ class HPF(OverWorkers):
         self._model = Posterior(self.n_components, work, self._priors, self.inner_steps)
         facts = {
             "n_components": self.n_components, "dtype": str(work), "inner_steps": self.inner_steps,
-            "priors": [list(map(float, astuple(prior))) for prior in self._priors],
+            "priors": [prior.to_numbers() for prior in self._priors],
         }  # fmt: skip
         result = fit(
             crew, self._model, whole, exposure=None, H=None, facts=facts, max_iter=self.max_iter, tol=self.tol,

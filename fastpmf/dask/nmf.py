@@ -1,12 +1,14 @@
 """`PoissonNMF` over the workers of a Dask cluster."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from fastpmf import estimators
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
+from fastpmf.counts.labels import Labels, align
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
@@ -15,13 +17,12 @@ from fastpmf.estimators._fit import check_parameters, tell_end
 from fastpmf.estimators._range import dtype_for
 from fastpmf.estimators._room import check_memory
 from fastpmf.estimators._statement import (
-    Known,
     Penalties,
     _check_modes,
     _terms,
     as_numbers,
     read_penalties,
-    resolved,
+    resolve_auto,
     vector,
 )
 from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
@@ -200,7 +201,17 @@ class PoissonNMF(OverWorkers):
         self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=False)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> Any:
+    def fit_transform(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> Any:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
@@ -209,26 +220,29 @@ class PoissonNMF(OverWorkers):
             Its chunks, the rows of a block of X each, are in the workers' memory. They are lost with a worker;
             `transform` makes them anew.
         """
-        given = {"H": None, "row_exposure": None, "column_exposure": None, "checkpoint": None, "resume": None}
-        if unknown := told.keys() - given:
-            raise TypeError(f"fit_transform got unknown arguments {', '.join(sorted(unknown))}")
-        return self._fit(X, *(given | told).values(), wanted=True)
+        return self._fit(X, H, row_exposure, column_exposure, checkpoint, resume, wanted=True)
 
     def _fit(self, X: Any, H: Any, row: Any, column: Any, checkpoint: Any, resume: Any, *, wanted: bool) -> Any:
         if self.solver == "em" or self.acceleration == "extrapolation":
             raise ValueError(
                 "solver must be 'auto', 'cd' or 'mu' and acceleration 'auto', 'relaxation' or None over workers, got "
-                f"{self.solver!r} and {self.acceleration!r}"
+                f"{brief(self.solver)} and {brief(self.acceleration)}"
             )
         check_parameters(
             self.n_components, self.solver, self.acceleration, self.inner_steps, 1, self.max_iter, self.tol,
             self.max_time, self.eval_every, self.callback, one_sided=True,
         )  # fmt: skip
-        W, result = self._run(X, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted)
+        client, source = self._over(X)
+        columns = Labels(source.names.columns, thing="column")
+        H, column = align(H, "H", columns=columns), align(column, "column_exposure", rows=columns)
+        row = align(row, "row_exposure", rows=Labels(source.names.rows))
+        W, result = self._run(
+            client, source, H=H, row=row, column=column, checkpoint=checkpoint, resume=resume, wanted=wanted
+        )
         solution = result.solution
         if solution.status is Status.NON_FINITE:
-            warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
-        tell_end(solution, self.tol, stacklevel=3)
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
+        tell_end(solution, self.tol)
         return W
 
     def _solve(
@@ -241,7 +255,8 @@ class PoissonNMF(OverWorkers):
         exposure = None if row is None else vector(row, n, "row_exposure")
         across = vector(column, p, "column_exposure")
         given = Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
-        penalties = resolved(given, counts, k, Known(row_exposure=row, column_exposure=column))
+        total_exposure = (n if exposure is None else float(exposure.sum())) * float(across.sum())
+        penalties = resolve_auto(given, k, whole.total, total_exposure)
         rows, columns = read_penalties(penalties, k, whole.shape)
         width, one = empty_factor(1, k, work).shape[1], np.ones(1)
         terms = _terms(np.ones(p), across, columns, None, None, width, work)

@@ -1,10 +1,12 @@
 """A fitted `PoissonNMF` at work on rows of counts: their W, and how likely they are."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
+from fastpmf.counts.labels import align
 from fastpmf.estimators._fit import check_parameters
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihoods, transforms
@@ -38,7 +40,7 @@ class AppliedNMF(OnlineNMF):
         row_exposure : array-like of shape (n_samples,), optional
             Of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
-            Where these rows are not observed.
+            True or positive where an entry is not observed; X may hold NaN there.
         return_gap_bound : bool, default=False
             Also return the certificate.
 
@@ -49,7 +51,8 @@ class AppliedNMF(OnlineNMF):
             With `return_gap_bound`: no other row could lower the divergence of this one by more, in nats. Rounding of
             the working dtype enters, some 1e-6 nats per count in float32.
         """
-        W, gap_bound = self._solve_rows(self._read(X, streamed=True), self._known(row_exposure, mask))
+        counts, known = self._read_beside(X, row_exposure, mask)
+        W, gap_bound = self._solve_rows(counts, known)
         return (W, gap_bound) if return_gap_bound else W
 
     def score(
@@ -80,19 +83,28 @@ class AppliedNMF(OnlineNMF):
         ValueError
             X has no counts to score.
         """
-        counts, known = self._read(X, streamed=True), self._known(row_exposure, mask)
+        counts, known = self._read_beside(X, row_exposure, mask)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         W, _ = self._solve_rows(counts, known)
         with threads(self.n_threads):
-            score, total = log_likelihoods(counts, W, self.components_, known._replace(sample_weight=sample_weight))
+            score, total = log_likelihoods(counts, W, self.components_, known._replace(sample_weight=weight))
         if total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
         return score / total
 
-    def _known(self, row_exposure: Any, mask: Any) -> Known:
-        """What is known beside new counts."""
-        return Known(
-            row_exposure=row_exposure, mask=mask, column_exposure=self.column_exposure_, background=self.background_
+    def _read_beside(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, Known]:
+        """New counts, and what is known beside them, aligned with them."""
+        check_is_fitted(self)
+        known = Known(row_exposure=row_exposure, mask=mask).aligned(self._labels(X))
+        counts = self._read(X, mask=known.mask, streamed=True)
+        return counts, known._replace(column_exposure=self.column_exposure_, background=self.background_)
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        model.column_exposure_, model.background_ = (
+            x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )
+        return model
 
     def _solve_rows(self, counts: Counts, known: Known) -> tuple[np.ndarray, np.ndarray]:
         check_parameters(

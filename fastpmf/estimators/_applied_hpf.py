@@ -1,18 +1,23 @@
 """A fitted `HPF` at work: posteriors of other rows, predictions, and how likely counts are."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
+from fastpmf.counts.labels import align
+from fastpmf.counts.named import positions, row_names_of
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
+from fastpmf.estimators._range import check_scale
 from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import column_sums
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
 
@@ -38,7 +43,7 @@ class AppliedHPF(OnlineHPF):
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        return self._infer_rows(self._read(X, streamed=True), mask)
+        return self._infer_rows(*self._read_beside(X, mask))
 
     def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, H's posterior as it is; see `posterior`.
@@ -59,12 +64,19 @@ class AppliedHPF(OnlineHPF):
 
         Parameters
         ----------
-        rows, columns : array-like of int, of one shape
-            Numbers of rows and columns.
+        rows, columns : int or array-like of int
+            Numbers of rows and columns, from 0, or their names, where X had names. They are broadcast against each
+            other, so that one number stands for as many as the other has.
 
         Returns
         -------
-        mean : ndarray of that shape, float64
+        mean : ndarray of the broadcast shape, float64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If rows or columns do not hold integers or known names, can't be broadcast, or a number is negative or too
+            large.
         """
         W, H = self._pairs(rows, columns)
         return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
@@ -78,13 +90,14 @@ class AppliedHPF(OnlineHPF):
 
         Parameters
         ----------
-        rows, columns : array-like of int, of one shape
+        rows, columns : int or array-like of int
+            As in `predictive_mean`, errors too.
         n_samples : int, default=100
         random_state : int, RandomState, Generator or None, default=None
 
         Returns
         -------
-        counts : ndarray of int64, n_samples draws of that shape
+        counts : ndarray of int64, n_samples draws of the broadcast shape
         """
         rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
         W, H = self._pairs(rows, columns)
@@ -97,7 +110,8 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-            Held-out counts, for example of `thin_counts`.
+            Held-out counts, for example of `thin_counts`. If both X and the fitted counts have row names, rows are
+            matched by them, and X may have some of the fitted rows.
         exposure : float, default=1.0
             Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
 
@@ -109,9 +123,13 @@ class AppliedHPF(OnlineHPF):
         check_is_fitted(self, "W_posterior_")
         counts = self._read(X)
         check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
-        if counts.shape[0] != len(self.W_posterior_.mean):
-            raise ValueError(f"X must have the {len(self.W_posterior_.mean)} fitted rows, got {counts.shape[0]}")
-        return self._score(counts, self.W_posterior_.mean, Known(row_exposure=np.full(counts.shape[0], exposure)))
+        check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
+        W, names, fitted = self.W_posterior_.mean, row_names_of(X), getattr(self, "row_names_", None)
+        if names is not None and fitted is not None and not np.array_equal(names, fitted):
+            W = W[positions(names.tolist(), len(W), "row names of X", fitted)]
+        if counts.shape[0] != len(W):
+            raise ValueError(f"X must have the {len(W)} fitted rows, got {counts.shape[0]}")
+        return self._score(counts, W, Known(row_exposure=np.full(counts.shape[0], exposure)))
 
     def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
         """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
@@ -130,8 +148,21 @@ class AppliedHPF(OnlineHPF):
         float
             In nats per count, higher is better.
         """
-        counts = self._read(X, streamed=True)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=sample_weight))
+        counts, mask = self._read_beside(X, mask)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
+
+    def _read_beside(self, X: Any, mask: Any) -> tuple[Counts, Any]:
+        """New counts, and their mask, aligned with them."""
+        check_is_fitted(self)
+        mask = Known(mask=mask).aligned(self._labels(X)).mask
+        return self._read(X, mask=mask, streamed=True), mask
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        model = super()._of_features(columns)
+        factor = self._columns.select_rows(columns)
+        model._columns = replace(factor, sums=column_sums(factor.mean))
+        return model
 
     def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
         k = len(self.components_)
@@ -155,7 +186,13 @@ class AppliedHPF(OnlineHPF):
     def _pairs(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of the W_i and H_j of entries, one behind the other."""
         check_is_fitted(self, "W_posterior_")
-        rows, columns = np.asarray(rows), np.asarray(columns)
-        if rows.shape != columns.shape:
-            raise ValueError(f"rows and columns must have one shape, got {rows.shape} and {columns.shape}")
+        rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
+        names = getattr(self, "feature_names_in_", None)
+        columns = positions(columns, self.components_.shape[1], "columns", names)
+        try:
+            rows, columns = np.broadcast_arrays(rows, columns)
+        except ValueError:
+            raise ValueError(
+                f"rows and columns must have shapes that can be broadcast, got {rows.shape} and {columns.shape}"
+            ) from None
         return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]

@@ -2,27 +2,54 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastpmf.counts import Counts, as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
+from fastpmf.counts import Counts, Side
+from fastpmf.counts.labels import MatrixLabels, align, duplicates, labels_of
+from fastpmf.counts.masked import observed_counts
+from fastpmf.counts.named import Dataset, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators.differential import Differential, differential_expression
-from fastpmf.model.factors import check_factor
+from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.ranking import Recommendations, recommend, similar_columns
 from fastpmf.model.reading import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.model.topics import Topics, to_topics
+
+
+def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
+    """Refuse as many names of features as were fitted that are others, or in another order."""
+    if len(names) == len(fitted) and (names != fitted).any():
+        j = int(np.flatnonzero(names != fitted)[0])
+        raise ValueError(
+            f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
+            f"{brief(fitted[j])}"
+        )
+
+
+def warn_of_duplicates(names: np.ndarray) -> None:
+    """Warn of names of features that occur more than once."""
+    if twice := duplicates(names):
+        warn(
+            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
+            "by them; make them unique"
+        )
 
 
 class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """An estimator of W and of `components_`, in scikit-learn's manners."""
 
     components_: np.ndarray
+    feature_names_in_: np.ndarray
+    n_features_in_: int
     n_threads: int | None
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -30,7 +57,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components)
+        X : array-like or sparse matrix of shape (n_samples, n_components)
             The factor W.
 
         Returns
@@ -38,9 +65,11 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         rate : ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        W = np.asarray(X)
+        W = X.toarray() if sparse.issparse(X) else check_array(X, "X")
         shape = (W.shape[0] if W.ndim else 0, len(self.components_))
-        return check_factor(W, shape, "X") @ self.components_
+        W = check_factor(W, shape, "X")
+        with np.errstate(under="ignore"):
+            return W @ self.components_
 
     def to_topics(self, W: Any) -> Topics:
         """W and `components_` as probabilities, which is PLSI; see `fastpmf.to_topics`.
@@ -90,85 +119,168 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Quality
         """
         check_is_fitted(self)
-        return topic_quality(self.components_, self._read(X), n, W=W)
+        W = align(W, "W", rows=self._labels(X).rows)
+        return topic_quality(self._read(X), self.components_, n, W=W)
 
     def differential_expression(
-        self, W: Any, X: Any, *, against: str | int = "others", pseudocount: float = 1.0, shrink: bool = False,
-        row_exposure: Any = None,
+        self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
+        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
     ) -> Differential:  # fmt: skip
-        """How a feature's rates in two components differ, with errors; see `fastpmf.differential_expression`.
+        """Log fold changes of each feature's rate in each component; see `fastpmf.differential_expression`.
 
         Parameters
         ----------
-        W : array-like of shape (n_samples, n_components)
-            What `fit_transform` or `transform` returned for X.
         X : matrix of counts of shape (n_samples, n_features)
+        W : array-like of shape (n_samples, n_components)
+            The result of `fit_transform` or `transform` for X.
         against : {"others", "mean"} or int, default="others"
         pseudocount : float, default=1.0
+        standard_errors : {"robust", "model"}, default="robust"
         shrink : bool, default=False
         row_exposure : array-like of shape (n_samples,), optional
-            What `fit` or `transform` was given.
+            The exposures that were given to `fit` or `transform`.
 
         Returns
         -------
         Differential
         """
         check_is_fitted(self)
+        rows = self._labels(X).rows
+        W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
         return differential_expression(
-            W, self.components_, self._read(X), against=against, pseudocount=pseudocount, shrink=shrink,
-            row_exposure=row_exposure, names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
+            self._read(X), W, self.components_, against=against, pseudocount=pseudocount,
+            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
+            names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
 
-    def recommend(self, rows: Any = None, X: Any = None, n: int = 10, *, exclude_seen: bool = True) -> Recommendations:
+    def recommend(
+        self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
+        exclude_seen: bool = True,
+    ) -> Recommendations:  # fmt: skip
         """The n features of highest rate for each row: `fastpmf.recommend`.
+
+        A row of which nothing is known, one without counts in X or, where W is given, one of zeros in W, is taken for
+        the average of the fitted rows, so that it gets the most popular features. A model that has no record of the
+        fitted W, as after a fit over workers, has its own answer for such a row: with `PoissonNMF` without a prior none
+        at all, else what the prior implies.
 
         Parameters
         ----------
-        rows : array-like of shape (m, n_components), optional
-            W of the rows, from `fit_transform` or `transform`; by default what `transform(X)` finds, as for new users.
-        X : matrix of counts of shape (m, n_features), optional
-            What these rows hold.
+        X : matrix of counts of shape (n_samples, n_features), optional
+            Counts of the rows. Needed to leave out what they hold, and to find W where that is not given.
+        W : array-like of shape (n_samples, n_components), optional
+            W of the same rows, from `fit_transform` or `transform`; by default `transform(X)`, as for new rows.
         n : int, default=10
+            How many features to recommend to each row.
+        rows : array-like of int or str, optional
+            Rows to recommend to, by number or by name, where X has row names: those of a `Dataset`, the index of a
+            DataFrame; by default all. If the row names are integers, integers are names.
+        items : array-like of int or str, optional
+            Features that may be recommended, by number or name; by default all.
         exclude_seen : bool, default=True
-            Leave out what a row holds in X.
+            Whether to leave out the features that a row holds in X.
 
         Returns
         -------
         Recommendations
+            With the names of features and rows, where they have any. Features of rate 0 are not recommended: an index
+            is then -1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type, shape or value, or a row or feature is unknown.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> X = Dataset([[3, 2, 0], [4, 0, 1], [0, 1, 0]], ["ada", "bob", "cy"], ["tea", "jam", "rye"])
+        >>> model = PoissonNMF(1, random_state=0).fit(X)
+        >>> model.recommend(X, rows=["bob", "cy"], n=1).names.tolist()
+        [['jam'], ['tea']]
         """
         if exclude_seen and X is None:
             raise ValueError("X must be given, to exclude what is seen, or exclude_seen=False")
-        if rows is None and X is None:
-            raise ValueError("rows or X must be given")
+        if X is None and W is None:
+            raise ValueError("X or W must be given")
         check_is_fitted(self)
-        counts = None if X is None else self._read(X)
-        names = getattr(self, "feature_names_in_", None)  # which X was found to have
-        W = self.transform(Dataset(counts, column_names=names)) if rows is None else rows
-        return recommend(W, self.components_, n, exclude=counts if exclude_seen else None)
+        counts: Any = None if X is None else self._read(X)
+        labels = labels_of(W if X is None else X, 0)
+        W = None if W is None else check_array(align(W, "W", rows=labels), "W")
+        n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
+        W = None if W is None else check_factor(W, (n_rows, len(self.components_)), "W")
+        row_names = labels.values if labels.named else None
+        if row_names is not None and len(row_names) != n_rows:
+            raise ValueError(f"X must have a name for each of its {n_rows} rows, got {len(row_names)} row names")
+        names = getattr(self, "feature_names_in_", None)
+        if items is not None:
+            items = positions(items, self.components_.shape[1], "items", names)
+        if rows is not None:
+            rows = positions(rows, n_rows, "rows", row_names).ravel()
+            counts = None if X is None else counts.select_rows(rows)
+            W = None if W is None else W[rows]
+            row_names = None if row_names is None else row_names[rows]
+        if W is None:
+            W = self.transform(Dataset(counts, column_names=names))
+            unknown = counts.sums(Side.ROWS) == 0
+        else:
+            unknown = ~W.any(axis=1)
+        if unknown.any() and (average := self._average_row()) is not None:
+            W = np.where(unknown[:, None], average, W)
+        found = recommend(W, self.components_, n, exclude=counts if exclude_seen else None, items=items)
+        return found.named(names, row_names)
 
-    def similar_items(self, features: Any, n: int = 10) -> Recommendations:
+    def similar_items(self, features: Any, n: int = 10, *, items: Any = None) -> Recommendations:
         """The n features whose rates rise and fall with those of the given ones: `fastpmf.similar_columns`.
 
         Parameters
         ----------
-        features : array-like of int, of shape (m,)
+        features : int, str or array-like of either, of shape (m,)
+            Numbers or names of features.
         n : int, default=10
+        items : array-like of int or str, optional
+            Features that may be named as similar, by number or name; by default all.
 
         Returns
         -------
         Recommendations
+            With the names of features, where they have any; `row_names` are those of the given ones.
         """
         check_is_fitted(self)
-        return similar_columns(self.components_, features, n)
+        p, names = self.components_.shape[1], getattr(self, "feature_names_in_", None)
+        features = np.atleast_1d(positions(features, p, "features", names))
+        items = None if items is None else positions(items, p, "items", names)
+        found = similar_columns(self.components_, features, n, items=items)
+        return found.named(names, None if names is None else names[features])
 
-    def _enter(self, X: Any) -> tuple[Counts, dict[str, Any]]:
-        """X through the door for a fit, and what is known of its features, for `_adopt` once the fit has succeeded.
+    def _average_row(self) -> np.ndarray | None:
+        """The mean of the fitted rows of W, (n_components,); None where there is no record of it."""
+        raise NotImplementedError
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        """A copy of this model for `transform` of counts in which only these features, by number, are observed."""
+        check_is_fitted(self)
+        model = copy.copy(self)
+        model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_[columns]
+        return model
+
+    def _enter(self, X: Any, mask: Any = None) -> tuple[Counts, dict[str, Any]]:
+        """The counts to fit, without the entries of `mask`, and the attributes on features, for `_adopt` after the fit.
 
         So a fit that fails leaves a fitted model as it is.
         """
-        counts, seen = as_fittable(X, n_threads=self.n_threads), BaseEstimator()
+        counts, seen = as_fittable(X, mask=mask, n_threads=self.n_threads), BaseEstimator()
         self._check_features(seen, X, counts, reset=True)
+        if hasattr(seen, "feature_names_in_"):
+            warn_of_duplicates(seen.feature_names_in_)
         return counts, vars(seen)
+
+    def _labels(self, X: Any) -> MatrixLabels:
+        """The labels of X, with the fitted names of features where it has none."""
+        return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
 
     def _become(self, keep: Callable[..., None], *found: Any) -> None:
         """What keep(self, *found) makes of it, all at once: Ctrl-C leaves no estimator with halves of two fits."""
@@ -180,27 +292,29 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.__dict__.pop("feature_names_in_", None)
         self.__dict__.update(seen)
 
-    def _read(self, X: Any, *, streamed: bool = False) -> Any:
-        """X through the door, its width and names checked against what was fitted; in memory, or `streamed`."""
+    def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
+        """X as counts without the entries of `mask`, its features checked against those fitted; or `streamed`."""
         check_is_fitted(self)
-        counts = (as_fittable if streamed else as_counts)(X, n_threads=self.n_threads)
+        if streamed:  # for W of its rows
+            check_rows(X, len(self.components_), self.components_.dtype)
+        counts = (as_fittable if streamed else observed_counts)(X, mask=mask, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
+        if hasattr(X, "iloc") and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+            X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)
             known = None if reset else getattr(estimator, "feature_names_in_", None)
-            if known is not None and len(names) == len(known) and (names != known).any():
-                j = int(np.flatnonzero(names != known)[0])
-                raise ValueError(
-                    f"X must have the feature names that were fitted, in their order: feature {j} is {names[j]!r}, "
-                    f"was {known[j]!r}"
-                )
+            if known is not None:
+                check_feature_names(names, known)
             if reset or known is None or len(names) != len(known):
                 validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
             if reset:
                 estimator.feature_names_in_ = names
+            elif known is None:
+                warn(f"X has feature names, but {type(self).__name__} was fitted without feature names")
             return
         validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
 

@@ -5,13 +5,14 @@ import math
 import os
 import re
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
 from fastpmf.estimators._model_file import DAMAGE, replacing
 from fastpmf.estimators._npz import opened_npz
 from fastpmf.solvers import Run
@@ -64,11 +65,11 @@ class Checkpoint:
         if not isinstance(self.folder, str | os.PathLike):
             raise TypeError(f"folder must be a path, got {type(self.folder).__name__}")
         if isinstance(self.minutes, bool) or not isinstance(self.minutes, int | float | np.number):
-            raise TypeError(f"minutes must be a number >= 0, got {self.minutes!r}")
+            raise TypeError(f"minutes must be a number >= 0, got {brief(self.minutes)}")
         if math.isnan(self.minutes) or self.minutes < 0:
             raise ValueError(f"minutes must be a number >= 0, got {self.minutes}")
         if self.iterations is not None and not (isinstance(self.iterations, int | np.integer) and self.iterations >= 1):
-            raise ValueError(f"iterations must be a whole number >= 1 or None, got {self.iterations!r}")
+            raise ValueError(f"iterations must be a whole number >= 1 or None, got {brief(self.iterations)}")
 
 
 class Saver:
@@ -103,9 +104,9 @@ class Saver:
 
     def __init__(self, checkpoint: Any, resume: Any, facts: dict[str, Any]) -> None:
         if not isinstance(checkpoint, str | os.PathLike | Checkpoint | None):
-            raise TypeError(f"checkpoint must be a path or a Checkpoint, got {checkpoint!r}")
+            raise TypeError(f"checkpoint must be a path or a Checkpoint, got {brief(checkpoint)}")
         if not isinstance(resume, str | os.PathLike | None):
-            raise TypeError(f"resume must be a path, got {resume!r}")
+            raise TypeError(f"resume must be a path, got {brief(resume)}")
         given: Any = resume if checkpoint is None else checkpoint
         self._schedule = given if isinstance(given, Checkpoint) else Checkpoint(given)
         self._folder, self._facts = Path(self._schedule.folder), facts
@@ -129,10 +130,7 @@ class Saver:
             try:
                 self._write(run)
             except OSError as error:  # what is fitted is worth more than what was to secure it
-                warnings.warn(
-                    f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning,
-                    stacklevel=2,
-                )  # fmt: skip
+                warn(f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning)
             self._saved = time.monotonic()
 
     def _write(self, run: Run) -> None:
@@ -175,9 +173,9 @@ def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
         for name in facts:
             if told.get(name) != facts[name]:
                 raise ValueError(
-                    f"resume: {path} is of a fit with {name} {told.get(name)!r:.80}, this one has {facts[name]!r}"
+                    f"resume: {path} is of a fit with {name} {brief(told.get(name))}, this one has {brief(facts[name])}"
                 )
         if damaged:
-            warnings.warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning, stacklevel=2)
+            warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning)
         return memory
     raise ValueError(f"resume: {folder} holds no whole checkpoint, {damaged[0].name} is damaged")

@@ -2,35 +2,38 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import brief, check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
 from fastpmf.estimators._range import check_entries, dtype_for
-from fastpmf.estimators._room import check_memory
+from fastpmf.estimators._room import check_declared, check_memory
 from fastpmf.estimators._rows import transform
-from fastpmf.estimators._statement import Known, Penalties, Statement, resolved, stated
+from fastpmf.estimators._statement import Known, Penalties, Statement, align_beside, stated
 from fastpmf.estimators._validation import Validation
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor
-from fastpmf.model.init import initialise
+from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.restarts import race
 
 _silent = ContextVar("silent", default=False)
 INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
+KKT = "The KKT residual is {} nats per count"
 
 
 def poisson_nmf(
@@ -117,22 +120,108 @@ def poisson_nmf(
            [2., 0., 1.]])
     """
     with threads(n_threads):
-        counts = as_fittable(X, n_threads=n_threads)
-        solution = fit(
-            counts, n_components, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init,
-            n_init=n_init, W=W, H=H,
+        check_declared(X, n_components, dtype, solver_of(solver, acceleration), n_init=n_init)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        known, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
+        prepared = prepare(
+            as_fittable(X, mask=known.mask, n_threads=n_threads), n_components, solver=solver,
+            acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init, W=W, H=H,
             max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state,
-            dtype=dtype, verbose=verbose, callback=callback,
-            penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
-            known=Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight),
-            validation=validation, checkpoint=checkpoint, resume=resume,
+            dtype=dtype, callback=callback, penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
+            known=known, validation=validation, checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
+        solution = prepared.run(verbose=verbose, callback=callback)
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     return solution
 
 
-def fit(
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A fit that has passed all checks and can be run.
+
+    Attributes
+    ----------
+    counts : Counts
+        X without the entries of the mask.
+    known : Known
+    statement : Statement
+        Of the counts that are fitted: without the held-out ones, weighted.
+    held_out : Validation or None
+    make : callable
+        Makes the solver.
+    dtype : dtype
+    W, H : ndarray or None
+        Where to start, in the units of the problem.
+    saver : Saver or None
+    """
+
+    counts: Counts
+    known: Known
+    statement: Statement
+    held_out: Validation | None
+    make: Callable[[], Solver]
+    dtype: np.dtype
+    init: str
+    n_init: int
+    W: np.ndarray | None
+    H: np.ndarray | None
+    rng: Any
+    max_iter: int
+    tol: float
+    max_time: float | None
+    eval_every: int
+    saver: Any
+
+    @property
+    def penalties(self) -> Penalties:
+        """With "auto" priors as numbers."""
+        return self.statement.penalties
+
+    def run(self, *, verbose: bool, callback: Callback | None) -> Solution:
+        """Run the fit, with the threads as they are."""
+        problem = self.statement.problem
+        n_components = problem.n_components - (self.known.background is not None)
+        if self.held_out is not None:
+            callback = self.held_out.watch(callback)
+        with shown(callback, self.max_iter, verbose=verbose) as watch:
+
+            def begin() -> Run:
+                options: dict[str, Any] = {
+                    "tol": self.tol, "eval_every": self.eval_every, "max_time": self.max_time, "callback": watch,
+                }  # fmt: skip
+                if self.saver is not None:
+                    options |= {"keep": self.saver.keep, "memory": self.saver.memory}
+                    if self.saver.memory is not None:
+                        nothing = np.zeros((0, 0))  # the factors are in the checkpoint
+                        return Run(self.make(), problem, nothing, nothing, **options)
+                start = self.statement.start(
+                    *initialise(problem.counts, n_components, self.init, self.rng, self.dtype, self.W, self.H)
+                )
+                if self.statement.partly_known:
+                    _check_reach(problem.counts, *start)
+                return Run(self.make(), problem, *start, **options)
+
+            solution = race([begin] * self.n_init, self.max_iter)
+        unweighted = self.statement.unweighted
+        if len(unweighted) and isinstance(self.counts, MemoryCounts):
+            solution.W[unweighted], _ = transform(
+                self.counts.select_rows(unweighted), solution.H, max_iter=self.max_iter, tol=self.tol,
+                penalties=self.penalties, known=_rows_of(self.known, unweighted),
+            )  # fmt: skip
+        if self.held_out is not None:
+            solution = replace(solution, validation=self.held_out.curve)
+        if solution.status is Status.NON_FINITE:
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
+        if len(dead := solution.dead_components) and not _silent.get():
+            warn(
+                f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
+                f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them"
+            )
+        return solution
+
+
+def prepare(
     counts: Counts,
     n_components: int,
     *,
@@ -152,79 +241,65 @@ def fit(
     eval_every: int,
     random_state: Any,
     dtype: Any,
-    verbose: bool,
     callback: Callback | None,
     checkpoint: Any,
     resume: Any,
-) -> Solution:
-    """`poisson_nmf` on counts that are through the door, with the threads as they are."""
+) -> Prepared:
+    """Check all of it, and build the problem of the counts that are fitted.
+
+    Parameters
+    ----------
+    counts : Counts
+        Without the entries of `known.mask`, see `observed_counts`; all that depends on the data is decided by them.
+    known : Known
+        Aligned with X.
+    """
     make = check_parameters(
         n_components, solver, acceleration, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback,
         one_sided=counts.one_sided,
     )  # fmt: skip
     in_memory_only(counts, mask=known.mask, sample_weight=known.sample_weight, validation=validation)
-    if counts.total == 0:
-        raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    check_any_counts(counts, known.mask)
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, make, n_init=n_init)
+    check_option(init, INITS, "init")
     if init == "custom" and n_init > 1:
         raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
     if n_init > 1 and (checkpoint is not None or resume is not None):
         raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
-    held = None
+    fitted, beside, held_out = counts, known, None
     if validation is not None:
         if n_init > 1:
             raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
         assert isinstance(counts, MemoryCounts)
-        held = Validation(counts, validation, known, rng)
+        held_out = Validation(counts, validation, known, rng)
         exposure = np.ones(counts.shape[0]) if known.row_exposure is None else np.asarray(known.row_exposure)
-        counts, known = held.train, known._replace(row_exposure=held.share * exposure)
-        callback = held.watch(callback)
-    penalties = resolved(penalties, counts, n_components, known)
-    said = stated(counts, n_components, work, penalties, known)
-    if said.problem.counts.total == 0:
+        fitted, beside = held_out.train, known._replace(row_exposure=held_out.share * exposure)
+    statement = stated(fitted, n_components, work, penalties, beside)
+    if statement.problem.counts.total == 0:
         raise ValueError("mask and sample_weight must leave at least one positive count of X")
     if init == "custom" and W is not None and H is not None:
-        units = said.units[:n_components]
-        W = check_factor(W, (counts.shape[0], n_components), "W") * said.scales[0][:, None] / units
-        H = check_factor(H, (n_components, counts.shape[1]), "H") * said.scales[1] * units[:, None]
+        units = statement.units[:n_components]
+        W = check_factor(W, (counts.shape[0], n_components), "W") * statement.scales[0][:, None] / units
+        H = check_factor(H, (n_components, counts.shape[1]), "H") * statement.scales[1] * units[:, None]
         for A, name in ((W, "W"), (H, "H")):
             check_entries(A, work, name)
-    saver = saver_of(checkpoint, resume, _facts(said, n_components, work, solver, acceleration, inner_steps))
-    with shown(callback, max_iter, verbose=verbose) as watch:
+    saver = saver_of(checkpoint, resume, _facts(statement, n_components, work, solver, acceleration, inner_steps))
+    return Prepared(
+        counts, known, statement, held_out, make, work, init, n_init, W, H, rng, max_iter, tol, max_time, eval_every,
+        saver,
+    )  # fmt: skip
 
-        def begin() -> Run:
-            told: dict[str, Any] = {"tol": tol, "eval_every": eval_every, "max_time": max_time, "callback": watch}
-            if saver is not None:
-                told |= {"keep": saver.keep, "memory": saver.memory}
-                if saver.memory is not None:
-                    nothing = np.zeros((0, 0))  # where it was is in the memory
-                    return Run(make(), said.problem, nothing, nothing, **told)
-            start = said.start(*initialise(said.problem.counts, n_components, init, rng, work, W, H))
-            if said.partly_known:
-                _check_reach(said.problem.counts, *start)
-            return Run(make(), said.problem, *start, **told)
 
-        solution = race([begin] * n_init, max_iter)
-    if len(said.unweighted) and isinstance(counts, MemoryCounts):
-        rows = _rows_of(known, said.unweighted)
-        solution.W[said.unweighted], _ = transform(
-            counts.select_rows(said.unweighted), solution.H, max_iter=max_iter, tol=tol, penalties=penalties, known=rows
-        )
-    if held is not None:
-        solution = replace(solution, validation=held.curve)
-    if solution.status is Status.NON_FINITE:
-        warnings.warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning, stacklevel=3)
-    if len(dead := solution.dead_components) and not _silent.get():
-        warnings.warn(
-            f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
-            f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them",
-            UserWarning,
-            stacklevel=3,
-        )
-    return solution
+def check_any_counts(counts: Counts, mask: Any) -> None:
+    """Refuse counts that are all zero, or that the mask hides all."""
+    if counts.total > 0:
+        return
+    if mask is not None:
+        raise ValueError("mask must leave at least one positive count of X")
+    raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
 
 
 @contextmanager
@@ -237,16 +312,16 @@ def silent_of_dead_components() -> Iterator[None]:
         _silent.reset(token)
 
 
-def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
-    """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
+def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
+    """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
+
+    `measured` is the sentence about the quantity that is compared with `tol`, with a {} for it.
+    """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
-        warnings.warn(
-            f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
-            ConvergenceWarning,
-            stacklevel=stacklevel + 1,
-        )
+        reached = measured.format(f"{solution.kkt_residual:.2g}")
+        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
 def check_parameters(
@@ -279,7 +354,7 @@ def check_parameters(
         if math.isnan(max_time):
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+        raise TypeError(f"callback must be callable or None, got {brief(callback)}")
     return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.model.factors import check_factor, check_sized
 from fastpmf.model.hierarchy import Step
@@ -38,10 +39,10 @@ class Schedule(NamedTuple):
         """
         number = (int, float, np.number)
         if not isinstance(forgetting_rate, number) or not 0.5 < forgetting_rate <= 1:
-            raise ValueError(f"forgetting_rate must be a number above 0.5 and at most 1, got {forgetting_rate!r}")
+            raise ValueError(f"forgetting_rate must be a number above 0.5 and at most 1, got {brief(forgetting_rate)}")
         for value, name in ((delay, "delay"), (1 if total_samples is None else total_samples, "total_samples")):
             if not isinstance(value, number) or not 1 <= value < math.inf:
-                raise ValueError(f"{name} must be a number at least 1, got {value!r}")
+                raise ValueError(f"{name} must be a number at least 1, got {brief(value)}")
         after = Schedule(self.steps + 1, self.rows + n_rows)
         total = after.rows if total_samples is None else total_samples
         length = (self.rows / n_rows + delay) ** -float(forgetting_rate) if self.steps else 1.0

@@ -205,13 +205,13 @@ def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
     return A
 
 
-def checked_names(arrays: dict[str, np.ndarray], n_features: int) -> np.ndarray | None:
-    """Feature names, where the file has any."""
-    names = arrays.get("feature_names_in")
+def checked_names(arrays: dict[str, np.ndarray], n: int, part: str = "feature_names_in") -> np.ndarray | None:
+    """Names of features or rows, where the file has any."""
+    names = arrays.get(part)
     if names is None:
         return None
-    if names.shape != (n_features,) or names.dtype.kind != "U":
-        raise ValueError(f"{names.size} feature names of {names.dtype} for {n_features} features")
+    if names.shape != (n,) or names.dtype.kind != "U":
+        raise ValueError(f"its {part} has {names.size} names of {names.dtype} for {n}")
     return names.astype(object)
 
 

@@ -9,13 +9,26 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import align
+from fastpmf.counts.named import Dataset
+from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
+from fastpmf.estimators._room import check_rows
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
-from fastpmf.estimators._statement import Known, Penalties, Plain, as_numbers, read_penalties, stated, vector
+from fastpmf.estimators._statement import (
+    Known,
+    Penalties,
+    Plain,
+    as_numbers,
+    named_prior,
+    read_penalties,
+    stated,
+    vector,
+)
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.gamma import GammaPosterior
@@ -62,6 +75,9 @@ class OnlineNMF(FittedNMF):
         are complete, they are fitted together from a random start, so that until then components may change places.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
+        Rows without counts are rows like others: they count as seen, and without a prior they leave H as it is, as they
+        would in `fit`. Only the first mini-batch must have a positive count. A later one without rows changes nothing.
+
         Parameters
         ----------
         X : matrix of counts of shape (n_batch, n_features)
@@ -86,13 +102,22 @@ class OnlineNMF(FittedNMF):
         with threads(self.n_threads):
             before = self._online
             first = before is None
+            if not first and without_rows(self, X):
+                return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
+            row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
             penalties = self._penalties
-            if "auto" in (type(x) is str and x for x in penalties[:2]):
-                raise ValueError("partial_fit needs prior_W and prior_H as numbers, 'auto' is for data seen at once")
+            for name, value in zip(("prior_W", "prior_H"), penalties, strict=False):
+                if named_prior(value):
+                    raise ValueError(
+                        f"{name} must be (shape, rate) or None for partial_fit, got {value!r}, whose rate depends on "
+                        f"the mean of all counts, which a mini-batch can't tell: give {name}_ of a fit to some of the "
+                        "rows"
+                    )
             _, prior = read_penalties(penalties, k, counts.shape)
             if prior.ridge.any():
                 raise ValueError(
@@ -101,8 +126,8 @@ class OnlineNMF(FittedNMF):
             step, schedule = (Schedule() if before is None else before.schedule).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )
-            if counts.total == 0:
-                raise ValueError("X must hold at least one positive count, got a mini-batch without any")
+            if first and counts.total == 0:
+                raise ValueError("X must have at least one positive count in the first mini-batch, got none")
             total = step.times * counts.shape[0]
             held = Held() if before is None else before.held
             if held is not None:
@@ -126,6 +151,7 @@ class OnlineNMF(FittedNMF):
                 model.column_exposure_, model.background_, model.validation_ = None, None, None
                 model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
             model._online = Online(schedule, statistics, held)
+            model.mean_W_ = statistics.exposure
             nothing = np.empty(0, TRACE_DTYPE)
             model._keep_fitted(H, math.nan, math.nan, schedule.steps, Status.ONLINE, nothing, np.empty(0))
 
@@ -154,7 +180,7 @@ class OnlineNMF(FittedNMF):
         earlier = memory.as_prior(n * (1 - step.length) / step.length, share * prior.shape, share * prior.rate)
         W, _ = transform(
             counts, H, max_iter=ROW_ROUNDS, tol=ROW_TOL, penalties=penalties, known=Known(row_exposure=exposure),
-            warn=False,
+            warn_unconverged=False,
         )  # fmt: skip
         W *= exposure[:, None].astype(W.dtype)
         known = Known(row_exposure=exposure, fixed_H=H)
@@ -163,6 +189,16 @@ class OnlineNMF(FittedNMF):
             Coordinate(warm_up=0), ROUNDS,
         )  # fmt: skip
         return memory.blend(step.length, batch)
+
+
+def without_rows(model: FactorModel, X: Any) -> bool:
+    """Whether X has no rows; its features must be the fitted ones all the same."""
+    counts = X.X if isinstance(X, Dataset) else X
+    shape: tuple[int, ...] = getattr(counts, "shape", ())
+    if len(shape) != 2 or shape[0] > 0:
+        return False
+    model._check_features(model, X, counts, reset=False)
+    return True
 
 
 def column_terms(shape: np.ndarray, rate: np.ndarray, dtype: np.dtype) -> Terms:
@@ -191,9 +227,9 @@ def expected(
     return Statistics((Ht * T)[:, :k].astype(np.float64) / n, exposure[:k] / n, counts.sums(Side.COLUMNS), n)
 
 
-# What `fit` knows and mini-batches don't
+# Attributes that `fit` sets and `partial_fit` can't
 _OF_ALL_ROWS = (
-    "W_posterior_", "activity_", "elbo_", "objective_", "residual_", "trace_", "restarts_", "validation_",
+    "W_posterior_", "activity_", "elbo_", "objective_", "residual_", "trace_", "restarts_", "validation_", "row_names_",
 )  # fmt: skip
 
 
@@ -220,6 +256,9 @@ class OnlineHPF(FittedHPF):
         The first batch is fitted by itself to begin with. Posteriors of rows are not kept: `posterior` gives them.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
+        Rows without counts are rows like others: they count as seen, and lower the rates of all components. Only the
+        first mini-batch must have a positive count. A later one without rows changes nothing.
+
         Parameters
         ----------
         X : matrix of counts of shape (n_batch, n_features)
@@ -238,12 +277,15 @@ class OnlineHPF(FittedHPF):
         with threads(self.n_threads):
             schedule = self._schedule
             first = schedule is None
+            if not first and without_rows(self, X):
+                return self
+            check_rows(X, self.n_components, self.dtype)
             read, seen = self._enter(X) if first else (self._read(X), {})
             counts = as_counts(read)  # in memory, or turned away
             k = self.n_components if first else len(self.components_)
             priors = self._priors() if first else (self._row_prior, self._column_prior)
-            if counts.total == 0:
-                raise ValueError("X must hold at least one positive count, got a mini-batch without any")
+            if first and counts.total == 0:
+                raise ValueError("X must have at least one positive count in the first mini-batch, got none")
             step, schedule = (schedule or Schedule()).advance(
                 counts.shape[0], self.forgetting_rate, self.delay, self.total_samples
             )
@@ -255,16 +297,7 @@ class OnlineHPF(FittedHPF):
         def keep(model: OnlineHPF) -> None:
             if first:
                 model._adopt(seen)
-                for name in (
-                    "W_posterior_",
-                    "activity_",
-                    "elbo_",
-                    "objective_",
-                    "residual_",
-                    "trace_",
-                    "restarts_",
-                    "validation_",
-                ):
+                for name in _OF_ALL_ROWS:
                     model.__dict__.pop(name, None)
             model._schedule = schedule
             model.n_iter_, model.status_ = schedule.steps, Status.ONLINE
@@ -279,11 +312,10 @@ class OnlineHPF(FittedHPF):
         self.components_ = self.H_posterior_.mean
         self.popularity_ = GammaPosterior.of_rows(columns) if priors[1].hierarchical else None
         names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
-        self.prior_ = {
-            name: value
-            for prior, said in zip(priors, names, strict=True)
-            for name, value in zip(said, (prior.shape, prior.activity_shape, prior.activity_mean), strict=True)
-        }
+        self.prior_ = {}
+        for prior, (shape, *others) in zip(priors, names, strict=True):
+            self.prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+            self.prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
 
 
 def infer_batch(
@@ -302,6 +334,8 @@ def infer_batch(
         for _ in range(FIRST):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn=False)
+    rows = infer_rows(
+        counts, columns, priors[0], n_components, None, max_iter=ROW_HALF_STEPS, tol=ROW_TOL, warn_unconverged=False
+    )
     update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
     return columns

@@ -46,9 +46,10 @@ def check_scale(values: np.ndarray, dtype: np.dtype, name: str) -> None:
 
 def check_entries(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     """Entries of a factor or of a prior that are too large for a dtype are turned away."""
-    if A.size and not A.max() <= (most := _RANGES[dtype][1]):
+    most = _RANGES[dtype][1]
+    if A.size and not (largest := float(A.max())) <= most:  # compared in float64, whatever A is of
         way = f"{double_or(dtype)}scale it down"
-        raise ValueError(f"{name} must be at most {most:g} in {dtype}, got {A.max():g}: {way}")
+        raise ValueError(f"{name} must be at most {most:g} in {dtype}, got {largest:g}: {way}")
 
 
 def _out_of_range(dtype: np.dtype, what: str) -> str:

@@ -1,15 +1,55 @@
-"""Whether a fit will find room, before it is begun, and what would where it won't."""
+"""Whether a fit, or a transformation of rows, fits into memory, before it is begun, and what would fit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fastpmf.counts import Counts
+from fastpmf.counts.declared import declared
 from fastpmf.counts.room import memory
+from fastpmf.model.factors import padded_width, working_dtype
 from fastpmf.solvers import Solver
 from fastpmf.solvers.room import Bytes, bytes_of
 
 _BLOCK = 1 << 20  # entries, of counts that could be streamed
+
+
+def check_declared(X: Any, n_components: Any, dtype: Any, make: Callable[[], Solver], *, n_init: Any = 1) -> None:
+    """`check_memory` of a matrix that has not been read, where it says its size; other arguments as in the fit.
+
+    Numbers that are not positive integers are left to the checks of the parameters.
+    """
+    size = declared(X)
+    if size is not None and all(_is_number(k) for k in (n_components, n_init)):
+        check_memory(size, int(n_components), working_dtype(dtype, size.dtype), make, n_init=int(n_init))
+
+
+def _is_number(k: Any) -> bool:
+    return isinstance(k, int | np.integer) and bool(k > 0)
+
+
+def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
+    """Refuse a matrix, read or not, of so many rows that their W does not fit into memory.
+
+    Raises
+    ------
+    MemoryError
+        If W, with the least that finding it takes, is larger than what this process may have.
+    """
+    size = declared(X)
+    if size is None or not _is_number(n_components):
+        return
+    n, work, have = size.shape[0], working_dtype(dtype, size.dtype), memory()
+    k = int(n_components)
+    # Start and result of the descent, padded; the same in float64 while they are scaled; a few numbers for each row
+    in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
+    need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
+    if need > have:
+        raise MemoryError(
+            f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "
+            f"have {have / 2**30:.3g} GiB; give fewer rows at a time"
+        )
 
 
 def check_memory(

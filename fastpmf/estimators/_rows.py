@@ -1,6 +1,5 @@
 """One factor fixed: W for given rows, and how likely counts are under given factors."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from scipy.special import gammaln
 from sklearn.exceptions import ConvergenceWarning
 
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.counts.masked import within, without
 from fastpmf.estimators._range import check_range, double_or
@@ -26,14 +26,14 @@ def transform(
     tol: float,
     penalties: Penalties,
     known: Known,
-    warn: bool = True,
+    warn_unconverged: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The W that explains the counts best with H fixed, and how many nats each of its rows is at most from its best.
 
     Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
     by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
     features that no component produces can't be explained by any W, and are left out. Rows that don't come as near are
-    warned of, where `warn` is true.
+    warned of, where `warn_unconverged` is true.
     """
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN there would be taken for free
@@ -64,17 +64,15 @@ def transform(
         raise ValueError(f"W is out of the range of {dtype}: {double_or(dtype)}scale components_ or row_exposure up")
     lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
     if stuck := int(lost.sum()):
-        warnings.warn(
+        warn(
             f"{stuck} row(s) of X have rates that {dtype} can't tell from 0 or infinity: their W is 0",
             RuntimeWarning,
-            stacklevel=3,
         )
-    if warn and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
-        warnings.warn(
+    if warn_unconverged and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
+        warn(
             f"some rows of X had not come within tol={tol:g} nats per count of their optimum after max_iter={max_iter} "
             "iterations; raise max_iter, or tol, to converge",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return W, gap
 

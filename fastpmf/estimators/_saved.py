@@ -20,7 +20,7 @@ from fastpmf.estimators._model_file import (
     read_model,
     write_model,
 )
-from fastpmf.model.factors import FLOATS, check_factor
+from fastpmf.model.factors import FLOATS, check_factor, check_sized
 from fastpmf.solvers import Solution, Status
 
 
@@ -33,6 +33,7 @@ class FittedNMF(FactorModel):
     column_exposure_: np.ndarray | None = None
     background_: np.ndarray | None = None
     validation_: np.ndarray | None = None
+    mean_W_: np.ndarray | None = None
     _online: Online | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -44,7 +45,7 @@ class FittedNMF(FactorModel):
         arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
         if self._online is not None:
             arrays |= self._online.arrays()
-        for name in ("column_exposure", "background", "validation"):
+        for name in ("column_exposure", "background", "validation", "mean_W"):
             if (known := getattr(self, f"{name}_")) is not None:
                 arrays[name] = known
         if hasattr(self, "feature_names_in_"):
@@ -95,11 +96,18 @@ class FittedNMF(FactorModel):
                 if known is not None and known.dtype != float:
                     raise ValueError(f"{name} of {known.dtype}")
                 setattr(model, f"{name}_", known)
+            if (mean_W := arrays.get("mean_W")) is not None:
+                model.mean_W_ = check_factor(
+                    check_sized(mean_W, (len(H),), np.dtype(float), "mean_W"), (len(H),), "mean_W"
+                )
         except DAMAGE as error:
             raise no_model(path, error) from None
         if names is not None:
             model.feature_names_in_ = names
         return model
+
+    def _average_row(self) -> np.ndarray | None:
+        return self.mean_W_
 
     def _keep(self, solution: Solution) -> None:
         self._keep_fitted(

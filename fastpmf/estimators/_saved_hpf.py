@@ -34,6 +34,10 @@ class FittedHPF(FactorModel):
     _column_prior: GammaPrior
     _schedule: Schedule | None = None
 
+    def _average_row(self) -> np.ndarray | None:
+        posterior = getattr(self, "W_posterior_", None)  # partial_fit keeps none
+        return None if posterior is None else posterior.mean.mean(axis=0, dtype=np.float64)
+
     def _keep_columns(self, columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> None:
         """Sets what is known of H."""
         raise NotImplementedError
@@ -49,7 +53,7 @@ class FittedHPF(FactorModel):
         del arrays["activity_shape"]
         facts: dict[str, Any] = {
             "activity_shape": plain(columns.activity_shape),
-            "priors": [[plain(x) for x in dataclasses.astuple(p)] for p in (self._row_prior, self._column_prior)],
+            "priors": [prior.to_numbers() for prior in (self._row_prior, self._column_prior)],
             "n_components": len(self.components_),
             "n_iter": self.n_iter_,
             "status": self.status_.name,
@@ -62,6 +66,8 @@ class FittedHPF(FactorModel):
                 arrays |= {"row_activity_shape": self.activity_.shape, "row_activity_rate": self.activity_.rate}
             if self.validation_ is not None:
                 arrays["validation"] = self.validation_
+            if self.row_names_ is not None:
+                arrays["row_names"] = self.row_names_.astype(str)
             facts |= {"elbo": plain(self.elbo_), "residual": plain(self.residual_)}
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
@@ -83,9 +89,7 @@ class FittedHPF(FactorModel):
             model = cls(**parameters)
             # Parameters may have been set anew since the fit
             k = int(facts.get("n_components", model.n_components))
-            priors = tuple(GammaPrior(*prior) for prior in facts["priors"])
-            if not all(0 < float(x) < np.inf for prior in priors for x in dataclasses.astuple(prior)[:3]):
-                raise ValueError(f"priors of {facts['priors']}")
+            priors = tuple(GammaPrior.from_numbers(prior, k) for prior in facts["priors"])
             if priors[0].hierarchical is not priors[1].hierarchical:
                 raise ValueError("priors of which one has a hierarchy")
             columns = GammaFactor.recall(arrays | {"activity_shape": facts["activity_shape"]}, k)
@@ -104,6 +108,7 @@ class FittedHPF(FactorModel):
                 model.elbo_, model.residual_ = float(facts["elbo"]), float(facts["residual"])
                 model.objective_, model.restarts_ = -model.elbo_, checked_vector(arrays["restarts"], "restarts")
                 model.validation_ = checked_validation(arrays)
+                model.row_names_ = checked_names(arrays, n, "row_names")
         except DAMAGE as error:
             raise no_model(path, error) from None
         if names is not None:

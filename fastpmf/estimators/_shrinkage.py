@@ -22,6 +22,7 @@ _NULL_WEIGHT = 10.0  # of pi_0, as if so many more rows had been seen to have no
 _MAX_ROUNDS, _GAP = 1000, 1e-7  # of the shares' fit; nats per row
 
 
+@np.errstate(under="ignore")  # densities far from an estimate are 0
 def shrink(estimate: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Posterior means, posterior standard deviations and local false sign rates.
 

@@ -11,24 +11,29 @@ Where a known component is very large or small, W' and H' are those times powers
 
 import math
 import numbers
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf.counts import Counts, MemoryCounts, Side
+from fastpmf._messages import brief
+from fastpmf._warnings import warn
+from fastpmf.counts import Counts, MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_components
 from fastpmf.counts.masked import weighted, without
 from fastpmf.estimators._range import check_entries, check_scale
 from fastpmf.estimators._units import known_units, present
-from fastpmf.model.factors import check_array, check_factor, empty_factor, padded
+from fastpmf.model.factors import check_array, check_factor, dot, empty_factor, padded
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
 
 # What predicted held-out counts best over text, cells, ratings and baskets, among shapes 1 to 1.3 and a hundredth to
 # three times the rate that gives the data's mean: the shape decides, and a rate as low as this leaves totals alone.
 AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
+# Shapes of priors by name. A shape above 1 acts as shape - 1 counts in each component, which are too many where
+# components are many and rows hold few counts: there shape 1, an L1 penalty, recommended best.
+SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
 FREE = "real numbers and NaN"  # what a factor known in part holds
 
 
@@ -52,6 +57,33 @@ class Known(NamedTuple):
     background: Any = None
     mask: Any = None
     sample_weight: Any = None
+
+    def aligned(self, labels: MatrixLabels) -> "Known":
+        """All of it in the order of the rows and columns of X where both have labels; the mask as counts."""
+        rows, columns = labels
+        mask = align(self.mask, "mask", rows=rows, columns=columns)
+        return Known(
+            fixed_W=align(self.fixed_W, "fixed_W", rows=rows),
+            fixed_H=align(self.fixed_H, "fixed_H", columns=columns),
+            row_exposure=align(self.row_exposure, "row_exposure", rows=rows),
+            column_exposure=align(self.column_exposure, "column_exposure", rows=columns),
+            background=align(self.background, "background", rows=columns),
+            mask=None if mask is None else as_counts(mask, name="mask"),
+            sample_weight=align(self.sample_weight, "sample_weight", rows=rows),
+        )
+
+
+def align_beside(
+    labels: MatrixLabels, known: Known, *, W: Any = None, H: Any = None, validation: Any = None
+) -> tuple[Known, Any, Any, Any]:
+    """What is given to `fit` beside X, aligned with its labels, and factors with each other's components."""
+    rows, columns = labels
+    known = known.aligned(labels)
+    W, H = align(W, "W", rows=rows), align(H, "H", columns=columns)
+    factors = (known.fixed_W, "fixed_W", 1), (known.fixed_H, "fixed_H", 0), (W, "W", 1), (H, "H", 0)
+    fixed_W, fixed_H, W, H = align_components(factors)
+    validation = align(validation, "validation", rows=rows, columns=columns)
+    return known._replace(fixed_W=fixed_W, fixed_H=fixed_H), W, H, validation
 
 
 class Plain(NamedTuple):
@@ -79,6 +111,8 @@ class Statement:
         Those that `problem` starts with.
     known : two of ndarray of shape (n or p, K), or None
         What is known of W' and of H' transposed.
+    penalties : Penalties
+        With "auto" priors as numbers.
     """
 
     problem: Problem
@@ -87,6 +121,7 @@ class Statement:
     unweighted: np.ndarray
     units: np.ndarray
     known: tuple[np.ndarray | None, np.ndarray | None]
+    penalties: Penalties
 
     @property
     def partly_known(self) -> bool:
@@ -114,10 +149,11 @@ class Statement:
                 B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
             if terms.zeros is not None:
                 B[terms.zeros] = 0
-            if known is not None and held.all():
-                B[:, :K] = known
-            elif known is not None and held.any():
-                B[:, :K][:, held] = known[:, held]
+            with np.errstate(under="ignore"):
+                if known is not None and held.all():
+                    B[:, :K] = known
+                elif known is not None and held.any():
+                    B[:, :K][:, held] = known[:, held]
             out.append(B)
         return out[0], out[1]
 
@@ -132,7 +168,6 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     """
     n, p = counts.shape
     k = n_components
-    plain = read_penalties(penalties, k, counts.shape)
     r = vector(known.row_exposure, n, "row_exposure")
     c = vector(known.column_exposure, p, "column_exposure")
     w = vector(known.sample_weight, n, "sample_weight", zero=True)
@@ -147,13 +182,15 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     ]
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
-    for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
-        check_entries(np.concatenate(prior), dtype, name)
     seen = w > 0
     if isinstance(counts, MemoryCounts):
         counts = without(counts, known.mask)
         if known.sample_weight is not None and (w != 1).any():
             counts = weighted(counts, w, dtype)
+    penalties = resolve_auto(penalties, k, counts.total, _total_exposure(counts, r * w, c))
+    plain = read_penalties(penalties, k, counts.shape)
+    for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
+        check_entries(np.concatenate(prior), dtype, name)
     scales = np.where(seen, r * w, r), c
     # What is known of rows of weight 0 must not be seen either: in W' it is 0
     known_scales = r * w, c
@@ -182,7 +219,7 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     problem = Problem(counts, K, (terms[0], terms[1]), units=units)
     if not trivial or (units != 1).any():
         problem = replace(problem, present=partial(present, n_components=k, scales=scales, fixed=fixed))
-    return Statement(problem, counts, scales, np.flatnonzero(~seen), units, (parts[0], parts[1]))
+    return Statement(problem, counts, scales, np.flatnonzero(~seen), units, (parts[0], parts[1]), penalties)
 
 
 def _terms(
@@ -218,24 +255,41 @@ def _terms(
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, held, zeros, constant)
 
 
-def resolved(penalties: Penalties, counts: Counts, k: int, known: Known) -> Penalties:
-    """The penalties with "auto" priors as numbers: shape 1.1, and a tenth of the rate that gives the data's mean.
+def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
+    """The penalties with priors by name as numbers: their shape, and a tenth of the rate that gives the data's mean.
 
     With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
+
+    Parameters
+    ----------
+    penalties : Penalties
+    k : int
+    total, exposure : float
+        Sum of the observed counts and of their exposures r_i c_j, each times the weight of its row.
     """
-    autos = [isinstance(prior, str) and prior == "auto" for prior in penalties[:2]]
-    if not any(autos):
-        return penalties
-    rows, columns = (
-        float(vector(values, n, name).sum())
-        for values, n, name in zip(
-            (known.row_exposure, known.column_exposure), counts.shape, ("row_exposure", "column_exposure"), strict=True
-        )
-    )
-    mean = counts.total / (rows * columns)
-    prior = (AUTO_SHAPE, AUTO_RATE * AUTO_SHAPE * math.sqrt(k / mean)) if mean > 0 else (AUTO_SHAPE, 1.0)
-    prior_W, prior_H = (prior if auto else given for auto, given in zip(autos, penalties[:2], strict=True))
-    return penalties._replace(prior_W=prior_W, prior_H=prior_H)
+
+    def numbers(prior: Any) -> Any:
+        if not named_prior(prior):
+            return prior
+        shape, mean = SHAPES[prior], total / exposure
+        return shape, AUTO_RATE * shape * math.sqrt(k / mean) if mean > 0 else 1.0
+
+    return penalties._replace(prior_W=numbers(penalties.prior_W), prior_H=numbers(penalties.prior_H))
+
+
+def named_prior(prior: Any) -> bool:
+    """Whether a prior is given by name, so that its rate depends on the data."""
+    return isinstance(prior, str) and prior in SHAPES
+
+
+def _total_exposure(counts: Counts, rows: np.ndarray, columns: np.ndarray) -> float:
+    """Sum of rows_i columns_j over the entries that are observed."""
+    total = float(rows.sum()) * float(columns.sum())
+    hidden = counts.unobserved if isinstance(counts, MemoryCounts) else None
+    if hidden is None:
+        return total
+    number = np.repeat(np.arange(len(rows)), np.diff(hidden.indptr))
+    return total - dot(rows[number], columns[hidden.indices])
 
 
 def as_numbers(prior: Any) -> tuple[Any, ...] | None:
@@ -268,12 +322,13 @@ def _gamma(prior: Any, k: int, name: str) -> Plain:
         shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name} must be 'auto' or (shape, rate), each a number or one for each of {k} components, got {prior!r}"
+            f"{name} must be 'auto', 'sparse' or (shape, rate), each a number or one for each of {k} components, "
+            f"got {brief(prior)}"
         ) from None
-    if not (np.isfinite(shape).all() and (shape >= 1).all()):
-        raise ValueError(f"{name} must have shapes >= 1, so that its mode is no pole at zero, got {shape.min():g}")
-    if not (np.isfinite(rate).all() and (rate >= 0).all()):
-        raise ValueError(f"{name} must have rates >= 0, got {rate.min():g}")
+    if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():
+        raise ValueError(f"{name} must have shapes >= 1, for a finite density at zero, got {shape[wrong][0]:g}")
+    if (wrong := ~(np.isfinite(rate) & (rate >= 0))).any():
+        raise ValueError(f"{name} must have finite rates >= 0, got {rate[wrong][0]:g}")
     return Plain(shape - 1, np.array(rate), np.zeros(k))
 
 
@@ -294,11 +349,9 @@ def _check_modes(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
             )
     alone = ~held & (more == 0) & ((price[0] > 0) != (price[1] > 0))
     if alone.any():
-        warnings.warn(
-            "only one of W and H is penalised, which scaling it down and the other up makes as cheap as one likes: "
-            "penalise both, or fix the other",
-            UserWarning,
-            stacklevel=5,
+        warn(
+            "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
+            "the other factor too."
         )
 
 
@@ -333,7 +386,7 @@ def _scaled(A: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number >= 0, got {value!r}")
+        raise TypeError(f"{name} must be a number >= 0, got {brief(value)}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a number >= 0, got {value}")
     return float(value)

@@ -52,10 +52,10 @@ def present(
 ) -> tuple[np.ndarray, np.ndarray]:
     """W and H of the free components in the user's units, from a solver's; what is known, to the bit."""
     units = units[:n_components]
-    with np.errstate(over="ignore"):  # a solution that isn't finite is refused
+    with np.errstate(over="ignore", under="ignore"):  # a solution that is not finite is refused
         W = (W[:, :n_components] * units / scales[0][:, None]).astype(W.dtype)
         Ht = (Ht[:, :n_components] / units / scales[1][:, None]).astype(Ht.dtype)
-    for A, (values, held, _) in zip((W, Ht), fixed, strict=True):
-        if values is not None and held is not None:
-            A[:, held] = values[:, held]
+        for A, (values, held, _) in zip((W, Ht), fixed, strict=True):
+            if values is not None and held is not None:
+                A[:, held] = values[:, held]
     return W, Ht.T

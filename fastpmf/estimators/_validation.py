@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.masked import weighted, within, without
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._model_file import VALIDATION_DTYPE
 from fastpmf.estimators._rows import log_likelihood
-from fastpmf.estimators._statement import Known
+from fastpmf.estimators._statement import Known, vector
 from fastpmf.solvers import Record, Status
 from fastpmf.solvers.base import Callback
 
@@ -50,10 +51,13 @@ class Validation:
     ) -> None:
         self.share, self._known, self._masked = 1.0, known, False
         self.scores: list[tuple[int, float]] = []
+        weight = vector(known.sample_weight, counts.shape[0], "sample_weight", zero=True)
+        if not weight.all():  # what such rows hold must decide nothing
+            counts = weighted(counts, (weight > 0).astype(np.int8), counts.dtype)
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
             number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
             if not number or not 0 < validation < 1:
-                raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {validation!r}")
+                raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {brief(validation)}")
             self.train, held = thin_counts(counts, validation, random_state=random_state)
             self.share = 1.0 - float(validation)
             self._exposure = float(validation) / (1.0 if whole else self.share)
@@ -62,11 +66,10 @@ class Validation:
             if held.shape != counts.shape:
                 raise ValueError(f"validation must have the shape of X, {counts.shape}, got {held.shape}")
             self._masked = known.mask is not None
+            held = weighted(held, (weight > 0).astype(np.int8), held.dtype)
             self._exposure = 1.0 if self._masked else held.total / counts.total if counts.total else 1.0
         held = within(held, known.mask) if self._masked else without(held, known.mask)
         rows, columns = (without(self.train, known.mask).sums(side) > 0 for side in Side)
-        if known.sample_weight is not None:
-            rows &= np.asarray(known.sample_weight) > 0
         self._held = weighted(held.select_columns(columns), rows.astype(np.int8), held.dtype)
         if self._held.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")

@@ -1,16 +1,19 @@
 """scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
+from fastpmf._messages import brief, check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
+from fastpmf.counts.labels import align_factors
 from fastpmf.estimators._fit import poisson_nmf, tell_end
+from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._rows import producible
 from fastpmf.model.factors import check_factor
-from fastpmf.solvers import SOLVERS
+from fastpmf.solvers import SOLVERS, solver_of
 
 _LOSSES = ("kullback-leibler", 1, 1.0)
 
@@ -51,7 +54,7 @@ def non_negative_factorization(
     update_H : bool, default=True
         False: H stays as it is, and only W is estimated, from the one constant that scikit-learn begins with.
     solver : {"mu", "auto", "cd", "em"}, default="mu"
-        "mu" makes scikit-learn's own iterates; "auto" is coordinate descent, much sooner at the same objective.
+        "mu" is scikit-learn's rule, see Notes; "auto" is coordinate descent, which reaches the same objective sooner.
     beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
         Others are not to be had here.
     tol : float, default=1e-4
@@ -77,6 +80,17 @@ def non_negative_factorization(
     TypeError, ValueError
         In one sentence that names the argument, what it got and what it wants.
 
+    Notes
+    -----
+    From the same W and H, without penalties and in float64, solver="mu" makes the same iterates as scikit-learn up to
+    rounding while no entry is below about 1e-12 of its row's (of H: its column's) counts, which is for some 20
+    iterations. Smaller entries stop at that floor here. In scikit-learn they go on shrinking to exact zeros, and two
+    runs can end in different local optima.
+
+    With penalties fastpmf also sets the relative scale of W and H, which leaves W H unchanged, to where the penalties
+    are lowest, in each iteration. Factors and rates then differ from scikit-learn's from the first iteration on. The
+    objective is the same function.
+
     Examples
     --------
     >>> from fastpmf import non_negative_factorization
@@ -86,15 +100,16 @@ def non_negative_factorization(
            [0., 3., 0.],
            [2., 0., 1.]])
     """
-    if beta_loss not in _LOSSES:
-        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {beta_loss!r}")
-    if solver not in ("auto", *SOLVERS):
-        raise ValueError(f"solver must be one of {', '.join(('auto', *SOLVERS))}, got {solver!r}")
+    if not isinstance(beta_loss, str | int | float) or beta_loss not in _LOSSES:
+        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {brief(beta_loss)}")
+    check_option(solver, ("auto", *SOLVERS), "solver")
     if update_H and init != "custom" and not (W is None and H is None):
-        told = f"W and H are where to start with init='custom', and not used with init={init!r}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        told = f"W and H are where to start with init='custom', and not used with init={brief(init)}"
+        warn(told, RuntimeWarning)
     if not update_H and W is not None:
-        warnings.warn("W is not used with update_H=False, which finds it from H alone", RuntimeWarning, stacklevel=2)
+        warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
+    check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
+    W, H = align_factors(X, W, H)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
     common: dict[str, Any] = {
@@ -116,7 +131,7 @@ def non_negative_factorization(
     else:
         init = init or ("nndsvda" if k <= min(counts.shape) else "random")
         found = poisson_nmf(counts, k, init=init, **common)
-    tell_end(found, tol, stacklevel=2)
+    tell_end(found, tol)
     return found.W, found.H, found.n_iter
 
 
@@ -127,7 +142,7 @@ def _components(shape: tuple[int, int], W: Any, H: Any, n_components: Any, custo
     if not isinstance(n_components, str):
         return n_components
     if n_components != "auto":
-        raise ValueError(f"n_components must be an integer, 'auto' or None, got {n_components!r}")
+        raise ValueError(f"n_components must be an integer, 'auto' or None, got {brief(n_components)}")
     if H is not None and (custom or not update_H):
         return len(H)
     return np.shape(W)[1] if W is not None and custom else shape[1]

@@ -5,15 +5,19 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
+from fastpmf.counts.named import row_names_of
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import Found, check_priors, infer
-from fastpmf.estimators._statement import Known
+from fastpmf.estimators._inference import DEFAULT_SHAPE, LEARNED_SHAPE_SUM, MOVED, Found, check_priors, infer
+from fastpmf.estimators._room import check_declared
+from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.meanfield import MeanField
 
 
 class HPF(AppliedHPF):
@@ -22,8 +26,8 @@ class HPF(AppliedHPF):
     The model, Gamma distributions by shape and rate::
 
         x_ij ~ Poisson(sum_k W_ik H_kj)
-        W_ik ~ Gamma(a, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
-        H_kj ~ Gamma(c, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
+        W_ik ~ Gamma(a_k, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
+        H_kj ~ Gamma(c_k, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
 
     Its posterior is approached by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
     which no half-step lowers. An iteration is a multiplicative one with exp E[log W] and exp E[log H] for factors.
@@ -32,8 +36,9 @@ class HPF(AppliedHPF):
     ----------
     n_components : int
         Number of components, >= 1.
-    a, c : float, default=0.3
-        Shapes of the entries of W and of H, > 0: below 1 they want sparse factors.
+    a, c : float or array-like of shape (n_components,), default=None
+        Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
+        factors. None: 0.3, or with `learn_prior`, where they are the starting values, 30 / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
     b_prime, d_prime : float, default=1.0
@@ -41,9 +46,10 @@ class HPF(AppliedHPF):
         scHPF a, c are the same, ap and cp are a_prime and c_prime, and bp and dp are a_prime / b_prime and
         c_prime / d_prime. The fit hardly depends on these two, which data overrule.
     hierarchy : bool, default=True
-        False: W_ik ~ Gamma(a, b_prime) and H_kj ~ Gamma(c, d_prime), plain Gamma-Poisson factorization.
+        False: W_ik ~ Gamma(a_k, b_prime) and H_kj ~ Gamma(c_k, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
-        Fit a, a_prime, b_prime, c, c_prime and d_prime too, where the bound is highest (empirical Bayes).
+        Fit a_prime, b_prime, c_prime, d_prime and a shape a_k and c_k for each component too, by maximising the bound
+        (empirical Bayes). Components that the counts do not support end with small shapes and nearly no weight.
     inner_steps : int, default=1
         Steps on W's posteriors in an iteration, for one on H's; as in `PoissonNMF`.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
@@ -56,7 +62,7 @@ class HPF(AppliedHPF):
         abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
@@ -86,7 +92,8 @@ class HPF(AppliedHPF):
     activity_, popularity_ : GammaPosterior or None
         Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
-        a, a_prime, b_prime, c, c_prime and d_prime as they ended.
+        a, a_prime, b_prime, c, c_prime and d_prime as they ended; a and c are arrays of shape (n_components,) where
+        components have their own shapes.
     elbo_ : float
         Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
     objective_ : float
@@ -95,11 +102,14 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats.
+    row_names_ : ndarray of shape (n_samples,), or None
+        Names of the fitted rows, where X had string names.
     n_features_in_, feature_names_in_
         As in `PoissonNMF`.
 
@@ -133,10 +143,10 @@ class HPF(AppliedHPF):
         self,
         n_components: int,
         *,
-        a: float = 0.3,
+        a: Any = None,
         a_prime: float = 0.3,
         b_prime: float = 1.0,
-        c: float = 0.3,
+        c: Any = None,
         c_prime: float = 0.3,
         d_prime: float = 1.0,
         hierarchy: bool = True,
@@ -217,7 +227,14 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-            counts, seen = self._enter(X)
+
+            def priors() -> tuple[GammaPrior, GammaPrior]:
+                return self._priors(LEARNED_SHAPE_SUM / self.n_components if self.learn_prior else DEFAULT_SHAPE)
+
+            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors()), n_init=self.n_init)
+            known = Known(mask=mask)
+            beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
             latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
 
             def tell(*at: Any) -> None:
@@ -228,7 +245,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, self._priors(), learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, priors, learn=self.learn_prior, mask=beside.mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
@@ -238,20 +255,25 @@ class HPF(AppliedHPF):
             def keep(model: HPF, found: Found) -> None:
                 model._adopt(seen)
                 model._keep(found)
+                model.row_names_ = row_names_of(X)
 
-            found = self._observed(solve, keep, stopped, X, y, Known(mask=mask))
+            found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
-        tell_end(found.solution, self.tol, stacklevel=2)
+        tell_end(found.solution, self.tol, MOVED)
         return self
 
-    def fit_transform(self, X: Any, y: None = None, **told: Any) -> np.ndarray:
+    def fit_transform(
+        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:  # fmt: skip
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.fit(X, y, **told).W_posterior_.mean
+        self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
+        return self.W_posterior_.mean
 
     def _keep(self, found: Found) -> None:
         solution, (rows, columns) = found.solution, found.state.posteriors
@@ -263,7 +285,8 @@ class HPF(AppliedHPF):
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation
 
-    def _priors(self) -> tuple[GammaPrior, GammaPrior]:
+    def _priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
         return check_priors(
-            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), hierarchical=self.hierarchy
-        )
+            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), self.n_components,
+            hierarchical=self.hierarchy, default_shape=default_shape,
+        )  # fmt: skip

@@ -4,12 +4,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastpmf.counts.labels import MatrixLabels
 from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.estimators._fit import fit, tell_end
-from fastpmf.estimators._statement import Known, Penalties, as_numbers, resolved
+from fastpmf.estimators._fit import prepare, tell_end
+from fastpmf.estimators._room import check_declared
+from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers
 from fastpmf.kernels._jit import threads
-from fastpmf.solvers import Solution
+from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
 
 
@@ -26,12 +28,14 @@ class PoissonNMF(AppliedNMF):
     ----------
     n_components : int
         Number of components, >= 1.
-    prior_W : (shape, rate), "auto" or None, default=None
+    prior_W : (shape, rate), "auto", "sparse" or None, default=None
         Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; None is the flat
         (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
         entry is zero. "auto" is shape 1.1 with the rate 0.11 sqrt(n_components / mean count per unit of exposure),
-        which predicts held-out counts well. W and H share their scale in the way that both priors like best, exactly.
-    prior_H : (shape, rate), "auto" or None, default=None
+        which predicts held-out counts well. "sparse" is shape 1 with the rate 0.1 sqrt(n_components / mean count per
+        unit of exposure), for many components and few counts in a row, as in recommendation. W and H share their scale
+        in the way that both priors like best, exactly.
+    prior_H : (shape, rate), "auto", "sparse" or None, default=None
         Of H's entries.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, in place of a prior: with `l1_ratio`, n_features alpha_W [l1_ratio sum W +
@@ -46,7 +50,8 @@ class PoissonNMF(AppliedNMF):
         "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn, which is
         soonest at any objective but the poorest. Entries can be, and leave, exact zeros. A column of `StreamedCounts`
         is never together: of these W alone is descended, and H takes relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, the reference: iteration by iteration those of scikit-learn.
+        "mu": multiplicative updates of Lee & Seung, the rule of scikit-learn's "mu". For how many iterations the two
+        agree, see `non_negative_factorization`.
         "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
         "mu", and no transposed copy of the counts: for when memory is what is short.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
@@ -74,7 +79,7 @@ class PoissonNMF(AppliedNMF):
         Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
         most this.
     max_time : float, default=None
-        Seconds after which no iteration begins, compilation included; None for no limit.
+        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
@@ -115,7 +120,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped; `str(status_)` is a sentence.
+        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -125,6 +130,9 @@ class PoissonNMF(AppliedNMF):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
+    mean_W_ : ndarray of shape (n_components,) or None
+        Mean of the fitted rows of W, which `recommend` takes for rows of which nothing is known; None after a fit over
+        workers.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -234,7 +242,9 @@ class PoissonNMF(AppliedNMF):
         """Fit the model to X.
 
         The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
-        background b: W and H are in the unit of counts per unit of exposure.
+        background b: W and H are in the unit of counts per unit of exposure. What is given beside X is aligned with it
+        by labels where both have labels (the index and columns of pandas objects, the names of a `Dataset`), and taken
+        by position otherwise.
 
         Parameters
         ----------
@@ -258,8 +268,8 @@ class PoissonNMF(AppliedNMF):
         background : float or array-like of shape (n_features,), optional
             b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
         mask : matrix of shape (n_samples, n_features), optional
-            Sparse or dense; True or positive where an entry is not observed. What X holds there is left out, its zeros
-            too. It costs memory for W and H once more, and time that grows with the masked entries.
+            Sparse or dense; True or positive where an entry is not observed. What X holds there is not used, and may be
+            NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
@@ -294,45 +304,65 @@ class PoissonNMF(AppliedNMF):
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None, **known: Any,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        *,
+        fixed_W: Any = None,
+        fixed_H: Any = None,
+        row_exposure: Any = None,
+        column_exposure: Any = None,
+        background: Any = None,
+        mask: Any = None,
+        sample_weight: Any = None,
+        validation: Any = None,
+        checkpoint: Any = None,
+        resume: Any = None,
+    ) -> np.ndarray:
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self._fit(X, y, W, H, Known(**known), validation=validation, checkpoint=checkpoint, resume=resume)
+        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
 
-    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, **told: Any) -> np.ndarray:
+    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
-            counts, seen = self._enter(X)
-            penalties = resolved(self._penalties, counts, self.n_components, known)
+            make = solver_of(self.solver, self.acceleration)
+            check_declared(X, self.n_components, self.dtype, make, n_init=self.n_init)
+            beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
+            counts, seen = self._enter(X, beside.mask)
+            prepared = prepare(
+                counts, self.n_components, penalties=self._penalties, known=beside, solver=self.solver,
+                acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
+                W=W, H=H, validation=validation,
+                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
+                random_state=self.random_state, dtype=self.dtype, callback=self.callback, **saved,
+            )  # fmt: skip
 
             def solve(callback: Callback | None) -> Solution:
-                return fit(
-                    counts, self.n_components, penalties=penalties, known=known, solver=self.solver,
-                    acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
-                    W=W, H=H,
-                    max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                    random_state=self.random_state, dtype=self.dtype, verbose=self.verbose, callback=callback, **told,
-                )  # fmt: skip
+                return prepared.run(verbose=self.verbose, callback=callback)
 
             def keep(model: PoissonNMF, solution: Solution) -> None:
                 model._adopt(seen)
                 model._keep(solution)
-                model.prior_W_, model.prior_H_ = map(as_numbers, penalties[:2])
+                model.prior_W_, model.prior_H_ = map(as_numbers, prepared.penalties[:2])
+                with np.errstate(over="ignore"):
+                    model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
                 model.column_exposure_, model.background_ = (
                     None if x is None else np.array(x, dtype=np.float64)
-                    for x in (known.column_exposure, known.background)
+                    for x in (beside.column_exposure, beside.background)
                 )
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
         self._become(keep, solution)
-        tell_end(solution, self.tol, stacklevel=4)  # past scikit-learn's wrapper
+        tell_end(solution, self.tol)
         return solution.W
 
     @property

@@ -13,9 +13,11 @@ from fastpmf.counts import as_counts
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._fit import poisson_nmf, silent_of_dead_components
 from fastpmf.estimators._progress import counted
+from fastpmf.estimators._room import check_declared
 from fastpmf.kernels._jit import threads
 from fastpmf.model.objective import poisson_log_likelihood
 from fastpmf.model.reading import match_components
+from fastpmf.solvers import solver_of
 
 LINE = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
@@ -95,7 +97,7 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 def select_n_components(
     X: Any,
-    n_components: Iterable[int],
+    n_components: Iterable[int] | int,
     *,
     n_splits: int = 3,
     fraction: float = 0.1,
@@ -117,13 +119,13 @@ def select_n_components(
     ----------
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads, of whole numbers.
-    n_components : iterable of int
+    n_components : iterable of int, or int
         Numbers to try, each >= 1.
     n_splits : int, default=3
         Random splits, each with a start of its own.
     fraction : float, default=0.1
         Of the counts that is held out.
-    prior : (shape, rate) or "auto", default="auto"
+    prior : (shape, rate), "auto" or "sparse", default="auto"
         `prior_W` and `prior_H` of the fits; see `PoissonNMF`.
     max_iter, tol, random_state, dtype, n_threads
         As in `PoissonNMF`.
@@ -154,7 +156,7 @@ def select_n_components(
     >>> select_n_components(X, [1, 2, 3, 4, 5], random_state=0).recommended
     3
     """
-    ks = np.unique([_number(k) for k in n_components])
+    ks = np.unique([_number(k) for k in (n_components if isinstance(n_components, Iterable) else [n_components])])
     if not len(ks):
         raise ValueError("n_components must hold at least one number")
     check_scalar(n_splits, "n_splits", (int, np.integer), min_val=1)
@@ -166,6 +168,7 @@ def select_n_components(
         return Selection(ks.astype(np.int64), scores[:, :done], _similarity(found[:done], len(ks)), seconds[:, :done])
 
     with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
+        check_declared(X, int(ks[-1]), dtype, solver_of("auto", "auto"))
         counts = as_counts(X, n_threads=n_threads)
         try:
             for s in range(n_splits):

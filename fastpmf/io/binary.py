@@ -175,9 +175,9 @@ def tenx_h5(path: Path, layer: str | None, feature_types: str | Sequence[str] | 
 
 
 def h5ad(path: Path, layer: str | None) -> Source:
-    """AnnData on HDF5: X, or the layer of this name, or "raw" for raw.X; sparse by rows or columns, or dense.
+    """AnnData on HDF5: X, the layer of this name, or raw.X for "raw" where no layer has this name.
 
-    A dense matrix becomes coordinates, a block of rows at a time.
+    It may be sparse by rows or columns, or dense; this becomes coordinates, a block of rows at a time.
     """
     h5py = needed("h5py", "anndata")
     return _anndata(lambda: h5py.File(path, "r"), layer, h5py)
@@ -190,15 +190,17 @@ def zarr(path: Path, layer: str | None) -> Source:
 
 
 def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | None, library: Any) -> Source:
-    place = "X" if layer is None else "raw/X" if layer == "raw" else f"layers/{layer}"
     with ExitStack() as stack:
         root = stack.enter_context(opened())
+        layers = _members(_at(root, "layers", absent=True))
+        raw = layer == "raw" and layer not in layers
+        place = "X" if layer is None else "raw/X" if raw else f"layers/{layer}"
         X = _at(root, place, absent=True)
         if X is None:
-            layers = _members(_at(root, "layers", absent=True)) + ["raw"] * ("raw" in _members(root))
+            layers += ["raw"] * ("raw" in _members(root))
             others = f"layer may be {', '.join(map(repr, layers))}" if layers else "it has no layers either"
             raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer may be left out'}")
-        var = _at(root, "raw/var" if layer == "raw" else "var")
+        var = _at(root, "raw/var" if raw else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)
         dense = hasattr(X, "shape")

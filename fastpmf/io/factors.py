@@ -15,7 +15,7 @@ from fastpmf.io.outputs import check_output
 ENDINGS = (".npz", ".h5ad")
 
 
-def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_names: Any = None) -> None:
+def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_names: Any = None) -> None:
     """Write W and H with the names of rows and columns; it replaces `path` whole or not at all.
 
     `PoissonNMF.save` is what to use for a model that is to come back.
@@ -25,10 +25,10 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
     path : path-like
         `.npz`, with the arrays W (n, k), H (k, p), and where they are known row_names (n,) and column_names (p,), for
         `numpy.load`; or `.h5ad`, what `fastpmf.anndata.to_anndata` makes.
-    model : PoissonNMF or HPF
-        Fitted.
     W : array-like of shape (n, k)
         What `fit_transform` or `transform` returned.
+    model : PoissonNMF or HPF
+        Fitted.
     row_names : array-like of str, of length n, optional
 
     Raises
@@ -49,7 +49,7 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
     >>> model = PoissonNMF(2, random_state=0)
     >>> W = model.fit_transform([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "factors.npz"
-    >>> write_factors(path, model, W, ["ada", "bob", "eve"])
+    >>> write_factors(path, W, model, ["ada", "bob", "eve"])
     >>> {name: A.shape for name, A in np.load(path).items()}
     {'W': (3, 2), 'H': (2, 3), 'row_names': (3,)}
     """
@@ -60,7 +60,7 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
     if W.dtype.kind not in "biuf":
         raise TypeError(f"W must hold numbers, got {W.dtype}")
-    names = None if row_names is None else np.asarray(row_names).astype(str)
+    names = None if row_names is None else np.atleast_1d(row_names).astype(str)
     if names is not None and names.shape != (len(W),):
         raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
     if Path(path).suffix == ".npz":
@@ -72,7 +72,7 @@ def write_factors(path: str | os.PathLike[str], model: FactorModel, W: Any, row_
     else:
         from fastpmf.anndata import to_anndata  # which reads by this package
 
-        made = to_anndata(model, W, names)
+        made = to_anndata(W, model, names)
         h5py, anndata = _libraries()
         with replacing(path) as file, h5py.File(file, "w") as h5:
             anndata.io.write_elem(h5, "/", made)

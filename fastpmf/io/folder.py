@@ -16,6 +16,7 @@ from fastpmf.counts.blocks import blocks_of
 from fastpmf.estimators._model_file import beside, remove
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
+from fastpmf.model.factors import not_finite
 
 Progress = Callable[[int], object]
 _EMPTY = "it must hold at least one positive count"
@@ -83,7 +84,7 @@ def _survey(source: Source, progress: Progress) -> tuple[np.ndarray, np.dtype]:
         if len(x):
             low, high = float(x.min()), float(x.max())  # NaN goes through both
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError("its counts must be finite, and it holds NaN or infinity")
+                raise ValueError(f"its counts must be finite, and it holds {not_finite(low)}")
             if low < 0:
                 raise ValueError(f"its counts must be >= 0, and it holds {low:g}")
             most = max(most, high)

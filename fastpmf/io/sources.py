@@ -5,7 +5,6 @@ Both are closed by a with statement.
 Nothing that a file says of its own size is believed: see `fastpmf.counts.room`.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
+from fastpmf._warnings import warn
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
 from fastpmf.counts.door import wide
@@ -325,11 +325,9 @@ def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None
         left_out = " and ".join(
             f"{n:,} of type {t!r}" for t, n in zip(there.tolist(), sizes.tolist(), strict=True) if t != GENES
         )
-        warnings.warn(
+        warn(
             f"the file's features are of several types: {GENES!r} is kept, left out are {left_out}; feature_types "
-            "chooses others, or 'all'",
-            UserWarning,
-            stacklevel=2,
+            "chooses others, or 'all'"
         )
         return np.asarray(kinds == GENES)
     names = [wanted] if isinstance(wanted, str) else list(wanted)

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._warnings import warn
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_integers, as_names
 from fastpmf.io.text import opened
 
@@ -76,12 +76,10 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None, header:
         for side in names:
             _warn_of_blanks(side)
         if doubtful and rows is not None and columns is not None and _look_like_heads(rows, columns):
-            warnings.warn(
+            warn(
                 f"{path.name}: its first line, {str(rows[0])!r} and {str(columns[0])!r}, was read as an entry and "
                 "looks like a header: leave it out with header=True, or by giving columns by these names; header=False "
-                "says that there is none",
-                UserWarning,
-                stacklevel=2,
+                "says that there is none"
             )
         return (len(ids[0]), len(ids[1])), names
 
@@ -105,11 +103,9 @@ def _warn_of_blanks(names: np.ndarray | None) -> None:
     wide = [name for name in names.tolist() if name != name.strip()]
     known = set(names.tolist()) if wide else set()
     if same := next((name for name in wide if name.strip() in known), None):
-        warnings.warn(
+        warn(
             f"it has ids that differ only by blanks around them, such as {same!r} and {same.strip()!r}: blanks are "
-            "part of an id",
-            UserWarning,
-            stacklevel=2,
+            "part of an id"
         )
 
 

@@ -3,7 +3,6 @@
 import gzip
 import io
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
+from fastpmf._warnings import warn
 from fastpmf.io.sources import (
     NAMELESS,
     Coordinates,
@@ -67,11 +67,9 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 def matrix_market(path: Path, *, of_folder: bool = False) -> Coordinates:
     """A coordinate file, general or symmetric, of integers, reals or ones."""
     if path.name.removesuffix(".gz") == "matrix.mtx" and _either(path.parent, "barcodes.tsv") and not of_folder:
-        warnings.warn(
+        warn(
             f"{path.name} lies beside barcodes.tsv, as in 10x Genomics' folders: it is read as it is, so its rows are "
             "genes and have no names; the folder is read with cells as rows and all names",
-            UserWarning,
-            stacklevel=2,
         )
     with opened(path) as file:
         field, kind, shape, n_entries = _market_head(file)
@@ -244,9 +242,7 @@ def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
         text = held.decode("utf-8")
     except UnicodeDecodeError:
         text = held.decode("utf-8", "replace")
-        warnings.warn(
-            f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD", UserWarning, 2
-        )
+        warn(f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD")
     lines = text.removesuffix("\n").split("\n") if text else []
     names = [line.removesuffix("\r") for line in lines]
     if len(names) < n or (len(names) > n and not at_least):

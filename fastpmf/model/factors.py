@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import brief
 from fastpmf.kernels.rows import sum_columns
 from fastpmf.kernels.simd import VECTOR_BYTES
 
@@ -36,13 +37,14 @@ def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
 def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """A padded copy of A, shape (n_rows, n_components), as `dtype`."""
     out = empty_factor(A.shape[0], A.shape[1], dtype)
-    out[:, : A.shape[1]] = A
+    with np.errstate(under="ignore"):
+        out[:, : A.shape[1]] = A
     return out
 
 
 def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Column sums of W and row sums of H, (k,), float64; a ValueError where the sum of W H is infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
         if not np.isfinite((w_sum * h_sum).sum()):
             raise ValueError("W and H must be small enough for the sum of W H to be finite")
@@ -59,7 +61,8 @@ def column_sums(A: np.ndarray) -> np.ndarray:
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """Sum of a b, the same to the bit on every machine; BLAS adds in an order that depends on the CPU."""
-    return float((a * b).sum())
+    with np.errstate(under="ignore"):
+        return float((a * b).sum())
 
 
 @lru_cache(maxsize=16)
@@ -70,6 +73,14 @@ def row_bounds(n_rows: int) -> np.ndarray:
     return bounds
 
 
+def is_nullable(A: Any) -> bool:
+    """Whether this is of pandas, of real numbers, and has a dtype that is not NumPy's, as Int64, which can hold NA."""
+    if not hasattr(A, "iloc"):
+        return False
+    dtypes = [A.dtype] if A.ndim == 1 else list(A.dtypes)
+    return all(dtype.kind in "biuf" for dtype in dtypes) and any(hasattr(dtype, "na_value") for dtype in dtypes)
+
+
 def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
     """A dense array of real numbers, else a TypeError, or for ragged rows a ValueError, that says what it is."""
     if hasattr(A, "obsm"):  # an AnnData, which NumPy would take for a nest of sequences, at great length
@@ -77,12 +88,17 @@ def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
     if sparse.issparse(A):
         raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
     try:
-        A = np.asarray(A)
+        A = A.to_numpy(np.float64, na_value=np.nan) if is_nullable(A) else np.asarray(A)
     except ValueError:
         raise ValueError(f"{name} must be an array, got a {type(A).__name__} of unequal lengths") from None
     if A.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold {holding}, got dtype {A.dtype}")
     return A
+
+
+def not_finite(A: Any) -> str:
+    """What an array that is not finite holds."""
+    return "NaN" if np.isnan(A).any() else "infinity"
 
 
 def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -99,7 +115,7 @@ def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(map(int, shape))}, got {A.shape}")
     if not np.isfinite(A).all():
-        raise ValueError(f"{name} must be finite, but contains NaN or inf")
+        raise ValueError(f"{name} must be finite, got {not_finite(A)}")
     if (A < 0).any():
         raise ValueError(f"{name} must be non-negative, got a minimum of {A.min()}")
     return A
@@ -129,5 +145,5 @@ def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
     except TypeError:
         wanted = None
     if wanted is None or wanted not in FLOATS:
-        raise ValueError(f"dtype must be float32, float64 or None, got {dtype!r}")
+        raise ValueError(f"dtype must be float32, float64 or None, got {brief(dtype)}")
     return wanted

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import digamma
 
+from fastpmf._messages import brief
 from fastpmf.model.hierarchy import GammaFactor
 
 
@@ -42,7 +43,8 @@ class GammaPosterior:
     @property
     def geometric_mean(self) -> np.ndarray:
         """exp E[log u] = exp(digamma(shape)) / rate: below the mean, and next to 0 where the shape is small."""
-        return np.exp(digamma(self.shape)) / self.rate
+        with np.errstate(under="ignore"):
+            return np.exp(digamma(self.shape)) / self.rate
 
     @property
     def variance(self) -> np.ndarray:
@@ -62,7 +64,7 @@ class GammaPosterior:
         low, high : ndarray of the shape of `mean`, float64
         """
         if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+            raise ValueError(f"level must be between 0 and 1, got {brief(level)}")
         return stats.gamma.interval(level, self.shape.astype(np.float64), scale=1.0 / self.rate.astype(np.float64))
 
     def sample(self, size: Any = None, random_state: Any = None) -> np.ndarray:
@@ -79,7 +81,9 @@ class GammaPosterior:
         ndarray of shape `size`, float64
         """
         rng = random_state if hasattr(random_state, "standard_gamma") else np.random.default_rng(random_state)
-        return rng.standard_gamma(self.shape, size=self.shape.shape if size is None else size) / self.rate
+        draws = rng.standard_gamma(self.shape, size=self.shape.shape if size is None else size)
+        with np.errstate(under="ignore"):
+            return draws / self.rate
 
     def transposed(self) -> "GammaPosterior":
         """With rows and columns exchanged."""

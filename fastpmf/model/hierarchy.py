@@ -1,14 +1,15 @@
 """Hierarchical Poisson factorization: its mean-field rule and its evidence lower bound.
 
-    x_ij ~ Poisson(sum_k u_ik v_jk),   u_ik ~ Gamma(a, xi_i),   xi_i ~ Gamma(a', a' / b')     rows: activity xi
-                                       v_jk ~ Gamma(c, eta_j),  eta_j ~ Gamma(c', c' / d')    columns: popularity eta
+    x_ij ~ Poisson(sum_k u_ik v_jk),   u_ik ~ Gamma(a_k, xi_i),   xi_i ~ Gamma(a', a' / b')    rows: activity xi
+                                       v_jk ~ Gamma(c_k, eta_j),  eta_j ~ Gamma(c', c' / d')   columns: popularity eta
 
-by shape and rate. The posterior is approached by independent Gamma distributions of all u, v, xi and eta, and by
-multinomial ones of how each count is allotted to components; each is set to its best given the others, in turn, which
-never lowers the bound on the log evidence. The allotments are never formed: with Ũ = exp E[log u],
+by shape and rate. In the paper all a_k are equal, and so are all c_k. The posterior is approximated by independent
+Gamma distributions of all u, v, xi and eta, and by multinomial ones of how each count is allotted to components; each
+is set to its best given the others, in turn, which never lowers the bound on the log evidence. The allotments are never
+formed: with Ũ = exp E[log u],
 
-    shape_ik = a + Ũ_ik S_ik,  S_ik = sum_j x_ij / (Ũ_i . Ṽ_j) Ṽ_jk,     rate_ik = E[xi_i] + sum_j E[v_jk]
-    xi_i:  shape a' + K a,   rate a' / b' + sum_k E[u_ik]
+    shape_ik = a_k + Ũ_ik S_ik,  S_ik = sum_j x_ij / (Ũ_i . Ṽ_j) Ṽ_jk,     rate_ik = E[xi_i] + sum_j E[v_jk]
+    xi_i:  shape a' + sum_k a_k,   rate a' / b' + sum_k E[u_ik]
 
 which is the multiplicative rule's contraction with another face of the factors. Without the hierarchy xi_i is b'.
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
 from fastpmf.counts import Counts, Side
@@ -31,6 +33,7 @@ from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
 _LEAST = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
+_BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class GammaPrior:
 
     Attributes
     ----------
-    shape : float
-        a, of the entries.
+    shape : float or tuple of float, of length n_components
+        a, of all entries, or a_k, of those of each component.
     activity_shape : float
         a', of a row's rate.
     activity_mean : float
@@ -49,7 +52,7 @@ class GammaPrior:
         Whether a row's rate has a posterior; without, it is activity_mean.
     """
 
-    shape: float
+    shape: float | tuple[float, ...]
     activity_shape: float
     activity_mean: float
     hierarchical: bool = True
@@ -57,6 +60,38 @@ class GammaPrior:
     @property
     def activity_rate(self) -> float:
         return self.activity_shape / self.activity_mean
+
+    def shapes(self, n_components: int) -> np.ndarray:
+        """The shape of each component, (n_components,), float64; a read-only view."""
+        return np.broadcast_to(np.array(self.shape, dtype=np.float64), (n_components,))
+
+    def posterior_activity_shape(self, n_components: int) -> float:
+        """Shape of the posterior of a row's rate, which is the same for all rows."""
+        return self.activity_shape + self.shape_sum(n_components)
+
+    def shape_sum(self, n_components: int) -> float:
+        """Sum of the shapes of all components."""
+        return math.fsum(self.shape) if isinstance(self.shape, tuple) else n_components * self.shape
+
+    def to_numbers(self) -> list[Any]:
+        """What a file keeps of it, as `from_numbers` reads it."""
+        shape = list(self.shape) if isinstance(self.shape, tuple) else self.shape
+        return [shape, self.activity_shape, self.activity_mean, self.hierarchical]
+
+    @classmethod
+    def from_numbers(cls, numbers: Any, n_components: int) -> "GammaPrior":
+        """The prior that `to_numbers` gave."""
+        shape, activity_shape, activity_mean, hierarchical = numbers
+        shapes = [float(x) for x in shape] if isinstance(shape, list) else float(shape)
+        if isinstance(shapes, list) and len(shapes) != n_components:
+            raise ValueError(f"a prior of {len(shapes)} components, which should be {n_components}")
+        found = cls(
+            tuple(shapes) if isinstance(shapes, list) else shapes, float(activity_shape), float(activity_mean),
+            bool(hierarchical),
+        )  # fmt: skip
+        if not all(0 < x < math.inf for x in (*found.shapes(n_components), found.activity_shape, found.activity_mean)):
+            raise ValueError(f"a prior of {numbers}")
+        return found
 
 
 @dataclass
@@ -113,10 +148,8 @@ class GammaFactor:
         """Means and geometric means A, and no posterior yet: `update` makes one."""
         rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
         row_sum = A.sum(axis=1, dtype=np.float64)
-        shape = prior.activity_shape + n_components * prior.shape
-        return cls(
-            A, A.copy(), np.zeros_like(A), rows, one, sums, row_sum, rows.copy(), shape, prior.activity_rate + row_sum
-        )
+        shape, rate = prior.posterior_activity_shape(n_components), prior.activity_rate + row_sum
+        return cls(A, A.copy(), np.zeros_like(A), rows, one, sums, row_sum, rows.copy(), shape, rate)
 
     def expected_rate(self, prior: GammaPrior) -> np.ndarray:
         """E[xi] of each row."""
@@ -220,7 +253,7 @@ def advance(
     lanes = VECTOR_BYTES // U.itemsize
     width, blocks = U.shape[1] // lanes, len(bounds) - 1
     shapes = empty_factor(1, n_components, U.dtype)
-    shapes[0, :n_components] = prior.shape
+    shapes[0, :n_components] = prior.shapes(n_components)
     sums, moved = np.empty((blocks, U.shape[1])), np.full(len(U), -1.0)
     cut = [A.reshape(-1, lanes) for A in (U, S, shapes, weight, factor.mean, factor.shape, sums)]
     try:
@@ -233,7 +266,7 @@ def advance(
         if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together
             factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
     if prior.hierarchical:
-        factor.activity_shape = prior.activity_shape + n_components * prior.shape
+        factor.activity_shape = prior.posterior_activity_shape(n_components)
         factor.activity_rate = prior.activity_rate + factor.row_sum
     return 0.5 * moved
 
@@ -260,31 +293,27 @@ def data_bound(counts: Counts, factors: tuple[GammaFactor, GammaFactor]) -> floa
 
 def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
     """What one factor adds to the bound, in nats."""
-    return entry_terms(factor, prior, n_components)[0] + row_terms(factor, prior, n_components)
-
-
-def entry_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> tuple[float, np.ndarray]:
-    """What `posterior_terms` sums: of all entries, and of each row its sum of E[log u]."""
     A, bounds = factor.shape, row_bounds(len(factor.shape))
     lanes = VECTOR_BYTES // A.itemsize
     shapes = empty_factor(1, n_components, A.dtype)
-    shapes[0, :n_components] = prior.shape
-    terms, logs = np.empty(len(bounds) - 1), np.empty(len(A))
+    shapes[0, :n_components] = prior.shapes(n_components)
+    terms = np.empty(len(bounds) - 1)
     posterior_terms(
         A.reshape(-1, lanes), shapes.reshape(-1, lanes), factor.rate_of_row, factor.weight.reshape(-1, lanes), bounds,
-        np.array([A.shape[1] // lanes, len(factor.weight) > 1]), terms, logs,
+        np.array([A.shape[1] // lanes, len(factor.weight) > 1]), terms, np.empty(len(A)),
     )  # fmt: skip
-    return float(terms.sum()), logs
+    return float(terms.sum()) + row_terms(factor, prior, n_components)
 
 
 def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
     """What rows' rates add to the bound: the rest of E[log p(u | xi)], and the terms of xi itself."""
-    n, K, a = len(factor.mean), n_components, prior.shape
+    n, total = len(factor.mean), prior.shape_sum(n_components)
+    constant = math.fsum(map(math.lgamma, prior.shapes(n_components)))
     if not prior.hierarchical:
-        return n * K * (a * math.log(prior.activity_mean) - math.lgamma(a)) - prior.activity_mean * factor.sums.sum()
+        return n * (total * math.log(prior.activity_mean) - constant) - prior.activity_mean * factor.sums.sum()
     shape, rate, b = factor.activity_shape, factor.activity_rate, prior.activity_rate
     mean, log_mean = shape / rate, digamma(shape) - np.log(rate)
-    out = K * (a * log_mean - math.lgamma(a)) - mean * factor.row_sum
+    out = total * log_mean - constant - mean * factor.row_sum
     out += prior.activity_shape * math.log(b) - math.lgamma(prior.activity_shape) - b * mean
     out += (prior.activity_shape - shape) * log_mean - shape * np.log(rate) + gammaln(shape) + shape
     return float(out.sum())
@@ -293,26 +322,68 @@ def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> floa
 def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> GammaPrior:
     """The hyperparameters under which the bound is highest while all posteriors stay: empirical Bayes.
 
-    digamma(a) = mean E[log u] + mean E[log xi];  b' = mean E[xi];  log a' - digamma(a') = log b' - mean E[log xi]
-    Without the hierarchy xi_i = b' = a / mean E[u] and a follow from the entries alone.
+    With means over the rows,
+
+        digamma(a_k) = mean E[log u_k] + mean E[log xi]
+        b' = mean E[xi],  log a' - digamma(a') = log b' - mean E[log xi]
+
+    Without the hierarchy xi_i = b' = sum_k a_k / mean sum_k E[u_k].
+
+    Each component has a shape of its own, so that one which the counts do not need can be emptied: its shape goes to
+    zero, and with it its part of all rates (automatic relevance determination). A shape shared by all components has to
+    suit those that are needed.
     """
-    n, K = len(factor.mean), n_components
-    log_entry = float(entry_terms(factor, prior, K)[1].sum()) / (n * K)
+    logs = mean_logs(factor, n_components)
     if not prior.hierarchical:
-        mean = float(factor.sums.sum()) / (n * K)
-        a = _shape_of(math.log(mean) - log_entry)
-        return GammaPrior(a, prior.activity_shape, a / mean, hierarchical=False)
+        mean = float(factor.sums.sum()) / len(factor.mean)
+
+        def excess(log_total: float) -> float:  # of what b' would be by the shapes, given b', over it
+            return math.log(_inverse_digamma(logs + log_total - math.log(mean)).sum()) - log_total
+
+        low, high = math.log(1e-8), math.log(1e12)
+        total = math.exp(high if excess(high) > 0 else brentq(excess, low, high))
+        shapes = _inverse_digamma(logs + math.log(total / mean))
+        return GammaPrior(tuple(shapes.tolist()), prior.activity_shape, total / mean, hierarchical=False)
     shape, rate = factor.activity_shape, factor.activity_rate
     log_xi, mean = float(np.mean(digamma(shape) - np.log(rate))), float(np.mean(shape / rate))
-    return GammaPrior(_inverse_digamma(log_entry + log_xi), _shape_of(math.log(mean) - log_xi), mean)
+    shapes = _inverse_digamma(logs + log_xi)
+    return GammaPrior(tuple(shapes.tolist()), _shape_of(math.log(mean) - log_xi), mean)
 
 
-def _inverse_digamma(y: float) -> float:
+def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
+    """Means over the rows of E[log u_k], (n_components,), float64.
+
+    `posterior_terms` sums over the entries of a row, so it gets the transposed factor, a block of rows at a time.
+    """
+    n, k, dtype = len(factor.mean), n_components, factor.mean.dtype
+    lanes, per_row = VECTOR_BYTES // dtype.itemsize, len(factor.weight) > 1
+    each, logs = np.arange(k + 1), np.zeros(k)
+    for first in range(0, n, _BLOCK):
+        rows = slice(first, min(first + _BLOCK, n))
+        m = rows.stop - rows.start
+        shape, weight = empty_factor(k, m, dtype), empty_factor(k if per_row else 1, m, dtype)
+        shape[:, :m] = factor.shape[rows, :k].T
+        there = (shape[:1] > 0).astype(dtype)  # what a prior > 0 tells the kernel
+        if per_row:
+            weight[:, :m], rates = factor.rates()[rows, :k].T, np.zeros(k)
+        else:
+            weight[0, :m], rates = factor.rate_of_row[rows], factor.weight[0, :k].astype(np.float64)
+        sums = np.empty(k)
+        posterior_terms(
+            shape.reshape(-1, lanes), there.reshape(-1, lanes), rates, weight.reshape(-1, lanes), each,
+            np.array([shape.shape[1] // lanes, per_row]), np.empty(k), sums,
+        )  # fmt: skip
+        logs += sums
+    return logs / n
+
+
+def _inverse_digamma(y: np.ndarray) -> np.ndarray:
     """x > 0 with digamma(x) = y, by Newton's method from Minka's start."""
-    x = math.exp(y) + 0.5 if y >= -2.22 else -1 / (y - digamma(1.0))
+    low = y < -2.22
+    x = np.where(low, -1 / (np.where(low, y, -2.22) - digamma(1.0)), np.exp(np.where(low, 0, y)) + 0.5)
     for _ in range(8):
         x -= (digamma(x) - y) / polygamma(1, x)
-    return float(x)
+    return x
 
 
 def _shape_of(gap: float) -> float:

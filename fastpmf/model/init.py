@@ -1,7 +1,6 @@
 """Where a fit starts: random or spectral factors, scaled so that the total rate equals the total count."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,8 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
+from fastpmf._messages import check_option
+from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, Side
 from fastpmf.model.factors import check_factor, column_sums, dot, empty_factor, padded
 
@@ -52,8 +53,7 @@ def initialise(
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    if init not in INITS:
-        raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+    check_option(init, INITS, "init")
     if init == "auto":
         init = "random"
     n, p = counts.shape
@@ -136,10 +136,9 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     for A, lifted in ((U, rows), (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.major)) > 0)))):
         level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
         block = A[lifted, :n_components]
-        A[lifted, :n_components] = np.where(block == 0, level, block)
-    warnings.warn(
+        with np.errstate(under="ignore"):
+            A[lifted, :n_components] = np.where(block == 0, level, block)
+    warn(
         f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can mend; "
-        "the zeros there were replaced by a hundredth of the factor's mean",
-        UserWarning,
-        stacklevel=2,
+        "the zeros there were replaced by a hundredth of the factor's mean"
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts import Counts, MemoryCounts, as_counts
-from fastpmf.counts.masked import without
+from fastpmf.counts import Counts, MemoryCounts
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.masked import observed_counts, without
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, column_sums, padded
 
@@ -53,7 +54,7 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
     H : array-like of shape (n_components, n_features)
         Non-negative.
     mask : matrix of shape (n_samples, n_features), optional
-        True or positive where an entry is not observed, and so not in the sum.
+        True or positive where an entry is not observed, and so not in the sum; X may hold NaN there.
     n_threads : int, optional
         Threads to use; by default as many as the process may use. The result does not depend on it.
 
@@ -147,7 +148,10 @@ def _rate_total(counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray) -> float:
 
 
 def _read(X: Any, W: Any, H: Any, mask: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
-    counts = without(as_counts(X, n_threads=n_threads), mask)
+    labels = MatrixLabels.of(X)
+    W, H = align_factors(X, W, H)
+    mask = align(mask, "mask", rows=labels.rows, columns=labels.columns)
+    counts = without(observed_counts(X, mask, n_threads=n_threads), mask)
     n, p = counts.shape
     k = np.shape(W)[1] if np.ndim(W) == 2 else 1
     W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")

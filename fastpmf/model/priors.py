@@ -124,7 +124,8 @@ class Terms:
 
     def row_prior(self, units: np.ndarray, dtype: np.dtype) -> RowPrior:
         """The rest of what rules are told, in stored units."""
-        ridge = None if self.ridge is None else (self.ridge * units * units).astype(dtype)
+        with np.errstate(under="ignore"):
+            ridge = None if self.ridge is None else (self.ridge * units * units).astype(dtype)
         return RowPrior(self.shape, ridge, self.held, self.zeros is not None)
 
     def moments(self, A: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import rankdata
 from sklearn.utils import check_scalar
 
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_components, align_factors, labels_of
+from fastpmf.counts.named import positions
 from fastpmf.model.factors import check_array, check_factor, component_sums
 
-_BLOCK = 1 << 24  # rates that are formed at once
+_BLOCK = 1 << 21  # rates that are formed at once
+_LEAST_RATE = np.nextafter(0.0, 1.0)
 
 
 class Recommendations(NamedTuple):
@@ -23,40 +25,52 @@ class Recommendations(NamedTuple):
     Attributes
     ----------
     indices : ndarray of shape (m, n), int64
-        Numbers of columns; -1 where a row has no more that may be recommended.
+        Numbers of columns; -1 where a row has fewer than n columns with a positive rate that may be recommended.
     rates : ndarray of shape (m, n), float64
-        W_i . H_j; NaN where there is none.
+        W_i . H_j; NaN where the index is -1.
+    names : ndarray of shape (m, n), object, or None
+        Names of the columns, "" where the index is -1; None where columns have no names.
+    row_names : ndarray of shape (m,), or None
+        Names of the rows; None where rows have no names.
     """
 
     indices: np.ndarray
     rates: np.ndarray
+    names: np.ndarray | None = None
+    row_names: np.ndarray | None = None
+
+    def named(self, names: np.ndarray | None, row_names: np.ndarray | None = None) -> "Recommendations":
+        """The same with the names of all columns, (p,), and of the m rows; None where they have none."""
+        found = None if names is None else np.where(self.indices < 0, "", names.astype(object)[self.indices])
+        return self._replace(names=found, row_names=row_names)
 
 
 class RankingScores(NamedTuple):
-    """Means over the rows that hold anything relevant.
+    """Means over the rows that have a relevant column.
 
     Attributes
     ----------
     precision : float
         Share of the n recommended columns that are relevant.
     recall : float
-        Share of the relevant columns that are among them.
+        Share of the relevant columns that are among the n recommended.
     ndcg : float
         Normalised discounted cumulative gain at n, of binary relevance, discount 1 / log2(rank + 1).
-    auc : float
-        Probability that a relevant column is ranked above one that is not, ties half; over all candidates.
+    auc : float or None
+        Probability that a relevant column has a higher rate than one that is not, ties half, over all candidates;
+        None where it was not asked for.
     n_rows : int
-        Rows that hold anything relevant.
+        Number of rows that have a relevant column.
     """
 
     precision: float
     recall: float
     ndcg: float
-    auc: float
+    auc: float | None
     n_rows: int
 
 
-def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None) -> Recommendations:
+def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = None) -> Recommendations:
     """The n columns of highest rate for each row of W.
 
     Parameters
@@ -65,44 +79,65 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None) -> Recommenda
     H : array-like of shape (k, p)
     n : int, default=10
     exclude : matrix of counts of shape (m, p), optional
-        Columns that a row has already, which are not recommended to it.
+        Columns with a positive count are not recommended to that row: those that it has already.
+    items : array-like of int, optional
+        Numbers of the columns that may be recommended; by default all.
 
     Returns
     -------
     Recommendations
-        Of equal rates, the column with the lower number is first.
+        Columns of rate 0 are not recommended; a row of zeros in W gets none. Of equal rates, the column with the lower
+        number is first. Each row has min(n, p) entries, or min(n, number of items).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type, shape or value.
 
     Examples
     --------
     >>> from fastpmf import recommend
     >>> recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 3]], 2, exclude=[[1, 0, 0], [0, 0, 0]]).indices.tolist()
-    [[1, 2], [0, 2]]
+    [[1, -1], [0, 2]]
     """
+    by_row, by_column = labels_of(W, 0)._replace(owner="W"), labels_of(H, 1)._replace(owner="H", thing="column")
+    exclude = align(exclude, "exclude", rows=by_row, columns=by_column)
     W, H = _factors(W, H)
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
-    width = min(n, p)
     seen = None if exclude is None else _like(exclude, m, p, "exclude")
+    columns = None
+    if items is not None:
+        columns = np.unique(positions(items, p, "items"))
+        if not len(columns):
+            raise ValueError("items must hold at least one column, got none")
+        H, seen = H[:, columns], None if seen is None else seen[:, columns]
+    width = min(n, H.shape[1])
     indices, rates = np.empty((m, width), np.int64), np.empty((m, width))
-    for rows, block in _blocks(W, H, seen):
+    for rows, block in _blocks(W, H, seen, np.arange(m)):
         indices[rows], rates[rows] = _first(block, width)
-    gone = rates == -np.inf
-    indices[gone], rates[gone] = -1, np.nan
+    if columns is not None:
+        indices = np.where(indices < 0, -1, columns[indices])
     return Recommendations(indices, rates)
 
 
-def ranking_scores(W: Any, H: Any, held_out: Any, n: int = 10, *, exclude: Any = None) -> RankingScores:
-    """How high the columns that rows turn out to hold are ranked by their rates.
+def ranking_scores(
+    X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, auc: bool = False
+) -> RankingScores:  # fmt: skip
+    """How high held-out counts are ranked by their rates.
 
     Parameters
     ----------
+    X : matrix of counts of shape (m, p)
+        Held-out counts: a column is relevant to a row where they are positive.
     W : array-like of shape (m, k)
     H : array-like of shape (k, p)
-    held_out : matrix of counts of shape (m, p)
-        Relevant is where it is positive. What `exclude` holds is no candidate, and not relevant.
     n : int, default=10
+        How many columns are recommended to each row, as by `recommend`.
     exclude : matrix of counts of shape (m, p), optional
-        The counts that were fitted.
+        The counts that were fitted. Their entries are no candidates, and not relevant.
+    auc : bool, default=False
+        Whether to compute the AUC, which ranks all columns of a row and takes longer than everything else.
 
     Returns
     -------
@@ -110,53 +145,72 @@ def ranking_scores(W: Any, H: Any, held_out: Any, n: int = 10, *, exclude: Any =
 
     Raises
     ------
+    TypeError
+        If an argument has an invalid type.
     ValueError
-        No row holds anything relevant.
+        If an argument has an invalid shape or value, or no row has a relevant column.
 
     Examples
     --------
     >>> from fastpmf import ranking_scores
-    >>> ranking_scores([[1.0]], [[3, 2, 1]], [[0, 1, 0]], 2)
+    >>> ranking_scores([[0, 1, 0]], [[1.0]], [[3, 2, 1]], 2, auc=True)
     RankingScores(precision=0.5, recall=1.0, ndcg=0.6309297535714575, auc=0.5, n_rows=1)
     """
-    W, H = _factors(W, H)
+    labels = MatrixLabels.of(X)
+    exclude = align(exclude, "exclude", rows=labels.rows, columns=labels.columns)
+    W, H = _factors(*align_factors(X, W, H))
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
-    relevant = _like(held_out, m, p, "held_out")
+    relevant = _like(X, m, p, "X")
     seen = None if exclude is None else _like(exclude, m, p, "exclude")
-    discount, sums, n_rows = 1 / np.log2(np.arange(2, n + 2)), np.zeros(4), 0
-    for rows, block in _blocks(W, H, seen):
-        good = relevant[rows].toarray() > 0
-        good &= block > -np.inf
-        some = good.any(axis=1)
-        good, block = good[some], block[some]
-        first, found = _first(block, min(n, p))
-        hits = np.take_along_axis(good, first, axis=1) & (found > -np.inf)
-        many = good.sum(axis=1)
-        best = np.cumsum(discount)[np.minimum(many, n) - 1]
-        sums[:3] += hits.sum() / n, (hits.sum(axis=1) / many).sum(), (hits @ discount[: hits.shape[1]] / best).sum()
-        sums[3] += sum(_auc(rates, own) for rates, own in zip(block, good, strict=True))
+    some = np.flatnonzero(np.diff(relevant.indptr))
+    discount, sums, n_rows, marks = 1 / np.log2(np.arange(2, n + 2)), np.zeros(4), 0, np.zeros(0, bool)
+    for rows, block in _blocks(W, H, seen, some):
+        flat = block.ravel()
+        at = _entries(relevant, rows)
+        at = at[flat[at] > -np.inf]
+        good = np.bincount(at // p, minlength=len(block))
+        first, _ = _first(block, min(n, p))
+        if len(marks) < len(flat):
+            marks = np.zeros(len(flat), bool)
+        marks[at] = True
+        hits = marks[first + np.arange(len(block))[:, None] * p] & (first >= 0)
+        marks[at] = False
+        kept = good > 0
+        hits, good = hits[kept], good[kept]
+        best = np.cumsum(discount)[np.minimum(good, n) - 1]
+        sums[:3] += hits.sum() / n, (hits.sum(axis=1) / good).sum(), (hits @ discount[: hits.shape[1]] / best).sum()
+        if auc:
+            sums[3] += _aucs(block, at, flat[at]).sum()
         n_rows += len(good)
     if not n_rows:
-        raise ValueError("held_out must hold a positive count that exclude does not")
-    precision, recall, ndcg, auc = (sums / n_rows).tolist()
-    return RankingScores(precision, recall, ndcg, auc, n_rows)
+        raise ValueError("X must hold a positive count that exclude does not")
+    precision, recall, ndcg, area = (sums / n_rows).tolist()
+    return RankingScores(precision, recall, ndcg, area if auc else None, n_rows)
 
 
-def similar_columns(H: Any, columns: Any, n: int = 10) -> Recommendations:
+def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> Recommendations:
     """The n columns whose rates rise and fall with those of the given ones: cosines of P(j|z) over components.
 
     Parameters
     ----------
     H : array-like of shape (k, p)
-    columns : array-like of int, of shape (m,)
+    columns : int or array-like of int, of shape (m,)
         Numbers of columns.
     n : int, default=10
+    items : array-like of int, optional
+        Numbers of the columns that may be named as similar; by default all.
 
     Returns
     -------
     Recommendations
-        `rates` are cosines, at most 1. No column is similar to itself, or to a column of zeros.
+        `rates` are cosines, above 0 and at most 1; where fewer than n columns have a positive one, the index is -1. No
+        column is similar to itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type, shape or value.
 
     Examples
     --------
@@ -166,65 +220,81 @@ def similar_columns(H: Any, columns: Any, n: int = 10) -> Recommendations:
     """
     H = check_array(H, "H")
     H = check_factor(H, H.shape, "H").astype(np.float64)
-    columns = check_array(columns, "columns", "numbers of columns")
-    if H.ndim != 2 or columns.ndim != 1 or columns.dtype.kind not in "iu":
-        raise ValueError("H must be a matrix, and columns a list of whole numbers")
-    if len(columns) and not 0 <= columns.min() <= columns.max() < H.shape[1]:
-        raise ValueError(f"columns must lie in 0 ... {H.shape[1] - 1}, got {columns.min()} to {columns.max()}")
+    if H.ndim != 2:
+        raise ValueError(f"H must be a matrix, got shape {H.shape}")
+    columns = np.atleast_1d(positions(columns, H.shape[1], "columns"))
+    if columns.ndim > 1:
+        raise ValueError(f"columns must be a list of numbers, got shape {columns.shape}")
     sums = H.sum(axis=1, keepdims=True)
     P = np.divide(H, sums, out=np.zeros_like(H), where=sums > 0)
     lengths = np.linalg.norm(P, axis=0)
     P = np.divide(P, lengths, out=P, where=lengths > 0)
     m, p = len(columns), H.shape[1]
-    nothing = np.flatnonzero(lengths == 0)
-    i = np.concatenate([np.arange(m), np.repeat(np.arange(m), len(nothing))])
-    j = np.concatenate([columns, np.tile(nothing, m)])
-    exclude = sparse.csr_array((np.ones(len(i), np.uint8), (i, j)), shape=(m, p)) if m else None
-    return recommend(P[:, columns].T, P, n, exclude=exclude)
+    itself = sparse.csr_array((np.ones(m, np.uint8), columns, np.arange(m + 1)), shape=(m, p)) if m else None
+    found = recommend(P[:, columns].T, P, n, exclude=itself, items=items)
+    return found._replace(rates=np.minimum(found.rates, 1.0))  # rounding may add a little
 
 
-def _blocks(W: np.ndarray, H: np.ndarray, seen: sparse.csr_array | None) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rates of blocks of rows, -inf where they are seen."""
+def _blocks(
+    W: np.ndarray, H: np.ndarray, seen: sparse.csr_array | None, some: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rates of some rows, a block of them at a time, -inf where they are seen; each block overwrites the one before."""
     step = max(1, _BLOCK // H.shape[1])
-    for start in range(0, len(W), step):
-        rows = slice(start, min(start + step, len(W)))
-        block = W[rows] @ H
+    buffer = np.empty((min(step, len(some)), H.shape[1]))
+    for start in range(0, len(some), step):
+        rows = some[start : start + step]
+        block = np.matmul(W[rows].astype(np.float64, copy=False), H, out=buffer[: len(rows)])
         if seen is not None:
-            part = seen[rows].tocoo()
-            block[part.row, part.col] = -np.inf
+            block.ravel()[_entries(seen, rows)] = -np.inf
         yield rows, block
 
 
+def _entries(X: sparse.csr_array, rows: np.ndarray) -> np.ndarray:
+    """Places of the stored entries of some rows in a C-ordered array of these rows, ascending."""
+    part = X[rows]
+    return np.repeat(np.arange(len(rows)), np.diff(part.indptr)) * X.shape[1] + part.indices
+
+
 def _first(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n highest of each row, highest first, and of equals the first."""
-    last = np.partition(-block, n - 1, axis=1)[:, n - 1 : n]
-    # All that tie with the n-th are candidates, so that it is the first of these that is taken
-    indices = np.empty((len(block), n), np.int64)
-    for i, (row, bound) in enumerate(zip(block, -last, strict=True)):
-        near = np.flatnonzero(row >= bound)
-        indices[i] = near[np.argsort(-row[near], kind="stable")[:n]]
-    return indices, np.take_along_axis(block, indices, axis=1)
+    """Columns and rates of the n highest of each row, highest first, and of equals the first; -1 and NaN beyond 0."""
+    m, p = block.shape
+    # The n-th highest of the maxima of disjoint groups of columns is at most the n-th highest of all
+    groups = min(p, max(256, 8 * n))
+    highest = block[:, : p - p % groups].reshape(m, -1, groups).max(axis=1)
+    bound = np.partition(highest, groups - n, axis=1)[:, groups - n, None]
+    at = np.flatnonzero(block >= np.maximum(bound, _LEAST_RATE))
+    row, found = at // p, block.ravel()[at]
+    order = np.lexsort((-found, row))  # stable, so that of equal rates the lower column is first
+    at, row, found = at[order], row[order], found[order]
+    rank = np.arange(len(at)) - np.searchsorted(row, np.arange(m))[row]
+    kept = rank < n
+    indices, rates = np.full((m, n), -1), np.full((m, n), np.nan)
+    indices[row[kept], rank[kept]] = at[kept] % p
+    rates[row[kept], rank[kept]] = found[kept]
+    return indices, rates
 
 
-def _auc(rates: np.ndarray, good: np.ndarray) -> float:
-    """Of the candidates of one row; one half where all of them are relevant."""
-    candidates = rates > -np.inf
-    own = good[candidates]
-    n_good = int(own.sum())
-    n_other = len(own) - n_good
-    if not n_other:
-        return 0.5
-    ranks = rankdata(rates[candidates])[own].sum()
-    return float((ranks - n_good * (n_good + 1) / 2) / (n_good * n_other))
+def _aucs(block: np.ndarray, at: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Of each row that has a relevant column, at these places and of these rates; sorts the block's rows."""
+    rows, starts = np.unique(at // block.shape[1], return_index=True)
+    out = np.empty(len(rows))
+    block.sort(axis=1)
+    for r, (i, own) in enumerate(zip(rows, np.split(rates, starts[1:]), strict=True)):
+        candidates = block[i, np.searchsorted(block[i], -np.inf, side="right") :]
+        n_good, n_other = len(own), len(candidates) - len(own)
+        ranks = sum(np.searchsorted(candidates, own, side=side).sum() for side in ("left", "right")) + n_good
+        out[r] = (ranks - n_good * (n_good + 1)) / (2 * n_good * n_other) if n_other else 0.5
+    return out
 
 
 def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W, H = check_array(W, "W"), check_array(H, "H")
     if W.ndim != 2 or H.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W and H must be matrices of shape (m, k) and (k, p), got {W.shape} and {H.shape}")
-    W, H = (check_factor(A, A.shape, name).astype(np.float64) for A, name in ((W, "W"), (H, "H")))
+    W, H = (check_factor(A, A.shape, name) for A, name in ((W, "W"), (H, "H")))
     component_sums(W, H)  # so that no rate is infinite
-    return W, H
+    return W, H.astype(np.float64, copy=False)
 
 
 def _like(X: Any, m: int, p: int, name: str) -> sparse.csr_array:

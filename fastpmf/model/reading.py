@@ -17,7 +17,9 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.counts import Side, as_counts
+from fastpmf.counts.labels import align, align_factors, labels_of
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -71,12 +73,12 @@ class Quality(NamedTuple):
     effective_rows: np.ndarray | None = None
 
 
-def distributions(H: Any) -> np.ndarray:
+def distributions(H: Any, name: str = "H") -> np.ndarray:
     """P(j|z) of each component, (k, p), float64; zeros for a component without any mass."""
-    H = check_array(H, "H")
+    H = check_array(H, name)
     if H.ndim != 2:
-        raise ValueError(f"H must be a matrix, got {H.ndim} dimension(s)")
-    H = check_factor(H, H.shape, "H").astype(np.float64)
+        raise ValueError(f"{name} must be a matrix, got {H.ndim} dimension(s)")
+    H = check_factor(H, H.shape, name).astype(np.float64)
     sums = H.sum(axis=1, keepdims=True)
     return np.divide(H, sums, out=np.zeros_like(H), where=sums > 0)
 
@@ -105,12 +107,11 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     >>> top_features([[6, 3, 1], [0, 3, 7]], 2, names=["ape", "bee", "cat"]).names.tolist()
     [['ape', 'bee'], ['cat', 'bee']]
     """
-    if by not in ORDERS:
-        raise ValueError(f"by must be one of {', '.join(ORDERS)}, got {by!r}")
+    check_option(by, ORDERS, "by")
     check_scalar(n, "n", (int, np.integer), min_val=1)
     P = distributions(H)
     k, p = P.shape
-    labels = _labels(names, p)
+    labels = _labels(labels_of(H, 1).values if names is None else names, p)
     scores = P if by == "weight" else exclusivity(P) * (k if by == "lift" else 1)
     scores = np.where((P > 0) & (least <= P), scores, -np.inf)
     first = np.lexsort((-P, -scores), axis=1)[:, :n]  # what is wholly a component's goes by weight
@@ -125,14 +126,14 @@ def exclusivity(P: np.ndarray) -> np.ndarray:
     return np.divide(P, sums, out=np.zeros_like(P), where=sums > 0)
 
 
-def topic_quality(H: Any, X: Any, n: int = 10, *, W: Any = None) -> Quality:
+def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     """Coherence, exclusivity and size of each component.
 
     Parameters
     ----------
-    H : array-like of shape (k, p)
     X : matrix of counts of shape (n_rows, p)
-        The rows in which features stand together, or don't: the fitted ones, or others.
+        The rows in which features occur together or not: the fitted ones, or others.
+    H : array-like of shape (k, p)
     n : int, default=10
         How many features of each component are looked at, by weight.
     W : array-like of shape (n_rows, k), optional
@@ -151,9 +152,10 @@ def topic_quality(H: Any, X: Any, n: int = 10, *, W: Any = None) -> Quality:
     Examples
     --------
     >>> from fastpmf import topic_quality
-    >>> topic_quality([[2, 1, 0], [0, 1, 1]], [[1, 1, 0], [3, 1, 0], [0, 0, 2]]).npmi
+    >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).npmi
     array([ 1., -1.])
     """
+    W, H = align_factors(X, W, H)
     P = distributions(H)
     counts = as_counts(X)
     if counts.shape[1] != P.shape[1]:
@@ -222,7 +224,8 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> match_components([[1, 0], [0, 1]], [[0, 5], [1, 0]])[0].tolist()
     [1, 0]
     """
-    P, Q = distributions(H), distributions(other)
+    other = align(other, "other", columns=labels_of(H, 1)._replace(owner="H", thing="column"))
+    P, Q = distributions(H), distributions(other, "other")
     if P.shape[1] != Q.shape[1]:
         raise ValueError(f"other must have {P.shape[1]} features, as H has, got {Q.shape[1]}")
     alike = np.sqrt(P) @ np.sqrt(Q).T
@@ -232,17 +235,17 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     return partners, similarity
 
 
-def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.ndarray]:
-    """What `pyLDAvis.prepare` wants: `pyLDAvis.prepare(**pyldavis_input(W, H, X, names))`.
+def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.ndarray]:
+    """Arguments of `pyLDAvis.prepare`: `pyLDAvis.prepare(**pyldavis_input(X, W, H, names))`.
 
     Rows and features without counts, and components without mass in what is left, are left out, since pyLDAvis wants
     distributions.
 
     Parameters
     ----------
+    X : matrix of counts of shape (n, p)
     W : array-like of shape (n, k)
     H : array-like of shape (k, p)
-    X : matrix of counts of shape (n, p)
     names : array-like of str, of length p, optional
 
     Returns
@@ -254,11 +257,12 @@ def pyldavis_input(W: Any, H: Any, X: Any, names: Any = None) -> dict[str, np.nd
     Examples
     --------
     >>> from fastpmf import pyldavis_input
-    >>> found = pyldavis_input([[2, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], [[2, 2, 0], [1, 2, 1]], ["ape", "bee", "cat"])
+    >>> found = pyldavis_input([[2, 2, 0], [1, 2, 1]], [[2, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], ["ape", "bee", "cat"])
     >>> found["doc_topic_dists"], found["doc_lengths"], found["vocab"].tolist()
     (array([[1. , 0. ],
            [0.5, 0.5]]), array([4., 4.]), ['ape', 'bee', 'cat'])
     """
+    W, H = align_factors(X, W, H)
     counts = as_counts(X)
     topics = to_topics(W, H)
     if counts.shape != (len(topics.rows), topics.columns.shape[1]):
@@ -289,7 +293,7 @@ def _shares(A: np.ndarray) -> np.ndarray:
 
 def _labels(names: Any, p: int) -> np.ndarray:
     """Names as text; numbers by default."""
-    labels = np.arange(p).astype(str) if names is None else np.asarray(names).astype(str)
+    labels = np.arange(p).astype(str) if names is None else np.atleast_1d(names).astype(str)
     if labels.shape != (p,):
         raise ValueError(f"names must be {p}, one for each feature, got shape {labels.shape}")
     return labels

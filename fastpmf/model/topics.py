@@ -59,7 +59,9 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from fastpmf._messages import check_option
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import align_components
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, component_sums, padded
 from fastpmf.model.lazy import cached_property
@@ -158,14 +160,15 @@ class Topics:
         >>> H.sum(axis=1)
         array([1., 1.])
         """
-        if scale not in _SHARES:
-            raise ValueError(f"scale must be one of {', '.join(map(repr, _SHARES))}, got {scale!r}")
+        check_option(scale, _SHARES, "scale")
         mass, share = self.total * self.weights, _SHARES[scale]
-        W, H = self.rows * mass**share, self.columns * mass[:, None] ** (1 - share)
+        with np.errstate(under="ignore"):
+            W, H = self.rows * mass**share, self.columns * mass[:, None] ** (1 - share)
         for A, name in ((W, "W"), (H, "H")):
             if A.max() > np.finfo(dtype := self.rows.dtype).max:
                 raise ValueError(f"{name} is out of the range of {dtype} with scale={scale!r}: take W and H in float64")
-        return W.astype(self.rows.dtype, copy=False), H.astype(self.columns.dtype, copy=False)
+        with np.errstate(under="ignore"):
+            return W.astype(self.rows.dtype, copy=False), H.astype(self.columns.dtype, copy=False)
 
     def joint_log_likelihood(self, X: Any, *, n_threads: int | None = None) -> float:
         """Log-likelihood of X as N draws of a cell (row, column), N its total: one multinomial of n p cells.
@@ -280,11 +283,13 @@ def to_topics(W: Any, H: Any) -> Topics:
     for name, A in (("W", W), ("H", H)):
         if np.ndim(A) != 2 or 0 in np.shape(A):
             raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {np.shape(A)}")
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W = check_factor(W, np.shape(W), "W")
     H = check_factor(H, (W.shape[1], np.shape(H)[1]), "H")
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
     w_sum, h_sum = component_sums(W, H)
-    mass = w_sum * h_sum
+    with np.errstate(under="ignore"):
+        mass = w_sum * h_sum
     total = float(mass.sum())
     return Topics(
         _normalised(mass, np.asarray(total), mass.dtype),
@@ -296,4 +301,5 @@ def to_topics(W: Any, H: Any) -> Topics:
 
 def _normalised(A: np.ndarray, sums: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """A / sums, and 0 where a sum is 0; divided in float64, rounded once, without a float64 copy."""
-    return np.divide(A, sums, out=np.zeros(A.shape, dtype), where=sums > 0, casting="same_kind")
+    with np.errstate(under="ignore"):
+        return np.divide(A, sums, out=np.zeros(A.shape, dtype), where=sums > 0, casting="same_kind")

@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
+from fastpmf._warnings import warn
+from fastpmf.counts.labels import align_components
 from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
@@ -76,29 +79,51 @@ def components_of(model: Any, name: str) -> np.ndarray:
 
 def proportions(W: Any, H: Any) -> np.ndarray:
     """P(z|row), (n, k): of expected counts where H is given, else of W as it is; zeros for a row without any mass."""
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W = components_of(W, "W")
     return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
 
 
 def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Names of the groups, (m,), in their order or in that of `groups`, and each thing's group, (n,), -1 for none."""
-    labels = np.asarray(labels)
-    if labels.shape != (n,):
-        raise ValueError(f"{name} must be {n}, one for each, got shape {labels.shape}")
-    known, codes = np.unique(labels if labels.dtype.kind in "biufU" else labels.astype(str), return_inverse=True)
-    known = known.astype(str)
-    if groups is None:
-        return known, codes
-    wanted = np.asarray(groups).astype(str)
-    if wanted.ndim != 1 or not len(wanted) or len(np.unique(wanted)) < len(wanted) or not np.isin(wanted, known).all():
-        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.tolist()}")
+    """Names of the groups, (m,), and the group of each row, (n,), -1 for a row that is not drawn.
+
+    Groups are in the order of `groups`, else of the categories of pandas' categorical labels, else sorted. Rows whose
+    label is missing are warned of.
+    """
+    coded = getattr(labels, "cat", labels)
+    if hasattr(coded, "codes") and hasattr(coded, "categories"):
+        codes, known = np.asarray(coded.codes, np.int64), np.asarray(list(map(str, coded.categories)))
+    else:
+        codes, known = _sorted_codes(np.asarray(labels))
+    if codes.shape != (n,):
+        raise ValueError(f"{name} must be {n}, one for each, got shape {codes.shape}")
+    missing = np.count_nonzero(codes < 0)
+    if missing == n:
+        raise ValueError(f"{name} must have at least one value, but all are missing")
+    if missing:
+        warn(f"{name} has no value for {missing} of {n}, which are left out")
+    known_there = known[np.unique(codes[codes >= 0])]  # categories may be unused
+    wanted = known_there if groups is None else np.atleast_1d(groups).astype(str)
+    if wanted.ndim != 1 or not len(wanted) or len(set(wanted)) < len(wanted) or not np.isin(wanted, known_there).all():
+        raise ValueError(f"groups must name some of the {name}, each once, got {wanted.size}: {listed(wanted.flat)}")
     place = {group: g for g, group in enumerate(wanted)}
-    return wanted, np.array([place.get(group, -1) for group in known])[codes]
+    return wanted, np.append([place.get(group, -1) for group in known], -1)[codes]
+
+
+def _sorted_codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of each label among the sorted ones, -1 where it is missing, and their names."""
+    # NaN, NaT and pandas' NA are not equal to themselves
+    missing = np.array([x is None or str(x == x) != "True" for x in labels.ravel()], bool).reshape(labels.shape)
+    values = labels[~missing]
+    values = values if labels.dtype.kind in "biufU" else values.astype(str)
+    codes = np.full(labels.shape, -1)
+    known, codes[~missing] = np.unique(values, return_inverse=True)
+    return codes, known.astype(str)
 
 
 def named(names: Any, n: int, name: str, thing: str) -> list[str]:
     """Names of n things, not too long; by default their numbers."""
-    found = np.arange(n).astype(str) if names is None else np.asarray(names).astype(str)
+    found = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
     if found.shape != (n,):
         raise ValueError(f"{name} must be {n}, one for each {thing}, got shape {found.shape}")
     return list(map(short, found))

@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import brief
+from fastpmf.estimators.differential import Differential
 from fastpmf.model import reading
 from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
 
@@ -84,7 +86,7 @@ def top_features(
 def _numbers(components: Any, k: int, name: str) -> np.ndarray:
     shown = np.arange(k) if components is None else np.atleast_1d(components)
     if shown.ndim != 1 or not len(shown) or shown.dtype.kind not in "iu" or not 0 <= shown.min() <= shown.max() < k:
-        raise ValueError(f"{name} must be numbers from 0 to {k - 1}, got {components!r}")
+        raise ValueError(f"{name} must be numbers from 0 to {k - 1}, got {brief(components)}")
     return shown
 
 
@@ -94,17 +96,21 @@ def _columns(n: int) -> int:
     return min(range(least, 7), key=lambda m: (-n % m, m))
 
 
-def differential(result: Any, component: int, *, n: int = 10, names: Any = None, ax: Any = None) -> "Axes":
-    """Volcano plot of one component: how much each feature's rate differs, against how sure that is.
+def differential(
+    result: Any, component: int, *, n: int = 10, z: float | None = None, names: Any = None, ax: Any = None
+) -> "Axes":
+    """Volcano plot of one component: z scores against log fold changes.
 
     Parameters
     ----------
     result : Differential
-        Of `fastpmf.differential_expression`; anything with `log2_fold_change` and `standard_error`, (k, p), and maybe
-        `names`, (p,).
+        What `fastpmf.differential_expression` returned.
     component : int
     n : int, default=10
-        How many features are named: those of largest absolute z score.
+        Number of features to name: those whose change is largest in size after subtracting z standard errors, which is
+        the order of `Differential.top` for increases.
+    z : float, optional
+        Number of standard errors, >= 0. By default 2, and 0 after shrinkage.
     names : array-like of str, of length p, optional
         By default those of `result`, else numbers.
     ax : matplotlib Axes, optional
@@ -112,45 +118,46 @@ def differential(result: Any, component: int, *, n: int = 10, names: Any = None,
     Returns
     -------
     Axes
-        Features of which nothing is known, whose error is infinite or zero, are left out.
+        Features whose error is infinite or zero are left out.
 
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
     >>> from fastpmf import differential_expression, plot
-    >>> found = differential_expression([[1, 0], [0, 1]], [[8, 2, 9], [1, 2, 9]], [[8, 2, 9], [1, 2, 9]])
+    >>> found = differential_expression([[8, 2, 9], [1, 2, 9]], [[1, 0], [0, 1]], [[8, 2, 9], [1, 2, 9]])
     >>> plot.differential(found, 0, names=["ape", "bee", "cat"]).get_xlabel()
     'log2 fold change'
     """
-    if not hasattr(result, "log2_fold_change"):
+    if not isinstance(result, Differential):
         raise TypeError(f"result must be what differential_expression returns, got {type(result).__name__}")
-    change, error = np.asarray(result.log2_fold_change), np.asarray(result.standard_error)
-    component = int(_numbers(component, len(change), "component")[0])
+    component = int(_numbers(component, len(result.log2_fold_change), "component")[0])
     check_scalar(n, "n", (int, np.integer), min_val=0)
-    names = getattr(result, "names", None) if names is None else names
-    names = np.arange(change.shape[1]).astype(str) if names is None else np.asarray(names).astype(str)
-    if names.shape != change.shape[1:]:
-        raise ValueError(f"names must be {change.shape[1]}, one for each feature, got shape {names.shape}")
-    known = np.isfinite(change[component]) & np.isfinite(error[component]) & (error[component] > 0)
+    change, error = result.log2_fold_change[component], result.standard_error[component]
+    names = result.names if names is None else names
+    names = np.arange(len(change)).astype(str) if names is None else np.atleast_1d(names).astype(str)
+    if names.shape != change.shape:
+        raise ValueError(f"names must be {len(change)}, one for each feature, got shape {names.shape}")
+    known = np.isfinite(error) & (error > 0)
     if not known.any():
         raise ValueError(
             f"component must be one with known changes, got {component}, whose errors are infinite or zero"
         )
-    x, z, names = change[component, known], change[component, known] / error[component, known], names[known]
-    strongest = np.argsort(-np.abs(z), kind="stable")[:n]
+    x, y, names = change[known], result.z_score[component, known], names[known]
+    size = np.abs(x) + result.lower_bound(z)[component, known] - x  # less z standard errors
+    first = np.argsort(-size, kind="stable")[:n]
     ax = one(ax, 6.4, 4.8)
     # One picture element each in vector files would be tens of thousands
-    ax.plot(x, z, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, rasterized=True)
-    ax.plot(x[strongest], z[strongest], "o", color=BLUE, markersize=4)
+    ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, rasterized=True)
+    ax.plot(x[first], y[first], "o", color=BLUE, markersize=4)
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.set(xlabel="log2 fold change", ylabel="z score", title=f"component {component}")
     ax.spines[["top", "right"]].set_visible(False)
-    _name_points(ax, x[strongest], z[strongest], list(map(short, names[strongest])))
+    _name_points(ax, x[first], y[first], list(map(short, names[first])))
     return ax
 
 

@@ -7,7 +7,10 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
+from fastpmf._messages import check_option
 from fastpmf.counts import as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.named import Dataset
 from fastpmf.estimators.select import Selection
 from fastpmf.plot._canvas import (
     BLUE,
@@ -66,8 +69,7 @@ def convergence(
     >>> plot.convergence(fits, labels=["seed 0", "seed 1"], x="n_iter").get_xlabel()
     'iterations'
     """
-    if x not in _TIMES:
-        raise ValueError(f"x must be one of {', '.join(_TIMES)}, got {x!r}")
+    check_option(x, _TIMES, "x")
     traces = [_trace(fit) for fit in (fits if isinstance(fits, list | tuple) else [fits])]
     if not traces:
         raise ValueError("fits must hold at least one")
@@ -148,7 +150,7 @@ def selection(found: Any, *, ax: Any = None) -> np.ndarray:
     return axes
 
 
-def calibration(W: Any, H: Any, test: Any, exposure: float = 1.0, *, bins: int = 20, ax: Any = None) -> "Axes":
+def calibration(X: Any, W: Any, H: Any, exposure: float = 1.0, *, bins: int = 20, ax: Any = None) -> "Axes":
     """Held-out counts against what was expected of them, on average over entries of about the same rate.
 
     Every entry is counted, the zeros too. All n p rates are formed, some millions at a time: 2 n k p operations and a
@@ -157,10 +159,10 @@ def calibration(W: Any, H: Any, test: Any, exposure: float = 1.0, *, bins: int =
 
     Parameters
     ----------
+    X : matrix of counts of shape (n, p)
+        Held-out counts, for example of `thin_counts`.
     W : array-like of shape (n, k)
     H : array-like of shape (k, p) or fitted estimator
-    test : matrix of counts of shape (n, p)
-        Held-out counts, for example of `thin_counts`.
     exposure : float, default=1.0
         Their rates are so many times W H: f / (1 - f) after thinning by f.
     bins : int, default=20
@@ -186,15 +188,15 @@ def calibration(W: Any, H: Any, test: Any, exposure: float = 1.0, *, bins: int =
     >>> from fastpmf import plot
     >>> rng = np.random.default_rng(0)
     >>> W, H = rng.gamma(1.0, size=(50, 3)), rng.gamma(1.0, size=(3, 40))
-    >>> plot.calibration(W, H, rng.poisson(W @ H)).get_ylabel()
+    >>> plot.calibration(rng.poisson(W @ H), W, H).get_ylabel()
     'mean observed count per entry'
     """
     check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
-    W, H, X = _read(W, H, test, "test")
+    X, W, H = _read(X, W, H)
     n, expected, observed = _by_rate(exposure * W, H, X)
     if not expected.any() or not observed.any():
-        raise ValueError("test must hold a positive count, and W H a positive rate")
+        raise ValueError("X must hold a positive count, and W H a positive rate")
     below = expected.cumsum()
     first = int(np.searchsorted(below, min(_LEAST, below[-1])))
     height = np.log(expected[first:] / n[first:])
@@ -259,8 +261,8 @@ def residuals(
         Times row exposures where there were any.
     H : array-like of shape (k, p) or fitted estimator
     row_labels : array-like of shape (n,), optional
-        Groups of rows; by default rows in the order of their totals, in groups with about equally many counts, so that
-        cells are about equally sure.
+        Groups of rows, as `labels` of `structure`; by default rows in the order of their totals, in groups with about
+        equally many counts, so that cells are about equally sure.
     column_labels : array-like of shape (p,), optional
         Groups of columns, likewise.
     bins : int, default=20
@@ -285,7 +287,10 @@ def residuals(
     [[1.79, -1.79], [-1.79, 1.79]]
     """
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
-    W, H, X = _read(W, H, X, "X")
+    labels = MatrixLabels.of(X)
+    row_labels = align(row_labels, "row_labels", rows=labels.rows)
+    column_labels = align(column_labels, "column_labels", rows=labels.columns)
+    X, W, H = _read(X, W, H)
     rows, R = _groups(row_labels, X.sum(axis=1, dtype=np.float64), bins, "row_labels")
     columns, C = _groups(column_labels, X.sum(axis=0, dtype=np.float64), bins, "column_labels")
     observed, expected = (R @ X @ C.T).toarray(), (R @ W) @ (H @ C.T)
@@ -316,7 +321,8 @@ def _groups(labels: Any, totals: np.ndarray, bins: int, name: str) -> tuple[list
         codes[order] = below * (bins / (totals.sum() or 1.0))
         _, codes = np.unique(codes, return_inverse=True)
         titles = [_range(totals[codes == g]) for g in range(codes.max() + 1)]
-    return titles, sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
+    drawn = np.flatnonzero(codes >= 0)
+    return titles, sparse.csr_array((np.ones(len(drawn)), (codes[drawn], drawn)), shape=(len(titles), len(codes)))
 
 
 def _range(totals: np.ndarray) -> str:
@@ -328,14 +334,19 @@ def _title(things: str, labels: Any) -> str:
     return f"{things}, by their total counts" if labels is None else things
 
 
-def _read(W: Any, H: Any, X: Any, name: str) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
-    W, H, counts = components_of(W, "W"), components_of(H, "H"), as_counts(X, name=name)
+def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    labels = MatrixLabels.of(X)
+    if (names := getattr(H, "feature_names_in_", None)) is not None:  # of a fitted model
+        H = align(Dataset(H.components_, None, names), "H", columns=labels.columns)
+        H = H.X.toarray() if sparse.issparse(H.X) else H.X
+    W, H = align_factors(X, W, H)
+    counts, W, H = as_counts(X), components_of(W, "W"), components_of(H, "H")
     if len(H) != W.shape[1]:
         raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}")
     if counts.shape != (len(W), H.shape[1]):
-        raise ValueError(f"{name} must have shape {(len(W), H.shape[1])}, as W H has, got {counts.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
+        raise ValueError(f"X must have shape {(len(W), H.shape[1])}, as W H has, got {counts.shape}")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         total = W.sum(axis=0) @ H.sum(axis=1)
     if not np.isfinite(total):
         raise ValueError("W and H must be small enough for the sum of W H to be finite")
-    return W, H, counts.to_scipy()
+    return counts.to_scipy(), W, H

@@ -7,6 +7,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import check_option
+from fastpmf.counts.labels import align, labels_of
 from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
@@ -47,14 +49,15 @@ def structure(
         With it proportions are those of each row's expected counts, P(z|row) of `to_topics`; without, W's rows over
         their sums, which depend on the scale that W and H share.
     labels : array-like of shape (n,), optional
-        Groups of rows, drawn apart and named.
-    groups : array-like of str, optional
-        Which groups, and in which order; by default all, sorted.
+        Groups of rows, drawn apart and named. Rows without a label (NaN, None) are left out, with a warning.
+    groups : str or array-like of str, optional
+        Which groups, and in which order; by default all, in the order of the categories where `labels` are
+        categorical, else sorted.
     order : {"principal", "given"}, default="principal"
         Of rows within a group. "principal": rows of one dominant topic side by side, along the first principal
         component of the group's proportions. "given": as they come.
     names : array-like of str, of length k, optional
-        Of the components, for the legend; by default their numbers.
+        Of the components, for the legend; by default their numbers, from 0.
     max_rows : int, default=2000
         With more rows, about as many are drawn at random, of each group its share and at least one.
     random_state : int, RandomState, Generator or None, default=0
@@ -84,10 +87,10 @@ def structure(
     >>> ax.get_ylabel()
     'topic proportion'
     """
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
     P = proportions(W, H)
     n, k = P.shape
-    if order not in _ORDERS:
-        raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+    check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
     titles, codes = grouped(np.zeros(n, int) if labels is None else labels, n, "labels", groups)
     legend = named(names, k, "names", "component")
@@ -151,21 +154,21 @@ def _name_groups(ax: Any, middles: np.ndarray, titles: list[str]) -> None:
             text.set(rotation=40, ha="right", rotation_mode="anchor")
 
 
-def topic_heatmap(A: Any, other: Any = None, *, ax: Any = None) -> "Axes":
+def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     """How alike components are: the Bhattacharyya coefficient of each pair, of one fit or between two.
 
     Parameters
     ----------
-    A : array-like of shape (k, p) or fitted estimator
+    H : array-like of shape (k, p) or fitted estimator
         Rows, ordered so that similar ones are neighbours (average linkage, optimal leaf order).
     other : array-like of shape (l, p) or fitted estimator, optional
-        Columns, each matched component (`match_components`) below its partner, the rest behind; by default A again.
+        Columns, each matched component (`match_components`) below its partner, the rest behind; by default H again.
     ax : matplotlib Axes, optional
 
     Returns
     -------
     Axes
-        0 is nothing in common, 1 the same distribution over features. Ticks are numbers of components.
+        0 is nothing in common, 1 the same distribution over features. Ticks are numbers of components, from 0.
 
     Examples
     --------
@@ -174,10 +177,12 @@ def topic_heatmap(A: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
-    A = components_of(A, "A")
-    B = A if other is None else components_of(other, "other")
-    partners, _ = match_components(A, B)
-    P, Q = (np.sqrt(distributions(H)) for H in (A, B))
+    H = components_of(H, "H")
+    other_H = H if other is None else components_of(other, "other")
+    if other_H.shape[1] != H.shape[1]:
+        raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
+    partners, _ = match_components(H, other_H)
+    P, Q = (np.sqrt(distributions(A)) for A in (H, other_H))
     rows = np.arange(len(P))
     if len(P) > 2:
         apart = squareform(np.clip(1 - P @ P.T, 0, None), checks=False)
@@ -192,18 +197,18 @@ def topic_heatmap(A: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     return ax
 
 
-def topic_label_heatmap(W: Any, labels: Any, *, H: Any = None, names: Any = None, ax: Any = None) -> "Axes":
-    """What groups of rows are made of: the mean topic proportions of each.
+def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None, ax: Any = None) -> "Axes":
+    """Mean topic proportions of each group of rows.
 
     Parameters
     ----------
     W : array-like of shape (n, k)
-    labels : array-like of shape (n,)
-        Groups of rows.
     H : array-like of shape (k, p) or fitted estimator, optional
         As in `structure`.
+    labels : array-like of shape (n,)
+        Groups of rows, as in `structure`.
     names : array-like of str, of length k, optional
-        Of the components; by default their numbers.
+        Of the components; by default their numbers, from 0.
     ax : matplotlib Axes, optional
 
     Returns
@@ -215,13 +220,15 @@ def topic_label_heatmap(W: Any, labels: Any, *, H: Any = None, names: Any = None
     Examples
     --------
     >>> from fastpmf import plot
-    >>> ax = plot.topic_label_heatmap([[0, 2], [3, 1], [0, 1]], ["ape", "bee", "ape"])
+    >>> ax = plot.topic_label_heatmap([[0, 2], [3, 1], [0, 1]], labels=["ape", "bee", "ape"])
     >>> ax.images[0].get_array().tolist()
     [[1.0, 0.0], [0.25, 0.75]]
     """
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
     P = proportions(W, H)
     titles, codes = grouped(labels, len(P), "labels")
     legend = named(names, P.shape[1], "names", "component")
+    P, codes = P[codes >= 0], codes[codes >= 0]
     sizes = np.bincount(codes, P.any(axis=1))
     sums = np.stack([np.bincount(codes, P[:, z]) for z in range(P.shape[1])], axis=1)
     means = sums / np.maximum(sizes, 1)[:, None]

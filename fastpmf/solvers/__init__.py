@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fastpmf._messages import check_option
 from fastpmf.solvers.base import FitInterrupted, Problem, Record, Solution, Solver, State, Status
 from fastpmf.solvers.coordinate import Coordinate
 from fastpmf.solvers.em import JointEM
@@ -23,12 +24,8 @@ def solver_of(
     ValueError
         An unknown name, or two that don't go together.
     """
-    if solver not in ("auto", *SOLVERS):
-        raise ValueError(f"solver must be one of 'auto', {', '.join(map(repr, SOLVERS))}, got {solver!r}")
-    if acceleration not in (*ACCELERATIONS, None):
-        raise ValueError(
-            f"acceleration must be one of {', '.join(map(repr, ACCELERATIONS))} or None, got {acceleration!r}"
-        )
+    check_option(solver, ("auto", *SOLVERS), "solver")
+    check_option(acceleration, ACCELERATIONS, "acceleration", none=True)
     if acceleration == "relaxation" and solver != "mu":
         raise ValueError(f"acceleration='relaxation' is for solver='mu', got solver={solver!r}")
     if solver == "em" and inner_steps > 1:

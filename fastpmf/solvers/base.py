@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -16,21 +16,18 @@ from fastpmf.model.topics import Topics, to_topics
 from fastpmf.model.updates import multiplicative
 
 
-class Status(Enum):
-    """Why a fit stopped, as a sentence."""
+class Status(StrEnum):
+    """Why a fit stopped: a string, which is a sentence; `name` is a short identifier."""
 
-    CONVERGED = "Converged: the residual is at most tol."
-    MAX_ITER = "Stopped at max_iter before the residual came down to tol; raise max_iter, or tol, to converge."
+    CONVERGED = "Converged to within tol."
+    MAX_ITER = "Stopped at max_iter before converging to within tol; increase max_iter or tol."
     CALLBACK = "Stopped by the callback."
     VALIDATION = "Stopped where held-out counts got no likelier."
-    MAX_TIME = "Stopped at max_time before the residual came down to tol; raise max_time, or tol, to converge."
+    MAX_TIME = "Stopped at max_time before converging to within tol; increase max_time or tol."
     ONLINE = "Fitted by partial_fit, one mini-batch after another."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
     UNMEASURED = "Interrupted from the keyboard while the last factors were measured; they are kept, unmeasured."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Record(NamedTuple):
@@ -46,7 +43,7 @@ class Record(NamedTuple):
         Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
         iteration. With extrapolation, and in the last record of a trace, it is that of the factors as they are.
     seconds : float
-        Since the solver began, compilation included.
+        Since the solver began, without the time in which kernels were compiled.
     """
 
     n_iter: int
@@ -279,7 +276,7 @@ class Solution:
         exactly where the Karush-Kuhn-Tucker conditions hold.
     n_iter : int
     status : Status
-        Why it stopped; `str(status)` is a sentence.
+        Why it stopped: a string, and a sentence; `status.name` is a short identifier.
     trace : structured ndarray
         Fields n_iter, objective (nats), kkt_residual, seconds; one record per evaluation, the start included.
     restarts : ndarray

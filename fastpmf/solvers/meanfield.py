@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -93,7 +93,8 @@ class MeanField:
         memory = state.remember() | {"done": np.array(self._done)}
         for side, factor, prior in zip(Side, state.posteriors, state.priors, strict=True):
             memory |= {f"{side.name}_{part.name}": np.asarray(getattr(factor, part.name)) for part in fields(factor)}
-            memory[f"{side.name}_prior"] = np.array(astuple(prior))
+            shape, *others = prior.to_numbers()
+            memory |= {f"{side.name}_prior_shape": np.array(shape), f"{side.name}_prior": np.array(others)}
         return memory
 
     def recall(self, problem: Problem, memory: Memory) -> State:
@@ -102,8 +103,8 @@ class MeanField:
             parts = {part.name: memory[f"{side.name}_{part.name}"] for part in fields(GammaFactor)}
             factors.append(GammaFactor.recall(parts, problem.n_components))
             check_sized(factors[side].mean, memory[("W", "Ht")[side]].shape, memory["W"].dtype, "mean")
-            shape, activity_shape, activity_mean, hierarchical = memory[f"{side.name}_prior"].tolist()
-            priors.append(GammaPrior(shape, activity_shape, activity_mean, bool(hierarchical)))
+            numbers = (memory[f"{side.name}_prior_shape"].tolist(), *memory[f"{side.name}_prior"].tolist())
+            priors.append(GammaPrior.from_numbers(numbers, problem.n_components))
         state = Posteriors.recall(problem, memory, posteriors=(factors[0], factors[1]), priors=(priors[0], priors[1]))
         state.factors = [factor.mean for factor in factors]
         self._scratch = aligned(max(map(len, state.factors)), state.factors[0].shape[1], state.factors[0].dtype)

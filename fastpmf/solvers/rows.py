@@ -82,7 +82,8 @@ def solve_rows(
         new, gap = descend(some[0], ahead, *some[1:], 1)
         better = gap < least[left]
         best[left[better]], least[left[better]] = new[better], gap[better]
-        back = ((ahead - new) * (new - old)).sum(axis=1) > 0
+        with np.errstate(under="ignore"):
+            back = ((ahead - new) * (new - old)).sum(axis=1) > 0
         since = np.where(better, 0, since + 1)
         tired = since >= patience
         since, patience = np.where(tired, 0, since), np.where(tired, 2 * patience, patience)

@@ -1,13 +1,13 @@
 """The one iteration loop."""
 
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from fastpmf.model.factors import column_sums
 from fastpmf.solvers.base import TRACE_DTYPE, Callback, Memory, Problem, Record, Solution, Solver, State, Status
+from fastpmf.solvers.clock import Clock
 
 
 class Run:
@@ -24,7 +24,7 @@ class Run:
     eval_every : int, default=10
         Iterations between the records of the trace, which the callback sees.
     max_time : float, optional
-        Seconds from here on after which no iteration begins.
+        Seconds from here on after which no iteration begins. Time in which kernels are compiled does not count.
     callback : callable, optional
         Called with (record, W, H) at each record; a true answer stops the fit.
     keep : callable, optional
@@ -48,10 +48,10 @@ class Run:
         memory: Memory | None = None,
     ) -> None:
         self._keep = keep
-        self._began = time.perf_counter()
+        self._clock = Clock()
         self._solver, self._problem = solver, problem
         self._tol, self._eval_every, self._callback = tol, eval_every, callback
-        self._until = math.inf if max_time is None else self._began + max_time
+        self._until = math.inf if max_time is None else max_time
         self._trace: list[Record] = []
         self.n_iter, self._residual = 0, math.inf
         self.status: Status | None = None
@@ -74,7 +74,8 @@ class Run:
         if memory["trace"].dtype != TRACE_DTYPE or not len(memory["trace"]):
             raise ValueError(f"a trace of {memory['trace'].dtype} and shape {memory['trace'].shape}")
         self._trace = [Record(*line) for line in memory["trace"].tolist()]
-        self._began -= float(memory["seconds"])
+        before = float(memory["seconds"])
+        self._clock, self._until = Clock(before), self._until + before
 
     @property
     def objective(self) -> float:
@@ -92,7 +93,7 @@ class Run:
                     self.status = Status.NON_FINITE
                 elif self._residual <= self._tol and self._problem.measure(state) <= self._tol:
                     self.status = Status.CONVERGED
-                elif time.perf_counter() >= self._until:
+                elif self._clock.seconds() >= self._until:
                     self.status = Status.MAX_TIME
                 if self.n_iter % self._eval_every == 0:
                     self._evaluate()
@@ -109,7 +110,7 @@ class Run:
         return self._solver.remember(self._state) | {
             "n_iter": np.array(self.n_iter),
             "residual": np.array(self._residual),
-            "seconds": np.array(self._elapsed()),
+            "seconds": np.array(self._clock.seconds()),
             "trace": np.array(self._trace, dtype=TRACE_DTYPE),
         }
 
@@ -142,7 +143,7 @@ class Run:
         if self.status is not Status.UNMEASURED:
             residual = problem.measure(state)
             measures = problem.objective(state), residual
-        last = Record(self.n_iter, *measures, self._elapsed())
+        last = Record(self.n_iter, *measures, self._clock.seconds())
         trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
         if trace[-1].n_iter < self.n_iter:
             trace.append(last)
@@ -159,14 +160,11 @@ class Run:
             state=state if self._solver.tells else None,
         )  # fmt: skip
 
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._began
-
     def _evaluate(self, *, final: bool = False) -> None:
         problem, residual = self._problem, self._residual
         if self._solver.leaps and math.isfinite(residual):
             residual = problem.measure(self._state)
-        record = Record(self.n_iter, problem.objective(self._state), residual, self._elapsed())
+        record = Record(self.n_iter, problem.objective(self._state), residual, self._clock.seconds())
         self._trace.append(record)
         if not final and self._callback is not None and (stop := self._callback(record, *self._view())):
             self.status = self.status or (stop if isinstance(stop, Status) else Status.CALLBACK)

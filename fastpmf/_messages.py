@@ -1,0 +1,34 @@
+"""Values of users in error messages, never longer than a line."""
+
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+LONGEST = 80  # characters
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = LONGEST
+
+
+def brief(value: Any) -> str:
+    """`repr` of a value on one line, shortened."""
+    text = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def listed(values: Iterable[Any], n: int = 10) -> str:
+    """The first n values, each `brief`, and how many more there are."""
+    values = list(values)
+    rest = len(values) - n
+    return ", ".join(map(brief, values[:n])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
+    """Refuse with a ValueError what is none of these strings, nor None where `none` allows it."""
+    if value is None and none:
+        return
+    options = list(options)
+    if not isinstance(value, str) or value not in options:
+        or_none = " or None" if none else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{or_none}, got {brief(value)}")

@@ -1,0 +1,165 @@
+"""Results of fits in an AnnData object, and what of them a file can hold."""
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf._extras import needed
+from fastpmf._messages import brief, listed
+from fastpmf._version import __version__
+from fastpmf._warnings import warn
+from fastpmf.anndata._arguments import Source
+from fastpmf.estimators import HPF, PoissonNMF
+from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._model_file import plain
+from fastpmf.model.topics import to_topics
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class Keys(NamedTuple):
+    """Names of the results in `.obsm`, `.varm` and `.uns`."""
+
+    obsm: str
+    varm: str
+    uns: str
+
+    @property
+    def topics(self) -> str:
+        """Name of the topic shares in `.obsm`."""
+        return f"{self.obsm}_topics"
+
+
+_KEYS = {PoissonNMF: Keys("X_pmf", "PMF", "pmf"), HPF: Keys("X_hpf", "HPF", "hpf")}
+
+
+def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
+    """A fitted model as an AnnData object without X, with the results of `poisson_nmf` or `hpf`.
+
+    Parameters
+    ----------
+    W : array-like of shape (n_obs, n_components)
+        What `fit_transform` or `transform` returned.
+    model : PoissonNMF or HPF
+        Fitted; its feature names, where it has any, become those of the variables.
+    obs_names : array-like of str, of shape (n_obs,), optional
+        By default numbers.
+
+    Returns
+    -------
+    AnnData
+        W and P(topic | row) in `.obsm`, H transposed in `.varm`, and a dictionary of facts in `.uns`.
+
+    Raises
+    ------
+    ValueError
+        If W does not have a column for each component, or obs_names not a name for each row.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.anndata import to_anndata
+    >>> model = PoissonNMF(2, random_state=0)
+    >>> W = model.fit_transform([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> to_anndata(W, model).shape
+    (3, 3)
+    """
+    anndata, pandas = needed("anndata", "anndata"), needed("pandas", "anndata")
+    check_is_fitted(model)
+    W, H = np.asarray(W), model.components_
+    if W.ndim != 2 or W.shape[1] != len(H):
+        raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
+    names = np.arange(len(W)).astype(str) if obs_names is None else np.atleast_1d(obs_names).astype(str)
+    if names.shape != (len(W),):
+        raise ValueError(f"obs_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    features = getattr(model, "feature_names_in_", np.arange(H.shape[1]))
+    adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features.astype(str)))
+    store(adata, model, keys_of(model, None), W, np.arange(H.shape[1]), parameters_of(model))
+    return adata
+
+
+def keys_of(model: FactorModel, key_added: Any) -> Keys:
+    if key_added is None:
+        return next(keys for kind, keys in _KEYS.items() if isinstance(model, kind))
+    if not isinstance(key_added, str):
+        raise TypeError(f"key_added must be a str, got {brief(key_added)}")
+    if not key_added or "/" in key_added:  # which separates groups in HDF5 and zarr
+        raise ValueError(
+            f"key_added must be a name without '/', so that it can be written to a file, got {brief(key_added)}"
+        )
+    return Keys(key_added, key_added, key_added)
+
+
+def check_target(adata: "AnnData") -> None:
+    """Refuse an object that can't hold results; warn of a view, which becomes a copy when it gets some."""
+    if not adata.is_view:
+        return
+    if adata.isbacked:
+        raise ValueError(
+            "adata must be able to hold the results, got a view of a backed object: give adata.to_memory()"
+        )
+    warn(
+        "adata is a view and becomes a copy, which holds the results",
+        needed("anndata", "anndata").ImplicitModificationWarning,
+    )
+
+
+def loading_places(adata: "AnnData", source: Source, chosen: np.ndarray) -> np.ndarray:
+    """Number of each gene of adata among the fitted ones, (n_vars,); -1 where it is not fitted."""
+    if source.where != "adata.raw":
+        return np.where(chosen, chosen.cumsum() - 1, -1)
+    fitted = source.var.index[chosen]
+    if not fitted.is_unique:
+        raise ValueError(
+            "adata.raw.var_names must be unique for H to be written by name, got "
+            f"{listed(fitted[fitted.duplicated()].unique(), 3)} more than once"
+        )
+    return fitted.get_indexer(adata.var_names)
+
+
+def store(
+    adata: "AnnData", model: FactorModel, keys: Keys, W: np.ndarray, place: np.ndarray, parameters: dict[str, Any]
+) -> None:
+    """Write W, topic shares, H transposed and facts; `place` is the number of each gene of adata among the fitted."""
+    H = model.components_
+    loadings = np.zeros((len(place), len(H)), H.dtype)
+    loadings[place >= 0] = H.T[place[place >= 0]]
+    topics = to_topics(W, H).mixtures
+    facts = _facts(model) | {"params": parameters}
+    with without_view_warning():
+        adata.obsm[keys.obsm], adata.obsm[keys.topics] = W, topics
+        adata.varm[keys.varm], adata.uns[keys.uns] = loadings, facts
+
+
+def without_view_warning() -> Any:
+    """A context in which a view becomes a copy without anndata's warning, which `check_target` has given."""
+    return warnings.catch_warnings(action="ignore", category=needed("anndata", "anndata").ImplicitModificationWarning)
+
+
+def _facts(model: FactorModel) -> dict[str, Any]:
+    """What a fit found, for `.uns`."""
+    facts: dict[str, Any] = {"n_iter": model.n_iter_, "status": model.status_.name, "version": __version__}
+    if hasattr(model, "trace_"):  # partial_fit has none
+        facts["trace"] = model.trace_
+    if isinstance(model, HPF):
+        return facts | ({"bound": model.elbo_} if hasattr(model, "elbo_") else {})
+    return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
+
+
+def parameters_of(model: FactorModel) -> dict[str, Any]:
+    """Parameters of the estimator that a file can hold, for `.uns`."""
+    values = {name: _storable(plain(value)) for name, value in model.get_params(deep=False).items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _storable(value: Any) -> Any:
+    """A number, a text, or a prior as an array of shape (2,), or (2, n_components); None for what is none of these."""
+    if isinstance(value, list):
+        try:
+            return np.array(np.broadcast_arrays(*value), dtype=np.float64)
+        except (TypeError, ValueError):
+            return None  # no prior, which the fit will refuse
+    return value if isinstance(value, bool | int | float | str) else None

@@ -1,0 +1,53 @@
+"""pandas data frames of sparse or nullable columns, read one column at a time, so that sparse columns stay sparse."""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fastpmf._messages import brief
+from fastpmf.counts.base import check_dtype
+from fastpmf.model.factors import is_nullable
+
+
+def is_frame(X: Any) -> bool:
+    """Whether this is a pandas data frame."""
+    return hasattr(X, "iloc") and hasattr(X, "dtypes") and X.ndim == 2
+
+
+def has_extension_dtypes(frame: Any) -> bool:
+    """Whether a data frame has columns that are no NumPy arrays."""
+    return not all(isinstance(dtype, np.dtype) for dtype in frame.dtypes)
+
+
+def read_frame(frame: Any, name: str) -> sparse.csc_array:
+    """The columns of a data frame as CSC, in a dtype that holds all of them; what is missing becomes NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A column does not hold real numbers.
+    """
+    columns = [_read_column(frame.iloc[:, j], name) for j in range(frame.shape[1])]
+    ends = np.cumsum([0, *(len(rows) for rows, _ in columns)])
+    rows, data = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    if data.dtype == np.float16:  # which scipy.sparse does not have
+        data = data.astype(np.float32)
+    return sparse.csc_array((data, rows, ends), shape=frame.shape)
+
+
+def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a column that are not zero, and what they hold."""
+    values, named = column.array, f"{name}'s column {brief(column.name)}"
+    if type(column.dtype).__name__ == "SparseDtype" and values.fill_value == 0:
+        check_dtype(values.sp_values.dtype, named)
+        return values.sp_index.to_int_index().indices, values.sp_values
+    dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
+    if dense.dtype == object:
+        try:
+            dense = dense.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{named} must hold numbers: {error!s:.80}") from None
+    check_dtype(dense.dtype, named)
+    rows = np.flatnonzero(dense)
+    return rows, dense[rows]

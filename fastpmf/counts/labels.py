@@ -1,0 +1,193 @@
+"""Labels of rows and columns, and the alignment by them of what is given beside a matrix of counts.
+
+Labels are the index and columns of a pandas object, the columns of another data frame, and the names of a `Dataset`.
+A default index (0, 1, 2, ...) does not count as labels. Where both sides have labels, what is given is aligned by
+them; where one side has none, it is taken by position.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from scipy import sparse
+
+from fastpmf._messages import listed
+from fastpmf.counts.memory import MemoryCounts
+from fastpmf.counts.named import Dataset
+
+
+class Labels(NamedTuple):
+    """The labels of one axis.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n,), or None
+        None: the axis has no labels.
+    numbered : bool
+        They are pandas' default index, the numbers from 0 on.
+    owner : str
+        Whose labels they are, in messages.
+    thing : str
+        What each of them labels, in messages.
+    """
+
+    values: np.ndarray | None
+    numbered: bool = False
+    owner: str = "X"
+    thing: str = "row"
+
+    @property
+    def named(self) -> bool:
+        """Whether there are labels, other than a default index."""
+        return self.values is not None and not self.numbered
+
+
+class MatrixLabels(NamedTuple):
+    """The labels of the rows and the columns of a matrix of counts."""
+
+    rows: Labels
+    columns: Labels
+
+    @classmethod
+    def of(cls, X: Any, feature_names: Any = None, *, owner: str = "X") -> Self:
+        """Labels of X, and `feature_names`, those a model was fitted with, where the columns of X have none."""
+        rows = labels_of(X, 0)._replace(owner=owner)
+        columns = labels_of(X, 1)._replace(owner=owner, thing="column")
+        if not columns.named and feature_names is not None:
+            columns = Labels(np.asarray(feature_names), owner="the fitted model", thing="feature")
+        return cls(rows, columns)
+
+
+def labels_of(A: Any, axis: int) -> Labels:
+    """The labels that A has along an axis."""
+    if isinstance(A, Dataset):
+        names = A.row_names if axis == 0 else A.column_names
+        return Labels(None if names is None else np.asarray(names))
+    if hasattr(A, "iloc"):  # pandas
+        index = A.index if axis == 0 else getattr(A, "columns", None)
+        if index is None:
+            return Labels(None)
+        numbered = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
+        return Labels(np.asarray(index), numbered)
+    if axis == 1 and hasattr(A, "__dataframe__"):  # other data frames have no index
+        return Labels(np.asarray(list(A.columns), dtype=object))
+    return Labels(None)
+
+
+def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | None = None) -> Any:
+    """A with its rows, and its columns, in the order of these labels; A itself where there is nothing to do.
+
+    Parameters
+    ----------
+    A : array-like
+        What was given as the argument `name`.
+    name : str
+    rows, columns : Labels, optional
+        The labels to align axis 0 and axis 1 with; None leaves an axis as it is.
+
+    Raises
+    ------
+    ValueError
+        Both sides have labels, and A lacks one that is needed or has it twice, or these labels are not unique.
+    """
+    for axis, target in ((0, rows), (1, columns)):
+        if A is None or target is None or target.values is None:
+            continue
+        own = labels_of(A, axis)
+        if own.values is None or _equal(own.values, target.values):
+            continue
+        if own.numbered or target.numbered:
+            _check_not_permuted(own, target, name)
+            continue
+        A = _take(A, _order(own.values, target, name), axis)
+    return A
+
+
+def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
+    """Factors with their components in one order: that of the first of them that has labels of components.
+
+    Labels that have none in common are different names of the components, which are taken by position.
+
+    Parameters
+    ----------
+    parts : sequence of (factor, name, axis)
+        The axis is that of the components.
+    """
+    target, out = None, []
+    for A, name, axis in parts:
+        own = Labels(None) if A is None else labels_of(A, axis)
+        if own.named:
+            assert own.values is not None
+            if target is None:
+                target = own._replace(owner=name, thing="component")
+            elif target.values is not None and set(own.values.tolist()) & set(target.values.tolist()):
+                A = align(A, name, **{"rows" if axis == 0 else "columns": target})
+        out.append(A)
+    return out
+
+
+def align_factors(X: Any, W: Any, H: Any, *, feature_names: Any = None) -> tuple[Any, Any]:
+    """W and H, either of which may be None, aligned with the rows and columns of X and with each other."""
+    labels = MatrixLabels.of(X, feature_names)
+    W, H = align(W, "W", rows=labels.rows), align(H, "H", columns=labels.columns)
+    W, H = align_components([(W, "W", 1), (H, "H", 0)])
+    return W, H
+
+
+def duplicates(values: np.ndarray) -> list[Any]:
+    """The labels that occur more than once, in the order in which they first do."""
+    return [label for label, n in Counter(values.tolist()).items() if n > 1]
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return len(a) == len(b) and bool((a.astype(object) == b.astype(object)).all())
+
+
+def _order(own: np.ndarray, target: Labels, name: str) -> np.ndarray:
+    """Where in `own` each of the target's labels is."""
+    assert target.values is not None
+    for values, whose in ((own, name), (target.values, target.owner)):
+        if twice := duplicates(values):
+            raise ValueError(
+                f"{name} can't be aligned with the {target.thing}s of {target.owner} by label: {whose} has "
+                f"{listed(twice, 1)} more than once; make the labels unique, or give {name} as an array, in the order "
+                f"of {target.owner}"
+            )
+    place = {label: i for i, label in enumerate(own.tolist())}
+    wanted = target.values.tolist()
+    if missing := [label for label in wanted if label not in place]:
+        raise ValueError(
+            f"{name} must have a label for each {target.thing} of {target.owner}, and lacks {listed(missing, 1)} of "
+            f"{len(wanted)}; to go by position, give it as an array without labels"
+        )
+    return np.array([place[label] for label in wanted], np.intp)
+
+
+def _check_not_permuted(own: Labels, target: Labels, name: str) -> None:
+    """Refuse the same numbers from 0 on in another order: whether labels or positions are meant is not clear."""
+    assert own.values is not None
+    assert target.values is not None
+    n = len(own.values)
+    if (
+        len(target.values) == n
+        and own.values.dtype.kind in "iu"
+        and target.values.dtype.kind in "iu"
+        and np.array_equal(np.sort(own.values), np.sort(target.values))
+    ):
+        raise ValueError(
+            f"{name} has the same {target.thing} numbers as {target.owner} in another order: sort both by them to "
+            f"align them, or give {name} as an array to go by position"
+        )
+
+
+def _take(A: Any, order: np.ndarray, axis: int) -> Any:
+    if isinstance(A, Dataset):
+        X = A.X.to_scipy() if isinstance(A.X, MemoryCounts) else A.X
+        X = sparse.csr_array(X)
+        if axis == 0:
+            return Dataset(X[order], None if A.row_names is None else np.asarray(A.row_names)[order], A.column_names)
+        return Dataset(X[:, order], A.row_names, None if A.column_names is None else np.asarray(A.column_names)[order])
+    if hasattr(A, "iloc"):
+        return A.iloc[order] if axis == 0 else A.iloc[:, order]
+    return np.asarray(A)[:, order]

@@ -1,0 +1,149 @@
+"""Error messages: never longer than a few lines, and of the argument that the user wrote."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import fastpmf
+from fastpmf import HPF, PoissonNMF, as_counts, match_components, plot, select_n_components
+from fastpmf._messages import LONGEST, brief, check_option, listed
+
+X = np.random.default_rng(0).poisson(1.0, (20, 6)) + np.eye(20, 6, dtype=int)
+LONG = [f"label {i}" for i in range(100_000)]
+ARRAY = np.arange(100_000.0)
+TEXT = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "value", [LONG, tuple(LONG), ARRAY, TEXT, set(LONG), dict.fromkeys(LONG), np.ones((99, 99)), 10**900]
+)
+def test_a_value_is_shown_on_one_line(value):
+    shown = brief(value)
+    assert len(shown) <= LONGEST
+    assert "\n" not in shown
+
+
+def test_short_values_are_shown_as_they_are():
+    for value in (None, "auto", 3, 0.5, (1.1, "x"), ["a", "b"], True):
+        assert brief(value) == repr(value)
+    assert brief(np.float64(0.5)) == "0.5"
+    assert listed(range(12)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert listed(["a"]) == "'a'"
+
+
+def test_an_option_that_is_an_array_is_told_as_any_other():
+    with pytest.raises(ValueError, match=r"^init must be one of 'auto', 'random'.*, got array\(\["):
+        PoissonNMF(2, init=np.ones((3, 2))).fit(X)
+    with pytest.raises(ValueError, match=r"^solver must be one of"):
+        PoissonNMF(2, solver=np.ones(3)).fit(X)
+    with pytest.raises(ValueError, match=r"^a must be one of 'b' or None, got 3$"):
+        check_option(3, ["b"], "a", none=True)
+    check_option(None, ["b"], "a", none=True)
+
+
+VAST = {
+    "groups": lambda: plot.structure(np.ones((3, 2)), labels=["a", "b", "c"], groups=LONG),
+    "components": lambda: plot.top_features(np.ones((2, 3)), components=LONG),
+    "order": lambda: plot.structure(np.ones((3, 2)), order=TEXT),
+    "init": lambda: PoissonNMF(2, init=LONG).fit(X),
+    "solver": lambda: PoissonNMF(2, solver=ARRAY).fit(X),
+    "acceleration": lambda: PoissonNMF(2, acceleration=LONG).fit(X),
+    "dtype": lambda: PoissonNMF(2, dtype=LONG).fit(X),
+    "prior_W": lambda: PoissonNMF(2, prior_W=LONG).fit(X),
+    "alpha_W": lambda: PoissonNMF(2, alpha_W=ARRAY).fit(X),
+    "callback": lambda: PoissonNMF(2, callback=ARRAY).fit(X),
+    "checkpoint": lambda: PoissonNMF(2).fit(X, checkpoint=LONG),
+    "resume": lambda: PoissonNMF(2).fit(X, resume=LONG),
+    "n_components": lambda: PoissonNMF(LONG).fit(X),
+    "a": lambda: HPF(2, a=LONG).fit(X),
+    "learn_prior": lambda: HPF(2, learn_prior=LONG).fit(X),
+    "forgetting_rate": lambda: PoissonNMF(2, forgetting_rate=LONG).partial_fit(X),
+    "fraction": lambda: fastpmf.thin_counts(X, LONG),
+    "beta_loss": lambda: fastpmf.non_negative_factorization(X, beta_loss=ARRAY),
+    "against": lambda: fastpmf.differential_expression(np.ones((20, 2)), np.ones((2, 6)), X, against=TEXT),
+    "X": lambda: as_counts(np.array([[TEXT, "1"]], dtype=object)),
+    "X's column": lambda: as_counts(pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [TEXT, "1"]})),
+}
+
+
+@pytest.mark.parametrize("name", VAST)
+def test_a_vast_value_makes_a_short_message(name):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        VAST[name]()
+    assert str(caught.value).startswith(name)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN"), (np.inf, "infinity")])
+@pytest.mark.parametrize("name", ["X", "mask", "row_exposure", "background", "sample_weight", "other", "W"])
+def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, told):
+    H = np.ones((2, 6))
+    calls = {
+        "X": lambda A: PoissonNMF(2).fit(A),
+        "mask": lambda A: PoissonNMF(2).fit(X, mask=A),
+        "row_exposure": lambda A: PoissonNMF(2).fit(X, row_exposure=A[:, 0]),
+        "background": lambda A: PoissonNMF(2).fit(X, background=A[0]),
+        "sample_weight": lambda A: PoissonNMF(2).fit(X, sample_weight=A[:, 0]),
+        "other": lambda A: match_components(H, A),
+        "W": lambda A: fastpmf.to_topics(A[:, :2], H),
+    }
+    A = np.ones((20, 6))
+    A[0, 0] = value
+    with pytest.raises(ValueError, match=f"^{name} must be finite, got {told}$"):
+        calls[name](A)
+
+
+def test_one_number_of_components_can_be_asked_of():
+    found = select_n_components(X, 2, n_splits=1, max_iter=2, random_state=0)
+    assert found.n_components.tolist() == [2]
+    with pytest.raises(TypeError, match=r"^n_components must be an instance of"):
+        select_n_components(X, 2.5)
+
+
+def test_inverse_transform_takes_a_sparse_W():
+    model = PoissonNMF(2, random_state=0, tol=0.1).fit(X)
+    W = np.array([[1.0, 0.0], [0.0, 2.0]])
+    expected = model.inverse_transform(W)
+    for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+        assert (model.inverse_transform(kind(W)) == expected).all()
+    with pytest.raises(ValueError, match=r"^X must have shape \(2, 2\), got \(2, 1\)"):
+        model.inverse_transform(sparse.csr_array(W[:, :1]))
+    with pytest.raises(TypeError, match=r"^X must hold real numbers"):
+        model.inverse_transform([["a", "b"]])
+
+
+def test_a_path_is_told_how_to_be_read(tmp_path):
+    for path in ("counts.h5ad", tmp_path):
+        with pytest.raises(TypeError, match=r"^X must be a matrix, got a path: .* fastpmf.io.read_counts\(path\)"):
+            PoissonNMF(2).fit(path)
+    assert isinstance(tmp_path, os.PathLike)
+
+
+def test_dask_objects_are_told_the_ways_to_fit_them():
+    array = pytest.importorskip("dask.array")
+    delayed = pytest.importorskip("dask").delayed(X)
+    dense = array.from_array(X, chunks=(10, 6))
+    for given in (dense, dense.map_blocks(sparse.csr_array), delayed):
+        with pytest.raises(TypeError, match=r"^X must be in memory, got a Dask .*fastpmf.dask.*X.compute\(\)$"):
+            PoissonNMF(2).fit(given)
+        with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask .*mask.compute\(\)$"):
+            PoissonNMF(2).fit(X, mask=given)
+
+
+def test_what_anndata_leaves_in_a_file_is_told_how_to_be_read(tmp_path):
+    anndata = pytest.importorskip("anndata")
+    for name, counts in (("sparse", sparse.csr_matrix(X)), ("dense", X.astype(float))):
+        anndata.AnnData(counts).write_h5ad(tmp_path / f"{name}.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "sparse.h5ad", backed="r")
+    with pytest.raises(TypeError, match=r"^X must be in memory, got .*X.to_memory\(\).*stream_counts\(path\)$"):
+        PoissonNMF(2).fit(backed.X)
+    assert as_counts(backed.X.to_memory()).total == X.sum()
+    backed.file.close()
+    backed = anndata.read_h5ad(tmp_path / "dense.h5ad", backed="r")
+    assert as_counts(backed.X).total == X.sum()  # a dataset of HDF5 is an array
+    with pytest.raises(TypeError, match=r"^X must be a matrix, got File$"):
+        as_counts(backed.file._file)
+    backed.file.close()

@@ -1,0 +1,146 @@
+"""A few counts in very many rows are refused from their shape, before anything of that size is allocated."""
+
+import importlib
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from fastpmf import (
+    HPF,
+    PoissonNMF,
+    as_counts,
+    non_negative_factorization,
+    poisson_nmf,
+    select_n_components,
+    thin_counts,
+)
+from fastpmf.io import Dataset
+from fastpmf.plan import plan
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*carry no counts"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+ROWS = 10**8
+K = 20
+
+
+def huge(make=sparse.coo_array, n=ROWS):
+    """Three counts in so many rows, which take a few bytes."""
+    rows, columns = np.array([0, 5, n - 1]), np.array([0, 1, 2])
+    if make is sparse.csc_array:
+        return make((np.ones(3, int), rows, np.arange(4)), shape=(n, 3))
+    return make((np.ones(3, int), (rows, columns)), shape=(n, 3))
+
+
+def fitted(kind):
+    return kind(2, max_iter=3, tol=0, random_state=0).fit(np.eye(4, 3, dtype=int) + 1)
+
+
+CALLS = {
+    "PoissonNMF.fit": lambda X: PoissonNMF(K).fit(X),
+    "PoissonNMF.fit, with priors": lambda X: PoissonNMF(K, prior_W="auto", prior_H="auto").fit(X),
+    "PoissonNMF.fit_transform": lambda X: PoissonNMF(K).fit_transform(X),
+    "PoissonNMF.partial_fit": lambda X: PoissonNMF(K).partial_fit(X),
+    "PoissonNMF.transform": lambda X: fitted(PoissonNMF).transform(X),
+    "PoissonNMF.score": lambda X: fitted(PoissonNMF).score(X),
+    "HPF.fit": lambda X: HPF(K).fit(X),
+    "HPF.partial_fit": lambda X: HPF(K).partial_fit(X),
+    "HPF.transform": lambda X: fitted(HPF).transform(X),
+    "HPF.score": lambda X: fitted(HPF).score(X),
+    "poisson_nmf": lambda X: poisson_nmf(X, K),
+    "select_n_components": lambda X: select_n_components(X, [1, K]),
+    "non_negative_factorization": lambda X: non_negative_factorization(X, n_components=K),
+}
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Two gigabytes for this process, of which a test may allocate a hundredth."""
+    for module in ("counts.declared", "estimators._room", "plan"):
+        monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory", lambda: 2**31)
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**31 / 100
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_does_not_fit_is_refused_from_its_shape(small_memory, name):
+    with pytest.raises(MemoryError, match=r"needs .* GiB.* this process may have 2 GiB"):
+        CALLS[name](huge())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: huge(sparse.csc_array),
+        lambda: huge(sparse.coo_matrix),
+        lambda: sparse.dok_array((ROWS, 3), dtype=int),
+        lambda: sparse.dia_array(([[1] * 3], [0]), shape=(ROWS, 3)),
+        lambda: Dataset(huge(), column_names=np.array(["a", "b", "c"])),
+        lambda: huge().T,
+        lambda: as_counts(huge(sparse.csc_array)),
+    ],
+    ids=["csc", "coo_matrix", "dok", "dia", "Dataset", "many columns", "counts"],
+)
+@pytest.mark.parametrize("kind", [PoissonNMF, HPF])
+def test_a_matrix_of_any_kind_is_refused_from_its_shape(small_memory, make, kind):
+    with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
+        kind(K).fit(make())
+
+
+def test_row_pointers_are_refused_before_they_are_read(monkeypatch):
+    """`np.zeros` only promises memory: no page of it is in use before it is read."""
+    for module in ("counts.declared", "estimators._room"):
+        monkeypatch.setattr(f"fastpmf.{module}.memory", lambda: 2**30)
+    triple = np.ones(1, int), np.zeros(1, np.int32), np.zeros(ROWS + 1, np.int64)
+    with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
+        PoissonNMF(K).fit(triple)
+    with pytest.raises(MemoryError, match=r"^X of 100000000 rows needs at least 1.49 GiB, and .* 1 GiB$"):
+        as_counts(triple)
+
+
+def test_reading_alone_is_refused_from_the_shape(small_memory):
+    vast = huge(n=10**9)
+    with pytest.raises(MemoryError, match=r"^my_counts of 1000000000 rows needs at least 14.9 GiB, and .* 2 GiB$"):
+        as_counts(vast, name="my_counts")
+    with pytest.raises(MemoryError, match=r"^X of 1000000000 rows needs"):
+        thin_counts(vast, 0.5)
+    with pytest.raises(MemoryError, match=r"^mask of 1000000000 rows needs"):
+        PoissonNMF(1).fit(np.eye(3) + 1, mask=vast)
+
+
+def test_the_trial_of_a_plan_is_refused_from_the_shape(small_memory):
+    for shape in ((ROWS, 3), (3, ROWS)):
+        with pytest.raises(MemoryError, match=r"^trial=True needs .*; trial=False gives the bytes alone"):
+            plan(shape, 3, K)
+        assert plan(shape, 3, K, trial=False).peak_bytes > 2**31
+
+
+def test_an_array_in_a_file_is_refused_from_its_shape(small_memory, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "counts.h5", "w") as file:
+        dataset = file.create_dataset("X", (10**6, 10**4), np.float64, chunks=(100, 100))
+        with pytest.raises(MemoryError, match=r"^X of shape \(1000000, 10000\) needs at least 74.5 GiB"):
+            PoissonNMF(1).fit(dataset)
+
+
+def test_the_rows_that_are_refused_are_those_that_would_not_fit():
+    """Where W just fits by the estimate nothing is refused: it is the least that finding W takes."""
+    n, model = 20_000, fitted(PoissonNMF)
+    X = huge(n=n)
+    model.transform(X)  # compiles
+    tracemalloc.start()
+    model.transform(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastpmf.estimators._room.memory", lambda: peak)
+        model.transform(X)
+        patch.setattr("fastpmf.estimators._room.memory", lambda: peak // 2)
+        with pytest.raises(MemoryError, match="give fewer rows at a time"):
+            model.transform(X)
