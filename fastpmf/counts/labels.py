@@ -75,6 +75,14 @@ def labels_of(A: Any, axis: int) -> Labels:
     return Labels(None)
 
 
+def names_of(A: Any, axis: int) -> np.ndarray | None:
+    """The labels along an axis as an array of objects, where all of them are strings; else None."""
+    values = labels_of(A, axis).values
+    if values is None or not all(isinstance(label, str) for label in values.tolist()):
+        return None
+    return values.astype(object)
+
+
 def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | None = None) -> Any:
     """A with its rows, and its columns, in the order of these labels; A itself where there is nothing to do.
 

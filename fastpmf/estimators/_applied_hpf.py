@@ -8,8 +8,8 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
-from fastpmf.counts.labels import align
-from fastpmf.counts.named import positions, row_names_of
+from fastpmf.counts.labels import align, names_of
+from fastpmf.counts.named import positions
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -124,7 +124,7 @@ class AppliedHPF(OnlineHPF):
         counts = self._read(X)
         check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
         check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
-        W, names, fitted = self.W_posterior_.mean, row_names_of(X), getattr(self, "row_names_", None)
+        W, names, fitted = self.W_posterior_.mean, names_of(X, 0), getattr(self, "row_names_", None)
         if names is not None and fitted is not None and not np.array_equal(names, fitted):
             W = W[positions(names.tolist(), len(W), "row names of X", fitted)]
         if counts.shape[0] != len(W):

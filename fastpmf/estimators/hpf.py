@@ -5,8 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastpmf.counts.labels import MatrixLabels
-from fastpmf.counts.named import row_names_of
+from fastpmf.counts.labels import MatrixLabels, names_of
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
@@ -255,7 +254,7 @@ class HPF(AppliedHPF):
             def keep(model: HPF, found: Found) -> None:
                 model._adopt(seen)
                 model._keep(found)
-                model.row_names_ = row_names_of(X)
+                model.row_names_ = names_of(X, 0)
 
             found = self._observed(solve, keep, stopped, X, y, known)
         self._become(keep, found)
