@@ -141,7 +141,7 @@ def test_what_is_known_may_be_of_any_scale(scale, counts):
     X = (integers() + 1).astype(counts)
     H, W = rng.random((K, 20)) * scale, rng.random((30, K)) * scale
     for given in ({"fixed_H": H}, {"fixed_W": W}, {"background": H[0]}, {"prior_W": (1.1, scale), "prior_H": (1.1, 1)}):
-        poisson_nmf(X, K, **SHORT, **given)
+        poisson_nmf(X, K, dtype="float64", **SHORT, **given)
     with np.errstate(under="ignore"):
         single = W.astype(np.float32), H.astype(np.float32)
     for A, B in ((W, H), single):

@@ -135,7 +135,8 @@ def fit(
         told |= {"keep": saver.keep, "memory": saver.memory}
     heard = None if callback is None else lambda record, *_: callback(record)
     crew.prepare(model)
-    with shown(heard, max_iter, verbose=verbose) as watch:
+    residual = "residual" if isinstance(model, Posterior) else "kkt_residual"
+    with shown(heard, max_iter, verbose=verbose, residual=residual) as watch:
         run = Run(Remote(crew, begin), problem, nothing, nothing, callback=watch, **told)
         solution = run.advance(max_iter).finish()
     columns = crew.columns()

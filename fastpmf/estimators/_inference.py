@@ -95,7 +95,7 @@ def infer(
     }
     facts |= {"priors": [prior.to_numbers() for prior in priors]}
     saver = saver_of(checkpoint, resume, facts_of(counts) | facts)
-    with shown(callback, max_iter, verbose=verbose) as watch:
+    with shown(callback, max_iter, verbose=verbose, residual="residual") as watch:
 
         def begin() -> Run:
             told: dict[str, Any] = {"tol": tol, "eval_every": eval_every, "max_time": max_time, "callback": watch}

@@ -26,7 +26,9 @@ def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable
 
 
 @contextmanager
-def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterator[Callback | None]:
+def shown(
+    callback: Callback | None, max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
+) -> Iterator[Callback | None]:
     """`callback`, and before each call of it the progress so far."""
     if not verbose:
         yield callback
@@ -41,7 +43,7 @@ def shown(callback: Callback | None, max_iter: int, *, verbose: bool) -> Iterato
     def show(record: Record, W: np.ndarray, H: np.ndarray) -> Any:
         told = f"objective {record.objective:.6g} nats"
         if record.n_iter:
-            told += f", kkt_residual {record.kkt_residual:.2g}"
+            told += f", {residual} {record.kkt_residual:.2g}"
         if bar is None:
             sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
         else:
