@@ -228,8 +228,8 @@ def fit(
 
 
 @contextmanager
-def silent_of_dead_components() -> Iterator[None]:
-    """No warning of them in this thread; `warnings.catch_warnings` is of all, and leaves one's filters to another."""
+def without_fit_warnings() -> Iterator[None]:
+    """No warnings of empty components and missing convergence in this thread, with other threads' filters untouched."""
     token = _silent.set(True)
     try:
         yield
@@ -241,7 +241,7 @@ def tell_end(solution: Solution, tol: float, stacklevel: int) -> None:
     """Raise what Ctrl-C was, or warn of a fit that stopped before it had converged; the caller is at stacklevel 1."""
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
-    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
+    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not _silent.get():
         warnings.warn(
             f"{solution.status} It is {solution.kkt_residual:.2g} after {solution.n_iter} iterations, tol is {tol:g}.",
             ConvergenceWarning,

@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import DEFAULT_SHAPE, LEARNED_SHAPE_SUM, Found, check_priors, infer
+from fastpmf.estimators._inference import DEFAULT_SHAPE, Found, check_priors, infer
 from fastpmf.estimators._statement import Known
 from fastpmf.kernels._jit import threads
 from fastpmf.model.gamma import GammaPosterior
@@ -34,7 +34,8 @@ class HPF(AppliedHPF):
         Number of components, >= 1.
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
-        factors. None: 0.3, or with `learn_prior`, where they are the starting values, 30 / n_components.
+        factors. With `learn_prior` they are starting values. None: 0.3; with `learn_prior`
+        min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
     b_prime, d_prime : float, default=1.0
@@ -229,12 +230,9 @@ class HPF(AppliedHPF):
             def stopped(*at: Any) -> Found:
                 return Found(stopped_at(*at), copy.deepcopy(latest[0]), latest[1])
 
-            def priors() -> tuple[GammaPrior, GammaPrior]:
-                return self._priors(LEARNED_SHAPE_SUM / self.n_components if self.learn_prior else DEFAULT_SHAPE)
-
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, priors, learn=self.learn_prior, mask=mask,
+                    counts, self.n_components, self._priors, learn=self.learn_prior, mask=mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
