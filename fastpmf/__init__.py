@@ -30,10 +30,12 @@ from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import (
     HPF,
     Checkpoint,
+    ComponentGains,
     Differential,
     PoissonNMF,
     Selection,
     SelectionInterrupted,
+    component_gains,
     differential_expression,
     non_negative_factorization,
     poisson_nmf,
@@ -51,6 +53,7 @@ from fastpmf.warmup import warmup
 __all__ = [
     "HPF",
     "Checkpoint",
+    "ComponentGains",
     "Differential",
     "FitInterrupted",
     "GammaPosterior",
@@ -66,6 +69,7 @@ __all__ = [
     "Topics",
     "__version__",
     "as_counts",
+    "component_gains",
     "differential_expression",
     "kl_divergence",
     "match_components",

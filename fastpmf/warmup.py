@@ -9,7 +9,7 @@ from sklearn.utils import check_scalar
 from fastpmf._messages import check_option
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._fit import silent_of_dead_components
+from fastpmf.estimators._fit import without_fit_warnings
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
@@ -48,7 +48,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     began = time.perf_counter()
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
     X = X.astype(counts_dtype)
-    with silent_of_dead_components():  # nothing here has the time to converge
+    with without_fit_warnings():  # nothing here has the time to converge
         for solver, prior in (("auto", None), ("mu", None), ("em", None), ("auto", "auto")):
             model = PoissonNMF(
                 int(n_components), solver=solver, prior_W=prior, prior_H=prior, max_iter=15, tol=0, dtype=dtype,

@@ -408,11 +408,9 @@ def test_a_converged_fit_and_its_transform_agree(X):
 
 
 def test_the_best_of_several_starts_is_kept_and_all_are_told(X):
-    single = PoissonNMF(4, tol=0, max_iter=60, random_state=0).fit(X)
     several = PoissonNMF(4, n_init=5, tol=0, max_iter=60, random_state=0).fit(X)
     assert several.restarts_.shape == (5,)
     assert several.objective_ == pytest.approx(several.restarts_.min(), rel=1e-9)  # float64, and in passing
-    assert several.objective_ <= single.objective_ * (1 + 1e-9)
     assert several.n_iter_ == 60
     again = PoissonNMF(4, n_init=5, tol=0, max_iter=60, random_state=0).fit(X)
     assert np.array_equal(again.components_, several.components_)

@@ -232,7 +232,8 @@ def test_transform_and_score_leave_the_model_as_it_is(X):
 
 def test_a_selection_keeps_the_splits_that_are_done(X):
     def select():
-        return select_n_components(X, [1, 2], n_splits=3, max_iter=3, random_state=0)
+        model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=3)
+        return select_n_components(X, [1, 2], estimator=model, n_splits=3, random_state=0)
 
     whole, lines = struck(select)
     for moment in moments_of(lines, seed=5):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from fastpmf import (
+    HPF,
+    PoissonNMF,
     Selection,
     SelectionInterrupted,
+    component_gains,
     poisson_log_likelihood,
     poisson_nmf,
     select_n_components,
@@ -19,7 +22,7 @@ from fastpmf.datasets import make_poisson_counts
 @pytest.mark.parametrize("k", [2, 4])
 def test_the_number_that_counts_were_drawn_with_is_found(k):
     X = make_poisson_counts(400, 250, k, nnz=30_000, random_state=k).X
-    found = select_n_components(X, [k + 2, 1, k - 1, k, k + 1], random_state=0, dtype="float32")
+    found = select_n_components(X, [k + 2, 1, k - 1, k, k + 1], random_state=0)
     assert found.recommended == found.best == k
     assert found.n_components.tolist() == sorted({1, k - 1, k, k + 1, k + 2})
     assert found.similarity[found.n_components == k] > 0.95
@@ -28,13 +31,17 @@ def test_the_number_that_counts_were_drawn_with_is_found(k):
 
 def test_scores_are_those_of_fits_to_thinned_counts():
     X = np.random.default_rng(0).poisson(1.0, (30, 20))
-    found = select_n_components(X, [2], n_splits=1, random_state=np.random.default_rng(3), max_iter=20, tol=0)
+    options = {"prior_W": "auto", "prior_H": "auto", "max_iter": 20, "tol": 0}
+    found = select_n_components(
+        X, [2], estimator=PoissonNMF(1, **options), n_splits=1, random_state=np.random.default_rng(3)
+    )
     rng = np.random.default_rng(3)
     train, rest = thin_counts(X, 0.1, random_state=rng)
-    fit = poisson_nmf(
-        train, 2, prior_W="auto", prior_H="auto", max_iter=20, tol=0, random_state=int(rng.integers(2**31))
-    )
-    assert found.log_likelihood[0, 0] == pytest.approx(poisson_log_likelihood(rest, fit.W / 9, fit.H) / rest.total)
+    fit = poisson_nmf(train, 2, **options, random_state=int(rng.integers(2**31)))
+    rows, columns = train.to_scipy().sum(axis=1) + 0.5, train.to_scipy().sum(axis=0) + 0.5
+    W = np.column_stack([0.99 * fit.W, 0.01 * rows / columns.sum()]) / 9
+    value = poisson_log_likelihood(rest, W, np.vstack([fit.H, columns])) / rest.total
+    assert found.log_likelihood[0, 0] == pytest.approx(value)
     assert np.isnan(found.error[0])
     assert found.recommended == 2
 
@@ -51,8 +58,63 @@ def test_recommended_is_the_smallest_within_an_error_of_the_best():
 
 def test_equal_seeds_give_equal_scores():
     X = np.random.default_rng(0).poisson(1.0, (20, 15))
-    a, b = (select_n_components(X, [1, 2], n_splits=2, random_state=5, max_iter=10).log_likelihood for _ in range(2))
+    a, b = (select_n_components(X, [1, 2], n_splits=2, random_state=5).log_likelihood for _ in range(2))
     np.testing.assert_array_equal(a, b)
+
+
+def test_the_number_is_chosen_for_the_model_that_is_given():
+    # few counts: maximum likelihood overfits soonest, and its zeros call some held-out counts impossible
+    X = make_poisson_counts(200, 150, 4, nnz=2500, random_state=0).X
+    models = PoissonNMF(1), PoissonNMF(1, prior_W="auto", prior_H="auto"), HPF(1, learn_prior=True)
+    found = [select_n_components(X, [1, 2, 4, 8, 16], estimator=model, random_state=0) for model in models]
+    assert all(np.isfinite(one.log_likelihood).all() for one in found)
+    likelihood, mode, hpf = found
+    assert likelihood.recommended < mode.recommended == 4
+    assert hpf.mean[-1] > mode.mean[-1] + 0.05 > likelihood.mean[-1]
+    assert [model.n_components for model in models] == [1, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def four():
+    """Counts of four components, thinned, and those components."""
+    train, test = thin_counts(make_poisson_counts(400, 250, 4, nnz=20_000, random_state=1).X, 0.2, random_state=0)
+    return train, test, PoissonNMF(4, prior_W="auto", prior_H="auto", random_state=0).fit(train).components_
+
+
+def test_components_that_are_there_are_supported_by_held_out_counts(four):
+    train, test, H = four
+    found = component_gains(train, H, test, exposure=0.25)
+    assert found.supported.all()
+    assert component_gains(train, H[::-1], test, exposure=0.25).gain == pytest.approx(found.gain[::-1], rel=1e-2)
+
+
+def test_components_of_noise_or_nearly_equal_ones_are_not_supported_by_held_out_counts(four):
+    train, test, H = four
+    rng = np.random.default_rng(0)
+    noise = rng.gamma(0.05, H.mean() / 0.05, (2, H.shape[1]))
+    copy = H[:1] * rng.gamma(50, 1 / 50, H.shape[1])
+    found = component_gains(train, np.vstack([H, copy, noise]), test, exposure=0.25)
+    assert found.supported[1:4].all()
+    assert not found.supported[4:].any()
+    # the copied one is worth next to nothing beside its copy
+    alone = component_gains(train, H, test, exposure=0.25)
+    assert found.gain[0] < 0.02 * alone.gain[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"H": np.ones((1, 3))}, r"H must have at least two components, got shape \(1, 3\)"),
+        ({"H": np.ones((2, 4))}, r"H must have shape \(2, 3\), got \(2, 4\)"),
+        ({"heldout": [[1, 2]]}, r"heldout must have the shape of X, \(2, 3\), got \(1, 2\)"),
+        ({"heldout": np.zeros((2, 3))}, "heldout must hold a positive count"),
+        ({"exposure": 0}, "exposure"),
+    ],
+)
+def test_component_gains_name_what_is_wrong(change, sentence):
+    X = np.ones((2, 3))
+    with pytest.raises(ValueError, match=sentence):
+        component_gains(**({"X": X, "H": np.ones((2, 3)), "heldout": X, "exposure": 1.0} | change))
 
 
 @pytest.mark.parametrize(
@@ -64,15 +126,16 @@ def test_equal_seeds_give_equal_scores():
         ({"fraction": 1.0}, "fraction must be a number between 0 and 1, got 1.0"),
         ({"X": [[1, 0]]}, "X must hold enough counts for fraction=0.1"),
         ({"X": [[0.5, 0]]}, "X must hold whole counts"),
+        ({"estimator": "ml"}, "estimator must be a PoissonNMF or an HPF, got 'ml'"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(given, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         select_n_components(**{"X": [[9, 9], [9, 9]], "n_components": [1], "random_state": 0} | given)
 
 
 def test_an_interruption_comes_whole_out_of_a_worker():
     X = make_poisson_counts(60, 40, 2, nnz=600, random_state=0).X
-    found = select_n_components(X, [1, 2], n_splits=1, max_iter=10, random_state=0)
+    found = select_n_components(X, [1, 2], n_splits=1, random_state=0)
     again = pickle.loads(pickle.dumps(SelectionInterrupted(found)))
     np.testing.assert_array_equal(again.selection.log_likelihood, found.log_likelihood)

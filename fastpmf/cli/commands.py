@@ -180,10 +180,12 @@ def select(arguments: argparse.Namespace) -> None:
         check_output(arguments.plot, ".png", name="--plot")
         check_distinct(arguments.plot, arguments.counts)
         needed("matplotlib", "plot", "--plot")  # told before hours of fitting
+    prior = None if arguments.prior == "none" else arguments.prior
+    model = PoissonNMF(1, prior_W=prior, prior_H=prior, max_iter=300, dtype=arguments.dtype)
     try:
         found, interrupted = select_n_components(
-            read(arguments), arguments.components, n_splits=arguments.splits, random_state=arguments.seed,
-            dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
+            read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
+            random_state=arguments.seed, n_threads=arguments.threads, verbose=not arguments.quiet,
         ), None  # fmt: skip
     except SelectionInterrupted as stopped:
         found, interrupted = stopped.selection, stopped

@@ -6,15 +6,23 @@ from fastpmf.estimators.differential import Differential, differential_expressio
 from fastpmf.estimators.dropin import non_negative_factorization
 from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.nmf import PoissonNMF
-from fastpmf.estimators.select import Selection, SelectionInterrupted, select_n_components
+from fastpmf.estimators.select import (
+    ComponentGains,
+    Selection,
+    SelectionInterrupted,
+    component_gains,
+    select_n_components,
+)
 
 __all__ = [
     "HPF",
     "Checkpoint",
+    "ComponentGains",
     "Differential",
     "PoissonNMF",
     "Selection",
     "SelectionInterrupted",
+    "component_gains",
     "differential_expression",
     "non_negative_factorization",
     "poisson_nmf",

@@ -303,8 +303,8 @@ def check_any_counts(counts: Counts, mask: Any) -> None:
 
 
 @contextmanager
-def silent_of_dead_components() -> Iterator[None]:
-    """No warning of them in this thread; `warnings.catch_warnings` is of all, and leaves one's filters to another."""
+def without_fit_warnings() -> Iterator[None]:
+    """No warnings of empty components and missing convergence in this thread, with other threads' filters untouched."""
     token = _silent.set(True)
     try:
         yield
@@ -319,7 +319,7 @@ def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
     """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
-    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0:
+    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not _silent.get():
         reached = measured.format(f"{solution.kkt_residual:.2g}")
         warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 

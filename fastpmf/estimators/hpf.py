@@ -9,7 +9,7 @@ from fastpmf.counts.labels import MatrixLabels, names_of
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import DEFAULT_SHAPE, LEARNED_SHAPE_SUM, MOVED, Found, check_priors, infer
+from fastpmf.estimators._inference import DEFAULT_SHAPE, MOVED, Found, check_priors, infer
 from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._statement import Known, align_beside
 from fastpmf.kernels._jit import threads
@@ -37,7 +37,8 @@ class HPF(AppliedHPF):
         Number of components, >= 1.
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
-        factors. None: 0.3, or with `learn_prior`, where they are the starting values, 30 / n_components.
+        factors. With `learn_prior` they are starting values. None: 0.3; with `learn_prior`
+        min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
     b_prime, d_prime : float, default=1.0
@@ -226,11 +227,9 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-
-            def priors() -> tuple[GammaPrior, GammaPrior]:
-                return self._priors(LEARNED_SHAPE_SUM / self.n_components if self.learn_prior else DEFAULT_SHAPE)
-
-            check_declared(X, self.n_components, self.dtype, lambda: MeanField(priors()), n_init=self.n_init)
+            check_declared(
+                X, self.n_components, self.dtype, lambda: MeanField(self._priors(DEFAULT_SHAPE)), n_init=self.n_init
+            )
             known = Known(mask=mask)
             beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
             counts, seen = self._enter(X, beside.mask)
@@ -244,7 +243,7 @@ class HPF(AppliedHPF):
 
             def solve(callback: Callback | None) -> Found:
                 return infer(
-                    counts, self.n_components, priors, learn=self.learn_prior, mask=beside.mask,
+                    counts, self.n_components, self._priors, learn=self.learn_prior, mask=beside.mask,
                     validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
                     max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
                     max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,

@@ -68,8 +68,10 @@ class PoissonNMF(AppliedNMF):
         sum(W H) = sum(X). Zeros of "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of
         "nndsvdar" to about a hundredth of it.
     n_init : int, default=1
-        Starts to try, side by side; after 30 iterations, 60, 120 and so on the worse half is left behind, and the best
-        is finished: ten starts cost about as much as five or six fits. `restarts_` has all their objectives.
+        Random starts to try; the worse half is dropped after 30 iterations, 60, 120 and so on, and the best one left is
+        finished (successive halving): ten starts cost about as much as five or six fits of 100 iterations. The result
+        is usually lower than with one start, but not always: the first start, which n_init=1 finishes, can be dropped
+        and yet end lower. `restarts_` has all their objectives.
     max_iter : int, default=500
         Most iterations, of both factors each; in `transform`, most rounds of sweeps for a row.
     tol : float, default=1e-4

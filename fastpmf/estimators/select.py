@@ -2,23 +2,29 @@
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf.counts import as_counts
+from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators._fit import poisson_nmf, silent_of_dead_components
+from fastpmf.estimators._fit import poisson_nmf, without_fit_warnings
 from fastpmf.estimators._progress import counted
 from fastpmf.estimators._room import check_declared
+from fastpmf.estimators.hpf import HPF
+from fastpmf.estimators.nmf import PoissonNMF
 from fastpmf.kernels._jit import threads
+from fastpmf.model.factors import check_array, check_factor, padded
 from fastpmf.model.objective import poisson_log_likelihood
 from fastpmf.model.reading import match_components
-from fastpmf.solvers import solver_of
+from fastpmf.solvers import Solver, solver_of
+from fastpmf.solvers.meanfield import MeanField
 
+MIXED = 0.01  # share of the rates without structure in the rates that are scored
 LINE = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
 
@@ -99,21 +105,22 @@ def select_n_components(
     X: Any,
     n_components: Iterable[int] | int,
     *,
+    estimator: PoissonNMF | HPF | None = None,
     n_splits: int = 3,
     fraction: float = 0.1,
-    prior: Any = "auto",
-    max_iter: int = 300,
-    tol: float = 1e-4,
     random_state: Any = None,
-    dtype: Any = None,
     n_threads: int | None = None,
     verbose: bool = False,
 ) -> Selection:
     """Fit each number of components to part of the counts, and score what it says of the rest.
 
-    Counts are split by binomial thinning, which leaves two parts that are independent under the model (`thin_counts`),
-    so that no entry is missing from the fit and nothing of the rest was seen. Posterior modes are fitted, since maximum
-    likelihood can call a count impossible. Every number has the same splits, so that they are compared pair by pair.
+    Counts are split by binomial thinning into two parts that are independent under the model (`thin_counts`), so that
+    no entry is missing from the fit and the fit has seen nothing of the rest. All numbers are compared on the same
+    splits.
+
+    The score is the log-likelihood of the rest under rates that are 99 % the model's and 1 % those without structure,
+    row sum times column sum (with half a count more in each), since the zeros of a maximum-likelihood fit can call a
+    count impossible. All models are scored in this way.
 
     Parameters
     ----------
@@ -121,14 +128,18 @@ def select_n_components(
         Anything that `as_counts` reads, of whole numbers.
     n_components : iterable of int, or int
         Numbers to try, each >= 1.
+    estimator : PoissonNMF or HPF, default=None
+        The model to choose the number for, of any `n_components`; it is cloned, and given each number and the seed of
+        the split. None: ``PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)``, posterior modes. Maximum
+        likelihood overfits sooner, so that its best number is often smaller: give the model that you will fit.
     n_splits : int, default=3
         Random splits, each with a start of its own.
     fraction : float, default=0.1
         Of the counts that is held out.
-    prior : (shape, rate), "auto" or "sparse", default="auto"
-        `prior_W` and `prior_H` of the fits; see `PoissonNMF`.
-    max_iter, tol, random_state, dtype, n_threads
-        As in `PoissonNMF`.
+    random_state : int, RandomState, Generator or None, default=None
+        For the splits and the starts.
+    n_threads : int or None, default=None
+        As in `PoissonNMF`; the estimator's own is not used.
     verbose : bool, default=False
         Show a bar, with tqdm where it is installed.
 
@@ -160,6 +171,10 @@ def select_n_components(
     if not len(ks):
         raise ValueError("n_components must hold at least one number")
     check_scalar(n_splits, "n_splits", (int, np.integer), min_val=1)
+    if estimator is None:
+        estimator = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)
+    elif not isinstance(estimator, PoissonNMF | HPF):
+        raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {estimator!r}")
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
     found: list[list[np.ndarray]] = []  # H of each split and number
@@ -168,7 +183,7 @@ def select_n_components(
         return Selection(ks.astype(np.int64), scores[:, :done], _similarity(found[:done], len(ks)), seconds[:, :done])
 
     with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
-        check_declared(X, int(ks[-1]), dtype, solver_of("auto", "auto"))
+        check_declared(X, int(ks[-1]), estimator.dtype, _solver(estimator), n_init=estimator.n_init)
         counts = as_counts(X, n_threads=n_threads)
         try:
             for s in range(n_splits):
@@ -179,15 +194,13 @@ def select_n_components(
                 found.append([])
                 for a, k in enumerate(ks):
                     began = time.perf_counter()
-                    with silent_of_dead_components():  # they are an answer too
-                        fit = poisson_nmf(
-                            train, int(k), prior_W=prior, prior_H=prior, max_iter=max_iter, tol=tol, random_state=seed,
-                            dtype=dtype, n_threads=n_threads,
-                        )  # fmt: skip
+                    model = clone(estimator).set_params(n_components=int(k), random_state=seed, n_threads=n_threads)
+                    with without_fit_warnings():  # an empty component is an answer too
+                        W = model.fit_transform(train)
                     seconds[a, s] = time.perf_counter() - began
-                    share = fraction / (1 - fraction)
-                    scores[a, s] = poisson_log_likelihood(rest, fit.W.astype(np.float64) * share, fit.H) / rest.total
-                    found[s].append(fit.H)
+                    factors = _mixed(train, W, model.components_, fraction / (1 - fraction))
+                    scores[a, s] = poisson_log_likelihood(rest, *factors) / rest.total
+                    found[s].append(model.components_)
                     tick()
             return selection(n_splits)
         except KeyboardInterrupt:
@@ -195,6 +208,108 @@ def select_n_components(
             if not done:  # what a single fit holds is none of it
                 raise KeyboardInterrupt("Interrupted from the keyboard before a split was done.") from None
             raise SelectionInterrupted(selection(done)) from None
+
+
+def _solver(estimator: PoissonNMF | HPF) -> Callable[[], Solver]:
+    """What makes the solver of an estimator's fits."""
+    if isinstance(estimator, PoissonNMF):
+        return solver_of(estimator.solver, estimator.acceleration)
+    priors = estimator._priors()
+    return lambda: MeanField(priors)
+
+
+def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the rates of held-out counts: the model's, and a share `MIXED` of those without structure."""
+    rows, columns = (train.sums(side) + 0.5 for side in Side)
+    W = exposure * np.column_stack([(1 - MIXED) * W.astype(np.float64), MIXED * rows / columns.sum()])
+    return W, np.vstack([H.astype(np.float64), columns])
+
+
+class ComponentGains(NamedTuple):
+    """What each component adds to the prediction of held-out counts.
+
+    Attributes
+    ----------
+    gain : ndarray of shape (k,), float64
+        By how much the log-likelihood of the held-out counts falls when the component is left out, in nats per held-out
+        count.
+    error : ndarray of shape (k,), float64
+        Standard error of that over the rows.
+    """
+
+    gain: np.ndarray
+    error: np.ndarray
+
+    @property
+    def supported(self) -> np.ndarray:
+        """Whether each gain is more than two standard errors above 0, (k,), bool."""
+        return self.gain > 2 * self.error
+
+
+def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads: int | None = None) -> ComponentGains:
+    """Which components predict counts that were not fitted: the others are noise, or copies of another component.
+
+    The weights of all rows are fitted to X with all components, and again without each of them; both are scored on the
+    held-out counts as in `select_n_components`. A component that fits noise predicts nothing, and one that is a copy of
+    another can be left out at no loss. Coherence does not show either of them.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        The counts that H was fitted to, the first part of `thin_counts`.
+    H : array-like of shape (n_components, n_features)
+        `components_` of a model of at least two components.
+    heldout : matrix of counts of shape (n_samples, n_features)
+        Counts of the same rows that were not fitted, the second part of `thin_counts`.
+    exposure : float
+        Their rates over those of X: f / (1 - f) after thinning by f.
+    n_threads : int or None, default=None
+        As in `PoissonNMF`.
+
+    Returns
+    -------
+    ComponentGains
+
+    Notes
+    -----
+    Of two copies of one component each by itself is unsupported: leave out one, and look again. The weights are
+    posterior modes under Gamma priors of shape 1.1 and rate 0, whatever model H is of.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, component_gains, thin_counts
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> train, test = thin_counts(X, 0.2, random_state=0)
+    >>> model = PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(train)
+    >>> component_gains(train, model.components_, test, exposure=0.25).supported
+    array([ True,  True,  True])
+    """
+    check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+    with threads(n_threads):
+        counts, rest = as_counts(X), as_counts(heldout, name="heldout")
+        H = check_array(H, "H")
+        if H.ndim != 2 or len(H) < 2:
+            raise ValueError(f"H must have at least two components, got shape {H.shape}")
+        H = check_factor(H, (len(H), counts.shape[1]), "H").astype(np.float64)
+        if rest.shape != counts.shape:
+            raise ValueError(f"heldout must have the shape of X, {counts.shape}, got {rest.shape}")
+        if not rest.total:
+            raise ValueError("heldout must hold a positive count")
+
+        def score(H: np.ndarray) -> np.ndarray:
+            with without_fit_warnings():
+                fit = poisson_nmf(
+                    counts, len(H), fixed_H=H, prior_W=(1.1, 0.0), tol=1e-3, random_state=0, dtype="float64",
+                    n_threads=n_threads,
+                )  # fmt: skip
+            W, H = _mixed(counts, fit.W, H, exposure)
+            return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
+
+        whole = score(H)
+        losses = np.array([whole - score(np.delete(H, z, axis=0)) for z in range(len(H))])
+    error = np.sqrt(len(whole)) * losses.std(axis=1, ddof=1) / rest.total
+    return ComponentGains(losses.sum(axis=1) / rest.total, error)
 
 
 def _similarity(found: list[list[np.ndarray]], n_ks: int) -> np.ndarray:

@@ -124,7 +124,7 @@ def selection(found: Any, *, ax: Any = None) -> np.ndarray:
     >>> from fastpmf import plot, select_n_components
     >>> from fastpmf.datasets import make_poisson_counts
     >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
-    >>> len(plot.selection(select_n_components(X, [1, 2], random_state=0, max_iter=20)))
+    >>> len(plot.selection(select_n_components(X, [1, 2], random_state=0)))
     2
     """
     if not isinstance(found, Selection):

@@ -1,4 +1,4 @@
-"""Several starts, one answer: the best of them, found without finishing them all."""
+"""Several random starts, most of them dropped early; one is finished."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,9 +15,11 @@ _STOPS_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
 
 
 def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
-    """Run several starts side by side over the same counts, drop the worse half again and again, finish the best.
+    """Run several starts side by side over the same counts, drop the worse half again and again, finish the last one.
 
-    Successive halving: ten starts cost about six fits of a hundred iterations, or five of two hundred. Each start makes
+    Successive halving. A start that is dropped might have ended lower than the one that is finished, so several starts
+    can end above the first of them alone. Finishing that one too, to guarantee that they do not, would cost up to
+    another whole fit. Ten starts cost about six fits of a hundred iterations, or five of two hundred. Each start makes
     its own passes over the counts: when ten shared each pass, block by block, it took 1.2 to 2 times as long, as their
     factors are what is gathered, and drive each other out of the caches.
 
@@ -30,7 +32,7 @@ def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
     Returns
     -------
     Solution
-        Of the lowest objective; its `restarts` has every start's latest, in the order in which they began.
+        Of the start that was finished; its `restarts` has the latest objective of each, in the order of the starts.
     """
     runs: list[Run] = []
     for start in begin:
