@@ -139,6 +139,7 @@ def test_the_rows_that_are_refused_are_those_that_would_not_fit():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastpmf.estimators._room.SMALL", 0)
         patch.setattr("fastpmf.estimators._room.memory", lambda: peak)
         model.transform(X)
         patch.setattr("fastpmf.estimators._room.memory", lambda: peak // 2)

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from fastpmf.counts.frames import is_frame
 from fastpmf.counts.named import Dataset
-from fastpmf.counts.room import memory
+from fastpmf.counts.room import SMALL, memory
 
 
 class Declared(NamedTuple):
@@ -56,7 +56,7 @@ def check_readable(X: Any, name: str) -> None:
         return
     else:
         n_bytes, what = math.prod(X.shape) * X.dtype.itemsize, f"shape {X.shape}"
-    if n_bytes > (have := memory()):
+    if n_bytes > SMALL and n_bytes > (have := memory()):
         raise MemoryError(
             f"{name} of {what} needs at least {n_bytes / 2**30:.3g} GiB, and this process may have "
             f"{have / 2**30:.3g} GiB"

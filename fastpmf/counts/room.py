@@ -13,7 +13,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 RATIO = 2_000  # bytes that a stored byte may become: more than deflate can, and real counts never come near
-_SMALL = 1 << 26
+SMALL = 1 << 26  # bytes that any process may have; how many it may have takes files of the system to be read
 _PLENTY = 1 << 62
 
 
@@ -35,7 +35,7 @@ def memory() -> int:
 
 def check_stored(n_bytes: int, stored: int) -> None:
     """Turn away arrays that so few stored bytes can't be."""
-    if n_bytes > _SMALL and n_bytes > RATIO * stored:
+    if n_bytes > SMALL and n_bytes > RATIO * stored:
         raise ValueError(f"it says that it holds {n_bytes / 2**30:,.1f} GiB, which its {stored:,} bytes can't be")
 
 

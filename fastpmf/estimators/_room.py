@@ -7,7 +7,7 @@ import numpy as np
 
 from fastpmf.counts import Counts
 from fastpmf.counts.declared import declared
-from fastpmf.counts.room import memory
+from fastpmf.counts.room import SMALL, memory
 from fastpmf.model.factors import padded_width, working_dtype
 from fastpmf.solvers import Solver
 from fastpmf.solvers.room import Bytes, bytes_of
@@ -40,12 +40,12 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     size = declared(X)
     if size is None or not _is_number(n_components):
         return
-    n, work, have = size.shape[0], working_dtype(dtype, size.dtype), memory()
+    n, work = size.shape[0], working_dtype(dtype, size.dtype)
     k = int(n_components)
     # Start and result of the descent, padded; the same in float64 while they are scaled; a few numbers for each row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
     need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
-    if need > have:
+    if need > SMALL and need > (have := memory()):
         raise MemoryError(
             f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "
             f"have {have / 2**30:.3g} GiB; give fewer rows at a time"
