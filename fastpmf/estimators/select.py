@@ -12,9 +12,11 @@ from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators._fit import poisson_nmf, without_fit_warnings
+from fastpmf.estimators._fit import without_fit_warnings
 from fastpmf.estimators._progress import counted
 from fastpmf.estimators._room import check_declared
+from fastpmf.estimators._rows import transform
+from fastpmf.estimators._statement import Known, Penalties
 from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.nmf import PoissonNMF
 from fastpmf.kernels._jit import threads
@@ -25,6 +27,7 @@ from fastpmf.solvers import Solver, solver_of
 from fastpmf.solvers.meanfield import MeanField
 
 MIXED = 0.01  # share of the rates without structure in the rates that are scored
+_WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
 LINE = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
 
@@ -298,12 +301,8 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
             raise ValueError("heldout must hold a positive count")
 
         def score(H: np.ndarray) -> np.ndarray:
-            with without_fit_warnings():
-                fit = poisson_nmf(
-                    counts, len(H), fixed_H=H, prior_W=(1.1, 0.0), tol=1e-3, random_state=0, dtype="float64",
-                    n_threads=n_threads,
-                )  # fmt: skip
-            W, H = _mixed(counts, fit.W, H, exposure)
+            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, known=Known(), warn=False)
+            W, H = _mixed(counts, W, H, exposure)
             return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
 
         whole = score(H)
