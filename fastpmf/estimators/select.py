@@ -301,7 +301,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
             raise ValueError("heldout must hold a positive count")
 
         def score(H: np.ndarray) -> np.ndarray:
-            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, known=Known(), warn=False)
+            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, known=Known(), warn_unconverged=False)
             W, H = _mixed(counts, W, H, exposure)
             return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
 
