@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 LONGEST = 80  # characters
 _short = reprlib.Repr()
@@ -32,3 +33,10 @@ def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = 
     if not isinstance(value, str) or value not in options:
         or_none = " or None" if none else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}{or_none}, got {brief(value)}")
+
+
+def check_number(value: Any, name: str, *, positive: bool = False) -> None:
+    """Refuse what is no finite number >= 0, or > 0 where it must be positive."""
+    check_scalar(value, name, (int, float, np.number), min_val=0, include_boundaries="neither" if positive else "left")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")

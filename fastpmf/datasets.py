@@ -13,6 +13,7 @@ from scipy import sparse
 from scipy.optimize import brentq
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import check_number
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.named import Dataset
 from fastpmf.kernels._jit import threads
@@ -61,7 +62,7 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     """
     for name, least in (("min_words", min_words), ("min_modules", min_modules)):
         check_scalar(least, name, (int, np.integer), min_val=0)
-    _check_finite(max_share, "max_share")
+    check_number(max_share, "max_share")
     root = Path(sysconfig.get_path("stdlib"))
     names, counts = [], []
     for path in sorted(root.rglob("*.py")):
@@ -164,9 +165,8 @@ def make_poisson_counts(
     for name, size in (("n_samples", n_samples), ("n_features", n_features), ("n_components", n_components)):
         check_scalar(size, name, (int, np.integer), min_val=1)
     check_scalar(nnz, "nnz", (int, np.integer), min_val=1)
-    _check_finite(skew, "skew")
-    _check_finite(concentration, "concentration")
-    check_scalar(concentration, "concentration", (int, float, np.number), min_val=0, include_boundaries="neither")
+    check_number(skew, "skew")
+    check_number(concentration, "concentration", positive=True)
     if nnz >= n_samples * n_features:
         raise ValueError(
             f"nnz must be below n_samples * n_features = {n_samples * n_features}, of which it is a part, got {nnz}"
@@ -202,13 +202,6 @@ def make_poisson_counts(
     if len(columns) <= np.iinfo(np.int32).max:  # scipy has one dtype for both
         indptr = indptr.astype(np.int32)
     return PoissonCounts(sparse.csr_array((data, columns, indptr), shape=(n_samples, n_features)), W, H)
-
-
-def _check_finite(x: Any, name: str) -> None:
-    """Refuse what is no finite number >= 0."""
-    check_scalar(x, name, (int, float, np.number), min_val=0)
-    if not np.isfinite(x):
-        raise ValueError(f"{name} must be finite, got {x}")
 
 
 def _scale(W: np.ndarray, H: np.ndarray, nnz: int) -> float:

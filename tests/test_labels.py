@@ -12,6 +12,7 @@ from fastpmf import (
     HPF,
     PoissonNMF,
     as_counts,
+    component_gains,
     differential_expression,
     kl_divergence,
     match_components,
@@ -21,6 +22,7 @@ from fastpmf import (
     pyldavis_input,
     ranking_scores,
     recommend,
+    thin_counts,
     to_topics,
     top_features,
     topic_quality,
@@ -211,6 +213,13 @@ class TestFittedModels:
             kind(K, **OPTIONS).fit(of(X.to_numpy(), columns=["gene0", *COLUMNS[:-1]]))
         assert len([w for w in caught if "feature name" in str(w.message)]) == 1
 
+    @pytest.mark.parametrize("function", [poisson_nmf, non_negative_factorization])
+    def test_functions_that_fit_warn_of_duplicate_feature_names_once_too(self, function):
+        told = r"X has 1 feature name\(s\) more than once, for example 'gene0'"
+        with pytest.warns(UserWarning, match=told) as caught:
+            function(X.set_axis(["gene0", *COLUMNS[:-1]], axis=1), n_components=K, random_state=0, tol=1e-2)
+        assert len([w for w in caught if "feature name" in str(w.message)]) == 1
+
 
 @pytest.mark.parametrize("function", [kl_divergence, poisson_log_likelihood])
 def test_functions_of_factors_align(function):
@@ -342,6 +351,31 @@ class TestFunctionsOfFactors:
         assert np.allclose(found.log2_fold_change[self.BACK], expected.log2_fold_change, rtol=1e-6)
         assert found.names.tolist() == COLUMNS
 
+    def test_likelihoods_of_topics(self):
+        topics, plain = to_topics(self.W, self.H), to_topics(*self.plain())
+        other = X.iloc[BY_ROW, BY_COLUMN]
+        for name in ("conditional_log_likelihood", "joint_log_likelihood"):
+            expected = getattr(plain, name)(X.to_numpy())
+            assert getattr(topics, name)(other) == pytest.approx(expected, rel=1e-12)
+            assert getattr(topics, name)(other.to_numpy()[:, np.argsort(BY_COLUMN)]) != pytest.approx(expected)
+        model = PoissonNMF(K, **OPTIONS).fit(X)
+        topics = model.to_topics(model.transform(X))
+        expected = topics.conditional_log_likelihood(X)
+        assert topics.conditional_log_likelihood(X.iloc[:, BY_COLUMN]) == pytest.approx(expected, rel=1e-12)
+        with pytest.raises(ValueError, match=r"^the topics must have a label for each column of X, and lacks 'other'"):
+            topics.joint_log_likelihood(X.rename(columns={"gene3": "other"}))
+
+    def test_gains_of_components(self):
+        train, test = (
+            pd.DataFrame(part.to_scipy().toarray(), index=ROWS, columns=COLUMNS)
+            for part in thin_counts(X.to_numpy(), 0.2, random_state=0)
+        )
+        expected = component_gains(train.to_numpy(), self.plain()[1], test.to_numpy(), exposure=0.25)
+        found = component_gains(
+            train, self.H.iloc[:, BY_COLUMN], test.iloc[BY_ROW, BY_COLUMN], exposure=0.25
+        )  # fmt: skip
+        assert np.array_equal(found.gain, expected.gain)
+
     def test_the_drop_in(self):
         W, H = self.W.iloc[BY_ROW], self.H.iloc[[2, 0, 1], BY_COLUMN]
         options = {"init": "custom", "n_components": K, "tol": 0, "max_iter": 5}
@@ -375,7 +409,12 @@ class TestFunctionsOfFactors:
         assert np.allclose(
             heat, plot.topic_label_heatmap(*self.plain(), labels=labels.to_numpy()).images[0].get_array()
         )
+        expected = plot.topic_heatmap(self.H, self.H).images[0].get_array()
+        assert np.allclose(plot.topic_heatmap(self.H, self.H.iloc[:, BY_COLUMN]).images[0].get_array(), expected)
         model = PoissonNMF(K, **OPTIONS).fit(X.iloc[:, BY_COLUMN])
+        named = pd.DataFrame(model.components_, columns=model.feature_names_in_)[COLUMNS]
+        expected = plot.topic_heatmap(model, model).images[0].get_array()
+        assert np.allclose(plot.topic_heatmap(model, named).images[0].get_array(), expected)
         by_model = plot.residuals(X, model.transform(X.iloc[:, BY_COLUMN]), model, bins=3)
         straight = plot.residuals(
             X.iloc[:, BY_COLUMN], model.transform(X.iloc[:, BY_COLUMN]), model.components_, bins=3

@@ -96,6 +96,49 @@ def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, tol
         calls[name](A)
 
 
+@pytest.mark.parametrize("name", ["exposure", "pseudocount", "z", "least"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_gives_no_nan_but_one_sentence(name, value):
+    model = PoissonNMF(2, random_state=0).fit(X)
+    W = model.transform(X)
+    calls = {
+        "exposure": [
+            lambda: fastpmf.component_gains(X, model.components_, X, exposure=value),
+            lambda: HPF(2, max_iter=2, tol=1.0, random_state=0).fit(X).predictive_log_likelihood(X, exposure=value),
+            lambda: plot.calibration(X, W, model.components_, value),
+        ],
+        "pseudocount": [lambda: model.differential_expression(X, W, pseudocount=value)],
+        "z": [
+            lambda: model.differential_expression(X, W).top(2, z=value),
+            lambda: plot.differential(model.differential_expression(X, W), 0, z=value),
+        ],
+        "least": [lambda: model.top_features(2, least=value)],
+    }
+    for call in calls[name]:
+        with pytest.raises(ValueError, match=f"^{name} must be finite, got {value}$"):
+            call()
+
+
+def test_a_share_above_one_is_refused():
+    with pytest.raises(ValueError, match=r"^least must be a share of a component, between 0 and 1, got 3$"):
+        fastpmf.top_features(np.ones((2, 6)), least=3)
+
+
+def test_a_folder_that_is_not_there_is_told_wherever_something_is_written(tmp_path):
+    model = PoissonNMF(2, random_state=0).fit(X)
+    for name, write in {
+        "model.npz": model.save,
+        "factors.npz": lambda path: fastpmf.io.write_factors(path, model.transform(X), model),
+        "W.npy": lambda path: fastpmf.io.write_factor(path, model.transform(X)),
+        "table.csv": lambda path: fastpmf.io.write_table(path, ["a"], [[1]]),
+        "counts": lambda path: fastpmf.io.write_counts(path, X),
+    }.items():
+        with pytest.raises(FileNotFoundError, match=rf"^no folder .*absent to write {name} in$"):
+            write(tmp_path / "absent" / name)
+    with pytest.raises(IsADirectoryError, match=r" is a folder, not a file to write$"):
+        model.save(tmp_path)
+
+
 def test_one_number_of_components_can_be_asked_of():
     found = select_n_components(X, 2, n_splits=1, max_iter=2, random_state=0)
     assert found.n_components.tolist() == [2]

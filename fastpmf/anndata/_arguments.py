@@ -8,7 +8,7 @@ from scipy import sparse
 from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import Labels, align
+from fastpmf.counts.labels import Labels, align, labels_of
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import share_not_whole
 from fastpmf.counts.room import memory
@@ -132,9 +132,15 @@ def matrix(given: Any, adata: "AnnData", source: Source, name: str) -> sparse.cs
 
 
 def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
-    """H for the chosen genes: an entry of varm transposed, by its name; or an array."""
+    """H for the chosen genes: an entry of varm transposed, by its name; or an array.
+
+    Where it has labels, those of the chosen genes are enough.
+    """
     H = _stored(given, source.varm, name, f"{source.owner}m")
-    H = align(H.T if isinstance(given, str) else H, name, columns=source.genes)
+    H = H.T if isinstance(given, str) else H
+    own = labels_of(H, 1)
+    if own.values is not None and own.named and own.values.tolist() != source.names.tolist():
+        return align(H, name, columns=source.genes._replace(values=source.names[chosen]))
     if not hasattr(H, "iloc"):  # a DataFrame may have labels of components, which W has too
         H = check_array(H, name, FREE)
     if H.ndim != 2 or H.shape[1] != len(chosen):

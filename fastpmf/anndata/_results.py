@@ -11,6 +11,7 @@ from fastpmf._messages import brief, listed
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import Source
+from fastpmf.counts.labels import Labels, align, names_of
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import plain
@@ -46,7 +47,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     model : PoissonNMF or HPF
         Fitted; its feature names, where it has any, become those of the variables.
     obs_names : array-like of str, of shape (n_obs,), optional
-        By default numbers.
+        Names of the cells; a DataFrame W is put in their order. By default those of W, or else numbers.
 
     Returns
     -------
@@ -69,6 +70,10 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     """
     anndata, pandas = needed("anndata", "anndata"), needed("pandas", "anndata")
     check_is_fitted(model)
+    if obs_names is None:
+        obs_names = names_of(W, 0)
+    else:
+        W = align(W, "W", rows=Labels(np.atleast_1d(obs_names).astype(str), owner="obs_names"))
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,7 +19,21 @@ from fastpmf.cli.telling import say
 # As shells have them: 128 and the number of the signal
 OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
 
+# What sentences begin with, as options of commands
+_FIRST = {
+    "n_components": "--components",
+    "n_init": "--n-init",
+    "n_splits": "--splits",
+    "n_threads": "--threads",
+    "max_iter": "--max-iter",
+    "max_time": "--max-time",
+    "tol": "--tol",
+    "n": "--top",
+    "least": "--least",
+    "layer": "--layer",
+}
 _OPTIONS = {
+    "Seed must": "--seed must",
     "header=True": "--header",
     "header=False": "--no-header",
     "feature_types": "--feature-types",
@@ -75,7 +90,8 @@ def _as_options(sentence: str) -> str:
     """A sentence on Python's arguments, with the options that they are here."""
     for argument, option in _OPTIONS.items():
         sentence = sentence.replace(argument, option)
-    return sentence
+    first = re.match(r"\w+(?=[ =])", sentence)
+    return _FIRST.get(first[0], first[0]) + sentence[first.end() :] if first else sentence
 
 
 @contextmanager

@@ -30,11 +30,12 @@ from fastpmf.cli.telling import (
 )
 from fastpmf.counts import Side
 from fastpmf.counts.named import Dataset, mask_of_columns, printable
+from fastpmf.estimators._model_file import check_folder
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.io.counts import csv_line
 from fastpmf.io.factors import check_factors_path
-from fastpmf.io.outputs import check_folder, check_output
+from fastpmf.io.outputs import check_output
 from fastpmf.io.pipes import regular_file
 from fastpmf.warmup import warmup as warm_up
 

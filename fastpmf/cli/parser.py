@@ -133,7 +133,7 @@ def parser_of_commands() -> argparse.ArgumentParser:
     select.add_argument("-k", "--components", type=int, nargs="+", required=True, metavar="K", help="numbers to try")
     select.add_argument("--splits", type=int, default=3, metavar="N", help="random splits (default: %(default)s)")
     select.add_argument("--seed", type=int, default=0, help="seed of splits and starts (default: %(default)s)")
-    select.add_argument("--prior", choices=["none", "auto"], default="auto", help="of the model to fit, as in "
+    select.add_argument("--prior", choices=["none", *SHAPES], default="auto", help="of the model to fit, as in "
                         "fastpmf fit (default: %(default)s; that of fastpmf fit is none)")  # fmt: skip
     select.add_argument("--dtype", choices=_DTYPES, help="floats to work in")
     select.add_argument("--plot", metavar="PNG", help="also draw the table, which needs matplotlib")

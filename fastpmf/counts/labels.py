@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import listed
+from fastpmf._messages import brief, listed
+from fastpmf._warnings import warn
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
 
@@ -100,16 +101,27 @@ def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | No
         Both sides have labels, and A lacks one that is needed or has it twice, or these labels are not unique.
     """
     for axis, target in ((0, rows), (1, columns)):
-        if A is None or target is None or target.values is None:
+        if A is None or target is None:
             continue
-        own = labels_of(A, axis)
-        if own.values is None or _equal(own.values, target.values):
-            continue
-        if own.numbered or target.numbered:
-            _check_not_permuted(own, target, name)
-            continue
-        A = _take(A, _order(own.values, target, name), axis)
+        if (order := order_of(labels_of(A, axis), target, name)) is not None:
+            A = _take(A, order, axis)
     return A
+
+
+def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
+    """Where each of the target's labels is among those of the argument `name`; None where positions are what counts.
+
+    Raises
+    ------
+    ValueError
+        As `align` does.
+    """
+    if own.values is None or target.values is None or _equal(own.values, target.values):
+        return None
+    if own.numbered or target.numbered:
+        _check_not_permuted(own, target, name)
+        return None
+    return _order(own.values, target, name)
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
@@ -146,6 +158,15 @@ def align_factors(X: Any, W: Any, H: Any, *, feature_names: Any = None) -> tuple
 def duplicates(values: np.ndarray) -> list[Any]:
     """The labels that occur more than once, in the order in which they first do."""
     return [label for label, n in Counter(values.tolist()).items() if n > 1]
+
+
+def warn_of_duplicates(names: np.ndarray | None) -> None:
+    """Warn of names of features that occur more than once."""
+    if names is not None and (twice := duplicates(names)):
+        warn(
+            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
+            "by them; make them unique"
+        )
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -8,13 +8,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts.labels import Labels, align
+from fastpmf.counts.labels import Labels, align, warn_of_duplicates
 from fastpmf.dask import _worker
 from fastpmf.dask._cluster import library, the_client
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._fit import Result, Whole, check_timeout, surveyed
 from fastpmf.dask._sources import Source, source_of
-from fastpmf.estimators._base import check_feature_names, warn_of_duplicates
+from fastpmf.estimators._base import check_feature_names
 from fastpmf.estimators._statement import vector
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf._messages import check_number
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.named import positions
@@ -122,7 +122,7 @@ class AppliedHPF(OnlineHPF):
         """
         check_is_fitted(self, "W_posterior_")
         counts = self._read(X)
-        check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+        check_number(exposure, "exposure", positive=True)
         check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
         W, names, fitted = self.W_posterior_.mean, names_of(X, 0), getattr(self, "row_names_", None)
         if names is not None and fitted is not None and not np.array_equal(names, fitted):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, Side
-from fastpmf.counts.labels import MatrixLabels, align, duplicates, labels_of
+from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import Dataset, positions
 from fastpmf.counts.streamed import as_fittable
@@ -32,15 +33,6 @@ def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
         raise ValueError(
             f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
             f"{brief(fitted[j])}"
-        )
-
-
-def warn_of_duplicates(names: np.ndarray) -> None:
-    """Warn of names of features that occur more than once."""
-    if twice := duplicates(names):
-        warn(
-            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
-            "by them; make them unique"
         )
 
 
@@ -84,7 +76,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Topics
         """
         check_is_fitted(self)
-        return to_topics(W, self.components_)
+        topics, names = to_topics(W, self.components_), getattr(self, "feature_names_in_", None)
+        return topics if names is None else replace(topics, column_labels=Labels(names))
 
     def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0, names: Any = None) -> TopFeatures:
         """The n first features of each component, by name; see `fastpmf.top_features`.

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state, check_scalar
 from fastpmf._messages import brief, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels
+from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._checkpoint import saver_of
 from fastpmf.estimators._progress import shown
@@ -122,7 +122,9 @@ def poisson_nmf(
     with threads(n_threads):
         check_declared(X, n_components, dtype, solver_of(solver, acceleration), n_init=n_init)
         known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        known, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
+        labels = MatrixLabels.of(X)
+        warn_of_duplicates(labels.columns.values)
+        known, W, H, validation = align_beside(labels, known, W=W, H=H, validation=validation)
         prepared = prepare(
             as_fittable(X, mask=known.mask, n_threads=n_threads), n_components, solver=solver,
             acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init, W=W, H=H,

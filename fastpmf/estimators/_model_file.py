@@ -1,6 +1,5 @@
 """Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
 
-import errno
 import json
 import lzma
 import os
@@ -46,6 +45,15 @@ VALIDATION_DTYPE = np.dtype([("n_iter", np.int64), ("log_likelihood", float)])
 Facts = dict[str, Any]
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a path whose folder is not there, or can't be written to."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"the folder {target.parent.resolve()} can't be written to")
+
+
 @contextmanager
 def beside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A name for what will take the place of `path`; what the system says of it, or of no file, is told of `path`."""
@@ -80,7 +88,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file that takes the place of `path` when all is written, and vanishes when anything fails."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a file to write")
+    check_folder(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # less what the umask takes
     with beside(path) as temporary:
         try:

@@ -35,7 +35,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
-from fastpmf._messages import brief
+from fastpmf._messages import brief, check_number
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
@@ -100,7 +100,7 @@ class Differential(NamedTuple):
         """
         if z is None:
             z = 2.0 if self.false_sign_rate is None else 0.0
-        check_scalar(z, "z", (int, float, np.number), min_val=0)
+        check_number(z, "z")
         known = np.isfinite(self.standard_error)
         return np.where(known, self.log2_fold_change - z * np.where(known, self.standard_error, 0.0), -np.inf)
 
@@ -232,6 +232,7 @@ def differential_expression(
     if counts.shape[1] != p:
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
+    check_number(pseudocount, "pseudocount")
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=_MIN_PSEUDOCOUNT)
     if standard_errors not in _STANDARD_ERRORS:
         raise ValueError(f"standard_errors must be one of {', '.join(_STANDARD_ERRORS)}, got {standard_errors!r}")

@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf._messages import brief, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import as_counts
-from fastpmf.counts.labels import align_factors
+from fastpmf.counts.labels import align_factors, labels_of, warn_of_duplicates
 from fastpmf.estimators._fit import poisson_nmf, tell_end
 from fastpmf.estimators._room import check_declared
 from fastpmf.estimators._rows import producible
@@ -109,6 +109,7 @@ def non_negative_factorization(
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
     check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
+    warn_of_duplicates(labels_of(X, 1).values)
     W, H = align_factors(X, W, H)
     counts = as_counts(X)
     k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)

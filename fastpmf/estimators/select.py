@@ -10,7 +10,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import check_number
 from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._fit import without_fit_warnings
 from fastpmf.estimators._progress import counted
@@ -288,10 +290,12 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     >>> component_gains(train, model.components_, test, exposure=0.25).supported
     array([ True,  True,  True])
     """
-    check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+    check_number(exposure, "exposure", positive=True)
     with threads(n_threads):
-        counts, rest = as_counts(X), as_counts(heldout, name="heldout")
-        H = check_array(H, "H")
+        labels = MatrixLabels.of(X)
+        counts = as_counts(X)
+        rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
+        H = check_array(align(H, "H", columns=labels.columns), "H")
         if H.ndim != 2 or len(H) < 2:
             raise ValueError(f"H must have at least two components, got shape {H.shape}")
         H = check_factor(H, (len(H), counts.shape[1]), "H").astype(np.float64)

@@ -314,6 +314,8 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
     ------
     FileExistsError
         The path is something else.
+    FileNotFoundError, PermissionError
+        There is no folder to write it in, or no permission.
     TypeError, ValueError
         As `as_counts` raises them.
     """

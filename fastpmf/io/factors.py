@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
+from fastpmf.counts.labels import Labels, align, names_of
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io.outputs import check_output
@@ -30,6 +31,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     model : PoissonNMF or HPF
         Fitted.
     row_names : array-like of str, of length n, optional
+        A DataFrame W is put in their order. By default its own names, where it has any.
 
     Raises
     ------
@@ -55,6 +57,10 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     """
     check_factors_path(path)
     check_is_fitted(model)
+    if row_names is None:
+        row_names = names_of(W, 0)
+    else:
+        W = align(W, "W", rows=Labels(np.atleast_1d(row_names).astype(str), owner="row_names"))
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")

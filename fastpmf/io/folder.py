@@ -13,7 +13,7 @@ from scipy import sparse
 
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
-from fastpmf.estimators._model_file import beside, remove
+from fastpmf.estimators._model_file import beside, check_folder, remove
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
 from fastpmf.model.factors import not_finite
@@ -45,12 +45,15 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
     ------
     FileExistsError
         The path is something else.
+    FileNotFoundError, PermissionError
+        There is no folder to write it in, or no permission.
     ValueError
         Negative, NaN or infinite counts, or none at all.
     """
     target = Path(os.path.realpath(path))  # what a symbolic link points to is replaced, not the link
     if target.exists() and not (target / "indptr.npy").is_file():
         raise FileExistsError(f"{target} is there already, and is no folder of .npy that could be replaced")
+    check_folder(target)
     held, dtype = _survey(source, progress)
     shape, names = source.finish()
     ends = np.zeros(shape[0] + 1, np.int64)

@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_scalar
 
-from fastpmf._messages import check_option
+from fastpmf._messages import check_number, check_option
 from fastpmf.counts import Side, as_counts
 from fastpmf.counts.labels import align, align_factors, labels_of
 from fastpmf.model.factors import check_array, check_factor
@@ -109,6 +109,9 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
     """
     check_option(by, ORDERS, "by")
     check_scalar(n, "n", (int, np.integer), min_val=1)
+    check_number(least, "least")
+    if least > 1:
+        raise ValueError(f"least must be a share of a component, between 0 and 1, got {least}")
     P = distributions(H)
     k, p = P.shape
     labels = _labels(labels_of(H, 1).values if names is None else names, p)

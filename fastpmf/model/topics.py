@@ -53,21 +53,22 @@ C. Ding, T. Li and W. Peng, "On the equivalence between non-negative matrix fact
 semantic indexing", Computational Statistics & Data Analysis 52 (2008).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import gammaln
 
 from fastpmf._messages import check_option
 from fastpmf.counts import MemoryCounts, Side, as_counts
-from fastpmf.counts.labels import align_components
+from fastpmf.counts.labels import Labels, MatrixLabels, align_components, labels_of, order_of
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_factor, component_sums, padded
 from fastpmf.model.lazy import cached_property
 
 # The power of its mass that a component has in W; the rest is in H.
 _SHARES = {"rows": 1.0, "balanced": 0.5, "columns": 0.0}
+_NO_LABELS = Labels(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,8 @@ class Topics:
         P(column|z); rows sum to 1.
     total : float
         Expected total count, the sum of W H.
+    row_labels, column_labels : Labels
+        Those of W's rows and of H's columns, which the likelihoods align with those of X; by default none.
 
     Examples
     --------
@@ -110,6 +113,8 @@ class Topics:
     rows: np.ndarray
     columns: np.ndarray
     total: float
+    row_labels: Labels = _NO_LABELS
+    column_labels: Labels = _NO_LABELS
 
     @cached_property
     def mixtures(self) -> np.ndarray:
@@ -201,9 +206,9 @@ class Topics:
         -3.060271
         """
         with threads(n_threads):
-            counts = self._read(X, n_threads)
+            counts, topics = self._read(X, n_threads)
             coefficient = float(gammaln(counts.total + 1)) - counts.log_factorial
-            return coefficient + self._data_term(counts, self.rows * self.weights)
+            return coefficient + topics._data_term(counts, topics.rows * topics.weights)
 
     def conditional_log_likelihood(self, X: Any, *, n_threads: int | None = None) -> float:
         """Log-likelihood of X as N_i draws of a column for each row i, N_i its total: a multinomial for each row.
@@ -234,15 +239,21 @@ class Topics:
         -2.079442
         """
         with threads(n_threads):
-            counts = self._read(X, n_threads)
+            counts, topics = self._read(X, n_threads)
             coefficient = float(gammaln(counts.sums(Side.ROWS) + 1).sum()) - counts.log_factorial
-            return coefficient + self._data_term(counts, self.mixtures)
+            return coefficient + topics._data_term(counts, topics.mixtures)
 
-    def _read(self, X: Any, n_threads: int | None) -> MemoryCounts:
+    def _read(self, X: Any, n_threads: int | None) -> tuple[MemoryCounts, Self]:
+        """X as counts, and these topics with their rows and columns in the order of X."""
         counts, shape = as_counts(X, n_threads=n_threads), (len(self.rows), self.columns.shape[1])
         if counts.shape != shape:
             raise ValueError(f"X must have shape {shape}, which is that of the topics, got {counts.shape}")
-        return counts
+        labels, topics = MatrixLabels.of(X), self
+        if (order := order_of(self.row_labels, labels.rows, "the topics")) is not None:
+            topics = replace(topics, rows=topics.rows[order])
+        if (order := order_of(self.column_labels, labels.columns, "the topics")) is not None:
+            topics = replace(topics, columns=topics.columns[:, order])
+        return counts, topics
 
     def _data_term(self, counts: MemoryCounts, U: np.ndarray) -> float:
         """sum_ij x_ij log (U columns)_ij; float64 throughout, so that no probability is rounded on the way."""
@@ -284,6 +295,7 @@ def to_topics(W: Any, H: Any) -> Topics:
         if np.ndim(A) != 2 or 0 in np.shape(A):
             raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {np.shape(A)}")
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
+    labels = labels_of(W, 0), labels_of(H, 1)
     W = check_factor(W, np.shape(W), "W")
     H = check_factor(H, (W.shape[1], np.shape(H)[1]), "H")
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
@@ -296,6 +308,7 @@ def to_topics(W: Any, H: Any) -> Topics:
         _normalised(W, w_sum, dtype),
         _normalised(H, h_sum[:, None], dtype),
         total,
+        *labels,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from fastpmf._extras import needed
 from fastpmf._messages import listed
 from fastpmf._warnings import warn
-from fastpmf.counts.labels import align_components
+from fastpmf.counts.labels import Labels, align_components, labels_of
 from fastpmf.counts.named import printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
@@ -75,6 +75,11 @@ def components_of(model: Any, name: str) -> np.ndarray:
     if H.ndim != 2 or 0 in H.shape:
         raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {H.shape}")
     return check_factor(H, H.shape, name).astype(np.float64)
+
+
+def labels_of_features(model: Any) -> Labels:
+    """Names of the features of a fitted estimator, or labels of the columns of H."""
+    return Labels(getattr(model, "feature_names_in_", None)) if hasattr(model, "components_") else labels_of(model, 1)
 
 
 def proportions(W: Any, H: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
-from fastpmf._messages import check_option
+from fastpmf._messages import check_number, check_option
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.counts.named import Dataset
@@ -191,7 +191,7 @@ def calibration(X: Any, W: Any, H: Any, exposure: float = 1.0, *, bins: int = 20
     >>> plot.calibration(rng.poisson(W @ H), W, H).get_ylabel()
     'mean observed count per entry'
     """
-    check_scalar(exposure, "exposure", (int, float, np.number), min_val=0, include_boundaries="neither")
+    check_number(exposure, "exposure", positive=True)
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
     X, W, H = _read(X, W, H)
     n, expected, observed = _by_rate(exposure * W, H, X)

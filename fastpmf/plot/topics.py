@@ -8,13 +8,14 @@ from scipy.spatial.distance import squareform
 from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf._messages import check_option
-from fastpmf.counts.labels import align, labels_of
+from fastpmf.counts.labels import align, labels_of, order_of
 from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
     components_of,
     drawing,
     grouped,
+    labels_of_features,
     named,
     number_axis,
     one,
@@ -177,8 +178,11 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
+    wanted = labels_of_features(H)._replace(owner="H", thing="column")
     H = components_of(H, "H")
     other_H = H if other is None else components_of(other, "other")
+    if (order := order_of(labels_of_features(other), wanted, "other")) is not None:
+        other_H = other_H[:, order]
     if other_H.shape[1] != H.shape[1]:
         raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
     partners, _ = match_components(H, other_H)
