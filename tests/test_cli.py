@@ -489,6 +489,7 @@ class Interrupts:
         if name == "scipy.sparse":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
 sys.meta_path.insert(0, Interrupts())
 """
 
