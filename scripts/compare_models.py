@@ -29,7 +29,7 @@ independent under the model. For each K, fit the rest by
   ml         PoissonNMF(): maximum likelihood
   map        PoissonNMF(prior_W="auto", prior_H="auto"): the mode under weak Gamma priors
   hpf        HPF(): hierarchical Poisson factorization
-  hpf-learn  HPF(learn_prior=True): with its six hyperparameters fitted too
+  hpf-learn  HPF(learn_prior=True): with its hyperparameters fitted too
 
 and score the rates that they predict by the log-likelihood of the held-out counts, per count. Factors with
 exact zeros can say that a count is impossible, which makes it -inf. So there is a second score, of rates

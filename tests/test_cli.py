@@ -256,9 +256,7 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
 
 
 def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypatch):
-    from fastpmf.estimators import select
-
-    calls, real = [], select.poisson_nmf
+    calls, real = [], PoissonNMF.fit_transform
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -266,7 +264,7 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(select, "poisson_nmf", interrupted)
+    monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
     code, out, err = run("select X.npz -k 1 2 --splits 3 -q --json")
     assert code == 130
     assert err == "fastpmf: interrupted, the table is that of the splits that were done\n"
@@ -494,6 +492,7 @@ class Interrupts:
         if name == "scipy.sparse":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
 sys.meta_path.insert(0, Interrupts())
 """
 

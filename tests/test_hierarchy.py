@@ -13,6 +13,7 @@ from fitting import some_start
 from fastpmf import as_counts
 from fastpmf.counts import Side
 from fastpmf.counts.masked import without
+from fastpmf.model import hierarchy
 from fastpmf.model.factors import aligned, column_sums, padded
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, best_prior, evidence_bound, update
 
@@ -145,6 +146,16 @@ def test_the_best_prior_is_where_the_bound_is_stationary_and_highest(hierarchica
             assert max(moved) < 0
             # a quadratic there, up to its third derivative: the first one is 0
             assert abs(moved[0] - moved[1]) < 0.1 * abs(moved[0] + moved[1])
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
+def test_mean_logarithms_of_components_are_scipys_over_all_blocks_of_rows(masked, monkeypatch):
+    monkeypatch.setattr(hierarchy, "_BLOCK", 7)  # 30 rows: four whole blocks and a part of one
+    X = MENAGERIE["planted"]
+    fit = ByHand(X, mask=some_mask(X.shape) if masked else None).run(3)
+    for factor, (shape, rate, *_) in zip(fit.factors, fit.as_naive()[0], strict=True):
+        found = hierarchy.mean_logs(factor, fit.k)
+        np.testing.assert_allclose(found, naive_hpf.log_mean(shape, rate).mean(axis=0), rtol=1e-12)  # some roundings
 
 
 def test_with_equal_faces_the_rule_is_that_of_the_mode_under_a_prior_of_one_shape_more():

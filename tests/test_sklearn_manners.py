@@ -228,7 +228,7 @@ def test_the_posteriors_a_callback_gets_are_those_of_a_fit_that_stops_there(opti
         there, seen = quick(HPF, max_iter=n_iter, **options).fit(X), seen["fitted"]
         assert np.array_equal(seen.W_posterior_.mean, there.W_posterior_.mean)
         assert np.array_equal(seen.H_posterior_.rate, there.H_posterior_.rate)
-        assert seen.prior_ == there.prior_
+        np.testing.assert_equal(seen.prior_, there.prior_)
         assert seen.score(X) == there.set_params(max_iter=23).score(X)
 
 

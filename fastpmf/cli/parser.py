@@ -199,7 +199,7 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
                      "are few (default: %(default)s: maximum likelihood)")  # fmt: skip
     fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="auto", help="start (default: "
                      "%(default)s, which is random)")  # fmt: skip
-    fit.add_argument("--n-init", type=int, default=1, metavar="N", help="starts to try, of which the best is finished "
+    fit.add_argument("--n-init", type=int, default=1, metavar="N", help="random starts, most of them dropped early "
                      "(default: %(default)s)")  # fmt: skip
     fit.add_argument("--max-iter", type=int, default=500, metavar="N", help="most iterations (default: %(default)s)")
     fit.add_argument("--tol", type=float, default=1e-4, metavar="T", help="converged when no other W, nor any other "

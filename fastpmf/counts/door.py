@@ -286,7 +286,7 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
     low, high = data.min(), data.max()  # NaN goes through both
     if not (np.isfinite(low) and np.isfinite(high)):
         counts = name == "X" or name.startswith("adata")
-        advice = "; what is not observed goes in mask" if counts and np.isnan(data).any() else ""
+        advice = "; pass entries that are not observed as mask" if counts and np.isnan(data).any() else ""
         raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")

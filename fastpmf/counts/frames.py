@@ -12,7 +12,8 @@ from fastpmf.model.factors import is_nullable
 
 def is_frame(X: Any) -> bool:
     """Whether this is a pandas data frame."""
-    return hasattr(X, "iloc") and hasattr(X, "dtypes") and X.ndim == 2
+    # A Dask Delayed has every attribute
+    return hasattr(X, "iloc") and hasattr(X, "dtypes") and isinstance(X.ndim, int) and X.ndim == 2
 
 
 def has_extension_dtypes(frame: Any) -> bool:

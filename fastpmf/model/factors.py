@@ -75,7 +75,7 @@ def row_bounds(n_rows: int) -> np.ndarray:
 
 def is_nullable(A: Any) -> bool:
     """Whether this is of pandas, of real numbers, and has a dtype that is not NumPy's, as Int64, which can hold NA."""
-    if not hasattr(A, "iloc"):
+    if not (hasattr(A, "iloc") and isinstance(A.ndim, int)):
         return False
     dtypes = [A.dtype] if A.ndim == 1 else list(A.dtypes)
     return all(dtype.kind in "biuf" for dtype in dtypes) and any(hasattr(dtype, "na_value") for dtype in dtypes)
