@@ -481,6 +481,39 @@ def test_both_factors_go_to_a_file_with_all_names(adata, tmp_path, ending):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("ending", [".npz", ".h5ad"])
+def test_rows_of_a_data_frame_are_written_under_their_own_names(adata, tmp_path, ending):
+    pytest.importorskip("h5py")
+    model = fastpmf.PoissonNMF(2, random_state=0)
+    W = pd.DataFrame(model.fit_transform(adata.to_df()), index=adata.obs_names)
+    path, names = tmp_path / f"factors{ending}", adata.obs_names[::-1]
+    for given in ((W[::-1], model), (W, model, names)):  # names of its own; aligned with given ones
+        write_factors(path, *given)
+        found = np.load(path) if ending == ".npz" else anndata.read_h5ad(path)
+        stored, rows = (found["W"], found["row_names"]) if ending == ".npz" else (found.obsm["X_pmf"], found.obs_names)
+        np.testing.assert_array_equal(stored, W[::-1])
+        assert list(rows) == list(names)
+    with pytest.raises(ValueError, match=r"^W must have a label for each row of row_names, and lacks 'other 0'"):
+        write_factors(path, W, model, [f"other {i}" for i in range(40)])
+
+
+def test_components_known_for_the_chosen_genes_alone_are_aligned_with_them(adata):
+    options = {"mask_var": "highly_variable", "random_state": 0, "max_iter": 5, "tol": 0.0}
+    model = fa.poisson_nmf(adata, 2, **options)
+    H = pd.DataFrame(model.components_, columns=model.feature_names_in_)
+    expected = fa.poisson_nmf(adata, 2, fixed_H="PMF", **options).objective_
+    for known in (H, H.iloc[:, ::-1]):
+        assert fa.poisson_nmf(adata, 2, fixed_H=known, **options).objective_ == expected
+    with pytest.raises(ValueError, match=r"^fixed_H must have a label for each gene of adata, and lacks 'gene 1'"):
+        fa.poisson_nmf(adata, 2, fixed_H=H.drop(columns="gene 1"), **options)
+
+
+def test_missing_values_are_told_of_mask(adata):
+    adata.X = np.where(np.arange(25) == 3, np.nan, adata.X.toarray())
+    with pytest.raises(ValueError, match=r"^adata.X must be finite, got NaN; .* mask$"):
+        fa.poisson_nmf(adata, 2)
+
+
 @pytest.mark.parametrize("kind", [fastpmf.PoissonNMF, fastpmf.HPF])
 def test_models_of_mini_batches_and_of_priors_of_lists_go_to_h5ad(adata, kind, tmp_path):
     pytest.importorskip("h5py")

@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 import fastpmf
+import fastpmf.io
 from fastpmf import HPF, PoissonNMF, as_counts, match_components, plot, select_n_components
 from fastpmf._messages import LONGEST, brief, check_option, listed
 
