@@ -355,7 +355,7 @@ def test_the_estimator_gives_its_names(drawn):
         ({"against": "all"}, ValueError, "against must be 'others', 'mean' or the number of a component, got 'all'"),
         ({"against": 1.5}, TypeError, "against must be 'others', 'mean' or the number of a component, got 1.5"),
         ({"pseudocount": 0}, ValueError, "pseudocount"),
-        ({"standard_errors": "hc3"}, ValueError, "standard_errors must be one of robust, model, got 'hc3'"),
+        ({"standard_errors": "hc3"}, ValueError, "standard_errors must be one of 'robust', 'model', got 'hc3'"),
         ({"names": ["a"]}, ValueError, r"names must be 40, one for each feature, got shape \(1,\)"),
         ({"W": np.ones((3, 3))}, ValueError, "W"),
         ({"X": np.ones((150, 3))}, ValueError, "X must have 40 columns, as H has, got 3"),

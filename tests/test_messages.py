@@ -63,7 +63,11 @@ VAST = {
     "forgetting_rate": lambda: PoissonNMF(2, forgetting_rate=LONG).partial_fit(X),
     "fraction": lambda: fastpmf.thin_counts(X, LONG),
     "beta_loss": lambda: fastpmf.non_negative_factorization(X, beta_loss=ARRAY),
-    "against": lambda: fastpmf.differential_expression(np.ones((20, 2)), np.ones((2, 6)), X, against=TEXT),
+    "against": lambda: fastpmf.differential_expression(X, np.ones((len(X), 2)), np.ones((2, X.shape[1])), against=TEXT),
+    "standard_errors": lambda: fastpmf.differential_expression(
+        X, np.ones((len(X), 2)), np.ones((2, X.shape[1])), standard_errors=ARRAY
+    ),
+    "estimator": lambda: fastpmf.select_n_components(X, 2, estimator=TEXT),
     "X": lambda: as_counts(np.array([[TEXT, "1"]], dtype=object)),
     "X's column": lambda: as_counts(pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [TEXT, "1"]})),
 }

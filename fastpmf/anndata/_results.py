@@ -7,10 +7,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
-from fastpmf._messages import brief, listed
+from fastpmf._messages import brief
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import Source
+from fastpmf.counts.named import check_names, check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import plain
@@ -72,9 +73,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
-    names = np.arange(len(W)).astype(str) if obs_names is None else np.atleast_1d(obs_names).astype(str)
-    if names.shape != (len(W),):
-        raise ValueError(f"obs_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    names = check_names(obs_names, len(W), "obs_names", "row of W")
     features = getattr(model, "feature_names_in_", np.arange(H.shape[1]))
     adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features.astype(str)))
     store(adata, model, keys_of(model, None), W, np.arange(H.shape[1]), parameters_of(model))
@@ -112,11 +111,7 @@ def loading_places(adata: "AnnData", source: Source, chosen: np.ndarray) -> np.n
     if source.where != "adata.raw":
         return np.where(chosen, chosen.cumsum() - 1, -1)
     fitted = source.var.index[chosen]
-    if not fitted.is_unique:
-        raise ValueError(
-            "adata.raw.var_names must be unique for H to be written by name, got "
-            f"{listed(fitted[fitted.duplicated()].unique(), 3)} more than once"
-        )
+    check_unique(np.asarray(fitted), "adata.raw.var_names")
     return fitted.get_indexer(adata.var_names)
 
 

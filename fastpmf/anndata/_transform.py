@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf._messages import brief, listed
+from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import (
     Source,
@@ -18,7 +18,7 @@ from fastpmf.anndata._arguments import (
     warn_unless_counts,
 )
 from fastpmf.anndata._results import check_target, keys_of, without_view_warning
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._statement import vector
@@ -122,9 +122,7 @@ def _places(model: FactorModel, source: Source) -> np.ndarray:
     if names is None or np.array_equal(names, own):
         return np.arange(n)
     for values, what in ((names, "model.feature_names_in_"), (own, f"{source.owner}_names")):
-        found, often = np.unique(values.astype(str), return_counts=True)
-        if (often > 1).any():
-            raise ValueError(f"{what} must be unique to be aligned by, got {brief(found[often > 1][0])} more than once")
+        check_unique(values, what)
     place = source.var.index.get_indexer(names)
     if (place < 0).all():
         raise ValueError(

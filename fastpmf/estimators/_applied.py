@@ -101,6 +101,7 @@ class AppliedNMF(OnlineNMF):
 
     def _of_features(self, columns: np.ndarray) -> Self:
         model = super()._of_features(columns)
+        model.alpha_W = self.alpha_W * (self.components_.shape[1] / len(columns))  # it is multiplied by n_features
         model.column_exposure_, model.background_ = (
             x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )

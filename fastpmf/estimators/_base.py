@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, Side
-from fastpmf.counts.labels import MatrixLabels, align, duplicates, labels_of
+from fastpmf.counts.labels import MatrixLabels, align, labels_of
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset, positions
+from fastpmf.counts.named import Dataset, duplicates, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators._room import check_rows
@@ -37,10 +37,10 @@ def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
 
 def warn_of_duplicates(names: np.ndarray) -> None:
     """Warn of names of features that occur more than once."""
-    if twice := duplicates(names):
+    if repeated := duplicates(names.tolist()):
         warn(
-            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
-            "by them; make them unique"
+            f"X has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: nothing can be "
+            "aligned by them; make them unique"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state, check_scalar
 
+from fastpmf._messages import brief
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators._fit import without_fit_warnings
@@ -177,7 +178,7 @@ def select_n_components(
     if estimator is None:
         estimator = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)
     elif not isinstance(estimator, PoissonNMF | HPF):
-        raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {estimator!r}")
+        raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {brief(estimator)}")
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
     found: list[list[np.ndarray]] = []  # H of each split and number

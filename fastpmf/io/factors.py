@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
+from fastpmf.counts.named import check_names
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io.outputs import check_output
@@ -60,9 +61,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
     if W.dtype.kind not in "biuf":
         raise TypeError(f"W must hold numbers, got {W.dtype}")
-    names = None if row_names is None else np.atleast_1d(row_names).astype(str)
-    if names is not None and names.shape != (len(W),):
-        raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    names = None if row_names is None else check_names(row_names, len(W), "row_names", "row of W")
     if Path(path).suffix == ".npz":
         arrays = {"W": W, "H": H, "row_names": names}
         if hasattr(model, "feature_names_in_"):

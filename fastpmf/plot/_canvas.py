@@ -8,7 +8,7 @@ from fastpmf._extras import needed
 from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.counts.labels import align_components
-from fastpmf.counts.named import printable
+from fastpmf.counts.named import check_names, printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -122,11 +122,8 @@ def _sorted_codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def named(names: Any, n: int, name: str, thing: str) -> list[str]:
-    """Names of n things, not too long; by default their numbers."""
-    found = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
-    if found.shape != (n,):
-        raise ValueError(f"{name} must be {n}, one for each {thing}, got shape {found.shape}")
-    return list(map(short, found))
+    """Names of n things, shortened; by default their numbers."""
+    return list(map(short, check_names(names, n, name, thing)))
 
 
 def short(name: str) -> str:
