@@ -157,7 +157,7 @@ def test_logarithms_are_warned_of(run):
     sparse.save_npz("log.npz", X.log1p())
     code, _, err = run("fit log.npz -k 1 -o model.npz --max-iter 5 -q")
     assert code == 0
-    assert "100% of the nonzeros are no whole numbers" in err
+    assert "100% of the nonzeros are not whole numbers" in err
 
 
 def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
@@ -208,7 +208,7 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("nothing", "invalid choice"),
         ("fit X.npz -k 2 -o m.npz --factors m.npz", "every output must be a file of its own"),
         ("fit X.npz -k 2 -o m.npz --factors m.txt", "--factors must be a .npz or .h5ad file, got 'm.txt'"),
-        ("fit - -k 2 -o m.npz", "counts from standard input have no name that says their format: give --format"),
+        ("fit - -k 2 -o m.npz", "standard input has no file name that shows its format: give --format"),
         ("recommend X.npz X.npz", "not a whole fastpmf model file"),
         ("transform m.npz X.npz -o - --json", "--json and -o - both want standard output"),
         ("warmup -k 0", "n_components"),
@@ -253,9 +253,7 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
 
 
 def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypatch):
-    from fastpmf.estimators import select
-
-    calls, real = [], select.poisson_nmf
+    calls, real = [], PoissonNMF.fit_transform
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -263,7 +261,7 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(select, "poisson_nmf", interrupted)
+    monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
     code, out, err = run("select X.npz -k 1 2 --splits 3 -q --json")
     assert code == 130
     assert err == "fastpmf: interrupted, the table is that of the splits that were done\n"
@@ -434,7 +432,7 @@ def test_options_that_say_what_to_read_reach_every_command(run):
     Path("pairs.csv").write_text("user_id,item_id\na,x\nb,y\n")
     code, out, err = run("info pairs.csv")
     assert code == 0
-    assert "leave it out with --header, or by giving columns by these names; --no-header says that there is none" in err
+    assert "looks like a header: give --header, or columns by these names, if it is one, else --no-header" in err
     assert out.startswith("3 x 3 counts")
     for option in ("--header", "--columns user_id,item_id"):
         assert run(f"info pairs.csv {option}")[1].startswith("2 x 2 counts")

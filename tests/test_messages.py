@@ -96,12 +96,14 @@ def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, tol
     }
     A = np.ones((20, 6))
     A[0, 0] = value
-    with pytest.raises(ValueError, match=f"^{name} must be finite, got {told}$"):
+    advice = "; give the entries that are not observed as mask" if (name, told) == ("X", "NaN") else ""
+    with pytest.raises(ValueError, match=f"^{name} must be finite, got {told}{advice}$"):
         calls[name](A)
 
 
 def test_one_number_of_components_can_be_asked_of():
-    found = select_n_components(X, 2, n_splits=1, max_iter=2, random_state=0)
+    model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=2)
+    found = select_n_components(X, 2, estimator=model, n_splits=1, random_state=0)
     assert found.n_components.tolist() == [2]
     with pytest.raises(TypeError, match=r"^n_components must be an instance of"):
         select_n_components(X, 2.5)
@@ -129,8 +131,9 @@ def test_a_path_is_told_how_to_be_read(tmp_path):
 def test_dask_objects_are_told_the_ways_to_fit_them():
     array = pytest.importorskip("dask.array")
     delayed = pytest.importorskip("dask").delayed(X)
+    frame = pytest.importorskip("dask.dataframe").from_pandas(pd.DataFrame(X), npartitions=2)
     dense = array.from_array(X, chunks=(10, 6))
-    for given in (dense, dense.map_blocks(sparse.csr_array), delayed):
+    for given in (dense, dense.map_blocks(sparse.csr_array), delayed, frame):
         with pytest.raises(TypeError, match=r"^X must be in memory, got a Dask .*fastpmf.dask.*X.compute\(\)$"):
             PoissonNMF(2).fit(given)
         with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask .*mask.compute\(\)$"):

@@ -94,7 +94,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def _save(model: PoissonNMF, path: str) -> None:
-    """Write a model where it is wanted, or else, as it may be hours of work, to the system's temporary folder."""
+    """Write a model to a path; if that fails, to the system's temporary folder, since it may be hours of work."""
     try:
         model.save(path)
     except OSError as error:
@@ -109,7 +109,7 @@ def _save(model: PoissonNMF, path: str) -> None:
 
 
 def _how_far(model: PoissonNMF) -> str:
-    """Why a fit stopped, and, where it didn't converge, how far it is."""
+    """Why a fit stopped and, if it did not converge, how far it got."""
     if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
     return (

@@ -7,12 +7,12 @@ from scipy import sparse
 
 from fastpmf._messages import brief
 from fastpmf.counts.base import check_dtype
-from fastpmf.model.factors import is_nullable
+from fastpmf.model.factors import is_nullable, is_pandas
 
 
 def is_frame(X: Any) -> bool:
     """Whether this is a pandas data frame."""
-    return hasattr(X, "iloc") and hasattr(X, "dtypes") and X.ndim == 2
+    return is_pandas(X) and X.ndim == 2
 
 
 def has_extension_dtypes(frame: Any) -> bool:

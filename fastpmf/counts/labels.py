@@ -14,6 +14,7 @@ from scipy import sparse
 from fastpmf._messages import listed
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset, duplicates
+from fastpmf.model.factors import is_pandas
 
 
 class Labels(NamedTuple):
@@ -63,7 +64,7 @@ def labels_of(A: Any, axis: int) -> Labels:
     if isinstance(A, Dataset):
         names = A.row_names if axis == 0 else A.column_names
         return Labels(None if names is None else np.asarray(names))
-    if hasattr(A, "iloc"):  # pandas
+    if is_pandas(A):
         index = A.index if axis == 0 else getattr(A, "columns", None)
         if index is None:
             return Labels(None)
@@ -190,6 +191,6 @@ def _take(A: Any, order: np.ndarray, axis: int) -> Any:
         if axis == 0:
             return Dataset(X[order], None if A.row_names is None else np.asarray(A.row_names)[order], A.column_names)
         return Dataset(X[:, order], A.row_names, None if A.column_names is None else np.asarray(A.column_names)[order])
-    if hasattr(A, "iloc"):
+    if is_pandas(A):
         return A.iloc[order] if axis == 0 else A.iloc[:, order]
     return np.asarray(A)[:, order]

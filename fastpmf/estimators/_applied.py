@@ -93,7 +93,7 @@ class AppliedNMF(OnlineNMF):
         return score / total
 
     def _read_beside(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, Known]:
-        """New counts, and what is known beside them, aligned with them."""
+        """New counts, and the exposures and mask aligned with them."""
         check_is_fitted(self)
         known = Known(row_exposure=row_exposure, mask=mask).aligned(self._labels(X))
         counts = self._read(X, mask=known.mask, streamed=True)

@@ -44,7 +44,7 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
 
 @contextmanager
 def _seekable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file opened to be read in any order, which a pipe can't be: its bytes go to a temporary file."""
+    """Open a file for reading in any order; a pipe is copied to a temporary file first."""
     with open(path, "rb") as file:
         if file.seekable():
             yield file

@@ -340,7 +340,7 @@ def _regressions(
 
 def _inverse(information: np.ndarray, e: float) -> tuple[np.ndarray, np.ndarray]:
     """(information + e I)^-1, and the same without the directions in which the information is 0 but for rounding."""
-    if np.trace(information) < _LARGE * e:  # rounding is no matter beside e
+    if np.trace(information) < _LARGE * e:  # rounding errors are far below e
         inverse = np.linalg.inv(information + e * np.eye(len(information)))
         return inverse, inverse
     values, vectors = np.linalg.eigh(information)

@@ -104,10 +104,9 @@ def non_negative_factorization(
         raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {brief(beta_loss)}")
     check_option(solver, ("auto", *SOLVERS), "solver")
     if update_H and init != "custom" and not (W is None and H is None):
-        told = f"W and H are where to start with init='custom', and not used with init={brief(init)}"
-        warn(told, RuntimeWarning)
+        warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
     if not update_H and W is not None:
-        warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
+        warn("W is not used with update_H=False, which estimates W from X and H", RuntimeWarning)
     check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
     W, H = align_factors(X, W, H)
     counts = as_counts(X)

@@ -37,7 +37,7 @@ class HPF(AppliedHPF):
         Number of components, >= 1.
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
-        factors. With `learn_prior` they are starting values. None: 0.3; with `learn_prior`
+        factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
         min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
@@ -92,8 +92,8 @@ class HPF(AppliedHPF):
     activity_, popularity_ : GammaPosterior or None
         Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
-        a, a_prime, b_prime, c, c_prime and d_prime as they ended; a and c are arrays of shape (n_components,) where
-        components have their own shapes.
+        Final values of a, a_prime, b_prime, c, c_prime and d_prime; a and c are arrays of shape (n_components,) if
+        each component has its own shape.
     elbo_ : float
         Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
     objective_ : float
@@ -109,7 +109,7 @@ class HPF(AppliedHPF):
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats.
     row_names_ : ndarray of shape (n_samples,), or None
-        Names of the fitted rows, where X had string names.
+        Names of the fitted rows if X had string names.
     n_features_in_, feature_names_in_
         As in `PoissonNMF`.
 

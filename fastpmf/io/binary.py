@@ -177,7 +177,7 @@ def tenx_h5(path: Path, layer: str | None, feature_types: str | Sequence[str] | 
 def h5ad(path: Path, layer: str | None) -> Source:
     """AnnData on HDF5: X, the layer of this name, or raw.X for "raw" where no layer has this name.
 
-    It may be sparse by rows or columns, or dense; this becomes coordinates, a block of rows at a time.
+    It may be sparse by rows or columns, or dense; a dense matrix is read as coordinates, a block of rows at a time.
     """
     h5py = needed("h5py", "anndata")
     return _anndata(lambda: h5py.File(path, "r"), layer, h5py)
@@ -199,7 +199,7 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
         if X is None:
             layers += ["raw"] * ("raw" in _members(root))
             others = f"layer may be {', '.join(map(repr, layers))}" if layers else "it has no layers either"
-            raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer may be left out'}")
+            raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer must be None'}")
         var = _at(root, "raw/var" if raw else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)

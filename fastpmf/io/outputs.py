@@ -1,11 +1,11 @@
-"""Whether results can be written where they are wanted, which is to be known before the work, not after it."""
+"""Checks that results can be written to a path, for before the work that produces them."""
 
 import os
 from pathlib import Path
 
 
 def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None:
-    """Refuse a file that can't be written, or that has none of these endings; `name` is what messages call it."""
+    """Raise an error if a file can't be written or has none of these endings; `name` is its name for messages."""
     target = Path(path)
     if target.suffix not in endings:
         raise ValueError(f"{name} must be a {' or '.join(endings)} file, got {target.name!r}")
@@ -15,7 +15,7 @@ def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a path whose folder is not there, or can't be written to."""
+    """Raise an error if the folder of a path does not exist or is not writable."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")

@@ -248,6 +248,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     W : array-like of shape (n, k)
     H : array-like of shape (k, p)
     names : array-like of str, of length p, optional
+        By default the labels of the columns of X, else numbers.
 
     Returns
     -------
@@ -270,7 +271,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
         raise ValueError(
             f"X must have the shape of W H, {len(topics.rows), topics.columns.shape[1]}, got {counts.shape}"
         )
-    labels = check_names(names, counts.shape[1], "names", "feature")
+    labels = check_names(labels_of(X, 1).values if names is None else names, counts.shape[1], "names", "feature")
     lengths, frequency = (counts.sums(side) for side in Side)
     mixtures = topics.mixtures
     terms = (frequency > 0) & topics.columns.any(axis=0)

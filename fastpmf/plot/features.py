@@ -105,7 +105,7 @@ def differential(
     Parameters
     ----------
     result : Differential
-        What `fastpmf.differential_expression` returned.
+        The result of `fastpmf.differential_expression`.
     component : int
     n : int, default=10
         Number of features to name: those whose change is largest in size after subtracting z standard errors, which is
