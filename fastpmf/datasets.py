@@ -205,7 +205,7 @@ def make_poisson_counts(
 
 
 def _check_finite(x: Any, name: str) -> None:
-    """Refuse what is no finite number >= 0."""
+    """Raise an error unless x is a finite number >= 0."""
     check_scalar(x, name, (int, float, np.number), min_val=0)
     if not np.isfinite(x):
         raise ValueError(f"{name} must be finite, got {x}")

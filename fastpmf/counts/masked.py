@@ -42,7 +42,7 @@ def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names `mask`.
+        If `mask` has an invalid type, shape or value.
     """
     if mask is None or (hidden := read_mask(mask, counts.shape)).nnz == 0:
         return counts

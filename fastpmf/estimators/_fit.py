@@ -100,7 +100,7 @@ def poisson_nmf(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     MemoryError
         What the fit needs, see `fastpmf.plan`, this process may not have; in one sentence that says what would fit.
     FitInterrupted

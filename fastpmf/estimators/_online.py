@@ -92,7 +92,7 @@ class OnlineNMF(FittedNMF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
 
         References
         ----------
@@ -271,7 +271,7 @@ class OnlineHPF(FittedHPF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         """
         with threads(self.n_threads):
             schedule = self._schedule

@@ -42,7 +42,7 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
         return
     n, work = size.shape[0], working_dtype(dtype, size.dtype)
     k = int(n_components)
-    # Start and result of the descent, padded; the same in float64 while they are scaled; a few numbers for each row
+    # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
     need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
     if need > SMALL and need > (have := memory()):
@@ -60,7 +60,7 @@ def check_memory(
     Raises
     ------
     MemoryError
-        In one sentence that says what would fit.
+        If the estimated memory exceeds this process's limit; the message says what would fit.
     """
     have, streamed = memory(), getattr(counts, "block_entries", None)
 

@@ -164,7 +164,7 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     """
     n, p = counts.shape
     k = n_components

@@ -62,7 +62,7 @@ class HPF(AppliedHPF):
         abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
+        Seconds after which no iteration begins, not counting compilation; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
@@ -102,7 +102,7 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
-        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
+        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
@@ -219,7 +219,7 @@ class HPF(AppliedHPF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         MemoryError
             What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
         FitInterrupted

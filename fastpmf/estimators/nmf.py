@@ -81,7 +81,7 @@ class PoissonNMF(AppliedNMF):
         Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
         most this.
     max_time : float, default=None
-        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
+        Seconds after which no iteration begins, not counting compilation; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
@@ -122,7 +122,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
+        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -294,7 +294,7 @@ class PoissonNMF(AppliedNMF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         MemoryError
             What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
         FitInterrupted

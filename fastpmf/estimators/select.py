@@ -155,7 +155,7 @@ def select_n_components(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     SelectionInterrupted
         On Ctrl-C once a split is done; a KeyboardInterrupt whose `selection` is what was found by then.
 

@@ -102,7 +102,7 @@ def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
 
 
 def not_finite(A: Any) -> str:
-    """What an array that is not finite holds."""
+    """ "NaN" or "infinity", for messages about an array that is not finite."""
     return "NaN" if np.isnan(A).any() else "infinity"
 
 

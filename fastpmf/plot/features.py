@@ -53,7 +53,7 @@ def top_features(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
