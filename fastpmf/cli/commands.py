@@ -13,6 +13,7 @@ import numpy as np
 
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
 from fastpmf._extras import needed
+from fastpmf._pipes import regular_file
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import (
     STREAM,
@@ -35,7 +36,6 @@ from fastpmf.io import convert_counts, is_model, load_model, write_factor, write
 from fastpmf.io.counts import csv_line
 from fastpmf.io.factors import check_factors_path
 from fastpmf.io.outputs import check_folder, check_output
-from fastpmf.io.pipes import regular_file
 from fastpmf.warmup import warmup as warm_up
 
 
