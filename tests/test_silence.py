@@ -147,7 +147,7 @@ def test_what_is_known_may_be_of_any_scale(scale, counts):
     for A, B in ((W, H), single):
         fastpmf.kl_divergence(X, A, B)
         fastpmf.match_components(B, B)
-        fastpmf.topic_quality(B, X, 3)
+        fastpmf.topic_quality(X, B, 3)
         if B.any():
             to_topics(A, B).to_factors("balanced")
 
@@ -158,7 +158,7 @@ def test_changes_are_silent(name, against):
     X = MATRICES[name]
     fit = poisson_nmf(X, K, **SHORT)
     for shrink in (False, True):
-        differential_expression(fit.W, fit.H, X, against=against, shrink=shrink)
+        differential_expression(X, fit.W, fit.H, against=against, shrink=shrink)
 
 
 @pytest.mark.parametrize("init", ["nndsvd", "nndsvda", "nndsvdar"])
@@ -172,7 +172,7 @@ def test_other_ways_to_fit_are_silent():
     poisson_nmf(X, K, n_init=3, **SHORT)
     poisson_nmf(X, K, validation=0.3, **SHORT)
     fastpmf.non_negative_factorization(X, n_components=K, max_iter=5, tol=0, random_state=0)
-    fastpmf.select_n_components(X, [1, 2], n_splits=2, max_iter=5, random_state=0)
+    fastpmf.select_n_components(X, [1, 2], estimator=PoissonNMF(1, **SHORT), n_splits=2, random_state=0)
     stream = StreamedCounts(lambda: [X[:9], X[9:]])
     for solver in ("cd", "mu", "em"):
         PoissonNMF(K, solver=solver, **SHORT).fit(stream).transform(stream)
@@ -194,12 +194,12 @@ def test_pictures_are_silent():
         labels = np.arange(len(X)) % 2
         plot.structure(W, model, labels=labels)
         plot.topic_heatmap(model)
-        plot.topic_label_heatmap(W, labels)
+        plot.topic_label_heatmap(W, model, labels=labels)
         plot.top_features(model, 4)
         plot.convergence([model])
-        plot.calibration(W, model, X)
+        plot.calibration(X, W, model)
         plot.residuals(X, W, model)
-        plot.differential(model.differential_expression(W, X), 0)
+        plot.differential(model.differential_expression(X, W), 0)
         plt.close("all")
 
 

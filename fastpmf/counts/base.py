@@ -23,6 +23,16 @@ def check_dtype(dtype: np.dtype, name: str) -> None:
         raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
 
 
+def objects_as_numbers(array: np.ndarray, message: str) -> np.ndarray:
+    """An array of objects as float64, and any other array unchanged; an error begins with `message`."""
+    if array.dtype != object:
+        return array
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{message}: {error!s:.80}") from None
+
+
 class Side(IntEnum):
     """Whose factor is updated: the rows' (W) or the columns' (H transposed)."""
 

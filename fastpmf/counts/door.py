@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype
+from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype, objects_as_numbers
 from fastpmf.counts.declared import check_readable
 from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
 from fastpmf.counts.memory import MemoryCounts
@@ -152,11 +152,7 @@ def _dense(X: Any, name: str) -> sparse.csr_array:
         raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
-    if array.dtype == object:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must be a matrix of numbers, got objects: {error!s:.80}") from None
+    array = objects_as_numbers(array, f"{name} must be a matrix of numbers, got objects")
     check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._messages import brief
-from fastpmf.counts.base import check_dtype
+from fastpmf.counts.base import check_dtype, objects_as_numbers
 from fastpmf.model.factors import is_nullable, is_pandas
 
 
@@ -43,11 +43,7 @@ def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         check_dtype(values.sp_values.dtype, named)
         return values.sp_index.to_int_index().indices, values.sp_values
     dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
-    if dense.dtype == object:
-        try:
-            dense = dense.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{named} must hold numbers: {error!s:.80}") from None
+    dense = objects_as_numbers(dense, f"{named} must hold numbers")
     check_dtype(dense.dtype, named)
     rows = np.flatnonzero(dense)
     return rows, dense[rows]

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf.counts.door import wide
 from fastpmf.counts.room import check_room, check_stored
 from fastpmf.estimators._npz import opened_npz
@@ -198,7 +199,7 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
         X = _at(root, place, absent=True)
         if X is None:
             layers += ["raw"] * ("raw" in _members(root))
-            others = f"layer may be {', '.join(map(repr, layers))}" if layers else "it has no layers either"
+            others = f"layer may be {listed(layers)}" if layers else "it has no layers either"
             raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer must be None'}")
         var = _at(root, "raw/var" if raw else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))

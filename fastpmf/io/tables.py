@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_integers, as_names
 from fastpmf.io.text import opened
@@ -300,7 +301,7 @@ def _place(column: str | int, first: list[str]) -> int:
         if first.count(column) > 1:
             raise RefusedError(f"it has {first.count(column)} columns {column!r}: give columns by number from 0")
         if column not in first:
-            told = f"it has no column {column!r} among {', '.join(map(repr, first[:10]))}"
+            told = f"it has no column {column!r} among {listed(first)}"
             raise RefusedError(f"{told}; where there is no header, columns are numbers from 0")
         return first.index(column)
     if not 0 <= column < len(first):
@@ -327,7 +328,7 @@ def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[
         if known := [name for name in index if name in names]:
             raise RefusedError(
                 f"its column {known[0]!r} was the index of a pandas DataFrame: say which columns are the ids and the "
-                f"count with columns, of {', '.join(map(repr, names[:10]))}"
+                f"count with columns, of {listed(names)}"
             )
     wanted = [names[place] for place in _places(columns, names)]
     with parquet.ParquetFile(path, read_dictionary=wanted[:2]) as file:  # text, each held once in a batch
