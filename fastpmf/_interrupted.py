@@ -1,22 +1,22 @@
-"""Ctrl-C while the command line is still being imported ends it as later, with one line and exit code 130."""
+"""Ctrl-C while the command line is still importing: one line and exit code 130, as at any later time."""
 
 import os
 import sys
 from types import TracebackType
 
-INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+INTERRUPTED = 130  # 128 plus the number of the signal, the convention of shells
 
 
 def is_command_line() -> bool:
-    """Whether this process runs `fastpmf` or `python -m fastpmf`, as far as is known before either is imported."""
+    """Whether this process runs `fastpmf` or `python -m fastpmf`, judged by its arguments."""
     name = os.path.basename(sys.argv[0] if sys.argv else "")
-    if name == "-m":  # what is to be run is still being looked for
+    if name == "-m":  # while Python is looking for the module to run
         return "fastpmf" in sys.orig_argv
     return name.removesuffix(".exe") in ("fastpmf", "fastpmf-script.py")
 
 
 def say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """`sys.excepthook` of the command line."""
+    """Replace the traceback of a KeyboardInterrupt; used as `sys.excepthook` of the command line."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return

@@ -1,4 +1,4 @@
-"""Values of users in error messages, never longer than a line."""
+"""Short forms of user input for error messages."""
 
 import reprlib
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ def brief(value: Any) -> str:
 
 
 def listed(values: Iterable[Any], n: int = 10) -> str:
-    """The first n values, each `brief`, and how many more there are."""
+    """The first n values, each shortened by `brief`, and the number of those left out."""
     values = list(values)
     rest = len(values) - n
     return ", ".join(map(brief, values[:n])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
-    """Refuse with a ValueError what is none of these strings, nor None where `none` allows it."""
+    """Raise a ValueError unless the value is one of these strings, or None if `none` is true."""
     if value is None and none:
         return
     options = list(options)

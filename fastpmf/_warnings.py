@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-# Packages through which a user's call may come to fastpmf
+# Packages whose frames can lie between the user's line and ours
 _BETWEEN = ("fastpmf", "sklearn", "joblib", "dask", "distributed")
 
 
 def _folder(package: str) -> str | None:
-    """The folder of a package with a separator at its end; None where it is not installed."""
+    """The folder of a package, ending with a separator; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     return None if spec is None or spec.origin is None else str(Path(spec.origin).parent) + os.sep
 

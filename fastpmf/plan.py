@@ -123,7 +123,7 @@ def plan(
     TypeError, ValueError
         If an argument has an invalid type or value.
     MemoryError
-        If the counts of the trial do not fit into the memory that this process may have.
+        If the estimated memory of the trial exceeds this process's limit.
 
     Examples
     --------

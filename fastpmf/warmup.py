@@ -35,7 +35,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------

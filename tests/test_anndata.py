@@ -265,6 +265,14 @@ class TestTransform:
         expected = model.transform(adata.to_df(), mask=np.hstack([np.ones((40, 5), bool), mask]))
         np.testing.assert_allclose(W, expected, rtol=1e-3)
 
+    def test_missing_genes_do_not_weaken_a_penalty_that_is_scaled_by_their_number(self, adata):
+        model = fa.poisson_nmf(adata, 2, alpha_W=0.3, alpha_H=0.1, l1_ratio=1.0, random_state=0)
+        mask = np.zeros((40, 25), bool)
+        mask[:, :15] = True
+        with pytest.warns(UserWarning, match="not observed"):
+            W = fa.transform(adata[:, 15:].copy(), model)
+        np.testing.assert_allclose(W, model.transform(adata.to_df(), mask=mask), rtol=1e-3)  # rows stop at tol=1e-4
+
     def test_masks_and_exposures_are_taken_by_name(self, adata):
         model = fa.poisson_nmf(adata, 2, obs_exposure="size", random_state=0)
         adata.layers["hidden"] = sparse.csr_matrix(np.random.default_rng(0).random((40, 25)) < 0.2)

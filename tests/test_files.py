@@ -22,7 +22,7 @@ KINDS = ["Gene Expression", "Antibody Capture", "Gene Expression", "Peaks", "Gen
 SYMBOLS, IDS, CELLS = ["CD3", "CD3", "LYZ", "chr1:1-9", "NKG7"], [f"E{j}" for j in range(5)], ["c0", "c1", "c2"]
 X = np.array([[2, 0, 0, 3, 3], [2, 1, 2, 1, 0], [3, 3, 2, 0, 2]])
 LEFT_OUT = (
-    "'Gene Expression' is kept, left out are 1 of type 'Antibody Capture' and 1 of type 'Peaks'; feature_types "
+    "'Gene Expression' is read, 1 of type 'Antibody Capture' and 1 of type 'Peaks' are left out; feature_types "
     "chooses others"
 )
 
@@ -117,7 +117,7 @@ def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_word(
 def test_features_that_are_not_there_or_not_clear_are_refused(tenx, tmp_path):
     with pytest.raises(ValueError, match="feature_types must be of 'Antibody Capture', 'Gene Expression', 'Peaks', or"):
         read_counts(tenx, feature_types="CRISPR")
-    with pytest.raises(ValueError, match="feature_names must be 'name' or 'id', got 'symbol'"):
+    with pytest.raises(ValueError, match="feature_names must be one of 'name', 'id', got 'symbol'"):
         read_counts(tenx, feature_names="symbol")
     other = tmp_path / f"other{tenx.suffix}"
     write_tenx(other, ["Peaks"] * 4 + ["CRISPR"])
@@ -195,7 +195,7 @@ def test_a_header_of_pairs_is_warned_of_and_read_as_one_where_that_is_said(tmp_p
 
 def test_a_header_is_warned_of_too_where_pairs_are_chosen_by_number(tmp_path):
     lines = "user_id,item_id,stars\na,x,5\nb,y,1\n"
-    with pytest.warns(UserWarning, match="looks like a header: leave it out with header=True, or by giving columns by"):
+    with pytest.warns(UserWarning, match="looks like a header: give header=True, or columns by these names"):
         assert read(tmp_path / "X.csv", lines, columns=[0, 1]).X.sum() == 3
     assert read(tmp_path / "X.csv", lines, columns=["user_id", "item_id"]).X.sum() == 2
     assert read(tmp_path / "X.csv", lines, columns=[0, 1], header=True).X.sum() == 2
@@ -229,9 +229,11 @@ def test_quotes_in_tsv_are_text_and_in_csv_those_of_rfc_4180(tmp_path):
     found = read(tmp_path / "X.csv", '"""Weird Al"" Yankovic",x,1\n"b, c","y\r\nz",2\n5" disk,x,3')
     assert found.row_names.tolist() == ['"Weird Al" Yankovic', "b, c", '5" disk']
     assert found.column_names.tolist() == ["x", "y\r\nz"]
-    with pytest.raises(ValueError, match="text behind a closing quote, where quotes within must be doubled: '\"Weird"):
+    with pytest.raises(
+        ValueError, match=r"text after a closing quote \(quotes within a cell must be doubled\): '\"Weird"
+    ):
         read(tmp_path / "X.csv", 'a,x,1\n"Weird Al" Yankovic,x,1\n')
-    with pytest.raises(ValueError, match="it has a quote that nothing closes: '\"y,2'"):
+    with pytest.raises(ValueError, match="it has a quote that is not closed: '\"y,2'"):
         read(tmp_path / "X.csv", 'a,x,1\nb,"y,2\n')
 
 
@@ -342,7 +344,7 @@ def test_the_index_of_a_pandas_frame_is_no_column_of_a_table(tmp_path):
 
 def test_the_matrix_of_a_10x_folder_by_itself_is_warned_of(tmp_path):
     write_tenx(tmp_path / "cells", None)
-    with pytest.warns(UserWarning, match="the folder is read with cells as rows and all names"):
+    with pytest.warns(UserWarning, match="give the folder to read cells as rows, with names"):
         alone = read_counts(tmp_path / "cells" / "matrix.mtx")
     np.testing.assert_array_equal(alone.X.toarray(), read_counts(tmp_path / "cells").X.toarray().T)
 
@@ -362,8 +364,8 @@ def test_counts_that_are_no_integers_in_a_file_that_says_so_are_not_cut_short(tm
     [
         (MARKET + "integer general\n2 2 2\n1 1 3 7\n2 2 4\n", "must hold 3 numbers each, and 2 of them hold 7"),
         (MARKET + "pattern general\n2 2 1\n1 1 3\n", "its lines must hold 2 numbers each, and 1 of them hold 3"),
-        (MARKET + "integer symmetric\n2 3 1\n1 1 3\n", r"it is symmetric, and has shape \(2, 3\)"),
-        (MARKET + "integer symmetric\n2 2 2\n1 2 3\n2 1 3\n", "and has entries on both sides of the diagonal"),
+        (MARKET + "integer symmetric\n2 3 1\n1 1 3\n", r"it is declared symmetric, but has shape \(2, 3\)"),
+        (MARKET + "integer symmetric\n2 2 2\n1 2 3\n2 1 3\n", "but has entries on both sides of the diagonal"),
         (MARKET + "integer skew-symmetric\n2 2 1\n2 1 3\n", "must end with general or symmetric, got 'skew-symmetric'"),
     ],
 )  # fmt: skip

@@ -155,9 +155,9 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
     assert found.X.toarray().tolist() == [[0, 1, 0], [4, 0, 0]]
     assert found.column_names.tolist() == ["a", "b", "c"]
     assert left_out == 1
-    with pytest.raises(ValueError, match="column_names must be known"):
+    with pytest.raises(ValueError, match="column_names must not be None"):
         Dataset(data.X).aligned(["a"])
-    with pytest.raises(ValueError, match="names must all be different to align by, and 'a' is there twice"):
+    with pytest.raises(ValueError, match="names must be unique to be aligned by, got 'a' more than once"):
         data.aligned(["a", "a"])
 
 

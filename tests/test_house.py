@@ -29,7 +29,7 @@ METHODS = [
 
 def floor_of(module: str) -> int:
     parts = module.split(".")
-    if parts[1:2] in (["_version"], ["_warnings"], ["_messages"]):
+    if parts[1:2] in (["_version"], ["_warnings"], ["_messages"], ["_pipes"]):
         return -1
     return FLOORS.get(parts[1], EDGES) if len(parts) > 1 else EDGES
 

@@ -420,3 +420,16 @@ class TestFunctionsOfFactors:
             X.iloc[:, BY_COLUMN], model.transform(X.iloc[:, BY_COLUMN]), model.components_, bins=3
         )  # fmt: skip
         assert np.allclose(by_model.images[0].get_array(), straight.images[0].get_array())
+
+
+def test_gains_of_components_do_not_depend_on_the_order_of_labels():
+    H = pd.DataFrame(RNG.gamma(1.0, size=(K, P)), columns=COLUMNS)
+    expected = component_gains(X, H, X, exposure=1.0, n_threads=1)
+    found = component_gains(X, H.iloc[:, BY_COLUMN], X.iloc[BY_ROW, BY_COLUMN], exposure=1.0, n_threads=1)
+    np.testing.assert_array_equal(found.gain, expected.gain)
+    np.testing.assert_array_equal(found.error, expected.error)
+
+
+def test_pyldavis_names_are_by_default_those_of_X():
+    W, H = np.ones((N, K)), RNG.gamma(1.0, size=(K, P))
+    assert pyldavis_input(X, W, H)["vocab"].tolist() == COLUMNS

@@ -64,7 +64,11 @@ VAST = {
     "forgetting_rate": lambda: PoissonNMF(2, forgetting_rate=LONG).partial_fit(X),
     "fraction": lambda: fastpmf.thin_counts(X, LONG),
     "beta_loss": lambda: fastpmf.non_negative_factorization(X, beta_loss=ARRAY),
-    "against": lambda: fastpmf.differential_expression(X, np.ones((20, 2)), np.ones((2, 6)), against=TEXT),
+    "against": lambda: fastpmf.differential_expression(X, np.ones((len(X), 2)), np.ones((2, X.shape[1])), against=TEXT),
+    "standard_errors": lambda: fastpmf.differential_expression(
+        X, np.ones((len(X), 2)), np.ones((2, X.shape[1])), standard_errors=ARRAY
+    ),
+    "estimator": lambda: fastpmf.select_n_components(X, 2, estimator=TEXT),
     "X": lambda: as_counts(np.array([[TEXT, "1"]], dtype=object)),
     "X's column": lambda: as_counts(pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [TEXT, "1"]})),
 }
@@ -170,8 +174,9 @@ def test_a_path_is_told_how_to_be_read(tmp_path):
 def test_dask_objects_are_told_the_ways_to_fit_them():
     array = pytest.importorskip("dask.array")
     delayed = pytest.importorskip("dask").delayed(X)
+    frame = pytest.importorskip("dask.dataframe").from_pandas(pd.DataFrame(X), npartitions=2)
     dense = array.from_array(X, chunks=(10, 6))
-    for given in (dense, dense.map_blocks(sparse.csr_array), delayed):
+    for given in (dense, dense.map_blocks(sparse.csr_array), delayed, frame):
         with pytest.raises(TypeError, match=r"^X must be in memory, got a Dask .*fastpmf.dask.*X.compute\(\)$"):
             PoissonNMF(2).fit(given)
         with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask .*mask.compute\(\)$"):

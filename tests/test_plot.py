@@ -220,7 +220,7 @@ class TestLabels:
             labels = pandas.to_datetime(pandas.Series(labels), unit="s")
         there = np.delete(np.arange(12), [0, 7])
         X, ones = np.arange(24).reshape(12, 2), np.ones((12, 1))
-        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12, which are left out") as told:
+        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12; these are left out") as told:
             ax = plot.structure(self.P, labels=labels, order="given")
         assert told[0].filename == __file__
         drawn = stacks(ax)

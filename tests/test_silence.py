@@ -194,7 +194,7 @@ def test_pictures_are_silent():
         labels = np.arange(len(X)) % 2
         plot.structure(W, model, labels=labels)
         plot.topic_heatmap(model)
-        plot.topic_label_heatmap(W, labels=labels)
+        plot.topic_label_heatmap(W, model, labels=labels)
         plot.top_features(model, 4)
         plot.convergence([model])
         plot.calibration(X, W, model)

@@ -89,7 +89,7 @@ NOT_OURS = {  # tests, or those of them with a solver, that do not apply
 SENTENCES = {  # theirs, and what is to be said instead
     "Array with wrong first dimension passed": r"W must have shape \(6, 2\), got \(5, 2\)",
     "Array with wrong second dimension passed": r"W must have shape \(6, 2\), got \(6, 3\)",
-    "When init!='custom', provided W or H are ignored": "where to start with init='custom', and not used with",
+    "When init!='custom', provided W or H are ignored": "W and H are used with init='custom' only",
     "When update_H=False, the provided initial W is not used.": "W is not used with update_H=False",
 }
 

@@ -83,7 +83,10 @@ KINDS = {
     "one factor penalised": (lambda: poisson_nmf(X, 2, prior_W=(1, 1), max_iter=1), "Only one of W and H"),
     "rates of 0 at the start": (lambda: poisson_nmf(X, 1, **AT_ZERO), "a rate of 0 under a positive count"),
     "drop-in": (lambda: non_negative_factorization(X, n_components=2, max_iter=2), UNFINISHED),
-    "drop-in, a start": (lambda: non_negative_factorization(X, W=KNOWN["W"], n_components=2), "where to start"),
+    "drop-in, a start": (
+        lambda: non_negative_factorization(X, W=KNOWN["W"], n_components=2),
+        "with init='custom' only",
+    ),
     "drop-in, H known": (lambda: non_negative_factorization(X, **KNOWN), "W is not used"),
     "Pipeline.fit": (lambda: PIPELINE.fit(X), UNFINISHED),
     "Pipeline.fit_transform": (lambda: PIPELINE.fit_transform(X), UNFINISHED),

@@ -1,4 +1,4 @@
-"""Fits of AnnData objects, as scanpy's functions work: cells are rows, and results go where scanpy's own go.
+"""Fits of AnnData objects in scanpy's style: cells are rows, and results are written to the object.
 
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 transform            W and topic shares of new cells under a fitted model, by gene names

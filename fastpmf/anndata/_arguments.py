@@ -1,4 +1,4 @@
-"""Counts and arguments of fits in an AnnData object: what is named in it, and what is aligned with it by names."""
+"""Counts of an AnnData object, and arguments given as names of its entries or aligned with it by labels."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,14 +13,14 @@ from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import share_not_whole
 from fastpmf.counts.room import memory
 from fastpmf.estimators._statement import FREE, vector
-from fastpmf.model.factors import check_array
+from fastpmf.model.factors import check_array, is_pandas
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 class Source(NamedTuple):
-    """Counts of an AnnData object, what messages call them, and the annotation of their genes."""
+    """Counts of an AnnData object, their name for messages, and the annotation of their genes."""
 
     X: Any
     where: str
@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """What messages call `var`."""
+        """Name of `var` for messages."""
         return "adata.raw.var" if self.where == "adata.raw" else "adata.var"
 
     @property
@@ -51,7 +51,7 @@ def check_adata(adata: Any) -> None:
 
 
 def source_of(adata: "AnnData", layer: str | None) -> Source:
-    """Where the counts are; nothing is read yet."""
+    """The counts that `layer` names, without reading them."""
     raw = getattr(adata, "raw", None)
     layers = layers_of(adata)
     if layer is None:
@@ -70,7 +70,7 @@ def source_of(adata: "AnnData", layer: str | None) -> Source:
 
 
 def read(source: Source, mask: Any = None) -> MemoryCounts:
-    """The counts in memory, where they fit in it, without what they hold at the entries of `mask`."""
+    """Read the counts into memory, without their values at the entries of `mask`."""
     X, where = source.X, source.where
     if hasattr(X, "__dask_graph__"):
         raise TypeError(
@@ -89,8 +89,8 @@ def read(source: Source, mask: Any = None) -> MemoryCounts:
 
 
 def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chosen: np.ndarray) -> dict[str, Any]:
-    """Arguments of `fit` for the chosen genes, of what the user gave."""
-    told: dict[str, Any] = {}
+    """The user's arguments as those of `PoissonNMF.fit`, for the chosen genes."""
+    arguments: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
             continue
@@ -106,12 +106,12 @@ def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chose
             value = align(_stored(value, adata.obsm, name, "adata.obsm"), name, rows=cells_of(adata))
         elif name in ("H", "fixed_H"):
             value = _loadings(value, source, name, chosen)
-        told[{"obs_exposure": "row_exposure", "var_exposure": "column_exposure"}.get(name, name)] = value
-    return told
+        arguments[{"obs_exposure": "row_exposure", "var_exposure": "column_exposure"}.get(name, name)] = value
+    return arguments
 
 
 def column(given: Any, frame: Any, name: str, labels: Labels, owner: str) -> np.ndarray:
-    """A column of obs or var, by its name; or an array of its length, aligned by labels where it has any."""
+    """A column of obs or var by its name, or an array of its length, aligned by labels if it has any."""
     values = np.asarray(align(_stored(given, frame, name, owner, "column"), name, rows=labels))
     if values.shape != (len(frame),):
         raise ValueError(
@@ -121,7 +121,7 @@ def column(given: Any, frame: Any, name: str, labels: Labels, owner: str) -> np.
 
 
 def matrix(given: Any, adata: "AnnData", source: Source, name: str) -> sparse.csr_array:
-    """A layer by its name, or a matrix of cells and genes, aligned by labels where it has any."""
+    """A layer by its name, or a matrix of cells and genes, aligned by labels if it has any."""
     if isinstance(given, str):
         X = _stored(given, {key: adata.layers[key] for key in layers_of(adata)}, name, "adata.layers")
         given = read(source._replace(X=X, where=f"adata.layers[{given!r}]"))
@@ -141,7 +141,7 @@ def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
     own = labels_of(H, 1)
     if own.values is not None and own.named and own.values.tolist() != source.names.tolist():
         return align(H, name, columns=source.genes._replace(values=source.names[chosen]))
-    if not hasattr(H, "iloc"):  # a DataFrame may have labels of components, which W has too
+    if not is_pandas(H):  # a DataFrame may have labels of components, which W has too
         H = check_array(H, name, FREE)
     if H.ndim != 2 or H.shape[1] != len(chosen):
         raise ValueError(f"{name} must have {len(chosen)} columns, one for each gene, got shape {H.shape}")
@@ -149,7 +149,7 @@ def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
 
 
 def _stored(given: Any, entries: Any, name: str, owner: str, thing: str = "key") -> Any:
-    """An entry of adata, by its name; or what was given instead."""
+    """An entry of adata if its name is given, else the value itself."""
     if not isinstance(given, str):
         return given
     if given not in entries:
@@ -181,7 +181,7 @@ def warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> No
     if broken := share_not_whole(counts.to_scipy().data):
         layers = [name for name in layers_of(adata) if f"[{name!r}]" not in where]
         layers += ["raw"] if getattr(adata, "raw", None) is not None and where != "adata.raw" else []
-        advice = f"layer may be {listed(layers)}" if layers else "the model is one of raw counts"
+        advice = f"layer may be {listed(layers)}" if layers else "fit raw counts"
         warn(
             f"{where} doesn't look like counts: {broken:.0%} of its nonzeros are not whole numbers, as after "
             f"normalisation or logarithms; {advice}",

@@ -89,14 +89,14 @@ def poisson_nmf(
     -------
     PoissonNMF
         The fitted model. Its features are the fitted genes, by name; `transform` of this module applies it to new
-        cells. These results are written to `adata`; give `adata.copy()` to leave it unchanged:
+        cells. These results are written to `adata`; pass `adata.copy()` to leave it unchanged:
 
         - `.obsm[key_added or "X_pmf"]`, W of shape (n_obs, n_components);
         - `.obsm["X_pmf_topics"]`, or with `key_added` that name and "_topics", P(topic | cell) of the same shape: the
           shares of each cell's expected counts, which sum to 1, or are 0 for a cell without any, as
           `model.to_topics(W).mixtures`;
         - `.varm[key_added or "PMF"]`, H transposed, of shape (n_vars, n_components), 0 for genes that were not fitted.
-          With `.raw` the rows are aligned by name; the genes that only `.raw` has are in the model alone;
+          With `.raw` its rows are aligned by name; genes that only `.raw` has are in the model but not in `.varm`;
         - `.uns[key_added or "pmf"]`, a dictionary: "params", "objective" (nats), "kkt_residual" (nats per count),
           "n_iter", "status", "trace" and "version".
 
@@ -186,7 +186,7 @@ def hpf(
 
 
 def _estimator(kind: Any, function: str, n_components: int, options: dict[str, Any]) -> Any:
-    """The estimator with these options; Python would name its constructor where an option is unknown."""
+    """The estimator with these options; an unknown option raises an error that names this module's function."""
     known = inspect.signature(kind).parameters
     for name in options:
         if name not in known:
@@ -208,7 +208,7 @@ def _factorise(
     place = loading_places(adata, source, chosen)
     if (mask := given["mask"]) is not None:
         mask = matrix(mask, adata, source, "mask")
-    told = fit_arguments(given | {"mask": mask}, adata, source, chosen)
+    fit_parameters = fit_arguments(given | {"mask": mask}, adata, source, chosen)
     check_target(adata)
     counts = read(source, mask)
     if not chosen.all():
@@ -216,7 +216,7 @@ def _factorise(
     warn_unless_counts(counts, source.where, adata)
     try:
         # scikit-learn may be configured to return DataFrames
-        W = np.asarray(model.fit_transform(Dataset(counts, column_names=source.names[chosen]), **told))
+        W = np.asarray(model.fit_transform(Dataset(counts, column_names=source.names[chosen]), **fit_parameters))
         store(adata, model, keys, W, place, parameters)
     except BaseException as error:
         if hasattr(model, "components_"):

@@ -1,4 +1,4 @@
-"""Results of fits in an AnnData object, and what of them a file can hold."""
+"""Results of fits in an AnnData object."""
 
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,11 +7,12 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
-from fastpmf._messages import brief, listed
+from fastpmf._messages import brief
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import Source
 from fastpmf.counts.labels import Labels, align, names_of
+from fastpmf.counts.named import check_names, check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import plain
@@ -43,9 +44,9 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     Parameters
     ----------
     W : array-like of shape (n_obs, n_components)
-        What `fit_transform` or `transform` returned.
+        The result of `fit_transform` or `transform`.
     model : PoissonNMF or HPF
-        Fitted; its feature names, where it has any, become those of the variables.
+        Fitted. Its feature names, if it has any, become the names of the variables.
     obs_names : array-like of str, of shape (n_obs,), optional
         Names of the cells; a DataFrame W is put in their order. By default those of W, or else numbers.
 
@@ -57,7 +58,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     Raises
     ------
     ValueError
-        If W does not have a column for each component, or obs_names not a name for each row.
+        If W does not have a column for each component, or `obs_names` does not have a name for each row.
 
     Examples
     --------
@@ -77,9 +78,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     W, H = np.asarray(W), model.components_
     if W.ndim != 2 or W.shape[1] != len(H):
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
-    names = np.arange(len(W)).astype(str) if obs_names is None else np.atleast_1d(obs_names).astype(str)
-    if names.shape != (len(W),):
-        raise ValueError(f"obs_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    names = check_names(obs_names, len(W), "obs_names", "row of W")
     features = getattr(model, "feature_names_in_", np.arange(H.shape[1]))
     adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features.astype(str)))
     store(adata, model, keys_of(model, None), W, np.arange(H.shape[1]), parameters_of(model))
@@ -99,7 +98,7 @@ def keys_of(model: FactorModel, key_added: Any) -> Keys:
 
 
 def check_target(adata: "AnnData") -> None:
-    """Refuse an object that can't hold results; warn of a view, which becomes a copy when it gets some."""
+    """Raise an error if results can't be written to adata; warn if it is a view, which then becomes a copy."""
     if not adata.is_view:
         return
     if adata.isbacked:
@@ -113,22 +112,18 @@ def check_target(adata: "AnnData") -> None:
 
 
 def loading_places(adata: "AnnData", source: Source, chosen: np.ndarray) -> np.ndarray:
-    """Number of each gene of adata among the fitted ones, (n_vars,); -1 where it is not fitted."""
+    """Position of each gene of adata among the fitted ones, (n_vars,); -1 if it is not fitted."""
     if source.where != "adata.raw":
         return np.where(chosen, chosen.cumsum() - 1, -1)
     fitted = source.var.index[chosen]
-    if not fitted.is_unique:
-        raise ValueError(
-            "adata.raw.var_names must be unique for H to be written by name, got "
-            f"{listed(fitted[fitted.duplicated()].unique(), 3)} more than once"
-        )
+    check_unique(np.asarray(fitted), "adata.raw.var_names")
     return fitted.get_indexer(adata.var_names)
 
 
 def store(
     adata: "AnnData", model: FactorModel, keys: Keys, W: np.ndarray, place: np.ndarray, parameters: dict[str, Any]
 ) -> None:
-    """Write W, topic shares, H transposed and facts; `place` is the number of each gene of adata among the fitted."""
+    """Write W, topic shares, H transposed and facts to adata; `place` is that of `loading_places`."""
     H = model.components_
     loadings = np.zeros((len(place), len(H)), H.dtype)
     loadings[place >= 0] = H.T[place[place >= 0]]
@@ -145,9 +140,9 @@ def without_view_warning() -> Any:
 
 
 def _facts(model: FactorModel) -> dict[str, Any]:
-    """What a fit found, for `.uns`."""
+    """Facts of a fit for `.uns`."""
     facts: dict[str, Any] = {"n_iter": model.n_iter_, "status": model.status_.name, "version": __version__}
-    if hasattr(model, "trace_"):  # partial_fit has none
+    if hasattr(model, "trace_"):  # not after partial_fit of HPF
         facts["trace"] = model.trace_
     if isinstance(model, HPF):
         return facts | ({"bound": model.elbo_} if hasattr(model, "elbo_") else {})
@@ -155,16 +150,16 @@ def _facts(model: FactorModel) -> dict[str, Any]:
 
 
 def parameters_of(model: FactorModel) -> dict[str, Any]:
-    """Parameters of the estimator that a file can hold, for `.uns`."""
+    """Parameters of the estimator that can be written to a file, for `.uns`."""
     values = {name: _storable(plain(value)) for name, value in model.get_params(deep=False).items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _storable(value: Any) -> Any:
-    """A number, a text, or a prior as an array of shape (2,), or (2, n_components); None for what is none of these."""
+    """A number, a string, or a prior as an array of shape (2,) or (2, n_components); None for other values."""
     if isinstance(value, list):
         try:
             return np.array(np.broadcast_arrays(*value), dtype=np.float64)
         except (TypeError, ValueError):
-            return None  # no prior, which the fit will refuse
+            return None  # an invalid prior, for which the fit will raise an error
     return value if isinstance(value, bool | int | float | str) else None

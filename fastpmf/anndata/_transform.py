@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf._messages import brief, listed
+from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import (
     Source,
@@ -18,7 +18,7 @@ from fastpmf.anndata._arguments import (
     warn_unless_counts,
 )
 from fastpmf.anndata._results import check_target, keys_of, without_view_warning
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._statement import vector
@@ -37,33 +37,33 @@ def transform(
     mask: Any = None,
     key_added: str | None = None,
 ) -> np.ndarray:
-    """W of new cells under a fitted model; genes are aligned by name with the fitted ones.
+    """W of new cells under a fitted model; genes are aligned with the fitted ones by name.
 
-    Genes that were not fitted are left out. Fitted genes that `adata` lacks are not observed: W is
-    found from the others, as under a mask. A model without feature names takes genes by position.
+    Genes that were not fitted are left out. Fitted genes that `adata` lacks are taken as not observed: W is computed
+    from the others, as with a mask. If the model has no feature names, genes are taken by position.
 
     Parameters
     ----------
     adata : AnnData of shape (n_obs, n_vars)
     model : PoissonNMF or HPF
-        What `poisson_nmf` or `hpf` returned, or an estimator fitted to a matrix.
+        The result of `poisson_nmf` or `hpf`, or an estimator fitted to a matrix.
     layer, mask
         As in `poisson_nmf`.
     obs_exposure : str or array-like of shape (n_obs,), optional
-        As in `poisson_nmf`; `HPF` has none.
+        As in `poisson_nmf`; must be None for `HPF`, which has no exposures.
     key_added : str, optional
         Name of W in `.obsm`; by default "X_pmf" or "X_hpf".
 
     Returns
     -------
     W : ndarray of shape (n_obs, n_components)
-        Also written to `.obsm[key_added or "X_pmf"]`, and the topic shares beside it as by `poisson_nmf`.
+        Also written to `.obsm[key_added or "X_pmf"]`, together with the topic shares, as by `poisson_nmf`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has an invalid type or value, no gene or another number of genes was fitted, or gene names can't
-        be aligned because they are not unique.
+        If an argument has an invalid type or value, `adata` has none of the fitted genes (or, without feature names,
+        another number of genes), or gene names are not unique.
 
     Warns
     -----
@@ -114,17 +114,15 @@ def transform(
 
 
 def _places(model: FactorModel, source: Source) -> np.ndarray:
-    """Where source has each of the fitted genes, (n_features,); -1 where it lacks it."""
+    """Position in source of each of the fitted genes, (n_features,); -1 if source lacks it."""
     names, own = getattr(model, "feature_names_in_", None), source.names
     n = model.components_.shape[1]
     if names is None and len(own) != n:
-        raise ValueError(f"adata must have the {n} fitted genes, since model has no names of them, got {len(own)}")
+        raise ValueError(f"adata must have the {n} fitted genes, since model has no feature names, got {len(own)}")
     if names is None or np.array_equal(names, own):
         return np.arange(n)
     for values, what in ((names, "model.feature_names_in_"), (own, f"{source.owner}_names")):
-        found, often = np.unique(values.astype(str), return_counts=True)
-        if (often > 1).any():
-            raise ValueError(f"{what} must be unique to be aligned by, got {brief(found[often > 1][0])} more than once")
+        check_unique(values, what)
     place = source.var.index.get_indexer(names)
     if (place < 0).all():
         raise ValueError(

@@ -16,7 +16,7 @@ from fastpmf._interrupted import INTERRUPTED
 from fastpmf.cli.parser import parser_of_commands
 from fastpmf.cli.telling import say
 
-# As shells have them: 128 and the number of the signal
+# Those of signals are 128 plus the number of the signal, the convention of shells
 OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
 
 # What sentences begin with, as options of commands
@@ -44,7 +44,7 @@ _OPTIONS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on.
 
-    A fit that ends by --max-iter or --max-time is done: its result says how far it is.
+    A fit that stops at --max-iter or --max-time is done: its output says how far it got.
 
     SIGTERM, which batch systems send some time before they kill, is as Ctrl-C, with 143.
     """
@@ -80,14 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: BaseException) -> str:
-    """What went wrong, without the numbers that systems have for it."""
+    """The message of an error, without the error number of the operating system."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return _as_options(str(error)) or type(error).__name__
 
 
 def _as_options(sentence: str) -> str:
-    """A sentence on Python's arguments, with the options that they are here."""
+    """A message with the names of Python arguments replaced by those of command-line options."""
     for argument, option in _OPTIONS.items():
         sentence = sentence.replace(argument, option)
     first = re.match(r"\w+(?=[ =])", sentence)

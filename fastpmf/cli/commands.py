@@ -13,6 +13,7 @@ import numpy as np
 
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
 from fastpmf._extras import needed
+from fastpmf._pipes import regular_file
 from fastpmf._show_versions import facts_of_versions, show_versions
 from fastpmf.cli.telling import (
     STREAM,
@@ -29,17 +30,14 @@ from fastpmf.cli.telling import (
     write_picture,
 )
 from fastpmf.counts import Side
-from fastpmf.counts.named import Dataset, mask_of_columns, printable
+from fastpmf.counts.named import Dataset, printable
 from fastpmf.estimators._model_file import check_folder
 from fastpmf.estimators.select import SelectionInterrupted
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.io.counts import csv_line
 from fastpmf.io.factors import check_factors_path
 from fastpmf.io.outputs import check_output
-from fastpmf.io.pipes import regular_file
 from fastpmf.warmup import warmup as warm_up
-
-_MASKED = 1 << 22  # entries of a mask that are held at once
 
 
 def fit(arguments: argparse.Namespace) -> None:
@@ -97,7 +95,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def _save(model: PoissonNMF, path: str) -> None:
-    """Write a model where it is wanted, or else, as it may be hours of work, to the system's temporary folder."""
+    """Write a model to a path; if that fails, to the system's temporary folder, since it may be hours of work."""
     try:
         model.save(path)
     except OSError as error:
@@ -112,7 +110,7 @@ def _save(model: PoissonNMF, path: str) -> None:
 
 
 def _how_far(model: PoissonNMF) -> str:
-    """Why a fit stopped, and, where it didn't converge, how far it is."""
+    """Why a fit stopped and, if it did not converge, how far it got."""
     if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
     return (
@@ -144,7 +142,7 @@ def transform(arguments: argparse.Namespace) -> None:
 def _as_fitted(
     data: Dataset, model: PoissonNMF | HPF, arguments: argparse.Namespace
 ) -> tuple[Dataset, np.ndarray | None]:
-    """New counts with the columns that the model was fitted to, where both have names, and which were not observed."""
+    """New counts aligned with the fitted features if both have names, and a mask of the features not observed."""
     names = getattr(model, "feature_names_in_", None)
     if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
         return data, None
@@ -164,15 +162,12 @@ def _as_fitted(
 
 
 def _weights(model: PoissonNMF | HPF, data: Dataset, missing: np.ndarray | None) -> np.ndarray:
-    """W of all rows, of which some features may not be observed, a block of rows at a time."""
+    """W of all rows, from the features that were observed."""
     if missing is None:
         return model.transform(data)
-    X, n = data.X.tocsr(), max(_MASKED // int(missing.sum()), 1)
-    blocks = [X[start : start + n] for start in range(0, X.shape[0], n)]
-    parts = (
-        model.transform(data._replace(X=x, row_names=None), mask=mask_of_columns(missing, x.shape[0])) for x in blocks
-    )
-    return np.concatenate(list(parts))
+    here = np.flatnonzero(~missing)
+    observed = data._replace(X=data.X.tocsr()[:, here], column_names=model.feature_names_in_[here])
+    return model._of_features(here).transform(observed)
 
 
 def select(arguments: argparse.Namespace) -> None:

@@ -41,8 +41,9 @@ for PoissonNMF.load in Python. Ctrl-C stops the fit and writes what there is.
 """
 _TRANSFORM = """\
 Explain new rows by a fitted model: the weights W of each row, H staying as it is. Columns are known by
-their names where both have names: others are left out, and fitted ones that the file lacks count as not
-observed, or with --missing zero as counts of 0, as in a list of purchases, which lacks what nobody bought.
+their names where both have names: others are left out, and fitted ones that the file lacks are taken as
+not observed, or with --missing zero as counts of 0, as for a list of purchases, which lacks items that
+nobody bought.
 
   fastpmf transform model.npz new_counts.npz -o W.npy
   fastpmf transform model.npz new_counts.npz -o - | ssh elsewhere 'cat > W.npy'
@@ -67,7 +68,7 @@ carry at least --least of it.
 _RECOMMEND = """\
 The columns of highest rate for each row of a file of counts, users that were fitted or new ones: their
 weights are found first, as `fastpmf transform` does. A table of row, rank, item and rate, best first, of
-what a row does not hold yet. Fitted columns that the file lacks are as in `fastpmf transform`.
+what a row does not hold yet. For fitted columns that the file lacks, see `fastpmf transform`.
 
   fastpmf recommend model.npz purchases.csv -n 10
   fastpmf recommend model.npz purchases.csv --rows ada bob --seen -o for_ada_and_bob.csv
@@ -174,8 +175,8 @@ def parser_of_commands() -> argparse.ArgumentParser:
     for each in (fit, transform, select, recommend, info, convert):
         _counts_options(each)
     for each in (transform, recommend):
-        each.add_argument("--missing", choices=["unobserved", "zero"], default="unobserved", help="what fitted "
-                          "features are that the counts lack (default: %(default)s)")  # fmt: skip
+        each.add_argument("--missing", choices=["unobserved", "zero"], default="unobserved", help="how to take "
+                          "fitted features that the counts lack (default: %(default)s)")  # fmt: skip
     for each in (demo, fit, select, convert):
         each.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     for each in (demo, fit, transform, select, recommend):
@@ -204,8 +205,8 @@ def _fit_options(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--max-iter", type=int, default=500, metavar="N", help="most iterations (default: %(default)s)")
     fit.add_argument("--tol", type=float, default=1e-4, metavar="T", help="converged when no other W, nor any other "
                      "H, is better by more than T nats per count (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds (default: no limit); as after "
-                     "--max-iter the exit code is 0, and the result says how far the fit is")  # fmt: skip
+    fit.add_argument("--max-time", type=float, metavar="S", help="stop after S seconds (default: no limit); the "
+                     "exit code is 0, as after --max-iter, and the output says how far the fit got")  # fmt: skip
     fit.add_argument("--stream", action="store_true", help="read the counts from their file in each iteration, and "
                      "hold two blocks of them: npy, h5ad, zarr, 10x-h5")  # fmt: skip
     fit.add_argument("--checkpoint", metavar="FOLDER", help="save the fit there now and then")
@@ -222,10 +223,10 @@ def _counts_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("counts", metavar="COUNTS", help=f"file, folder or pipe: {', '.join(FORMATS)}; - for "
                          "standard input")  # fmt: skip
     command.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
-    command.add_argument("--feature-types", metavar="TYPE[,TYPE]", help="of 10x Genomics' files with features of "
-                         "several types, such as 'Antibody Capture', or all (default: Gene Expression)")  # fmt: skip
-    command.add_argument("--feature-names", choices=FEATURE_NAMES, default="name", help="what 10x Genomics' files call "
-                         "features: by names, which may occur twice, or ids (default: %(default)s)")  # fmt: skip
+    command.add_argument("--feature-types", metavar="TYPE[,TYPE]", help="of 10x Genomics' files: types of features to "
+                         "read, such as 'Antibody Capture', or all (default: Gene Expression)")  # fmt: skip
+    command.add_argument("--feature-names", choices=FEATURE_NAMES, default="name", help="of 10x Genomics' files: call "
+                         "features by names, which may occur twice, or by ids (default: %(default)s)")  # fmt: skip
     command.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
     command.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by the names of "
                          "a header, or by number from 0; needed where there are more than three")  # fmt: skip

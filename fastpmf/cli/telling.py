@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf._pipes import STANDARD_INPUT, regular_file
 from fastpmf.counts.named import Dataset, printable, share_not_whole
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io import read_counts, stream_counts
-from fastpmf.io.pipes import STANDARD_INPUT, regular_file
 
 STREAM = STANDARD_INPUT  # or output
 
@@ -58,7 +58,7 @@ def choices(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = None) -> Dataset:
-    """The counts of a command, from a path where they were found to lie already."""
+    """Read the counts of a command, from `path` if it is given."""
     if path is None:
         with counts_file(arguments) as file:
             return read(arguments, file)
@@ -68,11 +68,11 @@ def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = No
 
 
 def warn_of_broken(counts: np.ndarray) -> None:
-    """Say that these are no counts."""
+    """Warn if counts are not whole numbers."""
     if broken := share_not_whole(counts):
         say(
-            f"fastpmf: warning: {broken:.0%} of the nonzeros are no whole numbers, as after normalisation or "
-            "logarithms; counts are what the model is of"
+            f"fastpmf: warning: {broken:.0%} of the nonzeros are not whole numbers, as after normalisation or "
+            "logarithms; the model is one of counts"
         )
 
 
@@ -92,9 +92,9 @@ def stream(arguments: argparse.Namespace) -> Dataset:
 
 @contextmanager
 def counts_file(arguments: argparse.Namespace) -> Iterator[str | os.PathLike[str]]:
-    """The file of counts; what comes through a pipe, which readers can't go back in, is one for as long as it is read.
+    """The path of a file of counts; the contents of a pipe are copied to a temporary file.
 
-    What is said of that file names what the user gave.
+    Error messages name the path that the user gave.
     """
     check_format(arguments)
     with regular_file(arguments.counts, standard_input=True) as path:
@@ -102,9 +102,9 @@ def counts_file(arguments: argparse.Namespace) -> Iterator[str | os.PathLike[str
 
 
 def check_format(arguments: argparse.Namespace) -> None:
-    """Refuse standard input of a format that nothing says."""
+    """Raise an error if the format of standard input is not given."""
     if arguments.counts == STREAM and arguments.format is None:
-        raise ValueError("counts from standard input have no name that says their format: give --format")
+        raise ValueError("standard input has no file name that shows its format: give --format")
 
 
 def write_picture(path: str, figure: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a matrix says of its own size, before anything of that size is allocated."""
+"""The size of a matrix according to its attributes, for checks before anything of that size is allocated."""
 
 import math
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ class Declared(NamedTuple):
 
 
 def declared(X: Any) -> Any:
-    """Size of a matrix of counts, an object with `shape`, `nnz` and `dtype`; None where it does not say.
+    """An object with the `shape`, `nnz` and `dtype` of a matrix of counts; None if they are not known before reading.
 
-    Counts that have been read are returned as they are. `nnz` is 1 where it is not known.
+    Counts that have been read are returned unchanged. `nnz` is 1 if it is not known.
     """
     if isinstance(X, Dataset):
         X = X.X
@@ -35,17 +35,18 @@ def declared(X: Any) -> Any:
     elif sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf"):
         size = Declared(X.shape, max(getattr(X, "nnz", 1), 1), X.dtype)
     else:
-        return X if isinstance(getattr(X, "one_sided", None), bool) else None
+        return X if hasattr(type(X), "one_sided") else None
     return size if len(size.shape) == 2 and min(size.shape) else None
 
 
 def check_readable(X: Any, name: str) -> None:
-    """Refuse a matrix that does not fit into memory once it is read.
+    """Raise an error if a matrix does not fit into memory once it is read.
 
     Raises
     ------
     MemoryError
-        Row pointers of a sparse matrix, or all entries of an array in a file, take more than this process may have.
+        If the row pointers of a sparse matrix, or all entries of an array in a file, exceed this process's memory
+        limit.
     """
     if isinstance(X, tuple):
         n_bytes, what = 16 * np.size(X[2]) if len(X) == 3 else 0, f"{np.size(X[-1]) - 1} rows"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype
+from fastpmf.counts.base import COUNT_DTYPES, Side, check_dtype, objects_as_numbers
 from fastpmf.counts.declared import check_readable
 from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
 from fastpmf.counts.memory import MemoryCounts
@@ -52,7 +52,7 @@ def as_counts(
     ValueError
         Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
     MemoryError
-        If the matrix as it is read does not fit into the memory that this process may have.
+        If reading the matrix would exceed this process's memory limit.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def read_matrix(
     X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None,
     mask: MemoryCounts | None = None,
 ) -> MemoryCounts:  # fmt: skip
-    """`as_counts`, which drops the NaN, infinite and negative values at the entries of `mask`, and refuses others."""
+    """`as_counts` of X without the NaN, infinite and negative values at the entries of `mask`."""
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
@@ -124,7 +124,7 @@ def _sklearn_words(shape: tuple[int, ...]) -> str:
 
 
 def _check_in_memory(X: Any, name: str) -> None:
-    """Refuse what holds a matrix, or says where one is, and say how to get at it."""
+    """Raise an error for paths, files and containers of matrices; the message says how to get the matrix."""
     kind, library = type(X).__name__, type(X).__module__.partition(".")[0]
     if library in ("dask", "distributed"):
         raise TypeError(
@@ -152,11 +152,7 @@ def _dense(X: Any, name: str) -> sparse.csr_array:
         raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
-    if array.dtype == object:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must be a matrix of numbers, got objects: {error!s:.80}") from None
+    array = objects_as_numbers(array, f"{name} must be a matrix of numbers, got objects")
     check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")
@@ -211,7 +207,7 @@ def _canonical(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str,
     hidden: sparse.csr_array | None,
 ) -> SparseRows:  # fmt: skip
-    """Check a CSR triple, and copy it only where it is not canonical or has what is no count in `hidden`."""
+    """Check a CSR triple; copy it only if it is not canonical, or has an invalid value at an entry of `hidden`."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
     data = _native(data[: indptr[-1]])
     if hidden is not None:

@@ -1,4 +1,4 @@
-"""pandas data frames of sparse or nullable columns, read one column at a time, so that sparse columns stay sparse."""
+"""Reading of pandas data frames one column at a time, so that sparse columns stay sparse."""
 
 from typing import Any
 
@@ -6,28 +6,27 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._messages import brief
-from fastpmf.counts.base import check_dtype
-from fastpmf.model.factors import is_nullable
+from fastpmf.counts.base import check_dtype, objects_as_numbers
+from fastpmf.model.factors import is_nullable, is_pandas
 
 
 def is_frame(X: Any) -> bool:
     """Whether this is a pandas data frame."""
-    # A Dask Delayed has every attribute
-    return hasattr(X, "iloc") and hasattr(X, "dtypes") and isinstance(X.ndim, int) and X.ndim == 2
+    return is_pandas(X) and X.ndim == 2
 
 
 def has_extension_dtypes(frame: Any) -> bool:
-    """Whether a data frame has columns that are no NumPy arrays."""
+    """Whether any column of a data frame has a dtype that is not NumPy's."""
     return not all(isinstance(dtype, np.dtype) for dtype in frame.dtypes)
 
 
 def read_frame(frame: Any, name: str) -> sparse.csc_array:
-    """The columns of a data frame as CSC, in a dtype that holds all of them; what is missing becomes NaN.
+    """The columns of a data frame as CSC, in a dtype that holds all of them; missing values become NaN.
 
     Raises
     ------
     TypeError, ValueError
-        A column does not hold real numbers.
+        If a column does not hold real numbers.
     """
     columns = [_read_column(frame.iloc[:, j], name) for j in range(frame.shape[1])]
     ends = np.cumsum([0, *(len(rows) for rows, _ in columns)])
@@ -38,17 +37,13 @@ def read_frame(frame: Any, name: str) -> sparse.csc_array:
 
 
 def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a column that are not zero, and what they hold."""
+    """Row numbers and values of the nonzero entries of a column."""
     values, named = column.array, f"{name}'s column {brief(column.name)}"
     if type(column.dtype).__name__ == "SparseDtype" and values.fill_value == 0:
         check_dtype(values.sp_values.dtype, named)
         return values.sp_index.to_int_index().indices, values.sp_values
     dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
-    if dense.dtype == object:
-        try:
-            dense = dense.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{named} must hold numbers: {error!s:.80}") from None
+    dense = objects_as_numbers(dense, f"{named} must hold numbers")
     check_dtype(dense.dtype, named)
     rows = np.flatnonzero(dense)
     return rows, dense[rows]

@@ -1,11 +1,10 @@
-"""Labels of rows and columns, and the alignment by them of what is given beside a matrix of counts.
+"""Labels of rows and columns, and the alignment of arguments such as masks and exposures with a matrix of counts.
 
 Labels are the index and columns of a pandas object, the columns of another data frame, and the names of a `Dataset`.
-A default index (0, 1, 2, ...) does not count as labels. Where both sides have labels, what is given is aligned by
-them; where one side has none, it is taken by position.
+A default index (0, 1, 2, ...) does not count as labels. If both sides have labels, the argument is aligned by them;
+otherwise it is taken by position.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +14,8 @@ from scipy import sparse
 from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.counts.memory import MemoryCounts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts.named import Dataset, duplicates
+from fastpmf.model.factors import is_pandas
 
 
 class Labels(NamedTuple):
@@ -24,13 +24,13 @@ class Labels(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n,), or None
-        None: the axis has no labels.
+        None if the axis has no labels.
     numbered : bool
-        They are pandas' default index, the numbers from 0 on.
+        Whether they are pandas' default index, the numbers from 0 on.
     owner : str
-        Whose labels they are, in messages.
+        Name of the object that has these labels, for messages.
     thing : str
-        What each of them labels, in messages.
+        Name of what is labelled, such as "row", for messages.
     """
 
     values: np.ndarray | None
@@ -52,7 +52,7 @@ class MatrixLabels(NamedTuple):
 
     @classmethod
     def of(cls, X: Any, feature_names: Any = None, *, owner: str = "X") -> Self:
-        """Labels of X, and `feature_names`, those a model was fitted with, where the columns of X have none."""
+        """Labels of X; if its columns have none, they are `feature_names`, the names that a model was fitted with."""
         rows = labels_of(X, 0)._replace(owner=owner)
         columns = labels_of(X, 1)._replace(owner=owner, thing="column")
         if not columns.named and feature_names is not None:
@@ -65,7 +65,7 @@ def labels_of(A: Any, axis: int) -> Labels:
     if isinstance(A, Dataset):
         names = A.row_names if axis == 0 else A.column_names
         return Labels(None if names is None else np.asarray(names))
-    if hasattr(A, "iloc"):  # pandas
+    if is_pandas(A):
         index = A.index if axis == 0 else getattr(A, "columns", None)
         if index is None:
             return Labels(None)
@@ -77,7 +77,7 @@ def labels_of(A: Any, axis: int) -> Labels:
 
 
 def names_of(A: Any, axis: int) -> np.ndarray | None:
-    """The labels along an axis as an array of objects, where all of them are strings; else None."""
+    """The labels along an axis as an array of objects if all of them are strings; else None."""
     values = labels_of(A, axis).values
     if values is None or not all(isinstance(label, str) for label in values.tolist()):
         return None
@@ -85,12 +85,12 @@ def names_of(A: Any, axis: int) -> np.ndarray | None:
 
 
 def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | None = None) -> Any:
-    """A with its rows, and its columns, in the order of these labels; A itself where there is nothing to do.
+    """A with its rows and columns in the order of these labels; A itself if nothing changes.
 
     Parameters
     ----------
     A : array-like
-        What was given as the argument `name`.
+        The value of the argument `name`.
     name : str
     rows, columns : Labels, optional
         The labels to align axis 0 and axis 1 with; None leaves an axis as it is.
@@ -98,7 +98,7 @@ def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | No
     Raises
     ------
     ValueError
-        Both sides have labels, and A lacks one that is needed or has it twice, or these labels are not unique.
+        If both sides have labels and A lacks one of them, or the labels of either side are not unique.
     """
     for axis, target in ((0, rows), (1, columns)):
         if A is None or target is None:
@@ -125,9 +125,9 @@ def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
-    """Factors with their components in one order: that of the first of them that has labels of components.
+    """Factors with their components in the order of the first factor that has labels of components.
 
-    Labels that have none in common are different names of the components, which are taken by position.
+    Factors whose labels have none in common with these are taken by position.
 
     Parameters
     ----------
@@ -155,17 +155,12 @@ def align_factors(X: Any, W: Any, H: Any, *, feature_names: Any = None) -> tuple
     return W, H
 
 
-def duplicates(values: np.ndarray) -> list[Any]:
-    """The labels that occur more than once, in the order in which they first do."""
-    return [label for label, n in Counter(values.tolist()).items() if n > 1]
-
-
 def warn_of_duplicates(names: np.ndarray | None) -> None:
     """Warn of names of features that occur more than once."""
-    if names is not None and (twice := duplicates(names)):
+    if names is not None and (repeated := duplicates(names.tolist())):
         warn(
-            f"X has {len(twice)} feature name(s) more than once, for example {brief(twice[0])}: nothing can be aligned "
-            "by them; make them unique"
+            f"X has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: nothing can be "
+            "aligned by them; make them unique"
         )
 
 
@@ -174,14 +169,14 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _order(own: np.ndarray, target: Labels, name: str) -> np.ndarray:
-    """Where in `own` each of the target's labels is."""
+    """The position in `own` of each of the target's labels."""
     assert target.values is not None
     for values, whose in ((own, name), (target.values, target.owner)):
-        if twice := duplicates(values):
+        if repeated := duplicates(values.tolist()):
             raise ValueError(
                 f"{name} can't be aligned with the {target.thing}s of {target.owner} by label: {whose} has "
-                f"{listed(twice, 1)} more than once; make the labels unique, or give {name} as an array, in the order "
-                f"of {target.owner}"
+                f"{listed(repeated, 1)} more than once; make the labels unique, or give {name} as an array, in the "
+                f"order of {target.owner}"
             )
     place = {label: i for i, label in enumerate(own.tolist())}
     wanted = target.values.tolist()
@@ -194,7 +189,7 @@ def _order(own: np.ndarray, target: Labels, name: str) -> np.ndarray:
 
 
 def _check_not_permuted(own: Labels, target: Labels, name: str) -> None:
-    """Refuse the same numbers from 0 on in another order: whether labels or positions are meant is not clear."""
+    """Raise an error for the same numbers in another order, which may be meant as labels or as positions."""
     assert own.values is not None
     assert target.values is not None
     n = len(own.values)
@@ -217,6 +212,6 @@ def _take(A: Any, order: np.ndarray, axis: int) -> Any:
         if axis == 0:
             return Dataset(X[order], None if A.row_names is None else np.asarray(A.row_names)[order], A.column_names)
         return Dataset(X[:, order], A.row_names, None if A.column_names is None else np.asarray(A.column_names)[order])
-    if hasattr(A, "iloc"):
+    if is_pandas(A):
         return A.iloc[order] if axis == 0 else A.iloc[:, order]
     return np.asarray(A)[:, order]

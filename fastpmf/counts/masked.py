@@ -12,14 +12,14 @@ from fastpmf.counts.rows import SparseRows
 
 
 def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None = None) -> MemoryCounts:
-    """X as counts, without what it holds at the entries of `mask`, which may be NaN, infinite or negative there.
+    """X as counts without its values at the entries of `mask`, which may be NaN, infinite or negative.
 
-    The result has no counts at these entries, but does not know that they are not observed: see `without`.
+    In the result these entries are zeros; `without` marks them as not observed.
 
     Raises
     ------
     TypeError, ValueError
-        X or `mask` has an invalid type, shape or value.
+        If X or `mask` has an invalid type, shape or value.
     """
     if mask is None:
         return as_counts(X, name=name, n_threads=n_threads)
@@ -42,7 +42,7 @@ def without(counts: MemoryCounts, mask: Any) -> MemoryCounts:
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names `mask`.
+        If `mask` has an invalid type, shape or value.
     """
     if mask is None or (hidden := read_mask(mask, counts.shape)).nnz == 0:
         return counts
@@ -57,7 +57,7 @@ def within(counts: MemoryCounts, mask: Any) -> MemoryCounts:
 
 
 def read_mask(mask: Any, shape: tuple[int, int]) -> MemoryCounts:
-    """A mask through the door."""
+    """Read a mask and check its shape."""
     hidden = as_counts(mask, name="mask")
     _check_shape(hidden, shape)
     return hidden

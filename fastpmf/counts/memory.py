@@ -198,7 +198,7 @@ class MemoryCounts:
         Raises
         ------
         TypeError, ValueError
-            If rows do not hold integers, or one is negative or too large.
+            If `rows` does not hold integers, or one of them is negative or too large.
         """
         rows = np.atleast_1d(positions(rows, self.shape[0], "rows"))
         X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
@@ -221,7 +221,7 @@ class MemoryCounts:
         Raises
         ------
         ValueError
-            If keep is not an array of p booleans.
+            If `keep` is not an array of p booleans.
         """
         keep = np.asarray(keep)
         if keep.dtype != bool or keep.shape != self.shape[1:]:
@@ -229,7 +229,7 @@ class MemoryCounts:
                 f"keep must hold {self.shape[1]} booleans, one for each column, got shape {keep.shape} of {keep.dtype}"
             )
         X = self.side(Side.ROWS)
-        kept = np.asarray(keep)[X.indices]
+        kept = keep[X.indices]
         ends = np.concatenate([[0], np.cumsum(kept)])
         some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
         return MemoryCounts(some, unobserved=self.unobserved)

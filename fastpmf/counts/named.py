@@ -1,10 +1,13 @@
 """Counts with the names of their rows and columns."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+
+from fastpmf._messages import brief, listed
 
 
 def share_not_whole(counts: np.ndarray) -> float:
@@ -17,20 +20,44 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(name).splitlines()))
 
 
+def duplicates(names: Iterable[Any]) -> list[Any]:
+    """The names that occur more than once, in the order of their first occurrences."""
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
+def check_unique(names: np.ndarray, name: str) -> None:
+    """Raise a ValueError if names that something is aligned by occur more than once; `name` is what it calls them."""
+    if repeated := duplicates(names.tolist()):
+        raise ValueError(f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once")
+
+
+def check_names(names: Any, n: int, name: str, thing: str) -> np.ndarray:
+    """Names of n things as an array of str, (n,); by default (None) their numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each thing.
+    """
+    found = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
+    if found.shape != (n,):
+        raise ValueError(f"{name} must be {n}, one for each {thing}, got shape {found.shape}")
+    return found
+
+
 def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarray:
-    """Numbers of rows or columns that are chosen by number or by name.
+    """Numbers of rows or columns that are given by number or by name.
 
     Parameters
     ----------
     chosen : int, str or array-like of either
-        Numbers from 0 to size - 1, or names. Where all names are integers, as in the index of a DataFrame, integers are
-        names.
+        Numbers from 0 to size - 1, or names. If the names in `known` are integers, integers are names.
     size : int
-        How many rows, or columns, there are.
+        Number of rows or columns.
     name : str
-        What error messages call `chosen`.
+        Name of the argument, for error messages.
     known : array-like of str or int, of length size, optional
-        Their names; by default they have none.
+        Names of the rows or columns; by default they have none.
 
     Returns
     -------
@@ -42,7 +69,7 @@ def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarra
     TypeError
         If `chosen` holds neither integers nor strings.
     ValueError
-        If a number is negative or too large, or a name is unknown, or known twice.
+        If a number is negative or too large, or a name is unknown or not unique.
     """
     try:
         given = np.asarray(chosen)
@@ -62,10 +89,9 @@ def positions(chosen: Any, size: int, name: str, known: Any = None) -> np.ndarra
     labels = (names.astype(str) if numbered else names).tolist()
     place = dict(zip(labels, range(size), strict=True))
     if absent := [each for each in wanted if each not in place]:
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise ValueError(f"{name} must hold known names, got {absent[0]!r}{more}")
-    if len(place) < size and (twice := sorted(set(wanted) & {each for each, n in Counter(labels).items() if n > 1})):
-        raise ValueError(f"{name} must hold names that occur once, but {twice[0]!r} occurs more than once")
+        raise ValueError(f"{name} must hold known names, got {listed(absent, 1)}")
+    if len(place) < size and (ambiguous := set(wanted) & set(duplicates(labels))):
+        raise ValueError(f"{name} must hold names that occur once, but {brief(min(ambiguous))} occurs more than once")
     return np.array([place[each] for each in wanted], np.int64).reshape(given.shape)
 
 
@@ -83,7 +109,7 @@ class Dataset(NamedTuple):
     column_names: np.ndarray | None = None
 
     def aligned(self, names: Any) -> "Alignment":
-        """These counts with the columns of these names, in their order, as a model that was fitted to them wants it.
+        """These counts with the columns in the order of `names`, such as the feature names of a fitted model.
 
         Parameters
         ----------
@@ -96,8 +122,7 @@ class Dataset(NamedTuple):
         Raises
         ------
         TypeError, ValueError
-            As `as_counts` raises them; or the columns have no names, or a name occurs twice, so that it is not clear
-            which column it is.
+            As in `as_counts`; or if the columns have no names, or a name occurs twice.
 
         Examples
         --------
@@ -107,7 +132,7 @@ class Dataset(NamedTuple):
         >>> data = Dataset([[4, 2, 2], [2, 1, 1]], None, ["a", "b", "c"])
         >>> model = PoissonNMF(1, random_state=0).fit(data)
         >>> found = Dataset([[2, 4]], None, ["c", "a"]).aligned(model.feature_names_in_)
-        >>> found.data.X.toarray().tolist(), found.missing  # b was not counted, which is no count of 0
+        >>> found.data.X.toarray().tolist(), found.missing  # b was not observed
         ([[4, 0, 2]], array([False,  True, False]))
         >>> (model.transform(found.data, mask=found.mask) / model.transform(data)[0]).round(6)
         array([[1.]])
@@ -115,14 +140,10 @@ class Dataset(NamedTuple):
         from fastpmf.counts.door import as_counts  # which takes a Dataset
 
         if self.column_names is None:
-            raise ValueError("column_names must be known for columns to be put in the order of names")
+            raise ValueError("column_names must not be None for columns to be aligned with names")
         wanted, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
-        for A, said in ((wanted, "names"), (own, "column_names")):
-            found, often = np.unique(A, return_counts=True)
-            if (often > 1).any():
-                raise ValueError(
-                    f"{said} must all be different to align by, and {str(found[often > 1][0])!r} is there twice"
-                )
+        for A, name in ((wanted, "names"), (own, "column_names")):
+            check_unique(A, name)
         place = {name: j for j, name in enumerate(wanted.tolist())}
         at = np.array([place.get(name, -1) for name in own.tolist()], np.int64)
         X = as_counts(self).to_scipy().tocsr()
@@ -136,16 +157,17 @@ class Dataset(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """Counts with their columns put in the order of other names.
+    """Counts with their columns aligned with given names, from `Dataset.aligned`.
 
     Attributes
     ----------
     data : Dataset
-        Columns of other names are left out; those of `missing` are empty.
+        Columns of other names are left out; columns of `missing` names are empty.
     left_out : int
-        How many columns were left out.
+        Number of columns that were left out.
     missing : ndarray of bool of shape (p,)
-        Names that no column has. These features were not observed: `mask` keeps them from being counted as zeros.
+        True for the names that no column has. These features were not observed: pass `mask` along, or their zeros are
+        taken as counts of 0.
     """
 
     data: Dataset
@@ -156,13 +178,10 @@ class Alignment(NamedTuple):
     def mask(self) -> sparse.csr_array | None:
         """The entries that were not observed, for `fit`, `transform` and `score`; None if all were.
 
-        It has n entries for each missing feature.
+        It stores n entries for each missing feature.
         """
-        return mask_of_columns(self.missing, self.data.X.shape[0]) if self.missing.any() else None
-
-
-def mask_of_columns(columns: np.ndarray, n_rows: int) -> sparse.csr_array:
-    """A mask of whole columns, given as an array of bool."""
-    j = np.flatnonzero(columns)
-    ends = np.arange(n_rows + 1) * len(j)
-    return sparse.csr_array((np.ones(n_rows * len(j), bool), np.tile(j, n_rows), ends), shape=(n_rows, len(columns)))
+        if not self.missing.any():
+            return None
+        n, j = self.data.X.shape[0], np.flatnonzero(self.missing)
+        ends = np.arange(n + 1) * len(j)
+        return sparse.csr_array((np.ones(n * len(j), bool), np.tile(j, n), ends), shape=(n, len(self.missing)))

@@ -13,7 +13,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 RATIO = 2_000  # bytes that a stored byte may become: more than deflate can, and real counts never come near
-SMALL = 1 << 26  # bytes that any process may have; how many it may have takes files of the system to be read
+SMALL = 1 << 26  # bytes that need no check, which would read files of the system
 _PLENTY = 1 << 62
 
 

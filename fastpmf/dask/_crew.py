@@ -72,14 +72,14 @@ class Crew(Calls):
                 self._begin_again()
 
     def prepare(self, model: Points | Posterior) -> None:
-        """Have all workers compile their kernels, so that no iteration has to wait for that."""
+        """Have all workers compile their kernels before the first iteration."""
         tasks = [
             self._submit(_worker.prepare, self._epoch, model, worker=worker, doing="compiling the kernels")
             for worker in self._groups
         ]
         try:
             self._results(tasks)
-        except LostError as lost:  # the fit begins on those that are left
+        except LostError as lost:  # the fit starts on the remaining workers
             self._torn = True
             log.info("%s", lost)
 

@@ -94,7 +94,7 @@ class Share(Protocol):
 
     @property
     def warm_up(self) -> int:
-        """Iterations before its solver's own."""
+        """Number of multiplicative iterations before those of the solver."""
 
     def begin(self, W: np.ndarray, Ht: np.ndarray) -> None:
         """Where to start."""

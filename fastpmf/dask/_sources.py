@@ -21,7 +21,7 @@ class Source(Protocol):
     ----------
     count : int
     names : Names
-        Of the rows and the columns of X, where they are known.
+        Names of the rows and columns of X, if they are known.
     """
 
     count: int

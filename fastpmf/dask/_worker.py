@@ -217,8 +217,8 @@ def _read(shard: Rows) -> MemoryCounts:
 
 def prepare(fit: str, epoch: int, model: Points | Posterior) -> None:
     """Compile or load the kernels of a fit, by a few iterations on two rows of counts like those of this worker."""
-    with _at(fit, epoch) as held:
-        counts = held.whole()
+    with _at(fit, epoch) as state:
+        counts = state.whole()
         p, k = counts.shape[1], model.n_components
         ends = np.array([0, p - 1], np.int32 if p <= np.iinfo(np.int32).max else np.int64)
         few: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), ends, np.arange(3), p))

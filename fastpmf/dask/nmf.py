@@ -192,7 +192,7 @@ class PoissonNMF(OverWorkers):
         ImportError
             Dask is not installed.
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         TimeoutError
             A worker did not answer within `timeout`, or there was none.
         FitInterrupted

@@ -93,7 +93,7 @@ class AppliedNMF(OnlineNMF):
         return score / total
 
     def _read_beside(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, Known]:
-        """New counts, and what is known beside them, aligned with them."""
+        """New counts, and the exposures and mask aligned with them."""
         check_is_fitted(self)
         known = Known(row_exposure=row_exposure, mask=mask).aligned(self._labels(X))
         counts = self._read(X, mask=known.mask, streamed=True)
@@ -101,6 +101,7 @@ class AppliedNMF(OnlineNMF):
 
     def _of_features(self, columns: np.ndarray) -> Self:
         model = super()._of_features(columns)
+        model.alpha_W = self.alpha_W * (self.components_.shape[1] / len(columns))  # it is multiplied by n_features
         model.column_exposure_, model.background_ = (
             x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )

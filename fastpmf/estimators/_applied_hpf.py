@@ -65,8 +65,7 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : int or array-like of int
-            Numbers of rows and columns, from 0, or their names, where X had names. They are broadcast against each
-            other, so that one number stands for as many as the other has.
+            Numbers of rows and columns, from 0, or their names if X had names. They are broadcast against each other.
 
         Returns
         -------
@@ -75,8 +74,8 @@ class AppliedHPF(OnlineHPF):
         Raises
         ------
         TypeError, ValueError
-            If rows or columns do not hold integers or known names, can't be broadcast, or a number is negative or too
-            large.
+            If `rows` or `columns` do not hold integers or known names, can't be broadcast, or a number is negative or
+            too large.
         """
         W, H = self._pairs(rows, columns)
         return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
@@ -91,7 +90,7 @@ class AppliedHPF(OnlineHPF):
         Parameters
         ----------
         rows, columns : int or array-like of int
-            As in `predictive_mean`, errors too.
+            As in `predictive_mean`, which raises the same errors.
         n_samples : int, default=100
         random_state : int, RandomState, Generator or None, default=None
 
@@ -111,7 +110,7 @@ class AppliedHPF(OnlineHPF):
         ----------
         X : matrix of counts of shape (n_samples, n_features)
             Held-out counts, for example of `thin_counts`. If both X and the fitted counts have row names, rows are
-            matched by them, and X may have some of the fitted rows.
+            matched by them, and X may have only some of the fitted rows.
         exposure : float, default=1.0
             Their rates are so many times those of the fitted counts: f / (1 - f) after thinning by f.
 
@@ -153,7 +152,7 @@ class AppliedHPF(OnlineHPF):
         return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
 
     def _read_beside(self, X: Any, mask: Any) -> tuple[Counts, Any]:
-        """New counts, and their mask, aligned with them."""
+        """New counts, and the mask aligned with them."""
         check_is_fitted(self)
         mask = Known(mask=mask).aligned(self._labels(X)).mask
         return self._read(X, mask=mask, streamed=True), mask

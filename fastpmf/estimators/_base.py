@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, Side
+from fastpmf.counts.frames import is_frame
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import Dataset, positions
@@ -27,7 +28,7 @@ from fastpmf.model.topics import Topics, to_topics
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
-    """Refuse as many names of features as were fitted that are others, or in another order."""
+    """Raise an error if names of features, as many as were fitted, differ from the fitted ones or in order."""
     if len(names) == len(fitted) and (names != fitted).any():
         j = int(np.flatnonzero(names != fitted)[0])
         raise ValueError(
@@ -152,31 +153,30 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     ) -> Recommendations:  # fmt: skip
         """The n features of highest rate for each row: `fastpmf.recommend`.
 
-        A row of which nothing is known, one without counts in X or, where W is given, one of zeros in W, is taken for
-        the average of the fitted rows, so that it gets the most popular features. A model that has no record of the
-        fitted W, as after a fit over workers, has its own answer for such a row: with `PoissonNMF` without a prior none
-        at all, else what the prior implies.
+        A row without any counts in X (or of zeros in W, if W is given) gets the recommendations of the average fitted
+        row: the most popular features. If the mean of W is not known, as after a fit with `fastpmf.dask`, such a row
+        gets no recommendations without a prior, and otherwise those that its prior implies.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features), optional
-            Counts of the rows. Needed to leave out what they hold, and to find W where that is not given.
+            Counts of the rows. Needed if `exclude_seen` is true or W is not given.
         W : array-like of shape (n_samples, n_components), optional
             W of the same rows, from `fit_transform` or `transform`; by default `transform(X)`, as for new rows.
         n : int, default=10
             How many features to recommend to each row.
         rows : array-like of int or str, optional
-            Rows to recommend to, by number or by name, where X has row names: those of a `Dataset`, the index of a
-            DataFrame; by default all. If the row names are integers, integers are names.
+            Rows to recommend to, by number or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
+            name; by default all. If the row names are integers, integers are names.
         items : array-like of int or str, optional
             Features that may be recommended, by number or name; by default all.
         exclude_seen : bool, default=True
-            Whether to leave out the features that a row holds in X.
+            Whether to leave out the features of which a row has counts in X.
 
         Returns
         -------
         Recommendations
-            With the names of features and rows, where they have any. Features of rate 0 are not recommended: an index
+            With the names of features and rows if they have names. Features of rate 0 are not recommended: the index
             is then -1.
 
         Raises
@@ -194,7 +194,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         [['jam'], ['tea']]
         """
         if exclude_seen and X is None:
-            raise ValueError("X must be given, to exclude what is seen, or exclude_seen=False")
+            raise ValueError("X must be given to exclude its features; give exclude_seen=False without X")
         if X is None and W is None:
             raise ValueError("X or W must be given")
         check_is_fitted(self)
@@ -233,12 +233,12 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             Numbers or names of features.
         n : int, default=10
         items : array-like of int or str, optional
-            Features that may be named as similar, by number or name; by default all.
+            Features that may be returned, by number or name; by default all.
 
         Returns
         -------
         Recommendations
-            With the names of features, where they have any; `row_names` are those of the given ones.
+            With the names of features if they have names; `row_names` are the names of the given features.
         """
         check_is_fitted(self)
         p, names = self.components_.shape[1], getattr(self, "feature_names_in_", None)
@@ -248,11 +248,11 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return found.named(names, None if names is None else names[features])
 
     def _average_row(self) -> np.ndarray | None:
-        """The mean of the fitted rows of W, (n_components,); None where there is no record of it."""
+        """The mean of the fitted rows of W, (n_components,); None if it is not known."""
         raise NotImplementedError
 
     def _of_features(self, columns: np.ndarray) -> Self:
-        """A copy of this model for `transform` of counts in which only these features, by number, are observed."""
+        """A copy of this model for `transform` of counts of these features alone, given by their numbers."""
         check_is_fitted(self)
         model = copy.copy(self)
         model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
@@ -272,7 +272,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return counts, vars(seen)
 
     def _labels(self, X: Any) -> MatrixLabels:
-        """The labels of X, with the fitted names of features where it has none."""
+        """The labels of X, with the fitted names of features if it has none."""
         return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
 
     def _become(self, keep: Callable[..., None], *found: Any) -> None:
@@ -286,7 +286,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.__dict__.update(seen)
 
     def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
-        """X as counts without the entries of `mask`, its features checked against those fitted; or `streamed`."""
+        """X as counts without the entries of `mask`, with its features checked; in memory, or `streamed`."""
         check_is_fitted(self)
         if streamed:  # for W of its rows
             check_rows(X, len(self.components_), self.components_.dtype)
@@ -295,7 +295,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
-        if hasattr(X, "iloc") and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+        if is_frame(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
             X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)

@@ -129,7 +129,7 @@ class Saver:
         if (every and run.n_iter % every == 0) or time.monotonic() - self._saved >= 60 * self._schedule.minutes:
             try:
                 self._write(run)
-            except OSError as error:  # what is fitted is worth more than what was to secure it
+            except OSError as error:  # the fit is worth more than its checkpoint
                 warn(f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning)
             self._saved = time.monotonic()
 

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf._messages import brief, check_option
+from fastpmf._messages import brief, check_option, listed
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
@@ -100,7 +100,7 @@ def poisson_nmf(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     MemoryError
         What the fit needs, see `fastpmf.plan`, this process may not have; in one sentence that says what would fit.
     FitInterrupted
@@ -151,11 +151,15 @@ class Prepared:
         Of the counts that are fitted: without the held-out ones, weighted.
     held_out : Validation or None
     make : callable
-        Makes the solver.
+        Returns a new solver.
     dtype : dtype
     W, H : ndarray or None
-        Where to start, in the units of the problem.
+        The start if init="custom", in the units of the problem.
+    rng : RandomState or Generator
+        For the starts.
     saver : Saver or None
+    init, n_init, max_iter, tol, max_time, eval_every
+        As in `PoissonNMF`.
     """
 
     counts: Counts
@@ -217,8 +221,8 @@ class Prepared:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
         if len(dead := solution.dead_components) and not _silent.get():
             warn(
-                f"{len(dead)} of {n_components} components carry no counts (numbers {', '.join(map(str, dead[:10]))}"
-                f"{', …' if len(dead) > 10 else ''}); fewer components, or another start, would use them"
+                f"{len(dead)} of {n_components} components carry no counts (numbers {listed(dead)}): fit fewer "
+                "components or try another start"
             )
         return solution
 
@@ -247,12 +251,13 @@ def prepare(
     checkpoint: Any,
     resume: Any,
 ) -> Prepared:
-    """Check all of it, and build the problem of the counts that are fitted.
+    """Check all arguments, and build the problem from the counts that are fitted.
 
     Parameters
     ----------
     counts : Counts
-        Without the entries of `known.mask`, see `observed_counts`; all that depends on the data is decided by them.
+        X without the entries of `known.mask`, see `observed_counts`. Everything that depends on the data is computed
+        from these counts.
     known : Known
         Aligned with X.
     """
@@ -296,7 +301,7 @@ def prepare(
 
 
 def check_any_counts(counts: Counts, mask: Any) -> None:
-    """Refuse counts that are all zero, or that the mask hides all."""
+    """Raise an error if all counts are zero, or masked."""
     if counts.total > 0:
         return
     if mask is not None:
@@ -317,7 +322,7 @@ def without_fit_warnings() -> Iterator[None]:
 def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
     """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
 
-    `measured` is the sentence about the quantity that is compared with `tol`, with a {} for it.
+    `measured` is a sentence on the quantity that is compared with `tol`, with {} in the place of its value.
     """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)

@@ -118,12 +118,12 @@ def infer(
 
 
 def _learned_start(counts: Counts, n_components: int) -> float:
-    """The shape of all entries from which the shapes of the components are learned.
+    """The initial shape of all entries if the shapes of the components are learned.
 
-    Large shapes smooth over noise at first; as the learned ones fall, components part along what many rows have in
-    common. From small shapes each component keeps the noise that it happened to start from, a poor local optimum. From
-    too large ones, those of all components summing to more than the counts of a row, components stay alike for hundreds
-    of iterations. Measured on eight data sets with 8 to 2,000 counts a row and 2 to 100 components.
+    Large shapes smooth over noise at first; as the learned shapes decrease, the components separate by patterns that
+    many rows share. With small initial shapes each component keeps the noise of its random start, a poor local optimum.
+    With too large ones (a sum over components above the counts of a row) the components stay alike for hundreds of
+    iterations. Measured on eight data sets with 8 to 2,000 counts per row and 2 to 100 components.
     """
     return min(30.0, 0.6 * counts.total / counts.shape[0]) / n_components
 
@@ -175,9 +175,10 @@ def check_priors(
     rows: tuple[Any, ...], columns: tuple[Any, ...], n_components: int, *, hierarchical: Any,
     default_shape: float = DEFAULT_SHAPE,
 ) -> tuple[GammaPrior, GammaPrior]:  # fmt: skip
-    """The two priors, once all hyperparameters are positive and finite.
+    """Check that all hyperparameters are positive and finite, and return the priors of W and H.
 
-    The first of `rows` and of `columns`, a and c, may be one number, one for each component, or None for the default.
+    The first entry of `rows` and of `columns`, a and c, may be one number, one number for each component, or None for
+    the default.
     """
     if not isinstance(hierarchical, bool | np.bool_):
         raise TypeError(f"hierarchy must be True or False, got {brief(hierarchical)}")

@@ -2,8 +2,6 @@
 
 import math
 import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from fastpmf._pipes import regular_file
 from fastpmf.counts.room import check_room
 
 
@@ -24,7 +23,7 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
     ValueError
         No archive, two arrays of one name, or arrays larger than what is packed there, or than this process may have.
     """
-    with _seekable(path) as file:
+    with regular_file(path) as regular, open(regular, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is empty, truncated or of another kind")
         with zipfile.ZipFile(file) as archive:
@@ -40,19 +39,6 @@ def opened_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
         file.seek(0)
         with np.load(file, allow_pickle=False) as stored:
             yield stored, file
-
-
-@contextmanager
-def _seekable(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file opened to be read in any order, which a pipe can't be: its bytes go to a temporary file."""
-    with open(path, "rb") as file:
-        if file.seekable():
-            yield file
-            return
-        with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(file, copy)
-            copy.seek(0)
-            yield copy
 
 
 def _check_size(array: IO[bytes], member: zipfile.ZipInfo) -> None:

@@ -75,8 +75,8 @@ class OnlineNMF(FittedNMF):
         are complete, they are fitted together from a random start, so that until then components may change places.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
-        Rows without counts are rows like others: they count as seen, and without a prior they leave H as it is, as they
-        would in `fit`. Only the first mini-batch must have a positive count. A later one without rows changes nothing.
+        Rows without counts are counted as rows; without a prior they leave H unchanged, as in `fit`. The first
+        mini-batch must have a positive count. A later mini-batch without rows changes nothing.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ class OnlineNMF(FittedNMF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
 
         References
         ----------
@@ -115,8 +115,7 @@ class OnlineNMF(FittedNMF):
                 if named_prior(value):
                     raise ValueError(
                         f"{name} must be (shape, rate) or None for partial_fit, got {value!r}, whose rate depends on "
-                        f"the mean of all counts, which a mini-batch can't tell: give {name}_ of a fit to some of the "
-                        "rows"
+                        f"the mean of all counts: give {name}_ of a fit to some of the rows"
                     )
             _, prior = read_penalties(penalties, k, counts.shape)
             if prior.ridge.any():
@@ -192,7 +191,7 @@ class OnlineNMF(FittedNMF):
 
 
 def without_rows(model: FactorModel, X: Any) -> bool:
-    """Whether X has no rows; its features must be the fitted ones all the same."""
+    """Whether X has no rows. Raise an error if its features are not the fitted ones."""
     counts = X.X if isinstance(X, Dataset) else X
     shape: tuple[int, ...] = getattr(counts, "shape", ())
     if len(shape) != 2 or shape[0] > 0:
@@ -256,8 +255,8 @@ class OnlineHPF(FittedHPF):
         The first batch is fitted by itself to begin with. Posteriors of rows are not kept: `posterior` gives them.
         After `fit` it begins anew; a model that was saved and loaded goes on.
 
-        Rows without counts are rows like others: they count as seen, and lower the rates of all components. Only the
-        first mini-batch must have a positive count. A later one without rows changes nothing.
+        Rows without counts are counted as rows, and lower the rates of all components. The first mini-batch must have a
+        positive count. A later mini-batch without rows changes nothing.
 
         Parameters
         ----------
@@ -272,7 +271,7 @@ class OnlineHPF(FittedHPF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         """
         with threads(self.n_threads):
             schedule = self._schedule

@@ -1,4 +1,4 @@
-"""Whether a fit, or a transformation of rows, fits into memory, before it is begun, and what would fit."""
+"""Memory checks of fits and of `transform` before they start; error messages say what would fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ _BLOCK = 1 << 20  # entries, of counts that could be streamed
 
 
 def check_declared(X: Any, n_components: Any, dtype: Any, make: Callable[[], Solver], *, n_init: Any = 1) -> None:
-    """`check_memory` of a matrix that has not been read, where it says its size; other arguments as in the fit.
+    """`check_memory` of a matrix that has not been read, if its size is known; other arguments as in the fit.
 
-    Numbers that are not positive integers are left to the checks of the parameters.
+    `n_components` and `n_init` that are not positive integers are skipped here; `check_parameters` refuses them.
     """
     size = declared(X)
     if size is not None and all(_is_number(k) for k in (n_components, n_init)):
@@ -30,19 +30,19 @@ def _is_number(k: Any) -> bool:
 
 
 def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
-    """Refuse a matrix, read or not, of so many rows that their W does not fit into memory.
+    """Raise an error if W of all rows of a matrix, read or not, does not fit into memory.
 
     Raises
     ------
     MemoryError
-        If W, with the least that finding it takes, is larger than what this process may have.
+        If W and the smallest buffers that `transform` needs exceed this process's memory limit.
     """
     size = declared(X)
     if size is None or not _is_number(n_components):
         return
     n, work = size.shape[0], working_dtype(dtype, size.dtype)
     k = int(n_components)
-    # Start and result of the descent, padded; the same in float64 while they are scaled; a few numbers for each row
+    # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
     need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
     if need > SMALL and need > (have := memory()):
@@ -60,7 +60,7 @@ def check_memory(
     Raises
     ------
     MemoryError
-        In one sentence that says what would fit.
+        If the estimated memory exceeds this process's limit; the message says what would fit.
     """
     have, streamed = memory(), getattr(counts, "block_entries", None)
 

@@ -33,7 +33,7 @@ def transform(
     Rows are convex problems of their own: each starts with its counts spread evenly over the components, and goes on
     by coordinate descent until it is within `tol` nats per count, or has had `max_iter` rounds of sweeps. Counts in
     features that no component produces can't be explained by any W, and are left out. Rows that don't come as near are
-    warned of, where `warn_unconverged` is true.
+    warned of if `warn_unconverged` is true.
     """
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN there would be taken for free

@@ -31,8 +31,8 @@ from fastpmf.solvers import Problem
 # What predicted held-out counts best over text, cells, ratings and baskets, among shapes 1 to 1.3 and a hundredth to
 # three times the rate that gives the data's mean: the shape decides, and a rate as low as this leaves totals alone.
 AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
-# Shapes of priors by name. A shape above 1 acts as shape - 1 counts in each component, which are too many where
-# components are many and rows hold few counts: there shape 1, an L1 penalty, recommended best.
+# Shapes of priors by name. A shape above 1 acts as shape - 1 counts in each component, which is too much for many
+# components and few counts in a row: there shape 1, an L1 penalty, gave the best recommendations.
 SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
 FREE = "real numbers and NaN"  # what a factor known in part holds
 
@@ -59,7 +59,7 @@ class Known(NamedTuple):
     sample_weight: Any = None
 
     def aligned(self, labels: MatrixLabels) -> "Known":
-        """All of it in the order of the rows and columns of X where both have labels; the mask as counts."""
+        """All fields aligned with X by labels if both have labels; the mask is read as counts."""
         rows, columns = labels
         mask = align(self.mask, "mask", rows=rows, columns=columns)
         return Known(
@@ -76,7 +76,7 @@ class Known(NamedTuple):
 def align_beside(
     labels: MatrixLabels, known: Known, *, W: Any = None, H: Any = None, validation: Any = None
 ) -> tuple[Known, Any, Any, Any]:
-    """What is given to `fit` beside X, aligned with its labels, and factors with each other's components."""
+    """The arguments of `fit` other than X, aligned with the labels of X, and factors aligned by components."""
     rows, columns = labels
     known = known.aligned(labels)
     W, H = align(W, "W", rows=rows), align(H, "H", columns=columns)
@@ -164,7 +164,7 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     """
     n, p = counts.shape
     k = n_components
@@ -256,16 +256,16 @@ def _terms(
 
 
 def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
-    """The penalties with priors by name as numbers: their shape, and a tenth of the rate that gives the data's mean.
+    """The penalties with named priors as numbers: the shape of the name, and a tenth of the rate that fits the mean.
 
-    With a the shapes and b the rates of both factors, the prior mean of a count's rate is k (a / b)^2.
+    With shapes a and rates b of both factors, the prior mean of a count's rate is k (a / b)^2.
 
     Parameters
     ----------
     penalties : Penalties
     k : int
     total, exposure : float
-        Sum of the observed counts and of their exposures r_i c_j, each times the weight of its row.
+        Sums over the observed entries of the counts and of their exposures r_i c_j, each times the weight of its row.
     """
 
     def numbers(prior: Any) -> Any:
@@ -278,7 +278,7 @@ def resolve_auto(penalties: Penalties, k: int, total: float, exposure: float) ->
 
 
 def named_prior(prior: Any) -> bool:
-    """Whether a prior is given by name, so that its rate depends on the data."""
+    """Whether a prior is given by name, whose rate depends on the data."""
     return isinstance(prior, str) and prior in SHAPES
 
 

@@ -52,7 +52,7 @@ class Validation:
         self.share, self._known, self._masked = 1.0, known, False
         self.scores: list[tuple[int, float]] = []
         weight = vector(known.sample_weight, counts.shape[0], "sample_weight", zero=True)
-        if not weight.all():  # what such rows hold must decide nothing
+        if not weight.all():  # rows of weight 0 must not influence the fit
             counts = weighted(counts, (weight > 0).astype(np.int8), counts.dtype)
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
             number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)

@@ -35,10 +35,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
-from fastpmf._messages import brief, check_number
+from fastpmf._messages import brief, check_number, check_option
 from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.named import check_names
 from fastpmf.estimators._range import check_entries
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
@@ -127,7 +128,7 @@ class Differential(NamedTuple):
         first = np.argsort(-bound, axis=1, kind="stable")[:, :n]
         found = np.take_along_axis(bound, first, axis=1)
         there = found > -np.inf
-        names = np.arange(bound.shape[1]).astype(str) if self.names is None else self.names
+        names = check_names(self.names, bound.shape[1], "names", "feature")
         return TopFeatures(
             np.where(there, first, -1), np.where(there, found, np.nan), np.where(there, names[first], "")
         )
@@ -234,14 +235,11 @@ def differential_expression(
     W = check_factor(check_array(W, "W"), (counts.shape[0], k), "W").astype(np.float64)
     check_number(pseudocount, "pseudocount")
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=_MIN_PSEUDOCOUNT)
-    if standard_errors not in _STANDARD_ERRORS:
-        raise ValueError(f"standard_errors must be one of {', '.join(_STANDARD_ERRORS)}, got {standard_errors!r}")
+    check_option(standard_errors, _STANDARD_ERRORS, "standard_errors")
     if row_exposure is not None:
         row_exposure = check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")
     if names is not None:
-        names = np.atleast_1d(names).astype(str)
-        if names.shape != (p,):
-            raise ValueError(f"names must be {p}, one for each feature, got shape {names.shape}")
+        names = check_names(names, p, "names", "feature")
     with np.errstate(under="ignore"):  # rounding to 0 is harmless in all that follows
         W *= component_sums(W, H)[1]
         if row_exposure is not None:
@@ -343,7 +341,7 @@ def _regressions(
 
 def _inverse(information: np.ndarray, e: float) -> tuple[np.ndarray, np.ndarray]:
     """(information + e I)^-1, and the same without the directions in which the information is 0 but for rounding."""
-    if np.trace(information) < _LARGE * e:  # rounding is no matter beside e
+    if np.trace(information) < _LARGE * e:  # rounding errors are far below e
         inverse = np.linalg.inv(information + e * np.eye(len(information)))
         return inverse, inverse
     values, vectors = np.linalg.eigh(information)

@@ -78,18 +78,18 @@ def non_negative_factorization(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Notes
     -----
     From the same W and H, without penalties and in float64, solver="mu" makes the same iterates as scikit-learn up to
-    rounding while no entry is below about 1e-12 of its row's (of H: its column's) counts, which is for some 20
-    iterations. Smaller entries stop at that floor here. In scikit-learn they go on shrinking to exact zeros, and two
-    runs can end in different local optima.
+    rounding, as long as no entry is below about 1e-12 of the counts of its row (of H: its column). This holds for about
+    20 iterations. Here smaller entries stay at that floor; in scikit-learn they shrink to exact zeros. The two may
+    therefore end in different local optima.
 
-    With penalties fastpmf also sets the relative scale of W and H, which leaves W H unchanged, to where the penalties
-    are lowest, in each iteration. Factors and rates then differ from scikit-learn's from the first iteration on. The
-    objective is the same function.
+    With penalties, each iteration also sets the relative scale of W and H, which leaves W H unchanged, to the one with
+    the lowest penalties. Factors and rates then differ from scikit-learn's from the first iteration on. The objective
+    is the same function.
 
     Examples
     --------
@@ -104,10 +104,9 @@ def non_negative_factorization(
         raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {brief(beta_loss)}")
     check_option(solver, ("auto", *SOLVERS), "solver")
     if update_H and init != "custom" and not (W is None and H is None):
-        told = f"W and H are where to start with init='custom', and not used with init={brief(init)}"
-        warn(told, RuntimeWarning)
+        warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
     if not update_H and W is not None:
-        warn("W is not used with update_H=False, which estimates it from H alone", RuntimeWarning)
+        warn("W is not used with update_H=False, which estimates W from X and H", RuntimeWarning)
     check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto"))
     warn_of_duplicates(labels_of(X, 1).values)
     W, H = align_factors(X, W, H)

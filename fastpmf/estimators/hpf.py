@@ -37,7 +37,7 @@ class HPF(AppliedHPF):
         Number of components, >= 1.
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
-        factors. With `learn_prior` they are starting values. None: 0.3; with `learn_prior`
+        factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
         min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
@@ -62,7 +62,7 @@ class HPF(AppliedHPF):
         abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
+        Seconds after which no iteration begins, not counting compilation; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
         about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
@@ -92,8 +92,8 @@ class HPF(AppliedHPF):
     activity_, popularity_ : GammaPosterior or None
         Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
-        a, a_prime, b_prime, c, c_prime and d_prime as they ended; a and c are arrays of shape (n_components,) where
-        components have their own shapes.
+        Final values of a, a_prime, b_prime, c, c_prime and d_prime; a and c are arrays of shape (n_components,) if
+        each component has its own shape.
     elbo_ : float
         Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
     objective_ : float
@@ -102,14 +102,14 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
-        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
+        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats.
     row_names_ : ndarray of shape (n_samples,), or None
-        Names of the fitted rows, where X had string names.
+        Names of the fitted rows if X had string names.
     n_features_in_, feature_names_in_
         As in `PoissonNMF`.
 
@@ -219,7 +219,7 @@ class HPF(AppliedHPF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         MemoryError
             What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
         FitInterrupted

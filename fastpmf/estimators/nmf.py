@@ -33,8 +33,8 @@ class PoissonNMF(AppliedNMF):
         (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
         entry is zero. "auto" is shape 1.1 with the rate 0.11 sqrt(n_components / mean count per unit of exposure),
         which predicts held-out counts well. "sparse" is shape 1 with the rate 0.1 sqrt(n_components / mean count per
-        unit of exposure), for many components and few counts in a row, as in recommendation. W and H share their scale
-        in the way that both priors like best, exactly.
+        unit of exposure), for many components and few counts in a row, as in recommendation. The relative scale
+        of W and H is set in closed form to maximise the joint prior.
     prior_H : (shape, rate), "auto", "sparse" or None, default=None
         Of H's entries.
     alpha_W : float, default=0.0
@@ -81,7 +81,7 @@ class PoissonNMF(AppliedNMF):
         Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
         most this.
     max_time : float, default=None
-        Seconds after which no iteration begins, without those in which kernels are compiled; None for no limit.
+        Seconds after which no iteration begins, not counting compilation; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
@@ -122,7 +122,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped: a string, and a sentence; `status_.name` is a short identifier.
+        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.
@@ -133,8 +133,8 @@ class PoissonNMF(AppliedNMF):
     column_exposure_, background_ : ndarray or None
         What `fit` was given.
     mean_W_ : ndarray of shape (n_components,) or None
-        Mean of the fitted rows of W, which `recommend` takes for rows of which nothing is known; None after a fit over
-        workers.
+        Mean of the fitted rows of W, which `recommend` uses for rows without counts; None after a fit with
+        `fastpmf.dask`.
     validation_ : structured ndarray or None
         Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -244,9 +244,9 @@ class PoissonNMF(AppliedNMF):
         """Fit the model to X.
 
         The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
-        background b: W and H are in the unit of counts per unit of exposure. What is given beside X is aligned with it
-        by labels where both have labels (the index and columns of pandas objects, the names of a `Dataset`), and taken
-        by position otherwise.
+        background b: W and H are in counts per unit of exposure. Arguments that belong to rows or columns of X are
+        aligned with it by labels if both have labels (the index and columns of pandas objects, the names of a
+        `Dataset`), and taken by position otherwise.
 
         Parameters
         ----------
@@ -270,8 +270,8 @@ class PoissonNMF(AppliedNMF):
         background : float or array-like of shape (n_features,), optional
             b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
         mask : matrix of shape (n_samples, n_features), optional
-            Sparse or dense; True or positive where an entry is not observed. What X holds there is not used, and may be
-            NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
+            Sparse or dense; True or positive where an entry is not observed. The values of X there are not used, and
+            may be NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
@@ -294,7 +294,7 @@ class PoissonNMF(AppliedNMF):
         Raises
         ------
         TypeError, ValueError
-            In one sentence that names the argument, what it got and what it wants.
+            If an argument has an invalid type or value.
         MemoryError
             What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
         FitInterrupted

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf._messages import check_number
+from fastpmf._messages import brief, check_number
 from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.thinning import thin_counts
@@ -117,7 +117,7 @@ def select_n_components(
     n_threads: int | None = None,
     verbose: bool = False,
 ) -> Selection:
-    """Fit each number of components to part of the counts, and score what it says of the rest.
+    """Choose the number of components: fit each number to part of the counts, and score it on the rest.
 
     Counts are split by binomial thinning into two parts that are independent under the model (`thin_counts`), so that
     no entry is missing from the fit and the fit has seen nothing of the rest. All numbers are compared on the same
@@ -134,9 +134,9 @@ def select_n_components(
     n_components : iterable of int, or int
         Numbers to try, each >= 1.
     estimator : PoissonNMF or HPF, default=None
-        The model to choose the number for, of any `n_components`; it is cloned, and given each number and the seed of
-        the split. None: ``PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)``, posterior modes. Maximum
-        likelihood overfits sooner, so that its best number is often smaller: give the model that you will fit.
+        The model to choose the number for, with any `n_components`: clones of it are fitted with each number and the
+        seed of the split. None is ``PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)``, posterior modes.
+        Maximum likelihood overfits sooner, so its best number is often smaller: give the model that you will fit.
     n_splits : int, default=3
         Random splits, each with a start of its own.
     fraction : float, default=0.1
@@ -155,7 +155,7 @@ def select_n_components(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
     SelectionInterrupted
         On Ctrl-C once a split is done; a KeyboardInterrupt whose `selection` is what was found by then.
 
@@ -179,7 +179,7 @@ def select_n_components(
     if estimator is None:
         estimator = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)
     elif not isinstance(estimator, PoissonNMF | HPF):
-        raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {estimator!r}")
+        raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {brief(estimator)}")
     rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
     found: list[list[np.ndarray]] = []  # H of each split and number
@@ -216,7 +216,7 @@ def select_n_components(
 
 
 def _solver(estimator: PoissonNMF | HPF) -> Callable[[], Solver]:
-    """What makes the solver of an estimator's fits."""
+    """A function that returns a new solver of an estimator's fits."""
     if isinstance(estimator, PoissonNMF):
         return solver_of(estimator.solver, estimator.acceleration)
     priors = estimator._priors()
@@ -224,7 +224,7 @@ def _solver(estimator: PoissonNMF | HPF) -> Callable[[], Solver]:
 
 
 def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
-    """Factors of the rates of held-out counts: the model's, and a share `MIXED` of those without structure."""
+    """Factors of the rates of held-out counts: the model's, mixed with a share `MIXED` of rates without structure."""
     rows, columns = (train.sums(side) + 0.5 for side in Side)
     W = exposure * np.column_stack([(1 - MIXED) * W.astype(np.float64), MIXED * rows / columns.sum()])
     return W, np.vstack([H.astype(np.float64), columns])
@@ -236,10 +236,9 @@ class ComponentGains(NamedTuple):
     Attributes
     ----------
     gain : ndarray of shape (k,), float64
-        By how much the log-likelihood of the held-out counts falls when the component is left out, in nats per held-out
-        count.
+        Decrease of the log-likelihood of the held-out counts if the component is left out, in nats per held-out count.
     error : ndarray of shape (k,), float64
-        Standard error of that over the rows.
+        Standard error of `gain` over the rows.
     """
 
     gain: np.ndarray
@@ -252,22 +251,23 @@ class ComponentGains(NamedTuple):
 
 
 def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads: int | None = None) -> ComponentGains:
-    """Which components predict counts that were not fitted: the others are noise, or copies of another component.
+    """How much each component adds to the prediction of held-out counts; noise and copies of components add nothing.
 
     The weights of all rows are fitted to X with all components, and again without each of them; both are scored on the
-    held-out counts as in `select_n_components`. A component that fits noise predicts nothing, and one that is a copy of
-    another can be left out at no loss. Coherence does not show either of them.
+    held-out counts as in `select_n_components`. Without a component that fits noise, or is a copy of another, the score
+    does not fall. Coherence shows neither.
 
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        The counts that H was fitted to, the first part of `thin_counts`.
+        The counts that H was fitted to, the first part of `thin_counts`. `H` and `heldout` are aligned with X by labels
+        if both have labels.
     H : array-like of shape (n_components, n_features)
         `components_` of a model of at least two components.
     heldout : matrix of counts of shape (n_samples, n_features)
         Counts of the same rows that were not fitted, the second part of `thin_counts`.
     exposure : float
-        Their rates over those of X: f / (1 - f) after thinning by f.
+        Ratio of the rates of `heldout` to those of X: f / (1 - f) after thinning by f.
     n_threads : int or None, default=None
         As in `PoissonNMF`.
 
@@ -275,10 +275,15 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     -------
     ComponentGains
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type, shape or value.
+
     Notes
     -----
-    Of two copies of one component each by itself is unsupported: leave out one, and look again. The weights are
-    posterior modes under Gamma priors of shape 1.1 and rate 0, whatever model H is of.
+    Of two copies of one component neither is supported: leave out one of them and call this function again. The weights
+    are posterior modes under Gamma priors of shape 1.1 and rate 0, whatever model H was fitted with.
 
     Examples
     --------

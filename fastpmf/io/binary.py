@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf.counts.door import wide
 from fastpmf.counts.room import check_room, check_stored
 from fastpmf.estimators._npz import opened_npz
@@ -177,7 +178,7 @@ def tenx_h5(path: Path, layer: str | None, feature_types: str | Sequence[str] | 
 def h5ad(path: Path, layer: str | None) -> Source:
     """AnnData on HDF5: X, the layer of this name, or raw.X for "raw" where no layer has this name.
 
-    It may be sparse by rows or columns, or dense; this becomes coordinates, a block of rows at a time.
+    It may be sparse by rows or columns, or dense; a dense matrix is read as coordinates, a block of rows at a time.
     """
     h5py = needed("h5py", "anndata")
     return _anndata(lambda: h5py.File(path, "r"), layer, h5py)
@@ -198,8 +199,8 @@ def _anndata(opened: Callable[[], AbstractContextManager[Any]], layer: str | Non
         X = _at(root, place, absent=True)
         if X is None:
             layers += ["raw"] * ("raw" in _members(root))
-            others = f"layer may be {', '.join(map(repr, layers))}" if layers else "it has no layers either"
-            raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer may be left out'}")
+            others = f"layer may be {listed(layers)}" if layers else "it has no layers either"
+            raise RefusedError(f"it has no {place}; {others if layer is None or layers else 'layer must be None'}")
         var = _at(root, "raw/var" if raw else "var")
         kind = X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array"))
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)

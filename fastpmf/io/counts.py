@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastpmf._messages import check_option
+from fastpmf._pipes import is_pipe, regular_file
 from fastpmf.counts import as_counts
 from fastpmf.counts.named import Dataset, printable
 from fastpmf.estimators._model_file import DAMAGE, replacing
@@ -18,7 +20,6 @@ from fastpmf.estimators._progress import counted
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
 from fastpmf.io.outputs import check_output
-from fastpmf.io.pipes import is_pipe, regular_file
 from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
 
 
@@ -31,7 +32,7 @@ class Format(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What to read of a file that holds several things."""
+    """Options of readers, by the names of `read_counts`."""
 
     layer: str | None = None
     columns: Sequence[str | int] | None = None
@@ -40,7 +41,7 @@ class Choices(NamedTuple):
     feature_names: str = "name"
 
 
-# Formats that each of them goes with, and how these are called in sentences
+# Formats that each option is for, and the names of these formats in messages
 _GOES_WITH = {
     "layer": (("10x-h5", "h5ad", "zarr"), ".h5ad, .zarr and 10x Genomics' .h5"),
     "columns": (("csv", "tsv", "parquet"), "csv, tsv and parquet"),
@@ -95,10 +96,10 @@ def read_counts(
     Parameters
     ----------
     path : path-like
-        A file or folder, or a pipe, which is copied to a temporary file first; folders of .npy are memory-mapped, all
-        else is read into memory. Text may be gzipped. What is mapped must stay as it is
-        while its counts are in use: a change is an error at the next pass over them, but a file that is cut short
-        within one ends the process. `convert_counts` and `write_counts` may replace a folder that is in use.
+        A file, a folder, or a pipe, which is copied to a temporary file first. Text may be gzipped. Folders of .npy are
+        memory-mapped; all other formats are read into memory. Do not change a memory-mapped folder while its counts
+        are in use: a change raises an error in the next pass over them, and a file that is truncated during a pass ends
+        the process. `convert_counts` and `write_counts` may replace a folder that is in use.
     format : str, optional
         By default what the name says:
 
@@ -112,22 +113,22 @@ def read_counts(
         - "ldac", LDA-C, beside it .tokens or .vocab, and .titles: .ldac, .lda-c
         - "svmlight", labels left out: .svmlight, .libsvm, .svm
         - "csv", "tsv" and "parquet", a line for each entry: row id, column id and count: .csv, .tsv, .csv.gz, .tsv.gz,
-          .parquet. CSV follows RFC 4180, separated by commas, or by semicolons where the first line has no comma. In
-          TSV quotes are text.
+          .parquet. CSV follows RFC 4180, separated by commas, or by semicolons if the first line has no comma. In TSV
+          quotes have no special meaning.
     layer : str, optional
         Of .h5ad and .zarr: a layer, or "raw"; of 10x Genomics' HDF5 of version 2: a genome.
     columns : two or three names, or numbers from 0, optional
         Of "csv", "tsv" and "parquet": where row id, column id and count stand; without a count each line is one.
         Needed where there are more than three columns. Lines of equal ids add up.
     header : bool, optional
-        Of "csv" and "tsv": whether the first line is a header. By default it is one where `columns` has names, or where
-        text stands in the place of its count. Without counts it is an entry; it is warned of if it looks like a header,
-        such as "user_id,item_id".
+        Of "csv" and "tsv": whether the first line is a header. By default it is one if `columns` has names, or if its
+        count is text. Without a column of counts it is read as an entry, with a warning if it looks like a header, such
+        as "user_id,item_id".
     feature_types : str or sequence of str, optional
-        Of 10x Genomics' files with features of several types: those to read, such as "Antibody Capture", or "all". By
-        default "Gene Expression", with a warning that says what is left out.
+        Of 10x Genomics' files: the types of features to read, such as "Antibody Capture", or "all". By default, if a
+        file has several types, "Gene Expression", with a warning that says what is left out.
     feature_names : {"name", "id"}, default="name"
-        Of 10x Genomics' files: what columns are called, by names (gene symbols), which may occur twice, or by ids.
+        Of 10x Genomics' files: whether columns are called by names (gene symbols), which may occur twice, or by ids.
     transpose : bool, default=False
         Swap rows and columns.
 
@@ -168,9 +169,9 @@ def read_counts(
 def open_counts(
     path: str | os.PathLike[str], format: str | None = None, *, transpose: bool = False, **chosen: Any
 ) -> Source:
-    """As `read_counts`, but what can wait to be read waits, and its file stays open until it is closed.
+    """As `read_counts`, but entries are read on demand; the file stays open until the source is closed.
 
-    `chosen` are fields of `Choices`. A pipe is refused.
+    `chosen` are fields of `Choices`. A pipe raises an error.
     """
     kind, choices = format_of(path, format), Choices(**chosen)
     if is_pipe(path):
@@ -178,8 +179,7 @@ def open_counts(
     for name, (kinds, formats) in _GOES_WITH.items():
         if getattr(choices, name) != Choices._field_defaults[name] and kind not in kinds:
             raise ValueError(f"{name} goes with {formats} only, {os.fspath(path)} is {kind}")
-    if choices.feature_names not in FEATURE_NAMES:
-        raise ValueError(f"feature_names must be 'name' or 'id', got {choices.feature_names!r}")
+    check_option(choices.feature_names, FEATURE_NAMES, "feature_names")
     with said(path, kind):
         source = FORMATS[kind].open(Path(path), choices)
     if isinstance(source, Compressed):

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
 from fastpmf.counts.labels import Labels, align, names_of
+from fastpmf.counts.named import check_names
 from fastpmf.estimators._base import FactorModel
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io.outputs import check_output
@@ -27,7 +28,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         `.npz`, with the arrays W (n, k), H (k, p), and where they are known row_names (n,) and column_names (p,), for
         `numpy.load`; or `.h5ad`, what `fastpmf.anndata.to_anndata` makes.
     W : array-like of shape (n, k)
-        What `fit_transform` or `transform` returned.
+        The result of `fit_transform` or `transform`.
     model : PoissonNMF or HPF
         Fitted.
     row_names : array-like of str, of length n, optional
@@ -36,11 +37,11 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     Raises
     ------
     FileNotFoundError, IsADirectoryError, PermissionError
-        No folder to write in, a folder of that name, or no permission.
+        If the folder does not exist or is not writable, or `path` is a folder.
     ImportError
-        `.h5ad` needs h5py and anndata.
+        If `path` ends with `.h5ad` and h5py or anndata is not installed.
     TypeError, ValueError
-        If an argument has an invalid type or value. All of it is checked before anything is written.
+        If an argument has an invalid type or value. All arguments are checked before anything is written.
 
     Examples
     --------
@@ -66,9 +67,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
     if W.dtype.kind not in "biuf":
         raise TypeError(f"W must hold numbers, got {W.dtype}")
-    names = None if row_names is None else np.atleast_1d(row_names).astype(str)
-    if names is not None and names.shape != (len(W),):
-        raise ValueError(f"row_names must be {len(W)}, one for each row of W, got shape {names.shape}")
+    names = None if row_names is None else check_names(row_names, len(W), "row_names", "row of W")
     if Path(path).suffix == ".npz":
         arrays = {"W": W, "H": H, "row_names": names}
         if hasattr(model, "feature_names_in_"):
@@ -85,16 +84,16 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
 
 
 def check_factors_path(path: str | os.PathLike[str], name: str = "path") -> None:
-    """Check what `write_factors` will need, before a fit whose result is to go there; `name` is what messages call it.
+    """Check, before a fit, that `write_factors` can write to a path; `name` is its name for messages.
 
     Raises
     ------
     FileNotFoundError, IsADirectoryError, PermissionError
-        No folder to write in, a folder of that name, or no permission.
+        If the folder does not exist or is not writable, or `path` is a folder.
     ImportError
-        `.h5ad` needs h5py and anndata.
+        If `path` ends with `.h5ad` and h5py or anndata is not installed.
     ValueError
-        `path` ends with something else.
+        If `path` has another ending.
     """
     check_output(path, *ENDINGS, name=name)
     if Path(path).suffix == ".h5ad":

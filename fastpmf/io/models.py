@@ -3,20 +3,20 @@
 import os
 import zipfile
 
+from fastpmf._pipes import is_pipe, regular_file
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._model_file import DAMAGE, kind_of
-from fastpmf.io.pipes import is_pipe, regular_file
 
 _KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a fitted model's, as far as its list of contents says.
+    """Whether a file is that of a fitted model, judged by its list of contents.
 
     Raises
     ------
     ValueError
-        A pipe, which would have been read in vain.
+        If `path` is a pipe, which can be read once only.
     """
     if is_pipe(path):
         raise ValueError(f"{os.fspath(path)} is a pipe, which can be read once only: a file is needed here")

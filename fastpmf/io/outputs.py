@@ -1,4 +1,4 @@
-"""Whether results can be written where they are wanted, which is to be known before the work, not after it."""
+"""Checks that results can be written to a path, for before the work that produces them."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from fastpmf.estimators._model_file import check_folder
 
 
 def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None:
-    """Refuse a file that can't be written, or that has none of these endings; `name` is what messages call it."""
+    """Raise an error if a file can't be written or has none of these endings; `name` is its name for messages."""
     target = Path(path)
     if target.suffix not in endings:
         raise ValueError(f"{name} must be a {' or '.join(endings)} file, got {target.name!r}")

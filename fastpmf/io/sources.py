@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
+from fastpmf._messages import brief, listed
 from fastpmf._warnings import warn
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.blocks import blocks_of
@@ -75,9 +76,8 @@ class Compressed(_Open):
     by_column : bool
     names : Names
     place : ndarray of int, optional
-        Where only some of the rows, or columns, across those that are compressed are chosen: the number that each one
-        stored has among the chosen, -1 where it is left out. `shape` and `names` are those of the chosen; `indptr` is
-        that of all, so `rows` has the chosen entries alone.
+        If only some of the columns (rows of CSC) are chosen: the number of each stored one among the chosen, -1 if it
+        is left out. `shape` and `names` are those of the chosen; `indptr` is that of all stored entries.
     file : ExitStack
         What `close` closes. Only one thread at a time may read what lies in an HDF5 file.
     location : Location, optional
@@ -174,7 +174,7 @@ class Compressed(_Open):
     def _chosen(
         self, data: np.ndarray, indices: np.ndarray, ends: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The entries of the chosen rows, or columns, across."""
+        """The entries of the chosen columns, or rows of CSC."""
         if self.place is None:
             return data, indices, ends
         at = self.place[indices]
@@ -280,20 +280,20 @@ def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 def as_integers(counts: np.ndarray) -> np.ndarray:
-    """Counts that a text or a float column holds, as int64 where all are whole and float64 has no gaps."""
+    """Counts of a text or float column as int64 if all are whole numbers that float64 represents exactly."""
     whole = (counts == np.floor(counts)) & (np.abs(counts) < 2**53)
     return counts.astype(np.int64) if whole.all() else counts
 
 
 def narrowed(counts: np.ndarray) -> np.ndarray:
-    """Whole counts in the smallest dtype that the kernels read; others as they are."""
+    """Integers >= 0 in the smallest integer dtype that the kernels read; other counts unchanged."""
     if counts.dtype.kind not in "iu" or counts.min(initial=0) < 0:
         return counts
     most = counts.max(initial=0)
     return next((counts.astype(dtype) for dtype in COUNT_DTYPES[:3] if most <= np.iinfo(dtype).max), counts)
 
 
-GENES = "Gene Expression"  # of 10x Genomics' feature types that which is read by default
+GENES = "Gene Expression"  # the feature type of 10x Genomics that is read by default
 
 
 def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None) -> np.ndarray | None:
@@ -302,21 +302,21 @@ def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None
     Parameters
     ----------
     kinds : ndarray of str, or None
-        Each feature's type; None of version 2, which has no types.
+        Type of each feature; None for version 2, which has no types.
     wanted : str or sequence of str, optional
-        Types, or "all". By default genes alone where there are several types, of which is warned.
+        Types, or "all". By default genes alone if there are several types, with a warning.
 
     Raises
     ------
     RefusedError
-        `wanted` is not in the file, or needed.
+        If the file lacks a type in `wanted`, or has several types but no genes and `wanted` is not given.
     """
     if kinds is None:
         if wanted not in (None, "all"):
-            raise RefusedError(f"its features have no types, so feature_types can't be chosen, got {wanted!r}")
+            raise RefusedError(f"its features have no types: feature_types must be None or 'all', got {brief(wanted)}")
         return None
     there, sizes = np.unique(kinds, return_counts=True)
-    types = ", ".join(map(repr, there.tolist()))
+    types = listed(there.tolist())
     if wanted == "all" or (wanted is None and len(there) == 1):
         return None
     if wanted is None:
@@ -326,7 +326,7 @@ def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None
             f"{n:,} of type {t!r}" for t, n in zip(there.tolist(), sizes.tolist(), strict=True) if t != GENES
         )
         warn(
-            f"the file's features are of several types: {GENES!r} is kept, left out are {left_out}; feature_types "
+            f"the file's features are of several types: {GENES!r} is read, {left_out} are left out; feature_types "
             "chooses others, or 'all'"
         )
         return np.asarray(kinds == GENES)

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastpmf._extras import needed
+from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_integers, as_names
 from fastpmf.io.text import opened
@@ -17,10 +18,10 @@ from fastpmf.io.text import opened
 _LINES = 1 << 21  # of Parquet that are held at once
 _BLOCK_BYTES = 1 << 23  # of text
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "blanks"}
-_MISSING = {"na", "n/a", "null", "none", "nan", ""}  # what stands for a count that is not there
-_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # as pandas calls it in Parquet
-_COMMA_OF_CSV = re.compile(r"(?<!\d),|,(?!\d)")  # none of a number
-_HEADS = re.compile(  # of columns of ids
+_MISSING = {"na", "n/a", "null", "none", "nan", ""}  # texts for a missing count
+_UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # name of an unnamed index that pandas writes to Parquet
+_COMMA_OF_CSV = re.compile(r"(?<!\d),|,(?!\d)")  # not within a number
+_HEADS = re.compile(  # usual names of columns of ids
     r"(user|item|doc|document|word|term|token|cell|barcode|gene|feature|sample|customer|client|product|movie|film|book|"
     r"artist|track|song|playlist|album|author|paper|query|session|invoice|order|stock|business|store|page|article|row|"
     r"col|column|source|target|node|member|visitor|person)s?[ _.-]?(id|ids|no|nr|number|name|code|key|index|idx)?"
@@ -38,21 +39,21 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None, header:
     ----------
     path : Path
     kind : {"csv", "tsv", "parquet"}
-        The first two may be gzipped. CSV is that of RFC 4180, but separated by semicolons where its first line has
-        these and no comma; in TSV all but tabs and line ends are text, quotes too.
+        The first two may be gzipped. CSV follows RFC 4180, separated by commas, or by semicolons if the first line has
+        no comma. In TSV quotes have no special meaning.
     columns : two or three names, or numbers from 0, of columns
         None: all, of which there must be two or three. A wider table may be one of counts with a line for each row,
         and is not guessed at.
     header : bool, optional
-        Of csv and tsv: whether the first line is a header. By default it is where a column is given by name, or where
-        the count's place has text that doesn't begin as a number. Without counts it is data, and if it looks like a
-        header that is warned of.
+        Of csv and tsv: whether the first line is a header. By default it is one if a column is given by name, or if its
+        count is text that does not begin like a number. Without a column of counts it is read as an entry, with a
+        warning if it looks like a header.
     """
     arrow, stored = needed("pyarrow", "tables"), path.stat().st_size
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
         raise RefusedError(f"columns must be two or three names or numbers of columns, got {columns!r}")
     if header is not None and kind == "parquet":
-        raise RefusedError("header goes with csv and tsv only: Parquet has names of its columns in another place")
+        raise RefusedError("header goes with csv and tsv only: Parquet stores the names of its columns")
     named = any(isinstance(c, str) for c in columns or ())
     ids, doubtful = [_Ids(), _Ids()], header is None and not named and kind != "parquet"
 
@@ -78,8 +79,7 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None, header:
         if doubtful and rows is not None and columns is not None and _look_like_heads(rows, columns):
             warn(
                 f"{path.name}: its first line, {str(rows[0])!r} and {str(columns[0])!r}, was read as an entry and "
-                "looks like a header: leave it out with header=True, or by giving columns by these names; header=False "
-                "says that there is none"
+                "looks like a header: give header=True, or columns by these names, if it is one, else header=False"
             )
         return (len(ids[0]), len(ids[1])), names
 
@@ -87,7 +87,7 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None, header:
 
 
 def _look_like_heads(rows: np.ndarray, columns: np.ndarray) -> bool:
-    """Whether the first ids of both sides are words as columns are called, or have letters where no others have any."""
+    """Whether the first ids of both sides are usual column names, or one of them is the only non-number of its side."""
     if all(_HEADS.fullmatch(str(side[0])) for side in (rows, columns)):
         return True
     return any(
@@ -97,7 +97,7 @@ def _look_like_heads(rows: np.ndarray, columns: np.ndarray) -> bool:
 
 
 def _warn_of_blanks(names: np.ndarray | None) -> None:
-    """Ids that differ only by blanks around them are mostly one id, of a table that has blanks behind its commas."""
+    """Warn of ids that differ only by blanks around them, as in a table with blanks after its commas."""
     if names is None:
         return
     wide = [name for name in names.tolist() if name != name.strip()]
@@ -186,9 +186,9 @@ def _text(
 
 
 class _Lines:
-    """A file from its first line that isn't empty, which pyarrow would count, to its last, which then ends.
+    """A file without the empty lines at its beginning, and with a line end after its last line.
 
-    Where cells may be quoted, each must end at its closing quote: pyarrow drops such quotes and takes the rest quietly.
+    If cells may be quoted, text after a closing quote is an error: pyarrow would accept it silently.
     """
 
     closed = False
@@ -216,7 +216,7 @@ class _Lines:
         return block
 
     def _check(self, whole: re.Pattern[bytes], text: bytes) -> None:
-        """Go on to the last cell, which may not be whole yet."""
+        """Check all complete cells, and keep the last one, which may continue in the next block."""
         if b'"' not in text:
             self._rest = text[max(map(text.rfind, self._ends)) + 1 :]
             return
@@ -224,10 +224,10 @@ class _Lines:
         self._rest = text[found.end() :] if found else text
         if self._broken.match(self._rest):
             raise ValueError(
-                f"it has text behind a closing quote, where quotes within must be doubled: {_start(self._rest)}"
+                f"it has text after a closing quote (quotes within a cell must be doubled): {_start(self._rest)}"
             )
         if self._ended and self._rest.startswith(b'"') and not self._quoted.fullmatch(self._rest):
-            raise ValueError(f"it has a quote that nothing closes: {_start(self._rest)}")
+            raise ValueError(f"it has a quote that is not closed: {_start(self._rest)}")
 
 
 def _start(text: bytes) -> str:
@@ -275,7 +275,7 @@ def _cells(path: Path, delimiter: str, *, quotes: bool) -> list[str]:
 
 
 def _is_head_of_counts(cell: str) -> bool:
-    """Whether this, in the count's place of the first line, is what the column is called, not a count gone wrong."""
+    """Whether the count of the first line is the name of its column, not a malformed count."""
     cell = cell.strip()
     return not _is_number(cell) and cell.lower() not in _MISSING and cell[0] not in "0123456789+-.,$"
 
@@ -301,7 +301,7 @@ def _place(column: str | int, first: list[str]) -> int:
         if first.count(column) > 1:
             raise RefusedError(f"it has {first.count(column)} columns {column!r}: give columns by number from 0")
         if column not in first:
-            told = f"it has no column {column!r} among {', '.join(map(repr, first[:10]))}"
+            told = f"it has no column {column!r} among {listed(first)}"
             raise RefusedError(f"{told}; where there is no header, columns are numbers from 0")
         return first.index(column)
     if not 0 <= column < len(first):
@@ -322,13 +322,13 @@ def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[
     parquet = needed("pyarrow.parquet", "tables")
     schema = parquet.read_schema(path)
     names = schema.names
-    if columns is None:  # an index of pandas is stored as a column too, behind the others
+    if columns is None:  # pandas stores an index as a column too, after the others
         index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
         names = [name for name in names if name not in index or not _UNNAMED_INDEX.fullmatch(name)]
         if known := [name for name in index if name in names]:
             raise RefusedError(
                 f"its column {known[0]!r} was the index of a pandas DataFrame: say which columns are the ids and the "
-                f"count with columns, of {', '.join(map(repr, names[:10]))}"
+                f"count with columns, of {listed(names)}"
             )
     wanted = [names[place] for place in _places(columns, names)]
     with parquet.ParquetFile(path, read_dictionary=wanted[:2]) as file:  # text, each held once in a batch

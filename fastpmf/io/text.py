@@ -34,13 +34,13 @@ _KINDS = {"general", "symmetric"}
 _OF_NUMBERS = b"0123456789+-.eE \t\r\nnaifNAIFtyTY"  # nan and infinity are told as such later
 
 
-_GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"  # what such files begin with
+_GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"  # first bytes of such files
 _EMPTY_LINE = re.compile(rb"^[ \t\r]*\n", re.MULTILINE)
 _COLUMN_0 = re.compile(rb"^[^#\n]*[ \t]0:", re.MULTILINE)  # of svmlight, outside of comments
 
 
 def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked where it is gzipped, whatever its name says, without a byte order mark."""
+    """The bytes of a file without a byte order mark; a gzipped file, of any name, is decompressed."""
     with path.open("rb") as raw:
         packed = raw.read(len(_GZIP)) == _GZIP
     file = cast(IO[bytes], gzip.GzipFile(path)) if packed else path.open("rb")
@@ -68,8 +68,8 @@ def matrix_market(path: Path, *, of_folder: bool = False) -> Coordinates:
     """A coordinate file, general or symmetric, of integers, reals or ones."""
     if path.name.removesuffix(".gz") == "matrix.mtx" and _either(path.parent, "barcodes.tsv") and not of_folder:
         warn(
-            f"{path.name} lies beside barcodes.tsv, as in 10x Genomics' folders: it is read as it is, so its rows are "
-            "genes and have no names; the folder is read with cells as rows and all names",
+            f"{path.name} is beside barcodes.tsv, as in 10x Genomics' folders: this file alone has genes as rows, "
+            "without names; give the folder to read cells as rows, with names",
         )
     with opened(path) as file:
         field, kind, shape, n_entries = _market_head(file)
@@ -84,12 +84,12 @@ def matrix_market(path: Path, *, of_folder: bool = False) -> Coordinates:
 
 
 def _mirrored(entries: Iterator[Entries]) -> Iterator[Entries]:
-    """The entries of one triangle, and those of the other, which a symmetric file leaves out."""
+    """The entries of a symmetric file, which stores one triangle, and their mirror images."""
     below = above = False
     for i, j, x in entries:
         below, above = below or bool((i > j).any()), above or bool((i < j).any())
         if below and above:
-            raise ValueError("it says that it is symmetric, and has entries on both sides of the diagonal")
+            raise ValueError("it is declared symmetric, but has entries on both sides of the diagonal")
         off = i != j
         yield Entries(np.concatenate([i, j[off]]), np.concatenate([j, i[off]]), np.concatenate([x, x[off]]))
 
@@ -242,7 +242,7 @@ def name_list(path: Path, n: int, *, at_least: bool = False) -> np.ndarray:
         text = held.decode("utf-8")
     except UnicodeDecodeError:
         text = held.decode("utf-8", "replace")
-        warn(f"{path.name} is not in UTF-8: what can't be read of its names is replaced by U+FFFD")
+        warn(f"{path.name} is not in UTF-8: invalid bytes in its names are replaced by U+FFFD")
     lines = text.removesuffix("\n").split("\n") if text else []
     names = [line.removesuffix("\r") for line in lines]
     if len(names) < n or (len(names) > n and not at_least):
@@ -265,7 +265,7 @@ def _of_rows(X: sparse.csr_matrix, size: list[int]) -> Entries:
 
 
 def _market_head(file: IO[bytes]) -> tuple[str, str, tuple[int, int], int]:
-    """What a Matrix Market file says that it holds: field, kind, shape and number of entries."""
+    """Field, kind, shape and number of entries from the head of a Matrix Market file."""
     banner = file.readline(256)
     words = banner.decode("ascii", "replace").lower().split()
     if len(words) != 5 or words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or words[3] not in _FIELDS:
@@ -284,7 +284,7 @@ def _market_head(file: IO[bytes]) -> tuple[str, str, tuple[int, int], int]:
         raise ValueError(f"its sizes must be three numbers, got {line[:80]!r}")
     check_shape(sizes[0], sizes[1])
     if words[4] == "symmetric" and sizes[0] != sizes[1]:
-        raise ValueError(f"it says that it is symmetric, and has shape ({sizes[0]}, {sizes[1]})")
+        raise ValueError(f"it is declared symmetric, but has shape ({sizes[0]}, {sizes[1]})")
     return words[3], words[4], (sizes[0], sizes[1]), sizes[2]
 
 
@@ -305,11 +305,11 @@ def _triplet_lines(file: IO[bytes], field: str, shape: tuple[int, int], n_entrie
             raise ValueError(f"its lines must hold numbers, got {other[:40]!r}")
         if not here:
             continue
-        inside = np.frombuffer(lines, np.uint8) > ord(" ")  # scipy's parser takes what is too much for nothing
+        inside = np.frombuffer(lines, np.uint8) > ord(" ")  # scipy's parser ignores surplus numbers
         n_numbers = int(inside[0]) + int(np.count_nonzero(inside[1:] & ~inside[:-1]))
         if n_numbers != width * here:
             raise ValueError(f"its lines must hold {width} numbers each, and {here} of them hold {n_numbers}")
-        # Nor does it say that it cuts counts short where a file of integers has others
+        # It also truncates fractions silently in a file of integers
         broken = field.endswith("integer") and any(mark in lines for mark in b".eE")
         banner = f"%%MatrixMarket matrix coordinate {'real' if broken else field} general".encode()
         X = mmread(io.BytesIO(b"%b\n%d %d %d\n%b" % (banner, *shape, here, lines)), spmatrix=False)

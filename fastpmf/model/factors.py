@@ -73,9 +73,14 @@ def row_bounds(n_rows: int) -> np.ndarray:
     return bounds
 
 
+def is_pandas(A: Any) -> bool:
+    """Whether this is a pandas Series or data frame; objects of Dask are not."""
+    return hasattr(type(A), "iloc") and not hasattr(A, "__dask_graph__")
+
+
 def is_nullable(A: Any) -> bool:
-    """Whether this is of pandas, of real numbers, and has a dtype that is not NumPy's, as Int64, which can hold NA."""
-    if not (hasattr(A, "iloc") and isinstance(A.ndim, int)):
+    """Whether this is a pandas object of real numbers with a dtype that is not NumPy's, such as Int64 with NA."""
+    if not is_pandas(A):
         return False
     dtypes = [A.dtype] if A.ndim == 1 else list(A.dtypes)
     return all(dtype.kind in "biuf" for dtype in dtypes) and any(hasattr(dtype, "na_value") for dtype in dtypes)
@@ -97,7 +102,7 @@ def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
 
 
 def not_finite(A: Any) -> str:
-    """What an array that is not finite holds."""
+    """ "NaN" or "infinity", for messages about an array that is not finite."""
     return "NaN" if np.isnan(A).any() else "infinity"
 
 

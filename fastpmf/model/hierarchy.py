@@ -74,13 +74,13 @@ class GammaPrior:
         return math.fsum(self.shape) if isinstance(self.shape, tuple) else n_components * self.shape
 
     def to_numbers(self) -> list[Any]:
-        """What a file keeps of it, as `from_numbers` reads it."""
+        """All fields as a list for a file, as `from_numbers` reads it."""
         shape = list(self.shape) if isinstance(self.shape, tuple) else self.shape
         return [shape, self.activity_shape, self.activity_mean, self.hierarchical]
 
     @classmethod
     def from_numbers(cls, numbers: Any, n_components: int) -> "GammaPrior":
-        """The prior that `to_numbers` gave."""
+        """The prior of the list that `to_numbers` returned."""
         shape, activity_shape, activity_mean, hierarchical = numbers
         shapes = [float(x) for x in shape] if isinstance(shape, list) else float(shape)
         if isinstance(shapes, list) and len(shapes) != n_components:
@@ -329,15 +329,15 @@ def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> Gam
 
     Without the hierarchy xi_i = b' = sum_k a_k / mean sum_k E[u_k].
 
-    Each component has a shape of its own, so that one which the counts do not need can be emptied: its shape goes to
-    zero, and with it its part of all rates (automatic relevance determination). A shape shared by all components has to
-    suit those that are needed.
+    Each component has its own shape, so a component that the counts do not support can be emptied: its shape goes to
+    zero, and with it its part of all rates (automatic relevance determination). A shape shared by all components would
+    have to suit those that are supported.
     """
     logs = mean_logs(factor, n_components)
     if not prior.hierarchical:
         mean = float(factor.sums.sum()) / len(factor.mean)
 
-        def excess(log_total: float) -> float:  # of what b' would be by the shapes, given b', over it
+        def excess(log_total: float) -> float:  # log of the sum of the shapes given b', minus log_total
             return math.log(_inverse_digamma(logs + log_total - math.log(mean)).sum()) - log_total
 
         low, high = math.log(1e-8), math.log(1e12)
@@ -363,7 +363,7 @@ def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
         m = rows.stop - rows.start
         shape, weight = empty_factor(k, m, dtype), empty_factor(k if per_row else 1, m, dtype)
         shape[:, :m] = factor.shape[rows, :k].T
-        there = (shape[:1] > 0).astype(dtype)  # what a prior > 0 tells the kernel
+        there = (shape[:1] > 0).astype(dtype)  # the kernel skips entries whose prior shape is 0
         if per_row:
             weight[:, :m], rates = factor.rates()[rows, :k].T, np.zeros(k)
         else:

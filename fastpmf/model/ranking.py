@@ -40,7 +40,7 @@ class Recommendations(NamedTuple):
     row_names: np.ndarray | None = None
 
     def named(self, names: np.ndarray | None, row_names: np.ndarray | None = None) -> "Recommendations":
-        """The same with the names of all columns, (p,), and of the m rows; None where they have none."""
+        """The same with names, given those of all p columns and of the m rows; None if they have none."""
         found = None if names is None else np.where(self.indices < 0, "", names.astype(object)[self.indices])
         return self._replace(names=found, row_names=row_names)
 
@@ -58,7 +58,7 @@ class RankingScores(NamedTuple):
         Normalised discounted cumulative gain at n, of binary relevance, discount 1 / log2(rank + 1).
     auc : float or None
         Probability that a relevant column has a higher rate than one that is not, ties half, over all candidates;
-        None where it was not asked for.
+        None if it was not requested.
     n_rows : int
         Number of rows that have a relevant column.
     """
@@ -79,15 +79,15 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     H : array-like of shape (k, p)
     n : int, default=10
     exclude : matrix of counts of shape (m, p), optional
-        Columns with a positive count are not recommended to that row: those that it has already.
+        Columns with a positive count, which a row has already, are not recommended to it.
     items : array-like of int, optional
         Numbers of the columns that may be recommended; by default all.
 
     Returns
     -------
     Recommendations
-        Columns of rate 0 are not recommended; a row of zeros in W gets none. Of equal rates, the column with the lower
-        number is first. Each row has min(n, p) entries, or min(n, number of items).
+        Columns of rate 0 are not recommended, so a row of zeros in W gets none. Of columns with equal rates, the one
+        with the lower number is first. Each row has min(n, p) entries, or min(n, number of items).
 
     Raises
     ------
@@ -121,9 +121,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     return Recommendations(indices, rates)
 
 
-def ranking_scores(
-    X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, auc: bool = False
-) -> RankingScores:  # fmt: skip
+def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, auc: bool = False) -> RankingScores:
     """How high held-out counts are ranked by their rates.
 
     Parameters
@@ -133,9 +131,9 @@ def ranking_scores(
     W : array-like of shape (m, k)
     H : array-like of shape (k, p)
     n : int, default=10
-        How many columns are recommended to each row, as by `recommend`.
+        Number of columns that are recommended to each row, as by `recommend`.
     exclude : matrix of counts of shape (m, p), optional
-        The counts that were fitted. Their entries are no candidates, and not relevant.
+        The counts that were fitted. Their nonzero entries are neither candidates nor relevant.
     auc : bool, default=False
         Whether to compute the AUC, which ranks all columns of a row and takes longer than everything else.
 
@@ -199,7 +197,7 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
         Numbers of columns.
     n : int, default=10
     items : array-like of int, optional
-        Numbers of the columns that may be named as similar; by default all.
+        Numbers of the columns that may be returned; by default all.
 
     Returns
     -------
@@ -238,7 +236,7 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
 def _blocks(
     W: np.ndarray, H: np.ndarray, seen: sparse.csr_array | None, some: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rates of some rows, a block of them at a time, -inf where they are seen; each block overwrites the one before."""
+    """Rates of some rows, block by block, -inf for the entries of `seen`; each block overwrites the previous one."""
     step = max(1, _BLOCK // H.shape[1])
     buffer = np.empty((min(step, len(some)), H.shape[1]))
     for start in range(0, len(some), step):
@@ -256,7 +254,7 @@ def _entries(X: sparse.csr_array, rows: np.ndarray) -> np.ndarray:
 
 
 def _first(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and rates of the n highest of each row, highest first, and of equals the first; -1 and NaN beyond 0."""
+    """Columns and rates of the n highest positive rates of each row, ties by column; -1 and NaN if there are fewer."""
     m, p = block.shape
     # The n-th highest of the maxima of disjoint groups of columns is at most the n-th highest of all
     groups = min(p, max(256, 8 * n))
@@ -275,7 +273,7 @@ def _first(block: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _aucs(block: np.ndarray, at: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """Of each row that has a relevant column, at these places and of these rates; sorts the block's rows."""
+    """AUC of each row with a relevant column; `at` and `rates` are those of the relevant entries. Sorts the block."""
     rows, starts = np.unique(at // block.shape[1], return_index=True)
     out = np.empty(len(rows))
     block.sort(axis=1)

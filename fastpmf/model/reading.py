@@ -20,6 +20,7 @@ from sklearn.utils import check_scalar
 from fastpmf._messages import check_number, check_option
 from fastpmf.counts import Side, as_counts
 from fastpmf.counts.labels import align, align_factors, labels_of
+from fastpmf.counts.named import check_names
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -114,7 +115,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", least: float = 0.0,
         raise ValueError(f"least must be a share of a component, between 0 and 1, got {least}")
     P = distributions(H)
     k, p = P.shape
-    labels = _labels(labels_of(H, 1).values if names is None else names, p)
+    labels = check_names(labels_of(H, 1).values if names is None else names, p, "names", "feature")
     scores = P if by == "weight" else exclusivity(P) * (k if by == "lift" else 1)
     scores = np.where((P > 0) & (least <= P), scores, -np.inf)
     first = np.lexsort((-P, -scores), axis=1)[:, :n]  # what is wholly a component's goes by weight
@@ -250,6 +251,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     W : array-like of shape (n, k)
     H : array-like of shape (k, p)
     names : array-like of str, of length p, optional
+        By default the labels of the columns of X, else numbers.
 
     Returns
     -------
@@ -272,7 +274,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
         raise ValueError(
             f"X must have the shape of W H, {len(topics.rows), topics.columns.shape[1]}, got {counts.shape}"
         )
-    labels = _labels(names, counts.shape[1])
+    labels = check_names(labels_of(X, 1).values if names is None else names, counts.shape[1], "names", "feature")
     lengths, frequency = (counts.sums(side) for side in Side)
     mixtures = topics.mixtures
     terms = (frequency > 0) & topics.columns.any(axis=0)
@@ -292,11 +294,3 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
 def _shares(A: np.ndarray) -> np.ndarray:
     A = A.astype(np.float64)
     return A / A.sum(axis=1, keepdims=True)
-
-
-def _labels(names: Any, p: int) -> np.ndarray:
-    """Names as text; numbers by default."""
-    labels = np.arange(p).astype(str) if names is None else np.atleast_1d(names).astype(str)
-    if labels.shape != (p,):
-        raise ValueError(f"names must be {p}, one for each feature, got shape {labels.shape}")
-    return labels

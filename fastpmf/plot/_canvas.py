@@ -8,7 +8,7 @@ from fastpmf._extras import needed
 from fastpmf._messages import listed
 from fastpmf._warnings import warn
 from fastpmf.counts.labels import Labels, align_components, labels_of
-from fastpmf.counts.named import printable
+from fastpmf.counts.named import check_names, printable
 from fastpmf.model.factors import check_array, check_factor
 from fastpmf.model.topics import to_topics
 
@@ -92,8 +92,8 @@ def proportions(W: Any, H: Any) -> np.ndarray:
 def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Names of the groups, (m,), and the group of each row, (n,), -1 for a row that is not drawn.
 
-    Groups are in the order of `groups`, else of the categories of pandas' categorical labels, else sorted. Rows whose
-    label is missing are warned of.
+    Groups are in the order of `groups`, else of the categories of categorical labels, else sorted. A warning says how
+    many rows have no label.
     """
     coded = getattr(labels, "cat", labels)
     if hasattr(coded, "codes") and hasattr(coded, "categories"):
@@ -106,7 +106,7 @@ def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndar
     if missing == n:
         raise ValueError(f"{name} must have at least one value, but all are missing")
     if missing:
-        warn(f"{name} has no value for {missing} of {n}, which are left out")
+        warn(f"{name} has no value for {missing} of {n}; these are left out")
     known_there = known[np.unique(codes[codes >= 0])]  # categories may be unused
     wanted = known_there if groups is None else np.atleast_1d(groups).astype(str)
     if wanted.ndim != 1 or not len(wanted) or len(set(wanted)) < len(wanted) or not np.isin(wanted, known_there).all():
@@ -116,7 +116,7 @@ def grouped(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndar
 
 
 def _sorted_codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each label among the sorted ones, -1 where it is missing, and their names."""
+    """Position of each label among the sorted unique ones, -1 if it is missing, and the unique ones as str."""
     # NaN, NaT and pandas' NA are not equal to themselves
     missing = np.array([x is None or str(x == x) != "True" for x in labels.ravel()], bool).reshape(labels.shape)
     values = labels[~missing]
@@ -127,11 +127,8 @@ def _sorted_codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def named(names: Any, n: int, name: str, thing: str) -> list[str]:
-    """Names of n things, not too long; by default their numbers."""
-    found = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
-    if found.shape != (n,):
-        raise ValueError(f"{name} must be {n}, one for each {thing}, got shape {found.shape}")
-    return list(map(short, found))
+    """Names of n things, shortened; by default their numbers."""
+    return list(map(short, check_names(names, n, name, thing)))
 
 
 def short(name: str) -> str:

@@ -7,6 +7,7 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
 from fastpmf._messages import brief
+from fastpmf.counts.named import check_names
 from fastpmf.estimators.differential import Differential
 from fastpmf.model import reading
 from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
@@ -52,7 +53,7 @@ def top_features(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def differential(
     Parameters
     ----------
     result : Differential
-        What `fastpmf.differential_expression` returned.
+        The result of `fastpmf.differential_expression`.
     component : int
     n : int, default=10
         Number of features to name: those whose change is largest in size after subtracting z standard errors, which is
@@ -137,10 +138,7 @@ def differential(
     component = int(_numbers(component, len(result.log2_fold_change), "component")[0])
     check_scalar(n, "n", (int, np.integer), min_val=0)
     change, error = result.log2_fold_change[component], result.standard_error[component]
-    names = result.names if names is None else names
-    names = np.arange(len(change)).astype(str) if names is None else np.atleast_1d(names).astype(str)
-    if names.shape != change.shape:
-        raise ValueError(f"names must be {len(change)}, one for each feature, got shape {names.shape}")
+    names = check_names(result.names if names is None else names, len(change), "names", "feature")
     known = np.isfinite(error) & (error > 0)
     if not known.any():
         raise ValueError(

@@ -46,7 +46,7 @@ def convergence(
     labels : array-like of str, optional
         One for each, for the legend.
     x : {"seconds", "n_iter"}, default="seconds"
-        Seconds are those of the traces: since each solver began, compilation included.
+        Seconds are those of the traces: since each solver began, not counting compilation.
     best : float, optional
         What to measure from, at most the lowest objective of all, which is the default, in nats.
     ax : matplotlib Axes, optional
@@ -59,7 +59,7 @@ def convergence(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def calibration(X: Any, W: Any, H: Any, exposure: float = 1.0, *, bins: int = 20
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def residuals(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     Examples
     --------

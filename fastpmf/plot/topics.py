@@ -73,7 +73,7 @@ def structure(
     Raises
     ------
     TypeError, ValueError
-        In one sentence that names the argument, what it got and what it wants.
+        If an argument has an invalid type or value.
 
     References
     ----------

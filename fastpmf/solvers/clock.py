@@ -1,4 +1,4 @@
-"""The clock of a fit, which stands still while kernels are compiled or loaded."""
+"""A clock that is stopped while kernels are compiled or loaded."""
 
 import threading
 from time import perf_counter
@@ -6,11 +6,11 @@ from typing import Any
 
 from numba.core import event
 
-COMPILING = "numba:compiler_lock"  # Numba's event around all that a compilation does, waiting for another included
+COMPILING = "numba:compiler_lock"  # Numba's event around a compilation, including the wait for another thread's
 
 
 class _Compilations(event.Listener):
-    """Seconds that each thread has spent in compilations."""
+    """Seconds that each thread has spent compiling."""
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
@@ -29,7 +29,7 @@ class _Compilations(event.Listener):
 
     @property
     def seconds(self) -> float:
-        """Of this thread so far."""
+        """Seconds that this thread has spent compiling so far."""
         return getattr(self._of_thread, "seconds", 0.0)
 
 
@@ -38,17 +38,17 @@ event.register(COMPILING, _compilations)
 
 
 class Clock:
-    """Seconds since it was made, without those in which the thread that asks compiled kernels.
+    """Seconds since the clock was started, not counting those in which the calling thread compiled kernels.
 
     Parameters
     ----------
     seconds : float, default=0.0
-        What it shows at the start.
+        Reading at the start.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._began = perf_counter() - _compilations.seconds - seconds
 
     def seconds(self) -> float:
-        """What it shows now."""
+        """The current reading."""
         return max(0.0, perf_counter() - _compilations.seconds - self._began)

@@ -17,11 +17,13 @@ _STOPS_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
 def race(begin: Sequence[Callable[[], Run]], max_iter: int) -> Solution:
     """Run several starts side by side over the same counts, drop the worse half again and again, finish the last one.
 
-    Successive halving. A start that is dropped might have ended lower than the one that is finished, so several starts
-    can end above the first of them alone. Finishing that one too, to guarantee that they do not, would cost up to
-    another whole fit. Ten starts cost about six fits of a hundred iterations, or five of two hundred. Each start makes
-    its own passes over the counts: when ten shared each pass, block by block, it took 1.2 to 2 times as long, as their
-    factors are what is gathered, and drive each other out of the caches.
+    Successive halving. A start that is dropped might have ended lower than the one that is finished, so the result of
+    several starts can be worse than that of the first alone. Finishing the first as well would prevent this, at the
+    cost of up to another whole fit.
+
+    Ten starts cost about six fits of a hundred iterations, or five of two hundred. Each start makes its own passes over
+    the counts: with passes shared by ten starts, block by block, it took 1.2 to 2 times as long, since their factors
+    evict each other from the caches.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ class Run:
     eval_every : int, default=10
         Iterations between the records of the trace, which the callback sees.
     max_time : float, optional
-        Seconds from here on after which no iteration begins. Time in which kernels are compiled does not count.
+        Seconds from here on after which no iteration begins, not counting compilation.
     callback : callable, optional
         Called with (record, W, H) at each record; a true answer stops the fit.
     keep : callable, optional

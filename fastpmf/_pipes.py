@@ -1,4 +1,4 @@
-"""Pipes, which can be read once only, as files that can be read as often as a reader needs."""
+"""Pipes, which can be read once only, copied to files that can be read several times."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ STANDARD_INPUT = "-"
 
 @contextmanager
 def regular_file(path: str | os.PathLike[str], *, standard_input: bool = False) -> Iterator[str | os.PathLike[str]]:
-    """A path that can be opened several times: `path` itself, or for as long as it is needed a copy of what a pipe has.
+    """A path that can be opened several times: `path` itself, or a temporary copy of the contents of a pipe.
 
     Parameters
     ----------
@@ -37,21 +37,17 @@ def regular_file(path: str | os.PathLike[str], *, standard_input: bool = False) 
                     shutil.copyfileobj(pipe, file)
         try:
             yield copy
-        except (ValueError, OSError) as error:  # what is said of the copy is said of what the user named
-            error.args = tuple(_renamed(a, copy, path) for a in error.args)
+        except (ValueError, OSError) as error:  # messages name the path that the user gave
+            error.args = tuple(a.replace(str(copy), os.fspath(path)) if isinstance(a, str) else a for a in error.args)
             raise
 
 
-def _renamed(said: object, copy: Path, path: str | os.PathLike[str]) -> object:
-    return said.replace(os.fspath(copy), os.fspath(path)) if isinstance(said, str) else said
-
-
 def is_pipe(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is something that can be read once only; not where nothing is."""
+    """Whether a path can be read once only; False if it does not exist."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return False
-    # Some systems open a file that is in /dev/fd where its last reader stopped
+    # On some systems a file opened through /dev/fd starts where its last reader stopped
     descriptor = os.path.abspath(path).startswith(("/dev/fd/", "/dev/stdin"))
     return not stat.S_ISDIR(mode) and (descriptor or not stat.S_ISREG(mode))
