@@ -151,7 +151,7 @@ def test_estimators_recommend_to_users_they_know_and_to_new_ones(fitted):
     new = model.recommend(data._replace(X=X[10:], row_names=None), n=4, exclude_seen=False)
     np.testing.assert_array_equal(new.indices, recommend(model.transform(data)[10:], H, 4).indices)
     np.testing.assert_array_equal(model.similar_items([0, 2], 3).indices, similar_columns(H, [0, 2], 3).indices)
-    with pytest.raises(ValueError, match="X must be given, to exclude what is seen, or exclude_seen=False"):
+    with pytest.raises(ValueError, match="X must be given to exclude its features; give exclude_seen=False"):
         model.recommend(W=W[:3])
     with pytest.raises(ValueError, match="X or W must be given"):
         model.recommend(exclude_seen=False)
