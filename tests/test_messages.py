@@ -197,3 +197,9 @@ def test_what_anndata_leaves_in_a_file_is_told_how_to_be_read(tmp_path):
     with pytest.raises(TypeError, match=r"^X must be a matrix, got File$"):
         as_counts(backed.file._file)
     backed.file.close()
+
+
+def test_a_lazy_mask_is_not_told_to_be_fitted():
+    array = pytest.importorskip("dask.array")
+    with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask Array: give mask.compute\(\)$"):
+        PoissonNMF(2).fit(X, mask=array.zeros(X.shape, dtype=bool))

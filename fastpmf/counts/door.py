@@ -126,17 +126,16 @@ def _sklearn_words(shape: tuple[int, ...]) -> str:
 def _check_in_memory(X: Any, name: str) -> None:
     """Raise an error for paths, files and containers of matrices; the message says how to get the matrix."""
     kind, library = type(X).__name__, type(X).__module__.partition(".")[0]
+    fitted = name == "X" or name.startswith("adata")  # not what is given beside the counts
     if library in ("dask", "distributed"):
-        raise TypeError(
-            f"{name} must be in memory, got a Dask {kind}: fit it with fastpmf.dask.PoissonNMF or HPF, or give "
-            f"{name}.compute()"
-        )
+        other_way = "fit it with fastpmf.dask.PoissonNMF or HPF, or " if fitted else ""
+        raise TypeError(f"{name} must be in memory, got a Dask {kind}: {other_way}give {name}.compute()")
     if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
         raise TypeError(f"{name} must be a matrix, got an {kind} object: give its X, or one of its layers")
     if hasattr(X, "to_memory"):
+        other_way = ", or read the file in blocks by fastpmf.io.stream_counts(path)" if fitted else ""
         raise TypeError(
-            f"{name} must be in memory, got a {kind}, which is in a file: give {name}.to_memory(), or read the file in "
-            "blocks by fastpmf.io.stream_counts(path)"
+            f"{name} must be in memory, got a {kind}, which is in a file: give {name}.to_memory(){other_way}"
         )
     if isinstance(X, str | os.PathLike):
         raise TypeError(f"{name} must be a matrix, got a path: give what fastpmf.io.read_counts(path) returns")
@@ -281,8 +280,8 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
         return data
     low, high = data.min(), data.max()  # NaN goes through both
     if not (np.isfinite(low) and np.isfinite(high)):
-        counts = name == "X" or name.startswith("adata")
-        advice = "; pass entries that are not observed as mask" if counts and np.isnan(data).any() else ""
+        fitted = name == "X" or name.startswith("adata")
+        advice = "; pass entries that are not observed as mask" if fitted and np.isnan(data).any() else ""
         raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
