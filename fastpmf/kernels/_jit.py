@@ -11,7 +11,6 @@ import inspect
 import multiprocessing
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +26,8 @@ from numba.core.registry import cpu_target
 from numba.np.numpy_support import from_dtype
 from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_info
+
+from fastpmf._warnings import warn
 
 _FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
@@ -132,11 +133,10 @@ class Kernel:
                 loop = numba.njit(signature, parallel=parallel, **_FLAGS)(function)
             if _cache_works:
                 _cache_works = False
-                warnings.warn(
+                warn(
                     f"compiled kernels can't be kept on disk, so this process compiles its own: {error}; "
                     "set NUMBA_CACHE_DIR to a writable directory, or empty the one it names",
                     RuntimeWarning,
-                    stacklevel=4,
                 )
         loop.disable_compile()
         return loop
