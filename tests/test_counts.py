@@ -428,7 +428,10 @@ def test_large_counts_of_nullable_columns_stay_exact():
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean", "Int8"])
 def test_what_is_missing_of_a_nullable_column_is_told_as_nan(dtype):
     frame = pd.DataFrame({"a": pd.array([1, None], dtype), "b": [1, 2]})
-    with pytest.raises(ValueError, match=r"^X must be finite, got NaN; pass entries that are not observed as mask$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^X must be finite, got NaN; fit takes a mask of entries that are not observed$",
+    ):
         as_counts(frame)
 
 

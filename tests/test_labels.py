@@ -22,6 +22,7 @@ from fastpmf import (
     pyldavis_input,
     ranking_scores,
     recommend,
+    similar_columns,
     thin_counts,
     to_topics,
     top_features,
@@ -231,6 +232,21 @@ def test_functions_of_factors_align(function):
     assert other == pytest.approx(straight, rel=1e-12)  # components are added up in another order
 
 
+def test_one_number_stands_for_all_rows_or_columns(tmp_path):
+    given = {"row_exposure": 2.0, "column_exposure": 0.5, "sample_weight": 3, "background": 0.1}
+    full = {
+        name: np.full(P if name in ("column_exposure", "background") else N, value) for name, value in given.items()
+    }
+    model = PoissonNMF(K, **OPTIONS).fit(X, **given)
+    same(model, PoissonNMF(K, **OPTIONS).fit(X, **full))
+    model.save(tmp_path / "model.npz")
+    W = PoissonNMF.load(tmp_path / "model.npz").transform(X, row_exposure=2.0)
+    assert np.array_equal(W, model.transform(X, row_exposure=full["row_exposure"]))
+    assert model.score(X, sample_weight=2.0) == pytest.approx(model.score(X), rel=1e-12)  # sums in another order
+    with pytest.raises(ValueError, match="row_exposure must be positive"):
+        PoissonNMF(K).fit(X, row_exposure=0)
+
+
 class TestAlign:
     def test_a_default_index_is_no_labels(self):
         assert labels_of(pd.Series([1, 2]), 0).numbered
@@ -341,6 +357,13 @@ class TestFunctionsOfFactors:
         found = ranking_scores(X, W, H, 3, exclude=seen.iloc[BY_ROW, BY_COLUMN])
         assert found[:3] == pytest.approx(expected[:3])
         best = recommend(self.W, self.H, 3, exclude=seen.iloc[BY_ROW, BY_COLUMN])
+        assert best.row_names.tolist() == ROWS
+        assert best.names[0, 0] == COLUMNS[best.indices[0, 0]]
+        some = recommend(self.W, self.H, 3, items=["gene4", "gene1"])
+        assert set(some.names.ravel()) == {"gene4", "gene1"}
+        alike, numbers = similar_columns(self.H, "gene2", 2), similar_columns(self.plain()[1], 2, 2)
+        assert np.array_equal(alike.indices, numbers.indices)
+        assert alike.names.tolist() == [[COLUMNS[j] for j in alike.indices[0]]]
         assert np.array_equal(best.indices, recommend(*self.plain(), 3, exclude=seen.to_numpy()).indices)
 
     def test_differential_expression(self):

@@ -97,7 +97,7 @@ def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, tol
     }
     A = np.ones((20, 6))
     A[0, 0] = value
-    way_on = "; pass entries that are not observed as mask" if (name, told) == ("X", "NaN") else ""
+    way_on = "; fit takes a mask of entries that are not observed" if (name, told) == ("X", "NaN") else ""
     with pytest.raises(ValueError, match=f"^{name} must be finite, got {told}{way_on}$"):
         calls[name](A)
 

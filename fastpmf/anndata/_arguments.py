@@ -113,6 +113,7 @@ def fit_arguments(given: dict[str, Any], adata: "AnnData", source: Source, chose
 def column(given: Any, frame: Any, name: str, labels: Labels, owner: str) -> np.ndarray:
     """A column of obs or var by its name, or an array of its length, aligned by labels if it has any."""
     values = np.asarray(align(_stored(given, frame, name, owner, "column"), name, rows=labels))
+    values = np.full(len(frame), values) if values.ndim == 0 else values
     if values.shape != (len(frame),):
         raise ValueError(
             f"{name} must have shape ({len(frame)},), or be the name of a column of {owner}, got shape {values.shape}"

@@ -281,7 +281,7 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
     low, high = data.min(), data.max()  # NaN goes through both
     if not (np.isfinite(low) and np.isfinite(high)):
         fitted = name == "X" or name.startswith("adata")
-        advice = "; pass entries that are not observed as mask" if fitted and np.isnan(data).any() else ""
+        advice = "; fit takes a mask of entries that are not observed" if fitted and np.isnan(data).any() else ""
         raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")

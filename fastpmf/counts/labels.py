@@ -43,6 +43,11 @@ class Labels(NamedTuple):
         """Whether there are labels, other than a default index."""
         return self.values is not None and not self.numbered
 
+    @property
+    def names(self) -> np.ndarray | None:
+        """The labels, (n,); None if there are none other than a default index."""
+        return self.values if self.named else None
+
 
 class MatrixLabels(NamedTuple):
     """The labels of the rows and the columns of a matrix of counts."""

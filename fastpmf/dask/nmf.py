@@ -174,9 +174,9 @@ class PoissonNMF(OverWorkers):
             Ignored.
         H : array-like of shape (n_components, n_features), optional
             Where to start, with the best W for it; by default both are random.
-        row_exposure : array-like of shape (n_samples,), optional
+        row_exposure : float or array-like of shape (n_samples,), optional
             As in `fastpmf.PoissonNMF.fit`.
-        column_exposure : array-like of shape (n_features,), optional
+        column_exposure : float or array-like of shape (n_features,), optional
             As in `fastpmf.PoissonNMF.fit`.
         checkpoint : path-like or fastpmf.Checkpoint, optional
             A folder of this process's in which H is saved now and then.
@@ -300,7 +300,7 @@ class PoissonNMF(OverWorkers):
         ----------
         X : dask array of shape (n_samples, n_features), AnnData, list, or path-like
             As in `fit`.
-        row_exposure : array-like of shape (n_samples,), optional
+        row_exposure : float or array-like of shape (n_samples,), optional
             Of these rows, whose number in each block must be known; 1 by default.
 
         Returns

@@ -37,7 +37,7 @@ class AppliedNMF(OnlineNMF):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-        row_exposure : array-like of shape (n_samples,), optional
+        row_exposure : float or array-like of shape (n_samples,), optional
             Of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
@@ -70,7 +70,7 @@ class AppliedNMF(OnlineNMF):
             Ignored.
         row_exposure, mask
             As in `transform`.
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : float or array-like of shape (n_samples,), optional
             How often each row counts; its W does not depend on it.
 
         Returns

@@ -139,7 +139,7 @@ class AppliedHPF(OnlineHPF):
         y : None
             Ignored.
         mask : matrix of shape (n_samples, n_features), optional
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : float or array-like of shape (n_samples,), optional
             How often each row counts.
 
         Returns

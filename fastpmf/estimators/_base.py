@@ -131,7 +131,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         pseudocount : float, default=1.0
         standard_errors : {"robust", "model"}, default="robust"
         shrink : bool, default=False
-        row_exposure : array-like of shape (n_samples,), optional
+        row_exposure : float or array-like of shape (n_samples,), optional
             The exposures that were given to `fit` or `transform`.
 
         Returns

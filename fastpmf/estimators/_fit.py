@@ -403,7 +403,8 @@ def facts_of(counts: Counts) -> dict[str, Any]:
 def _rows_of(known: Known, rows: np.ndarray) -> Known:
     """What is known of these rows, by number, without weights."""
     mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
-    exposure, fixed = (A if A is None else np.asarray(A)[rows] for A in (known.row_exposure, known.fixed_W))
+    exposure = known.row_exposure if np.ndim(known.row_exposure) == 0 else np.asarray(known.row_exposure)[rows]
+    fixed = None if known.fixed_W is None else np.asarray(known.fixed_W)[rows]
     return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=fixed)
 
 

@@ -83,7 +83,7 @@ class OnlineNMF(FittedNMF):
         X : matrix of counts of shape (n_batch, n_features)
         y : None
             Ignored.
-        row_exposure : array-like of shape (n_batch,), optional
+        row_exposure : float or array-like of shape (n_batch,), optional
 
         Returns
         -------

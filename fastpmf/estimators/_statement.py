@@ -393,9 +393,11 @@ def _number(value: Any, name: str) -> float:
 
 
 def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
-    """One number for each row or column, float64; ones by default."""
+    """One number for each row or column, float64; a single number is that of all, and ones are the default."""
     if values is None:
         return np.ones(n)
+    values = check_array(values, name)
+    values = np.full(n, values) if values.ndim == 0 else values
     values = check_factor(values, (n,), name).astype(np.float64)
     if not zero and not (values > 0).all():
         raise ValueError(f"{name} must be positive: what has no exposure has no data, leave it out; got a minimum of 0")

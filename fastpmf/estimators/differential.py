@@ -43,7 +43,7 @@ from fastpmf.counts.named import check_names
 from fastpmf.estimators._range import check_entries
 from fastpmf.estimators._rows import transform
 from fastpmf.estimators._shrinkage import shrink as shrunk
-from fastpmf.estimators._statement import Known, Penalties
+from fastpmf.estimators._statement import Known, Penalties, vector
 from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import check_array, check_factor, component_sums
 from fastpmf.model.reading import TopFeatures
@@ -173,7 +173,7 @@ def differential_expression(
     shrink : bool, default=False
         Shrink each component's changes by adaptive shrinkage: changes and errors are then posterior means and standard
         deviations, and `false_sign_rate` is computed.
-    row_exposure : array-like of shape (n,), optional
+    row_exposure : float or array-like of shape (n,), optional
         The exposures that were given to the fit.
     names : array-like of str, of length p, optional
     n_threads : int or None, default=None
@@ -237,7 +237,7 @@ def differential_expression(
     check_scalar(pseudocount, "pseudocount", (int, float, np.number), min_val=_MIN_PSEUDOCOUNT)
     check_option(standard_errors, _STANDARD_ERRORS, "standard_errors")
     if row_exposure is not None:
-        row_exposure = check_factor(check_array(row_exposure, "row_exposure"), (len(W),), "row_exposure")
+        row_exposure = vector(row_exposure, len(W), "row_exposure")
     if names is not None:
         names = check_names(names, p, "names", "feature")
     with np.errstate(under="ignore"):  # rounding to 0 is harmless in all that follows

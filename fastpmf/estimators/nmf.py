@@ -9,7 +9,7 @@ from fastpmf.estimators._applied import AppliedNMF
 from fastpmf.estimators._callbacks import stopped_at
 from fastpmf.estimators._fit import prepare, tell_end
 from fastpmf.estimators._room import check_declared
-from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers
+from fastpmf.estimators._statement import Known, Penalties, align_beside, as_numbers, vector
 from fastpmf.kernels._jit import threads
 from fastpmf.solvers import Solution, solver_of
 from fastpmf.solvers.base import Callback
@@ -263,16 +263,16 @@ class PoissonNMF(AppliedNMF):
             What is known of W: numbers that stay, NaN where it is free. A column is wholly known, or NaN but for zeros.
         fixed_H : array-like of shape (n_components, n_features), optional
             What is known of H, known topics or signatures: a row is wholly known, or NaN but for zeros.
-        row_exposure : array-like of shape (n_samples,), optional
+        row_exposure : float or array-like of shape (n_samples,), optional
             r > 0, for example library sizes, document lengths, years at risk; 1 by default.
-        column_exposure : array-like of shape (n_features,), optional
+        column_exposure : float or array-like of shape (n_features,), optional
             c > 0; 1 by default. `transform` and `score` go on using it.
         background : float or array-like of shape (n_features,), optional
             b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
         mask : matrix of shape (n_samples, n_features), optional
             Sparse or dense; True or positive where an entry is not observed. The values of X there are not used, and
             may be NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
-        sample_weight : array-like of shape (n_samples,), optional
+        sample_weight : float or array-like of shape (n_samples,), optional
             Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
             their W from the fitted H.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
@@ -357,10 +357,9 @@ class PoissonNMF(AppliedNMF):
                     model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
                 model._online = None  # partial_fit begins anew
                 model.validation_ = solution.validation
-                model.column_exposure_, model.background_ = (
-                    None if x is None else np.array(x, dtype=np.float64)
-                    for x in (beside.column_exposure, beside.background)
-                )
+                across, backdrop = beside.column_exposure, beside.background
+                model.column_exposure_ = None if across is None else vector(across, counts.shape[1], "column_exposure")
+                model.background_ = None if backdrop is None else np.array(backdrop, dtype=np.float64)
 
             solution = self._observed(solve, keep, stopped_at, X, y, known)
         self._become(keep, solution)

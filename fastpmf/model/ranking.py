@@ -80,8 +80,8 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     n : int, default=10
     exclude : matrix of counts of shape (m, p), optional
         Columns with a positive count, which a row has already, are not recommended to it.
-    items : array-like of int, optional
-        Numbers of the columns that may be recommended; by default all.
+    items : array-like of int or str, optional
+        Columns that may be recommended, by number or, if H is a DataFrame, by name; by default all.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     seen = None if exclude is None else _like(exclude, m, p, "exclude")
     columns = None
     if items is not None:
-        columns = np.unique(positions(items, p, "items"))
+        columns = np.unique(positions(items, p, "items", by_column.names))
         if not len(columns):
             raise ValueError("items must hold at least one column, got none")
         H, seen = H[:, columns], None if seen is None else seen[:, columns]
@@ -118,7 +118,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
         indices[rows], rates[rows] = _first(block, width)
     if columns is not None:
         indices = np.where(indices < 0, -1, columns[indices])
-    return Recommendations(indices, rates)
+    return Recommendations(indices, rates).named(by_column.names, by_row.names)
 
 
 def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, auc: bool = False) -> RankingScores:
@@ -193,11 +193,11 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     Parameters
     ----------
     H : array-like of shape (k, p)
-    columns : int or array-like of int, of shape (m,)
-        Numbers of columns.
+    columns : int, str or array-like of either, of shape (m,)
+        Columns by number or, if H is a DataFrame, by name.
     n : int, default=10
-    items : array-like of int, optional
-        Numbers of the columns that may be returned; by default all.
+    items : array-like of int or str, optional
+        Columns that may be returned; by default all.
 
     Returns
     -------
@@ -216,11 +216,12 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     >>> similar_columns([[3, 6, 0], [1, 2, 5]], [0], 1).indices.tolist()
     [[1]]
     """
+    names = labels_of(H, 1).names
     H = check_array(H, "H")
     H = check_factor(H, H.shape, "H").astype(np.float64)
     if H.ndim != 2:
         raise ValueError(f"H must be a matrix, got shape {H.shape}")
-    columns = np.atleast_1d(positions(columns, H.shape[1], "columns"))
+    columns = np.atleast_1d(positions(columns, H.shape[1], "columns", names))
     if columns.ndim > 1:
         raise ValueError(f"columns must be a list of numbers, got shape {columns.shape}")
     sums = H.sum(axis=1, keepdims=True)
@@ -229,8 +230,10 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     P = np.divide(P, lengths, out=P, where=lengths > 0)
     m, p = len(columns), H.shape[1]
     itself = sparse.csr_array((np.ones(m, np.uint8), columns, np.arange(m + 1)), shape=(m, p)) if m else None
+    items = None if items is None else positions(items, p, "items", names)
     found = recommend(P[:, columns].T, P, n, exclude=itself, items=items)
-    return found._replace(rates=np.minimum(found.rates, 1.0))  # rounding may add a little
+    found = found._replace(rates=np.minimum(found.rates, 1.0))  # rounding may add a little
+    return found.named(names, None if names is None else names[columns])
 
 
 def _blocks(
