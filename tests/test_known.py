@@ -253,7 +253,8 @@ BAD = [
     *((name, value(n), told) for name, n in (("row_exposure", 30), ("column_exposure", 40), ("sample_weight", 30))
       for value, told in [
         (lambda n: np.ones(n + 1), "must have shape"), (lambda n: np.ones((n, 1)), "must have shape"),
-        (lambda n: 1.0, "must have shape"), (lambda n: np.full(n, NAN), "must be finite"),
+        (lambda n: -1.0, "must be non-negative"), (lambda n: NAN, "must be finite"),
+        (lambda n: np.full(n, NAN), "must be finite"),
         (lambda n: -np.ones(n), "must be non-negative"), (lambda n: np.full(n, "a"), "must hold real numbers"),
         (lambda n: sparse.eye_array(n), "must be a dense array"),
     ]),
