@@ -152,9 +152,9 @@ def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
     return out
 
 
-def align_factors(X: Any, W: Any, H: Any, *, feature_names: Any = None) -> tuple[Any, Any]:
+def align_factors(X: Any, W: Any, H: Any) -> tuple[Any, Any]:
     """W and H, either of which may be None, aligned with the rows and columns of X and with each other."""
-    labels = MatrixLabels.of(X, feature_names)
+    labels = MatrixLabels.of(X)
     W, H = align(W, "W", rows=labels.rows), align(H, "H", columns=labels.columns)
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
     return W, H
