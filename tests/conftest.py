@@ -1,5 +1,7 @@
 """The menagerie: small count matrices that are awkward, each in its own way."""
 
+import sys
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -58,6 +60,14 @@ MENAGERIE = {name: sparse.csr_array(X) for name, X in _menagerie().items()}
 def X(request):
     """Every matrix of the menagerie in turn, as a CSR array."""
     return MENAGERIE[request.param].copy()
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No test leaves figures to the next, of which Matplotlib warns when they are many."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture

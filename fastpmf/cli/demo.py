@@ -33,7 +33,7 @@ def demo(arguments: argparse.Namespace) -> None:
     show(f"\n{solution.status}")
     show(f"deviance explained: {max(0.0, 1 - solution.objective / null):.1%} of what a single topic leaves")
     seconds = solution.trace["seconds"][-1]
-    show(f"{solution.n_iter} iterations in {seconds:.1f} s, compilation included, which only a first run needs")
+    show(f"{solution.n_iter} iterations in {seconds:.1f} s, after compilation, which only a first run needs")
     _plot(solution, arguments.plot)
 
 
