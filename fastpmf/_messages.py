@@ -36,7 +36,7 @@ def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = 
 
 
 def check_number(value: Any, name: str, *, positive: bool = False) -> None:
-    """Refuse what is no finite number >= 0, or > 0 where it must be positive."""
+    """Raise an error unless the value is a finite number >= 0, or > 0 if `positive` is true."""
     check_scalar(value, name, (int, float, np.number), min_val=0, include_boundaries="neither" if positive else "left")
     if not np.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")

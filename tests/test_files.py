@@ -435,7 +435,7 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
     ):
         with pytest.raises(error, match=sentence):
             write_factors(path, W, model)
-    with pytest.raises(TypeError, match="W must hold numbers, got object"):
+    with pytest.raises(TypeError, match="W must hold real numbers, got dtype object"):
         write_factors(tmp_path / "f.npz", W.astype(object), model)
     with pytest.raises(ValueError, match="row_names must be 3, one for each row of W"):
         write_factors(tmp_path / "f.npz", W, model, ["a"])

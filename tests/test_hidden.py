@@ -145,3 +145,9 @@ def test_the_auto_prior_knows_the_exposure_of_what_is_observed():
     mean = (w[:, None] * X * ~MASK).sum() / weights.sum()
     model = PoissonNMF(2, **AUTO).fit(X, mask=MASK, row_exposure=r, column_exposure=c, sample_weight=w)
     assert model.prior_W_ == pytest.approx((1.1, 0.11 * np.sqrt(2 / mean)), rel=1e-12)
+
+
+def test_a_mask_of_another_shape_is_named_before_the_missing_values_beside_it():
+    for form in (np.asarray, sparse.csr_array, pd.DataFrame):
+        with pytest.raises(ValueError, match=r"^mask must have the shape of X, \(4, 4\), got \(3, 4\)"):
+            PoissonNMF(2).fit(form(with_hidden(np.nan)), mask=MASK[:3])

@@ -4,17 +4,15 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
 from fastpmf._messages import brief
 from fastpmf._version import __version__
 from fastpmf._warnings import warn
 from fastpmf.anndata._arguments import Source
-from fastpmf.counts.labels import Labels, align, names_of
-from fastpmf.counts.named import check_names, check_unique
+from fastpmf.counts.named import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._base import FactorModel, named_weights
 from fastpmf.estimators._model_file import plain
 from fastpmf.model.topics import to_topics
 
@@ -70,15 +68,9 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     (3, 3)
     """
     anndata, pandas = needed("anndata", "anndata"), needed("pandas", "anndata")
-    check_is_fitted(model)
-    if obs_names is None:
-        obs_names = names_of(W, 0)
-    else:
-        W = align(W, "W", rows=Labels(np.atleast_1d(obs_names).astype(str), owner="obs_names"))
-    W, H = np.asarray(W), model.components_
-    if W.ndim != 2 or W.shape[1] != len(H):
-        raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
-    names = check_names(obs_names, len(W), "obs_names", "row of W")
+    W, names = named_weights(W, model, obs_names, "obs_names")
+    names = np.arange(len(W)).astype(str) if names is None else names
+    H = model.components_
     features = getattr(model, "feature_names_in_", np.arange(H.shape[1]))
     adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features.astype(str)))
     store(adata, model, keys_of(model, None), W, np.arange(H.shape[1]), parameters_of(model))

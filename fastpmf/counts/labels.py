@@ -56,10 +56,9 @@ class MatrixLabels(NamedTuple):
     columns: Labels
 
     @classmethod
-    def of(cls, X: Any, feature_names: Any = None, *, owner: str = "X") -> Self:
+    def of(cls, X: Any, feature_names: Any = None) -> Self:
         """Labels of X; if its columns have none, they are `feature_names`, the names that a model was fitted with."""
-        rows = labels_of(X, 0)._replace(owner=owner)
-        columns = labels_of(X, 1)._replace(owner=owner, thing="column")
+        rows, columns = labels_of(X, 0), labels_of(X, 1)._replace(thing="column")
         if not columns.named and feature_names is not None:
             columns = Labels(np.asarray(feature_names), owner="the fitted model", thing="feature")
         return cls(rows, columns)
@@ -114,12 +113,12 @@ def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | No
 
 
 def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
-    """Where each of the target's labels is among those of the argument `name`; None where positions are what counts.
+    """Positions of the target's labels among those of the argument `name`; None if it stays in its order.
 
     Raises
     ------
     ValueError
-        As `align` does.
+        As in `align`.
     """
     if own.values is None or target.values is None or _equal(own.values, target.values):
         return None

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.base import Side
+from fastpmf.counts.declared import declared
 from fastpmf.counts.door import as_counts, read_matrix
 from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.rows import SparseRows
@@ -24,6 +25,8 @@ def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None
     if mask is None:
         return as_counts(X, name=name, n_threads=n_threads)
     hidden = as_counts(mask, name="mask", n_threads=n_threads)
+    if not isinstance(X, tuple) and (size := declared(X)) is not None:  # before values beside the mask are refused
+        _check_shape(hidden, size.shape)
     counts = read_matrix(X, name=name, n_threads=n_threads, mask=hidden)
     _check_shape(hidden, counts.shape)
     inside = _inside(counts, hidden)

@@ -14,9 +14,9 @@ from fastpmf._messages import brief
 from fastpmf._warnings import warn
 from fastpmf.counts import Counts, Side
 from fastpmf.counts.frames import is_frame
-from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, warn_of_duplicates
+from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset, positions
+from fastpmf.counts.named import Dataset, check_names, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.estimators._room import check_rows
@@ -35,6 +35,34 @@ def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
             f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
             f"{brief(fitted[j])}"
         )
+
+
+def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """W of a fitted model as an array, and the names of its rows, (n,), or None.
+
+    Parameters
+    ----------
+    W : array-like of shape (n, n_components)
+    model : FactorModel
+    names : array-like of str, of length n, or None
+        A DataFrame W is put in their order; by default its own names.
+    name : str
+        Name of the argument `names`, for messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If W does not have a column of numbers for each component, or there is not a name for each row.
+    """
+    check_is_fitted(model)
+    if names is None:
+        names = names_of(W, 0)
+    else:
+        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), owner=name))
+    W, k = check_array(W, "W"), len(model.components_)
+    if W.ndim != 2 or W.shape[1] != k:
+        raise ValueError(f"W must have {k} columns, one for each component, got shape {W.shape}")
+    return W, None if names is None else check_names(names, len(W), name, "row of W")
 
 
 class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -203,7 +231,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         W = None if W is None else check_array(align(W, "W", rows=labels), "W")
         n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
         W = None if W is None else check_factor(W, (n_rows, len(self.components_)), "W")
-        row_names = labels.values if labels.named else None
+        row_names = labels.names
         if row_names is not None and len(row_names) != n_rows:
             raise ValueError(f"X must have a name for each of its {n_rows} rows, got {len(row_names)} row names")
         names = getattr(self, "feature_names_in_", None)

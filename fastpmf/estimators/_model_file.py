@@ -46,7 +46,7 @@ Facts = dict[str, Any]
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a path whose folder is not there, or can't be written to."""
+    """Raise an error if the folder of a path does not exist or is not writable."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
@@ -215,7 +215,7 @@ def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
 
 
 def checked_names(arrays: dict[str, np.ndarray], n: int, part: str = "feature_names_in") -> np.ndarray | None:
-    """Names of features or rows, where the file has any."""
+    """Names of features or rows; None if the file has none."""
     names = arrays.get(part)
     if names is None:
         return None

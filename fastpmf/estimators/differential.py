@@ -226,7 +226,7 @@ def differential_expression(
     labels = MatrixLabels.of(X)
     W, H = align_factors(X, W, H)
     row_exposure = align(row_exposure, "row_exposure", rows=labels.rows)
-    names = labels.columns.values if names is None and labels.columns.named else names
+    names = labels.columns.names if names is None else names
     H = check_array(H, "H")
     H = check_factor(H, H.shape if H.ndim == 2 else (0, 0), "H")
     counts, (k, p) = as_counts(X, n_threads=n_threads), H.shape

@@ -102,7 +102,7 @@ class HPF(AppliedHPF):
         What `tol` is compared with.
     n_iter_ : int
     status_ : Status
-        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
+        Why the fit stopped, as a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)

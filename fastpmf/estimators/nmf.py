@@ -122,7 +122,7 @@ class PoissonNMF(AppliedNMF):
     restarts_ : ndarray of shape (n_init,)
         The objective at which each start ended or was left behind, in nats.
     status_ : Status
-        Why the fit stopped: a string, a sentence; `status_.name` is a short identifier.
+        Why the fit stopped, as a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
         Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
         start included.

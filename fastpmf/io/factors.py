@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._extras import needed
-from fastpmf.counts.labels import Labels, align, names_of
-from fastpmf.counts.named import check_names
-from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._base import FactorModel, named_weights
 from fastpmf.estimators._model_file import replacing
 from fastpmf.io.outputs import check_output
 
@@ -20,19 +17,19 @@ ENDINGS = (".npz", ".h5ad")
 def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_names: Any = None) -> None:
     """Write W and H with the names of rows and columns; it replaces `path` whole or not at all.
 
-    `PoissonNMF.save` is what to use for a model that is to come back.
+    Use `PoissonNMF.save` for a model that will be loaded again.
 
     Parameters
     ----------
     path : path-like
-        `.npz`, with the arrays W (n, k), H (k, p), and where they are known row_names (n,) and column_names (p,), for
-        `numpy.load`; or `.h5ad`, what `fastpmf.anndata.to_anndata` makes.
+        `.npz`, with the arrays W (n, k), H (k, p) and, if they are known, row_names (n,) and column_names (p,), for
+        `numpy.load`; or `.h5ad`, with the result of `fastpmf.anndata.to_anndata`.
     W : array-like of shape (n, k)
         The result of `fit_transform` or `transform`.
     model : PoissonNMF or HPF
         Fitted.
     row_names : array-like of str, of length n, optional
-        A DataFrame W is put in their order. By default its own names, where it has any.
+        A DataFrame W is put in their order. By default its own names, if it has any.
 
     Raises
     ------
@@ -57,19 +54,9 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     {'W': (3, 2), 'H': (2, 3), 'row_names': (3,)}
     """
     check_factors_path(path)
-    check_is_fitted(model)
-    if row_names is None:
-        row_names = names_of(W, 0)
-    else:
-        W = align(W, "W", rows=Labels(np.atleast_1d(row_names).astype(str), owner="row_names"))
-    W, H = np.asarray(W), model.components_
-    if W.ndim != 2 or W.shape[1] != len(H):
-        raise ValueError(f"W must have {len(H)} columns, one for each component, got shape {W.shape}")
-    if W.dtype.kind not in "biuf":
-        raise TypeError(f"W must hold numbers, got {W.dtype}")
-    names = None if row_names is None else check_names(row_names, len(W), "row_names", "row of W")
+    W, names = named_weights(W, model, row_names, "row_names")
     if Path(path).suffix == ".npz":
-        arrays = {"W": W, "H": H, "row_names": names}
+        arrays = {"W": W, "H": model.components_, "row_names": names}
         if hasattr(model, "feature_names_in_"):
             arrays["column_names"] = model.feature_names_in_.astype(str)
         with replacing(path) as file:

@@ -17,7 +17,7 @@ from fastpmf.model.updates import multiplicative
 
 
 class Status(StrEnum):
-    """Why a fit stopped: a string, a sentence; `name` is a short identifier."""
+    """Why a fit stopped, as a sentence; `name` is a short identifier."""
 
     CONVERGED = "Converged to within tol."
     MAX_ITER = "Stopped at max_iter before converging to within tol; increase max_iter or tol."
@@ -276,7 +276,7 @@ class Solution:
         exactly where the Karush-Kuhn-Tucker conditions hold.
     n_iter : int
     status : Status
-        Why it stopped: a string, a sentence; `status.name` is a short identifier.
+        Why it stopped, as a sentence; `status.name` is a short identifier.
     trace : structured ndarray
         Fields n_iter, objective (nats), kkt_residual, seconds; one record per evaluation, the start included.
     restarts : ndarray
