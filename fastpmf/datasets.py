@@ -16,8 +16,8 @@ from sklearn.utils import check_random_state, check_scalar
 from fastpmf._messages import check_number
 from fastpmf.counts.base import COUNT_DTYPES
 from fastpmf.counts.named import Dataset
-from fastpmf.kernels._jit import threads
-from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows
+from fastpmf.kernels._jit import current_threads, threads
+from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
 
 # camelCase, CONSTANT and digits: "parseHTMLDoc2" is parse, html, doc
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -188,15 +188,19 @@ def make_poisson_counts(
     seed = rng.integers(2**62, size=1) if isinstance(rng, np.random.Generator) else rng.randint(2**62, size=1)
     with threads(n_threads):
         table, other = np.empty(H.shape), np.empty(H.shape, np.int32)
-        alias_tables(np.where(H.any(axis=1, keepdims=True), H, 1.0), table, other)
+        waiting = np.empty((current_threads(), n_features), np.int64)
+        alias_tables(n_components, np.where(H.any(axis=1, keepdims=True), H, 1.0), table, other, waiting)
         columns, lengths = np.empty(starts[-1], np.int32), np.empty(n_samples, np.int64)
         for dtype in COUNT_DTYPES[:3]:
             data = np.empty(starts[-1], dtype)
-            draw_rows(seed.astype(np.int64), starts, share, table, other, columns, data, lengths)
+            draw_rows(
+                -(-n_samples // ROWS_AT_ONCE), int(seed[0]), int(np.iinfo(dtype).max), starts, share, table, other,
+                columns, data, lengths, np.empty((current_threads(), n_components)),
+            )  # fmt: skip
             if (lengths >= 0).all():
                 break
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        close_gaps(starts, indptr, columns, data)
+        close_gaps(1, starts, indptr, columns, data)
     for array in (columns, data):
         array.resize(indptr[-1], refcheck=False)
     if len(columns) <= np.iinfo(np.int32).max:  # scipy has one dtype for both

@@ -10,7 +10,8 @@ from fastpmf._messages import listed
 from fastpmf.counts.base import Descent, Side
 from fastpmf.counts.files import mapped_files
 from fastpmf.counts.named import positions
-from fastpmf.counts.rows import ColumnSums, SparseRows, whole_vectors
+from fastpmf.counts.rows import ColumnSums, SparseRows, check_factors
+from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.model.factors import aligned, dot, row_bounds
 from fastpmf.model.lazy import cached_property
@@ -151,9 +152,9 @@ class MemoryCounts:
     ) -> float:
         """`observed_weights` where these are the unobserved entries; what the others are to hold, where wanted."""
         X, bounds = self.side(side), row_bounds(len(U))
-        rate, sums = np.zeros(len(bounds) - 1), np.empty((len(bounds) - 1, V.shape[1]))
-        n_vectors = whole_vectors(X, U, V)
-        observed_weights(X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums, n_vectors=n_vectors)
+        rate, sums = np.zeros(len(bounds) - 1), np.empty((current_threads(), V.shape[1]))
+        check_factors(X, U, V)
+        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums)
         return float(rate.sum())
 
     def descend(

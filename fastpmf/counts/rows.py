@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from scipy import sparse
 from scipy.special import gammaln
 
 from fastpmf.counts.blocks import Panel, blocks_of, column_shares, panel_width, row_blocks
 from fastpmf.counts.groups import block_vectors, row_groups
-from fastpmf.kernels._jit import current_threads
+from fastpmf.kernels._jit import current_threads, row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
-from fastpmf.kernels.coordinate import PLANES, descend
-from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.coordinate import descend
+from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import VECTOR_BYTES
@@ -24,6 +25,7 @@ from fastpmf.model.updates import as_weights
 
 _SUMMED = 1 << 21  # entries whose sums are formed at once: NumPy makes a copy of them in float64
 SAFE_ROWS = 1 << 17  # rows after which sums of columns in float32 are brought to safety
+_PARALLEL_TRANSPOSE = 10_000_000  # nonzeros from which on threads are worth their compilation
 _TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
 
 
@@ -73,7 +75,7 @@ class SparseRows:
         if len(bounds) == 2:
             return np.stack([self.indptr[:-1], self.indptr[1:]])
         cuts = np.empty((len(bounds), self.shape[0]), np.int64)
-        cut_rows(self.indices, self.indptr, bounds, cuts)
+        cut_rows(-(-self.shape[0] // CUT_AT_ONCE), self.indices, self.indptr, bounds, cuts)
         return cuts
 
     def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +105,7 @@ class SparseRows:
         """Sum of x log x over all entries, in nats."""
         blocks, _ = self.work
         out = np.empty(len(blocks))
-        log_count(self.data, blocks, out)
+        log_count(len(blocks), self.data, blocks, out)
         return float(out.sum())
 
     @property
@@ -137,30 +139,33 @@ class SparseRows:
     def transpose(self, n_blocks: int) -> "SparseRows":
         """The transpose, canonical again, built by `n_blocks` blocks of rows at once; n_blocks doesn't change it."""
         n_rows, n_columns = self.shape
+        index_dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
+        if len(self.data) < _PARALLEL_TRANSPOSE:
+            X = sparse.csr_array((self.data, self.indices, self.indptr), shape=self.shape).tocsc()
+            return SparseRows(X.data, X.indices.astype(index_dtype), X.indptr.astype(np.int64), n_rows)
         # The blocks' column counts must stay small beside the matrix itself.
         n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
         bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])
         bounds = np.concatenate([[0], bounds, [n_rows]]).astype(np.int64)
         place = np.empty((n_blocks, n_columns), np.int64)
-        count_columns(self.indices, self.indptr, bounds, place)
+        count_columns(n_blocks, self.indices, self.indptr, bounds, place)
         ends = np.cumsum(place.T, axis=None).reshape(n_columns, n_blocks)  # in order of (column, block)
         indptr = np.zeros(n_columns + 1, np.int64)
         indptr[1:] = ends[:, -1]
         place = np.ascontiguousarray(ends.T) - place
-        data = np.empty_like(self.data)
-        indices = np.empty(len(data), np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64)
-        scatter_columns(self.data, self.indices, self.indptr, bounds, place, data, indices)
+        data, indices = np.empty_like(self.data), np.empty(len(self.data), index_dtype)
+        scatter_columns(n_blocks, self.data, self.indices, self.indptr, bounds, place, data, indices)
         return SparseRows(data, indices, indptr, n_rows)
 
     def contract(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries."""
-        n_vectors = whole_vectors(self, U, V)
+        check_factors(self, U, V)
         for number, (begins, ends, blocks, splits) in enumerate(self.panels(V.shape[1] * V.itemsize)):
-            partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)
+            partial, adds = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype), number > 0
             ratio_contract(
-                self.data, self.indices, begins, ends, blocks, splits, U, V, number > 0, out, partial,
-                n_vectors=n_vectors,
-            )  # fmt: skip
+                len(blocks), self.data, self.indices, begins, ends, blocks, U, V, row_width(U), adds, out, partial
+            )
+            _join_pieces(splits, partial, out, adds=adds)
 
     def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
         """Consecutive rows, `blocks_of` at most so many entries and rows."""
@@ -169,10 +174,10 @@ class SparseRows:
 
     def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
-        n_vectors = whole_vectors(self, U, V)
+        check_factors(self, U, V)
         # Each thread has its own columns, and no more panels than that: to begin a row anew costs more than it saves
         cuts = self._cuts(column_shares(self.indices, self.n_columns, current_threads()))
-        scatter_contract(self.data, self.indices, cuts, U, V, out, n_vectors=n_vectors)
+        scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
 
     def descend(
         self, U: np.ndarray, V: np.ndarray, weight: np.ndarray, out: np.ndarray, *, prior: RowPrior = NO_PRIOR,
@@ -183,36 +188,45 @@ class SparseRows:
 
         See `Counts.descend`.
         """
-        whole_vectors(self, U, V)
+        check_factors(self, U, V)
         weight = as_weights(weight, U.dtype)
         shape, ridge, held = prior.arrays(U.shape[1], U.dtype)
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
         order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
-        vectors, longest = int(groups[:, 2].max()), int((groups[:, 2] * groups[:, 4]).max())
-        kept = -(-n_components // QUAD) * QUAD
-        gap, data_term = np.empty(len(U)), np.empty(len(groups))
+        vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * groups[:, 4]).max())
+        components = -(-n_components // QUAD) * QUAD
         # One allocation: for small counts they cost more than some rows
-        block_from, components_from = 4 * n_workers * vectors, n_workers * (4 * vectors + longest)
-        scratch = aligned(components_from + PLANES * n_workers * kept, n_lanes, U.dtype)
+        sizes = [vectors] * 4 + [longest] + [components] * 6
+        scratch, ends = aligned(n_workers * sum(sizes), n_lanes, U.dtype), n_workers * np.cumsum(sizes)
+        scratch = [A.reshape(n_workers, -1, n_lanes) for A in np.split(scratch, ends[:-1])]
+        gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
-            self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, held[0] > 0,
-            np.array([-1.0 if tol is None else tol, zero]),
-            np.array([n_components, sweeps, max_rounds, told, len(weight) > 1, len(shape) > 1,
-                      prior.shape is not None, prior.ridge is not None, prior.general]),
-            np.empty((n_workers, max(vectors, 1) * n_lanes), np.int64),
-            scratch[:block_from], scratch[block_from:components_from], scratch[components_from:],
-            np.empty((n_workers, n_components), np.int64),
+            len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, held[0] > 0,
+            n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
+            prior.ridge is not None, prior.general, told, -1.0 if tol is None else float(tol), float(zero),
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64), *scratch,
             out, gap, data_term,
         )  # fmt: skip
         return gap, float(data_term.sum()) if told else None
 
     def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""
-        n_vectors = whole_vectors(self, U, V)
+        check_factors(self, U, V)
         blocks, splits = self.work
-        out, partial = np.empty(self.shape[0]), np.empty(splits[-1, 2] if len(splits) else 0)
-        log_rate(self.data, self.indices, self.indptr, blocks, splits, U, V, out, partial, n_vectors=n_vectors)
-        return out
+        out, partial = np.empty((self.shape[0], 1)), np.empty((splits[-1, 2] if len(splits) else 0, 1))
+        log_rate(len(blocks), self.data, self.indices, self.indptr, blocks, U, V, row_width(U), out, partial)
+        _join_pieces(splits, partial, out, adds=False)
+        return out[:, 0]
+
+
+def _join_pieces(splits: np.ndarray, partial: np.ndarray, out: np.ndarray, *, adds: bool) -> None:
+    """Sum the pieces of each split row in their order, and add what is in `out` already where `adds`."""
+    with np.errstate(all="ignore"):
+        for row, first, end in splits.tolist():
+            total = out[row].copy() if adds else np.zeros_like(out[row])
+            for piece in partial[first:end]:
+                total += piece
+            out[row] = total
 
 
 class ColumnSums:
@@ -256,12 +270,11 @@ class ColumnSums:
         self._rows = self._entries = 0
 
 
-def whole_vectors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> int:
-    """Vectors in a factor row. Kernels read by bare pointers, so this is the last place where a misfit can be seen."""
-    n_vectors, rest = divmod(U.shape[1] * U.itemsize, VECTOR_BYTES)
-    if (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype or rest:
+def check_factors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+    """Turn away factors that a kernel would read past: it has only their addresses."""
+    misfits = (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype
+    if misfits or U.shape[1] * U.itemsize % VECTOR_BYTES:
         raise ValueError(
             f"factors of shapes {U.shape} and {V.shape}, {U.dtype} and {V.dtype}, don't fit counts of shape {X.shape}, "
             "or are not padded alike"
         )
-    return n_vectors

@@ -1,19 +1,19 @@
 """The only place that spells a compile flag: how a kernel is compiled, cached, launched and shared between threads.
 
-A kernel is written as a function of `n_vectors` that returns the loop; each (n_vectors, dtypes) that is really called
-compiles once, under a signature that declares inputs read-only, so that plain, read-only and memory-mapped arrays
-share it. No fast-math: the vectors of `simd` already say in which order everything is summed, so a result is bitwise
-the same in the parallel and the serial build, for any number of threads.
+A kernel's body does one task, a block of rows, and is compiled once for the dtypes that it is really called with, as
+serial code; the parallel loop that runs all of them is compiled once. Inputs are declared read-only, so that plain,
+read-only and memory-mapped arrays share the code. No fast-math: the vectors of `simd` already say in which order
+everything is summed, so a result is bitwise the same for any number of threads.
 """
 
 import hashlib
-import inspect
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -21,14 +21,19 @@ import numpy as np
 from joblib import cpu_count
 from llvmlite.binding.ffi import lib as llvm
 from numba.core import config, types
+from numba.core.caching import FunctionCache, NullCache
+from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.np.numpy_support import from_dtype
 from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_info
 
 from fastpmf._warnings import warn
+from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width
+from fastpmf.kernels.launch import RUN_SIGNATURE, Table, run, run_without_jit, type_of, words_of
 
+_WIDTHS = [Width(n) for n in range(WIDEST + 1)]
+_KINDS = {bool: int, int: int, np.int64: int, float: float, np.float64: float}  # of scalar arguments
 _FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
@@ -85,89 +90,125 @@ if hasattr(os, "register_at_fork"):
 
 
 class Kernel:
-    """One loop over rows, compiled for the dtypes and the number of vectors that it is called with.
+    """A loop body over rows, compiled as serial code for the dtypes that it is called with.
 
     Parameters
     ----------
-    build : callable
-        `build(n_vectors)` returns the loop. The loop's last argument is `n_workers`, which the launch supplies.
-    writes : sequence of str
-        The arguments that the loop writes to; all other arrays are declared read-only.
+    body : callable
+        `body(table, task, worker)` does one task; its first line takes its arguments out of the table.
+    writes : int
+        So many of the arguments, the last ones, are arrays that it writes to; all other arrays are read-only.
     """
 
-    def __init__(self, build: Callable[[int], Callable], writes: tuple[str, ...]) -> None:
-        self._build, self._writes = build, writes
-        self._parameters = list(inspect.signature(build(1)).parameters)
-        self._compiled: dict[tuple, Callable] = {}
-        self.__name__, self.__doc__, self.__module__ = build.__name__, build.__doc__, build.__module__
+    def __init__(self, body: Callable, writes: int) -> None:
+        self._body, self._writes = body, writes
+        self._builds: dict[tuple, Build] = {}
+        self.__name__, self.__doc__, self.__module__ = body.__name__, body.__doc__, body.__module__
 
-    def __call__(self, *args: Any, n_vectors: int = 1) -> None:
+    def __call__(self, n_tasks: int, *args: Any) -> None:
+        """Do the tasks 0 to n_tasks - 1, by as many workers as there are threads.
+
+        Arrays must be C-ordered. An int is passed as int64, a float as float64; a `Width` is part of the type.
+        """
+        if config.DISABLE_JIT:
+            run_without_jit(self._body, args, n_tasks, numba.get_num_threads())
+            return
         state = _started()
-        loop = self._loop(args, n_vectors, parallel=not state.serial)
+        address, start = self.build(args).address, _driver(parallel=not state.serial)
+        table = words_of(args)
         # "workqueue" can't be entered twice at once
         with state.lock if state.layer == "workqueue" else nullcontext():
-            loop(*args, numba.get_num_threads())
+            start(address, table, n_tasks, min(n_tasks, numba.get_num_threads()))
 
-    def _loop(self, args: tuple, n_vectors: int, *, parallel: bool) -> Callable:
-        key = (n_vectors, parallel, *(a.dtype if isinstance(a, np.ndarray) else None for a in args))
-        loop = self._compiled.get(key)
-        if loop is None:
-            with _state.lock:
-                loop = self._compiled.get(key)
-                if loop is None:
-                    loop = self._compiled[key] = self._compile(args, n_vectors, parallel)
-        return loop
+    def build(self, args: tuple) -> "Build":
+        """The kernel compiled for arguments like these, or loaded from the cache."""
+        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else _KINDS.get(type(a), a) for a in args])
+        return self._builds.get(key) or self._build(key, args)
 
-    def _compile(self, args: tuple, n_vectors: int, parallel: bool) -> Callable:
-        global _cache_works
-        signature = types.void(*map(self._type, self._parameters, (*args, 1)))
-        function = self._function(signature, n_vectors, parallel)
-        loop = numba.njit(parallel=parallel, **_FLAGS)(function)
-        if config.DISABLE_JIT:
-            return loop
+    def _build(self, key: tuple, args: tuple) -> "Build":
+        with _state.lock:
+            if key not in self._builds:
+                read = len(args) - self._writes
+                table = Table([type_of(a, writes=n >= read) for n, a in enumerate(args)])
+                self._builds[key] = Build(renamed(self._body, self.__name__, table), table)
+            return self._builds[key]
+
+
+class Build:
+    """A kernel compiled for one table of arguments: a C function of (table, task, worker)."""
+
+    def __init__(self, function: Callable, table: Table) -> None:
+        compiled = CFunc(function, ((table, types.intp, types.intp), types.void), {}, _FLAGS)
+        self._compiled, compiled._cache = compiled, _Cache(function)
+        compiled.compile()
+        self.address = compiled.address
+        self.cached = bool(compiled.cache_hits)
+
+
+class _Cache:
+    """Numba's cache of a function's machine code, for which no file on the disk is an error."""
+
+    def __init__(self, function: Callable) -> None:
         try:
-            loop.enable_caching()
-            self._compile_cached(loop, signature)
-        except Exception as error:  # no writable place, a full disk: there is a way without, unless it fails too
-            if not loop.overloads:
-                loop = numba.njit(signature, parallel=parallel, **_FLAGS)(function)
-            if _cache_works:
-                _cache_works = False
-                warn(
-                    f"compiled kernels can't be kept on disk, so this process compiles its own: {error}; "
-                    "set NUMBA_CACHE_DIR to a writable directory, or empty the one it names",
-                    RuntimeWarning,
-                )
-        loop.disable_compile()
-        return loop
+            self._cache = FunctionCache(function)
+        except RuntimeError as error:  # no writable place
+            self._cache = NullCache()
+            _warn_of_cache(error)
 
-    @staticmethod
-    def _compile_cached(loop: Any, signature: Any) -> None:
+    def load_overload(self, signature: Any, context: Any) -> Any:
         try:
-            loop.compile(signature)
-        except Exception:
-            if loop.overloads:  # it is compiled, and could not be saved
-                raise
-            loop._cache.flush()  # a torn file, which can raise anything: begin anew
-            loop.compile(signature)
+            return self._cache.load_overload(signature, context)
+        except Exception:  # a torn file, which can raise anything: begin anew
+            self._cache.flush()
+            return None
 
-    def _function(self, signature: Any, n_vectors: int, parallel: bool) -> Callable:
-        """The loop, under a name that no other build of it has, by any process that shares the cache.
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        try:
+            self._cache.save_overload(signature, compiled)
+        except Exception as error:  # such as a full disk
+            _warn_of_cache(error)
 
-        Numba keeps all builds of a name in one index. Two processes that begin it at once give their first builds the
-        same file, and the index that is left calls one the other: it would run on other vectors, dtypes, or another
-        CPU's instructions. Nor does the index know the flags.
-        """
-        function = self._build(n_vectors)
-        build = (_DIGEST, numba.__version__, cpu_target.target_context.codegen().magic_tuple(), str(signature))
-        digest = hashlib.sha256(repr(build).encode()).hexdigest()[:16]
-        function.__qualname__ = f"{self.__name__}-{'parallel' if parallel else 'serial'}-{n_vectors}-{digest}"
-        return function
 
-    def _type(self, name: str, value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return types.intp
-        return types.Array(from_dtype(value.dtype), value.ndim, "C", readonly=name not in self._writes)
+def _warn_of_cache(error: Exception) -> None:
+    global _cache_works
+    if _cache_works:
+        _cache_works = False
+        warn(
+            f"compiled kernels can't be kept on disk, so this process compiles its own: {error}; "
+            "set NUMBA_CACHE_DIR to a writable directory, or empty the one it names",
+            RuntimeWarning,
+        )
+
+
+def renamed(function: Callable, name: str, types_: Any) -> Callable:
+    """A copy of the function, under a name that no other build of it has, by any process that shares the cache.
+
+    Numba keeps all builds of a name in one index. Two processes that begin it at once give their first builds the
+    same file, and the index that is left calls one the other: it would run on other vectors, dtypes, or another
+    CPU's instructions. Nor does the index know the flags.
+    """
+    build = (_DIGEST, numba.__version__, cpu_target.target_context.codegen().magic_tuple(), str(types_))
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__, closure=function.__closure__)
+    copy.__module__ = function.__module__
+    copy.__qualname__ = f"{name}-{hashlib.sha256(repr(build).encode()).hexdigest()[:16]}"
+    return copy
+
+
+_drivers: dict[bool, Callable] = {}
+
+
+def _driver(*, parallel: bool) -> Callable:
+    """The loop that runs every kernel, compiled."""
+    if parallel not in _drivers:
+        with _state.lock:
+            if parallel not in _drivers:
+                name = f"run-{'parallel' if parallel else 'serial'}"
+                loop = numba.njit(parallel=parallel, **_FLAGS)(renamed(run, name, RUN_SIGNATURE))
+                loop._cache = _Cache(loop.py_func)
+                loop.compile(RUN_SIGNATURE)
+                loop.disable_compile()
+                _drivers[parallel] = loop
+    return _drivers[parallel]
 
 
 def _started() -> _State:
@@ -226,9 +267,20 @@ def _patient_openmp() -> Iterator[None]:
             del os.environ["GOMP_SPINCOUNT"]
 
 
-def kernel(*writes: str) -> Callable[[Callable[[int], Callable]], Kernel]:
-    """Make a `Kernel` of a function of `n_vectors`; `writes` names the arguments that it writes to."""
-    return lambda build: Kernel(build, writes)
+def inlined(function: Callable) -> Callable:
+    """Make a function a step of kernels: it is compiled for the types that it is called with, and inlined."""
+    return function if config.DISABLE_JIT else numba.njit(forceinline=True, **_FLAGS)(function)
+
+
+def kernel(*, writes: int) -> Callable[[Callable], Kernel]:
+    """Make a `Kernel` of a function of (table, task, worker) that writes to its last `writes` arguments."""
+    return lambda body: Kernel(body, writes)
+
+
+def row_width(A: np.ndarray) -> Width:
+    """The vectors in a row of a padded factor, as a kernel is compiled for them."""
+    n = A.shape[1] * A.itemsize // VECTOR_BYTES
+    return _WIDTHS[n if n <= WIDEST else 0]
 
 
 def available_threads() -> int:

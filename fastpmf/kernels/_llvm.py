@@ -2,7 +2,8 @@
 
 All values live in registers:
 
-    Tile    one padded factor row: `n_vectors` LLVM vectors of 64 bytes each
+    Tile    one padded factor row: `n_vectors` LLVM vectors of 64 bytes each; a wide one, whose `n_vectors` is 0, is
+            not in registers, but an address and a number of vectors
     Lanes   one number for each of the GROUP stored entries in flight
     Rows    the row numbers of the factor that those entries gather
 """
@@ -23,8 +24,22 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
+WIDEST = 4  # vectors of a factor row up to which a kernel is compiled for their number, and keeps its sums in registers
+
+
+class Width(types.Type):
+    """Vectors in a padded factor row, known when a kernel is compiled; 0: more than `WIDEST`."""
+
+    def __init__(self, n_vectors: int) -> None:
+        self.n_vectors = n_vectors
+        super().__init__(name=f"Width({n_vectors})")
+
+
+register_model(Width)(models.OpaqueModel)
+
+
 class Tile(types.Type):
-    """A padded factor row."""
+    """A padded factor row, or some vectors of it."""
 
     def __init__(self, dtype: types.Float, n_vectors: int) -> None:
         self.dtype, self.n_vectors = dtype, n_vectors
@@ -53,7 +68,11 @@ def vector(dtype: types.Float) -> ir.VectorType:
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Tile) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(vector(fe_type.dtype), fe_type.n_vectors))
+        if fe_type.n_vectors:
+            type_ = ir.ArrayType(vector(fe_type.dtype), fe_type.n_vectors)
+        else:
+            type_ = ir.LiteralStructType([vector(fe_type.dtype).as_pointer(), I64])
+        super().__init__(dmm, fe_type, type_)
 
 
 @register_model(Lanes)
@@ -108,10 +127,10 @@ def row_pointer(context: Any, builder: Any, array_type: types.Array, array: Any,
     return builder.gep(view.data, [builder.mul(i, builder.extract_value(view.shape, 1))])
 
 
-def load_vector(builder: Any, row: Any, dtype: types.Float, v: int) -> Any:
+def load_vector(builder: Any, row: Any, dtype: types.Float, v: Any) -> Any:
     pointer = builder.bitcast(row, vector(dtype).as_pointer())
     # Rows are allocated on 64-byte boundaries, but a caller's need not be: only elements' alignment is promised.
-    return builder.load(builder.gep(pointer, [I64(v)]), align=dtype.bitwidth // 8)
+    return builder.load(builder.gep(pointer, [I64(v) if isinstance(v, int) else v]), align=dtype.bitwidth // 8)
 
 
 def kept_vectors(context: Any) -> int:

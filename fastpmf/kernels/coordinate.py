@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
-from numba import prange
-from numba.extending import register_jitable
 
 from fastpmf.kernels import lanes, simd
-from fastpmf.kernels._jit import kernel
+from fastpmf.kernels._jit import inlined, kernel
+from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
+from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.strips import (
     PIECE,
     QUAD,
@@ -17,14 +17,13 @@ from fastpmf.kernels.strips import (
     fold,
     fold_highest,
     gather_strip,
-    ratio_sums,
     settle,
     spread_row,
+    sum_ratios,
     take_lanes,
     visit,
 )
 
-PLANES = 6  # vectors of scratch for each component: u, S, who wants to move, weight, shape, ridge
 # Within this many standard deviations of the row's quadratic model a whole step from the right is safe: the root of
 # -x - log(1 - x) = x^2, which is where a self-concordant function's upper bound returns to its value.
 _SAFE = 0.6838
@@ -34,7 +33,32 @@ _FEW = 1e-6
 _SHRINK = 2.0**-10
 
 
-@register_jitable
+@formula(3)
+def _newton_step(u, g, c, v, ratio, sharpness):
+    """The step that is right near the optimum, the slope's share of it, and lambda^2 where the slope is negative."""
+    slope = g - v
+    d = slope / c
+    return fma(d, ratio, u), d, where(v > g, sharpness * (slope * d), 0.0)
+
+
+@formula()
+def _guarded(u, g, c, v, ratio, step, d, far):
+    """The step where it is safe, else one that is shorter."""
+    scaled = u * ratio
+    damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
+    damped = maximum(damped, u * _SHRINK)
+    damped = where(c > 0.0, damped, scaled)
+    near = where(far < _SAFE * _SAFE, step, damped)
+    step = where(v > g, near, step)
+    return where(c < math.inf, step, scaled)
+
+
+@formula()
+def _not_negative(a):
+    return where(a > 0.0, a, 0.0)
+
+
+@inlined
 def guarded_step(u, g, c, v, ratio, sharpness):
     """The next value of a coordinate, from its ratio sum g, its curvature c and its price v: -f' = g - v, f'' = c.
 
@@ -51,271 +75,365 @@ def guarded_step(u, g, c, v, ratio, sharpness):
     Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
     J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because 1 / g is concave along a coordinate.
     """
-    zero = simd.fill_like(u, 0.0)
-    slope = lanes.subtract(g, v)
-    d = simd.divide(slope, c)
-    step = lanes.multiply_add(d, ratio, u)
-    far = lanes.where_above(v, g, simd.multiply(sharpness, simd.multiply(slope, d)), zero)
-    safe = simd.fill_like(u, _SAFE * _SAFE)
+    new, d, far = _newton_step(u, g, c, v, ratio, sharpness)
     # Rare once a fit is under way; as is a curvature past the range of floats, where the multiplicative point remains
     if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(c) < math.inf:
-        scaled = simd.multiply(u, ratio)
-        one = simd.fill_like(u, 1.0)
-        damped = simd.minimum(scaled, simd.add(u, simd.divide(d, simd.add(one, lanes.root(far)))))
-        damped = simd.maximum(damped, simd.multiply(u, simd.fill_like(u, _SHRINK)))
-        damped = lanes.where_above(c, zero, damped, scaled)
-        near = lanes.where_above(safe, far, step, damped)
-        step = lanes.where_above(v, g, near, step)
-        step = lanes.where_above(simd.fill_like(u, math.inf), c, step, scaled)
-    return simd.maximum(step, zero)
+        new = _guarded(u, g, c, v, ratio, new, d, far)
+    return _not_negative(new)
 
 
-@kernel("offsets", "entries", "block", "components", "active", "out", "gap", "data_term")
-def descend(n_vectors):
+@inlined
+def _read_entries(data, indices, indptr, order, first, n_rows, n_entries, wide, row_length, counts, offsets):
+    """Lay the entries of a group's rows out in lanes."""
+    n_lanes = counts.shape[1]
+    flat = simd.flat(counts)[: n_entries * n_lanes]
+    if wide:
+        spread_row(data, indices, indptr, order[first], row_length, flat, offsets)
+    else:
+        for lane in range(n_lanes):
+            i = order[first + min(lane, n_rows - 1)]
+            fill_lane(data, indices, indptr, i, row_length, flat, offsets, lane, n_lanes, lane < n_rows)
+
+
+@inlined
+def _read_row(source, row_step, order, first, n_rows, wide, offsets, out, n_components):
+    """Lay a group's rows of a factor, or the one row that all share, out in lanes."""
+    if wide:
+        zero, i = simd.zero(out), order[first] * row_step
+        for k in range(out.shape[0]):  # all of them are padded with zeros
+            simd.store(out, k, 0, simd.fill_like(zero, np.float64(source[i, k])))
+    else:
+        take_lanes(source, row_step, order, first, n_rows, offsets, out, n_components)
+
+
+@formula()
+def _sharper(sharpness, x):
+    """The largest 1 / x of the counts."""
+    return maximum(sharpness, where(x > 0.0, 1.0 / x, 0.0))
+
+
+@inlined
+def _count_totals(counts, n_entries, wide):
+    """Each row's sum of counts, and 1 over its smallest."""
+    total = sharpness = simd.zero(counts)
+    safe = 0.0
+    for first in range(0, n_entries, PIECE):
+        for e in range(first, min(first + PIECE, n_entries)):
+            x = simd.load(counts, e, 0)
+            total, sharpness = add(total, x), _sharper(sharpness, x)
+        total, safe = settle(total, wide, safe)
+    return fold(total, wide, safe), fold_highest(sharpness, wide)
+
+
+@formula()
+def _lifted(u, a, d, tiny):
+    """u, positive wherever there is a shape a: an underflow is not an exact zero."""
+    return maximum(u, where(a > 0.0, a * tiny / d, 0.0))
+
+
+@formula()
+def _if_used(u, d):
+    """u where the price d is positive and finite, else 0."""
+    return where(d > 0.0, where(d < math.inf, u, 0.0), 0.0)
+
+
+@inlined
+def _start_row(u, price, shape, fixed, has_shape, tiny, n_components, total):
+    """Bring u into the range where it may be; the counts and shapes of each row, summed."""
+    for k in range(n_components):
+        x, d = simd.load(u, k, 0), simd.load(price, k, 0)
+        if has_shape:
+            a = simd.load(shape, k, 0)
+            total = add(total, a)
+            x = _lifted(x, a, d, tiny)
+        if not fixed[k]:
+            x = _if_used(x, d)
+        simd.store(u, k, 0, x)
+    return total
+
+
+@formula(3)
+def _ratio(x, y, sum_):
+    """The rate, 1 where there is no count, the ratio of count to rate, and the sum of ratios."""
+    y = where(x > 0.0, y, 1.0)
+    ratio = x / y
+    return y, ratio, sum_ + ratio
+
+
+@inlined
+def _measure(V, offsets, counts, rates, ratios, spare, block, n_entries, strip, kept, wide, u, sums, n_components):
+    """The rates at u, the ratios of counts to rates, and their sums with V; the strip that the block holds then."""
+    zero = simd.zero(counts)
+    for e in range(n_entries):
+        simd.store(rates, e, 0, zero)
+    for low in range(0, n_components, strip):
+        high = min(low + strip, n_components)
+        if kept == low:
+            add_rates(block, n_entries, u, low, high, rates)
+        else:
+            gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high)
+            kept = low
+    ratio_sum = zero
+    for e in range(n_entries):
+        y, ratio, ratio_sum = _ratio(simd.load(counts, e, 0), simd.load(rates, e, 0), ratio_sum)
+        simd.store(rates, e, 0, y)
+        simd.store(ratios, e, 0, ratio)
+    for low in range(0, n_components, strip):
+        high = min(low + strip, n_components)
+        if kept != low:
+            gather_strip(V, offsets, counts, spare, block, n_entries, u, low, high)
+            kept = low
+        sum_ratios(block, n_entries, ratios, wide, sums, low, high)
+    ratio_sum, safe = settle(ratio_sum, wide, 0.0)
+    return kept, fold(ratio_sum, wide, safe)
+
+
+@formula()
+def _with_shape(s, a, u):
+    return s + where(a > 0.0, a / u, 0.0)
+
+
+@formula(2)
+def _bound_term(rate, highest, s, u, d):
+    """The sums of the bound without ridges, fixed components and infinite prices."""
+    return fma(u, d, rate), maximum(where(d > 0.0, s / d, 0.0), highest)
+
+
+@formula(2)
+def _general_bound_term(rate, highest, s, u, d, q):
+    """The sums of the bound."""
+    excess = where(d < math.inf, s - fma(q, u, d), 0.0)
+    return rate - u * excess, maximum(where(d > 0.0, excess / d, 0.0), highest)
+
+
+@formula()
+def _bound(rate, highest, total, ratio_sum, shift):
+    """What a better row could gain; quadratic at the optimum, so that rounding may pass below 0. NaN if a rate is 0."""
+    bound = fma(total, highest - shift, rate)
+    return fma(ratio_sum, 0.0, where(bound < 0.0, 0.0, bound))
+
+
+@inlined
+def _gap(u, price, shape, ridge, sums, fixed, has_shape, is_general, n_components, total, ratio_sum):
+    """The bound on what a better row could gain; `sums` gets what the shapes add to it."""
+    rate = highest = simd.zero(u)
+    for k in range(n_components):
+        x, d, s = simd.load(u, k, 0), simd.load(price, k, 0), simd.load(sums, k, 0)
+        if has_shape:
+            s = _with_shape(s, simd.load(shape, k, 0), x)
+            simd.store(sums, k, 0, s)
+        if not fixed[k]:
+            if is_general:
+                rate, highest = _general_bound_term(rate, highest, s, x, d, simd.load(ridge, k, 0))
+            else:
+                rate, highest = _bound_term(rate, highest, s, x, d)
+    return _bound(rate, highest, total, ratio_sum, 0.0 if is_general else 2.0)
+
+
+@formula()
+def _unsolved(bound, total, tol):
+    """1 in the lanes whose gap is above tol and finite."""
+    return where(bound > total * tol, where(bound < math.inf, 1.0, 0.0), 0.0)
+
+
+@formula()
+def _wish(u, d, s, a, total, sharpness, going, tiny, few):
+    """Which lanes want a coordinate to move: 1, or 2 to become 0, so that rates know; the others are 0."""
+    wanting = where(s > d, 1.0, 0.0)
+    wanting = where(u * s * sharpness > few, 1.0, wanting)
+    wanting = where(a > 0.0, 1.0, wanting)  # no entry with a shape is ever 0, however small its share
+    wanting = where(u > total * tiny / d, 1.0, wanting) * going
+    wanting = where(d > 0.0, where(d < math.inf, wanting, 0.0), 0.0)
+    return where(u > 0.0, where(going > wanting, 2.0, wanting), wanting)
+
+
+@inlined
+def _choose(u, price, shape, sums, wishes, visits, fixed, has_shape, tiny, n_components, total, sharpness, going):
+    """List the components that any lane wants to visit; their number."""
+    n_visits, a = 0, simd.zero(u)
+    for k in range(n_components):
+        if not fixed[k]:
+            if has_shape:
+                a = simd.load(shape, k, 0)
+            x, d, s = simd.load(u, k, 0), simd.load(price, k, 0), simd.load(sums, k, 0)
+            wanting = _wish(x, d, s, a, total, sharpness, going, tiny, _FEW / n_components)
+            simd.store(wishes, k, 0, wanting)
+            if simd.highest(wanting) > 0.0:
+                visits[n_visits] = k
+                n_visits += 1
+    return n_visits
+
+
+@formula(3)
+def _add_shape(g, c, sharpness, a, u):
+    """What a shape adds to the derivatives, and the sharpness beside it."""
+    pull = where(a > 0.0, a / u, 0.0)
+    return g + pull, c + where(a > 0.0, pull / u, 0.0), maximum(where(a > 0.0, 1.0 / a, 0.0), sharpness)
+
+
+@formula(3)
+def _add_ridge(c, d, ratio, q, u):
+    """Curvature, price and ratio under a ridge."""
+    return c + q, fma(q, u, d), where(q > 0.0, 1.0, ratio)
+
+
+@formula()
+def _share(g, d):
+    return g / d
+
+
+@formula(3)
+def _move(u, new, wanting):
+    """The coordinate after the step, by how much it has moved, and the wishes, as what is 0 stays so for this round."""
+    new = where(wanting > 1.0, 0.0, where(wanting > 0.0, new, u))
+    return new, new - u, where(new > 0.0, wanting, 0.0)
+
+
+@inlined
+def _sweep(
+    V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shape, ridge, wishes, visits,
+    n_visits, has_shape, has_ridge, n_components, sharpness,
+):  # fmt: skip
+    """One sweep over the listed components; those that are left for the next, and the strip that the block holds."""
+    n = n_left = 0
+    for low in range(0, n_components, strip):
+        high = min(low + strip, n_components)
+        if n < n_visits and visits[n] < high and kept != low:
+            gather_strip(V, offsets, counts, spare, block, n_entries, u, low, high)
+            kept = low
+        moved, past = simd.zero(counts), 0
+        while n < n_visits and visits[n] < high:
+            k = visits[n]
+            b = (k - low) * n_entries
+            g, c = visit(block, b, past, moved, counts, rates, n_entries, wide)
+            x, d, sharp = simd.load(u, k, 0), simd.load(price, k, 0), sharpness
+            if has_shape:
+                g, c, sharp = _add_shape(g, c, sharp, simd.load(shape, k, 0), x)
+            ratio = _share(g, d)
+            if has_ridge:
+                c, d, ratio = _add_ridge(c, d, ratio, simd.load(ridge, k, 0), x)
+            new = guarded_step(x, g, c, d, ratio, sharp)
+            new, moved, wanting = _move(x, new, simd.load(wishes, k, 0))
+            past = b
+            simd.store(u, k, 0, new)
+            simd.store(wishes, k, 0, wanting)
+            n += 1
+            if simd.highest(wanting) > 0.0:
+                visits[n_left] = k
+                n_left += 1
+        carry(block, past, moved, rates, n_entries)
+    return n_left, kept
+
+
+@inlined
+def _write(order, first, n_rows, u, bound, offsets, n_components, out, gap):
+    """Scatter the rows of a group and their gaps."""
+    for lane in range(n_rows):
+        i = order[first + lane]
+        gap[i] = lanes.lane_of(bound, lane)
+        offsets[lane] = i * np.int64(out.shape[1])
+    for k in range(0, n_components, QUAD):
+        lanes.scatter_quad(out, offsets, n_rows, k, lanes.load_quad(u, k, 1))
+
+
+@inlined
+def _data_term(counts, rates, n_entries):
+    """sum of x log rate over the entries, nats."""
+    total = 0.0
+    for e in range(n_entries):
+        total += lanes.total_x_log(simd.load(counts, e, 0), simd.load(rates, e, 0))
+    return total
+
+
+@kernel(writes=17)
+def descend(table, group, worker):
     """Lower the divergence of each row by cyclic coordinate descent, V fixed; monotone, without function evaluation.
 
-    Rows come in groups. A wide group is one row, its entries spread over the lanes; a narrow one is as many rows as
-    there are lanes, of about equal length, one in each. The rows of V are gathered and transposed once, so that a
-    coordinate is a unit-stride vector; where that block would outgrow `strip` components it is gathered again, strip
-    by strip, in each sweep. A row's objective is that of `multiply`, with d its row of `weight`, a of `shape` and q of
-    `ridge`. With y the row's rates and total = sum_j x_j + sum_k a_k,
+    Rows come in groups, which are the tasks. A wide group is one row, its entries spread over the lanes; a narrow one
+    is as many rows as there are lanes, of about equal length, one in each. The rows of V are gathered and transposed
+    once, so that a coordinate is a unit-stride vector; where that block would outgrow `strip` components it is gathered
+    again, strip by strip, in each sweep. A row's objective is that of `multiply`, with d its row of `weight`, a of
+    `shape` and q of `ridge`. With y the row's rates and total = sum_j x_j + sum_k a_k,
 
         S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
         g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded_step(u_k, g, c, d_k + q_k u_k)
 
     over the active k: those with u_k above `zero` total / d_k, a_k > 0, S_k > d_k or u_k S_k, its share of
-    the counts, > `_FEW` min x / K. The others become exactly 0, but for the held ones, which stay.
+    the counts, > `_FEW` min x / K. The others become exactly 0, but for the fixed ones, which stay.
 
     in    data, indices, U, V   as in `ratio_contract`
           indptr     (n_rows + 1,)  int64
           order      (n_rows,)      int64, the rows, those of a group side by side
           groups     (n_groups, 5)  int64: first place in `order`, rows, vectors of entries, wide?, strip
           weight, shape, ridge  (1 or n_rows, K) as in `multiply`
-          held       (K,)           bool
-          limits     (2,)           float64: tol and zero
-          sizes      (9,)           int64: n_components, sweeps, rounds, whether `data_term` is wanted, has `weight` a
-                                    row for each, have `shape` and `ridge`, is there a shape, a ridge, any of ridge,
-                                    held and inf
-    out   out        (n_rows, K)    overwritten, padding excepted
+          fixed      (K,)           bool
+          n_components, sweeps, max_rounds  int
+          weight_step, shape_step  int, whether `weight`, and `shape` and `ridge`, have a row for each
+          has_shape, has_ridge, is_general  int, is there a shape, a ridge, any of ridge, fixed and inf
+          wants_data_term  int
+          tol, zero        float
+    out   the scratch of each worker, (n_workers, m, lanes) but for the first two:
+          offsets    (n_workers, n) int64, where the entries' rows of V begin
+          visits     (n_workers, K) int64, the components to visit
+          counts, rates, ratios, spare   one vector for each vector of entries
+          block      transposed rows of V
+          u, sums, wishes, price, shapes, ridges   one vector for each component: u, S, who wants to move, weight, ...
+          out        (n_rows, K)    overwritten, padding excepted
           gap        (n_rows,)      float64, nats: the bound on what a better row could gain. With tol < 0, of U; with
                                     tol >= 0 rounds of sweeps go on until it is at most tol * total, and it is that of
                                     `out`, U's own coming back unchanged where it is met at once
           data_term  (n_groups,)    float64, where wanted: sum over the rows of  data log(rate), at `out`; nats
-          offsets, entries, block, components, active    scratch, a part for each worker
     gives bitwise the same row for any number of workers, and alone or in company
     cost  per sweep about 8 nnz flops and nnz divisions for each active component; 8 nnz K flops to measure; gathers
           nnz K itemsize bytes of V
     """
+    (
+        data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny,
+        all_offsets, all_visits, all_counts, all_rates, all_ratios, all_spare, all_block, all_u, all_sums, all_wishes,
+        all_price, all_shapes, all_ridges, out, gap, data_term,
+    ) = arguments(table)  # fmt: skip
+    first, n_rows, n_entries = groups[group, 0], groups[group, 1], groups[group, 2]
+    wide, strip = groups[group, 3] == 1, groups[group, 4]
+    offsets, visits, counts, rates = (
+        simd.part(all_offsets, worker), simd.part(all_visits, worker), simd.part(all_counts, worker),
+        simd.part(all_rates, worker),
+    )  # fmt: skip
+    ratios, spare, block = simd.part(all_ratios, worker), simd.part(all_spare, worker), simd.part(all_block, worker)
+    u, sums, wishes = simd.part(all_u, worker), simd.part(all_sums, worker), simd.part(all_wishes, worker)
+    price, shapes, ridges = simd.part(all_price, worker), simd.part(all_shapes, worker), simd.part(all_ridges, worker)
 
-    def loop(
-        data, indices, indptr, order, groups, U, V, weight, shape, ridge, held, limits, sizes,
-        offsets, entries, block, components, active, out, gap, data_term, n_workers,
-    ):  # fmt: skip
-        n_lanes, flat = entries.shape[1], entries.reshape(entries.size)
-        n_components, sweeps, rounds, wanted = sizes[0], sizes[1], sizes[2], sizes[3]
-        weight_step, shape_step, shaped, ridged, general = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
-        tol, tiny = limits[0], limits[1]
-        n_entries, n_block = entries.shape[0] // (4 * n_workers), block.shape[0] // n_workers
-        n_kept = components.shape[0] // (PLANES * n_workers)
-        counter = np.zeros(1, np.int64)
-        for worker in prange(n_workers):
-            X, B, A = 4 * worker * n_entries, worker * n_block, PLANES * worker * n_kept
-            Y, R, Z = X + n_entries, X + 2 * n_entries, X + 3 * n_entries
-            S, M, D, P, Q = A + n_kept, A + 2 * n_kept, A + 3 * n_kept, A + 4 * n_kept, A + 5 * n_kept
-            offset, visits = offsets[worker], active[worker]
-            zero = simd.zeros(entries, 1)
-            one, tiny_ = simd.fill_like(zero, 1.0), simd.fill_like(zero, tiny)
-            two, few = simd.fill_like(zero, 2.0), simd.fill_like(zero, _FEW / n_components)
-            endless = simd.fill_like(zero, math.inf)
-            t = simd.take(counter)
-            while t < groups.shape[0]:
-                first, n_rows, E, wide, strip = (
-                    groups[t, 0],
-                    groups[t, 1],
-                    groups[t, 2],
-                    groups[t, 3] == 1,
-                    groups[t, 4],
-                )
-                # the rows' entries and weights
-                if wide:
-                    i = order[first]
-                    spread_row(data, indices, indptr, i, V, offset, flat[X * n_lanes : (X + E) * n_lanes])
-                    for k in range(n_kept):  # all of them are padded with zeros
-                        simd.store(components, A + k, simd.fill_like(zero, np.float64(U[i, k])))
-                        simd.store(components, D + k, simd.fill_like(zero, np.float64(weight[i * weight_step, k])))
-                        if shaped:
-                            simd.store(components, P + k, simd.fill_like(zero, np.float64(shape[i * shape_step, k])))
-                        if general:
-                            simd.store(components, Q + k, simd.fill_like(zero, np.float64(ridge[i * shape_step, k])))
-                else:
-                    take_lanes(U, 1, order, first, n_rows, offset, one, components, A, n_components)
-                    take_lanes(weight, weight_step, order, first, n_rows, offset, one, components, D, n_components)
-                    if shaped:
-                        take_lanes(shape, shape_step, order, first, n_rows, offset, one, components, P, n_components)
-                    if general:
-                        take_lanes(ridge, shape_step, order, first, n_rows, offset, one, components, Q, n_components)
-                    x = flat[X * n_lanes : (X + E) * n_lanes]
-                    for lane in range(n_lanes):
-                        i = order[first + min(lane, n_rows - 1)]
-                        fill_lane(data, indices, indptr, i, V, offset, x, lane, n_lanes, lane < n_rows)
-                total, sharpness, safe = zero, zero, 0.0
-                for first_e in range(0, E, PIECE):
-                    for e in range(first_e, min(first_e + PIECE, E)):
-                        x = simd.load(entries, X + e, 1)
-                        total = simd.add(total, x)
-                        sharpness = simd.maximum(sharpness, lanes.where_above(x, zero, simd.divide(one, x), zero))
-                    total, safe = settle(total, wide, safe)
-                total, sharpness = fold(total, wide, safe), fold_highest(sharpness, wide)
-                for k in range(n_components):
-                    u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
-                    if shaped:
-                        a = simd.load(components, P + k, 1)
-                        total = simd.add(total, a)
-                        # It is positive wherever there is a shape: an underflow is not an exact zero
-                        u = simd.maximum(u, lanes.where_above(a, zero, simd.divide(simd.multiply(a, tiny_), d), zero))
-                    if not held[k]:
-                        u = lanes.where_above(d, zero, lanes.where_above(endless, d, u, zero), zero)
-                    simd.store(components, A + k, u)
-
-                kept, done = -1, 0  # the strip that the block holds; rounds done
-                while True:
-                    # measure: the rates, S and the gap
-                    for e in range(E):
-                        simd.store(entries, Y + e, zero)
-                    for low in range(0, n_components, strip):
-                        high = min(low + strip, n_components)
-                        if kept == low:
-                            add_rates(block, B, E, components, A, low, high, entries, Y)
-                        else:
-                            gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Y)
-                            kept = low
-                    ratios = zero
-                    for e in range(E):
-                        x, y = simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1)
-                        y = lanes.where_above(x, zero, y, one)
-                        ratio = simd.divide(x, y)
-                        simd.store(entries, Y + e, y)
-                        simd.store(entries, R + e, ratio)
-                        ratios = simd.add(ratios, ratio)
-                    for low in range(0, n_components, strip):
-                        high = min(low + strip, n_components)
-                        if kept != low:
-                            gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
-                            kept = low
-                        ratio_sums(block, B, E, entries, R, wide, components, S, low, high)
-                    rate, highest = zero, zero
-                    for k in range(n_components):
-                        d, u, s = (
-                            simd.load(components, D + k, 1),
-                            simd.load(components, A + k, 1),
-                            simd.load(components, S + k, 1),
-                        )
-                        if shaped:
-                            a = simd.load(components, P + k, 1)
-                            s = simd.add(s, lanes.where_above(a, zero, simd.divide(a, u), zero))
-                            simd.store(components, S + k, s)
-                        if held[k]:
-                            continue
-                        if general:
-                            price = lanes.multiply_add(simd.load(components, Q + k, 1), u, d)
-                            excess = lanes.where_above(endless, d, lanes.subtract(s, price), zero)
-                            rate = lanes.subtract(rate, simd.multiply(u, excess))
-                            share = simd.divide(excess, d)
-                        else:
-                            rate = lanes.multiply_add(u, d, rate)
-                            share = simd.divide(s, d)
-                        highest = simd.maximum(lanes.where_above(d, zero, share, zero), highest)
-                    if not general:
-                        highest = lanes.subtract(highest, simd.fill_like(zero, 2.0))
-                    bound = lanes.multiply_add(total, highest, rate)
-                    bound = lanes.where_above(zero, bound, zero, bound)  # quadratic at the optimum: rounding
-                    ratios, safe = settle(ratios, wide, 0.0)
-                    bound = lanes.multiply_add(fold(ratios, wide, safe), zero, bound)  # NaN where a rate is 0
-                    going = one
-                    if tol >= 0.0:
-                        going = lanes.where_above(bound, simd.multiply(total, simd.fill_like(zero, tol)), one, zero)
-                        going = lanes.where_above(simd.fill_like(zero, math.inf), bound, going, zero)
-                    if done == rounds or simd.highest(going) == 0.0:
-                        break
-
-                    # whom to visit, in which lanes: 1, or 2 to become 0, so that rates know; the others are 0
-                    n_visits = 0
-                    for k in range(n_components):
-                        if not held[k]:
-                            u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
-                            least = simd.divide(simd.multiply(total, tiny_), d)
-                            s = simd.load(components, S + k, 1)
-                            wanting = lanes.where_above(s, d, one, zero)
-                            own = simd.multiply(simd.multiply(u, s), sharpness)
-                            wanting = lanes.where_above(own, few, one, wanting)
-                            if shaped:  # no entry with a shape is ever 0, however small its share
-                                wanting = lanes.where_above(simd.load(components, P + k, 1), zero, one, wanting)
-                            wanting = simd.multiply(lanes.where_above(u, least, one, wanting), going)
-                            wanting = lanes.where_above(d, zero, lanes.where_above(endless, d, wanting, zero), zero)
-                            gone = lanes.where_above(going, wanting, two, wanting)
-                            wanting = lanes.where_above(u, zero, gone, wanting)
-                            simd.store(components, M + k, wanting)
-                            if simd.highest(wanting) > 0.0:
-                                visits[n_visits] = k
-                                n_visits += 1
-
-                    for _ in range(sweeps):
-                        n = n_left = 0
-                        for low in range(0, n_components, strip):
-                            high = min(low + strip, n_components)
-                            if n < n_visits and visits[n] < high and kept != low:
-                                gather_strip(V, offset, entries, X, block, B, E, components, A, low, high, Z)
-                                kept = low
-                            moved, past = zero, B
-                            while n < n_visits and visits[n] < high:
-                                k = visits[n]
-                                b = B + (k - low) * E
-                                g, c = visit(block, b, past, moved, entries, X, Y, E, wide)
-                                u, d = simd.load(components, A + k, 1), simd.load(components, D + k, 1)
-                                sharp = sharpness
-                                if shaped:
-                                    a = simd.load(components, P + k, 1)
-                                    pull = lanes.where_above(a, zero, simd.divide(a, u), zero)
-                                    bend = lanes.where_above(a, zero, simd.divide(pull, u), zero)
-                                    g, c = simd.add(g, pull), simd.add(c, bend)
-                                    sharp = simd.maximum(lanes.where_above(a, zero, simd.divide(one, a), zero), sharp)
-                                ratio = simd.divide(g, d)
-                                if ridged:
-                                    q = simd.load(components, Q + k, 1)
-                                    ratio = lanes.where_above(q, zero, one, ratio)
-                                    d, c = lanes.multiply_add(q, u, d), simd.add(c, q)
-                                step, wanting = guarded_step(u, g, c, d, ratio, sharp), simd.load(components, M + k, 1)
-                                step = lanes.where_above(wanting, one, zero, lanes.where_above(wanting, zero, step, u))
-                                moved, past = lanes.subtract(step, u), b
-                                u = step
-                                simd.store(components, A + k, u)
-                                # What became 0 stays so for the rest of this round
-                                wanting = lanes.where_above(u, zero, wanting, zero)
-                                simd.store(components, M + k, wanting)
-                                n += 1
-                                if simd.highest(wanting) > 0.0:
-                                    visits[n_left] = k
-                                    n_left += 1
-                            carry(block, past, moved, entries, Y, E)
-                        n_visits = n_left
-                    done += 1
-                    if tol < 0.0:
-                        break
-
-                # the rows' results
-                if wanted:
-                    sum_ = 0.0
-                    for e in range(E):
-                        sum_ += lanes.total_x_log(simd.load(entries, X + e, 1), simd.load(entries, Y + e, 1))
-                    data_term[t] = sum_
-                for lane in range(n_rows):
-                    i = order[first + lane]
-                    gap[i] = lanes.lane_of(bound, lane)
-                    offset[lane] = i * np.int64(out.shape[1])
-                for k in range(0, n_components, QUAD):
-                    u0, u1 = simd.load(components, A + k, 1), simd.load(components, A + k + 1, 1)
-                    u2, u3 = simd.load(components, A + k + 2, 1), simd.load(components, A + k + 3, 1)
-                    lanes.scatter_quad(out, offset, n_rows, k, (u0, u1, u2, u3))
-                t = simd.take(counter)
-
-    return loop
+    _read_row(U, 1, order, first, n_rows, wide, offsets, u, n_components)
+    _read_row(weight, weight_step, order, first, n_rows, wide, offsets, price, n_components)
+    if has_shape:
+        _read_row(shape, shape_step, order, first, n_rows, wide, offsets, shapes, n_components)
+    if is_general:
+        _read_row(ridge, shape_step, order, first, n_rows, wide, offsets, ridges, n_components)
+    _read_entries(data, indices, indptr, order, first, n_rows, n_entries, wide, V.shape[1], counts, offsets)
+    total, sharpness = _count_totals(counts, n_entries, wide)
+    total = _start_row(u, price, shapes, fixed, has_shape, tiny, n_components, total)
+    going = simd.fill_like(total, 1.0)
+    kept, done = -1, 0  # the strip that the block holds; rounds done
+    while True:
+        kept, ratio_sum = _measure(
+            V, offsets, counts, rates, ratios, spare, block, n_entries, strip, kept, wide, u, sums, n_components
+        )
+        bound = _gap(u, price, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum)
+        if tol >= 0.0:
+            going = _unsolved(bound, total, tol)
+        if done == max_rounds or simd.highest(going) == 0.0:
+            break
+        n_visits = _choose(
+            u, price, shapes, sums, wishes, visits, fixed, has_shape, tiny, n_components, total, sharpness, going
+        )
+        for _ in range(sweeps):
+            n_visits, kept = _sweep(
+                V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shapes, ridges, wishes,
+                visits, n_visits, has_shape, has_ridge, n_components, sharpness,
+            )  # fmt: skip
+        done += 1
+        if tol < 0.0:
+            break
+    _write(order, first, n_rows, u, bound, offsets, n_components, out, gap)
+    if wants_data_term:
+        data_term[group] = _data_term(counts, rates, n_entries)

@@ -1,82 +1,54 @@
-"""What has to be known and made of a CSR structure before anything is contracted: its order and its transpose."""
-
-from numba import prange
+"""What is made of a large CSR structure before anything is contracted: its transpose, and its cuts into panels."""
 
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.launch import arguments
 
 
-@kernel("out")
-def ascending(n_vectors):
-    """Tell whether every row's column indices strictly ascend: sorted, and none twice.
-
-    in    indices    (nnz,)          int32 or int64
-          indptr     (n_rows + 1,)   int64
-          row_blocks (n_blocks + 1,) int64, boundaries of blocks of rows
-    out   out        (n_blocks,)     int64, overwritten: 1 where they do in the whole block, else 0
-    cost  one pass over indices
-    """
-
-    def loop(indices, indptr, row_blocks, out, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            fine = 1
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                for p in range(indptr[i] + 1, indptr[i + 1]):
-                    if indices[p] <= indices[p - 1]:
-                        fine = 0
-            out[b] = fine
-
-    return loop
-
-
-@kernel("out")
-def count_columns(n_vectors):
-    """Count each column's entries, one block of rows at a time.
+@kernel(writes=1)
+def count_columns(table, block, worker):
+    """Count each column's entries; a task is a block of rows.
 
     out[b, j] = number of stored entries (i, j) with i in block b
 
     in    indices    (nnz,)          int32 or int64
           indptr     (n_rows + 1,)   int64
-          row_blocks (n_blocks + 1,) int64
+          row_blocks (n_blocks + 1,) int64, boundaries of blocks of rows
     out   out        (n_blocks, n_cols) int64, overwritten
     """
-
-    def loop(indices, indptr, row_blocks, out, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            out[b, :] = 0
-            for p in range(indptr[row_blocks[b]], indptr[row_blocks[b + 1]]):
-                out[b, indices[p]] += 1
-
-    return loop
+    indices, indptr, row_blocks, out = arguments(table)
+    for j in range(out.shape[1]):
+        out[block, j] = 0
+    for p in range(indptr[row_blocks[block]], indptr[row_blocks[block + 1]]):
+        out[block, indices[p]] += 1
 
 
-@kernel("place", "out_data", "out_indices")
-def scatter_columns(n_vectors):
-    """Write the transpose of a CSR matrix; within a column, rows stay in ascending order.
+@kernel(writes=3)
+def scatter_columns(table, block, worker):
+    """Write the transpose of a CSR matrix; within a column, rows stay in ascending order. A task is a block of rows.
 
     in    data, indices, indptr      the matrix
           row_blocks (n_blocks + 1,) int64
-          place      (n_blocks, n_cols) int64: where block b's first entry of column j goes; used up
-    out   out_data    (nnz,)  dtype of data
+    out   place      (n_blocks, n_cols) int64: in: where block b's first entry of column j goes; used up
+          out_data    (nnz,)  dtype of data
           out_indices (nnz,)  int32 or int64, the row of each entry
     gives the same result for any number of blocks and workers
     """
-
-    def loop(data, indices, indptr, row_blocks, place, out_data, out_indices, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                for p in range(indptr[i], indptr[i + 1]):
-                    j = indices[p]
-                    q = place[b, j]
-                    place[b, j] = q + 1
-                    out_data[q] = data[p]
-                    out_indices[q] = i
-
-    return loop
+    data, indices, indptr, row_blocks, place, out_data, out_indices = arguments(table)
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        for p in range(indptr[i], indptr[i + 1]):
+            j = indices[p]
+            q = place[block, j]
+            place[block, j] = q + 1
+            out_data[q] = data[p]
+            out_indices[q] = i
 
 
-@kernel("out")
-def cut_rows(n_vectors):
-    """Find where each row passes from one panel of columns to the next.
+CUT_AT_ONCE = 4096  # rows in a task of `cut_rows`
+
+
+@kernel(writes=1)
+def cut_rows(table, block, worker):
+    """Find where each row passes from one panel of columns to the next; a task is `CUT_AT_ONCE` rows.
 
     out[b, i] = position of the first stored entry (i, j) with j >= bounds[b], or where row i ends
 
@@ -86,18 +58,15 @@ def cut_rows(n_vectors):
     out   out     (n_panels + 1, n_rows) int64, overwritten
     cost  n_rows n_panels binary searches
     """
-
-    def loop(indices, indptr, bounds, out, n_workers):
-        for i in prange(out.shape[1]):
-            out[0, i] = indptr[i]
-            for b in range(1, out.shape[0]):
-                low, high = out[b - 1, i], indptr[i + 1]
-                while low < high:
-                    middle = (low + high) // 2
-                    if indices[middle] < bounds[b]:
-                        low = middle + 1
-                    else:
-                        high = middle
-                out[b, i] = low
-
-    return loop
+    indices, indptr, bounds, out = arguments(table)
+    for i in range(block * CUT_AT_ONCE, min((block + 1) * CUT_AT_ONCE, out.shape[1])):
+        out[0, i] = indptr[i]
+        for b in range(1, out.shape[0]):
+            low, high = out[b - 1, i], indptr[i + 1]
+            while low < high:
+                middle = (low + high) // 2
+                if indices[middle] < bounds[b]:
+                    low = middle + 1
+                else:
+                    high = middle
+            out[b, i] = low

@@ -4,8 +4,6 @@ A Tile of one vector here holds one number for each of LANES entries: sixteen in
 `simd`, each operation has a NumPy meaning, which runs with the JIT off, and the LLVM instructions that it becomes.
 """
 
-import operator
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -15,61 +13,18 @@ from fastpmf.kernels._llvm import (
     I64,
     VECTOR_BYTES,
     Tile,
-    call_intrinsic,
     constant,
     element_pointer,
+    load_vector,
     log_lanes,
     operation,
     row_pointer,
     shuffle,
     vector,
 )
-from fastpmf.kernels.simd import elementwise, fold_lanes
+from fastpmf.kernels.simd import fold_lanes, store_vector
 
 QUAD = 4  # components that are transposed at once
-
-subtract = elementwise(operator.sub, "fsub")
-
-
-def _each(builder, tile, emit, *args):
-    """Apply `emit` to each vector of the tiles `args`."""
-    out = args[0]
-    for v in range(tile.n_vectors):
-        out = builder.insert_value(out, emit(*(builder.extract_value(x, v) for x in args)), v)
-    return out
-
-
-@operation(lambda a, b, c: a * b + c)
-def multiply_add(typingctx, a, b, c):
-    """multiply_add(a, b, c) -> Tile, a * b + c with one rounding."""
-
-    def emit(context, builder, signature, args):
-        return _each(builder, a, lambda x, y, z: call_intrinsic(builder, "fma", x, y, z), *args)
-
-    return a(a, b, c), emit
-
-
-@operation(np.sqrt)
-def root(typingctx, a):
-    """root(a) -> Tile, the square root of each element."""
-
-    def emit(context, builder, signature, args):
-        return _each(builder, a, lambda x: call_intrinsic(builder, "sqrt", x), *args)
-
-    return a(a), emit
-
-
-@operation(lambda a, b, x, y: np.where(a > b, x, y))
-def where_above(typingctx, a, b, x, y):
-    """where_above(a, b, x, y) -> Tile, x where a > b, else y; y where a or b is NaN."""
-
-    def emit(context, builder, signature, args):
-        def choose(a, b, x, y):
-            return builder.select(builder.fcmp_ordered(">", a, b), x, y)
-
-        return _each(builder, a, choose, *args)
-
-    return a(a, b, x, y), emit
 
 
 def _transpose_quarters(builder, rows):
@@ -159,53 +114,60 @@ def scatter_quad(typingctx, out, offsets, n, k, tiles):
     return types.void(out, offsets, types.intp, types.intp, tiles), emit
 
 
-@operation(lambda total, b, tile: total.__setitem__(b, total[b] + tile))
-def add_to_row(typingctx, total, b, tile):
-    """add_to_row(total, b, tile): row b of total, float64 and as wide as the tile, grows by it."""
+@operation(lambda A, i, stride: tuple(A[i + c * stride].copy() for c in range(QUAD)))
+def load_quad(typingctx, A, i, stride):
+    """load_quad(A, i, stride) -> four Tiles of one vector, rows i, i + stride, i + 2 stride and i + 3 stride of A."""
+    tile = Tile(A.dtype, 1)
 
     def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        width = vector(tile.dtype).count
-        wide = ir.VectorType(ir.DoubleType(), width)
-        pointer = builder.bitcast(row, wide.as_pointer())
-        for v in range(tile.n_vectors):
-            more = builder.extract_value(args[2], v)
-            more = more if more.type == wide else builder.fpext(more, wide)
-            place = builder.gep(pointer, [I64(v)])
-            builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
+        tiles = []
+        for c in range(QUAD):
+            i_ = builder.add(args[1], builder.mul(I64(c), args[2]))
+            row = row_pointer(context, builder, signature.args[0], args[0], i_)
+            out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+            tiles.append(builder.insert_value(out, load_vector(builder, row, A.dtype, 0), 0))
+        return context.make_tuple(builder, types.UniTuple(tile, QUAD), tiles)
+
+    return types.UniTuple(tile, QUAD)(A, types.intp, types.intp), emit
+
+
+def _store_quad_meaning(A, i, stride, tiles):
+    for c, tile in enumerate(tiles):
+        A[i + c * stride] = tile
+
+
+@operation(_store_quad_meaning)
+def store_quad(typingctx, A, i, stride, tiles):
+    """store_quad(A, i, stride, tiles): rows i, i + stride, i + 2 stride and i + 3 stride of A become the tiles."""
+
+    def emit(context, builder, signature, args):
+        for c, tile in enumerate(cgutils.unpack_tuple(builder, args[3], QUAD)):
+            i_ = builder.add(args[1], builder.mul(I64(c), args[2]))
+            row = row_pointer(context, builder, signature.args[0], args[0], i_)
+            store_vector(builder, row, A.dtype, 0, builder.extract_value(tile, 0))
         return context.get_dummy_value()
 
-    return types.void(total, types.intp, tile), emit
+    return types.void(A, types.intp, types.intp, tiles), emit
 
 
-@operation(lambda A, n_vectors: np.zeros(A.shape[1]))
-def zeros_wide(typingctx, A, n_vectors):
-    """zeros_wide(A, n_vectors) -> Tile of float64 zeros, as wide as a row of A."""
-    tile = Tile(types.float64, n_vectors.literal_value * 64 // A.dtype.bitwidth)
-
-    def emit(context, builder, signature, args):
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(A, n_vectors), emit
+def _add_meaning(total, i, v, tile):
+    total[i, v * len(tile) : (v + 1) * len(tile)] += tile
 
 
-@operation(lambda A, i, n_vectors: A[i].astype(np.float64))
-def load_wide(typingctx, A, i, n_vectors):
-    """load_wide(A, i, n_vectors) -> Tile of float64, row i of A."""
-    width = VECTOR_BYTES // 8
-    tile = Tile(types.float64, n_vectors.literal_value * 64 // A.dtype.bitwidth)
+@operation(_add_meaning)
+def add_to_row(typingctx, total, i, v, tile):
+    """add_to_row(total, i, v, tile): the v-th part of row i of total, float64 and as long as the tile, grows by it."""
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        pointer = builder.bitcast(row, ir.VectorType(FLOATS[A.dtype], width).as_pointer())
-        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for v in range(tile.n_vectors):
-            x = builder.load(builder.gep(pointer, [I64(v)]), align=A.dtype.bitwidth // 8)
-            wide = ir.VectorType(ir.DoubleType(), width)
-            out = builder.insert_value(out, x if x.type == wide else builder.fpext(x, wide), v)
-        return out
+        wide = ir.VectorType(ir.DoubleType(), vector(tile.dtype).count)
+        more = builder.extract_value(args[3], 0)
+        more = more if more.type == wide else builder.fpext(more, wide)
+        place = builder.gep(builder.bitcast(row, wide.as_pointer()), [args[2]])
+        builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
+        return context.get_dummy_value()
 
-    return tile(A, types.intp, n_vectors), emit
+    return types.void(total, types.intp, types.intp, tile), emit
 
 
 def _sum_x_log_tile_meaning(x, y):

@@ -2,15 +2,67 @@
 
 import math
 
-from numba import prange
-
 from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.formula import (
+    add,
+    divide,
+    fma,
+    formula,
+    larger,
+    maximum,
+    minimum,
+    positive_or_infinite,
+    sqrt,
+    where,
+)
+from fastpmf.kernels.formula import multiply as product
+from fastpmf.kernels.launch import arguments
 
 
-@kernel("out", "column_sum", "gap")
-def multiply(n_vectors):
-    """Move each row of U to where a bound on its objective, tight at U, is least.
+@formula(2)
+def _with_shape(u, s, a, divisor, tiny):
+    """u, which is positive wherever there is a shape a, and S + a / u.
+
+    An underflow is not an exact zero. What is lifted so keeps its counts, u s, as they were found with it as it was.
+    """
+    lifted, own = maximum(u, a * tiny / divisor), fma(u, s, a)
+    u = where(a > 0.0, lifted, u)
+    return u, where(a > 0.0, own / u, s)
+
+
+@formula(3)
+def _general(u, s, d, divisor, q, fixed):
+    """The ratio under a ridge, and of each free entry what it can lower the objective by and its slack."""
+    free = where(d < math.inf, 1.0 - fixed, 0.0)
+    excess = s - (where(free > 0.0, d, 0.0) + q * u)
+    less = where(free > 0.0, u * excess, 0.0)
+    slack = where(free > 0.0, excess / divisor, 0.0)
+    root = d + sqrt(fma(d, d, q * (u * s) * 4.0))
+    curved = s * 2.0 / where(root > 0.0, root, math.inf)
+    return where(q > 0.0, curved, s / divisor), less, where(slack > 0.0, slack, 0.0)
+
+
+@formula()
+def _relaxed(ratio, b, rest):
+    """A ratio that goes b of the way further, to the point that is as good as the old one; rest = 1 - b."""
+    return where(ratio > 1.0, fma(b, ratio - 1.0, ratio), ratio * fma(b, ratio, rest))
+
+
+@formula()
+def _moved(u, ratio, divisor, smallest):
+    """The new entries, which don't shrink below the floor."""
+    return maximum(u * ratio, minimum(u, smallest / divisor))
+
+
+@formula()
+def _unless_fixed(u, new, fixed):
+    return where(fixed > 0.0, u, new)
+
+
+@kernel(writes=4)
+def multiply(table, block, worker):
+    """Move each row of U to where a bound on its objective, tight at U, is least; a task is a block of rows.
 
     A row's objective is, with d its row of `weight`, a of `shape`, q of `ridge`,
 
@@ -22,8 +74,8 @@ def multiply(n_vectors):
         r = 2 t / (d + sqrt(d^2 + 4 q u t))            with one
 
     or, with b = relaxation, r + b (r - 1) in place of r where r > 1, and r (1 - b + b r) where it is not. Nothing
-    shrinks below  min(U[i, k], tiny * total_i / d_k),  total_i = sum_k U[i, k] t_k,  nor is moved where `held` is 1.
-    With held components, with a ridge or where some d are inf, total_i counts those of all k, and the sums below are
+    shrinks below  min(U[i, k], tiny * total_i / d_k),  total_i = sum_k U[i, k] t_k,  nor is moved where `fixed` is 1.
+    With fixed components, with a ridge or where some d are inf, total_i counts those of all k, and the sums below are
     over the k that are free:
 
         gap_i = sum_k u_k (d_k + q_k u_k - t_k) + total_i max(0, max_k (t_k - d_k - q_k u_k) / d_k)
@@ -31,74 +83,68 @@ def multiply(n_vectors):
     an upper bound on what any other row could lower f by, 0 exactly at the optimum. Without any of them it is
     u . d + total_i (max_k t_k / d_k - 2), which is the same or less.
 
-    in    U, S        (n_rows, K) float32 or float64, S from `ratio_contract`
+    in    U, S        (n_rows, K) float32 or float64, S from `ratio_contract`, K padded to whole vectors
           weight      (1 or n_rows, K) same dtype, >= 0: zero in dead and in padding columns, inf where u is to be 0
           shape, ridge (1 or n_rows, K) same dtype, >= 0, both of the same shape
-          held        (1, K)      same dtype, 0 or 1
+          fixed       (1, K)      same dtype, 0 or 1
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          flags       (5,)        int64: has `weight` a row for each; have `shape` and `ridge`; is there
-                                  a shape; is there any of ridge, held and inf; is `out` wanted
-          limits      (2,)        float64: tiny and relaxation, from 0 to 1
+          weight_step, shape_step  int: whether `weight`, and `shape` and `ridge`, have a row for each
+          has_shape   int         is there a shape
+          is_general  int         is there any of ridge, fixed and inf
+          writes      int         is `out` wanted
+          tiny, relaxation        float, the latter from 0 to 1
     out   out         (n_rows, K) overwritten if wanted; may be S
           column_sum  (n_blocks, K) float64, sums of the new rows over each block
           gap         (n_blocks,) float64, sums of gap_i; nats
+          ratios      (n_workers, K) dtype of U, scratch
     gives bitwise the same result for any number of workers; a row that is not finite makes `gap` so too
     cost  8 n_rows K flops, three streams over n_rows K numbers
     """
-
-    def loop(U, S, weight, shape, ridge, held, row_blocks, flags, limits, out, column_sum, gap, n_workers):
-        tiny, relaxation = limits[0], limits[1]
-        weight_step, shape_step, shaped, general, wanted = flags[0], flags[1], flags[2], flags[3], flags[4]
-        for block in prange(row_blocks.shape[0] - 1):
-            column_sum[block, :] = 0.0
-            block_gap = 0.0
-            h = simd.load(held, 0, n_vectors)
-            one, zero, endless = simd.fill_like(h, 1.0), simd.fill_like(h, 0.0), simd.fill_like(h, math.inf)
-            b, rest = simd.fill_like(h, relaxation), simd.fill_like(h, 1.0 - relaxation)
-            for i in range(row_blocks[block], row_blocks[block + 1]):
-                u, s = simd.load(U, i, n_vectors), simd.load(S, i, n_vectors)
-                d = simd.load(weight, i * weight_step, n_vectors)
-                divisor = lanes.where_above(d, zero, d, endless)
-                if shaped:
-                    a = simd.load(shape, i * shape_step, n_vectors)
-                    # It is positive wherever there is a shape: an underflow is not an exact zero. What is lifted so
-                    # keeps its counts, u s, as they were found with it as it was
-                    least = simd.divide(simd.multiply(a, simd.fill_like(u, tiny)), divisor)
-                    own = lanes.multiply_add(u, s, a)
-                    u = lanes.where_above(a, zero, simd.maximum(u, least), u)
-                    s = lanes.where_above(a, zero, simd.divide(own, u), s)
-                ratio = simd.divide(s, divisor)
-                total = simd.total(simd.multiply(u, s))
-                floor = simd.divide(simd.fill_like(u, tiny * total), divisor)
-                if general:
-                    q = simd.load(ridge, i * shape_step, n_vectors)
-                    free = lanes.where_above(endless, d, lanes.subtract(one, h), zero)
-                    slope = simd.add(lanes.where_above(free, zero, d, zero), simd.multiply(q, u))
-                    excess = lanes.subtract(s, slope)
-                    less = lanes.where_above(free, zero, simd.multiply(u, excess), zero)
-                    slack = lanes.where_above(free, zero, simd.divide(excess, divisor), zero)
-                    row_gap = total * simd.highest(simd.maximum(slack, zero)) - simd.total(less)
-                    c = simd.multiply(u, s)
-                    four = simd.multiply(simd.fill_like(u, 4.0), simd.multiply(q, c))
-                    root = simd.add(d, lanes.root(lanes.multiply_add(d, d, four)))
-                    root = lanes.where_above(root, zero, root, endless)
-                    curved = simd.divide(simd.multiply(simd.fill_like(u, 2.0), s), root)
-                    ratio = lanes.where_above(q, zero, curved, ratio)
-                else:
-                    row_gap = simd.total(simd.multiply(u, d)) + total * (simd.highest(ratio) - 2.0)
-                if row_gap < 0.0:
-                    row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
-                if relaxation > 0.0:
-                    more = lanes.multiply_add(b, lanes.subtract(ratio, one), ratio)
-                    less = simd.multiply(ratio, lanes.multiply_add(b, ratio, rest))
-                    ratio = lanes.where_above(ratio, one, more, less)
-                new = simd.maximum(simd.multiply(u, ratio), simd.minimum(u, floor))
-                if general:
-                    new = lanes.where_above(h, zero, u, new)
-                if wanted:
-                    simd.store(out, i, new)
-                block_gap += row_gap
-                lanes.add_to_row(column_sum, block, new)
-            gap[block] = block_gap
-
-    return loop
+    (
+        U, S, weight, shape, ridge, fixed, row_blocks, weight_step, shape_step, has_shape, is_general, writes, tiny,
+        relaxation, out, column_sum, gap, ratios,
+    ) = arguments(table)  # fmt: skip
+    width, none = simd.width(U), simd.zero(U)
+    for k in range(column_sum.shape[1]):
+        column_sum[block, k] = 0.0
+    block_gap = 0.0
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        # the ratios, and what is summed over the row
+        own, rate, highest = none, none, simd.fill_like(none, -math.inf)
+        for v in range(width):
+            u, s, d = simd.load(U, i, v), simd.load(S, i, v), simd.load(weight, i * weight_step, v)
+            divisor = positive_or_infinite(d)
+            if has_shape:
+                u, s = _with_shape(u, s, simd.load(shape, i * shape_step, v), divisor, tiny)
+            own = add(own, product(u, s))
+            if is_general:
+                q, f = simd.load(ridge, i * shape_step, v), simd.load(fixed, 0, v)
+                ratio, less, slack = _general(u, s, d, divisor, q, f)
+                rate, highest = add(rate, less), larger(highest, slack)
+            else:
+                ratio = divide(s, divisor)
+                rate, highest = add(rate, product(u, d)), larger(highest, ratio)
+            simd.store(ratios, worker, v, ratio)
+        total = simd.total(own)
+        if is_general:
+            row_gap = total * simd.highest(highest) - simd.total(rate)
+        else:
+            row_gap = simd.total(rate) + total * (simd.highest(highest) - 2.0)
+        if row_gap < 0.0:
+            row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
+        block_gap += row_gap
+        # the new row
+        for v in range(width):
+            u, d = simd.load(U, i, v), simd.load(weight, i * weight_step, v)
+            divisor, ratio = positive_or_infinite(d), simd.load(ratios, worker, v)
+            if has_shape:
+                u, _ = _with_shape(u, simd.load(S, i, v), simd.load(shape, i * shape_step, v), divisor, tiny)
+            if relaxation > 0.0:
+                ratio = _relaxed(ratio, relaxation, 1.0 - relaxation)
+            new = _moved(u, ratio, divisor, tiny * total)
+            if is_general:
+                new = _unless_fixed(u, new, simd.load(fixed, 0, v))
+            if writes:
+                simd.store(out, i, v, new)
+            lanes.add_to_row(column_sum, block, v, new)
+    gap[block] = block_gap

@@ -1,104 +1,94 @@
-"""Loops over the rows of a factor alone, which no count enters."""
+"""Loops over the rows of a factor alone, which no count enters. A task is a block of rows."""
 
 import math
 
-from numba import prange
-
-from fastpmf.kernels import lanes, simd
+from fastpmf.kernels import formula, lanes, simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.formula import fma, maximum, where
+from fastpmf.kernels.launch import arguments
 
 
-@kernel("column_sum")
-def sum_columns(n_vectors):
+@kernel(writes=1)
+def sum_columns(table, block, worker):
     """Sum a matrix over its rows, one block of rows at a time, in float64.
 
     column_sum[b, k] = sum over the rows i of block b of  A[i, k]
 
-    in    A           (n_rows, K)     float32 or float64, K = n_vectors * 64 bytes
+    in    A           (n_rows, K)     float32 or float64, K padded to whole vectors
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
     out   column_sum  (n_blocks, K)   float64, overwritten
     gives bitwise the same result for any number of workers
     cost  one stream over A
     """
+    A, row_blocks, column_sum = arguments(table)
+    width = simd.width(A)
+    for k in range(column_sum.shape[1]):
+        column_sum[block, k] = 0.0
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        for v in range(width):
+            lanes.add_to_row(column_sum, block, v, simd.load(A, i, v))
 
-    def loop(A, row_blocks, column_sum, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            column_sum[b, :] = 0.0
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                lanes.add_to_row(column_sum, b, simd.load(A, i, n_vectors))
 
-    return loop
+@formula.formula()
+def _extrapolated(new, old, weight, fixed, momentum, smallest):
+    """The entries that lie further along the move from old to new."""
+    moved = fma(momentum, new - old, new)
+    return where(fixed > 0.0, new, maximum(moved, smallest / where(weight > 0.0, weight, math.inf)))
 
 
-@kernel("out", "column_sum")
-def extrapolate(n_vectors):
+@kernel(writes=2)
+def extrapolate(table, block, worker):
     """Carry a factor on along its last move, and keep it off zero.
 
     out[i, k] = max(new[i, k] + momentum (new[i, k] - old[i, k]),  tiny * total[i] / weight[i, k])
 
-    in    new, old    (n_rows, K) float32 or float64
+    in    new, old    (n_rows, K) float32 or float64, K padded to whole vectors
           total       (n_rows,)   float64, row sums of the counts
           weight      (1 or n_rows, K) same dtype as new, as in `multiply`; where it is 0 or inf there is no floor
-          held        (1, K)      same dtype: where it is 1, the new entry stays
+          fixed       (1, K)      same dtype: where it is 1, the new entry stays
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          step        int         0: one row of weights; 1: one for each row
-          limits      (2,)        float64: momentum and tiny
+          weight_step int         0: one row of weights; 1: one for each row
+          momentum, tiny  float
     out   out         (n_rows, K) overwritten; may be old
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
     gives bitwise the same result for any number of workers
     cost  5 n_rows K flops, three streams over n_rows K numbers
     """
-
-    def loop(new, old, total, weight, held, row_blocks, step, limits, out, column_sum, n_workers):
-        momentum, tiny = limits[0], limits[1]
-        for b in prange(row_blocks.shape[0] - 1):
-            column_sum[b, :] = 0.0
-            h = simd.load(held, 0, n_vectors)
-            beta, zero, endless = (
-                simd.fill_like(h, momentum),
-                simd.fill_like(h, 0.0),
-                simd.fill_like(h, math.inf),
-            )
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                u, d = simd.load(new, i, n_vectors), simd.load(weight, i * step, n_vectors)
-                move = lanes.subtract(u, simd.load(old, i, n_vectors))
-                d = lanes.where_above(d, zero, d, endless)
-                floor = simd.divide(simd.fill_like(u, tiny * total[i]), d)
-                moved = simd.maximum(lanes.multiply_add(beta, move, u), floor)
-                u = lanes.where_above(h, zero, u, moved)
-                simd.store(out, i, u)
-                lanes.add_to_row(column_sum, b, u)
-
-    return loop
+    new, old, total, weight, fixed, row_blocks, weight_step, momentum, tiny, out, column_sum = arguments(table)
+    width = simd.width(new)
+    for k in range(column_sum.shape[1]):
+        column_sum[block, k] = 0.0
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        smallest = tiny * total[i]
+        for v in range(width):
+            u, d, h = simd.load(new, i, v), simd.load(weight, i * weight_step, v), simd.load(fixed, 0, v)
+            u = _extrapolated(u, simd.load(old, i, v), d, h, momentum, smallest)
+            simd.store(out, i, v, u)
+            lanes.add_to_row(column_sum, block, v, u)
 
 
-@kernel("out")
-def sum_log(n_vectors):
+@kernel(writes=1)
+def sum_log(table, block, worker):
     """Sum logarithms of a factor's entries, each times its own number, one block of rows at a time.
 
     out[b] = sum over the rows i of block b and k of  shape[i, k] * log(A[i, k]);  where shape is 0, nothing
 
-    in    A           (n_rows * width, n)  float32 or float64, a factor cut into its vectors
-          shape       (width or n_rows * width, n) same dtype, >= 0
+    in    A           (n_rows, K)     float32 or float64, K padded to whole vectors
+          shape       (1 or n_rows, K) same dtype, >= 0
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
-          width       int              vectors in a row
-          step        int              0: one row of shapes; 1: one for each row
-    out   out         (n_blocks,)      float64, overwritten; nats
+          shape_step  int             0: one row of shapes; 1: one for each row
+    out   out         (n_blocks,)     float64, overwritten; nats
     gives bitwise the same result for any number of workers
     cost  n_rows K logarithms, in float64
     """
-
-    def loop(A, shape, row_blocks, width, step, out, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            total = 0.0
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                for v in range(width):
-                    a = simd.load(shape, i * width * step + v, 1)
-                    if simd.highest(a) > 0.0:
-                        total += lanes.total_x_log(a, simd.load(A, i * width + v, 1))
-            out[b] = total
-
-    return loop
+    A, shape, row_blocks, shape_step, out = arguments(table)
+    total = 0.0
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        for v in range(simd.width(A)):
+            a = simd.load(shape, i * shape_step, v)
+            if simd.highest(a) > 0.0:
+                total += lanes.total_x_log(a, simd.load(A, i, v))
+    out[block] = total
 
 
 # Where what a row observes of a component is less than this share of it all, the sum less what is missing would have
@@ -106,8 +96,8 @@ def sum_log(n_vectors):
 _CANCELLED = 1e-3
 
 
-@kernel("out", "rate", "sums")
-def observed_weights(n_vectors):
+@kernel(writes=3)
+def observed_weights(table, block, worker):
     """Sum V, for each row, over the entries that the row observes.
 
     out[i, k] = v_sum[k] - sum over the unobserved (i, j) of V[j, k] = sum over the observed (i, j) of V[j, k]
@@ -116,46 +106,45 @@ def observed_weights(n_vectors):
 
     in    indices     (n,)             int32 or int64, the column j of each unobserved entry, ascending in each row
           indptr      (n_rows + 1,)    int64
-          U, V        (n_rows, K), (n_cols, K) float32 or float64
+          U, V        (n_rows, K), (n_cols, K) float32 or float64, K padded to whole vectors
           v_sum       (K,)             float64
           row_blocks  (n_blocks + 1,)  int64, boundaries of blocks of rows
-          wanted      int              whether `rate` is
+          wants_rate  int              whether `rate` is wanted
     out   out         (n_rows, K)      overwritten; unit of V
           rate        (n_blocks,)      float64, where wanted: sum over a block's observed entries of U[i] . V[j]
-          sums        (n_blocks, K)    float64, scratch
+          sums        (n_workers, K)   float64, scratch
     gives bitwise the same result for any number of workers; sums are float64 whatever the dtype of V
     cost  n K flops for the unobserved entries, gathers n K itemsize bytes of V, one stream over n_rows K numbers; a
           pass over V more for each row of the second kind
     """
-
-    def loop(indices, indptr, U, V, v_sum, row_blocks, wanted, out, rate, sums, n_workers):
-        for b in prange(row_blocks.shape[0] - 1):
-            seen = 0.0
-            for i in range(row_blocks[b], row_blocks[b + 1]):
-                start, stop = indptr[i], indptr[i + 1]
-                total = lanes.zeros_wide(V, n_vectors)
-                for p in range(start, stop):
-                    total = simd.add(total, lanes.load_wide(V, indices[p], n_vectors))
-                simd.store(sums, b, total)
-                cancelled = False
-                for k in range(v_sum.shape[0]):
-                    rest = v_sum[k] - sums[b, k]
-                    cancelled = cancelled or rest < _CANCELLED * v_sum[k]
-                    sums[b, k] = rest
-                if cancelled:
-                    total = lanes.zeros_wide(V, n_vectors)
-                    p = start
-                    for j in range(V.shape[0]):
-                        if p < stop and indices[p] == j:
-                            p += 1
-                        else:
-                            total = simd.add(total, lanes.load_wide(V, j, n_vectors))
-                    simd.store(sums, b, total)
-                for k in range(v_sum.shape[0]):
-                    out[i, k] = sums[b, k]
-                    if wanted:
-                        seen += U[i, k] * sums[b, k]
-            if wanted:
-                rate[b] = seen
-
-    return loop
+    indices, indptr, U, V, v_sum, row_blocks, wants_rate, out, rate, sums = arguments(table)
+    width, n_components = simd.width(V), v_sum.shape[0]
+    observed = 0.0
+    for i in range(row_blocks[block], row_blocks[block + 1]):
+        start, stop = indptr[i], indptr[i + 1]
+        for k in range(n_components):
+            sums[worker, k] = 0.0
+        for p in range(start, stop):
+            for v in range(width):
+                lanes.add_to_row(sums, worker, v, simd.load(V, indices[p], v))
+        cancelled = False
+        for k in range(n_components):
+            rest = v_sum[k] - sums[worker, k]
+            cancelled = cancelled or rest < _CANCELLED * v_sum[k]
+            sums[worker, k] = rest
+        if cancelled:
+            for k in range(n_components):
+                sums[worker, k] = 0.0
+            p = start
+            for j in range(V.shape[0]):
+                if p < stop and indices[p] == j:
+                    p += 1
+                else:
+                    for v in range(width):
+                        lanes.add_to_row(sums, worker, v, simd.load(V, j, v))
+        for k in range(n_components):
+            out[i, k] = sums[worker, k]
+            if wants_rate:
+                observed += U[i, k] * sums[worker, k]
+    if wants_rate:
+        rate[block] = observed

@@ -1,23 +1,24 @@
 """The operations that the hot loops are written in, on 64-byte vectors that stay in registers.
 
-Three kinds of value, defined in `_llvm`: a Tile is one padded factor row, Lanes hold one number for each of the GROUP
-stored entries in flight, Rows the row numbers of the factor that those entries gather. Each operation is given twice:
-its *meaning*, one NumPy expression that is what runs when the JIT is off, and the LLVM instructions that it becomes.
-A vector is 64 bytes on every machine; LLVM splits it where registers are narrower, so the order of every sum, and with
-it every bit of the result, is the same everywhere.
+Three kinds of value, defined in `_llvm`: a Tile is one padded factor row or a vector of it, Lanes hold one number for
+each of the GROUP stored entries in flight, Rows the row numbers of the factor that those entries gather. Each
+operation is given twice: its *meaning*, one NumPy expression that runs when the JIT is off, and the LLVM instructions
+that it becomes; arithmetic is in `formula`, once for both. A vector is 64 bytes on every machine; LLVM splits it where
+registers are narrower, so the order of every sum, and with it every bit of the result, is the same everywhere.
 
 A kernel that asks for GROUP entries passes the literal and gets straight-line code; one that asks for what is left of
-a row passes a number, and the lanes beyond it repeat the last entry with a count of zero.
+a row passes a number, and the lanes beyond it repeat the last entry with a count of zero. A wide Tile is in memory, and
+what is done with it is a loop over its vectors, in the order of the straight-line code.
 """
 
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.np.arrayobj import make_array, populate_array
 
 from fastpmf.kernels._llvm import (
     FLOATS,
@@ -42,26 +43,131 @@ from fastpmf.kernels._llvm import (
     whole,
 )
 
-# ── tiles ───────────────────────────────────────────────────────────────────────────────────────────────────────
+_PREFETCHED = 8  # vectors
+
+# ── vectors and tiles ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-@operation(lambda A, n_vectors: np.zeros(A.shape[1], A.dtype))
-def zeros(typingctx, A, n_vectors):
-    """zeros(A, n_vectors) -> Tile of zeros, of the dtype of A."""
-    tile = Tile(A.dtype, n_vectors.literal_value)
+def _part_of_row(A, v):
+    lanes = VECTOR_BYTES // A.itemsize
+    return slice(v * lanes, (v + 1) * lanes)
+
+
+@operation(lambda A: np.zeros(VECTOR_BYTES // A.itemsize, A.dtype))
+def zero(typingctx, A):
+    """zero(A) -> Tile of one vector, zeros of the dtype of A."""
+    tile = Tile(A.dtype, 1)
 
     def emit(context, builder, signature, args):
         return ir.Constant(context.get_value_type(tile), None)
 
-    return tile(A, n_vectors), emit
+    return tile(A), emit
+
+
+@operation(lambda A: A.shape[1] * A.itemsize // VECTOR_BYTES)
+def width(typingctx, A):
+    """width(A) -> int, the vectors in a row of A."""
+
+    def emit(context, builder, signature, args):
+        return wide_row(context, builder, signature.args[0], args[0], I64(0))[1]
+
+    return types.intp(A), emit
+
+
+@operation(lambda A, i, v: A[i, _part_of_row(A, v)].copy())
+def load(typingctx, A, i, v):
+    """load(A, i, v) -> Tile of one vector, the v-th of row i of A."""
+    tile = Tile(A.dtype, 1)
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        return builder.insert_value(out, load_vector(builder, row, tile.dtype, args[2]), 0)
+
+    return tile(A, types.intp, types.intp), emit
+
+
+def _store_meaning(A, i, v, tile):
+    A[i, _part_of_row(A, v)] = tile
+
+
+@operation(_store_meaning)
+def store(typingctx, A, i, v, tile):
+    """store(A, i, v, tile): the v-th vector of row i of A becomes the tile, of one vector."""
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        store_vector(builder, row, tile.dtype, args[2], builder.extract_value(args[3], 0))
+        return context.get_dummy_value()
+
+    return types.void(A, types.intp, types.intp, tile), emit
+
+
+def store_vector(builder: Any, row: Any, dtype: types.Float, v: Any, value: Any) -> None:
+    pointer = builder.bitcast(row, vector(dtype).as_pointer())
+    builder.store(value, builder.gep(pointer, [I64(v) if isinstance(v, int) else v]), align=dtype.bitwidth // 8)
+
+
+@operation(lambda A, number: A[number])
+def part(typingctx, A, number):
+    """part(A, number) -> array, A[number], no copy; number is not negative."""
+    out = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+
+    def emit(context, builder, signature, args):
+        array = make_array(signature.args[0])(context, builder, args[0])
+        shape = cgutils.unpack_tuple(builder, array.shape, A.ndim)[1:]
+        size = args[1]
+        for length in shape:
+            size = builder.mul(size, length)
+        return c_array(context, builder, out, builder.gep(array.data, [size]), shape)
+
+    return out(A, types.intp), emit
+
+
+@operation(lambda A: A.reshape(-1))
+def flat(typingctx, A):
+    """flat(A) -> array of one dimension, A's elements, no copy."""
+    out = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
+
+    def emit(context, builder, signature, args):
+        array = make_array(signature.args[0])(context, builder, args[0])
+        return c_array(context, builder, out, array.data, [array.nitems])
+
+    return out(A), emit
+
+
+def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: list[Any]) -> Any:
+    """A C-ordered array of elements at an address, which somebody else owns."""
+    array = make_array(type_)(context, builder)
+    itemsize = context.get_abi_sizeof(context.get_data_type(type_.dtype))
+    strides = [I64(itemsize)]
+    for length in shape[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], length))
+    populate_array(array, data, shape, strides, itemsize, None)
+    return array._getvalue()
+
+
+def wide_row(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> tuple[Any, Any]:
+    """Address of a row as vectors, and how many there are."""
+    row = row_pointer(context, builder, array_type, array, i)
+    lanes = vector(array_type.dtype).count
+    width = builder.extract_value(make_array(array_type)(context, builder, array).shape, 1)
+    return builder.bitcast(row, vector(array_type.dtype).as_pointer()), builder.sdiv(width, I64(lanes))
+
+
+def _wide_tile(context: Any, builder: Any, tile: Tile, address: Any, n: Any) -> Any:
+    out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+    return builder.insert_value(builder.insert_value(out, address, 0), n, 1)
 
 
 @operation(lambda A, i, n_vectors: A[i].copy())
-def load(typingctx, A, i, n_vectors):
-    """load(A, i, n_vectors) -> Tile, row i of A."""
-    tile = Tile(A.dtype, n_vectors.literal_value)
+def load_tile(typingctx, A, i, n_vectors):
+    """load_tile(A, i, n_vectors) -> Tile, row i of A; a wide one stays where it is."""
+    tile = Tile(A.dtype, n_vectors.n_vectors)
 
     def emit(context, builder, signature, args):
+        if not tile.n_vectors:
+            return _wide_tile(context, builder, tile, *wide_row(context, builder, signature.args[0], *args[:2]))
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
         out = ir.Constant(context.get_value_type(tile), ir.Undefined)
         for v in range(tile.n_vectors):
@@ -71,45 +177,45 @@ def load(typingctx, A, i, n_vectors):
     return tile(A, types.intp, n_vectors), emit
 
 
+@operation(lambda A, i, adds, n_vectors: A[i].copy() if adds else np.zeros_like(A[i]))
+def accumulator(typingctx, A, i, adds, n_vectors):
+    """accumulator(A, i, adds, n_vectors) -> Tile to sum in and to store in row i of A: that row if adds, else zeros.
+
+    A wide one is row i itself.
+    """
+    tile = Tile(A.dtype, n_vectors.n_vectors)
+
+    def emit(context, builder, signature, args):
+        zeros = ir.Constant(vector(tile.dtype), None)
+        adds_ = builder.icmp_signed("!=", args[2], I64(0))
+        if not tile.n_vectors:
+            address, n = wide_row(context, builder, signature.args[0], *args[:2])
+            with builder.if_then(builder.not_(adds_)), cgutils.for_range(builder, n) as loop:
+                builder.store(zeros, builder.gep(address, [loop.index]), align=tile.dtype.bitwidth // 8)
+            return _wide_tile(context, builder, tile, address, n)
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        out = cgutils.alloca_once_value(builder, ir.Constant(context.get_value_type(tile), None))
+        with builder.if_then(adds_):
+            value = builder.load(out)
+            for v in range(tile.n_vectors):
+                value = builder.insert_value(value, load_vector(builder, row, tile.dtype, v), v)
+            builder.store(value, out)
+        return builder.load(out)
+
+    return tile(A, types.intp, types.intp, n_vectors), emit
+
+
 @operation(lambda A, i, tile: A.__setitem__(i, tile))
-def store(typingctx, A, i, tile):
-    """store(A, i, tile): row i of A becomes the tile."""
+def store_tile(typingctx, A, i, tile):
+    """store_tile(A, i, tile): row i of A becomes the tile; a wide one is an accumulator of this row and is there."""
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        pointer = builder.bitcast(row, vector(tile.dtype).as_pointer())
         for v in range(tile.n_vectors):
-            value = builder.extract_value(args[2], v)
-            builder.store(value, builder.gep(pointer, [I64(v)]), align=tile.dtype.bitwidth // 8)
+            store_vector(builder, row, tile.dtype, v, builder.extract_value(args[2], v))
         return context.get_dummy_value()
 
     return types.void(A, types.intp, tile), emit
-
-
-def elementwise(meaning: Callable, instruction: str) -> Callable:
-    """An elementwise operation on two Tiles or two Lanes of one type, as in IEEE arithmetic."""
-
-    @operation(meaning)
-    def binary(typingctx, a, b):
-        def emit(context, builder, signature, args):
-            apply = getattr(builder, instruction)
-            if isinstance(a, Lanes):
-                return apply(*args)
-            out = args[0]
-            for v in range(a.n_vectors):
-                out = builder.insert_value(out, apply(*(builder.extract_value(x, v) for x in args)), v)
-            return out
-
-        return a(a, b), emit
-
-    return binary
-
-
-add, multiply, divide = (
-    elementwise(operator.add, "fadd"),
-    elementwise(operator.mul, "fmul"),
-    elementwise(operator.truediv, "fdiv"),
-)
 
 
 def fold_lanes(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:
@@ -128,7 +234,7 @@ def fold_lanes(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) 
 
 @operation(lambda tile: float(tile.sum()))
 def total(typingctx, tile):
-    """total(tile) -> float64, the sum of a tile, formed in its own dtype."""
+    """total(tile) -> float64, the sum of a tile in registers, formed in its own dtype."""
 
     def emit(context, builder, signature, args):
         vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
@@ -139,33 +245,6 @@ def total(typingctx, tile):
 
 def _higher(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
-@operation(lambda a, b: np.where(a > b, a, b))
-def maximum(typingctx, a, b):
-    """maximum(a, b) -> Tile, elementwise; b where either is NaN."""
-
-    def emit(context, builder, signature, args):
-        out = args[0]
-        for v in range(a.n_vectors):
-            out = builder.insert_value(out, _higher(builder, *(builder.extract_value(x, v) for x in args)), v)
-        return out
-
-    return a(a, b), emit
-
-
-@operation(lambda a, b: np.where(b < a, b, a))
-def minimum(typingctx, a, b):
-    """minimum(a, b) -> Tile, elementwise; a where either is NaN."""
-
-    def emit(context, builder, signature, args):
-        out = args[0]
-        for v in range(a.n_vectors):
-            x, y = (builder.extract_value(z, v) for z in args)
-            out = builder.insert_value(out, builder.select(builder.fcmp_ordered("<", y, x), y, x), v)
-        return out
-
-    return a(a, b), emit
 
 
 @operation(lambda tile: float(tile.max()))
@@ -259,22 +338,57 @@ def counts(typingctx, data, p, n, A):
 
 @operation(lambda V, indices, p, n_vectors: None)
 def prefetch(typingctx, V, indices, p, n_vectors):
-    """prefetch(V, indices, p, n_vectors): ask the memory for the rows of V that GROUP entries from p on will gather."""
+    """prefetch(V, indices, p, n_vectors): ask the memory for the rows of V that GROUP entries from p on will gather.
+
+    Rows of more than `_PREFETCHED` vectors fill the queue of memory requests by themselves.
+    """
 
     def emit(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
         signature_ = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
         ask = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
-        for q in range(GROUP):
+
+        def ask_for(q, n):
             position = builder.add(args[2], I64(q))
             j = builder.load(element_pointer(context, builder, signature.args[1], args[1], position))
             j = builder.zext(j, I64) if j.type.width < 64 else j
             row = builder.bitcast(row_pointer(context, builder, signature.args[0], args[0], j), byte)
-            for v in range(n_vectors.literal_value):
-                builder.call(ask, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
+            for v in _each_vector(builder, n_vectors, n):
+                offset = I64(VECTOR_BYTES * v) if isinstance(v, int) else builder.mul(v, I64(VECTOR_BYTES))
+                builder.call(ask, [builder.gep(row, [offset]), I32(0), I32(3), I32(1)])
+
+        if n_vectors.n_vectors:
+            for q in range(GROUP):
+                ask_for(q, None)
+            return context.get_dummy_value()
+        _, n = wide_row(context, builder, signature.args[0], args[0], I64(0))
+        with builder.if_then(builder.icmp_signed("<=", n, I64(_PREFETCHED))):
+            for q in range(GROUP):
+                ask_for(q, n)
         return context.get_dummy_value()
 
     return types.void(V, indices, types.intp, n_vectors), emit
+
+
+def _each_vector(builder: Any, tile: Any, n: Any) -> Iterator[Any]:
+    """The number of each vector of a tile: Python's where it is in registers, else that of a loop up to n."""
+    if tile.n_vectors:
+        yield from range(tile.n_vectors)
+    else:
+        with cgutils.for_range(builder, n) as loop:
+            yield loop.index
+
+
+def _vector_of(builder: Any, tile: Tile, value: Any, v: Any) -> Any:
+    """The v-th vector of a tile."""
+    if tile.n_vectors:
+        return builder.extract_value(value, v)
+    return builder.load(builder.gep(builder.extract_value(value, 0), [v]), align=tile.dtype.bitwidth // 8)
+
+
+def _count_of(builder: Any, tile: Tile, value: Any) -> Any:
+    """Vectors of a wide tile; None of another, whose type says it."""
+    return None if tile.n_vectors else builder.extract_value(value, 1)
 
 
 @operation(lambda u, V, rows, A: (V[rows].astype(A.dtype) * u.astype(A.dtype)).sum(axis=1))
@@ -283,23 +397,24 @@ def dots(typingctx, u, V, rows, A):
     lanes = Lanes(A.dtype)
 
     def emit(context, builder, signature, args):
-        width = vector(u.dtype).count
-        wide = ir.VectorType(FLOATS[A.dtype], width)
+        wide = ir.VectorType(FLOATS[A.dtype], vector(u.dtype).count)
 
         def widen(x):
             return x if x.type == wide else builder.fpext(x, wide)
 
-        sums = []
-        for q in range(GROUP):
-            j = builder.extract_value(args[2], q)
-            row = row_pointer(context, builder, signature.args[1], args[1], j)
-            total = None
-            for k in range(u.n_vectors):
-                a = widen(builder.extract_value(args[0], k))
-                b = widen(load_vector(builder, row, u.dtype, k))
-                total = builder.fmul(a, b) if total is None else call_intrinsic(builder, "fma", a, b, total)
-            sums.append(total)
-        return lane_sums(builder, sums)
+        pointers = [
+            row_pointer(context, builder, signature.args[1], args[1], builder.extract_value(args[2], q))
+            for q in range(GROUP)
+        ]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, None)) for _ in range(GROUP)]
+        for v in _each_vector(builder, u, _count_of(builder, u, args[0])):
+            a = widen(_vector_of(builder, u, args[0], v))
+            for pointer, total in zip(pointers, sums, strict=True):
+                b = widen(load_vector(builder, pointer, u.dtype, v))
+                first = isinstance(v, int) and v == 0
+                more = builder.fmul(a, b) if first else call_intrinsic(builder, "fma", a, b, builder.load(total))
+                builder.store(more, total)
+        return lane_sums(builder, [builder.load(total) for total in sums])
 
     return lanes(u, V, rows, A), emit
 
@@ -310,21 +425,24 @@ def add_rows(typingctx, tile, weights, V, rows):
 
     def emit(context, builder, signature, args):
         out, weight, V_, rows_ = args
-        width = vector(tile.dtype).count
-        splats = [shuffle(builder, weight, weight, [q] * width) for q in range(GROUP)]
-        pointers, kept = [], tile.n_vectors <= kept_vectors(context)
+        splats = [shuffle(builder, weight, weight, [q] * vector(tile.dtype).count) for q in range(GROUP)]
+        pointers, kept = [], 0 < tile.n_vectors <= kept_vectors(context)
         for q in range(GROUP):
             row = row_pointer(context, builder, signature.args[2], V_, builder.extract_value(rows_, q))
             if not kept:
                 # An empty instruction hides that these are the addresses that `dots` has just read.
                 row = builder.asm(ir.FunctionType(row.type, [row.type]), "", "=r,0", [row], side_effect=False)
             pointers.append(row)
-        for k in range(tile.n_vectors):
-            total = builder.extract_value(out, k)
+        for v in _each_vector(builder, tile, _count_of(builder, tile, out)):
+            total = _vector_of(builder, tile, out, v)
             for q in range(GROUP):
-                v = load_vector(builder, pointers[q], tile.dtype, k)
-                total = call_intrinsic(builder, "fma", v, splats[q], total)
-            out = builder.insert_value(out, total, k)
+                row = load_vector(builder, pointers[q], tile.dtype, v)
+                total = call_intrinsic(builder, "fma", row, splats[q], total)
+            if tile.n_vectors:
+                out = builder.insert_value(out, total, v)
+            else:
+                place = builder.gep(builder.extract_value(out, 0), [v])
+                builder.store(total, place, align=tile.dtype.bitwidth // 8)
         return out
 
     return tile(tile, weights, V, rows), emit
@@ -341,15 +459,13 @@ def scatter_rows(typingctx, T, weights, rows, u):
 
     def emit(context, builder, signature, args):
         T_, weight, rows_, u_ = args
-        whole_vector = vector(u.dtype)
         for q in range(GROUP):
-            splat = shuffle(builder, weight, weight, [q] * whole_vector.count)
+            splat = shuffle(builder, weight, weight, [q] * vector(u.dtype).count)
             row = row_pointer(context, builder, signature.args[0], T_, builder.extract_value(rows_, q))
-            pointer = builder.bitcast(row, whole_vector.as_pointer())
-            for k in range(u.n_vectors):
-                old = load_vector(builder, row, u.dtype, k)
-                new = call_intrinsic(builder, "fma", builder.extract_value(u_, k), splat, old)
-                builder.store(new, builder.gep(pointer, [I64(k)]), align=u.dtype.bitwidth // 8)
+            for v in _each_vector(builder, u, _count_of(builder, u, u_)):
+                old = load_vector(builder, row, u.dtype, v)
+                new = call_intrinsic(builder, "fma", _vector_of(builder, u, u_, v), splat, old)
+                store_vector(builder, row, u.dtype, v, new)
         return context.get_dummy_value()
 
     return types.void(T, weights, rows, u), emit

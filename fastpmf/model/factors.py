@@ -55,7 +55,7 @@ def column_sums(A: np.ndarray) -> np.ndarray:
     """Column sums of a padded factor, float64; the same for any number of threads."""
     bounds = row_bounds(len(A))
     partial = np.empty((len(bounds) - 1, A.shape[1]))
-    sum_columns(A, bounds, partial, n_vectors=A.shape[1] * A.itemsize // VECTOR_BYTES)
+    sum_columns(len(partial), A, bounds, partial)
     return partial.sum(axis=0)
 
 

@@ -26,9 +26,9 @@ from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
 from fastpmf.counts import Counts, Side
+from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
-from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
+from fastpmf.model.factors import aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
@@ -250,17 +250,14 @@ def advance(
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
     rate_of_row = factor.expected_rate(prior)
-    lanes = VECTOR_BYTES // U.itemsize
-    width, blocks = U.shape[1] // lanes, len(bounds) - 1
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
-    sums, moved = np.empty((blocks, U.shape[1])), np.full(len(U), -1.0)
-    cut = [A.reshape(-1, lanes) for A in (U, S, shapes, weight, factor.mean, factor.shape, sums)]
+    sums, moved = np.empty((len(bounds) - 1, U.shape[1])), np.full(len(U), -1.0)
     try:
         update_posterior(
-            cut[0], cut[1], cut[2], rate_of_row, cut[3], bounds, np.array([width, len(weight) > 1]),
-            np.array([_LEAST[U.dtype], step.length, step.times]), cut[4], cut[5], cut[6], factor.row_sum, factor.offset,
-            moved, aligned(blocks * width, lanes, U.dtype),
+            len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
+            float(step.times), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
+            np.empty((current_threads(), U.shape[1]), U.dtype),
         )  # fmt: skip
     finally:
         if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together
@@ -294,14 +291,11 @@ def data_bound(counts: Counts, factors: tuple[GammaFactor, GammaFactor]) -> floa
 def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
     """What one factor adds to the bound, in nats."""
     A, bounds = factor.shape, row_bounds(len(factor.shape))
-    lanes = VECTOR_BYTES // A.itemsize
     shapes = empty_factor(1, n_components, A.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
     terms = np.empty(len(bounds) - 1)
-    posterior_terms(
-        A.reshape(-1, lanes), shapes.reshape(-1, lanes), factor.rate_of_row, factor.weight.reshape(-1, lanes), bounds,
-        np.array([A.shape[1] // lanes, len(factor.weight) > 1]), terms, np.empty(len(A)),
-    )  # fmt: skip
+    per_row = len(factor.weight) > 1
+    posterior_terms(len(terms), A, shapes, factor.rate_of_row, factor.weight, bounds, per_row, terms, np.empty(len(A)))
     return float(terms.sum()) + row_terms(factor, prior, n_components)
 
 
@@ -356,7 +350,7 @@ def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
     `posterior_terms` sums over the entries of a row, so it gets the transposed factor, a block of rows at a time.
     """
     n, k, dtype = len(factor.mean), n_components, factor.mean.dtype
-    lanes, per_row = VECTOR_BYTES // dtype.itemsize, len(factor.weight) > 1
+    per_row = len(factor.weight) > 1
     each, logs = np.arange(k + 1), np.zeros(k)
     for first in range(0, n, _BLOCK):
         rows = slice(first, min(first + _BLOCK, n))
@@ -369,10 +363,7 @@ def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
         else:
             weight[0, :m], rates = factor.rate_of_row[rows], factor.weight[0, :k].astype(np.float64)
         sums = np.empty(k)
-        posterior_terms(
-            shape.reshape(-1, lanes), there.reshape(-1, lanes), rates, weight.reshape(-1, lanes), each,
-            np.array([shape.shape[1] // lanes, per_row]), np.empty(k), sums,
-        )  # fmt: skip
+        posterior_terms(k, shape, there, rates, weight, each, per_row, np.empty(k), sums)
         logs += sums
     return logs / n
 

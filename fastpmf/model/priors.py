@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fastpmf.kernels.rows import sum_log
-from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import dot, row_bounds
 
 
@@ -153,9 +152,9 @@ NO_TERMS = Terms()
 
 def log_total(A: np.ndarray, shape: np.ndarray) -> float:
     """sum_ik shape_ik log A_ik, float64, in nats; for a padded factor and a shape of (1 or n_rows, K)."""
-    bounds, lanes = row_bounds(len(A)), VECTOR_BYTES // A.itemsize
+    bounds = row_bounds(len(A))
     out = np.empty(len(bounds) - 1)
-    sum_log(A.reshape(-1, lanes), shape.reshape(-1, lanes), bounds, A.shape[1] // lanes, len(shape) > 1, out)
+    sum_log(len(out), A, shape, bounds, len(shape) > 1, out)
     return float(out.sum())
 
 

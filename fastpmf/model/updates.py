@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.rows import extrapolate
-from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import row_bounds
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
@@ -81,10 +81,10 @@ def multiplicative(
     width, bounds, weight = U.shape[1], row_bounds(len(U)), as_weights(weight, U.dtype)
     shape, ridge, held = prior.arrays(width, U.dtype)
     sums, gap = np.empty((len(bounds) - 1, width)), np.empty(len(bounds) - 1)
-    flags = [len(weight) > 1, len(shape) > 1, prior.shape is not None, prior.general, out is not None]
     multiply(
-        U, S, weight, shape, ridge, held, bounds, np.array(flags, np.int64), np.array([TINY, RELAXATION * relaxed]),
-        S if out is None else out, sums, gap, n_vectors=width * U.itemsize // VECTOR_BYTES,
+        len(gap), U, S, weight, shape, ridge, held, bounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
+        prior.general, out is not None, TINY, RELAXATION * relaxed, S if out is None else out, sums, gap,
+        np.empty((current_threads(), width), U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
 
@@ -135,10 +135,8 @@ def extrapolated(
     bounds = row_bounds(len(new))
     sums = np.empty((len(bounds) - 1, new.shape[1]))
     weight = as_weights(weight, new.dtype)
-    extrapolate(
-        new, old, totals, weight, RowPrior(held=held).arrays(new.shape[1], new.dtype)[2], bounds, len(weight) > 1,
-        np.array([momentum, TINY]), out, sums, n_vectors=new.shape[1] * new.itemsize // VECTOR_BYTES,
-    )  # fmt: skip
+    fixed = RowPrior(held=held).arrays(new.shape[1], new.dtype)[2]
+    extrapolate(len(sums), new, old, totals, weight, fixed, bounds, len(weight) > 1, float(momentum), TINY, out, sums)
     return sums.sum(axis=0)
 
 
