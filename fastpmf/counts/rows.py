@@ -12,7 +12,7 @@ from fastpmf.counts.blocks import Panel, blocks_of, column_shares, panel_width, 
 from fastpmf.counts.groups import block_vectors, row_groups
 from fastpmf.kernels._jit import current_threads, row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
-from fastpmf.kernels.coordinate import descend
+from fastpmf.kernels.coordinate import COMPONENTS, ENTRIES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
@@ -196,15 +196,17 @@ class SparseRows:
         vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * groups[:, 4]).max())
         components = -(-n_components // QUAD) * QUAD
         # One allocation: for small counts they cost more than some rows
-        sizes = [vectors] * 4 + [longest] + [components] * 6
-        scratch, ends = aligned(n_workers * sum(sizes), n_lanes, U.dtype), n_workers * np.cumsum(sizes)
-        scratch = [A.reshape(n_workers, -1, n_lanes) for A in np.split(scratch, ends[:-1])]
+        sizes = ENTRIES * vectors, longest, COMPONENTS * components
+        scratch = aligned(n_workers * sum(sizes), n_lanes, U.dtype)
+        entries, block = scratch[: n_workers * sizes[0]], scratch[n_workers * sizes[0] : n_workers * sum(sizes[:2])]
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, held[0] > 0,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
             prior.ridge is not None, prior.general, told, -1.0 if tol is None else float(tol), float(zero),
-            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64), *scratch,
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
+            entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
+            scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
             out, gap, data_term,
         )  # fmt: skip
         return gap, float(data_term.sum()) if told else None
@@ -221,6 +223,8 @@ class SparseRows:
 
 def _join_pieces(splits: np.ndarray, partial: np.ndarray, out: np.ndarray, *, adds: bool) -> None:
     """Sum the pieces of each split row in their order, and add what is in `out` already where `adds`."""
+    if not len(splits):
+        return
     with np.errstate(all="ignore"):
         for row, first, end in splits.tolist():
             total = out[row].copy() if adds else np.zeros_like(out[row])

@@ -6,6 +6,7 @@ read-only and memory-mapped arrays share the code. No fast-math: the vectors of 
 everything is summed, so a result is bitwise the same for any number of threads.
 """
 
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -22,19 +23,21 @@ from joblib import cpu_count
 from llvmlite.binding.ffi import lib as llvm
 from numba.core import config, types
 from numba.core.caching import FunctionCache, NullCache
-from numba.core.ccallback import CFunc
+from numba.core.compiler import Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_info
 
 from fastpmf._warnings import warn
-from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width
-from fastpmf.kernels.launch import RUN_SIGNATURE, Table, run, run_without_jit, type_of, words_of
+from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, varied
+from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit, type_of
 
 _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
-_KINDS = {bool: int, int: int, np.int64: int, float: float, np.float64: float}  # of scalar arguments
-_FLAGS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
+_FLAGS = {"error_model": "numpy", "boundscheck": False}
+# Kernels own no memory, so there is none to count
+_KERNEL_FLAGS = _FLAGS | {"_nrt": False, "no_rewrites": True}
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
 # folder, so that a change to `simd` is never answered with yesterday's machine code.
@@ -102,7 +105,7 @@ class Kernel:
 
     def __init__(self, body: Callable, writes: int) -> None:
         self._body, self._writes = body, writes
-        self._builds: dict[tuple, Build] = {}
+        self._builds: dict[tuple, _Build] = {}
         self.__name__, self.__doc__, self.__module__ = body.__name__, body.__doc__, body.__module__
 
     def __call__(self, n_tasks: int, *args: Any) -> None:
@@ -114,35 +117,113 @@ class Kernel:
             run_without_jit(self._body, args, n_tasks, numba.get_num_threads())
             return
         state = _started()
-        address, start = self.build(args).address, _driver(parallel=not state.serial)
-        table = words_of(args)
+        key, arrays, ints, floats = _sorted_by_kind(args)
+        build = self._builds.get(key) or self._build(key, args)
+        table = np.empty(build.table.n_words, np.int64)
+        address = _fill()((table.__array_struct__, *arrays))
+        if not address:
+            raise TypeError(f"{self.__name__} reads C-ordered arrays, got one that is not")
+        if ints:
+            table[build.ints] = ints
+        if floats:
+            table[build.floats].view(np.float64)[:] = floats
+        if n_tasks == 1:
+            build.function(address, 0, 0)
+            return
         # "workqueue" can't be entered twice at once
         with state.lock if state.layer == "workqueue" else nullcontext():
-            start(address, table, n_tasks, min(n_tasks, numba.get_num_threads()))
+            _run(state)(build.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
 
-    def build(self, args: tuple) -> "Build":
+    def build(self, args: tuple) -> "_Build":
         """The kernel compiled for arguments like these, or loaded from the cache."""
-        key = tuple([(a.dtype, a.ndim) if isinstance(a, np.ndarray) else _KINDS.get(type(a), a) for a in args])
+        key = _sorted_by_kind(args)[0]
         return self._builds.get(key) or self._build(key, args)
 
-    def _build(self, key: tuple, args: tuple) -> "Build":
+    def _build(self, key: tuple, args: tuple) -> "_Build":
         with _state.lock:
             if key not in self._builds:
                 read = len(args) - self._writes
                 table = Table([type_of(a, writes=n >= read) for n, a in enumerate(args)])
-                self._builds[key] = Build(renamed(self._body, self.__name__, table), table)
+                self._builds[key] = _Build(self._body, table)
             return self._builds[key]
 
 
-class Build:
-    """A kernel compiled for one table of arguments: a C function of (table, task, worker)."""
+def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[float]]:
+    """What a kernel is compiled for, the arrays' interfaces, the integers and the floats."""
+    key: list[Any] = []
+    arrays, ints, floats = [], [], []
+    for a in args:
+        if isinstance(a, np.ndarray):
+            key += a.dtype, a.ndim
+            arrays.append(a.__array_struct__)
+        elif isinstance(a, float):
+            key.append(float)
+            floats.append(a)
+        elif isinstance(a, Width):
+            key.append(a)
+        else:
+            key.append(int)
+            ints.append(a)
+    return tuple(key), arrays, ints, floats
 
-    def __init__(self, function: Callable, table: Table) -> None:
-        compiled = CFunc(function, ((table, types.intp, types.intp), types.void), {}, _FLAGS)
-        self._compiled, compiled._cache = compiled, _Cache(function)
-        compiled.compile()
-        self.address = compiled.address
-        self.cached = bool(compiled.cache_hits)
+
+class _Build:
+    """A kernel compiled for a table of arguments."""
+
+    def __init__(self, body: Callable, table: Table) -> None:
+        self.table = table
+        self.address, self.cached = _compiled(body, types.void(table, types.intp, types.intp), _KERNEL_FLAGS)
+        self.function = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 3)(self.address)
+        n_floats = sum(isinstance(type_, types.Float) for type_ in table.arguments)
+        n_ints = sum(isinstance(type_, types.Integer) for type_ in table.arguments)
+        begin = table.n_words - n_ints - n_floats
+        self.ints, self.floats = slice(begin, begin + n_ints), slice(begin + n_ints, table.n_words)
+
+
+def _compiled(function: Callable, kind: Any, flags: dict[str, Any]) -> tuple[int, bool]:
+    """Address of a C function of these types, and whether it was in the cache."""
+    with global_compiler_lock:
+        function = renamed(function, kind, flags)
+        cache = _Cache(function)
+        compiled = cache.load(kind)
+        cached = compiled is not None
+        if compiled is None:
+            compiled = _Library(function.__qualname__, flags).compile(function, kind)
+            cache.save(kind, compiled)
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name), cached
+
+
+class _Library:
+    """The code of one kernel and of its steps, which LLVM sees as a whole."""
+
+    current: "_Library"  # the one that is being compiled, under Numba's lock
+
+    def __init__(self, name: str, flags: dict[str, Any]) -> None:
+        self._code = cpu_target.target_context.codegen().create_library(name)
+        self._code.enable_object_caching()
+        self._flags, self._steps = flags, {}
+
+    def compile(self, function: Callable, kind: Any) -> Any:
+        """Compile the kernel, with a C function that calls it."""
+        _Library.current = self
+        compiled = self._add(function, kind.args, no_cfunc_wrapper=False)
+        for code in self._code._final_module.functions:
+            if not code.is_declaration and code.name != compiled.fndesc.llvm_cfunc_wrapper_name:
+                code.linkage = "internal"
+        return compiled
+
+    def step(self, function: Callable, arguments: tuple, *, inline: bool) -> Any:
+        """A step, compiled if it is not there yet."""
+        if (function, arguments) not in self._steps:
+            self._steps[function, arguments] = self._add(function, arguments, forceinline=inline)
+        return self._steps[function, arguments]
+
+    def _add(self, function: Callable, arguments: tuple, **options: Any) -> Any:
+        flags, context = Flags(), cpu_target.target_context
+        options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **self._flags, **options}
+        cpu_target.options.parse_as_flags(flags, options)
+        flags.no_compile = True  # to machine code, which is the library's to do
+        return compile_extra(cpu_target.typing_context, context, function, arguments, None, flags, {}, self._code)
 
 
 class _Cache:
@@ -155,16 +236,20 @@ class _Cache:
             self._cache = NullCache()
             _warn_of_cache(error)
 
-    def load_overload(self, signature: Any, context: Any) -> Any:
+    def load(self, kind: Any) -> Any:
+        """What is kept for these types, or None."""
+        context = cpu_target.target_context
         try:
-            return self._cache.load_overload(signature, context)
+            # `load_overload` would first import what compiling needs, which takes longer than loading
+            rtsys.initialize(context)
+            return self._cache._load_overload(kind, context)
         except Exception:  # a torn file, which can raise anything: begin anew
             self._cache.flush()
             return None
 
-    def save_overload(self, signature: Any, compiled: Any) -> None:
+    def save(self, kind: Any, compiled: Any) -> None:
         try:
-            self._cache.save_overload(signature, compiled)
+            self._cache.save_overload(kind, compiled)
         except Exception as error:  # such as a full disk
             _warn_of_cache(error)
 
@@ -180,35 +265,40 @@ def _warn_of_cache(error: Exception) -> None:
         )
 
 
-def renamed(function: Callable, name: str, types_: Any) -> Callable:
+def renamed(function: Callable, kind: Any, flags: dict[str, Any]) -> Callable:
     """A copy of the function, under a name that no other build of it has, by any process that shares the cache.
 
     Numba keeps all builds of a name in one index. Two processes that begin it at once give their first builds the
     same file, and the index that is left calls one the other: it would run on other vectors, dtypes, or another
     CPU's instructions. Nor does the index know the flags.
     """
-    build = (_DIGEST, numba.__version__, cpu_target.target_context.codegen().magic_tuple(), str(types_))
+    target = cpu_target.target_context.codegen().magic_tuple()
+    digest = hashlib.sha256(repr((_DIGEST, numba.__version__, target, str(kind), flags)).encode()).hexdigest()[:16]
     copy = FunctionType(function.__code__, function.__globals__, function.__name__, closure=function.__closure__)
-    copy.__module__ = function.__module__
-    copy.__qualname__ = f"{name}-{hashlib.sha256(repr(build).encode()).hexdigest()[:16]}"
+    copy.__module__, copy.__qualname__ = function.__module__, f"{function.__name__}-{digest}"
     return copy
 
 
-_drivers: dict[bool, Callable] = {}
+_c_functions: dict[Any, Callable] = {}
 
 
-def _driver(*, parallel: bool) -> Callable:
-    """The loop that runs every kernel, compiled."""
-    if parallel not in _drivers:
+def _fill() -> Callable:
+    """`launch.fill`, compiled, which reads Python objects and so keeps the interpreter's lock."""
+    if "fill" not in _c_functions:
         with _state.lock:
-            if parallel not in _drivers:
-                name = f"run-{'parallel' if parallel else 'serial'}"
-                loop = numba.njit(parallel=parallel, **_FLAGS)(renamed(run, name, RUN_SIGNATURE))
-                loop._cache = _Cache(loop.py_func)
-                loop.compile(RUN_SIGNATURE)
-                loop.disable_compile()
-                _drivers[parallel] = loop
-    return _drivers[parallel]
+            address, _ = _compiled(fill, FILL, _KERNEL_FLAGS)
+            _c_functions["fill"] = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.py_object)(address)
+    return _c_functions["fill"]
+
+
+def _run(state: _State) -> Callable:
+    """`launch.run`, compiled, which runs the tasks of every kernel."""
+    parallel = not state.serial
+    if parallel not in _c_functions:
+        with _state.lock:
+            address, _ = _compiled(run, RUN, _FLAGS | {"parallel": parallel})
+            _c_functions[parallel] = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 4)(address)
+    return _c_functions[parallel]
 
 
 def _started() -> _State:
@@ -267,9 +357,32 @@ def _patient_openmp() -> Iterator[None]:
             del os.environ["GOMP_SPINCOUNT"]
 
 
-def inlined(function: Callable) -> Callable:
-    """Make a function a step of kernels: it is compiled for the types that it is called with, and inlined."""
-    return function if config.DISABLE_JIT else numba.njit(forceinline=True, **_FLAGS)(function)
+def step(*, inline: bool) -> Callable[[Callable], Callable]:
+    """Make a function a step of kernels, which is compiled for the types that it is called with.
+
+    A step that is called from one place, or in a hot loop, is inlined; one that is called from several is cheaper to
+    compile once. Numba's own functions that call each other would each be compiled to machine code, beside what calls
+    them, with wrappers for C and Python. A step's code goes into the library of the kernel alone.
+    """
+    return lambda function: function if config.DISABLE_JIT else _step(function, inline)
+
+
+def _step(function: Callable, inline: bool) -> Callable:
+    def typed(typingctx, *arguments):
+        # Numba asks once for each kind of arguments, whatever kernel is compiled
+        type_ = _Library.current.step(function, arguments, inline=inline).signature
+
+        def emit(context, builder, signature, values):
+            callee = _Library.current.step(function, arguments, inline=inline).fndesc
+            _, out = context.call_conv.call_function(
+                builder, context.declare_function(builder.module, callee), signature.return_type, signature.args,
+                values, () if inline else ("noinline",),
+            )  # fmt: skip
+            return out
+
+        return type_, emit
+
+    return varied(typed, function)
 
 
 def kernel(*, writes: int) -> Callable[[Callable], Kernel]:

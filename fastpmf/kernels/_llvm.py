@@ -8,6 +8,7 @@ All values live in registers:
     Rows    the row numbers of the factor that those entries gather
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -95,6 +96,15 @@ def operation(meaning: Callable) -> Callable[[Callable], Callable]:
             return meaning(*args)
 
     return lambda emit: silent if config.DISABLE_JIT else intrinsic(prefer_literal=True)(emit)
+
+
+def varied(typed: Callable, function: Callable) -> Callable:
+    """The intrinsic of `typed(typingctx, *args)`, with the parameters of a function, as Numba allows no *args."""
+    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    typed.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
+    return intrinsic(typed)
 
 
 def whole(n: types.Type) -> bool:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from fastpmf.kernels import lanes, simd
-from fastpmf.kernels._jit import inlined, kernel
+from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.strips import (
@@ -24,6 +24,7 @@ from fastpmf.kernels.strips import (
     visit,
 )
 
+ENTRIES, COMPONENTS = 4, 6  # vectors of scratch for each vector of entries, and for each component
 # Within this many standard deviations of the row's quadratic model a whole step from the right is safe: the root of
 # -x - log(1 - x) = x^2, which is where a self-concordant function's upper bound returns to its value.
 _SAFE = 0.6838
@@ -42,15 +43,15 @@ def _newton_step(u, g, c, v, ratio, sharpness):
 
 
 @formula()
-def _guarded(u, g, c, v, ratio, step, d, far):
+def _guarded(u, g, c, v, ratio, whole, d, far):
     """The step where it is safe, else one that is shorter."""
     scaled = u * ratio
     damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
     damped = maximum(damped, u * _SHRINK)
     damped = where(c > 0.0, damped, scaled)
-    near = where(far < _SAFE * _SAFE, step, damped)
-    step = where(v > g, near, step)
-    return where(c < math.inf, step, scaled)
+    near = where(far < _SAFE * _SAFE, whole, damped)
+    new = where(v > g, near, whole)
+    return where(c < math.inf, new, scaled)
 
 
 @formula()
@@ -58,7 +59,7 @@ def _not_negative(a):
     return where(a > 0.0, a, 0.0)
 
 
-@inlined
+@step(inline=True)
 def guarded_step(u, g, c, v, ratio, sharpness):
     """The next value of a coordinate, from its ratio sum g, its curvature c and its price v: -f' = g - v, f'' = c.
 
@@ -82,7 +83,7 @@ def guarded_step(u, g, c, v, ratio, sharpness):
     return _not_negative(new)
 
 
-@inlined
+@step(inline=True)
 def _read_entries(data, indices, indptr, order, first, n_rows, n_entries, wide, row_length, counts, offsets):
     """Lay the entries of a group's rows out in lanes."""
     n_lanes = counts.shape[1]
@@ -95,7 +96,7 @@ def _read_entries(data, indices, indptr, order, first, n_rows, n_entries, wide, 
             fill_lane(data, indices, indptr, i, row_length, flat, offsets, lane, n_lanes, lane < n_rows)
 
 
-@inlined
+@step(inline=False)
 def _read_row(source, row_step, order, first, n_rows, wide, offsets, out, n_components):
     """Lay a group's rows of a factor, or the one row that all share, out in lanes."""
     if wide:
@@ -112,7 +113,7 @@ def _sharper(sharpness, x):
     return maximum(sharpness, where(x > 0.0, 1.0 / x, 0.0))
 
 
-@inlined
+@step(inline=True)
 def _count_totals(counts, n_entries, wide):
     """Each row's sum of counts, and 1 over its smallest."""
     total = sharpness = simd.zero(counts)
@@ -137,7 +138,7 @@ def _if_used(u, d):
     return where(d > 0.0, where(d < math.inf, u, 0.0), 0.0)
 
 
-@inlined
+@step(inline=True)
 def _start_row(u, price, shape, fixed, has_shape, tiny, n_components, total):
     """Bring u into the range where it may be; the counts and shapes of each row, summed."""
     for k in range(n_components):
@@ -160,7 +161,7 @@ def _ratio(x, y, sum_):
     return y, ratio, sum_ + ratio
 
 
-@inlined
+@step(inline=True)
 def _measure(V, offsets, counts, rates, ratios, spare, block, n_entries, strip, kept, wide, u, sums, n_components):
     """The rates at u, the ratios of counts to rates, and their sums with V; the strip that the block holds then."""
     zero = simd.zero(counts)
@@ -213,7 +214,7 @@ def _bound(rate, highest, total, ratio_sum, shift):
     return fma(ratio_sum, 0.0, where(bound < 0.0, 0.0, bound))
 
 
-@inlined
+@step(inline=True)
 def _gap(u, price, shape, ridge, sums, fixed, has_shape, is_general, n_components, total, ratio_sum):
     """The bound on what a better row could gain; `sums` gets what the shapes add to it."""
     rate = highest = simd.zero(u)
@@ -247,7 +248,7 @@ def _wish(u, d, s, a, total, sharpness, going, tiny, few):
     return where(u > 0.0, where(going > wanting, 2.0, wanting), wanting)
 
 
-@inlined
+@step(inline=True)
 def _choose(u, price, shape, sums, wishes, visits, fixed, has_shape, tiny, n_components, total, sharpness, going):
     """List the components that any lane wants to visit; their number."""
     n_visits, a = 0, simd.zero(u)
@@ -289,7 +290,7 @@ def _move(u, new, wanting):
     return new, new - u, where(new > 0.0, wanting, 0.0)
 
 
-@inlined
+@step(inline=True)
 def _sweep(
     V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shape, ridge, wishes, visits,
     n_visits, has_shape, has_ridge, n_components, sharpness,
@@ -325,7 +326,7 @@ def _sweep(
     return n_left, kept
 
 
-@inlined
+@step(inline=True)
 def _write(order, first, n_rows, u, bound, offsets, n_components, out, gap):
     """Scatter the rows of a group and their gaps."""
     for lane in range(n_rows):
@@ -336,7 +337,7 @@ def _write(order, first, n_rows, u, bound, offsets, n_components, out, gap):
         lanes.scatter_quad(out, offsets, n_rows, k, lanes.load_quad(u, k, 1))
 
 
-@inlined
+@step(inline=True)
 def _data_term(counts, rates, n_entries):
     """sum of x log rate over the entries, nats."""
     total = 0.0
@@ -345,7 +346,7 @@ def _data_term(counts, rates, n_entries):
     return total
 
 
-@kernel(writes=17)
+@kernel(writes=8)
 def descend(table, group, worker):
     """Lower the divergence of each row by cyclic coordinate descent, V fixed; monotone, without function evaluation.
 
@@ -372,12 +373,11 @@ def descend(table, group, worker):
           has_shape, has_ridge, is_general  int, is there a shape, a ridge, any of ridge, fixed and inf
           wants_data_term  int
           tol, zero        float
-    out   the scratch of each worker, (n_workers, m, lanes) but for the first two:
-          offsets    (n_workers, n) int64, where the entries' rows of V begin
-          visits     (n_workers, K) int64, the components to visit
-          counts, rates, ratios, spare   one vector for each vector of entries
-          block      transposed rows of V
-          u, sums, wishes, price, shapes, ridges   one vector for each component: u, S, who wants to move, weight, ...
+    out   offsets    (n_workers, n) int64, scratch: where the entries' rows of V begin
+          visits     (n_workers, K) int64, scratch: the components to visit
+          entries    (n_workers, ENTRIES, n_vectors, lanes), scratch: counts, rates, ratios, and a spare
+          block      (n_workers, n, lanes), scratch: transposed rows of V
+          components (n_workers, COMPONENTS, K, lanes), scratch: u, S, who wants to move, weight, shape, ridge
           out        (n_rows, K)    overwritten, padding excepted
           gap        (n_rows,)      float64, nats: the bound on what a better row could gain. With tol < 0, of U; with
                                     tol >= 0 rounds of sweeps go on until it is at most tol * total, and it is that of
@@ -389,19 +389,18 @@ def descend(table, group, worker):
     """
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny,
-        all_offsets, all_visits, all_counts, all_rates, all_ratios, all_spare, all_block, all_u, all_sums, all_wishes,
-        all_price, all_shapes, all_ridges, out, gap, data_term,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits,
+        all_entries, all_blocks, all_components, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first, n_rows, n_entries = groups[group, 0], groups[group, 1], groups[group, 2]
     wide, strip = groups[group, 3] == 1, groups[group, 4]
-    offsets, visits, counts, rates = (
-        simd.part(all_offsets, worker), simd.part(all_visits, worker), simd.part(all_counts, worker),
-        simd.part(all_rates, worker),
-    )  # fmt: skip
-    ratios, spare, block = simd.part(all_ratios, worker), simd.part(all_spare, worker), simd.part(all_block, worker)
-    u, sums, wishes = simd.part(all_u, worker), simd.part(all_sums, worker), simd.part(all_wishes, worker)
-    price, shapes, ridges = simd.part(all_price, worker), simd.part(all_shapes, worker), simd.part(all_ridges, worker)
+    offsets, visits, block = (
+        simd.part(all_offsets, worker),
+        simd.part(all_visits, worker),
+        simd.part(all_blocks, worker),
+    )
+    counts, rates, ratios, spare = simd.parts(simd.part(all_entries, worker), ENTRIES)
+    u, sums, wishes, price, shapes, ridges = simd.parts(simd.part(all_components, worker), COMPONENTS)
 
     _read_row(U, 1, order, first, n_rows, wide, offsets, u, n_components)
     _read_row(weight, weight_step, order, first, n_rows, wide, offsets, price, n_components)

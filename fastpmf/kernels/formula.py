@@ -5,7 +5,6 @@ instruction rounds as IEEE arithmetic says; nothing is reordered or contracted. 
 which is what keeps compilation short: typing a call costs it more than emitting twenty instructions.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import config, types
-from numba.extending import intrinsic
 
-from fastpmf.kernels._llvm import FLOATS, I32, Lanes, Tile, call_intrinsic, constant, shuffle, vector
+from fastpmf.kernels._llvm import FLOATS, I32, Lanes, Tile, call_intrinsic, constant, shuffle, varied, vector
 
 
 class _Vector:
@@ -151,11 +149,7 @@ def _compiled(function: Callable, n_results: int) -> Callable:
 
         return out(*parameters), emit
 
-    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    typed.__signature__ = inspect.Signature([context, *parameters])  # Numba allows of no *args
-    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
-    return intrinsic(typed)
+    return varied(typed, function)
 
 
 def _splat(builder: Any, kind: Any, number: Any) -> Any:

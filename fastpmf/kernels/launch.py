@@ -1,8 +1,8 @@
 """How a kernel is started: its arguments as a table of numbers, and the one `prange` loop that runs them all.
 
-A compiled kernel is a C function of (table, task, worker). The table holds a task counter, then each argument: a
-scalar's bits, or an array's address and shape. So the parallel loop has one signature and is compiled once, and a
-kernel's body is compiled as serial code, which takes a third of the time.
+A compiled kernel is a C function of (table, task, worker). The table holds a task counter, then each array's address
+and shape, then the scalars. So the parallel loop has one signature and is compiled once, and a kernel's body is
+compiled as serial code, which takes a third of the time.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
-from numba.np.arrayobj import make_array
 from numba.np.numpy_support import from_dtype
 
-from fastpmf.kernels._llvm import I64, Width, operation
-from fastpmf.kernels.simd import c_array, take
+from fastpmf.kernels._llvm import I32, I64, Width, operation
+from fastpmf.kernels.simd import c_array
 
 _COUNTER = 1  # words before the arguments
 
@@ -27,33 +26,27 @@ class Table(types.Type):
 
     def __init__(self, arguments: Sequence[types.Type]) -> None:
         self.arguments = tuple(arguments)
+        self.n_words = _COUNTER + sum(_words(type_) for type_ in arguments)
         super().__init__(name=f"Table{self.arguments}")
+
+    def places(self) -> list[int]:
+        """Where in the table each argument is: arrays first, then integers, then floats."""
+        places, end = [0] * len(self.arguments), _COUNTER
+        for kind in (types.Array, types.Integer, types.Float):
+            for n, type_ in enumerate(self.arguments):
+                if isinstance(type_, kind):
+                    places[n], end = end, end + _words(type_)
+        return places
+
+
+def _words(type_: types.Type) -> int:
+    return 1 + type_.ndim if isinstance(type_, types.Array) else 0 if isinstance(type_, Width) else 1
 
 
 @register_model(Table)
 class _TableModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Table) -> None:
         super().__init__(dmm, fe_type, I64.as_pointer())
-
-
-def words_of(args: Sequence[Any]) -> np.ndarray:
-    """The table of these arguments, its task counter at 0; the arrays must outlive it."""
-    words, floats = [0] * _COUNTER, []
-    for arg in args:
-        if isinstance(arg, np.ndarray):
-            if not arg.flags.c_contiguous:
-                raise TypeError(f"a kernel reads C-ordered arrays, got one of strides {arg.strides}")
-            words.append(arg.__array_interface__["data"][0])
-            words += arg.shape
-        elif isinstance(arg, float):
-            floats.append((len(words), arg))
-            words.append(0)
-        elif not isinstance(arg, Width):
-            words.append(arg)
-    table = np.array(words, np.int64)
-    for place, number in floats:
-        table.view(np.float64)[place] = number
-    return table
 
 
 def type_of(value: Any, *, writes: bool) -> types.Type:
@@ -70,50 +63,119 @@ def arguments(typingctx, table):
     """arguments(table) -> tuple, the kernel's arguments."""
 
     def emit(context, builder, signature, args):
-        place, values = _COUNTER, []
+        def word(place):
+            return builder.load(builder.gep(args[0], [I64(place)]))
 
-        def word():
-            nonlocal place
-            place += 1
-            return builder.load(builder.gep(args[0], [I64(place - 1)]))
-
-        for type_ in table.arguments:
+        values = []
+        for place, type_ in zip(table.places(), table.arguments, strict=True):
             if isinstance(type_, types.Array):
-                data = builder.inttoptr(word(), context.get_data_type(type_.dtype).as_pointer())
-                values.append(c_array(context, builder, type_, data, [word() for _ in range(type_.ndim)]))
+                data = builder.inttoptr(word(place), context.get_data_type(type_.dtype).as_pointer())
+                shape = [word(place + 1 + axis) for axis in range(type_.ndim)]
+                values.append(c_array(context, builder, type_, data, shape))
             elif isinstance(type_, Width):
                 values.append(context.get_dummy_value())
             else:
-                values.append(builder.bitcast(word(), context.get_value_type(type_)))
+                values.append(builder.bitcast(word(place), context.get_value_type(type_)))
         return context.make_tuple(builder, signature.return_type, values)
 
     return types.Tuple(table.arguments)(table), emit
 
 
-@intrinsic
-def call(typingctx, function, table, task, worker):
-    """call(function, table, task, worker): run a compiled kernel, given by its address, on one task."""
+# ── from Python ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+# NumPy's array interface in C: two, nd, kind, itemsize, flags, shape, strides, data
+_INTERFACE = ir.LiteralStructType([I32, I32, ir.IntType(8), I32, I32, I64.as_pointer(), I64.as_pointer(), I64])
+_C_CONTIGUOUS = 1
+
+
+@intrinsic
+def _fill(typingctx, capsules):
     def emit(context, builder, signature, args):
-        address, table_, task_, worker_ = args
-        pointer = make_array(signature.args[1])(context, builder, table_).data
-        kind = ir.FunctionType(ir.IntType(8).as_pointer(), [pointer.type, I64, I64])
-        builder.call(builder.inttoptr(address, kind.as_pointer()), [pointer, task_, worker_])
+        pointer = ir.IntType(8).as_pointer()
+        module = builder.module
+
+        def c_function(name, result, *parameters):
+            return cgutils.get_or_insert_function(module, ir.FunctionType(result, parameters), name)
+
+        item_of = c_function("PyTuple_GetItem", pointer, pointer, I64)
+        pointer_of = c_function("PyCapsule_GetPointer", pointer, pointer, pointer)
+        given = builder.inttoptr(args[0], pointer)
+
+        def interface_of(n):
+            """The number of axes, flags, shape and data of an array."""
+            capsule = builder.call(item_of, [given, n])
+            interface = builder.call(pointer_of, [capsule, ir.Constant(pointer, None)])
+            interface = builder.bitcast(interface, _INTERFACE.as_pointer())
+            return [builder.load(builder.gep(interface, [I32(0), I32(field)])) for field in (1, 4, 5, 7)]
+
+        _, _, _, address = interface_of(I64(0))
+        table = builder.inttoptr(address, I64.as_pointer())
+        builder.store(I64(0), table)
+        place = cgutils.alloca_once_value(builder, I64(_COUNTER))
+        result = cgutils.alloca_once_value(builder, address)
+        n = builder.call(c_function("PyTuple_Size", I64, pointer), [given])
+
+        def put(word):
+            at = builder.load(place)
+            builder.store(word, builder.gep(table, [at]))
+            builder.store(builder.add(at, I64(1)), place)
+
+        with cgutils.for_range_slice(builder, I64(1), n, I64(1)) as (index, _):
+            n_axes, flags, shape, data = interface_of(index)
+            put(data)
+            with cgutils.for_range(builder, builder.zext(n_axes, I64)) as axes:
+                put(builder.load(builder.gep(shape, [axes.index])))
+            contiguous = builder.and_(flags, I32(_C_CONTIGUOUS))
+            with builder.if_then(builder.icmp_signed("==", contiguous, I32(0))):
+                builder.store(I64(0), result)
+        return builder.load(result)
+
+    return types.intp(types.intp), emit
+
+
+def fill(capsules):
+    """Write arrays' addresses and shapes into a table; the table's address, or 0 if an array is not C-ordered.
+
+    capsules is the address of a tuple, the `__array_struct__` of the table and of each array.
+    """
+    return _fill(capsules)
+
+
+FILL = types.intp(types.intp)
+
+
+# ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@intrinsic
+def _take(typingctx, table):
+    def emit(context, builder, signature, args):
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), I64(1), "monotonic")
+
+    return types.intp(types.intp), emit
+
+
+@intrinsic
+def _call(typingctx, function, table, task, worker):
+    def emit(context, builder, signature, args):
+        # `void` is a pointer to Numba
+        kind = ir.FunctionType(ir.IntType(8).as_pointer(), [I64, I64, I64])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
-    return types.void(types.intp, table, types.intp, types.intp), emit
+    return types.void(types.intp, types.intp, types.intp, types.intp), emit
 
 
 def run(function, table, n_tasks, n_workers):
     """Run a kernel on all tasks, by workers that each take the next one when they are done with the last."""
     for worker in prange(n_workers):
-        task = take(table)
+        task = _take(table)
         while task < n_tasks:
-            call(function, table, task, worker)
-            task = take(table)
+            _call(function, table, task, worker)
+            task = _take(table)
 
 
-RUN_SIGNATURE = types.void(types.intp, types.Array(types.int64, 1, "C"), types.intp, types.intp)
+RUN = types.void(types.intp, types.intp, types.intp, types.intp)
 
 
 def run_without_jit(kernel: Callable, args: Sequence[Any], n_tasks: int, n_workers: int) -> None:

@@ -124,6 +124,25 @@ def part(typingctx, A, number):
     return out(A, types.intp), emit
 
 
+@operation(lambda A, n: tuple(A))
+def parts(typingctx, A, n):
+    """parts(A, n) -> n arrays, `part` of A for each of the n numbers that there are; n is a constant."""
+    out = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+
+    def emit(context, builder, signature, args):
+        array = make_array(signature.args[0])(context, builder, args[0])
+        shape = cgutils.unpack_tuple(builder, array.shape, A.ndim)[1:]
+        views = []
+        for number in range(n.literal_value):
+            size = I64(number)
+            for length in shape:
+                size = builder.mul(size, length)
+            views.append(c_array(context, builder, out, builder.gep(array.data, [size]), shape))
+        return context.make_tuple(builder, signature.return_type, views)
+
+    return types.UniTuple(out, n.literal_value)(A, n), emit
+
+
 @operation(lambda A: A.reshape(-1))
 def flat(typingctx, A):
     """flat(A) -> array of one dimension, A's elements, no copy."""
@@ -489,23 +508,3 @@ def sum_x_log(typingctx, total, x, y):
         return builder.fadd(total, builder.fadd(*lane))
 
     return types.float64(types.float64, x, y), emit
-
-
-# ── work sharing ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _take_meaning(counter):
-    taken = counter[0]
-    counter[0] += 1
-    return taken
-
-
-@operation(_take_meaning)
-def take(typingctx, counter):
-    """take(counter) -> int, the counter's value before it is raised by one, atomically."""
-
-    def emit(context, builder, signature, args):
-        pointer = element_pointer(context, builder, signature.args[0], args[0], I64(0))
-        return builder.atomic_rmw("add", pointer, I64(1), "monotonic")
-
-    return types.intp(counter), emit

@@ -8,7 +8,7 @@ of entries and a strip that begins with component low.
 import numpy as np
 
 from fastpmf.kernels import formula, lanes, simd
-from fastpmf.kernels._jit import inlined
+from fastpmf.kernels._jit import step
 from fastpmf.kernels.formula import fma, maximum
 
 QUAD = lanes.QUAD
@@ -18,7 +18,7 @@ PIECE = 256
 _LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry a rate to 0 or below
 
 
-@inlined
+@step(inline=True)
 def settle(tile, wide, safe):
     """In a wide group all lanes belong to one row: what a piece has summed in them goes over to `safe`, float64."""
     if not wide:
@@ -26,19 +26,19 @@ def settle(tile, wide, safe):
     return simd.fill_like(tile, 0.0), safe + simd.total(tile)
 
 
-@inlined
+@step(inline=True)
 def fold(tile, wide, safe):
     """A group's sums, those of a wide one settled: its row's in every lane."""
     return simd.fill_like(tile, safe) if wide else tile
 
 
-@inlined
+@step(inline=True)
 def fold_highest(tile, wide):
     """In a wide group its row's highest element in every lane."""
     return simd.fill_like(tile, simd.highest(tile)) if wide else tile
 
 
-@inlined
+@step(inline=True)
 def spread_row(data, indices, indptr, i, row_length, counts, offsets):
     """Lay the entries of row i side by side: counts, and where their rows of V begin; zeros behind."""
     start, length = indptr[i], indptr[i + 1] - indptr[i]
@@ -52,7 +52,7 @@ def spread_row(data, indices, indptr, i, row_length, counts, offsets):
         offsets[p] = 0
 
 
-@inlined
+@step(inline=True)
 def fill_lane(data, indices, indptr, i, row_length, counts, offsets, lane, n_lanes, is_there):
     """Lay the entries of row i into one lane: one in each vector; zeros behind."""
     start = indptr[i]
@@ -69,7 +69,7 @@ def fill_lane(data, indices, indptr, i, row_length, counts, offsets, lane, n_lan
         p += np.uint64(n_lanes)
 
 
-@inlined
+@step(inline=True)
 def take_lanes(source, row_step, order, first, n_rows, offsets, out, n_components):
     """Lay a group's rows of a factor, or the one row that all share, side by side: one in each lane."""
     for lane in range(out.shape[1]):
@@ -85,7 +85,7 @@ def _add_quad(y, u0, u1, u2, u3, v0, v1, v2, v3):
     return fma(u3, v3, fma(u2, v2, fma(u1, v1, fma(u0, v0, y))))
 
 
-@inlined
+@step(inline=False)
 def gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high):
     """Rows of V, transposed, for components low to high; in passing, rates += sum_k u_k v_k over the strip."""
     for e in range(n_entries):
@@ -100,7 +100,7 @@ def gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high):
         simd.store(rates, e, 0, y)
 
 
-@inlined
+@step(inline=True)
 def add_rates(block, n_entries, u, low, high, rates):
     """rates += sum_k u_k v_k over the strip."""
     for k in range(low, high, QUAD):
@@ -117,7 +117,7 @@ def _add_products(r, s0, s1, s2, s3, v0, v1, v2, v3):
     return fma(r, v0, s0), fma(r, v1, s1), fma(r, v2, s2), fma(r, v3, s3)
 
 
-@inlined
+@step(inline=True)
 def sum_ratios(block, n_entries, ratios, wide, sums, low, high):
     """sums_k = sum r v_k over the strip, r the ratios x / y."""
     for k in range(low, high, QUAD):
@@ -144,7 +144,7 @@ def _carried(y, moved, v):
     return maximum(fma(moved, v, y), y * _LEFT)
 
 
-@inlined
+@step(inline=True)
 def carry(block, past, moved, rates, n_entries):
     """Carry the last move of a strip into the rates."""
     for e in range(n_entries):
@@ -160,7 +160,7 @@ def _add_derivatives(g, c, x, y, v):
     return g + xw, fma(xw, w, c)
 
 
-@inlined
+@step(inline=True)
 def visit(block, b, past, moved, counts, rates, n_entries, wide):
     """As `carry`, and in the same go sum what the next coordinate needs: g and c."""
     g = c = simd.zero(counts)
