@@ -152,7 +152,7 @@ class MemoryCounts:
     ) -> float:
         """`observed_weights` where these are the unobserved entries; what the others are to hold, where wanted."""
         X, bounds = self.side(side), row_bounds(len(U))
-        rate, sums = np.zeros(len(bounds) - 1), np.empty((current_threads(), V.shape[1]))
+        rate, sums = np.zeros(len(bounds) - 1), aligned(current_threads(), V.shape[1], np.dtype(float))
         check_factors(X, U, V)
         observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums)
         return float(rate.sum())

@@ -390,10 +390,10 @@ def kernel(*, writes: int) -> Callable[[Callable], Kernel]:
     return lambda body: Kernel(body, writes)
 
 
-def row_width(A: np.ndarray) -> Width:
-    """The vectors in a row of a padded factor, as a kernel is compiled for them."""
+def row_width(A: np.ndarray, widest: int = WIDEST) -> Width:
+    """The vectors in a row of a padded factor, as a kernel is compiled for them; 0 if they are more than `widest`."""
     n = A.shape[1] * A.itemsize // VECTOR_BYTES
-    return _WIDTHS[n if n <= WIDEST else 0]
+    return _WIDTHS[n if n <= widest else 0]
 
 
 def available_threads() -> int:

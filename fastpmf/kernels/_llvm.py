@@ -25,7 +25,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
-WIDEST = 4  # vectors of a factor row up to which a kernel is compiled for their number, and keeps its sums in registers
+WIDEST = 16  # vectors of a factor row up to which a kernel is compiled for their number, as straight-line code
 
 
 class Width(types.Type):

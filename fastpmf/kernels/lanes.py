@@ -150,6 +150,69 @@ def store_quad(typingctx, A, i, stride, tiles):
     return types.void(A, types.intp, types.intp, tiles), emit
 
 
+@operation(lambda A: np.zeros(VECTOR_BYTES // A.itemsize))
+def zero_wide(typingctx, A):
+    """zero_wide(A) -> Tile of float64 zeros, one for each element of a vector of A."""
+    tile = Tile(types.float64, 64 // A.dtype.bitwidth)
+
+    def emit(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(A), emit
+
+
+@operation(lambda A, i, v, like: A[i, v * (n := VECTOR_BYTES // like.itemsize) : (v + 1) * n].copy())
+def load_wide(typingctx, A, i, v, like):
+    """load_wide(A, i, v, like) -> Tile of float64, the v-th part of row i of A, as long as a vector of `like`."""
+    tile = Tile(types.float64, 64 // like.dtype.bitwidth)
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for part in range(tile.n_vectors):
+            place = builder.add(builder.mul(args[2], I64(tile.n_vectors)), I64(part))
+            out = builder.insert_value(out, load_vector(builder, row, types.float64, place), part)
+        return out
+
+    return tile(A, types.intp, types.intp, like), emit
+
+
+@operation(lambda total, tile: total + tile)
+def add_wide(typingctx, total, tile):
+    """add_wide(total, tile) -> Tile of float64, total + tile."""
+
+    def emit(context, builder, signature, args):
+        x = builder.extract_value(args[1], 0)
+        out, per_vector = args[0], VECTOR_BYTES // 8
+        for v in range(total.n_vectors):
+            part = x
+            if total.n_vectors > 1:
+                part = shuffle(builder, x, x, list(range(v * per_vector, (v + 1) * per_vector)))
+                part = builder.fpext(part, ir.VectorType(ir.DoubleType(), per_vector))
+            out = builder.insert_value(out, builder.fadd(builder.extract_value(out, v), part), v)
+        return out
+
+    return total(total, tile), emit
+
+
+def _store_wide_meaning(A, i, v, tile):
+    A[i, v * len(tile) : (v + 1) * len(tile)] = tile
+
+
+@operation(_store_wide_meaning)
+def store_wide(typingctx, A, i, v, tile):
+    """store_wide(A, i, v, tile): the v-th part of row i of A, float64 and as long as the tile, becomes the tile."""
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        for part in range(tile.n_vectors):
+            place = builder.add(builder.mul(args[2], I64(tile.n_vectors)), I64(part))
+            store_vector(builder, row, types.float64, place, builder.extract_value(args[3], part))
+        return context.get_dummy_value()
+
+    return types.void(A, types.intp, types.intp, tile), emit
+
+
 def _add_meaning(total, i, v, tile):
     total[i, v * len(tile) : (v + 1) * len(tile)] += tile
 
@@ -161,10 +224,12 @@ def add_to_row(typingctx, total, i, v, tile):
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
         wide = ir.VectorType(ir.DoubleType(), vector(tile.dtype).count)
-        more = builder.extract_value(args[3], 0)
-        more = more if more.type == wide else builder.fpext(more, wide)
-        place = builder.gep(builder.bitcast(row, wide.as_pointer()), [args[2]])
-        builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
+        first = builder.mul(args[2], I64(tile.n_vectors))
+        for v in range(tile.n_vectors):
+            more = builder.extract_value(args[3], v)
+            more = more if more.type == wide else builder.fpext(more, wide)
+            place = builder.gep(builder.bitcast(row, wide.as_pointer()), [builder.add(first, I64(v))])
+            builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
         return context.get_dummy_value()
 
     return types.void(total, types.intp, types.intp, tile), emit

@@ -19,6 +19,8 @@ from fastpmf.kernels.formula import (
 from fastpmf.kernels.formula import multiply as product
 from fastpmf.kernels.launch import arguments
 
+NARROW = 4  # vectors of a row up to which straight-line code is faster than a loop over them
+
 
 @formula(2)
 def _with_shape(u, s, a, divisor, tiny):
@@ -93,6 +95,7 @@ def multiply(table, block, worker):
           is_general  int         is there any of ridge, fixed and inf
           writes      int         is `out` wanted
           tiny, relaxation        float, the latter from 0 to 1
+          n_vectors   Width       of the rows
     out   out         (n_rows, K) overwritten if wanted; may be S
           column_sum  (n_blocks, K) float64, sums of the new rows over each block
           gap         (n_blocks,) float64, sums of gap_i; nats
@@ -102,29 +105,35 @@ def multiply(table, block, worker):
     """
     (
         U, S, weight, shape, ridge, fixed, row_blocks, weight_step, shape_step, has_shape, is_general, writes, tiny,
-        relaxation, out, column_sum, gap, ratios,
+        relaxation, n_vectors, out, column_sum, gap, ratios,
     ) = arguments(table)  # fmt: skip
-    width, none = simd.width(U), simd.zero(U)
+    n_pieces, none = simd.pieces(U, n_vectors), simd.zero_piece(U, n_vectors)
     for k in range(column_sum.shape[1]):
         column_sum[block, k] = 0.0
     block_gap = 0.0
     for i in range(row_blocks[block], row_blocks[block + 1]):
         # the ratios, and what is summed over the row
+        u = ratio = divisor = none
         own, rate, highest = none, none, simd.fill_like(none, -math.inf)
-        for v in range(width):
-            u, s, d = simd.load(U, i, v), simd.load(S, i, v), simd.load(weight, i * weight_step, v)
+        for v in range(n_pieces):
+            u, s, d = (
+                simd.load_piece(U, i, v, n_vectors),
+                simd.load_piece(S, i, v, n_vectors),
+                simd.load_piece(weight, i * weight_step, v, n_vectors),
+            )
             divisor = positive_or_infinite(d)
             if has_shape:
-                u, s = _with_shape(u, s, simd.load(shape, i * shape_step, v), divisor, tiny)
+                u, s = _with_shape(u, s, simd.load_piece(shape, i * shape_step, v, n_vectors), divisor, tiny)
             own = add(own, product(u, s))
             if is_general:
-                q, f = simd.load(ridge, i * shape_step, v), simd.load(fixed, 0, v)
+                q, f = simd.load_piece(ridge, i * shape_step, v, n_vectors), simd.load_piece(fixed, 0, v, n_vectors)
                 ratio, less, slack = _general(u, s, d, divisor, q, f)
                 rate, highest = add(rate, less), larger(highest, slack)
             else:
                 ratio = divide(s, divisor)
                 rate, highest = add(rate, product(u, d)), larger(highest, ratio)
-            simd.store(ratios, worker, v, ratio)
+            if v < n_pieces - 1:
+                simd.store_piece(ratios, worker, v, n_vectors, ratio)
         total = simd.total(own)
         if is_general:
             row_gap = total * simd.highest(highest) - simd.total(rate)
@@ -133,18 +142,20 @@ def multiply(table, block, worker):
         if row_gap < 0.0:
             row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
         block_gap += row_gap
-        # the new row
-        for v in range(width):
-            u, d = simd.load(U, i, v), simd.load(weight, i * weight_step, v)
-            divisor, ratio = positive_or_infinite(d), simd.load(ratios, worker, v)
-            if has_shape:
-                u, _ = _with_shape(u, simd.load(S, i, v), simd.load(shape, i * shape_step, v), divisor, tiny)
+        # the new row, from its last piece, whose ratio is at hand, to its first
+        for v in range(n_pieces - 1, -1, -1):
+            if v < n_pieces - 1:
+                u, d = simd.load_piece(U, i, v, n_vectors), simd.load_piece(weight, i * weight_step, v, n_vectors)
+                divisor, ratio = positive_or_infinite(d), simd.load_piece(ratios, worker, v, n_vectors)
+                if has_shape:
+                    s, a = simd.load_piece(S, i, v, n_vectors), simd.load_piece(shape, i * shape_step, v, n_vectors)
+                    u, s = _with_shape(u, s, a, divisor, tiny)
             if relaxation > 0.0:
                 ratio = _relaxed(ratio, relaxation, 1.0 - relaxation)
             new = _moved(u, ratio, divisor, tiny * total)
             if is_general:
-                new = _unless_fixed(u, new, simd.load(fixed, 0, v))
+                new = _unless_fixed(u, new, simd.load_piece(fixed, 0, v, n_vectors))
             if writes:
-                simd.store(out, i, v, new)
+                simd.store_piece(out, i, v, n_vectors, new)
             lanes.add_to_row(column_sum, block, v, new)
     gap[block] = block_gap

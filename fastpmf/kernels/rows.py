@@ -7,6 +7,8 @@ from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.formula import fma, maximum, where
 from fastpmf.kernels.launch import arguments
 
+_ROWS = 32  # that are in the first-level cache together, where the vectors of a row are gone through one after another
+
 
 @kernel(writes=1)
 def sum_columns(table, block, worker):
@@ -22,11 +24,15 @@ def sum_columns(table, block, worker):
     """
     A, row_blocks, column_sum = arguments(table)
     width = simd.width(A)
-    for k in range(column_sum.shape[1]):
-        column_sum[block, k] = 0.0
-    for i in range(row_blocks[block], row_blocks[block + 1]):
+    for v in range(width):
+        lanes.store_wide(column_sum, block, v, lanes.zero_wide(A))
+    for first in range(row_blocks[block], row_blocks[block + 1], _ROWS):
+        end = min(first + _ROWS, row_blocks[block + 1])
         for v in range(width):
-            lanes.add_to_row(column_sum, block, v, simd.load(A, i, v))
+            total = lanes.load_wide(column_sum, block, v, A)
+            for i in range(first, end):
+                total = lanes.add_wide(total, simd.load(A, i, v))
+            lanes.store_wide(column_sum, block, v, total)
 
 
 @formula.formula()
@@ -56,15 +62,18 @@ def extrapolate(table, block, worker):
     """
     new, old, total, weight, fixed, row_blocks, weight_step, momentum, tiny, out, column_sum = arguments(table)
     width = simd.width(new)
-    for k in range(column_sum.shape[1]):
-        column_sum[block, k] = 0.0
-    for i in range(row_blocks[block], row_blocks[block + 1]):
-        smallest = tiny * total[i]
+    for v in range(width):
+        lanes.store_wide(column_sum, block, v, lanes.zero_wide(new))
+    for first in range(row_blocks[block], row_blocks[block + 1], _ROWS):
+        end = min(first + _ROWS, row_blocks[block + 1])
         for v in range(width):
-            u, d, h = simd.load(new, i, v), simd.load(weight, i * weight_step, v), simd.load(fixed, 0, v)
-            u = _extrapolated(u, simd.load(old, i, v), d, h, momentum, smallest)
-            simd.store(out, i, v, u)
-            lanes.add_to_row(column_sum, block, v, u)
+            column_total, f = lanes.load_wide(column_sum, block, v, new), simd.load(fixed, 0, v)
+            for i in range(first, end):
+                u, d = simd.load(new, i, v), simd.load(weight, i * weight_step, v)
+                u = _extrapolated(u, simd.load(old, i, v), d, f, momentum, tiny * total[i])
+                simd.store(out, i, v, u)
+                column_total = lanes.add_wide(column_total, u)
+            lanes.store_wide(column_sum, block, v, column_total)
 
 
 @kernel(writes=1)

@@ -166,6 +166,74 @@ def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: li
     return array._getvalue()
 
 
+# A row in pieces: all of it at once where its number of vectors is known, else one vector after the other, so that one
+# text is straight-line code for narrow rows and a loop for others.
+
+
+def _piece(A, piece, n_vectors):
+    size = (n_vectors.n_vectors or 1) * VECTOR_BYTES // A.itemsize
+    return slice(piece * size, (piece + 1) * size)
+
+
+def _piece_of(A, n_vectors):
+    return Tile(A.dtype, n_vectors.n_vectors or 1)
+
+
+@operation(lambda A, n_vectors: 1 if n_vectors.n_vectors else A.shape[1] * A.itemsize // VECTOR_BYTES)
+def pieces(typingctx, A, n_vectors):
+    """pieces(A, n_vectors) -> int, how many there are in a row of A."""
+
+    def emit(context, builder, signature, args):
+        return I64(1) if n_vectors.n_vectors else wide_row(context, builder, signature.args[0], args[0], I64(0))[1]
+
+    return types.intp(A, n_vectors), emit
+
+
+@operation(lambda A, n_vectors: np.zeros_like(A[0, _piece(A, 0, n_vectors)]))
+def zero_piece(typingctx, A, n_vectors):
+    """zero_piece(A, n_vectors) -> Tile of zeros."""
+    tile = _piece_of(A, n_vectors)
+
+    def emit(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(A, n_vectors), emit
+
+
+@operation(lambda A, i, piece, n_vectors: A[i, _piece(A, piece, n_vectors)].copy())
+def load_piece(typingctx, A, i, piece, n_vectors):
+    """load_piece(A, i, piece, n_vectors) -> Tile, a piece of row i of A."""
+    tile = _piece_of(A, n_vectors)
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for v in range(tile.n_vectors):
+            place = I64(v) if n_vectors.n_vectors else args[2]
+            out = builder.insert_value(out, load_vector(builder, row, tile.dtype, place), v)
+        return out
+
+    return tile(A, types.intp, types.intp, n_vectors), emit
+
+
+def _store_piece_meaning(A, i, piece, n_vectors, tile):
+    A[i, _piece(A, piece, n_vectors)] = tile
+
+
+@operation(_store_piece_meaning)
+def store_piece(typingctx, A, i, piece, n_vectors, tile):
+    """store_piece(A, i, piece, n_vectors, tile): a piece of row i of A becomes the tile."""
+
+    def emit(context, builder, signature, args):
+        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+        for v in range(tile.n_vectors):
+            place = I64(v) if n_vectors.n_vectors else args[2]
+            store_vector(builder, row, tile.dtype, place, builder.extract_value(args[4], v))
+        return context.get_dummy_value()
+
+    return types.void(A, types.intp, types.intp, n_vectors, tile), emit
+
+
 def wide_row(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> tuple[Any, Any]:
     """Address of a row as vectors, and how many there are."""
     row = row_pointer(context, builder, array_type, array, i)

@@ -54,7 +54,7 @@ def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def column_sums(A: np.ndarray) -> np.ndarray:
     """Column sums of a padded factor, float64; the same for any number of threads."""
     bounds = row_bounds(len(A))
-    partial = np.empty((len(bounds) - 1, A.shape[1]))
+    partial = aligned(len(bounds) - 1, A.shape[1], np.dtype(float))
     sum_columns(len(partial), A, bounds, partial)
     return partial.sum(axis=0)
 

@@ -26,9 +26,10 @@ from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
 from fastpmf.counts import Counts, Side
-from fastpmf.kernels._jit import current_threads
+from fastpmf.kernels._jit import current_threads, row_width
+from fastpmf.kernels.multiply import NARROW
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
-from fastpmf.model.factors import aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
+from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
@@ -252,12 +253,12 @@ def advance(
     rate_of_row = factor.expected_rate(prior)
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
-    sums, moved = np.empty((len(bounds) - 1, U.shape[1])), np.full(len(U), -1.0)
+    sums, moved = aligned(len(bounds) - 1, U.shape[1], np.dtype(float)), np.full(len(U), -1.0)
     try:
         update_posterior(
             len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
-            float(step.times), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
-            np.empty((current_threads(), U.shape[1]), U.dtype),
+            float(step.times), row_width(U, NARROW), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
+            aligned(current_threads(), U.shape[1], U.dtype),
         )  # fmt: skip
     finally:
         if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together

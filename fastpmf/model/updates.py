@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels._jit import current_threads
-from fastpmf.kernels.multiply import multiply
+from fastpmf.kernels._jit import current_threads, row_width
+from fastpmf.kernels.multiply import NARROW, multiply
 from fastpmf.kernels.rows import extrapolate
-from fastpmf.model.factors import row_bounds
+from fastpmf.model.factors import aligned, row_bounds
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
 # An entry that shrinks at every update ends in an underflow, and then it is locked at 0, whatever the data want later;
@@ -80,11 +80,11 @@ def multiplicative(
     """
     width, bounds, weight = U.shape[1], row_bounds(len(U)), as_weights(weight, U.dtype)
     shape, ridge, held = prior.arrays(width, U.dtype)
-    sums, gap = np.empty((len(bounds) - 1, width)), np.empty(len(bounds) - 1)
+    sums, gap = aligned(len(bounds) - 1, width, np.dtype(float)), np.empty(len(bounds) - 1)
     multiply(
         len(gap), U, S, weight, shape, ridge, held, bounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
-        prior.general, out is not None, TINY, RELAXATION * relaxed, S if out is None else out, sums, gap,
-        np.empty((current_threads(), width), U.dtype),
+        prior.general, out is not None, TINY, RELAXATION * relaxed, row_width(U, NARROW), S if out is None else out, sums, gap,
+        aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
 
@@ -133,7 +133,7 @@ def extrapolated(
         Column sums of `out`, float64.
     """
     bounds = row_bounds(len(new))
-    sums = np.empty((len(bounds) - 1, new.shape[1]))
+    sums = aligned(len(bounds) - 1, new.shape[1], np.dtype(float))
     weight = as_weights(weight, new.dtype)
     fixed = RowPrior(held=held).arrays(new.shape[1], new.dtype)[2]
     extrapolate(len(sums), new, old, totals, weight, fixed, bounds, len(weight) > 1, float(momentum), TINY, out, sums)
