@@ -25,6 +25,7 @@ from numba.core import config, types
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.compiler import Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.event import trigger_event
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel
@@ -38,6 +39,8 @@ _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
 _FLAGS = {"error_model": "numpy", "boundscheck": False}
 # Kernels own no memory, so there is none to count
 _KERNEL_FLAGS = _FLAGS | {"_nrt": False, "no_rewrites": True}
+
+COMPILING = "fastpmf:compile"  # Numba's event around the compilation of a kernel that is not in the cache
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
 # folder, so that a change to `simd` is never answered with yesterday's machine code.
@@ -188,7 +191,8 @@ def _compiled(function: Callable, kind: Any, flags: dict[str, Any]) -> tuple[int
         compiled = cache.load(kind)
         cached = compiled is not None
         if compiled is None:
-            compiled = _Library(function.__qualname__, flags).compile(function, kind)
+            with trigger_event(COMPILING):
+                compiled = _Library(function.__qualname__, flags).compile(function, kind)
             cache.save(kind, compiled)
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name), cached
 

@@ -62,7 +62,6 @@ def update_posterior(table, block, worker):
           row_blocks   (n_blocks + 1,) int64, boundaries of blocks of rows
           weight_step  int            1 if `weight` has a row for each row, else 0
           least, rho, times           float
-          n_vectors    Width          of the rows
     out   U            (n_rows, K)    in: exp E[log u] up to row factors; out: the new ones
           mean, shape  (n_rows, K)    in: the old ones; out: the new ones
           column_sum   (n_blocks, K)  float64, sums of `mean` over each block's rows
@@ -74,34 +73,34 @@ def update_posterior(table, block, worker):
     cost  one digamma without its logarithm and one exp for each entry, no pass over counts
     """
     (
-        S, prior, rate_of_row, weight, row_blocks, weight_step, least, rho, times, n_vectors, U, mean, shape, column_sum, row_sum,
+        S, prior, rate_of_row, weight, row_blocks, weight_step, least, rho, times, U, mean, shape, column_sum, row_sum,
         offset, moved, decays,
     ) = arguments(table)  # fmt: skip
-    n_pieces = simd.pieces(U, n_vectors)
+    width = simd.width(U)
     for k in range(column_sum.shape[1]):
         column_sum[block, k] = 0.0
     for i in range(row_blocks[block], row_blocks[block + 1]):
         lowest, total, went = math.inf, 0.0, 0.0
-        for v in range(n_pieces):
-            a, d = simd.load_piece(prior, 0, v, n_vectors), simd.load_piece(weight, i * weight_step, v, n_vectors)
+        for v in range(width):
+            a, d = simd.load(prior, 0, v), simd.load(weight, i * weight_step, v)
             s, inverse, m, change = _posterior(
-                a, simd.load_piece(U, i, v, n_vectors), simd.load_piece(S, i, v, n_vectors), simd.load_piece(shape, i, v, n_vectors), simd.load_piece(mean, i, v, n_vectors), d,
+                a, simd.load(U, i, v), simd.load(S, i, v), simd.load(shape, i, v), simd.load(mean, i, v), d,
                 rate_of_row[i], times, rho, 1.0 - rho,
             )  # fmt: skip
-            simd.store_piece(shape, i, v, n_vectors, s)
-            simd.store_piece(U, i, v, n_vectors, inverse)  # until its geometric mean is known
-            simd.store_piece(mean, i, v, n_vectors, m)
+            simd.store(shape, i, v, s)
+            simd.store(U, i, v, inverse)  # until its geometric mean is known
+            simd.store(mean, i, v, m)
             lanes.add_to_row(column_sum, block, v, m)
             went += simd.total(change)
             total += simd.total(m)
             q = _where_there(a, special.decay(_where_there(a, s, 1.0)), math.inf)
-            simd.store_piece(decays, worker, v, n_vectors, q)
+            simd.store(decays, worker, v, q)
             lowest = min(lowest, -simd.highest(_negative(q)))
-        for v in range(n_pieces):
-            s, q = simd.load_piece(shape, i, v, n_vectors), simd.load_piece(decays, worker, v, n_vectors)
+        for v in range(width):
+            s, q = simd.load(shape, i, v), simd.load(decays, worker, v)
             power = _at_least(special.exp(_below(q, lowest)), least)
-            u = multiply(multiply(special.height(s), power), simd.load_piece(U, i, v, n_vectors))
-            simd.store_piece(U, i, v, n_vectors, u)
+            u = multiply(multiply(special.height(s), power), simd.load(U, i, v))
+            simd.store(U, i, v, u)
         row_sum[i], offset[i], moved[i] = total, lowest, went
 
 

@@ -26,8 +26,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
 from fastpmf.counts import Counts, Side
-from fastpmf.kernels._jit import current_threads, row_width
-from fastpmf.kernels.multiply import NARROW
+from fastpmf.kernels._jit import current_threads
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
 
@@ -257,7 +256,7 @@ def advance(
     try:
         update_posterior(
             len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
-            float(step.times), row_width(U, NARROW), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
+            float(step.times), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
             aligned(current_threads(), U.shape[1], U.dtype),
         )  # fmt: skip
     finally:

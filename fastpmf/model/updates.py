@@ -83,8 +83,8 @@ def multiplicative(
     sums, gap = aligned(len(bounds) - 1, width, np.dtype(float)), np.empty(len(bounds) - 1)
     multiply(
         len(gap), U, S, weight, shape, ridge, held, bounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
-        prior.general, out is not None, TINY, RELAXATION * relaxed, row_width(U, NARROW), S if out is None else out, sums, gap,
-        aligned(current_threads(), width, U.dtype),
+        prior.general, out is not None, TINY, RELAXATION * relaxed, row_width(U, NARROW), S if out is None else out,
+        sums, gap, aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
 
