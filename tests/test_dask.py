@@ -309,15 +309,15 @@ def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind
     piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
     monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
     asked = []
-    compiled = _jit.Kernel._compile
+    compiled = _jit.Kernel._build
 
     def compile_late(self, *args):
         asked.append(self.__name__)
         return compiled(self, *args)
 
-    monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
+    monkeypatch.setattr(_jit.Kernel, "_build", compile_late)
     for kernel in list(all_kernels()):
-        monkeypatch.setattr(kernel, "_compiled", {})
+        monkeypatch.setattr(kernel, "_builds", {})
     _worker.prepare("fit", 0, model)
     prepared, asked[:] = list(asked), []
     assert numba.config.DISABLE_JIT or prepared

@@ -159,7 +159,7 @@ def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[floa
         if isinstance(a, np.ndarray):
             key += a.dtype, a.ndim
             arrays.append(a.__array_struct__)
-        elif isinstance(a, float):
+        elif isinstance(a, float | np.floating):
             key.append(float)
             floats.append(a)
         elif isinstance(a, Width):
