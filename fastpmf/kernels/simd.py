@@ -234,7 +234,7 @@ def store_piece(typingctx, A, i, piece, n_vectors, tile):
     return types.void(A, types.intp, types.intp, n_vectors, tile), emit
 
 
-def wide_row(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> tuple[Any, Any]:
+def wide_row(context: Any, builder: Any, array_type: Any, array: Any, i: Any) -> tuple[Any, Any]:
     """Address of a row as vectors, and how many there are."""
     row = row_pointer(context, builder, array_type, array, i)
     lanes = vector(array_type.dtype).count
