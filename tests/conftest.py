@@ -1,10 +1,28 @@
-"""The menagerie: small count matrices that are awkward, each in its own way."""
+"""The menagerie: small count matrices that are awkward, each in its own way. And which tests run by default."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
+from joblib import cpu_count
 from scipy import sparse
+
+from fastpmf.kernels import _jit
+
+ALL = os.environ.get("FASTPMF_TESTS") == "all"  # whether long tests run too, and others with all their cases
+
+
+def pytest_configure(config):
+    if os.environ.get("FASTPMF_TESTS") not in (None, "", "all"):
+        raise pytest.UsageError(f"FASTPMF_TESTS must be 'all' or not set, got {os.environ['FASTPMF_TESTS']!r}")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked as long, unless FASTPMF_TESTS=all asks for it."""
+    if not ALL:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def _planted(rng, n=30, p=40, k=3, mean=1.0):
@@ -60,6 +78,15 @@ MENAGERIE = {name: sparse.csr_array(X) for name, X in _menagerie().items()}
 def X(request):
     """Every matrix of the menagerie in turn, as a CSR array."""
     return MENAGERIE[request.param].copy()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cores():
+    """Processes that run tests side by side share the cores: by default a fit has its own process's share of them."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_jit, "cpu_count", lambda: max(1, cpu_count() // processes))
+        yield
 
 
 @pytest.fixture(autouse=True)
