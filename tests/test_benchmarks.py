@@ -32,7 +32,9 @@ def benchmark_classes():
     found = []
     for module in pkgutil.iter_modules([str(SUITE / "benchmarks")]):
         source = (SUITE / "benchmarks" / f"{module.name}.py").read_text(encoding="utf-8")
-        found += [(module.name, name) for name in re.findall(r"^class ([A-Z]\w*)", source, re.MULTILINE)]
+        marks = [pytest.mark.long] if module.name == "dask" else []  # workers, which import everything
+        names = re.findall(r"^class ([A-Z]\w*)", source, re.MULTILINE)
+        found += [pytest.param(module.name, name, marks=marks) for name in names]
     return found
 
 

@@ -521,15 +521,13 @@ def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
     assert done.stderr.endswith("KeyboardInterrupt\n")  # others import it as any package
 
 
-def test_it_runs_as_a_module_in_a_pipe(counts):
-    def fastpmf(line, **options):
-        command = [sys.executable, "-m", "fastpmf", *line.split()]
-        return subprocess.run(command, cwd=counts, capture_output=True, timeout=120, **options)
-
-    fit = fastpmf("fit - --format mtx -k 2 -o m.npz --max-iter 5", input=(counts / "X.mtx").read_bytes())
-    assert fit.returncode == 0, fit.stderr
-    assert b"Stopped at max_iter" in fit.stdout
-    done = fastpmf("transform m.npz - --format npz -o -", input=(counts / "X.npz").read_bytes())
+def test_it_runs_as_a_module_in_a_pipe(counts, piped):
+    code, told, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
+    assert code == 0
+    assert "Stopped at max_iter" in told
+    command = [sys.executable, "-m", "fastpmf", "transform", "m.npz", "-", "--format", "npz", "-o", "-"]
+    given = (counts / "X.npz").read_bytes()
+    done = subprocess.run(command, cwd=counts, input=given, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     W = PoissonNMF.load(counts / "m.npz").transform(sparse.load_npz(counts / "X.npz"))
     np.testing.assert_array_equal(np.load(io.BytesIO(done.stdout)), W)

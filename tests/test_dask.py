@@ -214,7 +214,7 @@ def test_whoever_is_done_first_the_sums_are_the_same_bits(client, X):
     ("kind", "local", "which"),
     [
         (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # where sums come together
-        (HPF, fastpmf.HPF, slice(2, 3)),
+        pytest.param(HPF, fastpmf.HPF, slice(2, 3), marks=pytest.mark.long),
     ],
 )
 def test_a_fit_survives_a_worker_that_is_killed(client, X, kind, local, which, caplog):
