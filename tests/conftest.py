@@ -5,10 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from joblib import cpu_count
 from scipy import sparse
-
-from fastpmf.kernels import _jit
 
 ALL = os.environ.get("FASTPMF_TESTS") == "all"  # whether long tests run too, and others with all their cases
 
@@ -82,10 +79,15 @@ def X(request):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cores():
-    """Processes that run tests side by side share the cores: by default a fit has its own process's share of them."""
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    """Of processes that run tests side by side, each has its share of the cores, as many threads as a fit then takes.
+
+    Threads that wait for each other at every pass, while other processes hold the cores, took half of all time.
+    """
+    from fastpmf.kernels import _jit  # late: the process that hands out the tests has no use for it
+
+    cores, processes = _jit.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_jit, "cpu_count", lambda: max(1, cpu_count() // processes))
+        patch.setattr(_jit, "cpu_count", lambda: max(1, cores // processes))
         yield
 
 
