@@ -507,6 +507,17 @@ def test_workers_have_the_threads_that_they_were_given_and_this_process_keeps_it
         local_cluster("2")
 
 
+def test_workers_that_are_added_later_have_their_threads_too():
+    with local_cluster(0, threads_per_worker=2, env={"MINE": "1"}) as cluster:
+        cluster.scale(1)
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            ((*told, threads),) = client.run(
+                lambda: (os.environ["MINE"], os.environ["OMP_NUM_THREADS"], _worker._own_threads(None))
+            ).values()
+            assert (told, threads) == (["1", "2"], 2)
+
+
 def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp_path):
     wrong = [
         (X, TypeError, "X must be a dask array .* got csr_array"),
