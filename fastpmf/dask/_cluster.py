@@ -68,7 +68,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     told = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
-    settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
+    settings: dict[str, Any] = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
     # Each nanny sets `env` whenever it starts its worker, those of workers that are added later too. What must be known
     # before a worker is spawned ("pre-spawn-environ"), a nanny puts into this process's environment too. That would
     # have to be so for NUMBA_NUM_THREADS: Numba may have started its threads by then, and takes no other number later.
