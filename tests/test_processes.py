@@ -23,6 +23,8 @@ from fastpmf.model.lazy import cached_property
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
+layers = pytest.mark.parametrize("layer", ["omp", pytest.param("workqueue", marks=pytest.mark.long)])
+
 # A child that hangs is ended by its alarm, and its status is then not 0.
 CHILD = """
     import signal, threading
@@ -136,7 +138,7 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
 
 
 @forks
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@layers
 def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):
     out, _ = run(
         CHILD
@@ -231,7 +233,7 @@ def test_children_forked_while_threads_ask_llvm_do_not_hang():
 
 
 @forks
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@layers
 def test_children_forked_while_threads_fit_do_not_hang(layer):
     out, _ = run(
         CHILD
