@@ -159,6 +159,19 @@ def test_nothing_is_compiled_at_import():
     assert out.split() == ["True", "0"]
 
 
+def test_an_import_and_a_fit_load_no_optional_package():
+    """Nor the parts of fastpmf that use them. What Numba and scikit-learn import by themselves is not counted."""
+    code = "import sys, numba, sklearn.base\nbefore = set(sys.modules)" + PRELUDE + "fit()\n"
+    code += "print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "fastpmf.estimators" in loaded
+    optional = {"anndata", "dask", "distributed", "h5py", "matplotlib", "pandas", "pyarrow", "tqdm", "zarr"}
+    own = {f"fastpmf.{name}" for name in ("anndata", "cli", "cnmf", "dask", "io", "plot")}
+    assert not loaded & (optional | own)
+
+
 def test_the_thread_count_is_restored_even_after_an_error():
     before = numba.get_num_threads()
     with pytest.raises(ValueError, match="at least one positive count"):
