@@ -195,7 +195,7 @@ def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
             compiling.set()
         def on_end(self, event):
             pass
-    event.register("numba:compile", Listener())
+    event.register(_jit.COMPILING, Listener())
     thread = threading.Thread(target=small)
     thread.start()
     compiling.wait(60)
