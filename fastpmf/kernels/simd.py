@@ -445,23 +445,15 @@ def prefetch(typingctx, V, indices, p, n_vectors):
         signature_ = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
         ask = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
 
-        def ask_for(q, n):
+        if not 0 < n_vectors.n_vectors <= _PREFETCHED:
+            return context.get_dummy_value()
+        for q in range(GROUP):
             position = builder.add(args[2], I64(q))
             j = builder.load(element_pointer(context, builder, signature.args[1], args[1], position))
             j = builder.zext(j, I64) if j.type.width < 64 else j
             row = builder.bitcast(row_pointer(context, builder, signature.args[0], args[0], j), byte)
-            for v in _each_vector(builder, n_vectors, n):
-                offset = I64(VECTOR_BYTES * v) if isinstance(v, int) else builder.mul(v, I64(VECTOR_BYTES))
-                builder.call(ask, [builder.gep(row, [offset]), I32(0), I32(3), I32(1)])
-
-        if n_vectors.n_vectors:
-            for q in range(GROUP):
-                ask_for(q, None)
-            return context.get_dummy_value()
-        _, n = wide_row(context, builder, signature.args[0], args[0], I64(0))
-        with builder.if_then(builder.icmp_signed("<=", n, I64(_PREFETCHED))):
-            for q in range(GROUP):
-                ask_for(q, n)
+            for v in range(n_vectors.n_vectors):
+                builder.call(ask, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
         return context.get_dummy_value()
 
     return types.void(V, indices, types.intp, n_vectors), emit
