@@ -177,8 +177,8 @@ def parser_of_commands() -> argparse.ArgumentParser:
     for each in (transform, recommend):
         each.add_argument("--missing", choices=["unobserved", "zero"], default="unobserved", help="how to take "
                           "fitted features that the counts lack (default: %(default)s)")  # fmt: skip
-    for each in (demo, fit, select, convert):
-        each.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    for each in (demo, fit, transform, select, recommend, convert):
+        each.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no line on compilation")
     for each in (demo, fit, transform, select, recommend):
         each.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
                           "use); the result does not depend on it")  # fmt: skip
