@@ -44,11 +44,11 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
 
     Notes
     -----
-    Each kernel is compiled for the dtypes of counts and factors. The three that read counts and factors together
-    (`ratio_contract`, `scatter_contract`, `log_rate`) are also compiled for the number of 64-byte vectors in a row of a
-    factor, 1 to 16, and once for all wider rows; the multiplicative update for 1 to 4 vectors, and once for all wider
-    rows. A vector holds 8 components in float64 and 16 in float32, so that a warm-up for 20 components in float64 also
-    serves 17 to 24.
+    Each kernel is compiled for the dtypes of counts and factors. Those that contract counts with a factor
+    (`ratio_contract`, `scatter_contract`) or sum log rates (`log_rate`) are also compiled for the number of 64-byte
+    vectors in a row of a factor, from 1 to 16, and once for all wider rows; the multiplicative update (`multiply`) from
+    1 to 4, and once for all wider rows. A vector holds 8 components in float64 and 16 in float32: a warm-up for 20
+    components in float64 serves 17 to 24.
 
     Examples
     --------
@@ -62,12 +62,12 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
     counts = as_counts(X.astype(counts_dtype))
     with without_fit_warnings():  # too few iterations to converge
-        for kind, options in (
-            (PoissonNMF, {"prior_W": "auto", "prior_H": "auto"}),
-            (PoissonNMF, {"solver": "em"}),
-            (HPF, {}),
+        options: dict[str, Any] = {"max_iter": 15, "tol": 0, "dtype": dtype, "random_state": 0}
+        for model in (
+            PoissonNMF(int(n_components), prior_W="auto", prior_H="auto", **options),
+            PoissonNMF(int(n_components), solver="em", **options),
+            HPF(int(n_components), **options),
         ):
-            model = kind(int(n_components), max_iter=15, tol=0, dtype=dtype, random_state=0, **options)
             model.fit(counts, mask=np.eye(40, 30, k=1, dtype=bool)).score(counts)
     _compile_for_large_counts(counts.side(Side.ROWS))
     return time.perf_counter() - began

@@ -91,10 +91,10 @@ is read whole.
 """
 _WARMUP = """\
 Compile the kernels that fits, transform and score need for these numbers of components, and keep them on
-disk: when an image is built, or once before many processes start. The first number takes some five seconds
-for each dtype of counts, each further one about a second: some kernels are compiled for the number of
-64-byte vectors in a row of a factor (8 components each in float64, 16 in float32), 1 to 16, and once for
-all wider rows. Counts in files are mostly uint8; AnnData's are float32.
+disk: when an image is built, or once before many processes start. The first number takes some six seconds
+for each dtype of counts, a further one about a second: some kernels are compiled for the number of 64-byte
+vectors in a row of a factor (8 components each in float64, 16 in float32), 1 to 16, and once for all wider
+rows. Counts in files are mostly uint8; AnnData's are float32.
 
   fastpmf warmup -k 20
   fastpmf warmup -k 10 20 50 --counts uint8 float32 --dtype float32
