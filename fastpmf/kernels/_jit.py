@@ -151,7 +151,7 @@ class Kernel:
             return self._builds[key]
 
 
-def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[float]]:
+def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[Any], list[Any]]:
     """What a kernel is compiled for, the arrays' interfaces, the integers and the floats."""
     key: list[Any] = []
     arrays, ints, floats = [], [], []
@@ -159,7 +159,7 @@ def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[floa
         if isinstance(a, np.ndarray):
             key += a.dtype, a.ndim
             arrays.append(a.__array_struct__)
-        elif isinstance(a, float):
+        elif isinstance(a, float | np.floating):
             key.append(float)
             floats.append(a)
         elif isinstance(a, Width):
@@ -205,7 +205,8 @@ class _Library:
     def __init__(self, name: str, flags: dict[str, Any]) -> None:
         self._code = cpu_target.target_context.codegen().create_library(name)
         self._code.enable_object_caching()
-        self._flags, self._steps = flags, {}
+        self._flags = flags
+        self._steps: dict[tuple, Any] = {}
 
     def compile(self, function: Callable, kind: Any) -> Any:
         """Compile the kernel, with a C function that calls it."""
