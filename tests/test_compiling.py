@@ -150,14 +150,18 @@ def test_calls_in_two_threads_that_overlap_are_announced_once(clock, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # that of joblib, under pytest-xdist
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # which is what is tested
 def test_a_child_forked_while_a_thread_opens_a_call_does_not_hang(clock):
     with _compiling._notice._lock:  # which no thread of the child would release
         child = os.fork()
         if not child:
-            with compilation_shown(verbose=True):
-                compile_for(clock, 0.5)
-            os._exit(7)
+            status = 1
+            try:
+                with compilation_shown(verbose=True):
+                    compile_for(clock, 0.5)
+                status = 7
+            finally:
+                os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
