@@ -46,8 +46,8 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     -----
     Each kernel is compiled for the dtypes of counts and factors. Those that contract counts with a factor
     (`ratio_contract`, `scatter_contract`) or sum log rates (`log_rate`) are also compiled for the number of 64-byte
-    vectors in a row of a factor, from 1 to 16, and once for all wider rows; the multiplicative update (`multiply`) from
-    1 to 4, and once for all wider rows. A vector holds 8 components in float64 and 16 in float32: a warm-up for 20
+    vectors in a row of a factor, from 1 to 16, and once for all wider rows; `multiply`, `extrapolate` and `sum_columns`
+    from 1 to 4, and once for all wider rows. A vector holds 8 components in float64 and 16 in float32: a warm-up for 20
     components in float64 serves 17 to 24.
 
     Examples
