@@ -1,4 +1,4 @@
-"""`warmup`: what a first fit would compile, compiled before it."""
+"""`warmup`: compile ahead of time what a first fit would compile."""
 
 import time
 from typing import Any
@@ -7,23 +7,28 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from fastpmf._messages import check_option
+from fastpmf.counts import Side, as_counts
 from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.rows import SparseRows
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._fit import without_fit_warnings
+from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
     """Compile the kernels that fits need, and keep them on disk for this and later processes.
 
-    A kernel is compiled for the dtypes, and for the number of 64-byte vectors that a factor's row takes: 16 components
-    of float32 to a vector, or 8 of float64. What is on disk already is only loaded.
+    These are the kernels of `PoissonNMF` and `HPF`: of their fits with every solver and prior, with masks and
+    validation, to counts in memory or streamed, and of `partial_fit`, `transform` and `score`. Kernels that are on disk
+    already are only loaded.
 
     Parameters
     ----------
     n_components : int
         Number of components, >= 1.
     counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, default="uint8"
-        What the counts are kept as; `as_counts(X).dtype` says it.
+        Dtype in which the counts are kept, `as_counts(X).dtype`. Fits with sample weights convert the counts to the
+        dtype of the factors, and need a warm-up for that one.
     dtype : {None, "float32", "float64"}, default=None
         As in `PoissonNMF`.
 
@@ -37,6 +42,14 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    Notes
+    -----
+    Each kernel is compiled for the dtypes of counts and factors. Those that contract counts with a factor
+    (`ratio_contract`, `scatter_contract`) or sum log rates (`log_rate`) are also compiled for the number of 64-byte
+    vectors in a row of a factor, from 1 to 16, and once for all wider rows; `multiply`, `extrapolate` and `sum_columns`
+    from 1 to 4, and once for all wider rows. A vector holds 8 components in float64 and 16 in float32: a warm-up for 20
+    components in float64 serves 17 to 24.
+
     Examples
     --------
     >>> from fastpmf import warmup
@@ -47,14 +60,25 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     check_option(counts_dtype, map(str, COUNT_DTYPES), "counts_dtype")
     began = time.perf_counter()
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
-    X = X.astype(counts_dtype)
-    with without_fit_warnings():  # nothing here has the time to converge
-        for solver, prior in (("auto", None), ("mu", None), ("em", None), ("auto", "auto")):
-            model = PoissonNMF(
-                int(n_components), solver=solver, prior_W=prior, prior_H=prior, max_iter=15, tol=0, dtype=dtype,
-                random_state=0,
-            )  # fmt: skip
-            model.fit(X)
-        model.score(X)
-        HPF(int(n_components), max_iter=3, tol=0, dtype=dtype, random_state=0).fit(X)
+    counts = as_counts(X.astype(counts_dtype))
+    with without_fit_warnings():  # too few iterations to converge
+        options: dict[str, Any] = {"max_iter": 15, "tol": 0, "dtype": dtype, "random_state": 0}
+        for model in (
+            PoissonNMF(int(n_components), prior_W="auto", prior_H="auto", **options),
+            PoissonNMF(int(n_components), solver="em", **options),
+            HPF(int(n_components), **options),
+        ):
+            model.fit(counts, mask=np.eye(40, 30, k=1, dtype=bool)).score(counts)
+    _compile_for_large_counts(counts.side(Side.ROWS))
     return time.perf_counter() - began
+
+
+def _compile_for_large_counts(X: SparseRows) -> None:
+    """Call the kernels that cut and transpose large matrices only; what they compute from a small one is not used."""
+    n_rows, n_columns = X.shape
+    rows, columns = np.array([0, n_rows, n_rows]), np.array([0, n_columns, n_columns])
+    cut_rows(2, X.indices, X.indptr, columns, np.empty((3, n_rows), np.int64))
+    place = np.empty((2, n_columns), np.int64)
+    count_columns(2, X.indices, X.indptr, rows, place)
+    place[:] = 0
+    scatter_columns(2, X.data, X.indices, X.indptr, rows, place, np.empty_like(X.data), np.empty_like(X.indices))

@@ -143,7 +143,6 @@ class Machine:
         self._k, self._dtype, self._repeats = arguments.components, dtype, arguments.repeats
         self._width = empty_factor(1, self._k, dtype).shape[1]
         self._row = self._width * dtype.itemsize
-        self._n_vectors = self._row // VECTOR_BYTES
         self._level2, self._level3 = cache_bytes()
         self._beyond = (arguments.mib << 20) if arguments.mib else max(4 * self._level3, 128 << 20)
         self._known: dict[tuple, float] = {}  # flops, or divisions, per second
@@ -190,7 +189,7 @@ class Machine:
         V, u = empty_factor(n_rows, self._k, self._dtype), padded(np.ones((1, self._k)), self._dtype)
         V[:] = 1  # pages that nobody has written to are all the same
         out = empty_factor(t, self._k, self._dtype)
-        return lambda: gather_rows(indices, u, V, out, n_vectors=self._n_vectors)
+        return lambda: gather_rows(indices, u, V, out)
 
     def _gather(self, t: int, name: str, n_bytes: int) -> Point:
         n_rows = max(n_bytes // self._row, 1)
@@ -203,8 +202,7 @@ class Machine:
         found, rounds = [], 1_000_000 // each
         for chains in (5, 10):  # as many as hide the latency, and no more than there are registers
             out = aligned(t, chains * VECTOR_BYTES // dtype.itemsize, dtype)
-            numbers = np.array([0.5, 1.0]), np.array([rounds])
-            (seconds,) = self._clock(lambda o=out, c=chains, a=numbers: run(*a, o, n_vectors=c))
+            (seconds,) = self._clock(lambda o=out: run(0.5, 1.0, rounds, o))
             found.append((each * rounds * out.size / seconds, seconds, each * rounds * out.size))
         self._known[name, t], seconds, flops = max(found)
         return point("bound", name, "", t, dtype, 0, seconds, flops, 0, 0)

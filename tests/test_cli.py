@@ -315,7 +315,7 @@ def test_recommended_names_that_span_lines_are_quoted(run):
     ("line", "facts"),
     [
         ("fit X.npz -k 2 -o m.npz --max-iter 5 -q", {"n_rows", "nonzeros", "objective", "status", "seconds", "model"}),
-        ("transform model.npz X.npz -o W.npy", {"rows", "components", "weights"}),
+        ("transform model.npz X.npz -o W.npy -q", {"rows", "components", "weights"}),
         ("select X.npz -k 1 2 --splits 1 -q", {"n_components", "log_likelihood", "error", "similarity", "recommended"}),
         ("info X.npz", {"n_rows", "n_columns", "nonzeros", "dtype", "total", "empty_rows"}),
         ("info model.npz", {"n_components", "features", "objective", "kkt_residual"}),
@@ -533,7 +533,7 @@ def test_it_runs_as_a_module_in_a_pipe(counts, piped):
     np.testing.assert_array_equal(np.load(io.BytesIO(done.stdout)), W)
     reader, writer = os.pipe()
     os.close(reader)  # nobody reads: what `| head` does once it has enough
-    command = [sys.executable, "-m", "fastpmf", "recommend", "m.npz", "X.npz"]
+    command = [sys.executable, "-m", "fastpmf", "recommend", "-q", "m.npz", "X.npz"]
     ended = subprocess.run(command, cwd=counts, stdout=writer, stderr=subprocess.PIPE, timeout=120)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, b"")

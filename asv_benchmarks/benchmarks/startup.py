@@ -1,31 +1,80 @@
-"""What every new process pays: the import, and the first fit, with the kernels to compile or already on disk."""
+"""The costs of a new process: imports, and first calls, whose kernels are compiled or loaded from the cache."""
 
-import statistics
 import tempfile
+from statistics import median
 
-from fastpmf.solvers import SOLVERS
+import fastpmf
 
 from .common import in_fresh_process, scale
 
-FIRST_FIT = """
-import json, sys, time
+REPEATS = 1 if scale() == 1 else 3  # of what is compiled, and
+PROCESSES = 3  # that import or load from the cache: medians are kept
+IMPORT = """
+import sklearn.base, json, time
+began = time.process_time()
+import {module}
+print(json.dumps(time.process_time() - began))
+"""
+FIRST_CALLS = """
+import json, os, sys
 from pathlib import Path
 import numpy as np
 import fastpmf
-folder, n, p, solver = sys.argv[1:]
-X = np.random.default_rng(0).poisson(0.1, (int(n), int(p)))
-clock = [time.perf_counter()]
-for _ in range(2):
-    fit = fastpmf.poisson_nmf(X, 5, solver=solver, max_iter=15, tol=0, random_state=0)
-    clock.append(time.perf_counter())
-first, second = np.diff(clock)
-kept = [path.stat().st_size for path in Path(folder).rglob("*.nbc")]
-print(json.dumps({"first": first - second, "objective": fit.objective, "kernels": len(kept), "bytes": sum(kept)}))
+
+folder, n, p, *names = sys.argv[1:]
+X = np.random.default_rng(0).poisson(0.5, (int(n), int(p)))
+options = {"max_iter": 15, "tol": 0, "random_state": 0}  # all kernels are called within 15 iterations
+
+def fit(n_components, **more):
+    return fastpmf.PoissonNMF(n_components, **options, **more).fit(X)
+
+def transform():
+    W, H = mu.transform(X), mu.components_
+    rate = W @ H
+    return rate.sum() - (X[X > 0] * np.log(rate[X > 0])).sum()
+
+calls = {
+    "fit": lambda: fit(10).objective_,
+    "fit, float32": lambda: fit(10, dtype="float32").objective_,
+    "fit, k = 20": lambda: fit(20).objective_,
+    "fit, k = 30": lambda: fit(30).objective_,
+    "fit, k = 50": lambda: fit(50).objective_,
+    "fit, k = 100": lambda: fit(100).objective_,
+    "HPF after fit": lambda: fastpmf.HPF(10, **options).fit(X).elbo_,
+    "transform after mu": transform,
+}
+
+def cpu_seconds():
+    return sum(os.times()[:4])  # of this process and its children, user and system
+
+def sizes():
+    return [path.stat().st_size for path in Path(folder).rglob("*.nbc")]
+
+if "transform after mu" in names:
+    mu = fit(10, solver="mu")
+found = {}
+for name in names:
+    before, times = sizes(), [cpu_seconds()]
+    for _ in range(2):
+        nats = calls[name]()
+        times.append(cpu_seconds())
+    first, second = np.diff(times)
+    after = sizes()
+    found[name] = {
+        "cpu": first - second, "nats": nats, "kernels": len(after) - len(before), "bytes": sum(after) - sum(before)
+    }
+print(json.dumps(found))
 """
+# Each line is called in one process, in this order, with a cache of its own that is empty at first
+COLD = (
+    ("fit", "fit, k = 20", "fit, k = 30", "fit, k = 50", "fit, k = 100", "HPF after fit"),
+    ("fit, float32",),
+    ("transform after mu",),
+)
 
 
 class Import:
-    """A new interpreter that imports and ends; what Numba alone takes is the least that there could be."""
+    """A new interpreter that imports and ends; fastpmf can't take less than Numba alone."""
 
     param_names = ("module",)
     params = (["numba", "fastpmf"],)
@@ -38,52 +87,65 @@ class Import:
 
     track_modules.unit = "modules"
 
+    def track_beyond_sklearn(self, module):
+        """CPU-seconds of the import after `import sklearn.base`."""
+        return median(in_fresh_process(IMPORT.format(module=module)) for _ in range(PROCESSES))
 
-class FirstFit:
-    """A tiny fit, less a second one; cold: nothing is compiled yet, warm: all is on disk.
+    track_beyond_sklearn.unit = "s"
 
-    Each is measured in processes of its own, with a cache directory made for it, and told here. What the default solver
-    compiles would take a third of the fast profile.
+
+class FirstCall:
+    """CPU-seconds of a first call, less those of a second one, of the process and its children, without imports.
+
+    All are measured in fresh processes. "fit, cached" is the first fit of a process whose kernels another one has
+    compiled.
     """
 
-    SHAPE, WARM_PROCESSES = (200, 100), 1 if scale() == 1 else 3
-    param_names = ("solver", "cache")
-    params = (["mu"] if scale() == 1 else ["mu", "cd"], ["cold", "warm"])
-    timeout = 600
+    SHAPE = (300, 200)
+    param_names = ("call",)
+    params = ([*(name for names in COLD for name in names), "fit, cached"],)
+    timeout = 900
 
     def setup_cache(self):
-        return {solver: self.first_fits(solver) for solver in self.params[0] if solver in SOLVERS}
+        runs = [self.first_calls() for _ in range(REPEATS)]
+        return {name: {fact: median(run[name][fact] for run in runs) for fact in runs[0][name]} for name in runs[0]}
 
-    setup_cache.timeout = 600
+    setup_cache.timeout = 900
 
-    def first_fits(self, solver):
-        with tempfile.TemporaryDirectory() as folder:
-            cold, *warm = (
-                in_fresh_process(FIRST_FIT, folder, *self.SHAPE, solver, NUMBA_CACHE_DIR=folder)
-                for _ in range(1 + self.WARM_PROCESSES)
-            )
-        return {"cold": cold, "warm": {**warm[0], "first": statistics.median(fit["first"] for fit in warm)}}
+    def first_calls(self):
+        found = {}
+        for names in COLD:
+            names = [name for name in names if hasattr(fastpmf, "HPF") or name != "HPF after fit"]
+            with tempfile.TemporaryDirectory() as folder:
+                found |= self.measure(folder, *names)
+                if names[0] == "fit":
+                    cached = [self.measure(folder, "fit")["fit"] for _ in range(PROCESSES)]
+                    found["fit, cached"] = {fact: median(each[fact] for each in cached) for fact in cached[0]}
+        return found
 
-    def setup(self, cached, solver, cache):
-        if solver not in cached:
-            raise NotImplementedError(f"this version has no {solver}")
+    def measure(self, folder, *names):
+        return in_fresh_process(FIRST_CALLS, folder, *self.SHAPE, *names, NUMBA_CACHE_DIR=folder)
 
-    def track_first_fit(self, cached, solver, cache):
-        return cached[solver][cache]["first"]
+    def setup(self, cached, call):
+        if call not in cached:
+            raise NotImplementedError(f"this version has no {call.split()[0]}")
 
-    track_first_fit.unit = "s"
+    def track_cpu(self, cached, call):
+        return cached[call]["cpu"]
 
-    def track_objective(self, cached, solver, cache):
-        return cached[solver][cache]["objective"]
+    track_cpu.unit = "s"
 
-    track_objective.unit = "nats"
+    def track_nats(self, cached, call):
+        return cached[call]["nats"]
 
-    def track_kernels(self, cached, solver, cache):
-        return cached[solver][cache]["kernels"]
+    track_nats.unit = "nats"
+
+    def track_kernels(self, cached, call):
+        return cached[call]["kernels"]
 
     track_kernels.unit = "files"
 
-    def track_size(self, cached, solver, cache):
-        return 1e-6 * cached[solver][cache]["bytes"]
+    def track_size(self, cached, call):
+        return 1e-6 * cached[call]["bytes"]
 
     track_size.unit = "MB"

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf._interrupted import INTERRUPTED
 from fastpmf.cli.parser import parser_of_commands
 from fastpmf.cli.telling import say
+from fastpmf.estimators._compiling import compilation_shown
 
 # Those of signals are 128 plus the number of the signal, the convention of shells
 OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # a fit's status line says it
             warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {_as_options(str(message))}")
             arguments = parser_of_commands().parse_args(argv)
-            arguments.run(arguments)
+            with compilation_shown(verbose=not getattr(arguments, "quiet", True)):
+                arguments.run(arguments)
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends

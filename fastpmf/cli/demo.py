@@ -21,7 +21,7 @@ def demo(arguments: argparse.Namespace) -> None:
     counts = as_counts(data.X)
     n, p = counts.shape
     show(f"{n:,} modules x {p:,} words, {counts.total:,.0f} words in {counts.nnz:,} nonzeros")
-    show(f"Fitting {arguments.components} topics (the first fit compiles the kernels) ...")
+    show(f"Fitting {arguments.components} topics ...")
     solution = poisson_nmf(
         counts, arguments.components, max_iter=500, tol=2e-3, random_state=0, dtype="float32",
         n_threads=arguments.threads, verbose=not arguments.quiet,
@@ -33,7 +33,7 @@ def demo(arguments: argparse.Namespace) -> None:
     show(f"\n{solution.status}")
     show(f"deviance explained: {max(0.0, 1 - solution.objective / null):.1%} of what a single topic leaves")
     seconds = solution.trace["seconds"][-1]
-    show(f"{solution.n_iter} iterations in {seconds:.1f} s, after compilation, which only a first run needs")
+    show(f"{solution.n_iter} iterations in {seconds:.1f} s, not counting compilation, which only a first run needs")
     _plot(solution, arguments.plot)
 
 

@@ -90,8 +90,11 @@ is read whole.
   fastpmf fit purchases -k 20 -o model.npz
 """
 _WARMUP = """\
-Compile what fits of so many components need and keep it on disk, so that none has to wait: when an image
-is built, or once before many processes start. Counts in files are mostly uint8; AnnData's are float32.
+Compile the kernels that fits, transform and score need for these numbers of components, and keep them on
+disk: when an image is built, or once before many processes start. The first number takes some six seconds
+for each dtype of counts, a further one about a second: some kernels are compiled for the number of 64-byte
+vectors in a row of a factor (8 components each in float64, 16 in float32), 1 to 16, and once for all wider
+rows. Counts in files are mostly uint8; AnnData's are float32.
 
   fastpmf warmup -k 20
   fastpmf warmup -k 10 20 50 --counts uint8 float32 --dtype float32
@@ -177,8 +180,8 @@ def parser_of_commands() -> argparse.ArgumentParser:
     for each in (transform, recommend):
         each.add_argument("--missing", choices=["unobserved", "zero"], default="unobserved", help="how to take "
                           "fitted features that the counts lack (default: %(default)s)")  # fmt: skip
-    for each in (demo, fit, select, convert):
-        each.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    for each in (demo, fit, transform, select, recommend, convert):
+        each.add_argument("-q", "--quiet", action="store_true", help="no progress bar, and no line on compilation")
     for each in (demo, fit, transform, select, recommend):
         each.add_argument("-j", "--threads", type=int, metavar="N", help="threads (default: all this process may "
                           "use); the result does not depend on it")  # fmt: skip

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import align
+from fastpmf.estimators._compiling import compilation_shown
 from fastpmf.estimators._fit import check_parameters
 from fastpmf.estimators._online import OnlineNMF
 from fastpmf.estimators._rows import log_likelihoods, transforms
@@ -85,8 +86,8 @@ class AppliedNMF(OnlineNMF):
         """
         counts, known = self._read_beside(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        W, _ = self._solve_rows(counts, known)
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            W, _ = self._solve_rows(counts, known)
             score, total = log_likelihoods(counts, W, self.components_, known._replace(sample_weight=weight))
         if total == 0:
             raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
@@ -112,7 +113,7 @@ class AppliedNMF(OnlineNMF):
             self.n_components, self.solver, self.acceleration, self.inner_steps, self.n_init, self.max_iter, self.tol,
             self.max_time, self.eval_every, self.callback,
         )  # fmt: skip
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             return transforms(
                 counts, self.components_, max_iter=self.max_iter, tol=self.tol, known=known,
                 penalties=self._penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_),

@@ -10,6 +10,7 @@ from fastpmf._messages import check_number
 from fastpmf.counts import Counts
 from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.named import positions
+from fastpmf.estimators._compiling import compilation_shown
 from fastpmf.estimators._fit import in_memory_only
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
@@ -149,7 +150,8 @@ class AppliedHPF(OnlineHPF):
         """
         counts, mask = self._read_beside(X, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
+        with compilation_shown(verbose=self.verbose):
+            return self._score(counts, self._infer_rows(counts, mask).mean, Known(mask=mask, sample_weight=weight))
 
     def _read_beside(self, X: Any, mask: Any) -> tuple[Counts, Any]:
         """New counts, and the mask aligned with them."""
@@ -165,7 +167,7 @@ class AppliedHPF(OnlineHPF):
 
     def _infer_rows(self, counts: Counts, mask: Any) -> GammaPosterior:
         k = len(self.components_)
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             in_memory_only(counts, mask=mask)
             parts, rows = [], []
             for some, block in row_blocks_of(counts):
@@ -176,7 +178,7 @@ class AppliedHPF(OnlineHPF):
         return GammaPosterior.of_entries(factor, k)
 
     def _score(self, counts: Counts, W: np.ndarray, known: Known) -> float:
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             value, total = log_likelihoods(counts, W, self.components_, known)
         if total == 0:
             raise ValueError("X must hold a positive count to be scored")

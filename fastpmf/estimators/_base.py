@@ -72,6 +72,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     feature_names_in_: np.ndarray
     n_features_in_: int
     n_threads: int | None
+    verbose: bool
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """The rates W H, a dense matrix: mind its size. Exposures and background are not in it.

@@ -12,6 +12,7 @@ from fastpmf.counts import MemoryCounts, Side, as_counts
 from fastpmf.counts.labels import align
 from fastpmf.counts.named import Dataset
 from fastpmf.estimators._base import FactorModel
+from fastpmf.estimators._compiling import compilation_shown
 from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._memory import HELD, Held, Online, Schedule
 from fastpmf.estimators._range import dtype_for
@@ -99,7 +100,7 @@ class OnlineNMF(FittedNMF):
         O. Cappe and E. Moulines, "Online expectation-maximization algorithm for latent data models", J. R. Stat. Soc. B
         71 (2009), section 2.
         """
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             before = self._online
             first = before is None
             if not first and without_rows(self, X):
@@ -273,7 +274,7 @@ class OnlineHPF(FittedHPF):
         TypeError, ValueError
             If an argument has an invalid type or value.
         """
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             schedule = self._schedule
             first = schedule is None
             if not first and without_rows(self, X):

@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf.estimators._compiling import compilation_shown
 from fastpmf.solvers import Record
 from fastpmf.solvers.base import Callback
 
 
 @contextmanager
 def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
-    """What is called when so many more are done, one by default: a bar where tqdm is installed, else nothing."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        verbose = False
-    if not verbose:
-        yield lambda n=1: None
-        return
-    with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
-        yield bar.update
+    """A function to call when n more units are done, 1 by default: it moves a bar where tqdm is installed."""
+    with compilation_shown(verbose=verbose):
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            verbose = False
+        if not verbose:
+            yield lambda n=1: None
+            return
+        with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
+            yield bar.update
 
 
 @contextmanager
@@ -52,7 +54,8 @@ def shown(
         return None if callback is None else callback(record, W, H)
 
     try:
-        yield show
+        with compilation_shown(verbose=True):
+            yield show
     finally:
         if bar is not None:
             bar.close()

@@ -79,6 +79,7 @@ class HPF(AppliedHPF):
     n_threads : int or None, default=None
         None or -1: as many as the process may use. The result does not depend on it.
     verbose : bool, default=False
+        As in `PoissonNMF`.
     callback : callable, default=None
         Called as callback(record, W, H) with the posterior means; a true answer stops the fit.
 

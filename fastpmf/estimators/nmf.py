@@ -99,7 +99,8 @@ class PoissonNMF(AppliedNMF):
     n_threads : int or None, default=None
         None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
     verbose : bool, default=False
-        Show a progress bar with objective and residual on standard error (tqdm where installed, plain lines else).
+        Show a progress bar with objective and residual on standard error (tqdm where installed, plain lines else); and
+        a line there if kernels take more than a second to compile, also in `transform`, `score` and `partial_fit`.
     callback : callable, default=None
         Called as callback(record, W, H) every `eval_every` iterations, `record` having the fields of `trace_` and W
         and H being read-only views; a true answer stops the fit.
