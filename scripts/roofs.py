@@ -1,106 +1,99 @@
 """What a machine can do at most: loops that only stream, gather, multiply or divide, for all kernels' roofs."""
 
-import sys
-from pathlib import Path
-
-from numba import prange
-
-from fastpmf.kernels import lanes, simd
+from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.contract import AHEAD, GROUP
+from fastpmf.kernels.formula import divide, fma, formula
+from fastpmf.kernels.launch import arguments
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benchmarks"))
-from benchmarks.bound import GROUP, fma_row
+SUMS = 4  # that `gather_rows` keeps where a row has at most so many vectors
+STEP = SUMS * GROUP
 
 
-@kernel("a")
-def triad(n_vectors):
-    """a = b + c * 0.5: two streams read and one written, by a fixed part of the rows for each worker.
+@formula()
+def _fma(a, b, c):
+    """a * b + c."""
+    return fma(a, b, c)
 
-    in    b, c  (n_rows, K)  float32 or float64, K = n_vectors * 64 bytes
-    out   a     (n_rows, K)  overwritten
+
+@kernel(writes=1)
+def triad(table, part, worker):
+    """a = b + c * 0.5: two streams read and one written; a task is a part of the rows.
+
+    in    b, c   (n_rows, K)    float32 or float64, K padded to whole vectors
+          bounds (n_parts + 1,) int64, where parts begin
+    out   a      (n_rows, K)    overwritten
     cost  2 n_rows K flops, three streams over n_rows K numbers
     """
-
-    def loop(b, c, a, n_workers):
-        for worker in prange(n_workers):
-            for i in range(worker * len(a) // n_workers, (worker + 1) * len(a) // n_workers):
-                x = simd.load(c, i, n_vectors)
-                simd.store(a, i, lanes.multiply_add(x, simd.fill_like(x, 0.5), simd.load(b, i, n_vectors)))
-
-    return loop
+    b, c, bounds, a = arguments(table)
+    for i in range(bounds[part], bounds[part + 1]):
+        for v in range(simd.width(a)):
+            simd.store(a, i, v, _fma(simd.load(c, i, v), 0.5, simd.load(b, i, v)))
 
 
-@kernel("out")
-def gather_rows(n_vectors):
-    """Sum rows of a table in the order of `indices`, a part for each worker, several sums at once.
+@kernel(writes=1)
+def gather_rows(table, part, worker):
+    """Sum rows of V in the order of `indices`; a task is a part of the indices.
 
-    in    indices (n,)            int32, rows of V
-          u       (1, K)          of the dtype of V, what rows are multiplied by
-          V       (n_rows, K)     float32 or float64, K = n_vectors * 64 bytes
-    out   out     (n_workers, K)  overwritten; u times the sum of each worker's rows
+    in    indices   (n,)              int32, rows of V
+          bounds    (n_parts + 1,)    int64, where parts begin, multiples of STEP
+          ones      (GROUP,)          of the dtype of V, what rows are multiplied by before they are added
+          V         (n_rows, K)       float32 or float64, K padded to whole vectors
+          n_vectors Width             of its rows
+          several   int               1: keep SUMS sums at once; 0: one, as wide rows have as many chains by themselves
+    out   out       (n_parts SUMS, K) overwritten; the sums of each part's rows
     cost  2 n K flops; gathers n K itemsize bytes of V, and the first-level cache hides no latency of a chain of sums
     """
-    ahead = 4 * GROUP if n_vectors <= 8 else 0
-    several = n_vectors <= 4  # wider rows are as many chains by themselves
-
-    def loop(indices, u, V, out, n_workers):
-        for worker in prange(n_workers):
-            start, stop = worker * len(indices) // n_workers, (worker + 1) * len(indices) // n_workers
-            x = simd.load(u, 0, n_vectors)
-            s0 = s1 = s2 = s3 = simd.zeros(V, n_vectors)
-            whole = stop - (stop - start) % GROUP
-            for p in range(start, whole, GROUP):
-                if ahead:
-                    simd.prefetch(V, indices, min(p + ahead, indices.shape[0] - GROUP), n_vectors)
-                if several:
-                    s0 = fma_row(s0, x, V, indices, p)
-                    s1 = fma_row(s1, x, V, indices, p + 1)
-                    s2 = fma_row(s2, x, V, indices, p + 2)
-                    s3 = fma_row(s3, x, V, indices, p + 3)
-                else:
-                    for q in range(p, p + GROUP):
-                        s0 = fma_row(s0, x, V, indices, q)
-            for p in range(whole, stop):
-                s0 = fma_row(s0, x, V, indices, p)
-            simd.store(out, worker, simd.add(simd.add(s0, s1), simd.add(s2, s3)))
-
-    return loop
+    indices, bounds, ones, V, n_vectors, several, out = arguments(table)
+    start, stop, last, weights = bounds[part], bounds[part + 1], len(indices) - GROUP, simd.counts(ones, 0, GROUP, V)
+    first = part * SUMS
+    s0, s1, s2, s3 = (
+        simd.accumulator(out, first, 0, n_vectors), simd.accumulator(out, first + 1, 0, n_vectors),
+        simd.accumulator(out, first + 2, 0, n_vectors), simd.accumulator(out, first + 3, 0, n_vectors),
+    )  # fmt: skip
+    if several:
+        for p in range(start, stop, STEP):
+            for q in range(p + AHEAD, p + AHEAD + STEP, GROUP):
+                simd.prefetch(V, indices, min(q, last), n_vectors)
+            s0 = simd.add_rows(s0, weights, V, simd.rows(indices, p, GROUP))
+            s1 = simd.add_rows(s1, weights, V, simd.rows(indices, p + GROUP, GROUP))
+            s2 = simd.add_rows(s2, weights, V, simd.rows(indices, p + 2 * GROUP, GROUP))
+            s3 = simd.add_rows(s3, weights, V, simd.rows(indices, p + 3 * GROUP, GROUP))
+    else:
+        for p in range(start, stop, GROUP):
+            simd.prefetch(V, indices, min(p + AHEAD, last), n_vectors)
+            s0 = simd.add_rows(s0, weights, V, simd.rows(indices, p, GROUP))
+    simd.store_tile(out, first, s0)
+    simd.store_tile(out, first + 1, s1)
+    simd.store_tile(out, first + 2, s2)
+    simd.store_tile(out, first + 3, s3)
 
 
-@kernel("out")
-def fma_chains(n_vectors):
-    """Fused multiply-adds on vectors that never leave their registers, `n_vectors` chains side by side.
+@kernel(writes=1)
+def fma_chains(table, part, worker):
+    """Fused multiply-adds on vectors that never leave their registers; a task is a row of out.
 
-    in    factors (2,)            float64, what is multiplied by and what is added
-          n       (1,)            int64, rounds for each worker
-    out   out     (n_workers, K)  float32 or float64, K = n_vectors * 64 bytes; overwritten
-    cost  2 n n_workers K flops
+    in    factor, term float       what is multiplied by and what is added
+          n            int         rounds
+          n_vectors    Width       of the rows of out, chains side by side
+    out   out   (n_parts, K)       float32 or float64, K padded to whole vectors; overwritten
+    cost  2 n n_parts K flops
     """
-
-    def loop(factors, n, out, n_workers):
-        for worker in prange(n_workers):
-            acc = simd.zeros(out, n_vectors)
-            a, b = simd.fill_like(acc, factors[0]), simd.fill_like(acc, factors[1])
-            for _ in range(n[0]):
-                acc = lanes.multiply_add(acc, a, b)
-            simd.store(out, worker, acc)
-
-    return loop
+    factor, term, n, n_vectors, out = arguments(table)
+    acc = simd.zero_piece(out, n_vectors)
+    for _ in range(n):
+        acc = _fma(acc, factor, term)
+    simd.store_piece(out, part, 0, n_vectors, acc)
 
 
-@kernel("out")
-def division_chains(n_vectors):
-    """As `fma_chains`, with divisions: x becomes b / x, and a again in the next round.
+@kernel(writes=1)
+def division_chains(table, part, worker):
+    """As `fma_chains`, with divisions: x, at first `first`, becomes dividend / x, and `first` again in the next round.
 
-    cost  n n_workers K divisions
+    cost  n n_parts K divisions
     """
-
-    def loop(factors, n, out, n_workers):
-        for worker in prange(n_workers):
-            zero = simd.zeros(out, n_vectors)
-            acc, b = simd.fill_like(zero, factors[0]), simd.fill_like(zero, factors[1])
-            for _ in range(n[0]):
-                acc = simd.divide(b, acc)
-            simd.store(out, worker, acc)
-
-    return loop
+    first, dividend, n, n_vectors, out = arguments(table)
+    acc = simd.fill_like(simd.zero_piece(out, n_vectors), first)
+    for _ in range(n):
+        acc = divide(dividend, acc)
+    simd.store_piece(out, part, 0, n_vectors, acc)
