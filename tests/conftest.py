@@ -1,10 +1,25 @@
-"""The menagerie: small count matrices that are awkward, each in its own way."""
+"""The menagerie: small count matrices that are awkward, each in its own way. And which tests run by default."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
 from scipy import sparse
+
+ALL = os.environ.get("FASTPMF_TESTS") == "all"  # whether long tests run too, and others with all their cases
+
+
+def pytest_configure(config):
+    if os.environ.get("FASTPMF_TESTS") not in (None, "", "all"):
+        raise pytest.UsageError(f"FASTPMF_TESTS must be 'all' or not set, got {os.environ['FASTPMF_TESTS']!r}")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked as long, unless FASTPMF_TESTS=all asks for it."""
+    if not ALL:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def _planted(rng, n=30, p=40, k=3, mean=1.0):
@@ -60,6 +75,20 @@ MENAGERIE = {name: sparse.csr_array(X) for name, X in _menagerie().items()}
 def X(request):
     """Every matrix of the menagerie in turn, as a CSR array."""
     return MENAGERIE[request.param].copy()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cores():
+    """Of processes that run tests side by side, each has its share of the cores, as many threads as a fit then takes.
+
+    Threads that wait for each other at every pass, while other processes hold the cores, took half of all time.
+    """
+    from fastpmf.kernels import _jit  # late: the process that hands out the tests has no use for it
+
+    cores, processes = _jit.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_jit, "cpu_count", lambda: max(1, cores // processes))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import csv
 import errno
 import gzip
+import importlib
 import io
 import json
 import os
@@ -453,21 +454,39 @@ def test_options_that_say_what_to_read_reach_every_command(run):
     assert "--header goes with csv" in run("fit X.npz --header --stream -k 1 -o m.npz")[2]
 
 
+@pytest.fixture
+def piped(run, monkeypatch):
+    """Run a command line with bytes on its standard input, as a shell pipes them."""
+
+    def call(content, line):
+        reader, writer = os.pipe()
+        with open(writer, "wb") as file:  # at most the 64 KiB that a pipe holds before anybody reads
+            file.write(content)
+        before = os.dup(0)
+        os.dup2(reader, 0)
+        try:
+            with open(reader, encoding="utf-8") as standard_input, monkeypatch.context() as patch:
+                patch.setattr(sys, "stdin", standard_input)
+                return run(line)
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+    return call
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no /dev/fd")
-def test_counts_and_models_are_read_from_what_a_shell_pipes(counts):
+def test_counts_and_models_are_read_from_what_a_shell_pipes(counts, piped):
     lines = "".join(f"u{i},i{i % 5},1\n" for i in range(1892)).encode()
     PoissonNMF(2, random_state=0, max_iter=5, tol=0).fit(np.ones((3, 4))).save(counts / "m.npz")
-
-    def piped(content, line):
-        command = [sys.executable, "-m", "fastpmf", *line.split()]
-        return subprocess.run(command, cwd=counts, input=content, capture_output=True, timeout=120)
-
-    assert piped(lines, "info /dev/stdin --format csv").stdout.startswith(b"1,892 x 5 counts, 1,892 nonzeros")
-    assert piped((counts / "m.npz").read_bytes(), "info /dev/stdin").stdout.startswith(b"PoissonNMF of 2 components")
-    assert piped((counts / "m.npz").read_bytes(), "info -").stdout.startswith(b"PoissonNMF of 2 components")
-    assert piped(b"?", "info - --format npz").stderr.startswith(
-        b"fastpmf: error: - is not a whole scipy.sparse .npz file"
-    )
+    model = (counts / "m.npz").read_bytes()
+    assert piped(lines, "info /dev/stdin --format csv")[1].startswith("1,892 x 5 counts, 1,892 nonzeros")
+    assert piped(model, "info /dev/stdin")[1].startswith("PoissonNMF of 2 components")
+    assert piped(model, "info -")[1].startswith("PoissonNMF of 2 components")
+    assert piped(b"?", "info - --format npz")[2].startswith(
+        "fastpmf: error: - is not a whole scipy.sparse .npz file"
+    )  # fmt: skip
+    assert "give --format" in piped(b"", "info -")[2]
 
 
 SCRIPT = (
@@ -502,18 +521,16 @@ def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
     assert done.stderr.endswith("KeyboardInterrupt\n")  # others import it as any package
 
 
-def test_it_works_in_a_pipe(counts):
-    def fastpmf(line, **options):
-        command = [sys.executable, "-m", "fastpmf", *line.split()]
-        return subprocess.run(command, cwd=counts, capture_output=True, timeout=120, **options)
-
-    fit = fastpmf("fit - --format mtx -k 2 -o m.npz --max-iter 5 -q", input=(counts / "X.mtx").read_bytes())
-    assert fit.returncode == 0, fit.stderr
-    done = fastpmf("transform m.npz - --format npz -o -", input=(counts / "X.npz").read_bytes())
+def test_it_runs_as_a_module_in_a_pipe(counts, piped):
+    code, told, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
+    assert code == 0
+    assert "Stopped at max_iter" in told
+    command = [sys.executable, "-m", "fastpmf", "transform", "m.npz", "-", "--format", "npz", "-o", "-"]
+    given = (counts / "X.npz").read_bytes()
+    done = subprocess.run(command, cwd=counts, input=given, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     W = PoissonNMF.load(counts / "m.npz").transform(sparse.load_npz(counts / "X.npz"))
     np.testing.assert_array_equal(np.load(io.BytesIO(done.stdout)), W)
-    assert b"give --format" in fastpmf("info -", input=b"").stderr
     reader, writer = os.pipe()
     os.close(reader)  # nobody reads: what `| head` does once it has enough
     command = [sys.executable, "-m", "fastpmf", "recommend", "m.npz", "X.npz"]
@@ -538,13 +555,6 @@ def test_help_teaches_and_versions_tell(run):
     assert run("--version")[1].startswith("fastpmf ")
 
 
-def test_it_runs_as_a_module_in_a_process_of_its_own(counts):
-    line = [sys.executable, "-m", "fastpmf", "fit", "X.npz", "-k", "2", "-o", "m.npz", "--max-iter", "5"]
-    done = subprocess.run(line, cwd=counts, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "Stopped at max_iter" in done.stdout
-
-
 def test_the_standard_library_is_a_document_term_matrix():
     X, modules, words = load_stdlib()
     assert X.shape == (len(modules), len(words))
@@ -556,11 +566,11 @@ def test_the_standard_library_is_a_document_term_matrix():
     assert list(words) == sorted(set(words))
 
 
-def test_the_equivalence_study_finds_a_constant(tmp_path):
-    script = os.path.join(os.path.dirname(__file__), "..", "scripts", "equivalence.py")
-    line = [sys.executable, os.path.abspath(script), "--iterations", "3", "-k", "3"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def test_the_equivalence_study_finds_a_constant(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["equivalence.py", "--iterations", "3", "-k", "3"])
+    assert importlib.import_module("equivalence").main() == 0
     assert {path.name for path in tmp_path.iterdir()} == {"equivalence.csv", "equivalence.png"}
     table = np.genfromtxt(tmp_path / "equivalence.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3, 4, 5))
     for fit in (table[:4], table[4:]):

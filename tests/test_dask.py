@@ -45,15 +45,8 @@ def cluster():
 
 @pytest.fixture
 def client(cluster):
+    """A client of all workers; those that an earlier test killed have been replaced."""
     with distributed.Client(cluster) as client:
-        client.wait_for_workers(WORKERS, timeout=60)
-        yield client
-
-
-@pytest.fixture
-def doomed():
-    """A client of workers that may be killed: whoever comes next must not have to wait until they are back."""
-    with local_cluster(WORKERS, silence_logs="CRITICAL") as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(WORKERS, timeout=60)
         yield client
 
@@ -221,13 +214,13 @@ def test_whoever_is_done_first_the_sums_are_the_same_bits(client, X):
     ("kind", "local", "which"),
     [
         (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # where sums come together
-        (HPF, fastpmf.HPF, slice(2, 3)),
+        pytest.param(HPF, fastpmf.HPF, slice(2, 3), marks=pytest.mark.long),
     ],
 )
-def test_a_fit_survives_a_worker_that_is_killed(doomed, X, kind, local, which, caplog):
+def test_a_fit_survives_a_worker_that_is_killed(client, X, kind, local, which, caplog):
     told = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
     undisturbed = local(3, **told).fit(streamed(X))
-    model = kind(3, callback=killer(doomed, which, at=40), timeout=300, **told)
+    model = kind(3, callback=killer(client, which, at=40), timeout=300, **told)
     W = model.fit_transform(chunked(X, 6)).compute()
     assert model.recoveries_ == 1
     assert "2 of 6 shards were lost" in caplog.text
@@ -236,28 +229,28 @@ def test_a_fit_survives_a_worker_that_is_killed(doomed, X, kind, local, which, c
     assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-6)
     np.testing.assert_allclose(model.components_, undisturbed.components_, rtol=0.05, atol=0.01)
     assert W.shape == (120, 3)
-    assert held(doomed) == 0
+    assert held(client) == 0
 
 
-def test_a_fit_begins_again_when_all_workers_are_killed(doomed, X):
+def test_a_fit_begins_again_when_all_workers_are_killed(client, X):
     told = {"random_state": 0, "max_iter": 10, "tol": 0, "eval_every": 5, "timeout": 300}
     # What was done before is counted, so that of ten iterations half are done twice
     undisturbed = PoissonNMF(3, **told | {"max_iter": 5}).fit(delayed(X, 6))
-    model = PoissonNMF(3, callback=killer(doomed, slice(None)), **told).fit(delayed(X, 6))
+    model = PoissonNMF(3, callback=killer(client, slice(None)), **told).fit(delayed(X, 6))
     assert model.recoveries_ == 1
     assert model.n_iter_ == 10
     assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-10)
 
 
-def test_blocks_that_nobody_can_make_again_are_told_of(doomed, X):
-    workers = sorted(doomed.nthreads())
+def test_blocks_that_nobody_can_make_again_are_told_of(client, X):
+    workers = sorted(client.nthreads())
     futures = [
-        doomed.scatter([block], workers=[workers[n % 3]], hash=False)[0] for n, block in enumerate(blocks_of(X, 3))
+        client.scatter([block], workers=[workers[n % 3]], hash=False)[0] for n, block in enumerate(blocks_of(X, 3))
     ]
-    model = PoissonNMF(3, callback=killer(doomed, slice(1, 2), at=4), **TOLD)
+    model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=4), **TOLD)
     with pytest.raises(ValueError, match="block 1 is a future that can't be"):
         model.fit(futures)
-    assert held(doomed) == 0
+    assert held(client) == 0
 
 
 def test_a_worker_that_hangs_ends_the_fit_with_its_name(client, X):
@@ -309,15 +302,15 @@ def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind
     piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
     monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
     asked = []
-    compiled = _jit.Kernel._compile
+    compiled = _jit.Kernel._build
 
     def compile_late(self, *args):
         asked.append(self.__name__)
         return compiled(self, *args)
 
-    monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
+    monkeypatch.setattr(_jit.Kernel, "_build", compile_late)
     for kernel in list(all_kernels()):
-        monkeypatch.setattr(kernel, "_compiled", {})
+        monkeypatch.setattr(kernel, "_builds", {})
     _worker.prepare("fit", 0, model)
     prepared, asked[:] = list(asked), []
     assert numba.config.DISABLE_JIT or prepared
@@ -512,6 +505,17 @@ def test_workers_have_the_threads_that_they_were_given_and_this_process_keeps_it
         local_cluster(-1)
     with pytest.raises(TypeError, match="n_workers must be an integer, got str"):
         local_cluster("2")
+
+
+def test_workers_that_are_added_later_have_their_threads_too():
+    with local_cluster(0, threads_per_worker=2, env={"MINE": "1"}) as cluster:
+        cluster.scale(1)
+        with distributed.Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            ((*told, threads),) = client.run(
+                lambda: (os.environ["MINE"], os.environ["OMP_NUM_THREADS"], _worker._own_threads(None))
+            ).values()
+            assert (told, threads) == (["1", "2"], 2)
 
 
 def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp_path):

@@ -2,30 +2,26 @@
 
 import numpy as np
 import pytest
-from numba import prange
 from scipy import stats
 
-from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.draw import alias_tables, close_gaps, draw_rows
+from fastpmf.kernels._jit import current_threads, kernel
+from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
+from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.uniform import _uniform_meaning, uniform
 
 
-@kernel("out")
-def fill(n_vectors):
+@kernel(writes=1)
+def fill(table, stream, worker):
     """out[s, n] is the n-th number of stream s."""
-
-    def loop(seed, out, n_workers):
-        for s in prange(out.shape[0]):
-            for n in range(out.shape[1]):
-                out[s, n] = uniform(seed[0], s, n)
-
-    return loop
+    seed, out = arguments(table)
+    for n in range(out.shape[1]):
+        out[stream, n] = uniform(seed, stream, n)
 
 
 @pytest.fixture(scope="module")
 def numbers():
     out = np.empty((50, 80))
-    fill(np.array([2**61 + 5]), out)
+    fill(len(out), 2**61 + 5, out)
     return out
 
 
@@ -68,7 +64,7 @@ def test_random_numbers_are_uniform_and_streams_are_independent(numbers):
 def test_an_alias_table_holds_the_distribution(weights):
     weights = np.array([weights, weights[::-1]], dtype=float)
     share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
-    alias_tables(weights, share, other)
+    alias_tables(len(weights), weights, share, other, np.empty((current_threads(), weights.shape[1]), np.int64))
     n = weights.shape[1]
     for k in range(2):
         held = (share[k] + np.bincount(other[k], 1 - share[k], minlength=n)) / n
@@ -79,11 +75,15 @@ def drawn(totals, W, weights, dtype, seed=7):
     """Columns, data, lengths of rows with so many counts each, and where they begin."""
     weights = np.array(weights, dtype=float)
     share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
-    alias_tables(weights, share, other)
+    alias_tables(len(weights), weights, share, other, np.empty((current_threads(), weights.shape[1]), np.int64))
     starts = np.concatenate([[0], np.cumsum(totals)]).astype(np.int64)
     columns, data = np.empty(starts[-1], np.int32), np.empty(starts[-1], dtype)
     lengths = np.empty(len(totals), np.int64)
-    draw_rows(np.array([seed]), starts, np.array(W, dtype=float), share, other, columns, data, lengths)
+    W = np.array(W, dtype=float)
+    draw_rows(
+        -(-len(W) // ROWS_AT_ONCE), seed, np.iinfo(dtype).max, starts, W, share, other, columns, data, lengths,
+        np.empty((current_threads(), W.shape[1])),
+    )  # fmt: skip
     return columns, data, lengths, starts
 
 
@@ -105,9 +105,9 @@ def test_each_count_falls_on_a_component_by_one_number_and_on_a_column_by_the_ne
     )
     columns, data, lengths, starts = drawn([300, 200], W, weights, np.int32)
     share, other = np.empty(weights.shape), np.empty(weights.shape, np.int32)
-    alias_tables(weights, share, other)
+    alias_tables(len(weights), weights, share, other, np.empty((current_threads(), weights.shape[1]), np.int64))
     numbers = np.empty((2, 600))
-    fill(np.array([7]), numbers)
+    fill(len(numbers), 7, numbers)
     for i, w in enumerate(W):
         wanted = np.zeros(5, int)
         for place, column in numbers[i].reshape(-1, 2)[: starts[i + 1] - starts[i]]:
@@ -131,6 +131,6 @@ def test_a_count_too_large_for_its_dtype_is_told():
 
 def test_gaps_are_closed_in_place():
     columns, data = np.array([4, 9, 9, 9, 1, 5, 9], np.int32), np.arange(7, dtype=np.uint8)
-    close_gaps(np.array([0, 3, 4, 7]), np.array([0, 1, 1, 3]), columns, data)
+    close_gaps(1, np.array([0, 3, 4, 7]), np.array([0, 1, 1, 3]), columns, data)
     assert columns[:3].tolist() == [4, 1, 5]
     assert data[:3].tolist() == [0, 4, 5]

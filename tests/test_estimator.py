@@ -39,7 +39,9 @@ def test_scikit_learns_checks_pass(estimator, check):
     if "sample_weight_equivalence" in str(check):
         # Other rows have other random starts: only where there is one optimum, scale and all, do they end alike
         prior = (1.1, 1.0)
-        estimator.set_params(n_components=1, prior_W=prior, prior_H=prior, solver="mu", tol=1e-15, max_iter=20_000)
+        estimator = clone(estimator).set_params(  # the other checks have the same object
+            n_components=1, prior_W=prior, prior_H=prior, solver="mu", tol=1e-15, max_iter=20_000
+        )
     check(estimator)
 
 

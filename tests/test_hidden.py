@@ -40,29 +40,40 @@ def not_converged():
         yield
 
 
+@pytest.fixture(scope="module")
+def fits():
+    """Models of X under the mask, of X without one, and of more counts of which some are held out too."""
+    many = np.random.default_rng(0).poisson(5.0, (20, 15)).astype(float)
+    mask = np.zeros(many.shape, bool)
+    mask[0, 0] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "masked": PoissonNMF(2, **AUTO).fit(X, mask=MASK), "whole": PoissonNMF(2, **AUTO).fit(X),
+            "posterior": HPF(2, random_state=0).fit(X, mask=MASK),
+            "held out": (many, mask, PoissonNMF(2, **AUTO).fit(many, mask=mask, validation=0.2)),
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [0.0, 60000.0, 1e35, 1e-40, np.nan, -1.0, np.inf, -np.inf])
 class TestValuesUnderTheMask:
     @pytest.mark.parametrize("form", FORMATS)
-    def test_they_change_nothing(self, value, form):
-        expected = PoissonNMF(2, **AUTO).fit(X, mask=MASK)
-        assert_same(PoissonNMF(2, **AUTO).fit(FORMATS[form](with_hidden(value)), mask=MASK), expected)
+    def test_they_change_nothing(self, value, form, fits):
+        assert_same(PoissonNMF(2, **AUTO).fit(FORMATS[form](with_hidden(value)), mask=MASK), fits["masked"])
 
-    def test_they_change_no_held_out_counts(self, value):
-        many = np.random.default_rng(0).poisson(5.0, (20, 15)).astype(float)
-        mask = np.zeros(many.shape, bool)
-        mask[0, 0] = True
-        expected = PoissonNMF(2, **AUTO).fit(many, mask=mask, validation=0.2)
+    def test_they_change_no_held_out_counts(self, value, fits):
+        many, mask, expected = fits["held out"]
         assert_same(PoissonNMF(2, **AUTO).fit(with_hidden(value, many), mask=mask, validation=0.2), expected)
 
-    def test_they_change_no_posterior(self, value):
-        expected = HPF(2, random_state=0).fit(X, mask=MASK)
+    def test_they_change_no_posterior(self, value, fits):
+        expected = fits["posterior"]
         found = HPF(2, random_state=0).fit(with_hidden(value), mask=MASK)
         assert np.array_equal(found.components_, expected.components_)
         assert np.array_equal(found.transform(with_hidden(value), mask=MASK), expected.transform(X, mask=MASK))
         assert found.score(with_hidden(value), mask=MASK) == expected.score(X, mask=MASK)
 
-    def test_they_change_nothing_in_transform_score_and_divergence(self, value):
-        model = PoissonNMF(2, **AUTO).fit(X)
+    def test_they_change_nothing_in_transform_score_and_divergence(self, value, fits):
+        model = fits["whole"]
         W = model.transform(X, mask=MASK)
         hidden = with_hidden(value)
         assert np.array_equal(model.transform(hidden, mask=MASK), W)

@@ -109,8 +109,11 @@ def test_the_bound_of_a_single_count_is_below_its_log_evidence_and_near_it(x, pr
     assert evidence - 1 < fit.bound < evidence
 
 
-@hierarchical
-@pytest.mark.parametrize("learn", [False, True], ids=["fixed", "learned"])
+@pytest.mark.parametrize(
+    ("hierarchical", "learn"),
+    [(True, False), (False, True), pytest.param(False, False, marks=pytest.mark.long),
+     pytest.param(True, True, marks=pytest.mark.long)],
+)  # fmt: skip
 def test_the_bound_never_falls(X, hierarchical, learn):
     fit, before = ByHand(X, hierarchical=hierarchical), -math.inf
     fit.run(1)

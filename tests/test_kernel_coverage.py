@@ -32,8 +32,8 @@ def run(tmp_path_factory):
         command = [sys.executable, "-m", "coverage", *args]
         return subprocess.run(command, cwd=TESTS.parent, env=env, capture_output=True, text=True, timeout=300)
 
-    tests = coverage("run", f"--include={KERNELS}/*", "-m", "pytest", *map(str, SUITES), "-q", "-p",
-                     "no:cacheprovider")  # fmt: skip
+    tests = coverage("run", f"--include={KERNELS}/*", "-m", "pytest", *map(str, SUITES), "-q", "-n", "0",
+                     "-p", "no:cacheprovider")  # fmt: skip
     report = coverage("json", "-o", str(folder / "report.json"))
     assert report.returncode == 0, report.stdout + report.stderr
     files = json.loads((folder / "report.json").read_text())["files"]

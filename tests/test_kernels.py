@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks, door
+from fastpmf.counts import rows as counted_rows
 from fastpmf.counts.blocks import column_shares, panel_width
 from fastpmf.kernels import _jit
-from fastpmf.kernels._jit import threads
+from fastpmf.kernels._jit import kernel, row_width, threads
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
-from fastpmf.kernels.csr import ascending, count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.model.factors import column_sums, padded
@@ -23,11 +25,13 @@ from fastpmf.model.updates import TINY, multiplicative
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-# Every factor dtype with every count dtype, and with every width; not the whole product, each cell compiles for 1 s.
+# Every factor dtype with every count dtype, and with widths of 1 to 5, and of 18 and 19 vectors, which are not in
+# registers; not the whole product, each cell compiles for half a second.
 VARIANTS = [
-    (F32, "uint8", "int32", 1), (F32, "uint16", "int64", 2), (F32, "int32", "int32", 7), (F32, "float32", "int32", 33),
-    (F32, "float64", "int64", 70), (F64, "uint8", "int64", 70), (F64, "uint16", "int32", 33),
-    (F64, "int32", "int64", 7), (F64, "float32", "int32", 2), (F64, "float64", "int32", 1),
+    (F32, "uint8", "int32", 1), (F32, "uint16", "int64", 2), (F32, "int32", "int32", 300),
+    (F32, "float32", "int32", 33), (F32, "float64", "int64", 70), (F64, "uint8", "int64", 140),
+    (F64, "uint16", "int32", 33), (F64, "int32", "int64", 7), (F64, "float32", "int32", 2),
+    (F64, "float64", "int32", 1),
 ]  # fmt: skip
 variants = pytest.mark.parametrize(("dtype", "count", "index", "k"), VARIANTS)
 
@@ -124,9 +128,9 @@ def test_columns_that_are_summed_over_rows_are_those_of_the_transpose_for_any_pa
     MemoryCounts(X).contract(Side.COLUMNS, V, U, expected)
     for bounds in ([0, 12], [0, 5, 12], [0, 1, 2, 7, 11, 12], list(range(13))):
         cuts = np.empty((len(bounds), len(LENGTHS)), np.int64)
-        cut_rows(X.indices, X.indptr, np.array(bounds), cuts)
+        cut_rows(1, X.indices, X.indptr, np.array(bounds), cuts)
         found.append(np.zeros_like(V))
-        scatter_contract(X.data, X.indices, cuts, U, V, found[-1], n_vectors=V.shape[1] * V.itemsize // 64)
+        scatter_contract(len(bounds) - 1, X.data, X.indices, cuts, U, V, row_width(V), found[-1])
     # With the JIT off, NumPy sums the entries in flight before it adds them
     rtol = 12 * np.finfo(dtype).eps if numba.config.DISABLE_JIT else 0
     for columns in found:
@@ -152,11 +156,13 @@ def test_shares_of_columns_store_about_as_much_each():
 
 @pytest.mark.parametrize("width", [1, 4, 5, 12])
 def test_rows_are_cut_where_they_pass_from_panel_to_panel(width):
-    X = rows_of(LENGTHS)
+    lengths = LENGTHS * 400  # more rows than a task has
+    X = rows_of(lengths)
     bounds = np.minimum(np.arange(-(-X.n_columns // width) + 1) * width, X.n_columns)
-    cuts = np.full((len(bounds), len(LENGTHS)), -1)
-    cut_rows(X.indices, X.indptr, bounds, cuts)
-    for i in range(len(LENGTHS)):
+    cuts = np.full((len(bounds), len(lengths)), -1)
+    cut_rows(2, X.indices, X.indptr, bounds, cuts)
+    assert CUT_AT_ONCE < len(lengths) < 2 * CUT_AT_ONCE
+    for i in range(0, len(lengths), 7):
         columns = X.indices[X.indptr[i] : X.indptr[i + 1]]
         expected = X.indptr[i] + np.searchsorted(columns, bounds)
         np.testing.assert_array_equal(cuts[:, i], expected)
@@ -192,12 +198,12 @@ def test_entropy_agrees_with_the_oracle(count, small_blocks):
     assert MemoryCounts(X).entropy == pytest.approx(math.fsum(terms), abs=1e-14 * math.fsum(map(abs, terms)))
     blocks, _ = X.work
     out = np.empty(len(blocks))
-    log_count(X.data, blocks, out)
+    log_count(len(blocks), X.data, blocks, out)
     for b, total in enumerate(out):
         assert total == pytest.approx(math.fsum(terms[blocks[b, 2] : blocks[b, 3]]), rel=1e-13)
 
 
-@pytest.mark.parametrize(("dtype", "k"), [(F32, 2), (F32, 33), (F64, 2), (F64, 33)])
+@pytest.mark.parametrize(("dtype", "k"), [(F32, 2), (F32, 33), (F32, 70), (F64, 2), (F64, 33)])
 def test_multiplication_agrees_with_the_oracle(dtype, k):
     n, eps = 600, np.finfo(dtype).eps  # more rows than the 512 of a block
     rng = np.random.default_rng(3)
@@ -240,15 +246,18 @@ def test_multiplication_in_place_is_the_same():
     np.testing.assert_array_equal(S, out)
 
 
+@pytest.mark.parametrize("times", [1, 30])  # which are rows of one vector, and of more than are in registers
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_own_counts(dtype):
-    U = padded(np.array([[0, 1e-36, 1e-15, 0.5], [0, 0, 0, 0]]), dtype)
-    S = padded(np.array([[3, 1e36, 2e15, 2.0], [0, 0, 0, 0]]), dtype)
-    shape, weight = padded(np.array([[0.1, 0.2, 0.3, 0.4]]), dtype), padded(np.array([[1.0, 2.0, 4.0, 8.0]]), dtype)
-    out = np.empty_like(U)
+def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_own_counts(dtype, times):
+    def rows(*values):
+        return padded(np.tile(np.array(values), times), dtype)
+
+    U, S = rows([0, 1e-36, 1e-15, 0.5], [0, 0, 0, 0]), rows([3, 1e36, 2e15, 2.0], [0, 0, 0, 0])
+    shape, weight = rows([0.1, 0.2, 0.3, 0.4]), rows([1.0, 2.0, 4.0, 8.0])
+    out, k = np.empty_like(U), 4 * times
     multiplicative(U, S, weight, out, prior=RowPrior(shape))
-    wanted = (U.astype(float) * S + shape)[:, :4] / weight[:, :4]
-    np.testing.assert_allclose(out[:, :4], wanted, rtol=6 * np.finfo(dtype).eps)
+    wanted = (U.astype(float) * S + shape)[:, :k] / weight[:, :k]
+    np.testing.assert_allclose(out[:, :k], wanted, rtol=6 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -316,32 +325,49 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
         assert rate == counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
+@pytest.mark.parametrize("compared", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
-def test_ascending_tells_sorted_blocks_from_the_others(index):
-    indices = np.array([0, 4, 9, 3, 1, 2, 2, 0, 5], dtype=index)
-    indptr = np.array([0, 3, 3, 4, 5, 7, 9])  # rows 0, 4, 9 | none | 3 | 1 | 2, 2 | 0, 5
-    out = np.empty(3, np.int64)
-    ascending(indices, indptr, np.array([0, 4, 5, 6]), out)
-    np.testing.assert_array_equal(out, [1, 0, 1])
-    indices[1:3] = 9, 4
-    ascending(indices, indptr, np.array([0, 2, 2, 6]), out)
-    np.testing.assert_array_equal(out, [0, 1, 0])
+def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
+    monkeypatch.setattr(door, "_COMPARED", compared)
+    indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
+    good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
+    assert door._ascends(good, indptr)
+    for place, column in ((1, 9), (2, 4), (6, 2), (8, 0)):  # equal ones
+        bad = good.copy()
+        bad[place] = column
+        assert not door._ascends(bad, indptr)
+    swapped = good[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
+    assert not door._ascends(swapped, indptr)
+    assert door._ascends(good[:0], np.zeros(3, np.int64))
 
 
+@pytest.mark.parametrize("n_blocks", [1, 2, 16])
 @pytest.mark.parametrize("index", ["int32", "int64"])
 @pytest.mark.parametrize("count", ["uint8", "float64"])
-def test_counting_and_scattering_make_the_transpose(count, index):
-    X = rows_of(LENGTHS, count=count, index=index)
-    bounds = np.array([0, 3, 3, 11])
-    place = np.full((3, 12), -1)
-    count_columns(X.indices, X.indptr, bounds, place)
-    blocks = np.split(dense(X) > 0, bounds[1:-1])
-    np.testing.assert_array_equal(place, [block.sum(axis=0) for block in blocks])
+def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index, n_blocks, monkeypatch):
+    X = rows_of(LENGTHS * 3, count=count, index=index)
+    expected = [*naive.transpose(dense(X))]
+    by_scipy = X.transpose(n_blocks)
+    monkeypatch.setattr(counted_rows, "_PARALLEL_TRANSPOSE", 0)
+    by_threads = X.transpose(n_blocks)
+    for found in (by_scipy, by_threads):
+        assert found.shape == (12, len(LENGTHS) * 3)
+        assert [A.dtype for A in (found.data, found.indices, found.indptr)] == [count, np.int32, np.int64]
+        for A, wanted in zip((found.data, found.indices, found.indptr), expected, strict=True):
+            np.testing.assert_array_equal(A, wanted)
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+def test_entries_of_columns_are_counted_block_by_block(index):
+    X = rows_of(LENGTHS, index=index)
+    bounds, place = np.array([0, 3, 3, 11]), np.full((3, 12), -1)
+    count_columns(3, X.indices, X.indptr, bounds, place)
+    np.testing.assert_array_equal(place, [block.sum(axis=0) for block in np.split(dense(X) > 0, bounds[1:-1])])
     data, indices, indptr = naive.transpose(dense(X))
     place = indptr[:-1] + np.cumsum(place, axis=0) - place
     out_data, out_indices = np.empty_like(X.data), np.empty_like(X.indices)
-    scatter_columns(X.data, X.indices, X.indptr, bounds, place, out_data, out_indices)
-    np.testing.assert_array_equal(out_data, data.astype(count))
+    scatter_columns(3, X.data, X.indices, X.indptr, bounds, place, out_data, out_indices)
+    np.testing.assert_array_equal(out_data, data)
     np.testing.assert_array_equal(out_indices, indices)
 
 
@@ -371,7 +397,7 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     unchanged(X.data, X.indices, X.indptr, U, V)
     plain = every_pass(X, U, V)
     kernels = ratio_contract, log_rate, log_count, multiply
-    before = [set(k._compiled) for k in kernels]
+    before = [set(k._builds) for k in kernels]
 
     def mapped(A, name):
         (tmp_path / name).write_bytes(A.tobytes())
@@ -383,9 +409,34 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     for A in (X.data, X.indices, X.indptr, U, V):
         A.flags.writeable = False
     assert every_pass(X, U, V) == plain
-    assert [set(k._compiled) for k in kernels] == before
-    if not numba.config.DISABLE_JIT:
-        assert all(len(loop.signatures) == 1 for k in kernels for loop in k._compiled.values())
+    assert [set(k._builds) for k in kernels] == before
+
+
+@kernel(writes=1)
+def echo(table, task, worker):
+    """out[task] becomes the scalars and the sum of A's row, for each task."""
+    A, number, flag, weight, out = arguments(table)
+    total = 0.0
+    for j in range(A.shape[1]):
+        total += A[task, j]
+    out[task, 0], out[task, 1], out[task, 2], out[task, 3] = number, flag, weight, total
+
+
+@pytest.mark.parametrize("scalar", [int, np.int32, np.int64, np.uint8])
+def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(scalar):
+    for n, m in ((1, 3), (5, 0), (40, 2), (0, 4)):
+        A, out = np.arange(n * m, dtype=np.float32).reshape(n, m), np.full((n, 4), np.nan)
+        for flag, weight in ((True, 0.1), (np.bool_(False), np.float64(-1e300)), (0, np.float32(0.5))):
+            echo(n, A, scalar(7), flag, weight, out)
+            np.testing.assert_array_equal(out, [[7, bool(flag), weight, row.sum()] for row in A] or np.zeros((0, 4)))
+
+
+@compiled
+def test_an_array_that_is_not_in_c_order_is_turned_away():
+    out = np.empty((2, 4))
+    for A in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
+        with pytest.raises(TypeError, match="echo reads C-ordered arrays"):
+            echo(2, A, 1, 0, 0.0, out)
 
 
 def logarithms(values):

@@ -1,5 +1,6 @@
 """What is planned is what is then taken."""
 
+import importlib
 import tracemalloc
 
 import numpy as np
@@ -50,7 +51,8 @@ def test_without_a_trial_there_are_bytes_alone():
     assert "iteration" not in str(quick)
 
 
-def test_more_rows_than_the_trial_affords_are_planned_from_fewer():
+def test_more_rows_than_the_trial_affords_are_planned_from_fewer(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("fastpmf.plan"), "_TRIAL", 10**5)
     small, large = (fastpmf.plan((n, 100), 10 * n, 2, "float32") for n in (10**6, 10**8))
     assert min(small.seconds_per_iteration, large.seconds_per_iteration) > 0
     assert 90 < large.peak_bytes / small.peak_bytes < 110

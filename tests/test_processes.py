@@ -14,11 +14,16 @@ from numba.core.registry import cpu_target
 from test_runtime import X, run
 
 from fastpmf import poisson_nmf
+from fastpmf.kernels import _jit
+from fastpmf.kernels._llvm import Width
 from fastpmf.kernels.contract import ratio_contract
+from fastpmf.kernels.launch import Table
 from fastpmf.kernels.log_rate import log_rate
 from fastpmf.model.lazy import cached_property
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+layers = pytest.mark.parametrize("layer", ["omp", pytest.param("workqueue", marks=pytest.mark.long)])
 
 # A child that hangs is ended by its alarm, and its status is then not 0.
 CHILD = """
@@ -38,9 +43,9 @@ def names_of_builds():
     for kernel in (ratio_contract, log_rate):
         for dtype in (types.float32, types.float64):
             for n_vectors in (1, 2):
-                for parallel in (False, True):
-                    function = kernel._function(types.void(types.Array(dtype, 1, "C")), n_vectors, parallel)
-                    yield function.__qualname__
+                for flags in ({"parallel": False}, {"parallel": True}):
+                    table = Table([types.Array(dtype, 1, "C"), Width(n_vectors)])
+                    yield _jit.renamed(kernel._body, types.void(table), flags).__qualname__
 
 
 def test_no_two_builds_of_a_kernel_share_files_of_the_cache(monkeypatch):
@@ -61,11 +66,12 @@ SMALL = """
     from fastpmf.kernels.csr import count_columns
     _jit._state = _jit._State(serial=True)  # which compiles soonest
     def small(dtype=np.int32):
-        count_columns._compiled.clear()
+        count_columns._builds.clear()
+        _jit._c_functions.clear()
         out = np.empty((2, 3), np.int64)
-        count_columns(np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
-        (loop,) = count_columns._compiled.values()
-        return out.tolist() == [[1, 1, 0], [1, 1, 1]], sum(loop.stats.cache_hits.values())
+        count_columns(2, np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
+        (build,) = count_columns._builds.values()
+        return out.tolist() == [[1, 1, 0], [1, 1, 1]], int(build.cached)
     files = lambda: sorted(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nb?"))
 """
 
@@ -87,7 +93,7 @@ def test_cache_files_of_anything_are_begun_anew_without_a_word(tmp_path):
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
     )
-    assert out.splitlines() == ["2 {0} {1}", "True"]
+    assert out.splitlines() == ["6 {0} {1}", "True"]
     assert not err
 
 
@@ -111,21 +117,28 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
     out, err = run(
         SMALL
         + """
-    import numba, resource
+    import resource
+    from numba.core import event
     warnings.simplefilter("default", RuntimeWarning)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+    misses = []
+    class Listener(event.Listener):
+        def on_start(self, event):
+            misses.append(event)
+        def on_end(self, event):
+            pass
+    event.register(_jit.COMPILING, Listener())
     print(small()[0], small(np.int64)[0], len(files()))
-    (loop,) = count_columns._compiled.values()
-    print(pathlib.Path(loop.stats.cache_path).parent)  # so it is no second one, without a cache
+    print(len(misses))  # the kernel, the loop that runs it and what fills its table, twice each
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
     )
-    assert out.split() == ["True", "True", "0", str(tmp_path)]
+    assert out.split() == ["True", "True", "0", "6"]
     assert err.count("RuntimeWarning: compiled kernels can't be kept on disk") == 1
 
 
 @forks
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@layers
 def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):
     out, _ = run(
         CHILD
@@ -220,7 +233,7 @@ def test_children_forked_while_threads_ask_llvm_do_not_hang():
 
 
 @forks
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@layers
 def test_children_forked_while_threads_fit_do_not_hang(layer):
     out, _ = run(
         CHILD

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import multiprocessing.dummy
 from pathlib import Path
 
 import numba
@@ -28,7 +29,11 @@ def script(monkeypatch, tmp_path):
     return run
 
 
-def test_the_streamed_study_ends_where_memory_ends(script, tmp_path):
+@pytest.mark.parametrize("processes", ["threads", pytest.param("processes", marks=pytest.mark.long)])
+def test_the_streamed_study_ends_where_memory_ends(script, tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # which it sets itself
+    if processes == "threads":  # in place of fresh processes, each of which imports everything
+        monkeypatch.setattr("multiprocessing.get_context", lambda kind: multiprocessing.dummy)
     table = script("streamed_study", *SMALL, "--solver", "mu", "--iterations", "2", "--block", "500", "--cold")
     assert (tmp_path / "streamed_study.png").stat().st_size > 0
     assert [row["where"] for row in table.rows] == ["streamed", "in memory", "streamed, cold"]
@@ -38,6 +43,7 @@ def test_the_streamed_study_ends_where_memory_ends(script, tmp_path):
     assert table.facts["command"].startswith("python scripts/streamed_study.py --nnz 4000")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_dask_study_ends_where_one_process_ends(script):
     pytest.importorskip("distributed")

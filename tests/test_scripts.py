@@ -6,12 +6,14 @@ import importlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from conftest import ALL
 from scipy import sparse
 
 from fastpmf import kl_divergence, poisson_nmf
@@ -25,7 +27,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="they time compiled kernels")
 
 
-SMALL_SOAK = ["--turns", "12", "--load", "1", "--json", "ledger.json"]
+TURNS = 12 if ALL else 5
+SMALL_SOAK = ["--turns", str(TURNS), "--load", "1" if ALL else "0", "--json", "ledger.json"]
 SMALL_ROOFLINE = ["--nnz", "1e4", "-k", "3", "--mib", "1", "--repeats", "1"]
 SMALL_STARTS = ["--data", "data/tiny.npz", "-k", "3", "--seeds", "0", "1", "2", "--max-iter", "40"]
 SMALL_TRANSFORM = ["--data", "data/tiny.npz", "-k", "3", "--repeats", "1"]
@@ -59,12 +62,33 @@ def table(path):
     return list(csv.DictReader(lines))
 
 
-def test_the_scaling_study_tells_seconds_objective_and_memory_of_every_matrix(tmp_path):
-    small = ["--nnz", "1e4", "--max-nnz", "2e4", "-k", "3", "--repeats", "1"]
-    # Its fresh processes begin with the file that is run, so here that must be the script
-    line = [sys.executable, str(SCRIPTS / "scaling_study.py"), "--studies", "threads", "nnz", "streamed", *small]
+SMALL_SCALING = [
+    "--studies", "threads", "nnz", "streamed", "--nnz", "1e4", "--max-nnz", "2e4", "-k", "3", "--repeats", "1",
+]  # fmt: skip
+
+
+@pytest.mark.long
+def test_fresh_processes_of_the_scaling_study_tell_their_memory(tmp_path):
+    # They begin with the file that is run, so here that must be the script
+    line = [sys.executable, str(SCRIPTS / "scaling_study.py"), *SMALL_SCALING]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    threads = assert_scaling(tmp_path, done.stdout)
+    if sys.platform == "linux":
+        assert float(threads[-1]["peak_bytes"]) > 0
+
+
+def test_the_scaling_study_tells_seconds_and_objective_of_every_matrix(run, tmp_path, monkeypatch, capsys):
+    # A thread in place of its fresh processes, each of which imports everything
+    measures = importlib.import_module("scaling_measures")
+    monkeypatch.setattr(measures, "ProcessPoolExecutor", lambda workers, context: ThreadPoolExecutor(workers))
+    measures.fresh.cache_clear()
+    assert run("scaling_study", *SMALL_SCALING) == 0
+    assert_scaling(tmp_path, capsys.readouterr().out)
+
+
+def assert_scaling(tmp_path, told):
+    """What is in the table; its lines of the study of threads."""
     assert {path.name for path in tmp_path.iterdir()} == {"scaling_study.csv", "scaling_study.png"}
     lines = table(tmp_path / "scaling_study.csv")
     assert {line["study"] for line in lines} == {"threads", "nnz", "streamed"}
@@ -77,9 +101,8 @@ def test_the_scaling_study_tells_seconds_objective_and_memory_of_every_matrix(tm
     assert len({(line["mu_objective"], line["cd_objective"]) for line in threads}) == 1  # bitwise
     assert float(threads[-1]["predicted_peak_bytes"]) > 0
     assert float(threads[-1]["predicted_cd_seconds"]) > 0
-    if sys.platform == "linux":
-        assert float(threads[-1]["peak_bytes"]) > 0
-    assert "bitwise the same" in done.stdout
+    assert "bitwise the same" in told
+    return threads
 
 
 def test_the_roofline_holds_every_kernel_against_a_bound(run, tmp_path):
@@ -284,7 +307,7 @@ def test_a_soak_counts_attempts_and_faults_and_a_loss_ends_it_with_1(run, capsys
 
     assert run("soak", *SMALL_SOAK) == 0
     deeds = json.loads(Path("ledger.json").read_text())["deeds"]
-    assert sum(row["attempts"] for row in deeds.values()) == 12
+    assert sum(row["attempts"] for row in deeds.values()) == TURNS
     assert sum(row["faults"] for row in deeds.values()) > 0
     assert sum(row["losses"] for row in deeds.values()) == 0
     monkeypatch.setattr(soak.Soak, "saved", lambda self, rng: self._same("mu", self._models["em"]))

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import digamma, gammaln
 
 from fastpmf import as_counts
-from fastpmf.kernels._jit import threads
+from fastpmf.kernels._jit import current_threads, threads
 from fastpmf.kernels.posterior import evaluate_special, posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.model.factors import padded
@@ -28,7 +28,7 @@ def evaluate(x):
     lanes = VECTOR_BYTES // 8
     cut = np.pad(x, (0, -len(x) % lanes), constant_values=1.0).reshape(-1, lanes)
     out = np.full((4, *cut.shape), np.nan)
-    evaluate_special(cut, out)
+    evaluate_special(len(cut), cut, *out)
     return out.reshape(4, -1)[:, : len(x)]
 
 
@@ -144,28 +144,24 @@ class Rows:
         out[:, : self.k] = A
         return out
 
-    def cut(self, A):
-        return A.reshape(-1, self.lanes)
-
     def step(self, *, least=0.0, rho=1.0, times=1.0):
         self.mean, self.shape = self.pad(self.old_mean), self.pad(self.old)
         sums = np.full((3, self.width * self.lanes), np.nan)
         self.row_sum, self.offset, self.moved = (np.full(self.n, np.nan) for _ in range(3))
         update_posterior(
-            self.cut(self.geometric), self.cut(self.S), self.cut(self.pad([[self.prior] * self.k])), self.rate_of_row,
-            self.cut(self.weight), self.bounds, np.array([self.width, len(self.weight) > 1]),
-            np.array([least, rho, times]), self.cut(self.mean), self.cut(self.shape), self.cut(sums), self.row_sum,
-            self.offset, self.moved, self.cut(np.full_like(sums, np.nan, self.dtype)),
+            3, self.S, self.pad([[self.prior] * self.k]), self.rate_of_row, self.weight, self.bounds,
+            len(self.weight) > 1, least, rho, times, self.geometric, self.mean, self.shape, sums, self.row_sum,
+            self.offset, self.moved, np.full((current_threads(), sums.shape[1]), np.nan, self.dtype),
         )  # fmt: skip
         self.sums = sums.sum(axis=0)
         return self
 
     def terms(self):
         terms, logs = np.full(3, np.nan), np.full(self.n, np.nan)
+        prior = self.pad([[self.prior] * self.k])
         posterior_terms(
-            self.cut(self.shape), self.cut(self.pad([[self.prior] * self.k])), self.rate_of_row, self.cut(self.weight),
-            self.bounds, np.array([self.width, len(self.weight) > 1]), terms, logs,
-        )  # fmt: skip
+            3, self.shape, prior, self.rate_of_row, self.weight, self.bounds, len(self.weight) > 1, terms, logs
+        )
         return terms, logs
 
     def expected(self):

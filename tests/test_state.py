@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import ALL
 
 from fastpmf import HPF, PoissonNMF
 
@@ -73,7 +74,7 @@ def known_of(rng, kind, n, p):
     return {name: value for name, value in drawn.items() if rng.random() < 0.4}
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(24 if ALL else 6))
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_calls_in_any_order_leave_a_model_as_if_the_last_fit_were_all(kind, seed, tmp_path):

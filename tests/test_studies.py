@@ -171,6 +171,7 @@ def test_bad_arguments_are_turned_away_in_a_sentence(scripts, monkeypatch, capsy
     assert capsys.readouterr().err.splitlines()[-1] == f"compare_rivals.py: error: {said}"
 
 
+@pytest.mark.long
 def test_the_study_of_rivals_writes_what_the_readme_is_made_of(tmp_path):
     line = [sys.executable, str(SCRIPTS / "compare_rivals.py"), "--rows", "40", "--columns", "30", "--nnz", "400"]
     line += ["-k", "3", "--seconds", "0.05", "--rivals", "sklearn-mu", "hpfrec"]

@@ -9,7 +9,6 @@ from fastpmf.kernels._jit import threads
 from fastpmf.model.factors import column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
-from .bound import gather
 from .common import counts_of_shapes, median_seconds, names, scale
 
 N_COUNTS = 500_000 * scale()
@@ -51,6 +50,8 @@ class _Contract(_Kernel):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
     def fraction_of_bound(self) -> float:
+        from .bound import gather  # late: the rest runs on older versions too, whose kernels are called differently
+
         def bound():
             gather(self.counts, Side.ROWS, self.U, self.V, self.out)
 

@@ -142,7 +142,7 @@ class SparseRows:
         index_dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
         if len(self.data) < _PARALLEL_TRANSPOSE:
             X = sparse.csr_array((self.data, self.indices, self.indptr), shape=self.shape).tocsc()
-            return SparseRows(X.data, X.indices.astype(index_dtype), X.indptr.astype(np.int64), n_rows)
+            return SparseRows(X.data, X.indices.astype(index_dtype, copy=False), X.indptr.astype(np.int64), n_rows)
         # The blocks' column counts must stay small beside the matrix itself.
         n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
         bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])

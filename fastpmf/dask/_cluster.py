@@ -68,12 +68,13 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     told = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
-    settings = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
-    # A nanny reads this when it is made, for whenever it starts its worker again too. What it would have to know before
-    # it spawns one ("pre-spawn-environ") it puts into this process's environment too. NUMBA_NUM_THREADS would have to
-    # be told so: by the time that this is read Numba may have started its threads, and then it takes no other number.
-    read = {f"distributed.nanny.environ.{name}": value for name, value in told.items()}
-    with dask.config.set(read | {"distributed.worker.profile.enabled": False}):
+    settings: dict[str, Any] = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
+    # Each nanny sets `env` whenever it starts its worker, those of workers that are added later too. What must be known
+    # before a worker is spawned ("pre-spawn-environ"), a nanny puts into this process's environment too. That would
+    # have to be so for NUMBA_NUM_THREADS: Numba may have started its threads by then, and takes no other number later.
+    if settings["processes"]:
+        settings["env"] = told | settings.get("env", {})
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
         return distributed.LocalCluster(n_workers=n_workers, **settings)
 
 

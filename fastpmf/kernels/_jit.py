@@ -123,7 +123,8 @@ class Kernel:
         key, arrays, ints, floats = _sorted_by_kind(args)
         build = self._builds.get(key) or self._build(key, args)
         table = np.empty(build.table.n_words, np.int64)
-        address = _fill()((table.__array_struct__, *arrays))
+        interfaces = (table.__array_struct__, *arrays)
+        address = _fill()(id(interfaces))
         if not address:
             raise TypeError(f"{self.__name__} reads C-ordered arrays, got one that is not")
         if ints:
@@ -137,11 +138,6 @@ class Kernel:
         with state.lock if state.layer == "workqueue" else nullcontext():
             _run(state)(build.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
 
-    def build(self, args: tuple) -> "_Build":
-        """The kernel compiled for arguments like these, or loaded from the cache."""
-        key = _sorted_by_kind(args)[0]
-        return self._builds.get(key) or self._build(key, args)
-
     def _build(self, key: tuple, args: tuple) -> "_Build":
         with _state.lock:
             if key not in self._builds:
@@ -151,7 +147,7 @@ class Kernel:
             return self._builds[key]
 
 
-def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[float]]:
+def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[Any], list[Any]]:
     """What a kernel is compiled for, the arrays' interfaces, the integers and the floats."""
     key: list[Any] = []
     arrays, ints, floats = [], [], []
@@ -159,7 +155,7 @@ def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[int], list[floa
         if isinstance(a, np.ndarray):
             key += a.dtype, a.ndim
             arrays.append(a.__array_struct__)
-        elif isinstance(a, float):
+        elif isinstance(a, float | np.floating):
             key.append(float)
             floats.append(a)
         elif isinstance(a, Width):
@@ -174,7 +170,7 @@ class _Build:
     """A kernel compiled for a table of arguments."""
 
     def __init__(self, body: Callable, table: Table) -> None:
-        self.table = table
+        self.table = table  # its layout
         self.address, self.cached = _compiled(body, types.void(table, types.intp, types.intp), _KERNEL_FLAGS)
         self.function = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 3)(self.address)
         n_floats = sum(isinstance(type_, types.Float) for type_ in table.arguments)
@@ -205,7 +201,8 @@ class _Library:
     def __init__(self, name: str, flags: dict[str, Any]) -> None:
         self._code = cpu_target.target_context.codegen().create_library(name)
         self._code.enable_object_caching()
-        self._flags, self._steps = flags, {}
+        self._flags = flags
+        self._steps: dict[tuple, Any] = {}
 
     def compile(self, function: Callable, kind: Any) -> Any:
         """Compile the kernel, with a C function that calls it."""
@@ -288,21 +285,23 @@ _c_functions: dict[Any, Callable] = {}
 
 def _fill() -> Callable:
     """`launch.fill`, compiled, which reads Python objects and so keeps the interpreter's lock."""
-    if "fill" not in _c_functions:
-        with _state.lock:
-            address, _ = _compiled(fill, FILL, _KERNEL_FLAGS)
-            _c_functions["fill"] = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.py_object)(address)
-    return _c_functions["fill"]
+    return _c_functions.get("fill") or _c_function("fill", fill, FILL, _KERNEL_FLAGS, ctypes.PYFUNCTYPE)
 
 
 def _run(state: _State) -> Callable:
     """`launch.run`, compiled, which runs the tasks of every kernel."""
     parallel = not state.serial
-    if parallel not in _c_functions:
-        with _state.lock:
-            address, _ = _compiled(run, RUN, _FLAGS | {"parallel": parallel})
-            _c_functions[parallel] = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 4)(address)
-    return _c_functions[parallel]
+    flags = _FLAGS | {"parallel": parallel}
+    return _c_functions.get(parallel) or _c_function(parallel, run, RUN, flags, ctypes.CFUNCTYPE)
+
+
+def _c_function(key: Any, function: Callable, kind: Any, flags: dict[str, Any], prototype: Callable) -> Callable:
+    with _state.lock:
+        if key not in _c_functions:
+            result = None if kind.return_type is types.void else ctypes.c_ssize_t
+            declared = prototype(result, *[ctypes.c_ssize_t] * len(kind.args))
+            _c_functions[key] = declared(_compiled(function, kind, flags)[0])
+        return _c_functions[key]
 
 
 def _started() -> _State:

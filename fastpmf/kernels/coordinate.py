@@ -14,10 +14,7 @@ from fastpmf.kernels.strips import (
     add_rates,
     carry,
     fill_lane,
-    fold,
-    fold_highest,
     gather_strip,
-    settle,
     spread_row,
     sum_ratios,
     take_lanes,
@@ -122,8 +119,11 @@ def _count_totals(counts, n_entries, wide):
         for e in range(first, min(first + PIECE, n_entries)):
             x = simd.load(counts, e, 0)
             total, sharpness = add(total, x), _sharper(sharpness, x)
-        total, safe = settle(total, wide, safe)
-    return fold(total, wide, safe), fold_highest(sharpness, wide)
+        if wide:  # all lanes belong to one row
+            safe, total = safe + simd.total(total), simd.zero(counts)
+    if wide:
+        total, sharpness = simd.fill_like(total, safe), simd.fill_like(total, simd.highest(sharpness))
+    return total, sharpness
 
 
 @formula()
@@ -185,8 +185,9 @@ def _measure(V, offsets, counts, rates, ratios, spare, block, n_entries, strip, 
             gather_strip(V, offsets, counts, spare, block, n_entries, u, low, high)
             kept = low
         sum_ratios(block, n_entries, ratios, wide, sums, low, high)
-    ratio_sum, safe = settle(ratio_sum, wide, 0.0)
-    return kept, fold(ratio_sum, wide, safe)
+    if wide:
+        ratio_sum = simd.fill_like(zero, simd.total(ratio_sum))
+    return kept, ratio_sum
 
 
 @formula()

@@ -1,6 +1,6 @@
 """Exact draws from the model: each count falls on a component, then on a column, and equal ones are merged."""
 
-from fastpmf.kernels._jit import kernel
+from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.uniform import uniform
 
@@ -47,6 +47,22 @@ def alias_tables(table, k, worker):
         share[k, waiting[worker, low]] = 1.0
 
 
+@step(inline=True)
+def _sort(numbers, start, stop):
+    """Sort numbers[start:stop], by Shell's method with Knuth's gaps."""
+    gap = 1
+    while gap < (stop - start) // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(start + gap, stop):
+            number, place = numbers[i], i
+            while place >= start + gap and numbers[place - gap] > number:
+                numbers[place] = numbers[place - gap]
+                place -= gap
+            numbers[place] = number
+        gap //= 3
+
+
 ROWS_AT_ONCE = 64  # rows in a task of `draw_rows`
 
 
@@ -85,7 +101,7 @@ def draw_rows(table, block, worker):
             place = uniform(seed, i, 2 * (c - start) + 1) * n_columns
             j = min(int(place), n_columns - 1)
             columns[c] = j if place - j < share[k, j] else other[k, j]
-        columns[start:stop].sort()
+        _sort(columns, start, stop)
         n, c = 0, start
         while c < stop:
             column, first = columns[c], c

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import config, types
 
-from fastpmf.kernels._llvm import FLOATS, I32, Lanes, Tile, call_intrinsic, constant, shuffle, varied, vector
+from fastpmf.kernels._llvm import FLOATS, GROUP, I32, Lanes, Tile, call_intrinsic, constant, shuffle, varied, vector
 
 
 class _Vector:
@@ -156,7 +156,7 @@ def _splat(builder: Any, kind: Any, number: Any) -> Any:
     """The float64 number, rounded, in every element of a vector."""
     if kind.dtype is types.float32:
         number = builder.fptrunc(number, FLOATS[types.float32])
-    whole = ir.VectorType(number.type, 4) if isinstance(kind, Lanes) else vector(kind.dtype)
+    whole = ir.VectorType(number.type, GROUP) if isinstance(kind, Lanes) else vector(kind.dtype)
     one = builder.insert_element(ir.Constant(whole, ir.Undefined), number, I32(0))
     return shuffle(builder, one, one, [0] * whole.count)
 

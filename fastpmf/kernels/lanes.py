@@ -150,67 +150,72 @@ def store_quad(typingctx, A, i, stride, tiles):
     return types.void(A, types.intp, types.intp, tiles), emit
 
 
-@operation(lambda A: np.zeros(VECTOR_BYTES // A.itemsize))
-def zero_wide(typingctx, A):
-    """zero_wide(A) -> Tile of float64 zeros, one for each element of a vector of A."""
-    tile = Tile(types.float64, 64 // A.dtype.bitwidth)
-
-    def emit(context, builder, signature, args):
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(A), emit
+# Sums in float64 of pieces of rows, see `simd.pieces`
 
 
-@operation(lambda A, i, v, like: A[i, v * (n := VECTOR_BYTES // like.itemsize) : (v + 1) * n].copy())
-def load_wide(typingctx, A, i, v, like):
-    """load_wide(A, i, v, like) -> Tile of float64, the v-th part of row i of A, as long as a vector of `like`."""
-    tile = Tile(types.float64, 64 // like.dtype.bitwidth)
+def _wide_piece_of(A, n_vectors):
+    return Tile(types.float64, (n_vectors.n_vectors or 1) * 64 // A.dtype.bitwidth)
+
+
+def _wide_piece(A, piece, n_vectors, like):
+    size = (n_vectors.n_vectors or 1) * VECTOR_BYTES // like.itemsize
+    return slice(piece * size, (piece + 1) * size)
+
+
+@operation(lambda sums, i, piece, n_vectors, like: sums[i, _wide_piece(sums, piece, n_vectors, like)].copy())
+def load_wide(typingctx, sums, i, piece, n_vectors, like):
+    """load_wide(sums, i, piece, n_vectors, like) -> Tile of float64, the sums of a piece of rows of `like`."""
+    tile = _wide_piece_of(like, n_vectors)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
         out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for part in range(tile.n_vectors):
-            place = builder.add(builder.mul(args[2], I64(tile.n_vectors)), I64(part))
-            out = builder.insert_value(out, load_vector(builder, row, types.float64, place), part)
+        first = builder.mul(args[2], I64(tile.n_vectors))
+        for v in range(tile.n_vectors):
+            out = builder.insert_value(out, load_vector(builder, row, types.float64, builder.add(first, I64(v))), v)
         return out
 
-    return tile(A, types.intp, types.intp, like), emit
+    return tile(sums, types.intp, types.intp, n_vectors, like), emit
 
 
-@operation(lambda total, tile: total + tile)
-def add_wide(typingctx, total, tile):
-    """add_wide(total, tile) -> Tile of float64, total + tile."""
-
-    def emit(context, builder, signature, args):
-        x = builder.extract_value(args[1], 0)
-        out, per_vector = args[0], VECTOR_BYTES // 8
-        for v in range(total.n_vectors):
-            part = x
-            if total.n_vectors > 1:
-                part = shuffle(builder, x, x, list(range(v * per_vector, (v + 1) * per_vector)))
-                part = builder.fpext(part, ir.VectorType(ir.DoubleType(), per_vector))
-            out = builder.insert_value(out, builder.fadd(builder.extract_value(out, v), part), v)
-        return out
-
-    return total(total, tile), emit
-
-
-def _store_wide_meaning(A, i, v, tile):
-    A[i, v * len(tile) : (v + 1) * len(tile)] = tile
+def _store_wide_meaning(sums, i, piece, tile):
+    sums[i, piece * len(tile) : (piece + 1) * len(tile)] = tile
 
 
 @operation(_store_wide_meaning)
-def store_wide(typingctx, A, i, v, tile):
-    """store_wide(A, i, v, tile): the v-th part of row i of A, float64 and as long as the tile, becomes the tile."""
+def store_wide(typingctx, sums, i, piece, tile):
+    """store_wide(sums, i, piece, tile): the sums of a piece of rows become the tile, of float64."""
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        for part in range(tile.n_vectors):
-            place = builder.add(builder.mul(args[2], I64(tile.n_vectors)), I64(part))
-            store_vector(builder, row, types.float64, place, builder.extract_value(args[3], part))
+        first = builder.mul(args[2], I64(tile.n_vectors))
+        for v in range(tile.n_vectors):
+            store_vector(builder, row, types.float64, builder.add(first, I64(v)), builder.extract_value(args[3], v))
         return context.get_dummy_value()
 
-    return types.void(A, types.intp, types.intp, tile), emit
+    return types.void(sums, types.intp, types.intp, tile), emit
+
+
+@operation(lambda sums, tile: sums + tile)
+def add_wide(typingctx, sums, tile):
+    """add_wide(sums, tile) -> Tile of float64, sums + tile."""
+
+    def emit(context, builder, signature, args):
+        per_vector, parts = VECTOR_BYTES // 8, []
+        for v in range(tile.n_vectors):
+            x = builder.extract_value(args[1], v)
+            if tile.dtype is types.float64:
+                parts.append(x)
+            else:
+                halves = list(range(per_vector)), list(range(per_vector, 2 * per_vector))
+                wide = ir.VectorType(ir.DoubleType(), per_vector)
+                parts += [builder.fpext(shuffle(builder, x, x, half), wide) for half in halves]
+        out = args[0]
+        for v, part in enumerate(parts):
+            out = builder.insert_value(out, builder.fadd(builder.extract_value(out, v), part), v)
+        return out
+
+    return sums(sums, tile), emit
 
 
 def _add_meaning(total, i, v, tile):

@@ -55,7 +55,7 @@ def type_of(value: Any, *, writes: bool) -> types.Type:
         return types.Array(from_dtype(value.dtype), value.ndim, "C", readonly=not writes)
     if isinstance(value, Width):
         return value
-    return types.float64 if isinstance(value, float) else types.intp
+    return types.float64 if isinstance(value, float | np.floating) else types.intp
 
 
 @operation(lambda table: table)

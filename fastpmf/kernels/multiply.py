@@ -19,8 +19,6 @@ from fastpmf.kernels.formula import (
 from fastpmf.kernels.formula import multiply as product
 from fastpmf.kernels.launch import arguments
 
-NARROW = 4  # vectors of a row up to which straight-line code is faster than a loop over them
-
 
 @formula(2)
 def _with_shape(u, s, a, divisor, tiny):

@@ -3,11 +3,17 @@
 import math
 
 from fastpmf.kernels import formula, lanes, simd
-from fastpmf.kernels._jit import kernel
+from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.formula import fma, maximum, where
 from fastpmf.kernels.launch import arguments
 
-_ROWS = 32  # that are in the first-level cache together, where the vectors of a row are gone through one after another
+NARROW = 4  # vectors of a row up to which sums of columns stay in registers while rows pass by
+
+
+@step(inline=True)
+def _rows_at_once(A, n_vectors):
+    """Rows that are gone through for one piece, then for the next: all, or one by one as they lie in memory."""
+    return A.shape[0] if simd.is_whole(n_vectors) else 1
 
 
 @kernel(writes=1)
@@ -18,21 +24,22 @@ def sum_columns(table, block, worker):
 
     in    A           (n_rows, K)     float32 or float64, K padded to whole vectors
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
+          n_vectors   Width           of the rows
     out   column_sum  (n_blocks, K)   float64, overwritten
     gives bitwise the same result for any number of workers
     cost  one stream over A
     """
-    A, row_blocks, column_sum = arguments(table)
-    width = simd.width(A)
-    for v in range(width):
-        lanes.store_wide(column_sum, block, v, lanes.zero_wide(A))
-    for first in range(row_blocks[block], row_blocks[block + 1], _ROWS):
-        end = min(first + _ROWS, row_blocks[block + 1])
-        for v in range(width):
-            total = lanes.load_wide(column_sum, block, v, A)
+    A, row_blocks, n_vectors, column_sum = arguments(table)
+    at_once = _rows_at_once(A, n_vectors)
+    for k in range(column_sum.shape[1]):
+        column_sum[block, k] = 0.0
+    for first in range(row_blocks[block], row_blocks[block + 1], at_once):
+        end = min(first + at_once, row_blocks[block + 1])
+        for piece in range(simd.pieces(A, n_vectors)):
+            total = lanes.load_wide(column_sum, block, piece, n_vectors, A)
             for i in range(first, end):
-                total = lanes.add_wide(total, simd.load(A, i, v))
-            lanes.store_wide(column_sum, block, v, total)
+                total = lanes.add_wide(total, simd.load_piece(A, i, piece, n_vectors))
+            lanes.store_wide(column_sum, block, piece, total)
 
 
 @formula.formula()
@@ -55,25 +62,30 @@ def extrapolate(table, block, worker):
           row_blocks  (n_blocks + 1,) int64, boundaries of blocks of rows
           weight_step int         0: one row of weights; 1: one for each row
           momentum, tiny  float
+          n_vectors   Width       of the rows
     out   out         (n_rows, K) overwritten; may be old
           column_sum  (n_blocks, K) float64, sums of `out` over each block's rows
     gives bitwise the same result for any number of workers
     cost  5 n_rows K flops, three streams over n_rows K numbers
     """
-    new, old, total, weight, fixed, row_blocks, weight_step, momentum, tiny, out, column_sum = arguments(table)
-    width = simd.width(new)
-    for v in range(width):
-        lanes.store_wide(column_sum, block, v, lanes.zero_wide(new))
-    for first in range(row_blocks[block], row_blocks[block + 1], _ROWS):
-        end = min(first + _ROWS, row_blocks[block + 1])
-        for v in range(width):
-            column_total, f = lanes.load_wide(column_sum, block, v, new), simd.load(fixed, 0, v)
+    new, old, total, weight, fixed, row_blocks, weight_step, momentum, tiny, n_vectors, out, column_sum = arguments(
+        table
+    )
+    at_once = _rows_at_once(new, n_vectors)
+    for k in range(column_sum.shape[1]):
+        column_sum[block, k] = 0.0
+    for first in range(row_blocks[block], row_blocks[block + 1], at_once):
+        end = min(first + at_once, row_blocks[block + 1])
+        for piece in range(simd.pieces(new, n_vectors)):
+            f = simd.load_piece(fixed, 0, piece, n_vectors)
+            column_total = lanes.load_wide(column_sum, block, piece, n_vectors, new)
             for i in range(first, end):
-                u, d = simd.load(new, i, v), simd.load(weight, i * weight_step, v)
-                u = _extrapolated(u, simd.load(old, i, v), d, f, momentum, tiny * total[i])
-                simd.store(out, i, v, u)
+                u, before = simd.load_piece(new, i, piece, n_vectors), simd.load_piece(old, i, piece, n_vectors)
+                d = simd.load_piece(weight, i * weight_step, piece, n_vectors)
+                u = _extrapolated(u, before, d, f, momentum, tiny * total[i])
+                simd.store_piece(out, i, piece, n_vectors, u)
                 column_total = lanes.add_wide(column_total, u)
-            lanes.store_wide(column_sum, block, v, column_total)
+            lanes.store_wide(column_sum, block, piece, column_total)
 
 
 @kernel(writes=1)

@@ -189,6 +189,16 @@ def pieces(typingctx, A, n_vectors):
     return types.intp(A, n_vectors), emit
 
 
+@operation(lambda n_vectors: n_vectors.n_vectors > 0)
+def is_whole(typingctx, n_vectors):
+    """is_whole(n_vectors) -> bool, a constant: whether a row is one piece."""
+
+    def emit(context, builder, signature, args):
+        return ir.Constant(ir.IntType(1), n_vectors.n_vectors > 0)
+
+    return types.boolean(n_vectors), emit
+
+
 @operation(lambda A, n_vectors: np.zeros_like(A[0, _piece(A, 0, n_vectors)]))
 def zero_piece(typingctx, A, n_vectors):
     """zero_piece(A, n_vectors) -> Tile of zeros."""
@@ -234,7 +244,7 @@ def store_piece(typingctx, A, i, piece, n_vectors, tile):
     return types.void(A, types.intp, types.intp, n_vectors, tile), emit
 
 
-def wide_row(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> tuple[Any, Any]:
+def wide_row(context: Any, builder: Any, array_type: Any, array: Any, i: Any) -> tuple[Any, Any]:
     """Address of a row as vectors, and how many there are."""
     row = row_pointer(context, builder, array_type, array, i)
     lanes = vector(array_type.dtype).count

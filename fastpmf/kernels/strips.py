@@ -19,26 +19,6 @@ _LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry
 
 
 @step(inline=True)
-def settle(tile, wide, safe):
-    """In a wide group all lanes belong to one row: what a piece has summed in them goes over to `safe`, float64."""
-    if not wide:
-        return tile, safe
-    return simd.fill_like(tile, 0.0), safe + simd.total(tile)
-
-
-@step(inline=True)
-def fold(tile, wide, safe):
-    """A group's sums, those of a wide one settled: its row's in every lane."""
-    return simd.fill_like(tile, safe) if wide else tile
-
-
-@step(inline=True)
-def fold_highest(tile, wide):
-    """In a wide group its row's highest element in every lane."""
-    return simd.fill_like(tile, simd.highest(tile)) if wide else tile
-
-
-@step(inline=True)
 def spread_row(data, indices, indptr, i, row_length, counts, offsets):
     """Lay the entries of row i side by side: counts, and where their rows of V begin; zeros behind."""
     start, length = indptr[i], indptr[i + 1] - indptr[i]

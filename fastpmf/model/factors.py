@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf._messages import brief
-from fastpmf.kernels.rows import sum_columns
+from fastpmf.kernels._jit import row_width
+from fastpmf.kernels.rows import NARROW, sum_columns
 from fastpmf.kernels.simd import VECTOR_BYTES
 
 _ROWS = 512
@@ -55,7 +56,7 @@ def column_sums(A: np.ndarray) -> np.ndarray:
     """Column sums of a padded factor, float64; the same for any number of threads."""
     bounds = row_bounds(len(A))
     partial = aligned(len(bounds) - 1, A.shape[1], np.dtype(float))
-    sum_columns(len(partial), A, bounds, partial)
+    sum_columns(len(partial), A, bounds, row_width(A, NARROW), partial)
     return partial.sum(axis=0)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastpmf.kernels._jit import current_threads, row_width
-from fastpmf.kernels.multiply import NARROW, multiply
-from fastpmf.kernels.rows import extrapolate
+from fastpmf.kernels.multiply import multiply
+from fastpmf.kernels.rows import NARROW, extrapolate
 from fastpmf.model.factors import aligned, row_bounds
 from fastpmf.model.priors import NO_PRIOR, RowPrior
 
@@ -136,7 +136,10 @@ def extrapolated(
     sums = aligned(len(bounds) - 1, new.shape[1], np.dtype(float))
     weight = as_weights(weight, new.dtype)
     fixed = RowPrior(held=held).arrays(new.shape[1], new.dtype)[2]
-    extrapolate(len(sums), new, old, totals, weight, fixed, bounds, len(weight) > 1, float(momentum), TINY, out, sums)
+    extrapolate(
+        len(sums), new, old, totals, weight, fixed, bounds, len(weight) > 1, float(momentum), TINY,
+        row_width(new, NARROW), out, sums,
+    )  # fmt: skip
     return sums.sum(axis=0)
 
 
