@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from pathlib import Path
 
 import numpydoc_light
@@ -56,19 +57,7 @@ class TestEachFile:
         foreign = {name.split(".")[0] for name in imports_of(path)} - {"fastpmf"}
         # llvmlite is Numba's own; scikit-learn brings joblib, which knows affinity and cgroup quotas, and threadpoolctl
         allowed = {"numba", "numpy", "llvmlite"} | ({"joblib", "threadpoolctl"} if path.name == "_jit.py" else set())
-        standard = {
-            "collections",
-            "contextlib",
-            "functools",
-            "hashlib",
-            "inspect",
-            "math",
-            "multiprocessing",
-            "operator",
-            "os",
-            "pathlib",
-        }
-        assert foreign <= allowed | standard | {"threading", "typing", "warnings"}
+        assert foreign <= allowed | sys.stdlib_module_names
 
     def test_flags_are_spelled_in_one_place(self, path):
         flags = re.findall(r"fastmath|parallel=True|cache=True|@(?:numba\.)?n?jit", path.read_text(encoding="utf-8"))
