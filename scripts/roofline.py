@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from provenance import write_table
-from roofs import division_chains, fma_chains, gather_rows, triad
+from roofs import STEP, SUMS, division_chains, fma_chains, gather_rows, triad
 from studying import add_outputs, check_outputs, draw, others_busy, progress, tell, whole_number
 
 from fastpmf import as_counts
@@ -19,8 +19,8 @@ from fastpmf.counts import MemoryCounts, Side
 from fastpmf.counts.rows import ColumnSums
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import read_counts
-from fastpmf.kernels._jit import available_threads, threads
-from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.kernels._jit import available_threads, row_width, threads
+from fastpmf.kernels.simd import GROUP, VECTOR_BYTES
 from fastpmf.model.factors import aligned, column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
@@ -136,6 +136,11 @@ def cache_bytes() -> tuple[int, int]:
     return max(found[2].values(), default=1 << 20), sum(found[3].values()) or 32 << 20
 
 
+def parts(n: int, n_parts: int) -> np.ndarray:
+    """Where equal parts of n begin, and n."""
+    return np.arange(n_parts + 1) * n // n_parts
+
+
 class Machine:
     """The bounds of this machine, and the kernels that are held against them."""
 
@@ -170,26 +175,32 @@ class Machine:
                 least[c] = min(least[c], time.perf_counter() - began)
         return least
 
-    def _streaming(self, n_bytes: int) -> tuple[Callable, int]:
+    def _streaming(self, t: int, n_bytes: int) -> tuple[Callable, int]:
         """A triad of so many bytes in all, if not more than is beyond the caches; and how many they are."""
         n_rows = max(min(n_bytes // 3, self._beyond) // VECTOR_BYTES, 1)
         a, b, c = (aligned(n_rows, VECTOR_BYTES // 8, np.dtype(float), np.zeros) for _ in range(3))
-        triad(c, c, b)  # each page is first touched by the thread that will use it
-        triad(b, b, c)
-        return lambda: triad(b, c, a), 3 * a.nbytes
+        bounds = parts(n_rows, t)
+        triad(t, c, c, bounds, b)  # pages that nobody has written to are all the same
+        triad(t, b, b, bounds, c)
+        return lambda: triad(t, b, c, bounds, a), 3 * a.nbytes
 
     def _stream(self, t: int) -> Point:
-        call, moved = self._streaming(3 * self._beyond)
+        call, moved = self._streaming(t, 3 * self._beyond)
         (seconds,) = self._clock(call)
         return point("bound", "stream", "", t, "float64", 0, seconds, moved // 12, 0, moved)
 
     def _gathering(self, t: int, n_rows: int, n: int) -> Callable:
         """So many gathers from a table of so many rows."""
-        indices = np.random.default_rng(0).integers(0, n_rows, n, dtype=np.int32)
-        V, u = empty_factor(n_rows, self._k, self._dtype), padded(np.ones((1, self._k)), self._dtype)
+        n_steps = -(-n // STEP)
+        indices = np.random.default_rng(0).integers(0, n_rows, n_steps * STEP, dtype=np.int32)
+        V, bounds, ones = (
+            empty_factor(n_rows, self._k, self._dtype),
+            STEP * parts(n_steps, t),
+            np.ones(GROUP, self._dtype),
+        )
         V[:] = 1  # pages that nobody has written to are all the same
-        out = empty_factor(t, self._k, self._dtype)
-        return lambda: gather_rows(indices, u, V, out)
+        out, several = empty_factor(t * SUMS, self._k, self._dtype), self._row <= SUMS * VECTOR_BYTES
+        return lambda: gather_rows(t, indices, bounds, ones, V, row_width(V), several, out)
 
     def _gather(self, t: int, name: str, n_bytes: int) -> Point:
         n_rows = max(n_bytes // self._row, 1)
@@ -202,7 +213,7 @@ class Machine:
         found, rounds = [], 1_000_000 // each
         for chains in (5, 10):  # as many as hide the latency, and no more than there are registers
             out = aligned(t, chains * VECTOR_BYTES // dtype.itemsize, dtype)
-            (seconds,) = self._clock(lambda o=out: run(0.5, 1.0, rounds, o))
+            (seconds,) = self._clock(lambda o=out: run(t, 0.5, 1.0, rounds, row_width(o), o))
             found.append((each * rounds * out.size / seconds, seconds, each * rounds * out.size))
         self._known[name, t], seconds, flops = max(found)
         return point("bound", name, "", t, dtype, 0, seconds, flops, 0, 0)
@@ -250,7 +261,7 @@ class Machine:
                 )  # fmt: skip
             # Gathers and streams as large and as many as the kernels' own take turns with them
             n = min(nnz, 1 << 26)
-            roofs = [(self._gathering(t, len(V), n), n * row), *(self._streaming(r[3]) for r in run.values())]
+            roofs = [(self._gathering(t, len(V), n), n * row), *(self._streaming(t, r[3]) for r in run.values())]
             clocked = self._clock(*(call for call, *_ in run.values()), *(call for call, _ in roofs))
             gather, *stream = (each / moved for each, (_, moved) in zip(clocked[len(run) :], roofs, strict=True))
             for (name, (_, flops, *moved, divisions)), took, streaming in zip(

@@ -69,7 +69,8 @@ def test_benchmark_runs_and_its_numbers_are_finite_and_have_units(module, name, 
         assert all(math.isfinite(results[method]) for method in units)
 
 
-def test_gather_bound_gathers_every_entry():
+@pytest.mark.parametrize("k", [20, 200])  # rows of as many vectors as are compiled for, and of more
+def test_gather_bound_gathers_every_entry(k):
     common, bound = import_suite("common"), import_suite("bound")
     from fastpmf import as_counts
     from fastpmf.counts import Side
@@ -78,7 +79,7 @@ def test_gather_bound_gathers_every_entry():
     X = common.power_law(20_000)
     counts = as_counts(X)
     rng = np.random.default_rng(0)
-    U, V = (padded(rng.random((m, 20)), np.dtype(np.float64)) for m in X.shape)
+    U, V = (padded(rng.random((m, k)), np.dtype(np.float64)) for m in X.shape)
     out = np.empty_like(U)
     bound.gather(counts, Side.ROWS, U, V, out)
     # Sums of up to some hundred products, in another order than scipy's.

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -17,6 +18,9 @@ from scipy import sparse
 
 from fastpmf import kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
+from fastpmf.kernels._jit import row_width
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.model.factors import empty_factor, padded
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -120,6 +124,36 @@ def test_the_roofline_holds_every_kernel_against_a_bound(run, tmp_path):
     for line in kernels:
         assert line["bound"] in ("stream", "gather", "FMA", "divide")
         assert float(line["fraction"]) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [3, 100, 600])  # one vector, several, and more than are compiled for
+def test_the_loops_of_the_roofs_compute_what_they_say(monkeypatch, k, dtype):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    roofs = importlib.import_module("roofs")
+    dtype, rng = np.dtype(dtype), np.random.default_rng(0)
+    b, c = (padded(rng.integers(0, 10, (20, k)), dtype) for _ in range(2))  # small integers, whose sums are exact
+    a = np.zeros_like(b)
+    roofs.triad(3, b, c, np.array([0, 7, 7, 20]), a)
+    np.testing.assert_array_equal(a, b + c * 0.5)
+    bounds = roofs.STEP * np.array([0, 2, 2, 5])
+    indices = rng.integers(0, 20, bounds[-1], dtype=np.int32)
+    for several in (0, 1):
+        out = np.full((3 * roofs.SUMS, b.shape[1]), -1, dtype)
+        roofs.gather_rows(3, indices, bounds, np.ones(roofs.GROUP, dtype), b, row_width(b), several, out)
+        sums = [b[indices[start:stop]].sum(axis=0) for start, stop in pairwise(bounds)]
+        np.testing.assert_array_equal(out.reshape(3, roofs.SUMS, -1).sum(axis=1), sums)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_chains_of_the_roofs_do_every_round(monkeypatch, dtype):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    roofs = importlib.import_module("roofs")
+    out = empty_factor(2, 5 * VECTOR_BYTES // np.dtype(dtype).itemsize, np.dtype(dtype))
+    roofs.fma_chains(2, 0.5, 1.0, 4, row_width(out), out)
+    np.testing.assert_array_equal(out, 1.875)  # 1 + 1/2 + 1/4 + 1/8
+    roofs.division_chains(2, 0.5, 1.0, 3, row_width(out), out)
+    np.testing.assert_array_equal(out, 2)
 
 
 def test_the_study_of_starts_has_every_fit_and_its_exact_end(run, tiny, tmp_path, capsys):
