@@ -432,11 +432,18 @@ def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(s
 
 
 @compiled
-def test_an_array_that_is_not_in_c_order_is_turned_away():
-    out = np.empty((2, 4))
-    for A in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
-        with pytest.raises(TypeError, match="echo reads C-ordered arrays"):
-            echo(2, A, 1, 0, 0.0, out)
+def test_arrays_that_a_kernel_can_not_take_are_turned_away(unchanged):
+    A, out = np.ones((2, 3)), np.zeros((2, 4))
+    for other in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
+        with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones, got another$"):
+            echo(2, other, 1, 0, 0.0, out)
+    out.flags.writeable = False
+    unchanged(out)
+    with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones"):
+        echo(2, A, 1, 0, 0.0, out)
+    for other in ("3", None, [1.0]):
+        with pytest.raises(TypeError, match=r"^a kernel takes arrays and numbers, got a "):
+            echo(2, A, other, 0, 0.0, out)
 
 
 def logarithms(values):

@@ -7,6 +7,7 @@ everything is summed, so a result is bitwise the same for any number of threads.
 """
 
 import ctypes
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -23,8 +24,9 @@ from joblib import cpu_count
 from llvmlite.binding.ffi import lib as llvm
 from numba.core import config, types
 from numba.core.caching import FunctionCache, NullCache
-from numba.core.compiler import Flags, compile_extra
+from numba.core.compiler import Compiler, CompilerBase, DefaultPassBuilder, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.event import trigger_event
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
@@ -39,6 +41,13 @@ _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
 _FLAGS = {"error_model": "numpy", "boundscheck": False}
 # Kernels own no memory, so there is none to count
 _KERNEL_FLAGS = _FLAGS | {"_nrt": False, "no_rewrites": True}
+
+# They are for closures, overloads that inline, literals, `with` and object mode
+_IDLE_PASSES = {
+    "inline_closure_likes", "inline_inlinables", "inline_overloads", "make_function_op_code_to_jit_function",
+    "with_lifting", "find_literally", "literal_unroll", "LiteralPropagation", "dead_branch_prune",
+    "rewrite_semantic_constants", "generic_rewrites", "nopython_rewrites",
+}  # fmt: skip
 
 COMPILING = "fastpmf:compile"  # Numba's event around the compilation of a kernel that is not in the cache
 
@@ -124,9 +133,9 @@ class Kernel:
         build = self._builds.get(key) or self._build(key, args)
         table = np.empty(build.table.n_words, np.int64)
         interfaces = (table.__array_struct__, *arrays)
-        address = _fill()(id(interfaces))
+        address = _fill()(id(interfaces), build.first_written)
         if not address:
-            raise TypeError(f"{self.__name__} reads C-ordered arrays, got one that is not")
+            raise TypeError(f"{self.__name__} takes C-ordered arrays and writes to writeable ones, got another")
         if ints:
             table[build.ints] = ints
         if floats:
@@ -141,9 +150,7 @@ class Kernel:
     def _build(self, key: tuple, args: tuple) -> "_Build":
         with _state.lock:
             if key not in self._builds:
-                read = len(args) - self._writes
-                table = Table([type_of(a, writes=n >= read) for n, a in enumerate(args)])
-                self._builds[key] = _Build(self._body, table)
+                self._builds[key] = _Build(self._body, args, len(args) - self._writes)
             return self._builds[key]
 
 
@@ -160,19 +167,22 @@ def _sorted_by_kind(args: tuple) -> tuple[tuple, list[Any], list[Any], list[Any]
             floats.append(a)
         elif isinstance(a, Width):
             key.append(a)
-        else:
+        elif isinstance(a, int | np.integer | np.bool_):
             key.append(int)
             ints.append(a)
+        else:
+            raise TypeError(f"a kernel takes arrays and numbers, got a {type(a).__name__}")
     return tuple(key), arrays, ints, floats
 
 
 class _Build:
-    """A kernel compiled for a table of arguments."""
+    """A kernel compiled for arguments of some types, of which those from number `n_read` on are written to."""
 
-    def __init__(self, body: Callable, table: Table) -> None:
-        self.table = table  # its layout
+    def __init__(self, body: Callable, args: tuple, n_read: int) -> None:
+        self.table = table = Table([type_of(a, writes=n >= n_read) for n, a in enumerate(args)])
         self.address, self.cached = _compiled(body, types.void(table, types.intp, types.intp), _KERNEL_FLAGS)
         self.function = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 3)(self.address)
+        self.first_written = 1 + sum(isinstance(a, np.ndarray) for a in args[:n_read])
         n_floats = sum(isinstance(type_, types.Float) for type_ in table.arguments)
         n_ints = sum(isinstance(type_, types.Integer) for type_ in table.arguments)
         begin = table.n_words - n_ints - n_floats
@@ -187,10 +197,35 @@ def _compiled(function: Callable, kind: Any, flags: dict[str, Any]) -> tuple[int
         compiled = cache.load(kind)
         cached = compiled is not None
         if compiled is None:
-            with trigger_event(COMPILING):
+            with trigger_event(COMPILING), _no_garbage_collection():
                 compiled = _Library(function.__qualname__, flags).compile(function, kind)
-            cache.save(kind, compiled)
+                cache.save(kind, compiled)
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name), cached
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A compilation makes millions of objects, going over which again and again takes a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Pipeline(CompilerBase):
+    """Numba's compiler without the passes that find nothing to do in a kernel, which take a tenth of its time."""
+
+    def define_pipelines(self) -> list[Any]:
+        manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        kept = [(pass_, text) for pass_, text in manager.passes if pass_.name() not in _IDLE_PASSES]
+        manager = PassManager("kernel")
+        for pass_, text in kept:
+            manager.add_pass(pass_, text)
+        manager.finalize()
+        return [manager]
 
 
 class _Library:
@@ -224,7 +259,10 @@ class _Library:
         options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, **self._flags, **options}
         cpu_target.options.parse_as_flags(flags, options)
         flags.no_compile = True  # to machine code, which is the library's to do
-        return compile_extra(cpu_target.typing_context, context, function, arguments, None, flags, {}, self._code)
+        pipeline = Compiler if self._flags.get("parallel") else _Pipeline
+        return compile_extra(
+            cpu_target.typing_context, context, function, arguments, None, flags, {}, self._code, pipeline
+        )
 
 
 class _Cache:

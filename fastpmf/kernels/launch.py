@@ -85,11 +85,11 @@ def arguments(typingctx, table):
 
 # NumPy's array interface in C: two, nd, kind, itemsize, flags, shape, strides, data
 _INTERFACE = ir.LiteralStructType([I32, I32, ir.IntType(8), I32, I32, I64.as_pointer(), I64.as_pointer(), I64])
-_C_CONTIGUOUS = 1
+_C_CONTIGUOUS, _WRITEABLE = 0x1, 0x400  # flags
 
 
 @intrinsic
-def _fill(typingctx, capsules):
+def _fill(typingctx, capsules, first_written):
     def emit(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
         module = builder.module
@@ -125,23 +125,25 @@ def _fill(typingctx, capsules):
             put(data)
             with cgutils.for_range(builder, builder.zext(n_axes, I64)) as axes:
                 put(builder.load(builder.gep(shape, [axes.index])))
-            contiguous = builder.and_(flags, I32(_C_CONTIGUOUS))
-            with builder.if_then(builder.icmp_signed("==", contiguous, I32(0))):
+            is_written = builder.icmp_signed(">=", index, args[1])
+            wanted = builder.select(is_written, I32(_C_CONTIGUOUS | _WRITEABLE), I32(_C_CONTIGUOUS))
+            with builder.if_then(builder.icmp_signed("!=", builder.and_(flags, wanted), wanted)):
                 builder.store(I64(0), result)
         return builder.load(result)
 
-    return types.intp(types.intp), emit
+    return types.intp(types.intp, types.intp), emit
 
 
-def fill(capsules):
-    """Write arrays' addresses and shapes into a table; the table's address, or 0 if an array is not C-ordered.
+def fill(capsules, first_written):
+    """Write arrays' addresses and shapes into a table.
 
-    capsules is the address of a tuple, the `__array_struct__` of the table and of each array.
+    capsules is the address of a tuple, the `__array_struct__` of the table and of each array, which are written to from
+    number `first_written` on. Returns the table's address, or 0 if an array is not C-ordered, or not writeable there.
     """
-    return _fill(capsules)
+    return _fill(capsules, first_written)
 
 
-FILL = types.intp(types.intp)
+FILL = types.intp(types.intp, types.intp)
 
 
 # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
