@@ -182,6 +182,33 @@ def test_a_child_computes_where_its_parent_used_gnu_openmp_for_something_else():
     assert out.split() == ["0"]
 
 
+def test_an_interrupt_while_kernels_compile_comes_at_the_end_of_the_compilation(tmp_path):
+    out, _ = run(
+        SMALL
+        + """
+    import signal
+    from numba.core import event
+    class Listener(event.Listener):
+        def on_start(self, event):
+            signal.raise_signal(signal.SIGINT)
+        def on_end(self, event):
+            print("compiled")
+    listener = Listener()
+    event.register(_jit.COMPILING, listener)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _ in range(3):  # the kernel, the loop that runs it and what fills its table
+        try:
+            small()
+        except KeyboardInterrupt:
+            print("interrupted")
+    event.unregister(_jit.COMPILING, listener)
+    print(small(), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert out.splitlines() == ["compiled", "interrupted"] * 3 + ["(True, 1) True"]
+
+
 @forks
 def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
     out, _ = run(

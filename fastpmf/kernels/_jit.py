@@ -11,6 +11,7 @@ import gc
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -197,10 +198,27 @@ def _compiled(function: Callable, kind: Any, flags: dict[str, Any]) -> tuple[int
         compiled = cache.load(kind)
         cached = compiled is not None
         if compiled is None:
-            with trigger_event(COMPILING), _no_garbage_collection():
+            with _interrupts_deferred(), trigger_event(COMPILING), _no_garbage_collection():
                 compiled = _Library(function.__qualname__, flags).compile(function, kind)
                 cache.save(kind, compiled)
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name), cached
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Ctrl-C waits for the end of a compilation: Numba does not recover from one while it fills its registries."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught: list[tuple] = []
+    signal.signal(signal.SIGINT, lambda *received: caught.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[-1])
 
 
 @contextmanager
