@@ -6,31 +6,33 @@ import naive
 import numba
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError, TypingError
 from scipy import sparse
 
 from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks, door
 from fastpmf.counts import rows as counted_rows
 from fastpmf.counts.blocks import column_shares, panel_width
-from fastpmf.kernels import _jit
+from fastpmf.kernels import _jit, simd
 from fastpmf.kernels._jit import kernel, row_width, threads
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.formula import formula
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.priors import RowPrior, log_total
-from fastpmf.model.updates import TINY, multiplicative
+from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-# Every factor dtype with every count dtype, and with widths of 1 to 5, and of 18 and 19 vectors, which are not in
-# registers; not the whole product, each cell compiles for half a second.
+# Every factor dtype with every count dtype; not the whole product, each cell compiles for half a second. Rows of 1 to 5
+# vectors; of 16, the most that are in registers; and of 17 and 19
 VARIANTS = [
-    (F32, "uint8", "int32", 1), (F32, "uint16", "int64", 2), (F32, "int32", "int32", 300),
-    (F32, "float32", "int32", 33), (F32, "float64", "int64", 70), (F64, "uint8", "int64", 140),
-    (F64, "uint16", "int32", 33), (F64, "int32", "int64", 7), (F64, "float32", "int32", 2),
+    (F32, "uint8", "int32", 1), (F32, "uint16", "int64", 17), (F32, "int32", "int32", 300),
+    (F32, "float32", "int32", 33), (F32, "float64", "int64", 64), (F64, "uint8", "int64", 129),
+    (F64, "uint16", "int32", 33), (F64, "int32", "int64", 7), (F64, "float32", "int32", 128),
     (F64, "float64", "int32", 1),
 ]  # fmt: skip
 variants = pytest.mark.parametrize(("dtype", "count", "index", "k"), VARIANTS)
@@ -381,8 +383,34 @@ def test_one_and_two_threads_give_the_same_bits(dtype, small_blocks):
         assert all(every_pass(X, U, V) == one for _ in range(5))
 
 
+@pytest.mark.parametrize(("dtype", "k"), [(F32, 5), (F32, 70), (F64, 5), (F64, 40)])
+def test_each_worker_has_scratch_of_its_own(dtype, k):
+    """In kernels over thousands of rows, several of which are under way at once."""
+    rng = np.random.default_rng(0)
+    U, V = factors((6000, 8), k, dtype)
+    old, S = factors((6000, 8), k, dtype, seed=2)[0], factors((6000, 8), k, dtype, seed=3)[0]
+    seen = rng.random((6000, 8)) < 0.8
+    hidden = SparseRows(np.ones((~seen).sum(), np.uint8), np.nonzero(~seen)[1].astype(np.int32),
+                        np.append(0, np.cumsum((~seen).sum(axis=1))), 8)  # fmt: skip
+    counts = MemoryCounts(rows_of([0] * 6000, n_columns=8), unobserved=hidden)
+    v_sum, totals = V.sum(axis=0, dtype=float), rng.random(6000)
+
+    def all_of_them():
+        out, ahead = np.empty_like(U), np.empty_like(U)
+        update = multiplicative(U, S, v_sum, out=out, relaxed=True)
+        sums = extrapolated(U, old, 0.5, totals, v_sum, ahead)
+        observed = counts.observed_sums(Side.ROWS, V, column_sums(V))
+        results = out, ahead, update.sums, np.array(update.gap), sums, observed, column_sums(S)
+        return [result.tobytes() for result in results]
+
+    with threads(1):
+        one = all_of_them()
+    with threads(2):
+        assert all(all_of_them() == one for _ in range(5))
+
+
 @compiled
-def test_the_serial_build_gives_the_bits_of_the_parallel_one(monkeypatch, small_blocks):
+def test_the_serial_loop_gives_the_bits_of_the_parallel_one(monkeypatch, small_blocks):
     X = rows_of(LENGTHS + SPLIT)
     U, V = factors(X.shape, 7, F32)
     parallel = every_pass(X, U, V)
@@ -444,6 +472,38 @@ def test_arrays_that_a_kernel_can_not_take_are_turned_away(unchanged):
     for other in ("3", None, [1.0]):
         with pytest.raises(TypeError, match=r"^a kernel takes arrays and numbers, got a "):
             echo(2, A, other, 0, 0.0, out)
+
+
+@compiled
+@pytest.mark.parametrize(("writes", "dtype"), [(0, F64), (1, F32)])
+def test_a_kernel_that_would_write_to_an_input_or_to_another_dtype_does_not_compile(writes, dtype):
+    @kernel(writes=writes)
+    def store(table, row, worker):
+        A, out = arguments(table)
+        simd.store(out, row, 0, simd.load(A, row, 0))
+
+    out = np.zeros((2, 16), dtype)
+    with pytest.raises(TypingError, match=r"can't be stored in"):
+        store(2, np.ones((2, 8)), out)
+    assert (out == 0).all()
+
+
+@formula()
+def branching(a, b):
+    """A formula that tries to branch."""
+    return a if a > b else b
+
+
+@kernel(writes=1)
+def branch(table, row, worker):
+    """out[row] becomes the result of `branching`."""
+    A, out = arguments(table)
+    simd.store(out, row, 0, branching(simd.load(A, row, 0), simd.load(A, row, 0)))
+
+
+def test_a_formula_can_not_branch_on_vectors():
+    with pytest.raises((TypeError, ValueError, NumbaError), match=r"use `where`|ambiguous"):
+        branch(1, np.ones((1, 8)), np.ones((1, 8)))
 
 
 def logarithms(values):

@@ -137,6 +137,26 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
     assert err.count("RuntimeWarning: compiled kernels can't be kept on disk") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_damaged_cache_on_a_full_disk_is_said_once_and_is_no_error(tmp_path):
+    out, err = run(
+        SMALL
+        + """
+    import resource
+    warnings.simplefilter("default", RuntimeWarning)
+    print(small()[0])
+    for path in files():
+        if path.suffix == ".nbi":
+            path.write_bytes(bytes(99))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    print(small(), small())
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert out.splitlines() == ["True", "(True, 0) (True, 0)"]
+    assert err.count("RuntimeWarning: compiled kernels can't be kept on disk") == 1
+
+
 @forks
 @layers
 def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):

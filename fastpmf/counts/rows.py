@@ -137,7 +137,7 @@ class SparseRows:
         )
 
     def transpose(self, n_blocks: int) -> "SparseRows":
-        """The transpose, canonical again, built by `n_blocks` blocks of rows at once; n_blocks doesn't change it."""
+        """The transpose, canonical again; of a large matrix, by threads, from `n_blocks` blocks of rows."""
         n_rows, n_columns = self.shape
         index_dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
         if len(self.data) < _PARALLEL_TRANSPOSE:

@@ -1,9 +1,21 @@
-"""The only place that spells a compile flag: how a kernel is compiled, cached, launched and shared between threads.
+"""How a kernel is compiled, cached, called and shared between threads; the only place that sets compiler options.
 
-A kernel's body does one task, a block of rows, and is compiled once for the dtypes that it is really called with, as
-serial code; the parallel loop that runs all of them is compiled once. Inputs are declared read-only, so that plain,
-read-only and memory-mapped arrays share the code. No fast-math: the vectors of `simd` already say in which order
-everything is summed, so a result is bitwise the same for any number of threads.
+A kernel does one task, such as a block of rows:
+
+    @kernel(writes=1)
+    def scale(table, task, worker):
+        # out[i, j] = factor A[i, j]; a task is a row
+        A, factor, out = arguments(table)
+        for j in range(A.shape[1]):
+            out[task, j] = factor * A[task, j]
+
+    scale(len(A), A, 2.0, out)
+
+It is compiled as serial code, for the dtypes that it is called with. One parallel loop, compiled once, runs the tasks
+of all kernels, in any order, on as many workers as there are threads, so tasks must not depend on each other. Arrays
+that a kernel reads are declared read-only, so that plain, read-only and memory-mapped arrays share the code. A `step`
+is a function that kernels call. There is no fast-math: the vectors of `simd` fix the order in which everything is
+summed, so results are bitwise the same for any number of threads.
 """
 
 import ctypes
@@ -40,7 +52,7 @@ from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit,
 
 _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
 _FLAGS = {"error_model": "numpy", "boundscheck": False}
-# Kernels own no memory, so there is none to count
+# Kernels allocate no memory, so reference counting is off
 _KERNEL_FLAGS = _FLAGS | {"_nrt": False, "no_rewrites": True}
 
 # They are for closures, overloads that inline, literals, `with` and object mode
@@ -74,11 +86,11 @@ class _State:
 
 
 _state = _State()
-_cache_works = True  # until it is found not to, which is said once
+_cache_works = True  # set to False, with one warning, at the first failure
 
 
 def _before_fork() -> None:
-    # Of the threads only this one lives on in the child. What another holds would be held there for ever.
+    # Only this thread exists in the child. A lock that another thread holds would never be released there.
     _state.lock.acquire()
     global_compiler_lock.acquire()
     _llvm_lock.__enter__()
@@ -106,7 +118,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class Kernel:
-    """A loop body over rows, compiled as serial code for the dtypes that it is called with.
+    """A function that does one task of many, compiled as serial code for the dtypes that it is called with.
+
+    Scratch space has a part for each worker: its first axis is at least `current_threads()` long, asked in the thread
+    and the `threads` context of the call. The worker of a task is one of 0 to `current_threads()` - 1.
 
     Parameters
     ----------
@@ -131,22 +146,22 @@ class Kernel:
             return
         state = _started()
         key, arrays, ints, floats = _sorted_by_kind(args)
-        build = self._builds.get(key) or self._build(key, args)
+        build, run_all = self._builds.get(key) or self._build(key, args), _run(state)
         table = np.empty(build.table.n_words, np.int64)
         interfaces = (table.__array_struct__, *arrays)
         address = _fill()(id(interfaces), build.first_written)
         if not address:
             raise TypeError(f"{self.__name__} takes C-ordered arrays and writes to writeable ones, got another")
         if ints:
-            table[build.ints] = ints
+            table[build.table.ints] = ints
         if floats:
-            table[build.floats].view(np.float64)[:] = floats
+            table[build.table.floats].view(np.float64)[:] = floats
         if n_tasks == 1:
             build.function(address, 0, 0)
             return
         # "workqueue" can't be entered twice at once
         with state.lock if state.layer == "workqueue" else nullcontext():
-            _run(state)(build.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
+            run_all(build.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
 
     def _build(self, key: tuple, args: tuple) -> "_Build":
         with _state.lock:
@@ -184,10 +199,6 @@ class _Build:
         self.address, self.cached = _compiled(body, types.void(table, types.intp, types.intp), _KERNEL_FLAGS)
         self.function = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 3)(self.address)
         self.first_written = 1 + sum(isinstance(a, np.ndarray) for a in args[:n_read])
-        n_floats = sum(isinstance(type_, types.Float) for type_ in table.arguments)
-        n_ints = sum(isinstance(type_, types.Integer) for type_ in table.arguments)
-        begin = table.n_words - n_ints - n_floats
-        self.ints, self.floats = slice(begin, begin + n_ints), slice(begin + n_ints, table.n_words)
 
 
 def _compiled(function: Callable, kind: Any, flags: dict[str, Any]) -> tuple[int, bool]:
@@ -300,9 +311,15 @@ class _Cache:
             # `load_overload` would first import what compiling needs, which takes longer than loading
             rtsys.initialize(context)
             return self._cache._load_overload(kind, context)
-        except Exception:  # a torn file, which can raise anything: begin anew
-            self._cache.flush()
+        except Exception:  # a damaged file can raise anything: discard it and compile
+            self._discard()
             return None
+
+    def _discard(self) -> None:
+        try:
+            self._cache.flush()
+        except Exception as error:  # such as a full disk
+            _warn_of_cache(error)
 
     def save(self, kind: Any, compiled: Any) -> None:
         try:

@@ -1,11 +1,9 @@
-"""Numba's view of the vectors in `simd`, and the LLVM instructions that its operations are put together from.
+"""Numba's types of the vectors in `simd`, and the LLVM instructions that its operations are made of.
 
-All values live in registers:
-
-    Tile    one padded factor row: `n_vectors` LLVM vectors of 64 bytes each; a wide one, whose `n_vectors` is 0, is
-            not in registers, but an address and a number of vectors
-    Lanes   one number for each of the GROUP stored entries in flight
-    Rows    the row numbers of the factor that those entries gather
+Tile    one padded factor row: `n_vectors` LLVM vectors of 64 bytes each, in registers; a wide one, whose
+        `n_vectors` is 0, is an address and a number of vectors
+Lanes   one number for each of the GROUP stored entries in flight, in registers
+Rows    the row numbers of the factor that those entries gather, in registers
 """
 
 import inspect
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 VECTOR_BYTES = 64
@@ -29,7 +28,7 @@ WIDEST = 16  # vectors of a factor row up to which a kernel is compiled for thei
 
 
 class Width(types.Type):
-    """Vectors in a padded factor row, known when a kernel is compiled; 0: more than `WIDEST`."""
+    """Vectors in a padded factor row, known when a kernel is compiled; 0: not known, so that kernels loop."""
 
     def __init__(self, n_vectors: int) -> None:
         self.n_vectors = n_vectors
@@ -105,6 +104,12 @@ def varied(typed: Callable, function: Callable) -> Callable:
     typed.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
     typed.__name__, typed.__doc__ = function.__name__, function.__doc__
     return intrinsic(typed)
+
+
+def check_store(A: types.Array, tile: Tile, dtype: Any = None) -> None:
+    """Refuse to compile a store into an input of a kernel, or into an array of another dtype."""
+    if not A.mutable or A.dtype != (dtype or tile.dtype):
+        raise TypingError(f"{tile} can't be stored in {A}")
 
 
 def whole(n: types.Type) -> bool:

@@ -9,7 +9,7 @@ from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.strips import (
-    PIECE,
+    FLUSH_EVERY,
     QUAD,
     add_rates,
     carry,
@@ -25,29 +25,29 @@ ENTRIES, COMPONENTS = 4, 6  # vectors of scratch for each vector of entries, and
 # Within this many standard deviations of the row's quadratic model a whole step from the right is safe: the root of
 # -x - log(1 - x) = x^2, which is where a self-concordant function's upper bound returns to its value.
 _SAFE = 0.6838
-# Where a component has more than this share, over K, of a row's least count it may be all that some rate has.
+# Where a component has more than this share, over K, of a row's smallest count, it may be the whole of some rate.
 _FEW = 1e-6
-# Rates are kept up by differences: after a longer step they would be made of rounding errors where u is all there is.
+# Rates are updated by differences. A longer step would leave only rounding errors where u is the whole rate.
 _SHRINK = 2.0**-10
 
 
 @formula(3)
-def _newton_step(u, g, c, v, ratio, sharpness):
+def _newton_step(u, g, c, price, ratio, sharpness):
     """The step that is right near the optimum, the slope's share of it, and lambda^2 where the slope is negative."""
-    slope = g - v
+    slope = g - price
     d = slope / c
-    return fma(d, ratio, u), d, where(v > g, sharpness * (slope * d), 0.0)
+    return fma(d, ratio, u), d, where(price > g, sharpness * (slope * d), 0.0)
 
 
 @formula()
-def _guarded(u, g, c, v, ratio, whole, d, far):
+def _guarded(u, g, c, price, ratio, newton, d, far):
     """The step where it is safe, else one that is shorter."""
     scaled = u * ratio
     damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
     damped = maximum(damped, u * _SHRINK)
     damped = where(c > 0.0, damped, scaled)
-    near = where(far < _SAFE * _SAFE, whole, damped)
-    new = where(v > g, near, whole)
+    near = where(far < _SAFE * _SAFE, newton, damped)
+    new = where(price > g, near, newton)
     return where(c < math.inf, new, scaled)
 
 
@@ -57,26 +57,27 @@ def _not_negative(a):
 
 
 @step(inline=True)
-def guarded_step(u, g, c, v, ratio, sharpness):
-    """The next value of a coordinate, from its ratio sum g, its curvature c and its price v: -f' = g - v, f'' = c.
+def guarded_step(u, g, c, price, ratio, sharpness):
+    """The next value of a coordinate, from its ratio sum g, its curvature c and its price: -f' = g - price, f'' = c.
 
-    With d = (g - v) / c, lambda^2 = c d^2 / min x, and ratio = g / v:
+    With d = (g - price) / c, lambda^2 = c d^2 / min x, and ratio = g / price:
 
-        g >= v             u + d ratio                               Newton on 1 / g: never past the optimum
+        g >= price         u + d ratio                               Newton on 1 / g: never past the optimum
         lambda <= 0.6838   max(0, u + d ratio)
         otherwise          min(u ratio, u + d / (1 + lambda))        the multiplicative and the damped Newton point
                            or u / 1024, if that is more and c is not 0
 
-    each of which can't raise the objective. sharpness = 1 / min x. With a ridge, where v rises with u, ratio = 1 makes
-    the steps Newton's own, which are as safe: g - v is convex, and a square has no third derivative.
+    None of these steps increases the objective. sharpness = 1 / min x. With a ridge, where the price rises with u,
+    ratio = 1 makes the steps Newton's own, which are as safe: g - price is convex, and a square has no third
+    derivative.
 
     Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
     J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because 1 / g is concave along a coordinate.
     """
-    new, d, far = _newton_step(u, g, c, v, ratio, sharpness)
+    new, d, far = _newton_step(u, g, c, price, ratio, sharpness)
     # Rare once a fit is under way; as is a curvature past the range of floats, where the multiplicative point remains
     if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(c) < math.inf:
-        new = _guarded(u, g, c, v, ratio, new, d, far)
+        new = _guarded(u, g, c, price, ratio, new, d, far)
     return _not_negative(new)
 
 
@@ -115,8 +116,8 @@ def _count_totals(counts, n_entries, wide):
     """Each row's sum of counts, and 1 over its smallest."""
     total = sharpness = simd.zero(counts)
     safe = 0.0
-    for first in range(0, n_entries, PIECE):
-        for e in range(first, min(first + PIECE, n_entries)):
+    for first in range(0, n_entries, FLUSH_EVERY):
+        for e in range(first, min(first + FLUSH_EVERY, n_entries)):
             x = simd.load(counts, e, 0)
             total, sharpness = add(total, x), _sharper(sharpness, x)
         if wide:  # all lanes belong to one row
@@ -191,7 +192,7 @@ def _measure(V, offsets, counts, rates, ratios, spare, block, n_entries, strip, 
 
 
 @formula()
-def _with_shape(s, a, u):
+def _sum_with_shape(s, a, u):
     return s + where(a > 0.0, a / u, 0.0)
 
 
@@ -222,7 +223,7 @@ def _gap(u, price, shape, ridge, sums, fixed, has_shape, is_general, n_component
     for k in range(n_components):
         x, d, s = simd.load(u, k, 0), simd.load(price, k, 0), simd.load(sums, k, 0)
         if has_shape:
-            s = _with_shape(s, simd.load(shape, k, 0), x)
+            s = _sum_with_shape(s, simd.load(shape, k, 0), x)
             simd.store(sums, k, 0, s)
         if not fixed[k]:
             if is_general:
@@ -239,28 +240,28 @@ def _unsolved(bound, total, tol):
 
 
 @formula()
-def _wish(u, d, s, a, total, sharpness, going, tiny, few):
-    """Which lanes want a coordinate to move: 1, or 2 to become 0, so that rates know; the others are 0."""
-    wanting = where(s > d, 1.0, 0.0)
-    wanting = where(u * s * sharpness > few, 1.0, wanting)
-    wanting = where(a > 0.0, 1.0, wanting)  # no entry with a shape is ever 0, however small its share
-    wanting = where(u > total * tiny / d, 1.0, wanting) * going
-    wanting = where(d > 0.0, where(d < math.inf, wanting, 0.0), 0.0)
-    return where(u > 0.0, where(going > wanting, 2.0, wanting), wanting)
+def _action(u, d, s, a, total, sharpness, going, tiny, few):
+    """Which lanes are to visit a coordinate: 1; 2 if it is to become 0, so that rates are updated; 0 in the others."""
+    action = where(s > d, 1.0, 0.0)
+    action = where(u * s * sharpness > few, 1.0, action)
+    action = where(a > 0.0, 1.0, action)  # no entry with a shape is ever 0, however small its share
+    action = where(u > total * tiny / d, 1.0, action) * going
+    action = where(d > 0.0, where(d < math.inf, action, 0.0), 0.0)
+    return where(u > 0.0, where(going > action, 2.0, action), action)
 
 
 @step(inline=True)
-def _choose(u, price, shape, sums, wishes, visits, fixed, has_shape, tiny, n_components, total, sharpness, going):
-    """List the components that any lane wants to visit; their number."""
+def _choose(u, price, shape, sums, actions, visits, fixed, has_shape, tiny, n_components, total, sharpness, going):
+    """List the components that any lane is to visit; their number."""
     n_visits, a = 0, simd.zero(u)
     for k in range(n_components):
         if not fixed[k]:
             if has_shape:
                 a = simd.load(shape, k, 0)
             x, d, s = simd.load(u, k, 0), simd.load(price, k, 0), simd.load(sums, k, 0)
-            wanting = _wish(x, d, s, a, total, sharpness, going, tiny, _FEW / n_components)
-            simd.store(wishes, k, 0, wanting)
-            if simd.highest(wanting) > 0.0:
+            action = _action(x, d, s, a, total, sharpness, going, tiny, _FEW / n_components)
+            simd.store(actions, k, 0, action)
+            if simd.highest(action) > 0.0:
                 visits[n_visits] = k
                 n_visits += 1
     return n_visits
@@ -285,15 +286,15 @@ def _share(g, d):
 
 
 @formula(3)
-def _move(u, new, wanting):
-    """The coordinate after the step, by how much it has moved, and the wishes, as what is 0 stays so for this round."""
-    new = where(wanting > 1.0, 0.0, where(wanting > 0.0, new, u))
-    return new, new - u, where(new > 0.0, wanting, 0.0)
+def _move(u, new, action):
+    """The coordinate after the step, its move, and the lanes to visit it again, as what is 0 stays 0 in this round."""
+    new = where(action > 1.0, 0.0, where(action > 0.0, new, u))
+    return new, new - u, where(new > 0.0, action, 0.0)
 
 
 @step(inline=True)
 def _sweep(
-    V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shape, ridge, wishes, visits,
+    V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shape, ridge, actions, visits,
     n_visits, has_shape, has_ridge, n_components, sharpness,
 ):  # fmt: skip
     """One sweep over the listed components; those that are left for the next, and the strip that the block holds."""
@@ -315,12 +316,12 @@ def _sweep(
             if has_ridge:
                 c, d, ratio = _add_ridge(c, d, ratio, simd.load(ridge, k, 0), x)
             new = guarded_step(x, g, c, d, ratio, sharp)
-            new, moved, wanting = _move(x, new, simd.load(wishes, k, 0))
+            new, moved, action = _move(x, new, simd.load(actions, k, 0))
             past = b
             simd.store(u, k, 0, new)
-            simd.store(wishes, k, 0, wanting)
+            simd.store(actions, k, 0, action)
             n += 1
-            if simd.highest(wanting) > 0.0:
+            if simd.highest(action) > 0.0:
                 visits[n_left] = k
                 n_left += 1
         carry(block, past, moved, rates, n_entries)
@@ -360,7 +361,7 @@ def descend(table, group, worker):
         S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
         g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded_step(u_k, g, c, d_k + q_k u_k)
 
-    over the active k: those with u_k above `zero` total / d_k, a_k > 0, S_k > d_k or u_k S_k, its share of
+    over the active k: those with u_k above `tiny` total / d_k, a_k > 0, S_k > d_k or u_k S_k, its share of
     the counts, > `_FEW` min x / K. The others become exactly 0, but for the fixed ones, which stay.
 
     in    data, indices, U, V   as in `ratio_contract`
@@ -373,18 +374,18 @@ def descend(table, group, worker):
           weight_step, shape_step  int, whether `weight`, and `shape` and `ridge`, have a row for each
           has_shape, has_ridge, is_general  int, is there a shape, a ridge, any of ridge, fixed and inf
           wants_data_term  int
-          tol, zero        float
+          tol, tiny        float
     out   offsets    (n_workers, n) int64, scratch: where the entries' rows of V begin
           visits     (n_workers, K) int64, scratch: the components to visit
-          entries    (n_workers, ENTRIES, n_vectors, lanes), scratch: counts, rates, ratios, and a spare
+          entries    (n_workers, ENTRIES, n, lanes), scratch: counts, rates, ratios, and a spare
           block      (n_workers, n, lanes), scratch: transposed rows of V
-          components (n_workers, COMPONENTS, K, lanes), scratch: u, S, who wants to move, weight, shape, ridge
+          components (n_workers, COMPONENTS, K, lanes), scratch: u, S, which lanes to visit, weight, shape, ridge
           out        (n_rows, K)    overwritten, padding excepted
           gap        (n_rows,)      float64, nats: the bound on what a better row could gain. With tol < 0, of U; with
                                     tol >= 0 rounds of sweeps go on until it is at most tol * total, and it is that of
                                     `out`, U's own coming back unchanged where it is met at once
           data_term  (n_groups,)    float64, where wanted: sum over the rows of  data log(rate), at `out`; nats
-    gives bitwise the same row for any number of workers, and alone or in company
+    gives bitwise the same row for any number of workers, whatever the other rows are
     cost  per sweep about 8 nnz flops and nnz divisions for each active component; 8 nnz K flops to measure; gathers
           nnz K itemsize bytes of V
     """
@@ -401,7 +402,7 @@ def descend(table, group, worker):
         simd.part(all_blocks, worker),
     )
     counts, rates, ratios, spare = simd.parts(simd.part(all_entries, worker), ENTRIES)
-    u, sums, wishes, price, shapes, ridges = simd.parts(simd.part(all_components, worker), COMPONENTS)
+    u, sums, actions, price, shapes, ridges = simd.parts(simd.part(all_components, worker), COMPONENTS)
 
     _read_row(U, 1, order, first, n_rows, wide, offsets, u, n_components)
     _read_row(weight, weight_step, order, first, n_rows, wide, offsets, price, n_components)
@@ -424,12 +425,12 @@ def descend(table, group, worker):
         if done == max_rounds or simd.highest(going) == 0.0:
             break
         n_visits = _choose(
-            u, price, shapes, sums, wishes, visits, fixed, has_shape, tiny, n_components, total, sharpness, going
+            u, price, shapes, sums, actions, visits, fixed, has_shape, tiny, n_components, total, sharpness, going
         )
         for _ in range(sweeps):
             n_visits, kept = _sweep(
-                V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shapes, ridges, wishes,
-                visits, n_visits, has_shape, has_ridge, n_components, sharpness,
+                V, offsets, counts, rates, spare, block, n_entries, strip, kept, wide, u, price, shapes, ridges,
+                actions, visits, n_visits, has_shape, has_ridge, n_components, sharpness,
             )  # fmt: skip
         done += 1
         if tol < 0.0:

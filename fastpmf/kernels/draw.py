@@ -42,7 +42,7 @@ def alias_tables(table, k, worker):
             high += 1
             waiting[worker, low] = much
             low += 1
-    while low > 0:  # what rounding has left over
+    while low > 0:  # which differ from 1 only by rounding
         low -= 1
         share[k, waiting[worker, low]] = 1.0
 

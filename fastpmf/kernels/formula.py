@@ -1,8 +1,15 @@
 """Formulas on vectors, written once: NumPy evaluates them with the JIT off, and Numba gets their LLVM instructions.
 
-A formula is a plain function of vectors and numbers that uses `+ - * /`, comparisons, and the functions below. Each
-instruction rounds as IEEE arithmetic says; nothing is reordered or contracted. To Numba a whole formula is one call,
-which is what keeps compilation short: typing a call costs it more than emitting twenty instructions.
+A formula is a plain function of vectors and numbers:
+
+    @formula(2)
+    def sum_and_larger(a, b, factor):
+        return fma(a, factor, b), where(a > b, a, 2.0 * b)
+
+It uses `+ - * /`, comparisons, and the functions below, and returns one vector or, as here, a tuple of so many. It
+can't branch on vectors; a number that it is called with is the same in every element. Each instruction rounds as IEEE
+arithmetic says, and none is reordered or contracted. To Numba a whole formula is one call, which keeps compilation
+short: typing a call takes it longer than emitting twenty instructions.
 """
 
 import math
@@ -53,11 +60,20 @@ class _Vector:
     def __rtruediv__(self, other: Any) -> "_Vector":
         return self._apply("fdiv", other, self)
 
+    def __neg__(self) -> "_Vector":
+        return self._apply("fsub", 0.0, self)
+
     def __gt__(self, other: Any) -> "_Mask":
         return self._compare(">", other)
 
     def __lt__(self, other: Any) -> "_Mask":
         return self._compare("<", other)
+
+    def __ge__(self, other: Any) -> "_Mask":
+        return self._compare(">=", other)
+
+    def __le__(self, other: Any) -> "_Mask":
+        return self._compare("<=", other)
 
 
 class _Mask:
@@ -65,6 +81,9 @@ class _Mask:
 
     def __init__(self, vector: _Vector, value: Any) -> None:
         self.vector, self.value = vector, value
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula can't branch on vectors: use `where`")
 
     def select(self, a: Any, b: Any) -> _Vector:
         like, builder = self.vector, self.vector.builder
@@ -87,10 +106,11 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, in compiled code with one rounding; c is a vector."""
-    if isinstance(c, _Vector):
-        return _Vector(c.builder, call_intrinsic(c.builder, "fma", c._of(a), c._of(b), c.value))
-    return a * b + c
+    """a * b + c, in compiled code with one rounding."""
+    like = next((x for x in (a, b, c) if isinstance(x, _Vector)), None)
+    if like is None:
+        return a * b + c
+    return _Vector(like.builder, call_intrinsic(like.builder, "fma", like._of(a), like._of(b), like._of(c)))
 
 
 def sqrt(a: Any) -> Any:

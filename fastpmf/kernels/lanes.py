@@ -1,6 +1,6 @@
 """More operations on vectors, for kernels that lay stored entries, not components, along the lanes.
 
-A Tile of one vector here holds one number for each of LANES entries: sixteen in float32, eight in float64. As in
+A Tile of one vector here holds one number for each of `lanes_of` entries: sixteen in float32, eight in float64. As in
 `simd`, each operation has a NumPy meaning, which runs with the JIT off, and the LLVM instructions that it becomes.
 """
 
@@ -13,6 +13,7 @@ from fastpmf.kernels._llvm import (
     I64,
     VECTOR_BYTES,
     Tile,
+    check_store,
     constant,
     element_pointer,
     load_vector,
@@ -96,6 +97,7 @@ def _scatter_meaning(out, offsets, n, k, tiles):
 @operation(_scatter_meaning)
 def scatter_quad(typingctx, out, offsets, n, k, tiles):
     """scatter_quad(out, offsets, n, k, tiles): components k to k + 3 of the rows that the first n lanes own."""
+    check_store(out, tiles.dtype)
 
     def emit(context, builder, signature, args):
         out_, offsets_, n_, k_, tiles_ = args
@@ -139,6 +141,7 @@ def _store_quad_meaning(A, i, stride, tiles):
 @operation(_store_quad_meaning)
 def store_quad(typingctx, A, i, stride, tiles):
     """store_quad(A, i, stride, tiles): rows i, i + stride, i + 2 stride and i + 3 stride of A become the tiles."""
+    check_store(A, tiles.dtype)
 
     def emit(context, builder, signature, args):
         for c, tile in enumerate(cgutils.unpack_tuple(builder, args[3], QUAD)):
@@ -153,19 +156,19 @@ def store_quad(typingctx, A, i, stride, tiles):
 # Sums in float64 of pieces of rows, see `simd.pieces`
 
 
-def _wide_piece_of(A, n_vectors):
+def _sums_of(A, n_vectors):
     return Tile(types.float64, (n_vectors.n_vectors or 1) * 64 // A.dtype.bitwidth)
 
 
-def _wide_piece(A, piece, n_vectors, like):
+def _place_of_sums(A, piece, n_vectors, like):
     size = (n_vectors.n_vectors or 1) * VECTOR_BYTES // like.itemsize
     return slice(piece * size, (piece + 1) * size)
 
 
-@operation(lambda sums, i, piece, n_vectors, like: sums[i, _wide_piece(sums, piece, n_vectors, like)].copy())
-def load_wide(typingctx, sums, i, piece, n_vectors, like):
-    """load_wide(sums, i, piece, n_vectors, like) -> Tile of float64, the sums of a piece of rows of `like`."""
-    tile = _wide_piece_of(like, n_vectors)
+@operation(lambda sums, i, piece, n_vectors, like: sums[i, _place_of_sums(sums, piece, n_vectors, like)].copy())
+def load_sums(typingctx, sums, i, piece, n_vectors, like):
+    """load_sums(sums, i, piece, n_vectors, like) -> Tile of float64, the sums of a piece of rows of `like`."""
+    tile = _sums_of(like, n_vectors)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
@@ -178,13 +181,14 @@ def load_wide(typingctx, sums, i, piece, n_vectors, like):
     return tile(sums, types.intp, types.intp, n_vectors, like), emit
 
 
-def _store_wide_meaning(sums, i, piece, tile):
+def _store_sums_meaning(sums, i, piece, tile):
     sums[i, piece * len(tile) : (piece + 1) * len(tile)] = tile
 
 
-@operation(_store_wide_meaning)
-def store_wide(typingctx, sums, i, piece, tile):
-    """store_wide(sums, i, piece, tile): the sums of a piece of rows become the tile, of float64."""
+@operation(_store_sums_meaning)
+def store_sums(typingctx, sums, i, piece, tile):
+    """store_sums(sums, i, piece, tile): the sums of a piece of rows become the tile, of float64."""
+    check_store(sums, tile)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
@@ -197,8 +201,8 @@ def store_wide(typingctx, sums, i, piece, tile):
 
 
 @operation(lambda sums, tile: sums + tile)
-def add_wide(typingctx, sums, tile):
-    """add_wide(sums, tile) -> Tile of float64, sums + tile."""
+def add_sums(typingctx, sums, tile):
+    """add_sums(sums, tile) -> Tile of float64, sums + tile."""
 
     def emit(context, builder, signature, args):
         per_vector, parts = VECTOR_BYTES // 8, []
@@ -225,6 +229,7 @@ def _add_meaning(total, i, v, tile):
 @operation(_add_meaning)
 def add_to_row(typingctx, total, i, v, tile):
     """add_to_row(total, i, v, tile): the v-th part of row i of total, float64 and as long as the tile, grows by it."""
+    check_store(total, tile, types.float64)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])

@@ -1,8 +1,12 @@
-"""How a kernel is started: its arguments as a table of numbers, and the one `prange` loop that runs them all.
+"""How a kernel is started: its arguments as a table of numbers, and the one `prange` loop that runs all kernels.
 
-A compiled kernel is a C function of (table, task, worker). The table holds a task counter, then each array's address
-and shape, then the scalars. So the parallel loop has one signature and is compiled once, and a kernel's body is
-compiled as serial code, which takes a third of the time.
+A compiled kernel is a C function of (table, task, worker). The table is an array of 64-bit words: a task counter, then
+for each array its address and shape, then the integers, then the floats; a `Width` is part of the kernel's type and
+takes no word. So the parallel loop has one signature and is compiled once, and a kernel is compiled as serial code,
+which takes Numba a third of the time that a parallel function takes.
+
+The table is filled by compiled code, from the C structs of NumPy's array interface, as asking an array for its address
+in Python takes a microsecond.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,21 +30,19 @@ class Table(types.Type):
 
     def __init__(self, arguments: Sequence[types.Type]) -> None:
         self.arguments = tuple(arguments)
-        self.n_words = _COUNTER + sum(_words(type_) for type_ in arguments)
-        super().__init__(name=f"Table{self.arguments}")
-
-    def places(self) -> list[int]:
-        """Where in the table each argument is: arrays first, then integers, then floats."""
-        places, end = [0] * len(self.arguments), _COUNTER
+        self.places, end = [0] * len(self.arguments), _COUNTER  # where in the table each argument begins
+        ends = []
         for kind in (types.Array, types.Integer, types.Float):
             for n, type_ in enumerate(self.arguments):
                 if isinstance(type_, kind):
-                    places[n], end = end, end + _words(type_)
-        return places
+                    self.places[n], end = end, end + _words(type_)
+            ends.append(end)
+        self.n_words, self.ints, self.floats = end, slice(*ends[:2]), slice(*ends[1:])
+        super().__init__(name=f"Table{self.arguments}")
 
 
 def _words(type_: types.Type) -> int:
-    return 1 + type_.ndim if isinstance(type_, types.Array) else 0 if isinstance(type_, Width) else 1
+    return 1 + type_.ndim if isinstance(type_, types.Array) else 1
 
 
 @register_model(Table)
@@ -67,7 +69,7 @@ def arguments(typingctx, table):
             return builder.load(builder.gep(args[0], [I64(place)]))
 
         values = []
-        for place, type_ in zip(table.places(), table.arguments, strict=True):
+        for place, type_ in zip(table.places, table.arguments, strict=True):
             if isinstance(type_, types.Array):
                 data = builder.inttoptr(word(place), context.get_data_type(type_.dtype).as_pointer())
                 shape = [word(place + 1 + axis) for axis in range(type_.ndim)]

@@ -1,4 +1,4 @@
-"""`multiply`: the multiplicative rule on all rows of a factor, and the sums and optimality gap that it passes by."""
+"""`multiply`: the multiplicative rule on all rows of a factor and, in the same pass, column sums and optimality gap."""
 
 import math
 
@@ -62,7 +62,7 @@ def _unless_fixed(u, new, fixed):
 
 @kernel(writes=4)
 def multiply(table, block, worker):
-    """Move each row of U to where a bound on its objective, tight at U, is least; a task is a block of rows.
+    """Move each row of U to the minimiser of an upper bound on its objective, tight at U; a task is a block of rows.
 
     A row's objective is, with d its row of `weight`, a of `shape`, q of `ridge`,
 
@@ -140,7 +140,7 @@ def multiply(table, block, worker):
         if row_gap < 0.0:
             row_gap = 0.0  # it is quadratic in the distance from the optimum, so rounding may pass below it
         block_gap += row_gap
-        # the new row, from its last piece, whose ratio is at hand, to its first
+        # the new row, from its last piece, whose ratio is still in registers, to its first
         for v in range(n_pieces - 1, -1, -1):
             if v < n_pieces - 1:
                 u, d = simd.load_piece(U, i, v, n_vectors), simd.load_piece(weight, i * weight_step, v, n_vectors)

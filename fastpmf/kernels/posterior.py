@@ -4,7 +4,7 @@ import math
 
 from fastpmf.kernels import lanes, simd, special
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.formula import fma, formula, maximum, multiply, where
+from fastpmf.kernels.formula import fma, formula, larger, maximum, multiply, where
 from fastpmf.kernels.launch import arguments
 
 
@@ -15,7 +15,7 @@ def _posterior(prior, u, s, shape, mean, weight, rate_of_row, times, step, rest)
     rate = rate_of_row + weight
     change = new - rate * mean
     inverse = 1.0 / rate
-    return new, inverse, new * inverse, where(prior > 0.0, maximum(change, 0.0 - change), 0.0)
+    return new, inverse, new * inverse, where(prior > 0.0, maximum(change, -change), 0.0)
 
 
 @formula()
@@ -26,18 +26,12 @@ def _where_there(prior, a, otherwise):
 
 @formula()
 def _negative(a):
-    return 0.0 - a
+    return -a
 
 
 @formula()
 def _below(q, lowest):
     return lowest - q
-
-
-@formula()
-def _at_least(a, smallest):
-    """The larger of each number and the smallest."""
-    return maximum(a, smallest)
 
 
 @kernel(writes=8)
@@ -52,7 +46,7 @@ def update_posterior(table, block, worker):
     U[i, k]     = exp(digamma(shape[i, k]) + offset[i]) / rate    exp E[log u], up to a factor of the row
 
     Any factor of a row drops out of U S. This one keeps the row's largest entry far from underflow, whatever the
-    shapes; and no entry is taken for smaller than `least` of exp(digamma(8)) / rate, so that no rate is zero. A task is
+    shapes; and entries are bounded below by `least` times exp(digamma(8)) / rate, so that no rate is zero. A task is
     a block of rows.
 
     in    S            (n_rows, K)    float32 or float64, K padded to whole vectors
@@ -98,7 +92,7 @@ def update_posterior(table, block, worker):
             lowest = min(lowest, -simd.highest(_negative(q)))
         for v in range(width):
             s, q = simd.load(shape, i, v), simd.load(decays, worker, v)
-            power = _at_least(special.exp(_below(q, lowest)), least)
+            power = larger(special.exp(_below(q, lowest)), least)
             u = multiply(multiply(special.height(s), power), simd.load(U, i, v))
             simd.store(U, i, v, u)
         row_sum[i], offset[i], moved[i] = total, lowest, went

@@ -1,10 +1,10 @@
-"""Loops over the rows of a factor alone, which no count enters. A task is a block of rows."""
+"""Kernels on the rows of a factor; none reads the counts. A task is a block of rows."""
 
 import math
 
-from fastpmf.kernels import formula, lanes, simd
+from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import fma, maximum, where
+from fastpmf.kernels.formula import fma, formula, maximum, where
 from fastpmf.kernels.launch import arguments
 
 NARROW = 4  # vectors of a row up to which sums of columns stay in registers while rows pass by
@@ -12,7 +12,7 @@ NARROW = 4  # vectors of a row up to which sums of columns stay in registers whi
 
 @step(inline=True)
 def _rows_at_once(A, n_vectors):
-    """Rows that are gone through for one piece, then for the next: all, or one by one as they lie in memory."""
+    """Rows to go through for each piece: all of them if a row is one piece, else one."""
     return A.shape[0] if simd.is_whole(n_vectors) else 1
 
 
@@ -36,13 +36,13 @@ def sum_columns(table, block, worker):
     for first in range(row_blocks[block], row_blocks[block + 1], at_once):
         end = min(first + at_once, row_blocks[block + 1])
         for piece in range(simd.pieces(A, n_vectors)):
-            total = lanes.load_wide(column_sum, block, piece, n_vectors, A)
+            total = lanes.load_sums(column_sum, block, piece, n_vectors, A)
             for i in range(first, end):
-                total = lanes.add_wide(total, simd.load_piece(A, i, piece, n_vectors))
-            lanes.store_wide(column_sum, block, piece, total)
+                total = lanes.add_sums(total, simd.load_piece(A, i, piece, n_vectors))
+            lanes.store_sums(column_sum, block, piece, total)
 
 
-@formula.formula()
+@formula()
 def _extrapolated(new, old, weight, fixed, momentum, smallest):
     """The entries that lie further along the move from old to new."""
     moved = fma(momentum, new - old, new)
@@ -78,14 +78,14 @@ def extrapolate(table, block, worker):
         end = min(first + at_once, row_blocks[block + 1])
         for piece in range(simd.pieces(new, n_vectors)):
             f = simd.load_piece(fixed, 0, piece, n_vectors)
-            column_total = lanes.load_wide(column_sum, block, piece, n_vectors, new)
+            column_total = lanes.load_sums(column_sum, block, piece, n_vectors, new)
             for i in range(first, end):
                 u, before = simd.load_piece(new, i, piece, n_vectors), simd.load_piece(old, i, piece, n_vectors)
                 d = simd.load_piece(weight, i * weight_step, piece, n_vectors)
                 u = _extrapolated(u, before, d, f, momentum, tiny * total[i])
                 simd.store_piece(out, i, piece, n_vectors, u)
-                column_total = lanes.add_wide(column_total, u)
-            lanes.store_wide(column_sum, block, piece, column_total)
+                column_total = lanes.add_sums(column_total, u)
+            lanes.store_sums(column_sum, block, piece, column_total)
 
 
 @kernel(writes=1)

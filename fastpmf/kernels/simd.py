@@ -1,4 +1,4 @@
-"""The operations that the hot loops are written in, on 64-byte vectors that stay in registers.
+"""The operations that the hot loops are written in, on 64-byte vectors.
 
 Three kinds of value, defined in `_llvm`: a Tile is one padded factor row or a vector of it, Lanes hold one number for
 each of the GROUP stored entries in flight, Rows the row numbers of the factor that those entries gather. Each
@@ -30,6 +30,7 @@ from fastpmf.kernels._llvm import (
     Rows,
     Tile,
     call_intrinsic,
+    check_store,
     constant,
     element_pointer,
     kept_vectors,
@@ -94,6 +95,7 @@ def _store_meaning(A, i, v, tile):
 @operation(_store_meaning)
 def store(typingctx, A, i, v, tile):
     """store(A, i, v, tile): the v-th vector of row i of A becomes the tile, of one vector."""
+    check_store(A, tile)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
@@ -233,6 +235,7 @@ def _store_piece_meaning(A, i, piece, n_vectors, tile):
 @operation(_store_piece_meaning)
 def store_piece(typingctx, A, i, piece, n_vectors, tile):
     """store_piece(A, i, piece, n_vectors, tile): a piece of row i of A becomes the tile."""
+    check_store(A, tile)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
@@ -281,6 +284,7 @@ def accumulator(typingctx, A, i, adds, n_vectors):
     A wide one is row i itself.
     """
     tile = Tile(A.dtype, n_vectors.n_vectors)
+    check_store(A, tile)
 
     def emit(context, builder, signature, args):
         zeros = ir.Constant(vector(tile.dtype), None)
@@ -305,6 +309,7 @@ def accumulator(typingctx, A, i, adds, n_vectors):
 @operation(lambda A, i, tile: A.__setitem__(i, tile))
 def store_tile(typingctx, A, i, tile):
     """store_tile(A, i, tile): row i of A becomes the tile; a wide one is an accumulator of this row and is there."""
+    check_store(A, tile)
 
     def emit(context, builder, signature, args):
         row = row_pointer(context, builder, signature.args[0], args[0], args[1])
@@ -545,6 +550,7 @@ def _scatter_meaning(T, weights, rows, u):
 @operation(_scatter_meaning)
 def scatter_rows(typingctx, T, weights, rows, u):
     """scatter_rows(T, weights, rows, u): T[j] += weight * u for the entries in flight in their order, rounded once."""
+    check_store(T, u)
 
     def emit(context, builder, signature, args):
         T_, weight, rows_, u_ = args

@@ -7,15 +7,15 @@ of entries and a strip that begins with component low.
 
 import numpy as np
 
-from fastpmf.kernels import formula, lanes, simd
+from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import step
-from fastpmf.kernels.formula import fma, maximum
+from fastpmf.kernels.formula import fma, formula, maximum
 
 QUAD = lanes.QUAD
-# Vectors that are summed in their own dtype, before what they hold goes over to float64. Where a long row's counts and
-# rates are alike so are the roundings of a sum, which in float32 would come to 1e-4 of it after 10^5 entries.
-PIECE = 256
-_LEFT = 1e-6  # of a rate is kept at least, in one move: rounding must not carry a rate to 0 or below
+# Vectors that are summed in their own dtype before their sum is added to one in float64. Where a long row's counts and
+# rates are alike, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
+FLUSH_EVERY = 256
+_LEFT = 1e-6  # smallest share of a rate that one move leaves, as rounding must not take a rate to 0 or below
 
 
 @step(inline=True)
@@ -59,7 +59,7 @@ def take_lanes(source, row_step, order, first, n_rows, offsets, out, n_component
         lanes.store_quad(out, k, 1, lanes.gather_quad(source, offsets, 0, k, one))
 
 
-@formula.formula()
+@formula()
 def _add_quad(y, u0, u1, u2, u3, v0, v1, v2, v3):
     """y + sum of u v."""
     return fma(u3, v3, fma(u2, v2, fma(u1, v1, fma(u0, v0, y))))
@@ -91,7 +91,7 @@ def add_rates(block, n_entries, u, low, high, rates):
             simd.store(rates, e, 0, _add_quad(simd.load(rates, e, 0), u0, u1, u2, u3, v0, v1, v2, v3))
 
 
-@formula.formula(4)
+@formula(4)
 def _add_products(r, s0, s1, s2, s3, v0, v1, v2, v3):
     """s + r v."""
     return fma(r, v0, s0), fma(r, v1, s1), fma(r, v2, s2), fma(r, v3, s3)
@@ -104,8 +104,8 @@ def sum_ratios(block, n_entries, ratios, wide, sums, low, high):
         b = (k - low) * n_entries
         s0 = s1 = s2 = s3 = simd.zero(ratios)
         t0 = t1 = t2 = t3 = 0.0
-        for first in range(0, n_entries, PIECE):
-            for e in range(first, min(first + PIECE, n_entries)):
+        for first in range(0, n_entries, FLUSH_EVERY):
+            for e in range(first, min(first + FLUSH_EVERY, n_entries)):
                 v0, v1, v2, v3 = lanes.load_quad(block, b + e, n_entries)
                 s0, s1, s2, s3 = _add_products(simd.load(ratios, e, 0), s0, s1, s2, s3, v0, v1, v2, v3)
             if wide:
@@ -118,7 +118,7 @@ def sum_ratios(block, n_entries, ratios, wide, sums, low, high):
         lanes.store_quad(sums, k, 1, (s0, s1, s2, s3))
 
 
-@formula.formula()
+@formula()
 def _carried(y, moved, v):
     """The rates after a coordinate has moved."""
     return maximum(fma(moved, v, y), y * _LEFT)
@@ -132,7 +132,7 @@ def carry(block, past, moved, rates, n_entries):
         simd.store(rates, e, 0, y)
 
 
-@formula.formula(2)
+@formula(2)
 def _add_derivatives(g, c, x, y, v):
     """What an entry adds to the ratio sum and to the curvature."""
     w = v / y
@@ -145,8 +145,8 @@ def visit(block, b, past, moved, counts, rates, n_entries, wide):
     """As `carry`, and in the same go sum what the next coordinate needs: g and c."""
     g = c = simd.zero(counts)
     safe_g = safe_c = 0.0
-    for first in range(0, n_entries, PIECE):
-        for e in range(first, min(first + PIECE, n_entries)):
+    for first in range(0, n_entries, FLUSH_EVERY):
+        for e in range(first, min(first + FLUSH_EVERY, n_entries)):
             y = _carried(simd.load(rates, e, 0), moved, simd.load(block, past + e, 0))
             simd.store(rates, e, 0, y)
             g, c = _add_derivatives(g, c, simd.load(counts, e, 0), y, simd.load(block, b + e, 0))
