@@ -85,7 +85,7 @@ def guarded_step(u, g, c, price, ratio, sharpness):
 def _read_entries(data, indices, indptr, order, first, n_rows, n_entries, wide, row_length, counts, offsets):
     """Lay the entries of a group's rows out in lanes."""
     n_lanes = counts.shape[1]
-    flat = simd.flat(counts)[: n_entries * n_lanes]
+    flat = simd.section(simd.flat(counts), 0, n_entries * n_lanes)
     if wide:
         spread_row(data, indices, indptr, order[first], row_length, flat, offsets)
     else:

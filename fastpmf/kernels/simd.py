@@ -145,6 +145,18 @@ def parts(typingctx, A, n):
     return types.UniTuple(out, n.literal_value)(A, n), emit
 
 
+@operation(lambda A, start, length: A[start : start + length])
+def section(typingctx, A, start, length):
+    """section(A, start, length) -> array, so many elements of an array of one dimension, no copy."""
+    out = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
+
+    def emit(context, builder, signature, args):
+        array = make_array(signature.args[0])(context, builder, args[0])
+        return c_array(context, builder, out, builder.gep(array.data, [args[1]]), [args[2]])
+
+    return out(A, types.intp, types.intp), emit
+
+
 @operation(lambda A: A.reshape(-1))
 def flat(typingctx, A):
     """flat(A) -> array of one dimension, A's elements, no copy."""

@@ -22,7 +22,7 @@ _LEFT = 1e-6  # smallest share of a rate that one move leaves, as rounding must 
 def spread_row(data, indices, indptr, i, row_length, counts, offsets):
     """Lay the entries of row i side by side: counts, and where their rows of V begin; zeros behind."""
     start, length = indptr[i], indptr[i + 1] - indptr[i]
-    own, columns = data[start : start + length], indices[start : start + length]
+    own, columns = simd.section(data, start, length), simd.section(indices, start, length)
     for p in range(length):
         counts[p] = own[p]
     for p in range(length):
@@ -37,7 +37,7 @@ def fill_lane(data, indices, indptr, i, row_length, counts, offsets, lane, n_lan
     """Lay the entries of row i into one lane: one in each vector; zeros behind."""
     start = indptr[i]
     length = indptr[i + 1] - start if is_there else 0
-    own, columns = data[start : start + length], indices[start : start + length]
+    own, columns = simd.section(data, start, length), simd.section(indices, start, length)
     p = np.uint64(lane)
     for e in range(length):
         counts[p] = own[e]
