@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpmf.kernels import lanes, simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
+from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.strips import (
     FLUSH_EVERY,
@@ -280,11 +280,6 @@ def _add_ridge(c, d, ratio, q, u):
     return c + q, fma(q, u, d), where(q > 0.0, 1.0, ratio)
 
 
-@formula()
-def _share(g, d):
-    return g / d
-
-
 @formula(3)
 def _move(u, new, action):
     """The coordinate after the step, its move, and the lanes to visit it again, as what is 0 stays 0 in this round."""
@@ -312,7 +307,7 @@ def _sweep(
             x, d, sharp = simd.load(u, k, 0), simd.load(price, k, 0), sharpness
             if has_shape:
                 g, c, sharp = _add_shape(g, c, sharp, simd.load(shape, k, 0), x)
-            ratio = _share(g, d)
+            ratio = divide(g, d)
             if has_ridge:
                 c, d, ratio = _add_ridge(c, d, ratio, simd.load(ridge, k, 0), x)
             new = guarded_step(x, g, c, d, ratio, sharp)
