@@ -383,6 +383,7 @@ def test_one_and_two_threads_give_the_same_bits(dtype, small_blocks):
         assert all(every_pass(X, U, V) == one for _ in range(5))
 
 
+@compiled
 @pytest.mark.parametrize(("dtype", "k"), [(F32, 5), (F32, 70), (F64, 5), (F64, 40)])
 def test_each_worker_has_scratch_of_its_own(dtype, k):
     """In kernels over thousands of rows, several of which are under way at once."""
