@@ -79,11 +79,11 @@ def X(request):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cores():
-    """Of processes that run tests side by side, each has its share of the cores, as many threads as a fit then takes.
+    """Divide the cores among the test processes; a fit uses that many threads by default.
 
-    Threads that wait for each other at every pass, while other processes hold the cores, took half of all time.
+    With more threads than cores, threads that waited for each other in each kernel took half of the tests' time.
     """
-    from fastpmf.kernels import _jit  # late: the process that hands out the tests has no use for it
+    from fastpmf.kernels import _jit  # here, as the xdist controller does not need it
 
     cores, processes = _jit.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     with pytest.MonkeyPatch.context() as patch:

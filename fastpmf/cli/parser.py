@@ -91,7 +91,7 @@ is read whole.
 """
 _WARMUP = """\
 Compile the kernels that fits, transform and score need for these numbers of components, and keep them on
-disk: when an image is built, or once before many processes start. The first number takes some six seconds
+disk: when an image is built, or once before many processes start. The first number takes some four seconds
 for each dtype of counts, a further one about a second: some kernels are compiled for the number of 64-byte
 vectors in a row of a factor (8 components each in float64, 16 in float32), 1 to 16, and once for all wider
 rows. Counts in files are mostly uint8; AnnData's are float32.

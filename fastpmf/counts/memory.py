@@ -173,10 +173,9 @@ class MemoryCounts:
         zero: float = 0.0,
     ) -> Descent:
         """Rows of lower objective by coordinate descent, V fixed; i owns `side`."""
-        told = Side(side) is Side.COLUMNS
         gap, data_term = self.side(side).descend(
             U, V, weight, out, prior=prior, n_components=n_components, sweeps=sweeps, max_rounds=max_rounds, tol=tol,
-            zero=zero, told=told,
+            zero=zero, wants_data_term=Side(side) is Side.COLUMNS,
         )  # fmt: skip
         return Descent(gap, data_term)
 

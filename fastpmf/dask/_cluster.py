@@ -65,15 +65,15 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
             raise ValueError(f"{name} must be at least {least}, got {number}")
     if n_workers is None:
         n_workers = max(1, available_threads() // threads_per_worker)
-    told = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
+    environment = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
-        told["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
+        environment["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     settings: dict[str, Any] = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
-    # Each nanny sets `env` whenever it starts its worker, those of workers that are added later too. What must be known
-    # before a worker is spawned ("pre-spawn-environ"), a nanny puts into this process's environment too. That would
-    # have to be so for NUMBA_NUM_THREADS: Numba may have started its threads by then, and takes no other number later.
+    # A nanny sets `env` whenever it starts a worker, also one that is added later. Variables that are set before
+    # spawning ("pre-spawn-environ") would change this process's environment too. NUMBA_NUM_THREADS would have to be
+    # set that way, because Numba fixes it when its threads start.
     if settings["processes"]:
-        settings["env"] = told | settings.get("env", {})
+        settings["env"] = environment | settings.get("env", {})
     with dask.config.set({"distributed.worker.profile.enabled": False}):
         return distributed.LocalCluster(n_workers=n_workers, **settings)
 

@@ -170,7 +170,7 @@ def flat(typingctx, A):
 
 
 def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: list[Any]) -> Any:
-    """A C-ordered array of elements at an address, which somebody else owns."""
+    """A C-ordered array of the elements at an address; it does not own them."""
     array = make_array(type_)(context, builder)
     itemsize = context.get_abi_sizeof(context.get_data_type(type_.dtype))
     strides = [I64(itemsize)]

@@ -49,7 +49,7 @@ def multiplicative(
 ) -> Update:
     """U * S / weight, the update of Lee & Seung: the objective never rises, and row sums are matched.
 
-    The weights are the sums of the other factor, plus a prior's rates. A prior's shape and ridge, and what is held,
+    The weights are the sums of the other factor, plus a prior's rates. A prior's shape and ridge, and fixed components,
     enter as `fastpmf.kernels.multiply` says; the likelihood's (U * S) / v_sum becomes, for a Gamma prior,
     (U * S + shape - 1) / (v_sum + rate), the EM update of the posterior's mode.
 
@@ -79,10 +79,10 @@ def multiplicative(
     D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
     """
     width, bounds, weight = U.shape[1], row_bounds(len(U)), as_weights(weight, U.dtype)
-    shape, ridge, held = prior.arrays(width, U.dtype)
+    shape, ridge, fixed = prior.arrays(width, U.dtype)
     sums, gap = aligned(len(bounds) - 1, width, np.dtype(float)), np.empty(len(bounds) - 1)
     multiply(
-        len(gap), U, S, weight, shape, ridge, held, bounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
+        len(gap), U, S, weight, shape, ridge, fixed, bounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
         prior.general, out is not None, TINY, RELAXATION * relaxed, row_width(U, NARROW), S if out is None else out,
         sums, gap, aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
