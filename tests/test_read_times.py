@@ -93,10 +93,10 @@ def test_seconds_and_memory_of_all_readers_are_in_the_table(study, tmp_path, mon
     monkeypatch.setattr(study.multiprocessing, "get_context", lambda kind: threads)
     monkeypatch.setattr(sys, "argv", ["read_times.py", *SMALL])
     assert study.main() == 0
-    assert_table(tmp_path, capsys.readouterr().out)
+    assert_table(tmp_path, capsys.readouterr().out, in_threads=True)
 
 
-def assert_table(tmp_path, told):
+def assert_table(tmp_path, told, *, in_threads=False):
     assert {path.name for path in tmp_path.iterdir()} == {"read_times.csv", "read_times.png"}
     text = (tmp_path / "read_times.csv").read_text(encoding="utf-8")
     lines = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
@@ -108,7 +108,8 @@ def assert_table(tmp_path, told):
         if line["incumbent_seconds"]:  # installed
             assert float(line["ratio"]) == float(line["incumbent_seconds"]) / float(line["seconds"])
         if sys.platform == "linux":
-            assert float(line["convert_peak_mib"]) > 0
+            # A thread of this process finds memory that was there before
+            assert float(line["convert_peak_mib"]) >= (0 if in_threads else 1e-9)
     assert lines[0]["ratio"]
     assert "formats fastpmf reads" in told
 
