@@ -20,33 +20,29 @@ datasets                                                    counts that every ma
 show_versions                                               what a bug report should say
 """
 
-import fastpmf._interpreter  # before all others
 import fastpmf._interrupted  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.streamed import StreamedCounts
-from fastpmf.counts.thinning import thin_counts
-from fastpmf.estimators import (
-    HPF,
-    Checkpoint,
+from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.features import match_components, pyldavis_input, top_features, topic_quality
+from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
+from fastpmf.analysis.scores import kl_divergence, poisson_deviance, poisson_log_likelihood
+from fastpmf.analysis.selection import (
     ComponentGains,
-    Differential,
-    PoissonNMF,
     Selection,
     SelectionInterrupted,
     component_gains,
-    differential_expression,
-    non_negative_factorization,
-    poisson_nmf,
     select_n_components,
 )
+from fastpmf.analysis.topics import Topics, to_topics
+from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.streamed import StreamedCounts
+from fastpmf.counts.thinning import thin_counts
+from fastpmf.estimators import HPF, PoissonNMF, non_negative_factorization
+from fastpmf.fitting.checkpoint import Checkpoint
+from fastpmf.fitting.fit import poisson_nmf
+from fastpmf.fitting.memory import Plan, plan
 from fastpmf.model.gamma import GammaPosterior
-from fastpmf.model.objective import kl_divergence, poisson_deviance, poisson_log_likelihood
-from fastpmf.model.ranking import ranking_scores, recommend, similar_columns
-from fastpmf.model.reading import match_components, pyldavis_input, top_features, topic_quality
-from fastpmf.model.topics import Topics, to_topics
-from fastpmf.plan import Plan, plan
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
 from fastpmf.warmup import warmup
 

@@ -10,7 +10,7 @@ import llvmlite.binding as llvm
 from numba.core import config
 
 from fastpmf._version import __version__
-from fastpmf.kernels._jit import available_threads, threading_layer
+from fastpmf.kernels.threads import available_threads, threading_layer
 
 _PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "scikit-learn", "tqdm", "matplotlib", "dask", "distributed")
 

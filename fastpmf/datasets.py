@@ -13,11 +13,11 @@ from scipy import sparse
 from scipy.optimize import brentq
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf._messages import check_number
-from fastpmf.counts.base import COUNT_DTYPES
+from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.counts.named import Dataset
-from fastpmf.kernels._jit import current_threads, threads
 from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
+from fastpmf.kernels.threads import current_threads, threads
+from fastpmf.utils.validation import check_number
 
 # camelCase, CONSTANT and digits: "parseHTMLDoc2" is parse, html, doc
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf._messages import check_option
-from fastpmf.counts import Side, as_counts
-from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.counts.rows import SparseRows
+from fastpmf.core.counts import Side
+from fastpmf.counts import as_counts
+from fastpmf.counts.csr import SparseRows
+from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._fit import without_fit_warnings
+from fastpmf.fitting.fit import without_fit_warnings
 from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
+from fastpmf.utils.validation import check_option
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:

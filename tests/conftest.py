@@ -83,11 +83,11 @@ def own_cores():
 
     With more threads than cores, threads that waited for each other in each kernel took half of the tests' time.
     """
-    from fastpmf.kernels import _jit  # here, as the xdist controller does not need it
+    from fastpmf.kernels import threads  # here, as the xdist controller does not need it
 
-    cores, processes = _jit.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    cores, processes = threads.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_jit, "cpu_count", lambda: max(1, cores // processes))
+        patch.setattr(threads, "cpu_count", lambda: max(1, cores // processes))
         yield
 
 

@@ -73,8 +73,8 @@ def test_benchmark_runs_and_its_numbers_are_finite_and_have_units(module, name, 
 def test_gather_bound_gathers_every_entry(k):
     common, bound = import_suite("common"), import_suite("bound")
     from fastpmf import as_counts
-    from fastpmf.counts import Side
-    from fastpmf.model.factors import padded
+    from fastpmf.core.counts import Side
+    from fastpmf.core.factors import padded
 
     X = common.power_law(20_000)
     counts = as_counts(X)

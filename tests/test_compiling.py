@@ -9,10 +9,9 @@ import pytest
 from numba.core import event
 
 from fastpmf import HPF, PoissonNMF, cli, non_negative_factorization, poisson_nmf, select_n_components
-from fastpmf.estimators import _compiling
-from fastpmf.estimators._compiling import MESSAGE, compilation_shown
 from fastpmf.io import write_counts
-from fastpmf.kernels._jit import COMPILING
+from fastpmf.utils import compilation as _compiling
+from fastpmf.utils.compilation import COMPILING, MESSAGE, compilation_shown
 
 X = np.random.default_rng(0).poisson(1.0, (40, 20)) + np.eye(40, 20, dtype=int)
 

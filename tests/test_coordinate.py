@@ -11,9 +11,11 @@ from conftest import ALL
 from scipy import sparse
 from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
 
-from fastpmf.counts import MemoryCounts, Side, as_counts, groups
-from fastpmf.model.factors import column_sums, padded
-from fastpmf.model.priors import RowPrior
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, padded
+from fastpmf.core.subproblem import RowPrior
+from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import partition as groups
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11

@@ -10,10 +10,12 @@ import pytest
 from scipy import sparse
 
 from fastpmf import as_counts, poisson_nmf
-from fastpmf.counts import COUNT_DTYPES, Side, blocks
-from fastpmf.counts.blocks import row_blocks
-from fastpmf.counts.rows import SparseRows
-from fastpmf.kernels._jit import threads
+from fastpmf.core.counts import Side
+from fastpmf.counts import COUNT_DTYPES
+from fastpmf.counts import partition as blocks
+from fastpmf.counts.csr import SparseRows
+from fastpmf.counts.partition import row_blocks
+from fastpmf.kernels.threads import threads
 
 A = np.array([[0, 3, 0, 1], [0, 0, 0, 0], [7, 0, 0, 2], [0, 0, 0, 9], [4, 5, 0, 6]])
 FORMATS = ("csr", "csc", "coo", "bsr", "dia", "dok", "lil")

@@ -288,7 +288,7 @@ def held_here():
 def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind, streams):
     """In this process, where it can be seen which kernels are asked for."""
     from fastpmf.dask._share import Points, Posterior, Start
-    from fastpmf.estimators._statement import Penalties, _terms, read_penalties
+    from fastpmf.fitting.problem import Penalties, _terms, read_penalties
     from fastpmf.kernels import _jit
     from fastpmf.model.hierarchy import GammaPrior
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastpmf import as_counts, kl_divergence, poisson_nmf
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
 from fastpmf.datasets import load_stdlib, make_poisson_counts
 
 

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, differential_expression
-from fastpmf.estimators._shrinkage import shrink
+from fastpmf.analysis.shrinkage import shrink
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_feature_whose_counts_come_from_one_row_has_a_larger_robust_error_than
 
 
 def test_regressions_that_stop_early_are_warned_of_by_the_number_of_features(drawn, monkeypatch):
-    monkeypatch.setattr("fastpmf.estimators.differential._MAX_ROUNDS", 1)
+    monkeypatch.setattr("fastpmf.analysis.differential._MAX_ROUNDS", 1)
     with pytest.warns(ConvergenceWarning, match=r"the regressions of \d+ feature\(s\) stopped before they converged"):
         differential_expression(*drawn)
 
@@ -273,7 +273,7 @@ def test_shrinkage_weighs_the_grid_as_the_likelihood_and_bayes_rule_do():
 
 
 def test_shrinkage_is_brute_force_integration_under_its_own_prior():
-    from fastpmf.estimators import _shrinkage
+    from fastpmf.analysis import shrinkage as _shrinkage
 
     estimate, error = np.array([0.1, -3.0, 1.0, 0.2]), np.array([1.0, 0.5, 2.0, 0.1])
     mean, deviation, wrong = shrink(estimate, error)

@@ -11,10 +11,10 @@ from conftest import MENAGERIE
 from fitting import some_start
 
 from fastpmf import as_counts
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import aligned, column_sums, padded
 from fastpmf.counts.masked import without
 from fastpmf.model import hierarchy
-from fastpmf.model.factors import aligned, column_sums, padded
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, best_prior, evidence_bound, update
 
 hierarchical = pytest.mark.parametrize("hierarchical", [True, False], ids=["hierarchy", "plain"])

@@ -23,12 +23,12 @@ from scipy import sparse
 
 import fastpmf
 from fastpmf import HPF, Checkpoint, PoissonNMF, cli
-from fastpmf.counts.named import printable
-from fastpmf.estimators._model_file import replacing
 from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts, write_table
 from fastpmf.io.binary import Stored
 from fastpmf.io.sources import Coordinates, Entries, Names
 from fastpmf.plot._canvas import short
+from fastpmf.utils.files import replacing
+from fastpmf.utils.messages import printable
 
 ROOT = Path(fastpmf.__file__).parents[1]
 MARKET = "%%MatrixMarket matrix coordinate integer general\n"

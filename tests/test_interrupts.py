@@ -165,7 +165,7 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_one_whole_fit(tmp_path, X, co
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kind, monkeypatch):
-    from fastpmf.solvers.meanfield import Inference
+    from fastpmf.solvers.mean_field import Inference
 
     whole = kind(3, **TOLD).fit(X)
     measured = iter([None] * 4)  # at the start and every second iteration; then the one at the end

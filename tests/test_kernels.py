@@ -9,19 +9,25 @@ import pytest
 from numba.core.errors import NumbaError, TypingError
 from scipy import sparse
 
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, Side, SparseRows, blocks, door
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, padded
+from fastpmf.core.subproblem import RowPrior
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
+from fastpmf.counts import partition as blocks
 from fastpmf.counts import rows as counted_rows
-from fastpmf.counts.blocks import column_shares, panel_width
-from fastpmf.kernels import _jit, simd
-from fastpmf.kernels._jit import kernel, row_width, threads
+from fastpmf.counts import validation as door
+from fastpmf.counts.partition import column_shares, panel_width
+from fastpmf.kernels import simd
+from fastpmf.kernels import threads as threading_state
+from fastpmf.kernels._jit import kernel, row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.formula import formula
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
-from fastpmf.model.factors import column_sums, padded
-from fastpmf.model.priors import RowPrior, log_total
+from fastpmf.kernels.threads import threads
+from fastpmf.model.priors import log_total
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
@@ -415,9 +421,9 @@ def test_the_serial_loop_gives_the_bits_of_the_parallel_one(monkeypatch, small_b
     X = rows_of(LENGTHS + SPLIT)
     U, V = factors(X.shape, 7, F32)
     parallel = every_pass(X, U, V)
-    monkeypatch.setattr(_jit, "_state", _jit._State(serial=True))
+    monkeypatch.setattr(threading_state, "_state", threading_state.ProcessState(serial=True))
     assert every_pass(X, U, V) == parallel
-    assert _jit._state.layer is None  # no thread pool was started
+    assert threading_state._state.layer is None  # no thread pool was started
 
 
 def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_untouched(tmp_path, unchanged):

@@ -10,7 +10,8 @@ from scipy import sparse
 import fastpmf
 import fastpmf.io
 from fastpmf import HPF, PoissonNMF, as_counts, match_components, plot, select_n_components
-from fastpmf._messages import LONGEST, brief, check_option, listed
+from fastpmf.utils.messages import LONGEST, brief, listed
+from fastpmf.utils.validation import check_option
 
 X = np.random.default_rng(0).poisson(1.0, (20, 6)) + np.eye(20, 6, dtype=int)
 LONG = [f"label {i}" for i in range(100_000)]

@@ -10,9 +10,9 @@ from scipy import sparse, stats
 from scipy.special import rel_entr
 
 from fastpmf import as_counts, kl_divergence, poisson_deviance, poisson_log_likelihood
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, padded
 from fastpmf.model import objective
-from fastpmf.model.factors import column_sums, padded
 from fastpmf.model.updates import multiplicative
 
 EPS = np.finfo(float).eps

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from fastpmf import HPF, PoissonNMF, kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.estimators._memory import HELD, Schedule
+from fastpmf.fitting.online import HELD, Schedule
 from fastpmf.io import Dataset
 
 both = pytest.mark.parametrize("kind", [PoissonNMF, HPF])

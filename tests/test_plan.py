@@ -1,6 +1,5 @@
 """What is planned is what is then taken."""
 
-import importlib
 import tracemalloc
 
 import numpy as np
@@ -40,22 +39,7 @@ def test_the_bytes_planned_are_those_that_a_fit_allocates(X, fit):
     tracemalloc.stop()
     assert planned.peak_bytes == pytest.approx(peak, rel=0.1)
     assert planned.input_bytes == pytest.approx(X.data.nbytes + X.indices.nbytes + 8 * len(X.indptr))
-    assert planned.seconds_per_iteration > 0
-    assert "GiB beyond" in str(planned)
-
-
-def test_without_a_trial_there_are_bytes_alone():
-    quick, full = (fastpmf.plan((100, 50), 900, 3, "float32", trial=trial) for trial in (False, True))
-    assert (quick.input_bytes, quick.peak_bytes) == (full.input_bytes, full.peak_bytes)
-    assert np.isnan(quick.seconds_per_iteration)
-    assert "iteration" not in str(quick)
-
-
-def test_more_rows_than_the_trial_affords_are_planned_from_fewer(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("fastpmf.plan"), "_TRIAL", 10**5)
-    small, large = (fastpmf.plan((n, 100), 10 * n, 2, "float32") for n in (10**6, 10**8))
-    assert min(small.seconds_per_iteration, large.seconds_per_iteration) > 0
-    assert 90 < large.peak_bytes / small.peak_bytes < 110
+    assert "beyond the" in str(planned)
 
 
 BAD = {

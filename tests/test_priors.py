@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_solvers import SOLVERS, assert_same_bits
 
 from fastpmf import PoissonNMF, Status
-from fastpmf.model.factors import column_sums, padded
+from fastpmf.core.factors import column_sums, padded
 from fastpmf.model.priors import Terms, best_units
 
 EPS = np.finfo(float).eps

@@ -19,7 +19,7 @@ from fastpmf.kernels._llvm import Width
 from fastpmf.kernels.contract import ratio_contract
 from fastpmf.kernels.launch import Table
 from fastpmf.kernels.log_rate import log_rate
-from fastpmf.model.lazy import cached_property
+from fastpmf.utils.cached import cached_property
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -62,9 +62,10 @@ def test_no_two_builds_of_a_kernel_share_files_of_the_cache(monkeypatch):
 SMALL = """
     import warnings, pathlib
     warnings.simplefilter("error", RuntimeWarning)
-    from fastpmf.kernels import _jit
+    from fastpmf.kernels import _jit, threads
+    from fastpmf.utils.compilation import COMPILING
     from fastpmf.kernels.csr import count_columns
-    _jit._state = _jit._State(serial=True)  # which compiles soonest
+    threads._state = threads.ProcessState(serial=True)  # which compiles soonest
     def small(dtype=np.int32):
         count_columns._builds.clear()
         _jit._c_functions.clear()
@@ -127,7 +128,7 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
             misses.append(event)
         def on_end(self, event):
             pass
-    event.register(_jit.COMPILING, Listener())
+    event.register(COMPILING, Listener())
     print(small()[0], small(np.int64)[0], len(files()))
     print(len(misses))  # the kernel, the loop that runs it and what fills its table, twice each
         """,
@@ -214,14 +215,14 @@ def test_an_interrupt_while_kernels_compile_comes_at_the_end_of_the_compilation(
         def on_end(self, event):
             print("compiled")
     listener = Listener()
-    event.register(_jit.COMPILING, listener)
+    event.register(COMPILING, listener)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for _ in range(3):  # the kernel, the loop that runs it and what fills its table
         try:
             small()
         except KeyboardInterrupt:
             print("interrupted")
-    event.unregister(_jit.COMPILING, listener)
+    event.unregister(COMPILING, listener)
     print(small(), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
@@ -242,7 +243,7 @@ def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
             compiling.set()
         def on_end(self, event):
             pass
-    event.register(_jit.COMPILING, Listener())
+    event.register(COMPILING, Listener())
     thread = threading.Thread(target=small)
     thread.start()
     compiling.wait(60)
@@ -356,21 +357,6 @@ def test_the_environment_does_not_change_a_bit(environment):
     assert not err
     alone = poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0).H
     assert set(out.split()) == {float(alone.sum()).hex()}
-
-
-def test_a_subinterpreter_is_turned_away_in_one_sentence():
-    code = """
-        try:
-            import _interpreters as interpreters
-        except ImportError:
-            import _xxsubinterpreters as interpreters
-        told = "legacy" if hasattr(interpreters, "new_config") else None
-        made = interpreters.create(told) if told else interpreters.create(isolated=False)
-        code = "try:\\n import fastpmf\\nexcept ImportError as error:\\n print(error, flush=True)"
-        interpreters.run_string(made, code)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("fastpmf can't be imported in a subinterpreter"), done.stderr
 
 
 def test_fits_in_threads_leave_the_process_as_it_was():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fastpmf import as_counts, kl_divergence, poisson_log_likelihood, poisson_nmf
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
 from fastpmf.model.objective import constant
 from fastpmf.model.updates import TINY
 

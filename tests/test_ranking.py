@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-import fastpmf.model.ranking
+import fastpmf.analysis.ranking
 from fastpmf import HPF, PoissonNMF, as_counts, ranking_scores, recommend, similar_columns
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import Dataset
@@ -17,7 +17,7 @@ from fastpmf.io import Dataset
 
 @pytest.fixture(params=[1 << 24, 50], ids=["one block", "blocks of two rows"])
 def case(request, monkeypatch):
-    monkeypatch.setattr(fastpmf.model.ranking, "_BLOCK", request.param)
+    monkeypatch.setattr(fastpmf.analysis.ranking, "_BLOCK", request.param)
     rng = np.random.default_rng(0)
     W, H = rng.gamma(0.5, size=(9, 3)), rng.gamma(0.5, size=(3, 20))
     train, test = rng.poisson(0.5, (9, 20)), rng.poisson(0.5, (9, 20))

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from fastpmf import HPF, PoissonNMF, match_components, pyldavis_input, top_features, topic_quality
-from fastpmf.model.reading import distributions
+from fastpmf.analysis.features import distributions
 
 
 @pytest.fixture

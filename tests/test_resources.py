@@ -12,10 +12,10 @@ import pytest
 from scipy import sparse
 
 from fastpmf import HPF, Checkpoint, PoissonNMF, as_counts, cli, poisson_nmf
-from fastpmf.counts import room
 from fastpmf.datasets import make_poisson_counts
+from fastpmf.fitting.memory import plan
 from fastpmf.io import convert_counts, read_counts, stream_counts, write_counts, write_factor, write_factors
-from fastpmf.plan import plan
+from fastpmf.utils import memory as room
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 TOLD = {"random_state": 0, "tol": 0, "max_iter": 6, "solver": "mu"}
@@ -41,7 +41,7 @@ def refused(monkeypatch, call, n_bytes):
 
     for module in ("_fit", "_inference"):
         monkeypatch.setattr(f"fastpmf.estimators.{module}.race", begin)
-    monkeypatch.setattr("fastpmf.estimators._room.memory", lambda: n_bytes)
+    monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: n_bytes)
     try:
         call()
     except MemoryError as error:
@@ -53,7 +53,7 @@ def refused(monkeypatch, call, n_bytes):
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 def test_a_fit_without_room_is_refused_before_it_begins_and_what_is_offered_fits(X, monkeypatch, kind):
     counts = as_counts(X)
-    have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype, trial=False).peak_bytes
+    have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
     told = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
     assert re.match(
         r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, beside its counts, and", told
@@ -66,8 +66,8 @@ def test_a_fit_without_room_is_refused_before_it_begins_and_what_is_offered_fits
 
 def test_less_precision_fewer_starts_and_streaming_are_offered_where_they_fit(monkeypatch):
     X = make_poisson_counts(2000, 1000, 3, nnz=100_000, random_state=0).X
-    single = plan(X.shape, X.nnz, 40, "float32", counts_dtype=X.dtype, trial=False).peak_bytes
-    double = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype, trial=False).peak_bytes
+    single = plan(X.shape, X.nnz, 40, "float32", counts_dtype=X.dtype).peak_bytes
+    double = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
     told = refused(monkeypatch, lambda: poisson_nmf(X, 40), single)
     assert re.search(r"it would fit with dtype='float32' or n_components=\d+$", told)
     told = refused(monkeypatch, lambda: poisson_nmf(X, 40, n_init=10), double)
@@ -76,7 +76,7 @@ def test_less_precision_fewer_starts_and_streaming_are_offered_where_they_fit(mo
     assert re.search(r"it would fit with n_components=\d+$", told)
     assert refused(monkeypatch, lambda: poisson_nmf(X, 40), 1000).endswith("it would fit with no number of components")
     long = make_poisson_counts(300, 200, 3, nnz=15_000, random_state=0).X
-    have = plan(long.shape, long.nnz, 20, "float32", counts_dtype=long.dtype, trial=False).factor_bytes - 1
+    have = plan(long.shape, long.nnz, 20, "float32", counts_dtype=long.dtype).factor_bytes - 1
     assert refused(monkeypatch, lambda: poisson_nmf(long, 20, dtype="float32"), have) is not None
 
 
@@ -226,7 +226,7 @@ def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, mo
 
 
 def test_a_checkpoint_folder_that_can_not_be_written_to_is_told_at_once(tmp_path, X, monkeypatch):
-    monkeypatch.setattr("fastpmf.estimators._checkpoint.os.access", lambda path, mode: False)
+    monkeypatch.setattr("fastpmf.fitting.checkpoint.os.access", lambda path, mode: False)
     with pytest.raises(PermissionError, match=r"checkpoint: the folder .* can't be written to"):
         PoissonNMF(3, **TOLD).fit(X, checkpoint=tmp_path)
 

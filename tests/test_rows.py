@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fastpmf import as_counts
-from fastpmf.counts import Side
-from fastpmf.model.factors import column_sums, empty_factor, padded
-from fastpmf.solvers.rows import PLAIN, SWEEPS, solve_rows
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.solvers.row_problems import PLAIN, SWEEPS, solve_rows
 
 K, TOL = 5, 1e-6
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 import fastpmf
 from fastpmf import poisson_nmf
-from fastpmf.kernels import _jit
+from fastpmf.kernels.threads import available_threads, threads
 
 X = sparse.csr_array(np.random.default_rng(0).poisson(0.3, (60, 40)))
 PRELUDE = """
@@ -114,8 +114,8 @@ def test_a_child_forked_before_any_fit_has_threads_of_its_own():
         child = os.fork()
         if child == 0:
             fit()
-            from fastpmf.kernels import _jit
-            print(_jit._state.serial, _jit.threading_layer() is not None, flush=True)
+            from fastpmf.kernels import threads
+            print(threads._state.serial, threads.threading_layer() is not None, flush=True)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """
@@ -184,8 +184,8 @@ def test_more_threads_than_there_are_is_no_error(expected):
 
 
 def test_minus_one_means_all_threads():
-    with _jit.threads(-1) as wanted, _jit.threads(None) as default:
-        assert wanted == default == _jit.available_threads()
+    with threads(-1) as wanted, threads(None) as default:
+        assert wanted == default == available_threads()
 
 
 @pytest.mark.parametrize("bad", [0, -2, 1.5, True, "all"])

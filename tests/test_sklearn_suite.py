@@ -10,7 +10,7 @@ import pytest
 import sklearn
 
 import fastpmf
-from fastpmf.estimators.dropin import _components
+from fastpmf.estimators.sklearn_function import _components
 
 try:
     from sklearn.decomposition.tests import test_nmf as theirs

@@ -9,8 +9,8 @@ from scipy import sparse
 from sklearn.decomposition import NMF
 
 from fastpmf import FitInterrupted, MemoryCounts, Record, as_counts, kl_divergence
-from fastpmf.counts import Side
-from fastpmf.model.factors import padded
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import padded
 from fastpmf.solvers import Multiplicative, Status
 
 

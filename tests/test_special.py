@@ -7,10 +7,10 @@ import pytest
 from scipy.special import digamma, gammaln
 
 from fastpmf import as_counts
-from fastpmf.kernels._jit import current_threads, threads
+from fastpmf.core.factors import padded
 from fastpmf.kernels.posterior import evaluate_special, posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import padded
+from fastpmf.kernels.threads import current_threads, threads
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 EPS = np.finfo(float).eps

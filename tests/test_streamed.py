@@ -15,11 +15,12 @@ from test_formats import FORMATS, write_npy
 
 import fastpmf
 from fastpmf import HPF, FitInterrupted, PoissonNMF, StreamedCounts, as_counts, kl_divergence, poisson_nmf
-from fastpmf.counts import Side, rows
-from fastpmf.counts.rows import ColumnSums
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import padded
+from fastpmf.counts import csr as rows
+from fastpmf.counts.csr import ColumnSums
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import convert_counts, stream_counts, write_counts
-from fastpmf.model.factors import padded
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 SIZES = (1, 7, 1000)
@@ -354,7 +355,7 @@ def test_the_bytes_planned_for_streamed_counts_are_those_that_a_fit_allocates(tm
     X = make_poisson_counts(*shape, nnz=nnz, random_state=0).X
     write_counts(tmp_path / "X", X)
     told = {"solver": "mu", "dtype": dtype}
-    planned = fastpmf.plan(shape, X.nnz, 20, counts_dtype=X.dtype, block_entries=block, trial=False, **told)
+    planned = fastpmf.plan(shape, X.nnz, 20, counts_dtype=X.dtype, block_entries=block, **told)
 
     def run():
         counts = stream_counts(tmp_path / "X", block_entries=block).X

@@ -17,7 +17,6 @@ from fastpmf import (
     thin_counts,
 )
 from fastpmf.io import Dataset
-from fastpmf.plan import plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*carry no counts"),
@@ -59,7 +58,7 @@ CALLS = {
 @pytest.fixture
 def small_memory(monkeypatch):
     """Two gigabytes for this process, of which a test may allocate a hundredth."""
-    for module in ("counts.declared", "estimators._room", "plan"):
+    for module in ("counts.declared", "fitting.memory"):
         monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory", lambda: 2**31)
     tracemalloc.start()
     yield
@@ -95,7 +94,7 @@ def test_a_matrix_of_any_kind_is_refused_from_its_shape(small_memory, make, kind
 
 def test_row_pointers_are_refused_before_they_are_read(monkeypatch):
     """`np.zeros` only promises memory: no page of it is in use before it is read."""
-    for module in ("counts.declared", "estimators._room"):
+    for module in ("counts.declared", "fitting.memory"):
         monkeypatch.setattr(f"fastpmf.{module}.memory", lambda: 2**30)
     triple = np.ones(1, int), np.zeros(1, np.int32), np.zeros(ROWS + 1, np.int64)
     with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
@@ -112,13 +111,6 @@ def test_reading_alone_is_refused_from_the_shape(small_memory):
         thin_counts(vast, 0.5)
     with pytest.raises(MemoryError, match=r"^mask of 1000000000 rows needs"):
         PoissonNMF(1).fit(np.eye(3) + 1, mask=vast)
-
-
-def test_the_trial_of_a_plan_is_refused_from_the_shape(small_memory):
-    for shape in ((ROWS, 3), (3, ROWS)):
-        with pytest.raises(MemoryError, match=r"^trial=True needs .*; trial=False gives the bytes alone"):
-            plan(shape, 3, K)
-        assert plan(shape, 3, K, trial=False).peak_bytes > 2**31
 
 
 def test_an_array_in_a_file_is_refused_from_its_shape(small_memory, tmp_path):
@@ -139,9 +131,9 @@ def test_the_rows_that_are_refused_are_those_that_would_not_fit():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastpmf.estimators._room.SMALL", 0)
-        patch.setattr("fastpmf.estimators._room.memory", lambda: peak)
+        patch.setattr("fastpmf.fitting.memory.SMALL", 0)
+        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak)
         model.transform(X)
-        patch.setattr("fastpmf.estimators._room.memory", lambda: peak // 2)
+        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak // 2)
         with pytest.raises(MemoryError, match="give fewer rows at a time"):
             model.transform(X)

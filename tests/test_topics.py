@@ -11,9 +11,9 @@ from fitting import fit
 from scipy import sparse, stats
 
 from fastpmf import as_counts, kl_divergence, poisson_log_likelihood
-from fastpmf.counts import Side
-from fastpmf.model.factors import column_sums, padded
-from fastpmf.model.topics import Topics, to_topics
+from fastpmf.analysis.topics import Topics, to_topics
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, padded
 from fastpmf.model.updates import multiplicative
 
 EPS = np.finfo(float).eps

@@ -14,10 +14,10 @@ from scipy.special import gammaln, logsumexp
 from test_solvers import SOLVERS
 
 from fastpmf import HPF, as_counts
-from fastpmf.counts import Side
-from fastpmf.estimators._rows import transform
-from fastpmf.estimators._statement import Known, Penalties, stated
-from fastpmf.model.factors import padded
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import padded
+from fastpmf.fitting.problem import Known, Penalties, stated
+from fastpmf.fitting.transform import transform
 from fastpmf.solvers.base import State
 
 # Of SciPy before 1.16; what is clipped is 1e-16 outside

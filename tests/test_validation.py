@@ -7,10 +7,11 @@ import pytest
 from scipy import sparse, stats
 
 from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
-from fastpmf.counts import COUNT_DTYPES, Side
+from fastpmf.core.counts import Side
+from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.masked import without
-from fastpmf.estimators._statement import Known
-from fastpmf.estimators._validation import Validation
+from fastpmf.fitting.early_stopping import Validation
+from fastpmf.fitting.problem import Known
 
 # Of as many standard errors from its mean, either way, a normal number is found once in a million times
 SURELY = 4.9

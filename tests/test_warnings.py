@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import fastpmf
 from fastpmf import HPF, PoissonNMF, Status, non_negative_factorization, poisson_nmf
-from fastpmf._warnings import warn
+from fastpmf.utils.warnings import warn
 
 SHORT = {"max_iter": 2, "tol": 1e-12, "random_state": 0, "n_threads": 1}
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf.core.counts import Side
+from fastpmf.counts import MemoryCounts
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, row_width
 from fastpmf.kernels.contract import AHEAD, GROUP

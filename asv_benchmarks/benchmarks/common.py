@@ -21,7 +21,8 @@ from numba import njit
 from scipy import sparse
 
 import fastpmf
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.core.counts import Side
+from fastpmf.counts import MemoryCounts, as_counts
 
 # Each benchmark is a process that asv forks from one that has imported this. What Numba sets up before the first kernel
 # of a process, a third of a second, is set up here once for all of them; serially, for threads don't survive a fork.

@@ -8,7 +8,8 @@ from scipy import sparse
 from scipy.io import mmwrite
 from sklearn.datasets import dump_svmlight_file
 
-from fastpmf.counts import Side, as_counts
+from fastpmf.core.counts import Side
+from fastpmf.counts import as_counts
 
 from .common import counts_of_shapes, median_seconds, names, scale
 

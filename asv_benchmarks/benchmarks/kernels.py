@@ -4,9 +4,10 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import column_sums, empty_factor, padded
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.kernels.threads import threads
 from fastpmf.model.updates import multiplicative
 
 from .common import counts_of_shapes, median_seconds, names, scale

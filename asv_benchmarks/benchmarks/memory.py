@@ -1,6 +1,5 @@
 """How much memory a fit takes at its peak, beyond the counts that the process holds already (Linux)."""
 
-import inspect
 import itertools
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from scipy import sparse
 
 import fastpmf
-from fastpmf.kernels._jit import available_threads
+from fastpmf.kernels.threads import available_threads
 from fastpmf.solvers import SOLVERS
 
 from .common import N_COMPONENTS, SHAPES, in_fresh_process, names, scale
@@ -71,11 +70,9 @@ class Fit:
 
     def track_peak_beside_prediction(self, *_):
         plan = getattr(fastpmf, "plan", None)
-        if plan is None or "trial" not in inspect.signature(plan).parameters:
+        if plan is None:
             return float("nan")  # an older version
-        planned = plan(
-            self.X.shape, self.X.nnz, N_COMPONENTS, counts_dtype=self.X.dtype, solver=self.solver, trial=False
-        )
+        planned = plan(self.X.shape, self.X.nnz, N_COMPONENTS, counts_dtype=self.X.dtype, solver=self.solver)
         return self.measured["bytes"] / planned.peak_bytes
 
     track_peak_beside_prediction.unit = "x predicted"

@@ -3,9 +3,9 @@
 import numpy as np
 
 from fastpmf import poisson_nmf
-from fastpmf.counts import Side
-from fastpmf.kernels._jit import available_threads, threads
-from fastpmf.model.factors import column_sums, empty_factor, padded
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.kernels.threads import available_threads, threads
 
 from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale
 

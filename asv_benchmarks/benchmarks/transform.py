@@ -7,9 +7,9 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, as_counts, kl_divergence, poisson_nmf
-from fastpmf.counts import Side
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import column_sums, empty_factor, padded
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.kernels.threads import threads
 from fastpmf.model.updates import multiplicative
 
 from .common import N_COMPONENTS, SHAPES, names, scale

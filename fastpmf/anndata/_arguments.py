@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import brief, listed
-from fastpmf._warnings import warn
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, align, labels_of
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import share_not_whole
-from fastpmf.counts.room import memory
-from fastpmf.estimators._statement import FREE, vector
-from fastpmf.model.factors import check_array, is_pandas
+from fastpmf.fitting.problem import FREE, vector
+from fastpmf.utils.memory import memory
+from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.validation import check_array, is_pandas
+from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData

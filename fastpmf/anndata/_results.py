@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastpmf._extras import needed
-from fastpmf._messages import brief
 from fastpmf._version import __version__
-from fastpmf._warnings import warn
+from fastpmf.analysis.topics import to_topics
 from fastpmf.anndata._arguments import Source
 from fastpmf.counts.named import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._base import FactorModel, named_weights
-from fastpmf.estimators._model_file import plain
-from fastpmf.model.topics import to_topics
+from fastpmf.estimators._persistence import plain
+from fastpmf.estimators.base import FactorModel, named_weights
+from fastpmf.utils.extras import needed
+from fastpmf.utils.messages import brief
+from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData

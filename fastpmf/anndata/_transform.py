@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf._messages import listed
-from fastpmf._warnings import warn
+from fastpmf.analysis.topics import to_topics
 from fastpmf.anndata._arguments import (
     Source,
     cells_of,
@@ -20,9 +19,10 @@ from fastpmf.anndata._arguments import (
 from fastpmf.anndata._results import check_target, keys_of, without_view_warning
 from fastpmf.counts.named import Dataset, check_unique
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._statement import vector
-from fastpmf.model.topics import to_topics
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.problem import vector
+from fastpmf.utils.messages import listed
+from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
-from fastpmf._extras import needed
-from fastpmf._pipes import regular_file
 from fastpmf._show_versions import facts_of_versions, show_versions
+from fastpmf.analysis.selection import SelectionInterrupted
 from fastpmf.cli.telling import (
     STREAM,
     check_distinct,
@@ -29,14 +28,15 @@ from fastpmf.cli.telling import (
     warn_of_broken,
     write_picture,
 )
-from fastpmf.counts import Side
-from fastpmf.counts.named import Dataset, printable
-from fastpmf.estimators._model_file import check_folder
-from fastpmf.estimators.select import SelectionInterrupted
+from fastpmf.core.counts import Side
+from fastpmf.counts.named import Dataset
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.io.counts import csv_line
 from fastpmf.io.factors import check_factors_path
 from fastpmf.io.outputs import check_output
+from fastpmf.utils.extras import needed
+from fastpmf.utils.files import check_folder, regular_file
+from fastpmf.utils.messages import printable
 from fastpmf.warmup import warmup as warm_up
 
 

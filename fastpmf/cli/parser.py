@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Callable
 
 from fastpmf import __version__
+from fastpmf.analysis.features import ORDERS
 from fastpmf.cli import commands
 from fastpmf.cli.demo import demo as run_demo
-from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.estimators._statement import SHAPES
+from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS
 from fastpmf.io.counts import FEATURE_NAMES
 from fastpmf.model.init import INITS
-from fastpmf.model.reading import ORDERS
 from fastpmf.solvers import SOLVERS
 
 _DTYPES = ["float32", "float64"]

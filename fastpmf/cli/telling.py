@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf._pipes import STANDARD_INPUT, regular_file
-from fastpmf.counts.named import Dataset, printable, share_not_whole
-from fastpmf.estimators._model_file import replacing
+from fastpmf.counts.named import Dataset, share_not_whole
 from fastpmf.io import read_counts, stream_counts
+from fastpmf.utils.files import STANDARD_INPUT, regular_file, replacing
+from fastpmf.utils.messages import printable
 
 STREAM = STANDARD_INPUT  # or output
 

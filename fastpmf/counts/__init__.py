@@ -1,8 +1,9 @@
 """Floor 1: what is factorised, behind one protocol."""
 
-from fastpmf.counts.base import COUNT_DTYPES, Counts, Side
-from fastpmf.counts.door import as_counts
-from fastpmf.counts.memory import MemoryCounts
-from fastpmf.counts.rows import SparseRows
+from fastpmf.core.counts import Counts, Side
+from fastpmf.counts.csr import SparseRows
+from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts.in_memory import MemoryCounts
+from fastpmf.counts.validation import as_counts
 
 __all__ = ["COUNT_DTYPES", "Counts", "MemoryCounts", "Side", "SparseRows", "as_counts"]

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from fastpmf.counts.frames import is_frame
 from fastpmf.counts.named import Dataset
-from fastpmf.counts.room import SMALL, memory
+from fastpmf.utils.memory import SMALL, memory
 
 
 class Declared(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import brief
-from fastpmf.counts.base import check_dtype, objects_as_numbers
-from fastpmf.model.factors import is_nullable, is_pandas
+from fastpmf.counts.dtypes import check_dtype, objects_as_numbers
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import is_nullable, is_pandas
 
 
 def is_frame(X: Any) -> bool:

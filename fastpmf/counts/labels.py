@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import brief, listed
-from fastpmf._warnings import warn
-from fastpmf.counts.memory import MemoryCounts
+from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.named import Dataset, duplicates
-from fastpmf.model.factors import is_pandas
+from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.validation import is_pandas
+from fastpmf.utils.warnings import warn
 
 
 class Labels(NamedTuple):

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.base import Side
+from fastpmf.core.counts import Side
+from fastpmf.counts.csr import SparseRows
 from fastpmf.counts.declared import declared
-from fastpmf.counts.door import as_counts, read_matrix
-from fastpmf.counts.memory import MemoryCounts
-from fastpmf.counts.rows import SparseRows
+from fastpmf.counts.in_memory import MemoryCounts
+from fastpmf.counts.validation import as_counts, read_matrix
 
 
 def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None = None) -> MemoryCounts:

@@ -7,17 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import brief, listed
+from fastpmf.utils.messages import brief, listed
 
 
 def share_not_whole(counts: np.ndarray) -> float:
     """What share of the counts are no whole numbers, as none is of those that were counted."""
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
-
-
-def printable(name: object) -> str:
-    """A name from a file, or a text that has some in it, on one line and without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(name).splitlines()))
 
 
 def duplicates(names: Iterable[Any]) -> list[Any]:
@@ -137,7 +132,7 @@ class Dataset(NamedTuple):
         >>> (model.transform(found.data, mask=found.mask) / model.transform(data)[0]).round(6)
         array([[1.]])
         """
-        from fastpmf.counts.door import as_counts  # which takes a Dataset
+        from fastpmf.counts.validation import as_counts  # which takes a Dataset
 
         if self.column_names is None:
             raise ValueError("column_names must not be None for columns to be aligned with names")

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts.base import Counts, Descent, Side
-from fastpmf.counts.door import as_counts
+from fastpmf.core.counts import Counts, Descent, Side
+from fastpmf.core.factors import dot
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior
+from fastpmf.counts.csr import ColumnSums, SparseRows
+from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.memory import MemoryCounts
 from fastpmf.counts.named import Dataset
-from fastpmf.counts.rows import ColumnSums, SparseRows
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import dot
-from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.counts.validation import as_counts
+from fastpmf.kernels.threads import threads
 
 
 class StreamedCounts:

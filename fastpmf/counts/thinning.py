@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from fastpmf._messages import brief
-from fastpmf.counts.base import Side
-from fastpmf.counts.door import as_counts
-from fastpmf.counts.memory import MemoryCounts
-from fastpmf.counts.rows import SparseRows
+from fastpmf.core.counts import Side
+from fastpmf.counts.csr import SparseRows
+from fastpmf.counts.in_memory import MemoryCounts
+from fastpmf.counts.validation import as_counts
+from fastpmf.utils.messages import brief
 
 
 def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[MemoryCounts, MemoryCounts]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf._extras import needed
 from fastpmf.dask._worker import THREADS
-from fastpmf.kernels._jit import available_threads
+from fastpmf.kernels.threads import available_threads
+from fastpmf.utils.extras import needed
 
 
 def library(name: str) -> Any:

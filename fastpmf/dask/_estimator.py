@@ -14,8 +14,8 @@ from fastpmf.dask._cluster import library, the_client
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._fit import Result, Whole, check_timeout, surveyed
 from fastpmf.dask._sources import Source, source_of
-from fastpmf.estimators._base import check_feature_names
-from fastpmf.estimators._statement import vector
+from fastpmf.estimators.base import check_feature_names
+from fastpmf.fitting.problem import vector
 
 
 class OverWorkers(BaseEstimator):

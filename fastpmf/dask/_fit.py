@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf._messages import listed
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import empty_factor
 from fastpmf.dask._crew import Crew, Traffic
 from fastpmf.dask._share import Points, Posterior, Start
-from fastpmf.estimators._checkpoint import saver_of
-from fastpmf.estimators._fit import facts_of
-from fastpmf.estimators._progress import shown
-from fastpmf.model.factors import empty_factor
+from fastpmf.fitting.checkpoint import saver_of
+from fastpmf.fitting.fit import facts_of
 from fastpmf.solvers import Record, Run, Solution, State
 from fastpmf.solvers.base import Memory, Problem
+from fastpmf.utils.messages import listed
+from fastpmf.utils.progress import shown
 
 
 class Whole(NamedTuple):

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastpmf.counts import Counts, Side
-from fastpmf.estimators._inference import infer_rows
-from fastpmf.estimators._statement import Plain, _terms
-from fastpmf.estimators._units import present
-from fastpmf.model.factors import aligned, column_sums, dot, empty_factor
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import aligned, column_sums, dot, empty_factor
+from fastpmf.fitting.hpf import infer_rows
+from fastpmf.fitting.problem import Plain, _terms, present
 from fastpmf.model.hierarchy import OF_ROWS, GammaFactor, GammaPrior, data_bound, factor_bound
 from fastpmf.model.init import random_rows
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
@@ -22,8 +21,8 @@ from fastpmf.model.updates import multiplicative
 from fastpmf.solvers import solver_of
 from fastpmf.solvers.alternating import Alternating
 from fastpmf.solvers.base import Memory, Part, Problem, State
-from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
-from fastpmf.solvers.rows import solve_rows
+from fastpmf.solvers.mean_field import Inference, MeanField, Posteriors
+from fastpmf.solvers.row_problems import solve_rows
 
 # Rows whose W was lost are solved anew: as near as a row comes in so many rounds, or half-steps
 ROUNDS, NEAR = 200, 1e-7

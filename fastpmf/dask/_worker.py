@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from fastpmf.counts import Counts, MemoryCounts, Side, SparseRows, as_counts
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import empty_factor
+from fastpmf.counts import MemoryCounts, SparseRows, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.dask._share import Gaps, Message, Points, PointShare, Posterior, Share, Start
 from fastpmf.io.counts import Location
 from fastpmf.io.sources import Compressed
 from fastpmf.io.streams import BLOCK, blocks_from
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import empty_factor
+from fastpmf.kernels.threads import threads
 from fastpmf.solvers.base import Memory
 
 _LEASE = 30.0  # seconds between two looks at whether the client is still there

@@ -8,12 +8,12 @@ from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Posterior
-from fastpmf.estimators._fit import check_parameters, tell_end
-from fastpmf.estimators._inference import MOVED, check_priors
-from fastpmf.estimators._range import dtype_for
-from fastpmf.estimators._room import check_memory
+from fastpmf.fitting.fit import check_parameters, tell_end
+from fastpmf.fitting.hpf import MOVED, check_priors
+from fastpmf.fitting.memory import check_memory
+from fastpmf.fitting.ranges import dtype_for
 from fastpmf.solvers import Record, Status
-from fastpmf.solvers.meanfield import MeanField
+from fastpmf.solvers.mean_field import MeanField
 
 
 class HPF(OverWorkers):
@@ -145,7 +145,7 @@ class HPF(OverWorkers):
         counts: Any = whole
         work = dtype_for(self.dtype, counts)
         held = counts._replace(shape=(1, whole.shape[1]), nnz=1)  # the client has H alone
-        check_memory(held, self.n_components, work, lambda: MeanField(self._priors))
+        check_memory(held, self.n_components, work, MeanField(self._priors))
         self._model = Posterior(self.n_components, work, self._priors, self.inner_steps)
         facts = {
             "n_components": self.n_components, "dtype": str(work), "inner_steps": self.inner_steps,

@@ -6,28 +6,21 @@ from typing import Any, Self
 import numpy as np
 
 from fastpmf import estimators
-from fastpmf._messages import brief
-from fastpmf._warnings import warn
+from fastpmf.core.factors import column_sums, empty_factor, padded
 from fastpmf.counts.labels import Labels, align
 from fastpmf.dask._crew import Crew
 from fastpmf.dask._estimator import OverWorkers
 from fastpmf.dask._fit import Result, Whole, fit
 from fastpmf.dask._share import Points
-from fastpmf.estimators._fit import check_parameters, tell_end
-from fastpmf.estimators._range import dtype_for
-from fastpmf.estimators._room import check_memory
-from fastpmf.estimators._statement import (
-    Penalties,
-    _check_modes,
-    _terms,
-    as_numbers,
-    read_penalties,
-    resolve_auto,
-    vector,
-)
-from fastpmf.model.factors import check_factor, column_sums, empty_factor, padded
+from fastpmf.fitting.fit import check_parameters, tell_end
+from fastpmf.fitting.memory import check_memory
+from fastpmf.fitting.problem import Penalties, _check_modes, _terms, as_numbers, read_penalties, resolve_auto, vector
+from fastpmf.fitting.ranges import dtype_for
 from fastpmf.solvers import Multiplicative, Record, Status
 from fastpmf.solvers.base import Memory
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_factor
+from fastpmf.utils.warnings import warn
 
 
 class PoissonNMF(OverWorkers):
@@ -251,7 +244,7 @@ class PoissonNMF(OverWorkers):
         counts: Any = whole
         k, (n, p) = self.n_components, whole.shape
         work = dtype_for(self.dtype, counts)
-        check_memory(counts._replace(shape=(1, p), nnz=1), k, work, Multiplicative)  # the client has H alone
+        check_memory(counts._replace(shape=(1, p), nnz=1), k, work, Multiplicative())  # the client has H alone
         exposure = None if row is None else vector(row, n, "row_exposure")
         across = vector(column, p, "column_exposure")
         given = Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)

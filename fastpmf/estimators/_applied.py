@@ -5,15 +5,15 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts import Counts
+from fastpmf.core.counts import Counts
 from fastpmf.counts.labels import align
-from fastpmf.estimators._compiling import compilation_shown
-from fastpmf.estimators._fit import check_parameters
 from fastpmf.estimators._online import OnlineNMF
-from fastpmf.estimators._rows import log_likelihoods, transforms
-from fastpmf.estimators._statement import Known
-from fastpmf.kernels._jit import threads
+from fastpmf.fitting.fit import check_parameters
+from fastpmf.fitting.problem import Known
+from fastpmf.fitting.transform import log_likelihoods, transforms
+from fastpmf.kernels.threads import threads
 from fastpmf.solvers.base import Callback
+from fastpmf.utils.compilation import compilation_shown
 
 
 class AppliedNMF(OnlineNMF):

@@ -6,21 +6,21 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf._messages import check_number
-from fastpmf.counts import Counts
+from fastpmf.core.counts import Counts
+from fastpmf.core.factors import column_sums
 from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.named import positions
-from fastpmf.estimators._compiling import compilation_shown
-from fastpmf.estimators._fit import in_memory_only
-from fastpmf.estimators._inference import infer_rows
 from fastpmf.estimators._online import OnlineHPF
-from fastpmf.estimators._range import check_scale
-from fastpmf.estimators._rows import log_likelihoods, row_blocks_of
-from fastpmf.estimators._statement import Known
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import column_sums
+from fastpmf.fitting.fit import in_memory_only
+from fastpmf.fitting.hpf import infer_rows
+from fastpmf.fitting.problem import Known
+from fastpmf.fitting.ranges import check_scale
+from fastpmf.fitting.transform import log_likelihoods, row_blocks_of
+from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
+from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.validation import check_number
 
 
 class AppliedHPF(OnlineHPF):

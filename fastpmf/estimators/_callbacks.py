@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.estimators._statement import Known
+from fastpmf.fitting.problem import Known
 from fastpmf.solvers import Record, Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 

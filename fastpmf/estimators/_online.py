@@ -8,30 +8,21 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf.core.counts import Side
+from fastpmf.core.factors import column_sums, padded
+from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import align
 from fastpmf.counts.named import Dataset
-from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._compiling import compilation_shown
-from fastpmf.estimators._inference import infer_rows
-from fastpmf.estimators._memory import HELD, Held, Online, Schedule
-from fastpmf.estimators._range import dtype_for
-from fastpmf.estimators._room import check_rows
-from fastpmf.estimators._rows import transform
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
-from fastpmf.estimators._statement import (
-    Known,
-    Penalties,
-    Plain,
-    as_numbers,
-    named_prior,
-    read_penalties,
-    stated,
-    vector,
-)
-from fastpmf.kernels._jit import threads
-from fastpmf.model.factors import column_sums, padded
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.hpf import infer_rows
+from fastpmf.fitting.memory import check_rows
+from fastpmf.fitting.online import HELD, Held, Online, Schedule
+from fastpmf.fitting.problem import Known, Penalties, Plain, as_numbers, named_prior, read_penalties, stated, vector
+from fastpmf.fitting.ranges import dtype_for
+from fastpmf.fitting.transform import transform
+from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
 from fastpmf.model.init import initialise
@@ -39,7 +30,8 @@ from fastpmf.model.priors import Terms
 from fastpmf.model.updates import Statistics
 from fastpmf.solvers import Coordinate, Extrapolated, Problem, Solver, Status
 from fastpmf.solvers.base import TRACE_DTYPE
-from fastpmf.solvers.meanfield import Inference, MeanField, Posteriors
+from fastpmf.solvers.mean_field import Inference, MeanField, Posteriors
+from fastpmf.utils.compilation import compilation_shown
 
 FIRST = 35  # iterations on the first rows, from a random start
 ROUNDS = 2  # iterations on each later mini-batch, with what is remembered for H's prior

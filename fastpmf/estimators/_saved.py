@@ -7,10 +7,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._memory import Online
-from fastpmf.estimators._model_file import (
-    DAMAGE,
+from fastpmf.core.factors import FLOATS
+from fastpmf.estimators._persistence import (
     checked_names,
     checked_trace,
     checked_validation,
@@ -20,8 +18,11 @@ from fastpmf.estimators._model_file import (
     read_model,
     write_model,
 )
-from fastpmf.model.factors import FLOATS, check_factor, check_sized
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.online import Online
 from fastpmf.solvers import Solution, Status
+from fastpmf.utils.files import DAMAGE
+from fastpmf.utils.validation import check_factor, check_sized
 
 
 class FittedNMF(FactorModel):

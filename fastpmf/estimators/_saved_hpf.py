@@ -7,10 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.estimators._base import FactorModel
-from fastpmf.estimators._memory import Schedule
-from fastpmf.estimators._model_file import (
-    DAMAGE,
+from fastpmf.estimators._persistence import (
     checked_names,
     checked_trace,
     checked_validation,
@@ -20,9 +17,12 @@ from fastpmf.estimators._model_file import (
     read_model,
     write_model,
 )
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.online import Schedule
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
 from fastpmf.solvers import Status
+from fastpmf.utils.files import DAMAGE
 
 
 class FittedHPF(FactorModel):

@@ -8,15 +8,15 @@ import numpy as np
 from fastpmf.counts.labels import MatrixLabels, names_of
 from fastpmf.estimators._applied_hpf import AppliedHPF
 from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.estimators._fit import tell_end
-from fastpmf.estimators._inference import DEFAULT_SHAPE, MOVED, Found, check_priors, infer
-from fastpmf.estimators._room import check_declared
-from fastpmf.estimators._statement import Known, align_beside
-from fastpmf.kernels._jit import threads
+from fastpmf.fitting.fit import tell_end
+from fastpmf.fitting.hpf import DEFAULT_SHAPE, MOVED, Found, check_priors, infer
+from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.problem import Known, align_beside
+from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.solvers.base import Callback
-from fastpmf.solvers.meanfield import MeanField
+from fastpmf.solvers.mean_field import MeanField
 
 
 class HPF(AppliedHPF):
@@ -228,9 +228,7 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-            check_declared(
-                X, self.n_components, self.dtype, lambda: MeanField(self._priors(DEFAULT_SHAPE)), n_init=self.n_init
-            )
+            check_declared(X, self.n_components, self.dtype, MeanField(self._priors(DEFAULT_SHAPE)), n_init=self.n_init)
             known = Known(mask=mask)
             beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
             counts, seen = self._enter(X, beside.mask)

@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf._extras import needed
-from fastpmf._messages import listed
-from fastpmf.counts.door import wide
-from fastpmf.counts.room import check_room, check_stored
-from fastpmf.estimators._npz import opened_npz
+from fastpmf.counts.validation import wide
 from fastpmf.io.sources import (
     CHUNK,
     Compressed,
@@ -32,6 +28,10 @@ from fastpmf.io.sources import (
     narrowed,
 )
 from fastpmf.io.text import name_list
+from fastpmf.utils.extras import needed
+from fastpmf.utils.memory import check_room, check_stored
+from fastpmf.utils.messages import listed
+from fastpmf.utils.npz import opened_npz
 
 PARTS = ("data", "indices", "indptr")
 _NAMES = 1_000  # that are read at once where each may point at one and the same long text in its file

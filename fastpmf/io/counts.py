@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf._messages import check_option
-from fastpmf._pipes import is_pipe, regular_file
 from fastpmf.counts import as_counts
-from fastpmf.counts.named import Dataset, printable
-from fastpmf.estimators._model_file import DAMAGE, replacing
-from fastpmf.estimators._progress import counted
+from fastpmf.counts.named import Dataset
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
 from fastpmf.io.outputs import check_output
 from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
+from fastpmf.utils.files import DAMAGE, is_pipe, regular_file, replacing
+from fastpmf.utils.messages import printable
+from fastpmf.utils.progress import counted
+from fastpmf.utils.validation import check_option
 
 
 class Format(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf._extras import needed
-from fastpmf.estimators._base import FactorModel, named_weights
-from fastpmf.estimators._model_file import replacing
+from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.io.outputs import check_output
+from fastpmf.utils.extras import needed
+from fastpmf.utils.files import replacing
 
 ENDINGS = (".npz", ".h5ad")
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from scipy import sparse
 
-from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.counts.blocks import blocks_of
-from fastpmf.estimators._model_file import beside, check_folder, remove
+from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts.partition import blocks_of
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
-from fastpmf.model.factors import not_finite
+from fastpmf.utils.files import beside, check_folder, remove
+from fastpmf.utils.validation import not_finite
 
 Progress = Callable[[int], object]
 _EMPTY = "it must hold at least one positive count"

@@ -3,9 +3,9 @@
 import os
 import zipfile
 
-from fastpmf._pipes import is_pipe, regular_file
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._model_file import DAMAGE, kind_of
+from fastpmf.estimators._persistence import kind_of
+from fastpmf.utils.files import DAMAGE, is_pipe, regular_file
 
 _KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fastpmf.estimators._model_file import check_folder
+from fastpmf.utils.files import check_folder
 
 
 def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None:

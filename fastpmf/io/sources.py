@@ -2,7 +2,7 @@
 
 Both are closed by a with statement.
 
-Nothing that a file says of its own size is believed: see `fastpmf.counts.room`.
+Nothing that a file says of its own size is believed: see `fastpmf.utils.memory`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from fastpmf._messages import brief, listed
-from fastpmf._warnings import warn
-from fastpmf.counts.base import COUNT_DTYPES
-from fastpmf.counts.blocks import blocks_of
-from fastpmf.counts.door import wide
+from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.counts.named import Dataset
-from fastpmf.counts.room import check_room, check_stored, memory
+from fastpmf.counts.partition import blocks_of
+from fastpmf.counts.validation import wide
+from fastpmf.utils.memory import check_room, check_stored, memory
+from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
     from fastpmf.io.counts import Location

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf.counts import MemoryCounts, Side, SparseRows, as_counts
-from fastpmf.counts.blocks import blocks_of
+from fastpmf.core.counts import Side
+from fastpmf.counts import MemoryCounts, SparseRows, as_counts
 from fastpmf.counts.named import Dataset
+from fastpmf.counts.partition import blocks_of
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.io.counts import format_of, open_counts
 from fastpmf.io.sources import Compressed

@@ -9,11 +9,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from fastpmf._extras import needed
-from fastpmf._messages import listed
-from fastpmf._warnings import warn
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_integers, as_names
 from fastpmf.io.text import opened
+from fastpmf.utils.extras import needed
+from fastpmf.utils.messages import listed
+from fastpmf.utils.warnings import warn
 
 _LINES = 1 << 21  # of Parquet that are held at once
 _BLOCK_BYTES = 1 << 23  # of text

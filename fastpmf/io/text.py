@@ -13,7 +13,6 @@ from scipy import sparse
 from scipy.io import mmread
 from sklearn.datasets import load_svmlight_file
 
-from fastpmf._warnings import warn
 from fastpmf.io.sources import (
     NAMELESS,
     Coordinates,
@@ -24,6 +23,7 @@ from fastpmf.io.sources import (
     check_shape,
     chosen_features,
 )
+from fastpmf.utils.warnings import warn
 
 _CHUNK_BYTES = 1 << 22
 _LINE_BYTES = 1 << 26

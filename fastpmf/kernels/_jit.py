@@ -21,20 +21,16 @@ summed, so results are bitwise the same for any number of threads.
 import ctypes
 import gc
 import hashlib
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
-from joblib import cpu_count
-from llvmlite.binding.ffi import lib as llvm
 from numba.core import config, types
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.compiler import Compiler, CompilerBase, DefaultPassBuilder, Flags, compile_extra
@@ -43,12 +39,12 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.event import trigger_event
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
-from numba.np.ufunc import parallel
-from threadpoolctl import threadpool_info
 
-from fastpmf._warnings import warn
 from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, varied
 from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit, type_of
+from fastpmf.kernels.threads import ProcessState, process_state, started
+from fastpmf.utils.compilation import COMPILING
+from fastpmf.utils.warnings import warn
 
 _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
 _FLAGS = {"error_model": "numpy", "boundscheck": False}
@@ -62,7 +58,6 @@ _IDLE_PASSES = {
     "rewrite_semantic_constants", "generic_rewrites", "nopython_rewrites",
 }  # fmt: skip
 
-COMPILING = "fastpmf:compile"  # Numba's event around the compilation of a kernel that is not in the cache
 
 # Numba's cache only watches the file of the kernel itself. Its name in the cache carries a digest of this whole
 # folder, so that a change to `simd` is never answered with yesterday's machine code.
@@ -71,50 +66,7 @@ _DIGEST = hashlib.sha256(
 ).hexdigest()[:12]
 
 
-# Every call of LLVM takes it, some outside of Numba's own lock
-_llvm_lock: AbstractContextManager[Any] = getattr(llvm, "_lock", nullcontext())
-
-
-class _State:
-    """What this process knows about its threads; made anew in a forked child."""
-
-    def __init__(self, *, serial: bool = False, forked: bool = False) -> None:
-        self.lock = threading.RLock()
-        self.serial = serial  # the parent's thread pool did not survive the fork
-        self.forked = forked
-        self.layer: str | None = None  # known once the threads have been started
-
-
-_state = _State()
 _cache_works = True  # set to False, with one warning, at the first failure
-
-
-def _before_fork() -> None:
-    # Only this thread exists in the child. A lock that another thread holds would never be released there.
-    _state.lock.acquire()
-    global_compiler_lock.acquire()
-    _llvm_lock.__enter__()
-
-
-def _after_fork() -> None:
-    _llvm_lock.__exit__(None, None, None)
-    global_compiler_lock.release()
-    _state.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _state
-    _after_fork()
-    # Any code may have started Numba's threads. GNU OpenMP and TBB can't start again in a child of a process that used
-    # them; workqueue can.
-    layer = parallel._threading_layer
-    _state = _State(serial=_state.serial or layer not in (None, "workqueue"), forked=True)
-    # Numba takes these to ask for the number of threads; the second is shared with the parent, who may be killed in it
-    parallel._backend_init_thread_lock, parallel._backend_init_process_lock = threading.RLock(), nullcontext()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 class Kernel:
@@ -144,7 +96,7 @@ class Kernel:
         if config.DISABLE_JIT:
             run_without_jit(self._body, args, n_tasks, numba.get_num_threads())
             return
-        state = _started()
+        state = started()
         key, arrays, ints, floats = _sorted_by_kind(args)
         build, run_all = self._builds.get(key) or self._build(key, args), _run(state)
         table = np.empty(build.table.n_words, np.int64)
@@ -164,7 +116,7 @@ class Kernel:
             run_all(build.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
 
     def _build(self, key: tuple, args: tuple) -> "_Build":
-        with _state.lock:
+        with process_state().lock:
             if key not in self._builds:
                 self._builds[key] = _Build(self._body, args, len(args) - self._writes)
             return self._builds[key]
@@ -361,7 +313,7 @@ def _fill() -> Callable:
     return _c_functions.get("fill") or _c_function("fill", fill, FILL, _KERNEL_FLAGS, ctypes.PYFUNCTYPE)
 
 
-def _run(state: _State) -> Callable:
+def _run(state: ProcessState) -> Callable:
     """`launch.run`, compiled, which runs the tasks of every kernel."""
     parallel = not state.serial
     flags = _FLAGS | {"parallel": parallel}
@@ -369,68 +321,12 @@ def _run(state: _State) -> Callable:
 
 
 def _c_function(key: Any, function: Callable, kind: Any, flags: dict[str, Any], prototype: Callable) -> Callable:
-    with _state.lock:
+    with process_state().lock:
         if key not in _c_functions:
             result = None if kind.return_type is types.void else ctypes.c_ssize_t
             declared = prototype(result, *[ctypes.c_ssize_t] * len(kind.args))
             _c_functions[key] = declared(_compiled(function, kind, flags)[0])
         return _c_functions[key]
-
-
-def _started() -> _State:
-    """The state of this process, its threading layer running."""
-    state = _state
-    if state.layer is None and not (state.serial or config.DISABLE_JIT):
-        with state.lock:
-            if state.layer is None and not state.serial:
-                _start(state)
-    return state
-
-
-def _start(state: _State) -> None:
-    used_by_parent = state.forked and _gnu_openmp_is_loaded()
-    with _patient_openmp(), _start_method_left_open():
-        numba.get_num_threads()  # this starts it
-    layer = numba.threading_layer()
-    if used_by_parent and layer == "omp":
-        state.serial = True
-    else:
-        state.layer = layer
-
-
-def _gnu_openmp_is_loaded() -> bool:
-    """Whether the library that Numba's layer "omp" shares is here already, as of the parent, who may have used it."""
-    return any(Path(library["filepath"]).name.startswith("libgomp.so") for library in threadpool_info())
-
-
-@contextmanager
-def _start_method_left_open() -> Iterator[None]:
-    """Numba asks how processes start when its threads do, after which `multiprocessing.set_start_method` refuses."""
-    chosen = multiprocessing.get_start_method(allow_none=True)
-    try:
-        yield
-    finally:
-        if chosen is None:
-            multiprocessing.set_start_method(None, force=True)
-
-
-@contextmanager
-def _patient_openmp() -> Iterator[None]:
-    """Have GNU OpenMP, which starts inside, wait briefly and then sleep, unless the user has said how it should wait.
-
-    By default an idle thread spins for milliseconds between two of our passes, which are as short. Where another
-    process wants the core, it has then used up its time slice when the next pass begins, and everybody waits for it:
-    fits were measured up to fifty times slower beside one busy process. With these few microseconds they are about
-    twice as slow, and no slower where the machine is quiet.
-    """
-    ours = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if ours:
-        os.environ["GOMP_SPINCOUNT"] = "5000"  # it is read once, when the library is loaded
-    try:
-        yield
-    finally:
-        if ours:
-            del os.environ["GOMP_SPINCOUNT"]
 
 
 def step(*, inline: bool) -> Callable[[Callable], Callable]:
@@ -470,39 +366,3 @@ def row_width(A: np.ndarray, widest: int = WIDEST) -> Width:
     """The vectors in a row of a padded factor, as a kernel is compiled for them; 0 if they are more than `widest`."""
     n = A.shape[1] * A.itemsize // VECTOR_BYTES
     return _WIDTHS[n if n <= widest else 0]
-
-
-def available_threads() -> int:
-    """Threads that this process may really use: its affinity and its cgroup's quota, within Numba's own limit."""
-    return max(1, min(cpu_count(), config.NUMBA_NUM_THREADS))
-
-
-@contextmanager
-def threads(n_threads: int | None = None) -> Iterator[int]:
-    """Run the kernels called inside with `n_threads` threads; None or -1 means `available_threads()`.
-
-    More threads than Numba started with (NUMBA_NUM_THREADS) can't be had, and are not an error: the result is the same.
-    """
-    if n_threads is None or n_threads == -1:
-        wanted = available_threads()
-    elif isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool) and n_threads >= 1:
-        wanted = min(int(n_threads), config.NUMBA_NUM_THREADS)
-    else:
-        raise ValueError(f"n_threads must be a positive integer, -1 or None, got {n_threads!r}")
-    _started()
-    before = numba.get_num_threads()
-    numba.set_num_threads(wanted)
-    try:
-        yield wanted
-    finally:
-        numba.set_num_threads(before)
-
-
-def current_threads() -> int:
-    """Threads that a kernel called now would use."""
-    return numba.get_num_threads()
-
-
-def threading_layer() -> str | None:
-    """Name of the threading layer in use: "tbb", "omp" or "workqueue"; None in a serial child or without the JIT."""
-    return _started().layer

@@ -7,8 +7,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import digamma
 
-from fastpmf._messages import brief
 from fastpmf.model.hierarchy import GammaFactor
+from fastpmf.utils.messages import brief
 
 
 @dataclass(frozen=True)

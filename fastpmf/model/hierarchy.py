@@ -25,10 +25,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
-from fastpmf.counts import Counts, Side
-from fastpmf.kernels._jit import current_threads
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import aligned, aligned_copy, dot, empty_factor, padded_width, row_bounds
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
-from fastpmf.model.factors import aligned, aligned_copy, check_sized, dot, empty_factor, padded_width, row_bounds
+from fastpmf.kernels.threads import current_threads
+from fastpmf.utils.validation import check_sized
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.

@@ -9,10 +9,10 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
-from fastpmf._messages import check_option
-from fastpmf._warnings import warn
-from fastpmf.counts import Counts, MemoryCounts, Side
-from fastpmf.model.factors import check_factor, column_sums, dot, empty_factor, padded
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import column_sums, dot, empty_factor, padded
+from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
 # A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
@@ -98,9 +98,9 @@ def random_rows(n_rows: int, n_components: int, rng: Any) -> Iterator[tuple[slic
         yield rows, np.abs(rng.standard_normal((rows.stop - i, n_components)))
 
 
-def _nndsvd(counts: Counts, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+def _nndsvd(counts: Any, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
     """NNDSVD of X / mean(X): each singular pair's larger non-negative part."""
-    if not isinstance(counts, MemoryCounts):
+    if counts.one_sided:
         raise ValueError(f"init={init!r} needs counts in memory, use init='random'")
     n, p = counts.shape
     if n_components > min(n, p):

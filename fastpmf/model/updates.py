@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels._jit import current_threads, row_width
+from fastpmf.core.factors import aligned, row_bounds
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior, as_weights
+from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.rows import NARROW, extrapolate
-from fastpmf.model.factors import aligned, row_bounds
-from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.kernels.threads import current_threads
 
 # An entry that shrinks at every update ends in an underflow, and then it is locked at 0, whatever the data want later;
 # on the way there, arithmetic on subnormal numbers is several times slower. So no entry shrinks below this share of its
@@ -87,11 +88,6 @@ def multiplicative(
         sums, gap, aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
-
-
-def as_weights(weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Weights as kernels want them: two dimensions, the factor's dtype, C order."""
-    return np.ascontiguousarray(np.atleast_2d(weight), dtype=dtype)
 
 
 def finite_sum(gaps: np.ndarray) -> float:

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf._extras import needed
-from fastpmf._messages import listed
-from fastpmf._warnings import warn
+from fastpmf.analysis.topics import to_topics
 from fastpmf.counts.labels import Labels, align_components, labels_of
-from fastpmf.counts.named import check_names, printable
-from fastpmf.model.factors import check_array, check_factor
-from fastpmf.model.topics import to_topics
+from fastpmf.counts.named import check_names
+from fastpmf.utils.extras import needed
+from fastpmf.utils.messages import listed, printable
+from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.warnings import warn
 
 # Those of M. Okabe and K. Ito (2008), then others chosen one by one to be far in CIELAB from all before them, also as
 # deuteranopes and protanopes see them. Neighbours differ in lightness: in a stack they touch.

@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
-from fastpmf._messages import brief
+from fastpmf.analysis import features as reading
+from fastpmf.analysis.differential import Differential
 from fastpmf.counts.named import check_names
-from fastpmf.estimators.differential import Differential
-from fastpmf.model import reading
 from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
+from fastpmf.utils.messages import brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,10 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
-from fastpmf._messages import check_number, check_option
+from fastpmf.analysis.selection import Selection
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.counts.named import Dataset
-from fastpmf.estimators.select import Selection
 from fastpmf.plot._canvas import (
     BLUE,
     GREY,
@@ -25,6 +24,7 @@ from fastpmf.plot._canvas import (
     panels,
     short,
 )
+from fastpmf.utils.validation import check_number, check_option
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

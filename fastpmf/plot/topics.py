@@ -7,9 +7,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf._messages import check_option
+from fastpmf.analysis.features import distributions, match_components
 from fastpmf.counts.labels import align, labels_of, order_of
-from fastpmf.model.reading import distributions, match_components
 from fastpmf.plot._canvas import (
     area_colors,
     components_of,
@@ -22,6 +21,7 @@ from fastpmf.plot._canvas import (
     proportions,
     short,
 )
+from fastpmf.utils.validation import check_option
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

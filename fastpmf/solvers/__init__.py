@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from fastpmf._messages import check_option
 from fastpmf.solvers.base import FitInterrupted, Problem, Record, Solution, Solver, State, Status
-from fastpmf.solvers.coordinate import Coordinate
+from fastpmf.solvers.coordinate_descent import Coordinate
 from fastpmf.solvers.em import JointEM
 from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.multiplicative import Multiplicative
 from fastpmf.solvers.run import Run
+from fastpmf.utils.validation import check_option
 
 SOLVERS = ("cd", "em", "mu")
 ACCELERATIONS = ("auto", "extrapolation", "relaxation")

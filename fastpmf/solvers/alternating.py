@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from fastpmf.counts import Counts, Side
-from fastpmf.counts.rows import ColumnSums
-from fastpmf.model.factors import column_sums
-from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import column_sums
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior
+from fastpmf.counts.csr import ColumnSums
 from fastpmf.model.updates import Update, multiplicative
 from fastpmf.solvers.base import Memory, Part, Problem, State
 

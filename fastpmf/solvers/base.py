@@ -8,12 +8,13 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from fastpmf.counts import Counts, Side
-from fastpmf.model.factors import aligned, aligned_copy, check_sized, column_sums, padded_width
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import aligned, aligned_copy, column_sums, padded_width
+from fastpmf.core.subproblem import RowPrior
 from fastpmf.model.objective import divergence
-from fastpmf.model.priors import NO_TERMS, RowPrior, Terms, best_units
-from fastpmf.model.topics import Topics, to_topics
+from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
+from fastpmf.utils.validation import check_sized
 
 
 class Status(StrEnum):
@@ -297,10 +298,6 @@ class Solution:
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
     validation: np.ndarray | None = None
     state: "State | None" = None
-
-    def to_topics(self) -> Topics:
-        """W and H as probabilities, which is PLSI; see `fastpmf.to_topics`."""
-        return to_topics(self.W, self.H)
 
     @property
     def dead_components(self) -> np.ndarray:

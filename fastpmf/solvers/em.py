@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
 from fastpmf.model.updates import multiplicative
 from fastpmf.solvers.base import Memory, Problem, State
 

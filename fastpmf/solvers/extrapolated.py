@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastpmf.counts import Side
+from fastpmf.core.counts import Side
 from fastpmf.model.updates import extrapolated
 from fastpmf.solvers.base import Memory, Problem, Solver, State
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastpmf.counts import Counts, Side
-from fastpmf.model.priors import NO_PRIOR, RowPrior
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior
 from fastpmf.model.updates import Update, multiplicative
 from fastpmf.solvers.alternating import Alternating
 

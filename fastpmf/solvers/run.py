@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastpmf.model.factors import column_sums
+from fastpmf.core.factors import column_sums
 from fastpmf.solvers.base import TRACE_DTYPE, Callback, Memory, Problem, Record, Solution, Solver, State, Status
 from fastpmf.solvers.clock import Clock
 

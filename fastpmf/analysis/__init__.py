@@ -1,0 +1,1 @@
+"""What is done with fitted factors: topics, top features, rankings, tests, selection."""

@@ -1,0 +1,94 @@
+"""Factors as the kernels want them: rows padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastpmf.kernels._jit import row_width
+from fastpmf.kernels.rows import NARROW, sum_columns
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.utils.messages import brief
+
+_ROWS = 512
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
+    """A C-ordered matrix that begins on a 64-byte boundary."""
+    raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
+    start = -raw.ctypes.data % VECTOR_BYTES
+    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
+
+
+def aligned_copy(A: np.ndarray) -> np.ndarray:
+    """A padded factor again, on a 64-byte boundary."""
+    out = aligned(len(A), A.shape[1], A.dtype)
+    out[:] = A
+    return out
+
+
+def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
+    """A factor of zeros, shape (n_rows, K), K being `padded_width`."""
+    return aligned(n_rows, padded_width(n_components, dtype), dtype, np.zeros)
+
+
+def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A padded copy of A, shape (n_rows, n_components), as `dtype`."""
+    out = empty_factor(A.shape[0], A.shape[1], dtype)
+    with np.errstate(under="ignore"):
+        out[:, : A.shape[1]] = A
+    return out
+
+
+def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Column sums of W and row sums of H, (k,), float64; a ValueError where the sum of W H is infinite."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
+        if not np.isfinite((w_sum * h_sum).sum()):
+            raise ValueError("W and H must be small enough for the sum of W H to be finite")
+    return w_sum, h_sum
+
+
+def column_sums(A: np.ndarray) -> np.ndarray:
+    """Column sums of a padded factor, float64; the same for any number of threads."""
+    bounds = row_bounds(len(A))
+    partial = aligned(len(bounds) - 1, A.shape[1], np.dtype(float))
+    sum_columns(len(partial), A, bounds, row_width(A, NARROW), partial)
+    return partial.sum(axis=0)
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Sum of a b, the same to the bit on every machine; BLAS adds in an order that depends on the CPU."""
+    with np.errstate(under="ignore"):
+        return float((a * b).sum())
+
+
+@lru_cache(maxsize=16)
+def row_bounds(n_rows: int) -> np.ndarray:
+    """Boundaries of the blocks of rows that are summed by themselves; read-only, and the same for any threads."""
+    bounds = np.append(np.arange(0, n_rows, _ROWS), n_rows)
+    bounds.flags.writeable = False
+    return bounds
+
+
+def padded_width(n_components: int, dtype: np.dtype) -> int:
+    """Columns of a padded factor: the next multiple of 64 bytes from n_components on."""
+    if dtype not in FLOATS:
+        raise ValueError(f"factors must be of float32 or float64, got {dtype}")
+    per_vector = VECTOR_BYTES // dtype.itemsize
+    return -(-n_components // per_vector) * per_vector
+
+
+def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
+    """The dtype to work in: what is asked for, or by default float32 for float32 counts and float64 for all others."""
+    if dtype is None:
+        return np.dtype(np.float32 if data == np.float32 else np.float64)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or wanted not in FLOATS:
+        raise ValueError(f"dtype must be float32, float64 or None, got {brief(dtype)}")
+    return wanted

@@ -1,0 +1,283 @@
+"""A canonical CSR matrix, what kernels do with it, and how it is cut into equal pieces of work."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy import sparse
+from scipy.special import gammaln
+
+from fastpmf.core.factors import aligned, dot
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior, as_weights
+from fastpmf.counts.partition import Panel, block_vectors, blocks_of, column_shares, panel_width, row_blocks, row_groups
+from fastpmf.kernels._jit import row_width
+from fastpmf.kernels.contract import ratio_contract, scatter_contract
+from fastpmf.kernels.coordinate import COMPONENTS, ENTRIES, descend
+from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
+from fastpmf.kernels.lanes import lanes_of
+from fastpmf.kernels.log_rate import log_count, log_rate
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.kernels.strips import QUAD
+from fastpmf.kernels.threads import current_threads
+from fastpmf.utils.cached import cached_property
+
+_SUMMED = 1 << 21  # entries whose sums are formed at once: NumPy makes a copy of them in float64
+SAFE_ROWS = 1 << 17  # rows after which sums of columns in float32 are brought to safety
+_PARALLEL_TRANSPOSE = 10_000_000  # nonzeros from which on threads are worth their compilation
+_TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """A canonical CSR matrix: columns ascend in every row, no entry is stored twice, every entry is positive.
+
+    Attributes
+    ----------
+    data : ndarray of shape (nnz,), one of `COUNT_DTYPES`
+    indices : ndarray of shape (nnz,), int32 or int64
+    indptr : ndarray of shape (n_rows + 1,), int64
+    n_columns : int
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    n_columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_columns
+
+    @cached_property
+    def work(self) -> tuple[np.ndarray, np.ndarray]:
+        """`row_blocks` of this matrix."""
+        return row_blocks(self.indptr[:-1], self.indptr[1:])
+
+    def panels(self, row_bytes: int) -> list[Panel]:
+        """The matrix by `panel_width` columns, made once for each width."""
+        width = panel_width(*self.shape, len(self.data), row_bytes)
+        made = self.__dict__.setdefault("_panels", {})
+        if width not in made:
+            made[width] = self._cut(width)
+        return made[width]
+
+    def _cut(self, width: int) -> list[Panel]:
+        n_panels = -(-self.n_columns // width)
+        if n_panels <= 1:
+            return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
+        cuts = self._cuts(np.minimum(np.arange(n_panels + 1) * width, self.n_columns))
+        return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+
+    def _cuts(self, bounds: np.ndarray) -> np.ndarray:
+        """Where rows pass from panel to panel, (n_panels + 1, n_rows)."""
+        if len(bounds) == 2:
+            return np.stack([self.indptr[:-1], self.indptr[1:]])
+        cuts = np.empty((len(bounds), self.shape[0]), np.int64)
+        cut_rows(-(-self.shape[0] // CUT_AT_ONCE), self.indices, self.indptr, bounds, cuts)
+        return cuts
+
+    def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+        """`row_groups` of this matrix, made once for each kind of factor."""
+        made, kind = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
+        if kind not in made:
+            made[kind] = row_groups(np.diff(self.indptr), *kind)
+        return made[kind]
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Row sums, float64."""
+        out = np.zeros(self.shape[0])
+        for rows, X in self.chunks(_SUMMED):
+            filled = np.diff(X.indptr) > 0
+            if filled.any():
+                out[rows][filled] = np.add.reduceat(X.data, X.indptr[:-1][filled], dtype=np.float64)
+        return out
+
+    @property
+    def smallest(self) -> float:
+        """The smallest count; of integers 1, without a look at them, and inf where there are none."""
+        return 1.0 if self.data.dtype.kind in "iu" else float(self.data.min(initial=np.inf))
+
+    @property
+    def entropy(self) -> float:
+        """Sum of x log x over all entries, in nats."""
+        blocks, _ = self.work
+        out = np.empty(len(blocks))
+        log_count(len(blocks), self.data, blocks, out)
+        return float(out.sum())
+
+    @property
+    def log_factorial(self) -> float:
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        out, step = 0.0, 1 << 17
+        for p in range(0, len(self.data), step):
+            x = self.data[p : p + step]
+            if x.max() < _TALLIED and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
+                tally = np.bincount(x.astype(np.intp))
+                out += dot(tally, gammaln(np.arange(1.0, len(tally) + 1)))
+            else:
+                out += float(gammaln(x.astype(np.float64) + 1).sum())
+        return out
+
+    @property
+    def column_sums(self) -> np.ndarray:
+        """Column sums, float64, without the transpose, which may never be needed."""
+        out, step = np.zeros(self.n_columns), max(1 << 16, self.n_columns)
+        for p in range(0, len(self.data), step):
+            out += np.bincount(self.indices[p : p + step], self.data[p : p + step], minlength=self.n_columns)
+        return out
+
+    def between(self, start: int, stop: int) -> "SparseRows":
+        """Rows start:stop; data and indices are views."""
+        first, last = self.indptr[start], self.indptr[stop]
+        return SparseRows(
+            self.data[first:last], self.indices[first:last], self.indptr[start : stop + 1] - first, self.n_columns
+        )
+
+    def transpose(self, n_blocks: int) -> "SparseRows":
+        """The transpose, canonical again; of a large matrix, by threads, from `n_blocks` blocks of rows."""
+        n_rows, n_columns = self.shape
+        index_dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
+        if len(self.data) < _PARALLEL_TRANSPOSE:
+            X = sparse.csr_array((self.data, self.indices, self.indptr), shape=self.shape).tocsc()
+            return SparseRows(X.data, X.indices.astype(index_dtype, copy=False), X.indptr.astype(np.int64), n_rows)
+        # The blocks' column counts must stay small beside the matrix itself.
+        n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
+        bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])
+        bounds = np.concatenate([[0], bounds, [n_rows]]).astype(np.int64)
+        place = np.empty((n_blocks, n_columns), np.int64)
+        count_columns(n_blocks, self.indices, self.indptr, bounds, place)
+        ends = np.cumsum(place.T, axis=None).reshape(n_columns, n_blocks)  # in order of (column, block)
+        indptr = np.zeros(n_columns + 1, np.int64)
+        indptr[1:] = ends[:, -1]
+        place = np.ascontiguousarray(ends.T) - place
+        data, indices = np.empty_like(self.data), np.empty(len(self.data), index_dtype)
+        scatter_columns(n_blocks, self.data, self.indices, self.indptr, bounds, place, data, indices)
+        return SparseRows(data, indices, indptr, n_rows)
+
+    def contract(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries."""
+        check_factors(self, U, V)
+        for number, (begins, ends, blocks, splits) in enumerate(self.panels(V.shape[1] * V.itemsize)):
+            partial, adds = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype), number > 0
+            ratio_contract(
+                len(blocks), self.data, self.indices, begins, ends, blocks, U, V, row_width(U), adds, out, partial
+            )
+            _join_pieces(splits, partial, out, adds=adds)
+
+    def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
+        """Consecutive rows, `blocks_of` at most so many entries and rows."""
+        for start, stop in pairwise(blocks_of(self.indptr, n_entries, n_rows).tolist()):
+            yield slice(start, stop), self.between(start, stop)
+
+    def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
+        check_factors(self, U, V)
+        # Each thread has its own columns, and no more panels than that: to begin a row anew costs more than it saves
+        cuts = self._cuts(column_shares(self.indices, self.n_columns, current_threads()))
+        scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
+
+    def descend(
+        self, U: np.ndarray, V: np.ndarray, weight: np.ndarray, out: np.ndarray, *, prior: RowPrior = NO_PRIOR,
+        n_components: int, sweeps: int, max_rounds: int = 1, tol: float | None = None, zero: float = 0.0,
+        wants_data_term: bool = False,
+    ) -> tuple[np.ndarray, float | None]:  # fmt: skip
+        """Rows of lower objective by coordinate descent, V fixed: gaps, and the data term where it is wanted.
+
+        See `Counts.descend`.
+        """
+        check_factors(self, U, V)
+        weight = as_weights(weight, U.dtype)
+        shape, ridge, fixed = prior.arrays(U.shape[1], U.dtype)
+        n_lanes, n_workers = lanes_of(U.dtype), current_threads()
+        order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
+        vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * groups[:, 4]).max())
+        components = -(-n_components // QUAD) * QUAD
+        # One allocation: for small counts they cost more than some rows
+        sizes = ENTRIES * vectors, longest, COMPONENTS * components
+        scratch = aligned(n_workers * sum(sizes), n_lanes, U.dtype)
+        entries, block = scratch[: n_workers * sizes[0]], scratch[n_workers * sizes[0] : n_workers * sum(sizes[:2])]
+        gap, data_term = np.empty(len(U)), np.empty(len(groups))
+        descend(
+            len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed[0] > 0,
+            n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
+            prior.ridge is not None, prior.general, wants_data_term, -1.0 if tol is None else float(tol), float(zero),
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
+            entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
+            scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
+            out, gap, data_term,
+        )  # fmt: skip
+        return gap, float(data_term.sum()) if wants_data_term else None
+
+    def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+        """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""
+        check_factors(self, U, V)
+        blocks, splits = self.work
+        out, partial = np.empty((self.shape[0], 1)), np.empty((splits[-1, 2] if len(splits) else 0, 1))
+        log_rate(len(blocks), self.data, self.indices, self.indptr, blocks, U, V, row_width(U), out, partial)
+        _join_pieces(splits, partial, out, adds=False)
+        return out[:, 0]
+
+
+def _join_pieces(splits: np.ndarray, partial: np.ndarray, out: np.ndarray, *, adds: bool) -> None:
+    """Sum the pieces of each split row in their order, and add what is in `out` already where `adds`."""
+    if not len(splits):
+        return
+    with np.errstate(all="ignore"):
+        for row, first, end in splits.tolist():
+            total = out[row].copy() if adds else np.zeros_like(out[row])
+            for piece in partial[first:end]:
+                total += piece
+            out[row] = total
+
+
+class ColumnSums:
+    """The columns' contraction, from blocks of rows that come one after the other.
+
+    In float64 the result is bitwise the same for any blocks. In float32 it is brought to safety in float64 now and
+    then, so that it may be of any number of rows.
+
+    Parameters
+    ----------
+    out : ndarray of shape (p, K)
+        Where the sums are formed, and are in the end.
+    """
+
+    def __init__(self, out: np.ndarray) -> None:
+        self._out = out
+        self._safe: np.ndarray | None = None
+        self._rows = self._entries = 0
+        out[:] = 0
+
+    def add(self, X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+        """More rows: sum_i x_ij / (U[i] . V[j]) U[i] for each column j."""
+        for rows, chunk in X.chunks(max(len(X.data), 1), SAFE_ROWS):
+            chunk.scatter(U[rows], V, self._out)
+            self._rows, self._entries = self._rows + len(chunk.indptr) - 1, self._entries + len(chunk.data)
+            if self._out.dtype == np.float32 and self._rows >= SAFE_ROWS and self._entries >= 16 * len(self._out):
+                self._save()
+
+    def finish(self) -> np.ndarray:
+        """The sums of all rows so far, in `out`."""
+        if self._safe is not None:
+            self._save()
+            self._out[:] = self._safe
+        return self._out
+
+    def _save(self) -> None:
+        if self._safe is None:
+            self._safe = np.zeros(self._out.shape)
+        self._safe += self._out
+        self._out[:] = 0
+        self._rows = self._entries = 0
+
+
+def check_factors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+    """Turn away factors that a kernel would read past: it has only their addresses."""
+    misfits = (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype
+    if misfits or U.shape[1] * U.itemsize % VECTOR_BYTES:
+        raise ValueError(
+            f"factors of shapes {U.shape} and {V.shape}, {U.dtype} and {V.dtype}, don't fit counts of shape {X.shape}, "
+            "or are not padded alike"
+        )

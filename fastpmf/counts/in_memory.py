@@ -1,0 +1,242 @@
+"""Counts in memory: a canonical CSR matrix and its transpose."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fastpmf.core.counts import Descent, Side
+from fastpmf.core.factors import aligned, dot, row_bounds
+from fastpmf.core.subproblem import NO_PRIOR, RowPrior
+from fastpmf.counts.csr import ColumnSums, SparseRows, check_factors
+from fastpmf.counts.mapped import mapped_files
+from fastpmf.counts.named import positions
+from fastpmf.kernels.rows import observed_weights
+from fastpmf.kernels.threads import current_threads
+from fastpmf.utils.cached import cached_property
+from fastpmf.utils.messages import listed
+
+
+class MemoryCounts:
+    """Counts in memory; X or its transpose, whichever is not given, is built when it is first asked for.
+
+    Parameters
+    ----------
+    rows : SparseRows of shape (n, p), optional
+        X itself; None where `columns` is given.
+    columns : SparseRows of shape (p, n), optional
+        X transposed, where it is there already.
+    unobserved : SparseRows of shape (n, p), optional
+        The entries that are not observed, whose zeros are no data: X has no counts there.
+    """
+
+    major, one_sided = Side.ROWS, False
+
+    def __init__(
+        self, rows: SparseRows | None, columns: SparseRows | None = None, unobserved: SparseRows | None = None
+    ) -> None:
+        self._sides = [rows, columns]
+        self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
+        self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
+        self.dtype = self._given.data.dtype
+        self.nnz = len(self._given.data)
+        self._files = mapped_files(self._given.data, self._given.indices)
+
+    @classmethod
+    def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
+        """The rows of all parts, one after the other, copied; of counts of which all are observed."""
+        rows = [part.side(Side.ROWS) for part in parts]
+        widths = sorted({X.n_columns for X in rows})
+        if len(widths) > 1:
+            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
+        places = np.cumsum([0, *(len(X.data) for X in rows)])
+        ends = [X.indptr[1:] + place for X, place in zip(rows, places, strict=False)]
+        data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
+        return cls(SparseRows(data, indices, np.concatenate([[0], *ends]), rows[0].n_columns))
+
+    @property
+    def unobserved(self) -> SparseRows | None:
+        """The entries that are not observed; None where all are."""
+        return None if self._unobserved is None else self._unobserved.side(Side.ROWS)
+
+    @property
+    def _given(self) -> SparseRows:
+        """X or its transpose, whichever is there."""
+        rows, columns = self._sides
+        given = columns if rows is None else rows
+        if given is None:
+            raise TypeError("MemoryCounts needs rows or columns")
+        return given
+
+    def side(self, side: Side) -> SparseRows:
+        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`; files that they are mapped from must be as they were."""
+        for file in self._files:
+            file.check()
+        X = self._sides[side]
+        if X is None:
+            X = self._sides[side] = self._given.transpose(n_blocks=16)
+        return X
+
+    def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":
+        """All of it at once."""
+        yield slice(0, self.shape[0]), self
+
+    def sums(self, side: Side) -> np.ndarray:
+        """Row sums or column sums, float64."""
+        X = self._sides[side]
+        return self._other_sums if X is None else X.sums
+
+    @cached_property
+    def _other_sums(self) -> np.ndarray:
+        """Sums of the side that has not been asked for yet."""
+        return self._given.column_sums
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of all counts."""
+        return float(self._given.sums.sum())
+
+    @property
+    def largest(self) -> float:
+        """The largest count."""
+        return self._given.data.max(initial=0).item()
+
+    @cached_property
+    def smallest(self) -> float:
+        """The smallest stored count, or what is sure to be no more."""
+        return self._given.smallest
+
+    @cached_property
+    def entropy(self) -> float:
+        """Sum of x log x over all entries, in nats."""
+        return self._given.entropy
+
+    @cached_property
+    def log_factorial(self) -> float:
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        return self._given.log_factorial
+
+    def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        self.side(side).contract(U, V, out)
+
+    def contract_both(
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+    ) -> float | None:
+        """`contract` of both sides over the rows of X, which builds no transpose; with `logs` also `log_rate`'s sum."""
+        X = self.side(Side.ROWS)
+        X.contract(W, Ht, rows)
+        sums = ColumnSums(columns)
+        sums.add(X, W, Ht)
+        sums.finish()
+        return float(X.log_rate(W, Ht).sum()) if logs else None
+
+    def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
+        """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
+        if self._unobserved is None:
+            return v_sum
+        out = aligned(self.shape[side], V.shape[1], V.dtype)
+        self._unobserved._sum_the_rest(side, out, V, v_sum, out)
+        return out
+
+    def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
+        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
+        if self._unobserved is None:
+            with np.errstate(over="ignore"):
+                return dot(w_sum, h_sum)
+        return self._unobserved._sum_the_rest(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
+
+    def _sum_the_rest(
+        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
+    ) -> float:
+        """`observed_weights` where these are the unobserved entries; what the others are to hold, where wanted."""
+        X, bounds = self.side(side), row_bounds(len(U))
+        rate, sums = np.zeros(len(bounds) - 1), aligned(current_threads(), V.shape[1], np.dtype(float))
+        check_factors(X, U, V)
+        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums)
+        return float(rate.sum())
+
+    def descend(
+        self,
+        side: Side,
+        U: np.ndarray,
+        V: np.ndarray,
+        weight: np.ndarray,
+        out: np.ndarray,
+        *,
+        prior: RowPrior = NO_PRIOR,
+        n_components: int,
+        sweeps: int,
+        max_rounds: int = 1,
+        tol: float | None = None,
+        zero: float = 0.0,
+    ) -> Descent:
+        """Rows of lower objective by coordinate descent, V fixed; i owns `side`."""
+        gap, data_term = self.side(side).descend(
+            U, V, weight, out, prior=prior, n_components=n_components, sweeps=sweeps, max_rounds=max_rounds, tol=tol,
+            zero=zero, wants_data_term=Side(side) is Side.COLUMNS,
+        )  # fmt: skip
+        return Descent(gap, data_term)
+
+    def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""
+        return self.side(Side.ROWS).log_rate(W, Ht)
+
+    def select_rows(self, rows: Any) -> "MemoryCounts":
+        """The counts of some rows.
+
+        Parameters
+        ----------
+        rows : array-like of int, of shape (m,)
+            Numbers of rows, from 0, in any order.
+
+        Returns
+        -------
+        MemoryCounts of shape (m, p)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `rows` does not hold integers, or one of them is negative or too large.
+        """
+        rows = np.atleast_1d(positions(rows, self.shape[0], "rows"))
+        X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
+        some = SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
+        hidden = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
+        return MemoryCounts(some, unobserved=hidden)
+
+    def select_columns(self, keep: Any) -> "MemoryCounts":
+        """The counts without some columns; shape and numbering stay.
+
+        Parameters
+        ----------
+        keep : array-like of bool, of shape (p,)
+            False for the columns whose counts are left out.
+
+        Returns
+        -------
+        MemoryCounts of the same shape
+
+        Raises
+        ------
+        ValueError
+            If `keep` is not an array of p booleans.
+        """
+        keep = np.asarray(keep)
+        if keep.dtype != bool or keep.shape != self.shape[1:]:
+            raise ValueError(
+                f"keep must hold {self.shape[1]} booleans, one for each column, got shape {keep.shape} of {keep.dtype}"
+            )
+        X = self.side(Side.ROWS)
+        kept = keep[X.indices]
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
+        return MemoryCounts(some, unobserved=self.unobserved)
+
+    def to_scipy(self) -> sparse.csr_array:
+        """X as a `scipy.sparse.csr_array` that shares memory with this where scipy can."""
+        X = self.side(Side.ROWS)
+        # scipy gives both index arrays one dtype, so that long ones here would have the indices copied as long
+        indptr = X.indptr.astype(X.indices.dtype) if self.nnz <= np.iinfo(X.indices.dtype).max else X.indptr
+        return sparse.csr_array((X.data, X.indices, indptr), shape=self.shape, copy=False)

@@ -1,0 +1,153 @@
+"""Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fastpmf.fitting.early_stopping import VALIDATION_DTYPE
+from fastpmf.solvers.base import TRACE_DTYPE
+from fastpmf.utils.files import DAMAGE, replacing
+from fastpmf.utils.messages import printable
+from fastpmf.utils.npz import opened_npz
+
+FORMAT, VERSION = "fastpmf model", 1
+Facts = dict[str, Any]
+
+
+def write_model(
+    path: str | os.PathLike[str], kind: str, parameters: Facts, arrays: dict[str, np.ndarray], facts: Facts
+) -> None:
+    """Write a model file.
+
+    Parameters
+    ----------
+    path : path-like
+    kind : str
+        Class name of the estimator.
+    parameters : dict
+        Constructor parameters; those that JSON can't say are left out, and so come back as their defaults.
+    arrays : dict of str to ndarray
+        No object arrays.
+    facts : dict
+        Fitted attributes that JSON can say.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "parameters": {name: plain(value) for name, value in parameters.items() if _is_plain(plain(value))},
+        "facts": facts,
+    }
+    with replacing(path) as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+
+
+def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str, np.ndarray], Facts]:
+    """Read a model file of `kind` back: parameters, arrays, facts.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a whole model file of this kind and version.
+    """
+    with _opened(path) as (header, stored):
+        arrays = {name: stored[name] for name in stored.files if name != "header"}
+        parameters, facts = header["parameters"], header["facts"]
+    if (header.get("kind"), header.get("version")) != (kind, VERSION):
+        raise ValueError(
+            f"{os.fspath(path)} holds a {_said(header, 'kind')} of format version {_said(header, 'version')}, "
+            f"expected a {kind} of version {VERSION}"
+        )
+    return parameters, arrays, facts
+
+
+def _said(header: Facts, name: str) -> str:
+    return printable(header.get(name))[:80]
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Class name of the estimator whose model file this is; errors as in `read_model`."""
+    with _opened(path) as (header, _):
+        return _said(header, "kind")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
+    """Header and arrays of a model file; what NumPy raises over a damaged one, there or inside, is told as that."""
+    try:
+        with opened_npz(path) as (stored, _):
+            if "header" not in stored.files:
+                raise ValueError(f"it holds {', '.join(stored.files)}")
+            header = json.loads(str(stored["header"]))
+            if header["format"] != FORMAT:
+                raise KeyError("format")
+            yield header, stored
+    except DAMAGE as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"no file {os.fspath(path)}") from None
+        if isinstance(error, IsADirectoryError):
+            raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a model file") from None
+        if isinstance(error, PermissionError):
+            raise
+        raise no_model(path, error) from None
+
+
+def no_model(path: str | os.PathLike[str], error: BaseException) -> ValueError:
+    """What is said of a damaged model file."""
+    return ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {printable(error)[:300]}")
+
+
+def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The trace of a fit."""
+    trace = arrays["trace"]
+    if trace.dtype != TRACE_DTYPE or trace.ndim != 1:
+        raise ValueError(f"a trace of {trace.dtype}")
+    return trace
+
+
+def checked_validation(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """What held-out counts said, where there were any."""
+    curve = arrays.get("validation")
+    if curve is not None and (curve.dtype != VALIDATION_DTYPE or curve.ndim != 1):
+        raise ValueError(f"a validation of {curve.dtype}")
+    return curve
+
+
+def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
+    """Some numbers, float64."""
+    if A.ndim != 1 or A.dtype != float or not A.size:
+        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
+    return A
+
+
+def checked_names(arrays: dict[str, np.ndarray], n: int, part: str = "feature_names_in") -> np.ndarray | None:
+    """Names of features or rows; None if the file has none."""
+    names = arrays.get(part)
+    if names is None:
+        return None
+    if names.shape != (n,) or names.dtype.kind != "U":
+        raise ValueError(f"its {part} has {names.size} names of {names.dtype} for {n}")
+    return names.astype(object)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's, a dtype as its name."""
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    if isinstance(value, tuple | list):
+        return [plain(element) for element in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,352 @@
+"""What the estimators share: counts through the door, names checked, factors multiplied out."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
+from fastpmf.analysis.ranking import Recommendations, recommend, similar_columns
+from fastpmf.analysis.topics import Topics, to_topics
+from fastpmf.core.counts import Counts, Side
+from fastpmf.counts.frames import is_frame
+from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
+from fastpmf.counts.masked import observed_counts
+from fastpmf.counts.named import Dataset, check_names, positions
+from fastpmf.counts.streamed import as_fittable
+from fastpmf.estimators._callbacks import Observed
+from fastpmf.fitting.memory import check_rows
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.warnings import warn
+
+
+def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
+    """Raise an error if names of features, as many as were fitted, differ from the fitted ones or in order."""
+    if len(names) == len(fitted) and (names != fitted).any():
+        j = int(np.flatnonzero(names != fitted)[0])
+        raise ValueError(
+            f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
+            f"{brief(fitted[j])}"
+        )
+
+
+def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """W of a fitted model as an array, and the names of its rows, (n,), or None.
+
+    Parameters
+    ----------
+    W : array-like of shape (n, n_components)
+    model : FactorModel
+    names : array-like of str, of length n, or None
+        A DataFrame W is put in their order; by default its own names.
+    name : str
+        Name of the argument `names`, for messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If W does not have a column of numbers for each component, or there is not a name for each row.
+    """
+    check_is_fitted(model)
+    if names is None:
+        names = names_of(W, 0)
+    else:
+        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), owner=name))
+    W, k = check_array(W, "W"), len(model.components_)
+    if W.ndim != 2 or W.shape[1] != k:
+        raise ValueError(f"W must have {k} columns, one for each component, got shape {W.shape}")
+    return W, None if names is None else check_names(names, len(W), name, "row of W")
+
+
+class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """An estimator of W and of `components_`, in scikit-learn's manners."""
+
+    components_: np.ndarray
+    feature_names_in_: np.ndarray
+    n_features_in_: int
+    n_threads: int | None
+    verbose: bool
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """The rates W H, a dense matrix: mind its size. Exposures and background are not in it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_components)
+            The factor W.
+
+        Returns
+        -------
+        rate : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        W = X.toarray() if sparse.issparse(X) else check_array(X, "X")
+        shape = (W.shape[0] if W.ndim else 0, len(self.components_))
+        W = check_factor(W, shape, "X")
+        with np.errstate(under="ignore"):
+            return W @ self.components_
+
+    def to_topics(self, W: Any) -> Topics:
+        """W and `components_` as probabilities, which is PLSI; see `fastpmf.to_topics`.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_samples, n_components)
+            What `fit_transform` or `transform` returned.
+
+        Returns
+        -------
+        Topics
+        """
+        check_is_fitted(self)
+        topics, names = to_topics(W, self.components_), getattr(self, "feature_names_in_", None)
+        return topics if names is None else replace(topics, column_labels=Labels(names))
+
+    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0, names: Any = None) -> TopFeatures:
+        """The n first features of each component, by name; see `fastpmf.top_features`.
+
+        Parameters
+        ----------
+        n : int, default=10
+        by : {"weight", "lift", "exclusivity"}, default="weight"
+        least : float, default=0.0
+        names : array-like of str, of length n_features, optional
+            By default those that `fit` saw; in a pipeline these are lost, and its first step has them.
+
+        Returns
+        -------
+        TopFeatures
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None) if names is None else names
+        return top_features(self.components_, n, by=by, least=least, names=names)
+
+    def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
+        """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        n : int, default=10
+        W : array-like of shape (n_samples, n_components), optional
+
+        Returns
+        -------
+        Quality
+        """
+        check_is_fitted(self)
+        W = align(W, "W", rows=self._labels(X).rows)
+        return topic_quality(self._read(X), self.components_, n, W=W)
+
+    def differential_expression(
+        self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
+        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
+    ) -> Differential:  # fmt: skip
+        """Log fold changes of each feature's rate in each component; see `fastpmf.differential_expression`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        W : array-like of shape (n_samples, n_components)
+            The result of `fit_transform` or `transform` for X.
+        against : {"others", "mean"} or int, default="others"
+        pseudocount : float, default=1.0
+        standard_errors : {"robust", "model"}, default="robust"
+        shrink : bool, default=False
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures that were given to `fit` or `transform`.
+
+        Returns
+        -------
+        Differential
+        """
+        check_is_fitted(self)
+        rows = self._labels(X).rows
+        W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
+        return differential_expression(
+            self._read(X), W, self.components_, against=against, pseudocount=pseudocount,
+            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
+            names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
+        )  # fmt: skip
+
+    def recommend(
+        self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
+        exclude_seen: bool = True,
+    ) -> Recommendations:  # fmt: skip
+        """The n features of highest rate for each row: `fastpmf.recommend`.
+
+        A row without any counts in X (or of zeros in W, if W is given) gets the recommendations of the average fitted
+        row: the most popular features. If the mean of W is not known, as after a fit with `fastpmf.dask`, such a row
+        gets no recommendations without a prior, and otherwise those that its prior implies.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features), optional
+            Counts of the rows. Needed if `exclude_seen` is true or W is not given.
+        W : array-like of shape (n_samples, n_components), optional
+            W of the same rows, from `fit_transform` or `transform`; by default `transform(X)`, as for new rows.
+        n : int, default=10
+            How many features to recommend to each row.
+        rows : array-like of int or str, optional
+            Rows to recommend to, by number or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
+            name; by default all. If the row names are integers, integers are names.
+        items : array-like of int or str, optional
+            Features that may be recommended, by number or name; by default all.
+        exclude_seen : bool, default=True
+            Whether to leave out the features of which a row has counts in X.
+
+        Returns
+        -------
+        Recommendations
+            With the names of features and rows if they have names. Features of rate 0 are not recommended: the index
+            is then -1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type, shape or value, or a row or feature is unknown.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> X = Dataset([[3, 2, 0], [4, 0, 1], [0, 1, 0]], ["ada", "bob", "cy"], ["tea", "jam", "rye"])
+        >>> model = PoissonNMF(1, random_state=0).fit(X)
+        >>> model.recommend(X, rows=["bob", "cy"], n=1).names.tolist()
+        [['jam'], ['tea']]
+        """
+        if exclude_seen and X is None:
+            raise ValueError("X must be given to exclude its features; give exclude_seen=False without X")
+        if X is None and W is None:
+            raise ValueError("X or W must be given")
+        check_is_fitted(self)
+        counts: Any = None if X is None else self._read(X)
+        labels = labels_of(W if X is None else X, 0)
+        W = None if W is None else check_array(align(W, "W", rows=labels), "W")
+        n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
+        W = None if W is None else check_factor(W, (n_rows, len(self.components_)), "W")
+        row_names = labels.names
+        if row_names is not None and len(row_names) != n_rows:
+            raise ValueError(f"X must have a name for each of its {n_rows} rows, got {len(row_names)} row names")
+        names = getattr(self, "feature_names_in_", None)
+        if items is not None:
+            items = positions(items, self.components_.shape[1], "items", names)
+        if rows is not None:
+            rows = positions(rows, n_rows, "rows", row_names).ravel()
+            counts = None if X is None else counts.select_rows(rows)
+            W = None if W is None else W[rows]
+            row_names = None if row_names is None else row_names[rows]
+        if W is None:
+            W = self.transform(Dataset(counts, column_names=names))
+            unknown = counts.sums(Side.ROWS) == 0
+        else:
+            unknown = ~W.any(axis=1)
+        if unknown.any() and (average := self._average_row()) is not None:
+            W = np.where(unknown[:, None], average, W)
+        found = recommend(W, self.components_, n, exclude=counts if exclude_seen else None, items=items)
+        return found.named(names, row_names)
+
+    def similar_items(self, features: Any, n: int = 10, *, items: Any = None) -> Recommendations:
+        """The n features whose rates rise and fall with those of the given ones: `fastpmf.similar_columns`.
+
+        Parameters
+        ----------
+        features : int, str or array-like of either, of shape (m,)
+            Numbers or names of features.
+        n : int, default=10
+        items : array-like of int or str, optional
+            Features that may be returned, by number or name; by default all.
+
+        Returns
+        -------
+        Recommendations
+            With the names of features if they have names; `row_names` are the names of the given features.
+        """
+        check_is_fitted(self)
+        p, names = self.components_.shape[1], getattr(self, "feature_names_in_", None)
+        features = np.atleast_1d(positions(features, p, "features", names))
+        items = None if items is None else positions(items, p, "items", names)
+        found = similar_columns(self.components_, features, n, items=items)
+        return found.named(names, None if names is None else names[features])
+
+    def _average_row(self) -> np.ndarray | None:
+        """The mean of the fitted rows of W, (n_components,); None if it is not known."""
+        raise NotImplementedError
+
+    def _of_features(self, columns: np.ndarray) -> Self:
+        """A copy of this model for `transform` of counts of these features alone, given by their numbers."""
+        check_is_fitted(self)
+        model = copy.copy(self)
+        model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_[columns]
+        return model
+
+    def _enter(self, X: Any, mask: Any = None) -> tuple[Counts, dict[str, Any]]:
+        """The counts to fit, without the entries of `mask`, and the attributes on features, for `_adopt` after the fit.
+
+        So a fit that fails leaves a fitted model as it is.
+        """
+        counts, seen = as_fittable(X, mask=mask, n_threads=self.n_threads), BaseEstimator()
+        self._check_features(seen, X, counts, reset=True)
+        if hasattr(seen, "feature_names_in_"):
+            warn_of_duplicates(seen.feature_names_in_)
+        return counts, vars(seen)
+
+    def _labels(self, X: Any) -> MatrixLabels:
+        """The labels of X, with the fitted names of features if it has none."""
+        return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
+
+    def _become(self, keep: Callable[..., None], *found: Any) -> None:
+        """What keep(self, *found) makes of it, all at once: Ctrl-C leaves no estimator with halves of two fits."""
+        model = copy.copy(self)
+        keep(model, *found)
+        self.__dict__ = model.__dict__
+
+    def _adopt(self, seen: dict[str, Any]) -> None:
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.update(seen)
+
+    def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
+        """X as counts without the entries of `mask`, with its features checked; in memory, or `streamed`."""
+        check_is_fitted(self)
+        if streamed:  # for W of its rows
+            check_rows(X, len(self.components_), self.components_.dtype)
+        counts = (as_fittable if streamed else observed_counts)(X, mask=mask, n_threads=self.n_threads)
+        self._check_features(self, X, counts, reset=False)
+        return counts
+
+    def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
+        if is_frame(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+            X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
+        if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
+            names = np.asarray(X.column_names).astype(object)
+            known = None if reset else getattr(estimator, "feature_names_in_", None)
+            if known is not None:
+                check_feature_names(names, known)
+            if reset or known is None or len(names) != len(known):
+                validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
+            if reset:
+                estimator.feature_names_in_ = names
+            elif known is None:
+                warn(f"X has feature names, but {type(self).__name__} was fitted without feature names")
+            return
+        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

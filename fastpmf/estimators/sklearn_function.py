@@ -1,0 +1,148 @@
+"""scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastpmf.counts import as_counts
+from fastpmf.counts.labels import align_factors, labels_of, warn_of_duplicates
+from fastpmf.fitting.fit import poisson_nmf, tell_end
+from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.transform import producible
+from fastpmf.solvers import SOLVERS, solver_of
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.utils.warnings import warn
+
+_LOSSES = ("kullback-leibler", 1, 1.0)
+
+
+def non_negative_factorization(
+    X: Any,
+    W: Any = None,
+    H: Any = None,
+    n_components: Any = "auto",
+    *,
+    init: str | None = None,
+    update_H: bool = True,
+    solver: str = "mu",
+    beta_loss: Any = "kullback-leibler",
+    tol: float = 1e-4,
+    max_iter: int = 200,
+    alpha_W: float = 0.0,
+    alpha_H: Any = "same",
+    l1_ratio: float = 0.0,
+    random_state: Any = None,
+    verbose: int = 0,
+    shuffle: bool = False,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`sklearn.decomposition.non_negative_factorization` for the Kullback-Leibler loss: same arguments, same returns.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        Anything that `as_counts` reads, CSC among them; it is never written to.
+    W : array-like of shape (n_samples, n_components), optional
+        Where to start, with init="custom" and update_H=True; else a RuntimeWarning says that it is not used.
+    H : array-like of shape (n_components, n_features), optional
+        Where to start, likewise; what is known, with update_H=False.
+    n_components : int, "auto" or None, default="auto"
+        "auto": that of W or H where these are used, else n_features. None: n_features.
+    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"} or None, default=None
+        None: "nndsvda" where n_components is at most either side of X, else "random".
+    update_H : bool, default=True
+        False: H stays as it is, and only W is estimated, from the one constant that scikit-learn begins with.
+    solver : {"mu", "auto", "cd", "em"}, default="mu"
+        "mu" is scikit-learn's rule, see Notes; "auto" is coordinate descent, which reaches the same objective sooner.
+    beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
+        Others are not to be had here.
+    tol : float, default=1e-4
+        fastpmf's own test: no other W with this H, nor any other H with this W, is better by more than this many nats
+        per count. scikit-learn's is the relative decrease of the loss in ten iterations.
+    max_iter : int, default=200
+    alpha_W, alpha_H, l1_ratio
+        Penalties, scaled as in scikit-learn.
+    random_state : int, RandomState, Generator or None, default=None
+    verbose : int, default=0
+        Positive: show progress.
+    shuffle : bool, default=False
+        Has no meaning for these solvers, in scikit-learn neither.
+
+    Returns
+    -------
+    W : ndarray of shape (n_samples, n_components)
+    H : ndarray of shape (n_components, n_features)
+    n_iter : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    Notes
+    -----
+    From the same W and H, without penalties and in float64, solver="mu" makes the same iterates as scikit-learn up to
+    rounding, as long as no entry is below about 1e-12 of the counts of its row (of H: its column). This holds for about
+    20 iterations. Here smaller entries stay at that floor; in scikit-learn they shrink to exact zeros. The two may
+    therefore end in different local optima.
+
+    With penalties, each iteration also sets the relative scale of W and H, which leaves W H unchanged, to the one with
+    the lowest penalties. Factors and rates then differ from scikit-learn's from the first iteration on. The objective
+    is the same function.
+
+    Examples
+    --------
+    >>> from fastpmf import non_negative_factorization
+    >>> W, H, n_iter = non_negative_factorization([[4, 0, 2], [0, 3, 0], [2, 0, 1]], n_components=2, random_state=0)
+    >>> (W @ H).round(2)
+    array([[4., 0., 2.],
+           [0., 3., 0.],
+           [2., 0., 1.]])
+    """
+    if not isinstance(beta_loss, str | int | float) or beta_loss not in _LOSSES:
+        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {brief(beta_loss)}")
+    check_option(solver, ("auto", *SOLVERS), "solver")
+    if update_H and init != "custom" and not (W is None and H is None):
+        warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
+    if not update_H and W is not None:
+        warn("W is not used with update_H=False, which estimates W from X and H", RuntimeWarning)
+    check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto")())
+    warn_of_duplicates(labels_of(X, 1).values)
+    W, H = align_factors(X, W, H)
+    counts = as_counts(X)
+    k = _components(counts.shape, W, H, n_components, init == "custom", update_H=update_H)
+    common: dict[str, Any] = {
+        "solver": solver, "acceleration": None if solver == "mu" else "auto", "tol": tol, "max_iter": max_iter,
+        "alpha_W": alpha_W, "alpha_H": alpha_H, "l1_ratio": l1_ratio, "random_state": random_state,
+        "verbose": bool(verbose),
+    }  # fmt: skip
+    if not update_H:
+        if H is None:
+            raise ValueError("H must be given with update_H=False")
+        H = check_factor(H, (k, counts.shape[1]), "H")
+        counts = producible(counts, H)  # no W explains the others, whose rate is 0 for any
+        if counts.total == 0:
+            raise ValueError("H must be positive somewhere where X has counts, so that some W can explain them")
+        W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
+        found = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
+    elif init == "custom":
+        found = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
+    else:
+        init = init or ("nndsvda" if k <= min(counts.shape) else "random")
+        found = poisson_nmf(counts, k, init=init, **common)
+    tell_end(found, tol)
+    return found.W, found.H, found.n_iter
+
+
+def _components(shape: tuple[int, int], W: Any, H: Any, n_components: Any, custom: bool, *, update_H: bool) -> int:
+    """The number of components that is meant."""
+    if n_components is None:
+        return shape[1]
+    if not isinstance(n_components, str):
+        return n_components
+    if n_components != "auto":
+        raise ValueError(f"n_components must be an integer, 'auto' or None, got {brief(n_components)}")
+    if H is not None and (custom or not update_H):
+        return len(H)
+    return np.shape(W)[1] if W is not None and custom else shape[1]

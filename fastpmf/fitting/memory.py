@@ -1,0 +1,232 @@
+"""Memory: the estimate for a fit, the checks before fits and transforms, and the public `plan`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+from fastpmf.core.counts import Counts
+from fastpmf.core.factors import padded_width, working_dtype
+from fastpmf.counts.csr import SAFE_ROWS
+from fastpmf.counts.declared import declared
+from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts.partition import panel_width
+from fastpmf.kernels.simd import VECTOR_BYTES
+from fastpmf.kernels.threads import current_threads, threads
+from fastpmf.solvers import Solver, solver_of
+from fastpmf.utils.memory import SMALL, memory
+
+_BLOCK_ENTRIES = 1 << 20  # in a block of streamed counts, when streaming is what would fit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimated memory of a fit.
+
+    Attributes
+    ----------
+    input_bytes : int
+        Counts as canonical CSR, which the fit uses without a copy; the size on disk if counts are streamed.
+    transpose_bytes : int
+        Transposed copy of the counts; 0 for "em", which needs none, and for streamed counts.
+    block_bytes : int
+        Two blocks of streamed counts, the current one and the next, with their working memory; else 0.
+    factor_bytes : int
+        W, H, the working memory of the solver, and that of the final optimality check.
+    """
+
+    input_bytes: int
+    transpose_bytes: int
+    block_bytes: int
+    factor_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory of the fit beyond the input."""
+        return self.transpose_bytes + self.block_bytes + self.factor_bytes
+
+    def __str__(self) -> str:
+        peak, counts, transpose, blocks, factors = (
+            f"{n / 2**30:.2f} GiB"
+            for n in (self.peak_bytes, self.input_bytes, self.transpose_bytes, self.block_bytes, self.factor_bytes)
+        )
+        if self.block_bytes:
+            return f"{peak}: {blocks} for blocks of the {counts} of counts, {factors} for factors"
+        return f"{peak} beyond the {counts} of counts: {transpose} for their transpose, {factors} for factors"
+
+
+def plan(
+    shape: tuple[int, int],
+    nnz: int,
+    n_components: int,
+    dtype: Any = None,
+    *,
+    counts_dtype: Any = "uint16",
+    solver: str = "auto",
+    acceleration: str | None = "auto",
+    block_entries: int | None = None,
+    n_threads: int | None = None,
+) -> Plan:
+    """Estimate the memory of a fit from the size of its input.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Number of samples and features.
+    nnz : int
+        Number of nonzeros.
+    n_components : int
+    dtype : {None, "float32", "float64"}, default=None
+        Dtype of the factors. None: the default of `PoissonNMF` for such counts.
+    counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, default="uint16"
+        Dtype of the counts.
+    solver, acceleration
+        As in `PoissonNMF`.
+    block_entries : int or None, default=None
+        Nonzeros in a block of streamed counts; None for counts in memory.
+    n_threads : int or None, default=None
+        Number of threads; None or -1: all that the process may use.
+
+    Returns
+    -------
+    Plan
+        input_bytes, transpose_bytes, block_bytes, factor_bytes and peak_bytes; `str` of it is a sentence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    Examples
+    --------
+    >>> import fastpmf
+    >>> fit = fastpmf.plan((10_000, 2_000), 300_000, 20, "float32")
+    >>> fit.transpose_bytes / 300_000  # 4 bytes for a row number and 2 for a count, plus the column pointers
+    6.05336
+    """
+    n, p = shape
+    for name, size in (("shape[0]", n), ("shape[1]", p), ("nnz", nnz), ("n_components", n_components)):
+        check_scalar(size, name, (int, np.integer), min_val=1)
+    if nnz > n * p:
+        raise ValueError(f"nnz must be at most {n} x {p} = {n * p}, got {nnz}")
+    counts_dtype = np.dtype(counts_dtype)
+    if counts_dtype not in COUNT_DTYPES:
+        raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype}")
+    if block_entries is not None:
+        check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
+    work = working_dtype(dtype, counts_dtype)
+    with threads(n_threads):
+        made = solver_of(solver, acceleration, one_sided=block_entries is not None)()
+        return estimate((n, p), nnz, n_components, work, counts_dtype, made, block_entries=block_entries)
+
+
+def estimate(
+    shape: tuple[int, int], nnz: int, n_components: int, work: np.dtype, counts_dtype: np.dtype, solver: Solver, *,
+    block_entries: int | None = None, n_init: int = 1,
+) -> Plan:  # fmt: skip
+    """Memory of a fit with the current number of threads; `block_entries` is None for counts in memory."""
+    n, p = shape
+    nnz = max(nnz, 1)
+    counts, transpose = (
+        nnz * (counts_dtype.itemsize + (4 if n_columns <= np.iinfo(np.int32).max else 8)) + 8 * (n_rows + 1)
+        for n_rows, n_columns in ((n, p), (p, n))
+    )
+    row = -(-n_components // (VECTOR_BYTES // work.itemsize)) * VECTOR_BYTES
+    # The solver's factors; both contractions of the final optimality check
+    factors = (n_init * solver.copies + 1) * (n + p) * row
+    factors += 40 * (n + p)  # sums, gaps and the order of the rows
+    # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
+    rows_at_once = min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
+    factors += 8 * (current_threads() + 2) * rows_at_once
+    factors += 2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0
+    transpose = transpose + _panel_bytes(n, p, nnz, row) + _panel_bytes(p, n, nnz, row) if solver.transposed else 0
+    blocks = 0
+    if block_entries is not None:
+        entry, block = (counts - 8 * (n + 1)) // nnz, min(block_entries, nnz)
+        rows = -(-block * n // nnz)
+        # Row pointers and sums of all rows; pointers, panel bounds and order of the rows of a block
+        transpose, blocks = 0, 2 * block * entry + 24 * n + (80 + _panel_bytes(1, p, block, row)) * rows
+    return Plan(counts, transpose, blocks, factors)
+
+
+def _panel_bytes(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
+    """Bytes of the bounds of a matrix's rows in each panel of columns; 0 with a single panel."""
+    n_panels = -(-n_columns // panel_width(n_rows, n_columns, nnz, row_bytes))
+    return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
+
+
+def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Solver, *, n_init: int = 1) -> None:
+    """Raise an error if a fit does not fit into memory.
+
+    Raises
+    ------
+    MemoryError
+        If the estimated memory exceeds this process's limit; the message says what would fit.
+    """
+    limit, streamed = memory(), getattr(counts, "block_entries", None)
+
+    def plan_for(k: int, dtype: np.dtype, n_init: int = n_init, block_entries: int | None = streamed) -> Plan:
+        return estimate(
+            counts.shape, counts.nnz, k, dtype, counts.dtype, solver, block_entries=block_entries, n_init=n_init
+        )
+
+    need = plan_for(n_components, dtype)
+    if need.factor_bytes + need.block_bytes <= limit:  # the transpose may exist already
+        return
+    single, ways = np.dtype(np.float32), []
+    if dtype != single and plan_for(n_components, single).peak_bytes <= limit:
+        ways.append("dtype='float32'")
+    if n_init > 1 and plan_for(n_components, dtype, 1).peak_bytes <= limit:
+        ways.append("n_init=1")
+    if streamed is None and plan_for(n_components, dtype, block_entries=_BLOCK_ENTRIES).peak_bytes <= limit:
+        ways.append("counts from fastpmf.io.stream_counts")
+    fits, fails = 0, n_components
+    while fails - fits > 1:
+        k = (fits + fails) // 2
+        fits, fails = (k, fails) if plan_for(k, dtype).peak_bytes <= limit else (fits, k)
+    if fits:
+        ways.append(f"n_components={fits}")
+    n, p = counts.shape
+    ways = ways or ["no number of components"]
+    raise MemoryError(
+        f"n_components={n_components} needs {need.peak_bytes / 2**30:.3g} GiB for the fit of a {n} x {p} matrix, "
+        f"beside its counts, and this process may have {limit / 2**30:.3g} GiB; it would fit with {' or '.join(ways)}"
+    )
+
+
+def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
+    """`check_memory` of a matrix that has not been read, if its size is known; other arguments as in the fit.
+
+    Values of `n_components` and `n_init` that are not positive integers are rejected later.
+    """
+    size = declared(X)
+    if size is not None and _is_positive_integer(n_components) and _is_positive_integer(n_init):
+        check_memory(size, int(n_components), working_dtype(dtype, size.dtype), solver, n_init=int(n_init))
+
+
+def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
+    """Raise an error if W of all rows of a matrix, read or not, does not fit into memory.
+
+    Raises
+    ------
+    MemoryError
+        If W and the smallest buffers that `transform` needs exceed this process's memory limit.
+    """
+    size = declared(X)
+    if size is None or not _is_positive_integer(n_components):
+        return
+    n, work = size.shape[0], working_dtype(dtype, size.dtype)
+    k = int(n_components)
+    # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
+    in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
+    need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
+    if need > SMALL and need > (limit := memory()):
+        raise MemoryError(
+            f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "
+            f"have {limit / 2**30:.3g} GiB; give fewer rows at a time"
+        )
+
+
+def _is_positive_integer(k: Any) -> bool:
+    return isinstance(k, int | np.integer) and bool(k > 0)

@@ -1,0 +1,1 @@
+"""Infrastructure that knows nothing of factor models: validation, messages, files, progress."""

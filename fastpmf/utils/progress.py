@@ -1,0 +1,59 @@
+"""What `verbose` shows: a tqdm bar where tqdm is installed, else a line an evaluation, on standard error either way."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fastpmf.utils.compilation import compilation_shown
+
+
+@contextmanager
+def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
+    """A function to call when n more units are done, 1 by default: it moves a bar where tqdm is installed."""
+    with compilation_shown(verbose=verbose):
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            verbose = False
+        if not verbose:
+            yield lambda n=1: None
+            return
+        with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
+            yield bar.update
+
+
+@contextmanager
+def shown(
+    callback: Callable[..., Any] | None, max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
+) -> Iterator[Callable[..., Any] | None]:
+    """`callback`, and before each call of it the progress so far."""
+    if not verbose:
+        yield callback
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        bar = None
+    else:
+        bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
+
+    def show(record: Any, W: np.ndarray, H: np.ndarray) -> Any:
+        told = f"objective {record.objective:.6g} nats"
+        if record.n_iter:
+            told += f", {residual} {record.kkt_residual:.2g}"
+        if bar is None:
+            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
+        else:
+            bar.set_postfix_str(told, refresh=False)
+            bar.update(record.n_iter - bar.n)
+        return None if callback is None else callback(record, W, H)
+
+    try:
+        with compilation_shown(verbose=True):
+            yield show
+    finally:
+        if bar is not None:
+            bar.close()
