@@ -268,7 +268,7 @@ def test_a_file_is_streamed_by_rows_or_by_columns(tmp_path, name):
     X = np.random.default_rng(1).poisson(0.8, (7, 5)) + 1
     FORMATS[name][0](tmp_path / name, X)
     data = stream_counts(tmp_path / name, block_entries=12)
-    assert data.X.major is (Side.COLUMNS if name == "csc.h5ad" else Side.ROWS)
+    assert data.X.storage_axis is (Side.COLUMNS if name == "csc.h5ad" else Side.ROWS)
     assert data.X.block_entries <= 12
     model, known = (PoissonNMF(2, random_state=0, solver="em", max_iter=30, tol=0) for _ in range(2))
     model.fit(data)

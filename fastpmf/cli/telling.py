@@ -86,7 +86,7 @@ def stream(arguments: argparse.Namespace) -> Dataset:
     told = {name: x for name, x in choices(arguments).items() if name not in ("columns", "header")}
     data = stream_counts(arguments.counts, n_threads=arguments.threads, **told)
     _, first = next(data.X.blocks())
-    warn_of_broken(first.side(data.X.major).data)
+    warn_of_broken(first.side(data.X.storage_axis).data)
     return data
 
 

@@ -39,11 +39,11 @@ class Counts(Protocol):
     """
 
     @property
-    def major(self) -> Side:
+    def storage_axis(self) -> Side:
         """The side whose rows are stored, and updated first."""
 
     @property
-    def one_sided(self) -> bool:
+    def row_access_only(self) -> bool:
         """Whether only that side's rows can be read by themselves, a block of them at a time."""
 
     @property
@@ -78,7 +78,7 @@ class Counts(Protocol):
         """Row sums or column sums, float64."""
 
     def blocks(self) -> "Iterator[tuple[slice, Counts]]":
-        """Consecutive rows of `major` and the counts of them alone, in one pass."""
+        """Consecutive rows of `storage_axis` and the counts of them alone, in one pass."""
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
@@ -109,7 +109,7 @@ class Counts(Protocol):
         tol: float | None = None,
         zero: float = 0.0,
     ) -> Descent:
-        """Rows of lower objective by coordinate descent with V fixed, into `out`; i owns `side`, `major` if one-sided.
+        """Rows of lower objective by coordinate descent with V fixed, into `out`; i owns `side`, `storage_axis` if one-sided.
 
         `weight` is `observed_sums` plus the prior's rates, (K,) or (n_rows, K). Entries below `zero` of their row's
         counts that want to shrink become 0. Without `tol` one round of `sweeps` is done, and the gap is that of U. With
@@ -118,4 +118,4 @@ class Counts(Protocol):
         """
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
-        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `major`, float64, in nats."""
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `storage_axis`, float64, in nats."""

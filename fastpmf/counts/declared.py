@@ -35,7 +35,7 @@ def declared(X: Any) -> Any:
     elif sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf"):
         size = Declared(X.shape, max(getattr(X, "nnz", 1), 1), X.dtype)
     else:
-        return X if hasattr(type(X), "one_sided") else None
+        return X if hasattr(type(X), "row_access_only") else None
     return size if len(size.shape) == 2 and min(size.shape) else None
 
 

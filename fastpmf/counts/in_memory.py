@@ -31,7 +31,7 @@ class MemoryCounts:
         The entries that are not observed, whose zeros are no data: X has no counts there.
     """
 
-    major, one_sided = Side.ROWS, False
+    storage_axis, row_access_only = Side.ROWS, False
 
     def __init__(
         self, rows: SparseRows | None, columns: SparseRows | None = None, unobserved: SparseRows | None = None

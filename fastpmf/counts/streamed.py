@@ -75,7 +75,7 @@ class StreamedCounts:
     (2, 5)
     """
 
-    one_sided = True
+    row_access_only = True
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class StreamedCounts:
                 f"{name} must be a function that returns the blocks anew for each pass, got {type(read).__name__}"
             )
         self._read, self._name = read, name
-        self.major = Side.COLUMNS if by_column else Side.ROWS
+        self.storage_axis = Side.COLUMNS if by_column else Side.ROWS
         with threads(n_threads):
             self._survey()
 
@@ -121,7 +121,7 @@ class StreamedCounts:
         self._bounds, self._held = bounds, held
         self._sums = np.concatenate(sums), across
         shape = bounds[-1], len(across)
-        self.shape = shape if self.major is Side.ROWS else shape[::-1]
+        self.shape = shape if self.storage_axis is Side.ROWS else shape[::-1]
         self.nnz, self.block_entries, self.dtype = sum(held), max(held), np.result_type(*dtypes)
         self.total = float(self._sums[0].sum())
 
@@ -158,15 +158,15 @@ class StreamedCounts:
     def blocks(self) -> Iterator[tuple[slice, MemoryCounts]]:
         """Blocks of rows, or of columns where it is those that are stored, and which they are."""
         for rows, X in self._each():
-            yield rows, MemoryCounts(X) if self.major is Side.ROWS else MemoryCounts(None, X)
+            yield rows, MemoryCounts(X) if self.storage_axis is Side.ROWS else MemoryCounts(None, X)
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
-        return self._sums[Side(side) is not self.major]
+        return self._sums[Side(side) is not self.storage_axis]
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
-        if Side(side) is self.major:
+        if Side(side) is self.storage_axis:
             for rows, X in self._each():
                 X.contract(U[rows], V, out[rows])
             return
@@ -179,7 +179,7 @@ class StreamedCounts:
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
     ) -> float | None:
         """`contract` of both sides, and with `logs` the sum of `log_rate`, in one pass."""
-        (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.major is Side.ROWS else -1]
+        (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
         sums, log_rates = ColumnSums(across), []
         for some, X in self._each():
             X.contract(U[some], V, out[some])
@@ -214,7 +214,7 @@ class StreamedCounts:
         zero: float = 0.0,
     ) -> Descent:
         """Rows of lower objective by coordinate descent with V fixed, of the side that is stored by rows."""
-        if Side(side) is not self.major:
+        if Side(side) is not self.storage_axis:
             raise ValueError("coordinate descent of one side needs the counts stored by that side")
         weight, gap = np.atleast_2d(weight), np.empty(len(U))
         for rows, X in self._each():
@@ -225,8 +225,8 @@ class StreamedCounts:
         return Descent(gap, None)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
-        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `major`, float64, in nats."""
-        U, V = (W, Ht)[:: 1 if self.major is Side.ROWS else -1]
+        """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `storage_axis`, float64, in nats."""
+        U, V = (W, Ht)[:: 1 if self.storage_axis is Side.ROWS else -1]
         return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._each()])
 
 

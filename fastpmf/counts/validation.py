@@ -74,7 +74,7 @@ def read_matrix(
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
         return X
-    if getattr(X, "one_sided", False) is True:
+    if getattr(X, "row_access_only", False) is True:
         raise TypeError(
             f"{name} must be counts in memory here, got {type(X).__name__}, which fit, transform and score take"
         )

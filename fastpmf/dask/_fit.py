@@ -30,7 +30,7 @@ class Whole(NamedTuple):
     smallest: float
     dtype: np.dtype
     sizes: np.ndarray
-    one_sided: bool = True
+    row_access_only: bool = True
 
 
 class Result(NamedTuple):

@@ -183,7 +183,7 @@ class PointShare:
         terms = _terms(np.ones(len(exposure)), exposure, model.row_prior, None, None, width, model.dtype)
         self._model, self._exposure = model, exposure
         self._problem = Problem(counts, k, (terms, model.column_terms))
-        make = solver_of(model.solver, model.acceleration, inner_steps=model.inner_steps, one_sided=True)
+        make = solver_of(model.solver, model.acceleration, inner_steps=model.inner_steps, row_access_only=True)
         solver = make()
         assert isinstance(solver, Alternating)
         self._solver = solver

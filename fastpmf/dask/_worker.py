@@ -223,7 +223,7 @@ def prepare(fit: str, epoch: int, model: Points | Posterior) -> None:
         p, k = counts.shape[1], model.n_components
         ends = np.array([0, p - 1], np.int32 if p <= np.iinfo(np.int32).max else np.int64)
         few: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), ends, np.arange(3), p))
-        if counts.one_sided:
+        if counts.row_access_only:
             blocks = [few]
             few = StreamedCounts(lambda: blocks)
         share = model.share(few, None)

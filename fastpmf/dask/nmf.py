@@ -223,7 +223,7 @@ class PoissonNMF(OverWorkers):
             )
         check_parameters(
             self.n_components, self.solver, self.acceleration, self.inner_steps, 1, self.max_iter, self.tol,
-            self.max_time, self.eval_every, self.callback, one_sided=True,
+            self.max_time, self.eval_every, self.callback, row_access_only=True,
         )  # fmt: skip
         client, source = self._over(X)
         columns = Labels(source.names.columns, thing="column")

@@ -264,7 +264,7 @@ def prepare(
     """
     make = check_parameters(
         n_components, solver, acceleration, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback,
-        one_sided=counts.one_sided,
+        row_access_only=counts.row_access_only,
     )  # fmt: skip
     in_memory_only(counts, mask=known.mask, sample_weight=known.sample_weight, validation=validation)
     check_any_counts(counts, known.mask)
@@ -344,7 +344,7 @@ def check_parameters(
     eval_every: int,
     callback: Any,
     *,
-    one_sided: bool = False,
+    row_access_only: bool = False,
 ) -> Callable[[], Solver]:
     """What makes the solver, once all of these are what they should be."""
     if isinstance(n_components, bool):
@@ -363,13 +363,13 @@ def check_parameters(
             raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {brief(callback)}")
-    return solver_of(solver, acceleration, inner_steps=inner_steps, one_sided=one_sided)
+    return solver_of(solver, acceleration, inner_steps=inner_steps, row_access_only=row_access_only)
 
 
 def in_memory_only(counts: Counts, **given: Any) -> None:
     """Turn away what needs all counts at once, where they are streamed."""
     for name, value in given.items():
-        if value is not None and counts.one_sided:
+        if value is not None and counts.row_access_only:
             raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
 
 
@@ -397,7 +397,7 @@ def _facts(
 def facts_of(counts: Counts) -> dict[str, Any]:
     """Of the counts alone."""
     return {
-        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, "streamed": counts.one_sided,
+        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, "streamed": counts.row_access_only,
     }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def plan(
         check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     work = working_dtype(dtype, counts_dtype)
     with threads(n_threads):
-        made = solver_of(solver, acceleration, one_sided=block_entries is not None)()
+        made = solver_of(solver, acceleration, row_access_only=block_entries is not None)()
         return estimate((n, p), nnz, n_components, work, counts_dtype, made, block_entries=block_entries)
 
 
@@ -220,7 +220,7 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     k = int(n_components)
     # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
-    need = n * (k * work.itemsize if getattr(size, "one_sided", False) else in_memory)
+    need = n * (k * work.itemsize if getattr(size, "row_access_only", False) else in_memory)
     if need > SMALL and need > (limit := memory()):
         raise MemoryError(
             f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "

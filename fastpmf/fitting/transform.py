@@ -100,20 +100,20 @@ def log_likelihoods(counts: Counts, W: np.ndarray, H: np.ndarray, known: Known) 
 
 def row_blocks_of(counts: Counts) -> Iterator[tuple[slice, MemoryCounts]]:
     """Blocks of rows, all of them at once in memory."""
-    if counts.major is not Side.ROWS:
+    if counts.storage_axis is not Side.ROWS:
         raise ValueError("X must be stored by rows to be transformed or scored, got columns: convert_counts turns it")
     yield from counts.blocks()
 
 
 def _blocks(counts: Counts, known: Known) -> Iterator[tuple[slice, MemoryCounts, Any]]:
     """Blocks of rows, and their exposures."""
-    if counts.one_sided and (known.mask is not None or known.sample_weight is not None):
+    if counts.row_access_only and (known.mask is not None or known.sample_weight is not None):
         raise ValueError(f"mask and sample_weight need counts in memory, got {type(counts).__name__}")
     exposure = known.row_exposure
-    if counts.one_sided and exposure is not None:
+    if counts.row_access_only and exposure is not None:
         exposure = vector(exposure, counts.shape[0], "row_exposure")
     for rows, some in row_blocks_of(counts):
-        yield rows, some, exposure[rows] if counts.one_sided and exposure is not None else exposure
+        yield rows, some, exposure[rows] if counts.row_access_only and exposure is not None else exposure
 
 
 def log_likelihood(

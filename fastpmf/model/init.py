@@ -100,7 +100,7 @@ def random_rows(n_rows: int, n_components: int, rng: Any) -> Iterator[tuple[slic
 
 def _nndsvd(counts: Any, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
     """NNDSVD of X / mean(X): each singular pair's larger non-negative part."""
-    if counts.one_sided:
+    if counts.row_access_only:
         raise ValueError(f"init={init!r} needs counts in memory, use init='random'")
     n, p = counts.shape
     if n_components > min(n, p):
@@ -132,8 +132,11 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     rows, factors = np.flatnonzero(counts.log_rate(W, Ht) == -np.inf), (W, Ht)
     if not len(rows):
         return
-    row, U, V = ("row", "column")[counts.major], factors[counts.major], factors[1 - counts.major]
-    for A, lifted in ((U, rows), (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.major)) > 0)))):
+    row, U, V = ("row", "column")[counts.storage_axis], factors[counts.storage_axis], factors[1 - counts.storage_axis]
+    for A, lifted in (
+        (U, rows),
+        (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.storage_axis)) > 0))),
+    ):
         level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
         block = A[lifted, :n_components]
         with np.errstate(under="ignore"):

@@ -15,7 +15,7 @@ ACCELERATIONS = ("auto", "extrapolation", "relaxation")
 
 
 def solver_of(
-    solver: str, acceleration: str | None, *, inner_steps: int = 1, one_sided: bool = False
+    solver: str, acceleration: str | None, *, inner_steps: int = 1, row_access_only: bool = False
 ) -> Callable[[], Solver]:
     """What makes the solver of these names; "auto" is what measured best, and for one-sided counts too.
 
@@ -39,10 +39,10 @@ def solver_of(
         if solver == "mu":
             return Multiplicative(inner_steps=inner_steps, relaxed=acceleration == "relaxation")
         # Multiplicative steps on H don't hurry, so fewer go before the rest
-        return Coordinate(warm_up=4 if one_sided else 10, inner_steps=inner_steps)
+        return Coordinate(warm_up=4 if row_access_only else 10, inner_steps=inner_steps)
 
     # What extrapolates looks at the objective, which is one more pass where coordinate descent can't tell it
-    leaps = acceleration == "auto" and solver in ("auto", "cd") and not one_sided
+    leaps = acceleration == "auto" and solver in ("auto", "cd") and not row_access_only
     return (lambda: Extrapolated(plain())) if leaps or acceleration == "extrapolation" else plain
 
 

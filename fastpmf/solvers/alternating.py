@@ -48,16 +48,16 @@ class Alternating:
 
     def step(self, problem: Problem, state: State) -> None:
         counts = problem.counts
-        if counts.one_sided:
+        if counts.row_access_only:
             part = self.rows(problem, state)
             if not math.isnan(part.gap):
                 self.columns(problem, state, part)
             return
-        for side in (counts.major, Side(1 - counts.major)):
+        for side in (counts.storage_axis, Side(1 - counts.storage_axis)):
             out, (weight, prior) = self._spare[side], problem.row_terms(side, state)
             update = self._halves(
                 counts, side, problem.n_components, state.factors[side], state.factors[1 - side], weight, out, prior,
-                self._steps if side is counts.major else 1,
+                self._steps if side is counts.storage_axis else 1,
             )  # fmt: skip
             state.gaps[side] = update.gap
             if math.isnan(update.gap):
@@ -73,7 +73,7 @@ class Alternating:
         Where a rate is not positive W stays as it was, and the part's gap is NaN.
         """
         counts = problem.counts
-        side, other = counts.major, Side(1 - counts.major)
+        side, other = counts.storage_axis, Side(1 - counts.storage_axis)
         U, V, out = state.factors[side], state.factors[other], self._spare[side]
         weight, prior = problem.row_terms(side, state)
         weight, sums, gap = np.atleast_2d(weight), ColumnSums(self._spare[other]), 0.0
@@ -83,10 +83,10 @@ class Alternating:
                 prior.select_rows(rows), self._steps,
             )  # fmt: skip
             gap += update.gap
-            if counts.one_sided:
+            if counts.row_access_only:
                 sums.add(block.side(side), out[rows], V)
         contraction = sums.finish()
-        if not counts.one_sided:
+        if not counts.row_access_only:
             counts.contract(other, V, out, contraction)
         state.gaps[side] = gap
         if not math.isnan(gap):
@@ -96,7 +96,7 @@ class Alternating:
 
     def columns(self, problem: Problem, state: State, part: Part) -> None:
         """The second half: a multiplicative step on H, given the parts of all rows added up."""
-        side = Side(1 - problem.counts.major)
+        side = Side(1 - problem.counts.storage_axis)
         state.sums[1 - side] = part.sums
         U, out, (weight, prior) = state.factors[side], self._spare[side], problem.row_terms(side, state)
         update = multiplicative(U, part.contraction, weight, out, prior=prior, relaxed=self._relaxed)

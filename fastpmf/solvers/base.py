@@ -112,7 +112,7 @@ class Problem:
         Of counts that each pass reads anew it finds the data term too, so that the objective takes no other pass.
         """
         ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        if self.counts.one_sided and state.data_term is None:
+        if self.counts.row_access_only and state.data_term is None:
             state.data_term = self.counts.contract_both(*state.factors, *ratios, logs=True)
         else:
             self.counts.contract_both(*state.factors, *ratios)

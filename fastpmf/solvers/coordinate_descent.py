@@ -38,7 +38,7 @@ class Coordinate(Multiplicative):
 
     def step(self, problem: Problem, state: State) -> None:
         super().step(problem, state)
-        self._done += not problem.counts.one_sided
+        self._done += not problem.counts.row_access_only
 
     def columns(self, problem: Problem, state: State, part: Part) -> None:
         super().columns(problem, state, part)

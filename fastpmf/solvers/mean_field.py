@@ -114,16 +114,16 @@ class MeanField:
 
     def _iterate(self, problem: Problem, state: Posteriors) -> None:
         counts, k = problem.counts, problem.n_components
-        if counts.one_sided:
+        if counts.row_access_only:
             part = self.rows(problem, state)
             if not math.isnan(part.gap):
                 self.columns(problem, state, part)
             return
-        for side in (counts.major, Side(1 - counts.major)):
+        for side in (counts.storage_axis, Side(1 - counts.storage_axis)):
             factor, other, prior = state.posteriors[side], state.posteriors[1 - side], state.priors[side]
             scratch = self._scratch[: len(factor.mean)]
             moved = update(counts, side, factor, other, prior, k, scratch)
-            for _ in range(self._steps - 1 if side is counts.major else 0):
+            for _ in range(self._steps - 1 if side is counts.storage_axis else 0):
                 update(counts, side, factor, other, prior, k, scratch)
             state.gaps[side], state.sums[side] = float(moved.sum()), factor.sums
             if math.isnan(state.gaps[side]):
@@ -136,7 +136,7 @@ class MeanField:
         """
         assert isinstance(state, Posteriors)
         counts, k = problem.counts, problem.n_components
-        side, other = counts.major, state.posteriors[1 - counts.major]
+        side, other = counts.storage_axis, state.posteriors[1 - counts.storage_axis]
         new, prior = copy.deepcopy(state.posteriors[side]), state.priors[side]
         weight, gap = weights(counts, side, other, k), 0.0
         sums = ColumnSums(self._scratch[: len(other.mean)])
@@ -147,10 +147,10 @@ class MeanField:
                 moved = advance(part, S, weight, prior, k)
                 gap += float(moved.sum()) if step == 0 else 0.0
             new.put(rows, part)
-            if counts.one_sided:
+            if counts.row_access_only:
                 sums.add(block.side(side), part.geometric, other.geometric)
         contraction = sums.finish()
-        if not counts.one_sided:
+        if not counts.row_access_only:
             counts.contract(Side(1 - side), other.geometric, new.geometric, contraction)
         new.weight, new.sums, new.activity_shape = weight, column_sums(new.mean), part.activity_shape
         state.posteriors = (new, other) if side is Side.ROWS else (other, new)
@@ -160,7 +160,7 @@ class MeanField:
     def columns(self, problem: Problem, state: State, part: Part) -> None:
         """The second half: H's posteriors, given the parts of all rows added up."""
         assert isinstance(state, Posteriors)
-        side = Side(1 - problem.counts.major)
+        side = Side(1 - problem.counts.storage_axis)
         factor, k = state.posteriors[side], problem.n_components
         weight = empty_factor(1, k, factor.mean.dtype)
         weight[0, :k], weight[0, k:] = part.sums[:k], np.inf
