@@ -42,7 +42,8 @@ from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.counts.named import check_names
-from fastpmf.fitting.problem import Known, Penalties, vector
+from fastpmf.fitting.options import FitData, Penalties
+from fastpmf.fitting.problem import vector
 from fastpmf.fitting.ranges import check_entries
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
@@ -307,7 +308,7 @@ def _regressions(
     mean = np.where(sums > 0, sums / counts.total, 1.0)
     g, gap = transform(
         transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ROUNDS, tol=_GAP, penalties=Penalties(prior_W=(1 + e, e)),
-        known=Known(row_exposure=mean), warn_unconverged=False,
+        data=FitData(row_exposure=mean), warn_unconverged=False,
     )  # fmt: skip
     if late := int((gap[sums > 0] > _GAP * (sums[sums > 0] + e * W.shape[1])).sum()):
         warn(

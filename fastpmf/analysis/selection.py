@@ -20,11 +20,12 @@ from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators.hpf import HPF
 from fastpmf.estimators.poisson_nmf import PoissonNMF
 from fastpmf.fitting.fit import without_fit_warnings
+from fastpmf.fitting.hpf import HPFOptions
 from fastpmf.fitting.memory import check_declared
-from fastpmf.fitting.problem import Known, Penalties
+from fastpmf.fitting.options import Penalties
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
-from fastpmf.solvers import Solver, solver_of
+from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.mean_field import MeanField
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import counted
@@ -220,9 +221,8 @@ def select_n_components(
 def _solver(estimator: PoissonNMF | HPF) -> Callable[[], Solver]:
     """A function that returns a new solver of an estimator's fits."""
     if isinstance(estimator, PoissonNMF):
-        return solver_of(estimator.solver, estimator.acceleration)
-    priors = estimator._priors()
-    return lambda: MeanField(priors)
+        return lambda: make_solver(estimator.solver, estimator.acceleration)
+    return lambda: MeanField(priors=HPFOptions.of(estimator).priors())
 
 
 def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
@@ -312,7 +312,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
             raise ValueError("heldout must hold a positive count")
 
         def score(H: np.ndarray) -> np.ndarray:
-            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, known=Known(), warn_unconverged=False)
+            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, warn_unconverged=False)
             W, H = _mixed(counts, W, H, exposure)
             return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from fastpmf.counts import as_counts
-from fastpmf.fitting.problem import Known, Penalties
+from fastpmf.fitting.options import Penalties
 from fastpmf.fitting.transform import transform
 
 _STEP = np.sqrt(2.0)  # between neighbours on the grid
@@ -69,7 +69,5 @@ def _shares(density: np.ndarray) -> np.ndarray:
     shape[0] = _NULL_WEIGHT
     rate = p + _NULL_WEIGHT - 1 - H.sum(axis=1)  # >= 0, for no density is above 1
     counts = as_counts(np.ones((1, p), np.uint8))
-    pi, _ = transform(
-        counts, H, max_iter=_MAX_ROUNDS, tol=_GAP, penalties=Penalties(prior_W=(shape, rate)), known=Known()
-    )
+    pi, _ = transform(counts, H, max_iter=_MAX_ROUNDS, tol=_GAP, penalties=Penalties(prior_W=(shape, rate)))
     return pi[0] / pi[0].sum()

@@ -9,7 +9,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, align, labels_of
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import share_not_whole
-from fastpmf.fitting.problem import FREE, vector
+from fastpmf.fitting.problem import REAL_OR_NAN, vector
 from fastpmf.utils.memory import memory
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_array, is_pandas
@@ -143,7 +143,7 @@ def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
     if own.values is not None and own.named and own.values.tolist() != source.names.tolist():
         return align(H, name, columns=source.genes._replace(values=source.names[chosen]))
     if not is_pandas(H):  # a DataFrame may have labels of components, which W has too
-        H = check_array(H, name, FREE)
+        H = check_array(H, name, REAL_OR_NAN)
     if H.ndim != 2 or H.shape[1] != len(chosen):
         raise ValueError(f"{name} must have {len(chosen)} columns, one for each gene, got shape {H.shape}")
     return H[:, chosen] if isinstance(H, np.ndarray) else H.loc[:, chosen]

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln
 
+from fastpmf.core.counts import Descent, Subproblem
 from fastpmf.core.factors import aligned, dot
-from fastpmf.core.subproblem import NO_PRIOR, RowPrior, as_weights
 from fastpmf.counts.partition import Panel, block_vectors, blocks_of, column_shares, panel_width, row_blocks, row_groups
 from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
@@ -179,17 +179,13 @@ class SparseRows:
         scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
 
     def descend(
-        self, U: np.ndarray, V: np.ndarray, weight: np.ndarray, out: np.ndarray, *, prior: RowPrior = NO_PRIOR,
-        n_components: int, sweeps: int, max_rounds: int = 1, tol: float | None = None, zero: float = 0.0,
-        wants_data_term: bool = False,
-    ) -> tuple[np.ndarray, float | None]:  # fmt: skip
-        """Rows of lower objective by coordinate descent, V fixed: gaps, and the data term where it is wanted.
-
-        See `Counts.descend`.
-        """
+        self, subproblem: Subproblem, U: np.ndarray, out: np.ndarray, *, sweeps: int, max_rounds: int = 1,
+        tol: float | None = None, zero: float = 0.0, with_data_term: bool = False,
+    ) -> Descent:  # fmt: skip
+        """Lower the objective of each row by coordinate descent from U, into `out`; see `Counts.descend`."""
+        V, n_components = subproblem.V, subproblem.n_components
         check_factors(self, U, V)
-        weight = as_weights(weight, U.dtype)
-        shape, ridge, fixed = prior.arrays(U.shape[1], U.dtype)
+        weight, shape, ridge, fixed = subproblem.kernel_arrays()
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
         order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
         vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * groups[:, 4]).max())
@@ -201,14 +197,14 @@ class SparseRows:
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed[0] > 0,
-            n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, prior.shape is not None,
-            prior.ridge is not None, prior.general, wants_data_term, -1.0 if tol is None else float(tol), float(zero),
+            n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
+            subproblem.ridge is not None, subproblem.general, with_data_term, -1.0 if tol is None else float(tol), float(zero),
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
             scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
             out, gap, data_term,
         )  # fmt: skip
-        return gap, float(data_term.sum()) if wants_data_term else None
+        return Descent(gap, float(data_term.sum()) if with_data_term else None)
 
     def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""

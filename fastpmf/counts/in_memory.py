@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastpmf.core.counts import Descent, Side
+from fastpmf.core.counts import Descent, Side, Subproblem
 from fastpmf.core.factors import aligned, dot, row_bounds
-from fastpmf.core.subproblem import NO_PRIOR, RowPrior
 from fastpmf.counts.csr import ColumnSums, SparseRows, check_factors
 from fastpmf.counts.mapped import mapped_files
 from fastpmf.counts.named import positions
@@ -122,15 +121,15 @@ class MemoryCounts:
         self.side(side).contract(U, V, out)
 
     def contract_both(
-        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
     ) -> float | None:
-        """`contract` of both sides over the rows of X, which builds no transpose; with `logs` also `log_rate`'s sum."""
+        """`contract` of both sides over the rows of X, which builds no transpose; optionally the sum of `log_rate` too."""
         X = self.side(Side.ROWS)
         X.contract(W, Ht, rows)
         sums = ColumnSums(columns)
         sums.add(X, W, Ht)
         sums.finish()
-        return float(X.log_rate(W, Ht).sum()) if logs else None
+        return float(X.log_rate(W, Ht).sum()) if with_data_term else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
@@ -158,26 +157,14 @@ class MemoryCounts:
         return float(rate.sum())
 
     def descend(
-        self,
-        side: Side,
-        U: np.ndarray,
-        V: np.ndarray,
-        weight: np.ndarray,
-        out: np.ndarray,
-        *,
-        prior: RowPrior = NO_PRIOR,
-        n_components: int,
-        sweeps: int,
-        max_rounds: int = 1,
-        tol: float | None = None,
-        zero: float = 0.0,
-    ) -> Descent:
-        """Rows of lower objective by coordinate descent, V fixed; i owns `side`."""
-        gap, data_term = self.side(side).descend(
-            U, V, weight, out, prior=prior, n_components=n_components, sweeps=sweeps, max_rounds=max_rounds, tol=tol,
-            zero=zero, wants_data_term=Side(side) is Side.COLUMNS,
+        self, subproblem: Subproblem, U: np.ndarray, out: np.ndarray, *, sweeps: int, max_rounds: int = 1,
+        tol: float | None = None, zero: float = 0.0,
+    ) -> Descent:  # fmt: skip
+        """Lower the objective of each row by coordinate descent from U, into `out`; see `Counts.descend`."""
+        return self.side(subproblem.side).descend(
+            subproblem, U, out, sweeps=sweeps, max_rounds=max_rounds, tol=tol, zero=zero,
+            with_data_term=subproblem.side is Side.COLUMNS,
         )  # fmt: skip
-        return Descent(gap, data_term)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i, float64, in nats."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.core.counts import Counts, Descent, Side
+from fastpmf.core.counts import Counts, Descent, Side, Subproblem
 from fastpmf.core.factors import dot
-from fastpmf.core.subproblem import NO_PRIOR, RowPrior
 from fastpmf.counts.csr import ColumnSums, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.masked import observed_counts
@@ -176,18 +175,18 @@ class StreamedCounts:
         sums.finish()
 
     def contract_both(
-        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, logs: bool = False
+        self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
     ) -> float | None:
-        """`contract` of both sides, and with `logs` the sum of `log_rate`, in one pass."""
+        """`contract` of both sides, optionally with the sum of `log_rate`, in one pass."""
         (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
         sums, log_rates = ColumnSums(across), []
         for some, X in self._each():
             X.contract(U[some], V, out[some])
             sums.add(X, U[some], V)
-            if logs:
+            if with_data_term:
                 log_rates.append(X.log_rate(U[some], V))
         sums.finish()
-        return float(np.concatenate(log_rates).sum()) if logs else None
+        return float(np.concatenate(log_rates).sum()) if with_data_term else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """v_sum itself: all is observed."""
@@ -199,29 +198,18 @@ class StreamedCounts:
             return dot(w_sum, h_sum)
 
     def descend(
-        self,
-        side: Side,
-        U: np.ndarray,
-        V: np.ndarray,
-        weight: np.ndarray,
-        out: np.ndarray,
-        *,
-        prior: RowPrior = NO_PRIOR,
-        n_components: int,
-        sweeps: int,
-        max_rounds: int = 1,
-        tol: float | None = None,
-        zero: float = 0.0,
-    ) -> Descent:
-        """Rows of lower objective by coordinate descent with V fixed, of the side that is stored by rows."""
-        if Side(side) is not self.storage_axis:
+        self, subproblem: Subproblem, U: np.ndarray, out: np.ndarray, *, sweeps: int, max_rounds: int = 1,
+        tol: float | None = None, zero: float = 0.0,
+    ) -> Descent:  # fmt: skip
+        """Lower the objective of each row by coordinate descent, for the side that is stored by rows only."""
+        if subproblem.side is not self.storage_axis:
             raise ValueError("coordinate descent of one side needs the counts stored by that side")
-        weight, gap = np.atleast_2d(weight), np.empty(len(U))
+        gap = np.empty(len(U))
         for rows, X in self._each():
-            gap[rows], _ = X.descend(
-                U[rows], V, weight[rows] if len(weight) > 1 else weight, out[rows], prior=prior.select_rows(rows),
-                n_components=n_components, sweeps=sweeps, max_rounds=max_rounds, tol=tol, zero=zero,
-            )  # fmt: skip
+            gap[rows] = X.descend(
+                subproblem.select_rows(rows), U[rows], out[rows], sweeps=sweeps, max_rounds=max_rounds, tol=tol,
+                zero=zero,
+            ).gap  # fmt: skip
         return Descent(gap, None)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:

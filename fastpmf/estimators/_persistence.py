@@ -1,4 +1,4 @@
-"""Model files: one `.npz` of arrays and a JSON text, no pickle; every file is written whole or not at all."""
+"""Model files: one `.npz` of arrays and a JSON header, without pickle."""
 
 import json
 import os
@@ -29,17 +29,17 @@ def write_model(
     kind : str
         Class name of the estimator.
     parameters : dict
-        Constructor parameters; those that JSON can't say are left out, and so come back as their defaults.
+        Constructor parameters; those that JSON can't represent are left out, and loaded as their defaults.
     arrays : dict of str to ndarray
         No object arrays.
     facts : dict
-        Fitted attributes that JSON can say.
+        Fitted attributes that JSON can represent.
     """
     header = {
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "parameters": {name: plain(value) for name, value in parameters.items() if _is_plain(plain(value))},
+        "parameters": {name: to_json(value) for name, value in parameters.items() if _is_plain(to_json(value))},
         "facts": facts,
     }
     with replacing(path) as file:
@@ -47,39 +47,39 @@ def write_model(
 
 
 def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str, np.ndarray], Facts]:
-    """Read a model file of `kind` back: parameters, arrays, facts.
+    """Read a model file of `kind`: parameters, arrays, facts.
 
     Raises
     ------
     FileNotFoundError
-        No such file.
+        If there is no such file.
     ValueError
-        Not a whole model file of this kind and version.
+        If the file is damaged, or of another kind or version.
     """
     with _opened(path) as (header, stored):
         arrays = {name: stored[name] for name in stored.files if name != "header"}
         parameters, facts = header["parameters"], header["facts"]
     if (header.get("kind"), header.get("version")) != (kind, VERSION):
         raise ValueError(
-            f"{os.fspath(path)} holds a {_said(header, 'kind')} of format version {_said(header, 'version')}, "
+            f"{os.fspath(path)} holds a {_field(header, 'kind')} of format version {_field(header, 'version')}, "
             f"expected a {kind} of version {VERSION}"
         )
     return parameters, arrays, facts
 
 
-def _said(header: Facts, name: str) -> str:
+def _field(header: Facts, name: str) -> str:
     return printable(header.get(name))[:80]
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Class name of the estimator whose model file this is; errors as in `read_model`."""
     with _opened(path) as (header, _):
-        return _said(header, "kind")
+        return _field(header, "kind")
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
-    """Header and arrays of a model file; what NumPy raises over a damaged one, there or inside, is told as that."""
+    """Header and arrays of a model file; errors of a damaged file, also in the `with` block, become a ValueError."""
     try:
         with opened_npz(path) as (stored, _):
             if "header" not in stored.files:
@@ -95,16 +95,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
             raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a model file") from None
         if isinstance(error, PermissionError):
             raise
-        raise no_model(path, error) from None
+        raise damaged_model(path, error) from None
 
 
-def no_model(path: str | os.PathLike[str], error: BaseException) -> ValueError:
-    """What is said of a damaged model file."""
-    return ValueError(f"{os.fspath(path)} is not a whole fastpmf model file: {printable(error)[:300]}")
+def damaged_model(path: str | os.PathLike[str], error: BaseException) -> ValueError:
+    """The error for a damaged model file."""
+    return ValueError(f"{os.fspath(path)} is not a valid fastpmf model file: {printable(error)[:300]}")
 
 
 def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The trace of a fit."""
+    """The trace of a fit, with its dtype checked."""
     trace = arrays["trace"]
     if trace.dtype != TRACE_DTYPE or trace.ndim != 1:
         raise ValueError(f"a trace of {trace.dtype}")
@@ -112,7 +112,7 @@ def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def checked_validation(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
-    """What held-out counts said, where there were any."""
+    """The curve of held-out log-likelihoods, or None."""
     curve = arrays.get("validation")
     if curve is not None and (curve.dtype != VALIDATION_DTYPE or curve.ndim != 1):
         raise ValueError(f"a validation of {curve.dtype}")
@@ -120,7 +120,7 @@ def checked_validation(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
 
 
 def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
-    """Some numbers, float64."""
+    """A vector of float64."""
     if A.ndim != 1 or A.dtype != float or not A.size:
         raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
     return A
@@ -136,12 +136,12 @@ def checked_names(arrays: dict[str, np.ndarray], n: int, part: str = "feature_na
     return names.astype(object)
 
 
-def plain(value: Any) -> Any:
-    """A NumPy scalar as Python's, a dtype as its name."""
+def to_json(value: Any) -> Any:
+    """A value with NumPy scalars as Python numbers, arrays as lists, and dtypes as their names."""
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
         return np.dtype(value).name
     if isinstance(value, tuple | list):
-        return [plain(element) for element in value]
+        return [to_json(element) for element in value]
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value

@@ -15,16 +15,21 @@ from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_
 from fastpmf.analysis.ranking import Recommendations, recommend, similar_columns
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
+from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.frames import is_frame
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.named import Dataset, check_names, positions
 from fastpmf.counts.streamed import as_fittable
-from fastpmf.estimators._callbacks import Observed
+from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
+from fastpmf.fitting.options import NO_DATA, FitData
+from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
+
+_PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
@@ -65,17 +70,11 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
     return W, None if names is None else check_names(names, len(W), name, "row of W")
 
 
-class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """An estimator of W and of `components_`, in scikit-learn's manners."""
-
-    components_: np.ndarray
-    feature_names_in_: np.ndarray
-    n_features_in_: int
-    n_threads: int | None
-    verbose: bool
+class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What `PoissonNMF` and `HPF` share: reading of input, fitted attributes, and analyses of the fitted factors."""
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """The rates W H, a dense matrix: mind its size. Exposures and background are not in it.
+        """The rates W H, without exposures and background, as a dense matrix.
 
         Parameters
         ----------
@@ -143,7 +142,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         W = align(W, "W", rows=self._labels(X).rows)
-        return topic_quality(self._read(X), self.components_, n, W=W)
+        return topic_quality(self._read_new_data(X)[0], self.components_, n, W=W)
 
     def differential_expression(
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
@@ -171,7 +170,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         rows = self._labels(X).rows
         W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
         return differential_expression(
-            self._read(X), W, self.components_, against=against, pseudocount=pseudocount,
+            self._read_new_data(X)[0], W, self.components_, against=against, pseudocount=pseudocount,
             standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
@@ -227,7 +226,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if X is None and W is None:
             raise ValueError("X or W must be given")
         check_is_fitted(self)
-        counts: Any = None if X is None else self._read(X)
+        counts: Any = None if X is None else self._read_new_data(X)[0]
         labels = labels_of(W if X is None else X, 0)
         W = None if W is None else check_array(align(W, "W", rows=labels), "W")
         n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
@@ -248,7 +247,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             unknown = counts.sums(Side.ROWS) == 0
         else:
             unknown = ~W.any(axis=1)
-        if unknown.any() and (average := self._average_row()) is not None:
+        if unknown.any() and (average := self.mean_W_) is not None:
             W = np.where(unknown[:, None], average, W)
         found = recommend(W, self.components_, n, exclude=counts if exclude_seen else None, items=items)
         return found.named(names, row_names)
@@ -276,12 +275,8 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         found = similar_columns(self.components_, features, n, items=items)
         return found.named(names, None if names is None else names[features])
 
-    def _average_row(self) -> np.ndarray | None:
-        """The mean of the fitted rows of W, (n_components,); None if it is not known."""
-        raise NotImplementedError
-
-    def _of_features(self, columns: np.ndarray) -> Self:
-        """A copy of this model for `transform` of counts of these features alone, given by their numbers."""
+    def _with_features(self, columns: np.ndarray) -> Self:
+        """A copy of the fitted model for counts of these features only, given by their numbers."""
         check_is_fitted(self)
         model = copy.copy(self)
         model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
@@ -289,39 +284,63 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             model.feature_names_in_ = self.feature_names_in_[columns]
         return model
 
-    def _enter(self, X: Any, mask: Any = None) -> tuple[Counts, dict[str, Any]]:
-        """The counts to fit, without the entries of `mask`, and the attributes on features, for `_adopt` after the fit.
+    def _read_training_data(self, X: Any, data: FitData) -> tuple[Counts, FitData, dict[str, Any]]:
+        """Read X and what is given beside it: counts, aligned data, and the attributes on features after the fit."""
+        data = data.aligned(MatrixLabels.of(X))
+        counts, features = as_fittable(X, mask=data.mask, n_threads=self.n_threads), BaseEstimator()
+        self._check_features(features, X, counts, reset=True)
+        warn_of_duplicates(getattr(features, "feature_names_in_", None))
+        return counts, data, vars(features)
 
-        So a fit that fails leaves a fitted model as it is.
-        """
-        counts, seen = as_fittable(X, mask=mask, n_threads=self.n_threads), BaseEstimator()
-        self._check_features(seen, X, counts, reset=True)
-        if hasattr(seen, "feature_names_in_"):
-            warn_of_duplicates(seen.feature_names_in_)
-        return counts, vars(seen)
+    def _read_new_data(self, X: Any, data: FitData = NO_DATA, *, streamed: bool = False) -> tuple[Any, FitData]:
+        """Read X for a fitted model, in memory unless `streamed`: counts and aligned data."""
+        check_is_fitted(self)
+        data = data.aligned(self._labels(X))
+        if streamed:
+            check_rows(X, len(self.components_), self.components_.dtype)
+        counts = (as_fittable if streamed else observed_counts)(X, mask=data.mask, n_threads=self.n_threads)
+        self._check_features(self, X, counts, reset=False)
+        return counts, data
+
+    def _read_batch(self, X: Any, *, first: bool) -> tuple[MemoryCounts, dict[str, Any]]:
+        """Read a mini-batch: counts, and the attributes on features if it is the first one."""
+        check_rows(X, self.n_components, self.dtype)
+        if first:
+            counts, _, features = self._read_training_data(X, NO_DATA)
+        else:
+            (counts, _), features = self._read_new_data(X), {}
+        return as_counts(counts), features  # an error if the counts are streamed
+
+    def _is_empty(self, X: Any) -> bool:
+        """Whether X has no rows. Raise an error if its features are not the fitted ones."""
+        counts = X.X if isinstance(X, Dataset) else X
+        shape: tuple[int, ...] = getattr(counts, "shape", ())
+        if len(shape) != 2 or shape[0] > 0:
+            return False
+        self._check_features(self, X, counts, reset=False)
+        return True
 
     def _labels(self, X: Any) -> MatrixLabels:
         """The labels of X, with the fitted names of features if it has none."""
         return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
 
-    def _become(self, keep: Callable[..., None], *found: Any) -> None:
-        """What keep(self, *found) makes of it, all at once: Ctrl-C leaves no estimator with halves of two fits."""
-        model = copy.copy(self)
-        keep(model, *found)
-        self.__dict__ = model.__dict__
+    def _fitted_names(self) -> list[str]:
+        """Names of the attributes that a fit sets."""
+        return [
+            name for name in vars(self)
+            if name in _PRIVATE_FITTED or (name.endswith("_") and not name.startswith("_"))
+        ]  # fmt: skip
 
-    def _adopt(self, seen: dict[str, Any]) -> None:
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.update(seen)
+    def _set_fitted_attributes(self, attributes: dict[str, Any]) -> None:
+        """Replace all fitted attributes at once, so that Ctrl-C can't mix those of two fits."""
+        fitted = self._fitted_names()
+        self.__dict__ = {name: value for name, value in vars(self).items() if name not in fitted} | attributes
 
-    def _read(self, X: Any, *, mask: Any = None, streamed: bool = False) -> Any:
-        """X as counts without the entries of `mask`, with its features checked; in memory, or `streamed`."""
-        check_is_fitted(self)
-        if streamed:  # for W of its rows
-            check_rows(X, len(self.components_), self.components_.dtype)
-        counts = (as_fittable if streamed else observed_counts)(X, mask=mask, n_threads=self.n_threads)
-        self._check_features(self, X, counts, reset=False)
-        return counts
+    def _tasks(
+        self, attributes: Callable[[Solution, Any], dict[str, Any]], X: Any, y: Any, data: FitData
+    ) -> FitTasks | None:
+        """The observer that reports a fit to scikit-learn's callbacks; None if there are none."""
+        return FitTasks(self, attributes, X, y, data) if getattr(self, "_skl_callbacks", None) else None
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
         if is_frame(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):

@@ -1,35 +1,59 @@
-"""`HPF`: hierarchical Poisson factorization, the Bayesian reading of the same model, in scikit-learn's manners."""
+"""`HPF`: hierarchical Poisson factorization, the Bayesian counterpart of `PoissonNMF`."""
 
 import copy
+import dataclasses
+import os
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts.labels import MatrixLabels, names_of
-from fastpmf.estimators._applied_hpf import AppliedHPF
-from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.fitting.fit import tell_end
-from fastpmf.fitting.hpf import DEFAULT_SHAPE, MOVED, Found, check_priors, infer
+from fastpmf.core.counts import Counts
+from fastpmf.core.factors import column_sums
+from fastpmf.counts.labels import align, names_of
+from fastpmf.counts.masked import without
+from fastpmf.counts.named import positions
+from fastpmf.estimators._callbacks import with_callbacks
+from fastpmf.estimators._persistence import (
+    DAMAGE,
+    checked_names,
+    checked_trace,
+    checked_validation,
+    checked_vector,
+    damaged_model,
+    read_model,
+    to_json,
+    write_model,
+)
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.fit import report_end
+from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_rows
 from fastpmf.fitting.memory import check_declared
-from fastpmf.fitting.problem import Known, align_beside
+from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
+from fastpmf.fitting.options import FitData
+from fastpmf.fitting.ranges import check_scale
+from fastpmf.fitting.transform import log_likelihood_of_blocks, row_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
-from fastpmf.model.hierarchy import GammaPrior
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior
+from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
-from fastpmf.solvers.mean_field import MeanField
+from fastpmf.solvers.mean_field import PosteriorState
+from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.validation import check_number
 
 
-class HPF(AppliedHPF):
+class HPF(FactorModel):
     """Hierarchical Poisson factorization by mean-field inference.
 
-    The model, Gamma distributions by shape and rate::
+    The model, with Gamma distributions given by shape and rate::
 
         x_ij ~ Poisson(sum_k W_ik H_kj)
-        W_ik ~ Gamma(a_k, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      a row's activity
-        H_kj ~ Gamma(c_k, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     a column's popularity
+        W_ik ~ Gamma(a_k, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      activity of a row
+        H_kj ~ Gamma(c_k, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     popularity of a column
 
-    Its posterior is approached by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
-    which no half-step lowers. An iteration is a multiplicative one with exp E[log W] and exp E[log H] for factors.
+    The posterior is approximated by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
+    which never falls. An iteration is a multiplicative one, with exp E[log W] and exp E[log H] as factors.
 
     Parameters
     ----------
@@ -42,75 +66,82 @@ class HPF(AppliedHPF):
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
     b_prime, d_prime : float, default=1.0
-        Their prior means, > 0: an entry's prior mean is about a / b_prime. The paper's names, as hpfrec has them; in
-        scHPF a, c are the same, ap and cp are a_prime and c_prime, and bp and dp are a_prime / b_prime and
-        c_prime / d_prime. The fit hardly depends on these two, which data overrule.
+        Prior means of the activities and of the popularities, > 0: the prior mean of an entry is about a / b_prime. The
+        names are those of the paper and of hpfrec; in scHPF a and c are the same, ap and cp are a_prime and c_prime,
+        and bp and dp are a_prime / b_prime and c_prime / d_prime. The fit hardly depends on these two, which the data
+        overrule.
     hierarchy : bool, default=True
         False: W_ik ~ Gamma(a_k, b_prime) and H_kj ~ Gamma(c_k, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
-        Fit a_prime, b_prime, c_prime, d_prime and a shape a_k and c_k for each component too, by maximising the bound
-        (empirical Bayes). Components that the counts do not support end with small shapes and nearly no weight.
+        Whether to fit a_prime, b_prime, c_prime, d_prime, and shapes a_k and c_k of each component too, by maximising
+        the bound (empirical Bayes). Components that the counts do not support end with small shapes and hardly any
+        weight.
     inner_steps : int, default=1
-        Steps on W's posteriors in an iteration, for one on H's; as in `PoissonNMF`.
+        Updates of the posteriors of W in an iteration, for one of those of H; as in `PoissonNMF`.
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
-        Means to start from; see `PoissonNMF`.
+        Initial means; see `PoissonNMF`.
     n_init : int, default=1
-        Starts to try side by side; see `PoissonNMF`.
+        Number of starts; see `PoissonNMF`.
     max_iter : int, default=500
+        Maximum number of iterations.
     tol : float, default=1e-4
-        Converged when the latest half-steps moved no more than this share of the counts: half the sum of rate times
-        abs(mean - old mean). No bound on what more iterations could gain is known, unlike in `PoissonNMF`. 1e-3 takes a
+        Converged if the latest updates moved at most this share of the counts: half the sum of rate times
+        abs(mean - old mean). Unlike in `PoissonNMF`, no bound on what more iterations could gain is known. 1e-3 takes a
         third of the iterations, and on words and ratings predicted held-out counts worse by up to 0.015 nats each.
     max_time : float, default=None
-        Seconds after which no iteration begins, not counting compilation; None for no limit.
+        Seconds after which no iteration starts, without compilation; None for no limit.
     eval_every : int, default=10
-        Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`; each costs
-        about as much as three iterations, or ten where rows hold few counts: raise it where it isn't looked at.
+        Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`. Each costs
+        about as much as three iterations, or ten if rows hold few counts.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: a mini-batch goes (t + delay)^-forgetting_rate of the way, t the rows before it in units of
-        its own; 0.5 < forgetting_rate <= 1 <= delay.
+        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
+        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
-        Rows that `partial_fit` will have seen in the end; None: those seen so far.
+        Number of rows that `partial_fit` will have seen in the end; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
-        Equal seeds give equal bits, for any number of threads.
+        Equal seeds give bitwise equal results, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Of the posteriors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
-        float64. Sums and the bound are float64 always.
+        Dtype of the posteriors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
+        float64. Sums and the bound are always float64.
     n_threads : int or None, default=None
-        None or -1: as many as the process may use. The result does not depend on it.
+        Number of threads. None or -1: all that the process may use. The result does not depend on it.
     verbose : bool, default=False
         As in `PoissonNMF`.
     callback : callable, default=None
-        Called as callback(record, W, H) with the posterior means; a true answer stops the fit.
+        Called as callback(record, W, H) with the posterior means; a true result stops the fit.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
         E[H].
     W_posterior_, H_posterior_ : GammaPosterior
-        Of the fitted rows (n_samples, n_components) and of H (n_components, n_features): shapes, rates, means,
-        geometric means, credible intervals, samples.
+        Posteriors of the fitted rows, (n_samples, n_components), and of H, (n_components, n_features): shapes, rates,
+        means, geometric means, credible intervals, samples.
     activity_, popularity_ : GammaPosterior or None
-        Of xi (n_samples,) and eta (n_features,); None without the hierarchy.
+        Posteriors of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
         Final values of a, a_prime, b_prime, c, c_prime and d_prime; a and c are arrays of shape (n_components,) if
         each component has its own shape.
+    mean_W_ : ndarray of shape (n_components,) or None
+        Mean of E[W] over the fitted rows; None after `partial_fit` and `fastpmf.dask`.
     elbo_ : float
-        Evidence lower bound at the end, in nats: a lower bound on log p(X), which models may be compared by.
+        Final evidence lower bound in nats: a lower bound on log p(X), which can be compared between models.
     objective_ : float
         Minus `elbo_`.
     residual_ : float
         What `tol` is compared with.
     n_iter_ : int
+        Number of iterations.
     status_ : Status
         Why the fit stopped, as a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
-        Fields n_iter, objective (nats; minus the bound), kkt_residual (here the share that `tol` is for) and seconds.
+        Fields n_iter, objective (minus the bound, nats), kkt_residual (here the share that `tol` is for) and seconds.
     restarts_ : ndarray of shape (n_init,)
+        Last objective of each start, in nats.
     validation_ : structured ndarray or None
-        Fields n_iter and log_likelihood of held-out counts, per count, in nats.
+        Fields n_iter and log_likelihood of held-out counts, in nats per count.
     row_names_ : ndarray of shape (n_samples,), or None
-        Names of the fitted rows if X had string names.
+        Names of the fitted rows, if X had string names.
     n_features_in_, feature_names_in_
         As in `PoissonNMF`.
 
@@ -120,10 +151,10 @@ class HPF(AppliedHPF):
 
     Notes
     -----
-    Mean-field posteriors are too narrow: they take entries that trade off against each other for independent. The
-    intervals are of use to compare entries, not as probabilities; the README says by how much.
+    Mean-field posteriors are too narrow, since they treat entries that trade off against each other as independent. The
+    intervals are useful to compare entries, not as probabilities.
 
-    With scikit-learn 1.9 or later, `set_callbacks` takes its callbacks; see `PoissonNMF`.
+    With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks; see `PoissonNMF`.
 
     References
     ----------
@@ -208,8 +239,8 @@ class HPF(AppliedHPF):
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
-            As in `PoissonNMF.fit`. Where a fraction f is held out, W's rates are times 1 - f in the end, so that means
-            are those of all counts.
+            As in `PoissonNMF.fit`. If a fraction f is held out, the rates of W are multiplied by 1 - f in the end, so
+            that the means are those of all counts.
         checkpoint, resume
             As in `PoissonNMF.fit`.
 
@@ -222,41 +253,14 @@ class HPF(AppliedHPF):
         TypeError, ValueError
             If an argument has an invalid type or value.
         MemoryError
-            What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
+            If the estimated memory exceeds this process's limit; see `fastpmf.plan`.
         FitInterrupted
-            On Ctrl-C once an iteration is done, a KeyboardInterrupt; the estimator then holds what was fitted so far.
-            Before that a plain KeyboardInterrupt, and it is as it was.
+            On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
+            a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        with threads(self.n_threads):
-            check_declared(X, self.n_components, self.dtype, MeanField(self._priors(DEFAULT_SHAPE)), n_init=self.n_init)
-            known = Known(mask=mask)
-            beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
-            counts, seen = self._enter(X, beside.mask)
-            latest: list[Any] = [None, 1.0]  # posteriors, and what share of the counts they are of
-
-            def tell(*at: Any) -> None:
-                latest[:] = at
-
-            def stopped(*at: Any) -> Found:
-                return Found(stopped_at(*at), copy.deepcopy(latest[0]), latest[1])
-
-            def solve(callback: Callback | None) -> Found:
-                return infer(
-                    counts, self.n_components, self._priors, learn=self.learn_prior, mask=beside.mask,
-                    validation=validation, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
-                    max_iter=self.max_iter, tol=self.tol, checkpoint=checkpoint, resume=resume,
-                    max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state,
-                    dtype=self.dtype, verbose=self.verbose, callback=callback, tell=tell,
-                )  # fmt: skip
-
-            def keep(model: HPF, found: Found) -> None:
-                model._adopt(seen)
-                model._keep(found)
-                model.row_names_ = names_of(X, 0)
-
-            found = self._observed(solve, keep, stopped, X, y, known)
-        self._become(keep, found)
-        tell_end(found.solution, self.tol, MOVED)
+        solution, attributes = self._fit(X, y, FitData(mask=mask, validation=validation), checkpoint, resume)
+        self._set_fitted_attributes(attributes)
+        report_end(solution, self.tol, MOVED)
         return self
 
     def fit_transform(
@@ -272,18 +276,354 @@ class HPF(AppliedHPF):
         self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
         return self.W_posterior_.mean
 
-    def _keep(self, found: Found) -> None:
-        solution, (rows, columns) = found.solution, found.state.posteriors
-        self.W_posterior_ = GammaPosterior.of_entries(rows, self.n_components, found.share)
-        self._schedule = None  # partial_fit begins anew
-        self.activity_ = GammaPosterior.of_rows(rows, found.share) if self.hierarchy else None
-        self._keep_columns(columns, found.state.priors, self.n_components)
-        self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
-        self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
-        self.restarts_, self.validation_ = solution.restarts, solution.validation
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
+        """The solution, and the attributes of the fitted estimator, which is not changed."""
+        with threads(self.n_threads):
+            options = HPFOptions.of(self)
+            solver = MeanField(priors=options.priors())
+            check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+            counts, aligned, features = self._read_training_data(X, data)
+            fit = HPFFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
+            known = features | {"row_names_": names_of(X, 0)}
 
-    def _priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
-        return check_priors(
-            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), self.n_components,
-            hierarchical=self.hierarchy, default_shape=default_shape,
-        )  # fmt: skip
+            def attributes(solution: Solution, state: PosteriorState) -> dict[str, Any]:
+                return known | _solution_attributes(solution, copy.deepcopy(state), fit.share)
+
+            tasks = self._tasks(attributes, X, y, data)
+            solution, state = fit.run(tasks)
+            if tasks is not None:
+                tasks.end(solution, state)
+        return solution, known | _solution_attributes(solution, state, fit.share)
+
+    def partial_fit(self, X: Any, y: None = None) -> Self:
+        """Take one step of stochastic variational inference on a mini-batch of rows.
+
+        The posteriors of its rows are inferred given that of H; then the parameters of H become (1 - rho) old + rho
+        (what they would be if all `total_samples` rows were like these), rho = (t + delay)^-forgetting_rate with t the
+        number of earlier rows in units of its own. This is a step along the natural gradient of the bound. One pass
+        over all mini-batches is an epoch. The first mini-batch is fitted by itself at the start. Posteriors of rows are
+        not kept: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded model continues.
+
+        Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
+        positive count. A later mini-batch without rows changes nothing.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_batch, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or value.
+        """
+        schedule = getattr(self, "_schedule", None)
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            if schedule is not None and self._is_empty(X):
+                return self
+            counts, features = self._read_batch(X, first=schedule is None)
+            if schedule is None:
+                k, columns, priors = self.n_components, None, HPFOptions.of(self).priors()
+            else:
+                k, columns, priors = len(self.components_), self._columns, self._priors
+            after, columns = variational_step(
+                counts, columns, priors, k, schedule or Schedule(), OnlineOptions.of(self)
+            )
+        attributes = {"n_iter_": after.steps, "status_": Status.ONLINE, "_schedule": after, "mean_W_": None}
+        attributes |= column_attributes(columns, priors, k)
+        if schedule is None:
+            attributes |= features
+        else:
+            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
+        self._set_fitted_attributes(attributes)
+        return self
+
+    def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
+        """Posterior of W for rows of counts, given that of H.
+
+        The posterior of each row is updated until an update moves at most a share `tol` of its counts. The result for a
+        row does not depend on which other rows are passed with it (bitwise).
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        GammaPosterior of shape (n_samples, n_components)
+        """
+        return self._infer_rows(*self._read_new_data(X, FitData(mask=mask), streamed=True))
+
+    def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
+        """E[W] for rows of counts, given the posterior of H; see `posterior`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        mask : matrix of shape (n_samples, n_features), optional
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        """
+        return self.posterior(X, mask=mask).mean
+
+    def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
+        """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        mask : matrix of shape (n_samples, n_features), optional
+        sample_weight : float or array-like of shape (n_samples,), optional
+            Weights of the rows in the score.
+
+        Returns
+        -------
+        float
+            In nats per count, higher is better.
+        """
+        counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        W = self._infer_rows(counts, data).mean
+        return self._score(counts, W, FitData(mask=data.mask, sample_weight=weight))
+
+    def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
+        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
+
+        Parameters
+        ----------
+        rows, columns : int or array-like of int
+            Numbers of rows and columns, from 0, or their names if X had names. They are broadcast against each other.
+
+        Returns
+        -------
+        mean : ndarray of the broadcast shape, float64
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `rows` or `columns` do not hold integers or known names, can't be broadcast, or a number is negative or
+            too large.
+        """
+        W, H = self._entry_posteriors(rows, columns)
+        return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
+
+    def predictive_sample(
+        self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None
+    ) -> np.ndarray:
+        """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
+
+        Each draw is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors, independently for each entry.
+
+        Parameters
+        ----------
+        rows, columns : int or array-like of int
+            As in `predictive_mean`, with the same errors.
+        n_samples : int, default=100
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        counts : ndarray of int64, n_samples draws of the broadcast shape
+        """
+        rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
+        W, H = self._entry_posteriors(rows, columns)
+        size = (n_samples, *W.shape.shape)
+        return rng.poisson((W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1))
+
+    def predictive_log_likelihood(self, X: Any, *, exposure: float = 1.0) -> float:
+        """Log-likelihood per count of other counts of the fitted rows, at the posterior predictive means.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            Held-out counts, for example of `thin_counts`. If both X and the fitted counts have row names, rows are
+            matched by them, and X may have only some of the fitted rows.
+        exposure : float, default=1.0
+            Ratio of their rates to those of the fitted counts: f / (1 - f) after thinning by f.
+
+        Returns
+        -------
+        float
+            In nats per count.
+        """
+        check_is_fitted(self, "W_posterior_")
+        counts, _ = self._read_new_data(X)
+        check_number(exposure, "exposure", positive=True)
+        check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
+        W, names, fitted = self.W_posterior_.mean, names_of(X, 0), getattr(self, "row_names_", None)
+        if names is not None and fitted is not None and not np.array_equal(names, fitted):
+            W = W[positions(names.tolist(), len(W), "row names of X", fitted)]
+        if counts.shape[0] != len(W):
+            raise ValueError(f"X must have the {len(W)} fitted rows, got {counts.shape[0]}")
+        return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
+
+    def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
+        k = len(self.components_)
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            data.check_in_memory(counts)
+            parts, rows = [], []
+            for selected, block in row_blocks(counts):
+                observed = without(block, data.mask)
+                parts.append(
+                    infer_rows(observed, self._columns, self._priors[0], k, max_iter=self.max_iter, tol=self.tol)
+                )
+                rows.append(np.arange(*selected.indices(counts.shape[0])))
+            factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
+        return GammaPosterior.of_entries(factor, k)
+
+    def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            value, total = log_likelihood_of_blocks(counts, W, self.components_, data)
+        if total == 0:
+            raise ValueError("X must hold a positive count to be scored")
+        return value / total
+
+    def _entry_posteriors(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
+        """Posteriors of W_i and H_j for each of some entries (i, j)."""
+        check_is_fitted(self, "W_posterior_")
+        rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
+        names = getattr(self, "feature_names_in_", None)
+        columns = positions(columns, self.components_.shape[1], "columns", names)
+        try:
+            rows, columns = np.broadcast_arrays(rows, columns)
+        except ValueError:
+            raise ValueError(
+                f"rows and columns must have shapes that can be broadcast, got {rows.shape} and {columns.shape}"
+            ) from None
+        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]
+
+    def _with_features(self, columns: np.ndarray) -> Self:
+        model = super()._with_features(columns)
+        factor = self._columns.select_rows(columns)
+        model._columns = dataclasses.replace(factor, sums=column_sums(factor.mean))
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model with all posteriors to one `.npz` file; an existing file is replaced whole.
+
+        A `random_state` or `callback` that is an object is not saved; it is None in the loaded model.
+        """
+        check_is_fitted(self)
+        columns, schedule = self._columns, getattr(self, "_schedule", None)
+        arrays = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
+        del arrays["activity_shape"]
+        facts: dict[str, Any] = {
+            "activity_shape": to_json(columns.activity_shape),
+            "priors": [prior.to_numbers() for prior in self._priors],
+            "n_components": len(self.components_),
+            "n_iter": self.n_iter_,
+            "status": self.status_.name,
+            "schedule": None if schedule is None else list(schedule),
+        }
+        if hasattr(self, "W_posterior_"):  # not after partial_fit
+            arrays |= {"W_shape": self.W_posterior_.shape, "W_rate": self.W_posterior_.rate}
+            arrays |= {"trace": self.trace_, "restarts": self.restarts_}
+            if self.activity_ is not None:
+                arrays |= {"row_activity_shape": self.activity_.shape, "row_activity_rate": self.activity_.rate}
+            if self.validation_ is not None:
+                arrays["validation"] = self.validation_
+            if self.row_names_ is not None:
+                arrays["row_names"] = self.row_names_.astype(str)
+            facts |= {"elbo": to_json(self.elbo_), "residual": to_json(self.residual_)}
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or is not a model of this class.
+        """
+        parameters, arrays, facts = read_model(path, cls.__name__)
+        try:
+            model = cls(**parameters)
+            k = int(facts["n_components"])  # the parameter may have been changed since the fit
+            rows, columns = (GammaPrior.from_numbers(prior, k) for prior in facts["priors"])
+            if rows.hierarchical is not columns.hierarchical:
+                raise ValueError("priors of which one has a hierarchy")
+            factor = GammaFactor.from_arrays(arrays | {"activity_shape": facts["activity_shape"]}, k)
+            p = len(factor.mean)
+            attributes = column_attributes(factor, (rows, columns), k)
+            attributes |= {"n_iter_": int(facts["n_iter"]), "status_": Status[facts["status"]], "n_features_in_": p}
+            attributes["mean_W_"] = None
+            if facts["schedule"] is not None:
+                attributes["_schedule"] = Schedule.from_numbers(facts["schedule"])
+            if (names := checked_names(arrays, p)) is not None:
+                attributes["feature_names_in_"] = names
+            if "W_shape" in arrays:
+                W = _checked_posterior(arrays["W_shape"], arrays["W_rate"], (-1, k))
+                n, activity = len(W.shape), None
+                if rows.hierarchical:
+                    activity = _checked_posterior(arrays["row_activity_shape"], arrays["row_activity_rate"], (n,))
+                elbo = float(facts["elbo"])
+                attributes |= {
+                    "W_posterior_": W, "activity_": activity, "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
+                    "elbo_": elbo, "objective_": -elbo, "residual_": float(facts["residual"]),
+                    "trace_": checked_trace(arrays), "restarts_": checked_vector(arrays["restarts"], "restarts"),
+                    "validation_": checked_validation(arrays), "row_names_": checked_names(arrays, n, "row_names"),
+                }  # fmt: skip
+        except DAMAGE as error:
+            raise damaged_model(path, error) from None
+        model._set_fitted_attributes(attributes)
+        return model
+
+
+def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> dict[str, Any]:
+    """The attributes of an estimator that come from the posterior of H and the priors."""
+    posterior, prior_ = GammaPosterior.of_entries(columns, n_components).transposed(), dict[str, Any]()
+    names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
+    for prior, (shape, *others) in zip(priors, names, strict=True):
+        prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+        prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
+    return {
+        "components_": posterior.mean,
+        "H_posterior_": posterior,
+        "popularity_": GammaPosterior.of_rows(columns) if priors[1].hierarchical else None,
+        "prior_": prior_,
+        "_columns": columns,
+        "_priors": priors,
+    }
+
+
+def _solution_attributes(solution: Solution, state: PosteriorState, share: float) -> dict[str, Any]:
+    """The attributes of an estimator after a fit to a share of the counts."""
+    (rows, columns), priors = state.posteriors, state.priors
+    W = GammaPosterior.of_entries(rows, state.n_components, share)
+    return column_attributes(columns, (priors[0], priors[1]), state.n_components) | {
+        "W_posterior_": W,
+        "activity_": GammaPosterior.of_rows(rows, share) if priors[0].hierarchical else None,
+        "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
+        "elbo_": -solution.objective,
+        "objective_": solution.objective,
+        "residual_": solution.kkt_residual,
+        "n_iter_": solution.n_iter,
+        "status_": solution.status,
+        "trace_": solution.trace,
+        "restarts_": solution.restarts,
+        "validation_": solution.validation,
+    }
+
+
+def _checked_posterior(shape: np.ndarray, rate: np.ndarray, expected: tuple[int, ...]) -> GammaPosterior:
+    if shape.shape != rate.shape or shape.ndim != len(expected) or shape.shape[-1] != expected[-1]:
+        raise ValueError(f"a posterior of shapes {shape.shape} and {rate.shape}")
+    if not all(A.dtype.kind == "f" and np.isfinite(A).all() and (A > 0).all() for A in (shape, rate)):
+        raise ValueError("a posterior that is not finite and > 0")
+    return GammaPosterior(shape, rate)

@@ -1,109 +1,131 @@
-"""`PoissonNMF`: maximum likelihood, or the posterior's mode, under the Poisson model, in scikit-learn's manners."""
+"""`PoissonNMF`: maximum likelihood, or the posterior mode, under the Poisson model."""
 
+import math
+import os
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.counts.labels import MatrixLabels
-from fastpmf.estimators._applied import AppliedNMF
-from fastpmf.estimators._callbacks import stopped_at
-from fastpmf.fitting.fit import prepare, tell_end
+from fastpmf.core.counts import Counts
+from fastpmf.core.factors import FLOATS
+from fastpmf.counts.labels import align
+from fastpmf.estimators._callbacks import with_callbacks
+from fastpmf.estimators._persistence import (
+    DAMAGE,
+    checked_names,
+    checked_trace,
+    checked_validation,
+    checked_vector,
+    damaged_model,
+    read_model,
+    to_json,
+    write_model,
+)
+from fastpmf.estimators.base import FactorModel
+from fastpmf.fitting.fit import PoissonFit, report_end
 from fastpmf.fitting.memory import check_declared
-from fastpmf.fitting.problem import Known, Penalties, align_beside, as_numbers, vector
+from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
+from fastpmf.fitting.options import FitData, PoissonOptions
+from fastpmf.fitting.problem import as_numbers, vector
+from fastpmf.fitting.transform import log_likelihood_of_blocks, transform_blocks
 from fastpmf.kernels.threads import threads
-from fastpmf.solvers import Solution, solver_of
-from fastpmf.solvers.base import Callback
+from fastpmf.solvers import Solution, Status
+from fastpmf.solvers.base import TRACE_DTYPE, Callback
+from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.validation import check_factor, check_sized
 
 
-class PoissonNMF(AppliedNMF):
+class PoissonNMF(FactorModel):
     """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
 
     Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
 
         D(X || mu) = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij]
 
-    which is maximising the likelihood of x_ij ~ Poisson(mu_ij), and, once columns are normalised, PLSI.
+    This maximises the likelihood of x_ij ~ Poisson(mu_ij); with normalised factors it is PLSI.
 
     Parameters
     ----------
     n_components : int
         Number of components, >= 1.
     prior_W : (shape, rate), "auto", "sparse" or None, default=None
-        Gamma prior of W's entries: shape >= 1 and rate >= 0, each a number or one for each component; None is the flat
-        (1, 0), maximum likelihood. With one the fit is the most probable W and H. Shape 1 is an L1 penalty, above it no
-        entry is zero. "auto" is shape 1.1 with the rate 0.11 sqrt(n_components / mean count per unit of exposure),
-        which predicts held-out counts well. "sparse" is shape 1 with the rate 0.1 sqrt(n_components / mean count per
-        unit of exposure), for many components and few counts in a row, as in recommendation. The relative scale
-        of W and H is set in closed form to maximise the joint prior.
+        Gamma prior of the entries of W: shape >= 1 and rate >= 0, each a number or one for each component. None is the
+        flat prior (1, 0), maximum likelihood; with a prior the fit is the posterior mode. Shape 1 is an L1 penalty;
+        with a larger shape no entry is zero. "auto" has shape 1.1 and rate 0.11 sqrt(n_components / mean count per unit
+        of exposure), and predicts held-out counts well. "sparse" has shape 1 and rate 0.1 sqrt(n_components / mean
+        count per unit of exposure), for many components and few counts in a row, as in recommendation. The relative
+        scale of W and H is set in closed form to maximise the joint prior.
     prior_H : (shape, rate), "auto", "sparse" or None, default=None
-        Of H's entries.
+        Gamma prior of the entries of H.
     alpha_W : float, default=0.0
-        scikit-learn's penalty on W, in place of a prior: with `l1_ratio`, n_features alpha_W [l1_ratio sum W +
-        (1 - l1_ratio) / 2 sum W^2] is added to the objective.
+        scikit-learn's penalty on W, instead of a prior: n_features alpha_W [l1_ratio sum W + (1 - l1_ratio) / 2 sum
+        W^2] is added to the objective.
     alpha_H : float or "same", default="same"
-        That on H, times n_samples; "same" is `alpha_W`.
+        The penalty on H, times n_samples; "same" is `alpha_W`.
     l1_ratio : float, default=0.0
-        Share of L1 in both, from 0 to 1.
+        Share of the L1 penalty in both, from 0 to 1.
     solver : {"auto", "cd", "em", "mu"}, default="auto"
-        With each of them the objective never rises. "auto" is "cd".
+        No solver ever raises the objective. "auto" is "cd".
 
-        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn, which is
-        soonest at any objective but the poorest. Entries can be, and leave, exact zeros. A column of `StreamedCounts`
-        is never together: of these W alone is descended, and H takes relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, the rule of scikit-learn's "mu". For how many iterations the two
-        agree, see `non_negative_factorization`.
-        "em": the simultaneous update of PLSI, both factors in one pass over the rows. About as many iterations as
-        "mu", and no transposed copy of the counts: for when memory is what is short.
+        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest to
+        any but the poorest objective. Entries can become, and leave, exact zeros. Of `StreamedCounts`, whose columns
+        are never in memory together, only W is updated by coordinate descent, and H by relaxed multiplicative steps.
+        "mu": multiplicative updates of Lee & Seung, as scikit-learn's "mu". `non_negative_factorization` says for how
+        many iterations the two agree.
+        "em": the simultaneous update of PLSI, both factors in one pass over the rows. It takes about as many iterations
+        as "mu", and no transposed copy of the counts, for when memory is short.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
-        "extrapolation": begin each iteration where the last move would have led if it had gone on, and keep only what
-        does not raise the objective. "auto": with "cd", and not with "mu" and "em". "relaxation", with "mu" only: go
-        nearly twice as far in each update, which takes about half as many iterations, and is monotone too.
-        Of `StreamedCounts` "auto" is none.
+        "extrapolation": start each iteration where the last move would have led if continued, and keep the result only
+        if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as far in each update, which
+        takes about half as many iterations and never raises the objective either. "auto": extrapolation with "cd", none
+        with "mu", "em" and `StreamedCounts`.
     inner_steps : int, default=1
-        Steps on W in an iteration, for a step on H: with more, less of a pass over `StreamedCounts` is waiting for the
-        disk. On H instead where these are stored by columns. Not with "em".
+        Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
+        fit of `StreamedCounts` waits less for the disk. Not with "em".
     init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
-        Where to start, by scikit-learn's names. "auto" is "random", which costs nothing and mostly ended as low; on
-        small text "nndsvd" ended 2 % lower. All but "custom" (W and H given to `fit_transform`) are scaled to
-        sum(W H) = sum(X). Zeros of "nndsvd" are lifted to 1e-6 of the factor's mean, of "nndsvda" to the mean, of
-        "nndsvdar" to about a hundredth of it.
+        Start, with scikit-learn's names. "auto" is "random", which is free and usually reaches an equally low
+        objective; on small text "nndsvd" ended 2 % lower. "custom": W and H given to `fit`. All others are scaled so
+        that sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the
+        mean, of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
-        Random starts to try; the worse half is dropped after 30 iterations, 60, 120 and so on, and the best one left is
+        Number of random starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is
         finished (successive halving): ten starts cost about as much as five or six fits of 100 iterations. The result
-        is usually lower than with one start, but not always: the first start, which n_init=1 finishes, can be dropped
-        and yet end lower. `restarts_` has all their objectives.
+        is usually, but not always, lower than with one start: the first start, which n_init=1 finishes, can be dropped
+        and yet end lower. `restarts_` has the objectives of all.
     max_iter : int, default=500
-        Most iterations, of both factors each; in `transform`, most rounds of sweeps for a row.
+        Maximum number of iterations, each of both factors; in `transform`, of rounds of sweeps for a row.
     tol : float, default=1e-4
-        Converged when `kkt_residual_` is at most this: an upper bound, in nats per count, on what the best other W
-        with this H, or the best other H with this W, could lower the objective by. It is 0 exactly where the
-        Karush-Kuhn-Tucker conditions hold, and does not depend on the scale of X. 0.01 to 0.02 is a quick look.
-        Nothing stops on a plateau. In `transform`, each row goes on until its own bound, per count of the row, is at
-        most this.
+        Converged if `kkt_residual_` is at most this: an upper bound, in nats per count, on the decrease of the
+        objective by any other W with this H, or any other H with this W. It is 0 exactly if the Karush-Kuhn-Tucker
+        conditions hold, does not depend on the scale of X, and does not stop on a plateau. 0.01 to 0.02 is enough for a
+        quick look. In `transform` it is compared with the bound of each row, per count of the row.
     max_time : float, default=None
-        Seconds after which no iteration begins, not counting compilation; None for no limit.
+        Seconds after which no iteration starts, without compilation; None for no limit.
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: a mini-batch goes (t + delay)^-forgetting_rate of the way, t the rows before it in units of
-        its own; 0.5 < forgetting_rate <= 1 <= delay.
+        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
+        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
-        Rows that `partial_fit` will have seen in the end, against which priors are weighed; None: those seen so far.
+        Number of rows that `partial_fit` will have seen in the end, against which priors are weighted; None: those seen
+        so far.
     random_state : int, RandomState, Generator or None, default=None
-        For the random parts of `init`. Equal seeds give equal bits, for any number of threads.
+        For the random parts of `init`. Equal seeds give bitwise equal results, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Of the factors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else float64.
-        Sums and the objective are float64 always. Exposures and weights are from 1e-10 to 1e10 in float32 and from
-        1e-50 to 1e50 in float64, else refused; so are known factors, starts and priors above 1e30 and 1e130, and a W or
-        H that the dtype can't hold beside what is known.
+        Dtype of the factors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
+        float64. Sums and the objective are always float64. Exposures and weights must be from 1e-10 to 1e10 in float32
+        and from 1e-50 to 1e50 in float64; fixed factors, starts and priors at most 1e30 and 1e130.
     n_threads : int or None, default=None
-        None or -1: as many as the process may use (its affinity and cgroup quota). The result does not depend on it.
+        Number of threads. None or -1: all that the process may use (its affinity and cgroup quota). The result does not
+        depend on it.
     verbose : bool, default=False
-        Show a progress bar with objective and residual on standard error (tqdm where installed, plain lines else); and
-        a line there if kernels take more than a second to compile, also in `transform`, `score` and `partial_fit`.
+        Show a progress bar with objective and residual on standard error (plain lines without tqdm), and a line if
+        kernels take more than a second to compile, also in `transform`, `score` and `partial_fit`.
     callback : callable, default=None
-        Called as callback(record, W, H) every `eval_every` iterations, `record` having the fields of `trace_` and W
-        and H being read-only views; a true answer stops the fit.
+        Called as callback(record, W, H) every `eval_every` iterations; `record` has the fields of `trace_`, and W and H
+        are read-only views. A true result stops the fit.
 
     Attributes
     ----------
@@ -112,34 +134,34 @@ class PoissonNMF(AppliedNMF):
     n_components_ : int
         Number of components.
     n_iter_ : int
-        Iterations done.
+        Number of iterations.
     objective_ : float
-        At the end, in nats: D(X || W H), and with priors minus their log densities, but for constants: it is minus the
-        log posterior, up to a constant of X and of the priors.
+        Final objective in nats: D(X || W H), and with priors minus their log densities, that is minus the log posterior
+        up to a constant of X and of the priors.
     reconstruction_err_ : float
-        sqrt(2 objective), with no prior scikit-learn's measure.
+        sqrt(2 objective); without priors scikit-learn's measure.
     kkt_residual_ : float
-        The measure that `tol` is compared with, of the factors returned; nats per count.
+        The measure that `tol` is compared with, for the returned factors; nats per count.
     restarts_ : ndarray of shape (n_init,)
-        The objective at which each start ended or was left behind, in nats.
+        Last objective of each start, in nats.
     status_ : Status
         Why the fit stopped, as a sentence; `status_.name` is a short identifier.
     trace_ : structured ndarray
-        Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, the
-        start included.
+        Fields n_iter, objective (nats), kkt_residual (nats per count) and seconds, one record per evaluation, including
+        the start.
     n_features_in_ : int
         Number of features seen in `fit`.
     prior_W_, prior_H_ : (shape, rate) or None
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
-        What `fit` was given.
+        As given to `fit`.
     mean_W_ : ndarray of shape (n_components,) or None
         Mean of the fitted rows of W, which `recommend` uses for rows without counts; None after a fit with
         `fastpmf.dask`.
     validation_ : structured ndarray or None
-        Fields n_iter and log_likelihood of held-out counts, per count, in nats; None without `validation`.
+        Fields n_iter and log_likelihood of held-out counts, in nats per count; None without `validation`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where X had string names.
+        Names of the features, if X had string names.
 
     See Also
     --------
@@ -148,11 +170,11 @@ class PoissonNMF(AppliedNMF):
 
     Notes
     -----
-    Memory beyond X: one transposed copy of the counts (none with "em"), and the factors four times: as they are, two
-    spares (one without acceleration), and the result. W H is never formed.
+    Memory beyond X: one transposed copy of the counts (none with "em"), and four copies of the factors: the iterate,
+    two working copies (one without acceleration), and the result. W H is never formed.
 
-    With scikit-learn 1.9 or later, `set_callbacks` takes its callbacks. A fit is a task to them, and every `eval_every`
-    iterations are one in it. `ScoringMonitor` scores where there is a y, which may be anything here.
+    With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
+    iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.
 
     References
     ----------
@@ -252,41 +274,42 @@ class PoissonNMF(AppliedNMF):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-            scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the result of `as_counts`; or
-            `StreamedCounts`, with which mask, sample_weight and validation can't be had.
+            scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), the result of `as_counts`, or
+            `StreamedCounts`, which exclude mask, sample_weight and validation.
         y : None
             Ignored.
         W : array-like of shape (n_samples, n_components), optional
-            Where to start, with init="custom".
+            Start, with init="custom".
         H : array-like of shape (n_components, n_features), optional
-            Where to start, with init="custom".
+            Start, with init="custom".
         fixed_W : array-like of shape (n_samples, n_components), optional
-            What is known of W: numbers that stay, NaN where it is free. A column is wholly known, or NaN but for zeros.
+            Fixed parts of W, NaN where it is free. A column is wholly fixed, or NaN except for zeros.
         fixed_H : array-like of shape (n_components, n_features), optional
-            What is known of H, known topics or signatures: a row is wholly known, or NaN but for zeros.
+            Fixed parts of H, such as known topics or signatures. A row is wholly fixed, or NaN except for zeros.
         row_exposure : float or array-like of shape (n_samples,), optional
             r > 0, for example library sizes, document lengths, years at risk; 1 by default.
         column_exposure : float or array-like of shape (n_features,), optional
-            c > 0; 1 by default. `transform` and `score` go on using it.
+            c > 0; 1 by default. `transform` and `score` use it too.
         background : float or array-like of shape (n_features,), optional
-            b >= 0, what is there without any component; 0 by default. `transform` and `score` go on using it.
+            b >= 0, the rate without any component; 0 by default. `transform` and `score` use it too.
         mask : matrix of shape (n_samples, n_features), optional
-            Sparse or dense; True or positive where an entry is not observed. The values of X there are not used, and
-            may be NaN or negative. It costs memory for W and H once more, and time that grows with the masked entries.
+            Sparse or dense; True or positive where an entry is not observed. Values of X there are not used, and may be
+            NaN or negative. A mask takes memory for another W and H, and time in proportion to its entries.
         sample_weight : float or array-like of shape (n_samples,), optional
-            Weights >= 0 of the rows' log-likelihoods and of their priors: 2 is the row twice. Rows of weight 0 get
-            their W from the fitted H.
+            Weights >= 0 of the log-likelihoods of the rows and of their priors: weight 2 is the row twice. Rows of
+            weight 0 get their W from the fitted H.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
-            Stop once held-out counts get no likelier for two evaluations, every `eval_every` iterations each. A
-            fraction is held out by `thin_counts`, and the rest fitted as so much less exposure. A matrix is the counts
-            held out: of the entries of `mask` where there is one, else independent ones of all entries. They are scored
-            at no less than 1e-8 of a component's mean, without rows and columns of which the fit sees no count.
+            Stop if the likelihood of held-out counts has not improved for two evaluations, which are `eval_every`
+            iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with accordingly less
+            exposure. A matrix is the held-out counts: of the entries of `mask` if there is one, else independent ones
+            of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
+            scoring; rows and columns of which the fit sees no count are not scored.
         checkpoint : path-like or Checkpoint, optional
-            A folder in which the fit saves itself every ten minutes, or as the `Checkpoint` says.
+            A folder in which the fit saves its state every ten minutes, or as the `Checkpoint` says.
         resume : path-like, optional
-            Such a folder, to go on from its last checkpoint, to the same bits as if nothing had happened; checkpoints
-            go on there too. X and the parameters must be those of that fit, but for max_iter, max_time, tol and what is
-            only shown.
+            Such a folder, to continue from its last checkpoint with bitwise the same result; further checkpoints are
+            saved there too. X and the parameters must be those of that fit, except max_iter, max_time, tol and those
+            of the display.
 
         Returns
         -------
@@ -297,13 +320,16 @@ class PoissonNMF(AppliedNMF):
         TypeError, ValueError
             If an argument has an invalid type or value.
         MemoryError
-            What the fit needs, see `fastpmf.plan`, this process may not have; the sentence says what would fit.
+            If the estimated memory exceeds this process's limit; see `fastpmf.plan`.
         FitInterrupted
-            On Ctrl-C once an iteration is done, a KeyboardInterrupt; the estimator then holds what was fitted so far.
-            Before that a plain KeyboardInterrupt, and it is as it was.
+            On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
+            a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
+        data = FitData(
+            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+            background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+        )  # fmt: skip
+        self._finish(*self._fit(X, y, data, checkpoint, resume))
         return self
 
     def fit_transform(
@@ -330,43 +356,276 @@ class PoissonNMF(AppliedNMF):
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
-        return self._fit(X, y, W, H, known, validation=validation, checkpoint=checkpoint, resume=resume)
+        data = FitData(
+            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+            background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+        )  # fmt: skip
+        return self._finish(*self._fit(X, y, data, checkpoint, resume)).W
 
-    def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
+        """The solution, and the attributes of the fitted estimator, which is not changed."""
         with threads(self.n_threads):
-            make = solver_of(self.solver, self.acceleration)
-            check_declared(X, self.n_components, self.dtype, make(), n_init=self.n_init)
-            beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
-            counts, seen = self._enter(X, beside.mask)
-            prepared = prepare(
-                counts, self.n_components, penalties=self._penalties, known=beside, solver=self.solver,
-                acceleration=self.acceleration, inner_steps=self.inner_steps, init=self.init, n_init=self.n_init,
-                W=W, H=H, validation=validation,
-                max_iter=self.max_iter, tol=self.tol, max_time=self.max_time, eval_every=self.eval_every,
-                random_state=self.random_state, dtype=self.dtype, callback=self.callback, **saved,
+            options = PoissonOptions.of(self)
+            check_declared(X, self.n_components, self.dtype, options.make_solver(), n_init=self.n_init)
+            counts, aligned, features = self._read_training_data(X, data)
+            fit = PoissonFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
+            penalties, p = fit.problem.penalties, counts.shape[1]
+            exposure, background = aligned.column_exposure, aligned.background
+            known = {
+                **features,
+                "prior_W_": as_numbers(penalties.prior_W),
+                "prior_H_": as_numbers(penalties.prior_H),
+                "column_exposure_": None if exposure is None else vector(exposure, p, "column_exposure"),
+                "background_": None if background is None else np.array(background, dtype=np.float64),
+            }
+
+            def attributes(solution: Solution, _: Any = None) -> dict[str, Any]:
+                return known | _solution_attributes(solution)
+
+            tasks = self._tasks(attributes, X, y, data)
+            solution = fit.run(tasks)
+            if tasks is not None:
+                tasks.end(solution, None)
+        return solution, attributes(solution)
+
+    def _finish(self, solution: Solution, attributes: dict[str, Any]) -> Solution:
+        self._set_fitted_attributes(attributes)
+        report_end(solution, self.tol)
+        return solution
+
+    def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
+        """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.
+
+        W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
+        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t +
+        delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the counts
+        of a feature were allocated to components, never how many there were. H is the posterior mode given the
+        statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
+        `transform`.
+
+        The first rows, 150 for each component, are kept in memory. Whenever their number has doubled, and once more
+        when they are complete, they are fitted together from a random start; until then components may change places.
+        After `fit`, partial_fit starts anew; a saved and loaded model continues.
+
+        Rows without counts count as rows; without a prior they leave H unchanged, as in `fit`. The first mini-batch
+        must have a positive count. A later mini-batch without rows changes nothing.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_batch, n_features)
+        y : None
+            Ignored.
+        row_exposure : float or array-like of shape (n_batch,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or value.
+
+        References
+        ----------
+        O. Cappe and E. Moulines, "Online expectation-maximization algorithm for latent data models", J. R. Stat. Soc. B
+        71 (2009), section 2.
+        """
+        online = getattr(self, "_online", None)
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            if online is not None and self._is_empty(X):
+                return self
+            counts, features = self._read_batch(X, first=online is None)
+            k = self.n_components if online is None else len(self.components_)
+            row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
+            exposure = vector(row_exposure, counts.shape[0], "row_exposure")
+            penalties = PoissonOptions.of(self).penalties
+            H = None if online is None else self.components_
+            after, H = online_em_step(online, H, counts, exposure, k, penalties, OnlineOptions.of(self))
+        nan, no_trace = math.nan, np.empty(0, TRACE_DTYPE)
+        solution = Solution(np.empty((0, k)), H, nan, nan, after.schedule.steps, Status.ONLINE, no_trace)
+        attributes = _solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
+        if online is None:
+            attributes |= features | {"column_exposure_": None, "background_": None}
+            attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
+        else:
+            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
+        self._set_fitted_attributes(attributes)
+        return self
+
+    def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
+        """The W that minimises the objective for X with `components_` fixed, including the prior of W.
+
+        Each row is a separate convex problem, solved by coordinate descent whatever `solver` is, and its result does
+        not depend on the other rows (bitwise). A warning tells of rows that do not converge to `tol` in `max_iter`
+        rounds. Counts of features in which every component is zero can't be explained by any W and are left out. For
+        the fitted rows the result is that of `fit_transform` only if the fit converged: there H was updated after W.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        row_exposure : float or array-like of shape (n_samples,), optional
+            Of these rows, 1 by default; column exposures and background are those of `fit`.
+        mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry is not observed; X may hold NaN there.
+        return_gap_bound : bool, default=False
+            Whether to return the certificate too.
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, n_components)
+        gap_bound : ndarray of shape (n_samples,)
+            With `return_gap_bound`: upper bound, in nats, on the decrease of the objective by any other W for each row,
+            up to rounding of the dtype, some 1e-6 nats per count in float32.
+        """
+        W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask))
+        return (W, gap_bound) if return_gap_bound else W
+
+    def score(
+        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None
+    ) -> float:
+        """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
+
+        Counts of features in which every component is zero, which had none in training, are left out, as in
+        `transform`: any model of that training data gives them likelihood 0. So are masked entries.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        row_exposure, mask
+            As in `transform`.
+        sample_weight : float or array-like of shape (n_samples,), optional
+            Weights of the rows in the score; W does not depend on them.
+
+        Returns
+        -------
+        float
+            In nats per count, higher is better.
+
+        Raises
+        ------
+        ValueError
+            If X has no counts to score.
+        """
+        counts, data = self._read_rows(X, row_exposure, mask)
+        weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        W, _ = self._transform(counts, data)
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            weighted = replace(data, sample_weight=weight)
+            score, total = log_likelihood_of_blocks(counts, W, self.components_, weighted)
+        if total == 0:
+            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
+        return score / total
+
+    def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
+        """New rows and all the data that belongs to them."""
+        counts, data = self._read_new_data(X, FitData(row_exposure=row_exposure, mask=mask), streamed=True)
+        return counts, replace(data, column_exposure=self.column_exposure_, background=self.background_)
+
+    def _transform(self, counts: Counts, data: FitData) -> tuple[np.ndarray, np.ndarray]:
+        penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_)
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            return transform_blocks(
+                counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
+            )
+
+    def _with_features(self, columns: np.ndarray) -> Self:
+        model = super()._with_features(columns)
+        model.alpha_W = self.alpha_W * (self.components_.shape[1] / len(columns))  # it is multiplied by n_features
+        model.column_exposure_, model.background_ = (
+            x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
+        )
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one `.npz` file without pickle; an existing file is replaced whole or not at all.
+
+        A `random_state` or `callback` that is an object is not saved; it is None in the loaded model.
+        """
+        check_is_fitted(self)
+        arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
+        online = getattr(self, "_online", None)
+        if online is not None:
+            arrays |= online.to_arrays()
+        for name in ("column_exposure", "background", "validation", "mean_W"):
+            if (value := getattr(self, f"{name}_")) is not None:
+                arrays[name] = value
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        facts = {
+            "n_iter": self.n_iter_,
+            "objective": self.objective_,
+            "kkt_residual": self.kkt_residual_,
+            "status": self.status_.name,
+            "priors": [to_json(self.prior_W_), to_json(self.prior_H_)],
+        }
+        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or is not a model of this class.
+        """
+        parameters, arrays, facts = read_model(path, cls.__name__)
+        try:
+            # JSON has lists for tuples, and among the parameters only priors are either
+            model = cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()})
+            H, trace = arrays["components"], checked_trace(arrays)
+            if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
+                raise ValueError(f"components of shape {H.shape} and {H.dtype}")
+            check_factor(H, H.shape, "components")
+            k, p = H.shape
+            names, status, restarts = checked_names(arrays, p), Status[facts["status"]], arrays["restarts"]
+            if status is not Status.ONLINE:
+                checked_vector(restarts, "restarts")
+            solution = Solution(
+                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace, restarts,
+                checked_validation(arrays),
             )  # fmt: skip
+            attributes = _solution_attributes(solution) | {"n_features_in_": p}
+            for name, prior in zip(("prior_W_", "prior_H_"), facts["priors"], strict=True):
+                attributes[name] = None if prior is None else tuple(prior)
+            for name in ("column_exposure", "background"):
+                if (value := arrays.get(name)) is not None and value.dtype != float:
+                    raise ValueError(f"{name} of {value.dtype}")
+                attributes[f"{name}_"] = value
+            mean_W = arrays.get("mean_W")
+            if mean_W is not None:
+                mean_W = check_factor(check_sized(mean_W, (k,), np.dtype(float), "mean_W"), (k,), "mean_W")
+            attributes["mean_W_"] = mean_W
+            if "online_schedule" in arrays:
+                attributes["_online"] = OnlineEM.from_arrays(arrays, p, k)
+        except DAMAGE as error:
+            raise damaged_model(path, error) from None
+        if names is not None:
+            attributes["feature_names_in_"] = names
+        model._set_fitted_attributes(attributes)
+        return model
 
-            def solve(callback: Callback | None) -> Solution:
-                return prepared.run(verbose=self.verbose, callback=callback)
 
-            def keep(model: PoissonNMF, solution: Solution) -> None:
-                model._adopt(seen)
-                model._keep(solution)
-                model.prior_W_, model.prior_H_ = map(as_numbers, prepared.penalties[:2])
-                with np.errstate(over="ignore"):
-                    model.mean_W_ = solution.W.mean(axis=0, dtype=np.float64)
-                model._online = None  # partial_fit begins anew
-                model.validation_ = solution.validation
-                across, backdrop = beside.column_exposure, beside.background
-                model.column_exposure_ = None if across is None else vector(across, counts.shape[1], "column_exposure")
-                model.background_ = None if backdrop is None else np.array(backdrop, dtype=np.float64)
-
-            solution = self._observed(solve, keep, stopped_at, X, y, known)
-        self._become(keep, solution)
-        tell_end(solution, self.tol)
-        return solution.W
-
-    @property
-    def _penalties(self) -> Penalties:
-        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
+def _solution_attributes(solution: Solution) -> dict[str, Any]:
+    """The attributes of an estimator that come from a solution."""
+    with np.errstate(over="ignore"):
+        mean_W = solution.W.mean(axis=0, dtype=np.float64) if len(solution.W) else None
+    return {
+        "components_": solution.H,
+        "n_components_": len(solution.H),
+        "objective_": solution.objective,
+        "reconstruction_err_": math.sqrt(2.0 * max(solution.objective, 0.0)),  # rounding may give D slightly below 0
+        "kkt_residual_": solution.kkt_residual,
+        "n_iter_": solution.n_iter,
+        "status_": solution.status,
+        "trace_": solution.trace,
+        "restarts_": solution.restarts,
+        "validation_": solution.validation,
+        "mean_W_": mean_W,
+    }

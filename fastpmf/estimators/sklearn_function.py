@@ -7,10 +7,10 @@ import numpy as np
 
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align_factors, labels_of, warn_of_duplicates
-from fastpmf.fitting.fit import poisson_nmf, tell_end
+from fastpmf.fitting.fit import poisson_nmf, report_end
 from fastpmf.fitting.memory import check_declared
 from fastpmf.fitting.transform import producible
-from fastpmf.solvers import SOLVERS, solver_of
+from fastpmf.solvers import SOLVERS, make_solver
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_option
 from fastpmf.utils.warnings import warn
@@ -107,7 +107,7 @@ def non_negative_factorization(
         warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates W from X and H", RuntimeWarning)
-    check_declared(X, n_components, None, solver_of(solver, None if solver == "mu" else "auto")())
+    check_declared(X, n_components, None, make_solver(solver, None if solver == "mu" else "auto"))
     warn_of_duplicates(labels_of(X, 1).values)
     W, H = align_factors(X, W, H)
     counts = as_counts(X)
@@ -125,14 +125,14 @@ def non_negative_factorization(
         if counts.total == 0:
             raise ValueError("H must be positive somewhere where X has counts, so that some W can explain them")
         W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
-        found = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
+        solution = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
     elif init == "custom":
-        found = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
+        solution = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
     else:
         init = init or ("nndsvda" if k <= min(counts.shape) else "random")
-        found = poisson_nmf(counts, k, init=init, **common)
-    tell_end(found, tol)
-    return found.W, found.H, found.n_iter
+        solution = poisson_nmf(counts, k, init=init, **common)
+    report_end(solution, tol)
+    return solution.W, solution.H, solution.n_iter
 
 
 def _components(shape: tuple[int, int], W: Any, H: Any, n_components: Any, custom: bool, *, update_H: bool) -> int:

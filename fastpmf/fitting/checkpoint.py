@@ -1,4 +1,4 @@
-"""Checkpoints: all that a fit under way depends on, in files of which a torn one is never read."""
+"""Checkpoints: files with the complete state of a fit in progress, written whole or not at all."""
 
 import json
 import math
@@ -12,37 +12,36 @@ from typing import Any
 import numpy as np
 
 from fastpmf.solvers import Run
-from fastpmf.solvers.base import Memory
 from fastpmf.utils.files import DAMAGE, replacing
 from fastpmf.utils.messages import brief
 from fastpmf.utils.npz import opened_npz
 from fastpmf.utils.warnings import warn
 
-FORMAT, VERSION, KEPT = "fastpmf checkpoint", 1, 2
+FORMAT, VERSION, N_KEPT = "fastpmf checkpoint", 2, 2
 _NAME = re.compile(r"checkpoint-(\d+)\.npz")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a fit leaves what it can go on from, and how often.
+    """Where and how often a fit saves its state.
 
-    Each is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` then goes on, to the
-    same bits as if nothing had happened. Where one can't be written, as on a full disk, a warning says so, and the fit
-    goes on.
+    Each checkpoint is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` continues
+    from the last one, with bitwise the same result as without an interruption. If a checkpoint can't be written, for
+    example because the disk is full, the fit warns and goes on.
 
     Parameters
     ----------
     folder : path-like
-        Made if it is not there. A fit that doesn't resume from it wants it without checkpoints.
+        Created if it does not exist. It must not hold checkpoints, except those that the fit resumes from.
     minutes : float, default=10.0
-        One is written after the first iteration that ends so long after the one before.
+        Time between checkpoints; each is written after an iteration.
     iterations : int, optional
-        One is written after every so many iterations too.
+        Also write a checkpoint every so many iterations.
 
     Raises
     ------
     TypeError, ValueError
-        minutes < 0 or iterations < 1, or neither a number.
+        If a parameter has an invalid type or value.
 
     Examples
     --------
@@ -50,9 +49,9 @@ class Checkpoint:
     >>> from fastpmf import Checkpoint, PoissonNMF, datasets
     >>> X = datasets.make_poisson_counts(200, 30, 3, nnz=2_000, random_state=0).X
     >>> folder = tempfile.mkdtemp()
-    >>> told = dict(n_components=3, random_state=0, tol=0)
-    >>> _ = PoissonNMF(max_iter=20, **told).fit(X, checkpoint=Checkpoint(folder, iterations=5))
-    >>> model = PoissonNMF(max_iter=40, **told).fit(X, resume=folder)
+    >>> options = dict(n_components=3, random_state=0, tol=0)
+    >>> _ = PoissonNMF(max_iter=20, **options).fit(X, checkpoint=Checkpoint(folder, iterations=5))
+    >>> model = PoissonNMF(max_iter=40, **options).fit(X, resume=folder)
     >>> model.n_iter_
     40
     """
@@ -72,34 +71,34 @@ class Checkpoint:
             raise ValueError(f"iterations must be a whole number >= 1 or None, got {brief(self.iterations)}")
 
 
-class Saver:
-    """Writes the checkpoints of one fit, and reads the one to go on from.
+class CheckpointFolder:
+    """Writes the checkpoints of one fit, and reads the one to resume from.
 
     Parameters
     ----------
     checkpoint : Checkpoint, path-like or None
-        As `fit` is given it; a path is `Checkpoint(path)`. None, and `resume` given: that folder.
+        As given to `fit`. None: the folder `resume`.
     resume : path-like or None
     facts : dict
-        What must be the same in a fit that goes on, as JSON can say it.
+        What must be equal for a fit to resume, as JSON values.
 
     Attributes
     ----------
-    memory : Memory or None
-        What to go on from.
+    saved : dict of str to ndarray, or None
+        `Run.state_dict` of the checkpoint to resume from.
 
     Raises
     ------
     FileNotFoundError
-        `resume` holds no checkpoint.
+        If `resume` holds no checkpoint.
     FileExistsError
-        The folder to write to holds those of another fit.
+        If the folder to write to holds checkpoints of another fit.
     NotADirectoryError
-        What is to be that folder is a file.
+        If the folder to write to is a file.
     ValueError
-        `resume` holds those of a fit of other counts, or with other parameters; or no whole one.
+        If `resume` holds checkpoints of a fit of other counts or with other parameters, or only damaged ones.
     PermissionError
-        The folder can't be written to.
+        If the folder can't be written to.
     """
 
     def __init__(self, checkpoint: Any, resume: Any, facts: dict[str, Any]) -> None:
@@ -110,72 +109,72 @@ class Saver:
         given: Any = resume if checkpoint is None else checkpoint
         self._schedule = given if isinstance(given, Checkpoint) else Checkpoint(given)
         self._folder, self._facts = Path(self._schedule.folder), facts
-        self.memory = None if resume is None else _latest(Path(resume), facts)
-        if (resume is None or Path(resume).resolve() != self._folder.resolve()) and _found(self._folder):
+        self.saved = None if resume is None else _read_latest(Path(resume), facts)
+        if (resume is None or Path(resume).resolve() != self._folder.resolve()) and _checkpoints(self._folder):
             raise FileExistsError(
-                f"checkpoint: {self._folder} holds checkpoints of another fit; go on from them with resume, or take "
-                "another folder"
+                f"checkpoint: {self._folder} holds checkpoints of another fit; resume from them, or use another folder"
             )
         if self._folder.exists() and not self._folder.is_dir():
             raise NotADirectoryError(f"checkpoint must be a folder, and {self._folder} is a file")
         self._folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self._folder, os.W_OK):
             raise PermissionError(f"checkpoint: the folder {self._folder} can't be written to")
-        self._saved = time.monotonic()
+        self._time = time.monotonic()
 
-    def keep(self, run: Run) -> None:
-        """Write one if it is time."""
+    def save_if_due(self, run: Run) -> None:
+        """Write a checkpoint if it is time for one."""
         every = self._schedule.iterations
-        if (every and run.n_iter % every == 0) or time.monotonic() - self._saved >= 60 * self._schedule.minutes:
+        if (every and run.n_iter % every == 0) or time.monotonic() - self._time >= 60 * self._schedule.minutes:
             try:
                 self._write(run)
-            except OSError as error:  # the fit is worth more than its checkpoint
-                warn(f"a checkpoint could not be written, and the fit goes on without it: {error}", RuntimeWarning)
-            self._saved = time.monotonic()
+            except OSError as error:
+                warn(f"a checkpoint could not be written, and the fit continues without it: {error}", RuntimeWarning)
+            self._time = time.monotonic()
 
     def _write(self, run: Run) -> None:
         with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
             header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
-            np.savez(file, header=np.array(header), **run.remember())  # type: ignore[arg-type]
-        for path in _found(self._folder)[KEPT:]:
+            np.savez(file, header=np.array(header), **run.state_dict())  # type: ignore[arg-type]
+        for path in _checkpoints(self._folder)[N_KEPT:]:
             path.unlink(missing_ok=True)
 
 
-def saver_of(checkpoint: Any, resume: Any, facts: dict[str, Any]) -> Saver | None:
-    """None where neither is wanted."""
-    return None if checkpoint is None and resume is None else Saver(checkpoint, resume, facts)
+def open_checkpoints(checkpoint: Any, resume: Any, facts: dict[str, Any]) -> CheckpointFolder | None:
+    """The folder to write to and to resume from; None if neither is given."""
+    return None if checkpoint is None and resume is None else CheckpointFolder(checkpoint, resume, facts)
 
 
-def _found(folder: Path) -> list[Path]:
+def _checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the latest first."""
     if not folder.is_dir():
         return []
-    named = {path: int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
-    return sorted(named, key=lambda path: named[path], reverse=True)
+    n_iter = {path: int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return sorted(n_iter, key=lambda path: n_iter[path], reverse=True)
 
 
-def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
-    """What the latest whole one holds."""
-    paths, damaged = _found(folder), []
+def _read_latest(folder: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of the latest undamaged checkpoint."""
+    paths, damaged = _checkpoints(folder), []
     if not paths:
         raise FileNotFoundError(f"resume: {folder} holds no checkpoint")
     for path in paths:
         try:
             with opened_npz(path) as (stored, _):
-                memory = {name: stored[name] for name in stored.files}
-            header = json.loads(str(memory.pop("header")))
+                arrays = {name: stored[name] for name in stored.files}
+            header = json.loads(str(arrays.pop("header")))
             if header["format"] != FORMAT or header["version"] != VERSION:
                 raise ValueError("another version")
-            told = dict(header["facts"])
+            saved = dict(header["facts"])
         except DAMAGE:
             damaged.append(path)
             continue
         for name in facts:
-            if told.get(name) != facts[name]:
+            if saved.get(name) != facts[name]:
                 raise ValueError(
-                    f"resume: {path} is of a fit with {name} {brief(told.get(name))}, this one has {brief(facts[name])}"
+                    f"resume: {path} is of a fit with {name} {brief(saved.get(name))}, this one has "
+                    f"{brief(facts[name])}"
                 )
         if damaged:
-            warn(f"{damaged[0]} is damaged, so the fit goes on from {path.name}", RuntimeWarning)
-        return memory
-    raise ValueError(f"resume: {folder} holds no whole checkpoint, {damaged[0].name} is damaged")
+            warn(f"{damaged[0]} is damaged, so the fit resumes from {path.name}", RuntimeWarning)
+        return arrays
+    raise ValueError(f"resume: {folder} holds no undamaged checkpoint; {damaged[0].name} is damaged")

@@ -1,5 +1,6 @@
-"""Early stopping on held-out counts: what is held out, and when a fit has seen enough."""
+"""Early stopping: score held-out counts at each record, and stop when they do not improve."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,93 +9,83 @@ from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.masked import weighted, within, without
 from fastpmf.counts.thinning import thin_counts
-from fastpmf.fitting.problem import Known, vector
+from fastpmf.fitting.options import FitData
+from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import log_likelihood
 from fastpmf.solvers import Record, Status
-from fastpmf.solvers.base import Callback
 from fastpmf.utils.messages import brief
 
+PATIENCE = 2  # records in a row without an improvement after which the fit stops
+MIN_SHARE = 1e-8  # of the mean of a component; entries are raised to it for scoring, so that no count is impossible
 VALIDATION_DTYPE = np.dtype([("n_iter", np.int64), ("log_likelihood", float)])
-PATIENCE = 2  # records in a row that are no better than the best before them end the fit
-LEAST = 1e-8  # of a component's mean is what its entries are scored with at least: a zero makes no count impossible
 
 
-class Validation:
-    """Scores W and H on held-out counts at each record of a fit, and stops it when they get no better.
+class EarlyStopping:
+    """An observer of a run that scores W and H on held-out counts.
 
-    Not scored are counts of rows and columns of which the fit sees none, or which weigh nothing: it says nothing of
-    them, and likeliest there is a rate of zero.
+    Counts of rows and columns of which the fit sees no counts, or whose weight is 0, are not scored.
 
     Parameters
     ----------
     counts : MemoryCounts of shape (n, p)
         All counts.
-    validation : float or matrix of counts of shape (n, p)
-        A fraction of the counts to hold out, by `thin_counts`; or the held-out counts themselves, of the entries of
-        the mask where there is one, else independent ones of all entries, with rates in proportion to X's by totals.
-    known : Known
-    random_state : int, RandomState, Generator or None
-    whole : bool, default=True
-        Whether the W and H that are scored are those of all counts, or those of `train`.
+    data : FitData
+        `validation` is a fraction of the counts to hold out by `thin_counts`, or a matrix of held-out counts: of the
+        entries of `mask` if there is one, otherwise independent counts of all entries, with the rates of X rescaled to
+        their total.
+    random_state : RandomState or Generator
+    scaled_to_all : bool, default=True
+        Whether the scored W and H belong to all counts, or to `train`.
 
     Attributes
     ----------
     train : MemoryCounts
-        What is to be fitted.
+        The counts to fit.
     share : float
-        What share of the whole these are.
-    scores : list of (int, float)
-        Iteration, and held-out log-likelihood per count, at each record; nats.
+        Expected share of all counts that are in `train`.
     """
 
-    def __init__(
-        self, counts: MemoryCounts, validation: Any, known: Known, random_state: Any, *, whole: bool = True
-    ) -> None:
-        self.share, self._known, self._masked = 1.0, known, False
-        self.scores: list[tuple[int, float]] = []
-        weight = vector(known.sample_weight, counts.shape[0], "sample_weight", zero=True)
+    def __init__(self, counts: MemoryCounts, data: FitData, random_state: Any, *, scaled_to_all: bool = True) -> None:
+        self.share, self._masked_only = 1.0, False
+        self._scores: list[tuple[int, float]] = []
+        validation = data.validation
+        weight = vector(data.sample_weight, counts.shape[0], "sample_weight", zero=True)
         if not weight.all():  # rows of weight 0 must not influence the fit
             counts = weighted(counts, (weight > 0).astype(np.int8), counts.dtype)
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
-            number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
-            if not number or not 0 < validation < 1:
+            is_number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
+            if not is_number or not 0 < validation < 1:
                 raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {brief(validation)}")
-            self.train, held = thin_counts(counts, validation, random_state=random_state)
+            self.train, heldout = thin_counts(counts, validation, random_state=random_state)
             self.share = 1.0 - float(validation)
-            self._exposure = float(validation) / (1.0 if whole else self.share)
+            exposure = float(validation) / (1.0 if scaled_to_all else self.share)
         else:
-            self.train, held = counts, as_counts(validation, name="validation")
-            if held.shape != counts.shape:
-                raise ValueError(f"validation must have the shape of X, {counts.shape}, got {held.shape}")
-            self._masked = known.mask is not None
-            held = weighted(held, (weight > 0).astype(np.int8), held.dtype)
-            self._exposure = 1.0 if self._masked else held.total / counts.total if counts.total else 1.0
-        held = within(held, known.mask) if self._masked else without(held, known.mask)
-        rows, columns = (without(self.train, known.mask).sums(side) > 0 for side in Side)
-        self._held = weighted(held.select_columns(columns), rows.astype(np.int8), held.dtype)
-        if self._held.total == 0 or self.train.total == 0:
+            self.train, heldout = counts, as_counts(validation, name="validation")
+            if heldout.shape != counts.shape:
+                raise ValueError(f"validation must have the shape of X, {counts.shape}, got {heldout.shape}")
+            self._masked_only = data.mask is not None
+            heldout = weighted(heldout, (weight > 0).astype(np.int8), heldout.dtype)
+            exposure = 1.0 if self._masked_only else heldout.total / counts.total if counts.total else 1.0
+        heldout = within(heldout, data.mask) if self._masked_only else without(heldout, data.mask)
+        rows, columns = (without(self.train, data.mask).sums(side) > 0 for side in Side)
+        self._heldout = weighted(heldout.select_columns(columns), rows.astype(np.int8), heldout.dtype)
+        if self._heldout.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")
+        row_exposure = np.ones(counts.shape[0]) if data.row_exposure is None else np.asarray(data.row_exposure)
+        self._data = replace(data, row_exposure=exposure * row_exposure, validation=None, W=None, H=None)
 
     def score(self, W: np.ndarray, H: np.ndarray) -> float:
-        """Log-likelihood of the held-out counts per count, in nats."""
-        given = np.ones(len(W)) if self._known.row_exposure is None else np.asarray(self._known.row_exposure)
-        known = self._known._replace(row_exposure=self._exposure * given)
-        W, H = (np.maximum(A, LEAST * A.mean(axis=axis, keepdims=True)) for A, axis in ((W, 0), (H, 1)))
-        value, total = log_likelihood(self._held, W, H, known, masked=self._masked)
+        """Log-likelihood of the held-out counts in nats per count."""
+        W, H = (np.maximum(A, MIN_SHARE * A.mean(axis=axis, keepdims=True)) for A, axis in ((W, 0), (H, 1)))
+        value, total = log_likelihood(self._heldout, W, H, self._data, masked_only=self._masked_only)
         return value / total
 
-    def watch(self, then: Callback | None) -> Callback:
-        """A callback that scores each record, and then calls `then`."""
-
-        def callback(record: Record, W: np.ndarray, H: np.ndarray) -> Any:
-            self.scores.append((record.n_iter, self.score(W, H)))
-            stop = then(record, W, H) if then is not None else None
-            best = int(np.argmax([value for _, value in self.scores]))
-            return stop or (Status.VALIDATION if len(self.scores) - 1 - best >= PATIENCE else None)
-
-        return callback
+    def __call__(self, record: Record, W: np.ndarray, H: np.ndarray, state: Any) -> Status | None:
+        self._scores.append((record.n_iter, self.score(W, H)))
+        best = int(np.argmax([value for _, value in self._scores]))
+        return Status.VALIDATION if len(self._scores) - 1 - best >= PATIENCE else None
 
     @property
     def curve(self) -> np.ndarray:
-        """`scores` as a structured array with the fields n_iter and log_likelihood."""
-        return np.array(self.scores, dtype=VALIDATION_DTYPE)
+        """The scores as a structured array with fields n_iter and log_likelihood."""
+        return np.array(self._scores, dtype=VALIDATION_DTYPE)

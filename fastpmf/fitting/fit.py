@@ -1,35 +1,35 @@
-"""From what a user gives to a `Solution`: the checks, the start, the solver. Estimators and functions share this."""
+"""Fits of W and H: from counts, options and data to a solution."""
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.core.counts import Counts
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.core.factors import empty_factor
+from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
-from fastpmf.fitting.checkpoint import saver_of
-from fastpmf.fitting.early_stopping import Validation
+from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
+from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_declared, check_memory
-from fastpmf.fitting.problem import Known, Penalties, Statement, align_beside, stated
+from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions, check_init
+from fastpmf.fitting.problem import build_problem
 from fastpmf.fitting.ranges import check_entries, dtype_for
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
-from fastpmf.model.init import INITS, initialise
-from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solver_of
-from fastpmf.solvers.base import Callback
-from fastpmf.solvers.successive_halving import race
-from fastpmf.utils.messages import brief, listed
-from fastpmf.utils.progress import shown
-from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.model.init import initialise
+from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Status, successive_halving
+from fastpmf.solvers.base import Callback, Observer
+from fastpmf.utils.messages import listed
+from fastpmf.utils.progress import progress_observer
+from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
 _silent = ContextVar("silent", default=False)
@@ -73,23 +73,21 @@ def poisson_nmf(
     checkpoint: Any = None,
     resume: Any = None,
 ) -> Solution:
-    """Factorise counts: the W, H >= 0 under which X ~ Poisson(W H) is likeliest, or most probable under priors.
+    """Factorise counts: find W, H >= 0 that maximise the likelihood, or the posterior density, of X ~ Poisson(W H).
 
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr), or the
-        result of `as_counts`, which is then neither checked nor transposed again; or `StreamedCounts`.
+        Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr); the
+        result of `as_counts`, which is not checked or transposed again; or `StreamedCounts`.
     n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, inner_steps, init, n_init
         As in `PoissonNMF`.
-    max_iter, tol, max_time, eval_every, random_state, dtype
-        As in `PoissonNMF`.
-    n_threads, verbose, callback
+    max_iter, tol, max_time, eval_every, random_state, dtype, n_threads, verbose, callback
         As in `PoissonNMF`.
     W : array-like of shape (n_samples, n_components), optional
-        Where to start, with init="custom".
+        Start, with init="custom".
     H : array-like of shape (n_components, n_features), optional
-        Where to start, with init="custom".
+        Start, with init="custom".
     fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation, checkpoint, resume
         As in `PoissonNMF.fit`.
 
@@ -103,9 +101,9 @@ def poisson_nmf(
     TypeError, ValueError
         If an argument has an invalid type or value.
     MemoryError
-        What the fit needs, see `fastpmf.plan`, this process may not have; in one sentence that says what would fit.
+        If the estimated memory exceeds this process's limit; see `fastpmf.plan`.
     FitInterrupted
-        On Ctrl-C once an iteration is done; a KeyboardInterrupt whose `solution` is what was fitted so far.
+        On Ctrl-C after the first iteration; a KeyboardInterrupt whose `solution` is the fit so far.
 
     See Also
     --------
@@ -120,185 +118,178 @@ def poisson_nmf(
            [0., 3., 0.],
            [2., 0., 1.]])
     """
+    options = PoissonOptions(
+        n_components=n_components, prior_W=prior_W, prior_H=prior_H, alpha_W=alpha_W, alpha_H=alpha_H,
+        l1_ratio=l1_ratio, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init,
+        max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state, dtype=dtype,
+        verbose=verbose, callback=callback,
+    )  # fmt: skip
+    data = FitData(
+        W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+        background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+    )  # fmt: skip
     with threads(n_threads):
-        check_declared(X, n_components, dtype, solver_of(solver, acceleration)(), n_init=n_init)
-        known = Known(fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight)
+        check_declared(X, n_components, dtype, options.make_solver(), n_init=n_init)
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
-        known, W, H, validation = align_beside(labels, known, W=W, H=H, validation=validation)
-        prepared = prepare(
-            as_fittable(X, mask=known.mask, n_threads=n_threads), n_components, solver=solver,
-            acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init, W=W, H=H,
-            max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state,
-            dtype=dtype, callback=callback, penalties=Penalties(prior_W, prior_H, alpha_W, alpha_H, l1_ratio),
-            known=known, validation=validation, checkpoint=checkpoint, resume=resume,
-        )  # fmt: skip
-        solution = prepared.run(verbose=verbose, callback=callback)
+        data = data.aligned(labels)
+        counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
+        solution = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     return solution
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A fit that has passed all checks and can be run.
-
-    Attributes
-    ----------
-    counts : Counts
-        X without the entries of the mask.
-    known : Known
-    statement : Statement
-        Of the counts that are fitted: without the held-out ones, weighted.
-    held_out : Validation or None
-    make : callable
-        Returns a new solver.
-    dtype : dtype
-    W, H : ndarray or None
-        The start if init="custom", in the units of the problem.
-    rng : RandomState or Generator
-        For the starts.
-    saver : Saver or None
-    init, n_init, max_iter, tol, max_time, eval_every
-        As in `PoissonNMF`.
-    """
-
-    counts: Counts
-    known: Known
-    statement: Statement
-    held_out: Validation | None
-    make: Callable[[], Solver]
-    dtype: np.dtype
-    init: str
-    n_init: int
-    W: np.ndarray | None
-    H: np.ndarray | None
-    rng: Any
-    max_iter: int
-    tol: float
-    max_time: float | None
-    eval_every: int
-    saver: Any
-
-    @property
-    def penalties(self) -> Penalties:
-        """With "auto" priors as numbers."""
-        return self.statement.penalties
-
-    def run(self, *, verbose: bool, callback: Callback | None) -> Solution:
-        """Run the fit, with the threads as they are."""
-        problem = self.statement.problem
-        n_components = problem.n_components - (self.known.background is not None)
-        if self.held_out is not None:
-            callback = self.held_out.watch(callback)
-        with shown(callback, self.max_iter, verbose=verbose) as watch:
-
-            def begin() -> Run:
-                options: dict[str, Any] = {
-                    "tol": self.tol, "eval_every": self.eval_every, "max_time": self.max_time, "callback": watch,
-                }  # fmt: skip
-                if self.saver is not None:
-                    options |= {"keep": self.saver.keep, "memory": self.saver.memory}
-                    if self.saver.memory is not None:
-                        nothing = np.zeros((0, 0))  # the factors are in the checkpoint
-                        return Run(self.make(), problem, nothing, nothing, **options)
-                start = self.statement.start(
-                    *initialise(problem.counts, n_components, self.init, self.rng, self.dtype, self.W, self.H)
-                )
-                if self.statement.partly_known:
-                    _check_reach(problem.counts, *start)
-                return Run(self.make(), problem, *start, **options)
-
-            solution = race([begin] * self.n_init, self.max_iter)
-        unweighted = self.statement.unweighted
-        if len(unweighted) and isinstance(self.counts, MemoryCounts):
-            solution.W[unweighted], _ = transform(
-                self.counts.select_rows(unweighted), solution.H, max_iter=self.max_iter, tol=self.tol,
-                penalties=self.penalties, known=_rows_of(self.known, unweighted),
-            )  # fmt: skip
-        if self.held_out is not None:
-            solution = replace(solution, validation=self.held_out.curve)
-        if solution.status is Status.NON_FINITE:
-            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
-        if len(dead := solution.dead_components) and not _silent.get():
-            warn(
-                f"{len(dead)} of {n_components} components carry no counts (numbers {listed(dead)}): fit fewer "
-                "components or try another start"
-            )
-        return solution
-
-
-def prepare(
-    counts: Counts,
-    n_components: int,
-    *,
-    penalties: Penalties,
-    known: Known,
-    validation: Any,
-    solver: str,
-    acceleration: str | None,
-    inner_steps: int,
-    init: str,
-    n_init: int,
-    W: Any,
-    H: Any,
-    max_iter: int,
-    tol: float,
-    max_time: float | None,
-    eval_every: int,
-    random_state: Any,
-    dtype: Any,
-    callback: Callback | None,
-    checkpoint: Any,
-    resume: Any,
-) -> Prepared:
-    """Check all arguments, and build the problem from the counts that are fitted.
+class PoissonFit:
+    """A fit of W and H whose arguments are checked, ready to run.
 
     Parameters
     ----------
     counts : Counts
-        X without the entries of `known.mask`, see `observed_counts`. Everything that depends on the data is computed
-        from these counts.
-    known : Known
+        X without the entries of `data.mask`, see `observed_counts`.
+    options : PoissonOptions
+    data : FitData
         Aligned with X.
+    checkpoint, resume
+        As in `PoissonNMF.fit`.
+
+    Attributes
+    ----------
+    problem : FitProblem
+        Of the counts that are fitted, without held-out ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+    MemoryError
+        If the estimated memory exceeds this process's limit.
     """
-    make = check_parameters(
-        n_components, solver, acceleration, inner_steps, n_init, max_iter, tol, max_time, eval_every, callback,
-        row_access_only=counts.row_access_only,
+
+    def __init__(
+        self, counts: Counts, options: PoissonOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None
+    ) -> None:
+        self._counts, self._options, self._data = counts, options, data
+        self._solver = options.make_solver(row_access_only=counts.row_access_only)
+        data.check_in_memory(counts)
+        check_any_counts(counts, data.mask)
+        self._dtype = dtype_for(options.dtype, counts)
+        k = options.n_components
+        check_memory(counts, k, self._dtype, self._solver, n_init=options.n_init)
+        check_init(options.init, custom=True)
+        check_single_start(options, data, checkpoint, resume)
+        # A single stream of random numbers for all starts: the first start is that of n_init=1
+        self._rng = random_generator(options.random_state)
+        self._early_stopping, fitted, fitted_data = None, counts, data
+        if data.validation is not None:
+            assert isinstance(counts, MemoryCounts)
+            self._early_stopping = EarlyStopping(counts, data, self._rng)
+            exposure = np.ones(counts.shape[0]) if data.row_exposure is None else np.asarray(data.row_exposure)
+            fitted = self._early_stopping.train
+            fitted_data = replace(data, row_exposure=self._early_stopping.share * exposure)
+        self.problem = problem = build_problem(fitted, k, self._dtype, options.penalties, fitted_data)
+        if problem.counts.total == 0:
+            raise ValueError("mask and sample_weight must leave at least one positive count of X")
+        self._W, self._H = data.W, data.H
+        if options.init == "custom" and self._W is not None and self._H is not None:
+            self._W = check_factor(self._W, (counts.shape[0], k), "W") * problem.scales[0][:, None]
+            self._H = check_factor(self._H, (k, counts.shape[1]), "H") * problem.scales[1]
+            for A, name in ((self._W, "W"), (self._H, "H")):
+                check_entries(A, self._dtype, name)
+        self._checkpoints = open_checkpoints(checkpoint, resume, self._facts())
+
+    def run(self, observer: Observer | None = None) -> Solution:
+        """Fit, with the current number of threads; `observer` is called at each record, in place of the callback."""
+        problem, options, max_iter = self.problem, self._options, self._options.max_iter
+        with observed(options, observer, self._early_stopping) as observers:
+            start = partial(
+                start_run, self._solver, problem, options, self._checkpoints, observers, self._start, self._dtype
+            )
+            if options.n_init == 1:
+                solution = start().advance(max_iter).finish()
+            else:
+                best, restarts = successive_halving((start() for _ in range(options.n_init)), max_iter)
+                solution = replace(best.finish(), restarts=restarts)
+        if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
+            solution.W[rows], _ = transform(
+                self._counts.select_rows(rows), solution.H, max_iter=max_iter, tol=options.tol,
+                penalties=problem.penalties, data=self._data.select_rows(rows),
+            )  # fmt: skip
+        if self._early_stopping is not None:
+            solution = replace(solution, validation=self._early_stopping.curve)
+        if solution.status is Status.NON_FINITE:
+            warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
+        if len(dead := solution.dead_components) and not _silent.get():
+            warn(
+                f"{len(dead)} of {options.n_components} components carry no counts (numbers {listed(dead)}): fit fewer "
+                "components or try another start"
+            )
+        return solution
+
+    def _start(self) -> tuple[np.ndarray, np.ndarray]:
+        """Starting factors, the next ones of the stream of random numbers."""
+        options, problem = self._options, self.problem
+        W, Ht = problem.start(
+            *initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
+        )
+        if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
+            raise ValueError(
+                f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "
+                "there, or give a background"
+            )
+        return W, Ht
+
+    def _facts(self) -> dict[str, Any]:
+        """What determines the iterates of a fit, beside its start."""
+        problem, options = self.problem, self._options
+        digest = hashlib.sha256()
+        for terms in problem.terms:
+            for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
+                digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+        for place, A in enumerate((*problem.known, *problem.scales)):
+            if A is not None and (A != 1).any():
+                digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
+        return facts_of(problem.counts, options, self._dtype) | {
+            "solver": options.solver,
+            "acceleration": options.acceleration,
+            "priors, exposures and fixed parts": digest.hexdigest()[:16],
+        }
+
+
+def start_run(
+    solver: Any, problem: Problem, options: FitOptions, checkpoints: CheckpointFolder | None,
+    observers: Sequence[Observer], start: Any, dtype: np.dtype,
+) -> Run:  # fmt: skip
+    """A run from `start()`, or from the checkpoint to resume from."""
+    resumes = checkpoints is not None and checkpoints.saved is not None
+    factors = [empty_factor(n, problem.n_components, dtype) for n in problem.counts.shape] if resumes else start()
+    return Run(
+        solver, problem, *factors, tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
+        callbacks=observers, checkpoint=None if checkpoints is None else checkpoints.save_if_due,
+        saved=None if checkpoints is None else checkpoints.saved,
     )  # fmt: skip
-    in_memory_only(counts, mask=known.mask, sample_weight=known.sample_weight, validation=validation)
-    check_any_counts(counts, known.mask)
-    work = dtype_for(dtype, counts)
-    check_memory(counts, n_components, work, make(), n_init=n_init)
-    check_option(init, INITS, "init")
-    if init == "custom" and n_init > 1:
-        raise ValueError(f"n_init must be 1 with init='custom', which is one start, got {n_init}")
-    if n_init > 1 and (checkpoint is not None or resume is not None):
-        raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")
-    # One stream of random numbers through all starts: the first is the one that n_init=1 has
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
-    fitted, beside, held_out = counts, known, None
-    if validation is not None:
-        if n_init > 1:
-            raise ValueError(f"n_init must be 1 with validation, which stops one fit, got {n_init}")
-        assert isinstance(counts, MemoryCounts)
-        held_out = Validation(counts, validation, known, rng)
-        exposure = np.ones(counts.shape[0]) if known.row_exposure is None else np.asarray(known.row_exposure)
-        fitted, beside = held_out.train, known._replace(row_exposure=held_out.share * exposure)
-    statement = stated(fitted, n_components, work, penalties, beside)
-    if statement.problem.counts.total == 0:
-        raise ValueError("mask and sample_weight must leave at least one positive count of X")
-    if init == "custom" and W is not None and H is not None:
-        units = statement.units[:n_components]
-        W = check_factor(W, (counts.shape[0], n_components), "W") * statement.scales[0][:, None] / units
-        H = check_factor(H, (n_components, counts.shape[1]), "H") * statement.scales[1] * units[:, None]
-        for A, name in ((W, "W"), (H, "H")):
-            check_entries(A, work, name)
-    saver = saver_of(checkpoint, resume, _facts(statement, n_components, work, solver, acceleration, inner_steps))
-    return Prepared(
-        counts, known, statement, held_out, make, work, init, n_init, W, H, rng, max_iter, tol, max_time, eval_every,
-        saver,
-    )  # fmt: skip
+
+
+@contextmanager
+def observed(
+    options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str = "kkt_residual"
+) -> Iterator[list[Observer]]:
+    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping."""
+    with progress_observer(options.max_iter, verbose=options.verbose, residual=residual) as progress:
+        user = options.callback
+        called = observer if observer is not None else None if user is None else lambda *args: user(*args[:3])
+        yield [each for each in (progress, called, early_stopping) if each is not None]
+
+
+def check_single_start(options: FitOptions, data: FitData, checkpoint: Any, resume: Any) -> None:
+    """Raise an error if there are several starts and something that works for a single one only."""
+    single = {
+        "init='custom'": options.init == "custom", "checkpoint": checkpoint is not None, "resume": resume is not None,
+        "validation": data.validation is not None,
+    }  # fmt: skip
+    for name, given in single.items():
+        if given and options.n_init > 1:
+            raise ValueError(f"n_init must be 1 with {name}, got {options.n_init}")
 
 
 def check_any_counts(counts: Counts, mask: Any) -> None:
@@ -312,7 +303,7 @@ def check_any_counts(counts: Counts, mask: Any) -> None:
 
 @contextmanager
 def without_fit_warnings() -> Iterator[None]:
-    """No warnings of empty components and missing convergence in this thread, with other threads' filters untouched."""
+    """No warnings of empty components and missing convergence in this thread; filters of other threads stay."""
     token = _silent.set(True)
     try:
         yield
@@ -320,100 +311,22 @@ def without_fit_warnings() -> Iterator[None]:
         _silent.reset(token)
 
 
-def tell_end(solution: Solution, tol: float, measured: str = KKT) -> None:
-    """Raise `FitInterrupted` after Ctrl-C, or warn of a fit that stopped before it converged.
+def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
+    """Raise `FitInterrupted` after Ctrl-C, or warn if the fit stopped before it converged.
 
-    `measured` is a sentence on the quantity that is compared with `tol`, with {} in the place of its value.
+    `measure` is a sentence on the quantity that is compared with `tol`, with {} in place of its value.
     """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not _silent.get():
-        reached = measured.format(f"{solution.kkt_residual:.2g}")
+        reached = measure.format(f"{solution.kkt_residual:.2g}")
         warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
-def check_parameters(
-    n_components: int,
-    solver: str,
-    acceleration: str | None,
-    inner_steps: int,
-    n_init: int,
-    max_iter: int,
-    tol: float,
-    max_time: float | None,
-    eval_every: int,
-    callback: Any,
-    *,
-    row_access_only: bool = False,
-) -> Callable[[], Solver]:
-    """What makes the solver, once all of these are what they should be."""
-    if isinstance(n_components, bool):
-        raise TypeError(f"n_components must be an integer, got {n_components}")
-    check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
-    check_scalar(inner_steps, "inner_steps", (int, np.integer), min_val=1)
-    check_scalar(n_init, "n_init", (int, np.integer), min_val=1)
-    check_scalar(max_iter, "max_iter", (int, np.integer), min_val=1)
-    check_scalar(eval_every, "eval_every", (int, np.integer), min_val=1)
-    check_scalar(tol, "tol", (int, float, np.number), min_val=0)
-    if math.isnan(tol):
-        raise ValueError("tol must be a number >= 0, got nan")
-    if max_time is not None:
-        check_scalar(max_time, "max_time", (int, float, np.number), min_val=0)
-        if math.isnan(max_time):
-            raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {brief(callback)}")
-    return solver_of(solver, acceleration, inner_steps=inner_steps, row_access_only=row_access_only)
-
-
-def in_memory_only(counts: Counts, **given: Any) -> None:
-    """Turn away what needs all counts at once, where they are streamed."""
-    for name, value in given.items():
-        if value is not None and counts.row_access_only:
-            raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
-
-
-def _facts(
-    said: Statement, n_components: int, dtype: np.dtype, solver: str, acceleration: str | None, inner_steps: int
-) -> dict[str, Any]:
-    """What makes a fit take the way that it takes, beside where it starts."""
-    digest = hashlib.sha256()
-    for terms in said.problem.terms:
-        for A in (terms.shape, terms.rate, terms.ridge, terms.held, terms.zeros):
-            digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-    for place, A in enumerate((*said.known, *said.scales)):
-        if A is not None and (A != 1).any():
-            digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
-    return facts_of(said.counts) | {
-        "n_components": int(n_components),
-        "dtype": str(dtype),
-        "solver": solver,
-        "acceleration": acceleration,
-        "inner_steps": int(inner_steps),
-        "priors, exposures and known parts": digest.hexdigest()[:16],
-    }
-
-
-def facts_of(counts: Counts) -> dict[str, Any]:
-    """Of the counts alone."""
+def facts_of(counts: Counts, options: FitOptions, dtype: np.dtype) -> dict[str, Any]:
+    """What must be equal for a fit to resume from a checkpoint, for all kinds of fits."""
     return {
-        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, "streamed": counts.row_access_only,
+        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total,
+        "streamed": counts.row_access_only, "n_components": int(options.n_components), "dtype": str(dtype),
+        "inner_steps": int(options.inner_steps),
     }  # fmt: skip
-
-
-def _rows_of(known: Known, rows: np.ndarray) -> Known:
-    """What is known of these rows, by number, without weights."""
-    mask = known.mask if known.mask is None else as_counts(known.mask, name="mask").select_rows(rows)
-    exposure = known.row_exposure if np.ndim(known.row_exposure) == 0 else np.asarray(known.row_exposure)[rows]
-    fixed = None if known.fixed_W is None else np.asarray(known.fixed_W)[rows]
-    return known._replace(row_exposure=exposure, mask=mask, sample_weight=None, fixed_W=fixed)
-
-
-def _check_reach(counts: Counts, W: np.ndarray, Ht: np.ndarray) -> None:
-    """Turn away fixed zeros and components that leave a count with rate 0 whatever the free entries become."""
-    lost = int((counts.log_rate(W, Ht) == -np.inf).sum())
-    if lost:
-        raise ValueError(
-            f"fixed_W and fixed_H leave {lost} row(s) of X a rate of 0 under a positive count; free a component there, "
-            "or give a background"
-        )

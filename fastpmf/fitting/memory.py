@@ -14,7 +14,7 @@ from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.counts.partition import panel_width
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
-from fastpmf.solvers import Solver, solver_of
+from fastpmf.solvers import Solver, make_solver
 from fastpmf.utils.memory import SMALL, memory
 
 _BLOCK_ENTRIES = 1 << 20  # in a block of streamed counts, when streaming is what would fit
@@ -117,7 +117,7 @@ def plan(
         check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     work = working_dtype(dtype, counts_dtype)
     with threads(n_threads):
-        made = solver_of(solver, acceleration, row_access_only=block_entries is not None)()
+        made = make_solver(solver, acceleration, row_access_only=block_entries is not None)
         return estimate((n, p), nnz, n_components, work, counts_dtype, made, block_entries=block_entries)
 
 
@@ -134,13 +134,13 @@ def estimate(
     )
     row = -(-n_components // (VECTOR_BYTES // work.itemsize)) * VECTOR_BYTES
     # The solver's factors; both contractions of the final optimality check
-    factors = (n_init * solver.copies + 1) * (n + p) * row
+    factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
     rows_at_once = min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
     factors += 8 * (current_threads() + 2) * rows_at_once
     factors += 2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0
-    transpose = transpose + _panel_bytes(n, p, nnz, row) + _panel_bytes(p, n, nnz, row) if solver.transposed else 0
+    transpose = transpose + _panel_bytes(n, p, nnz, row) + _panel_bytes(p, n, nnz, row) if solver.needs_transpose else 0
     blocks = 0
     if block_entries is not None:
         entry, block = (counts - 8 * (n + 1)) // nnz, min(block_entries, nnz)

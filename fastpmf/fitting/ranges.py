@@ -1,4 +1,4 @@
-"""Which numbers each dtype can work with, of counts and of all that is given beside them."""
+"""The numbers that each dtype can work with, in counts and in the data beside them."""
 
 from typing import Any
 
@@ -8,55 +8,76 @@ from fastpmf.core.counts import Counts
 from fastpmf.core.factors import working_dtype
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-# Smallest count and sum of counts. Shares of 1e-12 in both factors are told apart from 0 (`TINY`), and in float64 the
-# squares of such rates; where the latter are out of range, in float32, coordinate descent takes the shorter step.
-_RANGES = {_SINGLE: (1e-14, 1e30), _DOUBLE: (1e-130, 1e130)}
-# An exposure and a weight multiply each other, and a factor divides by both, where no count and no entry may be lost.
+# Smallest count and largest sum of counts. Shares of 1e-12 in both factors stay above 0 (`TINY`), and in float64 so do
+# the squares of such rates. In float32 these squares are out of range, and coordinate descent takes the shorter step.
+_COUNTS = {_SINGLE: (1e-14, 1e30), _DOUBLE: (1e-130, 1e130)}
+# Exposures and weights multiply each other, and factors are divided by both; no count and no entry may become 0.
 _SCALES = {_SINGLE: (1e-10, 1e10), _DOUBLE: (1e-50, 1e50)}
+# Sums of fixed components, whose squares must be in range
+_COMPONENT_SUMS = {_SINGLE: (1e-15, 1e15), _DOUBLE: (1e-130, 1e130)}
 
 
 def dtype_for(dtype: Any, counts: Counts) -> np.dtype:
-    """The dtype to fit in, as `working_dtype` says; by default float64 too where counts are out of float32's range."""
+    """The dtype of a fit: `working_dtype`, but float64 by default also if the counts are out of the range of float32.
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is invalid, or the counts are out of its range.
+    """
     work = working_dtype(dtype, counts.dtype)
-    least, most = _RANGES[work]
-    if dtype is None and (counts.smallest < least or counts.total > most):
+    low, high = _COUNTS[work]
+    if dtype is None and (counts.smallest < low or counts.total > high):
         work = _DOUBLE
     check_range(counts, work)
-    if counts.smallest < (least := _RANGES[work][0]):
-        raise ValueError(_out_of_range(work, f"of {counts.smallest:g}, but only of {least:g} and more"))
+    if counts.smallest < (low := _COUNTS[work][0]):
+        raise ValueError(_out_of_range(work, f"of {counts.smallest:g}, but only of {low:g} and more"))
     return work
 
 
 def check_range(counts: Counts, dtype: np.dtype) -> None:
-    """Counts whose sum would be infinite on the way are turned away."""
-    if counts.total > (most := _RANGES[dtype][1]):
-        raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {most:g}"))
+    """Raise an error if sums of counts would be infinite in intermediate results."""
+    if counts.total > (high := _COUNTS[dtype][1]):
+        raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {high:g}"))
 
 
 def check_scale(values: np.ndarray, dtype: np.dtype, name: str) -> None:
-    """Exposures or weights by which a dtype can't multiply and divide are turned away; 0 is for the caller to judge."""
-    least, most = _SCALES[dtype]
-    wrong = values[((values < least) & (values > 0)) | (values > most)]
+    """Raise an error if a dtype can't multiply and divide by exposures or weights; zeros are accepted."""
+    low, high = _SCALES[dtype]
+    wrong = values[((values < low) & (values > 0)) | (values > high)]
     if len(wrong):
         raise ValueError(
-            f"{name} must be between {least:g} and {most:g} in {dtype}, got {wrong[0]:g}: "
+            f"{name} must be between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
             f"{double_or(dtype)}give it in another unit"
         )
 
 
 def check_entries(A: np.ndarray, dtype: np.dtype, name: str) -> None:
-    """Entries of a factor or of a prior that are too large for a dtype are turned away."""
-    most = _RANGES[dtype][1]
-    if A.size and not (largest := float(A.max())) <= most:  # compared in float64, whatever A is of
-        way = f"{double_or(dtype)}scale it down"
-        raise ValueError(f"{name} must be at most {most:g} in {dtype}, got {largest:g}: {way}")
+    """Raise an error if entries of a factor or of a prior are too large for a dtype."""
+    high = _COUNTS[dtype][1]
+    if A.size and not (largest := float(A.max())) <= high:  # compared in float64, whatever the dtype of A
+        raise ValueError(
+            f"{name} must be at most {high:g} in {dtype}, got {largest:g}: {double_or(dtype)}scale it down"
+        )
+
+
+def check_component_sums(A: np.ndarray, dtype: np.dtype, name: str) -> None:
+    """Raise an error if the sum of a fixed component, a column of A, is out of range; 0 is accepted."""
+    low, high = _COMPONENT_SUMS[dtype]
+    sums = A.sum(axis=0, dtype=np.float64)
+    wrong = sums[((sums < low) & (sums > 0)) | (sums > high)]
+    if len(wrong):
+        raise ValueError(
+            f"{name} must have components that sum to between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
+            f"{double_or(dtype)}rescale it"
+        )
 
 
 def _out_of_range(dtype: np.dtype, what: str) -> str:
-    way = f"{double_or(dtype)}multiply X by a number, by which W is then to be divided"
-    return f"dtype {dtype} can't hold counts {what}: {way}"
+    advice = f"{double_or(dtype)}multiply X by a number, by which W is then to be divided"
+    return f"dtype {dtype} can't hold counts {what}: {advice}"
 
 
 def double_or(dtype: np.dtype) -> str:
-    """The first half of an advice."""
+    """The first part of an advice."""
     return "take dtype float64, or " if dtype == _SINGLE else ""

@@ -129,7 +129,7 @@ class GammaFactor:
     activity_rate: np.ndarray
 
     @classmethod
-    def recall(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
+    def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
         """One again that was saved by its attributes' names, once its sizes are those that kernels take for granted."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
         width, one = padded_width(n_components, dtype), np.dtype(float)

@@ -1,4 +1,4 @@
-"""The objectives. All are one data term, `log_rate`, plus sums: no zero of X is ever visited.
+"""The objectives. Each is one data term, `log_rate`, plus sums; zeros of X cost nothing.
 
 With mu = W H and constants of the data alone,
 
@@ -6,7 +6,7 @@ With mu = W H and constants of the data alone,
     log L       =  sum x log mu  -  sum mu  -  sum log x!                     Poisson log-likelihood
     D + log L   =  sum x log x  -  sum x  -  sum log x!                       the same for every W and H
 
-so that the least divergence and the greatest likelihood are the same factors.
+so the minimum divergence and the maximum likelihood have the same factors.
 """
 
 import math
@@ -16,20 +16,18 @@ import numpy as np
 from fastpmf.core.counts import Counts
 
 
-def divergence(
-    counts: Counts, W: np.ndarray, Ht: np.ndarray, rate_total: float, data_term: float | None = None
-) -> float:
-    """D(X || W H) in nats, for padded factors with sum(W H) = rate_total; inf where a positive count meets rate 0.
+def divergence(counts: Counts, W: np.ndarray, Ht: np.ndarray, rate_total: float, data_term: float = math.nan) -> float:
+    """D(X || W H) in nats, for padded factors with sum(W H) = rate_total; inf if a positive count has rate 0.
 
-    Where sum x log rate is known, as `data_term`, no pass is made.
+    If `data_term`, which is sum x log rate, is not NaN, no pass over the counts is needed.
     """
     if rate_total == math.inf:
         return math.inf  # it grows faster than any logarithm
-    if data_term is None:
+    if math.isnan(data_term):
         data_term = float(counts.log_rate(W, Ht).sum())
     return counts.entropy - counts.total - data_term + rate_total
 
 
 def constant(counts: Counts) -> float:
-    """D + log L, in nats: what divergence and log-likelihood add up to whatever the factors."""
+    """D + log L in nats, which does not depend on the factors."""
     return counts.entropy - counts.total - counts.log_factorial

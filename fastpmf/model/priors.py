@@ -1,51 +1,51 @@
-"""Priors, penalties and what is known of a factor: all that a row's objective has beside its counts.
+"""Priors, penalties and fixed parts of one factor, and the relative scale of two factors.
 
-A factor's entries u have Gamma priors of shape >= 1 and rate >= 0, and may be penalised by their squares. A row's
-objective is then, with d the sums of the other factor over the row's observed entries, plus the rates,
+The entries u of a factor have Gamma priors of shape >= 1 and rate >= 0, and an optional L2 penalty. With d the sums of
+the other factor over the observed entries of a row, plus the rates, the objective of the row is
 
     f(u) = d . u + ridge . u^2 / 2 - (shape - 1) . log u - sum_j x_j log(u . v_j)
 
-Shape 1 makes the rate an L1 penalty. The shape acts as counts of `shape - 1` that one component alone explains, which
-is why each rule for likelihood has its rule for the posterior.
+With shape 1 the rate is an L1 penalty. The shape acts like `shape - 1` additional counts that a single component
+explains; so each update rule for the likelihood has a counterpart for the posterior mode.
 
-W D and D^-1 H have the same rates for any positive diagonal D, but not the same prior. The best D is known in closed
-form, or by Newton's method where there is a ridge, and needs no pass over the factors: a factor is stored up to its
-*units*, W = stored * units and H = stored / units, and priors are brought into the units of what is stored.
+W D and D^-1 H have the same rates for every positive diagonal D, but not the same prior density. The best D is known in
+closed form, or by Newton's method if there is a ridge, and needs no pass over the factors: a factor is stored up to its
+*units*, W = stored * units and H = stored / units, and priors are converted to the units of the stored factors.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import dot, row_bounds
-from fastpmf.core.subproblem import RowPrior
 from fastpmf.kernels.rows import sum_log
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Prior, penalty and knowledge of one factor, as the fit is stated, in units of 1; padded.
+    """The terms of the objective that depend on one factor alone, and its fixed entries, in units of 1; padded.
 
     Attributes
     ----------
     shape : ndarray of shape (1 or n_rows, K), optional
-        The Gamma prior's shape - 1, of the factor's dtype; 0 for entries that are held or zero.
+        shape - 1 of the Gamma prior, dtype of the factor; 0 for fixed and zero entries.
     rate : ndarray of shape (1 or n_rows, K), float64, optional
-        The Gamma prior's rate, or the weight of an L1 penalty.
+        Rate of the Gamma prior, or weight of an L1 penalty.
     ridge : ndarray of shape (1 or n_rows, K), float64, optional
-        Weight of half the squares. As many rows as `shape`, where there are both.
-    held : ndarray of shape (K,), bool, optional
-        Components that are known and stay.
+        Coefficient of u^2 / 2; as many rows as `shape` if there are both.
+    fixed : ndarray of shape (K,), bool, optional
+        Components that are not updated.
     zeros : ndarray of shape (n_rows, K), bool, optional
-        Entries that are zero and stay so.
+        Entries that stay zero.
     constant : float
-        What `penalty` has to be raised by to be in the user's units.
+        Added to the result of `penalty` so that it is in the user's units.
     """
 
     shape: np.ndarray | None = None
     rate: np.ndarray | None = None
     ridge: np.ndarray | None = None
-    held: np.ndarray | None = None
+    fixed: np.ndarray | None = None
     zeros: np.ndarray | None = None
     constant: float = 0.0
 
@@ -53,27 +53,26 @@ class Terms:
     def penalised(self) -> bool:
         return self.shape is not None or self.rate is not None or self.ridge is not None
 
-    def weights(self, observed: np.ndarray, units: np.ndarray) -> np.ndarray:
-        """The weights d, from sums of the other factor, (K,) or (n_rows, K), both in stored units."""
+    def subproblem(
+        self, side: Side, n_components: int, V: np.ndarray, observed: np.ndarray, units: np.ndarray
+    ) -> Subproblem:
+        """The subproblem of this factor; `observed` are sums of V, (K,) or (n_rows, K), in stored units as V is."""
         if self.rate is not None:
             rate = self.rate * units
             observed = observed + (rate[0] if len(rate) == 1 else rate)
         if self.zeros is not None:
             observed = np.where(self.zeros, np.inf, observed)
-        return observed
+        with np.errstate(under="ignore"):
+            ridge = None if self.ridge is None else (self.ridge * units * units).astype(V.dtype)
+        weight = np.atleast_2d(observed)
+        return Subproblem(side, n_components, V, weight, self.shape, ridge, self.fixed, self.zeros is not None)
 
     def floor_weights(self, v_sum: np.ndarray) -> np.ndarray:
-        """What floors are relative to: the other factor's sums, and inf where an entry is to stay zero."""
+        """The weights that floors of entries are relative to: sums of the other factor, inf for entries that stay 0."""
         return v_sum if self.zeros is None else np.where(self.zeros, np.inf, v_sum)
 
-    def row_prior(self, units: np.ndarray, dtype: np.dtype) -> RowPrior:
-        """The rest of what rules are told, in stored units."""
-        with np.errstate(under="ignore"):
-            ridge = None if self.ridge is None else (self.ridge * units * units).astype(dtype)
-        return RowPrior(self.shape, ridge, self.held, self.zeros is not None)
-
     def moments(self, A: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each component, from a factor and its column sums: total shape, rate . A, and ridge . A^2 / 2."""
+        """Total shape, sum of rate * A and sum of ridge * A^2 / 2 of each component; `sums` are column sums of A."""
         count = len(A) if self.shape is not None and len(self.shape) == 1 else 1
         shape = np.zeros(len(sums)) if self.shape is None else count * self.shape.sum(axis=0, dtype=np.float64)
         rate, ridge = np.zeros(len(sums)), np.zeros(len(sums))
@@ -84,7 +83,7 @@ class Terms:
         return shape, rate, ridge
 
     def penalty(self, A: np.ndarray, sums: np.ndarray, units: np.ndarray) -> float:
-        """-log prior, but for constants of the prior, of the factor A * units; nats."""
+        """Negative log prior of the factor A * units up to constants of the prior, in nats."""
         if not self.penalised:
             return 0.0
         shape, rate, ridge = self.moments(A, sums)
@@ -106,16 +105,16 @@ def log_total(A: np.ndarray, shape: np.ndarray) -> float:
 def best_units(
     rows: Terms, columns: Terms, factors: list[np.ndarray], sums: list[np.ndarray], units: np.ndarray
 ) -> np.ndarray:
-    """The units, (K,), under which the two priors together are most probable, while the rates stay as they are.
+    """The units, (K,), that maximise the joint prior density while the rates W H stay as they are.
 
-    With a_k and b_k the total shapes of the two sides, P_k and Q_k the factors' sums weighted by rates, L_k and R_k
-    their halved squares weighted by ridges, they minimise, over s > 0,
+    Let a_k and b_k be the total shapes of the two sides, P_k and Q_k the sums of the factors weighted by rates, and L_k
+    and R_k half their squares weighted by ridges. The units minimise, over s > 0,
 
         P s + Q / s + L s^2 + R / s^2 - (a - b) log s
 
-    which is convex in log s. Without ridges P s^2 - (a - b) s - Q = 0. They stay at `units` where a component is held,
-    where nothing penalises it, and where no s is best, because one side alone is penalised or the other has died: any
-    other there might raise the penalty.
+    which is convex in log s. Without ridges the solution is the root of P s^2 - (a - b) s - Q = 0. A component keeps
+    its units if it is fixed, if it has no penalty, or if no minimum exists because one side alone is penalised or the
+    other is zero.
     """
     out = units.copy()
     if not (rows.penalised and columns.penalised):
@@ -124,8 +123,8 @@ def best_units(
     more = a - b
     free = (P + L > 0) & (Q + R > 0) | (P + L > 0) & (more > 0) | (Q + R > 0) & (more < 0)
     for terms in (rows, columns):
-        if terms.held is not None:
-            free &= ~terms.held
+        if terms.fixed is not None:
+            free &= ~terms.fixed
     more, P, Q, L, R = (x[free] for x in (more, P, Q, L, R))
     root = np.hypot(more, 2 * np.sqrt(P) * np.sqrt(Q))
     # The two forms of one root, each where it does not cancel

@@ -1,28 +1,36 @@
-"""Floor 2: solvers, the only place with an iteration loop."""
+"""Iterative solvers, one file for each algorithm; `run.py` has the only loop over iterations."""
 
-from collections.abc import Callable
-
-from fastpmf.solvers.base import FitInterrupted, Problem, Record, Solution, Solver, State, Status
-from fastpmf.solvers.coordinate_descent import Coordinate
+from fastpmf.solvers.base import (
+    FactorState,
+    FitInterrupted,
+    Problem,
+    Record,
+    Solution,
+    Solver,
+    State,
+    Status,
+)
+from fastpmf.solvers.coordinate_descent import CoordinateDescent
 from fastpmf.solvers.em import JointEM
 from fastpmf.solvers.extrapolated import Extrapolated
+from fastpmf.solvers.mean_field import MeanField
 from fastpmf.solvers.multiplicative import Multiplicative
-from fastpmf.solvers.run import Run
+from fastpmf.solvers.run import Run, successive_halving
 from fastpmf.utils.validation import check_option
 
 SOLVERS = ("cd", "em", "mu")
 ACCELERATIONS = ("auto", "extrapolation", "relaxation")
 
 
-def solver_of(
+def make_solver(
     solver: str, acceleration: str | None, *, inner_steps: int = 1, row_access_only: bool = False
-) -> Callable[[], Solver]:
-    """What makes the solver of these names; "auto" is what measured best, and for one-sided counts too.
+) -> Solver:
+    """The solver of these names; "auto" is the fastest in our measurements, which depends on the access to the counts.
 
     Raises
     ------
     ValueError
-        An unknown name, or two that don't go together.
+        If a name is unknown, or two arguments contradict each other.
     """
     check_option(solver, ("auto", *SOLVERS), "solver")
     check_option(acceleration, ACCELERATIONS, "acceleration", none=True)
@@ -32,27 +40,28 @@ def solver_of(
         raise ValueError(
             f"inner_steps must be 1 with solver='em', which updates both factors at once, got {inner_steps}"
         )
-
-    def plain() -> Solver:
-        if solver == "em":
-            return JointEM()
-        if solver == "mu":
-            return Multiplicative(inner_steps=inner_steps, relaxed=acceleration == "relaxation")
-        # Multiplicative steps on H don't hurry, so fewer go before the rest
-        return Coordinate(warm_up=4 if row_access_only else 10, inner_steps=inner_steps)
-
-    # What extrapolates looks at the objective, which is one more pass where coordinate descent can't tell it
-    leaps = acceleration == "auto" and solver in ("auto", "cd") and not row_access_only
-    return (lambda: Extrapolated(plain())) if leaps or acceleration == "extrapolation" else plain
+    plain: Solver
+    if solver == "em":
+        plain = JointEM()
+    elif solver == "mu":
+        plain = Multiplicative(inner_steps=inner_steps, relaxed=acceleration == "relaxation")
+    else:
+        # With multiplicative steps on H throughout, fewer of them are needed before coordinate descent on W
+        plain = CoordinateDescent(warm_up=4 if row_access_only else 10, inner_steps=inner_steps)
+    # Extrapolation needs the objective, which is an additional pass unless coordinate descent computes it
+    by_default = acceleration == "auto" and solver in ("auto", "cd") and not row_access_only
+    return Extrapolated(plain) if by_default or acceleration == "extrapolation" else plain
 
 
 __all__ = [
     "ACCELERATIONS",
     "SOLVERS",
-    "Coordinate",
+    "CoordinateDescent",
     "Extrapolated",
+    "FactorState",
     "FitInterrupted",
     "JointEM",
+    "MeanField",
     "Multiplicative",
     "Problem",
     "Record",
@@ -61,5 +70,6 @@ __all__ = [
     "Solver",
     "State",
     "Status",
-    "solver_of",
+    "make_solver",
+    "successive_halving",
 ]

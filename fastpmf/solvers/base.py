@@ -1,20 +1,19 @@
-"""What goes into the iteration loop and comes out of it: problem, state, solver, solution."""
+"""The nouns of the iteration loop: problem, state, solver and solution."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
-from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import aligned, aligned_copy, column_sums, padded_width
-from fastpmf.core.subproblem import RowPrior
+from fastpmf.core.counts import Counts, Side, Subproblem
+from fastpmf.core.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
-from fastpmf.utils.validation import check_sized
 
 
 class Status(StrEnum):
@@ -23,28 +22,28 @@ class Status(StrEnum):
     CONVERGED = "Converged to within tol."
     MAX_ITER = "Stopped at max_iter before converging to within tol; increase max_iter or tol."
     CALLBACK = "Stopped by the callback."
-    VALIDATION = "Stopped where held-out counts got no likelier."
+    VALIDATION = "Stopped because the likelihood of held-out counts no longer improved."
     MAX_TIME = "Stopped at max_time before converging to within tol; increase max_time or tol."
     ONLINE = "Fitted by partial_fit, one mini-batch after another."
     INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
-    UNMEASURED = "Interrupted from the keyboard while the last factors were measured; they are kept, unmeasured."
+    UNMEASURED = "Interrupted from the keyboard during the final evaluation; the last factors are kept, unmeasured."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
 
 
 class Record(NamedTuple):
-    """One line of a trace.
+    """One record of a trace.
 
     Attributes
     ----------
     n_iter : int
         Iterations done.
     objective : float
-        Divergence D(X || W H) of the factors at this point, plus what their priors add, in nats.
+        Divergence D(X || W H) of the current factors, plus the penalties of their priors, in nats.
     kkt_residual : float
-        Optimality gap in nats per count, measured in passing, see `State.kkt_residual`; inf before the first
-        iteration. With extrapolation, and in the last record of a trace, it is that of the factors as they are.
+        Optimality gap in nats per count, as `State.gaps` has it; inf before the first iteration. With extrapolation,
+        and in the last record of a trace, it is that of the current factors.
     seconds : float
-        Since the solver began, not counting compilation.
+        Time since the solver started, without compilation.
     """
 
     n_iter: int
@@ -55,152 +54,232 @@ class Record(NamedTuple):
 
 TRACE_DTYPE = np.dtype([("n_iter", np.int64), ("objective", float), ("kkt_residual", float), ("seconds", float)])
 
-
-def plain_factors(W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The factors as they are."""
-    return W, Ht.T
-
-
-Memory = dict[str, np.ndarray]
-
-# (record, W, H) -> true, or a Status, to stop; W and H are read-only views of the current factors.
+# callback(record, W, H) of users, with read-only views of the current factors; a true result stops the fit.
 Callback = Callable[[Record, np.ndarray, np.ndarray], Any]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is solved: the W and H of least divergence from the counts, plus what their priors add.
-
-    Attributes
-    ----------
-    counts : Counts of shape (n, p)
-    n_components : int
-        Columns of the factors, those of a known background included.
-    terms : (Terms, Terms)
-        Of W and of H transposed.
-    present : callable
-        Makes W and H, as a user knows them, of (W, Ht, units), as solvers do.
-    units : ndarray of shape (K,), float64, optional
-        What the factors that a solver starts from have; ones by default.
-    """
-
-    counts: Counts
-    n_components: int
-    terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
-    present: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = plain_factors
-    units: np.ndarray | None = None
-
-    def row_terms(self, side: Side, state: "State") -> tuple[np.ndarray, RowPrior]:
-        """Weights and prior of the rows of a factor, while the other stays as it is in `state`."""
-        other, terms = Side(1 - side), self.terms[side]
-        units = state.units_of(side)
-        observed = self.counts.observed_sums(side, state.factors[other], state.sums[other])
-        return terms.weights(observed, units), terms.row_prior(units, state.factors[side].dtype)
-
-    def objective(self, state: "State") -> float:
-        """Divergence of the factors, minus the logarithm of their prior, in nats."""
-        rate_total = self.counts.rate_total(*state.factors, *state.sums)
-        W, Ht = state.factors
-        objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
-        for side in Side:
-            objective += self.terms[side].penalty(state.factors[side], state.sums[side], state.units_of(side))
-        return objective
-
-    def measure(self, state: "State") -> float:
-        """The residual of these very factors, at the cost of one multiplicative iteration.
-
-        Of counts that each pass reads anew it finds the data term too, so that the objective takes no other pass.
-        """
-        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        if self.counts.row_access_only and state.data_term is None:
-            state.data_term = self.counts.contract_both(*state.factors, *ratios, logs=True)
-        else:
-            self.counts.contract_both(*state.factors, *ratios)
-        gaps = []
-        for side in Side:
-            weight, prior = self.row_terms(side, state)
-            gaps.append(multiplicative(state.factors[side], ratios[side], weight, None, prior=prior).gap)
-        return float(np.max(gaps)) / self.counts.total
+# observer(record, W, H, state), the same inside the package
+Observer = Callable[[Record, np.ndarray, np.ndarray, Any], Any]
 
 
 @dataclass
 class State:
-    """Where a solver is. `factors[Side.ROWS]` is W, `factors[Side.COLUMNS]` is H transposed, both padded.
+    """Everything of a solver that changes; its fields are what a checkpoint saves.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps done.
+    gaps : ndarray of shape (2,), float64
+        Gaps of W and of H before their latest updates, in nats: with the other factor as it was then, no other W, or
+        H, is better by more. inf before the first update, NaN if a rate was not positive and finite.
+    """
+
+    n_steps: int = field(default=0, kw_only=True)
+    gaps: np.ndarray = field(default_factory=lambda: np.full(2, math.inf), kw_only=True)
+
+    def residual(self, total: float) -> float:
+        """The larger gap per count; 0 exactly if the Karush-Kuhn-Tucker conditions hold."""
+        return float(np.max(self.gaps)) / total
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All fields by name, as arrays; the inverse of `load_state_dict`."""
+        return _to_arrays(self, "")
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        """Set all fields from the result of `state_dict`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If a field is missing, or its shape or dtype is not that of this state's field.
+        """
+        _from_arrays(self, arrays, "")
+
+
+def _to_arrays(value: Any, name: str) -> dict[str, np.ndarray]:
+    if not dataclasses.is_dataclass(value) and not isinstance(value, list):
+        return {name: np.asarray(value)}
+    found: dict[str, np.ndarray] = {}
+    for key, part in _parts(value, name):
+        found |= _to_arrays(part, key)
+    return found
+
+
+def _from_arrays(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
+    """`value` with its arrays filled in place; a scalar is replaced."""
+    if isinstance(value, list):
+        value[:] = [_from_arrays(part, arrays, key) for key, part in _parts(value, name)]
+        return value
+    if dataclasses.is_dataclass(value):
+        for key, part in _parts(value, name):
+            setattr(value, key.removeprefix(name and f"{name}_"), _from_arrays(part, arrays, key))
+        return value
+    saved, own = arrays[name], np.asarray(value)
+    if saved.shape != own.shape or saved.dtype != own.dtype:
+        raise ValueError(f"{name} has dtype {saved.dtype} and shape {saved.shape}, not {own.dtype} and {own.shape}")
+    if isinstance(value, np.ndarray):
+        value[...] = saved
+        return value
+    return saved.item()
+
+
+def _parts(value: Any, name: str) -> list[tuple[str, Any]]:
+    """Keys and values of the elements of a list, or of the fields of a dataclass that are saved."""
+    prefix = name and f"{name}_"
+    if isinstance(value, list):
+        return [(f"{prefix}{i}", part) for i, part in enumerate(value)]
+    saved = [f.name for f in dataclasses.fields(value) if f.metadata.get("saved", True)]
+    return [(f"{prefix}{key}", getattr(value, key)) for key in saved]
+
+
+NOT_SAVED = {"saved": False}  # metadata of fields that checkpoints leave out
+
+
+@dataclass
+class FactorState(State):
+    """State of solvers for point estimates.
 
     Attributes
     ----------
     factors : list of two ndarray
-        Always a complete pair: an update is written elsewhere and then put in its place.
-    sums : list of two ndarray of float64
-        Their column sums.
+        W (n, K) and H transposed (p, K), padded. Always a complete pair: an update is written to a spare array, which
+        then takes the place of the factor.
+    sums : list of two ndarray of shape (K,), float64
+        Column sums of the factors.
     units : ndarray of shape (K,), float64
-        What W is to be multiplied by, and H divided by; see `fastpmf.model.priors`.
-    gaps : dict of Side to float
-        For each side the latest `Update.gap`, in nats.
-    data_term : float, optional
-        Sum of x log rate over all entries, in nats, where the latest update knew it.
+        W is `factors[0] * units` and H transposed `factors[1] / units`; see `fastpmf.model.priors`.
+    data_term : float
+        Sum of x log rate over all entries, in nats, if the latest update computed it; else NaN.
+    spares : list of two ndarray
+        Arrays of the shapes of the factors.
     """
 
     factors: list[np.ndarray]
     sums: list[np.ndarray]
     units: np.ndarray
-    gaps: dict[Side, float] = field(default_factory=dict)
-    data_term: float | None = None
+    data_term: float = math.nan
+    spares: list[np.ndarray] = field(default_factory=list, metadata=NOT_SAVED)
 
     @classmethod
-    def start(cls, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> "State":
-        units = np.ones(W.shape[1]) if problem.units is None else problem.units
-        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], units)
+    def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
+        """The state of a solver that starts from W and Ht, which it may overwrite."""
+        spares = [np.zeros_like(W), np.zeros_like(Ht)]
+        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], np.ones(W.shape[1]), spares=spares, **fields)
         state.balance(problem)
         return state
 
-    def remember(self) -> Memory:
-        """All of it, by name."""
-        gaps = [self.gaps.get(side, math.nan) for side in Side]
-        data_term = math.nan if self.data_term is None else self.data_term
-        return {
-            "W": self.factors[0], "Ht": self.factors[1], "w_sum": self.sums[0], "h_sum": self.sums[1],
-            "units": self.units, "measures": np.array([*gaps, data_term]),
-        }  # fmt: skip
-
-    @classmethod
-    def recall(cls, problem: Problem, memory: Memory, **more: Any) -> Self:
-        """What `remember` gave, again; a ValueError where that is of other sizes than the problem."""
-        dtype = memory["W"].dtype
-        width = padded_width(problem.n_components, dtype)
-        for name, n in zip(("W", "Ht"), problem.counts.shape, strict=True):
-            A = check_sized(memory[name], (n, width), dtype, name)
-            if not (np.isfinite(A).all() and (A >= 0).all()):
-                raise ValueError(f"{name} that is not finite and >= 0")
-        for name in ("w_sum", "h_sum", "units"):
-            check_sized(memory[name], (width,), np.dtype(float), name)
-        *gaps, data_term = (None if math.isnan(x) else float(x) for x in memory["measures"])
-        return cls(
-            [aligned_copy(memory["W"]), aligned_copy(memory["Ht"])], [memory["w_sum"], memory["h_sum"]],
-            memory["units"], {side: gap for side, gap in zip(Side, gaps, strict=True) if gap is not None}, data_term,
-            **more,
-        )  # fmt: skip
-
-    def balance(self, problem: Problem) -> None:
-        """Bring the factors into the units that their priors make most probable."""
+    def balance(self, problem: "Problem") -> None:
+        """Choose the relative scale of W and H that maximises the joint prior."""
         self.units = best_units(*problem.terms, self.factors, self.sums, self.units)
 
     def units_of(self, side: Side) -> np.ndarray:
-        """What the stored factor of a side is to be multiplied by."""
+        """The factor of a side is the stored one times these."""
         return self.units if side is Side.ROWS else 1.0 / self.units
 
-    def kkt_residual(self, total: float) -> float:
-        """The larger of the two factors' `Update.gap`, per count.
+    def replace_factor(self, side: Side, sums: np.ndarray, data_term: float | None) -> None:
+        """Exchange a factor and its spare array, which holds its update."""
+        self.factors[side], self.spares[side] = self.spares[side], self.factors[side]
+        self.sums[side], self.data_term = sums, math.nan if data_term is None else data_term
 
-        Measured in passing, at the start of each half-step: no other W, with H as it was then, and no other H, with W
-        as it was then, was better by more than this many nats per count; 0 exactly where the Karush-Kuhn-Tucker
-        conditions hold. NaN where a rate was not positive.
+
+@dataclass(frozen=True)
+class Problem:
+    """Find the W and H that minimise the divergence from the counts plus the penalties of their priors.
+
+    Attributes
+    ----------
+    counts : Counts of shape (n, p)
+    n_components : int
+        Columns of the factors, including one for a background.
+    terms : (Terms, Terms)
+        Priors and fixed parts of W and of H transposed.
+    """
+
+    counts: Counts
+    n_components: int
+    terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
+
+    def subproblem(self, side: Side, state: FactorState) -> Subproblem:
+        """The subproblem of one factor, with the other one as it is in `state`."""
+        V = state.factors[side.other]
+        observed = self.counts.observed_sums(side, V, state.sums[side.other])
+        return self.terms[side].subproblem(side, self.n_components, V, observed, state.units_of(side))
+
+    def objective(self, state: Any) -> float:
+        """Divergence of the factors minus the log density of their prior, in nats."""
+        W, Ht = state.factors
+        rate_total = self.counts.rate_total(W, Ht, *state.sums)
+        objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
+        for side in Side:
+            objective += self.terms[side].penalty(state.factors[side], state.sums[side], state.units_of(side))
+        return objective
+
+    def residual(self, state: Any) -> float:
+        """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration.
+
+        For counts that are read anew in each pass, the data term is computed in the same pass.
         """
-        return float(np.max(list(self.gaps.values()))) / total
+        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
+        if self.counts.row_access_only and math.isnan(state.data_term):
+            state.data_term = self.counts.contract_both(*state.factors, *ratios, with_data_term=True)
+        else:
+            self.counts.contract_both(*state.factors, *ratios)
+        gaps = [multiplicative(self.subproblem(side, state), state.factors[side], ratios[side], None).gap
+                for side in Side]  # fmt: skip
+        return float(np.max(gaps)) / self.counts.total
+
+    def complete(self, state: Any) -> None:
+        """Recompute what an interrupt may have left out of step with the factors."""
+        state.sums = [column_sums(A) for A in state.factors]
+        state.data_term = math.nan
+        state.balance(self)
+
+    def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
+        """W and H in the user's units, views where possible."""
+        W, Ht = (A[:, : self.n_components] for A in state.factors)
+        return self.in_user_units(W, Ht, state.units)
+
+    def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """W and H from the stored factors without padding."""
+        return W, Ht.T
 
 
-class Part(NamedTuple):
-    """What some rows say of H, once their W is updated; parts of other rows add up with it.
+S = TypeVar("S", bound=State)
+
+
+class Solver(Protocol[S]):
+    """An algorithm that lowers the objective, as an immutable description. Everything that changes is in its state.
+
+    Attributes
+    ----------
+    n_factor_copies : int
+        How many times its state holds the factors, for the memory estimate.
+    needs_transpose : bool
+        Whether it needs the counts transposed too.
+    extrapolates : bool
+        Whether its steps may start elsewhere than at its factors, so that `State.gaps` belong to other factors.
+    """
+
+    @property
+    def n_factor_copies(self) -> int: ...
+
+    @property
+    def needs_transpose(self) -> bool: ...
+
+    @property
+    def extrapolates(self) -> bool: ...
+
+    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> S:
+        """The state that starts from W and Ht, which the solver may overwrite; no pass over the counts."""
+
+    def prepare(self, problem: Problem, state: S) -> None:
+        """Called once before the first step of a fit, not when a fit is resumed."""
+
+    def step(self, problem: Problem, state: S) -> None:
+        """One iteration: update both factors in `state`."""
+
+
+class Contribution(NamedTuple):
+    """What some rows contribute to the update of the other factor, once their own is updated; sums over rows.
 
     Attributes
     ----------
@@ -209,7 +288,7 @@ class Part(NamedTuple):
     sums : ndarray of shape (K,), float64
         Column sums of W.
     gap : float
-        Of W before the update, as in `Update`, or how far posteriors moved; NaN where a rate was not positive.
+        Gap of W before its update, see `State.gaps`.
     """
 
     contraction: np.ndarray
@@ -217,75 +296,29 @@ class Part(NamedTuple):
     gap: float
 
 
-class Solver(Protocol):
-    """A way to lower the objective. It has no loop over iterations of its own.
-
-    Attributes
-    ----------
-    warm_up : int
-        Iterations that go before its own.
-    copies : int
-        How many times it holds the factors.
-    transposed : bool
-        Whether it needs the counts transposed too.
-    leaps : bool
-        Whether its steps may begin elsewhere than at its factors, so that what they measure in passing is of there.
-    tells : bool
-        Whether its state holds more than the factors, which the solution is to keep.
-    """
-
-    @property
-    def warm_up(self) -> int: ...
-
-    @property
-    def copies(self) -> int: ...
-
-    @property
-    def transposed(self) -> bool: ...
-
-    @property
-    def leaps(self) -> bool: ...
-
-    @property
-    def tells(self) -> bool: ...
-
-    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
-        """The state to start in; W and Ht are the solver's to overwrite."""
-
-    def step(self, problem: Problem, state: State) -> None:
-        """One iteration: bring both factors forward, in `state`."""
-
-    def remember(self, state: State) -> Memory:
-        """All that the next step depends on, by name; arrays may be the solver's own."""
-
-    def recall(self, problem: Problem, memory: Memory) -> State:
-        """The state in which a solver of this kind was, so that its next step is the same to the bit."""
-
-
 @dataclass(frozen=True)
 class Solution:
-    """What a fit arrived at.
+    """Result of a fit.
 
     Attributes
     ----------
     W : ndarray of shape (n, n_components)
     H : ndarray of shape (n_components, p)
     objective : float
-        Divergence D(X || W H), plus what priors add, in nats; NaN, as the residual is, where `status` is unmeasured.
+        Divergence D(X || W H) plus the penalties of priors, in nats; NaN, as the residual is, if `status` is
+        UNMEASURED.
     kkt_residual : float
-        Upper bound, in nats per count, on what any other W with this H, or any other H with this W, could gain: 0
-        exactly where the Karush-Kuhn-Tucker conditions hold.
+        Upper bound, in nats per count, on the decrease of the objective by any other W with this H, or any other H with
+        this W: 0 exactly if the Karush-Kuhn-Tucker conditions hold.
     n_iter : int
     status : Status
-        Why it stopped, as a sentence; `status.name` is a short identifier.
+        Why the fit stopped, as a sentence; `status.name` is a short identifier.
     trace : structured ndarray
-        Fields n_iter, objective (nats), kkt_residual, seconds; one record per evaluation, the start included.
+        Fields n_iter, objective (nats), kkt_residual and seconds; one record per evaluation, including the start.
     restarts : ndarray
-        The objective at which each of the `n_init` starts ended or was left behind, in nats.
+        The last objective of each of the `n_init` starts, in nats.
     validation : structured ndarray, optional
-        Fields n_iter and log_likelihood, of held-out counts, per count and in nats; where there were any.
-    state : State, optional
-        Where the solver ended, for what W and H don't tell.
+        Fields n_iter and log_likelihood of held-out counts, in nats per count; None without validation.
     """
 
     W: np.ndarray
@@ -297,23 +330,22 @@ class Solution:
     trace: np.ndarray
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
     validation: np.ndarray | None = None
-    state: "State | None" = None
 
     @property
     def dead_components(self) -> np.ndarray:
-        """Numbers of the components that carry no counts."""
+        """Indices of components that explain no counts."""
         return np.flatnonzero((self.W.max(axis=0, initial=0) == 0) | (self.H.max(axis=1, initial=0) == 0))
 
 
 class FitInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a fit, once an iteration is done; `solution` holds what was fitted so far.
+    """Ctrl-C during a fit, after the first iteration; `solution` is the fit so far.
 
-    Ctrl-C again, while objective and residual of that are measured, leaves these NaN, and `Status.UNMEASURED`.
+    A second Ctrl-C during the final evaluation leaves its objective and residual NaN, and the status UNMEASURED.
     """
 
     def __init__(self, solution: Solution) -> None:
         super().__init__(str(solution.status))
         self.solution = solution
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it comes whole out of a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # to be pickled whole, as from a worker process
         return type(self), (self.solution,)

@@ -1,54 +1,52 @@
-"""Expectation-maximisation of PLSI: both factors from one pass over the rows, and no transposed counts."""
+"""Expectation-maximisation of PLSI: both factors from one pass over the rows, without transposed counts."""
 
-import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fastpmf.core.counts import Side
 from fastpmf.model.updates import multiplicative
-from fastpmf.solvers.base import Memory, Problem, State
+from fastpmf.solvers.base import FactorState, Problem
 
 
+@dataclass(frozen=True)
 class JointEM:
-    """Update W and H at once, from the same posterior of components: monotone, slower per iteration, least memory.
+    """Update W and H at once from the same posterior of components. It never raises the objective.
 
     With P_ijk = W_ik H_kj / rate_ij the share of component k in count x_ij, the expected counts are
-    N_ik = sum_j x_ij P_ijk of row i and N_jk = sum_i x_ij P_ijk of column j; the rates that they are likeliest under
-    are N_ik N_jk / N_k. One pass over CSR gives both sums, where alternating updates need the transposed counts too.
+    N_ik = sum_j x_ij P_ijk of row i and N_jk = sum_i x_ij P_ijk of column j. The rates with the largest expected
+    likelihood are N_ik N_jk / N_k. One pass over CSR gives both sums; alternating updates need the transposed counts
+    too. Iterations are slower than those of other solvers, and need the least memory.
 
     References
     ----------
     T. Hofmann, "Probabilistic latent semantic indexing", SIGIR 1999, equations 4 and 5.
     """
 
-    warm_up, copies, transposed, leaps, tells = 0, 2, False, False, False
+    n_factor_copies: ClassVar[int] = 2
+    needs_transpose: ClassVar[bool] = False
+    extrapolates: ClassVar[bool] = False
+    warm_up: ClassVar[int] = 0
 
-    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
-        self._spare = [np.zeros_like(A) for A in (W, Ht)]
-        return State.start(problem, W, Ht)
+    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> FactorState:
+        return FactorState.start(problem, W, Ht)
 
-    def remember(self, state: State) -> Memory:
-        return state.remember()
+    def prepare(self, problem: Problem, state: FactorState) -> None:
+        pass
 
-    def recall(self, problem: Problem, memory: Memory) -> State:
-        state = State.recall(problem, memory)
-        self.init(problem, *state.factors)
-        return state
-
-    def step(self, problem: Problem, state: State) -> None:
-        (W, Ht), (S, T) = state.factors, self._spare
+    def step(self, problem: Problem, state: FactorState) -> None:
+        (W, Ht), (S, T) = state.factors, state.spares
         problem.counts.contract_both(W, Ht, S, T)
-        weight, prior = problem.row_terms(Side.COLUMNS, state)
-        state.gaps[Side.COLUMNS] = multiplicative(Ht, T, weight, None, prior=prior).gap
-        weight, prior = problem.row_terms(Side.ROWS, state)
-        w = multiplicative(W, S, weight, S, prior=prior)
-        state.gaps[Side.ROWS] = w.gap
-        if any(map(math.isnan, state.gaps.values())):
+        columns = problem.subproblem(Side.COLUMNS, state)
+        state.gaps[Side.COLUMNS] = multiplicative(columns, Ht, T, None).gap
+        update = multiplicative(problem.subproblem(Side.ROWS, state), W, S, S)
+        state.gaps[Side.ROWS] = update.gap
+        state.n_steps += 1
+        if np.isnan(state.gaps).any():
             return
-        # The columns' expected counts are those of the old W, but what they are divided by is the new one's
-        state.factors[Side.ROWS], state.sums[Side.ROWS], self._spare[Side.ROWS] = S, w.sums, W
-        weight, prior = problem.row_terms(Side.COLUMNS, state)
-        h = multiplicative(Ht, T, weight, T, prior=prior)
-        state.factors[Side.COLUMNS], state.sums[Side.COLUMNS], self._spare[Side.COLUMNS] = T, h.sums, Ht
-        state.data_term = None
+        state.replace_factor(Side.ROWS, update.sums, None)
+        # The expected counts of the columns belong to the old W, the sums that divide them to the new one
+        update = multiplicative(problem.subproblem(Side.COLUMNS, state), Ht, T, T)
+        state.replace_factor(Side.COLUMNS, update.sums, None)
         state.balance(problem)

@@ -1,8 +1,9 @@
-"""Coordinate-ascent mean-field inference: each half-step sets one factor's posteriors to their best."""
+"""Coordinate-ascent mean-field inference: the posteriors of one factor are set to their optimum, in turn."""
 
 import copy
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,159 +11,142 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import aligned, column_sums, empty_factor
 from fastpmf.counts.csr import ColumnSums
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
-from fastpmf.solvers.base import Memory, Part, Problem, State
-from fastpmf.utils.validation import check_sized
+from fastpmf.solvers.alternating import Alternating
+from fastpmf.solvers.base import NOT_SAVED, Contribution, Problem, State
 
 LEARN_EVERY = 5  # iterations between updates of the hyperparameters, which cost as much as the bound
 
 
 @dataclass
-class Posteriors(State):
-    """Where a mean-field solver is: `factors` are the posterior means.
+class PosteriorState(State):
+    """Posteriors of both factors and the current priors.
 
     Attributes
     ----------
-    posteriors : (GammaFactor, GammaFactor)
+    n_components : int
+    posteriors : list of two GammaFactor
         Of the rows and of the columns.
-    priors : (GammaPrior, GammaPrior)
+    priors : list of two GammaPrior
+    scratch : ndarray of shape (max(n, p), K)
     """
 
-    posteriors: tuple[GammaFactor, GammaFactor] = field(kw_only=True)
-    priors: tuple[GammaPrior, GammaPrior] = field(kw_only=True)
+    n_components: int
+    posteriors: list[GammaFactor]
+    priors: list[GammaPrior] = field(metadata=NOT_SAVED)
+    scratch: np.ndarray = field(metadata=NOT_SAVED)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        found = super().state_dict()
+        for side in Side:
+            shape, *others = self.priors[side].to_numbers()
+            found |= {f"prior_shape_{side.value}": np.array(shape), f"prior_{side.value}": np.array(others)}
+        return found
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        super().load_state_dict(arrays)
+        for side in Side:
+            numbers = [arrays[f"prior_shape_{side.value}"].tolist(), *arrays[f"prior_{side.value}"].tolist()]
+            self.priors[side] = GammaPrior.from_numbers(numbers, self.n_components)
 
 
 @dataclass(frozen=True)
-class Inference(Problem):
-    """What is approached: the posterior; its objective is minus the evidence lower bound, in nats."""
+class PosteriorProblem(Problem):
+    """Maximise the evidence lower bound; the objective is minus that, in nats."""
 
-    def objective(self, state: State) -> float:
-        assert isinstance(state, Posteriors)
+    def objective(self, state: PosteriorState) -> float:
         return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
 
-    def measure(self, state: State) -> float:
-        """How far the latest half-steps moved, as a share of the counts; see `update`."""
-        return state.kkt_residual(self.counts.total) if state.gaps else math.inf
+    def residual(self, state: PosteriorState) -> float:
+        """Share of the counts that the latest updates reallocated; see `fastpmf.model.hierarchy.advance`."""
+        return state.residual(self.counts.total)
+
+    def complete(self, state: PosteriorState) -> None:
+        """Nothing: posteriors are replaced whole."""
+
+    def solution_factors(self, state: PosteriorState) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means."""
+        W, Ht = (factor.mean[:, : self.n_components] for factor in state.posteriors)
+        return W, Ht.T
 
 
-class MeanField:
-    """Posteriors of W and of H in turn; the bound never falls.
+@dataclass(frozen=True, kw_only=True)
+class MeanField(Alternating[PosteriorState]):
+    """Update the posteriors of W and of H in turn; the bound never falls.
 
     Parameters
     ----------
     priors : (GammaPrior, GammaPrior)
         Of W and of H transposed.
     learn : bool, default=False
-        Fit the hyperparameters too, every `LEARN_EVERY` iterations; the bound does not fall then either.
+        Update the hyperparameters too, every `LEARN_EVERY` iterations, which does not lower the bound either.
     inner_steps : int, default=1
-        Half-steps on W in an iteration; on H where counts are stored by columns.
+        Updates of W in an iteration.
     """
 
-    warm_up, copies, transposed, leaps, tells = 0, 4, True, False, True
+    n_factor_copies: ClassVar[int] = 4
 
-    def __init__(self, priors: tuple[GammaPrior, GammaPrior], *, learn: bool = False, inner_steps: int = 1) -> None:
-        self._priors, self._learn, self._steps, self._done = priors, learn, inner_steps, 0
+    priors: tuple[GammaPrior, GammaPrior]
+    learn: bool = False
 
-    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> State:
-        state = self.start(problem, W, Ht)
-        self._iterate(problem, state)  # posteriors for what were only means
-        return state
+    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> PosteriorState:
+        """Start from the means W and Ht. They have no posteriors before `prepare`."""
+        k, factors = problem.n_components, []
+        for A, prior in zip((W, Ht), self.priors, strict=True):
+            factors.append(GammaFactor.start(A, column_sums(A), prior, k))
+        for side in Side:
+            factors[side].weight = weights(problem.counts, side, factors[side.other], k)
+        return PosteriorState(k, factors, list(self.priors), aligned(max(len(W), len(Ht)), W.shape[1], W.dtype))
 
-    def start(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> Posteriors:
-        """The means to begin with, from which the first iteration makes posteriors."""
-        rows, columns = (
-            GammaFactor.start(A, column_sums(A), prior, problem.n_components)
-            for A, prior in zip((W, Ht), self._priors, strict=True)
-        )
-        longest = max(len(W), len(Ht))
-        self._scratch = aligned(longest, W.shape[1], W.dtype)
-        units = np.ones(W.shape[1])
-        return Posteriors([W, Ht], [rows.sums, columns.sums], units, posteriors=(rows, columns), priors=self._priors)
+    def prepare(self, problem: Problem, state: PosteriorState) -> None:
+        """Infer the first posteriors from the means."""
+        super().step(problem, state)
+        state.n_steps = 0
 
-    def step(self, problem: Problem, state: State) -> None:
-        assert isinstance(state, Posteriors)
-        if self._learn and self._done % LEARN_EVERY == 0:
-            rows, columns = (
+    def step(self, problem: Problem, state: PosteriorState) -> None:
+        if self.learn and state.n_steps % LEARN_EVERY == 0:
+            state.priors = [
                 best_prior(factor, prior, problem.n_components)
                 for factor, prior in zip(state.posteriors, state.priors, strict=True)
-            )
-            state.priors = rows, columns
-        self._iterate(problem, state)
-        self._done += 1
+            ]
+        super().step(problem, state)
 
-    def remember(self, state: State) -> Memory:
-        assert isinstance(state, Posteriors)
-        memory = state.remember() | {"done": np.array(self._done)}
-        for side, factor, prior in zip(Side, state.posteriors, state.priors, strict=True):
-            memory |= {f"{side.name}_{part.name}": np.asarray(getattr(factor, part.name)) for part in fields(factor)}
-            shape, *others = prior.to_numbers()
-            memory |= {f"{side.name}_prior_shape": np.array(shape), f"{side.name}_prior": np.array(others)}
-        return memory
-
-    def recall(self, problem: Problem, memory: Memory) -> State:
-        factors, priors = [], []
-        for side in Side:
-            parts = {part.name: memory[f"{side.name}_{part.name}"] for part in fields(GammaFactor)}
-            factors.append(GammaFactor.recall(parts, problem.n_components))
-            check_sized(factors[side].mean, memory[("W", "Ht")[side]].shape, memory["W"].dtype, "mean")
-            numbers = (memory[f"{side.name}_prior_shape"].tolist(), *memory[f"{side.name}_prior"].tolist())
-            priors.append(GammaPrior.from_numbers(numbers, problem.n_components))
-        state = Posteriors.recall(problem, memory, posteriors=(factors[0], factors[1]), priors=(priors[0], priors[1]))
-        state.factors = [factor.mean for factor in factors]
-        self._scratch = aligned(max(map(len, state.factors)), state.factors[0].shape[1], state.factors[0].dtype)
-        self._done = int(memory["done"])
-        return state
-
-    def _iterate(self, problem: Problem, state: Posteriors) -> None:
-        counts, k = problem.counts, problem.n_components
-        if counts.row_access_only:
-            part = self.rows(problem, state)
-            if not math.isnan(part.gap):
-                self.columns(problem, state, part)
-            return
-        for side in (counts.storage_axis, Side(1 - counts.storage_axis)):
-            factor, other, prior = state.posteriors[side], state.posteriors[1 - side], state.priors[side]
-            scratch = self._scratch[: len(factor.mean)]
-            moved = update(counts, side, factor, other, prior, k, scratch)
-            for _ in range(self._steps - 1 if side is counts.storage_axis else 0):
-                update(counts, side, factor, other, prior, k, scratch)
-            state.gaps[side], state.sums[side] = float(moved.sum()), factor.sums
-            if math.isnan(state.gaps[side]):
+    def update_factor(self, problem: Problem, state: PosteriorState, side: Side, n_updates: int) -> None:
+        factor, other, prior = state.posteriors[side], state.posteriors[side.other], state.priors[side]
+        scratch = state.scratch[: len(factor.mean)]
+        for n in range(n_updates):
+            moved = float(update(problem.counts, side, factor, other, prior, problem.n_components, scratch).sum())
+            if n == 0 or math.isnan(moved):
+                state.gaps[side] = moved
+            if math.isnan(moved):
                 return
 
-    def rows(self, problem: Problem, state: State) -> Part:
-        """The first half of an iteration, in one pass over blocks of rows: posteriors of each, and its part for H's.
-
-        The old posteriors stay as they are until all are new: Ctrl-C may strike between two blocks.
-        """
-        assert isinstance(state, Posteriors)
+    def update_rows(self, problem: Problem, state: PosteriorState) -> Contribution:
+        """As in `Alternating`. The old posteriors stay until all rows are updated, so that Ctrl-C can't mix them."""
         counts, k = problem.counts, problem.n_components
-        side, other = counts.storage_axis, state.posteriors[1 - counts.storage_axis]
+        side, other = counts.storage_axis, state.posteriors[counts.storage_axis.other]
         new, prior = copy.deepcopy(state.posteriors[side]), state.priors[side]
         weight, gap = weights(counts, side, other, k), 0.0
-        sums = ColumnSums(self._scratch[: len(other.mean)])
+        sums = ColumnSums(state.scratch[: len(other.mean)])
         for rows, block in counts.blocks():
-            part, S = new.select_rows(rows), np.empty_like(new.mean[rows])
-            for step in range(self._steps):
-                block.contract(side, part.geometric, other.geometric, S)
+            X, part = block.side(side), new.select_rows(rows)
+            S = np.empty_like(part.mean)
+            for n in range(self.inner_steps):
+                X.contract(part.geometric, other.geometric, S)
                 moved = advance(part, S, weight, prior, k)
-                gap += float(moved.sum()) if step == 0 else 0.0
+                gap += float(moved.sum()) if n == 0 else 0.0
             new.put(rows, part)
             if counts.row_access_only:
-                sums.add(block.side(side), part.geometric, other.geometric)
+                sums.add(X, part.geometric, other.geometric)
         contraction = sums.finish()
         if not counts.row_access_only:
-            counts.contract(Side(1 - side), other.geometric, new.geometric, contraction)
+            counts.contract(side.other, other.geometric, new.geometric, contraction)
         new.weight, new.sums, new.activity_shape = weight, column_sums(new.mean), part.activity_shape
-        state.posteriors = (new, other) if side is Side.ROWS else (other, new)
-        state.factors[side], state.sums[side], state.gaps[side] = new.mean, new.sums, gap
-        return Part(contraction, new.sums, gap)
+        state.posteriors[side], state.gaps[side] = new, gap
+        return Contribution(contraction, new.sums, gap)
 
-    def columns(self, problem: Problem, state: State, part: Part) -> None:
-        """The second half: H's posteriors, given the parts of all rows added up."""
-        assert isinstance(state, Posteriors)
-        side = Side(1 - problem.counts.storage_axis)
-        factor, k = state.posteriors[side], problem.n_components
+    def update_columns(self, problem: Problem, state: PosteriorState, rows: Contribution) -> None:
+        side, k = problem.counts.storage_axis.other, problem.n_components
+        factor = state.posteriors[side]
         weight = empty_factor(1, k, factor.mean.dtype)
-        weight[0, :k], weight[0, k:] = part.sums[:k], np.inf
-        moved = advance(factor, part.contraction, weight, state.priors[side], k)
-        state.gaps[side], state.sums[side] = float(moved.sum()), factor.sums
+        weight[0, :k], weight[0, k:] = rows.sums[:k], np.inf
+        state.gaps[side] = float(advance(factor, rows.contraction, weight, state.priors[side], k).sum())

@@ -1,104 +1,78 @@
-"""One factor fixed: every row is a convex problem of its own, and is solved until a bound says how nearly."""
+"""One factor fixed: each row is a convex problem, solved until a bound on its distance from the optimum is small."""
 
 import numpy as np
 
-from fastpmf.core.counts import Side
-from fastpmf.core.subproblem import NO_PRIOR, RowPrior
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.counts import MemoryCounts
 
-SWEEPS = 3  # between two looks at how far a row is from its optimum
-# Rounds after which a row's moves are extrapolated. Most rows need fewer; where two components are nearly collinear,
+SWEEPS = 3  # in a round
+# Rounds before the moves of a row are extrapolated. Most rows need fewer; if two components are nearly collinear,
 # coordinate descent alone would take thousands.
-PLAIN = 30
-# Rounds without a smaller gap after which a row loses its momentum; then twice as many, and so on. Where a penalty
-# makes its problem strongly convex, it can circle around the optimum for ever and never be seen to turn back.
+PLAIN_ROUNDS = 30
+# Rounds without a smaller gap before the momentum of a row is reset; doubled each time. If a penalty makes the problem
+# strongly convex, a row can circle around the optimum without any move that turns back.
 _PATIENCE = 60
-_KEPT = 0.1  # of an entry is left by one extrapolation at least, so that every rate stays positive
+_KEPT = 0.1  # least share of an entry that an extrapolation leaves, so that every rate stays positive
 
 
 def solve_rows(
-    counts: MemoryCounts,
-    Ht: np.ndarray,
-    weight: np.ndarray,
-    start: np.ndarray,
-    *,
-    prior: RowPrior = NO_PRIOR,
-    n_components: int,
-    max_rounds: int,
-    tol: float,
+    counts: MemoryCounts, subproblem: Subproblem, start: np.ndarray, *, max_rounds: int, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds of coordinate descent from `start`, for each row until its gap is at most tol times its counts.
+    """Coordinate descent for each row, until its gap is at most `tol` times its counts.
 
-    After `PLAIN` rounds a row's moves are carried on as in Nesterov's method, restarted where that leads back. A row
-    takes the same way alone and in company.
+    After `PLAIN_ROUNDS` rounds the moves of a row are extrapolated as in Nesterov's method, with restarts. The result
+    for a row does not depend on which other rows are passed with it (bitwise).
 
     Parameters
     ----------
     counts : MemoryCounts of shape (n, p)
-    Ht : ndarray of shape (p, K), padded
-        The fixed factor.
-    weight : ndarray of shape (K,) or (1 or n, K)
-        Its column sums, or those of what each row observes, plus a prior's rates.
+    subproblem : Subproblem
+        V is the fixed factor, (p, K).
     start : ndarray of shape (n, K), padded
-    prior : RowPrior, optional
-    n_components, max_rounds : int
+    max_rounds : int
     tol : float
         Nats per count.
 
     Returns
     -------
     W : ndarray of shape (n, K)
-        Of all rows passed through after `PLAIN` rounds, those with the least gap.
+        For each row, the point with the smallest gap among those after `PLAIN_ROUNDS` rounds or more.
     gap : ndarray of shape (n,), float64
-        What a better row could gain at most, in nats; not finite for rows with a rate that isn't.
+        Upper bound on the decrease of the objective that another row could reach, in nats; not finite for rows with a
+        rate that is not.
 
     References
     ----------
     B. O'Donoghue and E. Candès, "Adaptive restart for accelerated gradient schemes", Found. Comput. Math. 15 (2015),
-    section 3.2, for when to restart.
+    section 3.2.
     """
-
-    weight = np.atleast_2d(weight)
-
-    def descend(
-        counts: MemoryCounts, start: np.ndarray, weight: np.ndarray, prior: RowPrior, rounds: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        out = np.zeros_like(start)
-        descent = counts.descend(
-            Side.ROWS, start, Ht, weight, out, prior=prior, n_components=n_components, sweeps=SWEEPS,
-            max_rounds=rounds, tol=tol,
-        )  # fmt: skip
-        return out, descent.gap
-
-    best, least = descend(counts, start, weight, prior, min(PLAIN, max_rounds))
-    enough = tol * (counts.sums(Side.ROWS) + prior.total_shape)
-    left = np.flatnonzero(np.isfinite(least) & (least > enough))
-    old = ahead = best[left]
-    age = np.zeros(len(left))  # rounds since a row's momentum was last 0
-    since, patience = np.zeros(len(left)), np.full(len(left), _PATIENCE)  # its gap was last smaller
-    some = counts.select_rows(left), *_rows_of(left, weight, prior)
-    for _ in range(max_rounds - PLAIN):
-        if not len(left):
+    best = np.zeros_like(start)
+    rounds = min(PLAIN_ROUNDS, max_rounds)
+    gap = counts.descend(subproblem, start, best, sweeps=SWEEPS, max_rounds=rounds, tol=tol).gap
+    threshold = tol * (counts.sums(Side.ROWS) + subproblem.total_shape)
+    active = np.flatnonzero(np.isfinite(gap) & (gap > threshold))
+    old = ahead = best[active]
+    age = np.zeros(len(active))  # rounds since the momentum of a row was 0
+    stalled, patience = np.zeros(len(active)), np.full(len(active), _PATIENCE)  # rounds without a smaller gap
+    active_counts, active_problem = counts.select_rows(active), subproblem.select_rows(active)
+    for _ in range(max_rounds - PLAIN_ROUNDS):
+        if not len(active):
             break
-        new, gap = descend(some[0], ahead, *some[1:], 1)
-        better = gap < least[left]
-        best[left[better]], least[left[better]] = new[better], gap[better]
+        new = np.zeros_like(ahead)
+        new_gap = active_counts.descend(active_problem, ahead, new, sweeps=SWEEPS, tol=tol).gap
+        better = new_gap < gap[active]
+        best[active[better]], gap[active[better]] = new[better], new_gap[better]
         with np.errstate(under="ignore"):
-            back = ((ahead - new) * (new - old)).sum(axis=1) > 0
-        since = np.where(better, 0, since + 1)
-        tired = since >= patience
-        since, patience = np.where(tired, 0, since), np.where(tired, 2 * patience, patience)
-        age = np.where(back | tired, 0, age + 1)
-        going = np.isfinite(gap) & (gap > enough[left])
-        if not going.all():
-            left, new, old, age = left[going], new[going], old[going], age[going]
-            since, patience = since[going], patience[going]
-            some = counts.select_rows(left), *_rows_of(left, weight, prior)
+            turns_back = ((ahead - new) * (new - old)).sum(axis=1) > 0
+        stalled = np.where(better, 0, stalled + 1)
+        resets = stalled >= patience
+        stalled, patience = np.where(resets, 0, stalled), np.where(resets, 2 * patience, patience)
+        age = np.where(turns_back | resets, 0, age + 1)
+        unsolved = np.isfinite(new_gap) & (new_gap > threshold[active])
+        if not unsolved.all():
+            active, new, old, age = active[unsolved], new[unsolved], old[unsolved], age[unsolved]
+            stalled, patience = stalled[unsolved], patience[unsolved]
+            active_counts, active_problem = counts.select_rows(active), subproblem.select_rows(active)
         momentum = (age / (age + 3))[:, None].astype(new.dtype)
         ahead, old = np.maximum(new + momentum * (new - old), new.dtype.type(_KEPT) * new), new
-    return best, least
-
-
-def _rows_of(rows: np.ndarray, weight: np.ndarray, prior: RowPrior) -> tuple[np.ndarray, RowPrior]:
-    """Weights and prior of these rows, by number."""
-    return weight[rows] if len(weight) > 1 else weight, prior.select_rows(rows)
+    return best, gap

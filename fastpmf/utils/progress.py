@@ -1,11 +1,9 @@
-"""What `verbose` shows: a tqdm bar where tqdm is installed, else a line an evaluation, on standard error either way."""
+"""Progress on standard error: a bar if tqdm is installed, else a line for each evaluation."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from fastpmf.utils.compilation import compilation_shown
 
@@ -26,12 +24,15 @@ def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable
 
 
 @contextmanager
-def shown(
-    callback: Callable[..., Any] | None, max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
-) -> Iterator[Callable[..., Any] | None]:
-    """`callback`, and before each call of it the progress so far."""
+def progress_observer(
+    max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
+) -> Iterator[Callable[..., None] | None]:
+    """An observer that shows objective and residual at each record of a fit; None unless `verbose`.
+
+    `residual` is the name of the residual.
+    """
     if not verbose:
-        yield callback
+        yield None
         return
     try:
         from tqdm.auto import tqdm
@@ -40,16 +41,15 @@ def shown(
     else:
         bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
 
-    def show(record: Any, W: np.ndarray, H: np.ndarray) -> Any:
-        told = f"objective {record.objective:.6g} nats"
+    def show(record: Any, *_: Any) -> None:
+        text = f"objective {record.objective:.6g} nats"
         if record.n_iter:
-            told += f", {residual} {record.kkt_residual:.2g}"
+            text += f", {residual} {record.kkt_residual:.2g}"
         if bar is None:
-            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
+            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {text}  {record.seconds:.1f} s\n")
         else:
-            bar.set_postfix_str(told, refresh=False)
+            bar.set_postfix_str(text, refresh=False)
             bar.update(record.n_iter - bar.n)
-        return None if callback is None else callback(record, W, H)
 
     try:
         with compilation_shown(verbose=True):

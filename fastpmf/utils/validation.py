@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_scalar
+from sklearn.utils import check_random_state, check_scalar
 
 from fastpmf.utils.messages import brief
 
@@ -85,3 +85,8 @@ def check_sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: st
     if A.shape != shape or A.dtype != dtype:
         raise ValueError(f"{name} of {A.dtype} and shape {A.shape}, which should be {dtype} and {shape}")
     return A
+
+
+def random_generator(random_state: Any) -> Any:
+    """A RandomState or Generator from None, a seed or either of them."""
+    return random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)

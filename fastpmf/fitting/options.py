@@ -1,0 +1,163 @@
+"""What a fit is given beside X: its options, and the data that belong to rows, columns or entries of X."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+from fastpmf.core.counts import Counts
+from fastpmf.counts import as_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_components
+from fastpmf.model.init import INITS
+from fastpmf.solvers import Solver, make_solver
+from fastpmf.solvers.base import Callback
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_option
+
+
+class Penalties(NamedTuple):
+    """Priors and penalties, with the meaning they have in `PoissonNMF`."""
+
+    prior_W: Any = None
+    prior_H: Any = None
+    alpha_W: float = 0.0
+    alpha_H: Any = "same"
+    l1_ratio: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Parameters that all fits share, with the meaning they have in `PoissonNMF`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter has an invalid type or value.
+    """
+
+    n_components: int
+    inner_steps: int = 1
+    init: str = "auto"
+    n_init: int = 1
+    max_iter: int = 500
+    tol: float = 1e-4
+    max_time: float | None = None
+    eval_every: int = 10
+    random_state: Any = None
+    dtype: Any = None
+    verbose: bool = False
+    callback: Callback | None = None
+
+    @classmethod
+    def of(cls, estimator: Any) -> Self:
+        """The options of an estimator, whose parameters have the same names."""
+        return cls(**{field.name: getattr(estimator, field.name) for field in fields(cls)})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n_components, bool):
+            raise TypeError(f"n_components must be an integer, got {self.n_components}")
+        for name in ("n_components", "inner_steps", "n_init", "max_iter", "eval_every"):
+            check_scalar(getattr(self, name), name, (int, np.integer), min_val=1)
+        check_scalar(self.tol, "tol", (int, float, np.number), min_val=0)
+        if math.isnan(self.tol):
+            raise ValueError("tol must be a number >= 0, got nan")
+        if self.max_time is not None:
+            check_scalar(self.max_time, "max_time", (int, float, np.number), min_val=0)
+            if math.isnan(self.max_time):
+                raise ValueError("max_time must be a number of seconds >= 0 or None, got nan")
+        if self.callback is not None and not callable(self.callback):
+            raise TypeError(f"callback must be callable or None, got {brief(self.callback)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonOptions(FitOptions):
+    """Parameters of `PoissonNMF` and `poisson_nmf`."""
+
+    prior_W: Any = None
+    prior_H: Any = None
+    alpha_W: float = 0.0
+    alpha_H: Any = "same"
+    l1_ratio: float = 0.0
+    solver: str = "auto"
+    acceleration: str | None = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.make_solver()
+
+    def make_solver(self, *, row_access_only: bool = False) -> Solver:
+        """The solver that the options name."""
+        return make_solver(
+            self.solver, self.acceleration, inner_steps=self.inner_steps, row_access_only=row_access_only
+        )
+
+    @property
+    def penalties(self) -> Penalties:
+        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitData:
+    """Arguments of `PoissonNMF.fit` that belong to rows, columns or entries of X, with the same meaning."""
+
+    W: Any = None
+    H: Any = None
+    fixed_W: Any = None
+    fixed_H: Any = None
+    row_exposure: Any = None
+    column_exposure: Any = None
+    background: Any = None
+    mask: Any = None
+    sample_weight: Any = None
+    validation: Any = None
+
+    def aligned(self, labels: MatrixLabels) -> "FitData":
+        """Everything aligned by labels with X, if both have labels, and factors by components; the mask as counts."""
+        rows, columns = labels
+        mask = align(self.mask, "mask", rows=rows, columns=columns)
+        factors = [
+            (align(self.fixed_W, "fixed_W", rows=rows), "fixed_W", 1),
+            (align(self.fixed_H, "fixed_H", columns=columns), "fixed_H", 0),
+            (align(self.W, "W", rows=rows), "W", 1),
+            (align(self.H, "H", columns=columns), "H", 0),
+        ]
+        fixed_W, fixed_H, W, H = align_components(factors)
+        return FitData(
+            W=W,
+            H=H,
+            fixed_W=fixed_W,
+            fixed_H=fixed_H,
+            row_exposure=align(self.row_exposure, "row_exposure", rows=rows),
+            column_exposure=align(self.column_exposure, "column_exposure", rows=columns),
+            background=align(self.background, "background", rows=columns),
+            mask=None if mask is None else as_counts(mask, name="mask"),
+            sample_weight=align(self.sample_weight, "sample_weight", rows=rows),
+            validation=align(self.validation, "validation", rows=rows, columns=columns),
+        )
+
+    def check_in_memory(self, counts: Counts) -> None:
+        """Raise an error if counts are streamed and something is given that needs all of them at once."""
+        for name in ("mask", "sample_weight", "validation"):
+            if getattr(self, name) is not None and counts.row_access_only:
+                raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
+
+    def select_rows(self, rows: np.ndarray) -> "FitData":
+        """The data of some rows, without weights, starts and validation."""
+        mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
+        exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
+        fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]
+        return replace(
+            self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, sample_weight=None, W=None, H=None,
+            validation=None,
+        )  # fmt: skip
+
+
+NO_PENALTIES = Penalties()
+NO_DATA = FitData()
+
+
+def check_init(init: Any, *, custom: bool) -> None:
+    """Raise an error unless `init` is a valid start."""
+    check_option(init, [name for name in INITS if custom or name != "custom"], "init")
