@@ -10,7 +10,7 @@ from fastpmf.analysis.topics import to_topics
 from fastpmf.anndata._arguments import Source
 from fastpmf.counts.named import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.estimators._persistence import plain
+from fastpmf.estimators._persistence import to_json
 from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.utils.extras import needed
 from fastpmf.utils.messages import brief
@@ -143,7 +143,7 @@ def _facts(model: FactorModel) -> dict[str, Any]:
 
 def parameters_of(model: FactorModel) -> dict[str, Any]:
     """Parameters of the estimator that can be written to a file, for `.uns`."""
-    values = {name: _storable(plain(value)) for name, value in model.get_params(deep=False).items()}
+    values = {name: _storable(to_json(value)) for name, value in model.get_params(deep=False).items()}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -12,6 +12,8 @@ from fastpmf.fitting.options import FitData
 from fastpmf.solvers import Record, Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE
 
+__all__ = ["CallbackSupportMixin", "FitTasks", "with_callbacks"]
+
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 except ImportError:  # scikit-learn < 1.9

@@ -15,7 +15,6 @@ from fastpmf.counts.masked import without
 from fastpmf.counts.named import positions
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
-    DAMAGE,
     checked_names,
     checked_trace,
     checked_validation,
@@ -40,6 +39,7 @@ from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
 from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.files import DAMAGE
 from fastpmf.utils.validation import check_number
 
 

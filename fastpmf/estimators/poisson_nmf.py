@@ -13,7 +13,6 @@ from fastpmf.core.factors import FLOATS
 from fastpmf.counts.labels import align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
-    DAMAGE,
     checked_names,
     checked_trace,
     checked_validation,
@@ -34,6 +33,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.files import DAMAGE
 from fastpmf.utils.validation import check_factor, check_sized
 
 
@@ -578,7 +578,8 @@ class PoissonNMF(FactorModel):
         parameters, arrays, facts = read_model(path, cls.__name__)
         try:
             # JSON has lists for tuples, and among the parameters only priors are either
-            model = cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()})
+            parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
+            model = cls(**parameters)
             H, trace = arrays["components"], checked_trace(arrays)
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")

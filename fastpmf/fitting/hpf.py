@@ -68,8 +68,8 @@ class HPFOptions(FitOptions):
                 shape = tuple(_positive(x, names[0]) for x in shape)
             else:
                 shape = _positive(shape, names[0])
-            activity = (_positive(getattr(self, name), name) for name in names[1:])
-            found.append(GammaPrior(shape, *activity, bool(self.hierarchy)))
+            activity_shape, activity_mean = (_positive(getattr(self, name), name) for name in names[1:])
+            found.append(GammaPrior(shape, activity_shape, activity_mean, bool(self.hierarchy)))
         return found[0], found[1]
 
 

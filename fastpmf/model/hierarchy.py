@@ -18,6 +18,7 @@ Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with h
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -270,7 +271,7 @@ def advance(
 
 
 def evidence_bound(
-    counts: Counts, factors: tuple[GammaFactor, GammaFactor], priors: tuple[GammaPrior, GammaPrior], n_components: int
+    counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], n_components: int
 ) -> float:
     """The evidence lower bound of these posteriors, with the best allotment of counts, in nats.
 
@@ -280,7 +281,7 @@ def evidence_bound(
     return data_bound(counts, factors) + own
 
 
-def data_bound(counts: Counts, factors: tuple[GammaFactor, GammaFactor]) -> float:
+def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
     """What counts add to the bound, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())

@@ -3,16 +3,16 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Generic
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastpmf.core.counts import Side
-from fastpmf.solvers.base import Contribution, Problem, S
+from fastpmf.solvers.base import Contribution, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alternating(ABC, Generic[S]):
+class Alternating(ABC):
     """One or several updates of W, then one update of H; H is updated first if the counts are stored by columns.
 
     If the counts can be read along one side only, as from a disk, an iteration is one pass over blocks of rows: W of a
@@ -30,7 +30,7 @@ class Alternating(ABC, Generic[S]):
 
     inner_steps: int = 1
 
-    def step(self, problem: Problem, state: S) -> None:
+    def step(self, problem: Problem, state: Any) -> None:
         """One iteration; it ends early, with a NaN in `state.gaps`, if a rate is not positive and finite."""
         counts = problem.counts
         if counts.row_access_only:
@@ -46,16 +46,16 @@ class Alternating(ABC, Generic[S]):
         state.n_steps += 1
 
     @abstractmethod
-    def update_factor(self, problem: Problem, state: S, side: Side, n_updates: int) -> None:
+    def update_factor(self, problem: Problem, state: Any, side: Side, n_updates: int) -> None:
         """Update the factor of one side `n_updates` times."""
 
     @abstractmethod
-    def update_rows(self, problem: Problem, state: S) -> Contribution:
+    def update_rows(self, problem: Problem, state: Any) -> Contribution:
         """Update the factor of `storage_axis` block by block, and return what the update of the other one needs."""
 
     @abstractmethod
-    def update_columns(self, problem: Problem, state: S, rows: Contribution) -> None:
+    def update_columns(self, problem: Problem, state: Any, rows: Contribution) -> None:
         """Update the other factor, from the sum of the contributions of all rows."""
 
-    def finish_step(self, problem: Problem, state: S) -> None:
+    def finish_step(self, problem: Problem, state: Any) -> None:
         """Called once both factors are updated."""

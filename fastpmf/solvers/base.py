@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -243,10 +243,7 @@ class Problem:
         return W, Ht.T
 
 
-S = TypeVar("S", bound=State)
-
-
-class Solver(Protocol[S]):
+class Solver(Protocol):
     """An algorithm that lowers the objective, as an immutable description. Everything that changes is in its state.
 
     Attributes
@@ -268,13 +265,13 @@ class Solver(Protocol[S]):
     @property
     def extrapolates(self) -> bool: ...
 
-    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> S:
+    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> Any:
         """The state that starts from W and Ht, which the solver may overwrite; no pass over the counts."""
 
-    def prepare(self, problem: Problem, state: S) -> None:
+    def prepare(self, problem: Problem, state: Any) -> None:
         """Called once before the first step of a fit, not when a fit is resumed."""
 
-    def step(self, problem: Problem, state: S) -> None:
+    def step(self, problem: Problem, state: Any) -> None:
         """One iteration: update both factors in `state`."""
 
 

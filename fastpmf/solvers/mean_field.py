@@ -70,7 +70,7 @@ class PosteriorProblem(Problem):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanField(Alternating[PosteriorState]):
+class MeanField(Alternating):
     """Update the posteriors of W and of H in turn; the bound never falls.
 
     Parameters

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from fastpmf.solvers.base import Contribution, FactorState, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multiplicative(Alternating[FactorState]):
+class Multiplicative(Alternating):
     """Alternate multiplicative updates of the factors. They never raise the objective and never leave an exact zero.
 
     An iteration costs two contractions, 8 nnz K flops. Memory: one spare copy of the factors.
@@ -56,7 +56,8 @@ class Multiplicative(Alternating[FactorState]):
         return multiplicative(subproblem, U, out, out, relaxed=self.relaxed)
 
     def update_factor(self, problem: Problem, state: FactorState, side: Side, n_updates: int) -> None:
-        X, subproblem = problem.counts.side(side), problem.subproblem(side, state)
+        counts: Any = problem.counts
+        X, subproblem = counts.side(side), problem.subproblem(side, state)
         for n in range(n_updates):
             update = self.update(X, subproblem, state.factors[side], state.spares[side], state.n_steps)
             if n == 0 or math.isnan(update.gap):
