@@ -26,7 +26,7 @@ def test_the_number_that_counts_were_drawn_with_is_found(k):
     assert found.recommended == found.best == k
     assert found.n_components.tolist() == sorted({1, k - 1, k, k + 1, k + 2})
     assert found.similarity[found.n_components == k] > 0.95
-    assert not found.at_the_end
+    assert not found.best_is_largest
 
 
 def test_scores_are_those_of_fits_to_thinned_counts():

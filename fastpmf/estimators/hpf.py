@@ -228,7 +228,7 @@ class HPF(AppliedHPF):
             Before that a plain KeyboardInterrupt, and it is as it was.
         """
         with threads(self.n_threads):
-            check_declared(X, self.n_components, self.dtype, MeanField(self._priors(DEFAULT_SHAPE)), n_init=self.n_init)
+            self._check_memory(X)
             known = Known(mask=mask)
             beside, _, _, validation = align_beside(MatrixLabels.of(X), known, validation=validation)
             counts, seen = self._enter(X, beside.mask)
@@ -281,6 +281,10 @@ class HPF(AppliedHPF):
         self.elbo_, self.objective_, self.residual_ = -solution.objective, solution.objective, solution.kkt_residual
         self.n_iter_, self.status_, self.trace_ = solution.n_iter, solution.status, solution.trace
         self.restarts_, self.validation_ = solution.restarts, solution.validation
+
+    def _check_memory(self, X: Any) -> None:
+        """Raise a MemoryError if the size of X is known and its fit would exceed the memory limit."""
+        check_declared(X, self.n_components, self.dtype, MeanField(self._priors()), n_init=self.n_init)
 
     def _priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
         return check_priors(

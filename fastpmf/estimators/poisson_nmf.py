@@ -335,8 +335,7 @@ class PoissonNMF(AppliedNMF):
 
     def _fit(self, X: Any, y: Any, W: Any, H: Any, known: Known, validation: Any, **saved: Any) -> np.ndarray:
         with threads(self.n_threads):
-            make = solver_of(self.solver, self.acceleration)
-            check_declared(X, self.n_components, self.dtype, make(), n_init=self.n_init)
+            self._check_memory(X)
             beside, W, H, validation = align_beside(MatrixLabels.of(X), known, W=W, H=H, validation=validation)
             counts, seen = self._enter(X, beside.mask)
             prepared = prepare(
@@ -366,6 +365,11 @@ class PoissonNMF(AppliedNMF):
         self._become(keep, solution)
         tell_end(solution, self.tol)
         return solution.W
+
+    def _check_memory(self, X: Any) -> None:
+        """Raise a MemoryError if the size of X is known and its fit would exceed the memory limit."""
+        solver = solver_of(self.solver, self.acceleration)()
+        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     @property
     def _penalties(self) -> Penalties:
