@@ -24,7 +24,7 @@ import fastpmf._interrupted  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.differential import Differential, differential_expression
-from fastpmf.analysis.features import match_components, pyldavis_input, top_features, topic_quality
+from fastpmf.analysis.features import match_components, top_features, topic_quality
 from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
 from fastpmf.analysis.scores import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.analysis.selection import (
@@ -34,7 +34,7 @@ from fastpmf.analysis.selection import (
     component_gains,
     select_n_components,
 )
-from fastpmf.analysis.topics import Topics, to_topics
+from fastpmf.analysis.topics import Topics, pyldavis_input, to_topics
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.counts.thinning import thin_counts

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, differential_expression
-from fastpmf.analysis.shrinkage import shrink
+from fastpmf.analysis.differential import _grid, _mixture_weights, adaptive_shrinkage
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_feature_whose_counts_come_from_one_row_has_a_larger_robust_error_than
 
 
 def test_regressions_that_stop_early_are_warned_of_by_the_number_of_features(drawn, monkeypatch):
-    monkeypatch.setattr("fastpmf.analysis.differential._MAX_ROUNDS", 1)
+    monkeypatch.setattr("fastpmf.analysis.differential._MAX_ITER", 1)
     with pytest.warns(ConvergenceWarning, match=r"the regressions of \d+ feature\(s\) stopped before they converged"):
         differential_expression(*drawn)
 
@@ -261,7 +261,7 @@ def test_shrinkage_weighs_the_grid_as_the_likelihood_and_bayes_rule_do():
     error = np.exp(rng.normal(-1, 0.7, 400))
     effect = np.where(rng.random(400) < 0.6, 0.0, rng.normal(0, 2, 400))
     estimate = effect + error * rng.normal(size=400)
-    mean, deviation, wrong = shrink(estimate, error)
+    mean, deviation, wrong = adaptive_shrinkage(estimate, error)
     assert ((mean - effect) ** 2).sum() < 0.5 * ((estimate - effect) ** 2).sum()
     assert (np.abs(mean) <= np.abs(estimate)).all()
     assert (np.sign(mean) == np.sign(estimate)).all()
@@ -273,13 +273,11 @@ def test_shrinkage_weighs_the_grid_as_the_likelihood_and_bayes_rule_do():
 
 
 def test_shrinkage_is_brute_force_integration_under_its_own_prior():
-    from fastpmf.analysis import shrinkage as _shrinkage
-
     estimate, error = np.array([0.1, -3.0, 1.0, 0.2]), np.array([1.0, 0.5, 2.0, 0.1])
-    mean, deviation, wrong = shrink(estimate, error)
-    grid = _shrinkage._grid(estimate, error)
+    mean, deviation, wrong = adaptive_shrinkage(estimate, error)
+    grid = _grid(estimate, error)
     density = stats.norm.pdf(estimate[:, None], scale=np.sqrt(grid**2 + error[:, None] ** 2))
-    pi = _shrinkage._shares(density / density.max(axis=1, keepdims=True))
+    pi = _mixture_weights(density / density.max(axis=1, keepdims=True))
     assert pi.sum() == pytest.approx(1)
     for j in range(4):
         b = np.linspace(-30, 30, 600_001)  # fine beside the errors and the grid's least width

@@ -31,7 +31,7 @@ def test_features_are_ordered_by_their_definition(H, by):
 
 
 def test_features_that_are_too_rare_or_absent_are_left_out():
-    top = top_features([[6, 3, 1, 0], [0, 0, 0, 0]], 3, least=0.2)
+    top = top_features([[6, 3, 1, 0], [0, 0, 0, 0]], 3, min_weight=0.2)
     assert top.indices.tolist() == [[0, 1, -1], [-1, -1, -1]]
     assert top.names.tolist() == [["0", "1", ""], ["", "", ""]]
     assert np.isnan(top.scores[1]).all()
@@ -40,7 +40,7 @@ def test_features_that_are_too_rare_or_absent_are_left_out():
 def test_lift_leaves_out_what_carries_little_where_asked():
     H = [[500, 499, 1], [500, 500, 0]]
     assert top_features(H, 1, by="lift").indices[0, 0] == 2
-    assert top_features(H, 1, by="lift", least=0.01).indices[0, 0] == 0
+    assert top_features(H, 1, by="lift", min_weight=0.01).indices[0, 0] == 0
 
 
 def test_coherence_is_that_of_loops_over_rows(H):
@@ -148,7 +148,7 @@ def test_estimators_know_their_features_by_name(estimator):
         (lambda: top_features([[1, 2]], by="frex"), "by must be one of 'weight', 'lift', 'exclusivity', got 'frex'"),
         (lambda: top_features([[1, 2]], 0), "n == 0, must be >= 1"),
         (lambda: top_features([[1, 2]], names=["a"]), "names must be 2, one for each feature"),
-        (lambda: top_features([1, 2]), "H must be a matrix, got 1 dimension"),
+        (lambda: top_features([1, 2]), "H must be a matrix with at least one row and one column, got"),
         (lambda: top_features([[1, -2]]), "H must be non-negative, got a minimum of -2"),
         (lambda: topic_quality([[1]], [[1, 2]]), "X must have 2 columns, as H has, got 1"),
         (lambda: topic_quality([[1, 1]], [[1, 2]], W=[[1, 1]]), "W must have shape"),

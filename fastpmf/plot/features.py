@@ -23,7 +23,7 @@ def top_features(
     n: int = 10,
     *,
     by: str = "weight",
-    least: float = 0.0,
+    min_weight: float = 0.0,
     names: Any = None,
     components: Any = None,
     ax: Any = None,
@@ -37,7 +37,7 @@ def top_features(
     n : int, default=10
     by : {"weight", "lift", "exclusivity"}, default="weight"
         What they are ordered by, which is the bars' length; as `fastpmf.top_features`.
-    least : float, default=0.0
+    min_weight : float, default=0.0
         Leave out features with P(j|z) below this.
     names : array-like of str, of length p, optional
         By default the estimator's `feature_names_in_`, else numbers.
@@ -64,7 +64,7 @@ def top_features(
     """
     H = components_of(model, "model")
     names = getattr(model, "feature_names_in_", None) if names is None else names
-    top = reading.top_features(H, n, by=by, least=least, names=names)
+    top = reading.top_features(H, n, by=by, min_weight=min_weight, names=names)
     shown, colors = _numbers(components, len(H), "components"), area_colors(len(H))
     n, size = top.scores.shape[1], "small" if n <= 25 else "x-small"
     n_columns = _columns(len(shown))
