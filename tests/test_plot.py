@@ -19,7 +19,7 @@ from fastpmf import (
     to_topics,
     top_features,
 )
-from fastpmf.plot._canvas import area_colors
+from fastpmf.plot._common import area_colors
 
 plt = pytest.importorskip("matplotlib.pyplot")
 plt.switch_backend("Agg")
@@ -529,7 +529,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
     [
         (lambda: plot.structure([1, 2]), ValueError, "W must be a matrix with at least one row and one column, got"),
         (lambda: plot.structure([[1, -2]]), ValueError, "W must be non-negative, got a minimum of -2"),
-        (lambda: plot.structure([[1, 2]], [[1]]), ValueError, r"H must have shape \(2, 1\), got \(1, 1\)"),
+        (lambda: plot.structure([[1, 2]], [[1]]), ValueError, "H must have 2 rows, as many as W has columns, got 1"),
         (
             lambda: plot.structure([[1]], order="pca"),
             ValueError,

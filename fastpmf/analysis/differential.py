@@ -142,18 +142,10 @@ class Differential(NamedTuple):
 
 
 def differential_expression(
-    X: Any,
-    W: Any,
-    H: Any,
-    *,
-    against: str | int = "others",
-    pseudocount: float = 1.0,
-    standard_errors: str = "robust",
-    shrink: bool = False,
-    row_exposure: Any = None,
-    names: Any = None,
+    X: Any, W: Any, H: Any, *, against: str | int = "others", pseudocount: float = 1.0,
+    standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None, names: Any = None,
     n_threads: int | None = None,
-) -> Differential:
+) -> Differential:  # fmt: skip
     """Log2 fold changes of each feature's rate in each component, with standard errors.
 
     Parameters

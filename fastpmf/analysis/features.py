@@ -121,11 +121,6 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", min_weight: float =
     -------
     TopFeatures
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type, shape or value.
-
     Examples
     --------
     >>> from fastpmf import top_features
@@ -160,11 +155,6 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     -------
     Quality
         Coherence is NaN for a component with fewer than two features.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type, shape or value.
 
     References
     ----------
@@ -234,11 +224,6 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     similarity : ndarray of shape (k,), float64
         Bhattacharyya coefficient of the pair, sum_j sqrt(P(j|z) P'(j|z')), between 0 and 1; NaN without a partner. The
         matching maximises the sum of these (Hungarian method).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type, shape or value.
 
     Examples
     --------

@@ -57,22 +57,12 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_thread
     """Log-likelihood of X if x_ij ~ Poisson((W H)_ij) independently.
 
     log L = sum_ij [x_ij log mu_ij - mu_ij - log x_ij!] with mu = W H, over all entries including zeros; log x! is
-    log Gamma(x + 1) for counts that are not whole.
-
-    Parameters
-    ----------
-    X, W, H, mask, n_threads
-        As in `kl_divergence`.
+    log Gamma(x + 1) for counts that are not whole. Arguments and errors are as in `kl_divergence`.
 
     Returns
     -------
     float
         In nats, computed in float64; -inf if a positive count has rate 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type, shape or value.
 
     Examples
     --------
@@ -90,20 +80,12 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_thread
 def poisson_deviance(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
     """Poisson deviance of W H from X: twice the difference to the log-likelihood of a saturated model, 2 D.
 
-    Parameters
-    ----------
-    X, W, H, mask, n_threads
-        As in `kl_divergence`.
+    Arguments and errors are as in `kl_divergence`.
 
     Returns
     -------
     float
         In nats, computed in float64; inf if a positive count has rate 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type, shape or value.
 
     Examples
     --------

@@ -106,16 +106,9 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 
 def select_n_components(
-    X: Any,
-    n_components: Iterable[int] | int,
-    *,
-    estimator: Any = None,
-    n_splits: int = 3,
-    fraction: float = 0.1,
-    random_state: Any = None,
-    n_threads: int | None = None,
-    verbose: bool = False,
-) -> Selection:
+    X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, n_splits: int = 3, fraction: float = 0.1,
+    random_state: Any = None, n_threads: int | None = None, verbose: bool = False,
+) -> Selection:  # fmt: skip
     """Choose the number of components by the likelihood of held-out counts.
 
     Binomial thinning splits the counts into two parts that are independent under the model (`thin_counts`). Each number

@@ -215,22 +215,13 @@ class Topics:
         """Log-likelihood of each row i of X as N_i draws of a column, N_i its total: one multinomial for each row.
 
         sum_i log N_i! - sum_ij log x_ij! + sum_ij x_ij log P(j|i), the likelihood of documents given their lengths. Its
-        sum with sum_i log Poisson(N_i; row_totals_i) is `poisson_log_likelihood`.
-
-        Parameters
-        ----------
-        X, n_threads
-            As in `joint_log_likelihood`.
+        sum with sum_i log Poisson(N_i; row_totals_i) is `poisson_log_likelihood`. Arguments and errors are as in
+        `joint_log_likelihood`.
 
         Returns
         -------
         float
             In nats, computed in float64; -inf if a positive count has probability 0.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument has an invalid type, shape or value.
 
         Examples
         --------
