@@ -34,7 +34,6 @@ estimates without effect, which makes the result conservative.
 See `differential_expression` for the references.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -276,20 +275,28 @@ def _changes(
         raise ValueError(
             f"X must have no feature with less than {_MIN_SHARE:g} of all counts but more than 0, got {smallest:g}"
         )
-    step = max(1, _BLOCK // k**2)
+    mean = np.where(sums > 0, sums / counts.total, 1.0)  # the results of features without counts are not used
+    columns, w_sum = counts.side(Side.COLUMNS), W.sum(axis=0)
     # The matrices are small, and the order of summation of BLAS depends on its number of threads
     with threads(n_threads), threadpool_limits(1, "blas"):
-        g, covariances_of = _regressions(counts, W, e, robust)
-        for columns in np.array_split(seen, -(-len(seen) // step)):
-            contrasts = _contrasts(np.log(g[columns]), covariances_of(columns), alive, against)
-            change[:, columns], error[:, columns], other[:, columns] = (x.T for x in contrasts)
+        g = _rates(counts, W, mean, e)
+        relative = np.divide(W, w_sum, out=np.zeros_like(W), where=w_sum > 0)
+        gram = relative.T @ relative if robust else None
+        for features in np.array_split(seen, -(-len(seen) // max(1, _BLOCK // k**2))):
+            covariance = np.empty((len(features), k, k))
+            for out, j in zip(covariance, features, strict=True):
+                stored = slice(columns.indptr[j], columns.indptr[j + 1])
+                x, w = columns.data[stored].astype(np.float64), W[columns.indices[stored]]
+                out[:] = _covariance(x, w, g[j], mean[j], e, w_sum, gram)
+            contrasts = _contrasts(np.log(g[features]), covariance, alive, against)
+            change[:, features], error[:, features], other[:, features] = (A.T for A in contrasts)
     change /= np.log(2)
     error /= np.log(2)
     return change, error, other
 
 
 def _check_against(against: str | int, alive: np.ndarray) -> None:
-    if isinstance(against, bool) or not isinstance(against, str | int | np.integer):
+    if isinstance(against, bool) or not isinstance(against, int | np.integer | str):
         raise TypeError(f"against must be 'others', 'mean' or the number of a component, got {brief(against)}")
     if isinstance(against, str):
         if against not in ("others", "mean"):
@@ -300,48 +307,47 @@ def _check_against(against: str | int, alive: np.ndarray) -> None:
         raise ValueError(f"against must be a component with any mass, one of 0 to {len(alive) - 1}, got {against}")
 
 
-def _regressions(
-    counts: MemoryCounts, W: np.ndarray, e: float, robust: bool
-) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """g of each feature, (p, k), and a function that computes covariances of log g for m features, (m, k, k)."""
-    sums = counts.sums(Side.COLUMNS)
+def _rates(counts: MemoryCounts, W: np.ndarray, mean: np.ndarray, e: float) -> np.ndarray:
+    """g of each feature, (p, k)."""
     transposed = MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
-    # The results of features without counts are not used
-    mean = np.where(sums > 0, sums / counts.total, 1.0)
     g, gap = transform(
         transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ITER, tol=_TOL, penalties=Penalties(prior_W=(1 + e, e)),
         known=Known(row_exposure=mean), warn_unconverged=False,
     )  # fmt: skip
-    if unconverged := int((gap[sums > 0] > _TOL * (sums[sums > 0] + e * W.shape[1])).sum()):
+    sums = counts.sums(Side.COLUMNS)
+    if unconverged := int(((gap > _TOL * (sums + e * W.shape[1])) & (sums > 0)).sum()):
         warn(
             f"the regressions of {unconverged} feature(s) stopped before they converged: their changes are inexact. W "
             "or X may differ too much in scale between rows or components",
             ConvergenceWarning,
         )
-    columns = counts.side(Side.COLUMNS)
-    w_sum = W.sum(axis=0)
-    relative = np.divide(W, w_sum, out=np.zeros_like(W), where=w_sum > 0)
-    gram = relative.T @ relative
+    return g
 
-    def covariances_of(features: np.ndarray) -> np.ndarray:
-        out = np.empty((len(features), W.shape[1], W.shape[1]))
-        for a, j in enumerate(features):
-            stored = slice(columns.indptr[j], columns.indptr[j + 1])
-            x = columns.data[stored].astype(np.float64)
-            shares = W[columns.indices[stored]]
-            rate = shares @ g[j]
-            rate[rate == 0] = 1  # if W is zero in a row, the shares are 0, and its count is ignored
-            shares *= g[j]
-            shares /= rate[:, None]
-            covariance, bread = _inverse((shares * x[:, None]).T @ shares, e)
-            if robust:
-                total = mean[j] * g[j] * w_sum
-                spread = _spread(x, mean[j] * rate, shares, np.outer(total, total) * gram, bread, e)
-                covariance = spread + e * covariance @ covariance
-            out[a] = covariance
-        return out
 
-    return g, covariances_of
+def _covariance(
+    x: np.ndarray, W: np.ndarray, g: np.ndarray, mean: float, e: float, w_sum: np.ndarray, gram: np.ndarray | None
+) -> np.ndarray:
+    """Covariance of log g of one feature, (k, k), in the notation of the module.
+
+    x (m,) and W (m, k) are the nonzero counts and their rows of W, which is overwritten; w_sum (k,) are the column sums
+    of all rows of W, and gram (k, k) is W'W after division by these; None for model errors.
+    """
+    rate = W @ g
+    rate[rate == 0] = 1  # if W is zero in a row, the shares are 0, and its count is ignored
+    W *= g
+    shares = np.divide(W, rate[:, None], out=W)
+    covariance, bread = _inverse((shares * x[:, None]).T @ shares, e)
+    if gram is None:
+        return covariance
+    mu, total = mean * rate, mean * g * w_sum
+    steps = shares @ bread
+    leverage = x * np.einsum("ik,ik->i", steps, shares)
+    # The second is a lower bound on 1 - leverage, which may round to 0
+    remaining = np.maximum(1 - leverage, e / (e + x * np.einsum("ik,ik->i", shares, shares)))
+    as_zeros = steps * mu[:, None]
+    steps *= ((x - mu) / remaining)[:, None]
+    spread = bread @ (np.outer(total, total) * gram) @ bread - as_zeros.T @ as_zeros + steps.T @ steps
+    return spread + e * covariance @ covariance
 
 
 def _inverse(information: np.ndarray, e: float) -> tuple[np.ndarray, np.ndarray]:
@@ -353,22 +359,6 @@ def _inverse(information: np.ndarray, e: float) -> tuple[np.ndarray, np.ndarray]
     values[values < len(values) * np.finfo(float).eps * values[-1]] = 0
     scaled = vectors / (values + e)
     return scaled @ vectors.T, scaled * (values > 0) @ vectors.T
-
-
-def _spread(
-    x: np.ndarray, mu: np.ndarray, shares: np.ndarray, all_as_zeros: np.ndarray, bread: np.ndarray, e: float
-) -> np.ndarray:
-    """A^-1 B A^-1 of one feature, (k, k), in the notation of the module.
-
-    x, mu and shares are those of the nonzeros; `all_as_zeros` is the sum of s_i s_i' if all rows were zeros.
-    """
-    moves = shares @ bread
-    leverage = x * np.einsum("ik,ik->i", moves, shares)
-    # The second is a lower bound on 1 - leverage, which may round to 0
-    remaining = np.maximum(1 - leverage, e / (e + x * np.einsum("ik,ik->i", shares, shares)))
-    as_zeros = moves * mu[:, None]
-    moves *= ((x - mu) / remaining)[:, None]
-    return bread @ all_as_zeros @ bread - as_zeros.T @ as_zeros + moves.T @ moves
 
 
 def _contrasts(
@@ -396,17 +386,10 @@ def _contrasts(
 
 @np.errstate(under="ignore")  # densities far from an estimate are 0
 def adaptive_shrinkage(estimate: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Posterior means, posterior standard deviations and local false sign rates, in the notation of the module.
+    """Posterior means and standard deviations of effects, and false sign rates, (p,), from estimates and errors (p,).
 
-    Parameters
-    ----------
-    estimate, error : ndarray of shape (p,), float64
-        Estimates and their standard errors, which are positive and finite.
-
-    Returns
-    -------
-    mean, deviation, false_sign_rate : ndarray of shape (p,), float64
-        The last is the probability that the sign of `mean` is wrong or that there is no effect.
+    Errors are positive and finite. A false sign rate is the probability that the sign of the mean is wrong or that
+    there is no effect.
     """
     variance, noise = np.square(_grid(estimate, error)), np.square(error)[:, None]
     total = variance + noise

@@ -86,15 +86,9 @@ def safe_divide(A: np.ndarray, sums: np.ndarray) -> np.ndarray:
 
 
 def highest_scores(scores: np.ndarray, n: int, names: np.ndarray, *ties: np.ndarray) -> TopFeatures:
-    """The n features of highest score in each row, without scores of -inf.
+    """The n features of highest score above -inf in each row of scores (k, p).
 
-    Parameters
-    ----------
-    scores : ndarray of shape (k, p), float64
-    n : int
-    names : ndarray of shape (p,), str
-    *ties : ndarray of shape (k, p)
-        Order of features with equal scores, descending, the last key first; then the lower number is first.
+    Equal scores are ordered by `ties` (k, p), descending, then by number.
     """
     first = np.lexsort([-A for A in (*ties, scores)], axis=1)[:, :n]
     found = np.take_along_axis(scores, first, axis=1)

@@ -233,18 +233,10 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
 def select_rows(
     rows: Any, W: Any, counts: MemoryCounts | None, labels: Labels, n_components: int
 ) -> tuple[np.ndarray | None, MemoryCounts | None, np.ndarray | None]:
-    """W, counts and names of the rows to recommend to.
+    """W (m, n_components), counts (m, p) and names (m,) of the rows to recommend to; all rows if `rows` is None.
 
-    Parameters
-    ----------
-    rows : array-like of int or str, or None
-        Rows by number or name; None for all.
-    W : array-like of shape (m, n_components), or None
-        Aligned by `labels`; needed without `counts`.
-    counts : MemoryCounts of shape (m, p), or None
-    labels : Labels
-        Of the rows of X, or of W without X.
-    n_components : int
+    W or `counts` may be None, but not both. `labels`, by which W is aligned, are those of the rows of X, or of W
+    without X.
     """
     W = None if W is None else check_array(align(W, "W", rows=labels), "W")
     n_rows, names = len(np.atleast_1d(W)) if counts is None else counts.shape[0], labels.names
@@ -254,10 +246,8 @@ def select_rows(
     if rows is None:
         return W, counts, names
     at = positions(rows, n_rows, "rows", names).ravel()
-    return (
-        None if W is None else W[at], None if counts is None else counts.select_rows(at),
-        None if names is None else names[at],
-    )  # fmt: skip
+    W, names = (None if A is None else A[at] for A in (W, names))
+    return W, None if counts is None else counts.select_rows(at), names
 
 
 def _blocks(
@@ -322,7 +312,7 @@ def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _counts(X: Any, m: int, p: int, name: str) -> sparse.csr_array:
-    counts: MemoryCounts = as_counts(X, name=name)
+    counts = as_counts(X, name=name)
     if counts.shape != (m, p):
         raise ValueError(f"{name} must have shape {(m, p)}, as W H has, got {counts.shape}")
     return counts.to_scipy()
