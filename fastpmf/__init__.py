@@ -3,13 +3,13 @@
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
 non_negative_factorization                                  the same by scikit-learn's function
 HPF, GammaPosterior                                         infer posteriors of W and H
-select_n_components                                         how many components, from held-out counts
-Topics, to_topics                                           factors as probabilities, which is PLSI
-top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
-pyldavis_input                                              the same for pyLDAvis
+select_n_components, component_gains                        the number of components, from held-out counts
+Topics, to_topics                                           factors as the probabilities of PLSI
+top_features, topic_quality, match_components               features and coherence of components; matching two fits
+pyldavis_input                                              arguments of pyLDAvis
 differential_expression                                     log fold changes of features between components, with errors
-recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
-kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
+recommend, similar_columns, ranking_scores                  columns of highest rate in each row, and their scores
+kl_divergence, poisson_log_likelihood, poisson_deviance     scores of given factors
 as_counts                                                   read any matrix once, use it often
 StreamedCounts                                              counts that are read from a disk in each pass
 thin_counts                                                 split counts in two independent parts

@@ -1,6 +1,6 @@
 """Differential expression of a grade-of-membership model: how the rate of a feature differs between components.
 
-W is fixed and scaled so that the rows of H are probabilities. Each feature j is then a Poisson regression of its own,
+W is fixed and scaled so that the rows of H are probabilities. Each feature j is then a separate Poisson regression,
 
     x_ij ~ Poisson(mu_ij)        mu_ij = sum_k m_j W_ik g_jk,    m_j the feature's share of all counts
 
@@ -19,7 +19,7 @@ scores s_i (White, theorem 3.2), each corrected for its leverage h_i (MacKinnon 
 
 Without row i, one Newton step in g from the mode changes g by -A^-1 s_i / (1 - h_i) relative to g. So the sum over
 rows is a jackknife, and a feature whose counts come from a single row has a large error. e I is the variance of the
-score of the added counts: a component without counts of a feature remains as uncertain as the prior says. A zero has
+score of the added counts: a component without counts of a feature remains as uncertain as under the prior. A zero has
 leverage 0 and score -mu_i p_i. Zeros enter B by the sum over all rows minus that over nonzeros,
 
     sum_{x_i = 0} s_i s_i' = m_j^2 g g' * (W' W - sum_{x_i > 0} W_i W_i')        with the elementwise product *
@@ -28,8 +28,8 @@ Adaptive shrinkage then estimates the changes of a component jointly, by empiric
 
     estimate_j ~ Normal(effect_j, error_j^2)        effect_j ~ pi_0 [0] + sum_m pi_m Normal(0, s_m^2)
 
-with a fixed grid of s_m, so that only the weights pi are fitted, a concave problem. pi_0 gets the weight of ten more
-estimates without effect, which makes the result conservative.
+with a fixed grid of s_m, so that only the weights pi are fitted, a concave problem. Their Dirichlet(10, 1, ..., 1)
+prior favours pi_0, which makes the result conservative.
 
 See `differential_expression` for the references.
 """
@@ -65,7 +65,7 @@ _MIN_SHARE = 1e-50  # smallest share of all counts that a feature with counts ma
 _MIN_PSEUDOCOUNT = 1e-10  # for far smaller ones, the rates of components without counts would round to 0
 _STANDARD_ERRORS = ("robust", "model")
 _GRID_STEP = np.sqrt(2.0)  # ratio of neighbouring standard deviations of effects
-_NULL_WEIGHT = 10.0  # weight of pi_0, in estimates without effect
+_NULL_WEIGHT = 10.0  # parameter of pi_0 in the Dirichlet prior of the weights; 1 for the others
 
 
 class Differential(NamedTuple):

@@ -200,7 +200,7 @@ def _coherence(D: np.ndarray, n_rows: int) -> tuple[float, float]:
     npmi = np.full(len(i), -1.0)
     defined = (p > 0) & (p < 1)
     npmi[defined] = np.log(p[defined] / independent[defined]) / -np.log(p[defined])
-    npmi[p == 1] = 0.0  # both are in every row, which says nothing
+    npmi[p == 1] = 0.0  # both are in every row, which is uninformative
     return float(umass), float(npmi.mean())
 
 

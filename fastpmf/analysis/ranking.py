@@ -230,7 +230,7 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     return found.named(names, None if names is None else names[columns])
 
 
-def select_rows(
+def choose_rows(
     rows: Any, W: Any, counts: MemoryCounts | None, labels: Labels, n_components: int
 ) -> tuple[np.ndarray | None, MemoryCounts | None, np.ndarray | None]:
     """W (m, n_components), counts (m, p) and names (m,) of the rows to recommend to; all rows if `rows` is None.
@@ -294,10 +294,10 @@ def _aucs(block: np.ndarray, at: np.ndarray, rates: np.ndarray) -> np.ndarray:
     rows, starts = np.unique(at // block.shape[1], return_index=True)
     out = np.empty(len(rows))
     block.sort(axis=1)
-    for r, (i, own) in enumerate(zip(rows, np.split(rates, starts[1:]), strict=True)):
+    for r, (i, relevant) in enumerate(zip(rows, np.split(rates, starts[1:]), strict=True)):
         candidates = block[i, np.searchsorted(block[i], -np.inf, side="right") :]
-        n_relevant, n_other = len(own), len(candidates) - len(own)
-        ranks = sum(np.searchsorted(candidates, own, side=side).sum() for side in ("left", "right")) + n_relevant
+        n_relevant, n_other = len(relevant), len(candidates) - len(relevant)
+        ranks = sum(np.searchsorted(candidates, relevant, side=side).sum() for side in ("left", "right")) + n_relevant
         out[r] = (ranks - n_relevant * (n_relevant + 1)) / (2 * n_relevant * n_other) if n_other else 0.5
     return out
 

@@ -27,7 +27,7 @@ Independent Poisson counts are multinomial given their total. The same holds row
 PLSI maximises the first term, of all counts or of each row given its total; the second depends on totals only.
 
 **One maximum.** The two terms share no parameter, so each can be maximised separately. N log T - T is largest at T = N
-whatever P is, and N_i log T_i - T_i at T_i = N_i whatever P(.|i) is. Hence W and H maximise the Poisson likelihood
+for any P, and N_i log T_i - T_i at T_i = N_i for any P(.|i). Hence W and H maximise the Poisson likelihood
 exactly if their P(.|i) maximise the conditional multinomial one and their row totals are those of X; then T = N, and
 their P maximises the joint one. Between two pairs W, H whose row totals are those of X, all three likelihoods differ by
 the same number of nats. If T = N, D(X || W H) = N D(X / N || P), so the same is true of divergences.

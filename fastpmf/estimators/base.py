@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
-from fastpmf.analysis.ranking import Recommendations, recommend, select_rows, similar_columns
+from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts.frames import is_frame
@@ -234,7 +234,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if items is not None:
             items = positions(items, self.components_.shape[1], "items", names)
         labels = labels_of(W if X is None else X, 0)
-        W, counts, row_names = select_rows(rows, W, counts, labels, len(self.components_))
+        W, counts, row_names = choose_rows(rows, W, counts, labels, len(self.components_))
         if W is None:
             W = self.transform(Dataset(counts, column_names=names))
             unknown = counts.sums(Side.ROWS) == 0

@@ -125,12 +125,11 @@ def structure(
 def _principal_order(P: np.ndarray) -> np.ndarray:
     """Rows ordered by dominant topic and by the first principal component, which also orders the topics; zeros last.
 
-    The principal component alone would mix topics in groups that have many; the dominant topic alone would not order
-    its rows.
+    The principal component mixes topics in groups that have many; the dominant topic does not order its rows.
     """
     C = P - P.mean(axis=0)
     score = C @ np.linalg.svd(C, full_matrices=False)[2][0]
-    if score @ P[:, P.sum(axis=0).argmax()] > 0:  # its sign is arbitrary: the largest topic shall decrease
+    if score @ P[:, P.sum(axis=0).argmax()] > 0:  # its sign is arbitrary: let the largest topic decrease
         score = -score
     dominant = P.argmax(axis=1)
     mean = np.bincount(dominant, score) / np.maximum(np.bincount(dominant), 1)
