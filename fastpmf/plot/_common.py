@@ -136,10 +136,13 @@ def shorten(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def label_ticks(axis: Any, names: list[str]) -> None:
-    """Label the rows or columns of a heat map, at most about 40 of them."""
-    step = -(-len(names) // 40)
-    axis.set_ticks(range(0, len(names), step), names[::step], fontsize="small" if len(names) <= 24 else "x-small")
+def heat_map(ax: Any, values: np.ndarray, rows: list[str], columns: list[str], label: str, **options: Any) -> None:
+    """Draw values (m, n) with a colour bar and the names of up to about 40 rows and columns."""
+    image = ax.imshow(values, aspect="auto", interpolation="nearest", **options)
+    ax.figure.colorbar(image, ax=ax, label=label)
+    for axis, names in ((ax.yaxis, rows), (ax.xaxis, columns)):
+        step, font = -(-len(names) // 40), "small" if len(names) <= 24 else "x-small"
+        axis.set_ticks(range(0, len(names), step), names[::step], fontsize=font)
 
 
 def hide_frame(ax: Any) -> None:

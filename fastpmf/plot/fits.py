@@ -16,8 +16,8 @@ from fastpmf.plot._common import (
     GREY,
     encode_groups,
     feature_labels,
+    heat_map,
     hide_frame,
-    label_ticks,
     line_styles,
     matplotlib_module,
     panels,
@@ -294,10 +294,8 @@ def residuals(
     ax = single_axes(ax, 6.4, 4.8)
     colors = matplotlib_module("pyplot").colormaps["RdBu_r"]
     colors = colors.with_extremes(bad=colors(1.0))  # infinite values are drawn as bad ones
-    image = ax.imshow(values, cmap=colors, vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
-    ax.figure.colorbar(image, ax=ax, label="(observed − expected) / √expected")
-    label_ticks(ax.yaxis, rows)
-    label_ticks(ax.xaxis, columns)
+    label = "(observed − expected) / √expected"
+    heat_map(ax, values, rows, columns, label, cmap=colors, vmin=-largest, vmax=largest)
     ax.tick_params(axis="x", rotation=90)
     ax.set_ylabel("rows, by their total counts" if row_labels is None else "rows")
     ax.set_xlabel("columns, by their total counts" if column_labels is None else "columns")

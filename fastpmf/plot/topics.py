@@ -14,7 +14,7 @@ from fastpmf.plot._common import (
     components_of,
     encode_groups,
     feature_labels,
-    label_ticks,
+    heat_map,
     matplotlib_module,
     proportions,
     short_names,
@@ -188,9 +188,8 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     matched = rows if other is None else partners[rows]
     columns = np.append(matched[matched >= 0], np.setdiff1d(np.arange(len(Q)), matched))
     ax = single_axes(ax, *(1.8 + 0.2 * np.clip([len(Q), len(P)], 12, 36)))
-    _heat_map(ax, P[rows] @ Q[columns].T, "Bhattacharyya coefficient", 1.0)
-    label_ticks(ax.yaxis, [str(z) for z in rows])
-    label_ticks(ax.xaxis, [str(z) for z in columns])
+    values, row_names, column_names = P[rows] @ Q[columns].T, list(map(str, rows)), list(map(str, columns))
+    heat_map(ax, values, row_names, column_names, "Bhattacharyya coefficient", cmap="viridis", vmin=0, vmax=1)
     ax.set(ylabel="component", xlabel="component" if other is None else "component of the other fit")
     return ax
 
@@ -232,15 +231,9 @@ def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None
     means = sums / np.maximum(sizes, 1)[:, None]
     columns = np.lexsort((-means.max(axis=0), means.argmax(axis=0)))
     ax = single_axes(ax, *(np.array([2.8, 1.2]) + 0.2 * np.clip([len(legend), len(titles)], 12, 40)))
-    _heat_map(ax, means[:, columns], "mean topic proportion", None)
-    label_ticks(ax.yaxis, list(map(shorten, titles)))
-    label_ticks(ax.xaxis, [legend[z] for z in columns])
+    row_names, column_names = list(map(shorten, titles)), [legend[z] for z in columns]
+    heat_map(ax, means[:, columns], row_names, column_names, "mean topic proportion", cmap="viridis", vmin=0)
     if names is not None:
         ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("component")
     return ax
-
-
-def _heat_map(ax: Any, values: np.ndarray, label: str, vmax: float | None) -> None:
-    image = ax.imshow(values, cmap="viridis", vmin=0, vmax=vmax, aspect="auto", interpolation="nearest")
-    ax.figure.colorbar(image, ax=ax, label=label)
