@@ -3,13 +3,13 @@
 PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
 non_negative_factorization                                  the same by scikit-learn's function
 HPF, GammaPosterior                                         infer posteriors of W and H
-select_n_components                                         how many components, from held-out counts
-Topics, to_topics                                           factors as probabilities, which is PLSI
-top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
-pyldavis_input                                              the same for pyLDAvis
+select_n_components, component_gains                        the number of components, from held-out counts
+Topics, to_topics                                           factors as the probabilities of PLSI
+top_features, topic_quality, match_components               features and coherence of components; matching two fits
+pyldavis_input                                              arguments of pyLDAvis
 differential_expression                                     log fold changes of features between components, with errors
-recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
-kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
+recommend, similar_columns, ranking_scores                  columns of highest rate in each row, and their scores
+kl_divergence, poisson_log_likelihood, poisson_deviance     scores of given factors
 as_counts                                                   read any matrix once, use it often
 StreamedCounts                                              counts that are read from a disk in each pass
 thin_counts                                                 split counts in two independent parts
@@ -24,7 +24,7 @@ import fastpmf._interrupted  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.differential import Differential, differential_expression
-from fastpmf.analysis.features import match_components, pyldavis_input, top_features, topic_quality
+from fastpmf.analysis.features import match_components, top_features, topic_quality
 from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
 from fastpmf.analysis.scores import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.analysis.selection import (
@@ -34,7 +34,7 @@ from fastpmf.analysis.selection import (
     component_gains,
     select_n_components,
 )
-from fastpmf.analysis.topics import Topics, to_topics
+from fastpmf.analysis.topics import Topics, pyldavis_input, to_topics
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.counts.thinning import thin_counts

@@ -1,4 +1,4 @@
-"""Differential expression: changes, errors, shrinkage and ranking against what can be worked out by other means."""
+"""Differential expression: changes, errors, shrinkage and ranking against independent computations."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, differential_expression
-from fastpmf.analysis.shrinkage import shrink
+from fastpmf.analysis.differential import _grid, _mixture_weights, adaptive_shrinkage
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def drawn():
 
 
 def posterior(X, W, j, e):
-    """Minus the log posterior of theta = log g of feature j, straight from its definition."""
+    """Minus the log posterior of theta = log g of feature j, from its definition."""
     mean = X[:, j].sum() / X.sum()
 
     def value(theta):
@@ -31,13 +31,13 @@ def posterior(X, W, j, e):
     return value
 
 
-def test_changes_and_errors_are_those_of_the_posterior_minimised_and_differentiated_by_numbers(drawn):
+def test_changes_and_errors_equal_numerical_minimisation_and_differentiation_of_the_posterior(drawn):
     X, W, H = drawn
     found = differential_expression(X, W, H, against="mean", pseudocount=0.5, standard_errors="model")
     for j in (0, 7, 31):
         value = posterior(X, W, j, 0.5)
         best = minimize(value, np.zeros(3), tol=1e-12)
-        np.testing.assert_allclose(found.log2_fold_change[:, j] * np.log(2), best.x, atol=1e-4)  # the minimiser's own
+        np.testing.assert_allclose(found.log2_fold_change[:, j] * np.log(2), best.x, atol=1e-4)  # of the minimiser
         step, at = 1e-4, found.log2_fold_change[:, j] * np.log(2)
         unit = np.eye(3) * step
         hessian = [
@@ -52,7 +52,7 @@ def test_changes_and_errors_are_those_of_the_posterior_minimised_and_differentia
         np.testing.assert_allclose(found.standard_error[:, j] * np.log(2), errors, rtol=1e-3)
 
 
-def test_robust_errors_are_the_sandwich_of_scores_of_all_rows_zeros_too(drawn):
+def test_robust_errors_are_the_sandwich_of_the_scores_of_all_rows_including_zeros(drawn):
     X, W, H = drawn
     X = X.copy()
     X[::3, :5] = 0
@@ -72,7 +72,7 @@ def test_robust_errors_are_the_sandwich_of_scores_of_all_rows_zeros_too(drawn):
 
 
 @pytest.mark.parametrize(("shape", "model"), [(np.inf, 1.0), (0.7, 0.36)], ids=["Poisson", "overdispersed"])
-def test_robust_errors_are_those_of_resampled_rows_and_model_errors_only_of_poisson_counts(shape, model):
+def test_robust_errors_agree_with_resampled_rows_and_model_errors_only_for_poisson_counts(shape, model):
     rng = np.random.default_rng(0)
     n = 300
     W, H = rng.dirichlet(np.full(3, 0.3), n) * 100, rng.dirichlet(np.full(20, 5.0), 3)
@@ -90,16 +90,16 @@ def test_robust_errors_are_those_of_resampled_rows_and_model_errors_only_of_pois
         assert np.median(found / expected) == pytest.approx(ratio, rel=0.1), errors
 
 
-def test_robust_errors_are_those_of_a_jackknife(drawn):
+def test_robust_errors_agree_with_a_jackknife(drawn):
     X, W, H = drawn
     options = {"against": 0, "pseudocount": 0.01}
     found = differential_expression(X, W, H, **options)
     model = differential_expression(X, W, H, standard_errors="model", **options)
-    abundant = X.sum(axis=0) > 1000  # where one Newton step is nearly all of the way
-    keep = ~np.eye(len(X), dtype=bool)
+    abundant = X.sum(axis=0) > 1000  # where one Newton step is nearly exact
+    subsets = ~np.eye(len(X), dtype=bool)
     moves = [
         differential_expression(X[rows], W[rows], H, **options).log2_fold_change - found.log2_fold_change
-        for rows in keep
+        for rows in subsets
     ]
     jackknife = np.sqrt(np.square(moves).sum(axis=0))[1:, abundant]
     np.testing.assert_allclose(found.standard_error[1:, abundant], jackknife, rtol=0.02)
@@ -120,14 +120,14 @@ def test_a_feature_whose_counts_come_from_one_row_has_a_larger_robust_error_than
     assert model.z_score[0, 1] == pytest.approx(model.z_score[0, 0], rel=1e-6)
 
 
-def test_regressions_that_stop_early_are_warned_of_by_the_number_of_features(drawn, monkeypatch):
-    monkeypatch.setattr("fastpmf.analysis.differential._MAX_ROUNDS", 1)
+def test_unconverged_regressions_give_a_warning_with_the_number_of_features(drawn, monkeypatch):
+    monkeypatch.setattr("fastpmf.analysis.differential._MAX_ITER", 1)
     with pytest.warns(ConvergenceWarning, match=r"the regressions of \d+ feature\(s\) stopped before they converged"):
         differential_expression(*drawn)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12, 1e100])
-def test_components_of_one_row_each_have_finite_robust_errors_that_say_how_little_that_is(scale):
+def test_components_of_one_row_each_have_finite_and_large_robust_errors(scale):
     X = np.array([[40.0, 10, 50], [5, 10, 85]]) * scale
     with np.errstate(all="raise"):
         found = differential_expression(X, np.eye(2), X)
@@ -141,7 +141,7 @@ def test_errors_do_not_depend_on_the_number_of_threads(drawn):
     np.testing.assert_array_equal(one, two)
 
 
-def test_of_rows_that_belong_to_one_component_each_it_is_the_log_ratio_of_rates_with_the_poisson_error():
+def test_for_rows_of_one_component_each_changes_are_log_ratios_of_rates_with_poisson_errors():
     X = np.array([[400, 90, 510], [100, 110, 790]])
     found = differential_expression(X, np.diag([1000.0, 1000.0]), X / 1000, pseudocount=1e-6, standard_errors="model")
     expected = np.log2(X[0] / X[1])
@@ -152,7 +152,7 @@ def test_of_rows_that_belong_to_one_component_each_it_is_the_log_ratio_of_rates_
     np.testing.assert_allclose(found.z_score, found.log2_fold_change / found.standard_error)
 
 
-def test_true_changes_lie_within_their_errors_as_often_as_a_normal_law_says():
+def test_intervals_cover_true_changes_at_the_normal_rate():
     rng = np.random.default_rng(2)
     W = rng.dirichlet(np.full(3, 0.4), 200) * 2000
     H = rng.dirichlet(np.full(300, 5.0), 3)
@@ -175,7 +175,7 @@ def test_the_least_extreme_change_is_against_the_component_of_nearest_rate(drawn
         assert (found.against[k] != k).all()
 
 
-def test_the_nearest_component_gives_the_least_change_in_size_but_not_the_sign_against_all():
+def test_the_nearest_component_gives_the_smallest_absolute_change_but_not_the_sign_against_all():
     rate = np.array([1.0, 8.0, 128.0])
     X = np.repeat(np.column_stack([rate, np.full(3, 500.0)]), 50, axis=0)
     found = differential_expression(X, np.repeat(np.eye(3), 50, axis=0), np.ones((3, 2)), pseudocount=0.01)
@@ -183,7 +183,7 @@ def test_the_nearest_component_gives_the_least_change_in_size_but_not_the_sign_a
     assert found.against[:, 0].tolist() == [1, 0, 1]
 
 
-def test_what_only_one_component_has_is_no_smaller_a_change_the_more_counts_say_so(drawn):
+def test_changes_of_features_of_one_component_do_not_shrink_with_more_counts(drawn):
     rng = np.random.default_rng(0)
     z = []
     for n in (2, 200):
@@ -196,7 +196,7 @@ def test_what_only_one_component_has_is_no_smaller_a_change_the_more_counts_say_
     rng = np.random.default_rng(0)
     W = np.repeat(np.eye(2), 150, axis=0)
     H = np.tile(rng.gamma(1.0, size=400), (2, 1))
-    H[:, 0] = 20, 0  # a marker among features that don't change
+    H[:, 0] = 20, 0  # a marker among unchanged features
     found = differential_expression(rng.poisson(W @ H), W, H, shrink=True)
     assert found.log2_fold_change[0, 0] > 5
     assert found.false_sign_rate[0, 0] < 1e-3
@@ -211,7 +211,7 @@ def test_a_component_against_itself_has_no_change_and_no_error(drawn):
         assert (found.z_score[1] == 0).all()
 
 
-def test_scaling_factors_against_each_other_and_exposures_changes_nothing(drawn):
+def test_the_relative_scale_of_factors_and_exposures_does_not_matter(drawn):
     X, W, H = drawn
     d, r = np.array([3.0, 0.2, 1.0]), np.linspace(0.5, 2, len(W))
     one = differential_expression(X, W, H)
@@ -221,7 +221,7 @@ def test_scaling_factors_against_each_other_and_exposures_changes_nothing(drawn)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12, 2.0**56])
-def test_components_that_nothing_tells_apart_differ_by_the_pseudocount_alone_whatever_the_counts(scale):
+def test_errors_between_indistinguishable_components_depend_on_the_pseudocount_only(scale):
     X = np.array([[3.0, 1], [5, 2], [1, 2]]) * scale
     W = X.sum(axis=1, keepdims=True) / 2 * np.ones(2)
     found = differential_expression(X, W, np.full((2, 2), 0.5), pseudocount=0.5)
@@ -233,12 +233,12 @@ def test_counts_that_no_component_can_produce_are_left_out(drawn):
     X, W, H = drawn
     before = differential_expression(X, W, H)
     after = differential_expression(np.r_[X, X.sum(axis=0, keepdims=True)], np.r_[W, np.zeros((1, 3))], H)
-    # They count for the features' shares alone, which twice these counts in all leave as they are
+    # They only enter the features' shares of all counts, which do not change if all counts are doubled
     np.testing.assert_allclose(after.log2_fold_change, before.log2_fold_change, atol=1e-6)
     np.testing.assert_allclose(after.standard_error, before.standard_error, rtol=1e-6)
 
 
-def test_features_without_counts_and_components_without_mass_have_no_change_and_are_no_rivals(drawn, unchanged):
+def test_features_without_counts_and_components_without_mass_have_no_change_and_are_not_compared_with(drawn, unchanged):
     X, W, H = drawn
     X, W = X.copy(), np.column_stack([W, np.zeros(len(W))])
     X[:, 4] = 0
@@ -256,33 +256,31 @@ def test_features_without_counts_and_components_without_mass_have_no_change_and_
     assert (shrunk.false_sign_rate[:, 4] == 1).all()
 
 
-def test_shrinkage_weighs_the_grid_as_the_likelihood_and_bayes_rule_do():
+def test_shrinkage_reduces_the_error_and_calibrates_the_false_sign_rate():
     rng = np.random.default_rng(0)
     error = np.exp(rng.normal(-1, 0.7, 400))
     effect = np.where(rng.random(400) < 0.6, 0.0, rng.normal(0, 2, 400))
     estimate = effect + error * rng.normal(size=400)
-    mean, deviation, wrong = shrink(estimate, error)
+    mean, deviation, wrong = adaptive_shrinkage(estimate, error)
     assert ((mean - effect) ** 2).sum() < 0.5 * ((estimate - effect) ** 2).sum()
     assert (np.abs(mean) <= np.abs(estimate)).all()
     assert (np.sign(mean) == np.sign(estimate)).all()
     assert (deviation <= error * 1.5).all()
     sure = wrong < 0.05
     assert sure.sum() > 50
-    # of those called, the share that is wrong; 0.05 is the most that any of them is thought to be
+    # Share of wrong signs among these; each has an estimated probability below 0.05
     assert (np.sign(mean[sure]) != np.sign(effect[sure])).mean() < 0.05
 
 
-def test_shrinkage_is_brute_force_integration_under_its_own_prior():
-    from fastpmf.analysis import shrinkage as _shrinkage
-
+def test_shrinkage_equals_numerical_integration_under_its_prior():
     estimate, error = np.array([0.1, -3.0, 1.0, 0.2]), np.array([1.0, 0.5, 2.0, 0.1])
-    mean, deviation, wrong = shrink(estimate, error)
-    grid = _shrinkage._grid(estimate, error)
+    mean, deviation, wrong = adaptive_shrinkage(estimate, error)
+    grid = _grid(estimate, error)
     density = stats.norm.pdf(estimate[:, None], scale=np.sqrt(grid**2 + error[:, None] ** 2))
-    pi = _shrinkage._shares(density / density.max(axis=1, keepdims=True))
+    pi = _mixture_weights(density / density.max(axis=1, keepdims=True))
     assert pi.sum() == pytest.approx(1)
     for j in range(4):
-        b = np.linspace(-30, 30, 600_001)  # fine beside the errors and the grid's least width
+        b = np.linspace(-30, 30, 600_001)  # fine relative to the errors and the smallest width of the grid
         slab = sum(w * stats.norm.pdf(b, scale=s) for w, s in zip(pi[1:], grid[1:], strict=True))
         slab = slab * stats.norm.pdf(estimate[j], b, error[j]) * (b[1] - b[0])
         null = pi[0] * stats.norm.pdf(estimate[j], 0, error[j])
@@ -304,7 +302,7 @@ def marked():
 
 
 @pytest.mark.parametrize("shrink", [False, True])
-def test_markers_come_before_abundant_features_of_small_change_which_come_first_by_z(marked, shrink):
+def test_top_has_markers_before_abundant_features_of_small_change_unlike_the_z_score(marked, shrink):
     found = differential_expression(*marked, shrink=shrink, names=[f"gene {j}" for j in range(62)])
     first = found.top(3)
     assert first.indices[0, 0] == 0
@@ -313,7 +311,7 @@ def test_markers_come_before_abundant_features_of_small_change_which_come_first_
     assert found.z_score[0, 1] > found.z_score[0, 0]
 
 
-def test_bounds_are_changes_less_two_errors_and_after_shrinkage_changes(marked):
+def test_bounds_are_changes_minus_two_errors_or_changes_after_shrinkage(marked):
     found, shrunk = (differential_expression(*marked, shrink=s) for s in (False, True))
     np.testing.assert_array_equal(found.lower_bound(), found.log2_fold_change - 2 * found.standard_error)
     np.testing.assert_array_equal(found.lower_bound(1), found.log2_fold_change - found.standard_error)
@@ -325,7 +323,7 @@ def test_bounds_are_changes_less_two_errors_and_after_shrinkage_changes(marked):
         found.top(0)
 
 
-def test_what_is_not_known_is_not_among_the_first(marked):
+def test_undefined_changes_are_not_in_top(marked):
     X, W, H = marked
     X = X * (np.arange(62) > 1)
     top = differential_expression(X, W, H, against=1).top(100)
@@ -336,7 +334,7 @@ def test_what_is_not_known_is_not_among_the_first(marked):
     assert (top.indices[1] == -1).all()  # against itself
 
 
-def test_the_estimator_gives_its_names(drawn):
+def test_the_estimator_passes_its_feature_names(drawn):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(drawn[0], columns=[f"gene {j}" for j in range(40)])
     model = PoissonNMF(3, random_state=0, max_iter=50, tol=0)
@@ -370,7 +368,7 @@ def test_the_estimator_gives_its_names(drawn):
         ),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(drawn, given, error, sentence):
+def test_bad_input_raises_a_clear_error(drawn, given, error, sentence):
     X, W, H = drawn
     given = {"W": W, "H": H * 1e9, "X": X} | given
     with pytest.raises(error, match=sentence):

@@ -103,7 +103,7 @@ def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, tol
         calls[name](A)
 
 
-@pytest.mark.parametrize("name", ["exposure", "pseudocount", "z", "least"])
+@pytest.mark.parametrize("name", ["exposure", "pseudocount", "z", "min_weight"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_number_that_is_not_finite_gives_no_nan_but_one_sentence(name, value):
     model = PoissonNMF(2, random_state=0).fit(X)
@@ -119,7 +119,7 @@ def test_a_number_that_is_not_finite_gives_no_nan_but_one_sentence(name, value):
             lambda: model.differential_expression(X, W).top(2, z=value),
             lambda: plot.differential(model.differential_expression(X, W), 0, z=value),
         ],
-        "least": [lambda: model.top_features(2, least=value)],
+        "min_weight": [lambda: model.top_features(2, min_weight=value)],
     }
     for call in calls[name]:
         with pytest.raises(ValueError, match=f"^{name} must be finite, got {value}$"):
@@ -127,8 +127,8 @@ def test_a_number_that_is_not_finite_gives_no_nan_but_one_sentence(name, value):
 
 
 def test_a_share_above_one_is_refused():
-    with pytest.raises(ValueError, match=r"^least must be a share of a component, between 0 and 1, got 3$"):
-        fastpmf.top_features(np.ones((2, 6)), least=3)
+    with pytest.raises(ValueError, match=r"^min_weight must be between 0 and 1, got 3$"):
+        fastpmf.top_features(np.ones((2, 6)), min_weight=3)
 
 
 def test_a_folder_that_is_not_there_is_told_wherever_something_is_written(tmp_path):

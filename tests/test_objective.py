@@ -20,19 +20,19 @@ SCORES = (kl_divergence, poisson_log_likelihood, poisson_deviance)
 
 
 def some_factors(X, k=3, seed=2):
-    """Positive factors whose rates are of the size of the counts."""
+    """Positive factors with the total rate of the counts."""
     rng = np.random.default_rng(seed)
     W, H = rng.gamma(1.0, size=(X.shape[0], k)) + 0.01, rng.gamma(1.0, size=(k, X.shape[1])) + 0.01
     return W * (X.sum() / (W @ H).sum()), H
 
 
 def tolerance(X, W, H):
-    """Rounding is relative to the sum of the sizes of all terms; some tens of roundings are in each."""
+    """Rounding errors are relative to the sum of the absolute values of all terms, each with some tens of roundings."""
     return 50 * EPS * naive.objective_scale(X, W, H)
 
 
 def likelihood_tolerance(X, W, H):
-    """In log Gamma(x + 1) the argument is rounded too, and near 1 its own size is not what its rounding is of."""
+    """The argument of log Gamma(x + 1) is rounded too: an absolute error that is large relative to values near 0."""
     return tolerance(X, W, H) + 50 * EPS * sum(1 + math.lgamma(x + 1) for x in X.data.tolist())
 
 
@@ -86,14 +86,14 @@ def test_scores_are_the_same_for_any_format_and_number_of_threads(form, planted)
         assert score(X, W, H) == score(X.asformat(form), W.tolist(), H) == score(X.toarray(), W, H, n_threads=1)
 
 
-def test_a_positive_count_at_rate_zero_is_infinitely_unlikely():
+def test_a_positive_count_of_rate_zero_has_likelihood_zero():
     X, W, H = [[1, 0], [2, 3]], [[1, 0], [1, 1]], [[0, 1], [1, 1]]  # the rate of x_00 is 0
     assert kl_divergence(X, W, H) == math.inf
     assert poisson_deviance(X, W, H) == math.inf
     assert poisson_log_likelihood(X, W, H) == -math.inf
 
 
-def test_a_zero_count_at_rate_zero_contributes_nothing():
+def test_a_zero_count_of_rate_zero_contributes_nothing():
     X, W, H = [[0, 4], [2, 3]], [[1, 0], [1, 1]], [[0, 1], [1, 1]]
     one_less = (X[0][1:], W[:1], [row[1:] for row in H]), (X[1:], W[1:], H)
     parts = [([one_less[0][0]], *one_less[0][1:]), one_less[1]]
@@ -103,19 +103,19 @@ def test_a_zero_count_at_rate_zero_contributes_nothing():
         assert math.isfinite(score(X, W, H))
 
 
-def test_no_counts_at_all_diverge_by_the_total_rate():
+def test_without_counts_the_divergence_is_the_total_rate():
     W, H = [[1.0, 2.0], [0.5, 0.0]], [[1.0, 0.0, 3.0], [2.0, 1.0, 0.0]]
     X = np.zeros((2, 3))
     assert kl_divergence(X, W, H) == -poisson_log_likelihood(X, W, H) == np.matmul(W, H).sum()
 
 
-def test_an_exact_fit_diverges_by_nothing():
+def test_an_exact_fit_has_divergence_zero():
     X = MENAGERIE["rank_one"]
     W, H = [[1], [2], [0], [3], [5]], [[2, 1, 4, 0]]
     assert abs(kl_divergence(X, W, H)) <= tolerance(X, np.array(W), np.array(H))
 
 
-def test_of_two_distributions_it_is_the_ordinary_relative_entropy(planted):
+def test_between_distributions_it_is_the_relative_entropy(planted):
     X, W, H = planted
     P, Q = X / X.sum(), (W @ H) / (W @ H).sum()
     # Terms of sizes that sum to about log(1200) = 7 cancel to about 1.
@@ -169,22 +169,22 @@ BAD_FACTORS = {
 }
 
 
-@pytest.mark.parametrize(("error", "change", "told"), BAD_FACTORS.values(), ids=BAD_FACTORS)
-def test_factors_that_do_not_fit_are_named(error, change, told, planted):
+@pytest.mark.parametrize(("error", "change", "sentence"), BAD_FACTORS.values(), ids=BAD_FACTORS)
+def test_invalid_factors_are_named(error, change, sentence, planted):
     X, W, H = planted
     for score in SCORES:
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=sentence):
             score(X, *change(W, H))
 
 
-def test_factors_given_to_a_score_are_not_written_to(planted, unchanged):
+def test_scores_do_not_write_to_factors(planted, unchanged):
     X, W, H = unchanged(*planted)
     W.flags.writeable = H.flags.writeable = False
     for score in SCORES:
         score(X, W, H)
 
 
-def test_rates_past_every_float_are_infinitely_far():
+def test_infinite_rates_have_infinite_divergence():
     X, W, H = [[1, 2]], [[1e200]], [[1e200, 1e200]]
     assert kl_divergence(X, W, H) == np.inf
     assert poisson_log_likelihood(X, W, H) == -np.inf

@@ -1,4 +1,4 @@
-"""Pictures draw the numbers that they say they draw, on the Axes that they are given."""
+"""Plots show the documented numbers on the given Axes."""
 
 import inspect
 import sys
@@ -19,7 +19,7 @@ from fastpmf import (
     to_topics,
     top_features,
 )
-from fastpmf.plot._canvas import area_colors
+from fastpmf.plot._common import area_colors
 
 plt = pytest.importorskip("matplotlib.pyplot")
 plt.switch_backend("Agg")
@@ -29,7 +29,7 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 @pytest.fixture(autouse=True)
 def _closed_and_unchanged():
-    """Figures are drawn, so that nothing fails late, and closed; settings are as they were."""
+    """Render all figures, to find late errors, and close them; check that settings are unchanged."""
     before = plt.rcParams.copy()
     yield
     for number in plt.get_fignums():
@@ -66,14 +66,14 @@ class TestStructure:
         drawn = stacks(plot.structure(W, order="given"))
         np.testing.assert_allclose(drawn.T, W / sums[:, None], atol=1e-12)
 
-    def test_a_fitted_model_stands_for_its_h(self):
+    def test_a_fitted_model_may_replace_h(self):
         X = np.random.default_rng(1).poisson(2.0, (12, 5))
         model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
         W = model.fit_transform(X)
         drawn = stacks(plot.structure(W, model, order="given"))
         np.testing.assert_allclose(drawn.T, model.to_topics(W).mixtures, atol=1e-12)
 
-    def test_groups_are_named_apart_and_in_the_order_asked_for(self, factors):
+    def test_groups_are_named_separated_and_in_the_given_order(self, factors):
         W, _ = factors
         labels = np.repeat(["ape", "bee", "cat"], 10)
         ax = plot.structure(W, labels=labels, groups=["cat", "ape"], order="given")
@@ -84,7 +84,7 @@ class TestStructure:
         P = to_topics(W, np.eye(4)).mixtures
         np.testing.assert_allclose(drawn[:, ~gap].T, np.concatenate([P[20:], P[:10]]), atol=1e-12)
 
-    def test_rows_in_order_are_the_same_rows_dominant_topics_together_and_empty_ones_last(self, factors):
+    def test_the_principal_order_has_dominant_topics_together_and_empty_rows_last(self, factors):
         W, H = factors
         drawn = stacks(plot.structure(W, H)).T
         P = to_topics(W, H).mixtures
@@ -93,7 +93,7 @@ class TestStructure:
         dominant = drawn[:-2].argmax(axis=1)
         assert np.count_nonzero(np.diff(dominant)) == len(np.unique(dominant)) - 1
 
-    def test_many_rows_are_subsampled_by_seed_with_some_of_each_group(self):
+    def test_many_rows_are_subsampled_by_seed_with_at_least_one_of_each_group(self):
         P = np.random.default_rng(2).dirichlet(np.ones(3), 1000)
         labels = np.where(np.arange(1000) < 990, "many", "few")
         first, again, other = (
@@ -116,7 +116,7 @@ def luminances(colors):
 
 
 @pytest.mark.parametrize("k", [1, 8, 9, 32])
-def test_neighbouring_colours_of_a_stack_differ_in_lightness_and_none_comes_twice(k):
+def test_neighbouring_colours_of_a_stack_differ_in_lightness_and_all_colours_differ(k):
     colors = area_colors(k)
     assert len(set(colors)) == k
     lightness = 116 * np.cbrt(luminances(colors)) - 16  # L* of CIELAB; the cube root holds above 8
@@ -124,7 +124,7 @@ def test_neighbouring_colours_of_a_stack_differ_in_lightness_and_none_comes_twic
 
 
 @pytest.mark.parametrize("by", ["weight", "lift", "exclusivity"])
-def test_bars_are_as_long_as_the_scores_with_the_names_beside(factors, by):
+def test_bars_have_the_lengths_of_the_scores_and_the_names_of_the_features(factors, by):
     names = [f"w{j}" for j in range(12)]
     axes = plot.top_features(factors[1], 3, by=by, names=names, components=[2, 0])
     top = top_features(factors[1], 3, by=by, names=names)
@@ -143,7 +143,7 @@ def test_a_component_without_features_is_an_empty_panel_and_long_names_lose_thei
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["a name that is … a panel", "b"]
 
 
-def test_the_map_of_topics_holds_bhattacharyya_coefficients(factors):
+def test_the_heatmap_of_topics_has_bhattacharyya_coefficients(factors):
     P = factors[1] / factors[1].sum(axis=1, keepdims=True)
     ax = plot.topic_heatmap(P)
     rows, columns = ([int(t.get_text()) for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis))
@@ -152,7 +152,7 @@ def test_the_map_of_topics_holds_bhattacharyya_coefficients(factors):
     np.testing.assert_allclose(ax.images[0].get_array(), np.sqrt(P[rows]) @ np.sqrt(P[columns]).T)
 
 
-def test_two_fits_are_matched_on_the_diagonal_and_what_is_left_over_is_behind(factors):
+def test_two_fits_are_matched_on_the_diagonal_with_unmatched_components_last(factors):
     H = factors[1]
     other = np.vstack([H[[2, 0]] * 3, np.ones((1, 12)), H[[3, 1]]])
     ax = plot.topic_heatmap(H, other)
@@ -163,13 +163,13 @@ def test_two_fits_are_matched_on_the_diagonal_and_what_is_left_over_is_behind(fa
     assert columns == [*match_components(H, other)[0][rows], 2]
 
 
-def test_the_map_of_labels_holds_mean_proportions_of_rows_that_have_any(factors):
+def test_the_heatmap_of_labels_has_mean_proportions_of_rows_with_mass(factors):
     W, H = factors
     labels = np.arange(30) % 3
     ax = plot.topic_label_heatmap(W, H, labels=labels, names=list("abcd"))
-    P, some = to_topics(W, H).mixtures, W.any(axis=1)
+    P, has_mass = to_topics(W, H).mixtures, W.any(axis=1)
     columns = ["abcd".index(text.get_text()) for text in ax.get_xticklabels()]
-    means = np.array([P[some & (labels == g)].mean(axis=0) for g in range(3)])
+    means = np.array([P[has_mass & (labels == g)].mean(axis=0) for g in range(3)])
     np.testing.assert_allclose(ax.images[0].get_array(), means[:, columns])
     assert (np.diff(means.argmax(axis=0)[columns]) >= 0).all()
 
@@ -179,7 +179,7 @@ def tick_names(axis):
 
 
 class TestLabels:
-    """Groups of rows, however they are given."""
+    """Groups of rows in any form."""
 
     P = np.random.default_rng(11).dirichlet(np.ones(3), 12)
     DAYS = np.array(["tue", "wed", "mon"] * 4)
@@ -192,7 +192,7 @@ class TestLabels:
         forms = {"series": lambda: pandas.Series(made, index), "index": lambda: pandas.CategoricalIndex(made)}
         return forms.get(request.param, lambda: made)()
 
-    def test_the_order_of_categories_is_kept_and_unused_ones_are_left_out(self, days):
+    def test_groups_have_the_order_of_the_categories_without_unused_ones(self, days):
         order = ["mon", "tue", "wed"]
         assert tick_names(plot.structure(self.P, labels=days).xaxis) == order
         ax = plot.topic_label_heatmap(self.P, labels=days)
@@ -220,9 +220,9 @@ class TestLabels:
             labels = pandas.to_datetime(pandas.Series(labels), unit="s")
         there = np.delete(np.arange(12), [0, 7])
         X, ones = np.arange(24).reshape(12, 2), np.ones((12, 1))
-        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12; these are left out") as told:
+        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12; these are left out") as caught:
             ax = plot.structure(self.P, labels=labels, order="given")
-        assert told[0].filename == __file__
+        assert caught[0].filename == __file__
         drawn = stacks(ax)
         np.testing.assert_allclose(drawn[:, np.isfinite(drawn[0])].T, self.P[there], atol=1e-12)
         with pytest.warns(UserWarning, match="labels has no value for 2 of 12"):
@@ -235,13 +235,13 @@ class TestLabels:
             ax.images[0].get_array()[0], [(X[1:6, 0].sum() - 10) / 10**0.5, (X[1:6, 1].sum() - 5) / 5**0.5]
         )
 
-    def test_a_message_is_short_however_many_groups_were_given(self):
+    def test_the_message_is_short_for_many_groups(self):
         labels = [f"cell {i}" for i in range(1000)]
         with pytest.raises(ValueError, match="groups must name some of the labels") as caught:
             plot.structure(np.ones((1000, 2)), labels=self.DAYS.repeat(84)[:1000], groups=labels)
         assert len(str(caught.value)) < 200
 
-    def test_one_name_or_number_stands_for_an_array_of_one(self):
+    def test_a_single_name_or_number_is_an_array_of_one(self):
         assert tick_names(plot.structure(self.P, labels=self.DAYS, groups="wed").xaxis) == ["wed"]
         legend = plot.structure(self.P[:, :1], names="only").get_legend()
         assert [text.get_text() for text in legend.get_texts()] == ["only"]
@@ -249,7 +249,7 @@ class TestLabels:
         assert len(plot.convergence(trace(2, 1), labels="fit").get_legend().get_texts()) == 1
 
 
-def test_components_are_counted_from_zero_everywhere():
+def test_components_are_numbered_from_zero_everywhere():
     H = np.eye(3) + 0.1
     legend = plot.structure(H).get_legend()
     numbers = [
@@ -260,7 +260,7 @@ def test_components_are_counted_from_zero_everywhere():
     assert [sorted(shown) for shown in numbers] == [["0", "1", "2"]] * 4
 
 
-def test_numbers_as_labels_are_in_the_order_of_numbers():
+def test_numbers_as_labels_are_in_numerical_order():
     ax = plot.topic_label_heatmap(np.eye(12), labels=np.arange(12))
     assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(12)]
 
@@ -275,16 +275,16 @@ class TestConvergence:
         ax = plot.convergence([trace(100, 20, 12), trace(np.inf, 30, 10)], labels=["a", "b"])
         first, second = ax.get_lines()
         assert first.get_xydata().tolist() == [[0, 90], [0.5, 10], [1, 2]]
-        assert second.get_xydata().tolist() == [[0.5, 20]]  # neither infinity nor the best has a place
+        assert second.get_xydata().tolist() == [[0.5, 20]]  # infinity and the best are not drawn
         assert ax.get_yscale() == "log"
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
-    def test_the_best_may_be_known(self):
+    def test_the_best_may_be_given(self):
         line = plot.convergence(trace(100, 20, 12), best=10, x="n_iter").get_lines()[0]
         assert line.get_xydata().tolist() == [[0, 90], [10, 10], [20, 2]]
 
     @pytest.mark.parametrize("solver", ["solution", "estimator", "bayes"])
-    def test_whatever_fits_is_drawn(self, solver):
+    def test_any_fit_is_drawn(self, solver):
         X, options = np.random.default_rng(3).poisson(2.0, (12, 5)), {"max_iter": 9, "tol": 0, "eval_every": 3}
         if solver == "solution":
             fit = poisson_nmf(X, 2, random_state=0, **options)
@@ -294,12 +294,12 @@ class TestConvergence:
         line = plot.convergence(fit, x="n_iter").get_lines()[0]
         np.testing.assert_allclose(line.get_ydata(), (own["objective"] - own["objective"].min())[:-1])
 
-    def test_twenty_lines_are_told_apart(self):
+    def test_twenty_lines_have_different_styles(self):
         lines = plot.convergence([trace(100 + i, 20, 12) for i in range(20)]).get_lines()
         assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
 
 
-def test_selection_draws_means_errors_splits_and_what_is_recommended():
+def test_selection_draws_means_errors_splits_and_the_recommended_number():
     scores = np.array([[-2.0, -2.2], [-1.5, -1.31], [-1.4, -1.4]])
     found = Selection(np.array([1, 2, 4]), scores, np.array([1.0, 0.8, 0.7]), np.ones((3, 2)))
     scored, similar = plot.selection(found)
@@ -330,7 +330,7 @@ class TestCalibration:
         W, H = rng.gamma(0.5, size=(60, 3)), rng.gamma(0.5, size=(3, 50))
         return W, H, sparse.csr_array(rng.poisson(0.5 * W @ H))
 
-    def test_one_group_is_the_mean_of_all_entries_the_zeros_too(self):
+    def test_one_group_is_the_mean_of_all_entries_including_zeros(self):
         rng = np.random.default_rng(4)
         H, test = rng.integers(1, 3, (1, 50)), rng.poisson(0.7, (60, 50))
         points = self.points(plot.calibration(sparse.csr_array(test), np.ones((60, 1)), H, 0.5, bins=1))
@@ -338,11 +338,11 @@ class TestCalibration:
 
     def test_groups_are_equally_wide_in_the_logarithm_of_the_rate(self):
         W, test = 2.0 ** np.arange(6)[:, None], np.random.default_rng(5).poisson(9.0, (6, 40))
-        # Rates 1 to 32 in two groups, which a middle of 5.7 parts
+        # Rates 1 to 32 in two groups, separated at 5.7
         points = self.points(plot.calibration(test, W, np.ones((1, 40)), bins=2))
         np.testing.assert_allclose(points, [[7 / 3, test[:3].mean()], [56 / 3, test[3:].mean()]])
 
-    def test_the_lowest_rates_are_a_group_as_far_as_they_expect_fewer_than_ten_counts(self):
+    def test_the_lowest_rates_that_expect_fewer_than_ten_counts_are_one_group(self):
         W, test = np.array([[0.01], [0.1], [1.0], [2.0]]), np.random.default_rng(6).poisson(2.0, (4, 40))
         points = self.points(plot.calibration(test, W, np.ones((1, 40)), bins=2))
         # 0.4 and 4 counts are expected, then 40
@@ -363,7 +363,7 @@ class TestCalibration:
         low, high = np.array(ax.containers[0].lines[2][0].get_segments())[:, :, 1].T
         assert ((low <= x) & (x <= high)).mean() > 0.8  # intervals of 95 %, some twenty of them
 
-    def test_where_fewer_than_ten_counts_are_expected_of_all_nothing_is_lost(self):
+    def test_no_entries_are_lost_if_fewer_than_ten_counts_are_expected_in_all(self):
         W, H = np.random.default_rng(7).gamma(0.1, size=(30, 1)) * 1e-3, np.ones((1, 20))
         points = self.points(plot.calibration(np.ones((30, 20), int), W, H))
         np.testing.assert_allclose(points, [[np.sort(W[:, 0])[:-1].mean(), 1], [W.max(), 1]])
@@ -394,7 +394,7 @@ def test_residuals_are_those_of_dense_sums_over_groups(factors):
     assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
 
 
-def test_without_labels_groups_ascend_by_total_and_hold_about_equally_many_counts():
+def test_without_labels_groups_ascend_by_total_and_have_similar_numbers_of_counts():
     X = np.random.default_rng(6).poisson(np.outer(np.ones(40), np.arange(1.0, 61)))
     ax = plot.residuals(X, X.sum(axis=1)[:, None] / X.sum(), X.sum(axis=0)[None], bins=5)
     names = [text.get_text().split("–") for text in ax.get_xticklabels()]
@@ -407,7 +407,7 @@ def test_without_labels_groups_ascend_by_total_and_hold_about_equally_many_count
     assert ax.images[0].get_array().shape == (5, 5)
 
 
-def test_impossible_counts_are_the_strongest_red_and_nothing_of_nothing_is_zero():
+def test_counts_of_rate_zero_are_the_strongest_red_and_no_counts_of_rate_zero_are_zero():
     ax = plot.residuals([[1, 2], [0, 0]], [[1], [0]], [[1, 0]], row_labels=[0, 1], column_labels=[0, 1])
     (image,) = ax.images
     assert image.get_array().filled(np.inf).tolist() == [[0, np.inf], [0, 0]]
@@ -425,15 +425,13 @@ class TestDifferential:
         names = np.array([f"gene {j}" for j in range(40)])
         return Differential(change, error, np.full((2, 40), -1), None, names)
 
-    def test_points_are_changes_and_z_scores_of_what_is_known(self, result):
+    def test_points_are_defined_changes_and_z_scores(self, result):
         points = plot.differential(result, 1).get_lines()[0].get_xydata()
         change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
         np.testing.assert_allclose(points, np.stack([change, change / error], axis=1))
 
     @pytest.mark.parametrize(("shrunk", "z", "subtracted"), [(False, None, 2), (True, None, 0), (False, 0.5, 0.5)])
-    def test_the_largest_changes_less_z_errors_are_named_each_where_it_is_and_no_two_overlap(
-        self, result, shrunk, z, subtracted
-    ):
+    def test_the_largest_changes_minus_z_errors_are_named_without_overlap(self, result, shrunk, z, subtracted):
         result = result._replace(false_sign_rate=np.ones((2, 40)) if shrunk else None)
         ax = plot.differential(result, 1, n=12, z=z)
         change, error = result.log2_fold_change[1, 3:], result.standard_error[1, 3:]
@@ -444,7 +442,7 @@ class TestDifferential:
         assert (np.diff(heights) * ax.bbox.height / ax.figure.dpi * 72 > 10.9).all()  # points; 11 but for rounding
         assert 0 <= heights[0] <= heights[-1] <= 1
 
-    def test_what_is_returned_by_the_package_is_taken_as_it_is(self):
+    def test_the_result_of_an_estimator_is_accepted(self):
         X = np.random.default_rng(8).poisson(3.0, (20, 6))
         model = PoissonNMF(2, max_iter=20, tol=0, random_state=0)
         W = model.fit_transform(X)
@@ -456,7 +454,7 @@ class TestDifferential:
 H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
 CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
-PICTURES = {
+PLOTS = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
     "topic_heatmap": lambda ax: plot.topic_heatmap(H2, ax=ax),
     "topic_label_heatmap": lambda ax: plot.topic_label_heatmap(H2.T, labels=[0, 1, 1], ax=ax),
@@ -470,11 +468,11 @@ PICTURES = {
 SEVERAL = {"top_features", "selection"}
 
 
-@pytest.mark.parametrize("name", PICTURES)
-class TestEveryPicture:
+@pytest.mark.parametrize("name", PLOTS)
+class TestEveryPlot:
     def test_given_axes_are_drawn_on_and_returned(self, name):
         _, given = plt.subplots(2 if name in SEVERAL else 1)
-        returned = PICTURES[name](given)
+        returned = PLOTS[name](given)
         if name in SEVERAL:
             assert list(returned) == list(given)
         else:
@@ -483,26 +481,26 @@ class TestEveryPicture:
         assert all(ax.has_data() or ax.patches for ax in np.ravel(given))
 
     def test_without_axes_there_is_one_new_figure(self, name):
-        PICTURES[name](None)
+        PLOTS[name](None)
         assert len(plt.get_fignums()) == 1
 
-    def test_what_is_no_axes_is_told(self, name):
-        wanted = "2 matplotlib Axes" if name in SEVERAL else "a matplotlib Axes"
-        with pytest.raises(TypeError, match=f"ax must be {wanted} or None, got 1 Figure"):
-            PICTURES[name](plt.figure())
+    def test_other_objects_than_axes_raise_a_clear_error(self, name):
+        expected = "2 matplotlib Axes" if name in SEVERAL else "a matplotlib Axes"
+        with pytest.raises(TypeError, match=f"ax must be {expected} or None, got 1 Figure"):
+            PLOTS[name](plt.figure())
 
-    def test_missing_matplotlib_is_told(self, name, monkeypatch):
+    def test_without_matplotlib_the_error_has_the_command_to_install_it(self, name, monkeypatch):
         for module in ("matplotlib", "matplotlib.pyplot"):
             monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ImportError, match=r"^fastpmf\.plot needs matplotlib: pip install 'fastpmf\[plot\]'$"):
-            PICTURES[name](None)
+            PLOTS[name](None)
 
 
-@pytest.mark.parametrize("picture", [getattr(plot, name) for name in plot.__all__], ids=plot.__all__)
-def test_documented_parameters_are_the_signature_and_there_is_an_example(picture):
-    documented = numpydoc_light.parameters(inspect.getdoc(picture))
-    assert documented == list(inspect.signature(picture).parameters)
-    assert ">>>" in picture.__doc__
+@pytest.mark.parametrize("function", [getattr(plot, name) for name in plot.__all__], ids=plot.__all__)
+def test_documented_parameters_are_the_signature_and_there_is_an_example(function):
+    documented = numpydoc_light.parameters(inspect.getdoc(function))
+    assert documented == list(inspect.signature(function).parameters)
+    assert ">>>" in function.__doc__
 
 
 @pytest.mark.parametrize("k", [1, 30])
@@ -520,8 +518,8 @@ def test_few_and_many_components_can_be_drawn(k):
 def test_inputs_are_not_written_to(unchanged, factors):
     W, H = unchanged(*factors)
     X = unchanged(sparse.csr_array(np.random.default_rng(10).poisson(W @ H)))
-    for picture in (lambda: plot.structure(W, H), lambda: plot.calibration(X, W, H), lambda: plot.residuals(X, W, H)):
-        picture()
+    for draw in (lambda: plot.structure(W, H), lambda: plot.calibration(X, W, H), lambda: plot.residuals(X, W, H)):
+        draw()
 
 
 @pytest.mark.parametrize(
@@ -529,7 +527,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
     [
         (lambda: plot.structure([1, 2]), ValueError, "W must be a matrix with at least one row and one column, got"),
         (lambda: plot.structure([[1, -2]]), ValueError, "W must be non-negative, got a minimum of -2"),
-        (lambda: plot.structure([[1, 2]], [[1]]), ValueError, r"H must have shape \(2, 1\), got \(1, 1\)"),
+        (lambda: plot.structure([[1, 2]], [[1]]), ValueError, "H must have 2 rows, as many as W has columns, got 1"),
         (
             lambda: plot.structure([[1]], order="pca"),
             ValueError,
@@ -580,7 +578,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.differential(CHANGES, 0, names=["a"]), ValueError, "names must be 3, one for each feature"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence_and_leaves_no_figure(call, error, sentence):
+def test_bad_input_raises_a_clear_error_and_leaves_no_figure(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
     assert not plt.get_fignums()

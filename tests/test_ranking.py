@@ -1,4 +1,4 @@
-"""Recommendations are the columns of highest rate, exactly, and their scores those of their definitions."""
+"""Recommendations are exactly the columns of highest rate, and scores equal their definitions."""
 
 import tracemalloc
 import warnings
@@ -25,7 +25,7 @@ def case(request, monkeypatch):
     return W, H, train, test
 
 
-def test_the_highest_rates_come_first_without_what_is_seen(case):
+def test_the_highest_rates_come_first_without_excluded_columns(case):
     W, H, train, _ = case
     found = recommend(W, H, 4, exclude=sparse.csr_array(train))
     rates = np.where(train > 0, -np.inf, W @ H)
@@ -34,7 +34,7 @@ def test_the_highest_rates_come_first_without_what_is_seen(case):
     np.testing.assert_array_equal(recommend(W, H, 4).indices, np.argsort(-(W @ H), axis=1, kind="stable")[:, :4])
 
 
-def test_the_rates_of_all_rows_are_never_formed_at_once():
+def test_the_rates_of_all_rows_are_never_in_memory_at_once():
     rng = np.random.default_rng(6)
     W, H = rng.random((20_000, 2)), rng.random((2, 1000))
     test, train = (sparse.random_array((20_000, 1000), density=1e-3, rng=rng) for _ in range(2))
@@ -50,10 +50,10 @@ def test_of_equal_rates_the_first_column_is_first():
     assert recommend([[1.0]], [[2, 3, 3, 3, 2, 2]], 5).indices.tolist() == [[1, 2, 3, 0, 4]]
 
 
-def test_ties_and_exclusions_are_resolved_alike_among_many_columns():
+def test_ties_and_exclusions_equal_a_stable_sort_with_many_columns():
     rng = np.random.default_rng(3)
     W, H = rng.integers(0, 2, (40, 2)), rng.integers(0, 3, (2, 700))  # whole numbers, so that many rates are equal
-    train = rng.random((40, 700)) < np.linspace(0, 1, 40)[:, None]  # from nothing to everything
+    train = rng.random((40, 700)) < np.linspace(0, 1, 40)[:, None]  # from no columns to all
     found = recommend(W, H, 30, exclude=train)
     rates = np.where(train, 0, W @ H)
     order = np.argsort(-rates, axis=1, kind="stable")[:, :30]
@@ -62,7 +62,7 @@ def test_ties_and_exclusions_are_resolved_alike_among_many_columns():
     np.testing.assert_array_equal(found.rates, np.where(best > 0, best, np.nan))
 
 
-def test_where_nothing_is_left_nothing_is_recommended():
+def test_without_remaining_columns_nothing_is_recommended():
     found = recommend([[1.0], [1.0]], [[1, 2, 3]], 9, exclude=[[1, 0, 1], [1, 1, 1]])
     assert found.indices.tolist() == [[1, -1, -1], [-1, -1, -1]]
     assert np.isnan(found.rates[1]).all()
@@ -83,13 +83,13 @@ def test_only_items_are_recommended(case):
     others = np.setdiff1d(np.arange(20), items)
     blocked = train.copy()
     blocked[:, others] = 1
-    wanted = recommend(W, H, 3, exclude=blocked)
-    np.testing.assert_array_equal(found.indices, wanted.indices)
-    np.testing.assert_allclose(found.rates, wanted.rates, rtol=1e-14)  # BLAS may add in another order
+    expected = recommend(W, H, 3, exclude=blocked)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.rates, expected.rates, rtol=1e-14)  # BLAS may add in another order
     assert recommend(W, H, 9, items=[2]).indices.shape == (9, 1)
 
 
-def test_scores_are_scikit_learns_and_those_of_loops(case):
+def test_scores_equal_scikit_learn_and_loops(case):
     W, H, train, test = case
     found = ranking_scores(test, W, H, 4, exclude=train, auc=True)
     rates = np.where(train > 0, -np.inf, W @ H)
@@ -108,7 +108,7 @@ def test_scores_are_scikit_learns_and_those_of_loops(case):
     np.testing.assert_allclose(found[:4], [np.mean(m) for m in (precision, recall, ndcg, auc)])
 
 
-def test_the_auc_is_computed_where_it_is_asked_for(case):
+def test_the_auc_is_computed_on_request_only(case):
     W, H, train, test = case
     without = ranking_scores(test, W, H, 4, exclude=train)
     assert without.auc is None
@@ -143,7 +143,7 @@ def fitted(request):
         return model, data, model.fit_transform(data)
 
 
-def test_estimators_recommend_to_users_they_know_and_to_new_ones(fitted):
+def test_estimators_recommend_to_fitted_and_to_new_rows(fitted):
     model, data, W = fitted
     X, H = data.X, model.components_
     known = model.recommend(data._replace(X=X[:3], row_names=None), W[:3], n=4)
@@ -159,14 +159,14 @@ def test_estimators_recommend_to_users_they_know_and_to_new_ones(fitted):
         model.recommend(data, W[:3])
 
 
-def test_rows_and_items_are_chosen_and_told_by_name_or_number(fitted):
+def test_rows_and_items_are_chosen_by_name_or_number_and_returned_with_names(fitted):
     model, data, W = fitted
     items = ["item 7", "item 1", "item 4"]
     found = model.recommend(data, n=2, rows=["user 9", "user 2"], items=items, exclude_seen=False)
     numbers = model.recommend(data, n=2, rows=[9, 2], items=[1, 4, 7], exclude_seen=False)
-    wanted = recommend(model.transform(data)[[9, 2]], model.components_, 2, items=[1, 4, 7])
+    expected = recommend(model.transform(data)[[9, 2]], model.components_, 2, items=[1, 4, 7])
     for one in (found, numbers):
-        np.testing.assert_array_equal(one.indices, wanted.indices)
+        np.testing.assert_array_equal(one.indices, expected.indices)
         assert one.names.tolist() == [[f"item {j}" for j in row] for row in one.indices]
         assert one.row_names.tolist() == ["user 9", "user 2"]
     frame = pd.DataFrame(data.X.toarray(), data.row_names, data.column_names)
@@ -181,10 +181,10 @@ def test_rows_and_items_are_chosen_and_told_by_name_or_number(fitted):
     labelled = pd.DataFrame(W, data.row_names)
     assert model.recommend(W=labelled, rows=["user 3"], exclude_seen=False).row_names.tolist() == ["user 3"]
     assert model.recommend(W=W, rows=[13], exclude_seen=False).indices.shape == (1, 9)
-    alike = model.similar_items("item 3", 2, items=items)
-    np.testing.assert_array_equal(alike.indices, similar_columns(model.components_, [3], 2, items=[1, 4, 7]).indices)
-    assert alike.row_names.tolist() == ["item 3"]
-    assert set(alike.names[0]) <= set(items)
+    similar = model.similar_items("item 3", 2, items=items)
+    np.testing.assert_array_equal(similar.indices, similar_columns(model.components_, [3], 2, items=[1, 4, 7]).indices)
+    assert similar.row_names.tolist() == ["item 3"]
+    assert set(similar.names[0]) <= set(items)
 
 
 def test_missing_recommendations_have_no_name(fitted):
@@ -194,7 +194,7 @@ def test_missing_recommendations_have_no_name(fitted):
     assert (found.indices.tolist(), found.names.tolist()) == ([[-1]], [[""]])
 
 
-def test_a_row_of_which_nothing_is_known_gets_the_most_popular_items(fitted):
+def test_a_row_without_counts_gets_the_most_popular_items(fitted):
     model, data, W = fitted
     nothing = data._replace(X=np.zeros((2, 9), int), row_names=None)
     popular = np.argsort(-(W.sum(axis=0) @ model.components_), kind="stable")
@@ -205,24 +205,24 @@ def test_a_row_of_which_nothing_is_known_gets_the_most_popular_items(fitted):
     ):
         np.testing.assert_array_equal(found.indices, [popular[:4]] * 2)
         np.testing.assert_allclose(found.rates[0], W.mean(axis=0) @ model.components_[:, popular[:4]], rtol=1e-6)
-    some = [item for item in popular if item not in popular[:2]]
-    assert model.recommend(nothing, n=3, items=some).indices[0].tolist() == popular[2:5].tolist()
-    mixed = data._replace(X=sparse.vstack([data.X[:1], nothing.X[:1]]).tocsr(), row_names=None)  # rows stand alone
+    others = [item for item in popular if item not in popular[:2]]
+    assert model.recommend(nothing, n=3, items=others).indices[0].tolist() == popular[2:5].tolist()
+    mixed = data._replace(X=sparse.vstack([data.X[:1], nothing.X[:1]]).tocsr(), row_names=None)  # rows are independent
     np.testing.assert_array_equal(model.recommend(mixed, n=4).indices[0], model.recommend(data, n=4).indices[0])
 
 
-def test_without_a_record_of_the_average_row_a_model_answers_for_itself():
+def test_without_an_average_row_a_row_without_counts_gets_nothing_or_what_the_prior_implies():
     X, nothing = np.random.default_rng(7).poisson(1.0, (30, 6)), np.zeros((1, 6), int)
     model = PoissonNMF(2, max_iter=20, tol=1e-1, random_state=0).fit(X)
     model.mean_W_ = None  # as after a fit over workers
     assert model.recommend(nothing, n=3).indices.tolist() == [[-1, -1, -1]]
     bayes = HPF(2, random_state=0).partial_fit(X)
-    wanted = recommend(bayes.transform(nothing), bayes.components_, 3)
-    np.testing.assert_array_equal(bayes.recommend(nothing, n=3).indices, wanted.indices)
-    assert (wanted.rates > 0).all()
+    expected = recommend(bayes.transform(nothing), bayes.components_, 3)
+    np.testing.assert_array_equal(bayes.recommend(nothing, n=3).indices, expected.indices)
+    assert (expected.rates > 0).all()
 
 
-def test_under_maximum_likelihood_the_average_row_is_popularity_itself():
+def test_under_maximum_likelihood_the_average_row_has_the_mean_counts():
     X = np.random.default_rng(4).poisson(np.linspace(0.1, 3, 12), (40, 12))
     model = PoissonNMF(3, max_iter=500, tol=1e-6, random_state=0)
     with warnings.catch_warnings():
@@ -230,20 +230,20 @@ def test_under_maximum_likelihood_the_average_row_is_popularity_itself():
         model.fit(X)
     found = model.recommend(np.zeros((1, 12)), n=12)
     np.testing.assert_array_equal(found.indices[0], np.argsort(-X.sum(axis=0), kind="stable"))
-    np.testing.assert_allclose(found.rates[0], -np.sort(-X.mean(axis=0)), rtol=1e-3)  # as near as tol comes
+    np.testing.assert_allclose(found.rates[0], -np.sort(-X.mean(axis=0)), rtol=1e-3)  # the accuracy that tol gives
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "compress", [lambda X: X.log1p() / np.log(2), lambda X: X.sign()], ids=["log2(1 + x)", "x > 0"]
 )
-def test_of_heavy_tailed_counts_what_is_compressed_recommends_best(compress, seed):
-    # Users and items of eight tastes, and how often they meet a matter of chance: the documented recipe
+def test_compressing_heavy_tailed_counts_improves_recommendations(compress, seed):
+    # Users and items of eight tastes, with random numbers of repetitions: the documented recipe
     X = make_poisson_counts(400, 300, 8, nnz=12_000, skew=0.5, concentration=0.1, random_state=seed).X.astype(float)
     rng = np.random.default_rng(seed)
     X.data = np.ceil(rng.lognormal(0, 2, X.nnz))
-    train, test, held = X.copy(), X.copy(), rng.random(X.nnz) < 0.2
-    train.data[held], test.data[~held] = 0, 0
+    train, test, heldout = X.copy(), X.copy(), rng.random(X.nnz) < 0.2
+    train.data[heldout], test.data[~heldout] = 0, 0
     model = PoissonNMF(8, prior_W="auto", prior_H="auto", tol=1e-2, random_state=0)
 
     def recall(W, H):
@@ -258,13 +258,13 @@ def test_of_heavy_tailed_counts_what_is_compressed_recommends_best(compress, see
     assert compressed > 1.5 * popularity
 
 
-def test_with_many_components_and_few_counts_a_row_the_sparse_prior_recommends_better():
+def test_with_many_components_and_few_counts_per_row_the_sparse_prior_recommends_better():
     recall = {"auto": [], "sparse": []}
     for seed in range(3):
         X = make_poisson_counts(800, 800, 100, nnz=20_000, skew=0.5, concentration=0.01, random_state=seed).X
         train, test = X.sign(), X.sign()
-        held = np.random.default_rng(seed).random(X.nnz) < 0.2
-        train.data[held], test.data[~held] = 0, 0
+        heldout = np.random.default_rng(seed).random(X.nnz) < 0.2
+        train.data[heldout], test.data[~heldout] = 0, 0
         for prior, found in recall.items():
             model = PoissonNMF(100, prior_W=prior, prior_H=prior, tol=1e-2, random_state=0)
             W = model.fit_transform(train)
@@ -273,7 +273,7 @@ def test_with_many_components_and_few_counts_a_row_the_sparse_prior_recommends_b
     assert np.mean(recall["sparse"]) > np.mean(recall["auto"]) + 0.02
 
 
-def test_the_average_row_is_kept_in_a_file_and_by_partial_fit(tmp_path):
+def test_the_average_row_is_saved_and_updated_by_partial_fit(tmp_path):
     X = np.random.default_rng(5).poisson(1.0, (30, 6))
     model = PoissonNMF(2, max_iter=20, tol=1e-1, random_state=0)
     for fit in (model.fit, model.partial_fit):
@@ -282,14 +282,14 @@ def test_the_average_row_is_kept_in_a_file_and_by_partial_fit(tmp_path):
         again = PoissonNMF.load(tmp_path / "model.npz")
         np.testing.assert_array_equal(again.mean_W_, model.mean_W_)
         rates = again.recommend(np.zeros((1, 6), int), n=6).rates[0]
-        assert rates.sum() == pytest.approx(X.sum() / 30, rel=0.02)  # as near as so few iterations come
+        assert rates.sum() == pytest.approx(X.sum() / 30, rel=0.02)  # the accuracy of so few iterations
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda: recommend([[1]], [[1]], 0), "n == 0, must be >= 1"),
-        (lambda: recommend([[1]], [[1], [2]]), r"W and H must be matrices of shape \(m, k\) and \(k, p\)"),
+        (lambda: recommend([[1]], [[1], [2]]), r"W must have shape \(1, 2\), got \(1, 1\)"),
         (lambda: recommend([[1]], [[np.nan]]), "H must be finite"),
         (lambda: recommend([[1e200]], [[1e200]]), "W and H must be small enough for the sum of W H to be finite"),
         (lambda: recommend([[1]], [[1, 2]], exclude=[[1]]), r"exclude must have shape \(1, 2\), as W H has"),
@@ -303,7 +303,7 @@ def test_the_average_row_is_kept_in_a_file_and_by_partial_fit(tmp_path):
         (lambda: similar_columns([[1, 2]], [0.5]), "columns must hold integers or names, got dtype float64"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(call, sentence):
+def test_bad_input_raises_a_clear_error(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
 
@@ -322,7 +322,7 @@ def test_bad_input_is_told_in_one_sentence(call, sentence):
         (lambda model, data, x: as_counts(data).select_rows(x), "rows"),
     ],
 )
-def test_no_number_below_zero_or_beyond_the_last_is_taken_for_another(fitted, call, name, wrong):
+def test_numbers_below_zero_or_too_large_are_rejected(fitted, call, name, wrong):
     model, data, _ = fitted
     with pytest.raises(ValueError, match=rf"{name} must lie in 0 \.\.\. (8|13), got"):
         call(model, data, wrong)
@@ -339,7 +339,7 @@ def test_no_number_below_zero_or_beyond_the_last_is_taken_for_another(fitted, ca
         (lambda model, data: model.recommend(data._replace(row_names=["a"])), "each of its 14 rows, got 1 row names"),
     ],
 )
-def test_unknown_names_are_refused_in_one_sentence(fitted, call, sentence):
+def test_unknown_names_raise_a_clear_error(fitted, call, sentence):
     model, data, _ = fitted
     with pytest.raises(ValueError, match=sentence):
         call(model, data)

@@ -1,9 +1,10 @@
-"""The number of components is chosen by held-out counts, with splits that all numbers share."""
+"""The number of components is chosen by held-out counts, on the same splits for all numbers."""
 
 import pickle
 
 import numpy as np
 import pytest
+from sklearn.decomposition import NMF
 
 from fastpmf import (
     HPF,
@@ -20,16 +21,16 @@ from fastpmf.datasets import make_poisson_counts
 
 
 @pytest.mark.parametrize("k", [2, 4])
-def test_the_number_that_counts_were_drawn_with_is_found(k):
+def test_the_true_number_of_components_is_found(k):
     X = make_poisson_counts(400, 250, k, nnz=30_000, random_state=k).X
     found = select_n_components(X, [k + 2, 1, k - 1, k, k + 1], random_state=0)
     assert found.recommended == found.best == k
     assert found.n_components.tolist() == sorted({1, k - 1, k, k + 1, k + 2})
     assert found.similarity[found.n_components == k] > 0.95
-    assert not found.at_the_end
+    assert not found.best_is_largest
 
 
-def test_scores_are_those_of_fits_to_thinned_counts():
+def test_scores_equal_those_of_fits_to_thinned_counts():
     X = np.random.default_rng(0).poisson(1.0, (30, 20))
     options = {"prior_W": "auto", "prior_H": "auto", "max_iter": 20, "tol": 0}
     found = select_n_components(
@@ -62,6 +63,13 @@ def test_equal_seeds_give_equal_scores():
     np.testing.assert_array_equal(a, b)
 
 
+def test_by_default_posterior_modes_are_fitted():
+    X = np.random.default_rng(0).poisson(1.0, (20, 15))
+    modes = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)
+    a, b = (select_n_components(X, [1, 2], estimator=model, n_splits=1, random_state=5) for model in (None, modes))
+    np.testing.assert_array_equal(a.log_likelihood, b.log_likelihood)
+
+
 @pytest.mark.long  # docs/choosing_k.md, whose examples run too, has a smaller one of this
 def test_the_number_is_chosen_for_the_model_that_is_given():
     # few counts: maximum likelihood overfits soonest, and its zeros call some held-out counts impossible
@@ -82,7 +90,7 @@ def four():
     return train, test, PoissonNMF(4, prior_W="auto", prior_H="auto", random_state=0).fit(train).components_
 
 
-def test_components_that_are_there_are_supported_by_held_out_counts(four):
+def test_true_components_are_supported_by_held_out_counts(four):
     train, test, H = four
     found = component_gains(train, H, test, exposure=0.25)
     assert found.supported.all()
@@ -97,7 +105,7 @@ def test_components_of_noise_or_nearly_equal_ones_are_not_supported_by_held_out_
     found = component_gains(train, np.vstack([H, copy, noise]), test, exposure=0.25)
     assert found.supported[1:4].all()
     assert not found.supported[4:].any()
-    # the copied one is worth next to nothing beside its copy
+    # the copied component adds almost nothing to its copy
     alone = component_gains(train, H, test, exposure=0.25)
     assert found.gain[0] < 0.02 * alone.gain[0]
 
@@ -112,7 +120,7 @@ def test_components_of_noise_or_nearly_equal_ones_are_not_supported_by_held_out_
         ({"exposure": 0}, "exposure"),
     ],
 )
-def test_component_gains_name_what_is_wrong(change, sentence):
+def test_component_gains_raise_a_clear_error(change, sentence):
     X = np.ones((2, 3))
     with pytest.raises(ValueError, match=sentence):
         component_gains(**({"X": X, "H": np.ones((2, 3)), "heldout": X, "exposure": 1.0} | change))
@@ -128,14 +136,16 @@ def test_component_gains_name_what_is_wrong(change, sentence):
         ({"X": [[1, 0]]}, "X must hold enough counts for fraction=0.1"),
         ({"X": [[0.5, 0]]}, "X must hold whole counts"),
         ({"estimator": "ml"}, "estimator must be a PoissonNMF or an HPF, got 'ml'"),
+        ({"estimator": PoissonNMF}, "estimator must be a PoissonNMF or an HPF, got <class"),
+        ({"estimator": NMF(1)}, "estimator must be a PoissonNMF or an HPF, got NMF"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(given, sentence):
+def test_bad_input_raises_a_clear_error(given, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         select_n_components(**{"X": [[9, 9], [9, 9]], "n_components": [1], "random_state": 0} | given)
 
 
-def test_an_interruption_comes_whole_out_of_a_worker():
+def test_an_interruption_can_be_pickled():
     X = make_poisson_counts(60, 40, 2, nnz=600, random_state=0).X
     found = select_n_components(X, [1, 2], n_splits=1, random_state=0)
     again = pickle.loads(pickle.dumps(SelectionInterrupted(found)))

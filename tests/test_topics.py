@@ -1,4 +1,4 @@
-"""A factorization is PLSI: its probabilities, its likelihoods and its algorithm are the Poisson model's, and back."""
+"""Topics: the probabilities, likelihoods and EM algorithm of PLSI are those of the Poisson model, and conversely."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ SCALES = ("rows", "balanced", "columns")
 
 
 def some_factors(shape=(6, 5), k=3, seed=5):
-    """Positive factors whose rates are of the size 1."""
+    """Positive factors with rates of order 1."""
     rng = np.random.default_rng(seed)
     return rng.gamma(1.0, size=(shape[0], k)) + 0.01, rng.gamma(1.0, size=(k, shape[1])) + 0.01
 
@@ -48,19 +48,19 @@ def log_poisson(N, rate):
 
 
 def log_multinomial(x, P):
-    """log N! - sum log x! + sum x log P, N = sum x; only positive counts have logarithms to take."""
+    """log N! - sum log x! + sum x log P, N = sum x; log P is computed for positive counts only."""
     terms = [(x * naive.log(p) if x > 0 else 0.0) - math.lgamma(x + 1) for x, p in zip(x, P, strict=True)]
     return math.lgamma(x.sum() + 1) + (math.fsum(terms) if -math.inf not in terms else -math.inf)
 
 
 def likelihoods(X, mu):
-    """Joint and conditional, of dense counts and rates."""
+    """Joint and conditional log-likelihood of dense counts, given dense rates."""
     rows = [log_multinomial(x, rate / rate.sum()) for x, rate in zip(X, mu, strict=True) if rate.any()]
     return log_multinomial(X.ravel(), (mu / mu.sum()).ravel()), sum(rows)
 
 
 def near(X, mu, value):
-    """Rounding is relative to the sum of the sizes of all terms; some tens of roundings are in each."""
+    """Rounding errors are relative to the sum of the absolute values of all terms, each with some tens of roundings."""
     x, T = X[X > 0], mu.sum()
     logs = math.fsum(x * (np.abs(np.log(mu[X > 0])) + 2 * abs(math.log(T))))
     factorials = math.fsum(1 + abs(math.lgamma(n + 1)) for n in (X.sum(), *X.sum(axis=1), *x))
@@ -68,7 +68,7 @@ def near(X, mu, value):
 
 
 def assert_close(a, b, rtol=50 * EPS):
-    """All are sums, products and quotients of non-negative numbers, and some tens of roundings."""
+    """Both are sums, products and quotients of non-negative numbers, with some tens of roundings."""
     np.testing.assert_allclose(a, b, rtol=rtol)
 
 
@@ -106,12 +106,12 @@ def test_factors_come_back_with_the_same_rates_and_topics(W, H, scale):
     topics = to_topics(W, H)
     again = topics.to_factors(scale)
     assert_close(again[0] @ again[1], W @ H)
-    alive = topics.weights > 0  # what is dead may keep its distribution, or not
+    alive = topics.weights > 0  # components without mass may lose their distributions
     assert_same(to_topics(again[0] * alive, again[1] * alive[:, None]), to_topics(W * alive, H * alive[:, None]))
 
 
 @every_factorization
-def test_each_scale_puts_the_counts_where_it_says(W, H):
+def test_each_scale_puts_the_counts_into_its_factor(W, H):
     topics = to_topics(W, H)
     mass = topics.total * topics.weights
     assert_close(topics.to_factors()[0], topics.row_totals[:, None] * topics.mixtures)
@@ -123,7 +123,7 @@ def test_each_scale_puts_the_counts_where_it_says(W, H):
 
 
 @every_factorization
-def test_scaled_permuted_or_transposed_factors_have_the_topics_to_match(W, H):
+def test_scaled_permuted_or_transposed_factors_have_the_same_topics_permuted_or_transposed(W, H):
     topics, d = to_topics(W, H), 10.0 ** np.arange(-1, W.shape[1] - 1)
     assert_same(to_topics(W * d, H / d[:, None]), topics)
     rng = np.random.default_rng(3)
@@ -134,11 +134,11 @@ def test_scaled_permuted_or_transposed_factors_have_the_topics_to_match(W, H):
     assert_same(to_topics(H.T, W.T), transposed)
 
 
-def test_components_are_ordered_from_the_heaviest_and_equals_as_they_stand():
+def test_components_are_ordered_by_weight_and_ties_by_number():
     assert to_topics([[1, 2, 0, 1, 2]], [[1], [2], [7], [1], [2]]).order.tolist() == [1, 4, 0, 3, 2]
 
 
-def test_likelihoods_are_the_oracles_and_with_those_of_the_totals_the_poisson_likelihood(X):
+def test_likelihoods_equal_the_oracles_and_add_up_to_the_poisson_likelihood_with_those_of_the_totals(X):
     W, H = some_factors(X.shape)
     topics, dense, mu = to_topics(W, H), X.toarray(), W @ H
     ours = topics.joint_log_likelihood(X), topics.conditional_log_likelihood(X)
@@ -150,7 +150,7 @@ def test_likelihoods_are_the_oracles_and_with_those_of_the_totals_the_poisson_li
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_the_poisson_likelihood_of_any_probabilities_splits_into_theirs_as_in_scipy(scale, planted):
+def test_the_poisson_likelihood_is_the_multinomial_one_plus_that_of_the_totals_as_in_scipy(scale, planted):
     X, rng = planted[0], np.random.default_rng(1)
     n, p = X.shape
     parts = rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(n), 4).T, rng.dirichlet(np.ones(p), 4)
@@ -166,7 +166,7 @@ def test_the_poisson_likelihood_of_any_probabilities_splits_into_theirs_as_in_sc
 
 
 @pytest.mark.parametrize("name", [name for name, (W, H) in AWKWARD.items() if (W @ H).any()])
-def test_a_positive_count_at_probability_zero_is_impossible_and_no_count_is_certain(name):
+def test_a_positive_count_of_probability_zero_is_impossible_and_no_counts_have_likelihood_one(name):
     W, H = AWKWARD[name]
     topics, mu = to_topics(W, H), W @ H
     possible, nothing = np.where(mu > 0, 3, 0), np.zeros(mu.shape)
@@ -184,8 +184,8 @@ def test_float32_factors_have_float32_distributions_and_float64_sums_and_likelih
     X, *factors = planted
     W, H = (A.astype(np.float32) for A in factors)
     topics, dense, mu = to_topics(W, H), X.toarray(), W.astype(float) @ H.astype(float)
-    kept = topics.rows, topics.columns, topics.mixtures, *topics.to_factors("balanced")
-    assert {A.dtype for A in kept} == {np.dtype(np.float32)}
+    arrays = topics.rows, topics.columns, topics.mixtures, *topics.to_factors("balanced")
+    assert {A.dtype for A in arrays} == {np.dtype(np.float32)}
     assert topics.weights.dtype == topics.row_totals.dtype == np.float64
     assert_close(topics.total, mu.sum())
     np.testing.assert_array_equal(topics.rows, (W / W.sum(axis=0, dtype=float)).astype(np.float32))
@@ -198,7 +198,7 @@ def test_float32_factors_have_float32_distributions_and_float64_sums_and_likelih
     assert to_topics(W, H.astype(float)).rows.dtype == to_topics([[1]], [[2]]).columns.dtype == np.float64
 
 
-def test_likelihoods_are_the_same_for_any_format_and_number_of_threads_and_write_nothing(planted, unchanged):
+def test_likelihoods_do_not_depend_on_format_or_threads_and_write_nothing(planted, unchanged):
     X, W, H = unchanged(*planted)
     W.flags.writeable = H.flags.writeable = False
     topics = to_topics(W, H)
@@ -221,7 +221,7 @@ def test_the_best_totals_are_those_of_the_counts(planted):
         assert change == near(X.toarray(), other @ H, loss)
 
 
-def test_with_row_totals_matched_all_likelihoods_and_the_divergence_change_alike(planted):
+def test_with_equal_row_totals_all_likelihoods_and_the_divergence_differ_by_the_same_amount(planted):
     X, scores = planted[0], []
     for seed in range(3):
         topics = to_topics(*some_factors(X.shape, seed=seed))
@@ -235,7 +235,7 @@ def test_with_row_totals_matched_all_likelihoods_and_the_divergence_change_alike
 
 
 def expected_counts(X, weights, rows, columns):
-    """x_ij P(z|i, j), shape (n, p, k): what PLSI's expectation step shares out."""
+    """x_ij P(z|i, j), shape (n, p, k): the expectation step of PLSI."""
     out = np.zeros((*X.shape, len(weights)))
     for i, j in naive.stored(X):
         joint = weights * rows[i] * columns[:, j]
@@ -275,7 +275,7 @@ def test_a_half_step_matches_row_totals_and_is_the_em_step_for_mixtures(planted)
 BAD = {
     "W_vector": (ValueError, (W[:, 0], H), r"^W must be a matrix .* got shape \(6,\)"),
     "H_empty": (ValueError, (W, H[:, :0]), r"^H must be a matrix with at least .* got shape \(3, 0\)"),
-    "H_transposed": (ValueError, (W, H.T), r"^H must have shape \(3, 3\)"),
+    "H_transposed": (ValueError, (W, H.T), "^H must have 3 rows, as many as W has columns, got 5"),
     "W_negative": (ValueError, (-W, H), "^W must be non-negative"),
     "H_sparse": (TypeError, (W, sparse.csr_array(H)), "^H must be a dense array, got a sparse csr_array"),
     "too_large": (ValueError, (W * 1e200, H * 1e200), "^W and H must be small enough"),
@@ -283,13 +283,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("error", "factors", "told"), BAD.values(), ids=BAD)
-def test_factors_that_cannot_be_read_are_named(error, factors, told):
-    with pytest.raises(error, match=told):
+@pytest.mark.parametrize(("error", "factors", "sentence"), BAD.values(), ids=BAD)
+def test_invalid_factors_are_named(error, factors, sentence):
+    with pytest.raises(error, match=sentence):
         to_topics(*factors)
 
 
-def test_other_input_that_does_not_fit_is_named():
+def test_an_invalid_scale_or_shape_of_x_is_named():
     topics = to_topics(W, H)
     with pytest.raises(ValueError, match=r"^scale must be one of 'rows', 'balanced', 'columns', got 'H'"):
         topics.to_factors("H")
@@ -298,7 +298,7 @@ def test_other_input_that_does_not_fit_is_named():
             score(np.ones((5, 6)))
 
 
-def test_factors_that_float32_cannot_hold_are_refused():
+def test_factors_out_of_the_range_of_float32_are_rejected():
     topics = to_topics(np.full((3, 2), 1e25, np.float32), np.full((2, 4), 1e20, np.float32))
     with pytest.raises(ValueError, match=r"^W is out of the range of float32 with scale='rows': take W and H in"):
         topics.to_factors()

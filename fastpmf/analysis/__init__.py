@@ -1,1 +1,1 @@
-"""What is done with fitted factors: topics, top features, rankings, tests, selection."""
+"""Analysis of fitted factors: topics, features, rankings, differential expression, number of components."""

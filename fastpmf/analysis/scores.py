@@ -17,7 +17,7 @@ from fastpmf.utils.validation import check_factor
 def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
     """Generalised Kullback-Leibler divergence of W H from X.
 
-    D = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij] with mu = W H, over all entries, the zeros included.
+    D = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij] with mu = W H, over all entries including zeros.
 
     Parameters
     ----------
@@ -28,19 +28,19 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
     H : array-like of shape (n_components, n_features)
         Non-negative.
     mask : matrix of shape (n_samples, n_features), optional
-        True or positive where an entry is not observed, and so not in the sum; X may hold NaN there.
-    n_threads : int, optional
-        Threads to use; by default as many as the process may use. The result does not depend on it.
+        True or positive for entries that are not observed. They are left out of the sum, and may be NaN in X.
+    n_threads : int or None, default=None
+        Number of threads; None: all that the process may use. The result does not depend on it.
 
     Returns
     -------
     float
-        In nats; >= 0 up to rounding, inf where a positive count meets rate 0. Rates, logarithms and sums are float64.
+        In nats, computed in float64; >= 0 up to rounding, inf if a positive count has rate 0.
 
     Raises
     ------
     TypeError, ValueError
-        X is not counts, or W and H don't fit it.
+        If an argument has an invalid type, shape or value.
 
     Examples
     --------
@@ -49,30 +49,20 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
     2.386294361119891
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H, mask, n_threads)
-        return divergence(counts, W_, Ht, _rate_total(counts, W_, Ht))
+        counts, U, V, rate_total = _read(X, W, H, mask, n_threads)
+        return divergence(counts, U, V, rate_total)
 
 
 def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
-    """Log-likelihood of X where x_ij ~ Poisson((W H)_ij), independently.
+    """Log-likelihood of X if x_ij ~ Poisson((W H)_ij) independently.
 
-    log L = sum_ij [x_ij log mu_ij - mu_ij - log x_ij!] with mu = W H, over all entries, the zeros included; log x! is
-    log Gamma(x + 1) where counts are not whole.
-
-    Parameters
-    ----------
-    X, W, H, mask, n_threads
-        As in `kl_divergence`.
+    log L = sum_ij [x_ij log mu_ij - mu_ij - log x_ij!] with mu = W H, over all entries including zeros; log x! is
+    log Gamma(x + 1) for counts that are not whole. Arguments and errors are as in `kl_divergence`.
 
     Returns
     -------
     float
-        In nats; -inf where a positive count meets rate 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        X is not counts, or W and H don't fit it.
+        In nats, computed in float64; -inf if a positive count has rate 0.
 
     Examples
     --------
@@ -81,32 +71,21 @@ def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_thread
     -4.693147180559945
     """
     with threads(n_threads):
-        counts, W_, Ht = _read(X, W, H, mask, n_threads)
-        rate_total = _rate_total(counts, W_, Ht)
-        return (
-            -math.inf
-            if rate_total == math.inf
-            else float(counts.log_rate(W_, Ht).sum()) - rate_total - counts.log_factorial
-        )
+        counts, U, V, rate_total = _read(X, W, H, mask, n_threads)
+        if rate_total == math.inf:
+            return -math.inf
+        return float(counts.log_rate(U, V).sum()) - rate_total - counts.log_factorial
 
 
 def poisson_deviance(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
-    """Poisson deviance of W H from X: twice the log-likelihood that a saturated model has more, which is 2 D.
+    """Poisson deviance of W H from X: twice the difference to the log-likelihood of a saturated model, 2 D.
 
-    Parameters
-    ----------
-    X, W, H, mask, n_threads
-        As in `kl_divergence`.
+    Arguments and errors are as in `kl_divergence`.
 
     Returns
     -------
     float
-        In nats; inf where a positive count meets rate 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        X is not counts, or W and H don't fit it.
+        In nats, computed in float64; inf if a positive count has rate 0.
 
     Examples
     --------
@@ -117,11 +96,10 @@ def poisson_deviance(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int
     return 2.0 * kl_divergence(X, W, H, mask=mask, n_threads=n_threads)
 
 
-def _rate_total(counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray) -> float:
-    return counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
-
-
-def _read(X: Any, W: Any, H: Any, mask: Any, n_threads: int | None) -> tuple[MemoryCounts, np.ndarray, np.ndarray]:
+def _read(
+    X: Any, W: Any, H: Any, mask: Any, n_threads: int | None
+) -> tuple[MemoryCounts, np.ndarray, np.ndarray, float]:
+    """Observed counts, W and H transposed as padded factors, and the sum of the rates of observed entries."""
     labels = MatrixLabels.of(X)
     W, H = align_factors(X, W, H)
     mask = align(mask, "mask", rows=labels.rows, columns=labels.columns)
@@ -129,6 +107,6 @@ def _read(X: Any, W: Any, H: Any, mask: Any, n_threads: int | None) -> tuple[Mem
     n, p = counts.shape
     k = np.shape(W)[1] if np.ndim(W) == 2 else 1
     W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")
-    dtype = np.result_type(W.dtype, H.dtype)
-    dtype = np.dtype(np.float32 if dtype == np.float32 else np.float64)
-    return counts, padded(W, dtype), padded(H.T, dtype)
+    dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
+    U, V = padded(W, dtype), padded(H.T, dtype)
+    return counts, U, V, counts.rate_total(U, V, column_sums(U), column_sums(V))

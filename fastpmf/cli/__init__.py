@@ -30,7 +30,7 @@ _FIRST = {
     "max_time": "--max-time",
     "tol": "--tol",
     "n": "--top",
-    "least": "--least",
+    "min_weight": "--min-weight",
     "layer": "--layer",
 }
 _OPTIONS = {

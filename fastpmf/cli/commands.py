@@ -204,7 +204,7 @@ def topics(arguments: argparse.Namespace) -> None:
         check_output(arguments.output, ".csv", name="-o")
         check_distinct(arguments.output, arguments.model)
     model = load_model(arguments.model)
-    top = model.top_features(arguments.top, by=arguments.by, least=arguments.least)
+    top = model.top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
     rows = [
         (k, r, str(name), float(score))
         for k, (names, scores) in enumerate(zip(top.names, top.scores, strict=True))

@@ -63,7 +63,7 @@ weight, those that its counts are; by lift or exclusivity, those that are typica
 carry at least --least of it.
 
   fastpmf topics model.npz
-  fastpmf topics model.npz -n 20 --by lift --least 0.001 -o topics.csv
+  fastpmf topics model.npz -n 20 --by lift --min-weight 0.001 -o topics.csv
 """
 _RECOMMEND = """\
 The columns of highest rate for each row of a file of counts, users that were fitted or new ones: their
@@ -145,8 +145,8 @@ def parser_of_commands() -> argparse.ArgumentParser:
     topics = command("topics", commands.topics, "the first features of each component of a fitted model", _TOPICS)
     topics.add_argument("-n", "--top", type=int, default=10, metavar="N", help="features (default: %(default)s)")
     topics.add_argument("--by", choices=ORDERS, default="weight", help="what they are ordered by (default: weight)")
-    topics.add_argument("--least", type=float, default=0.0, metavar="P", help="share of a component that a feature "
-                        "must carry (default: %(default)s)")  # fmt: skip
+    topics.add_argument("--min-weight", type=float, default=0.0, metavar="P", help="leave out features with a smaller "
+                        "share of a component (default: %(default)s)")  # fmt: skip
     topics.add_argument("-o", "--output", metavar="TOPICS.csv", help="component, rank, feature and score, as a table")
 
     recommend = command("recommend", commands.recommend, "what each row has yet to see", _RECOMMEND)

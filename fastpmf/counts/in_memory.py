@@ -123,7 +123,7 @@ class MemoryCounts:
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
     ) -> float | None:
-        """`contract` of both sides over the rows of X, which builds no transpose; optionally the sum of `log_rate` too."""
+        """`contract` of both sides over the rows of X, without a transpose; optionally the sum of `log_rate` too."""
         X = self.side(Side.ROWS)
         X.contract(W, Ht, rows)
         sums = ColumnSums(columns)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
-from fastpmf.analysis.ranking import Recommendations, recommend, similar_columns
+from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import MemoryCounts, as_counts
@@ -108,14 +108,16 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         topics, names = to_topics(W, self.components_), getattr(self, "feature_names_in_", None)
         return topics if names is None else replace(topics, column_labels=Labels(names))
 
-    def top_features(self, n: int = 10, *, by: str = "weight", least: float = 0.0, names: Any = None) -> TopFeatures:
+    def top_features(
+        self, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None
+    ) -> TopFeatures:
         """The n first features of each component, by name; see `fastpmf.top_features`.
 
         Parameters
         ----------
         n : int, default=10
         by : {"weight", "lift", "exclusivity"}, default="weight"
-        least : float, default=0.0
+        min_weight : float, default=0.0
         names : array-like of str, of length n_features, optional
             By default those that `fit` saw; in a pipeline these are lost, and its first step has them.
 
@@ -125,7 +127,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None) if names is None else names
-        return top_features(self.components_, n, by=by, least=least, names=names)
+        return top_features(self.components_, n, by=by, min_weight=min_weight, names=names)
 
     def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
@@ -227,21 +229,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             raise ValueError("X or W must be given")
         check_is_fitted(self)
         counts: Any = None if X is None else self._read_new_data(X)[0]
-        labels = labels_of(W if X is None else X, 0)
-        W = None if W is None else check_array(align(W, "W", rows=labels), "W")
-        n_rows = counts.shape[0] if X is not None else len(np.atleast_1d(W))
-        W = None if W is None else check_factor(W, (n_rows, len(self.components_)), "W")
-        row_names = labels.names
-        if row_names is not None and len(row_names) != n_rows:
-            raise ValueError(f"X must have a name for each of its {n_rows} rows, got {len(row_names)} row names")
         names = getattr(self, "feature_names_in_", None)
         if items is not None:
             items = positions(items, self.components_.shape[1], "items", names)
-        if rows is not None:
-            rows = positions(rows, n_rows, "rows", row_names).ravel()
-            counts = None if X is None else counts.select_rows(rows)
-            W = None if W is None else W[rows]
-            row_names = None if row_names is None else row_names[rows]
+        labels = labels_of(W if X is None else X, 0)
+        W, counts, row_names = choose_rows(rows, W, counts, labels, len(self.components_))
         if W is None:
             W = self.transform(Dataset(counts, column_names=names))
             unknown = counts.sums(Side.ROWS) == 0

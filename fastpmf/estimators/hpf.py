@@ -281,8 +281,7 @@ class HPF(FactorModel):
         """The solution, and the attributes of the fitted estimator, which is not changed."""
         with threads(self.n_threads):
             options = HPFOptions.of(self)
-            solver = MeanField(priors=options.priors())
-            check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+            self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
             fit = HPFFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             known = features | {"row_names_": names_of(X, 0)}
@@ -295,6 +294,11 @@ class HPF(FactorModel):
             if tasks is not None:
                 tasks.end(solution, state)
         return solution, known | _solution_attributes(solution, state, fit.share)
+
+    def _check_memory(self, X: Any) -> None:
+        """Raise an error if the size of X is known and its fit would exceed the memory limit."""
+        solver = MeanField(priors=HPFOptions.of(self).priors())
+        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """Take one step of stochastic variational inference on a mini-batch of rows.

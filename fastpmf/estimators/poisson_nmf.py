@@ -367,7 +367,7 @@ class PoissonNMF(FactorModel):
         """The solution, and the attributes of the fitted estimator, which is not changed."""
         with threads(self.n_threads):
             options = PoissonOptions.of(self)
-            check_declared(X, self.n_components, self.dtype, options.make_solver(), n_init=self.n_init)
+            self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
             fit = PoissonFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             penalties, p = fit.problem.penalties, counts.shape[1]
@@ -394,12 +394,17 @@ class PoissonNMF(FactorModel):
         report_end(solution, self.tol)
         return solution
 
+    def _check_memory(self, X: Any) -> None:
+        """Raise an error if the size of X is known and its fit would exceed the memory limit."""
+        solver = PoissonOptions.of(self).make_solver()
+        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+
     def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.
 
         W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
-        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t +
-        delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the counts
+        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t
+        + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the counts
         of a feature were allocated to components, never how many there were. H is the posterior mode given the
         statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
         `transform`.
@@ -589,8 +594,8 @@ class PoissonNMF(FactorModel):
             if status is not Status.ONLINE:
                 checked_vector(restarts, "restarts")
             solution = Solution(
-                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace, restarts,
-                checked_validation(arrays),
+                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace,
+                restarts, checked_validation(arrays),
             )  # fmt: skip
             attributes = _solution_attributes(solution) | {"n_features_in_": p}
             for name, prior in zip(("prior_W_", "prior_H_"), facts["priors"], strict=True):

@@ -13,7 +13,7 @@ from fastpmf.kernels.rows import NARROW, extrapolate
 from fastpmf.kernels.threads import current_threads
 
 # No entry is reduced below this share of the counts of its row. An entry that shrinks at every update would end as 0,
-# which multiplicative updates can't leave, and arithmetic on subnormal numbers on the way there is several times slower.
+# which multiplicative updates can't leave, and arithmetic on subnormal numbers on the way is several times slower.
 # This is the only floor: it is relative to the data and never raises an entry, so it never raises the objective.
 TINY = 1e-12
 RELAXATION = 0.9

@@ -1,14 +1,14 @@
-"""Pictures of counts' factorizations, with matplotlib (`pip install 'fastpmf[plot]'`).
+"""Plots of factorizations of counts, with matplotlib (`pip install 'fastpmf[plot]'`).
 
 structure                            topic proportions of each row, stacked
-topic_label_heatmap                  mean topic proportions of each group of rows
-topic_heatmap                        how alike components are, of one fit or of two
-top_features, differential           typical features of each component; a volcano plot of one
-convergence, selection               how fits came to their objectives; how many components predict best
-calibration, residuals               held-out counts against their expectations; where a fit misses
+topic_label_heatmap                  mean topic proportions of groups of rows
+topic_heatmap                        similarity of components, of one fit or of two
+top_features, differential           top features of each component; volcano plot of one component
+convergence, selection               objectives during fits; scores of numbers of components
+calibration, residuals               held-out counts against their expectations; groups where a fit deviates
 
-Each draws on `ax`, or on a new figure where it is None, and returns the Axes, or an array of them where there are
-several panels. None shows the figure or changes matplotlib's settings. Colours are told apart by all eyes.
+Each function draws on `ax`, or on a new figure if `ax` is None, and returns the Axes, or an array of them if there are
+several panels. It neither shows the figure nor changes matplotlib's settings. Colours suit colour-blind readers.
 """
 
 from fastpmf.plot.features import differential, top_features

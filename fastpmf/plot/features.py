@@ -1,4 +1,4 @@
-"""Pictures of features: those that are typical of each component, and those that tell one from the others."""
+"""Plots of features: the top features of each component, and the differential expression of one component."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,45 +6,39 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
-from fastpmf.analysis import features as reading
 from fastpmf.analysis.differential import Differential
+from fastpmf.analysis.features import top_features as compute_top_features
 from fastpmf.counts.named import check_names
-from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
+from fastpmf.plot._common import BLUE, GREY, area_colors, components_of, hide_frame, panels, shorten, single_axes
 from fastpmf.utils.messages import brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TITLES = {"weight": "P(feature | component)", "lift": "lift", "exclusivity": "exclusivity"}
+_SCORES = {"weight": "P(feature | component)", "lift": "lift", "exclusivity": "exclusivity"}
 
 
 def top_features(
-    model: Any,
-    n: int = 10,
-    *,
-    by: str = "weight",
-    least: float = 0.0,
-    names: Any = None,
-    components: Any = None,
+    model: Any, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None, components: Any = None,
     ax: Any = None,
-) -> np.ndarray:
-    """The n first features of each component, as bars, a panel for each.
+) -> np.ndarray:  # fmt: skip
+    """Bar plots of the n first features of each component, one panel for each.
 
     Parameters
     ----------
     model : fitted estimator or array-like of shape (k, p)
-        Whose `components_` is H, or H.
+        An estimator with `components_`, or H.
     n : int, default=10
     by : {"weight", "lift", "exclusivity"}, default="weight"
-        What they are ordered by, which is the bars' length; as `fastpmf.top_features`.
-    least : float, default=0.0
-        Leave out features with P(j|z) below this.
+        The score that orders the features and is the length of their bars; see `fastpmf.top_features`.
+    min_weight : float, default=0.0
+        Leave out features with P(j|z) below this threshold.
     names : array-like of str, of length p, optional
         By default the estimator's `feature_names_in_`, else numbers.
     components : array-like of int, optional
-        Which ones, and in which order; by default all.
+        The components to draw, in this order; by default all.
     ax : array-like of matplotlib Axes, optional
-        As many as there are components.
+        One for each component that is drawn.
 
     Returns
     -------
@@ -64,37 +58,41 @@ def top_features(
     """
     H = components_of(model, "model")
     names = getattr(model, "feature_names_in_", None) if names is None else names
-    top = reading.top_features(H, n, by=by, least=least, names=names)
-    shown, colors = _numbers(components, len(H), "components"), area_colors(len(H))
-    n, size = top.scores.shape[1], "small" if n <= 25 else "x-small"
-    n_columns = _columns(len(shown))
-    longest = max((len(short(name)) for name in top.names[shown].flat), default=0)
-    axes = panels(ax, len(shown), n_columns, 1.8 + 0.07 * longest, 0.55 + 0.19 * n, sharex=True)
-    for i, (z, panel) in enumerate(zip(shown, axes, strict=True)):
-        here = top.indices[z] >= 0
-        panel.barh(np.arange(here.sum()), top.scores[z, here], height=0.8, color=colors[z])
-        panel.set_yticks(np.arange(here.sum()), list(map(short, top.names[z, here])), fontsize=size)
+    top = compute_top_features(H, n, by=by, min_weight=min_weight, names=names)
+    drawn, colors = _check_components(components, len(H), "components"), area_colors(len(H))
+    n, font = top.scores.shape[1], "small" if n <= 25 else "x-small"
+    n_columns = _grid_columns(len(drawn))
+    longest = max((len(shorten(name)) for name in top.names[drawn].flat), default=0)
+    axes = panels(ax, len(drawn), n_columns, 1.8 + 0.07 * longest, 0.55 + 0.19 * n, sharex=True)
+    for i, (z, panel) in enumerate(zip(drawn, axes, strict=True)):
+        valid = top.indices[z] >= 0
+        positions = np.arange(valid.sum())
+        panel.barh(positions, top.scores[z, valid], height=0.8, color=colors[z])
+        panel.set_yticks(positions, list(map(shorten, top.names[z, valid])), fontsize=font)
         panel.set_ylim(n - 0.5, -0.5)
         panel.set_title(f"component {z}", fontsize="medium")
-        panel.spines[["top", "right"]].set_visible(False)
+        hide_frame(panel)
         panel.tick_params(axis="y", length=0)
-        if i >= len(shown) - n_columns:  # nothing is below it
+        if i >= len(drawn) - n_columns:  # there is no panel below
             panel.tick_params(labelbottom=True)
-            panel.set_xlabel(_TITLES[by])
+            panel.set_xlabel(_SCORES[by])
     return axes
 
 
-def _numbers(components: Any, k: int, name: str) -> np.ndarray:
-    shown = np.arange(k) if components is None else np.atleast_1d(components)
-    if shown.ndim != 1 or not len(shown) or shown.dtype.kind not in "iu" or not 0 <= shown.min() <= shown.max() < k:
+def _check_components(components: Any, k: int, name: str) -> np.ndarray:
+    numbers = np.arange(k) if components is None else np.atleast_1d(components)
+    if (
+        numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu"
+        or not 0 <= numbers.min() <= numbers.max() < k
+    ):  # fmt: skip
         raise ValueError(f"{name} must be numbers from 0 to {k - 1}, got {brief(components)}")
-    return shown
+    return numbers
 
 
-def _columns(n: int) -> int:
-    """Of a grid of n panels that is about square and has few holes."""
-    least = min(int(np.ceil(np.sqrt(n))), 6)
-    return min(range(least, 7), key=lambda m: (-n % m, m))
+def _grid_columns(n: int) -> int:
+    """Number of columns of a nearly square grid of n panels with few empty places."""
+    smallest = min(int(np.ceil(np.sqrt(n))), 6)
+    return min(range(smallest, 7), key=lambda m: (-n % m, m))
 
 
 def differential(
@@ -108,10 +106,10 @@ def differential(
         The result of `fastpmf.differential_expression`.
     component : int
     n : int, default=10
-        Number of features to name: those whose change is largest in size after subtracting z standard errors, which is
-        the order of `Differential.top` for increases.
+        Number of features to name: those with the largest absolute change after subtracting z standard errors. For
+        increases this is the order of `Differential.top`.
     z : float, optional
-        Number of standard errors, >= 0. By default 2, and 0 after shrinkage.
+        Number of standard errors, >= 0. By default 2, or 0 after shrinkage.
     names : array-like of str, of length p, optional
         By default those of `result`, else numbers.
     ax : matplotlib Axes, optional
@@ -119,7 +117,7 @@ def differential(
     Returns
     -------
     Axes
-        Features whose error is infinite or zero are left out.
+        Features whose standard error is infinite or zero are not drawn.
 
     Raises
     ------
@@ -135,7 +133,7 @@ def differential(
     """
     if not isinstance(result, Differential):
         raise TypeError(f"result must be what differential_expression returns, got {type(result).__name__}")
-    component = int(_numbers(component, len(result.log2_fold_change), "component")[0])
+    component = int(_check_components(component, len(result.log2_fold_change), "component")[0])
     check_scalar(n, "n", (int, np.integer), min_val=0)
     change, error = result.log2_fold_change[component], result.standard_error[component]
     names = check_names(result.names if names is None else names, len(change), "names", "feature")
@@ -145,30 +143,30 @@ def differential(
             f"component must be one with known changes, got {component}, whose errors are infinite or zero"
         )
     x, y, names = change[known], result.z_score[component, known], names[known]
-    size = np.abs(x) + result.lower_bound(z)[component, known] - x  # less z standard errors
+    size = np.abs(x) + result.lower_bound(z)[component, known] - x  # absolute change minus z standard errors
     first = np.argsort(-size, kind="stable")[:n]
-    ax = one(ax, 6.4, 4.8)
-    # One picture element each in vector files would be tens of thousands
+    ax = single_axes(ax, 6.4, 4.8)
+    # Rasterized, since vector files would have an element for each of tens of thousands of points
     ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, rasterized=True)
     ax.plot(x[first], y[first], "o", color=BLUE, markersize=4)
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.set(xlabel="log2 fold change", ylabel="z score", title=f"component {component}")
-    ax.spines[["top", "right"]].set_visible(False)
-    _name_points(ax, x[first], y[first], list(map(short, names[first])))
+    hide_frame(ax)
+    _name_points(ax, x[first], y[first], list(map(shorten, names[first])))
     return ax
 
 
 def _name_points(ax: Any, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
-    """Names in a column right of the Axes, each as near as can be to the height of its point, a line between them."""
+    """Names in a column right of the Axes, each as close as possible to the height of its point, with a line to it."""
     if not names:
         return
     order = np.argsort(y, kind="stable")
     low, high = ax.get_ylim()
-    apart = min(11 / 72 * ax.figure.dpi / ax.bbox.height, 1 / len(names))
-    steps = apart * np.arange(len(names))
-    # Least squares under a least distance is isotonic regression once that distance is taken off
-    at = isotonic_regression((y[order] - low) / (high - low) - steps, y_min=0.0, y_max=1.0 - steps[-1]) + steps
+    spacing = min(11 / 72 * ax.figure.dpi / ax.bbox.height, 1 / len(names))
+    offsets = spacing * np.arange(len(names))
+    # Least squares with a minimum distance is isotonic regression after subtracting the distances
+    at = isotonic_regression((y[order] - low) / (high - low) - offsets, y_min=0.0, y_max=1.0 - offsets[-1]) + offsets
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 2}
     for i, height in zip(order, at, strict=True):
         ax.annotate(

@@ -57,5 +57,5 @@ class Alternating(ABC):
     def update_columns(self, problem: Problem, state: Any, rows: Contribution) -> None:
         """Update the other factor, from the sum of the contributions of all rows."""
 
-    def finish_step(self, problem: Problem, state: Any) -> None:
+    def finish_step(self, problem: Problem, state: Any) -> None:  # noqa: B027
         """Called once both factors are updated."""

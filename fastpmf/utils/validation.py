@@ -80,6 +80,22 @@ def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return A
 
 
+def check_matrix(A: Any, name: str) -> np.ndarray:
+    """A factor of any shape with at least one row and one column; other errors as in `check_factor`."""
+    A = check_array(A, name)
+    if A.ndim != 2 or 0 in A.shape:
+        raise ValueError(f"{name} must be a matrix with at least one row and one column, got shape {A.shape}")
+    return check_factor(A, A.shape, name)
+
+
+def check_factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
+    """W and H as matrices of shape (n, k) and (k, p); errors as in `check_matrix`."""
+    W, H = check_matrix(W, "W"), check_matrix(H, "H")
+    if len(H) != W.shape[1]:
+        raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}")
+    return W, H
+
+
 def check_sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
     """An array that comes from a file, as kernels, which read by bare pointers, have to find it."""
     if A.shape != shape or A.dtype != dtype:

@@ -1,4 +1,4 @@
-"""What is said of a fit's features is what its definition says, by loops."""
+"""Top features, quality, matching and the input of pyLDAvis follow their definitions, computed by loops."""
 
 import itertools
 
@@ -30,20 +30,20 @@ def test_features_are_ordered_by_their_definition(H, by):
         assert top.names[z].tolist() == [f"w{j}" for j in top.indices[z]]
 
 
-def test_features_that_are_too_rare_or_absent_are_left_out():
-    top = top_features([[6, 3, 1, 0], [0, 0, 0, 0]], 3, least=0.2)
+def test_features_below_min_weight_or_without_mass_are_left_out():
+    top = top_features([[6, 3, 1, 0], [0, 0, 0, 0]], 3, min_weight=0.2)
     assert top.indices.tolist() == [[0, 1, -1], [-1, -1, -1]]
     assert top.names.tolist() == [["0", "1", ""], ["", "", ""]]
     assert np.isnan(top.scores[1]).all()
 
 
-def test_lift_leaves_out_what_carries_little_where_asked():
+def test_min_weight_excludes_rare_features_from_lift():
     H = [[500, 499, 1], [500, 500, 0]]
     assert top_features(H, 1, by="lift").indices[0, 0] == 2
-    assert top_features(H, 1, by="lift", least=0.01).indices[0, 0] == 0
+    assert top_features(H, 1, by="lift", min_weight=0.01).indices[0, 0] == 0
 
 
-def test_coherence_is_that_of_loops_over_rows(H):
+def test_coherence_equals_loops_over_rows(H):
     X = np.random.default_rng(1).poisson(0.7, (25, 12))
     found = topic_quality(sparse.csr_array(X), H, 5)
     top, there = top_features(H, 5), X > 0
@@ -66,30 +66,30 @@ def test_coherence_is_that_of_loops_over_rows(H):
         assert found.effective_features[z] == pytest.approx(np.exp(-(P[P > 0] * np.log(P[P > 0])).sum()))
 
 
-def test_what_is_wholly_a_components_goes_by_weight():
+def test_features_of_equal_lift_are_ordered_by_weight():
     top = top_features([[0.001, 9, 0, 1], [0, 0, 5, 1]], 3, by="lift", names=["aardvark", "zebra", "x", "y"])
     assert top.names[0].tolist() == ["zebra", "aardvark", "y"]
 
 
-def test_titles_are_first_features_and_an_empty_component_says_so():
+def test_titles_are_first_features_or_empty():
     top = top_features([[3, 2, 1], [0, 0, 0], [0, 1, 0]], 3, names=["ape", "bee", "cat"])
     assert top.titles(2) == ["ape bee", "(empty)", "bee"]
 
 
-def test_effective_rows_are_those_of_a_component_that_is_spread_evenly():
+def test_effective_rows_of_an_evenly_spread_component_are_its_rows():
     W = np.array([[1, 0], [1, 5], [1, 0], [0, 0]])
     found = topic_quality(np.ones((4, 3)), np.ones((2, 3)), W=W)
     np.testing.assert_allclose(found.effective_rows, [3, 1])
     assert topic_quality(np.ones((4, 3)), np.ones((2, 3))).effective_rows is None
 
 
-def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
+def test_pyldavis_gets_distributions_of_rows_features_and_components_with_counts_and_mass():
     rng = np.random.default_rng(4)
     W, H = rng.gamma(0.5, size=(9, 4)).astype(np.float32), rng.gamma(0.5, size=(4, 7)).astype(np.float32)
     X = rng.poisson(3 * W @ H) + 1
     X[2], X[:, 5] = 0, 0  # a row and a feature without counts
     W[:, 3] = 0  # and a component without mass
-    W[6] = 0  # a row that nothing explains
+    W[6] = 0  # a row without mass
     found = pyldavis_input(X, W, H, list("abcdefg"))
     rows, columns = [0, 1, 3, 4, 5, 7, 8], [0, 1, 2, 3, 4, 6]
     assert found["vocab"].tolist() == list("abcdeg")
@@ -105,7 +105,7 @@ def test_pyldavis_gets_distributions_of_what_has_counts_and_mass():
 
 
 def test_pyldavis_gets_no_component_whose_features_have_no_counts():
-    # The third is of one feature, of which X has none; the last row is of that component alone
+    # The third component has one feature, without counts in X; the last row has that component only
     W, H = np.array([[1.0, 1, 1], [2, 0, 1], [0, 0, 3]]), np.array([[1.0, 2, 0], [3, 1, 0], [0, 0, 1]])
     found = pyldavis_input([[2, 1, 0], [1, 1, 0], [1, 0, 0]], W, H)
     np.testing.assert_allclose(found["topic_term_dists"], [[1 / 3, 2 / 3], [3 / 4, 1 / 4]], rtol=1e-12)
@@ -120,7 +120,7 @@ def test_a_component_with_one_feature_has_no_pairs():
     assert found.effective_features.tolist() == [1, 2]
 
 
-def test_matching_undoes_a_permutation_and_leaves_out_what_has_no_partner(H):
+def test_matching_inverts_a_permutation_and_marks_components_without_partner(H):
     order = np.array([2, 0, 3, 1])
     partners, similarity = match_components(H, 3 * H[order])
     assert order[partners].tolist() == [0, 1, 2, 3]
@@ -131,14 +131,14 @@ def test_matching_undoes_a_permutation_and_leaves_out_what_has_no_partner(H):
 
 
 @pytest.mark.parametrize("estimator", [PoissonNMF, HPF])
-def test_estimators_know_their_features_by_name(estimator):
+def test_estimators_use_their_feature_names(estimator):
     import pandas as pd
 
     X = pd.DataFrame(np.random.default_rng(2).poisson(2.0, (12, 4)), columns=["a", "b", "c", "d"])
     model = estimator(2, max_iter=20, tol=0, random_state=0).fit(X)
     top = model.top_features(2)
-    wanted = top_features(model.components_, 2, names=list("abcd"))
-    assert top.names.tolist() == wanted.names.tolist()
+    expected = top_features(model.components_, 2, names=list("abcd"))
+    assert top.names.tolist() == expected.names.tolist()
     assert model.quality(X, 3).npmi.shape == (2,)
 
 
@@ -148,7 +148,7 @@ def test_estimators_know_their_features_by_name(estimator):
         (lambda: top_features([[1, 2]], by="frex"), "by must be one of 'weight', 'lift', 'exclusivity', got 'frex'"),
         (lambda: top_features([[1, 2]], 0), "n == 0, must be >= 1"),
         (lambda: top_features([[1, 2]], names=["a"]), "names must be 2, one for each feature"),
-        (lambda: top_features([1, 2]), "H must be a matrix, got 1 dimension"),
+        (lambda: top_features([1, 2]), "H must be a matrix with at least one row and one column, got"),
         (lambda: top_features([[1, -2]]), "H must be non-negative, got a minimum of -2"),
         (lambda: topic_quality([[1]], [[1, 2]]), "X must have 2 columns, as H has, got 1"),
         (lambda: topic_quality([[1, 1]], [[1, 2]], W=[[1, 1]]), "W must have shape"),
@@ -157,6 +157,6 @@ def test_estimators_know_their_features_by_name(estimator):
         (lambda: match_components([[1, 2]], [[1]]), "other must have 2 features, as H has, got 1"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(call, sentence):
+def test_bad_input_raises_a_clear_error(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
