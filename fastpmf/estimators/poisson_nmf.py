@@ -403,10 +403,10 @@ class PoissonNMF(FactorModel):
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.
 
         W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
-        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t
-        + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the counts
-        of a feature were allocated to components, never how many there were. H is the posterior mode given the
-        statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
+        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with
+        rho = (t + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how
+        the counts of a feature were allocated to components, never how many there were. H is the posterior mode given
+        the statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
         `transform`.
 
         The first rows, 150 for each component, are kept in memory. Whenever their number has doubled, and once more

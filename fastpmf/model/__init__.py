@@ -1,1 +1,1 @@
-"""Floor 1: the mathematics. Arrays in, arrays out, no loop over iterations."""
+"""The mathematics: priors, updates, objectives, starts and posteriors. No loop over iterations."""

@@ -1,4 +1,4 @@
-"""Posteriors that are Gamma distributions, one for each entry, as a user reads them."""
+"""Posteriors of entries as independent Gamma distributions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +26,13 @@ class GammaPosterior:
 
     @classmethod
     def of_entries(cls, factor: GammaFactor, n_components: int, exposure: float = 1.0) -> "GammaPosterior":
-        """Of a factor's entries, (n_rows, n_components), times 1 / exposure."""
+        """Posteriors of the entries of a factor divided by `exposure`, (n_rows, n_components)."""
         rate = factor.rates()[:, :n_components] * factor.mean.dtype.type(exposure)
         return cls(np.array(factor.shape[:, :n_components], order="C"), rate)
 
     @classmethod
     def of_rows(cls, factor: GammaFactor, exposure: float = 1.0) -> "GammaPosterior":
-        """Of the rates of a factor's rows, (n_rows,), where entries are times 1 / exposure."""
+        """Posteriors of the rates of the rows of a factor whose entries are divided by `exposure`, (n_rows,)."""
         return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate / exposure)
 
     @property
@@ -42,7 +42,7 @@ class GammaPosterior:
 
     @property
     def geometric_mean(self) -> np.ndarray:
-        """exp E[log u] = exp(digamma(shape)) / rate: below the mean, and next to 0 where the shape is small."""
+        """exp E[log u] = exp(digamma(shape)) / rate: below the mean, and close to 0 if the shape is small."""
         with np.errstate(under="ignore"):
             return np.exp(digamma(self.shape)) / self.rate
 
@@ -52,7 +52,7 @@ class GammaPosterior:
         return self.mean / self.rate
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-        """Central credible intervals: equal probability, (1 - level) / 2, on either side.
+        """Central credible intervals, with probability (1 - level) / 2 on either side.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class GammaPosterior:
         Parameters
         ----------
         size : tuple of int, optional
-            Shape of the result, which ends with that of `mean`; that of one draw of all by default.
+            Shape of the result, whose last dimensions are those of `mean`; by default one draw of each entry.
         random_state : int, RandomState, Generator or None, default=None
 
         Returns

@@ -1,17 +1,17 @@
-"""Hierarchical Poisson factorization: its mean-field rule and its evidence lower bound.
+"""Hierarchical Poisson factorization: mean-field updates and the evidence lower bound.
 
     x_ij ~ Poisson(sum_k u_ik v_jk),   u_ik ~ Gamma(a_k, xi_i),   xi_i ~ Gamma(a', a' / b')    rows: activity xi
                                        v_jk ~ Gamma(c_k, eta_j),  eta_j ~ Gamma(c', c' / d')   columns: popularity eta
 
 by shape and rate. In the paper all a_k are equal, and so are all c_k. The posterior is approximated by independent
-Gamma distributions of all u, v, xi and eta, and by multinomial ones of how each count is allotted to components; each
-is set to its best given the others, in turn, which never lowers the bound on the log evidence. The allotments are never
-formed: with Ũ = exp E[log u],
+Gamma distributions of all u, v, xi and eta, and by multinomial distributions of the allocation of each count to
+components. Each is set to its optimum given the others, in turn, which never lowers the bound on the log evidence. The
+allocations are never formed: with Ũ = exp E[log u],
 
     shape_ik = a_k + Ũ_ik S_ik,  S_ik = sum_j x_ij / (Ũ_i . Ṽ_j) Ṽ_jk,     rate_ik = E[xi_i] + sum_j E[v_jk]
     xi_i:  shape a' + sum_k a_k,   rate a' / b' + sum_k E[u_ik]
 
-which is the multiplicative rule's contraction with another face of the factors. Without the hierarchy xi_i is b'.
+which is the contraction of the multiplicative update with geometric means as factors. Without the hierarchy xi_i is b'.
 
 Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI
 2015 (arXiv:1311.1704), figure 4.
@@ -32,9 +32,9 @@ from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.validation import check_sized
 
-# The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
-# and large enough that a product of two is a normal number.
-_LEAST = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
+# Entries of exp E[log u] are raised to this share of the largest in their row: so small that no allocation changes, and
+# large enough that a product of two is a normal number.
+_MIN_SHARE = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
 _BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
 
 
@@ -45,13 +45,13 @@ class GammaPrior:
     Attributes
     ----------
     shape : float or tuple of float, of length n_components
-        a, of all entries, or a_k, of those of each component.
+        a of all entries, or a_k of those of each component.
     activity_shape : float
-        a', of a row's rate.
+        a', shape of the rate of a row.
     activity_mean : float
-        b', the prior mean of a row's rate; its rate is activity_shape / activity_mean.
+        b', prior mean of the rate of a row; the prior's rate is activity_shape / activity_mean.
     hierarchical : bool
-        Whether a row's rate has a posterior; without, it is activity_mean.
+        Whether the rate of a row has a posterior; otherwise it is activity_mean.
     """
 
     shape: float | tuple[float, ...]
@@ -68,7 +68,7 @@ class GammaPrior:
         return np.broadcast_to(np.array(self.shape, dtype=np.float64), (n_components,))
 
     def posterior_activity_shape(self, n_components: int) -> float:
-        """Shape of the posterior of a row's rate, which is the same for all rows."""
+        """Shape of the posterior of the rate of a row, the same for all rows."""
         return self.activity_shape + self.shape_sum(n_components)
 
     def shape_sum(self, n_components: int) -> float:
@@ -82,23 +82,23 @@ class GammaPrior:
 
     @classmethod
     def from_numbers(cls, numbers: Any, n_components: int) -> "GammaPrior":
-        """The prior of the list that `to_numbers` returned."""
+        """The inverse of `to_numbers`."""
         shape, activity_shape, activity_mean, hierarchical = numbers
         shapes = [float(x) for x in shape] if isinstance(shape, list) else float(shape)
         if isinstance(shapes, list) and len(shapes) != n_components:
-            raise ValueError(f"a prior of {len(shapes)} components, which should be {n_components}")
-        found = cls(
+            raise ValueError(f"a prior of {len(shapes)} components instead of {n_components}")
+        prior = cls(
             tuple(shapes) if isinstance(shapes, list) else shapes, float(activity_shape), float(activity_mean),
             bool(hierarchical),
         )  # fmt: skip
-        if not all(0 < x < math.inf for x in (*found.shapes(n_components), found.activity_shape, found.activity_mean)):
+        if not all(0 < x < math.inf for x in (*prior.shapes(n_components), prior.activity_shape, prior.activity_mean)):
             raise ValueError(f"a prior of {numbers}")
-        return found
+        return prior
 
 
 @dataclass
 class GammaFactor:
-    """Posteriors of one factor's entries and of its rows' rates; padded.
+    """Posteriors of the entries of one factor and of the rates of its rows; padded.
 
     Attributes
     ----------
@@ -109,12 +109,12 @@ class GammaFactor:
     shape : ndarray of shape (n_rows, K)
     rate_of_row : ndarray of shape (n_rows,), float64
     weight : ndarray of shape (1 or n_rows, K)
-        Entries' rates are rate_of_row + weight, inf in padding.
+        The rates of the entries are rate_of_row + weight; inf in padding.
     sums : ndarray of shape (K,), float64
         Column sums of `mean`.
     row_sum, offset : ndarray of shape (n_rows,), float64
     activity_shape : float
-        Of the posteriors of the rows' own rates xi.
+        Shape of the posteriors of the rates xi of the rows.
     activity_rate : ndarray of shape (n_rows,), float64
     """
 
@@ -131,7 +131,7 @@ class GammaFactor:
 
     @classmethod
     def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
-        """One again that was saved by its attributes' names, once its sizes are those that kernels take for granted."""
+        """The factor whose attributes were saved by name; a ValueError if a shape or dtype is wrong for the kernels."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
         width, one = padded_width(n_components, dtype), np.dtype(float)
         found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
@@ -147,7 +147,7 @@ class GammaFactor:
 
     @classmethod
     def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":
-        """Means and geometric means A, and no posterior yet: `update` makes one."""
+        """A factor with means and geometric means A; it has no posterior before the first `update`."""
         rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
         row_sum = A.sum(axis=1, dtype=np.float64)
         shape, rate = prior.posterior_activity_shape(n_components), prior.activity_rate + row_sum
@@ -160,22 +160,22 @@ class GammaFactor:
         return self.activity_shape / self.activity_rate
 
     def select_rows(self, rows: Any) -> "GammaFactor":
-        """That of these rows, by number, to be updated: their weights are not known before. Of a slice, views."""
-        some: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
-        return replace(self, **some)
+        """The factor of some rows, by numbers or a slice (views), whose `weight` is set by the next update."""
+        selected: dict[str, Any] = {name: getattr(self, name)[rows] for name in ROW_ATTRIBUTES}
+        return replace(self, **selected)
 
     @classmethod
     def joined(cls, parts: "list[GammaFactor]", rows: np.ndarray, weight: np.ndarray) -> "GammaFactor":
-        """Parts put together, whose rows, one part after the other, have these numbers, and these weights."""
+        """The factor that consists of parts; `rows` are the numbers of their rows, one part after the other."""
         order = np.argsort(rows)
-        whole: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in OF_ROWS
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in ROW_ATTRIBUTES
         }
-        return replace(parts[0], **whole, weight=weight, sums=whole["mean"].sum(axis=0, dtype=np.float64))
+        return replace(parts[0], **joined, weight=weight, sums=joined["mean"].sum(axis=0, dtype=np.float64))
 
     def put(self, rows: slice, part: "GammaFactor") -> None:
-        """These rows become those of `part`; what is not of a row stays."""
-        for name in OF_ROWS:
+        """Replace some rows by those of `part`."""
+        for name in ROW_ATTRIBUTES:
             getattr(self, name)[rows] = getattr(part, name)
 
     def rates(self) -> np.ndarray:
@@ -183,21 +183,29 @@ class GammaFactor:
         return self.rate_of_row[:, None].astype(self.mean.dtype) + self.weight
 
 
-OF_ROWS = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "activity_rate")
+ROW_ATTRIBUTES = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "activity_rate")
 
 
 class Step(NamedTuple):
-    """A stochastic step: how far it goes, and how many times the counts stand for themselves."""
+    """A stochastic step.
+
+    Attributes
+    ----------
+    length : float
+        Weight of the mini-batch.
+    times : float
+        Number of rows that each row of the mini-batch stands for.
+    """
 
     length: float
     times: float
 
 
-WHOLE = Step(1.0, 1.0)
+FULL_STEP = Step(1.0, 1.0)
 
 
 def weights(counts: Counts, side: Side, other: GammaFactor, n_components: int) -> np.ndarray:
-    """Sums of the other factor's means over what each row observes, (1 or n_rows, K), inf in padding."""
+    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding."""
     out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
     out[:, n_components:] = np.inf
     return out
@@ -205,15 +213,15 @@ def weights(counts: Counts, side: Side, other: GammaFactor, n_components: int) -
 
 def update(
     counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
-    scratch: np.ndarray, step: Step = WHOLE,
+    scratch: np.ndarray, step: Step = FULL_STEP,
 ) -> np.ndarray:  # fmt: skip
-    """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
+    """Set the posteriors of the entries of a factor, then of the rates of its rows, to their optimum, in place.
 
     Parameters
     ----------
     counts : Counts of shape (n, p)
     side : Side
-        Whose factor it is.
+        Side of the factor.
     factor, other : GammaFactor
     prior : GammaPrior
     n_components : int
@@ -223,32 +231,32 @@ def update(
     Returns
     -------
     ndarray of shape (n_rows,), float64
-        As of `advance`.
+        As in `advance`.
     """
     counts.contract(side, factor.geometric, other.geometric, scratch)
     return advance(factor, scratch, weights(counts, side, other, n_components), prior, n_components, step)
 
 
 def advance(
-    factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, n_components: int, step: Step = WHOLE
+    factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, n_components: int, step: Step = FULL_STEP
 ) -> np.ndarray:
-    """The half-step, given the contraction S of the geometric means and the `weights`.
+    """The update, given the contraction S of the geometric means and the `weights`.
 
     With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
-    gradient of the bound: parameters become (1 - rho) old + rho (what they would be, were all counts like these).
+    gradient of the bound: parameters become (1 - rho) old + rho (their optimum if all counts were like these).
 
     Returns
     -------
     ndarray of shape (n_rows,), float64
-        How far each row moved, in counts: half the sum of rate |mean - old mean|, which is what is allotted to another
-        component than before, as far as rates stay. NaN where a rate is not positive and finite.
+        How far each row moved, in counts: half the sum of rate |mean - old mean|, the counts that are reallocated to
+        another component if rates stay. NaN if a rate is not positive and finite.
 
     References
     ----------
     M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), figure 4.
     """
     U, bounds = factor.geometric, row_bounds(len(factor.mean))
-    if step != WHOLE:
+    if step != FULL_STEP:
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
     rate_of_row = factor.expected_rate(prior)
@@ -257,12 +265,12 @@ def advance(
     sums, moved = aligned(len(bounds) - 1, U.shape[1], np.dtype(float)), np.full(len(U), -1.0)
     try:
         update_posterior(
-            len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
+            len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _MIN_SHARE[U.dtype], float(step.length),
             float(step.times), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
             aligned(current_threads(), U.shape[1], U.dtype),
         )  # fmt: skip
     finally:
-        if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together
+        if (moved != -1).all():  # the kernel was complete; Ctrl-C as it returns must not separate its results
             factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
     if prior.hierarchical:
         factor.activity_shape = prior.posterior_activity_shape(n_components)
@@ -273,16 +281,16 @@ def advance(
 def evidence_bound(
     counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], n_components: int
 ) -> float:
-    """The evidence lower bound of these posteriors, with the best allotment of counts, in nats.
+    """The evidence lower bound of these posteriors, with the optimal allocation of counts, in nats.
 
-    It is E[log p(X, u, v, xi, eta)] - E[log q], exact but for what is taken for `_LEAST`, in float64.
+    It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64.
     """
-    own = sum(factor_bound(factor, prior, n_components) for factor, prior in zip(factors, priors, strict=True))
-    return data_bound(counts, factors) + own
+    bounds = sum(factor_bound(factor, prior, n_components) for factor, prior in zip(factors, priors, strict=True))
+    return data_bound(counts, factors) + bounds
 
 
 def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
-    """What counts add to the bound, in nats."""
+    """The terms of the bound with counts, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
@@ -291,7 +299,7 @@ def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
 
 
 def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
-    """What one factor adds to the bound, in nats."""
+    """The terms of the bound of one factor, in nats."""
     A, bounds = factor.shape, row_bounds(len(factor.shape))
     shapes = empty_factor(1, n_components, A.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
@@ -302,7 +310,7 @@ def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> f
 
 
 def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
-    """What rows' rates add to the bound: the rest of E[log p(u | xi)], and the terms of xi itself."""
+    """The terms of the bound with the rates of rows: the rest of E[log p(u | xi)], and those of xi itself."""
     n, total = len(factor.mean), prior.shape_sum(n_components)
     constant = math.fsum(map(math.lgamma, prior.shapes(n_components)))
     if not prior.hierarchical:
@@ -316,7 +324,7 @@ def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> floa
 
 
 def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> GammaPrior:
-    """The hyperparameters under which the bound is highest while all posteriors stay: empirical Bayes.
+    """The hyperparameters that maximise the bound while all posteriors stay: empirical Bayes.
 
     With means over the rows,
 
@@ -325,9 +333,8 @@ def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> Gam
 
     Without the hierarchy xi_i = b' = sum_k a_k / mean sum_k E[u_k].
 
-    Each component has its own shape, so a component that the counts do not support can be emptied: its shape goes to
-    zero, and with it its part of all rates (automatic relevance determination). A shape shared by all components would
-    have to suit those that are supported.
+    Each component has its own shape, so the shape of a component that the counts do not support goes to zero, and with
+    it its part of all rates (automatic relevance determination). A shared shape would have to suit the supported ones.
     """
     logs = mean_logs(factor, n_components)
     if not prior.hierarchical:
@@ -353,19 +360,19 @@ def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
     """
     n, k, dtype = len(factor.mean), n_components, factor.mean.dtype
     per_row = len(factor.weight) > 1
-    each, logs = np.arange(k + 1), np.zeros(k)
+    bounds, logs = np.arange(k + 1), np.zeros(k)
     for first in range(0, n, _BLOCK):
         rows = slice(first, min(first + _BLOCK, n))
         m = rows.stop - rows.start
         shape, weight = empty_factor(k, m, dtype), empty_factor(k if per_row else 1, m, dtype)
         shape[:, :m] = factor.shape[rows, :k].T
-        there = (shape[:1] > 0).astype(dtype)  # the kernel skips entries whose prior shape is 0
+        present = (shape[:1] > 0).astype(dtype)  # the kernel skips entries whose prior shape is 0
         if per_row:
             weight[:, :m], rates = factor.rates()[rows, :k].T, np.zeros(k)
         else:
             weight[0, :m], rates = factor.rate_of_row[rows], factor.weight[0, :k].astype(np.float64)
         sums = np.empty(k)
-        posterior_terms(k, shape, there, rates, weight, each, per_row, np.empty(k), sums)
+        posterior_terms(k, shape, present, rates, weight, bounds, per_row, np.empty(k), sums)
         logs += sums
     return logs / n
 

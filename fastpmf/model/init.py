@@ -1,4 +1,4 @@
-"""Where a fit starts: random or spectral factors, scaled so that the total rate equals the total count."""
+"""Starting factors: random or spectral, scaled so that the total rate is the total count."""
 
 import math
 from collections.abc import Iterator
@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, dot, empty_factor, padded
-from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.utils.validation import check_factor, check_option, random_generator
 from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
-# A multiplicative update can't leave an exact zero. Where NNDSVD has one, it gets this share of the factor's mean.
-_LIFT = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
+# A multiplicative update can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor's mean.
+_FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
 
 def initialise(
@@ -28,16 +27,16 @@ def initialise(
     W: Any = None,
     H: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Starting factors W and H transposed, padded.
+    """Starting factors: W and H transposed, padded.
 
     Parameters
     ----------
     counts : Counts of shape (n, p)
     n_components : int
     init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, its zeros lifted to
+        "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros raised to
         1e-6 of the factor's mean, since an update by multiplication could never leave them. "nndsvda": zeros lifted to
-        the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as they are given.
+        the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
         All but "custom" are scaled so that sum(W H) = sum(X).
     random_state : None, int, numpy RandomState or Generator
     dtype : float32 or float64
@@ -46,7 +45,7 @@ def initialise(
     Raises
     ------
     ValueError
-        An unknown init, factors given with another init than "custom" or missing there, NNDSVD with more components
+        If init is unknown, factors are given without init="custom" or missing with it, or NNDSVD has more components
         than min(n, p).
 
     References
@@ -66,15 +65,15 @@ def initialise(
         return W_, Ht
     if W is not None or H is not None:
         raise ValueError(f"W and H are starting factors for init='custom' only, got init={init!r}")
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     if init == "random":
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
     else:
         W, Ht = _nndsvd(counts, n_components, init, rng)
         for A in (W, Ht):
             zero = A == 0
-            lift = _LIFT[init] * A.mean()
-            A[zero] = lift if init != "nndsvdar" else lift * np.abs(rng.standard_normal(int(zero.sum())))
+            floor = _FLOORS[init] * A.mean()
+            A[zero] = floor if init != "nndsvdar" else floor * np.abs(rng.standard_normal(int(zero.sum())))
         W, Ht = padded(W, dtype), padded(Ht, dtype)
     scale = math.sqrt(counts.total / dot(column_sums(W), column_sums(Ht)))
     W *= scale
@@ -83,7 +82,7 @@ def initialise(
 
 
 def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.ndarray:
-    """Absolute normal numbers, the same for both dtypes; drawn by blocks, so that there is no float64 copy of them."""
+    """Absolute normal numbers, the same for both dtypes; drawn in blocks to avoid a float64 copy of them all."""
     out = empty_factor(n_rows, n_components, dtype)
     for rows, block in random_rows(n_rows, n_components, rng):
         out[rows, :n_components] = block
@@ -91,7 +90,7 @@ def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.nda
 
 
 def random_rows(n_rows: int, n_components: int, rng: Any) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of them, float64, and which rows they are, in the order in which they are drawn."""
+    """Blocks of rows of absolute normal numbers, float64, with their slices, in the order in which they are drawn."""
     step = 1 << 12
     for i in range(0, n_rows, step):
         rows = slice(i, min(i + step, n_rows))
@@ -99,7 +98,7 @@ def random_rows(n_rows: int, n_components: int, rng: Any) -> Iterator[tuple[slic
 
 
 def _nndsvd(counts: Any, n_components: int, init: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-    """NNDSVD of X / mean(X): each singular pair's larger non-negative part."""
+    """NNDSVD of X / mean(X): the larger non-negative part of each singular pair."""
     if counts.row_access_only:
         raise ValueError(f"init={init!r} needs counts in memory, use init='random'")
     n, p = counts.shape
@@ -126,7 +125,7 @@ def _nndsvd(counts: Any, n_components: int, init: str, rng: Any) -> tuple[np.nda
 
 
 def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_components: int) -> None:
-    """Lift, in place, the zeros of given factors that leave a positive count with rate 0."""
+    """Replace, in place, the zeros of given factors that leave a positive count with rate 0."""
     if (W[:, :n_components] > 0).all() and (Ht[:, :n_components] > 0).all():
         return
     rows, factors = np.flatnonzero(counts.log_rate(W, Ht) == -np.inf), (W, Ht)
@@ -137,11 +136,11 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
         (U, rows),
         (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.storage_axis)) > 0))),
     ):
-        level = _LIFT["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
+        level = _FLOORS["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
         block = A[lifted, :n_components]
         with np.errstate(under="ignore"):
             A[lifted, :n_components] = np.where(block == 0, level, block)
     warn(
-        f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can mend; "
+        f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can change; "
         "the zeros there were replaced by a hundredth of the factor's mean"
     )
