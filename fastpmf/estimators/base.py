@@ -33,11 +33,11 @@ _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
-    """Raise an error if names of features, as many as were fitted, differ from the fitted ones or in order."""
+    """Raise an error if there are as many names as fitted features, but they or their order differ."""
     if len(names) == len(fitted) and (names != fitted).any():
         j = int(np.flatnonzero(names != fitted)[0])
         raise ValueError(
-            f"X must have the feature names that were fitted, in their order: feature {j} is {brief(names[j])}, was "
+            f"X must have the fitted feature names in the same order: feature {j} is {brief(names[j])}, was "
             f"{brief(fitted[j])}"
         )
 
@@ -50,14 +50,14 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
     W : array-like of shape (n, n_components)
     model : FactorModel
     names : array-like of str, of length n, or None
-        A DataFrame W is put in their order; by default its own names.
+        A DataFrame W is aligned with them; by default its own names.
     name : str
         Name of the argument `names`, for messages.
 
     Raises
     ------
     TypeError, ValueError
-        If W does not have a column of numbers for each component, or there is not a name for each row.
+        If W does not have one column of numbers for each component, or `names` one name for each row.
     """
     check_is_fitted(model)
     if names is None:
@@ -98,7 +98,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         W : array-like of shape (n_samples, n_components)
-            What `fit_transform` or `transform` returned.
+            Result of `fit_transform` or `transform`.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def top_features(
         self, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None
     ) -> TopFeatures:
-        """The n first features of each component, by name; see `fastpmf.top_features`.
+        """The top n features of each component, with their names; see `fastpmf.top_features`.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         by : {"weight", "lift", "exclusivity"}, default="weight"
         min_weight : float, default=0.0
         names : array-like of str, of length n_features, optional
-            By default those that `fit` saw; in a pipeline these are lost, and its first step has them.
+            By default the fitted names; in a pipeline only the first step knows them.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
         standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
     ) -> Differential:  # fmt: skip
-        """Log fold changes of each feature's rate in each component; see `fastpmf.differential_expression`.
+        """Log fold changes of the rate of each feature in each component; see `fastpmf.differential_expression`.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         standard_errors : {"robust", "model"}, default="robust"
         shrink : bool, default=False
         row_exposure : float or array-like of shape (n_samples,), optional
-            The exposures that were given to `fit` or `transform`.
+            The exposures given to `fit` or `transform`.
 
         Returns
         -------
@@ -181,7 +181,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
         exclude_seen: bool = True,
     ) -> Recommendations:  # fmt: skip
-        """The n features of highest rate for each row: `fastpmf.recommend`.
+        """The n features with the highest rates for each row; see `fastpmf.recommend`.
 
         A row without any counts in X (or of zeros in W, if W is given) gets the recommendations of the average fitted
         row: the most popular features. If the mean of W is not known, as after a fit with `fastpmf.dask`, such a row
@@ -245,7 +245,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return found.named(names, row_names)
 
     def similar_items(self, features: Any, n: int = 10, *, items: Any = None) -> Recommendations:
-        """The n features whose rates rise and fall with those of the given ones: `fastpmf.similar_columns`.
+        """The n features whose rates vary most like those of the given ones; see `fastpmf.similar_columns`.
 
         Parameters
         ----------

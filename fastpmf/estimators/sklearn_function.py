@@ -1,4 +1,4 @@
-"""scikit-learn's function, for code that calls it with the Kullback-Leibler loss."""
+"""`non_negative_factorization` with scikit-learn's signature."""
 
 import math
 from typing import Any
@@ -37,37 +37,37 @@ def non_negative_factorization(
     verbose: int = 0,
     shuffle: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """`sklearn.decomposition.non_negative_factorization` for the Kullback-Leibler loss: same arguments, same returns.
+    """`sklearn.decomposition.non_negative_factorization` for the Kullback-Leibler loss: same arguments and results.
 
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads, CSC among them; it is never written to.
+        Anything that `as_counts` reads, including CSC; never written to.
     W : array-like of shape (n_samples, n_components), optional
-        Where to start, with init="custom" and update_H=True; else a RuntimeWarning says that it is not used.
+        Start, with init="custom" and update_H=True; otherwise a RuntimeWarning says that it is not used.
     H : array-like of shape (n_components, n_features), optional
-        Where to start, likewise; what is known, with update_H=False.
+        Start, as W; with update_H=False the fixed H.
     n_components : int, "auto" or None, default="auto"
-        "auto": that of W or H where these are used, else n_features. None: n_features.
+        "auto": the number in W or H if these are used, else n_features. None: n_features.
     init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"} or None, default=None
-        None: "nndsvda" where n_components is at most either side of X, else "random".
+        None: "nndsvda" if n_components is at most min(n_samples, n_features), else "random".
     update_H : bool, default=True
-        False: H stays as it is, and only W is estimated, from the one constant that scikit-learn begins with.
+        False: H is fixed, and only W is estimated, from the same constant start as in scikit-learn.
     solver : {"mu", "auto", "cd", "em"}, default="mu"
-        "mu" is scikit-learn's rule, see Notes; "auto" is coordinate descent, which reaches the same objective sooner.
+        "mu" is scikit-learn's algorithm, see Notes; "auto" is coordinate descent, which is faster to the same objective.
     beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
-        Others are not to be had here.
+        Other losses are not supported.
     tol : float, default=1e-4
-        fastpmf's own test: no other W with this H, nor any other H with this W, is better by more than this many nats
-        per count. scikit-learn's is the relative decrease of the loss in ten iterations.
+        As in `PoissonNMF`: no other W with this H, nor any other H with this W, is better by more than this many nats
+        per count. In scikit-learn it is compared with the relative decrease of the loss in ten iterations.
     max_iter : int, default=200
     alpha_W, alpha_H, l1_ratio
         Penalties, scaled as in scikit-learn.
     random_state : int, RandomState, Generator or None, default=None
     verbose : int, default=0
-        Positive: show progress.
+        Show progress if positive.
     shuffle : bool, default=False
-        Has no meaning for these solvers, in scikit-learn neither.
+        Ignored, as for these solvers in scikit-learn.
 
     Returns
     -------
@@ -82,9 +82,9 @@ def non_negative_factorization(
 
     Notes
     -----
-    From the same W and H, without penalties and in float64, solver="mu" makes the same iterates as scikit-learn up to
-    rounding, as long as no entry is below about 1e-12 of the counts of its row (of H: its column). This holds for about
-    20 iterations. Here smaller entries stay at that floor; in scikit-learn they shrink to exact zeros. The two may
+    From the same W and H, without penalties and in float64, solver="mu" has the same iterates as scikit-learn up to
+    rounding, as long as no entry is below about 1e-12 of the counts of its row (of H: its column), for about 20
+    iterations. Here smaller entries stay at that floor; in scikit-learn they shrink to exact zeros. The two may
     therefore end in different local optima.
 
     With penalties, each iteration also sets the relative scale of W and H, which leaves W H unchanged, to the one with
@@ -101,7 +101,7 @@ def non_negative_factorization(
            [2., 0., 1.]])
     """
     if not isinstance(beta_loss, str | int | float) or beta_loss not in _LOSSES:
-        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got {brief(beta_loss)}")
+        raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, got {brief(beta_loss)}")
     check_option(solver, ("auto", *SOLVERS), "solver")
     if update_H and init != "custom" and not (W is None and H is None):
         warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
@@ -121,10 +121,10 @@ def non_negative_factorization(
         if H is None:
             raise ValueError("H must be given with update_H=False")
         H = check_factor(H, (k, counts.shape[1]), "H")
-        counts = producible(counts, H)  # no W explains the others, whose rate is 0 for any
+        counts = producible(counts, H)  # the rate of the others is 0 for every W
         if counts.total == 0:
             raise ValueError("H must be positive somewhere where X has counts, so that some W can explain them")
-        W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as there
+        W = np.full((counts.shape[0], k), math.sqrt(counts.total / math.prod(counts.shape) / k))  # as in scikit-learn
         solution = poisson_nmf(counts, k, init="custom", W=W, H=np.ones(H.shape), fixed_H=H, **common)
     elif init == "custom":
         solution = poisson_nmf(counts, k, init=init, W=W, H=H, **common)
@@ -136,7 +136,7 @@ def non_negative_factorization(
 
 
 def _components(shape: tuple[int, int], W: Any, H: Any, n_components: Any, custom: bool, *, update_H: bool) -> int:
-    """The number of components that is meant."""
+    """The number of components that the arguments imply."""
     if n_components is None:
         return shape[1]
     if not isinstance(n_components, str):
