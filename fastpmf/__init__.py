@@ -1,23 +1,18 @@
-"""Poisson matrix factorization of large sparse counts, from one Numba kernel.
+"""Poisson matrix factorization of large sparse counts.
 
-PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
-non_negative_factorization                                  the same by scikit-learn's function
+PoissonNMF, poisson_nmf                                     fit W and H: maximum likelihood, or posterior modes
+non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
-select_n_components, component_gains                        the number of components, from held-out counts
-Topics, to_topics                                           factors as the probabilities of PLSI
-top_features, topic_quality, match_components               features and coherence of components; matching two fits
-pyldavis_input                                              arguments of pyLDAvis
-differential_expression                                     log fold changes of features between components, with errors
-recommend, similar_columns, ranking_scores                  columns of highest rate in each row, and their scores
-kl_divergence, poisson_log_likelihood, poisson_deviance     scores of given factors
-as_counts                                                   read any matrix once, use it often
-StreamedCounts                                              counts that are read from a disk in each pass
-thin_counts                                                 split counts in two independent parts
-Checkpoint                                                  where a fit saves itself, to go on from there
-plan                                                        the memory and time that a fit will take
-warmup                                                      compile before, not in the first fit
-datasets                                                    counts that every machine has, or drawn from the model
-show_versions                                               what a bug report should say
+select_n_components, component_gains                        choose the number of components by held-out counts
+Topics, to_topics                                           factors as probabilities, which is PLSI
+top_features, topic_quality, match_components               interpret and compare components
+pyldavis_input                                              input of pyLDAvis
+differential_expression                                     log fold changes of features between components
+recommend, similar_columns, ranking_scores                  rank features for rows, and score rankings
+kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
+as_counts, StreamedCounts, thin_counts                      counts in memory, counts on disk, random splits of counts
+Checkpoint, plan, warmup                                    save a fit in progress, estimate its memory, compile ahead
+datasets, show_versions                                     example data, versions for bug reports
 """
 
 import fastpmf._interrupted  # noqa: F401

@@ -1,4 +1,4 @@
-"""What the estimators share: counts through the door, names checked, factors multiplied out."""
+"""The base of the estimators."""
 
 import copy
 from collections.abc import Callable

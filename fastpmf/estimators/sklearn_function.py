@@ -54,7 +54,8 @@ def non_negative_factorization(
     update_H : bool, default=True
         False: H is fixed, and only W is estimated, from the same constant start as in scikit-learn.
     solver : {"mu", "auto", "cd", "em"}, default="mu"
-        "mu" is scikit-learn's algorithm, see Notes; "auto" is coordinate descent, which is faster to the same objective.
+        "mu" is scikit-learn's algorithm, see Notes; "auto" is coordinate descent, which reaches the same objective
+        sooner.
     beta_loss : {"kullback-leibler", 1}, default="kullback-leibler"
         Other losses are not supported.
     tol : float, default=1e-4
