@@ -11,7 +11,7 @@ from numba.core import event
 from fastpmf import HPF, PoissonNMF, cli, non_negative_factorization, poisson_nmf, select_n_components
 from fastpmf.io import write_counts
 from fastpmf.utils import compilation as _compiling
-from fastpmf.utils.compilation import COMPILING, MESSAGE, compilation_shown
+from fastpmf.utils.progress import COMPILING, MESSAGE, compilation_shown
 
 X = np.random.default_rng(0).poisson(1.0, (40, 20)) + np.eye(40, 20, dtype=int)
 

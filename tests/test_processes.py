@@ -63,7 +63,7 @@ SMALL = """
     import warnings, pathlib
     warnings.simplefilter("error", RuntimeWarning)
     from fastpmf.kernels import _jit, threads
-    from fastpmf.utils.compilation import COMPILING
+    from fastpmf.utils.progress import COMPILING
     from fastpmf.kernels.csr import count_columns
     threads._state = threads.ProcessState(serial=True)  # which compiles soonest
     def small(dtype=np.int32):

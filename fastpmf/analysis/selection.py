@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import match_components
 from fastpmf.analysis.scores import poisson_log_likelihood
@@ -24,8 +24,8 @@ from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
 from fastpmf.utils.messages import brief
-from fastpmf.utils.progress import counted
-from fastpmf.utils.validation import check_array, check_factor, check_number
+from fastpmf.utils.progress import progress_bar
+from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
 _WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
@@ -174,7 +174,7 @@ def select_n_components(
     check_scalar(n_splits, "n_splits", (int, np.integer), min_val=1)
     if estimator is not None and not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "_check_memory")):
         raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {brief(estimator)}")
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
     found: list[list[np.ndarray]] = []  # H of each split and number
 
@@ -193,7 +193,7 @@ def select_n_components(
     def selection(n_done: int) -> Selection:
         return Selection(ks, scores[:, :n_done], _similarity(found[:n_done], len(ks)), seconds[:, :n_done])
 
-    with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
+    with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as tick:
         if estimator is None:
             check_declared(X, int(ks[-1]), None, make_solver("auto", "auto"))
         else:

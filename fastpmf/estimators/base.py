@@ -15,18 +15,16 @@ from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.frames import is_frame
+from fastpmf.counts import Dataset, MemoryCounts, as_counts
+from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset, check_names, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
 
 _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
@@ -63,7 +61,7 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
     if names is None:
         names = names_of(W, 0)
     else:
-        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), owner=name))
+        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), source=name))
     W, k = check_array(W, "W"), len(model.components_)
     if W.ndim != 2 or W.shape[1] != k:
         raise ValueError(f"W must have {k} columns, one for each component, got shape {W.shape}")
@@ -335,7 +333,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return FitTasks(self, attributes, X, y, data) if getattr(self, "_skl_callbacks", None) else None
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
-        if is_frame(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+        if is_dataframe(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
             X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)

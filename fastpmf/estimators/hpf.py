@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
 from fastpmf.counts.labels import align, names_of
-from fastpmf.counts.masked import without
-from fastpmf.counts.named import positions
+from fastpmf.counts.masked import hide_entries
+from fastpmf.utils.validation import check_number, positions
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_names,
@@ -38,9 +38,8 @@ from fastpmf.model.hierarchy import GammaFactor, GammaPrior
 from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
-from fastpmf.utils.compilation import compilation_shown
-from fastpmf.utils.files import DAMAGE
-from fastpmf.utils.validation import check_number
+from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.files import READ_ERRORS
 
 
 class HPF(FactorModel):
@@ -478,7 +477,7 @@ class HPF(FactorModel):
             data.check_in_memory(counts)
             parts, rows = [], []
             for selected, block in row_blocks(counts):
-                observed = without(block, data.mask)
+                observed = hide_entries(block, data.mask)
                 parts.append(
                     infer_rows(observed, self._columns, self._priors[0], k, max_iter=self.max_iter, tol=self.tol)
                 )
@@ -583,7 +582,7 @@ class HPF(FactorModel):
                     "trace_": checked_trace(arrays), "restarts_": checked_vector(arrays["restarts"], "restarts"),
                     "validation_": checked_validation(arrays), "row_names_": checked_names(arrays, n, "row_names"),
                 }  # fmt: skip
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise damaged_model(path, error) from None
         model._set_fitted_attributes(attributes)
         return model

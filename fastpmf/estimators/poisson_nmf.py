@@ -32,9 +32,9 @@ from fastpmf.fitting.transform import log_likelihood_of_blocks, transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
-from fastpmf.utils.compilation import compilation_shown
-from fastpmf.utils.files import DAMAGE
-from fastpmf.utils.validation import check_factor, check_sized
+from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 
 class PoissonNMF(FactorModel):
@@ -606,11 +606,11 @@ class PoissonNMF(FactorModel):
                 attributes[f"{name}_"] = value
             mean_W = arrays.get("mean_W")
             if mean_W is not None:
-                mean_W = check_factor(check_sized(mean_W, (k,), np.dtype(float), "mean_W"), (k,), "mean_W")
+                mean_W = check_factor(check_shape_dtype(mean_W, (k,), np.dtype(float), "mean_W"), (k,), "mean_W")
             attributes["mean_W_"] = mean_W
             if "online_schedule" in arrays:
                 attributes["_online"] = OnlineEM.from_arrays(arrays, p, k)
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise damaged_model(path, error) from None
         if names is not None:
             attributes["feature_names_in_"] = names

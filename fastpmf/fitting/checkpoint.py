@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastpmf.solvers import Run
-from fastpmf.utils.files import DAMAGE, replacing
+from fastpmf.utils.files import READ_ERRORS, atomic_write, open_npz
 from fastpmf.utils.messages import brief
-from fastpmf.utils.npz import opened_npz
 from fastpmf.utils.warnings import warn
 
 FORMAT, VERSION, N_KEPT = "fastpmf checkpoint", 2, 2
@@ -132,7 +131,7 @@ class CheckpointFolder:
             self._time = time.monotonic()
 
     def _write(self, run: Run) -> None:
-        with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
+        with atomic_write(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
             header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
             np.savez(file, header=np.array(header), **run.state_dict())  # type: ignore[arg-type]
         for path in _checkpoints(self._folder)[N_KEPT:]:
@@ -159,13 +158,13 @@ def _read_latest(folder: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"resume: {folder} holds no checkpoint")
     for path in paths:
         try:
-            with opened_npz(path) as (stored, _):
+            with open_npz(path) as (stored, _):
                 arrays = {name: stored[name] for name in stored.files}
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != FORMAT or header["version"] != VERSION:
                 raise ValueError("another version")
             saved = dict(header["facts"])
-        except DAMAGE:
+        except READ_ERRORS:
             damaged.append(path)
             continue
         for name in facts:

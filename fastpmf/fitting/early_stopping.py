@@ -7,7 +7,7 @@ import numpy as np
 
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.masked import weighted, within, without
+from fastpmf.counts.masked import hide_entries, keep_entries, weight_rows
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
@@ -51,7 +51,7 @@ class EarlyStopping:
         validation = data.validation
         weight = vector(data.sample_weight, counts.shape[0], "sample_weight", zero=True)
         if not weight.all():  # rows of weight 0 must not influence the fit
-            counts = weighted(counts, (weight > 0).astype(np.int8), counts.dtype)
+            counts = weight_rows(counts, (weight > 0).astype(np.int8), counts.dtype)
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
             is_number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
             if not is_number or not 0 < validation < 1:
@@ -64,11 +64,11 @@ class EarlyStopping:
             if heldout.shape != counts.shape:
                 raise ValueError(f"validation must have the shape of X, {counts.shape}, got {heldout.shape}")
             self._masked_only = data.mask is not None
-            heldout = weighted(heldout, (weight > 0).astype(np.int8), heldout.dtype)
+            heldout = weight_rows(heldout, (weight > 0).astype(np.int8), heldout.dtype)
             exposure = 1.0 if self._masked_only else heldout.total / counts.total if counts.total else 1.0
-        heldout = within(heldout, data.mask) if self._masked_only else without(heldout, data.mask)
-        rows, columns = (without(self.train, data.mask).sums(side) > 0 for side in Side)
-        self._heldout = weighted(heldout.select_columns(columns), rows.astype(np.int8), heldout.dtype)
+        heldout = keep_entries(heldout, data.mask) if self._masked_only else hide_entries(heldout, data.mask)
+        rows, columns = (hide_entries(self.train, data.mask).sums(side) > 0 for side in Side)
+        self._heldout = weight_rows(heldout.select_columns(columns), rows.astype(np.int8), heldout.dtype)
         if self._heldout.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")
         row_exposure = np.ones(counts.shape[0]) if data.row_exposure is None else np.asarray(data.row_exposure)

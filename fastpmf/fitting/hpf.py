@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, empty_factor
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.masked import without
+from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.fit import check_any_counts, check_single_start, facts_of, observed, start_run
@@ -124,7 +124,7 @@ class HPFFit:
             self._early_stopping = EarlyStopping(counts, data, self._rng, scaled_to_all=False)
             counts, self.share = self._early_stopping.train, self._early_stopping.share
         if isinstance(counts, MemoryCounts):
-            counts = without(counts, data.mask)
+            counts = hide_entries(counts, data.mask)
         default_shape = _learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE
         priors = options.priors(default_shape)
         self._problem = PosteriorProblem(counts, k)

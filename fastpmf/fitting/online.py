@@ -23,7 +23,7 @@ from fastpmf.model.updates import Statistics
 from fastpmf.solvers import CoordinateDescent, Extrapolated, MeanField, Problem, Solver
 from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_factor, check_sized, random_generator
+from fastpmf.utils.validation import check_factor, check_shape_dtype, random_generator
 
 ROWS_PER_COMPONENT = 150  # rows that are kept and fitted together before only statistics are kept
 FIRST_ITERATIONS = 35  # on the first rows, from a random start
@@ -166,7 +166,7 @@ class OnlineEM(NamedTuple):
         """The inverse of `to_arrays`; a ValueError if the arrays do not fit together."""
         n_rows, work = int(arrays["online_n_rows"]), np.dtype(float)
         sizes = {"counts": (p, k), "exposure": (k,), "totals": (p,)}
-        found = [check_sized(arrays[f"online_{name}"], size, work, name) for name, size in sizes.items()]
+        found = [check_shape_dtype(arrays[f"online_{name}"], size, work, name) for name, size in sizes.items()]
         if n_rows < 1 or not all(np.isfinite(A).all() and (A >= 0).all() for A in found):
             raise ValueError("statistics that are not finite and >= 0")
         first = FirstRows.from_arrays(arrays, p) if "first_data" in arrays else None

@@ -18,7 +18,7 @@ import numpy as np
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import dot, empty_factor, padded
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.masked import weighted, without
+from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.model.priors import Terms
@@ -158,9 +158,9 @@ def build_problem(
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
     if isinstance(counts, MemoryCounts):
-        counts = without(counts, data.mask)
+        counts = hide_entries(counts, data.mask)
         if data.sample_weight is not None and (w != 1).any():
-            counts = weighted(counts, w, dtype)
+            counts = weight_rows(counts, w, dtype)
     penalties = resolve_named_priors(penalties, k, counts.total, _total_exposure(counts, r * w, c))
     priors = read_priors(penalties, k, counts.shape)
     for prior, name in zip(priors, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):

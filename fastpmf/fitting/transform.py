@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS, column_sums, dot, empty_factor
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.masked import within, without
+from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem, vector
 from fastpmf.fitting.ranges import check_range, double_or
@@ -123,7 +123,7 @@ def log_likelihood(
     k, mask, weight = len(H), data.mask, None if masked_only else data.sample_weight
     data = replace(data, fixed_W=W, fixed_H=H, sample_weight=None)
     if masked_only:
-        counts, data = within(counts, mask), replace(data, mask=None)
+        counts, data = keep_entries(counts, mask), replace(data, mask=None)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     problem = build_problem(counts, k, dtype, NO_PENALTIES, data)
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
@@ -136,7 +136,7 @@ def log_likelihood(
         return dot(w, np.where(w > 0, rows, 0.0)), dot(w, counts.sums(Side.ROWS))
     rate = counts.rate_total(W, Ht, *sums)
     if masked_only:
-        rate -= without(counts, mask).rate_total(W, Ht, *sums)
+        rate -= hide_entries(counts, mask).rate_total(W, Ht, *sums)
     return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
 
 

@@ -6,10 +6,9 @@ import numpy as np
 
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts.labels import Labels, align_components, labels_of
-from fastpmf.counts.named import check_names
-from fastpmf.utils.extras import needed
+from fastpmf.utils.validation import check_matrix, check_names
+from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import listed, printable
-from fastpmf.utils.validation import check_matrix
 from fastpmf.utils.warnings import warn
 
 # The palette of M. Okabe and K. Ito (2008), then colours chosen one by one to be far from all previous ones in CIELAB,
@@ -67,7 +66,7 @@ def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **optio
 
 def matplotlib_module(name: str) -> Any:
     """The module `matplotlib.<name>`, or an ImportError with the command that installs it."""
-    return needed(f"matplotlib.{name}", "plot", "fastpmf.plot")
+    return import_optional(f"matplotlib.{name}", "plot", "fastpmf.plot")
 
 
 def components_of(model: Any, name: str) -> np.ndarray:
