@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 from scipy.optimize import brentq
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
-from fastpmf.counts.dtypes import COUNT_DTYPES
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
 from fastpmf.kernels.threads import current_threads, threads
-from fastpmf.utils.validation import check_number
+from fastpmf.utils.validation import check_number, random_generator
 
 # camelCase, CONSTANT and digits: "parseHTMLDoc2" is parse, html, doc
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -173,7 +172,7 @@ def make_poisson_counts(
         )
     if n_features > np.iinfo(np.int32).max:
         raise ValueError(f"n_features must be at most 2**31 - 1, got {n_features}")
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     W, H = (
         rng.standard_gamma(concentration, (m, n_components)) * rng.permutation(np.arange(1.0, m + 1) ** -skew)[:, None]
         for m in (n_samples, n_features)

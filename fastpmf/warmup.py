@@ -7,9 +7,8 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Side
-from fastpmf.counts import as_counts
+from fastpmf.counts import COUNT_DTYPES, as_counts
 from fastpmf.counts.csr import SparseRows
-from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.fitting.fit import without_fit_warnings
 from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns

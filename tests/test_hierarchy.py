@@ -13,7 +13,7 @@ from fitting import some_start
 from fastpmf import as_counts
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import aligned, column_sums, padded
-from fastpmf.counts.masked import without
+from fastpmf.counts.masked import hide_entries
 from fastpmf.model import hierarchy
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, best_prior, evidence_bound, update
 
@@ -24,7 +24,7 @@ class ByHand:
     """Half-steps one after the other, from a start where means and geometric means are the same."""
 
     def __init__(self, X, k=3, *, hierarchical=True, mask=None, priors=((0.3, 0.4, 1.5), (0.5, 0.6, 0.8)), start=None):
-        self.counts, self.k = without(as_counts(X.astype(float)), mask), k  # one dtype compiles once
+        self.counts, self.k = hide_entries(as_counts(X.astype(float)), mask), k  # one dtype compiles once
         self.priors = [GammaPrior(*prior, hierarchical) for prior in priors]
         W, H = some_start(X.shape, k) if start is None else start
         start = [padded(A, np.dtype(float)) for A in (W, H.T)]

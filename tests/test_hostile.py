@@ -27,7 +27,7 @@ from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_c
 from fastpmf.io.binary import Stored
 from fastpmf.io.sources import Coordinates, Entries, Names
 from fastpmf.plot._canvas import short
-from fastpmf.utils.files import replacing
+from fastpmf.utils.files import atomic_write
 from fastpmf.utils.messages import printable
 
 ROOT = Path(fastpmf.__file__).parents[1]
@@ -396,7 +396,7 @@ def test_what_replaces_a_private_file_is_never_readable_by_others(tmp_path):
     path = tmp_path / "private"
     path.write_text("old")
     path.chmod(0o600)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         assert stat.S_IMODE(os.stat(file.name).st_mode) == 0o600
         file.write(b"new")
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)

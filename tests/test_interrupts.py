@@ -341,9 +341,9 @@ def test_a_folder_that_is_about_to_be_replaced_is_not_lost_between_two_moves(tmp
 
 
 def test_what_is_half_written_is_removed_however_often_ctrl_c_strikes(tmp_path, monkeypatch):
-    from fastpmf.estimators import _model_file
+    from fastpmf.utils import files
 
-    calls, whole_tree = [], _model_file.shutil.rmtree
+    calls, whole_tree = [], files.shutil.rmtree
 
     def interrupted(path):
         calls.append(path)
@@ -352,8 +352,8 @@ def test_what_is_half_written_is_removed_however_often_ctrl_c_strikes(tmp_path, 
         whole_tree(path)
 
     (tmp_path / "half").mkdir()
-    monkeypatch.setattr(_model_file.shutil, "rmtree", interrupted)
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _model_file.remove(tmp_path / "half")
+        files.remove(tmp_path / "half")
     assert os.listdir(tmp_path) == []
-    _model_file.remove(tmp_path / "half")  # is not there
+    files.remove(tmp_path / "half")  # is not there

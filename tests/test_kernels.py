@@ -16,7 +16,7 @@ from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
 from fastpmf.counts import partition as blocks
 from fastpmf.counts import rows as counted_rows
 from fastpmf.counts import validation as door
-from fastpmf.counts.partition import column_shares, panel_width
+from fastpmf.counts.partition import column_groups, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
 from fastpmf.kernels._jit import kernel, row_width
@@ -151,7 +151,7 @@ def test_shares_of_columns_store_about_as_much_each():
     steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
     for indices, n_columns in ((every, 50), (steep, 1_000), (np.zeros(7, int), 3), (np.zeros(0, int), 3)):
         for n_shares in (1, 2, 3, 8):
-            bounds = column_shares(indices.astype(np.int32), n_columns, n_shares)
+            bounds = column_groups(indices.astype(np.int32), n_columns, n_shares)
             assert bounds[0] == 0
             assert bounds[-1] == n_columns
             assert (np.diff(bounds) > 0).all()

@@ -28,8 +28,8 @@ from fastpmf import (
     top_features,
     topic_quality,
 )
+from fastpmf.counts import Dataset
 from fastpmf.counts.labels import Labels, align, align_components, align_factors, labels_of
-from fastpmf.counts.named import Dataset
 
 N, P, K = 12, 9, 3
 ROWS, COLUMNS = [f"cell{i}" for i in range(N)], [f"gene{j}" for j in range(P)]
@@ -249,8 +249,8 @@ def test_one_number_stands_for_all_rows_or_columns(tmp_path):
 
 class TestAlign:
     def test_a_default_index_is_no_labels(self):
-        assert labels_of(pd.Series([1, 2]), 0).numbered
-        assert not labels_of(pd.Series([1, 2], index=[0, 2]), 0).numbered
+        assert labels_of(pd.Series([1, 2]), 0).is_default
+        assert not labels_of(pd.Series([1, 2], index=[0, 2]), 0).is_default
         values = pd.Series([5.0, 6.0], index=["x", "y"])
         assert align(values, "values", rows=labels_of(pd.DataFrame({"a": [1, 2]}), 0)) is values
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from test_solvers import SOLVERS, assert_same_bits
 
 from fastpmf import MemoryCounts, PoissonNMF, as_counts
-from fastpmf.counts.masked import without
+from fastpmf.counts.masked import hide_entries
 
 EPS = np.finfo(float).eps
 fit = partial(fitting.fit, n_threads=1)
@@ -109,7 +109,7 @@ def test_transposing_a_masked_problem_transposes_its_answer(hidden, planted):
 
 def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
     X, left, _, mask = hidden
-    counts = without(as_counts(X), mask)
+    counts = hide_entries(as_counts(X), mask)
     rows, columns = np.array([7, 2]), np.arange(40) % 2 == 0
     for some, seen, unseen in (
         (counts.select_rows(rows), left[rows], mask[rows]),

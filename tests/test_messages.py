@@ -10,7 +10,7 @@ from scipy import sparse
 import fastpmf
 import fastpmf.io
 from fastpmf import HPF, PoissonNMF, as_counts, match_components, plot, select_n_components
-from fastpmf.utils.messages import LONGEST, brief, listed
+from fastpmf.utils.messages import MAX_LENGTH, brief, listed
 from fastpmf.utils.validation import check_option
 
 X = np.random.default_rng(0).poisson(1.0, (20, 6)) + np.eye(20, 6, dtype=int)
@@ -24,7 +24,7 @@ TEXT = "x" * 100_000
 )
 def test_a_value_is_shown_on_one_line(value):
     shown = brief(value)
-    assert len(shown) <= LONGEST
+    assert len(shown) <= MAX_LENGTH
     assert "\n" not in shown
 
 

@@ -58,8 +58,8 @@ CALLS = {
 @pytest.fixture
 def small_memory(monkeypatch):
     """Two gigabytes for this process, of which a test may allocate a hundredth."""
-    for module in ("counts.declared", "fitting.memory"):
-        monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory", lambda: 2**31)
+    for module in ("counts.validation", "fitting.memory"):
+        monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory_limit", lambda: 2**31)
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
@@ -94,8 +94,8 @@ def test_a_matrix_of_any_kind_is_refused_from_its_shape(small_memory, make, kind
 
 def test_row_pointers_are_refused_before_they_are_read(monkeypatch):
     """`np.zeros` only promises memory: no page of it is in use before it is read."""
-    for module in ("counts.declared", "fitting.memory"):
-        monkeypatch.setattr(f"fastpmf.{module}.memory", lambda: 2**30)
+    for module in ("counts.validation", "fitting.memory"):
+        monkeypatch.setattr(f"fastpmf.{module}.memory_limit", lambda: 2**30)
     triple = np.ones(1, int), np.zeros(1, np.int32), np.zeros(ROWS + 1, np.int64)
     with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
         PoissonNMF(K).fit(triple)
@@ -131,9 +131,9 @@ def test_the_rows_that_are_refused_are_those_that_would_not_fit():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastpmf.fitting.memory.SMALL", 0)
-        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak)
+        patch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
+        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak)
         model.transform(X)
-        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak // 2)
+        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak // 2)
         with pytest.raises(MemoryError, match="give fewer rows at a time"):
             model.transform(X)

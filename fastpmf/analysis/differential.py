@@ -41,13 +41,12 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
-from fastpmf.counts.named import check_names
 from fastpmf.fitting.problem import Known, Penalties, vector
 from fastpmf.fitting.ranges import check_entries
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_array, check_factor, check_number, check_option
+from fastpmf.utils.validation import check_array, check_factor, check_names, check_number, check_option
 from fastpmf.utils.warnings import warn
 
 _BLOCK = 1 << 20  # entries of the covariance matrices that are in memory at once

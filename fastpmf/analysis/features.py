@@ -21,8 +21,7 @@ from fastpmf.analysis.topics import to_topics
 from fastpmf.core.counts import Side
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align, align_factors, labels_of
-from fastpmf.counts.named import check_names
-from fastpmf.utils.validation import check_array, check_factor, check_number, check_option
+from fastpmf.utils.validation import check_array, check_factor, check_names, check_number, check_option
 
 ORDERS = ("weight", "lift", "exclusivity")
 
@@ -228,7 +227,7 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> match_components([[1, 0], [0, 1]], [[0, 5], [1, 0]])[0].tolist()
     [1, 0]
     """
-    other = align(other, "other", columns=labels_of(H, 1)._replace(owner="H", thing="column"))
+    other = align(other, "other", columns=labels_of(H, 1)._replace(source="H", item="column"))
     P, Q = distributions(H), distributions(other, "other")
     if P.shape[1] != Q.shape[1]:
         raise ValueError(f"other must have {P.shape[1]} features, as H has, got {Q.shape[1]}")

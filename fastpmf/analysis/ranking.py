@@ -13,8 +13,7 @@ from sklearn.utils import check_scalar
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_components, align_factors, labels_of
-from fastpmf.counts.named import positions
-from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.validation import check_array, check_factor, positions
 
 _BLOCK = 1 << 21  # rates that are formed at once
 _LEAST_RATE = np.nextafter(0.0, 1.0)
@@ -101,7 +100,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     >>> recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 3]], 2, exclude=[[1, 0, 0], [0, 0, 0]]).indices.tolist()
     [[1, -1], [0, 2]]
     """
-    by_row, by_column = labels_of(W, 0)._replace(owner="W"), labels_of(H, 1)._replace(owner="H", thing="column")
+    by_row, by_column = labels_of(W, 0)._replace(source="W"), labels_of(H, 1)._replace(source="H", item="column")
     exclude = align(exclude, "exclude", rows=by_row, columns=by_column)
     W, H = _factors(W, H)
     check_scalar(n, "n", (int, np.integer), min_val=1)

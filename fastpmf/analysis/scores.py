@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
-from fastpmf.counts.masked import observed_counts, without
+from fastpmf.counts.masked import hide_entries, observed_counts
 from fastpmf.kernels.threads import threads
 from fastpmf.model.objective import divergence
 from fastpmf.utils.validation import check_factor
@@ -125,7 +125,7 @@ def _read(X: Any, W: Any, H: Any, mask: Any, n_threads: int | None) -> tuple[Mem
     labels = MatrixLabels.of(X)
     W, H = align_factors(X, W, H)
     mask = align(mask, "mask", rows=labels.rows, columns=labels.columns)
-    counts = without(observed_counts(X, mask, n_threads=n_threads), mask)
+    counts = hide_entries(observed_counts(X, mask, n_threads=n_threads), mask)
     n, p = counts.shape
     k = np.shape(W)[1] if np.ndim(W) == 2 else 1
     W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import match_components
 from fastpmf.analysis.scores import poisson_log_likelihood
@@ -27,8 +27,8 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solver, solver_of
 from fastpmf.solvers.mean_field import MeanField
 from fastpmf.utils.messages import brief
-from fastpmf.utils.progress import counted
-from fastpmf.utils.validation import check_array, check_factor, check_number
+from fastpmf.utils.progress import progress_bar
+from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
 
 MIXED = 0.01  # share of the rates without structure in the rates that are scored
 _WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
@@ -182,14 +182,14 @@ def select_n_components(
         estimator = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300)
     elif not isinstance(estimator, PoissonNMF | HPF):
         raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {brief(estimator)}")
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     scores, seconds = np.empty((2, len(ks), n_splits))
     found: list[list[np.ndarray]] = []  # H of each split and number
 
     def selection(done: int) -> Selection:
         return Selection(ks.astype(np.int64), scores[:, :done], _similarity(found[:done], len(ks)), seconds[:, :done])
 
-    with threads(n_threads), counted(len(ks) * n_splits, "fit", verbose=verbose) as tick:
+    with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as tick:
         check_declared(X, int(ks[-1]), estimator.dtype, _solver(estimator)(), n_init=estimator.n_init)
         counts = as_counts(X, n_threads=n_threads)
         try:

@@ -8,9 +8,9 @@ from scipy import sparse
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, align, labels_of
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import share_not_whole
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.fitting.problem import FREE, vector
-from fastpmf.utils.memory import memory
+from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_array, is_pandas
 from fastpmf.utils.warnings import warn
@@ -40,7 +40,7 @@ class Source(NamedTuple):
     @property
     def genes(self) -> Labels:
         """Labels of the genes."""
-        return Labels(self.names, owner=self.owner.removesuffix(".var"), thing="gene")
+        return Labels(self.names, source=self.owner.removesuffix(".var"), item="gene")
 
 
 def check_adata(adata: Any) -> None:
@@ -79,9 +79,9 @@ def read(source: Source, mask: Any = None) -> MemoryCounts:
         )
     if hasattr(X, "to_memory"):
         needs = sum(X.group[name].nbytes for name in ("data", "indices", "indptr"))
-        if needs > memory():
+        if needs > (limit := memory_limit()):
             raise MemoryError(
-                f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {memory() / 2**30:,.1f} GiB: fit "
+                f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {limit / 2**30:,.1f} GiB: fit "
                 "the file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
             )
         X = X.to_memory()
@@ -140,7 +140,7 @@ def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
     H = _stored(given, source.varm, name, f"{source.owner}m")
     H = H.T if isinstance(given, str) else H
     own = labels_of(H, 1)
-    if own.values is not None and own.named and own.values.tolist() != source.names.tolist():
+    if own.names is not None and own.names.tolist() != source.names.tolist():
         return align(H, name, columns=source.genes._replace(values=source.names[chosen]))
     if not is_pandas(H):  # a DataFrame may have labels of components, which W has too
         H = check_array(H, name, FREE)
@@ -166,7 +166,7 @@ def layers_of(adata: "AnnData") -> list[str]:
 
 def cells_of(adata: "AnnData") -> Labels:
     """Labels of the cells."""
-    return Labels(np.asarray(adata.obs_names), owner="adata", thing="cell")
+    return Labels(np.asarray(adata.obs_names), source="adata", item="cell")
 
 
 def chosen_genes(mask_var: Any, source: Source) -> np.ndarray:
@@ -179,7 +179,7 @@ def chosen_genes(mask_var: Any, source: Source) -> np.ndarray:
 
 
 def warn_unless_counts(counts: MemoryCounts, where: str, adata: "AnnData") -> None:
-    if broken := share_not_whole(counts.to_scipy().data):
+    if broken := non_integer_fraction(counts.to_scipy().data):
         layers = [name for name in layers_of(adata) if f"[{name!r}]" not in where]
         layers += ["raw"] if getattr(adata, "raw", None) is not None and where != "adata.raw" else []
         advice = f"layer may be {listed(layers)}" if layers else "fit raw counts"

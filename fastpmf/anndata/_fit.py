@@ -15,8 +15,7 @@ from fastpmf.anndata._arguments import (
     warn_unless_counts,
 )
 from fastpmf.anndata._results import check_target, keys_of, loading_places, parameters_of, store
-from fastpmf.counts import as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import Dataset, as_counts
 from fastpmf.estimators import HPF, PoissonNMF
 
 if TYPE_CHECKING:

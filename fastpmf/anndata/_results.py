@@ -8,12 +8,12 @@ import numpy as np
 from fastpmf._version import __version__
 from fastpmf.analysis.topics import to_topics
 from fastpmf.anndata._arguments import Source
-from fastpmf.counts.named import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._persistence import plain
 from fastpmf.estimators.base import FactorModel, named_weights
-from fastpmf.utils.extras import needed
+from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_unique
 from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     >>> to_anndata(W, model).shape
     (3, 3)
     """
-    anndata, pandas = needed("anndata", "anndata"), needed("pandas", "anndata")
+    anndata, pandas = import_optional("anndata", "anndata"), import_optional("pandas", "anndata")
     W, names = named_weights(W, model, obs_names, "obs_names")
     names = np.arange(len(W)).astype(str) if names is None else names
     H = model.components_
@@ -99,7 +99,7 @@ def check_target(adata: "AnnData") -> None:
         )
     warn(
         "adata is a view and becomes a copy, which holds the results",
-        needed("anndata", "anndata").ImplicitModificationWarning,
+        import_optional("anndata", "anndata").ImplicitModificationWarning,
     )
 
 
@@ -128,7 +128,9 @@ def store(
 
 def without_view_warning() -> Any:
     """A context in which a view becomes a copy without anndata's warning, which `check_target` has given."""
-    return warnings.catch_warnings(action="ignore", category=needed("anndata", "anndata").ImplicitModificationWarning)
+    return warnings.catch_warnings(
+        action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
+    )
 
 
 def _facts(model: FactorModel) -> dict[str, Any]:

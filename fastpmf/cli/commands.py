@@ -29,12 +29,12 @@ from fastpmf.cli.telling import (
     write_picture,
 )
 from fastpmf.core.counts import Side
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import Dataset
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
 from fastpmf.io.counts import csv_line
 from fastpmf.io.factors import check_factors_path
 from fastpmf.io.outputs import check_output
-from fastpmf.utils.extras import needed
+from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import check_folder, regular_file
 from fastpmf.utils.messages import printable
 from fastpmf.warmup import warmup as warm_up
@@ -175,7 +175,7 @@ def select(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         check_output(arguments.plot, ".png", name="--plot")
         check_distinct(arguments.plot, arguments.counts)
-        needed("matplotlib", "plot", "--plot")  # told before hours of fitting
+        import_optional("matplotlib", "plot", "--plot")  # told before hours of fitting
     prior = None if arguments.prior == "none" else arguments.prior
     model = PoissonNMF(1, prior_W=prior, prior_H=prior, max_iter=300, dtype=arguments.dtype)
     try:

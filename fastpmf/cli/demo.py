@@ -8,7 +8,7 @@ from scipy.special import xlogy
 from fastpmf import Solution, as_counts, poisson_nmf
 from fastpmf.cli.telling import show, write_picture
 from fastpmf.core.counts import Side
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import Dataset
 from fastpmf.datasets import load_stdlib
 from fastpmf.io.outputs import check_output
 

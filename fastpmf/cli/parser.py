@@ -7,7 +7,7 @@ from fastpmf import __version__
 from fastpmf.analysis.features import ORDERS
 from fastpmf.cli import commands
 from fastpmf.cli.demo import demo as run_demo
-from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS
 from fastpmf.io.counts import FEATURE_NAMES

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.counts.named import Dataset, share_not_whole
+from fastpmf.counts import Dataset
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.io import read_counts, stream_counts
-from fastpmf.utils.files import STANDARD_INPUT, regular_file, replacing
+from fastpmf.utils.files import STANDARD_INPUT, atomic_write, regular_file
 from fastpmf.utils.messages import printable
 
 STREAM = STANDARD_INPUT  # or output
@@ -69,7 +70,7 @@ def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = No
 
 def warn_of_broken(counts: np.ndarray) -> None:
     """Warn if counts are not whole numbers."""
-    if broken := share_not_whole(counts):
+    if broken := non_integer_fraction(counts):
         say(
             f"fastpmf: warning: {broken:.0%} of the nonzeros are not whole numbers, as after normalisation or "
             "logarithms; the model is one of counts"
@@ -109,7 +110,7 @@ def check_format(arguments: argparse.Namespace) -> None:
 
 def write_picture(path: str, figure: Any) -> None:
     """A matplotlib figure as .png, which replaces `path` whole or not at all."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150)
 
 

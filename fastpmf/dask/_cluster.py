@@ -7,12 +7,12 @@ import numpy as np
 
 from fastpmf.dask._worker import THREADS
 from fastpmf.kernels.threads import available_threads
-from fastpmf.utils.extras import needed
+from fastpmf.utils.extras import import_optional
 
 
 def library(name: str) -> Any:
     """A module of Dask's, or a sentence that says how to have it."""
-    return needed(name, "dask", "fastpmf.dask")
+    return import_optional(name, "dask", "fastpmf.dask")
 
 
 def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **options: Any) -> Any:

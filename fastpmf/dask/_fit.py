@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import empty_factor
@@ -18,7 +18,8 @@ from fastpmf.fitting.fit import facts_of
 from fastpmf.solvers import Record, Run, Solution, State
 from fastpmf.solvers.base import Memory, Problem
 from fastpmf.utils.messages import listed
-from fastpmf.utils.progress import shown
+from fastpmf.utils.progress import show_progress
+from fastpmf.utils.validation import random_generator
 
 
 class Whole(NamedTuple):
@@ -136,7 +137,7 @@ def fit(
     heard = None if callback is None else lambda record, *_: callback(record)
     crew.prepare(model)
     residual = "residual" if isinstance(model, Posterior) else "kkt_residual"
-    with shown(heard, max_iter, verbose=verbose, residual=residual) as watch:
+    with show_progress(heard, max_iter, verbose=verbose, residual=residual) as watch:
         run = Run(Remote(crew, begin), problem, nothing, nothing, callback=watch, **told)
         solution = run.advance(max_iter).finish()
     columns = crew.columns()
@@ -150,7 +151,7 @@ def _generator(random_state: Any) -> Any:
     """What workers draw from: a copy of it is sent, so the user's own is moved on."""
     if random_state is None:
         return np.random.default_rng()
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     sent = copy.deepcopy(rng)
     rng.standard_normal()
     return sent

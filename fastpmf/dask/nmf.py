@@ -226,7 +226,7 @@ class PoissonNMF(OverWorkers):
             self.max_time, self.eval_every, self.callback, row_access_only=True,
         )  # fmt: skip
         client, source = self._over(X)
-        columns = Labels(source.names.columns, thing="column")
+        columns = Labels(source.names.columns, item="column")
         H, column = align(H, "H", columns=columns), align(column, "column_exposure", rows=columns)
         row = align(row, "row_exposure", rows=Labels(source.names.rows))
         W, result = self._run(

@@ -9,7 +9,6 @@ from sklearn.utils.validation import check_is_fitted
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
 from fastpmf.counts.labels import align, names_of
-from fastpmf.counts.named import positions
 from fastpmf.estimators._online import OnlineHPF
 from fastpmf.fitting.fit import in_memory_only
 from fastpmf.fitting.hpf import infer_rows
@@ -20,7 +19,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
 from fastpmf.utils.compilation import compilation_shown
-from fastpmf.utils.validation import check_number
+from fastpmf.utils.validation import check_number, positions
 
 
 class AppliedHPF(OnlineHPF):

@@ -10,9 +10,8 @@ from sklearn.utils import check_random_state
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.labels import align
-from fastpmf.counts.named import Dataset
 from fastpmf.estimators._saved import FittedNMF
 from fastpmf.estimators._saved_hpf import FittedHPF
 from fastpmf.estimators.base import FactorModel

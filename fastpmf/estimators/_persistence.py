@@ -10,9 +10,8 @@ import numpy as np
 
 from fastpmf.fitting.early_stopping import VALIDATION_DTYPE
 from fastpmf.solvers.base import TRACE_DTYPE
-from fastpmf.utils.files import DAMAGE, replacing
+from fastpmf.utils.files import READ_ERRORS, atomic_write, open_npz
 from fastpmf.utils.messages import printable
-from fastpmf.utils.npz import opened_npz
 
 FORMAT, VERSION = "fastpmf model", 1
 Facts = dict[str, Any]
@@ -42,7 +41,7 @@ def write_model(
         "parameters": {name: plain(value) for name, value in parameters.items() if _is_plain(plain(value))},
         "facts": facts,
     }
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
 
 
@@ -81,14 +80,14 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
     """Header and arrays of a model file; what NumPy raises over a damaged one, there or inside, is told as that."""
     try:
-        with opened_npz(path) as (stored, _):
+        with open_npz(path) as (stored, _):
             if "header" not in stored.files:
                 raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
             if header["format"] != FORMAT:
                 raise KeyError("format")
             yield header, stored
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"no file {os.fspath(path)}") from None
         if isinstance(error, IsADirectoryError):

@@ -21,8 +21,8 @@ from fastpmf.estimators._persistence import (
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.online import Online
 from fastpmf.solvers import Solution, Status
-from fastpmf.utils.files import DAMAGE
-from fastpmf.utils.validation import check_factor, check_sized
+from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 
 class FittedNMF(FactorModel):
@@ -99,9 +99,9 @@ class FittedNMF(FactorModel):
                 setattr(model, f"{name}_", known)
             if (mean_W := arrays.get("mean_W")) is not None:
                 model.mean_W_ = check_factor(
-                    check_sized(mean_W, (len(H),), np.dtype(float), "mean_W"), (len(H),), "mean_W"
+                    check_shape_dtype(mean_W, (len(H),), np.dtype(float), "mean_W"), (len(H),), "mean_W"
                 )
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise no_model(path, error) from None
         if names is not None:
             model.feature_names_in_ = names

@@ -22,7 +22,7 @@ from fastpmf.fitting.online import Schedule
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
 from fastpmf.solvers import Status
-from fastpmf.utils.files import DAMAGE
+from fastpmf.utils.files import READ_ERRORS
 
 
 class FittedHPF(FactorModel):
@@ -109,7 +109,7 @@ class FittedHPF(FactorModel):
                 model.objective_, model.restarts_ = -model.elbo_, checked_vector(arrays["restarts"], "restarts")
                 model.validation_ = checked_validation(arrays)
                 model.row_names_ = checked_names(arrays, n, "row_names")
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise no_model(path, error) from None
         if names is not None:
             model.feature_names_in_ = names

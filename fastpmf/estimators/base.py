@@ -15,15 +15,14 @@ from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_
 from fastpmf.analysis.ranking import Recommendations, recommend, similar_columns
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
-from fastpmf.counts.frames import is_frame
+from fastpmf.counts import Dataset
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset, check_names, positions
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import Observed
 from fastpmf.fitting.memory import check_rows
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
 
@@ -58,7 +57,7 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
     if names is None:
         names = names_of(W, 0)
     else:
-        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), owner=name))
+        W = align(W, "W", rows=Labels(np.atleast_1d(names).astype(str), source=name))
     W, k = check_array(W, "W"), len(model.components_)
     if W.ndim != 2 or W.shape[1] != k:
         raise ValueError(f"W must have {k} columns, one for each component, got shape {W.shape}")
@@ -324,7 +323,7 @@ class FactorModel(Observed, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return counts
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
-        if is_frame(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
+        if is_dataframe(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
             X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see
             names = np.asarray(X.column_names).astype(object)

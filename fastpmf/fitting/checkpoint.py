@@ -13,9 +13,8 @@ import numpy as np
 
 from fastpmf.solvers import Run
 from fastpmf.solvers.base import Memory
-from fastpmf.utils.files import DAMAGE, replacing
+from fastpmf.utils.files import READ_ERRORS, atomic_write, open_npz
 from fastpmf.utils.messages import brief
-from fastpmf.utils.npz import opened_npz
 from fastpmf.utils.warnings import warn
 
 FORMAT, VERSION, KEPT = "fastpmf checkpoint", 1, 2
@@ -134,7 +133,7 @@ class Saver:
             self._saved = time.monotonic()
 
     def _write(self, run: Run) -> None:
-        with replacing(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
+        with atomic_write(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
             header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
             np.savez(file, header=np.array(header), **run.remember())  # type: ignore[arg-type]
         for path in _found(self._folder)[KEPT:]:
@@ -161,13 +160,13 @@ def _latest(folder: Path, facts: dict[str, Any]) -> Memory:
         raise FileNotFoundError(f"resume: {folder} holds no checkpoint")
     for path in paths:
         try:
-            with opened_npz(path) as (stored, _):
+            with open_npz(path) as (stored, _):
                 memory = {name: stored[name] for name in stored.files}
             header = json.loads(str(memory.pop("header")))
             if header["format"] != FORMAT or header["version"] != VERSION:
                 raise ValueError("another version")
             told = dict(header["facts"])
-        except DAMAGE:
+        except READ_ERRORS:
             damaged.append(path)
             continue
         for name in facts:

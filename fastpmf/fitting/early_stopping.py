@@ -6,7 +6,7 @@ import numpy as np
 
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.masked import weighted, within, without
+from fastpmf.counts.masked import hide_entries, keep_entries, weight_rows
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.fitting.problem import Known, vector
 from fastpmf.fitting.transform import log_likelihood
@@ -54,7 +54,7 @@ class Validation:
         self.scores: list[tuple[int, float]] = []
         weight = vector(known.sample_weight, counts.shape[0], "sample_weight", zero=True)
         if not weight.all():  # rows of weight 0 must not influence the fit
-            counts = weighted(counts, (weight > 0).astype(np.int8), counts.dtype)
+            counts = weight_rows(counts, (weight > 0).astype(np.int8), counts.dtype)
         if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
             number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
             if not number or not 0 < validation < 1:
@@ -67,11 +67,11 @@ class Validation:
             if held.shape != counts.shape:
                 raise ValueError(f"validation must have the shape of X, {counts.shape}, got {held.shape}")
             self._masked = known.mask is not None
-            held = weighted(held, (weight > 0).astype(np.int8), held.dtype)
+            held = weight_rows(held, (weight > 0).astype(np.int8), held.dtype)
             self._exposure = 1.0 if self._masked else held.total / counts.total if counts.total else 1.0
-        held = within(held, known.mask) if self._masked else without(held, known.mask)
-        rows, columns = (without(self.train, known.mask).sums(side) > 0 for side in Side)
-        self._held = weighted(held.select_columns(columns), rows.astype(np.int8), held.dtype)
+        held = keep_entries(held, known.mask) if self._masked else hide_entries(held, known.mask)
+        rows, columns = (hide_entries(self.train, known.mask).sums(side) > 0 for side in Side)
+        self._held = weight_rows(held.select_columns(columns), rows.astype(np.int8), held.dtype)
         if self._held.total == 0 or self.train.total == 0:
             raise ValueError("validation must leave counts both to fit and to hold out, got none of one of them")
 

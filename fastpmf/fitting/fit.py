@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.counts import MemoryCounts, as_counts
@@ -28,8 +28,8 @@ from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, solve
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.successive_halving import race
 from fastpmf.utils.messages import brief, listed
-from fastpmf.utils.progress import shown
-from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.utils.progress import show_progress
+from fastpmf.utils.validation import check_factor, check_option, random_generator
 from fastpmf.utils.warnings import warn
 
 _silent = ContextVar("silent", default=False)
@@ -191,7 +191,7 @@ class Prepared:
         n_components = problem.n_components - (self.known.background is not None)
         if self.held_out is not None:
             callback = self.held_out.watch(callback)
-        with shown(callback, self.max_iter, verbose=verbose) as watch:
+        with show_progress(callback, self.max_iter, verbose=verbose) as watch:
 
             def begin() -> Run:
                 options: dict[str, Any] = {
@@ -276,7 +276,7 @@ def prepare(
     if n_init > 1 and (checkpoint is not None or resume is not None):
         raise ValueError(f"n_init must be 1 with checkpoint and resume, which are of one fit, got {n_init}")
     # One stream of random numbers through all starts: the first is the one that n_init=1 has
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     fitted, beside, held_out = counts, known, None
     if validation is not None:
         if n_init > 1:

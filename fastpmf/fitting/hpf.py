@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, empty_factor
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.masked import without
+from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import saver_of
 from fastpmf.fitting.early_stopping import Validation
 from fastpmf.fitting.fit import check_any_counts, check_parameters, facts_of, in_memory_only
@@ -25,8 +24,8 @@ from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import Inference, MeanField, Posteriors
 from fastpmf.solvers.successive_halving import race
 from fastpmf.utils.messages import brief
-from fastpmf.utils.progress import shown
-from fastpmf.utils.validation import check_option
+from fastpmf.utils.progress import show_progress
+from fastpmf.utils.validation import check_option, random_generator
 from fastpmf.utils.warnings import warn
 
 LEAST, MOST = 1e-30, 1e30  # of a hyperparameter: float32 can divide by it
@@ -71,7 +70,7 @@ def infer(
     check_any_counts(counts, mask)
     work = dtype_for(dtype, counts)
     check_memory(counts, n_components, work, MeanField(priors), n_init=n_init)
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     held, share = None, 1.0
     if validation is not None:
         if n_init > 1:
@@ -80,7 +79,7 @@ def infer(
         held = Validation(counts, validation, Known(mask=mask), rng, whole=False)
         counts, share, callback = held.train, held.share, held.watch(callback)
     if isinstance(counts, MemoryCounts):
-        counts = without(counts, mask)
+        counts = hide_entries(counts, mask)
     if learn:
         priors = choose_priors(_learned_start(counts, n_components))
     problem = Watched(counts, n_components, tell=tell, share=share)
@@ -94,7 +93,7 @@ def infer(
     }
     facts |= {"priors": [prior.to_numbers() for prior in priors]}
     saver = saver_of(checkpoint, resume, facts_of(counts) | facts)
-    with shown(callback, max_iter, verbose=verbose, residual="residual") as watch:
+    with show_progress(callback, max_iter, verbose=verbose, residual="residual") as watch:
 
         def begin() -> Run:
             told: dict[str, Any] = {"tol": tol, "eval_every": eval_every, "max_time": max_time, "callback": watch}
@@ -138,7 +137,7 @@ def infer_rows(
 
     Each row goes on until it moves at most a share `tol` of its counts, and takes the same way alone and in company.
     """
-    counts, dtype = without(counts, mask), columns.mean.dtype
+    counts, dtype = hide_entries(counts, mask), columns.mean.dtype
     check_range(counts, dtype)
     start = empty_factor(counts.shape[0], n_components, dtype)
     mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)

@@ -8,14 +8,14 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import padded_width, working_dtype
+from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.csr import SAFE_ROWS
-from fastpmf.counts.declared import declared
-from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.counts.partition import panel_width
+from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, solver_of
-from fastpmf.utils.memory import SMALL, memory
+from fastpmf.utils.memory import UNCHECKED_BYTES, memory_limit
 
 _BLOCK_ENTRIES = 1 << 20  # in a block of streamed counts, when streaming is what would fit
 
@@ -164,7 +164,7 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     MemoryError
         If the estimated memory exceeds this process's limit; the message says what would fit.
     """
-    limit, streamed = memory(), getattr(counts, "block_entries", None)
+    limit, streamed = memory_limit(), getattr(counts, "block_entries", None)
 
     def plan_for(k: int, dtype: np.dtype, n_init: int = n_init, block_entries: int | None = streamed) -> Plan:
         return estimate(
@@ -200,7 +200,7 @@ def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_i
 
     Values of `n_components` and `n_init` that are not positive integers are rejected later.
     """
-    size = declared(X)
+    size = matrix_size(X)
     if size is not None and _is_positive_integer(n_components) and _is_positive_integer(n_init):
         check_memory(size, int(n_components), working_dtype(dtype, size.dtype), solver, n_init=int(n_init))
 
@@ -213,7 +213,7 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     MemoryError
         If W and the smallest buffers that `transform` needs exceed this process's memory limit.
     """
-    size = declared(X)
+    size = matrix_size(X)
     if size is None or not _is_positive_integer(n_components):
         return
     n, work = size.shape[0], working_dtype(dtype, size.dtype)
@@ -221,7 +221,7 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
     need = n * (k * work.itemsize if getattr(size, "row_access_only", False) else in_memory)
-    if need > SMALL and need > (limit := memory()):
+    if need > UNCHECKED_BYTES and need > (limit := memory_limit()):
         raise MemoryError(
             f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "
             f"have {limit / 2**30:.3g} GiB; give fewer rows at a time"

@@ -10,7 +10,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.model.hierarchy import Step
 from fastpmf.model.updates import Statistics
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_factor, check_sized
+from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 HELD = 150  # so many rows for each component are kept and fitted together before rows are only remembered in sum
 
@@ -128,7 +128,7 @@ class Online(NamedTuple):
         """What `arrays` gave, again; a ValueError where it doesn't fit together."""
         n_rows, work = int(arrays["online_n_rows"]), np.dtype(float)
         sizes = {"counts": (p, k), "exposure": (k,), "totals": (p,)}
-        known = [check_sized(arrays[f"online_{name}"], size, work, name) for name, size in sizes.items()]
+        known = [check_shape_dtype(arrays[f"online_{name}"], size, work, name) for name, size in sizes.items()]
         if n_rows < 1 or not all(np.isfinite(A).all() and (A >= 0).all() for A in known):
             raise ValueError("statistics that are not finite and >= 0")
         held = Held.recall(arrays, p) if "held_data" in arrays else None

@@ -21,7 +21,7 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import dot, empty_factor, padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_components
-from fastpmf.counts.masked import weighted, without
+from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.ranges import check_entries, check_scale
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
@@ -185,9 +185,9 @@ def stated(counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalt
         check_scale(scale, dtype, name)
     seen = w > 0
     if isinstance(counts, MemoryCounts):
-        counts = without(counts, known.mask)
+        counts = hide_entries(counts, known.mask)
         if known.sample_weight is not None and (w != 1).any():
-            counts = weighted(counts, w, dtype)
+            counts = weight_rows(counts, w, dtype)
     penalties = resolve_auto(penalties, k, counts.total, _total_exposure(counts, r * w, c))
     plain = read_penalties(penalties, k, counts.shape)
     for prior, name in zip(plain, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS, column_sums, dot, empty_factor
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.masked import within, without
+from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.problem import Known, Penalties, stated, vector
 from fastpmf.fitting.ranges import check_range, double_or
 from fastpmf.solvers import State
@@ -127,7 +127,7 @@ def log_likelihood(
     k, mask, weight = len(H), known.mask, None if masked else known.sample_weight
     known = known._replace(fixed_W=W, fixed_H=H, sample_weight=None)
     if masked:
-        counts, known = within(counts, mask), known._replace(mask=None)
+        counts, known = keep_entries(counts, mask), known._replace(mask=None)
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     said = stated(counts, k, dtype, Penalties(), known)
     assert isinstance(said.counts, MemoryCounts)  # as `counts` were
@@ -141,7 +141,7 @@ def log_likelihood(
         return dot(w, np.where(w > 0, rows, 0.0)), dot(w, counts.sums(Side.ROWS))
     rate = counts.rate_total(W, Ht, *sums)
     if masked:
-        rate -= without(counts, mask).rate_total(W, Ht, *sums)
+        rate -= hide_entries(counts, mask).rate_total(W, Ht, *sums)
     return float(counts.log_rate(W, Ht).sum()) - rate - counts.log_factorial, counts.total
 
 

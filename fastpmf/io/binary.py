@@ -28,10 +28,10 @@ from fastpmf.io.sources import (
     narrowed,
 )
 from fastpmf.io.text import name_list
-from fastpmf.utils.extras import needed
-from fastpmf.utils.memory import check_room, check_stored
+from fastpmf.utils.extras import import_optional
+from fastpmf.utils.files import open_npz
+from fastpmf.utils.memory import check_array_bytes, check_compression
 from fastpmf.utils.messages import listed
-from fastpmf.utils.npz import opened_npz
 
 PARTS = ("data", "indices", "indptr")
 _NAMES = 1_000  # that are read at once where each may point at one and the same long text in its file
@@ -59,7 +59,7 @@ class Stored:
         there, rest = self._ahead
         rest = rest if start == there else rest[:0]
         begin, end = start + len(rest), min(-(-stop // self._chunk) * self._chunk, len(self))
-        check_room(self.dtype.itemsize * (end - start), self._bytes)
+        check_array_bytes(self.dtype.itemsize * (end - start), self._bytes)
         found = rest
         if end > begin:
             found = self._A[begin:end]
@@ -71,7 +71,7 @@ class Stored:
 
     def whole(self) -> np.ndarray:
         """All of it, in memory."""
-        check_room(self.dtype.itemsize * len(self), self._bytes)
+        check_array_bytes(self.dtype.itemsize * len(self), self._bytes)
         return self._A[...]
 
 
@@ -105,7 +105,7 @@ class Mapped:
 
 def scipy_npz(path: Path) -> Compressed:
     """What `scipy.sparse.save_npz` writes, read whole: what is compressed as one piece can't be mapped."""
-    with opened_npz(path) as (stored, file):
+    with open_npz(path) as (stored, file):
         if not {"format", "shape"} <= set(stored.files):
             raise ValueError(f"it holds {', '.join(stored.files)}, not a sparse matrix")
         shape = stored["shape"]
@@ -150,7 +150,7 @@ def tenx_h5(path: Path, layer: str | None, feature_types: str | Sequence[str] | 
 
     Files of version 2 have a group for each genome, which `layer` names where there are several.
     """
-    h5py = needed("h5py", "anndata")
+    h5py = import_optional("h5py", "anndata")
     with ExitStack() as stack:
         file = stack.enter_context(h5py.File(path, "r"))
         groups = [name for name in file if "barcodes" in _members(_at(file, name))]
@@ -180,13 +180,13 @@ def h5ad(path: Path, layer: str | None) -> Source:
 
     It may be sparse by rows or columns, or dense; a dense matrix is read as coordinates, a block of rows at a time.
     """
-    h5py = needed("h5py", "anndata")
+    h5py = import_optional("h5py", "anndata")
     return _anndata(lambda: h5py.File(path, "r"), layer, h5py)
 
 
 def zarr(path: Path, layer: str | None) -> Source:
     """AnnData on zarr, as `h5ad`."""
-    library = needed("zarr", "anndata")
+    library = import_optional("zarr", "anndata")
     return _anndata(lambda: nullcontext(library.open_group(str(path), mode="r")), layer, library)
 
 
@@ -244,7 +244,7 @@ def _dense_entries(opened: Callable[[], AbstractContextManager[Any]], place: str
         X = root[place]
         deep = max(X.chunks[0], 1) if X.chunks else 1
         n = max(CHUNK // (deep * X.shape[1]), 1) * deep
-        check_room(X.dtype.itemsize * min(n, X.shape[0]) * X.shape[1], _check_inside(X))
+        check_array_bytes(X.dtype.itemsize * min(n, X.shape[0]) * X.shape[1], _check_inside(X))
         for first in range(0, X.shape[0], n):
             block = sparse.coo_array(X[first : first + n])
             i, j = block.coords
@@ -291,9 +291,9 @@ def _check_inside(A: Any) -> int:
         raise ValueError(f"its {A.name} is stored as pickles, which are not read")
     stored = A.id.get_storage_size() if hasattr(A, "id") else A.nbytes_stored
     stored = stored() if callable(stored) else stored  # zarr 2 has it as a property
-    check_stored(A.dtype.itemsize * math.prod(A.shape), stored)
+    check_compression(A.dtype.itemsize * math.prod(A.shape), stored)
     if A.chunks:
-        check_stored(A.dtype.itemsize * math.prod(A.chunks), stored)
+        check_compression(A.dtype.itemsize * math.prod(A.chunks), stored)
         n_chunks = math.prod(-(-n // max(part, 1)) for n, part in zip(A.shape, A.chunks, strict=True))
         if n_chunks > max(_CHUNKS, stored):
             raise ValueError(f"its {A.name} says that it has {n_chunks} chunks, which its {stored:,} bytes can't be")
@@ -310,13 +310,13 @@ def _names(library: Any, A: Any, n: int) -> np.ndarray | None:
         raise ValueError(f"its {A.name} must have {n} names, got shape {A.shape}")
     apart = A.dtype.kind == "O" and hasattr(A, "id")  # HDF5 has text of any length elsewhere in the file
     stored = _check_inside(A) + (A.file.id.get_filesize() if apart else 0)
-    check_room(A.dtype.itemsize * n, stored)
+    check_array_bytes(A.dtype.itemsize * n, stored)
     text = A.asstr("utf-8", "replace") if library.__name__ == "h5py" and A.dtype.kind in "OS" else A
     step, names, held = _NAMES if apart else n, list[str](), 0
     for start in range(0, n, step):
         some = list(map(str, text[start : start + step].tolist()))
         held += sum(map(len, some))
-        check_room(held, stored)
+        check_array_bytes(held, stored)
         names += some
     return as_names(names, stored)
 

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpmf.counts import as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import Dataset, as_counts
 from fastpmf.io import binary, tables, text
 from fastpmf.io.folder import write_folder
 from fastpmf.io.outputs import check_output
 from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
-from fastpmf.utils.files import DAMAGE, is_pipe, regular_file, replacing
+from fastpmf.utils.files import READ_ERRORS, atomic_write, is_pipe, regular_file
 from fastpmf.utils.messages import printable
-from fastpmf.utils.progress import counted
+from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.validation import check_option
 
 
@@ -247,7 +246,7 @@ def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
         raise
     except RefusedError as error:
         raise ValueError(f"{os.fspath(path)}: {_plain(error)}") from None
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the system's: no room, no permission; of damaged files the libraries' own have no number
         known = FORMATS[kind or format_of(path, None)].said
@@ -295,7 +294,7 @@ def convert_counts(
         regular_file(path) as file,
         open_counts(file, format, transpose=transpose, **chosen._asdict()) as source,
         said(file, format),
-        counted(None, "entry", verbose=verbose) as advance,
+        progress_bar(None, "entry", verbose=verbose) as advance,
     ):
         return write_folder(folder, source, advance).dataset()
 
@@ -327,13 +326,13 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
 def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
     """Write a factor as `.npy`; it replaces `path` whole or not at all."""
     check_output(path, ".npy", name="path")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         np.save(file, A, allow_pickle=False)
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV; it replaces `path` whole or not at all."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.writelines((csv_line(row) + "\n").encode() for row in (columns, *rows))
 
 

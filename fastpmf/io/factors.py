@@ -8,8 +8,8 @@ import numpy as np
 
 from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.io.outputs import check_output
-from fastpmf.utils.extras import needed
-from fastpmf.utils.files import replacing
+from fastpmf.utils.extras import import_optional
+from fastpmf.utils.files import atomic_write
 
 ENDINGS = (".npz", ".h5ad")
 
@@ -59,14 +59,14 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
         arrays = {"W": W, "H": model.components_, "row_names": names}
         if hasattr(model, "feature_names_in_"):
             arrays["column_names"] = model.feature_names_in_.astype(str)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, **{name: A for name, A in arrays.items() if A is not None})
     else:
         from fastpmf.anndata import to_anndata  # which reads by this package
 
         made = to_anndata(W, model, names)
         h5py, anndata = _libraries()
-        with replacing(path) as file, h5py.File(file, "w") as h5:
+        with atomic_write(path) as file, h5py.File(file, "w") as h5:
             anndata.io.write_elem(h5, "/", made)
 
 
@@ -88,4 +88,4 @@ def check_factors_path(path: str | os.PathLike[str], name: str = "path") -> None
 
 
 def _libraries() -> tuple[Any, Any]:
-    return needed("h5py", "anndata"), needed("anndata", "anndata")
+    return import_optional("h5py", "anndata"), import_optional("anndata", "anndata")

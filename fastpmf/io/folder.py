@@ -11,11 +11,11 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from scipy import sparse
 
-from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.partition import blocks_of
 from fastpmf.io.binary import npy_folder
 from fastpmf.io.sources import CHUNK, Compressed, Source
-from fastpmf.utils.files import beside, check_folder, remove
+from fastpmf.utils.files import check_folder, remove, temporary_beside
 from fastpmf.utils.validation import not_finite
 
 Progress = Callable[[int], object]
@@ -207,7 +207,7 @@ def _copy(source: np.ndarray, target: np.ndarray, n: int) -> None:
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
     """A folder beside the target that takes its place when all is written, and vanishes when anything fails."""
-    with beside(target) as folder:
+    with temporary_beside(target) as folder:
         old = folder.with_suffix(".old")
         try:
             folder.mkdir()

@@ -5,7 +5,7 @@ import zipfile
 
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._persistence import kind_of
-from fastpmf.utils.files import DAMAGE, is_pipe, regular_file
+from fastpmf.utils.files import READ_ERRORS, is_pipe, regular_file
 
 _KINDS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "HPF": HPF}
 
@@ -25,7 +25,7 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except DAMAGE:
+    except READ_ERRORS:
         return False
     return "header.npy" in names and bool(names & {"components.npy", "mean.npy"})
 

@@ -2,7 +2,7 @@
 
 Both are closed by a with statement.
 
-Nothing that a file says of its own size is believed: see `fastpmf.utils.memory`.
+Sizes that a file claims are checked before they are allocated, see `fastpmf.utils.memory`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from fastpmf.counts.dtypes import COUNT_DTYPES
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.counts.partition import blocks_of
 from fastpmf.counts.validation import wide
-from fastpmf.utils.memory import check_room, check_stored, memory
+from fastpmf.utils.memory import check_array_bytes, check_compression, memory_limit
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.warnings import warn
 
@@ -225,7 +224,7 @@ class Coordinates(_Open):
         for part in self.chunks():
             held += sum(A.nbytes for A in part)
             if self.stored is not None:
-                check_stored(held, self.stored)
+                check_compression(held, self.stored)
             yield part
 
     def turned(self) -> "Coordinates":
@@ -248,7 +247,7 @@ class Coordinates(_Open):
             # Scipy adds up in the dtype it gets
             kind = part.x.dtype if self.distinct else np.int64 if part.x.dtype.kind == "b" else wide(part.x.dtype)
             i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, part.x.astype(kind, copy=False))
-            check_room(i.nbytes + j.nbytes + x.nbytes, memory())
+            check_array_bytes(i.nbytes + j.nbytes + x.nbytes, memory_limit())
         shape, names = self.finish()
         check_shape(*shape)
         index = np.int32 if max(*shape, len(x)) <= np.iinfo(np.int32).max else np.int64  # as scipy's own files have it
@@ -340,11 +339,11 @@ def check_shape(n: int, p: int) -> None:
     """Turn away shapes whose mere row and column pointers would fill the memory."""
     if n < 1 or p < 1:
         raise ValueError(f"it must have at least one row and one column, got {n} x {p}")
-    if 16 * (n + p) > memory():
+    if 16 * (n + p) > memory_limit():
         raise ValueError(f"it says that it is {n} x {p}, more rows and columns than this process's memory can point at")
 
 
 def as_names(names: list[str], stored: int) -> np.ndarray:
     """Names as an array, in which each takes the room of the longest: their stored bytes must be able to fill it."""
-    check_room(4 * len(names) * max(map(len, names), default=0), stored)
+    check_array_bytes(4 * len(names) * max(map(len, names), default=0), stored)
     return np.array(names, str)

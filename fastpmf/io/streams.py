@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Side
-from fastpmf.counts import MemoryCounts, SparseRows, as_counts
-from fastpmf.counts.named import Dataset
+from fastpmf.counts import Dataset, MemoryCounts, SparseRows, as_counts
 from fastpmf.counts.partition import blocks_of
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.io.counts import format_of, open_counts

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastpmf.io.sources import Coordinates, Entries, Names, RefusedError, as_integers, as_names
 from fastpmf.io.text import opened
-from fastpmf.utils.extras import needed
+from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import listed
 from fastpmf.utils.warnings import warn
 
@@ -49,7 +49,7 @@ def triplets(path: Path, kind: str, columns: Sequence[str | int] | None, header:
         count is text that does not begin like a number. Without a column of counts it is read as an entry, with a
         warning if it looks like a header.
     """
-    arrow, stored = needed("pyarrow", "tables"), path.stat().st_size
+    arrow, stored = import_optional("pyarrow", "tables"), path.stat().st_size
     if columns is not None and (isinstance(columns, str) or len(columns) not in (2, 3)):
         raise RefusedError(f"columns must be two or three names or numbers of columns, got {columns!r}")
     if header is not None and kind == "parquet":
@@ -146,7 +146,12 @@ def _numbers(name: str, values: Any) -> np.ndarray:
         return as_integers(counts) if counts.dtype.kind == "f" else counts
     coded = values.dictionary_encode()  # each text is parsed once
     try:
-        numbers = needed("pyarrow.compute", "tables").utf8_trim_whitespace(coded.dictionary).cast("double").to_numpy()
+        numbers = (
+            import_optional("pyarrow.compute", "tables")
+            .utf8_trim_whitespace(coded.dictionary)
+            .cast("double")
+            .to_numpy()
+        )
     except ValueError:
         words = coded.dictionary.to_pylist()
         bad = next(word for word in words if not _is_number(word) or "_" in word)  # Python's own numbers have these
@@ -158,7 +163,7 @@ def _text(
     path: Path, kind: str, columns: Sequence[str | int] | None, header: bool | None
 ) -> Iterator[tuple[list[str], Any]]:
     """Names and chunks of the two or three columns that are wanted, as text."""
-    reader = needed("pyarrow.csv", "tables")
+    reader = import_optional("pyarrow.csv", "tables")
     first, delimiter, quotes = _first_line(path, kind)
     named = any(isinstance(c, str) for c in columns or ())
     if named and header is False:
@@ -319,7 +324,7 @@ def _is_number(cell: str) -> bool:
 
 def _parquet(path: Path, columns: Sequence[str | int] | None) -> Iterator[tuple[list[str], Any]]:
     """As `_text`, but the columns have any type."""
-    parquet = needed("pyarrow.parquet", "tables")
+    parquet = import_optional("pyarrow.parquet", "tables")
     schema = parquet.read_schema(path)
     names = schema.names
     if columns is None:  # pandas stores an index as a column too, after the others

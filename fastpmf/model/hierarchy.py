@@ -29,7 +29,7 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, aligned_copy, dot, empty_factor, padded_width, row_bounds
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
-from fastpmf.utils.validation import check_sized
+from fastpmf.utils.validation import check_shape_dtype
 
 # The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
 # and large enough that a product of two is a normal number.
@@ -135,14 +135,14 @@ class GammaFactor:
         width, one = padded_width(n_components, dtype), np.dtype(float)
         found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
         for name in ("mean", "geometric", "shape"):
-            found[name] = aligned_copy(check_sized(parts[name], (n, width), dtype, name))
+            found[name] = aligned_copy(check_shape_dtype(parts[name], (n, width), dtype, name))
             if not n or not (np.isfinite(found[name]).all() and (found[name] >= 0).all()):
                 raise ValueError(f"{name} that is not finite and >= 0")
         for name in ("rate_of_row", "row_sum", "offset", "activity_rate"):
-            found[name] = check_sized(parts[name], (n,), one, name)
+            found[name] = check_shape_dtype(parts[name], (n,), one, name)
         rows = 1 if len(parts["weight"]) == 1 else n
-        found["weight"] = aligned_copy(check_sized(parts["weight"], (rows, width), dtype, "weight"))
-        return cls(**found, sums=check_sized(parts["sums"], (width,), one, "sums"))
+        found["weight"] = aligned_copy(check_shape_dtype(parts["weight"], (rows, width), dtype, "weight"))
+        return cls(**found, sums=check_shape_dtype(parts["sums"], (width,), one, "sums"))
 
     @classmethod
     def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, dot, empty_factor, padded
-from fastpmf.utils.validation import check_factor, check_option
+from fastpmf.utils.validation import check_factor, check_option, random_generator
 from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
@@ -66,7 +65,7 @@ def initialise(
         return W_, Ht
     if W is not None or H is not None:
         raise ValueError(f"W and H are starting factors for init='custom' only, got init={init!r}")
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     if init == "random":
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
     else:

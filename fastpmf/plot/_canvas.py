@@ -6,10 +6,9 @@ import numpy as np
 
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts.labels import Labels, align_components, labels_of
-from fastpmf.counts.named import check_names
-from fastpmf.utils.extras import needed
+from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import listed, printable
-from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.validation import check_array, check_factor, check_names
 from fastpmf.utils.warnings import warn
 
 # Those of M. Okabe and K. Ito (2008), then others chosen one by one to be far in CIELAB from all before them, also as
@@ -66,7 +65,7 @@ def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **optio
 
 def drawing(part: str) -> Any:
     """A part of matplotlib."""
-    return needed(f"matplotlib.{part}", "plot", "fastpmf.plot")
+    return import_optional(f"matplotlib.{part}", "plot", "fastpmf.plot")
 
 
 def components_of(model: Any, name: str) -> np.ndarray:

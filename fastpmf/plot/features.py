@@ -8,9 +8,9 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis import features as reading
 from fastpmf.analysis.differential import Differential
-from fastpmf.counts.named import check_names
 from fastpmf.plot._canvas import BLUE, GREY, area_colors, components_of, one, panels, short
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,8 @@ from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.selection import Selection
-from fastpmf.counts import as_counts
+from fastpmf.counts import Dataset, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
-from fastpmf.counts.named import Dataset
 from fastpmf.plot._canvas import (
     BLUE,
     GREY,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import distributions, match_components
 from fastpmf.counts.labels import align, labels_of, order_of
@@ -21,7 +21,7 @@ from fastpmf.plot._canvas import (
     proportions,
     short,
 )
-from fastpmf.utils.validation import check_option
+from fastpmf.utils.validation import check_option, random_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def structure(
     >>> ax.get_ylabel()
     'topic proportion'
     """
-    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(source="W"))
     P = proportions(W, H)
     n, k = P.shape
     check_option(order, _ORDERS, "order")
@@ -96,7 +96,7 @@ def structure(
     titles, codes = grouped(np.zeros(n, int) if labels is None else labels, n, "labels", groups)
     legend = named(names, k, "names", "component")
     ax = one(ax, 10.0, 3.2)
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+    rng = random_generator(random_state)
     share = min(1.0, max_rows / np.count_nonzero(codes >= 0))
     members = [np.flatnonzero(codes == g) for g in range(len(titles))]
     if share < 1:
@@ -178,7 +178,7 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
-    wanted = labels_of_features(H)._replace(owner="H", thing="column")
+    wanted = labels_of_features(H)._replace(source="H", item="column")
     H = components_of(H, "H")
     other_H = H if other is None else components_of(other, "other")
     if (order := order_of(labels_of_features(other), wanted, "other")) is not None:
@@ -228,7 +228,7 @@ def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None
     >>> ax.images[0].get_array().tolist()
     [[1.0, 0.0], [0.25, 0.75]]
     """
-    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(owner="W"))
+    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(source="W"))
     P = proportions(W, H)
     titles, codes = grouped(labels, len(P), "labels")
     legend = named(names, P.shape[1], "names", "component")

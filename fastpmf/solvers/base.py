@@ -14,7 +14,7 @@ from fastpmf.core.subproblem import RowPrior
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
-from fastpmf.utils.validation import check_sized
+from fastpmf.utils.validation import check_shape_dtype
 
 
 class Status(StrEnum):
@@ -169,11 +169,11 @@ class State:
         dtype = memory["W"].dtype
         width = padded_width(problem.n_components, dtype)
         for name, n in zip(("W", "Ht"), problem.counts.shape, strict=True):
-            A = check_sized(memory[name], (n, width), dtype, name)
+            A = check_shape_dtype(memory[name], (n, width), dtype, name)
             if not (np.isfinite(A).all() and (A >= 0).all()):
                 raise ValueError(f"{name} that is not finite and >= 0")
         for name in ("w_sum", "h_sum", "units"):
-            check_sized(memory[name], (width,), np.dtype(float), name)
+            check_shape_dtype(memory[name], (width,), np.dtype(float), name)
         *gaps, data_term = (None if math.isnan(x) else float(x) for x in memory["measures"])
         return cls(
             [aligned_copy(memory["W"]), aligned_copy(memory["Ht"])], [memory["w_sum"], memory["h_sum"]],

@@ -11,7 +11,7 @@ from fastpmf.core.factors import aligned, column_sums, empty_factor
 from fastpmf.counts.csr import ColumnSums
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
 from fastpmf.solvers.base import Memory, Part, Problem, State
-from fastpmf.utils.validation import check_sized
+from fastpmf.utils.validation import check_shape_dtype
 
 LEARN_EVERY = 5  # iterations between updates of the hyperparameters, which cost as much as the bound
 
@@ -103,7 +103,7 @@ class MeanField:
         for side in Side:
             parts = {part.name: memory[f"{side.name}_{part.name}"] for part in fields(GammaFactor)}
             factors.append(GammaFactor.recall(parts, problem.n_components))
-            check_sized(factors[side].mean, memory[("W", "Ht")[side]].shape, memory["W"].dtype, "mean")
+            check_shape_dtype(factors[side].mean, memory[("W", "Ht")[side]].shape, memory["W"].dtype, "mean")
             numbers = (memory[f"{side.name}_prior_shape"].tolist(), *memory[f"{side.name}_prior"].tolist())
             priors.append(GammaPrior.from_numbers(numbers, problem.n_components))
         state = Posteriors.recall(problem, memory, posteriors=(factors[0], factors[1]), priors=(priors[0], priors[1]))

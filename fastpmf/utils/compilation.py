@@ -1,4 +1,4 @@
-"""A line on standard error where kernels take long to compile."""
+"""A message on standard error if kernels take long to compile."""
 
 import os
 import sys
@@ -10,23 +10,23 @@ from typing import Any
 
 from numba.core import event
 
-COMPILING = "fastpmf:compile"  # Numba's event around the compilation of a kernel that is not in the cache
+COMPILING = "fastpmf:compile"  # Numba event of the compilation of a kernel that is not in the cache
 MESSAGE = "compiling kernels (once per machine)"
-PATIENCE = 1.0  # seconds of compilation before the message
+DELAY = 1.0  # seconds of compilation before the message
 
 
 class _Notice(event.Listener):
-    """Writes `MESSAGE` once compilation has taken more than `PATIENCE` seconds since `open` was first called.
+    """Writes `MESSAGE` once if compilations after the first `open` take more than `DELAY` seconds in all.
 
-    The process has one of them, for all its threads; only one thread at a time compiles. A timer runs while it does.
+    All threads share one instance; Numba compiles in one thread at a time, while a timer runs.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_open = 0
         self._written = False
-        self._seconds = 0.0  # of compilations that have ended
-        self._began = 0.0
+        self._seconds = 0.0  # total of completed compilations
+        self._start = 0.0
         self._timer: threading.Timer | None = None
 
     def open(self) -> None:
@@ -43,8 +43,8 @@ class _Notice(event.Listener):
         with self._lock:
             if self._n_open == 0 or self._written:
                 return
-            self._began = perf_counter()
-            self._timer = threading.Timer(max(0.0, PATIENCE - self._seconds), self._write)
+            self._start = perf_counter()
+            self._timer = threading.Timer(max(0.0, DELAY - self._seconds), self._write)
             self._timer.daemon = True
             self._timer.start()
 
@@ -53,7 +53,7 @@ class _Notice(event.Listener):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-                self._seconds += perf_counter() - self._began
+                self._seconds += perf_counter() - self._start
 
     def _write(self) -> None:
         # A fork waits until no thread compiles, so a child never inherits this lock, or tqdm's, from the timer
@@ -63,7 +63,7 @@ class _Notice(event.Listener):
                 _write_line(MESSAGE)
 
     def after_fork(self) -> None:
-        """In the child: another thread of the parent may have had the lock."""
+        """Replace the lock in the child process, as a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
 
@@ -85,10 +85,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def compilation_shown(*, verbose: bool) -> Iterator[None]:
-    """Say once, on standard error, that kernels are compiled if that takes more than a second inside.
+    """Write a message on standard error, once, if compilation inside this context takes more than a second.
 
-    Nested contexts, and those of several threads that overlap, count as one. Kernels that are loaded from the cache are
-    not compiled.
+    Nested contexts, and overlapping ones of several threads, count as one. Loading from the cache is not compilation.
     """
     if not verbose:
         yield

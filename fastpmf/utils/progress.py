@@ -1,4 +1,4 @@
-"""What `verbose` shows: a tqdm bar where tqdm is installed, else a line an evaluation, on standard error either way."""
+"""Progress on standard error if `verbose` is true: a tqdm bar if tqdm is installed, else lines of text."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ from fastpmf.utils.compilation import compilation_shown
 
 
 @contextmanager
-def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
-    """A function to call when n more units are done, 1 by default: it moves a bar where tqdm is installed."""
+def progress_bar(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
+    """A function to call when n more units, 1 by default, are done; it advances a bar if tqdm is installed."""
     with compilation_shown(verbose=verbose):
         try:
             from tqdm.auto import tqdm
@@ -26,10 +26,10 @@ def counted(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable
 
 
 @contextmanager
-def shown(
+def show_progress(
     callback: Callable[..., Any] | None, max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
 ) -> Iterator[Callable[..., Any] | None]:
-    """`callback`, and before each call of it the progress so far."""
+    """`callback`, which if `verbose` is true shows the progress of the fit at each call."""
     if not verbose:
         yield callback
         return
@@ -41,13 +41,13 @@ def shown(
         bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
 
     def show(record: Any, W: np.ndarray, H: np.ndarray) -> Any:
-        told = f"objective {record.objective:.6g} nats"
+        text = f"objective {record.objective:.6g} nats"
         if record.n_iter:
-            told += f", {residual} {record.kkt_residual:.2g}"
+            text += f", {residual} {record.kkt_residual:.2g}"
         if bar is None:
-            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {told}  {record.seconds:.1f} s\n")
+            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {text}  {record.seconds:.1f} s\n")
         else:
-            bar.set_postfix_str(told, refresh=False)
+            bar.set_postfix_str(text, refresh=False)
             bar.update(record.n_iter - bar.n)
         return None if callback is None else callback(record, W, H)
 

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-# Packages whose frames can lie between the user's line and ours
+# Packages whose frames may be between the user's line and the warning
 _BETWEEN = ("fastpmf", "sklearn", "joblib", "dask", "distributed")
 
 
