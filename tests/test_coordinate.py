@@ -31,7 +31,7 @@ def layout(request, monkeypatch):
     """How rows lie in the vectors."""
     narrow, block = LAYOUTS[request.param]
     monkeypatch.setattr(groups, "NARROW", narrow)
-    monkeypatch.setattr(groups, "_BLOCK", block)
+    monkeypatch.setattr(groups, "_GROUP_BLOCK", block)
     return request.param
 
 
