@@ -1,4 +1,4 @@
-"""Entries that are not observed: what stands there has no influence on anything, and what is left is summed exactly."""
+"""Masked entries: their values do not influence any result, and sums over the other entries are exact."""
 
 import math
 from functools import partial
@@ -30,7 +30,7 @@ def hidden(planted):
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "cd"}, {"solver": "em"}, GAMMA], ids=["mu", "cd", "em", "prior"])
-def test_what_stands_in_the_mask_changes_no_bit(options, hidden):
+def test_values_of_masked_entries_change_no_bit(options, hidden):
     X, left, nonsense, mask = hidden
     masked = fit(X, mask=mask, **options)
     assert_same_bits(fit(left, mask=mask, **options), masked)
@@ -58,7 +58,7 @@ def test_every_form_of_a_mask_is_the_same(form, hidden, unchanged):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("options", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, planted):
+def test_a_completely_masked_row_or_column_is_ignored(axis, options, planted):
     X, W, H = planted
     mask = np.zeros(X.shape, bool)
     np.moveaxis(mask, axis, 0)[4] = True
@@ -77,7 +77,7 @@ def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, plante
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_objective_is_exact_where_hardly_anything_is_observed(solver):
+def test_the_objective_is_exact_if_few_entries_are_observed(solver):
     # Rows then have entries that nothing they observe depends on, and which may grow past all others
     for seed, name in enumerate(["single_entry_row", "empty_row", "short_rows", "planted", "tiny"]):
         X = MENAGERIE[name].astype(float)
@@ -91,7 +91,7 @@ def test_the_objective_is_exact_where_hardly_anything_is_observed(solver):
         assert (np.diff(solution.trace["objective"]) <= slack).all(), name
 
 
-def test_float32_ends_where_float64_does(hidden):
+def test_float32_and_float64_reach_the_same_objective(hidden):
     X, _, _, mask = hidden
     start = some_start(X.shape)
     narrow, wide = (fit(X, mask=mask, start=start, dtype=dtype, max_iter=200) for dtype in (np.float32, np.float64))
@@ -107,20 +107,20 @@ def test_transposing_a_masked_problem_transposes_its_answer(hidden, planted):
     np.testing.assert_allclose(two.H.T, one.W, rtol=1e-10, atol=1e-12)  # the same sums in another order
 
 
-def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
+def test_selected_rows_and_columns_of_masked_counts_keep_their_mask(hidden):
     X, left, _, mask = hidden
     counts = hide_entries(as_counts(X), mask)
     rows, columns = np.array([7, 2]), np.arange(40) % 2 == 0
-    for some, seen, unseen in (
+    for selected, observed, hidden_entries in (
         (counts.select_rows(rows), left[rows], mask[rows]),
         (counts.select_columns(columns), left * columns, mask),
     ):
-        np.testing.assert_array_equal(some.to_scipy().toarray(), seen)
-        np.testing.assert_array_equal(MemoryCounts(some.unobserved).to_scipy().toarray(), unseen)
+        np.testing.assert_array_equal(selected.to_scipy().toarray(), observed)
+        np.testing.assert_array_equal(MemoryCounts(selected.unobserved).to_scipy().toarray(), hidden_entries)
 
 
 @pytest.mark.parametrize("keep", [[0, 1], np.arange(40), np.ones(39, bool)], ids=["list", "numbers", "too few"])
-def test_columns_are_kept_by_one_boolean_each(hidden, keep):
+def test_select_columns_needs_one_boolean_for_each_column(hidden, keep):
     with pytest.raises(ValueError, match="keep must hold 40 booleans, one for each column, got shape"):
         as_counts(hidden[0]).select_columns(keep)
 
@@ -129,7 +129,7 @@ def test_columns_are_kept_by_one_boolean_each(hidden, keep):
 
 
 @pytest.mark.parametrize("prior", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_transform_and_score_never_see_what_is_masked(prior, hidden):
+def test_transform_and_score_ignore_masked_entries(prior, hidden):
     X, left, nonsense, mask = hidden
     model = PoissonNMF(3, max_iter=2000, random_state=0, n_threads=1, **prior).fit(X)
     W, gap = model.transform(X, mask=mask, return_gap_bound=True)
@@ -145,7 +145,7 @@ def test_transform_and_score_never_see_what_is_masked(prior, hidden):
     assert model.score(X, mask=mask) == pytest.approx((constant - terms.sum()) / seen.sum(), rel=1e-10)
 
 
-def test_rows_of_which_nothing_is_observed_are_zero_or_their_priors_mode(hidden):
+def test_completely_masked_rows_are_zero_or_the_mode_of_their_prior(hidden):
     X = hidden[0]
     everything = np.ones(X.shape, bool)
     model = PoissonNMF(3, max_iter=2000, random_state=0).fit(X)
@@ -168,9 +168,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("mask", "told"), BAD.values(), ids=BAD)
-def test_a_bad_mask_is_named(mask, told, planted):
-    with pytest.raises((ValueError, TypeError), match=f"^{told}"):
+@pytest.mark.parametrize(("mask", "message"), BAD.values(), ids=BAD)
+def test_a_bad_mask_is_named(mask, message, planted):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         fit(planted[0], mask=mask)
 
 

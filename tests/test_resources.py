@@ -72,7 +72,7 @@ def test_lower_precision_fewer_starts_and_streaming_are_suggested_if_they_fit(mo
     message = memory_error(monkeypatch, partial(poisson_nmf, X, 40), single)
     assert re.search(r"it would fit with dtype='float32' or n_components=\d+$", message)
     message = memory_error(monkeypatch, partial(poisson_nmf, X, 40, n_init=10), double)
-    assert re.search(r"it would fit with n_init=1$", message)  # rows of any smaller number of components are padded to the same size
+    assert re.search(r"it would fit with n_init=1$", message)  # fewer components are padded to as many bytes
     message = memory_error(monkeypatch, partial(poisson_nmf, X, 1000, solver="em", dtype="float32"), 1 << 24)
     assert re.search(r"it would fit with n_components=\d+$", message)
     message = memory_error(monkeypatch, partial(poisson_nmf, X, 40), 1000)
@@ -279,7 +279,7 @@ def point_outside(folder):
 
 @pytest.mark.parametrize("when", ["between two passes", "within a pass"])
 @pytest.mark.parametrize("change", [cut, vanish, become_a_folder, point_outside])
-def test_a_file_that_changes_under_a_streamed_fit_ends_it_in_one_sentence(tmp_path, X, change, when, monkeypatch):
+def test_a_change_of_the_file_during_a_streamed_fit_is_an_error_that_names_it(tmp_path, X, change, when, monkeypatch):
     from fastpmf.io.sources import Compressed
 
     write_counts(tmp_path / "X", X)
@@ -322,7 +322,7 @@ def test_a_change_of_the_file_of_mapped_counts_is_an_error_before_a_kernel_reads
     assert not hasattr(model, "components_")
 
 
-def test_a_folder_that_is_replaced_is_still_mapped_as_it_was(tmp_path, X):
+def test_counts_mapped_from_a_replaced_folder_do_not_change(tmp_path, X):
     write_counts(tmp_path / "X", X)
     counts, expected = as_counts(read_counts(tmp_path / "X")), PoissonNMF(3, **OPTIONS).fit(X)
     model = PoissonNMF(3, **OPTIONS, callback=lambda record, W, H: write_counts(tmp_path / "X", X[:5]))

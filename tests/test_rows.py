@@ -27,7 +27,7 @@ def solve(X, Ht, start, rounds):
     return solve_rows(as_counts(X), Ht, column_sums(Ht), start, n_components=K, max_rounds=rounds, tol=TOL)
 
 
-def test_nearly_collinear_components_do_not_keep_rows_from_their_optimum(collinear):
+def test_rows_with_nearly_collinear_components_reach_their_optimum(collinear):
     X, Ht, start = collinear
     counts, enough = as_counts(X), TOL * X.sum(axis=1)
     out = np.zeros_like(start)
@@ -40,7 +40,7 @@ def test_nearly_collinear_components_do_not_keep_rows_from_their_optimum(colline
     assert (W >= 0).all()
 
 
-def test_an_extrapolated_row_gets_the_same_bits_alone_and_in_company(collinear):
+def test_an_extrapolated_row_does_not_depend_on_other_rows_bitwise(collinear):
     X, Ht, start = collinear
     W, gap = solve(X, Ht, start, PLAIN + 40)  # which some rows need and some don't get by with
     for i in range(0, len(X), 7):

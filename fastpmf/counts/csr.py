@@ -122,7 +122,7 @@ class SparseRows:
                 out += float(gammaln(x.astype(np.float64) + 1).sum())
         return out
 
-    @property
+    @cached_property
     def column_sums(self) -> np.ndarray:
         """Column sums, float64, computed without the transpose."""
         out, step = np.zeros(self.n_columns), max(1 << 16, self.n_columns)

@@ -91,12 +91,7 @@ class MemoryCounts:
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
         X = self._sides[side]
-        return self._other_sums if X is None else X.sums
-
-    @cached_property
-    def _other_sums(self) -> np.ndarray:
-        """Sums of the side that has not been built."""
-        return self._given.column_sums
+        return self._given.column_sums if X is None else X.sums
 
     @cached_property
     def total(self) -> float:

@@ -217,7 +217,8 @@ def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_dense(X: Any, name: str) -> sparse.csr_array:
-    _check_not_masked_array(X, name)
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
     try:
         array = np.asarray(X)
     except (TypeError, ValueError) as error:
@@ -248,30 +249,21 @@ def wide(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype.kind == "f" or dtype == np.uint64 else np.int64)
 
 
-def _check_integers(indices: np.ndarray, indptr: np.ndarray, name: str) -> None:
-    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
-        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
-
-
-def _check_not_masked_array(array: Any, name: str) -> None:
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must hold a number in every place, got a masked array")
-
-
 def _check_triple(
     X: tuple[Any, ...], shape: tuple[int, int] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """data, indices, indptr and the number of columns of a CSR triple given by the user."""
     if len(X) != 3:
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
-    for part in X:
-        _check_not_masked_array(part, name)
+    if any(isinstance(part, np.ma.MaskedArray) for part in X):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
     data, indices, indptr = (_native(np.asarray(part)) for part in X)
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
     _check_dtype(data.dtype, f"{name}'s data")
-    _check_integers(indices, indptr, name)
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
     stored = indices[: max(int(indptr[-1]), 0)] if indptr.size else indices
     n_columns = shape[1] if shape is not None else int(stored.max()) + 1 if stored.size else 0
     if shape is not None and len(indptr) != shape[0] + 1:
@@ -328,7 +320,6 @@ def _check_structure(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The indices, in a supported dtype and without unused ones at the end, and the indptr as int64."""
-    _check_integers(indices, indptr, name)
     indptr = indptr.astype(np.int64, copy=False)
     stored, descends = min(len(data), len(indices)), bool((indptr[1:] < indptr[:-1]).any())
     if indptr[0] != 0 or indptr[-1] > stored or descends:

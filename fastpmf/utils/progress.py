@@ -10,15 +10,20 @@ import numpy as np
 from fastpmf.utils.compilation import compilation_shown
 
 
+def _tqdm() -> Any:
+    """The class of tqdm's bars; None if tqdm is not installed."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm
+
+
 @contextmanager
 def progress_bar(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
     """A function to call when n more units, 1 by default, are done; it advances a bar if tqdm is installed."""
     with compilation_shown(verbose=verbose):
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            verbose = False
-        if not verbose:
+        if not verbose or (tqdm := _tqdm()) is None:
             yield lambda n=1: None
             return
         with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
@@ -33,12 +38,8 @@ def show_progress(
     if not verbose:
         yield callback
         return
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        bar = None
-    else:
-        bar = tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
+    tqdm = _tqdm()
+    bar = None if tqdm is None else tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
 
     def show(record: Any, W: np.ndarray, H: np.ndarray) -> Any:
         text = f"objective {record.objective:.6g} nats"
