@@ -333,10 +333,10 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
         assert rate == counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
-@pytest.mark.parametrize("compared", [2, 3, 1 << 20])
+@pytest.mark.parametrize("chunk", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
-def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
-    monkeypatch.setattr(door, "_COMPARED", compared)
+def test_strictly_ascending_columns_are_recognised(index, chunk, monkeypatch):
+    monkeypatch.setattr(validation, "_CHUNK", chunk)
     indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
     good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
     assert validation._is_strictly_ascending(good, indptr)

@@ -84,7 +84,7 @@ def test_the_objective_is_exact_if_few_entries_are_observed(solver):
         mask = np.random.default_rng(seed).random(X.shape) < 0.9
         mask.flat[X.toarray().argmax()] = False
         solution = fit(X, mask=mask, max_iter=200, eval_every=1, **SOLVERS[solver])
-        terms = naive.statement(X, solution.W, solution.H, mask=mask)
+        terms = naive.objective_terms(X, solution.W, solution.H, mask=mask)
         # Sums lose three digits at most to what is missing, of what a row observes of a component
         slack = 1e4 * EPS * abs(terms).sum() + (1e-11 * 6 * abs(terms).sum() if solver.startswith("cd") else 0)
         assert solution.objective == pytest.approx(terms.sum(), abs=slack), name
@@ -139,7 +139,7 @@ def test_transform_and_score_ignore_masked_entries(prior, hidden):
     # Each row stands alone
     np.testing.assert_array_equal(model.transform(X[[5]], mask=mask[[5]])[0], W[5])
     assert gap.max() <= 1e-4 * (X.sum(axis=1).max() + 3)
-    terms = naive.statement(X, W, model.components_, mask=mask)
+    terms = naive.objective_terms(X, W, model.components_, mask=mask)
     seen = X[~mask]
     constant = sum(x * naive.log(x) - x - math.lgamma(x + 1) for x in seen if x > 0)
     assert model.score(X, mask=mask) == pytest.approx((constant - terms.sum()) / seen.sum(), rel=1e-10)

@@ -95,18 +95,11 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder if it exists; a KeyboardInterrupt meanwhile is raised after that."""
-    interrupt: KeyboardInterrupt | None = None
-    while os.path.lexists(path):
-        try:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+    """Remove a file or folder if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
