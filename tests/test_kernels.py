@@ -12,10 +12,8 @@ from scipy import sparse
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.subproblem import RowPrior
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, validation
 from fastpmf.counts import partition as blocks
-from fastpmf.counts import csr
-from fastpmf.counts import validation
 from fastpmf.counts.partition import column_groups, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state

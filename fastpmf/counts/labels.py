@@ -82,20 +82,10 @@ def names_of(A: Any, axis: int) -> np.ndarray | None:
 
 
 def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | None = None) -> Any:
-    """A with its rows and columns in the order of these labels; A itself if nothing changes.
+    """A, the value of the argument `name`, with its rows and columns in the order of these labels.
 
-    Parameters
-    ----------
-    A : array-like
-        The value of the argument `name`.
-    name : str
-    rows, columns : Labels, optional
-        The labels to align axis 0 and axis 1 with; None leaves an axis as it is.
-
-    Raises
-    ------
-    ValueError
-        If both sides have labels and A lacks one of them, or the labels of either side are not unique.
+    A itself is returned if nothing changes. If both sides have labels, a ValueError is raised if A lacks one of them or
+    the labels of either side are not unique.
     """
     for axis, target in ((0, rows), (1, columns)):
         if A is None or target is None:
@@ -106,13 +96,7 @@ def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | No
 
 
 def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
-    """Positions of the target's labels among those of the argument `name`; None if its order does not change.
-
-    Raises
-    ------
-    ValueError
-        As in `align`.
-    """
+    """Positions of the target's labels among those of the argument `name`; None if its order does not change."""
     if own.values is None or target.values is None:
         return None
     own_values, target_values = own.values.tolist(), target.values.tolist()
@@ -156,14 +140,9 @@ def _reorder(A: Any, order: np.ndarray, axis: int) -> Any:
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
-    """Factors with their components in the order of the first factor that has labels of components.
+    """Factors, given as (factor, name, axis of the components), with components in the order of the first with labels.
 
     Factors whose labels have none in common with these are taken by position.
-
-    Parameters
-    ----------
-    parts : sequence of (factor, name, axis)
-        The axis is that of the components.
     """
     first, aligned = Labels(None), []
     for A, name, axis in parts:

@@ -12,13 +12,7 @@ from fastpmf.counts.validation import as_counts, matrix_size, read_matrix
 
 
 def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None = None) -> MemoryCounts:
-    """X as counts whose entries in `mask`, which may be NaN, infinite or negative in X, are not observed.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If X or `mask` has an invalid type, shape or value.
-    """
+    """X as counts whose entries in `mask`, which may be NaN, infinite or negative in X, are not observed."""
     if mask is None:
         return as_counts(X, name=name, n_threads=n_threads)
     mask = as_counts(mask, name="mask", n_threads=n_threads)
@@ -29,19 +23,7 @@ def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None
 
 
 def hide_entries(counts: MemoryCounts, mask: Any) -> MemoryCounts:
-    """The counts with the entries of `mask` as those that are not observed.
-
-    Parameters
-    ----------
-    counts : MemoryCounts of shape (n, p)
-    mask : sparse matrix or array of shape (n, p), bool or numbers, or None
-        Positive or True for the entries that are not observed. None, or a mask of no entries: all are observed.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `mask` has an invalid type, shape or value.
-    """
+    """The counts with the entries of `mask`, None or anything that `as_counts` reads, as those not observed."""
     if mask is None or (mask := _read_mask(mask, counts.shape)).nnz == 0:
         return counts
     M, known = mask.side(Side.ROWS), counts.unobserved

@@ -41,18 +41,9 @@ def panel_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
 
 
 def column_groups(indices: np.ndarray, n_columns: int, n_groups: int) -> np.ndarray:
-    """Boundaries of groups of consecutive columns with about equally many entries.
+    """Boundaries of groups of consecutive columns with about equally many entries, by a sample of the column indices.
 
-    Parameters
-    ----------
-    indices : ndarray of shape (nnz,)
-        The column of each entry; only a sample is read.
-    n_columns, n_groups : int
-
-    Returns
-    -------
-    ndarray, int64
-        From 0 to n_columns, ascending; fewer groups if single columns hold more than one group's entries.
+    They ascend from 0 to n_columns; there are fewer groups if single columns hold more than the entries of a group.
     """
     if not len(indices) or n_groups == 1:
         return np.array([0, n_columns])
@@ -62,21 +53,9 @@ def column_groups(indices: np.ndarray, n_columns: int, n_groups: int) -> np.ndar
 
 
 def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np.ndarray:
-    """Boundaries of blocks of consecutive rows.
+    """Boundaries of blocks of consecutive rows with at most these numbers of entries and rows.
 
-    Parameters
-    ----------
-    ends : ndarray of shape (n_rows + 1,)
-        The indptr of the rows.
-    n_entries : int
-        Maximum entries in a block; a longer row is a block by itself.
-    n_rows : int, optional
-        Maximum rows in a block.
-
-    Returns
-    -------
-    ndarray of shape (n_blocks + 1,), int64
-        From 0 to n_rows, ascending.
+    `ends` is the indptr of the rows. A row with more entries is a block by itself.
 
     Examples
     --------
@@ -92,12 +71,7 @@ def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np
 
 
 def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the rows of a CSR matrix, or of a panel of it, into blocks of about equal work; split very long rows.
-
-    Parameters
-    ----------
-    begins, ends : ndarray of shape (n_rows,), int64
-        Where the entries of each row begin and end.
+    """Divide rows whose entries begin and end here into blocks of about equal work; split very long rows.
 
     Returns
     -------
@@ -146,17 +120,7 @@ def block_vectors(factor_bytes: int) -> int:
 
 
 def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Group rows of about equal length, the longest first.
-
-    Parameters
-    ----------
-    lengths : ndarray of shape (n_rows,)
-        Entries in each row.
-    n_lanes : int
-        Numbers in a vector.
-    n_components : int
-    block : int
-        `block_vectors`.
+    """Group rows of about equal length, the longest first, for vectors of `n_lanes` numbers; `block`: `block_vectors`.
 
     Returns
     -------

@@ -34,12 +34,7 @@ READ_ERRORS = (
 def regular_file(path: str | os.PathLike[str], *, standard_input: bool = False) -> Iterator[str | os.PathLike[str]]:
     """A path that can be opened several times: `path` itself, or a temporary copy of the contents of a pipe.
 
-    Parameters
-    ----------
-    path : path-like
-        Of a file, a folder, or a pipe: a FIFO, ``/dev/stdin``, or a shell's ``<(command)``.
-    standard_input : bool, default=False
-        Whether "-" is standard input.
+    Pipes are FIFOs, ``/dev/stdin``, a shell's ``<(command)``, and "-" if `standard_input` is true.
     """
     from_stdin = standard_input and os.fspath(path) == STANDARD_INPUT
     if not from_stdin and not is_pipe(path):
@@ -129,11 +124,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def open_npz(path: str | os.PathLike[str]) -> Iterator[tuple[Any, IO[bytes]]]:
     """The arrays of an `.npz` archive by name, each read on access, and the open file.
 
-    Raises
-    ------
-    ValueError
-        If this is no archive, two of its arrays have the same name, or an array is larger than its stored bytes or
-        this process's memory allow. NumPy allocates the size that the header of an array claims before it reads.
+    Sizes are checked first, as NumPy allocates the size that the header of an array claims before it reads.
     """
     with regular_file(path) as regular, open(regular, "rb") as file:
         if not zipfile.is_zipfile(file):

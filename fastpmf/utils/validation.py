@@ -52,13 +52,7 @@ def is_nullable(A: Any) -> bool:
 
 
 def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
-    """A as a dense array of real numbers.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If A is sparse or an AnnData object, does not hold real numbers, or has rows of unequal lengths.
-    """
+    """A as a dense array of real numbers; an error if it is sparse, ragged or holds anything else."""
     if hasattr(A, "obsm"):  # NumPy would convert an AnnData object as a nested sequence, which is slow
         raise TypeError(f"{name} must be an array, got an {type(A).__name__} object: give one of its arrays")
     if sparse.issparse(A):
@@ -78,13 +72,7 @@ def not_finite(A: Any) -> str:
 
 
 def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """A as a dense array of this shape with finite entries >= 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If A has an invalid type, shape or value.
-    """
+    """A as a dense array if it has this shape and finite entries >= 0, else an error."""
     A = check_array(A, name)
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(map(int, shape))}, got {A.shape}")
@@ -114,13 +102,7 @@ def check_unique(names: np.ndarray, name: str) -> None:
 
 
 def check_names(names: Any, n: int, name: str, item: str) -> np.ndarray:
-    """Names of n items (such as "feature") as an array of str, (n,); by default (None) their numbers.
-
-    Raises
-    ------
-    ValueError
-        If there is not one name for each item.
-    """
+    """Names of n items (such as "feature") as an array of str, (n,); by default (None) their numbers."""
     checked = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
     if checked.shape != (n,):
         raise ValueError(f"{name} must be {n}, one for each {item}, got shape {checked.shape}")
@@ -128,30 +110,10 @@ def check_names(names: Any, n: int, name: str, item: str) -> np.ndarray:
 
 
 def positions(chosen: Any, size: int, name: str, names: Any = None) -> np.ndarray:
-    """Positions of rows or columns that are given by position or by name.
+    """Positions of the chosen rows or columns as an array of int64 in the shape of `chosen`.
 
-    Parameters
-    ----------
-    chosen : int, str or array-like of either
-        Numbers from 0 to size - 1, or names. If `names` holds integers, integers are names.
-    size : int
-        Number of rows or columns.
-    name : str
-        Name of the argument, for error messages.
-    names : array-like of str or int, of length size, optional
-        Names of the rows or columns.
-
-    Returns
-    -------
-    ndarray of int64
-        Of the shape of `chosen`.
-
-    Raises
-    ------
-    TypeError
-        If `chosen` holds neither integers nor strings.
-    ValueError
-        If a number is negative or too large, or a name is unknown or not unique.
+    `chosen`, the value of the argument `name`, holds numbers from 0 to size - 1 or some of the `names`, which are an
+    array-like of length `size` or None. If `names` holds integers, integers are names.
     """
     try:
         chosen_array = np.asarray(chosen)
