@@ -1,23 +1,23 @@
-"""Poisson matrix factorization of large sparse counts, from one Numba kernel.
+"""Poisson matrix factorization of large sparse counts.
 
-PoissonNMF, poisson_nmf                                     fit W and H to counts: likelihood, or posterior modes
-non_negative_factorization                                  the same by scikit-learn's function
-HPF, GammaPosterior                                         infer posteriors of W and H
-select_n_components                                         how many components, from held-out counts
-Topics, to_topics                                           factors as probabilities, which is PLSI
-top_features, topic_quality, match_components               read a fit: typical features, coherence, which is which
-pyldavis_input                                              the same for pyLDAvis
+PoissonNMF, poisson_nmf                                     maximum likelihood and MAP estimates of W and H
+non_negative_factorization                                  the same with the signature of scikit-learn's function
+HPF, GammaPosterior                                         approximate posteriors of W and H
+select_n_components                                         choose the number of components by held-out counts
+Topics, to_topics                                           factors as probabilities (PLSI)
+top_features, topic_quality, match_components               describe and match components
+pyldavis_input                                              input of pyLDAvis
 differential_expression                                     log fold changes of features between components, with errors
-recommend, similar_columns, ranking_scores                  the highest rates of each row, and how good they are
-kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
-as_counts                                                   read any matrix once, use it often
-StreamedCounts                                              counts that are read from a disk in each pass
-thin_counts                                                 split counts in two independent parts
-Checkpoint                                                  where a fit saves itself, to go on from there
-plan                                                        the memory and time that a fit will take
-warmup                                                      compile before, not in the first fit
-datasets                                                    counts that every machine has, or drawn from the model
-show_versions                                               what a bug report should say
+recommend, similar_columns, ranking_scores                  the columns with the highest rates, and their evaluation
+kl_divergence, poisson_log_likelihood, poisson_deviance     exact scores of factors
+as_counts                                                   convert any matrix to canonical counts
+StreamedCounts                                              counts that are read in each pass
+thin_counts                                                 divide counts into two independent parts
+Checkpoint                                                  periodically save a fit, to resume it
+plan                                                        estimate the memory of a fit
+warmup                                                      compile kernels before the first fit
+datasets                                                    example counts
+show_versions                                               versions and machine, for bug reports
 """
 
 import fastpmf._interrupted  # noqa: F401

@@ -168,9 +168,7 @@ def make_poisson_counts(
     check_number(skew, "skew")
     check_number(concentration, "concentration", positive=True)
     if nnz >= n_samples * n_features:
-        raise ValueError(
-            f"nnz must be below n_samples * n_features = {n_samples * n_features}, got {nnz}"
-        )
+        raise ValueError(f"nnz must be below n_samples * n_features = {n_samples * n_features}, got {nnz}")
     if n_features > np.iinfo(np.int32).max:
         raise ValueError(f"n_features must be at most 2**31 - 1, got {n_features}")
     rng = random_generator(random_state)

@@ -60,16 +60,12 @@ class SparseRows:
         """The matrix in panels of `panel_width` columns, cached for each width."""
         width = panel_width(*self.shape, len(self.data), row_bytes)
         cache = self.__dict__.setdefault("_panels", {})
-        if width not in cache:
-            cache[width] = self._cut(width)
+        if width not in cache and width >= self.n_columns:
+            cache[width] = [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
+        elif width not in cache:
+            cuts = self._cuts(np.append(np.arange(0, self.n_columns, width), self.n_columns))
+            cache[width] = [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
         return cache[width]
-
-    def _cut(self, width: int) -> list[Panel]:
-        n_panels = -(-self.n_columns // width)
-        if n_panels <= 1:
-            return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
-        cuts = self._cuts(np.minimum(np.arange(n_panels + 1) * width, self.n_columns))
-        return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
 
     def _cuts(self, bounds: np.ndarray) -> np.ndarray:
         """Position of the first entry of each row in each panel, and of its end, (n_panels + 1, n_rows)."""
