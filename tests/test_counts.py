@@ -45,14 +45,14 @@ def assert_canonical(X, expected):
 
 
 def unsorted():
-    """A as CSR with every row's entries back to front."""
+    """A as CSR with the entries of each row in reverse order."""
     X = sparse.csr_array(A)
     order = np.concatenate([np.arange(*ends)[::-1] for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)])
     return sparse.csr_array((X.data[order], X.indices[order], X.indptr), shape=X.shape)
 
 
 def doubled(X, dtype):
-    """A CSR matrix in which every entry of X is stored twice, in a row's two halves."""
+    """A CSR matrix in which each row stores its entries twice, one copy after the other."""
     X = sparse.csr_array(X).astype(dtype)
     halves = [np.tile(np.arange(*ends), 2) for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)]
     order = np.concatenate(halves)
@@ -113,7 +113,7 @@ def test_booleans_count_as_ones():
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"])
 def test_duplicates_are_summed_without_overflow(dtype):
-    X = A * 20  # up to 180: twice that is more than a uint8 holds
+    X = A * 20  # up to 180, so that sums exceed uint8
     if dtype == "int16":
         X = A * 3000
     assert_canonical(doubled(X, dtype), 2 * X)
@@ -162,7 +162,7 @@ def test_canonical_csr_is_not_copied(dtype, read_only, unchanged):
         rows = rows_of(given)
         assert np.shares_memory(rows.data, X.data)
         assert np.shares_memory(rows.indices, X.indices)
-    # int64 structure, as a triple may have it, is shared whole.
+    # With int64 indices and indptr, all arrays are shared
     wide = X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)
     assert all(np.shares_memory(got, part) for got, part in zip(triple(rows_of(wide)), wide, strict=True))
 
@@ -232,7 +232,7 @@ def test_row_blocks_hold_each_entry_and_row_once_and_are_bounded(lengths, monkey
     entries, rows, slots = np.zeros(indptr[-1], int), np.zeros(len(lengths), int), []
     for first, end, start, stop, slot in cut:
         entries[start:stop] += 1
-        # The last row of a block begins before its size is full, and rows of up to twice the size are not cut.
+        # The last row of a block starts below `size`, and rows of at most twice the size are not split
         assert stop - start <= (size if slot >= 0 else 3 * size)
         assert end - first <= 2 * size
         if slot < 0:
@@ -388,7 +388,7 @@ def test_a_triple_without_rows_or_columns_is_refused(shape):
 
 
 def frame_of(X, **dtypes):
-    """X by columns named a, b, …, each of the dtype given, else sparse."""
+    """X as a DataFrame with columns a, b, …, of the given dtypes or else sparse."""
     columns = {}
     for name, values in zip("abcdefgh", X.T, strict=False):
         dtype = dtypes.get(name, pd.SparseDtype(X.dtype, 0))
@@ -418,7 +418,7 @@ def test_one_dense_column_does_not_make_the_sparse_ones_dense():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert counts.shape == (n, p + 1)
-    assert peak < 8 * n * p / 4  # a quarter of what it takes when dense
+    assert peak < 8 * n * p / 4  # a quarter of the dense size
 
 
 def test_large_counts_of_nullable_columns_stay_exact():
@@ -463,7 +463,7 @@ def test_nullable_numbers_beside_the_counts_are_read():
     options = {"random_state": 0, "max_iter": 3, "tol": 0}
     fits = [poisson_nmf(X, 2, sample_weight=w, **options).H for w in (weights, weights.to_numpy(int))]
     assert (fits[0] == fits[1]).all()
-    known = pd.DataFrame([[1, 2, 3, 4], [None] * 4]).astype("Int64")  # missing is free
+    known = pd.DataFrame([[1, 2, 3, 4], [None] * 4]).astype("Int64")  # missing entries are free
     H = poisson_nmf(X, 2, fixed_H=known, **options).H
     assert H[0].tolist() == [1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"^sample_weight must be finite, got NaN"):

@@ -56,7 +56,7 @@ OF_COLUMNS = {"column_exposure", "background"}
 
 
 def permuted(A, name):
-    """The same numbers under the same labels, in another order."""
+    """The same values and labels in another order."""
     if isinstance(A, pd.Series):
         return A.iloc[BY_COLUMN if name in OF_COLUMNS else BY_ROW]
     if list(A.index) == ROWS:
@@ -75,7 +75,7 @@ def same(a, b):
 
 @pytest.fixture(autouse=True)
 def not_converged():
-    """Fits are short, which they warn of."""
+    """Ignore the convergence warnings of short fits."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Stopped at max_iter")
         yield
@@ -229,7 +229,7 @@ def test_functions_of_factors_align(function):
     mask = GIVEN["mask"]
     straight = function(X, W.to_numpy(), H.to_numpy(), mask=mask.to_numpy())
     other = function(X, W.iloc[BY_ROW, [2, 0, 1]], H.iloc[:, BY_COLUMN], mask=permuted(mask, "mask"))
-    assert other == pytest.approx(straight, rel=1e-12)  # components are added up in another order
+    assert other == pytest.approx(straight, rel=1e-12)  # another order of summation
 
 
 def test_one_number_stands_for_all_rows_or_columns(tmp_path):
@@ -242,7 +242,7 @@ def test_one_number_stands_for_all_rows_or_columns(tmp_path):
     model.save(tmp_path / "model.npz")
     W = PoissonNMF.load(tmp_path / "model.npz").transform(X, row_exposure=2.0)
     assert np.array_equal(W, model.transform(X, row_exposure=full["row_exposure"]))
-    assert model.score(X, sample_weight=2.0) == pytest.approx(model.score(X), rel=1e-12)  # sums in another order
+    assert model.score(X, sample_weight=2.0) == pytest.approx(model.score(X), rel=1e-12)  # another order of summation
     with pytest.raises(ValueError, match="row_exposure must be positive"):
         PoissonNMF(K).fit(X, row_exposure=0)
 
@@ -310,12 +310,12 @@ class TestAlign:
 
 
 class TestFunctionsOfFactors:
-    """Their arguments in other orders, under labels, give what they give without labels."""
+    """Labelled arguments in other orders give the same results as arrays in order."""
 
     W = pd.DataFrame(RNG.random((N, K)) + 0.1, index=ROWS, columns=list("abc"))
     H = pd.DataFrame(RNG.random((K, P)) + 0.1, index=list("abc"), columns=COLUMNS)
     OTHER = W.iloc[BY_ROW, [2, 0, 1]], H.iloc[:, BY_COLUMN]
-    BACK = np.argsort([2, 0, 1])  # of the components, where W decides their order
+    BACK = np.argsort([2, 0, 1])  # order of the components, which is that of W
 
     def plain(self):
         return self.W.to_numpy(), self.H.to_numpy()

@@ -43,7 +43,7 @@ def dense_of(source, start, stop):
 
 
 def closed(path):
-    """Whether nobody has an HDF5 file open: who has keeps others from opening it to write."""
+    """Whether an HDF5 file is closed: an open one cannot be opened for writing."""
     try:
         with h5py.File(path, "a"):
             return True
@@ -111,7 +111,7 @@ def test_converting_takes_the_memory_of_chunks_and_not_of_the_file(tmp_path, mon
     monkeypatch.setattr("test_formats.GENES", [f"g{j}" for j in range(1500)])
     X = np.random.default_rng(0).poisson(1.0, (1000, 1500))
     path, entries = write(name, tmp_path / name, X), 8 * np.count_nonzero(X)  # bytes, as float32 and int32
-    read_counts(path)  # what is imported on the way
+    read_counts(path)  # imports modules
     tracemalloc.start()
     convert_counts(path, tmp_path / "converted")
     converting = tracemalloc.get_traced_memory()[1]
@@ -120,7 +120,7 @@ def test_converting_takes_the_memory_of_chunks_and_not_of_the_file(tmp_path, mon
     reading = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(read_counts(tmp_path / "converted").X.toarray(), X)
-    assert reading > entries  # so that it would show
+    assert reading > entries  # so that the test is meaningful
     assert converting < entries / 2
 
 
@@ -161,7 +161,7 @@ def test_files_are_closed_in_the_end(tmp_path, X, name):
     with open_counts(path, transpose=True) as source:
         assert closed(path) == isinstance(source, Coordinates)
     assert closed(path)
-    source.close()  # once more does no harm
+    source.close()  # a second call has no effect
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError):
         convert_counts(path, tmp_path / "mine")
@@ -229,7 +229,7 @@ def test_damage_found_when_a_slice_is_read_is_an_error_of_one_line(tmp_path, X, 
         write_zarr(path, X, version=int(name[1]))
         damage_zarr(path, f"X/{part}")
     with open_counts(path) as source:
-        if name == "folder":  # cut off after it was opened
+        if name == "folder":  # truncated after it was opened
             os.truncate(path / f"{part}.npy", 140)
         with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole ") as caught:
             source.rows(0, 7)
@@ -262,9 +262,7 @@ def test_a_file_may_exceed_the_memory_limit_if_its_blocks_do_not(tmp_path, X, mo
             whole = file[f"matrix/{part}"][:]
             del file[f"matrix/{part}"]
             file.create_dataset(f"matrix/{part}", data=whole, chunks=(350,))
-    monkeypatch.setattr(
-        "fastpmf.utils.memory.memory_limit", lambda: 14_000
-    )  # bytes; data are 28,000, shape and names less
+    monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 14_000)  # bytes; the data have 28,000
     with open_counts(tmp_path / "X.h5") as source:
         np.testing.assert_array_equal(dense_of(source, 0, 7), X + 1)
         with pytest.raises(ValueError, match=r"it holds 0\.0 GiB, and this process may have"):
@@ -278,7 +276,7 @@ def test_counts_of_a_dense_matrix_keep_their_dtype(tmp_path, monkeypatch, X, end
     made = as_anndata(X, np.asarray)
     made.X = X.astype(dtype)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of zarr and anndata
+        warnings.simplefilter("ignore")  # warnings of zarr and anndata
         getattr(made, f"write_{ending[1:]}")(tmp_path / f"X{ending}")
     for transpose in (False, True):
         found = read_counts(tmp_path / f"X{ending}", transpose=transpose).X

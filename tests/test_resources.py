@@ -100,9 +100,9 @@ def test_the_memory_limit_is_the_least_of_all_limits(monkeypatch):
     assert memory.memory_limit() == 500
 
 
-# ── Disks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Disk space ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# On a disk of a megabyte: each call is to end with the sentence of a full one, and to leave the files as they are.
+# On a disk of 1 MB, each call raises the error of a full disk and leaves existing files unchanged
 FULL = """
 import sys, warnings
 from pathlib import Path
@@ -217,7 +217,7 @@ def test_an_error_of_a_file_that_cannot_be_written_names_it(tmp_path, X, what, m
         def forbidden(name, *_, **__):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(name))
 
-        monkeypatch.setattr("builtins.open", forbidden)  # as it is for all but root
+        monkeypatch.setattr("builtins.open", forbidden)  # as for users other than root
     error = {"folder": IsADirectoryError, "no folder": FileNotFoundError, "forbidden": PermissionError}[what]
     for call in (lambda: model.save(path), lambda: write_factors(path, np.ones((2, 3)), model)):
         with pytest.raises(error) as caught:
@@ -252,7 +252,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning_and_the_fit_continues(
     np.testing.assert_array_equal(model.components_, expected)
 
 
-# ── Files that change ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Changed files ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def cut(folder):
@@ -271,7 +271,7 @@ def become_a_folder(folder):
 def point_outside(folder):
     indices = np.load(folder / "indices.npy")
     indices[-1] = 10**9
-    with (folder / "indices.npy").open("r+b") as file:  # its times and length as before
+    with (folder / "indices.npy").open("r+b") as file:  # same size and times
         state = os.fstat(file.fileno())
         np.save(file, indices)
     os.utime(folder / "indices.npy", ns=(state.st_atime_ns, state.st_mtime_ns))
@@ -328,7 +328,7 @@ def test_passes_keep_no_files_open(tmp_path, X):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert model.n_iter_ == 10
-    assert opened <= before + 4  # the maps of the two large files
+    assert opened <= before + 4  # memory maps of the two large files
 
 
 NAMES = {"spaces": "two words ", "lines": "two\nlines", "bytes": os.fsdecode(b"caf\xe9 \xff"), "dots": ".hidden...x"}

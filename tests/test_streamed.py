@@ -43,7 +43,7 @@ def X():
 
 
 def cut(X, size):
-    """A function that returns blocks of so many rows."""
+    """A function that returns blocks of `size` rows."""
     return lambda: (X[i : i + size] for i in range(0, X.shape[0], size))
 
 
@@ -51,7 +51,7 @@ def assert_same_fit(a, b):
     np.testing.assert_array_equal(a.W, b.W)
     np.testing.assert_array_equal(a.H, b.H)
     assert a.n_iter == b.n_iter
-    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # sums of x log x add up in another order
+    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # another order of summation of x log x
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_streamed_fit_is_the_one_in_memory_for_any_blocks(X, schedule, size):
 def test_fits_of_unusual_counts_agree_to_1e_12_with_those_in_memory(name):
     X = MENAGERIE[name]
     a, b = (fit(counts, 2) for counts in (X, StreamedCounts(cut(X, 3))))
-    # Columns are summed entry by entry here, and four at a time in memory
+    # Column sums add one entry at a time here, and four in memory
     for A, B in ((a.W, b.W), (a.H, b.H)):
         np.testing.assert_allclose(A, B, rtol=1e-12, atol=1e-14 * A.max())
 
@@ -92,7 +92,7 @@ def test_coordinate_descent_of_streamed_rows_never_rises_and_takes_any_blocks(X)
     objective = a.trace["objective"]
     assert (np.diff(objective) <= 1e-12 * objective[0]).all()
     assert a.objective < fit(X, 4, solver="cd", max_iter=60).objective * 1.02
-    assert (a.W == 0).any()  # as multiplicative steps never have it
+    assert (a.W == 0).any()  # multiplicative updates never give zeros
 
 
 @pytest.mark.parametrize("options", [{}, {"inner_steps": 2}, {"learn_prior": True}, {"hierarchy": False}])
@@ -130,25 +130,25 @@ def test_an_iteration_is_one_pass(X):
         return cut(X, 30)()
 
     streamed = StreamedCounts(read)
-    assert len(passes) == 1  # to be checked and counted
+    assert len(passes) == 1  # the check of the blocks
     poisson_nmf(streamed, 3, solver="mu", max_iter=20, eval_every=100, tol=0, random_state=0)
-    # twenty iterations; the objective at the start and in the end; that and the residual of what is returned
+    # twenty iterations; the objective at the start and at the end; objective and residual of the result
     assert len(passes) == 1 + 20 + 3
 
 
 def test_a_block_is_released_once_the_next_is_read(X):
-    alive, most = [], []
+    alive, n_alive = [], []
 
     def read():
         for i in range(0, 120, 10):
             block = X[i : i + 10]
             alive.append(weakref.ref(block.data))
-            most.append(sum(ref() is not None for ref in alive))
+            n_alive.append(sum(ref() is not None for ref in alive))
             yield block
             del block
 
     fit(StreamedCounts(read), 3, max_iter=3)
-    assert max(most) <= 3  # the one in use, the one that is read, and the one that is let go at this very moment
+    assert max(n_alive) <= 3  # in use, being read, and being released
 
 
 def test_the_next_block_is_read_by_another_thread(X):
@@ -192,8 +192,8 @@ def test_ctrl_c_between_two_blocks_keeps_the_last_iteration(X):
         fit(StreamedCounts(read), 3, eval_every=100)
     solution = stopped.value.solution
     whole = fit(X, 3, max_iter=solution.n_iter)
-    assert solution.n_iter == 4  # the first two passes were to count, and for the objective at the start
-    assert next(passes) == 8  # one pass after the one that was broken off measures what is left
+    assert solution.n_iter == 4  # the first two passes are the check of the blocks and the initial objective
+    assert next(passes) == 8  # one more pass evaluates the result
     assert solution.objective == pytest.approx(kl_divergence(X, solution.W, solution.H), rel=1e-12)
     np.testing.assert_array_equal(solution.W, whole.W)
 
@@ -245,7 +245,7 @@ def test_float32_column_sums_of_very_many_rows_are_accurate(monkeypatch):
     n, k = 4000, 3
     U, V = padded(np.full((n, k), 0.1), np.dtype(np.float32)), padded(np.ones((1, k)), np.dtype(np.float32))
     third = np.float64(U[0, 0] / U[0, :k].sum())
-    # Each of at least 20,000 rows adds a third; one by one in float32 they would be off by 1e-4 of their sum
+    # Float32 sums of 20,000 or more terms 1/3, added one by one, would have a relative error of 1e-4
     for at_once, times in ((n, 20), (8, 2500)):
         out = np.empty_like(V)
         sums, some = ColumnSums(out), as_counts(np.ones((at_once, 1))).side(Side.ROWS)
@@ -273,7 +273,7 @@ def test_a_file_is_streamed_by_rows_or_by_columns(tmp_path, name):
     model, known = (PoissonNMF(2, random_state=0, solver="em", max_iter=30, tol=0) for _ in range(2))
     model.fit(data)
     known.fit(X.astype(data.X.dtype))
-    # "em" is its own transpose but for the order in which the factors are divided
+    # "em" is symmetric except for the order in which the factors are divided
     assert model.objective_ == pytest.approx(known.objective_, rel=1e-3 if name == "csc.h5ad" else 1e-6)
     if data.column_names is not None:
         assert list(model.feature_names_in_) == list(data.column_names)
