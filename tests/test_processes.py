@@ -1,9 +1,7 @@
 """Processes beside each other: forks at bad moments, pools, a cache that is shared, and what a fit leaves behind."""
 
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 from collections import Counter
 
@@ -63,7 +61,7 @@ SMALL = """
     import warnings, pathlib
     warnings.simplefilter("error", RuntimeWarning)
     from fastpmf.kernels import _jit, threads
-    from fastpmf.utils.compilation import COMPILING
+    from fastpmf.utils.progress import COMPILING
     from fastpmf.kernels.csr import count_columns
     threads._state = threads.ProcessState(serial=True)  # which compiles soonest
     def small(dtype=np.int32):

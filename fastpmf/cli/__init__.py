@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf._interrupted import INTERRUPTED
 from fastpmf.cli.parser import parser_of_commands
 from fastpmf.cli.telling import say
-from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.progress import compilation_shown
 
 # Those of signals are 128 plus the number of the signal, the convention of shells
 OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143

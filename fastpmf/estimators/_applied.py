@@ -13,7 +13,7 @@ from fastpmf.fitting.problem import Known
 from fastpmf.fitting.transform import log_likelihoods, transforms
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers.base import Callback
-from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.progress import compilation_shown
 
 
 class AppliedNMF(OnlineNMF):

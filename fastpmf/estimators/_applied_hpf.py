@@ -18,7 +18,7 @@ from fastpmf.fitting.transform import log_likelihoods, row_blocks_of
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor
-from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.validation import check_number, positions
 
 

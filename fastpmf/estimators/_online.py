@@ -30,7 +30,7 @@ from fastpmf.model.updates import Statistics
 from fastpmf.solvers import Coordinate, Extrapolated, Problem, Solver, Status
 from fastpmf.solvers.base import TRACE_DTYPE
 from fastpmf.solvers.mean_field import Inference, MeanField, Posteriors
-from fastpmf.utils.compilation import compilation_shown
+from fastpmf.utils.progress import compilation_shown
 
 FIRST = 35  # iterations on the first rows, from a random start
 ROUNDS = 2  # iterations on each later mini-batch, with what is remembered for H's prior

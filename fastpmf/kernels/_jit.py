@@ -43,7 +43,7 @@ from numba.core.runtime import rtsys
 from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, varied
 from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit, type_of
 from fastpmf.kernels.threads import ProcessState, process_state, started
-from fastpmf.utils.compilation import COMPILING
+from fastpmf.utils.progress import COMPILING
 from fastpmf.utils.warnings import warn
 
 _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
