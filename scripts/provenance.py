@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 
 from fastpmf import __version__
-from fastpmf.utils.files import atomic_write
 from fastpmf.kernels._jit import available_threads
+from fastpmf.utils.files import atomic_write
 
 PACKAGES = ("numpy", "numba", "scikit-learn")
 
