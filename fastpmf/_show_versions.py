@@ -1,4 +1,4 @@
-"""`show_versions`: the facts about an installation and its machine that a bug report should say."""
+"""`show_versions`: versions and properties of the machine for bug reports."""
 
 import os
 import platform
@@ -21,16 +21,16 @@ def show_versions(file: TextIO | None = None) -> None:
     Parameters
     ----------
     file : text file, default=None
-        Where to; standard output by default.
+        File to write to; standard output by default.
     """
-    facts = facts_of_versions()
-    width = max(map(len, facts))
-    for name, fact in facts.items():
-        print(f"{name:>{width}}: {fact}", file=file or sys.stdout)
+    versions = collect_versions()
+    width = max(map(len, versions))
+    for name, value in versions.items():
+        print(f"{name:>{width}}: {value}", file=file or sys.stdout)
 
 
-def facts_of_versions() -> dict[str, str]:
-    """What `show_versions` prints."""
+def collect_versions() -> dict[str, str]:
+    """The names and values that `show_versions` prints."""
     features = llvm.get_host_cpu_features()
     bits = next(
         (b for name, b in (("avx512f", 512), ("avx", 256), ("sse2", 128), ("neon", 128)) if features.get(name)), 0

@@ -1,4 +1,4 @@
-"""Counts that every machine has: the words of Python's own library, and draws from the model with the truth beside."""
+"""Example counts: words in the modules of Python's standard library, and random counts from the model."""
 
 import keyword
 import re
@@ -18,27 +18,27 @@ from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_ro
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.utils.validation import check_number, random_generator
 
-# camelCase, CONSTANT and digits: "parseHTMLDoc2" is parse, html, doc
+# Splits camelCase and drops digits: "parseHTMLDoc2" is parse, html, doc
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _NOT_MODULES = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
-_EVERYWHERE = {*map(str.lower, keyword.kwlist), *keyword.softkwlist, "self", "cls", "args", "kwargs"}
+_STOP_WORDS = {*map(str.lower, keyword.kwlist), *keyword.softkwlist, "self", "cls", "args", "kwargs"}
 
 
 def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float = 0.5) -> Dataset:
-    """Modules x words counts of the running Python's standard library, tests left out.
+    """Counts of words (columns) in the modules (rows) of Python's standard library, without its tests.
 
-    Identifiers are split at case and underscores into lower-case words of three letters or more, wherever they stand:
-    in code, comments and documentation. A Python of other version has other modules, so the counts differ a little.
+    Words are identifiers in code, comments and docstrings, split at underscores and changes of case, in lower case and
+    of at least three letters. The counts depend on the version of Python.
 
     Parameters
     ----------
     min_words : int, default=200
-        Modules with fewer words are left out.
+        Modules with fewer words are excluded.
     min_modules : int, default=3
-        Words found in fewer modules are left out.
+        Words that occur in fewer modules are excluded.
     max_share : float, default=0.5
-        Words found in more than this share of the modules are left out.
+        Words that occur in more than this fraction of the modules are excluded.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     Raises
     ------
     FileNotFoundError
-        This Python comes without the source of its library (a frozen or zipped one).
+        If Python is installed without the source of its library, as in frozen or zipped installations.
     TypeError, ValueError
         If an argument has an invalid type or value, or no word is left.
 
@@ -59,8 +59,8 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     >>> "argparse" in modules, X.shape == (len(modules), len(words))
     (True, True)
     """
-    for name, least in (("min_words", min_words), ("min_modules", min_modules)):
-        check_scalar(least, name, (int, np.integer), min_val=0)
+    check_scalar(min_words, "min_words", (int, np.integer), min_val=0)
+    check_scalar(min_modules, "min_modules", (int, np.integer), min_val=0)
     check_number(max_share, "max_share")
     root = Path(sysconfig.get_path("stdlib"))
     names, counts = [], []
@@ -73,35 +73,36 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
                 counts.append(words)
     if not names:
         raise FileNotFoundError(f"no Python source with at least {min_words} words under {root}")
-    spread = Counter(word for words in counts for word in words)
-    vocabulary = sorted(w for w, n in spread.items() if min_modules <= n <= max_share * len(counts))
+    n_modules = Counter(word for words in counts for word in words)
+    vocabulary = sorted(word for word, n in n_modules.items() if min_modules <= n <= max_share * len(counts))
     if not vocabulary:
-        raise ValueError(f"min_modules={min_modules} and max_share={max_share} leave no word of {len(spread):,}")
-    number = {word: j for j, word in enumerate(vocabulary)}
-    entries = [(number[w], n) for words in counts for w, n in sorted(words.items()) if w in number]
-    indptr = np.cumsum([0] + [sum(w in number for w in words) for words in counts])
+        raise ValueError(f"min_modules={min_modules} and max_share={max_share} leave no word of {len(n_modules):,}")
+    column = {word: j for j, word in enumerate(vocabulary)}
+    entries = [(column[word], n) for words in counts for word, n in sorted(words.items()) if word in column]
+    indptr = np.cumsum([0] + [sum(word in column for word in words) for words in counts])
     columns, data = np.array(entries, dtype=np.int32).reshape(-1, 2).T
     X = sparse.csr_array((data, columns, indptr.astype(np.int32)), shape=(len(names), len(vocabulary)))
     return Dataset(X, np.array(names), np.array(vocabulary))
 
 
 def _words(path: Path) -> Counter[str]:
+    """Counts of the words in a source file; empty if it is not valid source or cannot be opened."""
     try:
         with tokenize.open(path) as file:  # in the encoding that the source declares
             text = file.read()
     except (SyntaxError, UnicodeDecodeError, OSError):
-        return Counter()  # an example of bad source, or a broken link, is no module
-    found = (part.lower() for name in _IDENTIFIER.findall(text) for part in _WORD.findall(name))
-    return Counter(word for word in found if len(word) >= 3 and word not in _EVERYWHERE)
+        return Counter()
+    words = (part.lower() for name in _IDENTIFIER.findall(text) for part in _WORD.findall(name))
+    return Counter(word for word in words if len(word) >= 3 and word not in _STOP_WORDS)
 
 
 class PoissonCounts(NamedTuple):
-    """Counts and the factors that they were drawn from: X_ij ~ Poisson((W H)_ij).
+    """Counts and the factors from which they are drawn: X_ij ~ Poisson((W H)_ij).
 
     Attributes
     ----------
     X : csr_array of shape (n_samples, n_features)
-        uint8, uint16 or int32, the smallest that holds them; columns ascend in every row.
+        Of uint8, uint16 or int32, the smallest that holds the counts, in canonical format.
     W : ndarray of shape (n_samples, n_components), float64
     H : ndarray of shape (n_components, n_features), float64
     """
@@ -122,27 +123,27 @@ def make_poisson_counts(
     random_state: Any = None,
     n_threads: int | None = None,
 ) -> PoissonCounts:
-    """Draw counts from the model, with about `nnz` nonzeros, without ever forming W H.
+    """Draw counts with about `nnz` nonzeros from the model, without computing W H.
 
-    A row's total is Poisson; each of its counts falls on a component, then on a column, which splits the total
-    multinomially: the entries are then independent Poisson counts with the rates W H, exactly.
+    The total of each row is drawn from its Poisson distribution, then a component and a column for each of its units.
+    By the multinomial splitting of Poisson counts, the entries are independent and Poisson with rates W H, exactly.
 
     Parameters
     ----------
     n_samples, n_features, n_components : int
         At least 1.
     nnz : int
-        Nonzeros to expect, below n_samples * n_features. What comes differs by a few times its square root, and by
-        some per cent where skew is high.
+        Expected number of nonzeros, less than n_samples * n_features. The actual number differs by a few times its
+        square root, and by a few per cent if `skew` is high.
     skew : float, default=0.0
-        Sums of rows and of columns fall like rank ** -skew, in random order: 0 for none, 1 for words in documents.
+        Row and column sums decrease like rank ** -skew, in random order; about 1 for words in documents.
     concentration : float, default=0.3
-        Shape of the Gamma distribution that W and H are drawn from, > 0: the smaller, the fewer components matter in a
-        row, and the fewer columns in a component.
+        Shape of the Gamma distribution of W and H, > 0. The smaller it is, the fewer components a row and columns a
+        component mainly consists of.
     random_state : int, RandomState, Generator or None, default=None
-        Equal seeds give equal counts, for any number of threads.
+        The counts do not depend on the number of threads.
     n_threads : int or None, default=None
-        None or -1: as many as the process may use.
+        Number of threads; None or -1: all that the process may use.
 
     Returns
     -------
@@ -167,9 +168,7 @@ def make_poisson_counts(
     check_number(skew, "skew")
     check_number(concentration, "concentration", positive=True)
     if nnz >= n_samples * n_features:
-        raise ValueError(
-            f"nnz must be below n_samples * n_features = {n_samples * n_features}, of which it is a part, got {nnz}"
-        )
+        raise ValueError(f"nnz must be below n_samples * n_features = {n_samples * n_features}, got {nnz}")
     if n_features > np.iinfo(np.int32).max:
         raise ValueError(f"n_features must be at most 2**31 - 1, got {n_features}")
     rng = random_generator(random_state)
@@ -181,20 +180,20 @@ def make_poisson_counts(
     if not (W.any() and (W.max(axis=0) * H.max(axis=1)).any()):
         raise ValueError(f"concentration={concentration} is so small that all rates are 0 in float64")
     W *= _scale(W, H, nnz)
-    share = W * H.sum(axis=1)
+    weights = W * H.sum(axis=1)
     starts = np.zeros(n_samples + 1, np.int64)
-    np.cumsum(rng.poisson(share.sum(axis=1)), out=starts[1:])
+    np.cumsum(rng.poisson(weights.sum(axis=1)), out=starts[1:])
     seed = rng.integers(2**62, size=1) if isinstance(rng, np.random.Generator) else rng.randint(2**62, size=1)
     with threads(n_threads):
-        table, other = np.empty(H.shape), np.empty(H.shape, np.int32)
-        waiting = np.empty((current_threads(), n_features), np.int64)
-        alias_tables(n_components, np.where(H.any(axis=1, keepdims=True), H, 1.0), table, other, waiting)
+        probability, alias = np.empty(H.shape), np.empty(H.shape, np.int32)
+        queue = np.empty((current_threads(), n_features), np.int64)
+        alias_tables(n_components, np.where(H.any(axis=1, keepdims=True), H, 1.0), probability, alias, queue)
         columns, lengths = np.empty(starts[-1], np.int32), np.empty(n_samples, np.int64)
         for dtype in COUNT_DTYPES[:3]:
             data = np.empty(starts[-1], dtype)
             draw_rows(
-                -(-n_samples // ROWS_AT_ONCE), int(seed[0]), int(np.iinfo(dtype).max), starts, share, table, other,
-                columns, data, lengths, np.empty((current_threads(), n_components)),
+                -(-n_samples // ROWS_AT_ONCE), int(seed[0]), int(np.iinfo(dtype).max), starts, weights, probability,
+                alias, columns, data, lengths, np.empty((current_threads(), n_components)),
             )  # fmt: skip
             if (lengths >= 0).all():
                 break
@@ -202,14 +201,14 @@ def make_poisson_counts(
         close_gaps(1, starts, indptr, columns, data)
     for array in (columns, data):
         array.resize(indptr[-1], refcheck=False)
-    if len(columns) <= np.iinfo(np.int32).max:  # scipy has one dtype for both
+    if len(columns) <= np.iinfo(np.int32).max:  # scipy requires one dtype for both index arrays
         indptr = indptr.astype(np.int32)
     return PoissonCounts(sparse.csr_array((data, columns, indptr), shape=(n_samples, n_features)), W, H)
 
 
 def _scale(W: np.ndarray, H: np.ndarray, nnz: int) -> float:
-    """The factor of W with which W H is expected to have `nnz` nonzeros, from a sample of rows of all sizes."""
-    # Strata of rows by size, those of the largest rows narrow, each told by its middle row
+    """The factor of W for which `nnz` nonzeros are expected, estimated from a stratified sample of the rows."""
+    # Strata of rows by sum, narrow for the largest sums; the middle row represents each
     n, n_strata = len(W), int(np.clip((1 << 22) // H.shape[1], 16, 1024))
     edges = np.concatenate([np.linspace(0, n, n_strata // 2), n - np.geomspace(1, n, n_strata // 2), [n]])
     edges = np.unique(edges.round().astype(int))
@@ -219,13 +218,13 @@ def _scale(W: np.ndarray, H: np.ndarray, nnz: int) -> float:
     def excess(log_scale: float) -> float:
         return float(-weights @ np.expm1(-np.exp(log_scale) * rates).sum(axis=1)) - nnz
 
-    low = float(np.log(nnz / (weights @ rates.sum(axis=1))))  # as if every count had an entry of its own
+    low = float(np.log(nnz / (weights @ rates.sum(axis=1))))  # each count in a separate entry
     high = low + 1
     while excess(high) < 0:
         high += 1
         if high > low + 20:
             raise ValueError(
-                f"nnz={nnz} needs rates too large, as so many of {W.shape[0]} x {H.shape[1]} entries hardly have any; "
-                "a smaller nnz, a lower skew, or a larger concentration can be had"
+                f"nnz={nnz} needs rates too large, as most of {W.shape[0]} x {H.shape[1]} entries have a rate near 0: "
+                "give a smaller nnz, a lower skew, or a larger concentration"
             )
     return float(np.exp(brentq(excess, low, high, rtol=1e-6)))

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 
 from fastpmf import __version__
-from fastpmf.estimators._model_file import replacing
 from fastpmf.kernels._jit import available_threads
+from fastpmf.utils.files import atomic_write
 
 PACKAGES = ("numpy", "numba", "scikit-learn")
 
@@ -37,7 +37,7 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     text = io.StringIO(newline="")
     text.writelines(f"# {name}: {fact}\n" for name, fact in facts.items())
     csv.writer(text).writerows([columns, *([None if x != x else x for x in row] for row in rows)])
-    with replacing(path) as file:  # whole or not at all: a study that is cut off here keeps its last table
+    with atomic_write(path) as file:  # whole or not at all: a study that is cut off here keeps its last table
         file.write(text.getvalue().encode())
 
 

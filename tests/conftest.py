@@ -1,4 +1,4 @@
-"""The menagerie: small count matrices that are awkward, each in its own way. And which tests run by default."""
+"""Small count matrices with various difficulties (`MENAGERIE`), fixtures, and the selection of long tests."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-ALL = os.environ.get("FASTPMF_TESTS") == "all"  # whether long tests run too, and others with all their cases
+ALL = os.environ.get("FASTPMF_TESTS") == "all"  # whether to run long tests, and all cases of the others
 
 
 def pytest_configure(config):
@@ -16,14 +16,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked as long, unless FASTPMF_TESTS=all asks for it."""
+    """Deselect tests that are marked as long, except if FASTPMF_TESTS=all."""
     if not ALL:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def _planted(rng, n=30, p=40, k=3, mean=1.0):
-    """Poisson counts of known factors, with every row and column in use."""
+    """Poisson counts of known factors without empty rows and columns."""
     W, H = rng.gamma(0.5, size=(n, k)), rng.gamma(0.5, size=(k, p))
     X = rng.poisson(W @ H * (mean / (W @ H).mean()))
     X[np.arange(n), np.arange(n) % p] += 1
@@ -73,16 +73,13 @@ MENAGERIE = {name: sparse.csr_array(X) for name, X in _menagerie().items()}
 
 @pytest.fixture(params=MENAGERIE)
 def X(request):
-    """Every matrix of the menagerie in turn, as a CSR array."""
+    """Each matrix of `MENAGERIE` as a CSR array."""
     return MENAGERIE[request.param].copy()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cores():
-    """Divide the cores among the test processes; a fit uses that many threads by default.
-
-    With more threads than cores, threads that waited for each other in each kernel took half of the tests' time.
-    """
+    """Divide the cores among the test processes, as more threads than cores wait for each other in each kernel."""
     from fastpmf.kernels import threads  # here, as the xdist controller does not need it
 
     cores, processes = threads.cpu_count(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
@@ -93,7 +90,7 @@ def own_cores():
 
 @pytest.fixture(autouse=True)
 def closed_figures():
-    """No test leaves figures to the next, of which Matplotlib warns when they are many."""
+    """Close all figures after each test, as Matplotlib warns of many open ones."""
     yield
     if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
         pyplot.close("all")
@@ -109,7 +106,7 @@ def planted():
 
 @pytest.fixture
 def unchanged():
-    """Call with arrays or sparse matrices: at the end of the test they must hold what they held."""
+    """Call with arrays or sparse matrices, which must not be changed by the test."""
     watched = []
 
     def parts(A):

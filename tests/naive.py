@@ -1,4 +1,4 @@
-"""Oracles: dense, loop by loop, float64, and nothing of fastpmf. X is (n, p), U and V own its rows and columns."""
+"""Oracles without code of fastpmf: dense, float64, with loops. X is (n, p); U and V belong to its rows and columns."""
 
 import math
 
@@ -11,7 +11,7 @@ def wide(*arrays):
 
 
 def stored(X):
-    """(i, j) of every positive entry, row by row."""
+    """(i, j) of all positive entries in row order."""
     return [(i, j) for i in range(X.shape[0]) for j in range(X.shape[1]) if X[i, j] > 0]
 
 
@@ -38,7 +38,7 @@ def log_rate(X, U, V):
 
 
 def kl_divergence(X, W, H):
-    """sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij], the zeros included."""
+    """sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij], including zeros."""
     X, W, H = wide(X, W, H)
     terms = []
     for i in range(X.shape[0]):
@@ -49,7 +49,7 @@ def kl_divergence(X, W, H):
 
 
 def poisson_log_likelihood(X, W, H):
-    """sum_ij [x_ij log mu_ij - mu_ij - log x_ij!], the zeros included."""
+    """sum_ij [x_ij log mu_ij - mu_ij - log x_ij!], including zeros."""
     X, W, H = wide(X, W, H)
     terms = []
     for i in range(X.shape[0]):
@@ -60,14 +60,14 @@ def poisson_log_likelihood(X, W, H):
 
 
 def objective_scale(X, W, H):
-    """Sum of the sizes of the terms that a divergence is put together from: what its rounding is relative to."""
+    """Sum of the absolute terms of a divergence, to which its rounding error is relative."""
     X, W, H = wide(X, W, H)
     logs = math.fsum(X[i, j] * (abs(log(X[i, j])) + abs(log(W[i] @ H[:, j]))) for i, j in stored(X))
     return logs + X.sum() + W.sum(axis=0) @ H.sum(axis=1)
 
 
 def half_step(X, U, V, relaxed=False):
-    """U r with r = S / v_sum; relaxed U (1.9 r - 0.9) where r > 1, else U r (0.1 + 0.9 r); 0 where v_sum is 0."""
+    """U r with r = S / v_sum, 0 if v_sum is 0; if relaxed U (1.9 r - 0.9) for r > 1, else U r (0.1 + 0.9 r)."""
     S, U, V = ratio_contraction(X, U, V), *wide(U, V)
     v_sum = V.sum(axis=0)
     out = np.zeros_like(U)
@@ -87,22 +87,21 @@ def multiplicative_iteration(X, W, H):
 
 
 def gap_bound(X, U, V):
-    """Of each row: u . v_sum + x (max_k S_k / v_sum_k - 2), which is at least what a better row could gain."""
+    """u . v_sum + x (max_k S_k / v_sum_k - 2) of each row, an upper bound on its possible decrease."""
     S, X, U, V = ratio_contraction(X, U, V), *wide(X, U, V)
     v_sum = V.sum(axis=0)
     return np.array([u @ v_sum + x.sum() * (max(s / v_sum) - 2) for x, u, s in zip(X, U, S, strict=True)])
 
 
-def guarded_step(u, g, c, v, least, ratio=None):
-    """The coordinate rule: pole step from the left or when surely short, else the nearer of MU and damped Newton.
+def guarded_step(u, g, c, v, min_count, ratio=None):
+    """The update of a coordinate: the pole step if it increases u or is short, else MU or damped Newton.
 
-    The last goes no further than to u / 1024, so that differences keep up the rates.
-
-    `ratio` is g / v, and 1 where v rises with u.
+    Of the latter two the smaller step is taken, and at most to u / 1024, for accurate differences of the rates. `ratio`
+    is g / v, or 1 if v increases with u.
     """
     ratio = g / v if ratio is None else ratio
     d = (g - v) / c if c > 0 else -math.inf
-    decrement = math.sqrt(c) * abs(d) / math.sqrt(least) if c > 0 else math.inf
+    decrement = math.sqrt(c) * abs(d) / math.sqrt(min_count) if c > 0 else math.inf
     if g >= v or decrement <= 0.6838:
         return max(0.0, u + d * ratio)
     return max(u / 1024, min(u * ratio, u + d / (1 + decrement))) if c > 0 else max(0.0, u * ratio)
@@ -111,16 +110,16 @@ def guarded_step(u, g, c, v, least, ratio=None):
 class Rows:
     """The problem of each row: f(u) = d . u + q . u^2 / 2 - a . log u - sum_j x_j log(u . v_j), u_k = 0 where d is inf.
 
-    X is (n, p), V (p, k); d, a and q are (k,) or (n, k), held (k,).
+    X is (n, p), V (p, k); d, a and q are (k,) or (n, k), fixed (k,).
     """
 
-    def __init__(self, X, V, d=None, a=0.0, q=0.0, held=False):
+    def __init__(self, X, V, d=None, a=0.0, q=0.0, fixed=False):
         self.X, self.V = wide(X, V)
         shape = len(self.X), self.V.shape[1]
         d = self.V.sum(axis=0) if d is None else d
         self.d, self.a, self.q = (np.broadcast_to(np.array(x, dtype=float), shape) for x in (d, a, q))
-        self.held = np.broadcast_to(held, shape[1:])
-        self.free = ~self.held & np.isfinite(self.d)
+        self.fixed = np.broadcast_to(fixed, shape[1:])
+        self.free = ~self.fixed & np.isfinite(self.d)
 
     def objective(self, U):
         (U,) = wide(U)
@@ -130,17 +129,17 @@ class Rows:
             out[i] += (self.d[i, k] * u if u > 0 else 0.0) + self.q[i, k] * u * u / 2 - (a * log(u) if a > 0 else 0.0)
         return out
 
-    def pull(self, U):
+    def attraction(self, U):
         """t = S + a / u."""
         (U,) = wide(U)
         return ratio_contraction(self.X, U, self.V) + np.divide(self.a, U, out=np.zeros_like(U), where=self.a > 0)
 
     def step(self, U, relaxed=False):
-        """U r, with r the least of a bound that is tight at U; as `half_step`."""
-        t, (U,) = self.pull(U), wide(U)
+        """U r, where r minimises an upper bound that is tight at U; `relaxed` as in `half_step`."""
+        t, (U,) = self.attraction(U), wide(U)
         out = U.copy()
         for i, k in np.ndindex(*U.shape):
-            if self.held[k] or U[i, k] == 0:
+            if self.fixed[k] or U[i, k] == 0:
                 continue
             d, cross = self.d[i, k], 4 * self.q[i, k] * U[i, k] * t[i, k]
             root = d + math.sqrt(d * d + cross)
@@ -153,9 +152,9 @@ class Rows:
     def gap(self, U):
         """sum_k u_k (d_k + q_k u_k - t_k) + total max_k (t_k - d_k - q_k u_k) / d_k over the free k, total = u . t.
 
-        What is negative of the last is left out, but for rows of which every optimum has d . u = total.
+        A negative last term counts as 0, except if all optima have d . u = total.
         """
-        t, (U,) = self.pull(U), wide(U)
+        t, (U,) = self.attraction(U), wide(U)
         out = np.zeros(len(U))
         tight = self.free.all() and not self.q.any()
         for i, u in enumerate(U):
@@ -168,7 +167,7 @@ class Rows:
         return out
 
     def best(self, U, n_iter=5000):
-        """The rows of least objective, by very many steps, all rows at once: the problem is convex."""
+        """The rows of minimum objective, by many steps of all rows; the problem is convex."""
         (U,) = wide(U)
         U = np.where(np.isfinite(self.d), U, 0.0)
         for _ in range(n_iter):
@@ -176,43 +175,43 @@ class Rows:
             t = np.divide(self.X, rates, out=np.zeros_like(self.X), where=self.X > 0) @ self.V
             t += np.divide(self.a, U, out=np.zeros_like(U), where=self.a > 0)
             root = self.d + np.sqrt(self.d**2 + 4 * self.q * U * t)
-            U = np.where(self.held, U, np.divide(2 * U * t, root, out=np.zeros_like(U), where=root > 0))
+            U = np.where(self.fixed, U, np.divide(2 * U * t, root, out=np.zeros_like(U), where=root > 0))
         return U
 
     def coordinate_round(self, U, sweeps, zero):
-        """Cyclic guarded coordinate descent: `sweeps` over the components that are not, or don't want to be, 0.
+        """Cyclic guarded coordinate descent: `sweeps` over the components that are positive or would increase.
 
-        What becomes 0 leaves the later sweeps.
+        Entries that become 0 are skipped in the later sweeps.
         """
         total = self.X.sum(axis=1) + self.a.sum(axis=1)
         (U,) = wide(U)
-        U = np.where(self.held | (np.isfinite(self.d) & (self.d > 0)), U, 0.0)
-        price = np.where(self.d > 0, self.d, math.inf)
-        U = np.maximum(U, np.where(self.a > 0, self.a * zero / price, 0.0))
-        t, out = self.pull(U), np.where(self.held, U, 0.0)
+        U = np.where(self.fixed | (np.isfinite(self.d) & (self.d > 0)), U, 0.0)
+        U = np.maximum(U, np.where(self.a > 0, self.a * zero / np.where(self.d > 0, self.d, math.inf), 0.0))
+        t, out = self.attraction(U), np.where(self.fixed, U, 0.0)
         for i, x in enumerate(self.X):
             d, a, q = self.d[i], self.a[i], self.q[i]
             alive = [k for k in np.flatnonzero(self.free[i]) if d[k] > 0]
-            few = 1e-6 * min(x[x > 0], default=math.inf) / len(d)
+            threshold = 1e-6 * min(x[x > 0], default=math.inf) / len(d)
             active = [
                 k
                 for k in alive
-                if U[i, k] > zero * total[i] / d[k] or a[k] > 0 or t[i, k] > d[k] or U[i, k] * t[i, k] > few
+                if U[i, k] > zero * total[i] / d[k] or a[k] > 0 or t[i, k] > d[k] or U[i, k] * t[i, k] > threshold
             ]
             out[i, active] = U[i, active]
             rate = self.V @ U[i]
-            some = x > 0
+            positive = x > 0
             for sweep in range(sweeps):
                 for k in active if sweep else alive:
                     if k not in active:
                         rate = rate - U[i, k] * self.V[:, k]
                         continue
-                    w, u = self.V[some, k] / rate[some], out[i, k]
-                    g, c, least = (x[some] * w).sum(), (x[some] * w * w).sum(), min(x[some], default=math.inf)
+                    w, u = self.V[positive, k] / rate[positive], out[i, k]
+                    counts = x[positive]
+                    g, c, min_count = (counts * w).sum(), (counts * w * w).sum(), min(counts, default=math.inf)
                     if a[k] > 0:
-                        g, c, least = g + a[k] / u, c + a[k] / u**2, min(least, a[k])
+                        g, c, min_count = g + a[k] / u, c + a[k] / u**2, min(min_count, a[k])
                     ridged = {"ratio": 1.0} if q[k] > 0 else {}
-                    new = guarded_step(u, g, c + q[k], d[k] + q[k] * u, least, **ridged)
+                    new = guarded_step(u, g, c + q[k], d[k] + q[k] * u, min_count, **ridged)
                     rate = rate + (new - u) * self.V[:, k]
                     out[i, k] = new
                 active = [k for k in active if out[i, k] > 0]
@@ -225,7 +224,7 @@ def coordinate_round(X, U, V, sweeps, zero):
 
 
 def best_rows(X, U, V, n_iter=5000):
-    """The rows of least divergence while V stays."""
+    """The rows of minimum divergence for fixed V."""
     return Rows(X, V).best(U, n_iter)
 
 
@@ -240,14 +239,14 @@ def transpose(X):
     return np.array(data), np.array([i for _, i in entries], dtype=int), np.array(indptr)
 
 
-def statement(
+def objective_terms(
     X, W, H, *, prior_W=None, prior_H=None, alpha_W=0.0, alpha_H="same", l1_ratio=0.0, fixed_W=None, fixed_H=None,
     row_exposure=1.0, column_exposure=1.0, background=0.0, mask=None, sample_weight=1.0,
 ):  # fmt: skip
-    """The terms of what a fit minimises, nats: sum them for the objective, and their sizes for what rounds it.
+    """The terms of the objective of a fit in nats; its rounding error is relative to the sum of their absolute values.
 
-    Of each observed entry w_i (x log(x / mu) - x + mu), with mu_ij = r_i c_j (W_i . H_j + b_j); and of each entry of W
-    and H that is not known the penalty  rate u + ridge u^2 / 2 - (shape - 1) log u,  that of W_i times w_i.
+    w_i (x log(x / mu) - x + mu) of each observed entry, with mu_ij = r_i c_j (W_i . H_j + b_j); and the penalty
+    rate u + ridge u^2 / 2 - (shape - 1) log u  of each entry of W and H that is not fixed, times w_i for W_i.
     """
     X, W, H = wide(X, W, H)
     (n, p), k = X.shape, W.shape[1]
@@ -266,7 +265,7 @@ def statement(
         shape, rate = (np.broadcast_to(np.array(x, dtype=float), k) for x in (shape, rate))
         ridge = alpha * (1 - l1_ratio) if prior is None else 0.0
         for j, i in zip(*np.nonzero(free), strict=True):
-            u, more = A[j, i], shape[j] - 1
+            u, exponent = A[j, i], shape[j] - 1
             terms += [weight[i] * rate[j] * u, weight[i] * ridge * u * u / 2]
-            terms += [-weight[i] * more * log(u)] if more * weight[i] > 0 else []
+            terms += [-weight[i] * exponent * log(u)] if exponent * weight[i] > 0 else []
     return np.array(terms)

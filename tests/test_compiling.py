@@ -1,7 +1,7 @@
 """Compilation that takes more than a second is announced once, on standard error."""
 
-import builtins
 import os
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba.core import event
 
 from fastpmf import HPF, PoissonNMF, cli, non_negative_factorization, poisson_nmf, select_n_components
 from fastpmf.io import write_counts
-from fastpmf.utils import compilation as _compiling
+from fastpmf.utils import progress
 from fastpmf.utils.progress import COMPILING, MESSAGE, compilation_shown
 
 X = np.random.default_rng(0).poisson(1.0, (40, 20)) + np.eye(40, 20, dtype=int)
@@ -57,8 +57,8 @@ class Timer:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(_compiling, "perf_counter", made)
-    monkeypatch.setattr(_compiling.threading, "Timer", made.timer)
+    monkeypatch.setattr(progress, "perf_counter", made)
+    monkeypatch.setattr(progress.threading, "Timer", made.timer)
     return made
 
 
@@ -151,7 +151,7 @@ def test_calls_in_two_threads_that_overlap_are_announced_once(clock, capsys):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # which is what is tested
 def test_a_child_forked_while_a_thread_opens_a_call_does_not_hang(clock):
-    with _compiling._notice._lock:  # which no thread of the child would release
+    with progress._notice._lock:  # which no thread of the child would release
         child = os.fork()
         if not child:
             status = 1
@@ -174,14 +174,7 @@ def test_a_bar_stays_whole(clock, capsys):
 
 
 def test_without_tqdm_it_is_a_plain_line(clock, capsys, monkeypatch):
-    imported = builtins.__import__
-
-    def without_tqdm(name, *args, **kwargs):
-        if name == "tqdm":
-            raise ImportError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_tqdm)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with compilation_shown(verbose=True):
         compile_for(clock, 2.0)
     assert capsys.readouterr() == ("", f"{MESSAGE}\n")

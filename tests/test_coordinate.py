@@ -8,12 +8,12 @@ import numba
 import numpy as np
 import pytest
 from conftest import ALL
+from fastpmf.core.subproblem import RowPrior
 from scipy import sparse
 from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.core.subproblem import RowPrior
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts import partition as groups
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
@@ -31,7 +31,7 @@ def layout(request, monkeypatch):
     """How rows lie in the vectors."""
     narrow, block = LAYOUTS[request.param]
     monkeypatch.setattr(groups, "NARROW", narrow)
-    monkeypatch.setattr(groups, "_BLOCK", block)
+    monkeypatch.setattr(groups, "_GROUP_BLOCK", block)
     return request.param
 
 
@@ -303,7 +303,7 @@ def test_a_round_of_sweeps_with_a_prior_agrees_with_the_oracle(kind, dtype, layo
     U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
     if prior.shape is None:
         U = np.where(prior.held if prior.held is not None else False, U, sparse_start(U, k))
-        U[:, :k][~oracle.free & ~oracle.held] = 0
+        U[:, :k][~oracle.free & ~oracle.fixed] = 0
     out, descent = descend(X, U, V, k, weight=weight, prior=prior)
     expected = oracle.coordinate_round(U[:, :k], 2, ZERO)
     scale = expected.max(axis=1, keepdims=True) + 1e-300
@@ -324,7 +324,7 @@ def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
     rounding = 64 * np.finfo(float).eps * sizes(oracle, out[:, :k])
     assert (descent.gap <= tol * mass + rounding).all()
     # Another method, from elsewhere, finds nothing that is better by more than the certificate says
-    other = oracle.best(np.where(oracle.held, U[:, :k], 1.0), 1000)
+    other = oracle.best(np.where(oracle.fixed, U[:, :k], 1.0), 1000)
     assert (oracle.objective(out[:, :k]) - oracle.objective(other) <= descent.gap + rounding).all()
     empty = np.equal(LENGTHS, 0)
     if kind == "shape":  # where there are no counts, the prior's mode is all

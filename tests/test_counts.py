@@ -1,4 +1,4 @@
-"""The door: whatever a user has becomes the same canonical counts, and nothing of the user's is touched."""
+"""Input validation: any matrix is converted to the same canonical counts, and the input is not written to."""
 
 import tracemalloc
 import warnings
@@ -39,20 +39,20 @@ def assert_canonical(X, expected):
         assert rows.data.dtype in COUNT_DTYPES
         assert rows.indptr.dtype == np.int64
         assert rows.indices.dtype in (np.int32, np.int64)
-        for part, wanted in zip(triple(rows), naive.transpose(matrix.T), strict=True):
+        for part, target in zip(triple(rows), naive.transpose(matrix.T), strict=True):
             assert part.flags.c_contiguous
-            np.testing.assert_array_equal(part, wanted)
+            np.testing.assert_array_equal(part, target)
 
 
 def unsorted():
-    """A as CSR with every row's entries back to front."""
+    """A as CSR with the entries of each row in reverse order."""
     X = sparse.csr_array(A)
     order = np.concatenate([np.arange(*ends)[::-1] for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)])
     return sparse.csr_array((X.data[order], X.indices[order], X.indptr), shape=X.shape)
 
 
 def doubled(X, dtype):
-    """A CSR matrix in which every entry of X is stored twice, in a row's two halves."""
+    """A CSR matrix in which each row stores its entries twice, one copy after the other."""
     X = sparse.csr_array(X).astype(dtype)
     halves = [np.tile(np.arange(*ends), 2) for ends in zip(X.indptr[:-1], X.indptr[1:], strict=True)]
     order = np.concatenate(halves)
@@ -113,7 +113,7 @@ def test_booleans_count_as_ones():
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float32", "float64"])
 def test_duplicates_are_summed_without_overflow(dtype):
-    X = A * 20  # up to 180: twice that is more than a uint8 holds
+    X = A * 20  # up to 180, so that sums exceed uint8
     if dtype == "int16":
         X = A * 3000
     assert_canonical(doubled(X, dtype), 2 * X)
@@ -122,13 +122,13 @@ def test_duplicates_are_summed_without_overflow(dtype):
     assert_canonical(triple(doubled(X, dtype)), 2 * X)
 
 
-def test_what_is_put_right_has_indices_of_32_bits():
+def test_converted_counts_have_32_bit_indices():
     X = doubled(A, "int64")
     assert rows_of((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64))).indices.dtype == np.int32
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(">f8"), np.dtype(">f4"), np.dtype(">i4"), np.dtype(">u2")], ids=str)
-def test_the_other_byte_order_is_the_same_numbers(dtype):
+def test_the_other_byte_order_is_read(dtype):
     X = sparse.csr_array(A)
     data = (X.data / 8 if dtype.kind == "f" else X.data).astype(dtype)
     assert_canonical((data, X.indices.astype(">i4"), X.indptr.astype(">i8")), A / 8 if dtype.kind == "f" else A)
@@ -162,7 +162,7 @@ def test_canonical_csr_is_not_copied(dtype, read_only, unchanged):
         rows = rows_of(given)
         assert np.shares_memory(rows.data, X.data)
         assert np.shares_memory(rows.indices, X.indices)
-    # int64 structure, as a triple may have it, is shared whole.
+    # With int64 indices and indptr, all arrays are shared
     wide = X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)
     assert all(np.shares_memory(got, part) for got, part in zip(triple(rows_of(wide)), wide, strict=True))
 
@@ -186,7 +186,7 @@ def test_memory_maps_are_not_copied(tmp_path, unchanged):
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("make", [unsorted, lambda: doubled(A, "uint8"), with_stored_zeros])
-def test_nothing_given_is_written_to(make, form, unchanged):
+def test_no_input_is_written_to(make, form, unchanged):
     X = make() if form == "csr" else make().asformat(form)
     dense = X.toarray()
     unchanged(X)
@@ -200,8 +200,8 @@ def test_transposition_agrees_with_scipy_for_any_number_of_blocks(X):
     expected = sparse.csr_array(X.T)
     expected.sort_indices()
     for n_blocks in (1, 2, 3, 7, 1000):
-        for part, wanted in zip(triple(rows_of(X).transpose(n_blocks)), triple(expected), strict=True):
-            np.testing.assert_array_equal(part, wanted)
+        for part, target in zip(triple(rows_of(X).transpose(n_blocks)), triple(expected), strict=True):
+            np.testing.assert_array_equal(part, target)
 
 
 def test_sums_of_both_sides_are_exact(X):
@@ -232,7 +232,7 @@ def test_row_blocks_hold_each_entry_and_row_once_and_are_bounded(lengths, monkey
     entries, rows, slots = np.zeros(indptr[-1], int), np.zeros(len(lengths), int), []
     for first, end, start, stop, slot in cut:
         entries[start:stop] += 1
-        # The last row of a block begins before its size is full, and rows of up to twice the size are not cut.
+        # The last row of a block starts below `size`, and rows of at most twice the size are not split
         assert stop - start <= (size if slot >= 0 else 3 * size)
         assert end - first <= 2 * size
         if slot < 0:
@@ -317,34 +317,34 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize(("error", "make", "told"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_is_not_counts_is_turned_away_by_name_in_one_sentence(error, make, told):
+@pytest.mark.parametrize(("error", "make", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_invalid_input_is_an_error_of_one_line_that_names_it(error, make, message):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         X = make()
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=message) as caught:
         as_counts(X, name="my_counts")
-    message = str(caught.value)
-    assert message.startswith("my_counts")
-    assert "\n" not in message
+    assert str(caught.value).startswith("my_counts")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"), [((2, 1), r"stored indices must lie in"), ((3, 2), r"indptr must have .* = 4 elements, got 3$")]
+    ("shape", "message"),
+    [((2, 1), "stored indices must lie in"), ((3, 2), r"indptr must have .* = 4 elements, got 3$")],
 )
-def test_a_triple_that_does_not_fit_its_shape_is_turned_away(shape, told):
-    with pytest.raises(ValueError, match=f"^X's {told}"):
+def test_a_triple_that_does_not_fit_its_shape_is_refused(shape, message):
+    with pytest.raises(ValueError, match=f"^X's {message}"):
         as_counts(parts(), shape=shape)
 
 
-def test_a_matrix_that_scipy_was_told_lies_about_is_turned_away():
+def test_a_scipy_matrix_with_invalid_indices_is_refused():
     X = sparse.csr_array(A)
     X.indices[0] = 4
     with pytest.raises(ValueError, match=r"^X's stored indices must lie in 0 \.\.\. 3, got 0 to 4"):
         as_counts(X)
 
 
-def test_rows_know_their_shape_and_go_back_to_scipy(X):
+def test_counts_are_converted_to_scipy_and_back(X):
     counts = as_counts(X)
     assert isinstance(counts.side(Side.ROWS), SparseRows)
     back = counts.to_scipy()
@@ -359,19 +359,19 @@ def test_a_shape_is_for_triples_only():
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "coo"])
-def test_another_byte_order_inside_a_scipy_matrix_is_read_as_it_is(form):
+def test_a_scipy_matrix_with_another_byte_order_is_read(form):
     X = sparse.random_array((6, 5), density=0.5, rng=0, format=form)
     total = X.sum()
     X.data = X.data.astype(">f8")
     assert as_counts(X).total == pytest.approx(total, rel=1e-14)  # the same numbers, summed in another order
 
 
-def test_a_mask_in_a_triple_is_refused():
+def test_a_masked_array_in_a_triple_is_refused():
     with pytest.raises(TypeError, match="masked array"):
         as_counts((np.ma.masked_equal([1, 2], 2), np.array([0, 1]), np.array([0, 2])))
 
 
-def test_factors_of_another_shape_are_never_read_past():
+def test_factors_that_do_not_fit_the_counts_are_refused():
     counts = as_counts(np.ones((3, 4)))
     U, V = np.ones((3, 8)), np.ones((5, 8))
     with pytest.raises(ValueError, match="don't fit counts of shape"):
@@ -388,7 +388,7 @@ def test_a_triple_without_rows_or_columns_is_refused(shape):
 
 
 def frame_of(X, **dtypes):
-    """X by columns named a, b, …, each of the dtype given, else sparse."""
+    """X as a DataFrame with columns a, b, …, of the given dtypes or else sparse."""
     columns = {}
     for name, values in zip("abcdefgh", X.T, strict=False):
         dtype = dtypes.get(name, pd.SparseDtype(X.dtype, 0))
@@ -399,7 +399,7 @@ def frame_of(X, **dtypes):
 @pytest.mark.parametrize(
     "dtype", ["int64", "uint8", "float16", "Int64", "boolean", "Float64", "category", object, pd.SparseDtype(float)]
 )
-def test_one_dense_column_among_sparse_ones_is_read_as_it_is(dtype):
+def test_a_dense_column_among_sparse_ones_is_read(dtype):
     X = np.random.default_rng(3).poisson(0.5, (30, 4))
     if dtype == "boolean":
         X[:, 2] = X[:, 2] > 0
@@ -418,7 +418,7 @@ def test_one_dense_column_does_not_make_the_sparse_ones_dense():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert counts.shape == (n, p + 1)
-    assert peak < 8 * n * p / 4  # a quarter of what it takes when dense
+    assert peak < 8 * n * p / 4  # a quarter of the dense size
 
 
 def test_large_counts_of_nullable_columns_stay_exact():
@@ -428,7 +428,7 @@ def test_large_counts_of_nullable_columns_stay_exact():
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean", "Int8"])
-def test_what_is_missing_of_a_nullable_column_is_told_as_nan(dtype):
+def test_missing_values_of_a_nullable_column_are_reported_as_nan(dtype):
     frame = pd.DataFrame({"a": pd.array([1, None], dtype), "b": [1, 2]})
     with pytest.raises(
         ValueError,
@@ -437,23 +437,23 @@ def test_what_is_missing_of_a_nullable_column_is_told_as_nan(dtype):
         as_counts(frame)
 
 
-def test_a_sparse_column_that_is_filled_with_something_else_is_read_whole():
+def test_a_sparse_column_with_a_nonzero_fill_value_is_read():
     filled = pd.arrays.SparseArray([1, 1, 3], fill_value=1)
     frame = pd.DataFrame({"a": filled, "b": pd.arrays.SparseArray([0, 2, 0], fill_value=0)})
     assert as_counts(frame).to_scipy().toarray().tolist() == [[1, 0], [1, 2], [3, 0]]
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         (["x", "1"], "column 'b' must hold numbers: could not convert string to float: 'x'"),
         (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'b' must hold numbers, got dtype datetime64"),
         ([1j, 2], "column 'b' must hold counts, got complex numbers"),
     ],
 )
-def test_a_column_that_is_no_count_is_told_by_its_name(column, told):
+def test_an_invalid_column_is_named(column, message):
     frame = pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": column})
-    with pytest.raises((ValueError, TypeError), match=told):
+    with pytest.raises((ValueError, TypeError), match=message):
         as_counts(frame)
 
 
@@ -463,7 +463,7 @@ def test_nullable_numbers_beside_the_counts_are_read():
     options = {"random_state": 0, "max_iter": 3, "tol": 0}
     fits = [poisson_nmf(X, 2, sample_weight=w, **options).H for w in (weights, weights.to_numpy(int))]
     assert (fits[0] == fits[1]).all()
-    known = pd.DataFrame([[1, 2, 3, 4], [None] * 4]).astype("Int64")  # missing is free
+    known = pd.DataFrame([[1, 2, 3, 4], [None] * 4]).astype("Int64")  # missing entries are free
     H = poisson_nmf(X, 2, fixed_H=known, **options).H
     assert H[0].tolist() == [1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"^sample_weight must be finite, got NaN"):

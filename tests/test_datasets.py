@@ -1,4 +1,4 @@
-"""Counts drawn from the model are what they say."""
+"""Example data sets follow their description."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fastpmf.core.counts import Side
 from fastpmf.datasets import load_stdlib, make_poisson_counts
 
 
-def test_entries_are_poisson_with_the_rates_of_the_truth():
+def test_entries_are_poisson_with_rates_WH():
     squares, total, cells = 0.0, 0.0, 0
     for seed in range(300):
         X, W, H = make_poisson_counts(8, 6, 3, nnz=30, concentration=2.0, random_state=seed)
@@ -37,7 +37,7 @@ def test_the_draw_depends_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("skew", [0.0, 0.7, 1.2])
-def test_there_are_about_as_many_nonzeros_as_asked(skew):
+def test_the_number_of_nonzeros_is_about_nnz(skew):
     X, W, H = make_poisson_counts(2000, 500, 5, nnz=30_000, skew=skew, random_state=0)
     assert X.nnz == pytest.approx(30_000, rel=0.05)
     assert X.sum() == pytest.approx(W.sum(axis=0) @ H.sum(axis=1), rel=0.05)
@@ -60,7 +60,7 @@ def test_a_standard_library_without_words_is_refused():
         load_stdlib(min_words="a")
 
 
-def test_skew_makes_giant_rows_and_columns():
+def test_skew_gives_large_rows_and_columns():
     for side in (0, 1):
         flat, steep = (
             np.sort(make_poisson_counts(500, 500, 5, nnz=20_000, skew=s, random_state=0).X.sum(axis=side))[::-1]
@@ -69,14 +69,14 @@ def test_skew_makes_giant_rows_and_columns():
         assert steep[0] / steep.mean() > 5 * flat[0] / flat.mean()
 
 
-def test_counts_beyond_a_byte_are_all_there():
+def test_counts_above_255_are_exact():
     X, W, H = make_poisson_counts(40, 30, 2, nnz=1150, skew=2.0, concentration=5.0, random_state=0)
     assert X.max() > np.iinfo(np.uint16).max
     assert X.dtype == "int32"
     assert X.sum() == pytest.approx((W @ H).sum(), rel=5 / np.sqrt(X.sum()))
 
 
-def test_the_matrix_is_canonical_and_goes_through_the_door_uncopied():
+def test_the_matrix_is_canonical_and_not_copied():
     X = make_poisson_counts(100, 50, 3, nnz=1000, random_state=0).X
     assert X.has_canonical_format
     rows = as_counts(X).side(Side.ROWS)
@@ -84,7 +84,7 @@ def test_the_matrix_is_canonical_and_goes_through_the_door_uncopied():
     assert np.shares_memory(rows.indices, X.indices)
 
 
-def test_a_fit_is_better_than_the_truth_on_what_was_drawn_from_it():
+def test_a_fit_has_a_lower_objective_than_the_true_factors():
     X, W, H = make_poisson_counts(300, 100, 3, nnz=8000, random_state=0)
     assert poisson_nmf(X, 3, random_state=0, tol=1e-3).objective < kl_divergence(X, W, H)
 

@@ -1,4 +1,4 @@
-"""Nothing that a fit decides depends on counts that are not observed, weigh nothing or are held out."""
+"""No decision of a fit depends on counts that are masked, held out or in rows of weight 0."""
 
 import warnings
 
@@ -42,7 +42,7 @@ def not_converged():
 
 @pytest.fixture(scope="module")
 def fits():
-    """Models of X under the mask, of X without one, and of more counts of which some are held out too."""
+    """Models of X with and without a mask, and of a larger matrix with a mask and held-out counts."""
     many = np.random.default_rng(0).poisson(5.0, (20, 15)).astype(float)
     mask = np.zeros(many.shape, bool)
     mask[0, 0] = True
@@ -101,7 +101,7 @@ def test_missing_values_may_be_the_mask():
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("value", "shown"), [(np.nan, "NaN"), (-1.0, "-1")])
-def test_missing_values_beside_the_mask_are_refused(form, value, shown):
+def test_missing_values_outside_the_mask_are_refused(form, value, shown):
     wrong = with_hidden(np.nan)
     wrong[2, 2] = value
     with pytest.raises(ValueError, match=f"^X must .* {shown}"):
@@ -117,7 +117,7 @@ class TestRowsOfWeightZero:
     WEIGHT = np.array([1.0, 2.0, 0.0, 1.0])
 
     @pytest.mark.parametrize("validation", [None, 0.3])
-    def test_what_they_hold_changes_nothing(self, validation):
+    def test_their_counts_change_nothing(self, validation):
         many = np.random.default_rng(3).poisson(4.0, (4, 30))
         other = many.copy()
         other[2] = 1000 * many[2, ::-1] + 1
@@ -142,14 +142,14 @@ class TestRowsOfWeightZero:
 
 
 def test_the_auto_prior_is_that_of_the_counts_that_are_fitted():
-    """Class and function agree, and held-out counts decide nothing."""
+    """The class and the function agree; the priors do not depend on held-out counts."""
     many = np.random.default_rng(0).poisson(2.0, (30, 20))
     options = {**AUTO, "max_iter": 20}
     model = PoissonNMF(3, **options).fit(many, validation=0.2)
     assert model.objective_ == poisson_nmf(many, 3, validation=0.2, **options).objective
 
 
-def test_the_auto_prior_knows_the_exposure_of_what_is_observed():
+def test_the_auto_prior_depends_on_the_exposure_of_the_observed_entries():
     """shape 1.1 and rate 0.11 sqrt(k / mean), where the mean is per unit of observed exposure."""
     r, c, w = np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 1, 3]), np.array([1.0, 1, 2, 0])
     weights = (w * r)[:, None] * c * ~MASK
@@ -158,7 +158,7 @@ def test_the_auto_prior_knows_the_exposure_of_what_is_observed():
     assert model.prior_W_ == pytest.approx((1.1, 0.11 * np.sqrt(2 / mean)), rel=1e-12)
 
 
-def test_a_mask_of_another_shape_is_named_before_the_missing_values_beside_it():
+def test_a_wrong_shape_of_the_mask_is_reported_before_missing_values():
     for form in (np.asarray, sparse.csr_array, pd.DataFrame):
         with pytest.raises(ValueError, match=r"^mask must have the shape of X, \(4, 4\), got \(3, 4\)"):
             PoissonNMF(2).fit(form(with_hidden(np.nan)), mask=MASK[:3])

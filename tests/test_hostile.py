@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 import test_formats
+from fastpmf.plot._canvas import short
 from scipy import sparse
 
 import fastpmf
@@ -26,7 +27,6 @@ from fastpmf import HPF, Checkpoint, PoissonNMF, cli
 from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts, write_table
 from fastpmf.io.binary import Stored
 from fastpmf.io.sources import Coordinates, Entries, Names
-from fastpmf.plot._common import shorten
 from fastpmf.utils.files import atomic_write
 from fastpmf.utils.messages import printable
 
@@ -214,9 +214,9 @@ def strange_kind(path):
 
 HOSTILE = {
     "blocks.npz": (blocks_past_the_end, "non-decreasing"),
-    "head.npz": (head_of_a_terabyte, r"its data\.npy says that it has shape \(99999999999,\)"),
+    "head.npz": (head_of_a_terabyte, r"its data\.npy claims shape \(99999999999,\)"),
     "endless.npz": (head_that_never_ends, "multi-line statement|Cannot parse header"),
-    "zeros.npz": (archive_of_zeros, r"it says that it holds 0\.1 GiB, which its \d+ bytes can't be"),
+    "zeros.npz": (archive_of_zeros, r"it claims to hold 0\.1 GiB, which is impossible for its \d+ bytes"),
     "twice.npz": (two_of_a_name, "two arrays of one name"),
     "dia.npz": (a_diagonal_of_billions, "more rows and columns than"),
     "text.npz": (counts_that_are_text, "its counts must be numbers, got <U1"),
@@ -224,11 +224,11 @@ HOSTILE = {
     "secret.h5": (borrowed, "its /matrix/barcodes lies in another file, which is not read"),
     "virtual.h5": (virtual, "its /matrix/data lies in another file, which is not read"),
     "loop.h5": (link_to_itself, "10x Genomics HDF5 file: "),
-    "names.h5": (names_of_gigabytes, "it says that it holds 3.7 GiB"),
-    "exabyte.h5": (counts_of_an_exabyte, "which its 0 bytes can't be"),
-    "chunk.h5": (a_chunk_of_gigabytes, "it says that it holds 2.0 GiB"),
+    "names.h5": (names_of_gigabytes, "it claims to hold 3.7 GiB"),
+    "exabyte.h5": (counts_of_an_exabyte, "which is impossible for its 0 bytes"),
+    "chunk.h5": (a_chunk_of_gigabytes, "it claims to hold 2.0 GiB"),
     "chunks.h5": (millions_of_chunks, "says that it has 4194304 chunks"),
-    "name.ldac": (one_long_name, "it says that it holds 9.3 GiB"),
+    "name.ldac": (one_long_name, "it claims to hold 9.3 GiB"),
     "line.csv.gz": (one_long_line, "field larger than field limit"),
     "bytes.mtx": (
         lambda path: path.write_bytes(MARKET.encode() + b"7 5 1\n1 4 3 \xff\xff\x7f 3\n"),
@@ -256,7 +256,7 @@ def test_what_repeats_itself_without_end_is_not_read_on_for_ever():
             yield part
 
     for source in (Coordinates(endless, lambda: ((1, 1), Names()), stored=1000),) * 2:
-        with pytest.raises(ValueError, match="GiB, which its 1,000 bytes can't be"):
+        with pytest.raises(ValueError, match="GiB, which is impossible for its 1,000 bytes"):
             source.turned().dataset()
 
 
@@ -387,9 +387,9 @@ def test_a_table_has_one_line_for_each_row_whatever_names_hold(tmp_path):
 def test_names_in_pictures_are_no_formulas():
     matplotlib = pytest.importorskip("matplotlib.figure")
     figure = matplotlib.Figure()
-    figure.text(0, 0, shorten("\x1b$\\frac$ a$b"))
+    figure.text(0, 0, short("\x1b$\\frac$ a$b"))
     figure.savefig(io.BytesIO())
-    assert shorten(EVIL) == r"?[2J  ? x\$^\$"
+    assert short(EVIL) == r"?[2J  ? x\$^\$"
 
 
 def test_what_replaces_a_private_file_is_never_readable_by_others(tmp_path):
@@ -454,5 +454,5 @@ def test_zarr_arrays_that_would_be_unpickled_or_have_no_end_are_refused(tmp_path
     assert len(Stored(array())) == len(Stored(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
     with pytest.raises(ValueError, match="says that it has 4000000 chunks, which its 9 bytes can't be"):
         Stored(array(shape=(4_000_000,), chunks=(1,)))
-    with pytest.raises(ValueError, match="it says that it holds"):
+    with pytest.raises(ValueError, match="it claims to hold"):
         Stored(array(chunks=(10**12,)))

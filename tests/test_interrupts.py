@@ -338,22 +338,3 @@ def test_a_folder_that_is_about_to_be_replaced_is_not_lost_between_two_moves(tmp
         fastpmf.io.write_counts(tmp_path / "X", X)
     assert os.listdir(tmp_path) == ["X"]
     np.testing.assert_array_equal(read_counts(tmp_path / "X").X.toarray(), X[:7].toarray())
-
-
-def test_what_is_half_written_is_removed_however_often_ctrl_c_strikes(tmp_path, monkeypatch):
-    from fastpmf.estimators import _model_file
-
-    calls, whole_tree = [], _model_file.shutil.rmtree
-
-    def interrupted(path):
-        calls.append(path)
-        if len(calls) < 4:
-            raise KeyboardInterrupt
-        whole_tree(path)
-
-    (tmp_path / "half").mkdir()
-    monkeypatch.setattr(_model_file.shutil, "rmtree", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        _model_file.remove(tmp_path / "half")
-    assert os.listdir(tmp_path) == []
-    _model_file.remove(tmp_path / "half")  # is not there

@@ -6,16 +6,14 @@ import naive
 import numba
 import numpy as np
 import pytest
+from fastpmf.core.subproblem import RowPrior
 from numba.core.errors import NumbaError, TypingError
 from scipy import sparse
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.core.subproblem import RowPrior
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, validation
 from fastpmf.counts import partition as blocks
-from fastpmf.counts import rows as counted_rows
-from fastpmf.counts import validation as door
 from fastpmf.counts.partition import column_groups, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
@@ -108,8 +106,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
     U, V = factors((len(LENGTHS), 12), k, dtype)
     whole = contract(rows_of(LENGTHS), U, V)
     row_bytes = V.shape[1] * V.itemsize
-    monkeypatch.setattr(blocks, "_PANELS", (width * row_bytes,))
-    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    monkeypatch.setattr(blocks, "_PANEL_BYTES", (width * row_bytes,))
+    monkeypatch.setattr(blocks, "_PANEL_ENTRIES", 0)
     X = rows_of(LENGTHS)
     assert len(X.panels(row_bytes)) == 12 // width
     # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
@@ -118,8 +116,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
 
 
 def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks, monkeypatch):
-    monkeypatch.setattr(blocks, "_PANELS", (16 * 64,))
-    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    monkeypatch.setattr(blocks, "_PANEL_BYTES", (16 * 64,))
+    monkeypatch.setattr(blocks, "_PANEL_ENTRIES", 0)
     X = rows_of([0, 64, 3, 60], n_columns=64)
     U, V = factors(X.shape, 5, F64)
     assert [len(panel.splits) for panel in X.panels(64)] == [2, 2, 2, 2]
@@ -333,20 +331,20 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
         assert rate == counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
-@pytest.mark.parametrize("compared", [2, 3, 1 << 20])
+@pytest.mark.parametrize("chunk", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
-def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
-    monkeypatch.setattr(door, "_COMPARED", compared)
+def test_strictly_ascending_columns_are_recognised(index, chunk, monkeypatch):
+    monkeypatch.setattr(validation, "_CHUNK", chunk)
     indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
     good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
-    assert door._ascends(good, indptr)
+    assert validation._is_strictly_ascending(good, indptr)
     for place, column in ((1, 9), (2, 4), (6, 2), (8, 0)):  # equal ones
         bad = good.copy()
         bad[place] = column
-        assert not door._ascends(bad, indptr)
+        assert not validation._is_strictly_ascending(bad, indptr)
     swapped = good[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
-    assert not door._ascends(swapped, indptr)
-    assert door._ascends(good[:0], np.zeros(3, np.int64))
+    assert not validation._is_strictly_ascending(swapped, indptr)
+    assert validation._is_strictly_ascending(good[:0], np.zeros(3, np.int64))
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 16])
@@ -356,7 +354,7 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     X = rows_of(LENGTHS * 3, count=count, index=index)
     expected = [*naive.transpose(dense(X))]
     by_scipy = X.transpose(n_blocks)
-    monkeypatch.setattr(counted_rows, "_PARALLEL_TRANSPOSE", 0)
+    monkeypatch.setattr(csr, "_PARALLEL_ENTRIES", 0)
     by_threads = X.transpose(n_blocks)
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)

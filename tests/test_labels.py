@@ -1,4 +1,4 @@
-"""What is given beside X is aligned with it by labels, where both have labels, and else taken by position."""
+"""Arguments are aligned with X by labels if both have labels, and else taken by position."""
 
 import warnings
 
@@ -28,8 +28,8 @@ from fastpmf import (
     top_features,
     topic_quality,
 )
-from fastpmf.counts.labels import Labels, align, align_components, align_factors, labels_of
 from fastpmf.counts import Dataset
+from fastpmf.counts.labels import Labels, align, align_components, align_factors, labels_of
 
 N, P, K = 12, 9, 3
 ROWS, COLUMNS = [f"cell{i}" for i in range(N)], [f"gene{j}" for j in range(P)]
@@ -56,7 +56,7 @@ OF_COLUMNS = {"column_exposure", "background"}
 
 
 def permuted(A, name):
-    """The same numbers under the same labels, in another order."""
+    """The same values and labels in another order."""
     if isinstance(A, pd.Series):
         return A.iloc[BY_COLUMN if name in OF_COLUMNS else BY_ROW]
     if list(A.index) == ROWS:
@@ -75,7 +75,7 @@ def same(a, b):
 
 @pytest.fixture(autouse=True)
 def not_converged():
-    """Fits are short, which they warn of."""
+    """Ignore the convergence warnings of short fits."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Stopped at max_iter")
         yield
@@ -83,7 +83,7 @@ def not_converged():
 
 @pytest.mark.parametrize("name", GIVEN)
 class TestWhatIsGivenToFit:
-    def test_it_may_come_in_another_order_than_X(self, name):
+    def test_it_may_be_in_another_order_than_X(self, name):
         straight = PoissonNMF(K, **OPTIONS).fit(X, **{name: GIVEN[name]})
         other = permuted(GIVEN[name], name)
         assert not np.array_equal(other.to_numpy(), GIVEN[name].to_numpy(), equal_nan=True)
@@ -92,13 +92,13 @@ class TestWhatIsGivenToFit:
         found = poisson_nmf(X, K, **OPTIONS, **{name: other})
         assert found.objective == straight.objective_
 
-    def test_without_labels_on_one_side_it_goes_by_position(self, name):
+    def test_without_labels_on_one_side_it_is_taken_by_position(self, name):
         straight = PoissonNMF(K, **OPTIONS).fit(X, **{name: GIVEN[name]})
         same(PoissonNMF(K, **OPTIONS).fit(X, **{name: GIVEN[name].to_numpy()}), straight)
         same(PoissonNMF(K, **OPTIONS).fit(X.to_numpy(), **{name: permuted(GIVEN[name], name)}), PoissonNMF(
             K, **OPTIONS).fit(X.to_numpy(), **{name: permuted(GIVEN[name], name).to_numpy()}))  # fmt: skip
 
-    def test_what_lacks_a_label_is_refused_and_named(self, name):
+    def test_a_missing_label_is_named(self, name):
         A = GIVEN[name]
         wrong = A.rename({ROWS[2]: "other", COLUMNS[2]: "other"}, axis=0)
         if list(A.index) == list(range(K)):
@@ -123,7 +123,7 @@ class TestWhatIsGivenToFit:
         assert given.equals(before)
 
 
-def test_a_dataset_beside_X_is_aligned_too():
+def test_a_dataset_as_argument_is_aligned_too():
     straight = PoissonNMF(K, **OPTIONS).fit(X, mask=GIVEN["mask"])
     same(PoissonNMF(K, **OPTIONS).fit(X, mask=as_dataset(permuted(GIVEN["mask"], "mask"))), straight)
 
@@ -216,8 +216,8 @@ class TestFittedModels:
 
     @pytest.mark.parametrize("function", [poisson_nmf, non_negative_factorization])
     def test_functions_that_fit_warn_of_duplicate_feature_names_once_too(self, function):
-        told = r"X has 1 feature name\(s\) more than once, for example 'gene0'"
-        with pytest.warns(UserWarning, match=told) as caught:
+        message = r"X has 1 feature name\(s\) more than once, for example 'gene0'"
+        with pytest.warns(UserWarning, match=message) as caught:
             function(X.set_axis(["gene0", *COLUMNS[:-1]], axis=1), n_components=K, random_state=0, tol=1e-2)
         assert len([w for w in caught if "feature name" in str(w.message)]) == 1
 
@@ -229,7 +229,7 @@ def test_functions_of_factors_align(function):
     mask = GIVEN["mask"]
     straight = function(X, W.to_numpy(), H.to_numpy(), mask=mask.to_numpy())
     other = function(X, W.iloc[BY_ROW, [2, 0, 1]], H.iloc[:, BY_COLUMN], mask=permuted(mask, "mask"))
-    assert other == pytest.approx(straight, rel=1e-12)  # components are added up in another order
+    assert other == pytest.approx(straight, rel=1e-12)  # another order of summation
 
 
 def test_one_number_stands_for_all_rows_or_columns(tmp_path):
@@ -242,13 +242,13 @@ def test_one_number_stands_for_all_rows_or_columns(tmp_path):
     model.save(tmp_path / "model.npz")
     W = PoissonNMF.load(tmp_path / "model.npz").transform(X, row_exposure=2.0)
     assert np.array_equal(W, model.transform(X, row_exposure=full["row_exposure"]))
-    assert model.score(X, sample_weight=2.0) == pytest.approx(model.score(X), rel=1e-12)  # sums in another order
+    assert model.score(X, sample_weight=2.0) == pytest.approx(model.score(X), rel=1e-12)  # another order of summation
     with pytest.raises(ValueError, match="row_exposure must be positive"):
         PoissonNMF(K).fit(X, row_exposure=0)
 
 
 class TestAlign:
-    def test_a_default_index_is_no_labels(self):
+    def test_a_default_index_does_not_count_as_labels(self):
         assert labels_of(pd.Series([1, 2]), 0).is_default
         assert not labels_of(pd.Series([1, 2], index=[0, 2]), 0).is_default
         values = pd.Series([5.0, 6.0], index=["x", "y"])
@@ -259,12 +259,12 @@ class TestAlign:
         found = align(pd.Series([1.0, 2.0, 3.0], index=[10, 20, 30]), "row_exposure", rows=labels_of(X, 0))
         assert found.tolist() == [3.0, 1.0, 2.0]
 
-    def test_a_default_index_beside_the_same_numbers_in_another_order_is_refused(self):
+    def test_a_default_index_and_its_integers_in_another_order_are_refused(self):
         X = pd.DataFrame(np.eye(3))
         with pytest.raises(ValueError, match="row_exposure has the same row numbers as X in another order"):
             align(pd.Series([1.0, 2.0, 3.0], index=[2, 0, 1]), "row_exposure", rows=labels_of(X, 0))
 
-    def test_other_numbers_beside_a_default_index_go_by_position(self):
+    def test_with_a_default_index_other_integers_are_taken_by_position(self):
         values = pd.Series([1.0, 2.0], index=[7, 4])
         assert align(values, "row_exposure", rows=labels_of(pd.DataFrame(np.eye(2)), 0)) is values
 
@@ -299,23 +299,23 @@ class TestAlign:
             align(pd.Series([1.0], index=["x" * 10**6]), "values", rows=Labels(np.array(["y" * 10**6])))
         assert len(str(caught.value)) < 300
 
-    def test_components_of_other_names_go_by_position(self):
+    def test_components_with_other_names_are_taken_by_position(self):
         W, H = pd.DataFrame(np.eye(2), columns=["nmf0", "nmf1"]), pd.DataFrame(np.eye(2), index=["B", "T"])
         assert align_components([(W, "W", 1), (H, "H", 0)])[1] is H
 
-    def test_components_of_partly_the_same_names_are_refused(self):
+    def test_components_with_partly_the_same_names_are_refused(self):
         W, H = pd.DataFrame(np.eye(2), columns=["A", "T"]), pd.DataFrame(np.eye(2), index=["B", "T"])
         with pytest.raises(ValueError, match="H must have a label for each component of W, and lacks 'A' of 2"):
             align_factors(np.eye(2), W, H)
 
 
 class TestFunctionsOfFactors:
-    """Their arguments in other orders, under labels, give what they give without labels."""
+    """Labelled arguments in other orders give the same results as arrays in order."""
 
     W = pd.DataFrame(RNG.random((N, K)) + 0.1, index=ROWS, columns=list("abc"))
     H = pd.DataFrame(RNG.random((K, P)) + 0.1, index=list("abc"), columns=COLUMNS)
     OTHER = W.iloc[BY_ROW, [2, 0, 1]], H.iloc[:, BY_COLUMN]
-    BACK = np.argsort([2, 0, 1])  # of the components, where W decides their order
+    BACK = np.argsort([2, 0, 1])  # order of the components, which is that of W
 
     def plain(self):
         return self.W.to_numpy(), self.H.to_numpy()

@@ -1,4 +1,4 @@
-"""Entries that are not observed: what stands there has no influence on anything, and what is left is summed exactly."""
+"""Masked entries: their values do not influence any result, and sums over the other entries are exact."""
 
 import math
 from functools import partial
@@ -22,7 +22,7 @@ GAMMA = {"prior_W": (1.5, 2.0), "prior_H": (2.0, 1.0)}
 
 @pytest.fixture
 def hidden(planted):
-    """X with a third of its entries masked: (X, what is left of it, X with nonsense in the mask, mask)."""
+    """(X, X with zeros in the mask, X with random values in the mask, mask of a third of the entries)."""
     X = planted[0].toarray().astype(float)
     mask = np.random.default_rng(3).random(X.shape) < 1 / 3
     nonsense = np.where(mask, np.random.default_rng(4).integers(0, 1000, X.shape), X)
@@ -30,7 +30,7 @@ def hidden(planted):
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "cd"}, {"solver": "em"}, GAMMA], ids=["mu", "cd", "em", "prior"])
-def test_what_stands_in_the_mask_changes_no_bit(options, hidden):
+def test_values_of_masked_entries_change_no_bit(options, hidden):
     X, left, nonsense, mask = hidden
     masked = fit(X, mask=mask, **options)
     assert_same_bits(fit(left, mask=mask, **options), masked)
@@ -58,17 +58,17 @@ def test_every_form_of_a_mask_is_the_same(form, hidden, unchanged):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("options", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, planted):
+def test_a_completely_masked_row_or_column_is_ignored(axis, options, planted):
     X, W, H = planted
     mask = np.zeros(X.shape, bool)
     np.moveaxis(mask, axis, 0)[4] = True
     X = X.astype(float)
     rest = np.delete(X.toarray(), 4, axis)
     start = (np.delete(W, 4, 0), H) if axis == 0 else (W, np.delete(H, 4, 1))
-    # Under priors the units of the start are those of all entries, so that only the ends are the same
+    # With priors the scale of the start depends on all entries, so that only the optima are equal
     options = options | ({"solver": "cd", "max_iter": 3000, "tol": 1e-12} if options else {})
     whole, less = fit(X, mask=mask, start=(W, H), **options), fit(rest, start=start, **options)
-    rtol = 1e-4 if options else 1e-9  # to the root of the tolerance; 20 times the roundings of other sums
+    rtol = 1e-4 if options else 1e-9  # square root of the tolerance; 20 times the rounding errors of other sums
     np.testing.assert_allclose(np.delete(whole.W, 4, 0) if axis == 0 else whole.W, less.W, rtol=rtol, atol=rtol)
     np.testing.assert_allclose(whole.H if axis == 0 else np.delete(whole.H, 4, 1), less.H, rtol=rtol, atol=rtol)
     alone = whole.W[4] if axis == 0 else whole.H[:, 4]
@@ -77,21 +77,21 @@ def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, plante
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_objective_is_exact_where_hardly_anything_is_observed(solver):
-    # Rows then have entries that nothing they observe depends on, and which may grow past all others
+def test_the_objective_is_exact_if_few_entries_are_observed(solver):
+    # Some entries of the factors then do not affect any observed entry, and may become very large
     for seed, name in enumerate(["single_entry_row", "empty_row", "short_rows", "planted", "tiny"]):
         X = MENAGERIE[name].astype(float)
         mask = np.random.default_rng(seed).random(X.shape) < 0.9
         mask.flat[X.toarray().argmax()] = False
         solution = fit(X, mask=mask, max_iter=200, eval_every=1, **SOLVERS[solver])
-        terms = naive.statement(X, solution.W, solution.H, mask=mask)
-        # Sums lose three digits at most to what is missing, of what a row observes of a component
+        terms = naive.objective_terms(X, solution.W, solution.H, mask=mask)
+        # Subtraction of the masked part of a sum loses at most three digits
         slack = 1e4 * EPS * abs(terms).sum() + (1e-11 * 6 * abs(terms).sum() if solver.startswith("cd") else 0)
         assert solution.objective == pytest.approx(terms.sum(), abs=slack), name
         assert (np.diff(solution.trace["objective"]) <= slack).all(), name
 
 
-def test_float32_ends_where_float64_does(hidden):
+def test_float32_and_float64_reach_the_same_objective(hidden):
     X, _, _, mask = hidden
     start = some_start(X.shape)
     narrow, wide = (fit(X, mask=mask, start=start, dtype=dtype, max_iter=200) for dtype in (np.float32, np.float64))
@@ -101,26 +101,26 @@ def test_float32_ends_where_float64_does(hidden):
 def test_transposing_a_masked_problem_transposes_its_answer(hidden, planted):
     X, _, _, mask = hidden
     _, W, H = planted
-    # W is updated before H, so the sides are alike where only one of them is free
+    # W is updated before H, so that the sides are equivalent only if one factor is fixed
     one = fit(X, mask=mask, start=(W, H), fixed_H=H)
     two = fit(X.T, mask=mask.T, start=(H.T, W.T), fixed_W=H.T)
-    np.testing.assert_allclose(two.H.T, one.W, rtol=1e-10, atol=1e-12)  # the same sums in another order
+    np.testing.assert_allclose(two.H.T, one.W, rtol=1e-10, atol=1e-12)  # another order of summation
 
 
-def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
+def test_selected_rows_and_columns_of_masked_counts_keep_their_mask(hidden):
     X, left, _, mask = hidden
     counts = hide_entries(as_counts(X), mask)
     rows, columns = np.array([7, 2]), np.arange(40) % 2 == 0
-    for some, seen, unseen in (
+    for selected, observed, hidden_entries in (
         (counts.select_rows(rows), left[rows], mask[rows]),
         (counts.select_columns(columns), left * columns, mask),
     ):
-        np.testing.assert_array_equal(some.to_scipy().toarray(), seen)
-        np.testing.assert_array_equal(MemoryCounts(some.unobserved).to_scipy().toarray(), unseen)
+        np.testing.assert_array_equal(selected.to_scipy().toarray(), observed)
+        np.testing.assert_array_equal(MemoryCounts(selected.unobserved).to_scipy().toarray(), hidden_entries)
 
 
 @pytest.mark.parametrize("keep", [[0, 1], np.arange(40), np.ones(39, bool)], ids=["list", "numbers", "too few"])
-def test_columns_are_kept_by_one_boolean_each(hidden, keep):
+def test_select_columns_needs_one_boolean_for_each_column(hidden, keep):
     with pytest.raises(ValueError, match="keep must hold 40 booleans, one for each column, got shape"):
         as_counts(hidden[0]).select_columns(keep)
 
@@ -129,23 +129,23 @@ def test_columns_are_kept_by_one_boolean_each(hidden, keep):
 
 
 @pytest.mark.parametrize("prior", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_transform_and_score_never_see_what_is_masked(prior, hidden):
+def test_transform_and_score_ignore_masked_entries(prior, hidden):
     X, left, nonsense, mask = hidden
     model = PoissonNMF(3, max_iter=2000, random_state=0, n_threads=1, **prior).fit(X)
     W, gap = model.transform(X, mask=mask, return_gap_bound=True)
     for other in (left, nonsense):
         np.testing.assert_array_equal(model.transform(other, mask=mask), W)
         assert model.score(other, mask=mask) == model.score(X, mask=mask)
-    # Each row stands alone
+    # Rows are independent of each other
     np.testing.assert_array_equal(model.transform(X[[5]], mask=mask[[5]])[0], W[5])
     assert gap.max() <= 1e-4 * (X.sum(axis=1).max() + 3)
-    terms = naive.statement(X, W, model.components_, mask=mask)
+    terms = naive.objective_terms(X, W, model.components_, mask=mask)
     seen = X[~mask]
     constant = sum(x * naive.log(x) - x - math.lgamma(x + 1) for x in seen if x > 0)
     assert model.score(X, mask=mask) == pytest.approx((constant - terms.sum()) / seen.sum(), rel=1e-10)
 
 
-def test_rows_of_which_nothing_is_observed_are_zero_or_their_priors_mode(hidden):
+def test_completely_masked_rows_are_zero_or_the_mode_of_their_prior(hidden):
     X = hidden[0]
     everything = np.ones(X.shape, bool)
     model = PoissonNMF(3, max_iter=2000, random_state=0).fit(X)
@@ -168,9 +168,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("mask", "told"), BAD.values(), ids=BAD)
-def test_a_bad_mask_is_named(mask, told, planted):
-    with pytest.raises((ValueError, TypeError), match=f"^{told}"):
+@pytest.mark.parametrize(("mask", "message"), BAD.values(), ids=BAD)
+def test_a_bad_mask_is_named(mask, message, planted):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         fit(planted[0], mask=mask)
 
 
@@ -181,7 +181,7 @@ def test_a_masked_row_without_a_mode_is_refused(solver, planted):
     mask[4] = True
     with pytest.raises(ValueError, match=r"^prior_W must have rates > 0 where .* masked"):
         fit(X, mask=mask, prior_W=(1.5, 0.0), prior_H=(2.0, 1.0), solver=solver)
-    mask[4, 7] = False  # one entry is enough to bound it
+    mask[4, 7] = False  # one observed entry makes it finite
     assert np.isfinite(fit(X, mask=mask, prior_W=(1.5, 0.0), prior_H=(2.0, 1.0), solver=solver).objective)
     with pytest.raises(ValueError, match=r"^prior_H must have rates > 0 where .* masked"):
         fit(X.T, mask=mask.T | (np.arange(30) == 4), prior_W=(3.0, 1.0), prior_H=(1.5, 0.0), solver=solver)

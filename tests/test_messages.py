@@ -1,4 +1,4 @@
-"""Error messages: never longer than a few lines, and of the argument that the user wrote."""
+"""Error messages are short and name the argument."""
 
 import os
 
@@ -36,7 +36,7 @@ def test_short_values_are_shown_as_they_are():
     assert listed(["a"]) == "'a'"
 
 
-def test_an_option_that_is_an_array_is_told_as_any_other():
+def test_an_option_that_is_an_array_is_refused_as_any_other():
     with pytest.raises(ValueError, match=r"^init must be one of 'auto', 'random'.*, got array\(\["):
         PoissonNMF(2, init=np.ones((3, 2))).fit(X)
     with pytest.raises(ValueError, match=r"^solver must be one of"):
@@ -46,7 +46,7 @@ def test_an_option_that_is_an_array_is_told_as_any_other():
     check_option(None, ["b"], "a", none=True)
 
 
-VAST = {
+LONG_VALUES = {
     "groups": lambda: plot.structure(np.ones((3, 2)), labels=["a", "b", "c"], groups=LONG),
     "components": lambda: plot.top_features(np.ones((2, 3)), components=LONG),
     "order": lambda: plot.structure(np.ones((3, 2)), order=TEXT),
@@ -75,17 +75,17 @@ VAST = {
 }
 
 
-@pytest.mark.parametrize("name", VAST)
-def test_a_vast_value_makes_a_short_message(name):
+@pytest.mark.parametrize("name", LONG_VALUES)
+def test_messages_about_very_long_values_are_short(name):
     with pytest.raises((ValueError, TypeError)) as caught:
-        VAST[name]()
+        LONG_VALUES[name]()
     assert str(caught.value).startswith(name)
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN"), (np.inf, "infinity")])
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "NaN"), (np.inf, "infinity")])
 @pytest.mark.parametrize("name", ["X", "mask", "row_exposure", "background", "sample_weight", "other", "W"])
-def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, told):
+def test_an_argument_that_is_not_finite_is_named(name, value, shown):
     H = np.ones((2, 6))
     calls = {
         "X": lambda A: PoissonNMF(2).fit(A),
@@ -98,14 +98,14 @@ def test_what_is_not_finite_is_told_by_the_name_of_the_argument(name, value, tol
     }
     A = np.ones((20, 6))
     A[0, 0] = value
-    way_on = "; fit takes a mask of entries that are not observed" if (name, told) == ("X", "NaN") else ""
-    with pytest.raises(ValueError, match=f"^{name} must be finite, got {told}{way_on}$"):
+    advice = "; fit takes a mask of entries that are not observed" if (name, shown) == ("X", "NaN") else ""
+    with pytest.raises(ValueError, match=f"^{name} must be finite, got {shown}{advice}$"):
         calls[name](A)
 
 
 @pytest.mark.parametrize("name", ["exposure", "pseudocount", "z", "min_weight"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_number_that_is_not_finite_gives_no_nan_but_one_sentence(name, value):
+def test_a_number_that_is_not_finite_is_refused(name, value):
     model = PoissonNMF(2, random_state=0).fit(X)
     W = model.transform(X)
     calls = {
@@ -131,7 +131,7 @@ def test_a_share_above_one_is_refused():
         fastpmf.top_features(np.ones((2, 6)), min_weight=3)
 
 
-def test_a_folder_that_is_not_there_is_told_wherever_something_is_written(tmp_path):
+def test_a_missing_folder_is_named_by_all_functions_that_write(tmp_path):
     model = PoissonNMF(2, random_state=0).fit(X)
     for name, write in {
         "model.npz": model.save,
@@ -146,7 +146,7 @@ def test_a_folder_that_is_not_there_is_told_wherever_something_is_written(tmp_pa
         model.save(tmp_path)
 
 
-def test_one_number_of_components_can_be_asked_of():
+def test_a_single_number_of_components_is_accepted():
     found = select_n_components(X, 2, estimator=PoissonNMF(1, max_iter=2), n_splits=1, random_state=0)
     assert found.n_components.tolist() == [2]
     with pytest.raises(TypeError, match=r"^n_components must be an instance of"):
@@ -165,14 +165,14 @@ def test_inverse_transform_takes_a_sparse_W():
         model.inverse_transform([["a", "b"]])
 
 
-def test_a_path_is_told_how_to_be_read(tmp_path):
+def test_the_message_for_a_path_says_how_to_read_it(tmp_path):
     for path in ("counts.h5ad", tmp_path):
         with pytest.raises(TypeError, match=r"^X must be a matrix, got a path: .* fastpmf.io.read_counts\(path\)"):
             PoissonNMF(2).fit(path)
     assert isinstance(tmp_path, os.PathLike)
 
 
-def test_dask_objects_are_told_the_ways_to_fit_them():
+def test_the_message_for_dask_objects_says_how_to_fit_them():
     array = pytest.importorskip("dask.array")
     delayed = pytest.importorskip("dask").delayed(X)
     frame = pytest.importorskip("dask.dataframe").from_pandas(pd.DataFrame(X), npartitions=2)
@@ -184,7 +184,7 @@ def test_dask_objects_are_told_the_ways_to_fit_them():
             PoissonNMF(2).fit(X, mask=given)
 
 
-def test_what_anndata_leaves_in_a_file_is_told_how_to_be_read(tmp_path):
+def test_the_message_for_backed_anndata_says_how_to_read_it(tmp_path):
     anndata = pytest.importorskip("anndata")
     for name, counts in (("sparse", sparse.csr_matrix(X)), ("dense", X.astype(float))):
         anndata.AnnData(counts).write_h5ad(tmp_path / f"{name}.h5ad")
@@ -200,7 +200,7 @@ def test_what_anndata_leaves_in_a_file_is_told_how_to_be_read(tmp_path):
     backed.file.close()
 
 
-def test_a_lazy_mask_is_not_told_to_be_fitted():
+def test_the_message_for_a_dask_mask_does_not_suggest_to_fit_it():
     array = pytest.importorskip("dask.array")
     with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask Array: give mask.compute\(\)$"):
         PoissonNMF(2).fit(X, mask=array.zeros(X.shape, dtype=bool))

@@ -1,4 +1,4 @@
-"""Sources stay on the disk: they are read a block at a time, need a block's memory, are closed and can be reopened."""
+"""Sources on disk are read one block at a time, need the memory of one block, are closed and can be reopened."""
 
 import os
 import pickle
@@ -43,7 +43,7 @@ def dense_of(source, start, stop):
 
 
 def closed(path):
-    """Whether nobody has an HDF5 file open: who has keeps others from opening it to write."""
+    """Whether an HDF5 file is closed: an open one cannot be opened for writing."""
     try:
         with h5py.File(path, "a"):
             return True
@@ -52,17 +52,17 @@ def closed(path):
 
 
 @pytest.mark.parametrize("name", [*WAITING, "X.npz"])
-def test_rows_are_what_stands_there_and_belong_to_the_caller(tmp_path, X, name):
+def test_rows_equal_the_file_and_are_copies(tmp_path, X, name):
     with open_counts(write(name, tmp_path / name, X)) as source:
-        wanted = X.T if source.by_column else X
-        n = len(wanted)
+        expected = X.T if source.by_column else X
+        n = len(expected)
         for start in range(n + 1):
             for stop in range(start, n + 1):
-                np.testing.assert_array_equal(dense_of(source, start, stop), wanted[start:stop])
+                np.testing.assert_array_equal(dense_of(source, start, stop), expected[start:stop])
         data, indices, _ = source.rows(0, n)
         data[:], indices[:] = 9, 0
         assert not isinstance(data, np.memmap)
-        np.testing.assert_array_equal(dense_of(source, 0, n), wanted)
+        np.testing.assert_array_equal(dense_of(source, 0, n), expected)
         for start, stop in ((-1, 2), (2, 1), (0, n + 1)):
             with pytest.raises(ValueError, match=f"within 0 ... {n}, got {start} and {stop}"):
                 source.rows(start, stop)
@@ -70,37 +70,37 @@ def test_rows_are_what_stands_there_and_belong_to_the_caller(tmp_path, X, name):
 
 @pytest.mark.parametrize("n_entries", [1, 4, 5, 1000])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint64])
-def test_blocks_hold_no_more_than_they_may_or_are_one_row(n_entries, dtype):
+def test_blocks_have_at_most_the_given_entries_or_are_one_row(n_entries, dtype):
     ends = np.array([0, 0, 3, 3, 8, 9, 9, 20, 20, 20, 24], dtype)
     bounds = blocks_of(ends, n_entries)
     assert bounds[[0, -1]].tolist() == [0, 10]
-    held = np.diff(ends[bounds].astype(int))
-    assert ((held <= n_entries) | (np.diff(bounds) == 1)).all()
-    assert (held[:-1] + np.diff(ends.astype(int))[bounds[1:-1]] > n_entries).all()  # the next row had no room
+    nnz = np.diff(ends[bounds].astype(int))
+    assert ((nnz <= n_entries) | (np.diff(bounds) == 1)).all()
+    assert (nnz[:-1] + np.diff(ends.astype(int))[bounds[1:-1]] > n_entries).all()  # the next row would exceed the limit
     assert blocks_of(np.array([0, np.iinfo(np.int32).max], np.int32), 1000).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("chunk", [None, 3, 7, 20, 64, 1000])
 @pytest.mark.parametrize("step", [1, 5, 7, 50])
-def test_slices_in_their_order_unpack_each_chunk_once(chunk, step):
-    held, read = np.arange(100, 300), []
+def test_consecutive_slices_decompress_each_chunk_once(chunk, step):
+    stored, read = np.arange(100, 300), []
 
     class Counted:
-        shape, dtype, chunks = held.shape, held.dtype, chunk and (chunk,)
-        id = SimpleNamespace(get_storage_size=lambda: held.nbytes)
+        shape, dtype, chunks = stored.shape, stored.dtype, chunk and (chunk,)
+        id = SimpleNamespace(get_storage_size=lambda: stored.nbytes)
 
         def __getitem__(self, part):
             first, last = part.start // (chunk or 1), (part.stop - 1) // (chunk or 1)
             read.extend(range(first, last + 1))
-            return held[part].copy()
+            return stored[part].copy()
 
     A = Stored(Counted())
     for start in range(0, 200, step):
-        np.testing.assert_array_equal(A[start : start + step], held[start : start + step])
+        np.testing.assert_array_equal(A[start : start + step], stored[start : start + step])
     assert read == sorted(set(read))
     rng = np.random.default_rng(0)
     for start, length in zip(rng.integers(0, 200, 50), rng.integers(0, 60, 50), strict=True):
-        np.testing.assert_array_equal(A[start : start + length], held[start : start + length])
+        np.testing.assert_array_equal(A[start : start + length], stored[start : start + length])
 
 
 @pytest.mark.parametrize("name", ["csr.h5ad", "csc.h5ad", "dense.h5ad", "v3.h5", "v2.zarr", "v3.zarr"])
@@ -111,7 +111,7 @@ def test_converting_takes_the_memory_of_chunks_and_not_of_the_file(tmp_path, mon
     monkeypatch.setattr("test_formats.GENES", [f"g{j}" for j in range(1500)])
     X = np.random.default_rng(0).poisson(1.0, (1000, 1500))
     path, entries = write(name, tmp_path / name, X), 8 * np.count_nonzero(X)  # bytes, as float32 and int32
-    read_counts(path)  # what is imported on the way
+    read_counts(path)  # imports modules
     tracemalloc.start()
     convert_counts(path, tmp_path / "converted")
     converting = tracemalloc.get_traced_memory()[1]
@@ -120,15 +120,15 @@ def test_converting_takes_the_memory_of_chunks_and_not_of_the_file(tmp_path, mon
     reading = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(read_counts(tmp_path / "converted").X.toarray(), X)
-    assert reading > entries  # so that it would show
+    assert reading > entries  # so that the test is meaningful
     assert converting < entries / 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process can't tell what memory it has had")
 def test_reading_a_folder_by_blocks_does_not_hold_its_pages(tmp_path):
     n, p = 1000, 5000
-    held = {"data": np.ones(n * p, np.uint8), "indices": np.tile(np.arange(p, dtype=np.int32), n)}
-    for part, A in (*held.items(), ("indptr", np.arange(0, n * p + 1, p)), ("shape", np.array([n, p]))):
+    arrays = {"data": np.ones(n * p, np.uint8), "indices": np.tile(np.arange(p, dtype=np.int32), n)}
+    for part, A in (*arrays.items(), ("indptr", np.arange(0, n * p + 1, p)), ("shape", np.array([n, p]))):
         np.save(tmp_path / f"{part}.npy", A)
     program = """if True:
         import pathlib, re, sys
@@ -161,7 +161,7 @@ def test_files_are_closed_in_the_end(tmp_path, X, name):
     with open_counts(path, transpose=True) as source:
         assert closed(path) == isinstance(source, Coordinates)
     assert closed(path)
-    source.close()  # once more does no harm
+    source.close()  # a second call has no effect
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError):
         convert_counts(path, tmp_path / "mine")
@@ -218,7 +218,7 @@ def damage_zarr(path, part):
 
 @pytest.mark.parametrize("part", ["data", "indices"])
 @pytest.mark.parametrize("name", ["v3.h5", "v2.zarr", "v3.zarr", "folder"])
-def test_damage_that_shows_when_a_slice_is_read_is_told_in_one_sentence(tmp_path, X, name, part):
+def test_damage_found_when_a_slice_is_read_is_an_error_of_one_line(tmp_path, X, name, part):
     path = tmp_path / name
     if name == "v3.h5":
         write_tenx_h5(path, X, version=3)
@@ -229,11 +229,11 @@ def test_damage_that_shows_when_a_slice_is_read_is_told_in_one_sentence(tmp_path
         write_zarr(path, X, version=int(name[1]))
         damage_zarr(path, f"X/{part}")
     with open_counts(path) as source:
-        if name == "folder":  # cut off after it was opened
+        if name == "folder":  # truncated after it was opened
             os.truncate(path / f"{part}.npy", 140)
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole ") as told:
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole ") as caught:
             source.rows(0, 7)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     for whole in (read_counts, lambda path: convert_counts(path, tmp_path / "converted")):
         with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole "):
             whole(path)
@@ -241,7 +241,7 @@ def test_damage_that_shows_when_a_slice_is_read_is_told_in_one_sentence(tmp_path
     assert name != "v3.h5" or closed(path)
 
 
-def test_indices_out_of_range_are_told_when_their_rows_are_read(tmp_path, X):
+def test_indices_out_of_range_are_an_error_when_their_rows_are_read(tmp_path, X):
     write_npy(tmp_path / "X", X)
     indices = np.load(tmp_path / "X" / "indices.npy")
     indices[-1] = 99
@@ -253,7 +253,7 @@ def test_indices_out_of_range_are_told_when_their_rows_are_read(tmp_path, X):
             source.rows(6, 7)
 
 
-def test_a_file_may_hold_more_than_the_memory_as_long_as_its_rows_do_not(tmp_path, X, monkeypatch):
+def test_a_file_may_exceed_the_memory_limit_if_its_blocks_do_not(tmp_path, X, monkeypatch):
     write_tenx_h5(tmp_path / "X.h5", np.kron(np.ones((100, 1), int), X + 1), version=3)
     with h5py.File(tmp_path / "X.h5", "a") as file:
         del file["matrix/barcodes"]
@@ -262,7 +262,7 @@ def test_a_file_may_hold_more_than_the_memory_as_long_as_its_rows_do_not(tmp_pat
             whole = file[f"matrix/{part}"][:]
             del file[f"matrix/{part}"]
             file.create_dataset(f"matrix/{part}", data=whole, chunks=(350,))
-    monkeypatch.setattr("fastpmf.utils.memory.memory", lambda: 14_000)  # bytes; data are 28,000, shape and names less
+    monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 14_000)  # bytes; the data have 28,000
     with open_counts(tmp_path / "X.h5") as source:
         np.testing.assert_array_equal(dense_of(source, 0, 7), X + 1)
         with pytest.raises(ValueError, match=r"it holds 0\.0 GiB, and this process may have"):
@@ -276,7 +276,7 @@ def test_counts_of_a_dense_matrix_keep_their_dtype(tmp_path, monkeypatch, X, end
     made = as_anndata(X, np.asarray)
     made.X = X.astype(dtype)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of zarr and anndata
+        warnings.simplefilter("ignore")  # warnings of zarr and anndata
         getattr(made, f"write_{ending[1:]}")(tmp_path / f"X{ending}")
     for transpose in (False, True):
         found = read_counts(tmp_path / f"X{ending}", transpose=transpose).X

@@ -86,10 +86,10 @@ def test_what_is_minimised_is_what_is_stated_and_it_never_rises(statement, solve
 
         def see(record, W, H, X=X, options=options, told=told):
             if record.n_iter in (0, 4, 16):
-                told[record.n_iter] = naive.statement(X, W, H, **options), record.objective
+                told[record.n_iter] = naive.objective_terms(X, W, H, **options), record.objective
 
         solution = fit(X, max_iter=24, eval_every=1, callback=see, **options, **SOLVERS[solver])
-        told[24] = naive.statement(X, solution.W, solution.H, **options), solution.objective
+        told[24] = naive.objective_terms(X, solution.W, solution.H, **options), solution.objective
         size = max(abs(terms).sum() for terms, _ in told.values())
         # Steps, sums and logarithms are exact up to roundings, some tens of an eps of the terms
         slack = 64 * EPS * size
@@ -302,10 +302,10 @@ def test_no_rescaling_of_components_is_ever_better(statement, max_iter):
 
     def objective(logs):
         D = np.exp(logs)
-        return naive.statement(X, solution.W * D, solution.H / D[:, None], **options).sum()
+        return naive.objective_terms(X, solution.W * D, solution.H / D[:, None], **options).sum()
 
     least = objective(np.zeros(3))
-    rounding = 64 * EPS * np.abs(naive.statement(X, solution.W, solution.H, **options)).sum()
+    rounding = 64 * EPS * np.abs(naive.objective_terms(X, solution.W, solution.H, **options)).sum()
     for k in range(3):
         for step in (-1.0, -1e-3, 1e-3, 1.0):
             assert objective(step * (np.arange(3) == k)) >= least - rounding

@@ -13,10 +13,10 @@ K, TOL = 5, 1e-6
 
 @pytest.fixture(scope="module")
 def collinear():
-    """Counts of 40 rows from five components, two of which others repeat up to 1 %."""
+    """Counts of 40 rows from five components, two of which are copies of others up to 1 %."""
     rng = np.random.default_rng(0)
-    some = rng.gamma(0.5, size=(3, 60))
-    H = np.vstack([some, some[:2] * rng.uniform(0.99, 1.01, (2, 60))])
+    distinct = rng.gamma(0.5, size=(3, 60))
+    H = np.vstack([distinct, distinct[:2] * rng.uniform(0.99, 1.01, (2, 60))])
     X = rng.poisson(20 * rng.gamma(0.5, size=(40, K)) @ H)
     Ht, start = padded(H.T, np.dtype(float)), empty_factor(len(X), K, np.dtype(float))
     start[:, :K] = X.sum(axis=1, keepdims=True) / (K * column_sums(Ht)[:K])
@@ -27,22 +27,22 @@ def solve(X, Ht, start, rounds):
     return solve_rows(as_counts(X), Ht, column_sums(Ht), start, n_components=K, max_rounds=rounds, tol=TOL)
 
 
-def test_nearly_collinear_components_do_not_keep_rows_from_their_optimum(collinear):
+def test_rows_with_nearly_collinear_components_reach_their_optimum(collinear):
     X, Ht, start = collinear
-    counts, enough = as_counts(X), TOL * X.sum(axis=1)
+    counts, threshold = as_counts(X), TOL * X.sum(axis=1)
     out = np.zeros_like(start)
     descent = counts.descend(
         Side.ROWS, start, Ht, column_sums(Ht), out, n_components=K, sweeps=SWEEPS, max_rounds=500, tol=TOL
     )
-    assert (descent.gap > enough).sum() > 20  # which coordinate descent alone would
+    assert (descent.gap > threshold).sum() > 20  # not reached by coordinate descent alone
     W, gap = solve(X, Ht, start, 500)
-    assert (gap <= enough).all()
+    assert (gap <= threshold).all()
     assert (W >= 0).all()
 
 
-def test_an_extrapolated_row_gets_the_same_bits_alone_and_in_company(collinear):
+def test_an_extrapolated_row_does_not_depend_on_other_rows_bitwise(collinear):
     X, Ht, start = collinear
-    W, gap = solve(X, Ht, start, PLAIN + 40)  # which some rows need and some don't get by with
+    W, gap = solve(X, Ht, start, PLAIN + 40)  # enough for some rows only
     for i in range(0, len(X), 7):
         alone, bound = solve(X[i : i + 1], Ht, start[i : i + 1], PLAIN + 40)
         np.testing.assert_array_equal(alone[0], W[i])

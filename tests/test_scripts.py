@@ -14,13 +14,13 @@ import numba
 import numpy as np
 import pytest
 from conftest import ALL
+from fastpmf.model.factors import empty_factor, padded
 from scipy import sparse
 
 from fastpmf import kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.model.factors import empty_factor, padded
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

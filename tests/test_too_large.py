@@ -1,4 +1,4 @@
-"""A few counts in very many rows are refused from their shape, before anything of that size is allocated."""
+"""Matrices that would exceed the memory limit are refused according to their shape, before they are allocated."""
 
 import importlib
 import tracemalloc
@@ -27,7 +27,7 @@ K = 20
 
 
 def huge(make=sparse.coo_array, n=ROWS):
-    """Three counts in so many rows, which take a few bytes."""
+    """Three counts in n rows."""
     rows, columns = np.array([0, 5, n - 1]), np.array([0, 1, 2])
     if make is sparse.csc_array:
         return make((np.ones(3, int), rows, np.arange(4)), shape=(n, 3))
@@ -57,9 +57,9 @@ CALLS = {
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    """Two gigabytes for this process, of which a test may allocate a hundredth."""
-    for module in ("counts.declared", "fitting.memory"):
-        monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory", lambda: 2**31)
+    """A memory limit of 2 GiB; the test must allocate less than a hundredth of it."""
+    for module in ("counts.validation", "fitting.memory"):
+        monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory_limit", lambda: 2**31)
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
@@ -68,7 +68,7 @@ def small_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_does_not_fit_is_refused_from_its_shape(small_memory, name):
+def test_fits_above_the_memory_limit_are_refused_according_to_the_shape(small_memory, name):
     with pytest.raises(MemoryError, match=r"needs .* GiB.* this process may have 2 GiB"):
         CALLS[name](huge())
 
@@ -87,15 +87,15 @@ def test_what_does_not_fit_is_refused_from_its_shape(small_memory, name):
     ids=["csc", "coo_matrix", "dok", "dia", "Dataset", "many columns", "counts"],
 )
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
-def test_a_matrix_of_any_kind_is_refused_from_its_shape(small_memory, make, kind):
+def test_a_matrix_of_any_kind_is_refused_according_to_its_shape(small_memory, make, kind):
     with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
         kind(K).fit(make())
 
 
-def test_row_pointers_are_refused_before_they_are_read(monkeypatch):
-    """`np.zeros` only promises memory: no page of it is in use before it is read."""
-    for module in ("counts.declared", "fitting.memory"):
-        monkeypatch.setattr(f"fastpmf.{module}.memory", lambda: 2**30)
+def test_row_pointers_above_the_limit_are_refused_before_they_are_read(monkeypatch):
+    """`np.zeros` allocates no pages before they are accessed."""
+    for module in ("counts.validation", "fitting.memory"):
+        monkeypatch.setattr(f"fastpmf.{module}.memory_limit", lambda: 2**30)
     triple = np.ones(1, int), np.zeros(1, np.int32), np.zeros(ROWS + 1, np.int64)
     with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
         PoissonNMF(K).fit(triple)
@@ -103,7 +103,7 @@ def test_row_pointers_are_refused_before_they_are_read(monkeypatch):
         as_counts(triple)
 
 
-def test_reading_alone_is_refused_from_the_shape(small_memory):
+def test_reading_is_refused_according_to_the_shape(small_memory):
     vast = huge(n=10**9)
     with pytest.raises(MemoryError, match=r"^my_counts of 1000000000 rows needs at least 14.9 GiB, and .* 2 GiB$"):
         as_counts(vast, name="my_counts")
@@ -113,7 +113,7 @@ def test_reading_alone_is_refused_from_the_shape(small_memory):
         PoissonNMF(1).fit(np.eye(3) + 1, mask=vast)
 
 
-def test_an_array_in_a_file_is_refused_from_its_shape(small_memory, tmp_path):
+def test_an_array_in_a_file_is_refused_according_to_its_shape(small_memory, tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "counts.h5", "w") as file:
         dataset = file.create_dataset("X", (10**6, 10**4), np.float64, chunks=(100, 100))
@@ -121,8 +121,8 @@ def test_an_array_in_a_file_is_refused_from_its_shape(small_memory, tmp_path):
             PoissonNMF(1).fit(dataset)
 
 
-def test_the_rows_that_are_refused_are_those_that_would_not_fit():
-    """Where W just fits by the estimate nothing is refused: it is the least that finding W takes."""
+def test_transform_is_refused_only_if_it_would_exceed_the_limit():
+    """The estimate is a lower bound: with exactly the memory that `transform` needs it is not refused."""
     n, model = 20_000, fitted(PoissonNMF)
     X = huge(n=n)
     model.transform(X)  # compiles
@@ -131,9 +131,9 @@ def test_the_rows_that_are_refused_are_those_that_would_not_fit():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastpmf.fitting.memory.SMALL", 0)
-        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak)
+        patch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
+        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak)
         model.transform(X)
-        patch.setattr("fastpmf.fitting.memory.memory", lambda: peak // 2)
+        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak // 2)
         with pytest.raises(MemoryError, match="give fewer rows at a time"):
             model.transform(X)

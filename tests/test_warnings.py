@@ -1,4 +1,4 @@
-"""Warnings point to the line of the user's code, whatever lies between it and the place that warns."""
+"""Warnings point to the line of the user's code, whatever frames are between it and the call of `warn`."""
 
 import contextlib
 import json
@@ -148,7 +148,7 @@ def test_without_a_frame_of_the_user_a_warning_names_the_outermost_line():
     assert Path(warning.filename).is_file()
 
 
-def test_frames_of_libraries_between_are_skipped():
+def test_frames_of_libraries_are_skipped():
     @contextlib.contextmanager
     def between():
         yield
@@ -164,7 +164,7 @@ def test_frames_of_libraries_between_are_skipped():
 
 
 @pytest.mark.parametrize("status", Status)
-def test_a_status_behaves_as_the_sentence_that_it_shows(status):
+def test_a_status_is_a_string(status):
     sentence = str(status)
     assert isinstance(status, str)
     assert type(sentence) is str
@@ -178,11 +178,11 @@ def test_a_status_behaves_as_the_sentence_that_it_shows(status):
     assert hash(status) == hash(sentence)
 
 
-def test_sentences_of_a_status_are_all_different():
+def test_all_statuses_have_different_texts():
     assert len({str(status) for status in Status}) == len(Status.__members__)
 
 
-def test_a_convergence_warning_says_what_was_compared_with_tol():
+def test_a_convergence_warning_names_the_quantity_compared_with_tol():
     with pytest.warns(
         ConvergenceWarning, match=r"The KKT residual is \S+ nats per count after 2 iterations; tol is 1e-12\."
     ):

@@ -47,13 +47,13 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
-from fastpmf.utils.validation import check_factor, check_matrix, check_names, check_number, check_option
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import vector
 from fastpmf.fitting.ranges import check_entries
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_factor, check_matrix, check_names, check_number, check_option
 from fastpmf.utils.warnings import warn
 
 _BLOCK = 1 << 20  # maximum number of entries of covariance matrices in memory

@@ -63,9 +63,9 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums, padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align_components, align_factors, labels_of, order_of
-from fastpmf.utils.validation import check_factors, check_names, check_option
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.cached import cached_property
+from fastpmf.utils.validation import check_factors, check_names, check_option
 
 _EXPONENTS = {"rows": 1.0, "balanced": 0.5, "columns": 0.0}  # W gets the mass of a component to this power, H the rest
 _NO_LABELS = Labels(None)

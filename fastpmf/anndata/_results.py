@@ -8,12 +8,12 @@ import numpy as np
 from fastpmf._version import __version__
 from fastpmf.analysis.topics import to_topics
 from fastpmf.anndata._arguments import Source
-from fastpmf.utils.validation import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._persistence import to_json
 from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_unique
 from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ def store(
 
 def without_view_warning() -> Any:
     """A context in which a view becomes a copy without anndata's warning, which `check_target` has given."""
-    return warnings.catch_warnings(action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning)
+    return warnings.catch_warnings(
+        action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
+    )
 
 
 def _facts(model: FactorModel) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from fastpmf.anndata._arguments import (
 )
 from fastpmf.anndata._results import check_target, keys_of, without_view_warning
 from fastpmf.counts import Dataset
-from fastpmf.utils.validation import check_unique
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.problem import vector
 from fastpmf.utils.messages import listed
+from fastpmf.utils.validation import check_unique
 from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, select_n_components
-from fastpmf._show_versions import facts_of_versions, show_versions
+from fastpmf._show_versions import collect_versions, show_versions
 from fastpmf.analysis.selection import SelectionInterrupted
 from fastpmf.cli.telling import (
     STREAM,
@@ -358,6 +358,6 @@ def warmup(arguments: argparse.Namespace) -> None:
 def versions(arguments: argparse.Namespace) -> None:
     """What a bug report should say."""
     if arguments.json:
-        tell(arguments, "", facts_of_versions())
+        tell(arguments, "", collect_versions())
     else:
         show_versions()

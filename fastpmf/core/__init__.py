@@ -1,1 +1,1 @@
-"""What counts, models and solvers share: padded factors, sides, and the subproblem of one factor."""
+"""Shared by counts, models and solvers: padded factors, sides, and the subproblem of one factor."""

@@ -1,4 +1,4 @@
-"""Factors as the kernels want them: rows padded with zeros to whole 64-byte vectors, on 64-byte boundaries."""
+"""Factors in the layout of the kernels: rows padded with zeros to multiples of 64 bytes, aligned to 64 bytes."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,26 +11,26 @@ from fastpmf.kernels.rows import NARROW, sum_columns
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.utils.messages import brief
 
-_ROWS = 512
+_BLOCK_ROWS = 512
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
-    """A C-ordered matrix that begins on a 64-byte boundary."""
+    """A C-ordered matrix whose data start at a multiple of 64 bytes."""
     raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
     start = -raw.ctypes.data % VECTOR_BYTES
     return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
 
 
 def aligned_copy(A: np.ndarray) -> np.ndarray:
-    """A padded factor again, on a 64-byte boundary."""
+    """An aligned copy of a padded factor."""
     out = aligned(len(A), A.shape[1], A.dtype)
     out[:] = A
     return out
 
 
 def empty_factor(n_rows: int, n_components: int, dtype: np.dtype) -> np.ndarray:
-    """A factor of zeros, shape (n_rows, K), K being `padded_width`."""
+    """A padded factor of zeros, shape (n_rows, K) with K = `padded_width`."""
     return aligned(n_rows, padded_width(n_components, dtype), dtype, np.zeros)
 
 
@@ -43,7 +43,7 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Column sums of W and row sums of H, (k,), float64; a ValueError where the sum of W H is infinite."""
+    """Column sums of W and row sums of H, (k,), float64; a ValueError if the sum of W H is not finite."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         w_sum, h_sum = W.sum(axis=0, dtype=np.float64), H.sum(axis=1, dtype=np.float64)
         if not np.isfinite((w_sum * h_sum).sum()):
@@ -52,7 +52,7 @@ def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def column_sums(A: np.ndarray) -> np.ndarray:
-    """Column sums of a padded factor, float64; the same for any number of threads."""
+    """Column sums of a padded factor, float64; independent of the number of threads (bitwise)."""
     bounds = row_bounds(len(A))
     partial = aligned(len(bounds) - 1, A.shape[1], np.dtype(float))
     sum_columns(len(partial), A, bounds, row_width(A, NARROW), partial)
@@ -60,21 +60,21 @@ def column_sums(A: np.ndarray) -> np.ndarray:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Sum of a b, the same to the bit on every machine; BLAS adds in an order that depends on the CPU."""
+    """Sum of a b, bitwise the same on every machine, unlike BLAS, whose order of addition depends on the CPU."""
     with np.errstate(under="ignore"):
         return float((a * b).sum())
 
 
 @lru_cache(maxsize=16)
 def row_bounds(n_rows: int) -> np.ndarray:
-    """Boundaries of the blocks of rows that are summed by themselves; read-only, and the same for any threads."""
-    bounds = np.append(np.arange(0, n_rows, _ROWS), n_rows)
+    """Boundaries of the blocks of rows with separate sums; read-only, independent of the number of threads."""
+    bounds = np.append(np.arange(0, n_rows, _BLOCK_ROWS), n_rows)
     bounds.flags.writeable = False
     return bounds
 
 
 def padded_width(n_components: int, dtype: np.dtype) -> int:
-    """Columns of a padded factor: the next multiple of 64 bytes from n_components on."""
+    """Columns of a padded factor: n_components rounded up to a multiple of 64 bytes."""
     if dtype not in FLOATS:
         raise ValueError(f"factors must be of float32 or float64, got {dtype}")
     per_vector = VECTOR_BYTES // dtype.itemsize
@@ -82,13 +82,13 @@ def padded_width(n_components: int, dtype: np.dtype) -> int:
 
 
 def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
-    """The dtype to work in: what is asked for, or by default float32 for float32 counts and float64 for all others."""
+    """Dtype of the factors: the given one, or by default float32 for float32 counts and float64 for all others."""
     if dtype is None:
         return np.dtype(np.float32 if data == np.float32 else np.float64)
     try:
-        wanted = np.dtype(dtype)
+        work = np.dtype(dtype)
     except TypeError:
-        wanted = None
-    if wanted is None or wanted not in FLOATS:
+        work = None
+    if work is None or work not in FLOATS:
         raise ValueError(f"dtype must be float32, float64 or None, got {brief(dtype)}")
-    return wanted
+    return work

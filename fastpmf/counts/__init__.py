@@ -1,9 +1,8 @@
-"""Floor 1: what is factorised, behind one protocol."""
+"""Counts: input validation, storage of X and of its transpose, partition into blocks, masks and streaming."""
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.counts.csr import SparseRows
-from fastpmf.counts.dtypes import COUNT_DTYPES
+from fastpmf.counts.csr import COUNT_DTYPES, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
-from fastpmf.counts.validation import as_counts
+from fastpmf.counts.validation import Alignment, Dataset, as_counts
 
-__all__ = ["COUNT_DTYPES", "Counts", "MemoryCounts", "Side", "SparseRows", "as_counts"]
+__all__ = ["COUNT_DTYPES", "Alignment", "Counts", "Dataset", "MemoryCounts", "Side", "SparseRows", "as_counts"]

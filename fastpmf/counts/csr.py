@@ -1,7 +1,7 @@
-"""A canonical CSR matrix, what kernels do with it, and how it is cut into equal pieces of work."""
+"""A canonical CSR matrix and the operations of the kernels on it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.special import gammaln
 
 from fastpmf.core.counts import Descent, Subproblem
 from fastpmf.core.factors import aligned, dot
-from fastpmf.counts.partition import Panel, block_vectors, blocks_of, column_shares, panel_width, row_blocks, row_groups
+from fastpmf.counts.partition import Panel, block_vectors, blocks_of, column_groups, panel_width, row_blocks, row_groups
 from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.coordinate import COMPONENTS, ENTRIES, descend
@@ -22,15 +22,17 @@ from fastpmf.kernels.strips import QUAD
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 
-_SUMMED = 1 << 21  # entries whose sums are formed at once: NumPy makes a copy of them in float64
-SAFE_ROWS = 1 << 17  # rows after which sums of columns in float32 are brought to safety
-_PARALLEL_TRANSPOSE = 10_000_000  # nonzeros from which on threads are worth their compilation
-_TALLIED = 1 << 16  # whole counts below this are tallied, which is far less work than a logarithm of a factorial each
+# Kernels read counts of these dtypes; counts of other dtypes are converted during input validation
+COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
+SAFE_ROWS = 1 << 17  # rows after which float32 column sums are added to a float64 total
+_SUM_ENTRIES = 1 << 21  # entries summed at once, since NumPy copies them to float64
+_PARALLEL_ENTRIES = 10_000_000  # entries from which the parallel transpose saves more time than it takes to compile
+_BINCOUNT_LIMIT = 1 << 16  # integer counts below this are counted by value, to evaluate gammaln once for each value
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """A canonical CSR matrix: columns ascend in every row, no entry is stored twice, every entry is positive.
+    """A canonical CSR matrix: column indices strictly ascend in each row, and all entries are positive.
 
     Attributes
     ----------
@@ -55,22 +57,18 @@ class SparseRows:
         return row_blocks(self.indptr[:-1], self.indptr[1:])
 
     def panels(self, row_bytes: int) -> list[Panel]:
-        """The matrix by `panel_width` columns, made once for each width."""
+        """The matrix in panels of `panel_width` columns, cached for each width."""
         width = panel_width(*self.shape, len(self.data), row_bytes)
-        made = self.__dict__.setdefault("_panels", {})
-        if width not in made:
-            made[width] = self._cut(width)
-        return made[width]
-
-    def _cut(self, width: int) -> list[Panel]:
-        n_panels = -(-self.n_columns // width)
-        if n_panels <= 1:
-            return [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
-        cuts = self._cuts(np.minimum(np.arange(n_panels + 1) * width, self.n_columns))
-        return [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+        cache = self.__dict__.setdefault("_panels", {})
+        if width not in cache and width >= self.n_columns:
+            cache[width] = [Panel(self.indptr[:-1], self.indptr[1:], *self.work)]
+        elif width not in cache:
+            cuts = self._cuts(np.append(np.arange(0, self.n_columns, width), self.n_columns))
+            cache[width] = [Panel(*ends, *row_blocks(*ends)) for ends in pairwise(cuts)]
+        return cache[width]
 
     def _cuts(self, bounds: np.ndarray) -> np.ndarray:
-        """Where rows pass from panel to panel, (n_panels + 1, n_rows)."""
+        """Position of the first entry of each row in each panel, and of its end, (n_panels + 1, n_rows)."""
         if len(bounds) == 2:
             return np.stack([self.indptr[:-1], self.indptr[1:]])
         cuts = np.empty((len(bounds), self.shape[0]), np.int64)
@@ -78,17 +76,17 @@ class SparseRows:
         return cuts
 
     def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """`row_groups` of this matrix, made once for each kind of factor."""
-        made, kind = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
-        if kind not in made:
-            made[kind] = row_groups(np.diff(self.indptr), *kind)
-        return made[kind]
+        """`row_groups` of this matrix, cached for each set of arguments."""
+        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
+        if key not in cache:
+            cache[key] = row_groups(np.diff(self.indptr), *key)
+        return cache[key]
 
     @cached_property
     def sums(self) -> np.ndarray:
         """Row sums, float64."""
         out = np.zeros(self.shape[0])
-        for rows, X in self.chunks(_SUMMED):
+        for rows, X in self.chunks(_SUM_ENTRIES):
             filled = np.diff(X.indptr) > 0
             if filled.any():
                 out[rows][filled] = np.add.reduceat(X.data, X.indptr[:-1][filled], dtype=np.float64)
@@ -96,7 +94,7 @@ class SparseRows:
 
     @property
     def smallest(self) -> float:
-        """The smallest count; of integers 1, without a look at them, and inf where there are none."""
+        """A lower bound on the counts: 1 for integers, else the smallest count, or inf if there are none."""
         return 1.0 if self.data.dtype.kind in "iu" else float(self.data.min(initial=np.inf))
 
     @property
@@ -109,20 +107,20 @@ class SparseRows:
 
     @property
     def log_factorial(self) -> float:
-        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) for counts that are not integers."""
         out, step = 0.0, 1 << 17
         for p in range(0, len(self.data), step):
             x = self.data[p : p + step]
-            if x.max() < _TALLIED and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
-                tally = np.bincount(x.astype(np.intp))
-                out += dot(tally, gammaln(np.arange(1.0, len(tally) + 1)))
+            if x.max() < _BINCOUNT_LIMIT and (x.dtype.kind == "u" or (x == np.floor(x)).all()):
+                frequency = np.bincount(x.astype(np.intp))
+                out += dot(frequency, gammaln(np.arange(1.0, len(frequency) + 1)))
             else:
                 out += float(gammaln(x.astype(np.float64) + 1).sum())
         return out
 
-    @property
+    @cached_property
     def column_sums(self) -> np.ndarray:
-        """Column sums, float64, without the transpose, which may never be needed."""
+        """Column sums, float64, computed without the transpose."""
         out, step = np.zeros(self.n_columns), max(1 << 16, self.n_columns)
         for p in range(0, len(self.data), step):
             out += np.bincount(self.indices[p : p + step], self.data[p : p + step], minlength=self.n_columns)
@@ -135,14 +133,19 @@ class SparseRows:
             self.data[first:last], self.indices[first:last], self.indptr[start : stop + 1] - first, self.n_columns
         )
 
+    def select_entries(self, keep: np.ndarray) -> "SparseRows":
+        """The stored entries for which `keep`, a boolean array of shape (nnz,), is true."""
+        ends = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
+        return replace(self, data=self.data[keep], indices=self.indices[keep], indptr=ends[self.indptr])
+
     def transpose(self, n_blocks: int) -> "SparseRows":
-        """The transpose, canonical again; of a large matrix, by threads, from `n_blocks` blocks of rows."""
+        """The transpose; threads compute that of a large matrix from `n_blocks` blocks of rows."""
         n_rows, n_columns = self.shape
         index_dtype = np.int32 if n_rows <= np.iinfo(np.int32).max else np.int64
-        if len(self.data) < _PARALLEL_TRANSPOSE:
+        if len(self.data) < _PARALLEL_ENTRIES:
             X = sparse.csr_array((self.data, self.indices, self.indptr), shape=self.shape).tocsc()
             return SparseRows(X.data, X.indices.astype(index_dtype, copy=False), X.indptr.astype(np.int64), n_rows)
-        # The blocks' column counts must stay small beside the matrix itself.
+        # The column counts of all blocks should take much less memory than the matrix.
         n_blocks = max(1, min(n_blocks, n_rows, len(self.data) // (4 * max(n_columns, 1))))
         bounds = np.searchsorted(self.indptr, np.linspace(0, len(self.data), n_blocks + 1)[1:-1])
         bounds = np.concatenate([[0], bounds, [n_rows]]).astype(np.int64)
@@ -167,15 +170,15 @@ class SparseRows:
             _join_pieces(splits, partial, out, adds=adds)
 
     def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
-        """Consecutive rows, `blocks_of` at most so many entries and rows."""
+        """Blocks of consecutive rows with at most these numbers of entries and rows, see `blocks_of`."""
         for start, stop in pairwise(blocks_of(self.indptr, n_entries, n_rows).tolist()):
             yield slice(start, stop), self.between(start, stop)
 
     def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
         check_factors(self, U, V)
-        # Each thread has its own columns, and no more panels than that: to begin a row anew costs more than it saves
-        cuts = self._cuts(column_shares(self.indices, self.n_columns, current_threads()))
+        # One panel for each thread: more panels save less than starting each row again in each of them costs
+        cuts = self._cuts(column_groups(self.indices, self.n_columns, current_threads()))
         scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
 
     def descend(
@@ -218,7 +221,7 @@ class SparseRows:
 
 
 def _join_pieces(splits: np.ndarray, partial: np.ndarray, out: np.ndarray, *, adds: bool) -> None:
-    """Sum the pieces of each split row in their order, and add what is in `out` already where `adds`."""
+    """Set `out` of each split row to the sum of its pieces in order; if `adds` is true, starting from `out`."""
     if not len(splits):
         return
     with np.errstate(all="ignore"):
@@ -230,48 +233,48 @@ def _join_pieces(splits: np.ndarray, partial: np.ndarray, out: np.ndarray, *, ad
 
 
 class ColumnSums:
-    """The columns' contraction, from blocks of rows that come one after the other.
+    """The contraction of the columns, accumulated over blocks of rows.
 
-    In float64 the result is bitwise the same for any blocks. In float32 it is brought to safety in float64 now and
-    then, so that it may be of any number of rows.
+    In float64 the result does not depend on the blocks (bitwise). In float32 the sums are added to a float64 total from
+    time to time, so that their error does not grow with the number of rows.
 
     Parameters
     ----------
     out : ndarray of shape (p, K)
-        Where the sums are formed, and are in the end.
+        Overwritten; holds the result after `finish`.
     """
 
     def __init__(self, out: np.ndarray) -> None:
         self._out = out
-        self._safe: np.ndarray | None = None
+        self._total: np.ndarray | None = None
         self._rows = self._entries = 0
         out[:] = 0
 
     def add(self, X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
-        """More rows: sum_i x_ij / (U[i] . V[j]) U[i] for each column j."""
+        """Add sum_i x_ij / (U[i] . V[j]) U[i] over the rows of X for each column j."""
         for rows, chunk in X.chunks(max(len(X.data), 1), SAFE_ROWS):
             chunk.scatter(U[rows], V, self._out)
             self._rows, self._entries = self._rows + len(chunk.indptr) - 1, self._entries + len(chunk.data)
             if self._out.dtype == np.float32 and self._rows >= SAFE_ROWS and self._entries >= 16 * len(self._out):
-                self._save()
+                self._add_to_total()
 
     def finish(self) -> np.ndarray:
-        """The sums of all rows so far, in `out`."""
-        if self._safe is not None:
-            self._save()
-            self._out[:] = self._safe
+        """The sums over all rows added so far, in `out`."""
+        if self._total is not None:
+            self._add_to_total()
+            self._out[:] = self._total
         return self._out
 
-    def _save(self) -> None:
-        if self._safe is None:
-            self._safe = np.zeros(self._out.shape)
-        self._safe += self._out
+    def _add_to_total(self) -> None:
+        if self._total is None:
+            self._total = np.zeros(self._out.shape)
+        self._total += self._out
         self._out[:] = 0
         self._rows = self._entries = 0
 
 
 def check_factors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
-    """Turn away factors that a kernel would read past: it has only their addresses."""
+    """Raise a ValueError unless the factors fit the counts and are padded; kernels do not check bounds."""
     misfits = (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype
     if misfits or U.shape[1] * U.itemsize % VECTOR_BYTES:
         raise ValueError(

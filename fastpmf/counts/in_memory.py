@@ -9,25 +9,24 @@ from scipy import sparse
 from fastpmf.core.counts import Descent, Side, Subproblem
 from fastpmf.core.factors import aligned, dot, row_bounds
 from fastpmf.counts.csr import ColumnSums, SparseRows, check_factors
-from fastpmf.counts.mapped import mapped_files
-from fastpmf.counts.named import positions
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import listed
+from fastpmf.utils.validation import positions
 
 
 class MemoryCounts:
-    """Counts in memory; X or its transpose, whichever is not given, is built when it is first asked for.
+    """Counts in memory; if only one of X and its transpose is given, the other is built on first use.
 
     Parameters
     ----------
     rows : SparseRows of shape (n, p), optional
-        X itself; None where `columns` is given.
+        X; may be None if `columns` is given.
     columns : SparseRows of shape (p, n), optional
-        X transposed, where it is there already.
+        The transpose of X.
     unobserved : SparseRows of shape (n, p), optional
-        The entries that are not observed, whose zeros are no data: X has no counts there.
+        The entries that are not observed; X must not store counts there.
     """
 
     storage_axis, row_access_only = Side.ROWS, False
@@ -40,28 +39,27 @@ class MemoryCounts:
         self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
         self.dtype = self._given.data.dtype
         self.nnz = len(self._given.data)
-        self._files = mapped_files(self._given.data, self._given.indices)
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
-        """The rows of all parts, one after the other, copied; of counts of which all are observed."""
+        """The rows of all parts in one matrix, copied; all entries of the parts must be observed."""
         rows = [part.side(Side.ROWS) for part in parts]
         widths = sorted({X.n_columns for X in rows})
         if len(widths) > 1:
             raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
-        places = np.cumsum([0, *(len(X.data) for X in rows)])
-        ends = [X.indptr[1:] + place for X, place in zip(rows, places, strict=False)]
+        starts = np.cumsum([0, *(len(X.data) for X in rows)])
+        ends = [X.indptr[1:] + start for X, start in zip(rows, starts, strict=False)]
         data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
         return cls(SparseRows(data, indices, np.concatenate([[0], *ends]), rows[0].n_columns))
 
     @property
     def unobserved(self) -> SparseRows | None:
-        """The entries that are not observed; None where all are."""
+        """The entries that are not observed; None if all are."""
         return None if self._unobserved is None else self._unobserved.side(Side.ROWS)
 
     @property
     def _given(self) -> SparseRows:
-        """X or its transpose, whichever is there."""
+        """X, or its transpose if X has not been built."""
         rows, columns = self._sides
         given = columns if rows is None else rows
         if given is None:
@@ -69,27 +67,20 @@ class MemoryCounts:
         return given
 
     def side(self, side: Side) -> SparseRows:
-        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`; files that they are mapped from must be as they were."""
-        for file in self._files:
-            file.check()
+        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
         X = self._sides[side]
         if X is None:
             X = self._sides[side] = self._given.transpose(n_blocks=16)
         return X
 
     def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":
-        """All of it at once."""
+        """All rows as one block."""
         yield slice(0, self.shape[0]), self
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
         X = self._sides[side]
-        return self._other_sums if X is None else X.sums
-
-    @cached_property
-    def _other_sums(self) -> np.ndarray:
-        """Sums of the side that has not been asked for yet."""
-        return self._given.column_sums
+        return self._given.column_sums if X is None else X.sums
 
     @cached_property
     def total(self) -> float:
@@ -103,7 +94,7 @@ class MemoryCounts:
 
     @cached_property
     def smallest(self) -> float:
-        """The smallest stored count, or what is sure to be no more."""
+        """A lower bound on the stored counts."""
         return self._given.smallest
 
     @cached_property
@@ -113,7 +104,7 @@ class MemoryCounts:
 
     @cached_property
     def log_factorial(self) -> float:
-        """Sum of log x! over all entries, in nats; log Gamma(x + 1) where counts are not whole."""
+        """Sum of log x! over all entries, in nats; log Gamma(x + 1) for counts that are not integers."""
         return self._given.log_factorial
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
@@ -132,7 +123,7 @@ class MemoryCounts:
         return float(X.log_rate(W, Ht).sum()) if with_data_term else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
-        """Sums of V over what each row of `side` observes: v_sum itself, (K,), where that is everything."""
+        """Sums of V over the observed entries of each row of `side`; v_sum, (K,), if all are observed."""
         if self._unobserved is None:
             return v_sum
         out = aligned(self.shape[side], V.shape[1], V.dtype)
@@ -149,7 +140,7 @@ class MemoryCounts:
     def _sum_the_rest(
         self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
     ) -> float:
-        """`observed_weights` where these are the unobserved entries; what the others are to hold, where wanted."""
+        """Kernel `observed_weights`, with these as the unobserved entries; the total rate of the others if `wanted`."""
         X, bounds = self.side(side), row_bounds(len(U))
         rate, sums = np.zeros(len(bounds) - 1), aligned(current_threads(), V.shape[1], np.dtype(float))
         check_factors(X, U, V)
@@ -171,12 +162,12 @@ class MemoryCounts:
         return self.side(Side.ROWS).log_rate(W, Ht)
 
     def select_rows(self, rows: Any) -> "MemoryCounts":
-        """The counts of some rows.
+        """The counts of the given rows.
 
         Parameters
         ----------
         rows : array-like of int, of shape (m,)
-            Numbers of rows, from 0, in any order.
+            Row numbers from 0, in any order.
 
         Returns
         -------
@@ -185,21 +176,21 @@ class MemoryCounts:
         Raises
         ------
         TypeError, ValueError
-            If `rows` does not hold integers, or one of them is negative or too large.
+            If an argument has an invalid type or value.
         """
         rows = np.atleast_1d(positions(rows, self.shape[0], "rows"))
-        X, indices = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
-        some = SparseRows(X.data, X.indices.astype(indices, copy=False), X.indptr.astype(np.int64), self.shape[1])
-        hidden = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
-        return MemoryCounts(some, unobserved=hidden)
+        X, dtype = self.to_scipy()[rows], self.side(Side.ROWS).indices.dtype
+        selected = SparseRows(X.data, X.indices.astype(dtype, copy=False), X.indptr.astype(np.int64), self.shape[1])
+        mask = None if self._unobserved is None else self._unobserved.select_rows(rows).side(Side.ROWS)
+        return MemoryCounts(selected, unobserved=mask)
 
     def select_columns(self, keep: Any) -> "MemoryCounts":
-        """The counts without some columns; shape and numbering stay.
+        """The counts with zeros in some columns; shape and numbering do not change.
 
         Parameters
         ----------
         keep : array-like of bool, of shape (p,)
-            False for the columns whose counts are left out.
+            False for the columns to set to zero.
 
         Returns
         -------
@@ -216,14 +207,11 @@ class MemoryCounts:
                 f"keep must hold {self.shape[1]} booleans, one for each column, got shape {keep.shape} of {keep.dtype}"
             )
         X = self.side(Side.ROWS)
-        kept = keep[X.indices]
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        some = SparseRows(X.data[kept], X.indices[kept], ends[X.indptr].astype(np.int64), X.n_columns)
-        return MemoryCounts(some, unobserved=self.unobserved)
+        return MemoryCounts(X.select_entries(keep[X.indices]), unobserved=self.unobserved)
 
     def to_scipy(self) -> sparse.csr_array:
-        """X as a `scipy.sparse.csr_array` that shares memory with this where scipy can."""
+        """X as a `scipy.sparse.csr_array`, which shares memory with this if possible."""
         X = self.side(Side.ROWS)
-        # scipy gives both index arrays one dtype, so that long ones here would have the indices copied as long
+        # scipy requires one dtype for both index arrays: with an int64 indptr it would copy the indices
         indptr = X.indptr.astype(X.indices.dtype) if self.nnz <= np.iinfo(X.indices.dtype).max else X.indptr
         return sparse.csr_array((X.data, X.indices, indptr), shape=self.shape, copy=False)

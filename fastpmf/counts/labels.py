@@ -12,9 +12,9 @@ import numpy as np
 from scipy import sparse
 
 from fastpmf.counts.in_memory import MemoryCounts
-from fastpmf.counts.named import Dataset, duplicates
+from fastpmf.counts.validation import Dataset
 from fastpmf.utils.messages import brief, listed
-from fastpmf.utils.validation import is_pandas
+from fastpmf.utils.validation import duplicates, is_pandas
 from fastpmf.utils.warnings import warn
 
 
@@ -25,28 +25,23 @@ class Labels(NamedTuple):
     ----------
     values : ndarray of shape (n,), or None
         None if the axis has no labels.
-    numbered : bool
+    is_default : bool
         Whether they are pandas' default index, the numbers from 0 on.
-    owner : str
+    source : str
         Name of the object that has these labels, for messages.
-    thing : str
+    item : str
         Name of what is labelled, such as "row", for messages.
     """
 
     values: np.ndarray | None
-    numbered: bool = False
-    owner: str = "X"
-    thing: str = "row"
-
-    @property
-    def named(self) -> bool:
-        """Whether there are labels, other than a default index."""
-        return self.values is not None and not self.numbered
+    is_default: bool = False
+    source: str = "X"
+    item: str = "row"
 
     @property
     def names(self) -> np.ndarray | None:
         """The labels, (n,); None if there are none other than a default index."""
-        return self.values if self.named else None
+        return None if self.is_default else self.values
 
 
 class MatrixLabels(NamedTuple):
@@ -58,26 +53,24 @@ class MatrixLabels(NamedTuple):
     @classmethod
     def of(cls, X: Any, feature_names: Any = None) -> Self:
         """Labels of X; if its columns have none, they are `feature_names`, the names that a model was fitted with."""
-        rows, columns = labels_of(X, 0), labels_of(X, 1)._replace(thing="column")
-        if not columns.named and feature_names is not None:
-            columns = Labels(np.asarray(feature_names), owner="the fitted model", thing="feature")
+        rows, columns = labels_of(X, 0), labels_of(X, 1)._replace(item="column")
+        if columns.names is None and feature_names is not None:
+            columns = Labels(np.asarray(feature_names), source="the fitted model", item="feature")
         return cls(rows, columns)
 
 
 def labels_of(A: Any, axis: int) -> Labels:
     """The labels that A has along an axis."""
+    values: Any = None
+    is_default = False
     if isinstance(A, Dataset):
-        names = A.row_names if axis == 0 else A.column_names
-        return Labels(None if names is None else np.asarray(names))
-    if is_pandas(A):
-        index = A.index if axis == 0 else getattr(A, "columns", None)
-        if index is None:
-            return Labels(None)
-        numbered = type(index).__name__ == "RangeIndex" and (index.start, index.step) == (0, 1)
-        return Labels(np.asarray(index), numbered)
-    if axis == 1 and hasattr(A, "__dataframe__"):  # other data frames have no index
-        return Labels(np.asarray(list(A.columns), dtype=object))
-    return Labels(None)
+        values = A.row_names if axis == 0 else A.column_names
+    elif is_pandas(A):
+        values = A.index if axis == 0 else getattr(A, "columns", None)
+        is_default = type(values).__name__ == "RangeIndex" and (values.start, values.step) == (0, 1)
+    elif axis == 1 and hasattr(A, "__dataframe__"):  # other data frames have no index
+        values = np.array(list(A.columns), dtype=object)
+    return Labels(None if values is None else np.asarray(values), is_default)
 
 
 def names_of(A: Any, axis: int) -> np.ndarray | None:
@@ -89,66 +82,78 @@ def names_of(A: Any, axis: int) -> np.ndarray | None:
 
 
 def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | None = None) -> Any:
-    """A with its rows and columns in the order of these labels; A itself if nothing changes.
+    """A, the value of the argument `name`, with its rows and columns in the order of these labels.
 
-    Parameters
-    ----------
-    A : array-like
-        The value of the argument `name`.
-    name : str
-    rows, columns : Labels, optional
-        The labels to align axis 0 and axis 1 with; None leaves an axis as it is.
-
-    Raises
-    ------
-    ValueError
-        If both sides have labels and A lacks one of them, or the labels of either side are not unique.
+    A itself is returned if nothing changes. If both sides have labels, a ValueError is raised if A lacks one of them or
+    the labels of either side are not unique.
     """
     for axis, target in ((0, rows), (1, columns)):
         if A is None or target is None:
             continue
         if (order := order_of(labels_of(A, axis), target, name)) is not None:
-            A = _take(A, order, axis)
+            A = _reorder(A, order, axis)
     return A
 
 
 def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
-    """Positions of the target's labels among those of the argument `name`; None if it stays in its order.
+    """Positions of the target's labels among those of the argument `name`; None if its order does not change."""
+    if own.values is None or target.values is None:
+        return None
+    own_values, target_values = own.values.tolist(), target.values.tolist()
+    if own_values == target_values:
+        return None
+    if own.is_default or target.is_default:  # by position, unless the same integers may be meant as labels
+        integers = own.values.dtype.kind in "iu" and target.values.dtype.kind in "iu"
+        if integers and np.array_equal(np.sort(own.values), np.sort(target.values)):
+            raise ValueError(
+                f"{name} has the same {target.item} numbers as {target.source} in another order: sort both by them to "
+                f"align them, or give {name} as an array to go by position"
+            )
+        return None
+    for values, source in ((own_values, name), (target_values, target.source)):
+        if repeated := duplicates(values):
+            raise ValueError(
+                f"{name} can't be aligned with the {target.item}s of {target.source} by label: {source} has "
+                f"{listed(repeated, 1)} more than once; make the labels unique, or give {name} as an array, in the "
+                f"order of {target.source}"
+            )
+    position = {label: i for i, label in enumerate(own_values)}
+    if missing := [label for label in target_values if label not in position]:
+        raise ValueError(
+            f"{name} must have a label for each {target.item} of {target.source}, and lacks {listed(missing, 1)} of "
+            f"{len(target_values)}; to go by position, give it as an array without labels"
+        )
+    return np.array([position[label] for label in target_values], np.intp)
 
-    Raises
-    ------
-    ValueError
-        As in `align`.
-    """
-    if own.values is None or target.values is None or _equal(own.values, target.values):
-        return None
-    if own.numbered or target.numbered:
-        _check_not_permuted(own, target, name)
-        return None
-    return _order(own.values, target, name)
+
+def _reorder(A: Any, order: np.ndarray, axis: int) -> Any:
+    """The rows (axis 0) or columns (axis 1) of A at these positions."""
+    if isinstance(A, Dataset):
+        X = sparse.csr_array(A.X.to_scipy() if isinstance(A.X, MemoryCounts) else A.X)
+        names = [A.row_names, A.column_names]
+        own = names[axis]
+        names[axis] = None if own is None else np.asarray(own)[order]
+        return Dataset(X[order] if axis == 0 else X[:, order], *names)
+    if is_pandas(A):
+        return A.iloc[order] if axis == 0 else A.iloc[:, order]
+    return np.asarray(A)[:, order]
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
-    """Factors with their components in the order of the first factor that has labels of components.
+    """Factors, given as (factor, name, axis of the components), with components in the order of the first with labels.
 
     Factors whose labels have none in common with these are taken by position.
-
-    Parameters
-    ----------
-    parts : sequence of (factor, name, axis)
-        The axis is that of the components.
     """
-    target, out = None, []
+    first, aligned = Labels(None), []
     for A, name, axis in parts:
-        own = Labels(None) if A is None else labels_of(A, axis)
-        if own.named:
-            assert own.values is not None
-            if target is None:
-                target = own._replace(owner=name, thing="component")
-            elif target.values is not None and set(own.values.tolist()) & set(target.values.tolist()):
-                A = align(A, name, **{"rows" if axis == 0 else "columns": target})
-        out.append(A)
-    return out
+        own = None if A is None else labels_of(A, axis).names
+        if own is not None:
+            if first.values is None:
+                first = Labels(own, source=name, item="component")
+            elif set(own.tolist()) & set(first.values.tolist()):
+                A = align(A, name, **{"rows" if axis == 0 else "columns": first})
+        aligned.append(A)
+    return aligned
 
 
 def align_factors(X: Any, W: Any, H: Any) -> tuple[Any, Any]:
@@ -166,56 +171,3 @@ def warn_of_duplicates(names: np.ndarray | None) -> None:
             f"X has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: nothing can be "
             "aligned by them; make them unique"
         )
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return len(a) == len(b) and bool((a.astype(object) == b.astype(object)).all())
-
-
-def _order(own: np.ndarray, target: Labels, name: str) -> np.ndarray:
-    """The position in `own` of each of the target's labels."""
-    assert target.values is not None
-    for values, whose in ((own, name), (target.values, target.owner)):
-        if repeated := duplicates(values.tolist()):
-            raise ValueError(
-                f"{name} can't be aligned with the {target.thing}s of {target.owner} by label: {whose} has "
-                f"{listed(repeated, 1)} more than once; make the labels unique, or give {name} as an array, in the "
-                f"order of {target.owner}"
-            )
-    place = {label: i for i, label in enumerate(own.tolist())}
-    wanted = target.values.tolist()
-    if missing := [label for label in wanted if label not in place]:
-        raise ValueError(
-            f"{name} must have a label for each {target.thing} of {target.owner}, and lacks {listed(missing, 1)} of "
-            f"{len(wanted)}; to go by position, give it as an array without labels"
-        )
-    return np.array([place[label] for label in wanted], np.intp)
-
-
-def _check_not_permuted(own: Labels, target: Labels, name: str) -> None:
-    """Raise an error for the same numbers in another order, which may be meant as labels or as positions."""
-    assert own.values is not None
-    assert target.values is not None
-    n = len(own.values)
-    if (
-        len(target.values) == n
-        and own.values.dtype.kind in "iu"
-        and target.values.dtype.kind in "iu"
-        and np.array_equal(np.sort(own.values), np.sort(target.values))
-    ):
-        raise ValueError(
-            f"{name} has the same {target.thing} numbers as {target.owner} in another order: sort both by them to "
-            f"align them, or give {name} as an array to go by position"
-        )
-
-
-def _take(A: Any, order: np.ndarray, axis: int) -> Any:
-    if isinstance(A, Dataset):
-        X = A.X.to_scipy() if isinstance(A.X, MemoryCounts) else A.X
-        X = sparse.csr_array(X)
-        if axis == 0:
-            return Dataset(X[order], None if A.row_names is None else np.asarray(A.row_names)[order], A.column_names)
-        return Dataset(X[:, order], A.row_names, None if A.column_names is None else np.asarray(A.column_names)[order])
-    if is_pandas(A):
-        return A.iloc[order] if axis == 0 else A.iloc[:, order]
-    return np.asarray(A)[:, order]

@@ -1,4 +1,4 @@
-"""How a matrix is cut into equal pieces of work, and into panels whose part of the other factor stays in a cache."""
+"""Partition of a matrix into blocks of equal work, and into panels whose part of the other factor fits into a cache."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from fastpmf.kernels.strips import QUAD
 
-# Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
-# taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
-_BLOCK, _BLOCKS_AT_MOST = (1 << 12, 1 << 16), 512
-# Bytes of the gathered factor in a panel. What workers gather from at one time should stay in the third-level cache
-# that they share, beside the counts that stream through it; the wider ones are for rows that narrow ones would shred.
-_PANELS = (1 << 22, 1 << 23, 1 << 24)
-# Where to look for a sample of the entries, as shares of all: evenly spread, and in step with no length of rows
-_SPREAD = np.modf(np.arange(1 << 12) * (np.sqrt(5) / 2 - 0.5))[0]
-_SEGMENT = 48  # entries of a row in a panel, on average, from which on going over the rows once more is paid back
+# Minimum and maximum of entries plus rows in a block: small enough to give every thread several blocks, large enough
+# that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
+_BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
+# Bytes of the gathered factor in a panel. The panels that the threads use at one time should fit into the third-level
+# cache beside the streamed counts; the larger sizes are for short rows, which narrow panels would cut into few entries.
+_PANEL_BYTES = (1 << 22, 1 << 23, 1 << 24)
+_PANEL_ENTRIES = 48  # mean entries of a row in a panel from which the cost of one more pass over the rows is repaid
+# Positions of a sample of the entries as fractions of nnz: multiples of the golden ratio, uniform for any row lengths
+_SAMPLE = np.modf(np.arange(1 << 12) * (np.sqrt(5) / 2 - 0.5))[0]
 
 
 class Panel(NamedTuple):
-    """Consecutive columns of a matrix: where each row's entries begin and end in them, and `row_blocks` of these."""
+    """Consecutive columns of a matrix: begin and end of each row's entries in them, and the `row_blocks` of these."""
 
     begins: np.ndarray
     ends: np.ndarray
@@ -27,56 +27,35 @@ class Panel(NamedTuple):
 
 
 def panel_width(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
-    """Columns in a panel, where a row of the gathered factor has so many bytes; all of them if panels don't pay.
+    """Columns in a panel if a row of the gathered factor has `row_bytes` bytes; all of them if panels are not faster.
 
-    A power of two, so that factors of like widths share their panels. Where a row is no giant, its sums are the same
-    bits for any width.
+    A power of two, so that factors of similar widths share panels. The sums of rows that are not split do not depend on
+    the width (bitwise).
     """
-    if n_columns * row_bytes > 2 * _PANELS[0]:
-        for size in _PANELS:
+    if n_columns * row_bytes > 2 * _PANEL_BYTES[0]:
+        for size in _PANEL_BYTES:
             width = 1 << max((size // row_bytes).bit_length() - 1, 0)
-            if nnz >= _SEGMENT * n_rows * -(-n_columns // width):
+            if nnz >= _PANEL_ENTRIES * n_rows * -(-n_columns // width):
                 return width
     return max(n_columns, 1)
 
 
-def column_shares(indices: np.ndarray, n_columns: int, n_shares: int) -> np.ndarray:
-    """Where so many consecutive groups of columns begin, and the last ends, that store about equally many entries.
+def column_groups(indices: np.ndarray, n_columns: int, n_groups: int) -> np.ndarray:
+    """Boundaries of groups of consecutive columns with about equally many entries, by a sample of the column indices.
 
-    Parameters
-    ----------
-    indices : ndarray of shape (nnz,)
-        The column of each entry, of which a sample is looked at.
-    n_columns, n_shares : int
-
-    Returns
-    -------
-    ndarray, int64
-        From 0 to n_columns, ascending; fewer groups where single columns have more than a share.
+    They ascend from 0 to n_columns; there are fewer groups if single columns hold more than the entries of a group.
     """
-    if not len(indices) or n_shares == 1:
+    if not len(indices) or n_groups == 1:
         return np.array([0, n_columns])
-    sample = np.sort(indices[(_SPREAD * len(indices)).astype(np.intp)])
-    inner = sample[(np.arange(1, n_shares) * len(sample)) // n_shares]
+    sample = np.sort(indices[(_SAMPLE * len(indices)).astype(np.intp)])
+    inner = sample[(np.arange(1, n_groups) * len(sample)) // n_groups]
     return np.unique(np.concatenate([[0], inner, [n_columns]]))
 
 
 def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np.ndarray:
-    """Where consecutive blocks of rows begin, and the last ends.
+    """Boundaries of blocks of consecutive rows with at most these numbers of entries and rows.
 
-    Parameters
-    ----------
-    ends : ndarray of shape (n_rows + 1,)
-        The rows' indptr.
-    n_entries : int
-        Each block stores at most so many entries; a row that is longer is a block of its own.
-    n_rows : int, optional
-        And is of at most so many rows.
-
-    Returns
-    -------
-    ndarray of shape (n_blocks + 1,), int64
-        From 0 to n_rows, ascending.
+    `ends` is the indptr of the rows. A row with more entries is a block by itself.
 
     Examples
     --------
@@ -86,40 +65,35 @@ def blocks_of(ends: np.ndarray, n_entries: int, n_rows: int | None = None) -> np
     """
     bounds, last = [0], len(ends) - 1
     while (start := bounds[-1]) < last:
-        fits = int(np.searchsorted(ends, int(ends[start]) + n_entries, side="right")) - 1
-        bounds.append(min(max(fits, start + 1), start + (n_rows or last)))
+        stop = int(np.searchsorted(ends, int(ends[start]) + n_entries, side="right")) - 1
+        bounds.append(min(max(stop, start + 1), start + (n_rows or last)))
     return np.array(bounds, np.int64)
 
 
 def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the rows of a CSR matrix, or of a panel of it, into blocks of about equal work, giant rows into pieces.
-
-    Parameters
-    ----------
-    begins, ends : ndarray of shape (n_rows,), int64
-        Where the entries of each row begin and end.
+    """Divide rows whose entries begin and end here into blocks of about equal work; split very long rows.
 
     Returns
     -------
     blocks : ndarray of shape (n_blocks, 5), int64
-        First row, end row, first entry, end entry, and the slot of a piece's partial sum (-1: whole rows).
+        First row, end row, first entry, end entry, and the slot of the partial sum of a piece (-1: whole rows).
     splits : ndarray of shape (n_split, 3), int64
-        Row, first slot and end slot of each row that was cut.
+        Row, first slot and end slot of each row that is split.
     """
     n_rows, lengths = len(begins), ends - begins
     before = np.cumsum(lengths) - lengths
-    size = min(max(int(lengths.sum()) // _BLOCKS_AT_MOST, _BLOCK[0]), _BLOCK[1])
-    giant = lengths > 2 * size
-    # A block ends where the running count of entries and rows passes a multiple of `size`, and around every giant.
+    size = min(max(int(lengths.sum()) // _MAX_BLOCKS, _BLOCK[0]), _BLOCK[1])
+    long = lengths > 2 * size
+    # A block starts where the cumulative number of entries and rows passes a multiple of `size`; a long row is alone
     block_of_row = (before + np.arange(n_rows)) // size
-    opens = np.ones(n_rows, bool)
-    opens[1:] = (np.diff(block_of_row) > 0) | giant[1:] | giant[:-1]
-    first = np.flatnonzero(opens)
+    starts_block = np.ones(n_rows, bool)
+    starts_block[1:] = (np.diff(block_of_row) > 0) | long[1:] | long[:-1]
+    first = np.flatnonzero(starts_block)
     end = np.append(first[1:], n_rows)[: len(first)]
-    whole = ~giant[first]
+    whole = ~long[first]
     blocks = [np.stack([f := first[whole], e := end[whole], begins[f], ends[e - 1], np.full(len(f), -1)], axis=1)]
     splits, slot = [], 0
-    for i in np.flatnonzero(giant):
+    for i in np.flatnonzero(long):
         cuts = np.append(np.arange(begins[i], ends[i], size), ends[i])
         n = len(cuts) - 1
         blocks.append(np.stack([np.full(n, i), np.full(n, i + 1), cuts[:-1], cuts[1:], slot + np.arange(n)], axis=1))
@@ -131,44 +105,34 @@ def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
     )
 
 
-# A row of up to this many entries goes beside others, one lane each, so that a short one wastes no lanes and waits for
-# no sum across them; a longer one has all lanes to itself, and then its own list of components that are not zero.
+# Rows of at most this many entries are processed together, one in each lane, without idle lanes and sums over lanes. A
+# longer row uses all lanes, and has its own list of components that are not zero.
 NARROW = 256
-# Vectors that a group's transposed block may take: three quarters of a MiB, which a second-level cache holds. Of what
-# doesn't fit, strips are gathered again in each sweep, which is cheap while the other factor is in the third-level
-# cache. Where it has outgrown that (bytes), to sweep over a long block in memory, in order, is cheaper: 16 MiB.
-_GROUP_BLOCK, _LONG_GROUP_BLOCK, _CACHED = 12288, 1 << 18, 1 << 24
+# Vectors in the transposed block of a group: 0.75 MiB, which fits into a second-level cache. Strips that do not fit are
+# gathered again in each sweep. That is fast while the other factor is in the third-level cache (bytes); for larger
+# factors it is faster to sweep sequentially over a longer block in memory, of up to 16 MiB.
+_GROUP_BLOCK, _LONG_GROUP_BLOCK, _CACHE_BYTES = 12288, 1 << 18, 1 << 24
 
 
 def block_vectors(factor_bytes: int) -> int:
-    """Vectors that a group's transposed block may take, where so large a factor is gathered from."""
-    return _GROUP_BLOCK if factor_bytes <= _CACHED else _LONG_GROUP_BLOCK
+    """Maximum vectors in the transposed block of a group, gathered from a factor of this size."""
+    return _GROUP_BLOCK if factor_bytes <= _CACHE_BYTES else _LONG_GROUP_BLOCK
 
 
 def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bundle rows into groups of about equal length, the longest first.
-
-    Parameters
-    ----------
-    lengths : ndarray of shape (n_rows,)
-        Entries in each row.
-    n_lanes : int
-        Numbers in a vector.
-    n_components : int
-    block : int
-        `block_vectors`.
+    """Group rows of about equal length, the longest first, for vectors of `n_lanes` numbers; `block`: `block_vectors`.
 
     Returns
     -------
     order : ndarray of shape (n_rows,), int64
-        The rows, those of a group side by side.
+        The rows, group by group.
     groups : ndarray of shape (n_groups, 5), int64
-        First place in `order`, number of rows, vectors of entries, 1 for one row in all lanes or 0 for one row a lane,
-        and for how many components at once the block of gathered rows is held. Which kind a row is in depends on that
-        row alone.
+        First position in `order`, number of rows, vectors of entries, 1 for one row in all lanes or 0 for one row in
+        each lane, and the number of components whose gathered rows are kept at once. Whether a row is alone in its
+        group depends on this row only.
     """
     n_rows, whole = len(lengths), -(-n_components // QUAD) * QUAD
-    narrow = min(NARROW, max(block // whole, 1))  # sixteen rows whose block must be gathered twice gain nothing
+    narrow = min(NARROW, max(block // whole, 1))  # grouping is not faster if the block must be gathered twice
     order = np.argsort(-_length_class(lengths, narrow), kind="stable")
     lengths = lengths[order]
     n_long = int(np.count_nonzero(lengths > narrow))
@@ -182,10 +146,10 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int)
 
 
 def _length_class(lengths: np.ndarray, narrow: int) -> np.ndarray:
-    """Rises with the length, equal for rows within an eighth of each other's, which thus stay in their order.
+    """A class for each row that increases with the length; lengths within an eighth share one and keep their order.
 
-    `narrow` is the last length of its class.
+    `narrow` is the largest length of its class.
     """
     steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow))
-    # The shortest are apart by more than that: each length is a class of its own, below all others
+    # Short lengths differ by more than an eighth: each is a class by itself, below all others
     return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Counts that need not fit in memory: a block of rows at a time, the next one read while this one is computed."""
+"""Counts that need not fit into memory: one block of rows is in use while the next is read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,30 +11,28 @@ from fastpmf.core.factors import dot
 from fastpmf.counts.csr import ColumnSums, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.masked import observed_counts
-from fastpmf.counts.named import Dataset
-from fastpmf.counts.validation import as_counts
+from fastpmf.counts.validation import Dataset, as_counts
 from fastpmf.kernels.threads import threads
 
 
 class StreamedCounts:
-    """Counts that are read anew in each pass, a block of rows at a time, for a fit that holds two blocks of them.
+    """Counts that are read in each pass, one block of rows at a time, so that at most two blocks are in memory.
 
-    A pass goes over the blocks in their order, and while one is worked on the next is read by another thread. An
-    iteration of a solver is one pass, which serves both factors: W of a block is updated, then the block's part of what
-    H needs is added up. All blocks are read once here, to be checked and counted.
+    A pass goes over the blocks in order; another thread reads the next block while one is in use. An iteration of a
+    solver is one pass: it updates W of each block and accumulates the block's contribution to the update of H. The
+    constructor makes one pass to check all blocks and compute their sums.
 
     Parameters
     ----------
     read : callable
-        Called without arguments for each pass; returns an iterable of the blocks, each some rows of X as anything that
-        `as_counts` reads, best a canonical CSR matrix. All have the same columns, and each pass has the same blocks.
+        Called without arguments for each pass; returns an iterable of blocks of rows of X, each anything that
+        `as_counts` reads, preferably canonical CSR. All blocks have the same columns, and each pass the same blocks.
     by_column : bool, default=False
-        The blocks are some columns of X, each given as a matrix of shape (n_columns, n_rows), X transposed: the two
-        factors change their roles.
+        Whether the blocks are columns of X, given as rows of its transpose; the roles of W and H are then exchanged.
     name : str, default="X"
-        What error messages call it.
+        Name of the argument in error messages.
     n_threads : int, optional
-        Threads to use while it is read for the first time.
+        Number of threads for the first pass; by default all that the process may use.
 
     Attributes
     ----------
@@ -42,29 +40,31 @@ class StreamedCounts:
         (n, p) of X.
     nnz : int
     dtype : dtype
-        That all blocks' counts go into.
+        A dtype that holds the counts of all blocks.
     total, entropy, log_factorial : float
         Sums of x, x log x and log x! over all entries; the latter two in nats.
     largest : float
         The largest count.
+    smallest : float
+        A lower bound on the stored counts.
     block_entries : int
-        Nonzeros in the block that has most.
+        Maximum number of nonzeros in a block.
 
     Raises
     ------
     TypeError, ValueError
-        In one sentence: `read` can't be called, or a block isn't counts, or isn't as wide as the first.
+        If an argument has an invalid type or value, or the blocks are invalid.
 
     See Also
     --------
-    fastpmf.io.stream_counts : those of a file, with its names.
+    fastpmf.io.stream_counts : The counts in a file, with its names.
 
     Examples
     --------
     >>> import numpy as np
     >>> from scipy import sparse
     >>> from fastpmf import PoissonNMF, StreamedCounts
-    >>> def read():  # from a disk, in earnest
+    >>> def read():  # in practice from files
     ...     for seed in range(3):
     ...         yield sparse.csr_array(np.random.default_rng(seed).poisson(1.0, (40, 5)))
     >>> X = StreamedCounts(read)
@@ -91,71 +91,70 @@ class StreamedCounts:
         self._read, self._name = read, name
         self.storage_axis = Side.COLUMNS if by_column else Side.ROWS
         with threads(n_threads):
-            self._survey()
+            self._check_blocks()
 
-    def _survey(self) -> None:
-        """One pass, to learn what the blocks hold."""
-        bounds, held, sums, dtypes = [0], list[int](), list[np.ndarray](), set[np.dtype]()
-        across, self.entropy, self.log_factorial, self.largest = np.zeros(0), 0.0, 0.0, 0
-        self.smallest = np.inf
-        for X in self._passed():
-            if not held:
-                across = np.zeros(X.n_columns)
-            if X.n_columns != len(across):
+    def _check_blocks(self) -> None:
+        """Make one pass to check all blocks and compute the attributes."""
+        lengths, nnz, sums, dtypes, column_sums = list[int](), list[int](), list[np.ndarray](), set[np.dtype](), None
+        self.entropy, self.log_factorial, self.largest, self.smallest = 0.0, 0.0, 0, np.inf
+        for X in self._read_blocks():
+            if column_sums is None:
+                column_sums = np.zeros(X.n_columns)
+            if X.n_columns != len(column_sums):
                 raise ValueError(
-                    f"{self._name} must have blocks of as many columns as the first, {len(across)}, "
-                    f"block {len(held)} has {X.n_columns}"
+                    f"{self._name} must have blocks of as many columns as the first, {len(column_sums)}, "
+                    f"block {len(nnz)} has {X.n_columns}"
                 )
-            bounds.append(bounds[-1] + X.shape[0])
-            held.append(len(X.data))
+            lengths.append(X.shape[0])
+            nnz.append(len(X.data))
             dtypes.add(X.data.dtype)
             sums.append(X.sums)
-            across += X.column_sums
+            column_sums += X.column_sums
             self.largest = max(self.largest, X.data.max(initial=0).item())
             self.smallest = min(self.smallest, X.smallest)
             self.entropy += X.entropy
             self.log_factorial += X.log_factorial
-        if not held:
+        if column_sums is None:
             raise ValueError(f"{self._name} must have at least one block, and its function returned none")
-        self._bounds, self._held = bounds, held
-        self._sums = np.concatenate(sums), across
-        shape = bounds[-1], len(across)
+        self._bounds, self._block_nnz = np.cumsum([0, *lengths]).tolist(), nnz
+        self._sums = np.concatenate(sums), column_sums
+        shape = len(self._sums[0]), len(column_sums)
         self.shape = shape if self.storage_axis is Side.ROWS else shape[::-1]
-        self.nnz, self.block_entries, self.dtype = sum(held), max(held), np.result_type(*dtypes)
+        self.nnz, self.block_entries, self.dtype = sum(nnz), max(nnz), np.result_type(*dtypes)
         self.total = float(self._sums[0].sum())
 
-    def _passed(self) -> Iterator[SparseRows]:
-        """The blocks in their order; while one is in use, another thread reads and checks the next."""
-        source = iter(self._read())
+    def _read_blocks(self) -> Iterator[SparseRows]:
+        """The blocks in order; while one is in use, another thread reads and checks the next."""
+        blocks = iter(self._read())
 
-        def advance() -> MemoryCounts | None:
+        def read_next() -> MemoryCounts | None:
             with threads(1):
-                block = next(source, None)
+                block = next(blocks, None)
                 return None if block is None else as_counts(block, name=self._name)
 
         with ThreadPoolExecutor(1, "fastpmf-reader") as reader:
-            coming = reader.submit(advance)
-            while (block := coming.result()) is not None:
-                coming = reader.submit(advance)
+            pending = reader.submit(read_next)
+            while (block := pending.result()) is not None:
+                pending = reader.submit(read_next)
                 yield block.side(Side.ROWS)
 
     def _each(self) -> Iterator[tuple[slice, SparseRows]]:
-        """The blocks and where their rows are, of the side that they are rows of; as they were in the first pass."""
+        """Each block and its slice of the stored side; a ValueError if the blocks differ from the first pass."""
         number = 0
-        for number, X in enumerate(self._passed(), 1):
-            if number > len(self._held):
+        for number, X in enumerate(self._read_blocks(), 1):
+            if number > len(self._block_nnz):
                 break
             start, stop = self._bounds[number - 1 : number + 1]
-            if (X.shape, len(X.data)) != ((stop - start, len(self._sums[1])), self._held[number - 1]):
+            if (X.shape, len(X.data)) != ((stop - start, len(self._sums[1])), self._block_nnz[number - 1]):
                 break
             yield slice(start, stop), X
         else:
-            if number == len(self._held):
+            if number == len(self._block_nnz):
                 return
         raise ValueError(f"{self._name} must have the same blocks in every pass, and they changed at block {number}")
 
     def blocks(self) -> Iterator[tuple[slice, MemoryCounts]]:
-        """Blocks of rows, or of columns where it is those that are stored, and which they are."""
+        """Blocks of rows, or of columns if these are stored, and their slices."""
         for rows, X in self._each():
             yield rows, MemoryCounts(X) if self.storage_axis is Side.ROWS else MemoryCounts(None, X)
 
@@ -189,7 +188,7 @@ class StreamedCounts:
         return float(np.concatenate(log_rates).sum()) if with_data_term else None
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
-        """v_sum itself: all is observed."""
+        """v_sum, as all entries are observed."""
         return v_sum
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
@@ -219,6 +218,6 @@ class StreamedCounts:
 
 
 def as_fittable(X: Any, *, mask: Any = None, n_threads: int | None = None) -> Counts:
-    """`StreamedCounts` as they are, and all else in memory, without the entries of `mask`; see `observed_counts`."""
+    """`StreamedCounts` unchanged, and any other X as `observed_counts`."""
     counts = X.X if isinstance(X, Dataset) else X
     return counts if isinstance(counts, StreamedCounts) else observed_counts(X, mask, n_threads=n_threads)

@@ -1,28 +1,28 @@
-"""Binomial thinning: counts split in two that are independent under the Poisson model."""
+"""Binomial thinning: counts divided into two parts that are independent under the Poisson model."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from fastpmf.core.counts import Side
-from fastpmf.counts.csr import SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.validation import as_counts
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import random_generator
 
 
 def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[MemoryCounts, MemoryCounts]:
-    """Split counts in two: each single count goes to the second part with probability `fraction`, else to the first.
+    """Divide counts into two parts: each unit of a count goes to the second part with probability `fraction`.
 
     If x ~ Poisson(mu), the parts are Poisson((1 - fraction) mu) and Poisson(fraction mu), and independent of each
-    other. So what a model of the first says of the second is not what it was fitted to, no entry is missing from
-    either, and both stay sparse.
+    other. The second part can therefore validate a model that was fitted to the first. Neither part has missing
+    entries, and both are sparse.
 
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads, of whole numbers.
+        Anything that `as_counts` reads, with integer values.
     fraction : float
         Between 0 and 1, both excluded.
     random_state : int, RandomState, Generator or None, default=None
@@ -34,7 +34,7 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[M
     Raises
     ------
     TypeError, ValueError
-        X is not counts, or not whole ones, or no fraction.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -49,15 +49,12 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[M
     rows = counts.side(Side.ROWS)
     if rows.data.dtype.kind == "f" and not ((rows.data == np.floor(rows.data)) & (rows.data < 2.0**63)).all():
         raise ValueError("X must hold whole counts below 2^63 to be thinned, got fractions or larger ones")
-    whole = rows.data.astype(np.int64)
-    rng = random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
-    second = rng.binomial(whole, fraction)
-    return _part(counts, whole - second), _part(counts, second)
-
-
-def _part(counts: MemoryCounts, data: np.ndarray) -> MemoryCounts:
-    """These counts in the places of the others, in the dtype that they had."""
-    X, keep = counts.side(Side.ROWS), data > 0
-    ends = np.concatenate([[0], np.cumsum(keep)])
-    rows = SparseRows(data[keep].astype(X.data.dtype), X.indices[keep], ends[X.indptr].astype(np.int64), X.n_columns)
-    return MemoryCounts(rows, unobserved=counts.unobserved)
+    n = rows.data.astype(np.int64)
+    second = random_generator(random_state).binomial(n, fraction)
+    first_part, second_part = (
+        MemoryCounts(
+            replace(rows, data=part.astype(rows.data.dtype)).select_entries(part > 0), unobserved=counts.unobserved
+        )
+        for part in (n - second, second)
+    )
+    return first_part, second_part

@@ -1,46 +1,45 @@
-"""The door: whatever a user has becomes canonical counts here, and what isn't counts is turned away in one sentence."""
+"""Input validation: converts a matrix of any kind to canonical counts, or raises an error that names the argument."""
 
+import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from fastpmf.core.counts import Side
-from fastpmf.counts.csr import SparseRows
-from fastpmf.counts.declared import check_readable
-from fastpmf.counts.dtypes import COUNT_DTYPES, check_dtype, objects_as_numbers
-from fastpmf.counts.frames import has_extension_dtypes, is_frame, read_frame
+from fastpmf.counts.csr import COUNT_DTYPES, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
-from fastpmf.counts.named import Dataset
 from fastpmf.kernels.threads import threads
-from fastpmf.utils.validation import not_finite
+from fastpmf.utils.memory import UNCHECKED_BYTES, memory_limit
+from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_unique, is_dataframe, is_nullable, not_finite
 
 _INT32_MAX = np.iinfo(np.int32).max
-_COMPARED = 1 << 20  # neighbours among the column indices that are compared at once
+_CHUNK = 1 << 20  # adjacent column indices that are compared at once
 
 
 def as_counts(
     X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None
 ) -> MemoryCounts:
-    """Read a matrix of counts into canonical form; canonical CSR and CSC are not copied, and nothing is written to.
+    """Convert a matrix of counts to canonical form, without a copy of canonical CSR and CSC.
 
-    Where nothing is copied, X must not change while the counts are in use.
+    X is never written to. If it is not copied, it must not change while the counts are in use.
 
     Parameters
     ----------
     X : sparse matrix or array, array-like, pandas DataFrame, (data, indices, indptr), Dataset or MemoryCounts
-        Of shape (n, p). Any scipy.sparse format, in any order, with duplicates (which are summed) and stored zeros
-        (which are dropped); dense, an HDF5 or Zarr dataset included; a DataFrame, whose sparse columns stay sparse; or
-        the three arrays of a CSR matrix, for example memory maps. Non-negative and finite; whole numbers are usual but
-        not required.
+        Of shape (n, p). Any scipy.sparse format, in any order; duplicates are summed and stored zeros are dropped. Or
+        dense, including HDF5 and Zarr datasets; a DataFrame, whose sparse columns stay sparse; or the three arrays of a
+        CSR matrix, for example memory maps. Non-negative and finite; integers are usual but not required.
     shape : (int, int), optional
         Shape of a (data, indices, indptr) triple; by default its columns end at the largest index.
     name : str, default="X"
-        What error messages call it.
+        Name of the argument in error messages.
     n_threads : int, optional
-        Threads to use; by default as many as the process may use.
+        Number of threads; by default all that the process may use.
 
     Returns
     -------
@@ -49,9 +48,9 @@ def as_counts(
     Raises
     ------
     TypeError
-        Not a matrix of real numbers.
+        If X is not a matrix of real numbers.
     ValueError
-        Wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
+        If X has the wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
     MemoryError
         If reading the matrix would exceed this process's memory limit.
 
@@ -69,7 +68,7 @@ def read_matrix(
     X: Any, *, shape: tuple[int, int] | None = None, name: str = "X", n_threads: int | None = None,
     mask: MemoryCounts | None = None,
 ) -> MemoryCounts:  # fmt: skip
-    """`as_counts` of X without the NaN, infinite and negative values at the entries of `mask`."""
+    """`as_counts` without the NaN, infinite and negative values at the entries of `mask`."""
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
@@ -79,45 +78,82 @@ def read_matrix(
             f"{name} must be counts in memory here, got {type(X).__name__}, which fit, transform and score take"
         )
     with threads(n_threads):
-        return _read(X, shape, name, mask)
+        check_memory_to_read(X, name)
+        if isinstance(X, tuple):
+            return MemoryCounts(_canonical(*_check_triple(X, shape, name), Side.ROWS, name, mask))
+        if shape is not None:
+            raise ValueError(f"shape goes with a (data, indices, indptr) triple only, {name} is a {type(X).__name__}")
+        _check_in_memory(X, name)
+        if is_dataframe(X) and X.shape[1] and not all(isinstance(dtype, np.dtype) for dtype in X.dtypes):
+            X = _read_dataframe(X, name)
+        if not sparse.issparse(X):
+            X = _read_dense(X, name)
+        if X.ndim != 2 or min(X.shape) == 0:
+            raise ValueError(
+                f"{name} must be a matrix with at least one row and one column, got shape "
+                f"{tuple(map(int, X.shape))}{_sklearn_message(X.shape)}"
+            )
+        _check_dtype(X.dtype, name)
+        if X.format == "csc":
+            return MemoryCounts(None, _canonical(X.data, X.indices, X.indptr, X.shape[0], Side.COLUMNS, name, mask))
+        if X.format != "csr":  # the conversion sums duplicates, which small integers would overflow
+            X = X.astype(wide(X.dtype)).tocsr()
+        return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], Side.ROWS, name, mask))
 
 
-def _read(X: Any, shape: tuple[int, int] | None, name: str, mask: MemoryCounts | None) -> MemoryCounts:
-    check_readable(X, name)
+class MatrixSize(NamedTuple):
+    """Shape, number of stored entries and dtype of a matrix that has not been read."""
+
+    shape: tuple[int, int]
+    nnz: int
+    dtype: np.dtype
+
+
+def matrix_size(X: Any) -> Any:
+    """An object with the `shape`, `nnz` and `dtype` of a matrix of counts; None if they are unknown before reading.
+
+    Counts that have been read are returned unchanged. `nnz` is 1 if it is unknown.
+    """
+    if isinstance(X, Dataset):
+        X = X.X
     if isinstance(X, tuple):
-        return MemoryCounts(_canonical(*_triple(X, shape, name), name, _pattern(mask, Side.ROWS)))
-    if shape is not None:
-        raise ValueError(f"shape goes with a (data, indices, indptr) triple only, {name} is a {type(X).__name__}")
-    _check_in_memory(X, name)
-    if is_frame(X) and has_extension_dtypes(X) and X.shape[1]:
-        X = read_frame(X, name)
-    if not sparse.issparse(X):
-        X = _dense(X, name)
-    if X.ndim != 2 or min(X.shape) == 0:
-        raise ValueError(
-            f"{name} must be a matrix with at least one row and one column, got shape {tuple(map(int, X.shape))}"
-            f"{_sklearn_words(X.shape)}"
+        if len(X) != 3 or not all(isinstance(part, np.ndarray) for part in X) or X[2].size < 2:
+            return None
+        return MatrixSize((X[2].size - 1, 1), max(X[0].size, 1), X[0].dtype)
+    if is_dataframe(X):
+        size = MatrixSize(X.shape, 1, np.dtype(np.float64))
+    elif sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf"):
+        size = MatrixSize(X.shape, max(getattr(X, "nnz", 1), 1), X.dtype)
+    else:
+        return X if hasattr(type(X), "row_access_only") else None
+    return size if len(size.shape) == 2 and min(size.shape) else None
+
+
+def check_memory_to_read(X: Any, name: str) -> None:
+    """Raise a MemoryError if the row pointers of a matrix, or all entries of an array in a file, exceed the limit."""
+    if isinstance(X, tuple):
+        n_bytes, size = 16 * np.size(X[2]) if len(X) == 3 else 0, f"{np.size(X[-1]) - 1} rows"
+    elif sparse.issparse(X):
+        axis = int(X.format == "csc")
+        n_bytes, size = 16 * (X.shape[axis] + 1) if X.ndim == 2 else 0, f"{X.shape[axis]} {('rows', 'columns')[axis]}"
+    elif isinstance(X, np.ndarray) or not isinstance(getattr(X, "dtype", None), np.dtype):
+        return
+    else:
+        n_bytes, size = math.prod(X.shape) * X.dtype.itemsize, f"shape {X.shape}"
+    if n_bytes > UNCHECKED_BYTES and n_bytes > (limit := memory_limit()):
+        raise MemoryError(
+            f"{name} of {size} needs at least {n_bytes / 2**30:.3g} GiB, and this process may have "
+            f"{limit / 2**30:.3g} GiB"
         )
-    check_dtype(X.dtype, name)
-    if X.format == "csc":
-        columns = _canonical(X.data, X.indices, X.indptr, X.shape[0], name, _pattern(mask, Side.COLUMNS))
-        return MemoryCounts(None, columns)
-    if X.format != "csr":
-        # Formats with duplicates sum them on the way, which small integers would overflow.
-        X = X.astype(wide(X.dtype)).tocsr()
-    return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], name, _pattern(mask, Side.ROWS)))
 
 
-def _pattern(mask: MemoryCounts | None, side: Side) -> sparse.csr_array | None:
-    """The entries of a mask, or of its transpose, as a matrix of True."""
-    if mask is None:
-        return None
-    M = mask.side(side)
-    return sparse.csr_array((np.ones(mask.nnz, bool), M.indices, M.indptr), shape=mask.shape[:: 1 - 2 * side])
+def _is_fitted_data(name: str) -> bool:
+    """Whether an argument of this name is the matrix to fit, and not, for example, a mask."""
+    return name == "X" or name.startswith("adata")
 
 
-def _sklearn_words(shape: tuple[int, ...]) -> str:
-    """What scikit-learn's users know these mistakes as."""
+def _sklearn_message(shape: tuple[int, ...]) -> str:
+    """The message that scikit-learn gives for such a shape."""
     if len(shape) == 2:
         axis = "sample" if shape[0] == 0 else "feature"
         return f": 0 {axis}(s) (shape={tuple(map(int, shape))}) while a minimum of 1 is required."
@@ -127,16 +163,15 @@ def _sklearn_words(shape: tuple[int, ...]) -> str:
 def _check_in_memory(X: Any, name: str) -> None:
     """Raise an error for paths, files and containers of matrices; the message says how to get the matrix."""
     kind, library = type(X).__name__, type(X).__module__.partition(".")[0]
-    fitted = name == "X" or name.startswith("adata")  # not what is given beside the counts
     if library in ("dask", "distributed"):
-        other_way = "fit it with fastpmf.dask.PoissonNMF or HPF, or " if fitted else ""
-        raise TypeError(f"{name} must be in memory, got a Dask {kind}: {other_way}give {name}.compute()")
-    if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would take it for a nest of sequences, at great length
+        alternative = "fit it with fastpmf.dask.PoissonNMF or HPF, or " if _is_fitted_data(name) else ""
+        raise TypeError(f"{name} must be in memory, got a Dask {kind}: {alternative}give {name}.compute()")
+    if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would convert it as a nested sequence, which is slow
         raise TypeError(f"{name} must be a matrix, got an {kind} object: give its X, or one of its layers")
     if hasattr(X, "to_memory"):
-        other_way = ", or read the file in blocks by fastpmf.io.stream_counts(path)" if fitted else ""
+        alternative = ", or read the file in blocks by fastpmf.io.stream_counts(path)" if _is_fitted_data(name) else ""
         raise TypeError(
-            f"{name} must be in memory, got a {kind}, which is in a file: give {name}.to_memory(){other_way}"
+            f"{name} must be in memory, got a {kind}, which is in a file: give {name}.to_memory(){alternative}"
         )
     if isinstance(X, str | os.PathLike):
         raise TypeError(f"{name} must be a matrix, got a path: give what fastpmf.io.read_counts(path) returns")
@@ -144,56 +179,91 @@ def _check_in_memory(X: Any, name: str) -> None:
         raise TypeError(f"{name} must be a matrix, got {kind}")
 
 
-def _dense(X: Any, name: str) -> sparse.csr_array:
-    _check_unmasked(X, name)
+def _check_dtype(dtype: np.dtype, name: str) -> None:
+    """Raise an error unless this is a dtype of real numbers."""
+    if dtype.kind == "c":
+        raise ValueError(f"{name} must hold counts, got complex numbers (Complex data not supported)")
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
+
+
+def _objects_as_float(array: np.ndarray, message: str) -> np.ndarray:
+    """An array of objects as float64, and any other array unchanged; an error begins with `message`."""
+    try:
+        return array.astype(np.float64) if array.dtype == object else array
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{message}: {error!s:.80}") from None
+
+
+def _read_dataframe(frame: Any, name: str) -> sparse.csc_array:
+    """A pandas DataFrame as CSC, read by column, so that sparse columns stay sparse; missing values become NaN."""
+    columns = [_read_column(frame.iloc[:, j], name) for j in range(frame.shape[1])]
+    ends = np.cumsum([0, *(len(rows) for rows, _ in columns)])
+    rows, data = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return sparse.csc_array((_widen_float16(data), rows, ends), shape=frame.shape)
+
+
+def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers and values of the nonzero entries of a column."""
+    values, full_name = column.array, f"{name}'s column {brief(column.name)}"
+    if type(column.dtype).__name__ == "SparseDtype" and values.fill_value == 0:
+        _check_dtype(values.sp_values.dtype, full_name)
+        return values.sp_index.to_int_index().indices, values.sp_values
+    dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
+    dense = _objects_as_float(dense, f"{full_name} must hold numbers")
+    _check_dtype(dense.dtype, full_name)
+    rows = np.flatnonzero(dense)
+    return rows, dense[rows]
+
+
+def _read_dense(X: Any, name: str) -> sparse.csr_array:
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
     try:
         array = np.asarray(X)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
-    array = objects_as_numbers(array, f"{name} must be a matrix of numbers, got objects")
-    check_dtype(array.dtype, name)
+    array = _objects_as_float(array, f"{name} must be a matrix of numbers, got objects")
+    _check_dtype(array.dtype, name)
     if array.ndim != 2:
-        raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_words(array.shape)}")
-    return sparse.csr_array(array.astype(np.float32) if array.dtype == np.float16 else _native(array))
+        raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_message(array.shape)}")
+    return sparse.csr_array(_widen_float16(_native(array)))
+
+
+def _widen_float16(array: np.ndarray) -> np.ndarray:
+    """float16, which scipy.sparse does not support, as float32; other dtypes unchanged."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """The same numbers in the machine's own byte order."""
+    """The array in native byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _check_integers(indices: np.ndarray, indptr: np.ndarray, name: str) -> None:
-    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
-        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
-
-
-def _check_unmasked(array: Any, name: str) -> None:
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must hold a number in every place, got a masked array")
-
-
 def wide(dtype: np.dtype) -> np.dtype:
-    """A dtype of the same kind in which sums of counts don't overflow."""
+    """A dtype of the same kind in which sums of counts do not overflow; bool remains bool."""
     if dtype.kind == "b":
-        return dtype  # True twice is still True
+        return dtype
     return np.dtype(np.float64 if dtype.kind == "f" or dtype == np.uint64 else np.int64)
 
 
-def _triple(
+def _check_triple(
     X: tuple[Any, ...], shape: tuple[int, int] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """data, indices, indptr and the number of columns of a CSR triple given by the user."""
     if len(X) != 3:
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
-    for part in X:
-        _check_unmasked(part, name)
+    if any(isinstance(part, np.ma.MaskedArray) for part in X):
+        raise TypeError(f"{name} must hold a number in every place, got a masked array")
     data, indices, indptr = (_native(np.asarray(part)) for part in X)
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
-    check_dtype(data.dtype, f"{name}'s data")
-    _check_integers(indices, indptr, name)
+    _check_dtype(data.dtype, f"{name}'s data")
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise TypeError(f"{name}'s indices and indptr must be integers, got {indices.dtype} and {indptr.dtype}")
     stored = indices[: max(int(indptr[-1]), 0)] if indptr.size else indices
     n_columns = shape[1] if shape is not None else int(stored.max()) + 1 if stored.size else 0
     if shape is not None and len(indptr) != shape[0] + 1:
@@ -204,56 +274,52 @@ def _triple(
 
 
 def _canonical(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str,
-    hidden: sparse.csr_array | None,
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, side: Side, name: str,
+    mask: MemoryCounts | None,
 ) -> SparseRows:  # fmt: skip
-    """Check a CSR triple; copy it only if it is not canonical, or has an invalid value at an entry of `hidden`."""
+    """Check the CSR triple of a side; copy it only if it is not canonical or has invalid values in `mask`."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
     data = _native(data[: indptr[-1]])
-    if hidden is not None:
-        data, indices, indptr = _without_hidden(data, indices, indptr, n_columns, hidden)
+    if mask is not None:
+        X = _drop_invalid(SparseRows(data, indices, indptr, n_columns), side, mask)
+        data, indices, indptr = X.data, X.indices, X.indptr
     data = _check_values(data, name)
-    if not _ascends(indices, indptr) or (len(data) and data.min() == 0):
-        # scipy sorts, sums and drops in place: on copies, in a dtype that sums can't overflow.
-        kind = data.dtype
+    if not _is_strictly_ascending(indices, indptr) or (len(data) and data.min() == 0):
+        # scipy sorts, sums and drops entries in place: of copies, in a dtype in which sums do not overflow
+        dtype = data.dtype
         X = sparse.csr_array(
-            (data.astype(wide(kind)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
+            (data.astype(wide(dtype)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
         )
         X.sum_duplicates()
         X.eliminate_zeros()
         data, indices, indptr = X.data, X.indices, X.indptr.astype(np.int64)
-        if kind == np.float32:
-            with np.errstate(over="ignore"):  # sums past float32 are turned away on the next line
+        if dtype == np.float32:
+            with np.errstate(over="ignore"):  # the next line raises an error for sums that overflow float32
                 data = data.astype(np.float32)
         data = _check_values(data, name)
         if n_columns <= _INT32_MAX:
             indices = indices.astype(np.int32, copy=False)
-    return SparseRows(
-        np.ascontiguousarray(_as_count_dtype(data)),
-        np.ascontiguousarray(indices),
-        np.ascontiguousarray(indptr),
-        n_columns,
-    )
+    data, indices, indptr = map(np.ascontiguousarray, (_as_count_dtype(data), indices, indptr))
+    return SparseRows(data, indices, indptr, n_columns)
 
 
-def _without_hidden(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, hidden: sparse.csr_array
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The CSR triple without NaN, infinite and negative values that are stored at entries of `hidden`."""
-    wrong = np.flatnonzero(~((data >= 0) & (data < np.inf))) if data.dtype.kind in "if" else np.zeros(0, np.intp)
-    if len(wrong) == 0 or hidden.shape != (len(indptr) - 1, n_columns):
-        return data, indices, indptr
-    rows = np.searchsorted(indptr, wrong, side="right") - 1
-    drop = np.zeros(len(data), bool)
-    drop[wrong] = np.asarray(hidden[rows, indices[wrong]]).ravel()
-    ends = np.concatenate([[0], np.cumsum(~drop)])
-    return data[~drop], indices[~drop], ends[indptr]
+def _drop_invalid(X: SparseRows, side: Side, mask: MemoryCounts) -> SparseRows:
+    """X, not yet canonical, without NaN, infinite and negative values that are stored at entries of `mask`."""
+    invalid = np.flatnonzero(~((X.data >= 0) & (X.data < np.inf))) if X.data.dtype.kind in "if" else np.zeros(0, int)
+    if len(invalid) == 0 or mask.shape != (X.shape if side is Side.ROWS else X.shape[::-1]):
+        return X
+    M = mask.side(side)
+    pattern = sparse.csr_array((np.ones(mask.nnz, bool), M.indices, M.indptr), shape=M.shape)
+    rows = np.searchsorted(X.indptr, invalid, side="right") - 1
+    keep = np.ones(len(X.data), bool)
+    keep[invalid] = ~np.asarray(pattern[rows, X.indices[invalid]]).ravel()
+    return X.select_entries(keep)
 
 
 def _check_structure(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_columns: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    _check_integers(indices, indptr, name)
+    """The indices, in a supported dtype and without unused ones at the end, and the indptr as int64."""
     indptr = indptr.astype(np.int64, copy=False)
     stored, descends = min(len(data), len(indices)), bool((indptr[1:] < indptr[:-1]).any())
     if indptr[0] != 0 or indptr[-1] > stored or descends:
@@ -273,27 +339,27 @@ def _check_structure(
 
 
 def _check_values(data: np.ndarray, name: str) -> np.ndarray:
-    if data.dtype == np.float16:
-        data = data.astype(np.float32)
-    elif data.dtype.kind == "f" and data.dtype.itemsize > 8:
+    """The data, as float32 or float64 if they are of another float dtype."""
+    data = _widen_float16(data)
+    if data.dtype.kind == "f" and data.dtype.itemsize > 8:
         data = data.astype(np.float64)
     if not len(data):
         return data
-    low, high = data.min(), data.max()  # NaN goes through both
+    low, high = data.min(), data.max()  # both are NaN if any entry is
     if not (np.isfinite(low) and np.isfinite(high)):
-        fitted = name == "X" or name.startswith("adata")
-        advice = "; fit takes a mask of entries that are not observed" if fitted and np.isnan(data).any() else ""
+        has_mask = _is_fitted_data(name) and np.isnan(data).any()
+        advice = "; fit takes a mask of entries that are not observed" if has_mask else ""
         raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
     return data
 
 
-def _ascends(indices: np.ndarray, indptr: np.ndarray) -> bool:
-    """Whether every row's column indices strictly ascend: sorted, and none twice."""
+def _is_strictly_ascending(indices: np.ndarray, indptr: np.ndarray) -> bool:
+    """Whether the column indices of every row strictly ascend: they are sorted, without duplicates."""
     starts = indptr[1:-1]
-    for first in range(1, len(indices), _COMPARED):
-        last = min(first + _COMPARED, len(indices))
+    for first in range(1, len(indices), _CHUNK):
+        last = min(first + _CHUNK, len(indices))
         descends = indices[first:last] <= indices[first - 1 : last - 1]
         new_rows = starts[np.searchsorted(starts, first) : np.searchsorted(starts, last)]
         descends[new_rows - first] = False
@@ -303,10 +369,10 @@ def _ascends(indices: np.ndarray, indptr: np.ndarray) -> bool:
 
 
 def _as_count_dtype(data: np.ndarray) -> np.ndarray:
-    """The counts in the dtype that the kernels read: their own where it is one of those, else the smallest exact."""
+    """The counts in one of `COUNT_DTYPES`: unchanged, or in the smallest exact one."""
     if data.dtype in COUNT_DTYPES:
         return data
-    assert data.dtype.kind in "biu", data.dtype  # the floats are in native order and at most 64 bits wide by now
+    assert data.dtype.kind in "biu", data.dtype  # floats are native and of 32 or 64 bits here
     if data.dtype.kind == "b":
         return data.view(np.uint8)
     high = int(data.max(initial=0))
@@ -314,3 +380,96 @@ def _as_count_dtype(data: np.ndarray) -> np.ndarray:
         if high <= np.iinfo(dtype).max:
             return data.astype(dtype)
     return data.astype(np.float64)
+
+
+def non_integer_fraction(counts: np.ndarray) -> float:
+    """The fraction of counts that are not integers."""
+    return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
+
+
+class Dataset(NamedTuple):
+    """Counts with names of their rows and columns, which `as_counts` and `fit` accept.
+
+    Attributes
+    ----------
+    X : sparse array of shape (n_rows, n_columns)
+    row_names, column_names : ndarray of str, or None
+    """
+
+    X: Any
+    row_names: np.ndarray | None = None
+    column_names: np.ndarray | None = None
+
+    def aligned(self, names: Any) -> "Alignment":
+        """These counts with the columns in the order of `names`, such as the feature names of a fitted model.
+
+        Parameters
+        ----------
+        names : array-like of str, of length p
+
+        Returns
+        -------
+        Alignment
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `as_counts`; or if the columns have no names, or a name occurs twice.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> data = Dataset([[4, 2, 2], [2, 1, 1]], None, ["a", "b", "c"])
+        >>> model = PoissonNMF(1, random_state=0).fit(data)
+        >>> found = Dataset([[2, 4]], None, ["c", "a"]).aligned(model.feature_names_in_)
+        >>> found.data.X.toarray().tolist(), found.missing  # b was not observed
+        ([[4, 0, 2]], array([False,  True, False]))
+        >>> (model.transform(found.data, mask=found.mask) / model.transform(data)[0]).round(6)
+        array([[1.]])
+        """
+        if self.column_names is None:
+            raise ValueError("column_names must not be None for columns to be aligned with names")
+        target, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
+        check_unique(target, "names")
+        check_unique(own, "column_names")
+        position = {name: j for j, name in enumerate(target.tolist())}
+        new_column = np.array([position.get(name, -1) for name in own.tolist()], np.int64)
+        X = as_counts(self).side(Side.ROWS)
+        X = replace(X, indices=new_column[X.indices]).select_entries(new_column[X.indices] >= 0)
+        moved = sparse.csr_array((X.data, X.indices, X.indptr), shape=(X.shape[0], len(target)))
+        missing = ~np.isin(target, own)
+        return Alignment(Dataset(moved, self.row_names, target), int((new_column < 0).sum()), missing)
+
+
+class Alignment(NamedTuple):
+    """Counts with their columns aligned with given names, from `Dataset.aligned`.
+
+    Attributes
+    ----------
+    data : Dataset
+        Columns of other names are left out; columns of `missing` names are empty.
+    left_out : int
+        Number of columns that were left out.
+    missing : ndarray of bool of shape (p,)
+        True for the names that no column has. These features were not observed: pass `mask` along, or their zeros are
+        taken as counts of 0.
+    """
+
+    data: Dataset
+    left_out: int
+    missing: np.ndarray
+
+    @property
+    def mask(self) -> sparse.csr_array | None:
+        """The entries that were not observed, for `fit`, `transform` and `score`; None if all were.
+
+        It stores n entries for each missing feature.
+        """
+        if not self.missing.any():
+            return None
+        n, columns = self.data.X.shape[0], np.flatnonzero(self.missing)
+        k = len(columns)
+        data, indices, indptr = np.ones(n * k, bool), np.tile(columns, n), np.arange(n + 1) * k
+        return sparse.csr_array((data, indices, indptr), shape=(n, len(self.missing)))

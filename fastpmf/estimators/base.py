@@ -16,7 +16,6 @@ from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, si
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
-from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.streamed import as_fittable
@@ -25,6 +24,7 @@ from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
 _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")

@@ -12,7 +12,6 @@ from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
 from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.masked import hide_entries
-from fastpmf.utils.validation import check_number, positions
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_names,
@@ -38,8 +37,9 @@ from fastpmf.model.hierarchy import GammaFactor, GammaPrior
 from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
-from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.validation import check_number, positions
 
 
 class HPF(FactorModel):

@@ -32,8 +32,8 @@ from fastpmf.fitting.transform import log_likelihood_of_blocks, transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
-from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 

@@ -8,10 +8,10 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import padded_width, working_dtype
-from fastpmf.counts.csr import SAFE_ROWS
-from fastpmf.counts.validation import matrix_size
 from fastpmf.counts import COUNT_DTYPES
+from fastpmf.counts.csr import SAFE_ROWS
 from fastpmf.counts.partition import panel_width
+from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, make_solver

@@ -29,9 +29,9 @@ from fastpmf.io.sources import (
 )
 from fastpmf.io.text import name_list
 from fastpmf.utils.extras import import_optional
+from fastpmf.utils.files import open_npz
 from fastpmf.utils.memory import check_array_bytes, check_compression
 from fastpmf.utils.messages import listed
-from fastpmf.utils.files import open_npz
 
 PARTS = ("data", "indices", "indptr")
 _NAMES = 1_000  # that are read at once where each may point at one and the same long text in its file

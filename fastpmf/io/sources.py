@@ -2,7 +2,7 @@
 
 Both are closed by a with statement.
 
-Nothing that a file says of its own size is believed: see `fastpmf.utils.memory`.
+Sizes that a file claims are checked before they are allocated, see `fastpmf.utils.memory`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

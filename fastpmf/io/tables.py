@@ -146,7 +146,12 @@ def _numbers(name: str, values: Any) -> np.ndarray:
         return as_integers(counts) if counts.dtype.kind == "f" else counts
     coded = values.dictionary_encode()  # each text is parsed once
     try:
-        numbers = import_optional("pyarrow.compute", "tables").utf8_trim_whitespace(coded.dictionary).cast("double").to_numpy()
+        numbers = (
+            import_optional("pyarrow.compute", "tables")
+            .utf8_trim_whitespace(coded.dictionary)
+            .cast("double")
+            .to_numpy()
+        )
     except ValueError:
         words = coded.dictionary.to_pylist()
         bad = next(word for word in words if not _is_number(word) or "_" in word)  # Python's own numbers have these

@@ -6,9 +6,9 @@ import numpy as np
 
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts.labels import Labels, align_components, labels_of
-from fastpmf.utils.validation import check_matrix, check_names
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import listed, printable
+from fastpmf.utils.validation import check_matrix, check_names
 from fastpmf.utils.warnings import warn
 
 # The palette of M. Okabe and K. Ito (2008), then colours chosen one by one to be far from all previous ones in CIELAB,

@@ -8,9 +8,9 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
 from fastpmf.analysis.features import top_features as compute_top_features
-from fastpmf.utils.validation import check_names
 from fastpmf.plot._common import BLUE, GREY, area_colors, components_of, hide_frame, panels, shorten, single_axes
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,1 +1,1 @@
-"""Infrastructure that knows nothing of factor models: validation, messages, files, progress."""
+"""Infrastructure without knowledge of factor models: validation, messages, files, memory limits, progress."""

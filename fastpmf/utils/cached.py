@@ -1,4 +1,4 @@
-"""What an object works out when it is first asked, and keeps."""
+"""A property that is computed once for each object."""
 
 import functools
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class cached_property(functools.cached_property[T]):  # noqa: N801, it is the other's
-    """`functools.cached_property` without the lock of Python 3.11, as it is from 3.12 on.
+class cached_property(functools.cached_property[T]):  # noqa: N801, as in functools
+    """`functools.cached_property` without the lock that Python 3.11 has, and Python 3.12 removed.
 
-    That lock is one for all objects, and held while a property of one is worked out: fits in several threads would wait
-    for each other, and a process forked meanwhile for ever.
+    The lock is shared by all objects: fits in several threads would wait for each other, and a process forked while it
+    is locked would wait forever.
     """
 
     def __init__(self, func: Callable[[Any], T]) -> None:

@@ -1,13 +1,13 @@
-"""Libraries that not everybody needs, which the extras of `pip install` bring."""
+"""Import of optional dependencies, which the extras of `pip install` install."""
 
 import importlib
 from typing import Any
 
 
-def needed(module: str, extra: str, what: str = "this format") -> Any:
-    """A module of a library that belongs to an extra, or a sentence that says how to have it."""
+def import_optional(module: str, extra: str, feature: str = "this format") -> Any:
+    """Import a module of an optional dependency; the ImportError names the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError:
         library = module.partition(".")[0]
-        raise ImportError(f"{what} needs {library}: pip install 'fastpmf[{extra}]'") from None
+        raise ImportError(f"{feature} needs {library}: pip install 'fastpmf[{extra}]'") from None

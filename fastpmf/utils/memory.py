@@ -1,7 +1,4 @@
-"""How much memory this process may have, whoever sets the limit, and what a file may have allocated of it.
-
-Nothing that a file says of its own size is believed: it is held against these before anything is allocated.
-"""
+"""The memory limit of this process, and checks of array sizes that a file claims before they are allocated."""
 
 import os
 from collections.abc import Iterator
@@ -12,56 +9,56 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-RATIO = 2_000  # bytes that a stored byte may become: more than deflate can, and real counts never come near
-SMALL = 1 << 26  # bytes that need no check, which would read files of the system
-_PLENTY = 1 << 62
+MAX_COMPRESSION = 2_000  # decompressed bytes per stored byte; deflate reaches 1,032
+UNCHECKED_BYTES = 1 << 26  # smaller arrays are not checked, as the limit is read from system files
+_UNLIMITED = 1 << 62
 
 
-def memory() -> int:
-    """Bytes that this process may hold: of the machine, of its cgroup, and of what is left of its address space.
-
-    A great many where nothing says so.
-    """
-    limits = [_PLENTY, *_of_cgroups()]
+def memory_limit() -> int:
+    """Bytes that this process may allocate: the least of physical memory, cgroup limits and free address space."""
+    limits = [_UNLIMITED, *_cgroup_limits()]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     if resource is not None:
-        most, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if most != resource.RLIM_INFINITY:
-            mapped = _told("/proc/self/statm").split()
-            limits.append(max(most - int(mapped[0]) * os.sysconf("SC_PAGE_SIZE") if mapped else most, 0))
+        address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if address_space != resource.RLIM_INFINITY:
+            pages = _read_text("/proc/self/statm").split()
+            in_use = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+            limits.append(max(address_space - in_use, 0))
     return min(limits)
 
 
-def check_stored(n_bytes: int, stored: int) -> None:
-    """Turn away arrays that so few stored bytes can't be."""
-    if n_bytes > SMALL and n_bytes > RATIO * stored:
-        raise ValueError(f"it says that it holds {n_bytes / 2**30:,.1f} GiB, which its {stored:,} bytes can't be")
+def check_compression(n_bytes: int, stored_bytes: int) -> None:
+    """Raise a ValueError if arrays of `n_bytes` cannot come from so few stored bytes."""
+    if n_bytes > UNCHECKED_BYTES and n_bytes > MAX_COMPRESSION * stored_bytes:
+        raise ValueError(
+            f"it claims to hold {n_bytes / 2**30:,.1f} GiB, which is impossible for its {stored_bytes:,} bytes"
+        )
 
 
-def check_room(n_bytes: int, stored: int) -> None:
-    """Turn away arrays that this process can't hold either."""
-    check_stored(n_bytes, stored)
-    if n_bytes > memory():
-        raise ValueError(f"it holds {n_bytes / 2**30:,.1f} GiB, and this process may have {memory() / 2**30:,.1f} GiB")
+def check_array_bytes(n_bytes: int, stored_bytes: int) -> None:
+    """`check_compression`, and a ValueError if the arrays exceed this process's memory limit."""
+    check_compression(n_bytes, stored_bytes)
+    if n_bytes > (limit := memory_limit()):
+        raise ValueError(f"it holds {n_bytes / 2**30:,.1f} GiB, and this process may have {limit / 2**30:,.1f} GiB")
 
 
-def _of_cgroups() -> Iterator[int]:
-    """The limits of this process's control group and of those around it, as containers and batch systems set them."""
-    for line in _told("/proc/self/cgroup").splitlines():
-        _, kinds, place = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
+def _cgroup_limits() -> Iterator[int]:
+    """Memory limits of this process's cgroup and its parents, as set by containers and batch systems."""
+    for line in _read_text("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
             continue
-        root, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
-        inner = PurePosixPath(place.lstrip("/"))
-        for folder in (inner, *inner.parents):
-            limit = _told(Path("/sys/fs/cgroup", root, folder, name)).strip()
-            if limit.isdigit():  # else "max", or nothing
+        root, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            limit = _read_text(Path("/sys/fs/cgroup", root, folder, name)).strip()
+            if limit.isdigit():  # not "max", and the file exists
                 yield int(limit)
 
 
-def _told(path: str | Path) -> str:
-    """What a file of the system says; nothing where it isn't there."""
+def _read_text(path: str | Path) -> str:
+    """The text of a system file, or "" if there is no such file."""
     try:
         return Path(path).read_text("utf-8")
     except OSError:

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-LONGEST = 80  # characters
+MAX_LENGTH = 80  # characters
 _short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = LONGEST
+_short.maxstring = _short.maxother = _short.maxlong = MAX_LENGTH
 
 
 def brief(value: Any) -> str:
     """`repr` of a value on one line, shortened."""
     text = " ".join(_short.repr(value.item() if isinstance(value, np.generic) else value).split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
 
 
 def listed(values: Iterable[Any], n: int = 10) -> str:
@@ -24,6 +24,6 @@ def listed(values: Iterable[Any], n: int = 10) -> str:
     return ", ".join(map(brief, values[:n])) + (f" and {rest} more" if rest > 0 else "")
 
 
-def printable(name: object) -> str:
-    """A name from a file, or a text that has some in it, on one line and without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(name).splitlines()))
+def printable(text: object) -> str:
+    """Text from a file on one line, with "?" for characters that are not printable, such as terminal escapes."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).splitlines()))

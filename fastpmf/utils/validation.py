@@ -1,5 +1,6 @@
 """Checks of arguments, with messages that name the argument, the value and what is expected."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf.utils.messages import brief
+from fastpmf.utils.messages import brief, listed
 
 
 def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
@@ -27,9 +28,19 @@ def check_number(value: Any, name: str, *, positive: bool = False) -> None:
         raise ValueError(f"{name} must be finite, got {value}")
 
 
+def random_generator(random_state: Any) -> Any:
+    """A `numpy.random.Generator` unchanged, and any other random state as in scikit-learn, a `RandomState`."""
+    return random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+
+
 def is_pandas(A: Any) -> bool:
-    """Whether this is a pandas Series or data frame; objects of Dask are not."""
+    """Whether this is a pandas Series or DataFrame; objects of Dask are not."""
     return hasattr(type(A), "iloc") and not hasattr(A, "__dask_graph__")
+
+
+def is_dataframe(A: Any) -> bool:
+    """Whether this is a pandas DataFrame."""
+    return is_pandas(A) and A.ndim == 2
 
 
 def is_nullable(A: Any) -> bool:
@@ -41,8 +52,8 @@ def is_nullable(A: Any) -> bool:
 
 
 def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
-    """A dense array of real numbers, else a TypeError, or for ragged rows a ValueError, that says what it is."""
-    if hasattr(A, "obsm"):  # an AnnData, which NumPy would take for a nest of sequences, at great length
+    """A as a dense array of real numbers; an error if it is sparse, ragged or holds anything else."""
+    if hasattr(A, "obsm"):  # NumPy would convert an AnnData object as a nested sequence, which is slow
         raise TypeError(f"{name} must be an array, got an {type(A).__name__} object: give one of its arrays")
     if sparse.issparse(A):
         raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
@@ -61,15 +72,7 @@ def not_finite(A: Any) -> str:
 
 
 def check_factor(A: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """A factor given by a user: real, finite, non-negative and of `shape`, else one sentence that says what it is.
-
-    Raises
-    ------
-    TypeError
-        Not numbers.
-    ValueError
-        Wrong shape, negative, NaN or infinite entries.
-    """
+    """A as a dense array if it has this shape and finite entries >= 0, else an error."""
     A = check_array(A, name)
     if A.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(map(int, shape))}, got {A.shape}")
@@ -96,13 +99,59 @@ def check_factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
     return W, H
 
 
-def check_sized(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
-    """An array that comes from a file, as kernels, which read by bare pointers, have to find it."""
+def check_shape_dtype(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    """A, an array from a file, if it has this shape and dtype; kernels do not check bounds. Else a ValueError."""
     if A.shape != shape or A.dtype != dtype:
         raise ValueError(f"{name} of {A.dtype} and shape {A.shape}, which should be {dtype} and {shape}")
     return A
 
 
-def random_generator(random_state: Any) -> Any:
-    """A RandomState or Generator from None, a seed or either of them."""
-    return random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
+def duplicates(names: Iterable[Any]) -> list[Any]:
+    """The names that occur more than once, in the order of their first occurrences."""
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
+def check_unique(names: np.ndarray, name: str) -> None:
+    """Raise a ValueError if any of the names, those of the argument `name`, occurs more than once."""
+    if repeated := duplicates(names.tolist()):
+        raise ValueError(f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once")
+
+
+def check_names(names: Any, n: int, name: str, item: str) -> np.ndarray:
+    """Names of n items (such as "feature") as an array of str, (n,); by default (None) their numbers."""
+    checked = np.arange(n).astype(str) if names is None else np.atleast_1d(names).astype(str)
+    if checked.shape != (n,):
+        raise ValueError(f"{name} must be {n}, one for each {item}, got shape {checked.shape}")
+    return checked
+
+
+def positions(chosen: Any, size: int, name: str, names: Any = None) -> np.ndarray:
+    """Positions of the chosen rows or columns as an array of int64 in the shape of `chosen`.
+
+    `chosen`, the value of the argument `name`, holds numbers from 0 to size - 1 or some of the `names`, which are an
+    array-like of length `size` or None. If `names` holds integers, integers are names.
+    """
+    try:
+        chosen_array = np.asarray(chosen)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, got a {type(chosen).__name__} of unequal lengths") from None
+    names = None if names is None else np.asarray(names)
+    by_number = names is None or names.dtype.kind not in "iu"
+    if (chosen_array.dtype.kind in "iu" and by_number) or not chosen_array.size:
+        if chosen_array.size and not 0 <= chosen_array.min() <= chosen_array.max() < size:
+            raise ValueError(
+                f"{name} must lie in 0 ... {size - 1}, got {chosen_array.min()} to {chosen_array.max()}"
+            )  # fmt: skip
+        return chosen_array.astype(np.int64)
+    keys = chosen_array.ravel().tolist()
+    if by_number and not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"{name} must hold integers or names, got dtype {chosen_array.dtype}")
+    if names is None:
+        raise ValueError(f"{name} must hold integers where there are no names, got {keys[0]!r}")
+    labels = (names.astype(str) if by_number else names).tolist()
+    position = dict(zip(labels, range(size), strict=True))
+    if unknown := [key for key in keys if key not in position]:
+        raise ValueError(f"{name} must hold known names, got {listed(unknown, 1)}")
+    if len(position) < size and (ambiguous := set(keys) & set(duplicates(labels))):
+        raise ValueError(f"{name} must hold names that occur once, but {brief(min(ambiguous))} occurs more than once")
+    return np.array([position[key] for key in keys], np.int64).reshape(chosen_array.shape)

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-# Packages whose frames can lie between the user's line and ours
+# Packages whose frames may be between the user's line and the warning
 _BETWEEN = ("fastpmf", "sklearn", "joblib", "dask", "distributed")
 
 
@@ -26,11 +26,6 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
     Frames of fastpmf, scikit-learn, joblib, Dask and `contextlib` are skipped, as `skip_file_prefixes` of Python 3.12
     would. If there are no other frames, as in a worker process, the warning names the outermost one.
-
-    Parameters
-    ----------
-    message : str
-    category : type, default=UserWarning
     """
     frame: FrameType | None = sys._getframe(1)
     level = 2
