@@ -140,7 +140,7 @@ def _loadings(given: Any, source: Source, name: str, chosen: np.ndarray) -> Any:
     H = _stored(given, source.varm, name, f"{source.owner}m")
     H = H.T if isinstance(given, str) else H
     own = labels_of(H, 1)
-    if own.values is not None and own.named and own.values.tolist() != source.names.tolist():
+    if own.names is not None and own.values is not None and own.values.tolist() != source.names.tolist():
         return align(H, name, columns=source.genes._replace(values=source.names[chosen]))
     if not is_pandas(H):  # a DataFrame may have labels of components, which W has too
         H = check_array(H, name, REAL_OR_NAN)
