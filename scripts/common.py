@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "numba", "scikit-learn")
 
 
 def number(kind: type = float, low: float = -math.inf, high: float = math.inf, *, strict: bool = False) -> Callable:
-    """An argparse type: a finite number from `low` to `high`, or strictly between them; integers may be given as 1e7."""
+    """An argparse type: a finite number from `low` to `high`, or strictly between them; integers as 1e7 too."""
 
     def parse(text: str) -> Any:
         value = float(text)
@@ -49,6 +49,7 @@ def number(kind: type = float, low: float = -math.inf, high: float = math.inf, *
     return parse
 
 
+positive = number(float, 0, strict=True)
 positive_int = number(int, 1)
 seed_number = number(int, 0, 2**32 - 1)
 share = number(float, 0, 1, strict=True)
@@ -68,46 +69,53 @@ def output_file(*suffixes: str) -> Callable[[str], str]:
     return parse
 
 
-def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
     """A parser with --csv and --png, named after the running script."""
-    name = Path(sys.argv[0]).stem
-    epilog = f"examples:\n{examples}" if examples else None
-    parser = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--csv", type=output_file(".csv"), default=f"{name}.csv", metavar="FILE", help="table; default: %(default)s")
-    add("--png", type=output_file(".png", ".svg"), default=f"{name}.png", metavar="FILE",
-        help="picture, .png or .svg; needs matplotlib; default: %(default)s")  # fmt: skip
-    return parser
 
-
-def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Add options that several scripts have, by name, with these defaults.
-
-    `data`, `components`, `seeds`, `seed`, `repeats`, `max_iter`, `dtype` and `threads`; a list as a default means one or
-    more values.
-    """
-    known: dict[str, dict[str, Any]] = {
-        "data": {"metavar": "FILE", "help": "counts, .npz, .mtx or any other format of fastpmf.io; default: the words of "
-                 "Python's standard library"},
-        "components": {"type": positive_int, "metavar": "K", "help": "number of components"},
-        "seeds": {"type": seed_number, "metavar": "S", "help": "random seeds"},
-        "seed": {"type": seed_number, "metavar": "S", "help": "random seed"},
-        "repeats": {"type": positive_int, "metavar": "N", "help": "timings of each case, of which the median is taken"},
-        "max_iter": {"type": positive_int, "metavar": "N", "help": "iterations of each fit"},
-        "dtype": {"choices": ["float32", "float64"], "help": "of the factors"},
-        "threads": {"type": positive_int, "metavar": "N", "help": "default: all that this process may use"},
+    SHARED: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        "data": ("counts, in any format of fastpmf.io, instead of the words of Python's standard library", {}),
+        "components": ("number of components", {}),
+        "seeds": ("random seeds", {"type": seed_number}),
+        "seed": ("random seed", {"type": seed_number}),
+        "repeats": ("timings of each case, of which the median is taken", {}),
+        "max_iter": ("iterations of each fit", {"type": positive_int}),
+        "dtype": ("of the factors", {"choices": ["float32", "float64"]}),
+        "threads": ("by default all that this process may use", {"type": positive_int}),
     }  # fmt: skip
-    for name, default in defaults.items():
-        flags = ["-k", "--components"] if name == "components" else [f"--{name.replace('_', '-')}"]
-        options = known[name] | {"default": default}
+
+    def __init__(self, description: str, examples: str = "") -> None:
+        super().__init__(
+            description=description, epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        name = Path(sys.argv[0]).stem
+        self.option("--csv", "table", f"{name}.csv", type=output_file(".csv"), metavar="FILE")
+        picture = output_file(".png", ".svg")
+        self.option("--png", "picture, needs matplotlib", f"{name}.png", type=picture, metavar="FILE")
+
+    def option(self, flags: str, text: str, default: Any = None, **options: Any) -> None:
+        """Add an option with this help text.
+
+        A list as default allows one or more values. Numbers must be positive where no `type` is given.
+        """
+        values = default if isinstance(default, list) else [] if default is None else [default]
         if isinstance(default, list):
-            options["nargs"] = "+"
-        if default not in (None, []):
-            shown = " ".join(map(str, default)) if isinstance(default, list) else default
-            options["help"] += f"; default: {shown}"
-        parser.add_argument(*flags, **options)
+            options.setdefault("nargs", "+")
+        if "choices" in options:
+            options["metavar"], text = "NAME", f"{text}: {', '.join(options['choices'])}"
+        elif values and not isinstance(values[0], str):
+            options.setdefault("type", positive_int if isinstance(values[0], int) else positive)
+        if values:
+            text += "; default: " + ("all" if values == [*options.get("choices", ())] else " ".join(map(str, values)))
+        options.setdefault("metavar", "N" if "type" in options else "FILE")
+        self.add_argument(*flags.split(), default=default, help=text.replace("%", "%%"), **options)
+
+    def shared(self, **defaults: Any) -> None:
+        """Add options that several scripts have, by name, with these defaults."""
+        for name, default in defaults.items():
+            text, options = self.SHARED[name]
+            flags = "-k --components" if name == "components" else f"--{name.replace('_', '-')}"
+            self.option(flags, text, default, **options)
 
 
 def read_matrices(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> dict[str, Any]:
@@ -182,6 +190,14 @@ def available_threads() -> int:
     return int(environment()["threads"].split()[0])
 
 
+def random_start(X: Any, k: int, seed: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """W and H with entries between 0.1 and 1, then scaled so that W H sums to X's total."""
+    rng = np.random.default_rng(seed)
+    W, H = rng.uniform(0.1, 1, (X.shape[0], k)), rng.uniform(0.1, 1, (k, X.shape[1]))
+    scale = math.sqrt(float(X.sum()) / float(W.sum(axis=0) @ H.sum(axis=1)))
+    return (scale * W).astype(dtype), (scale * H).astype(dtype)
+
+
 def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Slope of log y against log x by least squares, and its standard error; NaN with too few points."""
     a, b = np.log(x), np.log(y)
@@ -227,25 +243,24 @@ def progress(total: int, unit: str) -> Iterator[Callable[..., object]]:
 
 def collect(
     batches: Iterable[list], total: int, arguments: argparse.Namespace, *, unit: str = "fit", counts: Mapping = {},
-    cells: Callable[[Any], dict[str, str]] | None = None,
+    show: str = "", digits: int = 4,
 ) -> list:  # fmt: skip
     """Gather the rows of a study, a batch at a time, behind a progress bar of `total` batches.
 
-    After each batch the CSV file is written, so that an interrupted study keeps what it has, and `cells(row)` of each
-    row is printed as a line of a table.
+    After each batch the CSV file is written, so that an interrupted study keeps what it has, and its columns that are
+    named in `show` are printed.
     """
     rows: list = []
+    names = show.split()
+    line = "".join(f"{{:>{max(len(name), digits + 5) + 2}}}" for name in names)
     with progress(total, unit) as advance:
         for batch in batches:
-            for row in batch:
-                line = cells(row) if cells else {}
-                widths = [44, *(max(len(name), 9) + 2 for name in list(line)[1:])]
-                if line and not rows:
-                    say("".join(f"{name:{'<' if i == 0 else '>'}{w}}" for i, (name, w) in enumerate(zip(line, widths))))
-                rows.append(row)
-                if line:
-                    text = (f"{c:{'<' if i == 0 else '>'}{w}}" for i, (c, w) in enumerate(zip(line.values(), widths)))
-                    say("".join(text).rstrip())
+            if names and batch and not rows:
+                say(line.format(*names))
+            rows += batch
+            for row in batch if names else ():
+                values = (getattr(row, name) for name in names)
+                say(line.format(*(short(x, digits) if isinstance(x, float) else str(x)[:20] for x in values)))
             if rows:
                 write_table(arguments.csv, rows[0]._fields, rows, counts)
             advance()
@@ -264,18 +279,12 @@ def conclude(
     return 0
 
 
-class LoadCheck:
-    """Whether other processes kept the machine busy when a study began."""
-
-    def __init__(self) -> None:
-        cores = os.cpu_count() or 1
-        try:
-            load = os.getloadavg()[0]
-        except (AttributeError, OSError):
-            load = 0.0
-        busy = load > max(0.5, 0.1 * cores)
-        text = f"Other processes kept the {cores} cores busy when this began (load {load:.1f}): times are too long."
-        self.warning = [text] if busy else []
+def load_warning() -> list[str]:
+    """A sentence if other processes keep the machine busy, to be called before a study begins; else none."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    text = f"Other processes kept the {cores} cores busy when this began (load {load:.1f}): times are too long."
+    return [text] if load > max(0.5, 0.1 * cores) else []
 
 
 def short(x: float, digits: int = 3) -> str:
@@ -388,15 +397,19 @@ def cpu_name() -> str:
 # Counts with names, and what the examples compute of them
 
 
-def add_names(parser: argparse.ArgumentParser, rows: str, columns: str) -> None:
+def name_options(parser: Parser, rows: str, columns: str) -> None:
     """Add --data, and --rows and --columns for names where the file has none."""
-    parser.add_argument("--data", metavar="FILE", help=f"counts, {rows} x {columns}; default: see above")
+    parser.option("--data", f"counts, {rows} x {columns}")
     for option, what in (("rows", rows), ("columns", columns)):
-        parser.add_argument(f"--{option}", metavar="FILE", help=f"names of the {what}, one a line, after its last tab")
+        parser.option(f"--{option}", f"names of the {what}, one a line, after its last tab")
 
 
 def read_dataset(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace, default: Callable[[], Dataset], row: str, column: str
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    default: Callable[[], Dataset],
+    row: str,
+    column: str,
 ) -> Dataset:
     """Counts and names, from files or the default; end with an error where they don't fit."""
     if arguments.data is None and (arguments.rows or arguments.columns):

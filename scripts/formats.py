@@ -4,7 +4,6 @@ import argparse
 import gzip
 import math
 import multiprocessing
-import shutil
 import sys
 import tempfile
 import warnings
@@ -15,22 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    available_memory,
-    collect,
-    conclude,
-    make_parser,
-    number,
-    peak_memory,
-    say,
-    short,
-    span,
-    timed,
-    version_of,
-)
 from scipy import sparse
 from scipy.io import mmread, mmwrite
 from sklearn.datasets import dump_svmlight_file, load_svmlight_file
@@ -58,7 +43,6 @@ EXAMPLES = """\
   python scripts/formats.py --formats mtx csv parquet --repeats 5 --folder /scratch
 """
 SMALL = 200  # rows of the file that is read first
-DISK, MEMORY = 100, 400  # bytes a nonzero that the largest file takes, and the library that reads it, at most
 OURS, CONVERT, THEIRS = "read_counts", "convert_counts", "theirs"
 
 
@@ -72,6 +56,9 @@ class Format(NamedTuple):
     read: Callable[[Path], Any]
     needs: tuple[str, ...] = ()  # libraries that write it, or that fastpmf reads it with
     renumbered: bool = False  # ids are numbered in the order in which they come
+
+
+SHOWN = "format file_mib seconds library_seconds ratio peak_mib library_peak_mib convert_seconds as_counts_seconds"
 
 
 class Row(NamedTuple):
@@ -95,37 +82,31 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
-    add_options(parser, repeats=3, seed=0)
-    add = parser.add_argument
-    add("--nnz", type=number(int, 10_000), default=10_000_000, metavar="N", help="nonzeros; default: 1e7")
-    add("--formats", nargs="+", choices=FORMATS, default=[*FORMATS], metavar="NAME", help=f"of {', '.join(FORMATS)}")
-    add("--folder", default=tempfile.gettempdir(), metavar="DIR", help="for the files; default: %(default)s")
+    parser = common.Parser(DESCRIPTION, EXAMPLES)
+    parser.shared(repeats=3, seed=0)
+    parser.option("--nnz", "nonzeros", 10_000_000, type=common.number(int, 10_000))
+    parser.option("--formats", "formats", [*FORMATS], choices=FORMATS)
+    parser.option("--folder", "for the files", tempfile.gettempdir())
     arguments = parser.parse_args()
     if not Path(arguments.folder).is_dir():
         parser.error(f"--folder must be a folder that exists, got {arguments.folder}")
-    free = shutil.disk_usage(arguments.folder).free
-    for where, each, there in (("disk space", DISK, free), ("memory", MEMORY, available_memory())):
-        if each * arguments.nnz > there:
-            needed, found = (f"{size / 2**30:,.1f} GiB" for size in (each * arguments.nnz, there))
-            parser.error(f"--nnz {arguments.nnz} needs up to {needed} of {where}, and {found} are available")
     warnings.simplefilter("ignore")
     n, p = (round(side * math.sqrt(arguments.nnz / 1e7)) for side in (50_000, 20_000))
     # int32, which all libraries write; skewed, as words and genes are
     X = make_poisson_counts(n, p, nnz=arguments.nnz, skew=0.5, random_state=arguments.seed).X.astype(np.int32)
-    load, names = LoadCheck(), list(dict.fromkeys(arguments.formats))
+    load, names = common.load_warning(), list(dict.fromkeys(arguments.formats))
     batches = measure_all(names, X, arguments)
-    rows = collect(batches, len(names), arguments, unit="format", counts={"drawn": X}, cells=cells)
+    rows = common.collect(batches, len(names), arguments, unit="format", counts={"drawn": X}, show=SHOWN)
     if not rows:
         parser.error("the libraries that --formats need are not installed")
-    return conclude(arguments, partial(plot, rows), [*verdict(rows), *load.warning], (7, 1 + 0.5 * len(rows)))
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load], (7, 1 + 0.5 * len(rows)))
 
 
 def measure_all(names: list[str], X: sparse.csr_array, arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Every format whose libraries are installed."""
     for name in names:
-        if missing := [library for library in FORMATS[name].needs if version_of(library) is None]:
-            say(f"{name}: left out, {', '.join(missing)} is not installed")
+        if missing := [library for library in FORMATS[name].needs if common.version_of(library) is None]:
+            common.say(f"{name}: left out, {', '.join(missing)} is not installed")
             yield []
         else:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -139,7 +120,7 @@ def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
         (folder / place).mkdir()
         form.write(folder / place / form.file, part)
     size = sum(path.stat().st_size for path in (folder / "large").rglob("*") if path.is_file())
-    readers = [OURS, CONVERT, *([THEIRS] if version_of(form.library) else [])]
+    readers = [OURS, CONVERT, *([THEIRS] if common.version_of(form.library) else [])]
     for reader in readers:
         as_counts(read(name, reader, folder / "small"))
     prints = {reader: fingerprint(read(name, reader, folder / "large")) for reader in readers}
@@ -149,20 +130,20 @@ def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
     clock: dict[str, list[float]] = {reader: [] for reader in (*readers, "as_counts")}
     for _ in range(repeats):
         for reader in readers:
-            matrix, seconds = timed(partial(read, name, reader, folder / "large"))
+            matrix, seconds = common.timed(partial(read, name, reader, folder / "large"))
             clock[reader].append(seconds)
             if reader == CONVERT:
-                clock["as_counts"].append(timed(partial(as_counts, matrix))[1])
+                clock["as_counts"].append(common.timed(partial(as_counts, matrix))[1])
             del matrix  # before the next one reads
     # Two at a time: a peak doesn't depend on what else runs
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         peaks = dict(zip(readers, pool.starmap(peak, [(name, r, folder) for r in readers], chunksize=1), strict=True))
     middle = {reader: median(seconds) for reader, seconds in clock.items()}
     theirs = middle.get(THEIRS, math.nan)
+    library = f"{form.library} {common.version_of(form.library) or '-'} {form.function}"
     return Row(
-        "drawn", name, f"{form.library} {version_of(form.library) or '-'} {form.function}", size / 2**20, middle[OURS],
-        theirs, theirs / middle[OURS], peaks[OURS], peaks.get(THEIRS, math.nan), middle[CONVERT], peaks[CONVERT],
-        middle["as_counts"], X.nnz, drawn[0],
+        "drawn", name, library, size / 2**20, middle[OURS], theirs, theirs / middle[OURS], peaks[OURS],
+        peaks.get(THEIRS, math.nan), middle[CONVERT], peaks[CONVERT], middle["as_counts"], X.nnz, drawn[0],
     )  # fmt: skip
 
 
@@ -178,7 +159,7 @@ def peak(name: str, reader: str, folder: Path) -> float:
     """MiB that reading takes, in a process that has read the small file."""
     warnings.simplefilter("ignore")
     read(name, reader, folder / "small")
-    return peak_memory(partial(read, name, reader, folder / "large")) / 2**20
+    return common.peak_memory(partial(read, name, reader, folder / "large")) / 2**20
 
 
 def fingerprint(X: Any) -> tuple[float, int, float]:
@@ -187,28 +168,17 @@ def fingerprint(X: Any) -> tuple[float, int, float]:
     return float(X.sum(dtype=np.float64)), int(X.nnz), float(u @ (X.astype(np.float64) @ v))
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    return {
-        "format, library": f"{row.format}, {row.library}", "MiB": f"{row.file_mib:.1f}", "fastpmf, s": short(row.seconds),
-        "library, s": short(row.library_seconds), "ratio": short(row.ratio), "peak MiB": short(row.peak_mib),
-        "library's": short(row.library_peak_mib), "convert, s": short(row.convert_seconds),
-        "its MiB": short(row.convert_peak_mib), "as_counts": short(row.as_counts_seconds),
-    }  # fmt: skip
-
-
 def verdict(rows: list[Row]) -> list[str]:
     """How many formats are read faster, and with how much memory."""
     both = [row for row in rows if row.ratio == row.ratio]
     if not both:
         return ["None of the other libraries is installed."]
-    peaks = span((row.library_peak_mib / row.peak_mib for row in both if row.peak_mib > 0), ".2f") if any(
-        row.peak_mib > 0 for row in both) else "-"  # fmt: skip
+    peaks = [row.library_peak_mib / row.peak_mib for row in both if row.peak_mib > 0] or [math.nan]
     least = min(both, key=lambda row: row.ratio)
     return [
         f"fastpmf reads {sum(row.ratio >= 1 for row in both)} of {len(both)} formats faster; the other libraries take "
-        f"{span((row.ratio for row in both), '.2f')} times its seconds, least for {least.format}.",
-        f"Their peak memory is {peaks} times its.",
+        f"{common.span((row.ratio for row in both), '.2f')} times its seconds, least for {least.format}.",
+        f"Their peak memory is {common.span(peaks, '.2f')} times its.",
     ]
 
 
@@ -323,6 +293,15 @@ def adata(file: str, kind: str, *needs: str, **options: Any) -> Format:
     return Format(file, write, "anndata", read, partial(read_adata, "anndata", read), ("anndata", *needs))
 
 
+def frame(file: str, kind: str, *needs: str, text: bool = True, write: Any = None, read: Any = None) -> Format:
+    """A format of pandas."""
+    return Format(
+        file, lambda path, X: getattr(frame_of(X, text=text), f"to_{kind}")(path, index=False, **(write or {})),
+        "pandas", f"read_{kind}", lambda path: matrix_of(call("pandas", f"read_{kind}", path, **(read or {}))),
+        ("pandas", *needs), True,
+    )  # fmt: skip
+
+
 FORMATS = {
     "npz": Format("counts.npz", sparse.save_npz, "scipy", "load_npz", sparse.load_npz),
     "mtx": Format("counts.mtx", mmwrite, "scipy", "mmread", lambda path: mmread(path, spmatrix=False).tocsr()),
@@ -336,18 +315,15 @@ FORMATS = {
     "npy": Format("folder", write_counts, "numpy", "load, mapped", map_folder),
     "docword": Format("docword.counts.txt", write_docword, "gensim", "UciCorpus",
                       partial(read_corpus, "UciCorpus", "vocab.counts.txt")),
-    "ldac": Format("counts.ldac", write_ldac, "gensim", "BleiCorpus", partial(read_corpus, "BleiCorpus", "counts.vocab")),
+    "ldac": Format("counts.ldac", write_ldac, "gensim", "BleiCorpus",
+                   partial(read_corpus, "BleiCorpus", "counts.vocab")),
     "svmlight": Format("counts.svmlight",
                        lambda path, X: dump_svmlight_file(X, np.zeros(X.shape[0], int), str(path), zero_based=False),
                        "scikit-learn", "load_svmlight_file", lambda path: load_svmlight_file(str(path))[0]),
-    "csv": Format("counts.csv", lambda path, X: frame_of(X, text=True).to_csv(path, index=False), "pandas", "read_csv",
-                  lambda path: matrix_of(call("pandas", "read_csv", path)), ("pandas",), True),
-    "tsv": Format("counts.tsv", lambda path, X: frame_of(X, text=False).to_csv(path, index=False, header=False, sep="\t"),
-                  "pandas", "read_csv", lambda path: matrix_of(call("pandas", "read_csv", path, sep="\t", header=None)),
-                  ("pandas",), True),
-    "parquet": Format("counts.parquet", lambda path, X: frame_of(X, text=True).to_parquet(path, index=False), "pandas",
-                      "read_parquet", lambda path: matrix_of(call("pandas", "read_parquet", path)),
-                      ("pandas", "pyarrow"), True),
+    "csv": frame("counts.csv", "csv"),
+    "tsv": frame("counts.tsv", "csv", text=False,
+                 write={"sep": "\t", "header": False}, read={"sep": "\t", "header": None}),
+    "parquet": frame("counts.parquet", "parquet", "pyarrow"),
 }  # fmt: skip
 
 

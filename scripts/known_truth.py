@@ -8,16 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    add_options,
-    collect,
-    conclude,
-    group,
-    make_parser,
-    number,
-    positive_int,
-)
 from scipy.optimize import linear_sum_assignment
 
 from fastpmf import HPF, PoissonNMF, select_n_components
@@ -58,17 +50,14 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, seeds=[0, 1, 2], max_iter=1000, threads=None)
-    add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: both")
-    add("--shape", nargs=2, type=positive_int, default=[1000, 500], metavar=("N", "P"), help="default: 1000 500")
-    add("-k", "--components", nargs="+", type=positive_int, default=[10], metavar="K", help="true; default: 10")
-    add("--mean-counts", nargs="+", type=number(float, 0, strict=True), default=[0.1, 1.0, 10.0], metavar="M",
-        help="of an entry, for recovery; default: 0.1 1 10")  # fmt: skip
-    add("--nnz", type=positive_int, default=100_000, metavar="N", help="of the counts for components; default: 1e5")
-    add("--around", type=positive_int, default=4, metavar="N", help="tried on either side of the true number; default: 4")
-    add("--splits", type=positive_int, default=3, metavar="N", help="of select_n_components; default: %(default)s")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(components=[10], seeds=[0, 1, 2], max_iter=1000, threads=None)
+    parser.option("--parts", "parts", [*PARTS], choices=PARTS)
+    parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
+    parser.option("--mean-counts", "of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--nnz", "nonzeros of the counts for components", 100_000)
+    parser.option("--around", "numbers tried on either side of the true one", 4)
+    parser.option("--splits", "of select_n_components", 3)
     arguments = parser.parse_args()
     n, p = arguments.shape
     if arguments.nnz >= n * p:
@@ -76,8 +65,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
     cases = {"recovery": len(arguments.mean_counts), "components": 1}
     total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
-    rows = collect(measure(arguments), total, arguments, unit="draw")
-    return conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
+    rows = common.collect(measure(arguments), total, arguments, unit="draw")
+    return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
@@ -151,11 +140,11 @@ def components(k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
 
 def verdict(rows: list[Row]) -> list[str]:
     """Recovery, coverage, and how often the number is found."""
-    lines, parts = [], group(rows, "part")
-    for (k, mean), own in group(parts.get(("recovery",), []), "k", "mean_count").items():
+    lines, parts = [], common.group(rows, "part")
+    for (k, mean), own in common.group(parts.get(("recovery",), []), "k", "mean_count").items():
         text = [
             f"{what} by {model} {np.mean([row.value for row in some]):.2f}"
-            for (what, model), some in group([r for r in own if "recovered" in r.what], "what", "model").items()
+            for (what, model), some in common.group([r for r in own if "recovered" in r.what], "what", "model").items()
         ]
         lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
         some = [row for row in own if row.level == 0.9]
@@ -163,7 +152,7 @@ def verdict(rows: list[Row]) -> list[str]:
             f"k = {k}, mean count {mean:g}: HPF's 90 % intervals contain {np.mean([r.value for r in some]):.0%} of the "
             f"true entries; they are {np.mean([r.too_narrow for r in some]):.1f} times too narrow."
         )
-    for (k, rule), own in group(parts.get(("components",), []), "k", "model").items():
+    for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
         off = [abs(row.value - k) for row in own]
         lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
                      f"{sum(o <= 1 for o in off)}.")  # fmt: skip
@@ -174,20 +163,24 @@ def plot(rows: list[Row], figure: Any) -> None:
     """Correlation by mean count, coverage by level, and the numbers chosen."""
     left, middle, right = figure.subplots(1, 3)
     recovered = [row for row in rows if "recovered" in row.what]
-    for i, ((model, what), own) in enumerate(group(recovered, "model", "what").items()):
-        means = {mean: np.mean([r.value for r in some]) for (mean,), some in group(own, "mean_count").items()}
+    for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
+        means = {mean: np.mean([r.value for r in some]) for (mean,), some in common.group(own, "mean_count").items()}
         left.plot([*means], [*means.values()], "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
     covered = [row for row in rows if "covered" in row.what and row.level == row.level]
     middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
-    for i, ((mean, what), own) in enumerate(group(covered, "mean_count", "what").items()):
+    for i, ((mean, what), own) in enumerate(common.group(covered, "mean_count", "what").items()):
         y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
-        middle.plot(LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}")
-    chosen = group([row for row in rows if row.part == "components"], "model", "k")
+        middle.plot(
+            LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}"
+        )
+    chosen = common.group([row for row in rows if row.part == "components"], "model", "k")
     for i, ((rule, k), own) in enumerate(chosen.items()):
         y, shift = [r.value - k for r in own], 0.15 * (RULES.index(rule) - 1)
         first = i == [key[0] for key in chosen].index(rule)
         label = rule if first else None
-        right.plot(k + shift + np.linspace(-0.05, 0.05, len(y)), y, "o", color=f"C{RULES.index(rule)}", alpha=0.7, label=label)
+        right.plot(
+            k + shift + np.linspace(-0.05, 0.05, len(y)), y, "o", color=f"C{RULES.index(rule)}", alpha=0.7, label=label
+        )
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
     middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals")
     right.set(xlabel="true number of components", ylabel="chosen less true", title="components")

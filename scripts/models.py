@@ -9,21 +9,8 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    collect,
-    conclude,
-    grid,
-    group,
-    make_parser,
-    read_matrices,
-    share,
-    short,
-    span,
-    timed,
-)
 from scipy import sparse
 
 from fastpmf import HPF, PoissonNMF, as_counts, poisson_log_likelihood, poisson_nmf, thin_counts
@@ -60,10 +47,11 @@ VARIANTS = ("map", "l1", "row exposure", "exposure + map", "background", "fixed 
 PARTS = ("prediction", "cost")
 MIXED = 0.01  # share of the rates without structure
 EVERY, LAST = 15, 45  # coordinate descent begins after ten multiplicative iterations
+SHOWN = "counts k model solver log_likelihood mixed_log_likelihood seconds ratio iterations"
 
 
 class Row(NamedTuple):
-    """A row of the table. Log-likelihoods are per held-out count, in nats; a part leaves empty what it doesn't measure."""
+    """A row of the table. Log-likelihoods are per held-out count, in nats; cells that a part doesn't have are empty."""
 
     part: str
     counts: str
@@ -82,21 +70,20 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, data=[], components=[20], seed=0, max_iter=300, repeats=5, dtype="float32", threads=None)
-    add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: both")
-    add("--models", nargs="+", choices=PREDICTORS, default=[*PREDICTORS], metavar="NAME", help="default: all")
-    add("--fraction", type=share, default=0.1, help="of the counts held out; default: %(default)s")
-    add("--solvers", nargs="+", choices=["mu", "cd"], default=["mu", "cd"], help="of the costs; default: both")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], seed=0, max_iter=300, repeats=5, dtype="float32", threads=None)
+    parser.option("--parts", "parts", [*PARTS], choices=PARTS)
+    parser.option("--models", "that predict", [*PREDICTORS], choices=PREDICTORS)
+    parser.option("--fraction", "of the counts, held out", 0.1, type=common.share)
+    parser.option("--solvers", "of the costs", ["mu", "cd"], choices=["mu", "cd"])
     arguments = parser.parse_args()
-    matrices, load = read_matrices(parser, arguments.data), LoadCheck()
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
     warnings.simplefilter("ignore")
     predictions = len(arguments.models) if "prediction" in arguments.parts else 0
     costs = len(VARIANTS) * len(arguments.solvers) if "cost" in arguments.parts else 0
     total = len(matrices) * len(arguments.components) * (predictions + costs)
-    rows = collect(measure(matrices, arguments), total, arguments, counts=matrices, cells=cells)
-    return conclude(arguments, partial(plot, rows), [*verdict(rows), *load.warning])
+    rows = common.collect(measure(matrices, arguments), total, arguments, counts=matrices, show=SHOWN)
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
@@ -122,7 +109,7 @@ def predict(train: Any, test: Any, k: int, model: str, arguments: argparse.Names
     fit = PREDICTORS[model](
         k, max_iter=arguments.max_iter, random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads
     )
-    W, seconds = timed(lambda: fit.fit_transform(train))
+    W, seconds = common.timed(lambda: fit.fit_transform(train))
     exposure = arguments.fraction / (1 - arguments.fraction)
     W, H = exposure * np.asarray(W, float), np.asarray(fit.components_, float)
     plain = poisson_log_likelihood(test, W, H) / test.total
@@ -153,7 +140,13 @@ def options_of(model: str, X: Any, k: int) -> dict[str, Any]:
 
 def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argparse.Namespace) -> Row:
     """The model and maximum likelihood, taking turns."""
-    common = {"random_state": 0, "tol": 0, "dtype": arguments.dtype, "n_threads": arguments.threads, "eval_every": EVERY}
+    common = {
+        "random_state": 0,
+        "tol": 0,
+        "dtype": arguments.dtype,
+        "n_threads": arguments.threads,
+        "eval_every": EVERY,
+    }
 
     def fit(which: str) -> tuple[float, float]:
         """Seconds of an iteration, and the objective at the end."""
@@ -177,47 +170,42 @@ def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argpar
                median(ratios), objective)  # fmt: skip
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    return {
-        "counts, model": f"{row.counts}, {row.model} {row.solver}", "k": str(row.k),
-        "per count": "" if row.part == "cost" else f"{row.log_likelihood:.4f}",
-        "mixed": "" if row.part == "cost" else f"{row.mixed_log_likelihood:.4f}",
-        "seconds": short(row.seconds), "over ml": short(row.ratio) if row.part == "cost" else "",
-        "iterations": str(row.iterations),
-    }  # fmt: skip
-
-
 def verdict(rows: list[Row]) -> list[str]:
     """Who predicts best, and what an iteration costs."""
     lines, predictions = [], [row for row in rows if row.part == "prediction"]
-    for (name,), own in group(predictions, "counts").items():
-        best = {m: max((r.mixed_log_likelihood, r.k) for r in some) for (m,), some in group(own, "model").items()}
+    for (name,), own in common.group(predictions, "counts").items():
+        best = {
+            m: max((r.mixed_log_likelihood, r.k) for r in some) for (m,), some in common.group(own, "model").items()
+        }
         order = sorted(best, key=lambda model: -best[model][0])
         text = ", ".join(f"{model} {best[model][0]:.3f} (k = {best[model][1]})" for model in order)
         lines.append(f"{name}: the best of each model, mixed, in nats per held-out count: {text}.")
     fits = [row.log_likelihood for row in predictions if row.model == "ml"]
     if fits:
-        lines.append(f"Maximum likelihood called held-out counts impossible in {fits.count(-math.inf)} of {len(fits)} fits.")
-    for (model,), own in group([row for row in rows if row.part == "cost"], "model").items():
+        lines.append(
+            f"Maximum likelihood called held-out counts impossible in {fits.count(-math.inf)} of {len(fits)} fits."
+        )
+    for (model,), own in common.group([row for row in rows if row.part == "cost"], "model").items():
         ratios = [row.ratio for row in own]
-        lines.append(f"{model}: an iteration takes {span(ratios, '.2f')} times that of maximum likelihood, in the median "
-                     f"{median(ratios):.2f} times.")  # fmt: skip
+        ends = common.span(ratios, ".2f")
+        lines.append(
+            f"{model}: an iteration takes {ends} times that of maximum likelihood, median {median(ratios):.2f}."
+        )
     return lines
 
 
 def plot(rows: list[Row], figure: Any) -> None:
     """Held-out log-likelihood against k for each matrix, and the costs."""
     predictions, costs = ([row for row in rows if row.part == part] for part in PARTS)
-    panels = group(predictions, "counts")
-    axes = grid(figure, len(panels) + bool(costs))
+    panels = common.group(predictions, "counts")
+    axes = common.grid(figure, len(panels) + bool(costs))
     for panel, ((name,), own) in zip(axes, panels.items(), strict=False):
-        for i, ((model,), some) in enumerate(group(own, "model").items()):
+        for i, ((model,), some) in enumerate(common.group(own, "model").items()):
             x, y = zip(*sorted((row.k, row.mixed_log_likelihood) for row in some), strict=True)
             panel.plot(x, y, "osD^"[i] + "-", color=f"C{i}", ms=5, label=model)
         panel.set(title=name, xlabel="components", ylabel="nats per held-out count")
         panel.legend(fontsize="small")
-    for y, ((model,), own) in enumerate(group(costs, "model").items()):
+    for y, ((model,), own) in enumerate(common.group(costs, "model").items()):
         axes[-1].barh(y, median(row.ratio for row in own), color="C0", alpha=0.6)
         axes[-1].plot([row.ratio for row in own], [y] * len(own), "k.", ms=5)
         axes[-1].text(0, y, f" {model}", va="center", fontsize="small")

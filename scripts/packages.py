@@ -10,26 +10,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from unittest.mock import patch
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    available_threads,
-    collect,
-    conclude,
-    grid,
-    group,
-    make_parser,
-    number,
-    read_matrices,
-    short,
-    timed,
-    version_of,
-)
 from numba import njit, prange
 from scipy import sparse
 from scipy.optimize import minimize_scalar
@@ -37,7 +22,7 @@ from scipy.special import digamma
 
 from fastpmf import HPF, as_counts, kl_divergence, poisson_log_likelihood, poisson_nmf, thin_counts
 
-DESCRIPTION = f"""\
+DESCRIPTION = """\
 Fit the same counts with fastpmf and with every other package that is installed, with the same number of components and
 the same seconds each, and compare them by one score:
 
@@ -49,8 +34,8 @@ the same seconds each, and compare them by one score:
               nats per count. This is for Bayesian models. Here the packages are fastpmf's HPF, hpfrec's, and
               "explicit": HPF's updates with the allocation of each count to the components stored, as scHPF does it
 
-Packages that fit another model (LDA, least squares) are in the same table; their score says what their factors are
-worth as rates, not how well they do what they are for. Packages that accept a start get the same random one.
+Packages that fit another model (LDA) are in the same table; their score says what their factors are worth as rates, not
+how well they do what they are for. Packages that accept a start get the same random one.
 
 The clock has set-up, with checks, copies and transposition, and iterations; not imports, compilation or scoring. Other
 packages get CSR counts in the dtype of the factors. A package that can continue a fit does so; the others fit from
@@ -108,10 +93,10 @@ class Package:
     @classmethod
     def race(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
         """Call `report` with (iterations, seconds, W, H) until the seconds are spent; its own time doesn't count."""
-        fit, preparation = timed(partial(cls, setup))
+        fit, preparation = common.timed(partial(cls, setup))
         clock, n_iter, step = preparation, 0, cls.stride
         while step > 0 and clock < budget:
-            seconds = timed(partial(fit.advance, step))[1]
+            seconds = common.timed(partial(fit.advance, step))[1]
             clock = preparation + seconds if cls.restarts else clock + seconds
             n_iter = step if cls.restarts else n_iter + step
             report(n_iter, clock, *fit.factors())
@@ -127,7 +112,7 @@ class Fastpmf(Package):
 
     package = module = "fastpmf"
     compiling = 14  # more than the warm-up of coordinate descent
-    options: dict[str, Any] = {}
+    options: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def fit(cls, setup: Setup, **options: Any) -> Any:
@@ -154,7 +139,7 @@ class Fastpmf(Package):
 class FastpmfMu(Fastpmf):
     """Multiplicative updates."""
 
-    options = {"solver": "mu", "acceleration": None}
+    options: ClassVar[dict[str, Any]] = {"solver": "mu", "acceleration": None}
 
 
 class FastpmfHpf(Fastpmf):
@@ -356,86 +341,6 @@ def add_up(index, allocated, out):
             out[index[p], k] += allocated[p, k]
 
 
-class GensimNmf(Package):
-    """Online NMF; an iteration is a pass over the rows, and W is solved for when it is scored."""
-
-    package = "gensim"
-    module = "gensim.models.nmf"
-    problem = "least squares"
-    start = "own"
-    parallel = False
-    rates = False
-
-    def __init__(self, setup: Setup) -> None:
-        from gensim.models.nmf import Nmf
-
-        words = {j: str(j) for j in range(setup.X.shape[1])}
-        self._X = sparse.csc_matrix(setup.X.T)
-        self._model = Nmf(num_topics=setup.k, id2word=words, eval_every=0, random_state=setup.seed)
-
-    def advance(self, n_iter: int) -> None:
-        self._model.update(self._X, passes=n_iter)
-
-    def factors(self) -> tuple[Any, Any]:
-        # What indexing does for each document, and training for a chunk of them
-        W = self._model._solveproj(self._X, self._model._W, v_max=np.inf).T
-        return W, self._model.get_topics(normalize=False)
-
-
-class GensimLda(Package):
-    """Online variational LDA; an iteration is a pass over the rows, and W is inferred when it is scored."""
-
-    package = "gensim"
-    module = "gensim.models.ldamodel"
-    problem = LDA
-    start = "own"
-    parallel = False
-    rates = False
-
-    def __init__(self, setup: Setup) -> None:
-        from gensim.matutils import Sparse2Corpus
-        from gensim.models import LdaModel
-
-        words = {j: str(j) for j in range(setup.X.shape[1])}
-        self._documents = list(Sparse2Corpus(sparse.csc_matrix(setup.X.T)))
-        self._model = LdaModel(num_topics=setup.k, id2word=words, eval_every=None, random_state=setup.seed,
-                               dtype=setup.X.dtype.type)  # fmt: skip
-
-    def advance(self, n_iter: int) -> None:
-        self._model.update(self._documents, passes=n_iter)
-
-    def factors(self) -> tuple[Any, Any]:
-        return self._model.inference(self._documents)[0], self._model.get_topics()
-
-
-class Implicit(Package):
-    """Alternating least squares on implicit feedback; factors have both signs."""
-
-    package = "implicit"
-    module = "implicit.als"
-    problem = "weighted least squares"
-    start = "own"
-    rates = False
-
-    def __init__(self, setup: Setup) -> None:
-        from implicit.als import AlternatingLeastSquares
-
-        self._X = sparse.csr_matrix(setup.X)
-        self._model = AlternatingLeastSquares(
-            setup.k, dtype=setup.X.dtype, num_threads=setup.n_threads, random_state=setup.seed, use_gpu=False
-        )
-
-    def advance(self, n_iter: int) -> None:
-        from threadpoolctl import threadpool_limits
-
-        self._model.iterations = n_iter
-        with threadpool_limits(1, "blas"):  # as it asks for
-            self._model.fit(self._X, show_progress=False)
-
-    def factors(self) -> tuple[Any, Any]:
-        return self._model.user_factors, self._model.item_factors.T
-
-
 class Enstop(Package):
     """PLSI by EM, in calls that continue each other."""
 
@@ -470,8 +375,7 @@ class Enstop(Package):
 PACKAGES: dict[str, type[Package]] = {
     "fastpmf": Fastpmf, "fastpmf-mu": FastpmfMu, "fastpmf-hpf": FastpmfHpf, "sklearn-mu": SklearnMu,
     "sklearn-minibatch": SklearnMinibatch, "sklearn-lda": SklearnLda, "torchnmf": Torchnmf, "poismf": Poismf,
-    "hpfrec": Hpfrec, "explicit": ExplicitHpf, "gensim-nmf": GensimNmf, "gensim-lda": GensimLda, "implicit": Implicit,
-    "enstop": Enstop,
+    "hpfrec": Hpfrec, "explicit": ExplicitHpf, "enstop": Enstop,
 }  # fmt: skip
 DEFAULTS = {
     DIVERGENCE: [name for name in PACKAGES if name not in ("fastpmf-hpf", "explicit")],
@@ -502,26 +406,23 @@ class Point(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, data=[], components=[20], seed=0, dtype="float32", threads=None)
-    add = parser.add_argument
-    above_0 = number(float, 0, strict=True)
-    add("--score", choices=[DIVERGENCE, HELD_OUT], default=DIVERGENCE, help="default: %(default)s")
-    add("--seconds", type=above_0, default=10, help="for each package; default: %(default)s")
-    add("--patience", type=above_0, default=180, metavar="S", help="default: %(default)s, plus --seconds")
-    add("--packages", nargs="+", choices=PACKAGES, metavar="NAME", help=f"of {', '.join(PACKAGES)}; default: those of "
-        "--score, see above")  # fmt: skip
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], seed=0, dtype="float32", threads=None)
+    parser.option("--score", "score", DIVERGENCE, choices=[DIVERGENCE, HELD_OUT])
+    parser.option("--seconds", "for each package", 10.0)
+    parser.option("--patience", "seconds of silence, beyond --seconds, after which a package is stopped", 180.0)
+    parser.option("--packages", "by default those of --score, see above", [], choices=PACKAGES)
     arguments = parser.parse_args()
-    matrices, load = read_matrices(parser, arguments.data), LoadCheck()
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
     names = list(dict.fromkeys([DEFAULTS[arguments.score][0], *(arguments.packages or DEFAULTS[arguments.score])]))
-    missing = [name for name in names if version_of(PACKAGES[name].package) is None]
+    missing = [name for name in names if common.version_of(PACKAGES[name].package) is None]
     names = [name for name in names if name not in missing]
     total = len(matrices) * len(arguments.components) * len(names)
-    points = collect(measure(matrices, names, arguments), total, arguments, unit="package", counts=matrices)
+    points = common.collect(measure(matrices, names, arguments), total, arguments, unit="package", counts=matrices)
     if not any(p.value == p.value for p in points):
         parser.error("; ".join(["no package came to a finite score", *(f"{p.package}: {p.error}" for p in points)]))
     sentences = verdict(points, missing)
-    return conclude(arguments, partial(plot, points), [*sentences, *load.warning], (10, 6))
+    return common.conclude(arguments, partial(plot, points), [*sentences, *load], (10, 6))
 
 
 def measure(matrices: dict[str, Any], names: list[str], arguments: argparse.Namespace) -> Iterator[list[Point]]:
@@ -530,13 +431,15 @@ def measure(matrices: dict[str, Any], names: list[str], arguments: argparse.Name
         for k in arguments.components:
             for name in names:
                 package = PACKAGES[name]
-                n_threads = (arguments.threads or available_threads()) if package.parallel else 1
-                fixed = (counts, k, arguments.score, name, version_of(package.package), package.problem, package.start)
+                n_threads = (arguments.threads or common.available_threads()) if package.parallel else 1
                 found, error = watch(package, n_threads, X, k, arguments)
+                if error:
+                    found.append((0, math.nan, math.nan, "", (math.nan, math.nan)))
+                fixed = (counts, k, arguments.score, name, common.version_of(package.package), package.problem)
                 yield [
-                    *(Point(*fixed, n_threads, round(cores, 2), dtype, arguments.seed, n, seconds, *score, "")
-                      for n, seconds, cores, dtype, score in found),
-                    *([Point(*fixed, n_threads, math.nan, "", arguments.seed, 0, *[math.nan] * 3, error)] if error else []),
+                    Point(*fixed, package.start, n_threads, cores, dtype, arguments.seed, n, seconds, *score,
+                          error if math.isnan(seconds) else "")
+                    for n, seconds, cores, dtype, score in found
                 ]  # fmt: skip
 
 
@@ -569,10 +472,10 @@ def run(pipe: Any, package: type[Package], n_threads: int, X: Any, k: int, argum
     """In the fresh process: send each scored point, or the error."""
     warnings.simplefilter("ignore")
     try:
-        train, test = (
-            thin_counts(X, FRACTION, random_state=arguments.seed) if arguments.score == HELD_OUT else (X, None)
-        )
-        train = train if test is None else train.to_scipy()
+        train, test = X, None
+        if arguments.score == HELD_OUT:
+            train, test = thin_counts(X, FRACTION, random_state=arguments.seed)
+            train = train.to_scipy()
         setup = make_setup(train, k, arguments.seed, arguments.dtype, n_threads)
         importlib.import_module(package.module)
         if package.compiling:
@@ -601,11 +504,8 @@ def compile_first(package: type[Package], setup: Setup) -> None:
 
 
 def make_setup(X: Any, k: int, seed: int, dtype: str, n_threads: int) -> Setup:
-    """Uniform random W and H, scaled so that W H sums to X's total."""
-    rng = np.random.default_rng(seed)
-    W, H = rng.uniform(0.1, 1, (X.shape[0], k)), rng.uniform(0.1, 1, (k, X.shape[1]))
-    scale = math.sqrt(float(X.sum()) / float(W.sum(axis=0) @ H.sum(axis=1)))
-    return Setup(X, X.tocsr().astype(dtype), (scale * W).astype(dtype), (scale * H).astype(dtype), seed, n_threads)
+    """Counts and a random start."""
+    return Setup(X, X.tocsr().astype(dtype), *common.random_start(X, k, seed, dtype), seed, n_threads)
 
 
 def rescaled(X: Any, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -653,26 +553,23 @@ def lowest(points: list[Point]) -> Point:
 def verdict(points: list[Point], missing: list[str]) -> list[str]:
     """For each package, where it ends, after how long, and when fastpmf is there."""
     lines = []
-    for (counts, k), own in group(points, "counts", "k").items():
-        curves = {name: [p for p in curve if p.value == p.value] for (name,), curve in group(own, "package").items()}
-        fitted = {name: curve for name, curve in curves.items() if curve}
-        order = sorted(fitted, key=lambda name: lowest(fitted[name]).value)
-        top, tolerance = lowest(fitted[order[0]]).value, TOLERANCE[own[0].score]
-        unit = "nats" if own[0].score == DIVERGENCE else "nats per held-out count, negative log-likelihood"
-        lines.append(f"{counts}, k = {k}: lowest of all: {order[0]}, {top:,.4f} {unit}.")
-        reference = own[0].package
-        for name in order:
-            end = lowest(fitted[name])
+    for (counts, k), own in common.group(points, "counts", "k").items():
+        reference, tolerance = own[0].package, TOLERANCE[own[0].score]
+        scored = common.group([p for p in own if p.value == p.value], "package")
+        unit = "nats" if own[0].score == DIVERGENCE else "negative log-likelihood, nats per held-out count"
+        lines.append(f"{counts}, k = {k}, lowest {own[0].score} of each package, {unit}:")
+        for (name,), curve in sorted(scored.items(), key=lambda item: lowest(item[1]).value):
+            end, first, last = lowest(curve), curve[0], curve[-1]
             target = end.value + tolerance
-            its, ours = reach(fitted[name], target), reach(fitted.get(reference, []), target)
-            n, first, last = len(fitted[name]), fitted[name][0], fitted[name][-1]
-            pace = (last.seconds - first.seconds) / (last.iteration - first.iteration) if n > 1 else math.nan
-            mark = "*" if any(p.weight for p in fitted[name]) else ""
-            text = f"  {name}{mark} ({end.problem}): {end.value:,.4f} after {short(its)} s, {short(1e3 * pace)} ms an iteration"
-            never = f"; {reference} never" if math.isinf(ours) else f"; {reference} after {short(ours)} s"
-            lines.append(text + ("" if name == reference else never) + ".")
+            its, ours = reach(curve, target), reach(scored.get((reference,), []), target)
+            pace = 1e3 * (last.seconds - first.seconds) / max(last.iteration - first.iteration, 1)
+            text = f"  {name}{'*' if end.weight else ''} ({end.problem}): {end.value:,.4f} after {its:.3g} s, "
+            text += f"{pace:.3g} ms an iteration" if len(curve) > 1 else "one call"
+            if name != reference:
+                text += f"; {reference} {f'after {ours:.3g} s' if math.isfinite(ours) else 'never'}"
+            lines.append(f"{text}.")
         lines += [f"  {p.package} failed or was stopped: {p.error}." for p in own if p.error]
-        if any(p.weight for p in own):
+        if any(p.weight > 0 for p in own):
             lines.append("  *: scored with one component more, since it had rates of 0 under positive counts.")
     return [*lines, f"Not installed: {', '.join(missing) or 'none'}."]
 
@@ -680,10 +577,10 @@ def verdict(points: list[Point], missing: list[str]) -> list[str]:
 def plot(points: list[Point], figure: Any) -> None:
     """Score above the best against seconds; other models are dashed."""
     scored = [p for p in points if p.value == p.value]
-    cases = group(scored, "counts", "k")
-    for axes, ((counts, k), own) in zip(grid(figure, len(cases), size=(7, 5)), cases.items(), strict=True):
+    cases = common.group(scored, "counts", "k")
+    for axes, ((counts, k), own) in zip(common.grid(figure, len(cases), size=(7, 5)), cases.items(), strict=True):
         top = lowest(own).value
-        for i, ((name,), curve) in enumerate(group(own, "package").items()):
+        for i, ((name,), curve) in enumerate(common.group(own, "package").items()):
             x, y = np.array(sorted((p.seconds, p.value / top - 1) for p in curve)).T
             style = "-" if curve[0].problem == own[0].problem else "--"
             axes.plot(x, np.maximum(y, 1e-5), style, color=f"C{i % 10}", lw=2.5 if i == 0 else 1.2, marker=".", ms=4,

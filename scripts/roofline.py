@@ -9,21 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    available_threads,
-    collect,
-    conclude,
-    grid,
-    group,
-    make_parser,
-    number,
-    positive_int,
-    read_matrices,
-    short,
-)
 
 from fastpmf import as_counts
 from fastpmf.counts import MemoryCounts, Side
@@ -42,8 +29,8 @@ from benchmarks.bound import gather
 DESCRIPTION = """\
 Time each kernel on counts, with one thread and with all, beside the least time that four measured bounds allow:
 
-  gather   the rows of the other factor that the kernel reads, fetched in the same blocks and order, with one multiply-add
-           for each 64-byte vector and nothing else
+  gather   the rows of the other factor that the kernel reads, fetched in the same blocks and order, with one
+           multiply-add for each 64-byte vector and nothing else
   stream   a = b + 0.5 c over arrays as large as those that the kernel reads or writes besides
   FMA      multiply-adds on vectors that stay in registers
   divide   divisions, likewise
@@ -57,6 +44,7 @@ sweep, and in the second with those that are not zero afterwards. Fractions can 
 nanoseconds can't.
 """
 DTYPES = ("float32", "float64")
+SHOWN = "name side threads k dtype seconds gflop_per_s gb_per_s ns_per_nonzero bound fraction"
 
 
 class Row(NamedTuple):
@@ -130,23 +118,22 @@ def division_chains(table, part, worker):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, data=[], components=[32], dtype=["float32"], threads=None, repeats=7)
-    add = parser.add_argument
-    add("--nnz", type=number(int, 1000), default=10_000_000, metavar="N", help="drawn without --data; default: 1e7")
-    add("--mib", type=positive_int, default=256, metavar="M", help="of the arrays of the stream bound; default: 256")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[32], dtype=["float32"], threads=None, repeats=7)
+    parser.option("--nnz", "nonzeros of the counts that are drawn without --data", 10_000_000)
+    parser.option("--mib", "of the arrays of the stream bound", 256)
     arguments = parser.parse_args()
     if arguments.data:
-        matrices = read_matrices(parser, arguments.data)
+        matrices = common.read_matrices(parser, arguments.data)
     else:  # 200 nonzeros in a row
         X = make_poisson_counts(max(arguments.nnz // 200, 1), 20_000, nnz=arguments.nnz, random_state=0).X
         matrices = {"drawn": X}
-    load, most = LoadCheck(), min(arguments.threads or available_threads(), available_threads())
+    load, most = common.load_warning(), min(arguments.threads or common.available_threads(), common.available_threads())
     ladder = sorted({1, most})
     total = len(ladder) * (1 + len(matrices) * len(arguments.components) * len(arguments.dtype))
     batches = measure(matrices, ladder, arguments)
-    rows = collect(batches, total, arguments, unit="part", counts=matrices, cells=cells)
-    return conclude(arguments, partial(plot, rows), [*verdict(rows), *load.warning])
+    rows = common.collect(batches, total, arguments, unit="part", counts=matrices, show=SHOWN)
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
 
 def measure(matrices: dict[str, Any], ladder: list[int], arguments: argparse.Namespace) -> Iterator[list[Row]]:
@@ -246,24 +233,13 @@ def measure_kernels(
     return rows
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    rates = [short(x, 4) if x else "" for x in (row.gflop_per_s, row.gb_per_s)]
-    own = [short(x) if x == x else "" for x in (row.ns_per_nonzero, row.fraction)]
-    return {
-        "bound or kernel": f"{row.name} {row.side}", "threads": str(row.threads), "k": str(row.k or ""),
-        "dtype": row.dtype, "ms": f"{1e3 * row.seconds:.2f}", "GFLOP/s": rates[0], "GB/s": rates[1],
-        "ns/nonzero": own[0], "bound": row.bound, "fraction": own[1],
-    }  # fmt: skip
-
-
 def verdict(rows: list[Row]) -> list[str]:
     """What the machine does, and how near the kernels are to it."""
     most = max(row.threads for row in rows)
     bounds = {row.name: row for row in rows if row.kind == "bound" and row.threads == most}
     flops = ", ".join(f"{name} {row.gflop_per_s:.4g} G/s" for name, row in bounds.items() if row.gflop_per_s)
     lines = [f"With {most} thread(s) this machine streams {bounds['stream'].gb_per_s:.3g} GB/s; {flops}."]
-    for (name, k, dtype), own in group([r for r in rows if r.kind == "kernel"], "counts", "k", "dtype").items():
+    for (name, k, dtype), own in common.group([r for r in rows if r.kind == "kernel"], "counts", "k", "dtype").items():
         own = sorted((row for row in own if row.threads == most), key=lambda row: -row.fraction)
         near = ", ".join(f"{row.name} of {row.side} {row.fraction:.0%} ({row.bound})" for row in own)
         lines.append(f"{name}, k = {k}, {dtype}: share of the bound that applies, nearest first: {near}.")
@@ -272,9 +248,11 @@ def verdict(rows: list[Row]) -> list[str]:
 
 def plot(rows: list[Row], figure: Any) -> None:
     """For each case the nanoseconds of the kernels, and the part that the bound allows."""
-    cases = group([row for row in rows if row.kind == "kernel"], "counts", "k", "dtype")
-    for axes, ((name, k, dtype), own) in zip(grid(figure, len(cases), size=(5.5, 4)), cases.items(), strict=True):
-        for offset, (_, some) in enumerate(group(own, "threads").items()):
+    cases = common.group([row for row in rows if row.kind == "kernel"], "counts", "k", "dtype")
+    for axes, ((name, k, dtype), own) in zip(
+        common.grid(figure, len(cases), size=(5.5, 4)), cases.items(), strict=True
+    ):
+        for offset, (_, some) in enumerate(common.group(own, "threads").items()):
             y = np.arange(len(some)) + 0.4 * offset
             axes.barh(y, [row.ns_per_nonzero for row in some], 0.38, color=f"C{offset}", alpha=0.4,
                       label=f"{some[0].threads} thread(s)")  # fmt: skip

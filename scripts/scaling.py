@@ -1,4 +1,4 @@
-"""How seconds and memory grow: with threads, nonzeros, components, density and skew, on a disk and over Dask workers."""
+"""How time and memory grow with threads, nonzeros, components, density and skew; on a disk, and over Dask workers."""
 
 import argparse
 import contextlib
@@ -16,25 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from common import (
-    LoadCheck,
-    add_options,
-    available_memory,
-    available_threads,
-    collect,
-    conclude,
-    describe,
-    grid,
-    group,
-    make_parser,
-    number,
-    peak_memory,
-    positive_int,
-    say,
-    short,
-    slope,
-    span,
-)
+import common
 
 from fastpmf import StreamedCounts, as_counts, plan, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
@@ -89,6 +71,9 @@ class Case(NamedTuple):
     data: str | None = None
 
 
+SHOWN = "study nnz k threads solver seconds ns_per_nonzero cpu_seconds objective peak_bytes planned_bytes"
+
+
 class Row(NamedTuple):
     """A row of the table: one solver. Seconds are of an iteration, objectives in nats per count after `iterations`."""
 
@@ -122,25 +107,27 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the studies."""
-    most = available_threads()
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, threads=most, dtype="float32", repeats=3)
-    add, size = parser.add_argument, number(int, 10_000)
-    add("--studies", nargs="+", choices=STUDIES, metavar="S", help=f"of {', '.join(STUDIES)}; default: all")
-    add("--data", metavar="FILE", help="counts for threads, k, streamed and workers, which are then the default studies")
-    add("--nnz", type=size, metavar="N", help="where it doesn't vary; default: 1e7, or 1e6 a thread")
-    add("--max-nnz", type=size, metavar="N", help="default: by memory and time, at most 1e9")
-    add("-k", "--components", type=positive_int, default=32, metavar="K", help="default: %(default)s")
-    add("--ks", type=positive_int, nargs="+", default=[8, 16, 32, 64, 128], metavar="K", help="default: 8 16 32 64 128")
-    add("--densities", type=number(float, 1e-9, 0.5), nargs="+", default=[1e-4, 1e-3, 1e-2, 1e-1], metavar="D",
-        help="default: 1e-4 1e-3 1e-2 1e-1")  # fmt: skip
-    add("--skews", type=number(float, 0, 2), nargs="+", default=[0.0, 0.5, 1.0], metavar="S", help="default: 0 0.5 1")
-    add("--iterations", type=positive_int, default=5, metavar="N", help="timed in a fit; default: %(default)s")
-    add("--quick", action="store_true", help="3e5 nonzeros at most, unless --nnz and --max-nnz say otherwise")
+    most = common.available_threads()
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(components=32, threads=most, dtype="float32", repeats=3)
+    size = common.number(int, 10_000)
+    parser.option("--studies", "by default all, or with --data those that it is for", [], choices=STUDIES)
+    parser.option("--data", "counts for threads, k, streamed and workers")
+    parser.option("--nnz", "nonzeros where they don't vary, by default 1e7, or 1e6 a thread", type=size)
+    parser.option("--max-nnz", "by default by memory and time, at most 1e9", type=size)
+    parser.option("--ks", "numbers of components of the study k", [8, 16, 32, 64, 128])
+    parser.option("--densities", "of the study density", [1e-4, 1e-3, 1e-2, 1e-1], type=common.number(float, 1e-9, 0.5))
+    parser.option("--skews", "of the study skew", [0.0, 0.5, 1.0], type=common.number(float, 0, 2))
+    parser.option("--iterations", "timed in a fit", 5)
+    parser.add_argument(
+        "--quick", action="store_true", help="3e5 nonzeros at most, unless --nnz and --max-nnz are given"
+    )
     arguments = parser.parse_args()
     if arguments.threads > most:
         parser.error(f"--threads must be at most {most}, which is what this process may use, got {arguments.threads}")
-    affordable = min(1e9, available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * arguments.threads)
+    affordable = min(
+        1e9, common.available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * arguments.threads
+    )
     steps = [step for step in (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 1e9) if step <= affordable]
     usual = {"nnz": max(10_000_000, 1_000_000 * arguments.threads), "max_nnz": int(max(steps, default=1e6))}
     for name, default in usual.items():
@@ -152,15 +139,15 @@ def main() -> int:
         counts = {Path(arguments.data).stem: read_counts(arguments.data).X} if arguments.data else {}
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
-    load, planned = LoadCheck(), cases(arguments)
+    load, planned = common.load_warning(), cases(arguments)
     for name, X in counts.items():
-        say(f"{name}: {describe(X)}")
+        common.say(f"{name}: {common.describe(X)}")
     del counts  # each process reads its own
     batches = (run(study, case, arguments) for study, case in planned)
-    rows = collect(batches, len(planned), arguments, unit="matrix", cells=cells)
+    rows = common.collect(batches, len(planned), arguments, unit="matrix", show=SHOWN)
     if not rows:
         parser.error("no matrix could be measured")
-    return conclude(arguments, functools.partial(plot, rows), [*verdict(rows), *load.warning])
+    return common.conclude(arguments, functools.partial(plot, rows), [*verdict(rows), *load])
 
 
 def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
@@ -194,7 +181,7 @@ def run(study: str, case: Case, arguments: argparse.Namespace) -> list[Row]:
         return [Row(study, *values) for values in fresh(case, arguments.iterations, arguments.repeats, arguments.dtype)]
     except (BrokenProcessPool, MemoryError, ValueError) as error:
         why = str(error) if isinstance(error, ValueError) else "its process was ended, probably for lack of memory"
-        say(f"left out, {study}, {case.nnz:,} nonzeros: {why}")
+        common.say(f"left out, {study}, {case.nnz:,} nonzeros: {why}")
         return []
 
 
@@ -224,13 +211,14 @@ def measure(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple
             write_counts(source, X)
             del X
         if case.place != WORKERS:
-            opened = partial_open(case.place, source)
+            opened = functools.partial(stream_counts, source, block_entries=BLOCK)
+            if case.place == MEMORY:
+                opened = functools.partial(as_counts, source)
             poisson_nmf(few if case.place == MEMORY else StreamedCounts(lambda: [few]), case.k, **options)  # compiles
-            peak = peak_memory(lambda: poisson_nmf(opened(), case.k, n_threads=most, **options))
+            peak = common.peak_memory(lambda: poisson_nmf(opened(), case.k, n_threads=most, **options))
             block = BLOCK if case.place == STREAMED else None
-            told = plan(shape, nnz, case.k, dtype, counts_dtype=kind, n_threads=most, block_entries=block)
-            planned = told.peak_bytes, told.seconds_per_iteration
-            counts = as_counts(opened()) if case.place == MEMORY else opened()
+            prediction = plan(shape, nnz, case.k, dtype, counts_dtype=kind, n_threads=most, block_entries=block)
+            planned, counts = (prediction.peak_bytes, prediction.seconds_per_iteration), opened()
             fits = {t: functools.partial(local_fit, counts, case, t, options, total) for t in case.threads}
         else:
             fits = {t: stack.enter_context(worker_fit(source, case, t, options, total)) for t in case.threads}
@@ -248,11 +236,6 @@ def measure(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple
             *((peak, *planned) if t == most else 3 * (math.nan,)), messages,
         ))  # fmt: skip
     return rows
-
-
-def partial_open(place: str, source: Any) -> Callable[[], Any]:
-    """A function that returns the counts as a fit takes them."""
-    return (lambda: source) if place == MEMORY else (lambda: stream_counts(source, block_entries=BLOCK))
 
 
 def local_fit(counts: Any, case: Case, t: int, options: dict, total: float, solver: str, n_iter: int) -> tuple:
@@ -274,7 +257,9 @@ def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) ->
     with local_cluster(n) as cluster, Client(cluster) as client:
 
         def fit(solver: str, n_iter: int) -> tuple:
-            model = PoissonNMF(case.k, client=client, solver=solver, acceleration=None, **options | {"max_iter": n_iter})
+            model = PoissonNMF(
+                case.k, client=client, solver=solver, acceleration=None, **options | {"max_iter": n_iter}
+            )
             cpu, began = sum(client.run(time.process_time).values()), time.perf_counter()
             model.fit(folder)
             seconds = time.perf_counter() - began
@@ -282,17 +267,6 @@ def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) ->
             return seconds, cpu, float(model.communication_["between_workers"]), model.objective_ / total
 
         yield fit
-
-
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    mib = [short(b / 2**20, 4) for b in (row.peak_bytes, row.planned_bytes)]
-    return {
-        "study, value": f"{row.study}, {row.value:.3g}", "nonzeros": f"{row.nnz:,}", "k": str(row.k),
-        "threads": str(row.threads), "solver": row.solver, "ms": f"{1e3 * row.seconds:.2f}",
-        "ns/nonzero": f"{row.ns_per_nonzero:.2f}", "cpu, ms": f"{1e3 * row.cpu_seconds:.2f}",
-        "D/count": f"{row.objective:.5f}", "peak MiB": mib[0], "planned": mib[1],
-    }  # fmt: skip
 
 
 def efficiencies(rows: list[Row]) -> list[float]:
@@ -303,7 +277,7 @@ def efficiencies(rows: list[Row]) -> list[float]:
 
 def verdict(rows: list[Row]) -> list[str]:
     """What was found, for each study."""
-    lines, studies = [], group(rows, "study", "solver")
+    lines, studies = [], common.group(rows, "study", "solver")
     for (study, solver), own in studies.items():
         first, last = own[0], own[-1]
         if len(own) < 2:
@@ -315,39 +289,38 @@ def verdict(rows: list[Row]) -> list[str]:
                 f"({share:.0%} each)."
             )
         elif VARIES.get(study, study) == "nnz":
-            best, error = slope([r.value for r in own], [r.seconds for r in own])
-            lines.append(
-                f"{study}: seconds of {solver} grow like nnz ** {best:.3f}{f' +- {error:.3f}' if error == error else ''}, "
-                f"{first.ns_per_nonzero:.2f} ns a nonzero at {first.nnz:.1g} and {last.ns_per_nonzero:.2f} at {last.nnz:.1g}."
-            )
+            best, error = common.slope([r.value for r in own], [r.seconds for r in own])
+            power = f"nnz ** {best:.3f}{f' +- {error:.3f}' if error == error else ''}"
+            ends = (f"{row.ns_per_nonzero:.2f} ns a nonzero at {row.nnz:.1g}" for row in (first, last))
+            lines.append(f"{study}: seconds of {solver} grow like {power}, {', '.join(ends)}.")
         else:
-            ratio = last.ns_per_nonzero / first.ns_per_nonzero
-            lines.append(f"{study}: with {last.value:.3g} instead of {first.value:.3g} a nonzero takes {ratio:.2f} times "
-                         f"as long in {solver}.")  # fmt: skip
+            ratio, values = last.ns_per_nonzero / first.ns_per_nonzero, f"{last.value:.3g} instead of {first.value:.3g}"
+            lines.append(f"{study}: with {values} a nonzero takes {ratio:.2f} times as long in {solver}.")
     for study, base, what in (("streamed", "nnz", "streaming takes"), ("workers", "threads", "workers take")):
         for solver in ("mu", "cd"):
             known = {(r.nnz, r.threads): r for r in studies.get((base, solver), [])}
-            pairs = [(r, known[r.nnz, r.threads]) for r in studies.get((study, solver), []) if (r.nnz, r.threads) in known]
-            if pairs:
-                ratios, cpu = ([getattr(a, x) / getattr(b, x) for a, b in pairs] for x in ("seconds", "cpu_seconds"))
-                lines.append(f"{study}: {what} {span(ratios, '.2f')} times the seconds of {base} in {solver}, and "
-                             f"{span(cpu, '.2f')} times the processor seconds.")  # fmt: skip
+            own = [row for row in studies.get((study, solver), []) if (row.nnz, row.threads) in known]
+            if pairs := [(row, known[row.nnz, row.threads]) for row in own]:
+                wall, cpu = (common.span((getattr(a, column) / getattr(b, column) for a, b in pairs), ".2f")
+                             for column in ("seconds", "cpu_seconds"))  # fmt: skip
+                lines.append(
+                    f"{study}: {what} {wall} times the seconds of {base} in {solver}, {cpu} times its CPU time."
+                )
     for (study, solver), own in studies.items():
         if study == "threads":
             same = "bitwise the same" if len({r.objective for r in own}) == 1 else "NOT the same"
             lines.append(f"threads: the objective of {solver} is {same} for any number of threads.")
-    for measured, planned, what in (("peak_bytes", "planned_bytes", "peak memory"), ("seconds", "planned_seconds", "cd")):
-        some = [r for r in rows if r.solver == "cd"]
-        ratios = [getattr(r, measured) / getattr(r, planned) for r in some]
+    for measured, planned in (("peak_bytes", "planned_bytes"), ("seconds", "planned_seconds")):
+        ratios = [getattr(row, measured) / getattr(row, planned) for row in rows if row.solver == "cd"]
         if ratios := [ratio for ratio in ratios if math.isfinite(ratio)]:
-            lines.append(f"Measured over planned, {what}: {span(ratios, '.2f')}.")
+            lines.append(f"cd, {measured} over {planned}: {common.span(ratios, '.2f')}.")
     return lines
 
 
 def plot(rows: list[Row], figure: Any) -> None:
     """A panel for each study, and one of measured over planned memory."""
-    studies = group(rows, "study")
-    panels = grid(figure, len(studies) + 1, columns=3)
+    studies = common.group(rows, "study")
+    panels = common.grid(figure, len(studies) + 1, columns=3)
     for axes, ((study,), own) in zip(panels, studies.items(), strict=False):
         scaled = VARIES.get(study, study) == "threads"
         for i, solver in enumerate(("mu", "cd")):

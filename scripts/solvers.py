@@ -9,22 +9,8 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    collect,
-    conclude,
-    grid,
-    group,
-    make_parser,
-    number,
-    positive_int,
-    read_matrices,
-    short,
-    span,
-    timed,
-)
 
 from fastpmf import as_counts, poisson_nmf
 
@@ -68,31 +54,28 @@ class Point(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None)
-    add = parser.add_argument
-    add("--seconds", type=number(float, 0, strict=True), default=10, help="of each fit; default: %(default)s")
-    add("--solvers", nargs="+", choices=SOLVERS, default=["mu", "mu+r", "em", "cd", "cd+x"], metavar="NAME",
-        help=f"of {', '.join(SOLVERS)}; default: mu mu+r em cd cd+x")  # fmt: skip
-    add("--inits", nargs="+", choices=["random", "nndsvd", "nndsvda", "nndsvdar"], default=["random"], metavar="NAME",
-        help="of random, nndsvd, nndsvda, nndsvdar; default: random")  # fmt: skip
-    add("--restarts", type=number(int, 2), metavar="N", help="also fit with n_init=N")
-    add("--eval-every", type=positive_int, default=5, metavar="N", help="default: %(default)s")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None)
+    parser.option("--seconds", "of each fit", 10.0)
+    parser.option("--solvers", "solvers", ["mu", "mu+r", "em", "cd", "cd+x"], choices=SOLVERS)
+    parser.option("--inits", "kinds of starts", ["random"], choices=["random", "nndsvd", "nndsvda", "nndsvdar"])
+    parser.option("--restarts", "also fit with n_init=N", type=common.number(int, 2), metavar="N")
+    parser.option("--eval-every", "iterations between evaluations of the objective", 5)
     arguments = parser.parse_args()
-    matrices = read_matrices(parser, arguments.data)
+    matrices = common.read_matrices(parser, arguments.data)
     if arguments.restarts and DEFAULT not in arguments.solvers:
         arguments.solvers.append(DEFAULT)
     for name in ("components", "seeds", "solvers", "inits"):
         setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_)")
-    load = LoadCheck()
+    load = common.load_warning()
     fits_of_case = len(arguments.inits) * len(arguments.seeds) * (len(arguments.solvers) + bool(arguments.restarts))
     total = len(matrices) * len(arguments.components) * fits_of_case
-    points = collect(measure(matrices, arguments), total, arguments, counts=matrices)
+    points = common.collect(measure(matrices, arguments), total, arguments, counts=matrices)
     for own in cases(points).values():
         if own[0].objective > 0 and best(own) <= np.finfo(arguments.dtype).eps * own[0].objective:
             parser.error("the counts are fitted exactly, so that relative gaps mean nothing; use fewer components, -k")
-    return conclude(arguments, partial(plot, points), [*verdict(points), *load.warning])
+    return common.conclude(arguments, partial(plot, points), [*verdict(points), *load])
 
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Point]]:
@@ -117,14 +100,14 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                         ]
                         if arguments.restarts and solver == DEFAULT:
                             again = partial(fit, n_init=arguments.restarts, max_iter=solution.n_iter)
-                            solution, seconds = timed(again)
+                            solution, seconds = common.timed(again)
                             end = (solution.n_iter, seconds, solution.objective, solution.kkt_residual)
                             yield [Point(*fixed, arguments.restarts, seed, *end, arguments.dtype)]
 
 
 def cases(points: list[Point]) -> dict[tuple, list[Point]]:
     """The points of each matrix and number of components."""
-    return group(points, "counts", "k")
+    return common.group(points, "counts", "k")
 
 
 def best(points: list[Point]) -> float:
@@ -134,17 +117,17 @@ def best(points: list[Point]) -> float:
 
 def ends(points: list[Point], *columns: str) -> dict[tuple, list[float]]:
     """Objectives at the end of single fits, by their values in these columns."""
-    last = [fit[-1] for fit in group(points, "init", "solver", "n_init", "seed").values()]
-    groups = group([p for p in last if p.n_init == 1], *columns)
+    last = [fit[-1] for fit in common.group(points, "init", "solver", "n_init", "seed").values()]
+    groups = common.group([p for p in last if p.n_init == 1], *columns)
     return {key: [p.objective for p in own] for key, own in groups.items()}
 
 
 def reach(points: list[Point], level: float) -> dict[str, list[float]]:
     """By solver, seconds until each fit came within a relative gap of the seed's best; infinity if it never did."""
     found: dict[str, list[float]] = {}
-    for own in group(points, "init", "seed").values():
+    for own in common.group(points, "init", "seed").values():
         target = (1 + level) * best([p for p in own if p.n_init == 1])
-        for (solver,), fit in group([p for p in own if p.n_init == 1], "solver").items():
+        for (solver,), fit in common.group([p for p in own if p.n_init == 1], "solver").items():
             seconds = (p.seconds for p in fit if p.objective <= target)
             found.setdefault(solver, []).append(next(seconds, math.inf))
     return found
@@ -158,7 +141,7 @@ def verdict(points: list[Point]) -> list[str]:
             times = {solver: median(seconds) for solver, seconds in reach(own, level).items()}
             order = sorted((s for s in times if math.isfinite(times[s])), key=times.__getitem__)
             late = [s for s in times if s not in order]
-            text = ", ".join(f"{s} {short(times[s])} s" for s in order) or "none"
+            text = ", ".join(f"{s} {common.short(times[s])} s" for s in order) or "none"
             missing = f"; not in more than half of the fits: {', '.join(late)}" if late else ""
             lines.append(f"{name}, k = {k}: to within {level:g} of the best from the same seed: {text}{missing}.")
         medians = {solver: median(found) for (solver,), found in ends(own, "solver").items()}
@@ -167,14 +150,16 @@ def verdict(points: list[Point]) -> list[str]:
         lines.append(f"{name}, k = {k}: lowest at the end (median): {lowest}; others end above it by {others or '-'}.")
         spreads = [max(D) / min(D) - 1 for D in ends(own, "solver", "init").values()]
         if len(ends(own, "seed")) > 1:
-            lines.append(f"{name}, k = {k}: from seed to seed the end of one solver differs by {span(spreads, '.1e')}.")
+            lines.append(
+                f"{name}, k = {k}: from seed to seed the end of one solver differs by {common.span(spreads, '.1e')}."
+            )
         if len(inits := {init: median(D) for (init,), D in ends(own, "init").items()}) > 1:
             first = min(inits, key=inits.__getitem__)
             above = ", ".join(f"{i} {D / inits[first] - 1:.1e}" for i, D in inits.items() if i != first)
             lines.append(f"{name}, k = {k}: of the kinds of start {first} ends lowest, others above it by {above}.")
         lines += restarts(name, k, own)
-    residuals = group((fit[-1] for fit in group(points, *Point._fields[:6]).values()), "solver")
-    text = (f"{solver} {span((p.kkt_residual for p in fits), '.1e')}" for (solver,), fits in residuals.items())
+    residuals = common.group((fit[-1] for fit in common.group(points, *Point._fields[:6]).values()), "solver")
+    text = (f"{solver} {common.span((p.kkt_residual for p in fits), '.1e')}" for (solver,), fits in residuals.items())
     return [*lines, f"At the end one factor alone could still gain, in nats per count, at most: {', '.join(text)}."]
 
 
@@ -186,19 +171,19 @@ def restarts(name: str, k: int, points: list[Point]) -> list[str]:
     single = {(p.init, p.seed): p for p in points if p.n_init == 1 and p.solver == DEFAULT}  # the last of each stays
     cost = median(p.seconds / single[p.init, p.seed].seconds for p in several)
     gain = median(1 - p.objective / single[p.init, p.seed].objective for p in several)
-    return [f"{name}, k = {k}: n_init={several[0].n_init} takes {cost:.2g} times as long as a single fit and ends lower "
-            f"by {gain:.1e} (medians)."]  # fmt: skip
+    price = f"n_init={several[0].n_init} takes {cost:.2g} times as long as a single fit"
+    return [f"{name}, k = {k}: {price} and ends lower by {gain:.1e} (medians)."]
 
 
 def plot(points: list[Point], figure: Any) -> None:
     """For each case the gap to the seed's best against seconds, and the ends of all fits."""
-    axes = grid(figure, 2 * len(cases(points)), columns=2, size=(5.5, 4))
+    axes = common.grid(figure, 2 * len(cases(points)), columns=2, size=(5.5, 4))
     for n, ((name, k), own) in enumerate(cases(points).items()):
         speed, final = axes[2 * n : 2 * n + 2]
         solvers = list(dict.fromkeys(p.solver for p in own))
-        for fits in group([p for p in own if p.n_init == 1], "init", "seed").values():
+        for fits in common.group([p for p in own if p.n_init == 1], "init", "seed").values():
             lowest = best(fits)
-            for (solver,), fit in group(fits, "solver").items():
+            for (solver,), fit in common.group(fits, "solver").items():
                 x, y = np.array([(p.seconds, p.objective / lowest - 1) for p in fit if p.iteration]).T
                 speed.plot(x[y > 0], y[y > 0], color=f"C{solvers.index(solver)}", lw=1)
         for i, solver in enumerate(solvers):

@@ -10,22 +10,8 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from common import (
-    LoadCheck,
-    add_options,
-    collect,
-    conclude,
-    grid,
-    group,
-    make_parser,
-    peak_memory,
-    positive_int,
-    read_matrices,
-    short,
-    span,
-    timed,
-)
 from sklearn.decomposition import NMF, non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
 
@@ -52,6 +38,7 @@ PARTS = ("iteration", "fit", "transform")
 STEPS = 5  # iterations after which objectives are compared
 SKLEARN_ITERATIONS = 200  # the default max_iter of NMF
 NO_EVALUATION = 10**9
+SHOWN = "counts part k tol seconds sklearn_seconds ratio objective sklearn_objective peak_mib planned_mib"
 
 
 class Row(NamedTuple):
@@ -77,24 +64,21 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, data=[], components=[20], dtype="float32", threads=None, seeds=[0], repeats=3)
-    add = parser.add_argument
-    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
-    add("--rows", type=positive_int, metavar="N", help="held out for transform; default: half of them")
-    add("--tol", nargs="+", type=float, default=[3e-3, 1e-3, 1e-4], help="of transform; default: 3e-3 1e-3 1e-4")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], dtype="float32", threads=None, seeds=[0], repeats=3)
+    parser.option("--parts", "parts", [*PARTS], choices=PARTS)
+    parser.option("--rows", "held out for transform, by default half of them", type=common.positive_int)
+    parser.option("--tol", "of transform, in nats per count", [3e-3, 1e-3, 1e-4], type=common.share)
     arguments = parser.parse_args()
-    if not all(0 < tol < 1 for tol in arguments.tol):
-        parser.error("--tol must be between 0 and 1, in nats per count")
-    matrices, load = read_matrices(parser, arguments.data), LoadCheck()
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
     least = min(X.shape[0] for X in matrices.values())
     if "transform" in arguments.parts and not (arguments.rows or least // 2) < least:
         parser.error(f"--rows must be below the number of rows, {least}, got {arguments.rows}")
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", message=".*carry no counts")
     total = len(arguments.parts) * len(matrices) * len(arguments.components)
-    rows = collect(measure(matrices, arguments), total, arguments, unit="case", counts=matrices, cells=cells)
-    return conclude(arguments, partial(plot, rows), [*verdict(rows), *load.warning])
+    rows = common.collect(measure(matrices, arguments), total, arguments, unit="case", counts=matrices, show=SHOWN)
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
@@ -110,25 +94,6 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                 ]
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    what = row.part if math.isnan(row.tol) else f"{row.part}, tol={row.tol:g}"
-    seconds = [short(s, 4) for s in (row.seconds, row.sklearn_seconds, row.ratio)]
-    objectives = [f"{D:,.1f}" for D in (row.objective, row.sklearn_objective)]
-    memory = f"{row.peak_mib:.1f} ({row.planned_mib:.1f})" if row.planned_mib == row.planned_mib else ""
-    names = "counts, part", "k", "fastpmf, s", "sklearn, s", "ratio", "fastpmf, nats", "sklearn, nats"
-    line = dict(zip(names, [f"{row.counts}, {what}", str(row.k), *seconds, *objectives], strict=True))
-    return line | {"MiB (planned)": memory}
-
-
-def start(X: Any, k: int, seed: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """W and H between 0.1 and 1, then scaled so that W H sums to X's total."""
-    rng = np.random.default_rng(seed)
-    W, H = rng.uniform(0.1, 1, (X.shape[0], k)), rng.uniform(0.1, 1, (k, X.shape[1]))
-    scale = math.sqrt(float(X.sum()) / float(W.sum(axis=0) @ H.sum(axis=1)))
-    return (scale * W).astype(dtype), (scale * H).astype(dtype)
-
-
 def sklearn_fit(floats: Any, W: np.ndarray, H: np.ndarray, n_iter: int) -> tuple[np.ndarray, np.ndarray]:
     """So many iterations of scikit-learn."""
     model = NMF(len(H), init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=n_iter, tol=0)
@@ -137,12 +102,12 @@ def sklearn_fit(floats: Any, W: np.ndarray, H: np.ndarray, n_iter: int) -> tuple
 
 def per_iteration(fit: Callable[[int], Any], few: int, many: int) -> float:
     """Seconds of an iteration, from two fits."""
-    return (timed(lambda: fit(many))[1] - timed(lambda: fit(few))[1]) / (many - few)
+    return (common.timed(lambda: fit(many))[1] - common.timed(lambda: fit(few))[1]) / (many - few)
 
 
 def iteration(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One multiplicative iteration of each, and the memory of a fit."""
-    dtype, (W, H) = arguments.dtype, start(X, k, seed, arguments.dtype)
+    dtype, (W, H) = arguments.dtype, common.random_start(X, k, seed, arguments.dtype)
     counts, floats = as_counts(X), X.tocsr().astype(dtype)
     options = {"solver": "mu", "acceleration": None, "init": "custom", "W": W, "H": H, "tol": 0, "dtype": dtype,
                "eval_every": NO_EVALUATION, "n_threads": arguments.threads}  # fmt: skip
@@ -166,14 +131,14 @@ def measure_memory(X: Any, k: int, dtype: str, n_threads: int | None) -> tuple[f
     fit = partial(poisson_nmf, n_components=k, solver="mu", max_iter=2, tol=0, dtype=dtype, random_state=0,
                   n_threads=n_threads)  # fmt: skip
     fit(X[:50])  # compiles
-    peak = peak_memory(partial(fit, X))
+    peak = common.peak_memory(partial(fit, X))
     planned = plan(X.shape, X.nnz, k, dtype, counts_dtype=as_counts(X).dtype, solver="mu", trial=False)
     return peak / 2**20, planned.peak_bytes / 2**20
 
 
 def fit(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """Seconds to where scikit-learn's fit stops by default."""
-    dtype, (W, H) = arguments.dtype, start(X, k, seed, arguments.dtype)
+    dtype, (W, H) = arguments.dtype, common.random_start(X, k, seed, arguments.dtype)
     counts, floats = as_counts(X), X.tocsr().astype(dtype)
     run = partial(poisson_nmf, counts, k, init="custom", W=W, H=H, tol=0, dtype=dtype, n_threads=arguments.threads)
     reference = run(solver="mu", acceleration=None, max_iter=SKLEARN_ITERATIONS, eval_every=NO_EVALUATION)
@@ -185,7 +150,7 @@ def fit(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
     clock = []
     for _ in range(arguments.repeats):
         # The first fit after scikit-learn may compete with its spinning threads
-        ours = [timed(lambda: run(max_iter=n_iter, eval_every=NO_EVALUATION))[1] for _ in range(3)]
+        ours = [common.timed(lambda: run(max_iter=n_iter, eval_every=NO_EVALUATION))[1] for _ in range(3)]
         clock.append((median(ours), per_iteration(partial(sklearn_fit, floats, W, H), 1, 4)))
     seconds, one = map(median, zip(*clock, strict=True))
     seconds, theirs = seconds if reached else math.inf, SKLEARN_ITERATIONS * one
@@ -204,7 +169,10 @@ def transform(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[
     for tol in sorted(set(arguments.tol), reverse=True):
         model.set_params(tol=tol)
         W, gaps = model.transform(unseen, return_gap_bound=True)  # also compiles
-        clock = [(timed(lambda: model.transform(unseen))[1], timed(theirs)[1]) for _ in range(arguments.repeats)]
+        clock = [
+            (common.timed(lambda: model.transform(unseen))[1], common.timed(theirs)[1])
+            for _ in range(arguments.repeats)
+        ]
         seconds, sklearn_seconds = map(median, zip(*clock, strict=True))
         objectives = [kl_divergence(unseen, A, H) for A in (W, sklearn_W)]
         rows.append(Row(
@@ -225,8 +193,8 @@ def split(X: Any, n_out: int, seed: int) -> tuple[Any, Any]:
 def verdict(rows: list[Row]) -> list[str]:
     """How many times as long scikit-learn takes, and whose objective is lower."""
     lines = []
-    for (part, tol), own in group(rows, "part", "tol").items() if rows else ():
-        ratios = span((row.ratio for row in own), ".3g")
+    for (part, tol), own in common.group(rows, "part", "tol").items() if rows else ():
+        ratios = common.span((row.ratio for row in own), ".3g")
         if part == "iteration":
             apart = max(abs(row.objective / row.sklearn_objective - 1) for row in own)
             lines.append(
@@ -236,22 +204,22 @@ def verdict(rows: list[Row]) -> list[str]:
         elif part == "fit":
             lines.append(
                 f"scikit-learn takes {ratios} times as long to the objective at which it stops by default, which "
-                f"fastpmf reaches after {span((row.iterations for row in own), 'd')} iterations."
+                f"fastpmf reaches after {common.span((row.iterations for row in own), 'd')} iterations."
             )
         else:
             above = [1e3 * (row.sklearn_objective / row.objective - 1) for row in own]
             lines.append(
                 f"transform at tol={tol:g}: scikit-learn takes {ratios} times as long, and its objective is higher by "
-                f"{span(above, '.2g')} thousandths; fastpmf's is certified to be within "
-                f"{span((row.gap_per_1000 for row in own), '.2g')} nats per 1,000 counts of the optimum."
+                f"{common.span(above, '.2g')} thousandths; fastpmf's is certified to be within "
+                f"{common.span((row.gap_per_1000 for row in own), '.2g')} nats per 1,000 counts of the optimum."
             )
     return lines
 
 
 def plot(rows: list[Row], figure: Any) -> None:
     """How many times as long scikit-learn takes, a panel for each part."""
-    parts = group(rows, "part")
-    for axes, ((part,), own) in zip(grid(figure, len(parts)), parts.items(), strict=True):
+    parts = common.group(rows, "part")
+    for axes, ((part,), own) in zip(common.grid(figure, len(parts)), parts.items(), strict=True):
         axes.barh(range(len(own)), [row.ratio for row in own])
         labels = [f"{r.counts}, k = {r.k}" + (f"\ntol = {r.tol:g}" if part == "transform" else "") for r in own]
         axes.set_yticks(range(len(own)), labels, fontsize="small")

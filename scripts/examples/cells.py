@@ -10,22 +10,7 @@ import numpy as np
 from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
-    add_names,
-    add_options,
-    conclude,
-    describe,
-    grid,
-    make_parser,
-    positive_int,
-    rates_at,
-    read_dataset,
-    read_names,
-    say,
-    share,
-    timed,
-    write_table,
-)
+import common
 
 from fastpmf import PoissonNMF, poisson_log_likelihood, thin_counts, to_topics, top_features
 from fastpmf.datasets import Dataset
@@ -52,20 +37,19 @@ TYPES, MARKERS = "ABCDEF", 40
 
 def main() -> int:
     """Run the example."""
-    parser = make_parser(DESCRIPTION)
-    add_names(parser, "cells", "genes")
-    add_options(parser, components=7, seed=0, threads=None)
-    parser.add_argument("--labels", metavar="FILE", help="of the cells, one a line, after its last tab")
-    parser.add_argument("--signature", metavar="FILE", help="a known program")
-    parser.add_argument("--held-out", type=share, default=0.1, help="share of the counts; default: %(default)s")
-    parser.add_argument("--draw", type=positive_int, nargs=2, default=[1000, 1500], metavar=("CELLS", "GENES"),
-                        help="without --data; more than 240 genes; default: 1000 1500")  # fmt: skip
+    parser = common.Parser(DESCRIPTION)
+    common.name_options(parser, "cells", "genes")
+    parser.shared(components=7, seed=0, threads=None)
+    parser.option("--labels", "of the cells, one a line, after its last tab")
+    parser.option("--signature", "a known program")
+    parser.option("--held-out", "share of the counts", 0.1, type=common.share)
+    parser.option("--draw", "cells and genes without --data, more than 240 genes", [1000, 1500], nargs=2)
     arguments = parser.parse_args()
     if arguments.draw[1] <= len(TYPES) * MARKERS:
         parser.error(f"--draw must have more than {len(TYPES) * MARKERS} genes, got {arguments.draw[1]}")
-    X, cells, genes = read_dataset(parser, arguments, partial(draw_cells, arguments), "cell", "gene")
+    X, cells, genes = common.read_dataset(parser, arguments, partial(draw_cells, arguments), "cell", "gene")
     try:
-        labels = read_names(arguments.labels, len(cells)) if arguments.labels else None
+        labels = common.read_names(arguments.labels, len(cells)) if arguments.labels else None
         known = {"fixed_H": read_signature(arguments, genes)} if arguments.signature else {}
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -76,7 +60,7 @@ def main() -> int:
         parser.error(f"--held-out must leave counts on both sides, of {X.sum():,.0f} it doesn't")
     library = np.asarray(train.to_scipy().sum(axis=1), dtype=float).ravel()
     library = np.maximum(library, 1) / np.median(library[library > 0])  # a cell may have no counts left
-    say(f"{describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
+    common.say(f"{common.describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
 
     k, fits = arguments.components, {}
     for name, n, prior in (
@@ -86,9 +70,11 @@ def main() -> int:
     ):
         model = PoissonNMF(n, prior_W=prior, prior_H=prior, tol=1e-3, random_state=arguments.seed,
                            n_threads=arguments.threads)  # fmt: skip
-        W, seconds = timed(partial(model.fit_transform, train, row_exposure=library, **(known if n == k else {})))
+        W, seconds = common.timed(
+            partial(model.fit_transform, train, row_exposure=library, **(known if n == k else {}))
+        )
         fits[name] = W, model.components_
-        say(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+        common.say(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
     say_held_out(fits, test, library * arguments.held_out / (1 - arguments.held_out))
 
     W, H = fits["with priors"]
@@ -98,20 +84,20 @@ def main() -> int:
     names = [f"program {z + 1}" for z in range(k)]
     if known:
         names[list(order).index(0)] = "known"
-    say("\ngenes of the highest lift")
+    common.say("\ngenes of the highest lift")
     top = top_features(H, 8, by="lift", least=1e-3, names=genes)
     for z, name in enumerate(names):
         found = (f"{gene} {lift:.1f}" for gene, lift in zip(top.names[z], top.scores[z], strict=True) if gene)
-        say(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
+        common.say(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
     groups = np.array(names)[programs.mixtures.argmax(axis=1)] if labels is None else labels
-    say("\nmean memberships of at least 5 %")
+    common.say("\nmean memberships of at least 5 %")
     for group in sorted(set(groups)):
         mean = programs.mixtures[groups == group].mean(axis=0)
         found = (f"{mean[z]:.0%} {names[z]}" for z in np.argsort(-mean) if mean[z] >= 0.05)
-        say(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
+        common.say(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
     rows = ([name, *mixture] for name, mixture in zip(cells, programs.mixtures, strict=True))
-    write_table(arguments.csv, ["cell", *names], rows, {"fitted, and held out": X})
-    return conclude(arguments, partial(plot, W, H, genes, names, groups), [], (12, 9))
+    common.write_table(arguments.csv, ["cell", *names], rows, {"fitted, and held out": X})
+    return common.conclude(arguments, partial(plot, W, H, genes, names, groups), [], (12, 9))
 
 
 def draw_cells(arguments: argparse.Namespace) -> Dataset:
@@ -150,16 +136,16 @@ def say_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, expo
     """Poisson log-likelihood per held-out count, in nats."""
     entries = test.to_scipy().tocoo()
     possible, line = None, "{:<32}{:>16}{:>24}{:>20}"
-    say()
-    say(line.format(f"{test.total:,.0f} held-out counts", "where rate is 0", "nats per count, all", "without those"))
+    common.say()
+    common.say(
+        line.format(f"{test.total:,.0f} held-out counts", "where rate is 0", "nats per count, all", "without those")
+    )
     for name, (W, H) in fits.items():
-        rates = rates_at(W, H, *entries.coords)
+        rates = common.rates_at(W, H, *entries.coords)
         if possible is None:
             possible = sparse.coo_array((entries.data * (rates > 0), entries.coords), shape=test.shape).tocsr()
-        scores = (
-            poisson_log_likelihood(X, exposure[:, None] * W, H) / X.sum() for X in (entries.tocsr(), possible)
-        )
-        say(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
+        scores = (poisson_log_likelihood(X, exposure[:, None] * W, H) / X.sum() for X in (entries.tocsr(), possible))
+        common.say(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
 
 
 def plot(W: np.ndarray, H: np.ndarray, genes: np.ndarray, names: list[str], groups: np.ndarray, figure: Any) -> None:
@@ -167,7 +153,7 @@ def plot(W: np.ndarray, H: np.ndarray, genes: np.ndarray, names: list[str], grou
     import fastpmf.plot
 
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1])
-    axes = grid(above, len(H), columns=5, size=None)
+    axes = common.grid(above, len(H), columns=5, size=None)
     fastpmf.plot.top_features(H, 8, by="lift", least=1e-3, names=genes, ax=axes)
     for panel, name in zip(axes, names, strict=True):
         panel.set_title(name, fontsize="medium")

@@ -21,28 +21,15 @@ from sklearn.decomposition import non_negative_factorization as sklearn_factoriz
 from sklearn.decomposition._nmf import _beta_divergence
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
-    LoadCheck,
-    add_options,
-    collect,
-    conclude,
-    group,
-    make_parser,
-    number,
-    positive_int,
-    read_matrices,
-    say,
-    timed,
-    version_of,
-)
+import common
 
 import fastpmf.cnmf
 from fastpmf import kl_divergence, match_components
 from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
-Run consensus NMF (cNMF, which must be installed: pip install cnmf) with the Kullback-Leibler loss on the same counts and
-seeds, in temporary folders: once as it is, on scikit-learn, and once on fastpmf with each of --solvers, by
+Run consensus NMF (cNMF, which must be installed: pip install cnmf) with the Kullback-Leibler loss on the same counts
+and seeds, in temporary folders: once as it is, on scikit-learn, and once on fastpmf with each of --solvers, by
 fastpmf.cnmf.patch. Everything between the factorizations is cNMF's own code.
 
   prepare      high-variance genes, scaled to unit variance ("norm counts"), and counts per million ("TPM")
@@ -58,7 +45,7 @@ the consensus is also scored by rates that are 99 % its own and 1 % without stru
 
 cNMF refits the spectra to the transposed TPM matrix, which is CSC, and scikit-learn's updates take its entries in
 another order than their rates. So this refit is repeated from the usages of the run on scikit-learn: of the same matrix
-as CSR, and by fastpmf. "reported" is what scikit-learn's own loss says of the matrix as it was given, by which it stops.
+as CSR, and by fastpmf. "reported" is scikit-learn's own loss of the matrix as it was given, by which it stops.
 
 The similarity of programs, between 0 and 1, is that of fastpmf.match_components. Kernels are compiled before any clock
 runs. Cells without counts in the high-variance genes, which cNMF rejects, are left out.
@@ -128,15 +115,14 @@ class Run(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
-    add_options(parser, data=[], seed=0)
-    add = parser.add_argument
-    add("-k", "--components", type=number(int, 2), default=10, metavar="K", help="default: %(default)s")
-    add("--replicates", type=number(int, MIN_REPLICATES), default=8, metavar="N", help="default: 8; cNMF's: 100")
-    add("--high-variance-genes", type=positive_int, default=2000, metavar="N", help="default: %(default)s")
-    add("--density-threshold", type=number(float, 0, strict=True), default=0.5, metavar="D", help="default: 0.5")
-    add("--max-nmf-iter", type=positive_int, default=1000, metavar="N", help="default: %(default)s")
-    add("--solvers", nargs="+", choices=["auto", "mu"], default=["auto", "mu"], help="default: both")
+    parser = common.Parser(DESCRIPTION, EXAMPLES)
+    parser.shared(data=[], seed=0)
+    parser.option("-k --components", "programs", 10, type=common.number(int, 2))
+    parser.option("--replicates", "where cNMF's own default is 100", 8, type=common.number(int, MIN_REPLICATES))
+    parser.option("--high-variance-genes", "number of these", 2000)
+    parser.option("--density-threshold", "of the consensus", 0.5)
+    parser.option("--max-nmf-iter", "iterations of each factorization", 1000)
+    parser.option("--solvers", "of fastpmf", ["auto", "mu"], choices=["auto", "mu"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ.setdefault("MPLBACKEND", "agg")  # cNMF draws pictures too
@@ -144,18 +130,16 @@ def main() -> int:
         library = importlib.import_module("cnmf.cnmf")
     except ImportError as error:
         parser.error(f"cNMF must be installed (pip install cnmf): {error}")
-    matrices, load = read_matrices(parser, arguments.data), LoadCheck()
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
     arguments.solvers = list(dict.fromkeys(arguments.solvers))
-    say(f"cNMF {version_of('cnmf')}, {arguments.replicates} replicates")
+    common.say(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
     batches = (batch for name, X in matrices.items() for batch in case(library, name, X, arguments))
     total = len(matrices) * (2 + len(arguments.solvers))
     try:
-        rows = collect(batches, total, arguments, unit="run", counts=matrices)
+        rows = common.collect(batches, total, arguments, unit="run", counts=matrices, show="run what measure value")
     except RuntimeError as error:  # cNMF's, where no spectrum is near enough to others
         parser.error(f"cNMF failed: {error}")
-    for (name,), own in group(rows, "counts").items():
-        say_table(name, own)
-    return conclude(arguments, partial(plot, rows), [*verdict(rows), *load.warning])
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
 
 def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iterator[list[Row]]:
@@ -168,7 +152,7 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
     with TemporaryDirectory() as folder:
         left_out = write_counts(library, X, arguments.high_variance_genes, f"{folder}/counts.h5ad")
         if left_out:
-            say(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
+            common.say(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
         for label, solver in {THEIRS: None, **{f"fastpmf {solver}": solver for solver in arguments.solvers}}.items():
             run = run_cnmf(library, folder, label, solver, arguments)
             numbers = {("seconds", step): seconds for step, seconds in run.seconds.items()}
@@ -245,7 +229,7 @@ def run_cnmf(library: Any, folder: str, label: str, solver: str | None, argument
             lambda: study.consensus(k, density_threshold=arguments.density_threshold, show_clustering=False),
         )  # fmt: skip
         for step, call in zip(STEPS, calls, strict=True):
-            _, seconds[step] = timed(call)
+            _, seconds[step] = common.timed(call)
         chosen = library.load_df_from_npz(study.paths["k_selection_stats"]).iloc[0]
     return Run(fits, seconds, float(chosen["silhouette"]), float(chosen["prediction_error"]))
 
@@ -271,33 +255,16 @@ def refit(fit: Fit, arguments: argparse.Namespace) -> dict[str, Fit]:
     }
 
 
-def say_table(name: str, rows: list[Row]) -> None:
-    """Print seconds and ends of each step, then the refits from the same usages."""
-    found = {(row.measure, row.what, row.run): row.value for row in rows}
-    for title, again in ((f"{name}, k = {rows[0].k}", False), (AGAIN, True)):
-        own = [row for row in rows if (row.what == AGAIN) is again and not row.what.startswith("replicate ")]
-        runs = list(dict.fromkeys(row.run for row in own))
-        line = "{:<30}{:<18}" + "{:>18}" * len(runs)
-        say(line.format(title, "", *runs))
-        for measure, what in group(own, "measure", "what"):
-            values = [found.get((measure, what, run)) for run in runs]
-            cells = ["" if x is None else f"{x:.5g}" for x in values]
-            if measure == "seconds":
-                cells[1:] = [f"{x:.3g} ({values[0] / x:.2g}×)" for x in values[1:]]
-            say(line.format(measure, "" if again else what, *cells))
-        say()
-
-
 def verdict(rows: list[Row]) -> list[str]:
     """How much faster, and how near."""
     lines = []
-    for (name,), own in group(rows, "counts").items():
+    for (name,), own in common.group(rows, "counts").items():
         found = {(row.run, row.measure, row.what): row.value for row in own}
         for run in dict.fromkeys(run for run, *_ in found if run.startswith("fastpmf ")):
             ratio = [found[THEIRS, "seconds", what] / found[run, "seconds", what] for what in ("factorize", "all")]
             ends = [found[which, "nats per count", "median replicate"] for which in (THEIRS, run)]
             lines.append(
-                f"{name}: on scikit-learn the replicates take {ratio[0]:.3g} times as long as on {run}, and all of cNMF "
+                f"{name}: on scikit-learn the replicates take {ratio[0]:.3g} times as long as on {run}, all of cNMF "
                 f"{ratio[1]:.3g} times; their median ends at {ends[0]:.4f} nats per count, and there at {ends[1]:.4f}."
             )
         csc, csr, ours = (found[which, "nats per count", AGAIN] for which in (CSC, CSR, OURS))
@@ -310,7 +277,7 @@ def verdict(rows: list[Row]) -> list[str]:
 
 def plot(rows: list[Row], figure: Any) -> None:
     """For each matrix: seconds of the steps, ends of the replicates, refits of the TPM spectra."""
-    cases = group(rows, "counts")
+    cases = common.group(rows, "counts")
     figure.set_size_inches(13, 4 * len(cases))
     panels = figure.subplots(len(cases), 3, squeeze=False)
     for ((name,), own), (steps, ends, refits) in zip(cases.items(), panels, strict=True):

@@ -11,28 +11,15 @@ from scipy import sparse
 from scipy.special import gammaln, xlogy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
-    add_names,
-    add_options,
-    conclude,
-    describe,
-    make_parser,
-    positive_int,
-    rates_at,
-    read_dataset,
-    say,
-    share,
-    timed,
-    write_table,
-)
+import common
 
 from fastpmf import HPF, PoissonNMF, ranking_scores, recommend
 from fastpmf.datasets import Dataset, make_poisson_counts
 
 DESCRIPTION = """\
-Recommendations from counts: plays, purchases, clicks, stars. A share of each user's items is hidden from the fit, for
-some users, whether the user had them or not (mask); predictions of the hidden entries, zeros included, are then compared
-with what was there. The models are HPF, and PoissonNMF with small Gamma priors (MAP). Without --data, counts are drawn
+Recommendations from counts: plays, purchases, clicks, stars. A share of the items of some users is hidden from the fit,
+whether the user had them or not (mask); predictions of the hidden entries, zeros included, are then compared with what
+was there. The models are HPF, and PoissonNMF with small Gamma priors (MAP). Without --data, counts are drawn
 from the Poisson model, and the true rates take part too: no model can be expected to do better.
 
 It prints
@@ -48,16 +35,14 @@ COLOURS = {"HPF": "#CC6677", "MAP": "#332288", "popularity": "#DDCC77", "true ra
 
 def main() -> int:
     """Run the example."""
-    parser = make_parser(DESCRIPTION)
-    add_names(parser, "users", "items")
-    add_options(parser, components=10, seed=0, threads=None)
-    add = parser.add_argument
-    add("-n", "--top", type=positive_int, default=10, metavar="N", help="items to recommend; default: 10")
-    add("--users", type=positive_int, default=500, metavar="U", help="with hidden items; default: %(default)s")
-    add("--hidden", type=share, default=0.2, metavar="SHARE", help="of items; default: %(default)s")
-    add("--show", type=positive_int, default=3, metavar="N", help="users to print; default: %(default)s")
-    add("--draw", type=positive_int, nargs=3, default=[1000, 800, 40_000], metavar=("USERS", "ITEMS", "NONZEROS"),
-        help="without --data; default: 1000 800 40000")  # fmt: skip
+    parser = common.Parser(DESCRIPTION)
+    common.name_options(parser, "users", "items")
+    parser.shared(components=10, seed=0, threads=None)
+    parser.option("-n --top", "items to recommend", 10)
+    parser.option("--users", "with hidden items", 500)
+    parser.option("--hidden", "share of the items", 0.2, type=common.share)
+    parser.option("--show", "users to print", 3)
+    parser.option("--draw", "users, items and nonzeros without --data", [1000, 800, 40_000], nargs=3)
     arguments = parser.parse_args()
     truth: list[np.ndarray] = []
 
@@ -66,28 +51,30 @@ def main() -> int:
         X, *truth[:] = make_poisson_counts(n, p, 8, nnz=nnz, skew=0.5, random_state=arguments.seed)
         return Dataset(X, *(np.array([f"{a} {i + 1}" for i in range(m)]) for a, m in (("user", n), ("item", p))))
 
-    X, users, items = read_dataset(parser, arguments, drawn, "user", "item")
+    X, users, items = common.read_dataset(parser, arguments, drawn, "user", "item")
     rows, columns, mask = hide(X, arguments)
     hidden = X.multiply(mask).tocsr()
     seen = X - hidden
     there = np.take_along_axis(X[rows[:, 0]].toarray(), columns, axis=1).astype(float)
     if not there.any() or not seen.sum():
         parser.error("--hidden and --users must leave counts on both sides, hidden and seen")
-    say(f"{describe(X)}. Hidden: {columns.shape[1]:,} items of {len(rows):,} users, with {there.sum():,.0f} counts")
+    common.say(
+        f"{common.describe(X)}. Hidden: {columns.shape[1]:,} items of {len(rows):,} users, {there.sum():,.0f} counts"
+    )
 
     k, options = arguments.components, {"random_state": arguments.seed, "n_threads": arguments.threads}
     hpf, nmf = HPF(k, **options), PoissonNMF(k, prior_W="auto", prior_H="auto", tol=1e-3, **options)
-    _, seconds = timed(partial(hpf.fit, X, mask=mask))
-    say(f"HPF: {hpf.n_iter_} iterations, {seconds:.1f} s. {hpf.status_}")
-    W, seconds = timed(partial(nmf.fit_transform, X, mask=mask))
-    say(f"MAP: {nmf.n_iter_} iterations, {seconds:.1f} s. {nmf.status_}")
+    _, seconds = common.timed(partial(hpf.fit, X, mask=mask))
+    common.say(f"HPF: {hpf.n_iter_} iterations, {seconds:.1f} s. {hpf.status_}")
+    W, seconds = common.timed(partial(nmf.fit_transform, X, mask=mask))
+    common.say(f"MAP: {nmf.n_iter_} iterations, {seconds:.1f} s. {nmf.status_}")
     popularity = np.bincount(seen.nonzero()[1], minlength=len(items)).astype(float)
     models = {
         "HPF": (hpf.W_posterior_.mean, hpf.components_), "MAP": (W, nmf.components_),
         "popularity": (np.ones((len(users), 1)), popularity[None]),
     } | ({"true rates": tuple(truth)} if truth else {})  # fmt: skip
     scores = {name: ranking_scores(hidden, *model, arguments.top, exclude=seen) for name, model in models.items()}
-    rates = {name: rates_at(*model, rows, columns) for name, model in models.items()}
+    rates = {name: common.rates_at(*model, rows, columns) for name, model in models.items()}
     say_scores(scores, rates, there, arguments.top)
 
     W, H = models["HPF"]
@@ -100,16 +87,17 @@ def main() -> int:
         if j >= 0
     ]
     for user in dict.fromkeys(row[0] for row in table[: arguments.show * arguments.top]):
-        say(f"\n{user}")
+        common.say(f"\n{user}")
         for _, _, item, rate, *ends, count in (row for row in table if row[0] == user):
             interval = f"{rate:8.3g}, 90 % interval {ends[0]:.3g} to {ends[1]:.3g}"
-            say(f"  {item[:40]:<40} {interval:<42} was there: {count:.0f}")
+            common.say(f"  {item[:40]:<40} {interval:<42} was there: {count:.0f}")
     if truth:
         true = np.take_along_axis(truth[0][rows[:, 0]] @ truth[1], best, axis=1)
-        say(f"\nThe true rate is in {((low <= true) & (true <= high)).mean():.0%} of these 90 % intervals, over all users.")
+        inside = ((low <= true) & (true <= high)).mean()
+        common.say(f"\nThe true rate is in {inside:.0%} of these 90 % intervals, over all users.")
     names = ["user", "rank", "item", "rate", "low", "high", "held_out"]
-    write_table(arguments.csv, names, table, {"fitted, and hidden": X})
-    return conclude(arguments, partial(plot, scores, rates, there, arguments.top), [], (11, 4.5))
+    common.write_table(arguments.csv, names, table, {"fitted, and hidden": X})
+    return common.conclude(arguments, partial(plot, scores, rates, there, arguments.top), [], (11, 4.5))
 
 
 def hide(X: Any, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
@@ -125,21 +113,21 @@ def hide(X: Any, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray,
 def say_scores(scores: dict[str, Any], rates: dict[str, np.ndarray], there: np.ndarray, n: int) -> None:
     """The table, the calibration of HPF, and whether it is better than popularity."""
     line = "{:<16}" + 3 * "{:>14}" + "{:>18}{:>12}"
-    say()
+    common.say()
     metrics = [f"{metric}@{n}" for metric in ("precision", "recall", "NDCG")]
-    say(line.format(f"{scores['HPF'].n_rows:,} users", *metrics, "nats per count", "sum"))
+    common.say(line.format(f"{scores['HPF'].n_rows:,} users", *metrics, "nats per count", "sum"))
     for name, score in scores.items():
         mu, own = rates[name], ["", ""]
         if name != "popularity":
             with np.errstate(divide="ignore"):
                 log_likelihood = (xlogy(there, mu) - mu - gammaln(there + 1)).sum()
             own = [f"{log_likelihood / there.sum():.4f}", f"{mu.sum():,.0f}"]
-        say(line.format(name, *(f"{value:.4f}" for value in (score.precision, score.recall, score.ndcg)), *own))
-    say(line.format("was there", "", "", "", "", f"{there.sum():,.0f}"))
+        common.say(line.format(name, *(f"{value:.4f}" for value in (score.precision, score.recall, score.ndcg)), *own))
+    common.say(line.format("was there", "", "", "", "", f"{there.sum():,.0f}"))
     for name, values in zip(("predicted", "was there"), calibration(rates["HPF"], there).T, strict=False):
-        say(f"HPF, tenths of its counts, {name}: {' '.join(f'{value:.3g}' for value in values)}")
+        common.say(f"HPF, tenths of its counts, {name}: {' '.join(f'{value:.3g}' for value in values)}")
     better = scores["HPF"].ndcg / scores["popularity"].ndcg if scores["popularity"].ndcg else np.inf
-    say(f"HPF's NDCG@{n} is {better:.2f} times that of popularity.")
+    common.say(f"HPF's NDCG@{n} is {better:.2f} times that of popularity.")
 
 
 def calibration(rates: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -9,21 +9,7 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
-    add_names,
-    add_options,
-    conclude,
-    describe,
-    grid,
-    make_parser,
-    positive_int,
-    rates_at,
-    read_dataset,
-    say,
-    share,
-    timed,
-    write_table,
-)
+import common
 
 from fastpmf import PoissonNMF, Topics, poisson_log_likelihood, thin_counts, to_topics, top_features
 from fastpmf.datasets import load_stdlib
@@ -47,22 +33,22 @@ The table has the mixture P(topic|document) of each document; the picture has th
 
 def main() -> int:
     """Run the example."""
-    parser = make_parser(DESCRIPTION)
-    add_names(parser, "documents", "words")
-    add_options(parser, components=10, seed=0, threads=None)
-    parser.add_argument("--held-out", type=share, default=0.1, help="share of the words; default: %(default)s")
-    parser.add_argument("--words", type=positive_int, default=8, metavar="N", help="of each topic; default: %(default)s")
+    parser = common.Parser(DESCRIPTION)
+    common.name_options(parser, "documents", "words")
+    parser.shared(components=10, seed=0, threads=None)
+    parser.option("--held-out", "share of the words", 0.1, type=common.share)
+    parser.option("--words", "of each topic", 8)
     arguments = parser.parse_args()
-    X, documents, words = read_dataset(parser, arguments, load_stdlib, "document", "word")
+    X, documents, words = common.read_dataset(parser, arguments, load_stdlib, "document", "word")
     train, test = thin_counts(X, arguments.held_out, random_state=arguments.seed)
     if not train.total or not test.total:
         parser.error(f"--held-out must leave words on both sides, of {X.sum():,.0f} it doesn't")
-    say(f"{describe(X)}: {X.sum():,.0f} words, of which {test.total:,.0f} are held out\n")
+    common.say(f"{common.describe(X)}: {X.sum():,.0f} words, of which {test.total:,.0f} are held out\n")
 
     k, options = arguments.components, {"tol": 1e-3, "random_state": arguments.seed, "n_threads": arguments.threads}
     model = PoissonNMF(k, **options)
-    W, seconds = timed(partial(model.fit_transform, train))
-    say(f"{k} topics: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+    W, seconds = common.timed(partial(model.fit_transform, train))
+    common.say(f"{k} topics: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
     order = to_topics(W, model.components_).order  # topic 1 is the largest
     W, H = W[:, order], model.components_[order]
     topics = to_topics(W, H)
@@ -70,8 +56,8 @@ def main() -> int:
     lengths, expected = np.asarray(train.to_scipy().sum(axis=1), dtype=float).ravel(), topics.row_totals
     of_words = topics.conditional_log_likelihood(train)
     of_lengths = (xlogy(lengths, expected) - expected - gammaln(lengths + 1)).sum()
-    say(f"\nPoisson log-likelihood        {poisson_log_likelihood(train, W, H):>24,.6f} nats")
-    say(f"words given lengths + lengths {of_words + of_lengths:>24,.6f} nats")
+    common.say(f"\nPoisson log-likelihood        {poisson_log_likelihood(train, W, H):>24,.6f} nats")
+    common.say(f"words given lengths + lengths {of_words + of_lengths:>24,.6f} nats")
 
     likely, lift = (
         top_features(H, arguments.words, by=by, least=least, names=words).names
@@ -79,10 +65,10 @@ def main() -> int:
     )
     for z, weight in enumerate(topics.weights):
         most = np.argsort(-topics.rows[:, z])[:4]
-        say(f"\ntopic {z + 1}, {weight:.1%} of the words")
-        say(f"  likely     {', '.join(likely[z])}")
-        say(f"  lift       {', '.join(filter(None, lift[z]))}")
-        say(f"  documents  {', '.join(f'{documents[i]} {topics.rows[i, z]:.1%}' for i in most)}")
+        common.say(f"\ntopic {z + 1}, {weight:.1%} of the words")
+        common.say(f"  likely     {', '.join(likely[z])}")
+        common.say(f"  lift       {', '.join(filter(None, lift[z]))}")
+        common.say(f"  documents  {', '.join(f'{documents[i]} {topics.rows[i, z]:.1%}' for i in most)}")
 
     models = {f"{k} topics, maximum likelihood": topics}
     for n in (k, 1):
@@ -92,29 +78,31 @@ def main() -> int:
 
     names = [f"topic {z + 1}" for z in range(k)]
     rows = ([name, *mixture] for name, mixture in zip(documents, topics.mixtures, strict=True))
-    write_table(arguments.csv, ["document", *names], rows, {"fitted, and held out": X})
-    return conclude(arguments, partial(plot, W, H, words, names, arguments.words), [], (12, 9))
+    common.write_table(arguments.csv, ["document", *names], rows, {"fitted, and held out": X})
+    return common.conclude(arguments, partial(plot, W, H, words, names, arguments.words), [], (12, 9))
 
 
 def say_held_out(models: dict[str, Topics], test: Any) -> None:
     """Log-likelihood of the held-out words given the documents' lengths, and perplexity, exp of minus its mean."""
     entries = test.to_scipy().tocoo()
     line = "{:<34}{:>18}{:>16}{:>14}{:>20}"
-    say()
-    say(line.format(f"{test.total:,.0f} held-out words", "log-likelihood", "impossible", "perplexity", "without those"))
+    common.say()
+    common.say(
+        line.format(f"{test.total:,.0f} held-out words", "log-likelihood", "impossible", "perplexity", "without those")
+    )
     possible = None
     for name, topics in models.items():
-        probability = rates_at(topics.mixtures, topics.columns, *entries.coords)
+        probability = common.rates_at(topics.mixtures, topics.columns, *entries.coords)
         possible = probability > 0 if possible is None else possible
         with np.errstate(divide="ignore"):
             logs = np.log(probability)
         counts = entries.data[possible]
-        say(line.format(
+        common.say(line.format(
             name, f"{topics.conditional_log_likelihood(test):,.1f}", f"{entries.data[probability == 0].sum():,.0f}",
             f"{np.exp(-(entries.data @ logs) / test.total):,.1f}",
             f"{np.exp(-(counts @ logs[possible]) / counts.sum()):,.1f}",
         ))  # fmt: skip
-    say(f"A uniform guess among {test.shape[1]:,} words has perplexity {test.shape[1]:,}.")
+    common.say(f"A uniform guess among {test.shape[1]:,} words has perplexity {test.shape[1]:,}.")
 
 
 def plot(W: np.ndarray, H: np.ndarray, words: np.ndarray, names: list[str], n: int, figure: Any) -> None:
@@ -122,7 +110,7 @@ def plot(W: np.ndarray, H: np.ndarray, words: np.ndarray, names: list[str], n: i
     import fastpmf.plot
 
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1])
-    axes = grid(above, len(H), columns=5, size=None)
+    axes = common.grid(above, len(H), columns=5, size=None)
     fastpmf.plot.top_features(H, n, names=words, ax=axes)
     for panel, name in zip(axes, names, strict=True):
         panel.set_title(name, fontsize="medium")

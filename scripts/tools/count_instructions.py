@@ -23,13 +23,13 @@ from benchmarks.common import power_law
 
 DESCRIPTION = """\
 Run the kernels under valgrind --tool=callgrind and print how many instructions each takes per nonzero of a power law.
-The numbers are the same on a busy machine, but they are not times: a cache miss is no instruction, and a division is one
-like any other.
+The numbers are the same on a busy machine, but they are not times: a cache miss is no instruction, and a division is
+one like any other.
 
-Valgrind doesn't support AVX-512, so LLVM compiles for another CPU, by default Haswell, with vectors of 32 bytes; compare
-numbers of one CPU only. One thread is used. The kernels are compiled beforehand, into a cache of their own, and each is
-counted between two marks, less what the same call takes on a matrix with a single count. Starting Python under valgrind
-takes a minute or two, each case some seconds.
+Valgrind doesn't support AVX-512, so LLVM compiles for another CPU, by default Haswell, with vectors of 32 bytes;
+compare numbers of one CPU only. One thread is used. The kernels are compiled beforehand, into a cache of their own, and
+each is counted between two marks, less what the same call takes on a matrix with a single count. Starting Python under
+valgrind takes a minute or two, each case some seconds.
 """
 KERNELS = ("ratio_contract", "log_rate", "multiply", "descend")
 COLUMNS = ("kernel", "k", "dtype", "instructions/nonzero")

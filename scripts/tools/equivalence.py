@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import add_options, collect, conclude, grid, make_parser, read_matrices
+import common
 
 from fastpmf import as_counts, kl_divergence, poisson_log_likelihood, poisson_nmf
 
@@ -16,10 +16,11 @@ DESCRIPTION = """\
 Fit counts by multiplicative updates and print, at each iteration, the generalised Kullback-Leibler divergence D, the
 Poisson log-likelihood log L, and their sum. The sum is a constant of the data, so minimising D is maximising log L.
 
-Then fit the normalised matrix, sum(X) = 1. After each iteration sum(W H) = 1 too, so that D is the ordinary divergence of
-two distributions over (row, column), and the fit is PLSI: its divergence is that of the counts divided by sum(X).
+Then fit the normalised matrix, sum(X) = 1. After each iteration sum(W H) = 1 too, so that D is the ordinary divergence
+of two distributions over (row, column), and the fit is PLSI: its divergence is that of the counts divided by sum(X).
 """
 FITS = ("counts", "normalised")
+SHOWN = "fit iteration divergence minus_log_likelihood sum"
 
 
 class Row(NamedTuple):
@@ -35,21 +36,21 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the study."""
-    parser = make_parser(DESCRIPTION)
-    add_options(parser, components=10, max_iter=30, seed=0, data=None)
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(components=10, max_iter=30, seed=0, data=None)
     arguments = parser.parse_args()
-    matrices = read_matrices(parser, [arguments.data] if arguments.data else None)
+    matrices = common.read_matrices(parser, [arguments.data] if arguments.data else None)
     (X,) = (X.astype(np.float64) for X in matrices.values())
     batches = (trace(name, matrix, arguments) for name, matrix in zip(FITS, (X, X / X.sum()), strict=True))
-    rows = collect(batches, len(FITS), arguments, counts=matrices, cells=cells)
+    rows = common.collect(batches, len(FITS), arguments, counts=matrices, show=SHOWN, digits=16)
     plain, unit = (np.array([row[2:] for row in rows if row.fit == fit]) for fit in FITS)
+    ratio = np.abs(unit[:, 0] * X.sum() / plain[:, 0] - 1).max()
     sentences = [
         f"D + log L changes by {np.ptp(plain[:, 2]) / abs(plain[0, 2]):.1e} of itself over {len(plain)} iterations.",
         f"sum(W H) differs from sum(X) by at most {np.abs(unit[1:, 3] - 1).max():.1e} once normalised.",
-        f"sum(X) times the normalised D differs from D by at most {np.abs(unit[:, 0] * X.sum() / plain[:, 0] - 1).max():.1e}"
-        " of it.",
+        f"sum(X) times the normalised D differs from D by at most {ratio:.1e} of it.",
     ]
-    return conclude(arguments, partial(plot, rows), sentences)
+    return common.conclude(arguments, partial(plot, rows), sentences)
 
 
 def trace(name: str, X: Any, arguments: Any) -> list[Row]:
@@ -66,17 +67,9 @@ def trace(name: str, X: Any, arguments: Any) -> list[Row]:
     return rows
 
 
-def cells(row: Row) -> dict[str, str]:
-    """A printed line."""
-    names = ("D, nats", "-log L, nats", "D + log L, nats")
-    return {"fit, iteration": f"{row.fit}, {row.iteration}"} | {
-        f"{name:>22}": f"{value:.10f}" for name, value in zip(names, row[2:5], strict=True)
-    }
-
-
 def plot(rows: list[Row], figure: Any) -> None:
     """Both curves and their constant sum, for both fits."""
-    for axes, fit in zip(grid(figure, 2), FITS, strict=True):
+    for axes, fit in zip(common.grid(figure, 2), FITS, strict=True):
         _, iteration, D, log_likelihood, total, rates = zip(*(row for row in rows if row.fit == fit), strict=True)
         axes.plot(iteration, D, label="D(X ‖ WH)")
         axes.plot(iteration, log_likelihood, "--", label="−log L(W, H)")

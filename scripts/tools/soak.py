@@ -10,7 +10,6 @@ Memory is that of this process, in MiB: at the beginning, after the first tenth 
 """
 
 import argparse
-import json
 import os
 import random
 import resource
@@ -30,7 +29,7 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import number, positive_int, progress, say
+import common
 
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, StreamedCounts
 from fastpmf.datasets import make_poisson_counts
@@ -53,11 +52,10 @@ def main() -> int:
     """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--minutes", type=number(float, 0, strict=True), default=60.0, help="duration; default: %(default)s")
-    add("--turns", type=positive_int, help="number of turns, instead of a duration")
-    add("--load", type=number(int, 0), default=2, help="busy processes in the background; default: %(default)s")
-    add("--seed", type=number(int, 0), default=0, help="of tasks and faults; default: %(default)s")
-    add("--json", metavar="FILE", help="also write the results there")
+    add("--minutes", type=common.number(float, 0, strict=True), default=60.0, help="duration; default: %(default)s")
+    add("--turns", type=common.positive_int, help="number of turns, instead of a duration")
+    add("--load", type=common.number(int, 0), default=2, help="busy processes in the background; default: %(default)s")
+    add("--seed", type=common.number(int, 0), default=0, help="of tasks and faults; default: %(default)s")
     add(CHILD, nargs=3, metavar=("TASK", "MODEL", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -71,33 +69,17 @@ def main() -> int:
         for process in busy:
             process.kill()
             process.wait()
-    for line in table(results):
-        say(line)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
-    return int(any(row["failures"] for row in results["tasks"].values()))
-
-
-def table(results: dict) -> list[str]:
-    """The results as lines of text."""
     columns, tasks = ("attempts", "faults", "failures"), results["tasks"]
     total = {name: sum(row[name] for row in tasks.values()) for name in columns}
-    rows = [f"{'task':<14}{'attempts':>9}{'faults':>8}{'failures':>10}"]
+    common.say(f"{'task':<14}{'attempts':>10}{'faults':>10}{'failures':>10}")
     for name, row in [*tasks.items(), ("all", total)]:
-        rows.append(f"{name:<14}{row['attempts']:>9}{row['faults']:>8}{row['failures']:>10}")
-    memory = ", ".join(f"{x:.0f}" for x in results["memory"])
-    return [*rows, f"{results['seconds']:.0f} s; memory {memory} MiB"]
+        common.say(f"{name:<14}" + "".join(f"{row[column]:>10}" for column in columns))
+    common.say(f"{results['seconds']:.0f} s; memory {', '.join(f'{x:.0f}' for x in results['memory'])} MiB")
+    return int(total["failures"] > 0)
 
 
 class Soak:
-    """The tasks, and the right outcomes.
-
-    Parameters
-    ----------
-    folder : Path
-        For the files.
-    seed : int
-    """
+    """The tasks, and the right outcomes; files are written to a folder."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder, self._random = folder, random.Random(seed)
@@ -115,7 +97,7 @@ class Soak:
         attempts, faults, failures, began = Counter(), Counter(), Counter(), time.monotonic()
         memory, done = [resident()], 0
         total = turns if turns is not None else int(seconds)
-        with progress(total, unit="turn" if turns is not None else "s") as advance:
+        with common.progress(total, unit="turn" if turns is not None else "s") as advance:
             while (spent := done if turns is not None else time.monotonic() - began) < total:
                 if len(memory) == 1 and spent >= total / 10:
                     memory.append(resident())
@@ -126,7 +108,7 @@ class Soak:
                     faults[name] += self._tasks[name](random.Random(seed + 1))
                 except Exception as error:  # any error is a failure
                     failures[name] += 1
-                    say(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
+                    common.say(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
                 done += 1
                 now = done if turns is not None else min(time.monotonic() - began, total)
                 advance(now - spent)
@@ -267,7 +249,7 @@ class Soak:
         self, task: str, name: str, folder: Path, *, kill_after: float | None = None, status: int = 0,
         file_limit: int | None = None,
     ) -> int:  # fmt: skip
-        """Run a task in a process, killed after so many seconds or with files of so many bytes; whether it was killed."""
+        """Run a task in a process, killed after some seconds or with a limit on files; whether it was killed."""
         limit = None
         if file_limit is not None:
             limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))  # noqa: E731
@@ -300,7 +282,7 @@ def child(task: str, name: str, folder: str) -> int:
     warnings.simplefilter("ignore", ConvergenceWarning)
     X, path = make_counts(), Path(folder) / "model.npz"
     model = MODELS[name](1) if task == "fit" else load_model(path)
-    say("ready")
+    common.say("ready")
     if task == "fit":
         model.fit(X, checkpoint=Checkpoint(folder, iterations=3))
         return 0
