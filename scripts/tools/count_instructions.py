@@ -39,7 +39,8 @@ MARK = "qsort_r"  # callgrind counts inside it alone; the counted process calls 
 def main() -> int:
     """Run the tool."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernel", nargs="+", choices=KERNELS, default=KERNELS, help="default: all")
+    parser.add_argument("--kernel", nargs="+", choices=KERNELS, default=KERNELS, metavar="NAME",
+                        help=f"of {', '.join(KERNELS)}; default: all")  # fmt: skip
     parser.add_argument("-k", "--components", type=int, nargs="+", default=[20, 100], help="default: %(default)s")
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--counts", type=int, default=50_000, metavar="N", help="default: %(default)s")

@@ -258,7 +258,7 @@ KINDS = [
          f"seconds to within {NEAR['held-out']:g} of it. `explicit` stores the allocation of counts, as scHPF does.",
          packages),
     Kind("scaling", "",
-         "One iteration, a nonzero, of all threads together, and the peak memory of a fit beyond its input.", scaling),
+         "One iteration, a nonzero, of all threads, and the peak memory of a fit beyond its input.", scaling),
     Kind("roofline", "",
          "Nanoseconds per nonzero of each kernel, the bound of the machine that applies to it, and the least seconds "
          "that this bound allows, as a fraction of the kernel's.", kernels),
