@@ -174,10 +174,10 @@ def verdict(rows: list[Row]) -> list[str]:
     if not both:
         return ["None of the other libraries is installed."]
     peaks = [row.library_peak_mib / row.peak_mib for row in both if row.peak_mib > 0] or [math.nan]
-    least = min(both, key=lambda row: row.ratio)
+    lowest = min(both, key=lambda row: row.ratio)
     return [
         f"fastpmf reads {sum(row.ratio >= 1 for row in both)} of {len(both)} formats faster; the other libraries take "
-        f"{common.span((row.ratio for row in both), '.2f')} times its seconds, least for {least.format}.",
+        f"{common.span((row.ratio for row in both), '.2f')} times its seconds, the fewest for {lowest.format}.",
         f"Their peak memory is {common.span(peaks, '.2f')} times its.",
     ]
 

@@ -24,7 +24,7 @@ Draw counts from known factors, several times, and fit them.
               intervals of entries contain the true ones. Mean-field posteriors treat entries as independent that trade
               off against each other, and so are too narrow: "too narrow" is the factor by which an interval's half
               width, in the logarithm, would have to be multiplied to contain as many as it claims
-  components  make_poisson_counts with --components of them; select_n_components chooses among the numbers from some
+  components  make_poisson_counts with --components of them; select_n_components chooses among the numbers from subset
               below to some above, and how often it recommends the true one is counted; also how often the best held-out
               log-likelihood alone is right, and the number whose components agree most between splits
 """
@@ -143,14 +143,16 @@ def verdict(rows: list[Row]) -> list[str]:
     lines, parts = [], common.group(rows, "part")
     for (k, mean), own in common.group(parts.get(("recovery",), []), "k", "mean_count").items():
         text = [
-            f"{what} by {model} {np.mean([row.value for row in some]):.2f}"
-            for (what, model), some in common.group([r for r in own if "recovered" in r.what], "what", "model").items()
+            f"{what} by {model} {np.mean([row.value for row in subset]):.2f}"
+            for (what, model), subset in common.group(
+                [r for r in own if "recovered" in r.what], "what", "model"
+            ).items()
         ]
         lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
-        some = [row for row in own if row.level == 0.9]
+        inside, narrow = np.mean([(row.value, row.too_narrow) for row in own if row.level == 0.9], axis=0)
         lines.append(
-            f"k = {k}, mean count {mean:g}: HPF's 90 % intervals contain {np.mean([r.value for r in some]):.0%} of the "
-            f"true entries; they are {np.mean([r.too_narrow for r in some]):.1f} times too narrow."
+            f"k = {k}, mean count {mean:g}: HPF's 90 % intervals contain {inside:.0%} of the true entries; they are "
+            f"{narrow:.1f} times too narrow."
         )
     for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
         off = [abs(row.value - k) for row in own]
@@ -164,7 +166,9 @@ def plot(rows: list[Row], figure: Any) -> None:
     left, middle, right = figure.subplots(1, 3)
     recovered = [row for row in rows if "recovered" in row.what]
     for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
-        means = {mean: np.mean([r.value for r in some]) for (mean,), some in common.group(own, "mean_count").items()}
+        means = {
+            mean: np.mean([r.value for r in subset]) for (mean,), subset in common.group(own, "mean_count").items()
+        }
         left.plot([*means], [*means.values()], "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
     covered = [row for row in rows if "covered" in row.what and row.level == row.level]
     middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")

@@ -175,7 +175,7 @@ def verdict(rows: list[Row]) -> list[str]:
     lines, predictions = [], [row for row in rows if row.part == "prediction"]
     for (name,), own in common.group(predictions, "counts").items():
         best = {
-            m: max((r.mixed_log_likelihood, r.k) for r in some) for (m,), some in common.group(own, "model").items()
+            m: max((r.mixed_log_likelihood, r.k) for r in subset) for (m,), subset in common.group(own, "model").items()
         }
         order = sorted(best, key=lambda model: -best[model][0])
         text = ", ".join(f"{model} {best[model][0]:.3f} (k = {best[model][1]})" for model in order)
@@ -200,8 +200,8 @@ def plot(rows: list[Row], figure: Any) -> None:
     panels = common.group(predictions, "counts")
     axes = common.grid(figure, len(panels) + bool(costs))
     for panel, ((name,), own) in zip(axes, panels.items(), strict=False):
-        for i, ((model,), some) in enumerate(common.group(own, "model").items()):
-            x, y = zip(*sorted((row.k, row.mixed_log_likelihood) for row in some), strict=True)
+        for i, ((model,), subset) in enumerate(common.group(own, "model").items()):
+            x, y = zip(*sorted((row.k, row.mixed_log_likelihood) for row in subset), strict=True)
             panel.plot(x, y, "osD^"[i] + "-", color=f"C{i}", ms=5, label=model)
         panel.set(title=name, xlabel="components", ylabel="nats per held-out count")
         panel.legend(fontsize="small")

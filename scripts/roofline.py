@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from fastpmf import as_counts
-from fastpmf.counts import MemoryCounts, Side
+from fastpmf import MemoryCounts, as_counts
+from fastpmf.counts import Side
 from fastpmf.counts.rows import ColumnSums
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, row_width, threads
 from fastpmf.kernels.formula import divide, fma, formula
 from fastpmf.kernels.launch import arguments as kernel_arguments
-from fastpmf.model.factors import aligned, column_sums, empty_factor, padded
+from fastpmf.model.factors import column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benchmarks"))
@@ -154,20 +154,20 @@ def least_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float
     """Least seconds of each call, which take turns: anything else that the machine does can only add to them."""
     for call in calls:
         call()  # compiles, and touches the pages
-    least, turns, since = len(calls) * [math.inf], 0, time.perf_counter()
+    best, turns, since = len(calls) * [math.inf], 0, time.perf_counter()
     while turns < repeats or time.perf_counter() < since + 0.02 * repeats:  # short calls are repeated more often
         turns += 1
         for c, call in enumerate(calls):
             began = time.perf_counter()
             call()
-            least[c] = min(least[c], time.perf_counter() - began)
-    return least
+            best[c] = min(best[c], time.perf_counter() - began)
+    return best
 
 
 def stream(t: int, n_bytes: int) -> tuple[Callable[[], object], int]:
     """A triad over about so many bytes, and how many they are."""
     n_rows = max(n_bytes // 3 // 64, 1)
-    a, b, c = (aligned(n_rows, 8, np.dtype(float), np.ones) for _ in range(3))
+    a, b, c = (padded(np.ones((n_rows, 8)), np.dtype(float)) for _ in range(3))
     bounds = np.arange(t + 1) * n_rows // t
     return lambda: triad(t, b, c, bounds, a), 3 * a.nbytes
 
@@ -181,7 +181,7 @@ def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
         for dtype in DTYPES:
             rates, rounds = [], 1_000_000 // flops
             for n in (5, 10):  # chains that hide the latency, without running out of registers
-                out = aligned(t, n * 64 // np.dtype(dtype).itemsize, np.dtype(dtype))
+                out = empty_factor(t, n * 64 // np.dtype(dtype).itemsize, np.dtype(dtype))
                 run = partial(chains, t, 0.5, 1.0, rounds, row_width(out), out)
                 (seconds,) = least_seconds([run], arguments.repeats)
                 rates.append((1e-9 * flops * rounds * out.size / seconds, seconds))
@@ -221,7 +221,7 @@ def measure_kernels(
         for i, (label, (_, flops, n_gathers, n_bytes, divisions)) in enumerate(kernels.items()):
             streaming = seconds[len(kernels) + i] * n_bytes / streams[i][1]
             memory, works_in = n_gathers * seconds[-1] + streaming, "float64" if label == "log_rate" else dtype
-            least, bound = max(
+            allowed, bound = max(
                 (memory, "gather" if n_gathers else "stream"),
                 (flops / rates[f"FMA {works_in}"], "FMA"),
                 (divisions / rates[f"divide {works_in}"], "divide"),
@@ -229,7 +229,7 @@ def measure_kernels(
             took = seconds[i]
             moved = n_gathers * nnz * width * dtype.itemsize + n_bytes
             rows.append(Row("kernel", label, name, "WH"[side], t, str(dtype), k, took, 1e-9 * flops / took,
-                            1e-9 * moved / took, 1e9 * took / nnz, bound, least / took))  # fmt: skip
+                            1e-9 * moved / took, 1e9 * took / nnz, bound, allowed / took))  # fmt: skip
     return rows
 
 
@@ -252,12 +252,14 @@ def plot(rows: list[Row], figure: Any) -> None:
     for axes, ((name, k, dtype), own) in zip(
         common.grid(figure, len(cases), size=(5.5, 4)), cases.items(), strict=True
     ):
-        for offset, (_, some) in enumerate(common.group(own, "threads").items()):
-            y = np.arange(len(some)) + 0.4 * offset
-            axes.barh(y, [row.ns_per_nonzero for row in some], 0.38, color=f"C{offset}", alpha=0.4,
-                      label=f"{some[0].threads} thread(s)")  # fmt: skip
-            axes.barh(y, [row.fraction * row.ns_per_nonzero for row in some], 0.38, color=f"C{offset}")
-            axes.set_yticks(range(len(some)), [f"{row.name} {row.side}, {row.bound}" for row in some], fontsize="small")
+        for offset, (_, subset) in enumerate(common.group(own, "threads").items()):
+            y = np.arange(len(subset)) + 0.4 * offset
+            axes.barh(y, [row.ns_per_nonzero for row in subset], 0.38, color=f"C{offset}", alpha=0.4,
+                      label=f"{subset[0].threads} thread(s)")  # fmt: skip
+            axes.barh(y, [row.fraction * row.ns_per_nonzero for row in subset], 0.38, color=f"C{offset}")
+            axes.set_yticks(
+                range(len(subset)), [f"{row.name} {row.side}, {row.bound}" for row in subset], fontsize="small"
+            )
         axes.set(xscale="log", xlabel="ns a nonzero; dark: the bound", title=f"{name}, k = {k}, {dtype}")
         axes.legend(fontsize="small")
 

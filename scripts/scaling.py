@@ -324,9 +324,9 @@ def plot(rows: list[Row], figure: Any) -> None:
     for axes, ((study,), own) in zip(panels, studies.items(), strict=False):
         scaled = VARIES.get(study, study) == "threads"
         for i, solver in enumerate(("mu", "cd")):
-            some = [row for row in own if row.solver == solver]
-            y = efficiencies(some) if scaled else [row.ns_per_nonzero for row in some]
-            axes.plot([row.value for row in some], y, f"C{i}o-", label=solver)
+            subset = [row for row in own if row.solver == solver]
+            y = efficiencies(subset) if scaled else [row.ns_per_nonzero for row in subset]
+            axes.plot([row.value for row in subset], y, f"C{i}o-", label=solver)
         axes.set(xlabel=VARIES.get(study, study), title=study, ylabel="efficiency" if scaled else "ns a nonzero")
         if study != "skew":
             axes.set_xscale("log", base=2 if scaled or study == "k" else 10)

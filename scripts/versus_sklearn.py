@@ -71,9 +71,9 @@ def main() -> int:
     parser.option("--tol", "of transform, in nats per count", [3e-3, 1e-3, 1e-4], type=common.share)
     arguments = parser.parse_args()
     matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
-    least = min(X.shape[0] for X in matrices.values())
-    if "transform" in arguments.parts and not (arguments.rows or least // 2) < least:
-        parser.error(f"--rows must be below the number of rows, {least}, got {arguments.rows}")
+    n_rows = min(X.shape[0] for X in matrices.values())
+    if "transform" in arguments.parts and not (arguments.rows or n_rows // 2) < n_rows:
+        parser.error(f"--rows must be below the number of rows, {n_rows}, got {arguments.rows}")
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", message=".*carry no counts")
     total = len(arguments.parts) * len(matrices) * len(arguments.components)

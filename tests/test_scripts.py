@@ -341,19 +341,17 @@ def test_roofline_compares_every_kernel_with_a_bound(study):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_loops_of_the_bounds_compute_what_they_claim(script, dtype):
-    from fastpmf.kernels._jit import row_width
-    from fastpmf.kernels.simd import VECTOR_BYTES
-    from fastpmf.model.factors import empty_factor, padded
-
     roofline, rng = script("roofline"), np.random.default_rng(0)
-    b, c = (padded(rng.integers(0, 10, (20, 100)), np.dtype(dtype)) for _ in range(2))  # sums of integers are exact
+    b, c = (
+        roofline.padded(rng.integers(0, 10, (20, 100)), np.dtype(dtype)) for _ in range(2)
+    )  # sums of integers are exact
     a = np.zeros_like(b)
     roofline.triad(3, b, c, np.array([0, 7, 7, 20]), a)
     np.testing.assert_array_equal(a, b + c * 0.5)
-    out = empty_factor(2, 5 * VECTOR_BYTES // np.dtype(dtype).itemsize, np.dtype(dtype))
-    roofline.fma_chains(2, 0.5, 1.0, 4, row_width(out), out)
+    out = roofline.empty_factor(2, 5 * 64 // np.dtype(dtype).itemsize, np.dtype(dtype))
+    roofline.fma_chains(2, 0.5, 1.0, 4, roofline.row_width(out), out)
     np.testing.assert_array_equal(out, 1.875)  # 1 + 1/2 + 1/4 + 1/8
-    roofline.division_chains(2, 0.5, 1.0, 3, row_width(out), out)
+    roofline.division_chains(2, 0.5, 1.0, 3, roofline.row_width(out), out)
     np.testing.assert_array_equal(out, 2)
 
 

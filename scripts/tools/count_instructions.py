@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastpmf.counts import MemoryCounts, Side, as_counts
+from fastpmf import MemoryCounts, as_counts
+from fastpmf.counts import Side
 from fastpmf.model.factors import column_sums, empty_factor, padded
 from fastpmf.model.updates import multiplicative
 
