@@ -198,6 +198,15 @@ def random_start(X: Any, k: int, seed: int, dtype: str) -> tuple[np.ndarray, np.
     return (scale * W).astype(dtype), (scale * H).astype(dtype)
 
 
+def pace(trace: Any, first: int, last: int) -> float:
+    """Seconds of an iteration between two records of a fit's trace.
+
+    The very last record should not be one of them: its time includes the final measurements of the fit.
+    """
+    seconds = dict(zip(trace["n_iter"].tolist(), trace["seconds"].tolist(), strict=True))
+    return (seconds[last] - seconds[first]) / (last - first)
+
+
 def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Slope of log y against log x by least squares, and its standard error; NaN with too few points."""
     a, b = np.log(x), np.log(y)

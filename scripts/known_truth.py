@@ -166,10 +166,9 @@ def plot(rows: list[Row], figure: Any) -> None:
     left, middle, right = figure.subplots(1, 3)
     recovered = [row for row in rows if "recovered" in row.what]
     for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
-        means = {
-            mean: np.mean([r.value for r in subset]) for (mean,), subset in common.group(own, "mean_count").items()
-        }
-        left.plot([*means], [*means.values()], "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
+        means = list(dict.fromkeys(row.mean_count for row in own))
+        y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
+        left.plot(means, y, "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
     covered = [row for row in rows if "covered" in row.what and row.level == row.level]
     middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
     for i, ((mean, what), own) in enumerate(common.group(covered, "mean_count", "what").items()):
@@ -177,20 +176,14 @@ def plot(rows: list[Row], figure: Any) -> None:
         middle.plot(
             LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}"
         )
-    chosen = common.group([row for row in rows if row.part == "components"], "model", "k")
-    for i, ((rule, k), own) in enumerate(chosen.items()):
-        y, shift = [r.value - k for r in own], 0.15 * (RULES.index(rule) - 1)
-        first = i == [key[0] for key in chosen].index(rule)
-        label = rule if first else None
-        right.plot(
-            k + shift + np.linspace(-0.05, 0.05, len(y)), y, "o", color=f"C{RULES.index(rule)}", alpha=0.7, label=label
-        )
+    chosen = [row for row in rows if row.part == "components"]
+    for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
+        right.plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
     middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals")
     right.set(xlabel="true number of components", ylabel="chosen less true", title="components")
-    for axes in (left, middle, right):
-        if axes.lines:
-            axes.legend(fontsize="small")
+    for axes in filter(lambda axes: axes.lines, (left, middle, right)):
+        axes.legend(fontsize="small")
 
 
 if __name__ == "__main__":

@@ -140,25 +140,16 @@ def options_of(model: str, X: Any, k: int) -> dict[str, Any]:
 
 def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argparse.Namespace) -> Row:
     """The model and maximum likelihood, taking turns."""
-    common = {
-        "random_state": 0,
-        "tol": 0,
-        "dtype": arguments.dtype,
-        "n_threads": arguments.threads,
-        "eval_every": EVERY,
-    }
+    options = {"random_state": 0, "tol": 0, "dtype": arguments.dtype, "n_threads": arguments.threads,
+               "eval_every": EVERY, "max_iter": LAST + 1}  # fmt: skip
 
     def fit(which: str) -> tuple[float, float]:
         """Seconds of an iteration, and the objective at the end."""
         if which == "hpf":
-            hpf = HPF(k, max_iter=LAST, **common).fit(counts)
-            trace, objective = hpf.trace_, hpf.objective_
-        else:
-            solution = poisson_nmf(counts, k, solver=solver, acceleration=None, max_iter=LAST, **common,
-                                   **options_of(which, X, k))  # fmt: skip
-            trace, objective = solution.trace, solution.objective
-        at = dict(zip(trace["n_iter"].tolist(), trace["seconds"].tolist(), strict=True))
-        return (at[LAST] - at[EVERY]) / (LAST - EVERY), objective
+            hpf = HPF(k, **options).fit(counts)
+            return common.pace(hpf.trace_, EVERY, LAST), hpf.objective_
+        solution = poisson_nmf(counts, k, solver=solver, acceleration=None, **options, **options_of(which, X, k))
+        return common.pace(solution.trace, EVERY, LAST), solution.objective
 
     own, ratios = [], []
     fit(model), fit("ml")  # compile

@@ -39,10 +39,11 @@ Drawn counts have 20,000 columns and 200 nonzeros in a row, except where the stu
 threads, k, streamed and workers take these counts instead.
 
 Each matrix gets a fresh process, which compiles, measures the peak memory of a default fit beyond its input (on Linux),
-and then times iterations by the difference of a fit of 12 iterations and one of --iterations more; solvers and numbers
-of threads take turns, and seconds are medians over --repeats. Processor seconds are those of all threads, or of all
-workers. Coordinate descent is extrapolated in memory only; elsewhere it sweeps over W alone, and H takes
-multiplicative steps. Folders have just been written, so that the system still holds them in memory.
+and then times the second twelve iterations of a fit, with one evaluation of the objective among them; solvers and
+numbers of threads take turns, and seconds are medians over --repeats. Processor seconds are those of all threads, or of
+all workers, in the whole fit, for each of its iterations. Coordinate descent is extrapolated in memory only; elsewhere
+it sweeps over W alone, and H takes multiplicative steps. Folders have just been written, so that the system still holds
+them in memory.
 
 Predictions are those of fastpmf.plan. Slopes are least squares on logarithms, with standard errors: seconds ~ nnz ** s.
 By default no matrix and fit together take more than half of the memory that is available now.
@@ -52,7 +53,8 @@ VARIES = {"weak": "threads", "streamed": "nnz", "workers": "threads"}  # where i
 WITH_DATA = ("threads", "k", "streamed", "workers")
 MEMORY, STREAMED, WORKERS = "memory", "streamed", "workers"
 N_COLUMNS, PER_ROW, PLANTED = 20_000, 200, 10
-SHORT_FIT = 12  # iterations: the warm-up of coordinate descent, and two more
+EVERY = 12  # iterations between evaluations of the objective: the warm-up of coordinate descent, and two more
+N_ITER = 2 * EVERY + 1
 BLOCK = 1 << 23  # nonzeros of a streamed block
 BYTES_PER_NONZERO = 24  # of counts, transpose, factors and drawing them; limits the default --max-nnz
 NONZEROS_PER_SECOND = 300_000  # a thread, everything included; limits it to some two minutes
@@ -118,7 +120,6 @@ def main() -> int:
     parser.option("--ks", "numbers of components of the study k", [8, 16, 32, 64, 128])
     parser.option("--densities", "of the study density", [1e-4, 1e-3, 1e-2, 1e-1], type=common.number(float, 1e-9, 0.5))
     parser.option("--skews", "of the study skew", [0.0, 0.5, 1.0], type=common.number(float, 0, 2))
-    parser.option("--iterations", "timed in a fit", 5)
     parser.add_argument(
         "--quick", action="store_true", help="3e5 nonzeros at most, unless --nnz and --max-nnz are given"
     )
@@ -178,7 +179,7 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
 def run(study: str, case: Case, arguments: argparse.Namespace) -> list[Row]:
     """The rows of one matrix; none, and a message, where it is too large for the memory."""
     try:
-        return [Row(study, *values) for values in fresh(case, arguments.iterations, arguments.repeats, arguments.dtype)]
+        return [Row(study, *values) for values in fresh(case, arguments.repeats, arguments.dtype)]
     except (BrokenProcessPool, MemoryError, ValueError) as error:
         why = str(error) if isinstance(error, ValueError) else "its process was ended, probably for lack of memory"
         common.say(f"left out, {study}, {case.nnz:,} nonzeros: {why}")
@@ -186,13 +187,13 @@ def run(study: str, case: Case, arguments: argparse.Namespace) -> list[Row]:
 
 
 @functools.cache  # studies share matrices
-def fresh(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple]:
+def fresh(case: Case, repeats: int, dtype: str) -> list[tuple]:
     """`measure` in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(measure, case, iterations, repeats, dtype).result()
+        return process.submit(measure, case, repeats, dtype).result()
 
 
-def measure(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple]:
+def measure(case: Case, repeats: int, dtype: str) -> list[tuple]:
     """All of each `Row` but its study."""
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
     most = max(case.threads)
@@ -202,7 +203,7 @@ def measure(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple
         X = make_poisson_counts(*case.shape, PLANTED, nnz=case.nnz, skew=case.skew, random_state=0).X
     shape, nnz, kind, total, few = X.shape, X.nnz, str(X.dtype), float(X.sum()), X[:500]
     facts = (case.place, *shape, nnz, nnz / math.prod(shape), case.k, case.skew, dtype, kind)
-    options = {"max_iter": SHORT_FIT, "tol": 0, "eval_every": 10**9, "dtype": dtype, "random_state": 0}
+    options = {"max_iter": N_ITER, "tol": 0, "eval_every": EVERY, "dtype": dtype, "random_state": 0}
     peak, planned = math.nan, (math.nan, math.nan)
     with contextlib.ExitStack() as stack:
         source: Any = X
@@ -223,32 +224,31 @@ def measure(case: Case, iterations: int, repeats: int, dtype: str) -> list[tuple
         else:
             fits = {t: stack.enter_context(worker_fit(source, case, t, options, total)) for t in case.threads}
         clock: dict[tuple[int, str], list[tuple]] = {(t, solver): [] for t in case.threads for solver in ("mu", "cd")}
-        for turn in range(1 + repeats):
+        for _ in range(repeats):
             for (t, solver), found in clock.items():
-                first, last = fits[t](solver, SHORT_FIT), fits[t](solver, SHORT_FIT + iterations)
-                if turn:  # the first compiles and transposes
-                    found.append((*((b - a) / iterations for a, b in zip(first[:3], last[:3], strict=True)), last[3]))
+                found.append(fits[t](solver))
     rows = []
     for (t, solver), found in clock.items():
-        seconds, cpu, messages = (median(values) for values in list(zip(*found, strict=True))[:3])
+        seconds, cpu, messages, objective = map(median, zip(*found, strict=True))
         rows.append((
-            *facts, t, solver, seconds, 1e9 * seconds / nnz, cpu, SHORT_FIT + iterations, found[0][3],
+            *facts, t, solver, seconds, 1e9 * seconds / nnz, cpu, N_ITER, objective,
             *((peak, *planned) if t == most else 3 * (math.nan,)), messages,
         ))  # fmt: skip
     return rows
 
 
-def local_fit(counts: Any, case: Case, t: int, options: dict, total: float, solver: str, n_iter: int) -> tuple:
-    """Seconds, processor seconds, bytes between workers, and the objective per count of a fit in this process."""
+def local_fit(counts: Any, case: Case, t: int, options: dict, total: float, solver: str) -> tuple:
+    """Seconds, processor seconds and bytes between workers of an iteration, and the objective per count."""
     extrapolated = solver == "cd" and case.place == MEMORY
     cpu = time.process_time()
     solution = poisson_nmf(counts, case.k, solver=solver, acceleration="extrapolation" if extrapolated else None,
-                           n_threads=t, **options | {"max_iter": n_iter})  # fmt: skip
-    return solution.trace["seconds"][-1], time.process_time() - cpu, 0.0, solution.objective / total
+                           n_threads=t, **options)  # fmt: skip
+    cpu = (time.process_time() - cpu) / N_ITER
+    return common.pace(solution.trace, EVERY, 2 * EVERY), cpu, 0.0, solution.objective / total
 
 
 @contextlib.contextmanager
-def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) -> Iterator[Callable[[str, int], tuple]]:
+def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) -> Iterator[Callable[[str], tuple]]:
     """The same over n workers, which stay while the context does."""
     from distributed import Client
 
@@ -256,16 +256,15 @@ def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) ->
 
     with local_cluster(n) as cluster, Client(cluster) as client:
 
-        def fit(solver: str, n_iter: int) -> tuple:
-            model = PoissonNMF(
-                case.k, client=client, solver=solver, acceleration=None, **options | {"max_iter": n_iter}
-            )
-            cpu, began = sum(client.run(time.process_time).values()), time.perf_counter()
+        def fit(solver: str) -> tuple:
+            model = PoissonNMF(case.k, client=client, solver=solver, acceleration=None, **options)
+            cpu = sum(client.run(time.process_time).values())
             model.fit(folder)
-            seconds = time.perf_counter() - began
-            cpu = sum(client.run(time.process_time).values()) - cpu
-            return seconds, cpu, float(model.communication_["between_workers"]), model.objective_ / total
+            cpu = (sum(client.run(time.process_time).values()) - cpu) / N_ITER
+            messages = float(model.communication_["between_workers"]) / N_ITER
+            return common.pace(model.trace_, EVERY, 2 * EVERY), cpu, messages, model.objective_ / total
 
+        fit("cd")  # compiles
         yield fit
 
 

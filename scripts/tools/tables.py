@@ -251,8 +251,8 @@ KINDS = [
          "Where each solver ends, in nats, and after how many iterations, medians over the seeds; with n_init also the "
          "seconds, in those of a single fit.", solver_ends),
     Kind("packages", "divergence",
-         "The lowest objective, in nats, that each package reaches in the same time, and when fastpmf is as low; * where "
-         "rates were 0 under positive counts, so that one component more was scored.", packages),
+         "The lowest objective, in nats, that each package reaches in the same time, and when fastpmf is as low; *"
+         " where rates were 0 under positive counts, so that one component more was scored.", packages),
     Kind("packages", "held-out",
          "Hierarchical Poisson factorization: minus the log-likelihood of held-out counts, in nats per count, and the "
          f"seconds to within {NEAR['held-out']:g} of it. `explicit` stores the allocation of counts, as scHPF does.",
