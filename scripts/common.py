@@ -35,14 +35,10 @@ def number(kind: type = float, low: float = -math.inf, high: float = math.inf, *
         value = float(text)
         inside = low < value < high if strict else low <= value <= high
         if not (math.isfinite(value) and inside and (kind is float or value.is_integer())):
-            bounds = (
-                f"between {low:g} and {high:g}"
-                if math.isfinite(high)
-                else f"{'above' if strict else 'at least'} {low:g}"
-            )
-            raise argparse.ArgumentTypeError(
-                f"must be {'an integer' if kind is int else 'a number'} {bounds}, got {text}"
-            )
+            noun, bounds = ("an integer" if kind is int else "a number"), f"{'above' if strict else 'at least'} {low:g}"
+            if math.isfinite(high):
+                bounds = f"between {low:g} and {high:g}"
+            raise argparse.ArgumentTypeError(f"must be {noun} {bounds}, got {text}")
         return kind(value)
 
     parse.__name__ = "number"  # argparse prints it for text that is no number
@@ -61,9 +57,8 @@ def output_file(*suffixes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         path = Path(text)
         if path.is_dir() or not path.parent.is_dir() or path.suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(
-                f"must be a {' or '.join(suffixes)} file in an existing folder, got {text}"
-            )
+            kinds = " or ".join(suffixes)
+            raise argparse.ArgumentTypeError(f"must be a {kinds} file in an existing folder, got {text}")
         return text
 
     return parse
@@ -297,8 +292,8 @@ def load_warning() -> list[str]:
 
 
 def short(x: float, digits: int = 3) -> str:
-    """A number with so many significant digits; a dash for NaN and infinity."""
-    return f"{x:.{digits}g}" if math.isfinite(x) else "-"
+    """A number with so many significant digits; a dash for NaN."""
+    return f"{x:.{digits}g}" if x == x else "-"
 
 
 def span(values: Iterable[float], form: str) -> str:
