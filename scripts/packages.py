@@ -92,10 +92,10 @@ class Package:
 
     @classmethod
     def race(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
-        """Call `report` with (iterations, seconds, W, H) until the seconds are spent; its own time doesn't count."""
+        """Call `report` with (iterations, seconds, W, H) once, and until the seconds are spent; it isn't timed."""
         fit, preparation = common.timed(partial(cls, setup))
         clock, n_iter, step = preparation, 0, cls.stride
-        while step > 0 and clock < budget:
+        while step > 0 and (n_iter == 0 or clock < budget):
             seconds = common.timed(partial(fit.advance, step))[1]
             clock = preparation + seconds if cls.restarts else clock + seconds
             n_iter = step if cls.restarts else n_iter + step
@@ -130,7 +130,7 @@ class Fastpmf(Package):
                 report(record.n_iter, seconds, W, H)
                 latest = record.n_iter
             paused += time.perf_counter() - arrived
-            return seconds >= budget
+            return latest > 0 and seconds >= budget
 
         cls.fit(setup, max_iter=10**9, tol=0, eval_every=EVERY, dtype=setup.W.dtype, n_threads=setup.n_threads,
                 random_state=setup.seed, callback=callback)  # fmt: skip

@@ -163,7 +163,7 @@ def test_each_package_that_is_installed_fits_and_is_scored(script, tiny, name):
     if script("common").version_of(package.package) is None:
         pytest.skip(f"{package.package} is not installed")
     points = []
-    package.race(setup_of(script, tiny, "float32"), 0.05, lambda *point: points.append(point))
+    package.race(setup_of(script, tiny, "float32"), 1e-9, lambda *point: points.append(point))
     n_iter, seconds, W, H = points[0]
     assert n_iter >= 1
     assert seconds > 0
