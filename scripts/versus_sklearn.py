@@ -1,128 +1,230 @@
-"""The same multiplicative iterations, here and in scikit-learn: seconds, objective reached and peak memory."""
+"""fastpmf beside scikit-learn on the same counts: an iteration, a fit, its memory, and W for new rows."""
 
 import argparse
+import math
 import multiprocessing
-import statistics
 import sys
-import time
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
 
+import common
 import numpy as np
-from provenance import write_table
-from sklearn.decomposition import NMF
+from sklearn.decomposition import NMF, non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
-from studying import peak_memory, read_matrices
 
-from fastpmf import as_counts, kl_divergence, plan, poisson_nmf
+from fastpmf import PoissonNMF, as_counts, kl_divergence, plan, poisson_nmf
 
 DESCRIPTION = """\
-Run multiplicative updates from one random start with fastpmf and with scikit-learn's
-NMF(solver="mu", beta_loss="kullback-leibler"), turn about in one process, and print the median
-seconds per iteration of each (set-up, compilation and stopping tests taken out by differences
-between a short and a longer fit), their ratio, and the objective after the same few iterations,
-both scored by kl_divergence in float64. scikit-learn gets CSR counts in the dtype worked in; it
-uses one thread for this.
+Compare with scikit-learn's NMF(solver="mu", beta_loss="kullback-leibler") in one process, taking turns. Seconds are
+medians, objectives the exact divergence in nats. scikit-learn is given CSR counts in the dtype of the factors, and uses
+one thread for this. Kernels are compiled, and counts read and transposed, before any clock runs.
 
-Then, in a fresh process for each case, the peak memory of a fit above what the process held with
-the counts loaded and the kernels compiled, beside what fastpmf.plan says: one transposed copy of the
-counts, the factors and the solver's spare, and what the last look at the optimality needs.
+  iteration  the same multiplicative iteration: seconds by the difference of a short and a longer fit; the objectives
+             after five iterations from one random start; and the peak memory of a fit beyond what its process held,
+             with the prediction of fastpmf.plan
+  fit        seconds to the objective at which scikit-learn stops by default, after 200 iterations. scikit-learn's are
+             200 times those of an iteration. The objective is taken from fastpmf's multiplicative updates, which have
+             the same iterates until small entries reach a floor here and underflow there. fastpmf's default solver is
+             first followed to the iteration that reaches it; fits of so many iterations are then timed
+  transform  half of the rows, or --rows, are held out; H is fitted to the others, by 50 iterations, and W is found for
+             the rows held out by PoissonNMF.transform at each --tol, and by non_negative_factorization(update_H=False)
+             with its defaults, which is what NMF.transform does. The gap is certified by fastpmf: no W has an
+             objective that is lower by more
 """
-LINE = "{:<26}{:>5} {:>8} {:>10} {:>12} {:>7} {:>15} {:>15} {:>9} {:>9}"
-HEAD = [
-    "counts",
-    "k",
-    "dtype",
-    "ours, ms",
-    "sklearn, ms",
-    "ratio",
-    "ours, nats",
-    "sklearn, nats",
-    "peak MiB",
-    "predicted",
-]
-SCORED = 5  # iterations after which the objectives are compared
+PARTS = ("iteration", "fit", "transform")
+STEPS = 5  # iterations after which objectives are compared
+SKLEARN_ITERATIONS = 200  # the default max_iter of NMF
+NO_EVALUATION = 10**9
+SHOWN = "counts part k tol seconds sklearn_seconds ratio objective sklearn_objective peak_mib planned_mib"
+
+
+class Row(NamedTuple):
+    """A row of the table. Times in seconds, objectives in nats, memory in MiB; what a part doesn't measure is NaN."""
+
+    part: str
+    counts: str
+    k: int
+    dtype: str
+    seed: int
+    iterations: int
+    seconds: float
+    sklearn_seconds: float
+    ratio: float
+    objective: float
+    sklearn_objective: float
+    peak_mib: float = math.nan
+    planned_mib: float = math.nan
+    rows: int = 0
+    tol: float = math.nan
+    gap_per_1000: float = math.nan
 
 
 def main() -> int:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", metavar="FILE", help=".npz or .mtx[.gz] (default: the words of Python)")
-    parser.add_argument("--components", nargs="+", type=int, default=[20, 100], metavar="K", help="default: 20 100")
-    parser.add_argument("--dtype", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
-    parser.add_argument("--threads", type=int, metavar="N", help="ours (default: all this process may use)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each, medians are told (default: %(default)s)")
-    parser.add_argument("--csv", metavar="FILE", help="write the table there too")
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], dtype="float32", threads=None, seeds=[0], repeats=3)
+    parser.option("--parts", "parts", [*PARTS], choices=PARTS)
+    parser.option("--rows", "held out for transform, by default half of them", type=common.positive_int)
+    parser.option("--tol", "of transform, in nats per count", [3e-3, 1e-3, 1e-4], type=common.share)
     arguments = parser.parse_args()
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    n_rows = min(X.shape[0] for X in matrices.values())
+    if "transform" in arguments.parts and not (arguments.rows or n_rows // 2) < n_rows:
+        parser.error(f"--rows must be below the number of rows, {n_rows}, got {arguments.rows}")
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", message=".*carry no counts")
-    matrices = read_matrices(parser, arguments.data)
-    rows = []
-    print(LINE.format(*HEAD))  # noqa: T201
-    for name, X in matrices.items():
-        for k in arguments.components:
-            for dtype in arguments.dtype:
-                seconds, objectives = race(X, k, dtype, arguments.threads, arguments.repeats)
-                with multiprocessing.get_context("spawn").Pool(1) as fresh:
-                    peak, predicted = fresh.apply(memory, (X, k, dtype, arguments.threads))
-                ours, theirs = (1e3 * s for s in seconds)
-                rows.append([name, k, dtype, ours, theirs, theirs / ours, *objectives, peak, predicted])
-                told = [f"{ours:.2f}", f"{theirs:.0f}", f"{theirs / ours:.1f}", *(f"{D:.2f}" for D in objectives)]
-                print(LINE.format(name, k, dtype, *told, f"{peak:.1f}", f"{predicted:.1f}"), flush=True)  # noqa: T201
-    if arguments.csv:
-        write_table(arguments.csv, HEAD, rows, matrices)
-    return 0
+    total = len(arguments.parts) * len(matrices) * len(arguments.components)
+    rows = common.collect(measure(matrices, arguments), total, arguments, unit="case", counts=matrices, show=SHOWN)
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
 
-def race(X, k: int, dtype: str, n_threads: int | None, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds per iteration and objective after `SCORED` iterations, of fastpmf and of scikit-learn."""
-    rng = np.random.default_rng(0)
-    W, H = (rng.random(shape).astype(dtype) + np.float32(0.1) for shape in ((X.shape[0], k), (k, X.shape[1])))
+def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """Every part of every case."""
+    measures = {"iteration": iteration, "fit": fit, "transform": transform}
+    for part in arguments.parts:
+        for name, X in matrices.items():
+            for k in arguments.components:
+                yield [
+                    row._replace(part=part, counts=name)
+                    for seed in arguments.seeds
+                    for row in measures[part](X, k, seed, arguments)
+                ]
+
+
+def sklearn_fit(floats: Any, W: np.ndarray, H: np.ndarray, n_iter: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many iterations of scikit-learn."""
+    model = NMF(len(H), init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=n_iter, tol=0)
+    return model.fit_transform(floats, W=W.copy(), H=H.copy()), model.components_
+
+
+def per_iteration(fit: Callable[[int], Any], few: int, many: int) -> float:
+    """Seconds of an iteration, from two fits."""
+    return (common.timed(lambda: fit(many))[1] - common.timed(lambda: fit(few))[1]) / (many - few)
+
+
+def iteration(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One multiplicative iteration of each, and the memory of a fit."""
+    dtype, (W, H) = arguments.dtype, common.random_start(X, k, seed, arguments.dtype)
     counts, floats = as_counts(X), X.tocsr().astype(dtype)
-
-    def ours(n_iter):
-        fit = poisson_nmf(
-            counts,
-            k,
-            solver="mu",
-            init="custom",
-            W=W,
-            H=H,
-            max_iter=n_iter,
-            tol=0,
-            eval_every=10**9,
-            dtype=dtype,
-            n_threads=n_threads,
-        )
-        return fit.W, fit.H
-
-    def theirs(n_iter):
-        model = NMF(k, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=n_iter, tol=0)
-        return model.fit_transform(floats, W=W.copy(), H=H.copy()), model.components_
-
-    objectives = [kl_divergence(counts, *fit(SCORED)) for fit in (ours, theirs)]  # and compiles
-    slopes: list[list[float]] = [[], []]
-    for _ in range(repeats):
-        for fit, (few, many), slope in zip((ours, theirs), ((5, 45), (1, 4)), slopes, strict=True):
-            clock = [time.perf_counter()]
-            for n_iter in (few, many):
-                fit(n_iter)
-                clock.append(time.perf_counter())
-            slope.append((clock[2] - 2 * clock[1] + clock[0]) / (many - few))
-    return [statistics.median(slope) for slope in slopes], objectives
+    options = {"solver": "mu", "acceleration": None, "init": "custom", "W": W, "H": H, "tol": 0, "dtype": dtype,
+               "eval_every": NO_EVALUATION, "n_threads": arguments.threads}  # fmt: skip
+    ours = partial(poisson_nmf, counts, k, **options)
+    theirs = partial(sklearn_fit, floats, W, H)
+    solution = ours(max_iter=STEPS)  # also compiles
+    objectives = [kl_divergence(counts, *factors) for factors in ((solution.W, solution.H), theirs(STEPS))]
+    clock = [
+        (per_iteration(lambda n: ours(max_iter=n), 5, 45), per_iteration(theirs, 1, 4))
+        for _ in range(arguments.repeats)
+    ]
+    seconds, sklearn_seconds = map(median, zip(*clock, strict=True))
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        memory = process.apply(measure_memory, (X, k, dtype, arguments.threads))
+    return [Row("", "", k, dtype, seed, 1, seconds, sklearn_seconds, sklearn_seconds / seconds, *objectives, *memory)]
 
 
-def memory(X, k: int, dtype: str, n_threads: int | None) -> tuple[float, float]:
-    """Peak memory of a fit above the process that holds X, and what it should be; MiB."""
-
-    def fit(matrix):
-        return poisson_nmf(matrix, k, solver="mu", max_iter=2, tol=0, dtype=dtype, random_state=0, n_threads=n_threads)
-
+def measure_memory(X: Any, k: int, dtype: str, n_threads: int | None) -> tuple[float, float]:
+    """MiB that a fit needs beyond the process that holds X, and what `plan` predicts."""
     warnings.simplefilter("ignore")
-    small = X[:50].astype(X.dtype)
-    fit(small)  # compiles
-    peak = peak_memory(lambda: fit(X))
-    planned = plan(X.shape, X.nnz, k, dtype, counts_dtype=as_counts(X).dtype, solver="mu", trial=False)
+    fit = partial(poisson_nmf, n_components=k, solver="mu", max_iter=2, tol=0, dtype=dtype, random_state=0,
+                  n_threads=n_threads)  # fmt: skip
+    fit(X[:50])  # compiles
+    peak = common.peak_memory(partial(fit, X))
+    planned = plan(X.shape, X.nnz, k, dtype, counts_dtype=as_counts(X).dtype, solver="mu")
     return peak / 2**20, planned.peak_bytes / 2**20
+
+
+def fit(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """Seconds to where scikit-learn's fit stops by default."""
+    dtype, (W, H) = arguments.dtype, common.random_start(X, k, seed, arguments.dtype)
+    counts, floats = as_counts(X), X.tocsr().astype(dtype)
+    run = partial(poisson_nmf, counts, k, init="custom", W=W, H=H, tol=0, dtype=dtype, n_threads=arguments.threads)
+    reference = run(solver="mu", acceleration=None, max_iter=SKLEARN_ITERATIONS, eval_every=NO_EVALUATION)
+    target = reference.objective
+    found = run(
+        max_iter=10 * SKLEARN_ITERATIONS, eval_every=1, callback=lambda record, W, H: record.objective <= target
+    )
+    n_iter, reached = found.n_iter, found.objective <= target
+    clock = []
+    for _ in range(arguments.repeats):
+        # The first fit after scikit-learn may compete with its spinning threads
+        ours = [common.timed(lambda: run(max_iter=n_iter, eval_every=NO_EVALUATION))[1] for _ in range(3)]
+        clock.append((median(ours), per_iteration(partial(sklearn_fit, floats, W, H), 1, 4)))
+    seconds, one = map(median, zip(*clock, strict=True))
+    seconds, theirs = seconds if reached else math.inf, SKLEARN_ITERATIONS * one
+    return [Row("", "", k, dtype, seed, n_iter, seconds, theirs, theirs / seconds, found.objective, target)]
+
+
+def transform(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """W for rows that were not fitted, at each tolerance."""
+    seen, unseen = split(X.tocsr(), arguments.rows or X.shape[0] // 2, seed)
+    options = {"dtype": arguments.dtype, "n_threads": arguments.threads, "random_state": seed}
+    model = PoissonNMF(k, max_iter=50, tol=0, **options).fit(seen)
+    H, floats, total = model.components_, unseen.astype(arguments.dtype), float(unseen.sum())
+    theirs = partial(non_negative_factorization, floats, H=H, n_components=k, update_H=False, solver="mu",
+                     beta_loss="kullback-leibler")  # fmt: skip
+    rows, sklearn_W = [], theirs()[0]
+    for tol in sorted(set(arguments.tol), reverse=True):
+        model.set_params(tol=tol)
+        W, gaps = model.transform(unseen, return_gap_bound=True)  # also compiles
+        clock = [
+            (common.timed(lambda: model.transform(unseen))[1], common.timed(theirs)[1])
+            for _ in range(arguments.repeats)
+        ]
+        seconds, sklearn_seconds = map(median, zip(*clock, strict=True))
+        objectives = [kl_divergence(unseen, A, H) for A in (W, sklearn_W)]
+        rows.append(Row(
+            "", "", k, arguments.dtype, seed, 0, seconds, sklearn_seconds, sklearn_seconds / seconds, *objectives,
+            rows=unseen.shape[0], tol=tol, gap_per_1000=1e3 * float(gaps.sum()) / total,
+        ))  # fmt: skip
+    return rows
+
+
+def split(X: Any, n_out: int, seed: int) -> tuple[Any, Any]:
+    """Rows to fit and rows held out, without the columns that have no counts in the former."""
+    order = np.random.default_rng(seed).permutation(X.shape[0])
+    unseen, seen = (X[np.sort(rows)] for rows in (order[:n_out], order[n_out:]))
+    used = np.flatnonzero(np.asarray(seen.sum(axis=0)).ravel())
+    return seen[:, used], unseen[:, used]
+
+
+def verdict(rows: list[Row]) -> list[str]:
+    """How many times as long scikit-learn takes, and whose objective is lower."""
+    lines = []
+    for (part, tol), own in common.group(rows, "part", "tol").items() if rows else ():
+        ratios = common.span((row.ratio for row in own), ".3g")
+        if part == "iteration":
+            apart = max(abs(row.objective / row.sklearn_objective - 1) for row in own)
+            lines.append(
+                f"scikit-learn takes {ratios} times as long for the same iteration; after {STEPS} iterations the "
+                f"objectives differ by at most {apart:.1e} of themselves."
+            )
+        elif part == "fit":
+            lines.append(
+                f"scikit-learn takes {ratios} times as long to the objective at which it stops by default, which "
+                f"fastpmf reaches after {common.span((row.iterations for row in own), 'd')} iterations."
+            )
+        else:
+            above = [1e3 * (row.sklearn_objective / row.objective - 1) for row in own]
+            lines.append(
+                f"transform at tol={tol:g}: scikit-learn takes {ratios} times as long, and its objective is higher by "
+                f"{common.span(above, '.2g')} thousandths; fastpmf's is certified to be within "
+                f"{common.span((row.gap_per_1000 for row in own), '.2g')} nats per 1,000 counts of the optimum."
+            )
+    return lines
+
+
+def plot(rows: list[Row], figure: Any) -> None:
+    """How many times as long scikit-learn takes, a panel for each part."""
+    parts = common.group(rows, "part")
+    for axes, ((part,), own) in zip(common.grid(figure, len(parts)), parts.items(), strict=True):
+        axes.barh(range(len(own)), [row.ratio for row in own])
+        labels = [f"{r.counts}, k = {r.k}" + (f"\ntol = {r.tol:g}" if part == "transform" else "") for r in own]
+        axes.set_yticks(range(len(own)), labels, fontsize="small")
+        axes.invert_yaxis()
+        axes.set(title=part, xlabel="seconds of scikit-learn / of fastpmf")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import csv
 import errno
 import gzip
-import importlib
 import io
 import json
 import os
@@ -564,15 +563,3 @@ def test_the_standard_library_is_a_document_term_matrix():
     assert X.data.min() >= 1
     assert X.has_canonical_format
     assert list(words) == sorted(set(words))
-
-
-def test_the_equivalence_study_finds_a_constant(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["equivalence.py", "--iterations", "3", "-k", "3"])
-    assert importlib.import_module("equivalence").main() == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"equivalence.csv", "equivalence.png"}
-    table = np.genfromtxt(tmp_path / "equivalence.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3, 4, 5))
-    for fit in (table[:4], table[4:]):
-        assert np.ptp(fit[:, 3]) <= 1e-12 * abs(fit[0, 3])  # rounding of sums of some 1e5 terms
-    assert np.allclose(table[5:, 4], 1, rtol=1e-9)  # the normalised fit stays a distribution

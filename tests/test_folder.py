@@ -135,3 +135,24 @@ def test_what_is_in_memory_is_written_too(tmp_path):
     write_counts(tmp_path / "X", X)
     np.testing.assert_array_equal(read_counts(tmp_path / "X").X.toarray(), X.toarray())
     assert sources.CHUNK == 7
+
+
+@pytest.mark.parametrize("order", ["rows ascend", "rows ascend within chunks", "any"])
+def test_chunks_of_coordinates_make_the_matrix_of_them_all(order):
+    rng = np.random.default_rng(0)
+    i, j, x = rng.integers(0, 9, 50), rng.integers(0, 6, 50), rng.integers(0, 200, 50).astype(np.uint8)
+    by_row = np.argsort(i, kind="stable")
+    at = {"any": np.arange(50), "rows ascend": by_row, "rows ascend within chunks": np.r_[by_row[28:], by_row[:28]]}
+    parts = np.array_split(at[order], 7)
+    # Their dtypes differ, and what stands twice adds up beyond them
+    kinds = [np.uint8] * 3 + [np.float32] * 4
+    entries = [
+        Entries(i[part].astype(np.int32), j[part], x[part].astype(kind))
+        for part, kind in zip(parts, kinds, strict=True)
+    ]
+    X = Coordinates(lambda: iter(entries), lambda: ((11, 6), Names())).dataset().X
+    wanted = np.zeros((11, 6))
+    np.add.at(wanted, (i, j), x)
+    assert wanted.max() > 255
+    assert X.has_canonical_format
+    np.testing.assert_array_equal(X.toarray(), wanted)

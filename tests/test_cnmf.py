@@ -1,4 +1,4 @@
-"""cNMF on fastpmf: what it asks for is done right in every format, and the study says what came of it."""
+"""cNMF on fastpmf: its calls give the right factors in every format, and the example runs both and compares them."""
 
 import csv
 import importlib
@@ -20,7 +20,7 @@ import fastpmf.cnmf
 from fastpmf import kl_divergence, non_negative_factorization
 from fastpmf.datasets import make_poisson_counts
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "examples" / "cnmf_pipeline.py"
 # What cNMF 1.7.1 passes, from its file of parameters; to replicates also random_state, to refits H and update_H
 ASKED = {
     "alpha_W": 0.0, "alpha_H": 0.0, "l1_ratio": 0.0, "beta_loss": "kullback-leibler", "solver": "mu", "tol": 1e-4,
@@ -51,12 +51,13 @@ def library(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run the study in an empty folder."""
-    monkeypatch.syspath_prepend(SCRIPTS)
+    """Run the example in an empty folder."""
+    monkeypatch.syspath_prepend(SCRIPT.parents[1])
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.chdir(tmp_path)
 
     def main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cnmf_pipeline", *arguments])
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
         return importlib.import_module("cnmf_pipeline").main()
 
     return main
@@ -115,7 +116,7 @@ def test_least_squares_are_refused_where_they_are_asked_for(X, library):
         library.non_negative_factorization(X, **ASKED | {"beta_loss": "frobenius"})
 
 
-def test_a_cnmf_that_is_missing_or_unknown_is_told(library, monkeypatch):
+def test_a_cnmf_that_is_missing_or_unknown_is_an_import_error(library, monkeypatch):
     del library.non_negative_factorization
     with pytest.raises(ImportError, match=r"has no cnmf\.cnmf\.non_negative_factorization"):
         fastpmf.cnmf.patch()
@@ -143,24 +144,24 @@ def test_the_command_line_is_cnmfs_own_after_the_patch(tmp_path):
 def test_help_has_examples(run, capsys):
     with pytest.raises(SystemExit, match="0"):
         run("--help")
-    assert "\nexamples:\n  python scripts/cnmf_pipeline.py" in capsys.readouterr().out
+    assert "\nexamples:\n  python scripts/examples/cnmf_pipeline.py" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["-k", "1"], "--components must be at least 2"),
-        (["--replicates", "3"], "--replicates must be at least 4"),
-        (["--density-threshold", "0"], "--density-threshold must be above 0, got 0.0"),
-        (["--csv", "nowhere/a.csv"], "--csv must be a .csv file in a folder that exists"),
+        (["-k", "1"], "-k/--components: must be an integer at least 2, got 1"),
+        (["--replicates", "3"], "--replicates: must be an integer at least 4, got 3"),
+        (["--density-threshold", "0"], "--density-threshold: must be a number above 0, got 0"),
+        (["--csv", "nowhere/a.csv"], "--csv: must be a .csv file in an existing folder"),
         ([], "cNMF must be installed (pip install cnmf)"),
     ],
 )
-def test_bad_arguments_get_one_sentence(arguments, said, run, monkeypatch, capsys):
+def test_bad_arguments_get_one_sentence(arguments, message, run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cnmf.cnmf", None)
     with pytest.raises(SystemExit, match="2"):
         run(*arguments)
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 @needs_cnmf
@@ -172,7 +173,7 @@ def test_cnmf_factorizes_in_one_place():
 
 @needs_cnmf
 @pytest.mark.filterwarnings("ignore")
-def test_the_study_runs_both_and_the_refit_of_spectra_is_right_on_fastpmf(run, tmp_path, capsys):
+def test_the_example_runs_both_and_the_refit_of_spectra_is_right_on_fastpmf(run, tmp_path, capsys):
     X = make_poisson_counts(120, 80, 3, nnz=4000, random_state=0).X
     sparse.save_npz(tmp_path / "tiny.npz", X)
     few = ["--replicates", "4", "--high-variance-genes", "60", "--max-nmf-iter", "100", "--density-threshold", "2"]
@@ -181,7 +182,7 @@ def test_the_study_runs_both_and_the_refit_of_spectra_is_right_on_fastpmf(run, t
     assert importlib.import_module("cnmf.cnmf").non_negative_factorization is theirs
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.npz", "cnmf_pipeline.csv", "cnmf_pipeline.png"}
     text = (tmp_path / "cnmf_pipeline.csv").read_text(encoding="utf-8").splitlines()
-    assert text[0].startswith("# command: python scripts/")
+    assert text[0].startswith("# command: python scripts/examples/cnmf_pipeline.py")
     lines = list(csv.DictReader(line for line in text if not line.startswith("#")))
     found = {(line["run"], line["measure"], line["what"]): float(line["value"]) for line in lines}
     for which in ("scikit-learn", "fastpmf auto"):

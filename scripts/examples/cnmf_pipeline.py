@@ -1,0 +1,304 @@
+"""cNMF as it is and on fastpmf: the seconds of each step, how near its fits come, and whether the programs agree."""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import non_negative_factorization as sklearn_factorization
+from sklearn.decomposition._nmf import _beta_divergence
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import common
+
+import fastpmf.cnmf
+from fastpmf import kl_divergence, match_components
+from fastpmf.datasets import make_poisson_counts
+
+DESCRIPTION = """\
+Run consensus NMF (cNMF, which must be installed: pip install cnmf) with the Kullback-Leibler loss on the same counts
+and seeds, in temporary folders: once as it is, on scikit-learn, and once on fastpmf with each of --solvers, by
+fastpmf.cnmf.patch. Everything between the factorizations is cNMF's own code.
+
+  prepare      high-variance genes, scaled to unit variance ("norm counts"), and counts per million ("TPM")
+  factorize    the replicates, one after another
+  combine      their spectra in one file
+  k_selection  stability and error at this number of programs
+  consensus    clusters of spectra, without outliers; their medians, the programs; and three refits: usages of the norm
+               counts, spectra of all genes in TPM from these usages, and usages again from the latter
+
+Fits are scored by fastpmf.kl_divergence, in nats per count, per unit of the matrix that was fitted. The median of
+spectra can be 0 or nearly so in all programs where there are counts, which makes the divergence infinite or large: so
+the consensus is also scored by rates that are 99 % its own and 1 % without structure ("mixed").
+
+cNMF refits the spectra to the transposed TPM matrix, which is CSC, and scikit-learn's updates take its entries in
+another order than their rates. So this refit is repeated from the usages of the run on scikit-learn: of the same matrix
+as CSR, and by fastpmf. "reported" is scikit-learn's own loss of the matrix as it was given, by which it stops.
+
+The similarity of programs, between 0 and 1, is that of fastpmf.match_components. Kernels are compiled before any clock
+runs. Cells without counts in the high-variance genes, which cNMF rejects, are left out.
+"""
+EXAMPLES = """\
+  python scripts/examples/cnmf_pipeline.py -k 5 --high-variance-genes 500 --density-threshold 2
+  python scripts/examples/cnmf_pipeline.py --data counts.npz -k 10 --replicates 20 --csv cnmf.csv --png cnmf.svg
+"""
+THEIRS = "scikit-learn"
+CSC, CSR, OURS, AGAIN = "scikit-learn, CSC", "scikit-learn, CSR", "fastpmf, CSC", "TPM spectra, same usages"
+STEPS = ("prepare", "factorize", "combine", "k_selection", "consensus")
+REFITS = ("norm usages", "TPM spectra", "TPM usages")  # of the consensus, in this order
+MIN_REPLICATES = 4  # three tenths of them are the neighbours whose distances cNMF averages
+
+
+class Row(NamedTuple):
+    """A row of the table: one number."""
+
+    counts: str
+    k: int
+    run: str
+    measure: str
+    what: str
+    value: float
+
+
+class Fit(NamedTuple):
+    """A factorization that cNMF called, and its result."""
+
+    X: Any
+    W: np.ndarray
+    H: np.ndarray
+    n_iter: int
+
+    @property
+    def nats(self) -> float:
+        """Divergence per count."""
+        return kl_divergence(self.X, self.W, self.H) / self.X.sum(dtype=np.float64)
+
+    @property
+    def mixed(self) -> float:
+        """Divergence per count of rates that are 99 % the fit's and 1 % without structure."""
+        rows, columns = (np.asarray(self.X.sum(axis=axis, dtype=np.float64)).ravel() for axis in (1, 0))
+        W, H = np.column_stack([0.99 * self.W, rows]), np.vstack([self.H, 0.01 / rows.sum() * columns])
+        return kl_divergence(self.X, W, H) / rows.sum()
+
+    @property
+    def reported(self) -> float:
+        """Divergence per count by scikit-learn's own loss."""
+        return _beta_divergence(self.X, self.W, self.H, 1) / self.X.sum(dtype=np.float64)
+
+
+class Run(NamedTuple):
+    """A run of cNMF: the fits and the seconds of each step, and the result of k_selection."""
+
+    fits: dict[str, list[Fit]]
+    seconds: dict[str, float]
+    stability: float
+    error: float
+
+    @property
+    def programs(self) -> dict[str, np.ndarray]:
+        """Over the genes that were factorized, and over all."""
+        usages, spectra, _ = self.fits["consensus"]
+        return {"norm programs": usages.H, "TPM programs": spectra.W.T}
+
+
+def main() -> int:
+    """Run the study."""
+    parser = common.Parser(DESCRIPTION, EXAMPLES)
+    parser.shared(data=[], seed=0)
+    parser.option("-k --components", "programs", 10, type=common.number(int, 2))
+    parser.option("--replicates", "where cNMF's own default is 100", 8, type=common.number(int, MIN_REPLICATES))
+    parser.option("--high-variance-genes", "number of these", 2000)
+    parser.option("--density-threshold", "of the consensus", 0.5)
+    parser.option("--max-nmf-iter", "iterations of each factorization", 1000)
+    parser.option("--solvers", "of fastpmf", ["auto", "mu"], choices=["auto", "mu"])
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("MPLBACKEND", "agg")  # cNMF draws pictures too
+    try:
+        library = importlib.import_module("cnmf.cnmf")
+    except ImportError as error:
+        parser.error(f"cNMF must be installed (pip install cnmf): {error}")
+    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    arguments.solvers = list(dict.fromkeys(arguments.solvers))
+    common.say(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
+    batches = (batch for name, X in matrices.items() for batch in case(library, name, X, arguments))
+    total = len(matrices) * (2 + len(arguments.solvers))
+    try:
+        rows = common.collect(batches, total, arguments, unit="run", counts=matrices, show="run what measure value")
+    except RuntimeError as error:  # cNMF's, where no spectrum is near enough to others
+        parser.error(f"cNMF failed: {error}")
+    return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
+
+
+def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """Rows of the run on scikit-learn, of each on fastpmf, and of the refits from the same usages."""
+    runs: dict[str, Run] = {}
+
+    def rows_of(run: str, numbers: dict[tuple[str, str], float]) -> list[Row]:
+        return [Row(name, arguments.components, run, *what, value) for what, value in numbers.items()]
+
+    with TemporaryDirectory() as folder:
+        left_out = write_counts(library, X, arguments.high_variance_genes, f"{folder}/counts.h5ad")
+        if left_out:
+            common.say(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
+        for label, solver in {THEIRS: None, **{f"fastpmf {solver}": solver for solver in arguments.solvers}}.items():
+            run = run_cnmf(library, folder, label, solver, arguments)
+            numbers = {("seconds", step): seconds for step, seconds in run.seconds.items()}
+            numbers["seconds", "all"] = sum(run.seconds.values())
+            replicates = run.fits["factorize"]
+            nats = {("nats per count", f"replicate {r}"): fit.nats for r, fit in enumerate(replicates)}
+            numbers |= nats | {("nats per count", "median replicate"): median(nats.values())}
+            numbers["iterations", "median replicate"] = median(fit.n_iter for fit in replicates)
+            for what, fit in zip(REFITS, run.fits["consensus"], strict=True):
+                numbers |= {("nats per count", what): fit.nats, ("mixed", what): fit.mixed}
+                numbers["iterations", what] = fit.n_iter
+            numbers |= {("stability", "k_selection"): run.stability, ("error", "k_selection"): run.error}
+            for other, before in runs.items():
+                for what, programs in run.programs.items():
+                    alike = match_components(programs, before.programs[what])[1]
+                    numbers[f"like {other}, median", what] = median(alike)
+                    numbers[f"like {other}, least", what] = min(alike)
+            runs[label] = run
+            yield rows_of(label, numbers)
+    fits = refit(runs[THEIRS].fits["consensus"][1], arguments)
+    again: list[Row] = []
+    for label, fit in fits.items():
+        numbers = {"nats per count": fit.nats, "reported": fit.reported, "iterations": fit.n_iter}
+        numbers["like fastpmf's, least"] = min(match_components(fit.W.T, fits[OURS].W.T)[1])
+        again += rows_of(label, {(measure, AGAIN): value for measure, value in numbers.items()})
+    yield again
+
+
+def write_counts(library: Any, X: Any, n_genes: int, path: str) -> int:
+    """Write counts for cNMF, without the cells that it would reject; the number of these."""
+    from anndata import AnnData
+    from pandas import DataFrame
+
+    rows, columns = np.arange(X.shape[0]), np.arange(X.shape[1])
+    X = sparse.csr_matrix(X).astype(np.float32)
+    while True:
+        part = X[rows][:, columns]
+        filled = [np.asarray(part.sum(axis=axis)).ravel() > 0 for axis in (1, 0)]
+        if filled[0].all() and filled[1].all():
+            cells = AnnData(part, *(DataFrame(index=numbers.astype(str)) for numbers in (rows, columns)))
+            genes, _ = library.get_highvar_genes_sparse(library.compute_tpm(cells).X, numgenes=n_genes)
+            filled[0] = np.asarray(part[:, genes["high_var"].to_numpy()].sum(axis=1)).ravel() > 0
+            if filled[0].all():
+                cells.write_h5ad(path)
+                return X.shape[0] - len(rows)
+        rows, columns = rows[filled[0]], columns[filled[1]]
+
+
+def run_cnmf(library: Any, folder: str, label: str, solver: str | None, arguments: argparse.Namespace) -> Run:
+    """cNMF from its first step to its last, with a record of every factorization."""
+    k, fits, seconds = arguments.components, {step: [] for step in STEPS}, {}
+    with patch.object(library, "non_negative_factorization", sklearn_factorization), redirect_stdout(io.StringIO()):
+        if solver:
+            fastpmf.cnmf.patch(solver)
+            compile_first(library.non_negative_factorization, k)
+        factorization = library.non_negative_factorization
+
+        def recorded(X: Any, **options: Any) -> tuple[np.ndarray, np.ndarray, int]:
+            found = factorization(X, **options)
+            fits[step].append(Fit(X, *found))
+            return found
+
+        library.non_negative_factorization = recorded
+        study = library.cNMF(folder, label)
+        calls = (
+            lambda: study.prepare(
+                f"{folder}/counts.h5ad", components=[k], n_iter=arguments.replicates, seed=arguments.seed,
+                beta_loss="kullback-leibler", num_highvar_genes=arguments.high_variance_genes,
+                max_NMF_iter=arguments.max_nmf_iter,
+            ),
+            study.factorize,
+            study.combine,
+            lambda: study.k_selection_plot(close_fig=True),
+            lambda: study.consensus(k, density_threshold=arguments.density_threshold, show_clustering=False),
+        )  # fmt: skip
+        for step, call in zip(STEPS, calls, strict=True):
+            _, seconds[step] = common.timed(call)
+        chosen = library.load_df_from_npz(study.paths["k_selection_stats"]).iloc[0]
+    return Run(fits, seconds, float(chosen["silhouette"]), float(chosen["prediction_error"]))
+
+
+def compile_first(factorization: Callable, k: int) -> None:
+    """Compile the kernels that cNMF's calls need."""
+    X = make_poisson_counts(60, 50, 3, nnz=1500, random_state=0).X
+    options = {"n_components": k, "init": "random", "random_state": 0, "max_iter": 30}
+    for matrix in (X.astype(np.float64), X.astype(np.float32).T):
+        _, H, _ = factorization(matrix, **options)
+        factorization(matrix, H=H, update_H=False, **options)
+
+
+def refit(fit: Fit, arguments: argparse.Namespace) -> dict[str, Fit]:
+    """The refit of TPM spectra from the same usages: as cNMF had it, of the matrix as CSR, and by fastpmf."""
+    options = {"H": fit.H, "update_H": False, "n_components": len(fit.H), "init": "random", "solver": "mu",
+               "beta_loss": "kullback-leibler", "tol": 1e-4, "max_iter": arguments.max_nmf_iter}  # fmt: skip
+    rows = fit.X.tocsr()
+    return {
+        CSC: fit,
+        CSR: Fit(rows, *sklearn_factorization(rows, **options)),
+        OURS: Fit(fit.X, *fastpmf.non_negative_factorization(fit.X, **options)),
+    }
+
+
+def verdict(rows: list[Row]) -> list[str]:
+    """How much faster, and how near."""
+    lines = []
+    for (name,), own in common.group(rows, "counts").items():
+        found = {(row.run, row.measure, row.what): row.value for row in own}
+        for run in dict.fromkeys(run for run, *_ in found if run.startswith("fastpmf ")):
+            ratio = [found[THEIRS, "seconds", what] / found[run, "seconds", what] for what in ("factorize", "all")]
+            ends = [found[which, "nats per count", "median replicate"] for which in (THEIRS, run)]
+            lines.append(
+                f"{name}: on scikit-learn the replicates take {ratio[0]:.3g} times as long as on {run}, all of cNMF "
+                f"{ratio[1]:.3g} times; their median ends at {ends[0]:.4f} nats per count, and there at {ends[1]:.4f}."
+            )
+        csc, csr, ours = (found[which, "nats per count", AGAIN] for which in (CSC, CSR, OURS))
+        lines.append(
+            f"{name}: the refit of the TPM spectra ends at {csc:.4f} nats per count on scikit-learn, which reports "
+            f"{found[CSC, 'reported', AGAIN]:.4f}, and at {csr:.4f} of the same matrix as CSR; fastpmf's at {ours:.4f}."
+        )
+    return lines
+
+
+def plot(rows: list[Row], figure: Any) -> None:
+    """For each matrix: seconds of the steps, ends of the replicates, refits of the TPM spectra."""
+    cases = common.group(rows, "counts")
+    figure.set_size_inches(13, 4 * len(cases))
+    panels = figure.subplots(len(cases), 3, squeeze=False)
+    for ((name,), own), (steps, ends, refits) in zip(cases.items(), panels, strict=True):
+        runs = list(dict.fromkeys(row.run for row in own if row.what != AGAIN))
+        for i, run in enumerate(runs):
+            seconds = [row.value for row in own if (row.run, row.measure) == (run, "seconds")]
+            steps.barh(np.arange(len(seconds)) + 0.25 * i, seconds, 0.25, color=f"C{i}", label=run)
+            nats = [row.value for row in own if row.run == run and row.what.startswith("replicate ")]
+            ends.plot([i] * len(nats), nats, "o", color=f"C{i}", mfc="none")
+        for measure, marker, label in (("nats per count", "ko", "true"), ("reported", "k_", "scikit-learn's own loss")):
+            values = [row.value for row in own if (row.what, row.measure) == (AGAIN, measure)]
+            refits.plot([CSC, CSR, OURS], values, marker, mfc="none", ms=10, label=label)
+        steps.set_yticks(range(len(STEPS) + 1), [*STEPS, "all"])
+        steps.set(xscale="log", xlabel="seconds", title=f"{name}, k = {own[0].k}")
+        steps.invert_yaxis()
+        steps.legend()
+        ends.set_xticks(range(len(runs)), runs)
+        ends.set(ylabel="nats per count", title="replicates", xlim=(-0.5, len(runs) - 0.5))
+        refits.set(ylabel="nats per count", title=AGAIN, xlim=(-0.5, 2.5))
+        refits.legend()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

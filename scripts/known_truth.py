@@ -1,0 +1,190 @@
+"""What fits recover of known factors, how wide HPF's intervals are, and whether the number of components is found."""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import common
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from fastpmf import HPF, PoissonNMF, select_n_components
+from fastpmf.datasets import make_poisson_counts
+
+DESCRIPTION = """\
+Draw counts from known factors, several times, and fit them.
+
+  recovery    W_ik ~ Gamma(a, b), H_kj ~ Gamma(c, d), fitted by maximum likelihood, as the posterior mode, and by HPF
+              with the true hyperparameters. Components are matched to the true ones. "recovered" is the correlation of
+              matched columns of W, or rows of H, with the true ones; "covered" is how often HPF's central credible
+              intervals of entries contain the true ones. Mean-field posteriors treat entries as independent that trade
+              off against each other, and so are too narrow: "too narrow" is the factor by which an interval's half
+              width, in the logarithm, would have to be multiplied to contain as many as it claims
+  components  make_poisson_counts with --components of them; select_n_components chooses among the numbers from subset
+              below to some above, and how often it recommends the true one is counted; also how often the best held-out
+              log-likelihood alone is right, and the number whose components agree most between splits
+"""
+PARTS = ("recovery", "components")
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+SHAPE = 0.5  # of both Gamma distributions
+RULES = ("recommended", "best", "most similar")
+
+
+class Row(NamedTuple):
+    """A row of the table. Of components, `value` is the chosen number, and `model` the rule by which."""
+
+    part: str
+    k: int
+    mean_count: float
+    seed: int
+    what: str
+    model: str
+    level: float
+    value: float
+    too_narrow: float
+
+
+def main() -> int:
+    """Run the study."""
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(components=[10], seeds=[0, 1, 2], max_iter=1000, threads=None)
+    parser.option("--parts", "parts", [*PARTS], choices=PARTS)
+    parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
+    parser.option("--mean-counts", "of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--nnz", "nonzeros of the counts for components", 100_000)
+    parser.option("--around", "numbers tried on either side of the true one", 4)
+    parser.option("--splits", "of select_n_components", 3)
+    arguments = parser.parse_args()
+    n, p = arguments.shape
+    if arguments.nnz >= n * p:
+        parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
+    warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
+    cases = {"recovery": len(arguments.mean_counts), "components": 1}
+    total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
+    rows = common.collect(measure(arguments), total, arguments, unit="draw")
+    return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """Every draw of every part."""
+    for part in arguments.parts:
+        for k in arguments.components:
+            for mean in arguments.mean_counts if part == "recovery" else [math.nan]:
+                for seed in arguments.seeds:
+                    yield recovery(k, mean, seed, arguments) if part == "recovery" else components(k, seed, arguments)
+
+
+def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One draw: the correlations of every model, and HPF's coverage."""
+    rng, (n, p) = np.random.default_rng(seed), arguments.shape
+    rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
+    W, H = rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p))
+    X = rng.poisson(W @ H).astype(float)
+    options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
+    fits = {
+        "ml": PoissonNMF(k, **options),
+        "map": PoissonNMF(k, prior_W="auto", prior_H="auto", **options),
+        "hpf": HPF(k, a=SHAPE, b_prime=rate, c=SHAPE, d_prime=rate, hierarchy=False, tol=1e-4, **options),
+    }
+    rows = []
+    for model, fit in fits.items():
+        W_fit = fit.fit_transform(X)
+        order = match(W, H, W_fit, fit.components_)
+        pairs = {"W recovered": (W.T, W_fit[:, order].T), "H recovered": (H, fit.components_[order])}
+        for what, (truth, found) in pairs.items():
+            value = np.mean([correlation(a, b) for a, b in zip(truth, found, strict=True)])
+            rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan))
+    posteriors = {"W covered": (W, fit.W_posterior_[:, order]), "H covered": (H, fit.H_posterior_[order])}
+    for what, (truth, posterior) in posteriors.items():
+        for level in LEVELS:
+            low, high = posterior.interval(level)
+            inside = np.mean((low <= truth) & (truth <= high))
+            # How far the truth is from the interval's middle, in half widths, in the logarithm
+            middle, half = 0.5 * np.log(low * high), 0.5 * np.log(high / low)
+            factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
+            rows.append(Row("recovery", k, mean, seed, what, "hpf", level, inside, factor))
+    return rows
+
+
+def match(W: np.ndarray, H: np.ndarray, W_fit: np.ndarray, H_fit: np.ndarray) -> np.ndarray:
+    """For each true component the fitted one, by the largest total correlation of both factors."""
+    k = range(len(H))
+    alike = [[correlation(W[:, i], W_fit[:, j]) + correlation(H[i], H_fit[j]) for j in k] for i in k]
+    return linear_sum_assignment(-np.array(alike))[1]
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's; 0 where one is constant."""
+    a, b = a - a.mean(), np.asarray(b, float) - b.mean()
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else 0.0
+
+
+def components(k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One draw: the number that each rule chooses."""
+    X = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed).X
+    model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300, dtype="float32")
+    tried = range(max(1, k - arguments.around), k + arguments.around + 1)
+    found = select_n_components(X, tried, estimator=model, n_splits=arguments.splits, random_state=seed,
+                                n_threads=arguments.threads)  # fmt: skip
+    # A single component is nearly the same in every split
+    alike = np.where(found.n_components > 1, np.nan_to_num(found.similarity), 0.0)
+    chosen = (found.recommended, found.best, int(found.n_components[alike.argmax()]))
+    return [Row("components", k, math.nan, seed, "chosen", rule, math.nan, n, math.nan)
+            for rule, n in zip(RULES, chosen, strict=True)]  # fmt: skip
+
+
+def verdict(rows: list[Row]) -> list[str]:
+    """Recovery, coverage, and how often the number is found."""
+    lines, parts = [], common.group(rows, "part")
+    for (k, mean), own in common.group(parts.get(("recovery",), []), "k", "mean_count").items():
+        text = [
+            f"{what} by {model} {np.mean([row.value for row in subset]):.2f}"
+            for (what, model), subset in common.group(
+                [r for r in own if "recovered" in r.what], "what", "model"
+            ).items()
+        ]
+        lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
+        inside, narrow = np.mean([(row.value, row.too_narrow) for row in own if row.level == 0.9], axis=0)
+        lines.append(
+            f"k = {k}, mean count {mean:g}: HPF's 90 % intervals contain {inside:.0%} of the true entries; they are "
+            f"{narrow:.1f} times too narrow."
+        )
+    for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
+        off = [abs(row.value - k) for row in own]
+        lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
+                     f"{sum(o <= 1 for o in off)}.")  # fmt: skip
+    return lines
+
+
+def plot(rows: list[Row], figure: Any) -> None:
+    """Correlation by mean count, coverage by level, and the numbers chosen."""
+    left, middle, right = figure.subplots(1, 3)
+    recovered = [row for row in rows if "recovered" in row.what]
+    for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
+        means = list(dict.fromkeys(row.mean_count for row in own))
+        y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
+        left.plot(means, y, "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
+    covered = [row for row in rows if "covered" in row.what and row.level == row.level]
+    middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
+    for i, ((mean, what), own) in enumerate(common.group(covered, "mean_count", "what").items()):
+        y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
+        middle.plot(
+            LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}"
+        )
+    chosen = [row for row in rows if row.part == "components"]
+    for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
+        right.plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
+    left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
+    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals")
+    right.set(xlabel="true number of components", ylabel="chosen less true", title="components")
+    for axes in filter(lambda axes: axes.lines, (left, middle, right)):
+        axes.legend(fontsize="small")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Which solver is fastest, and where each ends: objective against seconds, from the same random starts."""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import common
+import numpy as np
+
+from fastpmf import as_counts, poisson_nmf
+
+DESCRIPTION = """\
+Fit the same counts with several solvers from the same starts, and record the exact objective, D(X || W H) in float64,
+against the seconds of each fit. "+x" is a solver with acceleration="extrapolation", "+r" with "relaxation", else None.
+
+A fit ends after --seconds, or after --max-iter iterations where that is given and comes first. Its clock has what the
+solver does and the objective that is evaluated every --eval-every iterations; reading the counts and compilation are
+not in it. Solvers take turns from each seed.
+
+The divergence is not convex in both factors, so where a fit ends depends on its start. Gaps are relative,
+(D - best) / best, to the lowest objective that was found from the same seed, which compares speed, and to the lowest of
+all, which also compares the local optima.
+
+--inits compares kinds of starts. --restarts N also fits the default solver with n_init=N, with as many iterations as
+its single fit had from the same seed.
+"""
+ACCELERATION = {"": None, "x": "extrapolation", "r": "relaxation"}
+SOLVERS = ["mu", "mu+r", "mu+x", "em", "em+x", "cd", "cd+x"]
+DEFAULT = "cd+x"  # what `poisson_nmf` does by default
+LEVELS = (1e-2, 1e-3, 1e-4)
+UNLIMITED = 10**9
+
+
+class Point(NamedTuple):
+    """A row of the table: one record of a fit; the objective is in nats, the residual in nats per count."""
+
+    counts: str
+    k: int
+    init: str
+    solver: str
+    n_init: int
+    seed: int
+    iteration: int
+    seconds: float
+    objective: float
+    kkt_residual: float
+    dtype: str
+
+
+def main() -> int:
+    """Run the study."""
+    parser = common.Parser(DESCRIPTION)
+    parser.shared(data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None)
+    parser.option("--seconds", "of each fit", 10.0)
+    parser.option("--solvers", "solvers", ["mu", "mu+r", "em", "cd", "cd+x"], choices=SOLVERS)
+    parser.option("--inits", "kinds of starts", ["random"], choices=["random", "nndsvd", "nndsvda", "nndsvdar"])
+    parser.option("--restarts", "also fit with n_init=N", type=common.number(int, 2), metavar="N")
+    parser.option("--eval-every", "iterations between evaluations of the objective", 5)
+    arguments = parser.parse_args()
+    matrices = common.read_matrices(parser, arguments.data)
+    if arguments.restarts and DEFAULT not in arguments.solvers:
+        arguments.solvers.append(DEFAULT)
+    for name in ("components", "seeds", "solvers", "inits"):
+        setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
+    warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_)")
+    load = common.load_warning()
+    fits_of_case = len(arguments.inits) * len(arguments.seeds) * (len(arguments.solvers) + bool(arguments.restarts))
+    total = len(matrices) * len(arguments.components) * fits_of_case
+    points = common.collect(measure(matrices, arguments), total, arguments, counts=matrices)
+    for own in cases(points).values():
+        if own[0].objective > 0 and best(own) <= np.finfo(arguments.dtype).eps * own[0].objective:
+            parser.error("the counts are fitted exactly, so that relative gaps mean nothing; use fewer components, -k")
+    return common.conclude(arguments, partial(plot, points), [*verdict(points), *load])
+
+
+def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Point]]:
+    """Every fit, as the points of its trace; of a fit with several starts the end alone."""
+    for name, X in matrices.items():
+        counts = as_counts(X)
+        for k in arguments.components:
+            for init in arguments.inits:
+                for seed in arguments.seeds:
+                    for solver in arguments.solvers:
+                        base, _, suffix = solver.partition("+")
+                        fit = partial(
+                            poisson_nmf, counts, k, solver=base, acceleration=ACCELERATION[suffix], init=init, tol=0,
+                            random_state=seed, dtype=arguments.dtype, n_threads=arguments.threads,
+                        )  # fmt: skip
+                        solution = fit(max_time=arguments.seconds, max_iter=arguments.max_iter or UNLIMITED,
+                                       eval_every=arguments.eval_every)  # fmt: skip
+                        fixed = (name, k, init, solver)
+                        yield [
+                            Point(*fixed, 1, seed, int(n), float(seconds), float(D), float(gap), arguments.dtype)
+                            for n, D, gap, seconds in solution.trace.tolist()
+                        ]
+                        if arguments.restarts and solver == DEFAULT:
+                            again = partial(fit, n_init=arguments.restarts, max_iter=solution.n_iter)
+                            solution, seconds = common.timed(again)
+                            end = (solution.n_iter, seconds, solution.objective, solution.kkt_residual)
+                            yield [Point(*fixed, arguments.restarts, seed, *end, arguments.dtype)]
+
+
+def cases(points: list[Point]) -> dict[tuple, list[Point]]:
+    """The points of each matrix and number of components."""
+    return common.group(points, "counts", "k")
+
+
+def best(points: list[Point]) -> float:
+    """The lowest objective."""
+    return min(p.objective for p in points)
+
+
+def ends(points: list[Point], *columns: str) -> dict[tuple, list[float]]:
+    """Objectives at the end of single fits, by their values in these columns."""
+    last = [fit[-1] for fit in common.group(points, "init", "solver", "n_init", "seed").values()]
+    groups = common.group([p for p in last if p.n_init == 1], *columns)
+    return {key: [p.objective for p in own] for key, own in groups.items()}
+
+
+def reach(points: list[Point], level: float) -> dict[str, list[float]]:
+    """By solver, seconds until each fit came within a relative gap of the seed's best; infinity if it never did."""
+    found: dict[str, list[float]] = {}
+    for own in common.group(points, "init", "seed").values():
+        target = (1 + level) * best([p for p in own if p.n_init == 1])
+        for (solver,), fit in common.group([p for p in own if p.n_init == 1], "solver").items():
+            seconds = (p.seconds for p in fit if p.objective <= target)
+            found.setdefault(solver, []).append(next(seconds, math.inf))
+    return found
+
+
+def verdict(points: list[Point]) -> list[str]:
+    """Who is fastest, who ends lowest, how much depends on the start, and what restarts cost and gain."""
+    lines: list[str] = []
+    for (name, k), own in cases(points).items():
+        for level in LEVELS:
+            times = {solver: median(seconds) for solver, seconds in reach(own, level).items()}
+            order = sorted((s for s in times if math.isfinite(times[s])), key=times.__getitem__)
+            late = [s for s in times if s not in order]
+            text = ", ".join(f"{s} {common.short(times[s])} s" for s in order) or "none"
+            missing = f"; not in more than half of the fits: {', '.join(late)}" if late else ""
+            lines.append(f"{name}, k = {k}: to within {level:g} of the best from the same seed: {text}{missing}.")
+        medians = {solver: median(found) for (solver,), found in ends(own, "solver").items()}
+        lowest = min(medians, key=medians.__getitem__)
+        others = ", ".join(f"{s} {D / medians[lowest] - 1:.1e}" for s, D in medians.items() if s != lowest)
+        lines.append(f"{name}, k = {k}: lowest at the end (median): {lowest}; others end above it by {others or '-'}.")
+        spreads = [max(D) / min(D) - 1 for D in ends(own, "solver", "init").values()]
+        if len(ends(own, "seed")) > 1:
+            lines.append(
+                f"{name}, k = {k}: from seed to seed the end of one solver differs by {common.span(spreads, '.1e')}."
+            )
+        if len(inits := {init: median(D) for (init,), D in ends(own, "init").items()}) > 1:
+            first = min(inits, key=inits.__getitem__)
+            above = ", ".join(f"{i} {D / inits[first] - 1:.1e}" for i, D in inits.items() if i != first)
+            lines.append(f"{name}, k = {k}: of the kinds of start {first} ends lowest, others above it by {above}.")
+        lines += restarts(name, k, own)
+    residuals = common.group((fit[-1] for fit in common.group(points, *Point._fields[:6]).values()), "solver")
+    text = (f"{solver} {common.span((p.kkt_residual for p in fits), '.1e')}" for (solver,), fits in residuals.items())
+    return [*lines, f"At the end one factor alone could still gain, in nats per count, at most: {', '.join(text)}."]
+
+
+def restarts(name: str, k: int, points: list[Point]) -> list[str]:
+    """What n_init costs and gains, where it was measured."""
+    several = [p for p in points if p.n_init > 1]
+    if not several:
+        return []
+    single = {(p.init, p.seed): p for p in points if p.n_init == 1 and p.solver == DEFAULT}  # the last of each stays
+    cost = median(p.seconds / single[p.init, p.seed].seconds for p in several)
+    gain = median(1 - p.objective / single[p.init, p.seed].objective for p in several)
+    price = f"n_init={several[0].n_init} takes {cost:.2g} times as long as a single fit"
+    return [f"{name}, k = {k}: {price} and ends lower by {gain:.1e} (medians)."]
+
+
+def plot(points: list[Point], figure: Any) -> None:
+    """For each case the gap to the seed's best against seconds, and the ends of all fits."""
+    axes = common.grid(figure, 2 * len(cases(points)), columns=2, size=(5.5, 4))
+    for n, ((name, k), own) in enumerate(cases(points).items()):
+        speed, final = axes[2 * n : 2 * n + 2]
+        solvers = list(dict.fromkeys(p.solver for p in own))
+        for fits in common.group([p for p in own if p.n_init == 1], "init", "seed").values():
+            lowest = best(fits)
+            for (solver,), fit in common.group(fits, "solver").items():
+                x, y = np.array([(p.seconds, p.objective / lowest - 1) for p in fit if p.iteration]).T
+                speed.plot(x[y > 0], y[y > 0], color=f"C{solvers.index(solver)}", lw=1)
+        for i, solver in enumerate(solvers):
+            speed.plot([], [], color=f"C{i}", label=solver)
+            heights = [100 * (D / best(own) - 1) for D in ends(own, "solver")[solver,]]
+            final.plot(i + np.linspace(-0.2, 0.2, len(heights)), heights, f"C{i}o", ms=4)
+        several = [100 * (p.objective / best(own) - 1) for p in own if p.n_init > 1]
+        final.plot(len(solvers) + np.linspace(-0.2, 0.2, len(several)), several, "ko", ms=4)
+        ticks = [*solvers, *(f"n_init={p.n_init}" for p in own if p.n_init > 1)][: len(solvers) + 1]
+        final.set_xticks(range(len(ticks)), ticks)
+        final.set(ylabel="end above the lowest of all, %", title=f"{name}, k = {k}")
+        for level in LEVELS:
+            speed.axhline(level, color="0.85", lw=0.8, zorder=0)
+        speed.set(xscale="log", yscale="log", xlabel="seconds", ylabel="relative gap to the best from the same seed",
+                  ylim=(1e-6, None), title=f"{name}, k = {k}")  # fmt: skip
+        speed.legend(fontsize="small")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
