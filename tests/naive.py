@@ -111,16 +111,16 @@ def guarded_step(u, g, c, v, least, ratio=None):
 class Rows:
     """The problem of each row: f(u) = d . u + q . u^2 / 2 - a . log u - sum_j x_j log(u . v_j), u_k = 0 where d is inf.
 
-    X is (n, p), V (p, k); d, a and q are (k,) or (n, k), held (k,).
+    X is (n, p), V (p, k); d, a and q are (k,) or (n, k), fixed (k,).
     """
 
-    def __init__(self, X, V, d=None, a=0.0, q=0.0, held=False):
+    def __init__(self, X, V, d=None, a=0.0, q=0.0, fixed=False):
         self.X, self.V = wide(X, V)
         shape = len(self.X), self.V.shape[1]
         d = self.V.sum(axis=0) if d is None else d
         self.d, self.a, self.q = (np.broadcast_to(np.array(x, dtype=float), shape) for x in (d, a, q))
-        self.held = np.broadcast_to(held, shape[1:])
-        self.free = ~self.held & np.isfinite(self.d)
+        self.fixed = np.broadcast_to(fixed, shape[1:])
+        self.free = ~self.fixed & np.isfinite(self.d)
 
     def objective(self, U):
         (U,) = wide(U)
@@ -140,7 +140,7 @@ class Rows:
         t, (U,) = self.pull(U), wide(U)
         out = U.copy()
         for i, k in np.ndindex(*U.shape):
-            if self.held[k] or U[i, k] == 0:
+            if self.fixed[k] or U[i, k] == 0:
                 continue
             d, cross = self.d[i, k], 4 * self.q[i, k] * U[i, k] * t[i, k]
             root = d + math.sqrt(d * d + cross)
@@ -176,7 +176,7 @@ class Rows:
             t = np.divide(self.X, rates, out=np.zeros_like(self.X), where=self.X > 0) @ self.V
             t += np.divide(self.a, U, out=np.zeros_like(U), where=self.a > 0)
             root = self.d + np.sqrt(self.d**2 + 4 * self.q * U * t)
-            U = np.where(self.held, U, np.divide(2 * U * t, root, out=np.zeros_like(U), where=root > 0))
+            U = np.where(self.fixed, U, np.divide(2 * U * t, root, out=np.zeros_like(U), where=root > 0))
         return U
 
     def coordinate_round(self, U, sweeps, zero):
@@ -186,10 +186,10 @@ class Rows:
         """
         total = self.X.sum(axis=1) + self.a.sum(axis=1)
         (U,) = wide(U)
-        U = np.where(self.held | (np.isfinite(self.d) & (self.d > 0)), U, 0.0)
+        U = np.where(self.fixed | (np.isfinite(self.d) & (self.d > 0)), U, 0.0)
         price = np.where(self.d > 0, self.d, math.inf)
         U = np.maximum(U, np.where(self.a > 0, self.a * zero / price, 0.0))
-        t, out = self.pull(U), np.where(self.held, U, 0.0)
+        t, out = self.pull(U), np.where(self.fixed, U, 0.0)
         for i, x in enumerate(self.X):
             d, a, q = self.d[i], self.a[i], self.q[i]
             alive = [k for k in np.flatnonzero(self.free[i]) if d[k] > 0]

@@ -22,6 +22,7 @@ from fastpmf.fitting.memory import check_declared
 from fastpmf.fitting.options import Penalties
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
+from fastpmf.solvers import make_solver
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import counted
 from fastpmf.utils.validation import check_array, check_factor, check_number
