@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment: estimators hold one whole fit, files are the old ones or the new."""
+"""Ctrl-C and SIGTERM at any moment: estimators have one complete fit, files are either the old or the new ones."""
 
 import copy
 import os
@@ -26,28 +26,30 @@ from fastpmf import (
 )
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import load_model, read_counts
-from fastpmf.solvers.base import Problem
+from fastpmf.solvers import Problem
+from fastpmf.solvers.mean_field import PosteriorProblem
+from fastpmf.utils import files
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-    # A signal may come between a file's opening and the with statement that closes it: then its last reference does
+    # A signal may come between the opening of a file and its with statement; then the file is closed with a warning
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PACKAGE = str(Path(fastpmf.__file__).parent)
 MOMENTS = 6
-TOLD = {"random_state": 0, "tol": 0, "eval_every": 2, "max_iter": 6}
+OPTIONS = {"random_state": 0, "tol": 0, "eval_every": 2, "max_iter": 6}
 
 
 @pytest.fixture(autouse=True)
-def as_in_a_terminal():
-    """Ctrl-C is a KeyboardInterrupt, also where whoever runs the tests has it ignored."""
+def default_handler():
+    """Ctrl-C is a KeyboardInterrupt, even if the process that runs the tests ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 class Moments:
-    """Counts the lines of the package that are run, and has signals sent as some of them begin."""
+    """Counts the lines of the package that are run, and sends signals before some of them."""
 
     def __init__(self, signals):
         self._signals, self.lines = dict(signals), 0
@@ -63,8 +65,11 @@ class Moments:
         return self._line
 
 
-def struck(call, signals=()):
-    """What the call returned or raised, and how many lines it ran, with signals as so many lines have been run."""
+def run_with(call, signals=()):
+    """The result of a call, or the KeyboardInterrupt that it raised, and the number of lines it ran.
+
+    `signals` are (number of a line, signal).
+    """
     moments, before = Moments(signals), sys.gettrace()
     sys.settrace(moments)
     try:
@@ -77,7 +82,7 @@ def struck(call, signals=()):
 
 
 def moments_of(lines, seed):
-    """Some moments anywhere, and one close to the end, where a fit is kept."""
+    """Random moments, and one close to the end, where the estimator gets its attributes."""
     rng = np.random.default_rng(seed)
     return [*rng.integers(1, lines, MOMENTS - 1).tolist(), lines - int(rng.integers(1, 60))]
 
@@ -97,7 +102,7 @@ def streamed(X):
 
 
 def same(model, was):
-    """Whether nothing of it was touched."""
+    """Whether the attributes of a model are the same objects as before."""
     now = vars(model)
     return now.keys() == was.keys() and all(now[name] is was[name] for name in was)
 
@@ -112,7 +117,7 @@ FITS = {
 
 
 def assert_whole(model, was, after, error, X):
-    """The estimator is what it was, or all that `after`, the one of a whole fit, has is of one fit."""
+    """The estimator is unchanged, or it has all attributes of `after`, a complete fit."""
     if same(model, was):
         assert not isinstance(error, FitInterrupted)
         return
@@ -122,7 +127,7 @@ def assert_whole(model, was, after, error, X):
     if isinstance(error, FitInterrupted):
         found = error.solution
         assert model.status_ is found.status
-        np.testing.assert_allclose(model.components_, found.H, rtol=1e-14)  # HPF divides once more
+        np.testing.assert_allclose(model.components_, found.H, rtol=1e-14)  # HPF has one more division
         assert np.isfinite(found.W).all()
         assert np.isnan(model.objective_) == (model.status_ is Status.UNMEASURED)
         if isinstance(model, PoissonNMF) and model.status_ is Status.INTERRUPTED:
@@ -130,67 +135,65 @@ def assert_whole(model, was, after, error, X):
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"),
-    [(name, kept) for name in FITS for kept in ("memory", "streamed", "checkpoint") if name != "starts"]
+    ("name", "kind_of_run"),
+    [(name, kind) for name in FITS for kind in ("memory", "streamed", "checkpoint") if name != "starts"]
     + [("starts", "memory")],
 )
-def test_ctrl_c_at_any_moment_leaves_the_estimator_one_whole_fit(tmp_path, X, counts, name, kept):
+def test_after_ctrl_c_at_any_moment_an_estimator_has_one_complete_fit(tmp_path, X, counts, name, kind_of_run):
     kind, options = FITS[name]
-    data, told = streamed(X) if kept == "streamed" else counts, {}
-    earlier = kind(3, **TOLD | options | {"random_state": 1}).fit(counts).set_params(random_state=0)
+    data, given = streamed(X) if kind_of_run == "streamed" else counts, {}
+    earlier = kind(3, **OPTIONS | options | {"random_state": 1}).fit(counts).set_params(random_state=0)
 
     def attempt(number, signals=()):
-        if kept == "checkpoint":
-            told["checkpoint"] = Checkpoint(tmp_path / str(number), iterations=1)
+        if kind_of_run == "checkpoint":
+            given["checkpoint"] = Checkpoint(tmp_path / str(number), iterations=1)
         model = copy.copy(earlier)
-        found, lines = struck(lambda: model.fit(data, **told), signals)
+        found, lines = run_with(lambda: model.fit(data, **given), signals)
         return model, found, lines
 
     after, _, lines = attempt("whole")
     outcomes = []
     for number, moment in enumerate(moments_of(lines, seed=len(name))):
-        # every third time it is struck twice
+        # every third time there are two signals
         again = [(moment + 40, signal.SIGINT)] if number % 3 == 0 else []
         model, error, _ = attempt(number, [(moment, signal.SIGINT), *again])
         assert_whole(model, vars(earlier), after, error, X)
         outcomes.append(type(error))
-        if kept == "checkpoint" and (tmp_path / str(number)).exists():
+        if kind_of_run == "checkpoint" and (tmp_path / str(number)).exists():
             saved = sorted(path.name for path in (tmp_path / str(number)).iterdir())
             assert all(name.startswith("checkpoint-") for name in saved)
             if saved:
-                on = kind(3, **TOLD | options).fit(data, resume=tmp_path / str(number))
+                on = kind(3, **OPTIONS | options).fit(data, resume=tmp_path / str(number))
                 np.testing.assert_array_equal(on.components_, after.components_)
     assert FitInterrupted in outcomes
 
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
-def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kind, monkeypatch):
-    from fastpmf.solvers.mean_field import Inference
-
-    whole = kind(3, **TOLD).fit(X)
-    measured = iter([None] * 4)  # at the start and every second iteration; then the one at the end
+def test_ctrl_c_during_the_final_evaluation_loses_only_the_evaluation(tmp_path, X, kind, monkeypatch):
+    complete = kind(3, **OPTIONS).fit(X)
+    evaluations = iter([None] * 4)  # at the start and every second iteration; then the final one
 
     def interrupt(*_):
-        if next(measured, "end") == "end":
+        if next(evaluations, "end") == "end":
             raise KeyboardInterrupt
         return 1.0
 
-    for problem in (Problem, Inference):
+    for problem in (Problem, PosteriorProblem):
         monkeypatch.setattr(problem, "objective", interrupt)
-    model = kind(3, **TOLD | {"solver": "mu"} if kind is PoissonNMF else TOLD)
-    with pytest.raises(FitInterrupted, match="they are kept, unmeasured"):
+    model = kind(3, **OPTIONS | {"solver": "mu"} if kind is PoissonNMF else OPTIONS)
+    with pytest.raises(FitInterrupted, match="the last factors are kept, unmeasured"):
         model.fit(X)
     assert (model.n_iter_, model.status_) == (6, Status.UNMEASURED)
     assert np.isnan(model.objective_)
     if kind is HPF:
-        np.testing.assert_array_equal(model.components_, whole.components_)
+        np.testing.assert_array_equal(model.components_, complete.components_)
     model.save(tmp_path / "model.npz")
     assert load_model(tmp_path / "model.npz").status_ is Status.UNMEASURED
 
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
-def test_ctrl_c_before_the_first_iteration_is_done_leaves_a_fitted_estimator_as_it_was(X, kind):
-    model = kind(3, **TOLD).fit(X)
+def test_ctrl_c_before_the_first_iteration_leaves_a_fitted_estimator_unchanged(X, kind):
+    model = kind(3, **OPTIONS).fit(X)
     before = dict(vars(model))
 
     def interrupt(record, W, H):
@@ -205,46 +208,46 @@ def test_ctrl_c_before_the_first_iteration_is_done_leaves_a_fitted_estimator_as_
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 @pytest.mark.parametrize("first", [True, False], ids=["first batch", "later batch"])
-def test_a_mini_batch_that_is_interrupted_has_not_been_seen(X, kind, first):
+def test_an_interrupted_mini_batch_has_no_effect(X, kind, first):
     earlier = kind(3, random_state=0)
     if not first:
         earlier.partial_fit(X[:60])
-    wanted = copy.deepcopy(earlier)
-    _, lines = struck(lambda: wanted.partial_fit(X[60:]))
+    after = copy.deepcopy(earlier)
+    _, lines = run_with(lambda: after.partial_fit(X[60:]))
     for moment in moments_of(lines, seed=3):
         model = copy.copy(earlier)
-        struck(lambda model=model: model.partial_fit(X[60:]), [(moment, signal.SIGINT)])
+        run_with(lambda model=model: model.partial_fit(X[60:]), [(moment, signal.SIGINT)])
         if same(model, vars(earlier)):
             model.partial_fit(X[60:])
-        np.testing.assert_array_equal(model.components_, wanted.components_)
-        assert model.n_iter_ == wanted.n_iter_
+        np.testing.assert_array_equal(model.components_, after.components_)
+        assert model.n_iter_ == after.n_iter_
 
 
-def test_transform_and_score_leave_the_model_as_it_is(X):
-    for model in (PoissonNMF(3, **TOLD).fit(X), HPF(3, **TOLD).fit(X)):
-        before, wanted = dict(vars(model)), model.transform(X)
-        _, lines = struck(lambda model=model: model.transform(X))
+def test_interrupted_transform_leaves_the_model_unchanged(X):
+    for model in (PoissonNMF(3, **OPTIONS).fit(X), HPF(3, **OPTIONS).fit(X)):
+        before, expected = dict(vars(model)), model.transform(X)
+        _, lines = run_with(lambda model=model: model.transform(X))
         for moment in moments_of(lines, seed=4):
-            struck(lambda model=model: model.transform(X), [(moment, signal.SIGINT)])
+            run_with(lambda model=model: model.transform(X), [(moment, signal.SIGINT)])
             assert same(model, before)
-        np.testing.assert_array_equal(model.transform(X), wanted)
+        np.testing.assert_array_equal(model.transform(X), expected)
 
 
-def test_a_selection_keeps_the_splits_that_are_done(X):
+def test_an_interrupted_selection_has_the_complete_splits(X):
     def select():
         model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=3)
         return select_n_components(X, [1, 2], estimator=model, n_splits=3, random_state=0)
 
-    whole, lines = struck(select)
+    whole, lines = run_with(select)
     for moment in moments_of(lines, seed=5):
-        error, _ = struck(select, [(moment, signal.SIGINT)])
+        error, _ = run_with(select, [(moment, signal.SIGINT)])
         if isinstance(error, SelectionInterrupted):
             done = error.selection.log_likelihood.shape[1]
             assert done >= 1
             np.testing.assert_array_equal(error.selection.log_likelihood, whole.log_likelihood[:, :done])
         else:
             assert not isinstance(error, FitInterrupted)
-            # Before the first of three splits is done, or when all is on its way out
+            # Before the first of three splits is complete, or after the last one
             assert moment < 0.5 * lines or moment > lines - 60
 
 
@@ -265,7 +268,7 @@ def test_the_command_line_leaves_old_files_or_new_ones_and_says_so(tmp_path, X, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sparse.save_npz("X.npz", sparse.csr_array(X))
     fastpmf.io.write_counts("X", X)
-    PoissonNMF(3, **TOLD).fit(X).save("model.npz")
+    PoissonNMF(3, **OPTIONS).fit(X).save("model.npz")
     given = {path: whole(path) for path in sorted(Path().iterdir())}
 
     def attempt(signals=()):
@@ -276,7 +279,7 @@ def test_the_command_line_leaves_old_files_or_new_ones_and_says_so(tmp_path, X, 
         fastpmf.io.write_counts("out", X[:7])
         with open("X.npz", "rb") as file:
             monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
-            return struck(lambda: cli.main(COMMANDS[command].split()), signals)
+            return run_with(lambda: cli.main(COMMANDS[command].split()), signals)
 
     code, lines = attempt()
     assert code == 0, capsys.readouterr().err
@@ -287,11 +290,11 @@ def test_the_command_line_leaves_old_files_or_new_ones_and_says_so(tmp_path, X, 
             moment = max(moment, 40) if moment < lines - 30 else lines - 30  # where main is in charge
         again = [(moment + 25, kind)] if number % 5 == 4 and kind is signal.SIGINT else []
         code, _ = attempt([(moment, kind), *again])
-        told = capsys.readouterr().err
+        message = capsys.readouterr().err
         if isinstance(code, int) and code:
             assert code == 128 + kind
-            assert told.startswith("fastpmf: interrupted, ")
-            assert ("out.npz" in told) == (Path("out.npz").read_bytes()[:3] != b"old")
+            assert message.startswith("fastpmf: interrupted, ")
+            assert ("out.npz" in message) == (Path("out.npz").read_bytes()[:3] != b"old")
         assert not [name for name in os.listdir() if name.startswith((".", "tmp"))]
         assert {path: whole(path) for path in given} == given
         if (model := Path("out.npz")).read_bytes() != b"old":
@@ -315,7 +318,7 @@ def test_sigterm_that_was_ignored_stays_ignored(tmp_path, X, monkeypatch):
     sparse.save_npz("X.npz", sparse.csr_array(X))
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        found, _ = struck(lambda: cli.main(COMMANDS["fit"].split()), [(60, signal.SIGTERM)])
+        found, _ = run_with(lambda: cli.main(COMMANDS["fit"].split()), [(60, signal.SIGTERM)])
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -340,10 +343,8 @@ def test_a_folder_that_is_about_to_be_replaced_is_not_lost_between_two_moves(tmp
     np.testing.assert_array_equal(read_counts(tmp_path / "X").X.toarray(), X[:7].toarray())
 
 
-def test_what_is_half_written_is_removed_however_often_ctrl_c_strikes(tmp_path, monkeypatch):
-    from fastpmf.estimators import _model_file
-
-    calls, whole_tree = [], _model_file.shutil.rmtree
+def test_a_partly_written_folder_is_removed_despite_repeated_ctrl_c(tmp_path, monkeypatch):
+    calls, whole_tree = [], files.shutil.rmtree
 
     def interrupted(path):
         calls.append(path)
@@ -352,8 +353,8 @@ def test_what_is_half_written_is_removed_however_often_ctrl_c_strikes(tmp_path, 
         whole_tree(path)
 
     (tmp_path / "half").mkdir()
-    monkeypatch.setattr(_model_file.shutil, "rmtree", interrupted)
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _model_file.remove(tmp_path / "half")
+        files.remove(tmp_path / "half")
     assert os.listdir(tmp_path) == []
-    _model_file.remove(tmp_path / "half")  # is not there
+    files.remove(tmp_path / "half")  # does not exist

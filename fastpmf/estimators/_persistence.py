@@ -86,7 +86,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
                 raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
             if header["format"] != FORMAT:
-                raise KeyError("format")
+                raise ValueError("its header is of another format")
             yield header, stored
     except DAMAGE as error:
         if isinstance(error, FileNotFoundError):
