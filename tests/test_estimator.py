@@ -437,5 +437,5 @@ def test_the_residual_told_is_that_of_the_factors_returned(X):
 
 def test_a_transform_that_does_not_converge_says_so(X, model):
     model.set_params(max_iter=1, tol=1e-12)
-    with pytest.warns(ConvergenceWarning, match="some rows of X had not come within tol=1e-12"):
+    with pytest.warns(ConvergenceWarning, match="some rows of X did not converge to within tol=1e-12"):
         model.transform(X)

@@ -1,4 +1,4 @@
-"""Memory, disks, files and descriptors that give out: one sentence, and what was there is still whole."""
+"""Too little memory or disk space, and files that change: an error in one sentence, and no damaged files."""
 
 import errno
 import os
@@ -34,13 +34,13 @@ class ReachedError(Exception):
 
 
 def refused(monkeypatch, call, n_bytes):
-    """What a call is told that may have so many bytes; None if it goes on to fit."""
+    """The message if a call is refused with a memory limit of `n_bytes`; None if its fit begins."""
 
     def begin(*_):
         raise ReachedError
 
-    for module in ("_fit", "_inference"):
-        monkeypatch.setattr(f"fastpmf.estimators.{module}.race", begin)
+    for module in ("fit", "hpf"):
+        monkeypatch.setattr(f"fastpmf.fitting.{module}.start_run", begin)
     monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: n_bytes)
     try:
         call()
@@ -142,7 +142,7 @@ with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     again = PoissonNMF(3, random_state=0, tol=0, max_iter=6, solver="mu").fit(
         X, checkpoint=Checkpoint(disk, iterations=6))
-print("checkpoint", np.array_equal(again.components_, model.components_), str(told[0].message)[:60], same())
+print("checkpoint", np.array_equal(again.components_, model.components_), str(told[0].message)[:57], same())
 print(cli.main(["topics", str(disk / "absent.npz"), "-o", str(disk / "table.csv")]), same())
 """
 
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for_and_leaves_the_old_o
     *lines, last = ran.stdout.splitlines()
     names = ["model.npz", "W.npy", "all.npz", "all.h5ad", "table.csv", "X"]
     assert lines[:6] == [f"{name} True No space left on device True" for name in names]
-    assert lines[6].startswith("checkpoint True a checkpoint could not be written, and the fit goes on")
+    assert lines[6].startswith("checkpoint True a checkpoint could not be written, and the fit continues")
     assert lines[6].endswith("True")
     assert last == "2 True"
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_that_can_not_be_written_is_warned_of_and_the_fit_goes_on(t
     model = PoissonNMF(3, **TOLD | {"eval_every": 3, "max_iter": 5}, callback=None)
     wanted = model.fit(X).components_
     with pytest.warns(
-        RuntimeWarning, match=r"could not be written, and the fit goes on without it: .*checkpoint-00000004"
+        RuntimeWarning, match=r"could not be written, and the fit continues without it: .*checkpoint-00000004"
     ):
         model.set_params(callback=lambda record, W, H: record.n_iter == 3 and vanish(record, W, H)).fit(
             X, checkpoint=Checkpoint(folder, iterations=2)

@@ -11,6 +11,7 @@ from sklearn.decomposition import NMF
 from fastpmf import FitInterrupted, MemoryCounts, Record, as_counts, kl_divergence
 from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import padded
+from fastpmf.counts import SparseRows
 from fastpmf.solvers import Multiplicative, Status
 
 
@@ -266,9 +267,9 @@ def test_a_callback_sees_read_only_factors_and_stops_the_fit(planted):
 
 
 def at_call(n, then, monkeypatch):
-    """In place of the n-th contraction, counting from 0, `then(out)` is called."""
-    calls, contract = iter(range(10**6)), MemoryCounts.contract
-    monkeypatch.setattr(MemoryCounts, "contract", lambda *a: then(a[-1]) if next(calls) == n else contract(*a))
+    """Call `then(out)` in place of the n-th contraction, counted from 0."""
+    calls, contract = iter(range(10**6)), SparseRows.contract
+    monkeypatch.setattr(SparseRows, "contract", lambda *a: then(a[-1]) if next(calls) == n else contract(*a))
 
 
 def interrupt(*_):

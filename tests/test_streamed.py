@@ -221,13 +221,13 @@ def test_sums_are_those_in_memory(X):
 
 
 @pytest.mark.parametrize("counts", [as_counts, lambda X: StreamedCounts(cut(X, 17))])
-def test_one_pass_gives_both_contractions_and_the_sum_of_the_logarithms(X, counts):
+def test_one_pass_gives_both_contractions_and_the_data_term(X, counts):
     counts = counts(X)
     rng, k = np.random.default_rng(2), 5
     W, Ht = (padded(rng.gamma(1.0, size=(n, k)), np.dtype(float)) for n in X.shape)
     rows, columns, alone = np.empty_like(W), np.empty_like(Ht), [np.empty_like(W), np.empty_like(Ht)]
-    told = counts.contract_both(W, Ht, rows, columns, logs=True)
-    assert told == pytest.approx(float(counts.log_rate(W, Ht).sum()), rel=1e-14)
+    data_term = counts.contract_both(W, Ht, rows, columns, with_data_term=True)
+    assert data_term == pytest.approx(float(counts.log_rate(W, Ht).sum()), rel=1e-14)
     for side, U, V, both in ((Side.ROWS, W, Ht, rows), (Side.COLUMNS, Ht, W, columns)):
         counts.contract(side, U, V, alone[side])
         np.testing.assert_allclose(both, alone[side], rtol=1e-13)
@@ -236,8 +236,8 @@ def test_one_pass_gives_both_contractions_and_the_sum_of_the_logarithms(X, count
 @pytest.mark.parametrize("data", [np.arange(1, 250, dtype=np.uint8), [1.0, 2.0, 7e4], [0.5, 3.0], [1e9, 3.0]])
 def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
     x = np.asarray(data)
-    told = as_counts(sparse.csr_array(x[None])).log_factorial
-    assert told == pytest.approx(gammaln(x.astype(float) + 1).sum(), rel=1e-13)
+    log_factorial = as_counts(sparse.csr_array(x[None])).log_factorial
+    assert log_factorial == pytest.approx(gammaln(x.astype(float) + 1).sum(), rel=1e-13)
 
 
 def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
@@ -333,7 +333,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cant_be_streamed_is_told_in_one_sentence(X, what):
+def test_what_cant_be_streamed_is_refused_in_one_sentence(X, what):
     call, error, message = BAD[what]
     with pytest.raises(error, match=message):
         call(X)
@@ -354,12 +354,12 @@ def test_the_bytes_planned_for_streamed_counts_are_those_that_a_fit_allocates(tm
     shape, nnz, block = (30_000, 2_000), 900_000, 60_000
     X = make_poisson_counts(*shape, nnz=nnz, random_state=0).X
     write_counts(tmp_path / "X", X)
-    told = {"solver": "mu", "dtype": dtype}
-    planned = fastpmf.plan(shape, X.nnz, 20, counts_dtype=X.dtype, block_entries=block, **told)
+    options = {"solver": "mu", "dtype": dtype}
+    planned = fastpmf.plan(shape, X.nnz, 20, counts_dtype=X.dtype, block_entries=block, **options)
 
     def run():
         counts = stream_counts(tmp_path / "X", block_entries=block).X
-        poisson_nmf(counts, 20, max_iter=3, tol=0, random_state=0, **told)
+        poisson_nmf(counts, 20, max_iter=3, tol=0, random_state=0, **options)
 
     run()  # compiles
     tracemalloc.start()
