@@ -1,5 +1,6 @@
 """A fit that resumes from a checkpoint has bitwise the result of one that was never stopped."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from conftest import ALL
 
 from fastpmf import HPF, Checkpoint, PoissonNMF, StreamedCounts, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.fitting import checkpoint
+from fastpmf.fitting import checkpoint, fit
+from fastpmf.solvers import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 MODELS = {
@@ -73,6 +75,21 @@ def test_a_fit_can_resume_from_any_iteration(tmp_path, X, name, monkeypatch):
         (tmp_path / path.stem).mkdir()
         shutil.copy(path, tmp_path / path.stem)
         assert_same(model(name, 24).fit(X, resume=tmp_path / path.stem), whole)
+
+
+@every_model
+def test_a_state_has_no_attributes_beside_its_fields(X, name, monkeypatch):
+    states = []
+    class Watched(Run):
+        def finish(self):
+            states.append(self.state)
+            return super().finish()
+
+    monkeypatch.setattr(fit, "Run", Watched)
+    model(name, 15).fit(X)
+    (state,) = states
+    for part in (state, getattr(state, "ahead", state)):
+        assert vars(part).keys() == {field.name for field in dataclasses.fields(part)}
 
 
 @pytest.mark.parametrize("name", ["cd", "hpf", "hpf learning"])
