@@ -20,7 +20,8 @@ datasets                                                    counts that every ma
 show_versions                                               what a bug report should say
 """
 
-import fastpmf._interrupted  # noqa: F401
+import fastpmf._interrupted
+import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.differential import Differential, differential_expression

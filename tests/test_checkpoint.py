@@ -80,6 +80,7 @@ def test_a_fit_can_resume_from_any_iteration(tmp_path, X, name, monkeypatch):
 @every_model
 def test_a_state_has_no_attributes_beside_its_fields(X, name, monkeypatch):
     states = []
+
     class Watched(Run):
         def finish(self):
             states.append(self.state)

@@ -13,8 +13,7 @@ from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of, s
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts import partition
+from fastpmf.counts import MemoryCounts, as_counts, partition
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11

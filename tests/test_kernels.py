@@ -11,8 +11,7 @@ from scipy import sparse
 
 from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
-from fastpmf.counts import csr, partition, validation
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, partition, validation
 from fastpmf.counts.partition import column_shares, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state

@@ -271,7 +271,7 @@ BAD = [
     ("fixed_H", np.ones((40, 3)), "must have shape .3, 40., got .40, 3."),
     ("fixed_H", np.full((3, 40), "a"), "must hold real numbers and NaN"),
     ("fixed_W", HALF, "must be wholly fixed, or NaN except for zeros, in each column; column 0 has both"),
-    ("fixed_H", np.r_[[[NAN] * 40], [[NAN, 1.0] * 20], [[NAN] * 40]], "must be wholly fixed, .* in each row; row 1 has both"),
+    ("fixed_H", np.r_[[[NAN] * 40], [[NAN, 1.0] * 20], [[NAN] * 40]], "must be wholly fixed, .*; row 1 has both"),
     ("fixed_W", np.zeros((30, 3)), f"and fixed_H {LACK}"),
     ("fixed_H", np.zeros((3, 40)), f"^fixed_W and fixed_H {LACK}"),
 ]  # fmt: skip
@@ -279,7 +279,8 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD, ids=[f"{name}-{i}" for i, (name, *_) in enumerate(BAD)])
 def test_invalid_arguments_are_named_in_one_sentence(name, value, message, X):
-    with pytest.raises((ValueError, TypeError), match=message if message.startswith("^") else f"^{name} {message}") as caught:
+    pattern = message if message.startswith("^") else f"^{name} {message}"
+    with pytest.raises((ValueError, TypeError), match=pattern) as caught:
         fit(X, **{name: value})
     assert "\n" not in str(caught.value)
 

@@ -156,7 +156,8 @@ class Multiply(_Kernel):
         self.prepare(cached[SHORT_ROWS], n_components, dtype)
 
     def complete(self):
-        self.S, self.subproblem = empty_factor(*self.U.shape, self.U.dtype), subproblem_of_rows(self.V, self.n_components)
+        self.S = empty_factor(*self.U.shape, self.U.dtype)
+        self.subproblem = subproblem_of_rows(self.V, self.n_components)
         self.counts.contract(Side.ROWS, self.U, self.V, self.S)
 
     def run(self):

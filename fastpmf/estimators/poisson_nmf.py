@@ -404,8 +404,8 @@ class PoissonNMF(FactorModel):
 
         W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
         statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t
-        + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the counts
-        of a feature were allocated to components, never how many there were. H is the posterior mode given the
+        + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how the
+        counts of a feature were allocated to components, never how many there were. H is the posterior mode given the
         statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
         `transform`.
 
@@ -517,8 +517,8 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        W, _ = self._transform(counts, data)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            W, _ = self._transform(counts, data)
             weighted = replace(data, sample_weight=weight)
             score, total = log_likelihood_of_blocks(counts, W, self.components_, weighted)
         if total == 0:

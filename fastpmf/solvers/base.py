@@ -127,8 +127,8 @@ def saved_array(arrays: dict[str, np.ndarray], name: str, dtype: Any, *shapes: t
     if saved is None:
         raise ValueError(f"{name} is missing")
     if saved.dtype != dtype or saved.shape not in shapes:
-        expected = " or ".join(map(str, shapes))
-        raise ValueError(f"{name} has dtype {saved.dtype} and shape {saved.shape}, not {np.dtype(dtype)} and {expected}")
+        expected = f"{np.dtype(dtype)} and {' or '.join(map(str, shapes))}"
+        raise ValueError(f"{name} has dtype {saved.dtype} and shape {saved.shape}, not {expected}")
     return saved
 
 
