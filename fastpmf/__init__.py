@@ -15,7 +15,8 @@ Checkpoint, plan, warmup                                    save a fit in progre
 datasets, show_versions                                     example data, versions for bug reports
 """
 
-import fastpmf._interrupted  # noqa: F401
+import fastpmf._interrupted
+import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.differential import Differential, differential_expression

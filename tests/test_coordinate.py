@@ -1,5 +1,5 @@
-"""The rules for the rows of a factor against their oracles, row by row: coordinate descent, and whatever a prior, a
-penalty or a mask makes of it and of the multiplicative rule; the joint contraction. All of it with the JIT off too."""
+"""Updates of the rows of a factor against oracles: coordinate descent, the multiplicative update with priors, penalties
+and fixed entries, extrapolation, and the joint contraction. The tests also run with the JIT disabled."""
 
 import math
 
@@ -8,37 +8,40 @@ import numba
 import numpy as np
 import pytest
 from conftest import ALL
-from fastpmf.core.subproblem import RowPrior
 from scipy import sparse
-from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
+from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of, subproblem
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts import partition as groups
+from fastpmf.counts import MemoryCounts, as_counts, partition
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11
-# With the JIT off, when all takes far longer, both dtypes run the same lines
+# With the JIT disabled, which is far slower, one dtype runs all lines
 both = pytest.mark.parametrize("dtype", [F32, F64] if ALL or not numba.config.DISABLE_JIT else [F64])
 
-# One row a lane; one row in all lanes; and a block that holds four components at a time.
+# Rows beside each other, one in each lane; one row in all lanes; and blocks that hold four components at a time
 LAYOUTS = {"narrow": (256, 8192), "wide": (1, 8192), "strips": (1, 1), "both": (4, 8192)}
 
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request, monkeypatch):
-    """How rows lie in the vectors."""
+    """How rows are laid out in vectors."""
     narrow, block = LAYOUTS[request.param]
-    monkeypatch.setattr(groups, "NARROW", narrow)
-    monkeypatch.setattr(groups, "_GROUP_BLOCK", block)
+    monkeypatch.setattr(partition, "NARROW", narrow)
+    monkeypatch.setattr(partition, "_GROUP_BLOCK", block)
     return request.param
 
 
-def descend(X, U, V, k, side=Side.ROWS, **options):
+def descend(X, U, V, k, **options):
+    """The new rows and the `Descent`, without priors."""
+    return solve(X, subproblem(V, k), U, **options)
+
+
+def solve(X, problem, U, **options):
+    """The new rows and the `Descent`."""
     out = np.zeros_like(U)
-    options = {"weight": column_sums(V), "n_components": k, "sweeps": 2, "zero": ZERO} | options
-    return out, MemoryCounts(X).descend(side, U, V, out=out, **options)
+    return out, MemoryCounts(X).descend(problem, U, out, **({"sweeps": 2, "zero": ZERO} | options))
 
 
 def sparse_start(U, k, seed=5):
@@ -74,9 +77,9 @@ def test_gap_and_data_term_are_those_of_the_definition(dtype, layout):
     np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=200 * eps, atol=1e-12)
     counts = MemoryCounts(X)
     out = np.zeros_like(V)
-    # Nobody asks for it between the halves of an iteration, so nobody sums it there
-    assert counts.descend(Side.ROWS, U, V, column_sums(V), np.zeros_like(U), n_components=k, sweeps=2).data_term is None
-    term = counts.descend(Side.COLUMNS, V, U, column_sums(U), out, n_components=k, sweeps=2, zero=ZERO).data_term
+    # It is not computed between the two updates of an iteration
+    assert descend(X, U, V, k)[1].data_term is None
+    term = counts.descend(subproblem(U, k, side=Side.COLUMNS), V, out, sweeps=2, zero=ZERO).data_term
     assert term == pytest.approx(counts.log_rate(U, out).sum(), abs=50 * eps * 5 * totals.sum())
 
 
@@ -208,27 +211,27 @@ def test_extrapolation_goes_on_and_stays_off_zero(dtype):
     v_sum = np.zeros(new.shape[1])
     v_sum[:k] = [2.0, 3.0, 0.0]
     out = old.copy()
-    sums = extrapolated(new, out, 0.7, totals, v_sum, out=out)
+    sums = extrapolated(new, out, 0.7, totals, v_sum, None, out)
     floor = np.divide(1e-12 * totals[:, None], v_sum, out=np.zeros_like(new, dtype=float), where=v_sum > 0)
     expected = np.maximum(new + 0.7 * (new.astype(float) - old), floor)
     np.testing.assert_allclose(out, expected, rtol=1e-12 if dtype == F64 else 1e-5, atol=4 * np.finfo(dtype).eps)
     np.testing.assert_allclose(sums, out.sum(axis=0, dtype=float), rtol=1e-12)
 
 
-# ── with priors, penalties, and what is known ───────────────────────────────────────────────────────────────────
+# ── priors, penalties and fixed entries ─────────────────────────────────────────────────────────────────────────
 
-KINDS = ["rows", "shape", "ridge", "held", "zeros", "shape ridge", "shape ridge held zeros rows"]
+KINDS = ["rows", "shape", "ridge", "fixed", "zeros", "shape ridge", "shape ridge fixed zeros rows"]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def row_problem(kind, X, k, dtype, seed=3):
-    """Factors, weights and a `RowPrior` of what `kind` names, of each row its own or one for all; and their oracle."""
+    """U, its subproblem with what `kind` names, for each row its own or one for all, and the oracle."""
     (U, V), rng = factors(X.shape, k, dtype), np.random.default_rng(seed)
     width, n = U.shape[1], len(U) if "rows" in kind or "zeros" in kind else 1
     weight = padded(column_sums(V)[:k] * rng.uniform(0.7, 1.5, (n, k)), dtype)
     shape, ridge = (padded(rng.gamma(1.0, size=(n, k)), dtype) if name in kind else None for name in ("shape", "ridge"))
-    held = np.arange(width) == 1 if "held" in kind else None
-    stays = np.zeros((n, width), bool) if held is None else np.tile(held, (n, 1))
+    fixed = np.arange(width) == 1 if "fixed" in kind else None
+    stays = np.zeros((n, width), bool) if fixed is None else np.tile(fixed, (n, 1))
     if "zeros" in kind:
         zero = np.zeros((n, width), bool)
         zero[:, 2:k] = rng.random((n, k - 2)) < 0.4
@@ -236,10 +239,10 @@ def row_problem(kind, X, k, dtype, seed=3):
     for A in (shape, ridge):
         if A is not None:
             A[stays] = 0
-    prior = RowPrior(shape, ridge, held, "zeros" in kind)
+    problem = subproblem(V, k, weight, shape=shape, ridge=ridge, fixed=fixed, has_zeros="zeros" in kind)
     parts = (0.0 if A is None else A[:, :k] for A in (shape, ridge))
-    known = np.zeros(k, bool) if held is None else held[:k]
-    return U, V, weight, prior, naive.Rows(dense(X), V[:, :k], weight[:, :k], *parts, known)
+    of_oracle = np.zeros(k, bool) if fixed is None else fixed[:k]
+    return U, problem, naive.Rows(dense(X), V[:, :k], weight[:, :k], *parts, of_oracle)
 
 
 def sizes(oracle, U):
@@ -255,20 +258,20 @@ def sizes(oracle, U):
 @pytest.mark.parametrize("relaxed", [False, True])
 def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
     X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
-    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
-    S, out = contract(X, U, V), np.full_like(U, np.nan)
-    update = multiplicative(U, S, weight, out, prior=prior, relaxed=relaxed)
+    U, problem, oracle = row_problem(kind, X, k, dtype)
+    S, out = contract(X, U, problem.V), np.full_like(U, np.nan)
+    update = multiplicative(problem, U, S, out, relaxed=relaxed)
     # The contraction's roundings are some k + 12 eps, relaxed they count twice; a root and three quotients
     np.testing.assert_allclose(out[:, :k], oracle.step(U[:, :k], relaxed), rtol=64 * eps, atol=1e-300)
     assert (out[:, k:] == 0).all()
-    if prior.held is not None:
-        np.testing.assert_array_equal(out[:, prior.held], U[:, prior.held])
-    assert (out[np.broadcast_to(np.isinf(weight), out.shape)] == 0).all()
+    if problem.fixed is not None:
+        np.testing.assert_array_equal(out[:, problem.fixed], U[:, problem.fixed])
+    assert (out[np.broadcast_to(np.isinf(problem.weight), out.shape)] == 0).all()
     np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=len(U) * np.finfo(float).eps)
     rounding = 64 * eps * sizes(oracle, U[:, :k]).sum()
     assert update.gap == pytest.approx(np.maximum(oracle.gap(U[:, :k]), 0).sum(), abs=rounding)
     before = U.tobytes(), S.tobytes()
-    assert multiplicative(U, S, weight, None, prior=prior).gap == update.gap  # a mere look, which writes nothing
+    assert multiplicative(problem, U, S, None).gap == update.gap  # writes nothing
     assert (U.tobytes(), S.tobytes()) == before
 
 
@@ -276,20 +279,20 @@ def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
 @kinds
 def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_left(kind, dtype):
     X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
-    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
+    U, problem, oracle = row_problem(kind, X, k, dtype)
     least = oracle.objective(oracle.best(U[:, :k], 2000))
     for seed in range(4):  # far from the optimum on either side
         rng = np.random.default_rng(seed)
         start = U.copy()
         start[:, :k] *= 10.0 ** rng.uniform(-3, 3, (len(U), k))
-        if prior.held is not None:
-            start[:, prior.held] = U[:, prior.held]
+        if problem.fixed is not None:
+            start[:, problem.fixed] = U[:, problem.fixed]
         before, slack = oracle.objective(start[:, :k]), 200 * eps * sizes(oracle, start[:, :k])
-        S, out = contract(X, start, V), np.empty_like(U)
+        S, out = contract(X, start, problem.V), np.empty_like(U)
         for relaxed in (False, True):
-            gap = multiplicative(start, S, weight, out, prior=prior, relaxed=relaxed).gap
+            gap = multiplicative(problem, start, S, out, relaxed=relaxed).gap
             assert (oracle.objective(out[:, :k]) <= before + slack).all()
-        out, descent = descend(X, start, V, k, weight=weight, prior=prior, sweeps=1)
+        out, descent = solve(X, problem, start, sweeps=1)
         assert (oracle.objective(out[:, :k]) <= before + slack).all()
         assert (before - least <= descent.gap + slack).all()
         # Both rules measure the same bound, in different order
@@ -300,26 +303,26 @@ def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_lef
 @kinds
 def test_a_round_of_sweeps_with_a_prior_agrees_with_the_oracle(kind, dtype, layout):
     X, k = rows_of([*LENGTHS, 12, 11]), 5
-    U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
-    if prior.shape is None:
-        U = np.where(prior.held if prior.held is not None else False, U, sparse_start(U, k))
+    U, problem, oracle = row_problem(kind, X, k, dtype)
+    if problem.shape is None:
+        U = np.where(problem.fixed if problem.fixed is not None else False, U, sparse_start(U, k))
         U[:, :k][~oracle.free & ~oracle.fixed] = 0
-    out, descent = descend(X, U, V, k, weight=weight, prior=prior)
+    out, descent = solve(X, problem, U)
     expected = oracle.coordinate_round(U[:, :k], 2, ZERO)
     scale = expected.max(axis=1, keepdims=True) + 1e-300
     np.testing.assert_allclose(out[:, :k] / scale, expected / scale, atol=400 * np.finfo(dtype).eps * k)  # as above
     slack = 200 * np.finfo(dtype).eps * sizes(oracle, U[:, :k])
     assert (np.abs(descent.gap - np.maximum(oracle.gap(U[:, :k]), 0)) <= slack).all()
-    if prior.held is not None:
-        np.testing.assert_array_equal(out[:, prior.held], U[:, prior.held])
-    assert (out[np.broadcast_to(np.isinf(weight), out.shape)] == 0).all()
+    if problem.fixed is not None:
+        np.testing.assert_array_equal(out[:, problem.fixed], U[:, problem.fixed])
+    assert (out[np.broadcast_to(np.isinf(problem.weight), out.shape)] == 0).all()
 
 
 @kinds
 def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
     X, k, tol = rows_of(LENGTHS), 5, 1e-5 if numba.config.DISABLE_JIT else 1e-9
-    U, V, weight, prior, oracle = row_problem(kind, X, k, F64)
-    out, descent = descend(X, U, V, k, weight=weight, prior=prior, max_rounds=2000, tol=tol, zero=0.0)
+    U, problem, oracle = row_problem(kind, X, k, F64)
+    out, descent = solve(X, problem, U, max_rounds=2000, tol=tol, zero=0.0)
     mass = oracle.X.sum(axis=1) + oracle.a.sum(axis=1)
     rounding = 64 * np.finfo(float).eps * sizes(oracle, out[:, :k])
     assert (descent.gap <= tol * mass + rounding).all()
@@ -333,13 +336,13 @@ def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
 
 def test_a_row_with_its_own_prior_gets_the_bits_that_it_gets_in_company(layout):
     X, k = rows_of(LENGTHS), 5
-    U, V, weight, prior, _ = row_problem(KINDS[-1], X, k, F64)
-    together, descent = descend(X, U, V, k, weight=weight, prior=prior, max_rounds=7, tol=1e-9, zero=0.0)
+    U, problem, _ = row_problem(KINDS[-1], X, k, F64)
+    together, descent = solve(X, problem, U, max_rounds=7, tol=1e-9, zero=0.0)
     for i in (0, 2, 9):
         start, stop = X.indptr[i : i + 2]
         alone = type(X)(X.data[start:stop], X.indices[start:stop], np.array([0, stop - start]), X.n_columns)
-        row = {"weight": weight[i : i + 1], "prior": prior.select_rows(np.array([i]))}
-        out, one = descend(alone, U[i : i + 1].copy(), V, k, max_rounds=7, tol=1e-9, zero=0.0, **row)
+        row = problem.select_rows(np.array([i]))
+        out, one = solve(alone, row, U[i : i + 1].copy(), max_rounds=7, tol=1e-9, zero=0.0)
         np.testing.assert_array_equal(out[0], together[i])
         assert one.gap[0] == descent.gap[i]
 
@@ -349,20 +352,20 @@ def test_an_entry_with_a_shape_is_never_zero_however_small_its_share(layout):
     X.data[...] *= 1e15
     U, V = factors(X.shape, k, F64)
     V[:, 2] *= 1e-3 * np.arange(1, 13)[::-1] ** 4  # which the counts don't want
-    prior = RowPrior(padded(np.full((1, k), 0.5), F64))
+    problem = subproblem(V, k, shape=padded(np.full((1, k), 0.5), F64))
     for _ in range(4):
-        U, _ = descend(X, U, V, k, prior=prior)
+        U, _ = solve(X, problem, U)
         assert (U[:, :k] > 0).all()
 
 
-def test_extrapolation_leaves_what_is_held_and_what_is_to_be_zero():
+def test_extrapolation_changes_no_fixed_component_and_no_fixed_zero():
     rng = np.random.default_rng(2)
     new, old = (padded(rng.random((4, 3)), F64) for _ in range(2))
     new[:, 2] = old[:, 2] = 0
     weight = np.tile(padded(np.array([[2.0, 3.0, math.inf]]), F64), (4, 1))
-    weight[0, 2] = 5.0  # of row 0 that entry is free, and comes off zero
-    out, held = old.copy(), np.arange(new.shape[1]) == 1
-    extrapolated(new, out, 0.7, np.arange(1.0, 5.0), weight, out, held)
+    weight[0, 2] = 5.0  # this entry of row 0 is free, and becomes positive
+    out, fixed = old.copy(), np.arange(new.shape[1]) == 1
+    extrapolated(new, out, 0.7, np.arange(1.0, 5.0), weight, fixed, out)
     np.testing.assert_array_equal(out[:, 1], new[:, 1])
     np.testing.assert_array_equal(out[:, 2], [TINY / 5, 0, 0, 0])
     np.testing.assert_allclose(out[:, 0], np.maximum(new[:, 0] + 0.7 * (new[:, 0] - old[:, 0]), 0), atol=1e-11)

@@ -154,7 +154,7 @@ def test_a_file_that_is_no_model_is_said_to_be_none(model, tmp_path, damage):
             np.save(file, np.ones(3))
     else:
         np.savez(path, header=np.array('{"format": "other"}'))
-    with pytest.raises(ValueError, match="not a whole fastpmf model file"):
+    with pytest.raises(ValueError, match="not a valid fastpmf model file"):
         PoissonNMF.load(path)
 
 
@@ -358,7 +358,7 @@ def test_parameters_of_numpys_types_come_back_from_a_file(X, tmp_path):
 def test_a_model_file_with_impossible_components_is_refused(model, tmp_path, components):
     model.components_ = np.asarray(components)
     model.save(tmp_path / "model.npz")
-    with pytest.raises(ValueError, match="not a whole fastpmf model file"):
+    with pytest.raises(ValueError, match="not a valid fastpmf model file"):
         PoissonNMF.load(tmp_path / "model.npz")
 
 
@@ -373,7 +373,7 @@ def test_damaged_model_files_are_told_in_one_sentence(model, tmp_path):
         try:
             PoissonNMF.load(path)  # a bit that nobody reads is no damage
         except ValueError as error:
-            assert "not a whole fastpmf model file" in str(error) or "expected a PoissonNMF" in str(error)  # noqa: PT017
+            assert "not a valid fastpmf model file" in str(error) or "expected a PoissonNMF" in str(error)  # noqa: PT017
 
 
 def test_saving_through_a_link_writes_its_target_and_keeps_its_mode(model, tmp_path):
@@ -437,5 +437,5 @@ def test_the_residual_told_is_that_of_the_factors_returned(X):
 
 def test_a_transform_that_does_not_converge_says_so(X, model):
     model.set_params(max_iter=1, tol=1e-12)
-    with pytest.warns(ConvergenceWarning, match="some rows of X had not come within tol=1e-12"):
+    with pytest.warns(ConvergenceWarning, match="some rows of X did not converge to within tol=1e-12"):
         model.transform(X)

@@ -1,4 +1,4 @@
-"""The rules of the house, held by machine."""
+"""Rules for the source code: imports, flags, warnings, documented parameters, and examples."""
 
 import ast
 import doctest
@@ -13,6 +13,9 @@ import numpydoc_light
 import pytest
 
 import fastpmf
+from fastpmf.fitting.hpf import HPFOptions
+from fastpmf.fitting.options import FitData, PoissonOptions
+from fastpmf.solvers import CoordinateDescent, Extrapolated, JointEM, MeanField, Multiplicative, Problem
 
 ROOT = Path(fastpmf.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -81,7 +84,7 @@ class TestEachFile:
         }
         assert "warn" not in imported
 
-    def test_it_says_what_it_is(self, path):
+    def test_it_has_a_docstring(self, path):
         source = path.read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(source)) or len(source.splitlines()) <= 1
 
@@ -90,15 +93,15 @@ class TestEachFile:
 def test_documented_parameters_are_the_signature(thing):
     documented = numpydoc_light.parameters(inspect.getdoc(thing))
     signature = [name for name in inspect.signature(thing).parameters if name not in ("self", "cls")]
-    if documented is None:  # "arguments as in …", or none at all
+    if documented is None:  # "arguments as in ...", or no arguments
         assert not signature or "as in" in inspect.getdoc(thing) or thing.__name__ in ("save", "load")
     else:
         assert set(documented) == set(signature)
 
 
 @pytest.mark.parametrize("thing", [*PUBLIC, *ESTIMATORS, *METHODS], ids=lambda thing: thing.__qualname__)
-def test_an_unknown_keyword_is_refused_in_the_name_of_what_was_called(thing):
-    """As Python does it for every explicit signature."""
+def test_an_unknown_keyword_is_a_type_error(thing):
+    """No signature has **kwargs, so that Python raises the error."""
     kinds = {parameter.kind for parameter in inspect.signature(thing).parameters.values()}
     assert inspect.Parameter.VAR_KEYWORD not in kinds
 
@@ -113,7 +116,7 @@ def _public_callables():
                 yield thing
 
 
-def test_counts_come_before_w_and_w_before_h_in_every_signature():
+def test_x_comes_before_w_and_w_before_h_in_every_signature():
     for thing in _public_callables():
         kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
         given = inspect.signature(thing).parameters.items()
@@ -127,6 +130,13 @@ def test_examples_are_true(module):
         return
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_solvers_and_what_they_are_given_are_immutable():
+    """All that changes in a fit is in its state, whose fields are a checkpoint."""
+    for described in (JointEM, Multiplicative, CoordinateDescent, Extrapolated, MeanField, Problem, PoissonOptions,
+                      HPFOptions, FitData):  # fmt: skip
+        assert described.__dataclass_params__.frozen
 
 
 def test_public_names_exist_and_have_examples_or_are_types():

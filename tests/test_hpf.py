@@ -247,7 +247,7 @@ def test_one_component_goes_on_while_its_scale_moves(counts):
 
 def test_a_transform_that_does_not_converge_says_so(counts, fitted):
     impatient = pickle.loads(pickle.dumps(fitted)).set_params(max_iter=1, tol=1e-12)
-    with pytest.warns(ConvergenceWarning, match="tol=1e-12 of their counts after max_iter=1 half-steps"):
+    with pytest.warns(ConvergenceWarning, match="tol=1e-12 of their counts after max_iter=1 updates"):
         impatient.transform(counts)
 
 

@@ -6,15 +6,13 @@ import naive
 import numba
 import numpy as np
 import pytest
-from fastpmf.core.subproblem import RowPrior
 from numba.core.errors import NumbaError, TypingError
 from scipy import sparse
 
-from fastpmf.core.counts import Side
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, validation
-from fastpmf.counts import partition as blocks
-from fastpmf.counts.partition import column_groups, panel_width
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, partition, validation
+from fastpmf.counts.partition import column_shares, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
 from fastpmf.kernels._jit import kernel, row_width
@@ -67,11 +65,16 @@ def contract(X, U, V):
     return out
 
 
+def subproblem(V, k=None, weight=None, side=Side.ROWS, **parts):
+    """The subproblem of the other factor while V is fixed; the weights are the sums of V unless they are given."""
+    weight = V.sum(axis=0, dtype=float) if weight is None else weight
+    return Subproblem(side, V.shape[1] if k is None else k, V, np.atleast_2d(weight), **parts)
+
+
 def every_pass(X, U, V):
     """What each kernel that loops over entries or rows makes of X, as bytes."""
-    S, counts = contract(X, U, V), MemoryCounts(X)
-    v_sum, out = V.sum(axis=0, dtype=float), np.empty_like(U)
-    update = multiplicative(U, S, v_sum, out=out)
+    S, counts, out = contract(X, U, V), MemoryCounts(X), np.empty_like(U)
+    update = multiplicative(subproblem(V), U, S, out=out)
     results = S, counts.log_rate(U, V), np.array(counts.entropy), out, update.sums, np.array(update.gap)
     return [result.tobytes() for result in results]
 
@@ -79,7 +82,7 @@ def every_pass(X, U, V):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Work is cut into blocks of 5 entries, so that rows of more than 10 are split, and not at a multiple of 4."""
-    monkeypatch.setattr(blocks, "_BLOCK", (5, 5))
+    monkeypatch.setattr(partition, "_BLOCK", (5, 5))
 
 
 # Rows of 0 to 9 entries meet every remainder of the groups of 4 in flight; the longer ones are split by `small_blocks`.
@@ -106,8 +109,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
     U, V = factors((len(LENGTHS), 12), k, dtype)
     whole = contract(rows_of(LENGTHS), U, V)
     row_bytes = V.shape[1] * V.itemsize
-    monkeypatch.setattr(blocks, "_PANEL_BYTES", (width * row_bytes,))
-    monkeypatch.setattr(blocks, "_PANEL_ENTRIES", 0)
+    monkeypatch.setattr(partition, "_PANELS", (width * row_bytes,))
+    monkeypatch.setattr(partition, "_SEGMENT", 0)
     X = rows_of(LENGTHS)
     assert len(X.panels(row_bytes)) == 12 // width
     # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
@@ -116,8 +119,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
 
 
 def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks, monkeypatch):
-    monkeypatch.setattr(blocks, "_PANEL_BYTES", (16 * 64,))
-    monkeypatch.setattr(blocks, "_PANEL_ENTRIES", 0)
+    monkeypatch.setattr(partition, "_PANELS", (16 * 64,))
+    monkeypatch.setattr(partition, "_SEGMENT", 0)
     X = rows_of([0, 64, 3, 60], n_columns=64)
     U, V = factors(X.shape, 5, F64)
     assert [len(panel.splits) for panel in X.panels(64)] == [2, 2, 2, 2]
@@ -149,7 +152,7 @@ def test_shares_of_columns_store_about_as_much_each():
     steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
     for indices, n_columns in ((every, 50), (steep, 1_000), (np.zeros(7, int), 3), (np.zeros(0, int), 3)):
         for n_shares in (1, 2, 3, 8):
-            bounds = column_groups(indices.astype(np.int32), n_columns, n_shares)
+            bounds = column_shares(indices.astype(np.int32), n_columns, n_shares)
             assert bounds[0] == 0
             assert bounds[-1] == n_columns
             assert (np.diff(bounds) > 0).all()
@@ -218,7 +221,7 @@ def test_multiplication_agrees_with_the_oracle(dtype, k):
     U, V = factors(X.shape, k, dtype)
     S = padded(naive.ratio_contraction(X, U, V)[:, :k], dtype)
     v_sum, out = V.sum(axis=0, dtype=float), np.full_like(U, np.nan)
-    update = multiplicative(U, S, v_sum, out=out)
+    update = multiplicative(subproblem(V), U, S, out=out)
     np.testing.assert_allclose(out[:, :k], naive.half_step(X, U, V)[:, :k], rtol=4 * eps)  # four roundings
     assert (out[:, k:] == 0).all()
     np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=n * np.finfo(float).eps)
@@ -231,10 +234,9 @@ def test_multiplication_agrees_with_the_oracle(dtype, k):
 def test_relaxed_multiplication_agrees_with_the_oracle_and_keeps_the_gap(dtype):
     X = rows_of(LENGTHS)
     U, V = factors(X.shape, 3, dtype)
-    S, v_sum = contract(X, U, V), V.sum(axis=0, dtype=float)
-    plain, out = np.empty_like(U), np.empty_like(U)
-    gap = multiplicative(U, S, v_sum, out=plain).gap
-    update = multiplicative(U, S, v_sum, out=out, relaxed=True)
+    S, plain, out = contract(X, U, V), np.empty_like(U), np.empty_like(U)
+    gap = multiplicative(subproblem(V), U, S, out=plain).gap
+    update = multiplicative(subproblem(V), U, S, out=out, relaxed=True)
     expected = naive.half_step(dense(X), U, V, relaxed=True)[:, :3]
     # S is summed in another order there, and counts twice
     np.testing.assert_allclose(out[:, :3], expected, rtol=32 * np.finfo(dtype).eps)
@@ -247,8 +249,8 @@ def test_multiplication_in_place_is_the_same():
     X = rows_of(LENGTHS)
     U, V = factors(X.shape, 3, F64)
     S, out = contract(X, U, V), np.empty_like(U)
-    multiplicative(U, S, V.sum(axis=0), out=out)
-    multiplicative(U, S, V.sum(axis=0), out=S)
+    multiplicative(subproblem(V), U, S, out=out)
+    multiplicative(subproblem(V), U, S, out=S)
     np.testing.assert_array_equal(S, out)
 
 
@@ -261,7 +263,7 @@ def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_ow
     U, S = rows([0, 1e-36, 1e-15, 0.5], [0, 0, 0, 0]), rows([3, 1e36, 2e15, 2.0], [0, 0, 0, 0])
     shape, weight = rows([0.1, 0.2, 0.3, 0.4]), rows([1.0, 2.0, 4.0, 8.0])
     out, k = np.empty_like(U), 4 * times
-    multiplicative(U, S, weight, out, prior=RowPrior(shape))
+    multiplicative(subproblem(U, weight=weight, shape=shape), U, S, out)
     wanted = (U.astype(float) * S + shape)[:, :k] / weight[:, :k]
     np.testing.assert_allclose(out[:, :k], wanted, rtol=6 * np.finfo(dtype).eps)
 
@@ -275,7 +277,7 @@ def test_rows_ever_so_close_to_optimal_are_still_matched(dtype):
     U = padded(U * (1 + np.sqrt(eps) * np.random.default_rng(0).uniform(-1, 1, U.shape)), dtype)
     V = padded(V, dtype)
     S = contract(X, U, V)
-    multiplicative(U, S, V.sum(axis=0, dtype=float), out=S)
+    multiplicative(subproblem(V), U, S, out=S)
     # A relative error of sqrt(eps) is a gap of only eps, but the row is still to be matched to a few eps.
     np.testing.assert_allclose(S[:, 0] * V.sum(dtype=float), counts.sum(axis=1), rtol=20 * eps)
 
@@ -284,7 +286,7 @@ def test_no_entry_shrinks_below_its_floor_and_none_is_raised_to_it():
     U, S = np.zeros((2, 8)), np.zeros((2, 8))
     U[:, :3], S[:, :3] = [1.0, 1e-3, 1e-20], [2.0, 1e-30, 1e-30]
     out = np.empty_like(U)
-    multiplicative(U, S, np.array([2.0, 4, 4, 0, 0, 0, 0, 0]), out=out)
+    multiplicative(subproblem(U, weight=np.array([2.0, 4, 4, 0, 0, 0, 0, 0])), U, S, out=out)
     # total_i = 2, so the floor is TINY * 2 / 4: an entry above it stops there, one below stays where it is.
     np.testing.assert_allclose(out[0, :3], [1.0, TINY / 2, 1e-20], rtol=1e-15)
 
@@ -294,7 +296,7 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero():
     U, V = factors(X.shape, 3, F64)
     V[:, 1] = 0
     S, out = contract(X, U, V), np.empty_like(U)
-    multiplicative(U, S, V.sum(axis=0), out=out)
+    multiplicative(subproblem(V), U, S, out=out)
     np.testing.assert_array_equal(out[:, 1], 0)
 
 
@@ -331,20 +333,20 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
         assert rate == counts.rate_total(W, Ht, column_sums(W), column_sums(Ht))
 
 
-@pytest.mark.parametrize("chunk", [2, 3, 1 << 20])
+@pytest.mark.parametrize("compared", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
-def test_strictly_ascending_columns_are_recognised(index, chunk, monkeypatch):
-    monkeypatch.setattr(validation, "_CHUNK", chunk)
+def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
+    monkeypatch.setattr(validation, "_COMPARED", compared)
     indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
     good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
-    assert validation._is_strictly_ascending(good, indptr)
+    assert validation._ascends(good, indptr)
     for place, column in ((1, 9), (2, 4), (6, 2), (8, 0)):  # equal ones
         bad = good.copy()
         bad[place] = column
-        assert not validation._is_strictly_ascending(bad, indptr)
+        assert not validation._ascends(bad, indptr)
     swapped = good[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
-    assert not validation._is_strictly_ascending(swapped, indptr)
-    assert validation._is_strictly_ascending(good[:0], np.zeros(3, np.int64))
+    assert not validation._ascends(swapped, indptr)
+    assert validation._ascends(good[:0], np.zeros(3, np.int64))
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 16])
@@ -354,7 +356,7 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     X = rows_of(LENGTHS * 3, count=count, index=index)
     expected = [*naive.transpose(dense(X))]
     by_scipy = X.transpose(n_blocks)
-    monkeypatch.setattr(csr, "_PARALLEL_ENTRIES", 0)
+    monkeypatch.setattr(csr, "_PARALLEL_TRANSPOSE", 0)
     by_threads = X.transpose(n_blocks)
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)
@@ -402,8 +404,8 @@ def test_each_worker_has_scratch_of_its_own(dtype, k):
 
     def all_of_them():
         out, ahead = np.empty_like(U), np.empty_like(U)
-        update = multiplicative(U, S, v_sum, out=out, relaxed=True)
-        sums = extrapolated(U, old, 0.5, totals, v_sum, ahead)
+        update = multiplicative(subproblem(V), U, S, out=out, relaxed=True)
+        sums = extrapolated(U, old, 0.5, totals, v_sum, None, ahead)
         observed = counts.observed_sums(Side.ROWS, V, column_sums(V))
         results = out, ahead, update.sums, np.array(update.gap), sums, observed, column_sums(S)
         return [result.tobytes() for result in results]
@@ -552,7 +554,7 @@ def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype
     assert not np.isfinite(S[5]).all()
     np.testing.assert_array_equal(S[others], good[others])
     np.testing.assert_array_equal(MemoryCounts(X).log_rate(U, V), np.where(others, terms, -math.inf))
-    update = multiplicative(U, S, V.sum(axis=0, dtype=float), out=out)
+    update = multiplicative(subproblem(V), U, S, out=out)
     assert math.isnan(update.gap)
     np.testing.assert_array_equal(out[5], U[5])
 

@@ -10,7 +10,7 @@ from scipy import sparse, stats
 from scipy.special import rel_entr
 
 from fastpmf import as_counts, kl_divergence, poisson_deviance, poisson_log_likelihood
-from fastpmf.core.counts import Side
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.model import objective
 from fastpmf.model.updates import multiplicative
@@ -37,11 +37,11 @@ def likelihood_tolerance(X, W, H):
 
 
 def contraction(X, W, H):
-    """S and column sums for W, of padded factors."""
+    """Padded W, its S, and the subproblem of W."""
     U, V = padded(W, np.dtype(float)), padded(H.T, np.dtype(float))
     S = np.empty_like(U)
     as_counts(X).contract(Side.ROWS, U, V, S)
-    return U, S, column_sums(V)
+    return U, S, Subproblem(Side.ROWS, W.shape[1], V, column_sums(V)[None])
 
 
 def test_scores_agree_with_the_oracles(X):
@@ -126,7 +126,8 @@ def test_between_distributions_it_is_the_relative_entropy(planted):
 def test_the_gradient_is_column_sums_minus_the_contraction(name):
     X = MENAGERIE[name]
     W, H = some_factors(X)
-    _, S, v_sum = contraction(X, W, H)
+    _, S, subproblem = contraction(X, W, H)
+    v_sum = subproblem.weight[0]
     gradient, step = (v_sum - S)[:, :3], 1e-5
     for i, k in [(0, 0), (1, 2), (7, 1), (9, 0)]:
         change = np.zeros_like(W)
@@ -142,15 +143,15 @@ def test_the_gradient_is_column_sums_minus_the_contraction(name):
 def test_no_other_factor_is_better_by_more_than_the_gap(name):
     X = MENAGERIE[name]
     W, H = some_factors(X)
-    U, S, v_sum = contraction(X, W, H)
+    U, S, subproblem = contraction(X, W, H)
     D, near = kl_divergence(X, W, H), tolerance(X, W, H)
-    gap = multiplicative(U, S, v_sum, out=np.empty_like(U)).gap
+    gap = multiplicative(subproblem, U, S, None).gap
     best = naive.best_rows(X, W, H.T)
     assert gap >= D - naive.kl_divergence(X, best, H) - near
     assert gap == pytest.approx(naive.gap_bound(X, W, H.T).sum(), abs=near)
     # And it closes: 5000 updates leave a gap of the order of 1 / 5000 per count, and usually none.
-    U, S, v_sum = contraction(X, best, H)
-    assert multiplicative(U, S, v_sum, out=U).gap <= X.sum() / 1000
+    U, S, subproblem = contraction(X, best, H)
+    assert multiplicative(subproblem, U, S, None).gap <= X.sum() / 1000
 
 
 BAD_FACTORS = {

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from fastpmf import HPF, PoissonNMF, kl_divergence, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
-from fastpmf.fitting.online import HELD, Schedule
+from fastpmf.fitting.online import ROWS_PER_COMPONENT, OnlineOptions, Schedule
 from fastpmf.io import Dataset
 
 both = pytest.mark.parametrize("kind", [PoissonNMF, HPF])
@@ -44,7 +44,7 @@ def test_one_epoch_ends_close_to_the_objective_of_all_rows_at_once(order, share)
     drawn = make_poisson_counts(2400, 200, 5, nnz=60_000, random_state=0)
     rows = np.arange(2400) if order == "as drawn" else np.argsort(drawn.W.argmax(axis=1), kind="stable")
     X = sparse.csr_array(drawn.X.astype(float))[rows]
-    assert HELD * 5 < 1200  # most rows are seen once and not kept
+    assert ROWS_PER_COMPONENT * 5 < 1200  # most rows are seen once and not kept
     whole, model = PoissonNMF(5, random_state=0).fit(X), epoch(PoissonNMF(5, random_state=0), X, 100)
     assert kl_divergence(X, model.transform(X), model.components_) < (1 + share) * whole.objective_
 
@@ -68,7 +68,7 @@ def test_rows_that_are_kept_are_copies_and_are_let_go_once_complete(counts):
         model.partial_fit(rows)
         other.partial_fit(rows)
     np.testing.assert_array_equal(model.components_, other.components_)
-    assert model._online.held is None
+    assert model._online.first_rows is None
 
 
 @both
@@ -101,18 +101,18 @@ def test_a_fit_forgets_what_was_seen_in_mini_batches(kind, counts, tmp_path):
 
 
 def test_steps_shorten_as_the_schedule_says_and_rows_stand_for_all():
+    options, without_total = OnlineOptions(0.7, 2.0, 1000, None, None), OnlineOptions(0.7, 1.0, None, None, None)
     schedule, steps, seen = Schedule(), [], []
     for _ in range(3):
-        step, after = schedule.advance(10, 0.7, 2.0, 1000)
-        seen.append(schedule.advance(10, 0.7, 1.0, None)[0].times)
+        step, after = schedule.advance(10, options)
+        seen.append(schedule.advance(10, without_total)[0].times)
         steps.append(step)
         schedule = after
     assert [step.length for step in steps] == pytest.approx([1.0, 3**-0.7, 4**-0.7])
     assert {step.times for step in steps} == {100.0}
     assert seen == [1.0, 2.0, 3.0]
-    assert schedule.advance(5, 0.7, 2.0, None)[0].length == pytest.approx(
-        (30 / 5 + 2) ** -0.7
-    )  # t in units of its rows
+    # Earlier rows are counted in units of the rows of the mini-batch
+    assert schedule.advance(5, options)[0].length == pytest.approx((30 / 5 + 2) ** -0.7)
 
 
 @pytest.mark.parametrize("prior", [((1, 1.0), (1, 300.0)), ((1.5, 1.0), (1.2, 30.0))])
@@ -173,9 +173,9 @@ def test_what_it_can_not_use_is_turned_away_in_a_sentence_and_changes_nothing(ki
 def test_penalties_that_online_em_has_no_rule_for_are_turned_away(counts):
     with pytest.raises(ValueError, match="l1_ratio must be 1"):
         PoissonNMF(3, alpha_W=0.1).partial_fit(counts)
-    with pytest.raises(ValueError, match=r"^prior_W must be .* got 'auto', whose rate .* give prior_W_ of a fit"):
+    with pytest.raises(ValueError, match=r"^prior_W must be .* got 'auto', whose rate .* use prior_W_ of a fit"):
         PoissonNMF(3, prior_W="auto", prior_H="auto").partial_fit(counts)
-    with pytest.raises(ValueError, match=r"^prior_H must be .* got 'sparse', .* give prior_H_ of a fit"):
+    with pytest.raises(ValueError, match=r"^prior_H must be .* got 'sparse', .* use prior_H_ of a fit"):
         PoissonNMF(3, prior_W=(1.1, 1.0), prior_H="sparse").partial_fit(counts)
 
 

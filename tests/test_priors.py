@@ -289,8 +289,8 @@ def test_where_no_units_are_best_they_stay_what_they_were():
     few, many = (Terms(np.full((1, 8), a), np.ones((1, 8))) for a in (0.1, 3.0))
     assert best_units(many, few, [W, Ht], sums, before)[1] == before[1]  # scaling W = 0 up would cost nothing
     assert best_units(few, many, [W, Ht], sums, before)[2] == before[2]
-    held = Terms(rate=np.ones((1, 8)), held=np.arange(8) == 0)
-    np.testing.assert_array_equal(best_units(price, held, [W, Ht], sums, before), before)
+    fixed = Terms(rate=np.ones((1, 8)), fixed=np.arange(8) == 0)
+    np.testing.assert_array_equal(best_units(price, fixed, [W, Ht], sums, before), before)
 
 
 @pytest.mark.parametrize("statement", ["Gamma", "L1", "L2", "L1 and L2", "exposures", "weights"])

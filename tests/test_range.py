@@ -1,4 +1,4 @@
-"""Whatever is given beside counts is in range, or is refused in one sentence; nothing overflows without a word."""
+"""Data beside the counts are in range or refused in one sentence; nothing overflows silently."""
 
 import re
 import warnings
@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf import PoissonNMF, kl_divergence
 
 X = np.array([[3.0, 0, 1], [0, 2, 0], [1, 1, 4], [2, 0, 0]])
-FAR = {"float32": 1e12, "float64": 1e60}  # beyond which a scale is refused, and its inverse
+FAR = {"float32": 1e12, "float64": 1e60}  # scales that are refused, and so are their inverses
 
 
 def fitted(known, dtype="float64", X=X, **options):
@@ -23,7 +23,7 @@ def fitted(known, dtype="float64", X=X, **options):
 
 
 @pytest.mark.parametrize("power", [-1, 1])
-def test_an_exposure_out_of_range_is_named_where_a_prior_is_found_from_it(power):
+def test_an_exposure_out_of_range_is_named_if_a_prior_depends_on_it(power):
     exposure = np.array([1e300**power, 1, 1, 1])
     with pytest.raises(ValueError, match=r"^row_exposure must be between 1e-50 and 1e\+50 in float64, got 1e"):
         fitted({"row_exposure": exposure}, prior_W="auto", prior_H="auto")
@@ -44,7 +44,7 @@ def test_a_scale_that_a_dtype_cannot_multiply_and_divide_by_is_refused(name, dty
     assert np.isfinite(model.objective_)
 
 
-LARGE = {  # what is given, other options, and what is said of it
+LARGE = {  # data, other options, and the name in the message
     "background": ({"background": np.full(3, 1e31)}, {}, "fixed_H or background, times exposures and weights,"),
     "fixed_W": ({"fixed_W": np.full((4, 2), 1e31)}, {}, "fixed_W, times exposures and weights,"),
     "fixed_H": ({"fixed_H": np.full((2, 3), 1e31)}, {}, "fixed_H, times exposures and weights,"),
@@ -69,9 +69,8 @@ def test_counts_that_float32_cannot_tell_apart_are_counted_exactly(solver):
     model = fitted({}, "float32", counts.astype(np.int32), solver=solver, max_iter=40, tol=0)
     W = model.transform(counts.astype(np.int32))
     assert model.components_.dtype == W.dtype == np.float32
-    told = kl_divergence(counts, W, model.components_)
-    wanted = naive.kl_divergence(counts, W.astype(float), model.components_.astype(float))
-    assert told == pytest.approx(wanted, abs=1e-13 * counts.sum())
+    expected = naive.kl_divergence(counts, W.astype(float), model.components_.astype(float))
+    assert kl_divergence(counts, W, model.components_) == pytest.approx(expected, abs=1e-13 * counts.sum())
 
 
 def test_a_mode_that_float32_cannot_hold_is_refused_and_float64_has_it():
@@ -81,8 +80,8 @@ def test_a_mode_that_float32_cannot_hold_is_refused_and_float64_has_it():
     assert np.isfinite(fitted({}, "float64", **prior).objective_)
 
 
-def test_what_a_prior_lifts_keeps_its_counts_so_that_no_step_rises():
-    # Entries of H far below 1e-12 of its prior's counts were lifted there, and their counts with them: from 51 to 1e25
+def test_raising_small_entries_to_the_floor_of_a_prior_does_not_raise_the_objective():
+    # The counts of such an entry must stay; if they rise with it, the objective goes from 51 to 1e25
     start = {"W": np.array([[4.6e-14]]), "H": np.array([[2.7e23, 6.7e20, 3.2e-3, 1.7e-16, 3.5e-22]])}
     counts = np.array([[1.0, 0, 3, 2, 0]])
     model = PoissonNMF(1, solver="mu", acceleration=None, prior_W=(1.5, 4.5e-9), prior_H=(1.1, 1.0), init="custom",
@@ -112,32 +111,49 @@ def planted(n=30, p=20, k=2):
     return rng.poisson(20 * W @ H), W, H
 
 
-SMALL = {"float32": (-40, -100), "float64": (-300, -1000)}  # powers of two, of components whose squares are 0
+LIMITS = {"float32": (1e-15, 1e15, 40), "float64": (1e-130, 1e130, 400)}  # of component sums; a power of two within
+both_sides = pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
 
 
 @pytest.mark.parametrize("solver", ["mu", "em", "cd"])
-@pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
-@pytest.mark.parametrize("dtype", SMALL)
-def test_known_components_of_any_size_are_fitted_to_the_same_bits(side, dtype, solver):
+@both_sides
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_the_scale_of_fixed_components_within_the_range_does_not_matter(side, dtype, solver):
     counts, W, H = planted()
-    known = (W if side == "fixed_W" else H.T).astype(dtype)
-    told = {}
-    for powers in ((0, 0), SMALL[dtype], SMALL[dtype][::-1], (30, SMALL[dtype][1])):
-        A = np.ldexp(known, np.array(powers))
+    fixed, power = (W if side == "fixed_W" else H.T).astype(dtype), LIMITS[dtype][2]
+    # With multiplicative updates, components of very different scales take many iterations
+    powers = [(0, 0), (-power, -power), (power, power)] + [(power, -power), (-power, 0)] * (solver == "cd")
+    found = []
+    for exponents in powers:
+        A = np.ldexp(fixed, np.array(exponents))
         model = fitted({side: A if side == "fixed_W" else A.T}, dtype, counts, solver=solver, max_iter=500, tol=1e-5)
         other = model.components_.T if side == "fixed_W" else model.transform(counts)
-        told[powers] = model.objective_, np.ldexp(other.astype(float), np.array(powers))
-    (wanted, factor), *others = told.values()
+        found.append((model.objective_, np.ldexp(other.astype(float), np.array(exponents))))
+    (expected, factor), *others = found
     for objective, other in others:
-        assert objective == pytest.approx(wanted, abs=1e-5 * counts.sum())
+        assert objective == pytest.approx(expected, abs=1e-5 * counts.sum())
         np.testing.assert_allclose(other, factor, rtol=0.3, atol=0.05 * factor.max())
-    # Far from 1 their units alone differ, which are powers of two
-    assert others[0][0] == others[1][0]
-    np.testing.assert_array_equal(others[0][1], others[1][1])
+
+
+@both_sides
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_fixed_components_whose_sums_are_out_of_range_are_refused(side, dtype):
+    counts, W, H = planted()
+    fixed, (low, high, _) = (W if side == "fixed_W" else H.T).astype(float), LIMITS[dtype]
+    for total in (low / 2, 2 * high):
+        A = (fixed / fixed.sum(axis=0) * [total, 1]).astype(dtype)
+        low_, high_, got = (re.escape(f"{x:g}") for x in (low, high, total))
+        message = rf"^{side}, .* must have components that sum to between {low_} and {high_} in {dtype}, got {got}: .*"
+        with pytest.raises(ValueError, match=f"{message}rescale it$"):
+            fitted({side: A if side == "fixed_W" else A.T}, dtype, counts)
+    zero = fixed * [0, 1]
+    with pytest.warns(UserWarning, match="1 of 2 components carry no counts"):
+        model = fitted({side: zero if side == "fixed_W" else zero.T, "background": 0.1}, dtype, counts)
+    assert np.isfinite(model.objective_)
 
 
 @pytest.mark.parametrize("solver", ["mu", "cd"])
-@pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
+@both_sides
 def test_a_start_beside_a_known_component_is_in_its_units(side, solver):
     counts, W, H = planted()
     start = {"W": np.ones((30, 2)), "H": np.ones((2, 20))}
@@ -150,12 +166,17 @@ def test_a_start_beside_a_known_component_is_in_its_units(side, solver):
     np.testing.assert_array_equal(told[0].trace_["objective"], told[1].trace_["objective"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_w_that_its_dtype_cannot_hold_is_refused_in_transform(dtype):
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_components_and_w_that_a_dtype_cannot_hold_are_refused_in_transform(dtype):
     counts, _, H = planted()
     model = fitted({"fixed_H": H.astype(dtype)}, dtype, counts)
-    model.components_ = np.ldexp(H.astype(dtype), -140 if dtype == "float32" else -1050)
-    with pytest.raises(ValueError, match=f"^W is out of the range of {dtype}: .*scale components_ or row_exposure up$"):
-        model.transform(counts)
-    model.components_ = np.ldexp(H.astype(dtype), -70 if dtype == "float32" else -700)
+    model.components_ = (H / H.sum(axis=1, keepdims=True) * 2 * LIMITS[dtype][0]).astype(dtype)
     assert np.isfinite(model.transform(counts)).all()
+    if dtype == "float32":
+        message = "^W is out of the range of float32: take dtype float64, or scale components_ or row_exposure up$"
+        for size, exposure in ((1e24, 1.0), (1e13, 1e-10)):
+            with pytest.raises(ValueError, match=message):
+                model.transform(counts * size, row_exposure=exposure)
+    model.components_ /= 4
+    with pytest.raises(ValueError, match=f"^components_, .* must have components that sum to .* in {dtype}, got "):
+        model.transform(counts)

@@ -9,8 +9,9 @@ from scipy import sparse
 from sklearn.decomposition import NMF
 
 from fastpmf import FitInterrupted, MemoryCounts, Record, as_counts, kl_divergence
-from fastpmf.core.counts import Side
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import padded
+from fastpmf.counts import SparseRows
 from fastpmf.solvers import Multiplicative, Status
 
 
@@ -34,11 +35,10 @@ SOLVERS = {
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
 
-def test_the_residual_told_on_the_way_is_that_of_the_factors_at_that_point():
+def test_each_residual_of_a_trace_is_that_of_the_factors_at_that_point():
     X = sparse.random_array((60, 40), density=0.3, rng=0, format="csr")
     X.data = np.ceil(9 * X.data)
-    told = fit(X, 4, max_iter=40, eval_every=10, solver="cd").trace[1:]
-    for record in told:
+    for record in fit(X, 4, max_iter=40, eval_every=10, solver="cd").trace[1:]:
         ended = fit(X, 4, max_iter=int(record["n_iter"]), eval_every=10, solver="cd")
         assert record["kkt_residual"] == ended.kkt_residual
 
@@ -50,8 +50,8 @@ def test_the_residual_told_on_the_way_is_that_of_the_factors_at_that_point():
      pytest.param(np.float64, 4, marks=pytest.mark.long)],
 )  # fmt: skip
 def test_the_objective_never_rises(X, dtype, k, solver):
-    told, max_iter = [], 60 if ALL else 24
-    solution = fit(X, k, dtype=dtype, eval_every=1, max_iter=max_iter, callback=exact(X, told), **SOLVERS[solver])
+    objectives, max_iter = [], 60 if ALL else 24
+    solution = fit(X, k, dtype=dtype, eval_every=1, max_iter=max_iter, callback=exact(X, objectives), **SOLVERS[solver])
     W, H = solution.W, solution.H
     assert W.dtype == H.dtype == dtype
     for A in (W, H):
@@ -62,18 +62,18 @@ def test_the_objective_never_rises(X, dtype, k, solver):
     slack = 32 * np.finfo(dtype).eps * naive.objective_scale(X, W, H)
     if solver.startswith("cd"):  # entries below 1e-11 of a row's counts become 0
         slack += 1e-11 * 2 * k * X.sum()
-    assert np.isfinite(told).all()
-    assert (np.diff(told) <= slack).all()
+    assert np.isfinite(objectives).all()
+    assert (np.diff(objectives) <= slack).all()
     # Sums over rows are formed one by one, in float64.
     rounding = max(X.shape) * np.finfo(float).eps * naive.objective_scale(X, W, H)
     assert kl_divergence(X, W, H) == pytest.approx(solution.objective, abs=rounding)
-    np.testing.assert_allclose(solution.trace["objective"], told, atol=slack + rounding)
+    np.testing.assert_allclose(solution.trace["objective"], objectives, atol=slack + rounding)
     assert solution.kkt_residual >= -8 * np.finfo(dtype).eps
 
 
-def exact(X, told):
+def exact(X, objectives):
     """A callback that writes down the objective of the factors that it is shown."""
-    return lambda record, W, H: told.append(kl_divergence(X, W, H))
+    return lambda record, W, H: objectives.append(kl_divergence(X, W, H))
 
 
 @both_dtypes
@@ -92,7 +92,8 @@ def test_sums_are_matched_after_a_half_step(X, dtype, side):
     factors = [padded(A, np.dtype(dtype)) for A in (start[0], start[1].T)]
     U, V = factors[side], factors[1 - side]
     out = np.zeros_like(U)
-    update = Multiplicative().half(counts, side, 3, U, V, V.sum(axis=0, dtype=float), out)
+    subproblem = Subproblem(side, 3, V, V.sum(axis=0, dtype=float)[None])
+    update = Multiplicative().update(counts.side(side), subproblem, U, out, 0)
     np.testing.assert_allclose(update.sums, out.sum(axis=0, dtype=float), rtol=1e-12)  # two orders of summation
     sums = (out.astype(float) @ V.T.astype(float)).sum(axis=1)
     np.testing.assert_allclose(sums, counts.sums(side), rtol=200 * np.finfo(dtype).eps)  # as above
@@ -266,9 +267,9 @@ def test_a_callback_sees_read_only_factors_and_stops_the_fit(planted):
 
 
 def at_call(n, then, monkeypatch):
-    """In place of the n-th contraction, counting from 0, `then(out)` is called."""
-    calls, contract = iter(range(10**6)), MemoryCounts.contract
-    monkeypatch.setattr(MemoryCounts, "contract", lambda *a: then(a[-1]) if next(calls) == n else contract(*a))
+    """Call `then(out)` in place of the n-th contraction, counted from 0."""
+    calls, contract = iter(range(10**6)), SparseRows.contract
+    monkeypatch.setattr(SparseRows, "contract", lambda *a: then(a[-1]) if next(calls) == n else contract(*a))
 
 
 def interrupt(*_):

@@ -1,4 +1,4 @@
-"""Fits of streamed counts equal those of counts in memory bitwise, for blocks of any size."""
+"""Counts that are read in each pass are fitted as those in memory are: to the bit, for blocks of any size."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ import fastpmf
 from fastpmf import HPF, FitInterrupted, PoissonNMF, StreamedCounts, as_counts, kl_divergence, poisson_nmf
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
-from fastpmf.counts import csr
+from fastpmf.counts import csr as rows
 from fastpmf.counts.csr import ColumnSums
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import convert_counts, stream_counts, write_counts
@@ -43,7 +43,7 @@ def X():
 
 
 def cut(X, size):
-    """A function that returns blocks of `size` rows."""
+    """A function that returns blocks of so many rows."""
     return lambda: (X[i : i + size] for i in range(0, X.shape[0], size))
 
 
@@ -51,7 +51,7 @@ def assert_same_fit(a, b):
     np.testing.assert_array_equal(a.W, b.W)
     np.testing.assert_array_equal(a.H, b.H)
     assert a.n_iter == b.n_iter
-    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # another order of summation of x log x
+    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # sums of x log x add up in another order
 
 
 @pytest.mark.parametrize(
@@ -67,16 +67,16 @@ def test_a_streamed_fit_is_the_one_in_memory_for_any_blocks(X, schedule, size):
 
 
 @pytest.mark.parametrize("name", MENAGERIE)
-def test_fits_of_unusual_counts_agree_to_1e_12_with_those_in_memory(name):
+def test_awkward_counts_are_fitted_to_1e_12_of_the_fit_in_memory(name):
     X = MENAGERIE[name]
     a, b = (fit(counts, 2) for counts in (X, StreamedCounts(cut(X, 3))))
-    # Column sums add one entry at a time here, and four in memory
+    # Columns are summed entry by entry here, and four at a time in memory
     for A, B in ((a.W, b.W), (a.H, b.H)):
         np.testing.assert_allclose(A, B, rtol=1e-12, atol=1e-14 * A.max())
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_counts_streamed_by_columns_are_fitted_with_exchanged_factors(X, size):
+def test_what_is_stored_by_columns_is_fitted_with_the_roles_exchanged(X, size):
     W, H = np.random.default_rng(0).uniform(0.5, 1.5, (120, 4)), np.random.default_rng(1).uniform(0.5, 1.5, (4, 40))
     by_column = StreamedCounts(cut(X.T.tocsr(), size), by_column=True)
     assert by_column.shape == X.shape
@@ -92,7 +92,7 @@ def test_coordinate_descent_of_streamed_rows_never_rises_and_takes_any_blocks(X)
     objective = a.trace["objective"]
     assert (np.diff(objective) <= 1e-12 * objective[0]).all()
     assert a.objective < fit(X, 4, solver="cd", max_iter=60).objective * 1.02
-    assert (a.W == 0).any()  # multiplicative updates never give zeros
+    assert (a.W == 0).any()  # as multiplicative steps never have it
 
 
 @pytest.mark.parametrize("options", [{}, {"inner_steps": 2}, {"learn_prior": True}, {"hierarchy": False}])
@@ -130,25 +130,25 @@ def test_an_iteration_is_one_pass(X):
         return cut(X, 30)()
 
     streamed = StreamedCounts(read)
-    assert len(passes) == 1  # the check of the blocks
+    assert len(passes) == 1  # to be checked and counted
     poisson_nmf(streamed, 3, solver="mu", max_iter=20, eval_every=100, tol=0, random_state=0)
-    # twenty iterations; the objective at the start and at the end; objective and residual of the result
+    # twenty iterations; the objective at the start and in the end; that and the residual of what is returned
     assert len(passes) == 1 + 20 + 3
 
 
-def test_a_block_is_released_once_the_next_is_read(X):
-    alive, n_alive = [], []
+def test_blocks_are_let_go_as_soon_as_the_next_is_there(X):
+    alive, most = [], []
 
     def read():
         for i in range(0, 120, 10):
             block = X[i : i + 10]
             alive.append(weakref.ref(block.data))
-            n_alive.append(sum(ref() is not None for ref in alive))
+            most.append(sum(ref() is not None for ref in alive))
             yield block
             del block
 
     fit(StreamedCounts(read), 3, max_iter=3)
-    assert max(n_alive) <= 3  # in use, being read, and being released
+    assert max(most) <= 3  # the one in use, the one that is read, and the one that is let go at this very moment
 
 
 def test_the_next_block_is_read_by_another_thread(X):
@@ -163,7 +163,7 @@ def test_the_next_block_is_read_by_another_thread(X):
     assert all(name.startswith("fastpmf-reader") for name in seen)
 
 
-def test_errors_of_reading_are_raised_by_the_fit(X):
+def test_what_goes_wrong_in_reading_is_raised_where_the_fit_was_called(X):
     passes = itertools.count()
 
     def read():
@@ -192,8 +192,8 @@ def test_ctrl_c_between_two_blocks_keeps_the_last_iteration(X):
         fit(StreamedCounts(read), 3, eval_every=100)
     solution = stopped.value.solution
     whole = fit(X, 3, max_iter=solution.n_iter)
-    assert solution.n_iter == 4  # the first two passes are the check of the blocks and the initial objective
-    assert next(passes) == 8  # one more pass evaluates the result
+    assert solution.n_iter == 4  # the first two passes were to count, and for the objective at the start
+    assert next(passes) == 8  # one pass after the one that was broken off measures what is left
     assert solution.objective == pytest.approx(kl_divergence(X, solution.W, solution.H), rel=1e-12)
     np.testing.assert_array_equal(solution.W, whole.W)
 
@@ -221,31 +221,31 @@ def test_sums_are_those_in_memory(X):
 
 
 @pytest.mark.parametrize("counts", [as_counts, lambda X: StreamedCounts(cut(X, 17))])
-def test_one_pass_gives_both_contractions_and_the_sum_of_the_logarithms(X, counts):
+def test_one_pass_gives_both_contractions_and_the_data_term(X, counts):
     counts = counts(X)
     rng, k = np.random.default_rng(2), 5
     W, Ht = (padded(rng.gamma(1.0, size=(n, k)), np.dtype(float)) for n in X.shape)
     rows, columns, alone = np.empty_like(W), np.empty_like(Ht), [np.empty_like(W), np.empty_like(Ht)]
-    total = counts.contract_both(W, Ht, rows, columns, logs=True)
-    assert total == pytest.approx(float(counts.log_rate(W, Ht).sum()), rel=1e-14)
+    data_term = counts.contract_both(W, Ht, rows, columns, with_data_term=True)
+    assert data_term == pytest.approx(float(counts.log_rate(W, Ht).sum()), rel=1e-14)
     for side, U, V, both in ((Side.ROWS, W, Ht, rows), (Side.COLUMNS, Ht, W, columns)):
         counts.contract(side, U, V, alone[side])
         np.testing.assert_allclose(both, alone[side], rtol=1e-13)
 
 
 @pytest.mark.parametrize("data", [np.arange(1, 250, dtype=np.uint8), [1.0, 2.0, 7e4], [0.5, 3.0], [1e9, 3.0]])
-def test_log_factorial_is_the_sum_over_all_counts(data):
+def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
     x = np.asarray(data)
-    total = as_counts(sparse.csr_array(x[None])).log_factorial
-    assert total == pytest.approx(gammaln(x.astype(float) + 1).sum(), rel=1e-13)
+    log_factorial = as_counts(sparse.csr_array(x[None])).log_factorial
+    assert log_factorial == pytest.approx(gammaln(x.astype(float) + 1).sum(), rel=1e-13)
 
 
-def test_float32_column_sums_of_very_many_rows_are_accurate(monkeypatch):
-    monkeypatch.setattr(csr, "SAFE_ROWS", 16)
+def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
+    monkeypatch.setattr(rows, "SAFE_ROWS", 16)
     n, k = 4000, 3
     U, V = padded(np.full((n, k), 0.1), np.dtype(np.float32)), padded(np.ones((1, k)), np.dtype(np.float32))
     third = np.float64(U[0, 0] / U[0, :k].sum())
-    # Float32 sums of 20,000 or more terms 1/3, added one by one, would have a relative error of 1e-4
+    # Each of at least 20,000 rows adds a third; one by one in float32 they would be off by 1e-4 of their sum
     for at_once, times in ((n, 20), (8, 2500)):
         out = np.empty_like(V)
         sums, some = ColumnSums(out), as_counts(np.ones((at_once, 1))).side(Side.ROWS)
@@ -273,7 +273,7 @@ def test_a_file_is_streamed_by_rows_or_by_columns(tmp_path, name):
     model, known = (PoissonNMF(2, random_state=0, solver="em", max_iter=30, tol=0) for _ in range(2))
     model.fit(data)
     known.fit(X.astype(data.X.dtype))
-    # "em" is symmetric except for the order in which the factors are divided
+    # "em" is its own transpose but for the order in which the factors are divided
     assert model.objective_ == pytest.approx(known.objective_, rel=1e-3 if name == "csc.h5ad" else 1e-6)
     if data.column_names is not None:
         assert list(model.feature_names_in_) == list(data.column_names)
@@ -287,7 +287,7 @@ def test_a_file_that_was_changed_is_noticed(tmp_path, X):
         fit(streamed, 3)
 
 
-def test_a_file_that_is_not_canonical_is_converted_in_every_pass(tmp_path, X):
+def test_a_file_that_is_not_canonical_is_put_right_in_every_pass(tmp_path, X):
     twice = sparse.csr_array((np.repeat(X.data, 2), np.repeat(X.indices, 2), 2 * X.indptr), shape=X.shape)
     write_npy(tmp_path / "X", X.toarray())
     for name in ("data", "indices", "indptr"):
@@ -333,14 +333,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_errors_of_streamed_counts_name_the_argument(X, what):
+def test_what_cant_be_streamed_is_refused_in_one_sentence(X, what):
     call, error, message = BAD[what]
     with pytest.raises(error, match=message):
         call(X)
 
 
 @pytest.mark.parametrize("name", ["X.npz", "X.mtx", "dense.h5ad"])
-def test_formats_without_access_to_rows_are_refused_with_an_alternative(tmp_path, name):
+def test_formats_that_have_no_rows_to_read_say_what_has(tmp_path, name):
     write = FORMATS.get(name, FORMATS["X.npz"])[0]
     write(tmp_path / name, np.eye(7, 5, dtype=int))
     with pytest.raises(ValueError, match="convert_counts makes a folder of it, which can"):
@@ -350,7 +350,7 @@ def test_formats_without_access_to_rows_are_refused_with_an_alternative(tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_planned_bytes_of_streamed_counts_are_those_that_a_fit_allocates(tmp_path, dtype):
+def test_the_bytes_planned_for_streamed_counts_are_those_that_a_fit_allocates(tmp_path, dtype):
     shape, nnz, block = (30_000, 2_000), 900_000, 60_000
     X = make_poisson_counts(*shape, nnz=nnz, random_state=0).X
     write_counts(tmp_path / "X", X)

@@ -12,7 +12,7 @@ from scipy import sparse, stats
 
 from fastpmf import as_counts, kl_divergence, poisson_log_likelihood
 from fastpmf.analysis.topics import Topics, to_topics
-from fastpmf.core.counts import Side
+from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.model.updates import multiplicative
 
@@ -265,7 +265,7 @@ def test_a_half_step_matches_row_totals_and_is_the_em_step_for_mixtures(planted)
     before, U, V = to_topics(W, H), padded(W, np.dtype(float)), padded(H.T, np.dtype(float))
     S = np.empty_like(U)
     as_counts(X).contract(Side.ROWS, U, V, S)
-    multiplicative(U, S, column_sums(V), out=U)
+    multiplicative(Subproblem(Side.ROWS, 3, V, column_sums(V)[None]), U, S, out=U)
     after = to_topics(U[:, : W.shape[1]], H)
     expected = expected_counts(X, before.weights, before.rows, before.columns).sum(axis=1)
     assert_close(after.row_totals, X.sum(axis=1))

@@ -1,7 +1,7 @@
-"""Numerical truth: optima, gradients, certificates and evidence, against what has nothing of fastpmf in it.
+"""Numerical truth: optima, gradients, certificates and evidence, compared with computations independent of fastpmf.
 
-Objectives here are dense and take complex numbers, so that their derivatives are exact; a convex problem's optimum is
-SLSQP's of SciPy, and integrals are sums over grids of logarithms.
+Objectives here are dense and accept complex numbers, so that their derivatives are exact. The optimum of a convex
+problem is that of SciPy's SLSQP, and integrals are sums over grids of logarithms.
 """
 
 import math
@@ -16,11 +16,12 @@ from test_solvers import SOLVERS
 from fastpmf import HPF, as_counts
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
-from fastpmf.fitting.problem import Known, Penalties, stated
+from fastpmf.fitting.options import FitData, Penalties
+from fastpmf.fitting.problem import build_problem
 from fastpmf.fitting.transform import transform
-from fastpmf.solvers.base import State
+from fastpmf.solvers import FactorState
 
-# Of SciPy before 1.16; what is clipped is 1e-16 outside
+# A warning of SciPy before 1.16; values are clipped that are out of bounds by 1e-16
 pytestmark = pytest.mark.filterwarnings("ignore:Values in x were outside bounds during a minimize step")
 SHAPE = (3, 6)
 UNEVEN = {
@@ -33,49 +34,49 @@ PENALTIES = {
     "likelihood": {}, "shape": GAMMA, "nearly flat": {"prior_W": (1.001, 0.01), "prior_H": (1.01, 0.01)},
     "l1": {"alpha_W": 0.05, "l1_ratio": 1.0}, "l2": {"alpha_W": 0.05}, "l1 and l2": {"alpha_W": 0.05, "l1_ratio": 0.5},
 }  # fmt: skip
-STATEMENTS = PENALTIES | {
+MODELS = PENALTIES | {
     "background": {"background": 0.3},
     "uneven": UNEVEN,
     "uneven shape": UNEVEN | GAMMA,
     "uneven l1 and l2": UNEVEN | PENALTIES["l1 and l2"],
 }
-statements = pytest.mark.parametrize("told", STATEMENTS.values(), ids=STATEMENTS)
+models = pytest.mark.parametrize("given", MODELS.values(), ids=MODELS)
 
 
-def problem(seed=1):
+def small_problem(seed=1):
     rng = np.random.default_rng(seed)
     W, H = rng.gamma(1.0, size=(SHAPE[0], 3)) + 0.02, rng.gamma(1.0, size=(3, SHAPE[1])) + 0.02
     return rng.poisson(4 * W @ H).astype(float) + 1, W, H
 
 
-def penalties(told, name, size):
+def penalties(given, name, size):
     """(shape - 1, rate, ridge) of a factor."""
-    if f"prior_{name}" in told:
-        shape, rate = told[f"prior_{name}"]
+    if f"prior_{name}" in given:
+        shape, rate = given[f"prior_{name}"]
         return np.broadcast_to(shape, 3) - 1.0, np.array(rate, float), 0.0
-    alpha, l1 = size * told.get("alpha_W", 0.0), told.get("l1_ratio", 0.0)
+    alpha, l1 = size * given.get("alpha_W", 0.0), given.get("l1_ratio", 0.0)
     return np.zeros(3), alpha * l1, alpha * (1 - l1)
 
 
-def parts(X, told):
+def parts(X, given):
     """Exposures of each entry, its weight (0 where it is not observed), the background, and both factors' penalties."""
     n, p = X.shape
-    exposure = np.outer(told.get("row_exposure", np.ones(n)), told.get("column_exposure", np.ones(p)))
-    weight = told.get("sample_weight", np.ones(n))
-    seen = weight[:, None] * (1.0 - told.get("mask", np.zeros((n, p))))
+    exposure = np.outer(given.get("row_exposure", np.ones(n)), given.get("column_exposure", np.ones(p)))
+    weight = given.get("sample_weight", np.ones(n))
+    seen = weight[:, None] * (1.0 - given.get("mask", np.zeros((n, p))))
     return (
         exposure,
         seen,
-        told.get("background", 0.0),
+        given.get("background", 0.0),
         weight[:, None],
-        penalties(told, "W", p),
-        penalties(told, "H", n),
+        penalties(given, "W", p),
+        penalties(given, "H", n),
     )
 
 
-def objective(X, W, H, told, sides="WH"):
+def objective(X, W, H, given, sides="WH"):
     """What a fit minimises, dense, for real or complex factors; with the penalties of these sides."""
-    exposure, seen, background, weight, of_W, of_H = parts(X, told)
+    exposure, seen, background, weight, of_W, of_H = parts(X, given)
     rates = exposure * (W @ H + background)
     out = (seen * (X * np.log(X / rates) - X + rates)).sum()
     for name, A, w, (shape, rate, ridge) in (("W", W, weight, of_W), ("H", H.T, 1.0, of_H)):
@@ -95,9 +96,9 @@ def complex_gradient(f, A):
     return out
 
 
-def prices(X, W, H, told):
+def prices(X, W, H, given):
     """The slope along each entry of W and of H' that rates and penalties of shape 1 make."""
-    exposure, seen, _, weight, of_W, of_H = parts(X, told)
+    exposure, seen, _, weight, of_W, of_H = parts(X, given)
     up = seen * exposure
     return up @ H.T + weight * of_W[1], up.T @ W + of_H[1]
 
@@ -105,13 +106,13 @@ def prices(X, W, H, told):
 # ── optima ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def least(X, H, told):
+def least(X, H, given):
     """The least objective of a row after the other, by SLSQP, as a sum."""
     total = 0.0
-    per_row = [name for name in ("row_exposure", "sample_weight", "mask") if name in told]
-    size = X.sum(axis=1) / prices(X, np.ones((len(X), len(H))), H, told)[0].max(axis=1)
+    per_row = [name for name in ("row_exposure", "sample_weight", "mask") if name in given]
+    size = X.sum(axis=1) / prices(X, np.ones((len(X), len(H))), H, given)[0].max(axis=1)
     for i, unit in enumerate(size):
-        row = told | {name: told[name][i : i + 1] for name in per_row}
+        row = given | {name: given[name][i : i + 1] for name in per_row}
 
         def both(z, i=i, row=row, unit=unit):
             def f(W):
@@ -120,8 +121,8 @@ def least(X, H, told):
             W = unit * z[None]
             return f(W), unit * complex_gradient(f, W)[0]
 
-        # Off the poles of logarithms, by less than can be seen; below what an optimum with a shape has
-        floor = 1e-6 if "prior_W" in told else 1e-12
+        # Keeps away from the poles of logarithms; below the entries of an optimum with a shape
+        floor = 1e-6 if "prior_W" in given else 1e-12
         total += min(
             optimize.minimize(both, np.full(len(H), start), jac=True, method="SLSQP", bounds=[(floor, None)] * len(H),
                               options={"ftol": 1e-15, "maxiter": 500}).fun
@@ -130,62 +131,60 @@ def least(X, H, told):
     return total
 
 
-@statements
-def test_every_solver_reaches_the_optimum_of_a_convex_problem_that_slsqp_finds(told):
-    X, _, H = problem()
-    lowest = least(X, H, told)
+@models
+def test_every_solver_reaches_the_optimum_of_a_convex_problem_that_slsqp_finds(given):
+    X, _, H = small_problem()
+    lowest = least(X, H, given)
     for name, options in SOLVERS.items():
-        solution = fit(X, max_iter=20_000, tol=1e-10, n_threads=1, fixed_H=H, **told, **options)
-        there = objective(X, np.maximum(solution.W, 1e-300), H, told, "W")
+        solution = fit(X, max_iter=20_000, tol=1e-10, n_threads=1, fixed_H=H, **given, **options)
+        there = objective(X, np.maximum(solution.W, 1e-300), H, given, "W")
         assert (solution.objective, there) == pytest.approx((lowest, lowest), rel=1e-8), name
 
 
-@pytest.mark.parametrize("told", PENALTIES.values(), ids=PENALTIES)
-def test_the_columns_problem_and_transform_have_that_optimum_too(told):
-    X, _, H = problem()
-    turned = told | ({"prior_H": told["prior_W"]} if "prior_W" in told else {"alpha_H": told.get("alpha_W", 0.0)})
+@pytest.mark.parametrize("given", PENALTIES.values(), ids=PENALTIES)
+def test_the_columns_problem_and_transform_have_that_optimum_too(given):
+    X, _, H = small_problem()
+    turned = given | ({"prior_H": given["prior_W"]} if "prior_W" in given else {"alpha_H": given.get("alpha_W", 0.0)})
     columns = fit(X.T, solver="cd", max_iter=20_000, tol=1e-10, n_threads=1, fixed_W=H.T, **turned)
-    rows, _ = transform(as_counts(X), H, max_iter=5000, tol=1e-12, penalties=Penalties(**told), known=Known())
-    lowest = least(X, H, told)
-    assert objective(X, np.maximum(rows, 1e-300), H, told, "W") == pytest.approx(lowest, rel=1e-8)
+    rows, _ = transform(as_counts(X), H, max_iter=5000, tol=1e-12, penalties=Penalties(**given))
+    lowest = least(X, H, given)
+    assert objective(X, np.maximum(rows, 1e-300), H, given, "W") == pytest.approx(lowest, rel=1e-8)
     assert columns.objective == pytest.approx(lowest, rel=1e-8)
 
 
 # ── gradients ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def some(kind, told):
-    return kind(**{name: value for name, value in told.items() if name in kind._fields})
-
-
-@statements
-def test_gradients_and_the_residual_are_those_of_complex_steps_through_the_dense_objective(told):
-    X, W, H = problem()
-    said = stated(as_counts(X), 3, np.dtype(float), some(Penalties, told), some(Known, told))
-    scaled = (A * scale[:, None] for A, scale in zip((W, H.T), said.scales, strict=True))
-    state = State.start(said.problem, *said.start(*(padded(A, np.dtype(float)) for A in scaled)))
-    units = state.units[:3]  # in which priors are most probable
+@models
+def test_gradients_and_the_residual_are_those_of_complex_steps_through_the_dense_objective(given):
+    X, W, H = small_problem()
+    penalty = Penalties(**{name: value for name, value in given.items() if name in Penalties._fields})
+    data = FitData(**{name: value for name, value in given.items() if name not in Penalties._fields})
+    problem = build_problem(as_counts(X), 3, np.dtype(float), penalty, data)
+    scaled = (A * scale[:, None] for A, scale in zip((W, H.T), problem.scales, strict=True))
+    state = FactorState.start(problem, *problem.start(*(padded(A, np.dtype(float)) for A in scaled)))
+    units = state.units[:3]  # those that maximise the prior density
     W, Ht = W * units, H.T / units
-    assert said.problem.objective(state) == pytest.approx(objective(X, W, Ht.T, told), rel=1e-13)
-    _, seen, _, weight, of_W, of_H = parts(X, told)
+    assert problem.objective(state) == pytest.approx(objective(X, W, Ht.T, given), rel=1e-13)
+    _, seen, _, weight, of_W, of_H = parts(X, given)
     shapes = weight * of_W[0], np.broadcast_to(of_H[0], Ht.shape)
     slopes = (
-        complex_gradient(lambda A: objective(X, A, Ht.T, told), W),
-        complex_gradient(lambda A: objective(X, W, A.T, told), Ht),
+        complex_gradient(lambda A: objective(X, A, Ht.T, given), W),
+        complex_gradient(lambda A: objective(X, W, A.T, given), Ht),
     )
     gaps = []
     for side, A, counts in zip(Side, (W, Ht), (seen * X, (seen * X).T), strict=True):
         U, S = state.factors[side], np.empty_like(state.factors[side])
-        said.counts.contract(side, U, state.factors[1 - side], S)
-        d, prior = said.problem.row_terms(side, state)
-        shape, ridge, _ = prior.arrays(U.shape[1], U.dtype)
-        price, slope = prices(X, W, Ht.T, told)[side], slopes[side]
-        # u df/du has no units; what it is the difference of is rounded some ten times
+        problem.counts.contract(side, U, state.factors[1 - side], S)
+        subproblem = problem.subproblem(side, state)
+        d, shape, ridge, _ = subproblem.kernel_arrays()
+        price, slope = prices(X, W, Ht.T, given)[side], slopes[side]
+        # u df/du has no units; it is a difference of terms that are rounded some ten times
         np.testing.assert_allclose((U * (d + ridge * U - S) - shape)[:, :3], A * slope, atol=1e-14 * (A * price).max())
         total, excess = counts.sum(axis=1) + shapes[side].sum(axis=1), (-slope / price).max(axis=1)
-        gap = (A * slope).sum(axis=1) + total * (np.maximum(excess, 0) if prior.general else excess)
+        gap = (A * slope).sum(axis=1) + total * (np.maximum(excess, 0) if subproblem.general else excess)
         gaps.append(np.maximum(gap, 0).sum())
-    assert said.problem.measure(state) == pytest.approx(max(gaps) / (seen * X).sum(), rel=1e-12)
+    assert problem.residual(state) == pytest.approx(max(gaps) / (seen * X).sum(), rel=1e-12)
 
 
 # ── certificates ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,12 +200,12 @@ def gains(X, H, found, better):
 
 def certified(X, H, **how):
     with np.errstate(all="ignore"):
-        return transform(as_counts(X), H, penalties=Penalties(), known=Known(), warn_unconverged=False, **how)
+        return transform(as_counts(X), H, warn_unconverged=False, **how)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_row_can_gain_more_than_its_certificate_says_whatever_the_scales(dtype):
-    # of counts from 1e-8 to 1e8, zero rows, collinear and zero components; some 1e-6 nats per count are told of float32
+    # Counts from 1e-8 to 1e8, zero rows, collinear and zero components; float32 rounds by some 1e-6 nats per count
     rng, slack = np.random.default_rng(4), 1e-6 if dtype == np.float32 else 1e-13
     for k, p in ((1, 3), (2, 40), (5, 12), (8, 20)):
         H = rng.gamma(0.3, size=(k, p)) * 10 ** rng.uniform(-4, 4, (k, 1)) + 1e-6
@@ -229,8 +228,8 @@ def test_the_certificate_of_a_long_row_in_float32_is_not_rounded_away_where_all_
     H[0, :30_000] *= 1.4
     X = sparse.csr_array(np.full((1, 10**5), 0.7, np.float32))
     best, _ = certified(X.astype(float), H.astype(float), max_iter=300, tol=1e-13)
-    for told in ({"max_iter": 1, "tol": 1e-2}, {"max_iter": 30, "tol": 1e-4}, {"max_iter": 300, "tol": 1e-5}):
-        W, gap = certified(X, H, **told)
+    for given in ({"max_iter": 1, "tol": 1e-2}, {"max_iter": 30, "tol": 1e-4}, {"max_iter": 300, "tol": 1e-5}):
+        W, gap = certified(X, H, **given)
         assert (gains(X.toarray(), H, W, best) <= gap + 2e-6 * X.sum()).all()
     assert gap[0] <= 1e-5 * X.sum()
 
@@ -293,9 +292,9 @@ def bound(x, model, hierarchy):
 @pytest.mark.parametrize("hierarchy", [True, False], ids=["hierarchy", "plain"])
 @pytest.mark.parametrize("x", [[1], [40], [3, 0], [2, 9]], ids=str)
 def test_the_bound_is_that_of_its_posteriors_by_quadrature_below_the_evidence_and_never_falls(x, hierarchy):
-    told = {"a": 0.6, "a_prime": 1.5, "b_prime": 0.7, "c": 1.2, "c_prime": 2.0, "d_prime": 1.3}
+    given = {"a": 0.6, "a_prime": 1.5, "b_prime": 0.7, "c": 1.2, "c_prime": 2.0, "d_prime": 1.3}
     X = np.array(x, float)[:, None]
-    model = HPF(1, hierarchy=hierarchy, tol=0, max_iter=60, eval_every=1, random_state=0, n_threads=1, **told).fit(X)
+    model = HPF(1, hierarchy=hierarchy, tol=0, max_iter=60, eval_every=1, random_state=0, n_threads=1, **given).fit(X)
     evidence = log_evidence(x, log_prior(0.6, 1.5, 0.7, hierarchy), log_prior(1.2, 2.0, 1.3, hierarchy))
     objective = model.trace_["objective"]
     assert (np.diff(objective) <= 1e-13 * (1 + sum(x)) * 10).all()

@@ -1,4 +1,4 @@
-"""Counts split in two, and fits that stop where held-out counts get no likelier."""
+"""Counts split in two, and early stopping by the likelihood of held-out counts."""
 
 import math
 
@@ -9,16 +9,16 @@ from scipy import sparse, stats
 from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
 from fastpmf.core.counts import Side
 from fastpmf.counts import COUNT_DTYPES
-from fastpmf.counts.masked import hide_entries
-from fastpmf.fitting.early_stopping import Validation
-from fastpmf.fitting.problem import Known
+from fastpmf.counts.masked import without
+from fastpmf.fitting.early_stopping import EarlyStopping
+from fastpmf.fitting.options import FitData
 
-# Of as many standard errors from its mean, either way, a normal number is found once in a million times
+# Standard errors: a normal number is farther from its mean once in a million times
 SURELY = 4.9
 
 
 def some_counts(shape=(30, 20), mean=3.0, seed=0):
-    """Poisson counts of three components, many in every row and column; of one dtype, as kernels compile for each."""
+    """Poisson counts of three components, many in every row and column; float64, since each dtype compiles kernels."""
     rng = np.random.default_rng(seed)
     rate = rng.gamma(0.5, size=(shape[0], 3)) @ rng.gamma(0.5, size=(3, shape[1])) + 0.3
     return rng.poisson(rate * mean / rate.mean()).astype(float)
@@ -66,7 +66,7 @@ def test_the_parts_of_poisson_counts_are_poisson_and_uncorrelated():
 
 def test_what_is_not_observed_stays_so_in_both_parts():
     X, mask = some_counts(), np.random.default_rng(3).random((30, 20)) < 0.2
-    counts = hide_entries(as_counts(X), mask)
+    counts = without(as_counts(X), mask)
     for part in thin_counts(counts, 0.5, random_state=0):
         hidden = part.unobserved
         found = sparse.csr_array((hidden.data, hidden.indices, hidden.indptr), mask.shape).toarray()
@@ -130,7 +130,7 @@ def assert_scores(curve, expected):
 
 @models
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_held_out_fractions_are_scored_as_so_much_less_exposure(name, masked):
+def test_heldout_out_fractions_are_scored_as_so_much_less_exposure(name, masked):
     X, f = some_counts(), 0.25
     mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
     entries = ~mask if masked else ...
@@ -142,16 +142,16 @@ def test_held_out_fractions_are_scored_as_so_much_less_exposure(name, masked):
 
 @models
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_held_out_matrices_are_scored_by_totals_or_where_the_mask_is(name, masked, unchanged):
-    X, held = some_counts(), some_counts(mean=0.6, seed=0)
+def test_heldout_out_matrices_are_scored_by_totals_or_where_the_mask_is(name, masked, unchanged):
+    X, heldout = some_counts(), some_counts(mean=0.6, seed=0)
     mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
-    unchanged(held)
-    curve, rates = watched(MODELS[name], X, validation=sparse.csc_array(held), mask=mask)
-    exposure = 1.0 if masked else held.sum() / X.sum()
-    assert_scores(curve, [per_count(held, exposure * mu, mask if masked else ...) for mu in rates])
+    unchanged(heldout)
+    curve, rates = watched(MODELS[name], X, validation=sparse.csc_array(heldout), mask=mask)
+    exposure = 1.0 if masked else heldout.sum() / X.sum()
+    assert_scores(curve, [per_count(heldout, exposure * mu, mask if masked else ...) for mu in rates])
 
 
-def test_exposures_are_those_of_the_held_out_counts_too():
+def test_exposures_are_those_of_the_heldout_out_counts_too():
     X, r, f = some_counts(), np.random.default_rng(5).uniform(0.5, 2, 30), 0.25
     curve, rates = watched(MODELS["nmf"], X, validation=f, row_exposure=r)
     test = thin_counts(X, f, random_state=0)[1].to_scipy().toarray()
@@ -200,34 +200,34 @@ def test_counts_of_which_the_fit_sees_nothing_are_not_scored():
     X, unseen = some_counts(), np.zeros((30, 20), bool)
     unseen[3], unseen[:, 5] = True, True
     X *= ~unseen
-    held, weight = some_counts(seed=9), np.ones(30)
+    heldout, weight = some_counts(seed=9), np.ones(30)
     weight[7] = 0
     rng = np.random.default_rng(2)
     W, H = rng.gamma(1.0, size=(30, 3)), rng.gamma(1.0, size=(3, 20))
     W[3], W[7], H[:, 5] = 0, 0, 0  # as a fit has them
     scored = ~unseen
     scored[7] = False
-    mu = held[weight > 0].sum() / X[weight > 0].sum() * (W @ H)
-    found = Validation(as_counts(X), held, Known(sample_weight=weight), None).score(W, H)
-    assert found == pytest.approx(per_count(held, mu, scored), rel=1e-6)  # zeros count as 1e-8
-    curve, _ = watched(MODELS["nmf"], X, validation=held)
+    mu = heldout[weight > 0].sum() / X[weight > 0].sum() * (W @ H)
+    found = EarlyStopping(as_counts(X), FitData(validation=heldout, sample_weight=weight), None).score(W, H)
+    assert found == pytest.approx(per_count(heldout, mu, scored), rel=1e-6)  # zeros count as 1e-8
+    curve, _ = watched(MODELS["nmf"], X, validation=heldout)
     assert np.isfinite(curve).all()
     with pytest.raises(ValueError, match="validation must leave counts both to fit and to hold out"):
-        PoissonNMF(3).fit(X, validation=held * unseen)
+        PoissonNMF(3).fit(X, validation=heldout * unseen)
 
 
-def test_a_zero_of_a_factor_makes_no_held_out_count_impossible():
+def test_a_zero_of_a_factor_makes_no_heldout_out_count_impossible():
     X = np.kron(np.eye(3), np.full((4, 4), 5.0))
     W, H = np.kron(np.eye(3), np.ones((4, 1))), np.kron(np.eye(3), np.full((1, 4), 5.0))  # the likeliest there are
-    held = X.copy()
-    held[0, 11] = 1  # in no block
+    heldout = X.copy()
+    heldout[0, 11] = 1  # in no block
     some = np.ones(X.shape, bool)
     some[0, 11] = False
-    exposure = held.sum() / X.sum()
-    score = Validation(as_counts(X), held, Known(), None).score(W, H)
+    exposure = heldout.sum() / X.sum()
+    score = EarlyStopping(as_counts(X), FitData(validation=heldout), None).score(W, H)
     # The rate there is of two components, of each a factor's entry and the other's 1e-8 of a mean of a third
     rare = math.log(exposure * 2 * 5e-8 / 3)
-    expected = (stats.poisson.logpmf(held, exposure * (W @ H))[some].sum() + rare) / held.sum()
+    expected = (stats.poisson.logpmf(heldout, exposure * (W @ H))[some].sum() + rare) / heldout.sum()
     assert score == pytest.approx(expected, rel=1e-6)
 
 
@@ -246,7 +246,7 @@ def test_the_function_has_the_curve_too():
 
 @models
 @pytest.mark.parametrize(
-    ("validation", "told"),
+    ("validation", "message"),
     [
         (0, "validation must be a fraction between 0 and 1, or counts, got 0"),
         (1.0, "validation must be a fraction"),
@@ -261,15 +261,15 @@ def test_the_function_has_the_curve_too():
         (1 - 1e-9, "validation must leave counts both to fit and to hold out"),
     ],
 )
-def test_what_is_no_validation_is_named(name, validation, told):
-    with pytest.raises((ValueError, TypeError), match=told):
+def test_what_is_no_validation_is_named(name, validation, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         MODELS[name](2, random_state=0).fit(some_counts(), validation=validation)
 
 
 @models
 def test_validation_of_other_entries_than_the_masks_several_starts_and_fractional_counts_are_refused(name):
     X = some_counts()
-    with pytest.raises(ValueError, match="n_init must be 1 with validation, which stops one fit, got 2"):
+    with pytest.raises(ValueError, match="n_init must be 1 with validation, got 2"):
         MODELS[name](2, n_init=2).fit(X, validation=0.2)
     with pytest.raises(ValueError, match="X must hold whole counts"):
         MODELS[name](2).fit(X * 0.3, validation=0.2)

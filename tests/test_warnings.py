@@ -113,7 +113,7 @@ def test_a_warning_of_a_rate_that_is_not_finite_names_the_line_of_the_caller():
 
 
 def test_warnings_of_checkpoints_name_the_line_of_the_caller(tmp_path, monkeypatch):
-    with pytest.warns(RuntimeWarning, match="is damaged, so the fit goes on") as caught:
+    with pytest.warns(RuntimeWarning, match="is damaged, so the fit resumes from") as caught:
         damaged_checkpoint(tmp_path / "a")
     assert {w.filename for w in caught} == {__file__}
     with pytest.warns(RuntimeWarning, match="a checkpoint could not be written") as caught:
@@ -188,7 +188,7 @@ def test_a_convergence_warning_names_the_quantity_compared_with_tol():
     ):
         PoissonNMF(2, **SHORT).fit(X)
     with pytest.warns(
-        ConvergenceWarning, match=r"The last half-steps moved \S+ of the counts after 2 iterations"
+        ConvergenceWarning, match=r"The last updates moved a share of \S+ of the counts after 2 iterations"
     ) as caught:
         HPF(2, **SHORT).fit(X)
     assert "residual" not in str(caught[0].message)

@@ -21,7 +21,8 @@ from numba import njit
 from scipy import sparse
 
 import fastpmf
-from fastpmf.core.counts import Side
+from fastpmf.core.counts import Side, Subproblem
+from fastpmf.core.factors import column_sums
 from fastpmf.counts import MemoryCounts, as_counts
 
 # Each benchmark is a process that asv forks from one that has imported this. What Numba sets up before the first kernel
@@ -52,6 +53,11 @@ def counts_of_shapes(n_counts: int, *shapes: str) -> dict[str, MemoryCounts]:
         found[name] = as_counts(SHAPES[shape](n_counts))
         found[name].side(Side.COLUMNS)
     return found
+
+
+def subproblem_of_rows(V: np.ndarray, n_components: int) -> Subproblem:
+    """The problem of W while H, transposed and padded V, is fixed."""
+    return Subproblem(Side.ROWS, n_components, V, column_sums(V)[None])
 
 
 def tall(n_counts: int) -> sparse.csr_array:

@@ -5,12 +5,12 @@ from contextlib import ExitStack
 import numpy as np
 
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.core.factors import empty_factor, padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.kernels.threads import threads
 from fastpmf.model.updates import multiplicative
 
-from .common import counts_of_shapes, median_seconds, names, scale
+from .common import counts_of_shapes, median_seconds, names, scale, subproblem_of_rows
 
 N_COUNTS = 500_000 * scale()
 POWER_LAW, TALL, SHORT_ROWS = names(N_COUNTS, "power_law", "tall", "short_rows")
@@ -156,11 +156,12 @@ class Multiply(_Kernel):
         self.prepare(cached[SHORT_ROWS], n_components, dtype)
 
     def complete(self):
-        self.S, self.v_sum = empty_factor(*self.U.shape, self.U.dtype), column_sums(self.V)
+        self.S = empty_factor(*self.U.shape, self.U.dtype)
+        self.subproblem = subproblem_of_rows(self.V, self.n_components)
         self.counts.contract(Side.ROWS, self.U, self.V, self.S)
 
     def run(self):
-        multiplicative(self.U, self.S, self.v_sum, self.out)
+        multiplicative(self.subproblem, self.U, self.S, self.out)
 
     def time_multiply(self, *_):
         self.run()
@@ -186,13 +187,11 @@ class Descend(_Kernel):
         self.prepare(cached[shape], n_components, dtype)
 
     def complete(self):
-        self.v_sum = column_sums(self.V)
+        self.subproblem = subproblem_of_rows(self.V, self.n_components)
 
     def run(self):
-        # sweeps and zero as `Coordinate` has them
-        self.counts.descend(
-            Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=self.n_components, sweeps=2, zero=1e-11
-        )
+        # sweeps and zero as in `CoordinateDescent`
+        self.counts.descend(self.subproblem, self.U, self.out, sweeps=2, zero=1e-11)
 
     def time_descend(self, *_):
         self.run()

@@ -4,10 +4,10 @@ import numpy as np
 
 from fastpmf import poisson_nmf
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.core.factors import empty_factor, padded
 from fastpmf.kernels.threads import available_threads, threads
 
-from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale
+from .common import N_COMPONENTS, counts_of_shapes, median_seconds, names, scale, subproblem_of_rows
 
 N_COUNTS, N_COUNTS_FIT = 500_000 * scale(), 100_000 * scale()
 N_THREADS = [2**i for i in range(available_threads().bit_length())]
@@ -39,7 +39,7 @@ class Kernels(_Threaded):
             raise NotImplementedError(f"this version has no {kernel}")
         rng = np.random.default_rng(0)
         self.U, self.V = (padded(rng.random((m, 32)) + 0.5, np.dtype("float32")) for m in self.counts.shape)
-        self.out, self.v_sum = empty_factor(len(self.U), 32, self.U.dtype), column_sums(self.V)
+        self.out, self.subproblem = empty_factor(len(self.U), 32, self.U.dtype), subproblem_of_rows(self.V, 32)
         self.kernel = getattr(self, kernel)
         self.run(n_threads)  # compiles
 
@@ -47,7 +47,7 @@ class Kernels(_Threaded):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
     def descend(self):
-        self.counts.descend(Side.ROWS, self.U, self.V, self.v_sum, self.out, n_components=32, sweeps=2)
+        self.counts.descend(self.subproblem, self.U, self.out, sweeps=2)
 
     def run(self, n_threads):
         with threads(n_threads):

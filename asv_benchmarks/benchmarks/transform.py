@@ -8,11 +8,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, as_counts, kl_divergence, poisson_nmf
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import column_sums, empty_factor, padded
+from fastpmf.core.factors import empty_factor, padded
 from fastpmf.kernels.threads import threads
 from fastpmf.model.updates import multiplicative
 
-from .common import N_COMPONENTS, SHAPES, names, scale
+from .common import N_COMPONENTS, SHAPES, names, scale, subproblem_of_rows
 
 N_COUNTS = 50_000 * scale()
 
@@ -42,10 +42,10 @@ class Transform:
         if library == "sklearn":
             self.X = self.X.astype(np.float64)
             self.model = NMF(N_COMPONENTS, solver="mu", beta_loss="kullback-leibler")
+            self.model.components_, self.model.n_components_, self.model.n_features_in_ = H, *H.shape  # fitted
         else:
-            self.model = PoissonNMF(N_COMPONENTS)
-        self.model.components_, self.model.n_components_, self.model.n_features_in_ = H, *H.shape  # fitted
-        if library == "fastpmf":
+            self.model = PoissonNMF(N_COMPONENTS, max_iter=1, tol=0.0, random_state=0).fit(self.X, fixed_H=H)
+            self.model.set_params(max_iter=500, tol=1e-4)
             self.transform()  # compiles
 
     def transform(self, **options):
@@ -73,8 +73,9 @@ class Transform:
 
 def gap_bound(X, W, H):
     """`Update.gap` of the rows: what `PoissonNMF.transform` says of its own W."""
+    k = len(H)
     W, Ht = (padded(A, np.dtype(np.float64)) for A in (W, H.T))
     S = empty_factor(*W.shape, W.dtype)
     with threads():
         as_counts(X).contract(Side.ROWS, W, Ht, S)
-        return multiplicative(W, S, column_sums(Ht), out=S).gap
+        return multiplicative(subproblem_of_rows(Ht, k), W, S, None).gap

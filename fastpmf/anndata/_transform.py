@@ -108,7 +108,7 @@ def transform(
     if hidden is not None:
         given["mask"] = hidden[:, place[here]]
     X = Dataset(counts.to_scipy()[:, place[here]], column_names=None if names is None else names[here])
-    W = np.asarray(model._of_features(here).transform(X, **given))
+    W = np.asarray(model._with_features(here).transform(X, **given))
     with without_view_warning():
         adata.obsm[keys.obsm], adata.obsm[keys.topics] = W, to_topics(W, model.components_).mixtures
     return W

@@ -167,7 +167,7 @@ def _weights(model: PoissonNMF | HPF, data: Dataset, missing: np.ndarray | None)
         return model.transform(data)
     here = np.flatnonzero(~missing)
     observed = data._replace(X=data.X.tocsr()[:, here], column_names=model.feature_names_in_[here])
-    return model._of_features(here).transform(observed)
+    return model._with_features(here).transform(observed)
 
 
 def select(arguments: argparse.Namespace) -> None:

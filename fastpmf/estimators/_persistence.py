@@ -85,7 +85,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
                 raise ValueError(f"it holds {', '.join(stored.files)}")
             header = json.loads(str(stored["header"]))
             if header["format"] != FORMAT:
-                raise KeyError("format")
+                raise ValueError("its header is of another format")
             yield header, stored
     except READ_ERRORS as error:
         if isinstance(error, FileNotFoundError):
@@ -99,7 +99,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Facts, Any]]:
 
 def damaged_model(path: str | os.PathLike[str], error: BaseException) -> ValueError:
     """The error for a damaged model file."""
-    return ValueError(f"{os.fspath(path)} is not a valid fastpmf model file: {printable(error)[:300]}")
+    reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else error
+    return ValueError(f"{os.fspath(path)} is not a valid fastpmf model file: {printable(reason)[:300]}")
 
 
 def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -138,9 +138,12 @@ class FitProblem(Problem):
 
 
 def build_problem(
-    counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, data: FitData
-) -> FitProblem:
+    counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, data: FitData, *,
+    name_of_H: str = "fixed_H",
+) -> FitProblem:  # fmt: skip
     """Check priors and data, and convert them to the units of the solver.
+
+    `name_of_H` is what messages call `data.fixed_H`.
 
     Raises
     ------
@@ -168,7 +171,7 @@ def build_problem(
     K = k + (b is not None)
     width = empty_factor(1, K, dtype).shape[1]
     terms, known = [], []
-    names = "fixed_W", "fixed_H" if b is None else "fixed_H or background"
+    names = "fixed_W", name_of_H if b is None else f"{name_of_H} or background"
     # Weights of the prior's terms in W'; 1 for columns. Rows of weight 0 have no influence: their fixed W' is 0
     sides = ((w, r), r * w, r * w), ((np.ones(p), c), c, None if b is None else c * b)
     for name, prior, part, ((weight, exposure), scale, offset) in zip(names, priors, fixed, sides, strict=True):
@@ -288,7 +291,7 @@ def read_priors(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[F
             found.append(FactorPrior(np.zeros(k), np.full(k, l1), np.full(k, l2)))
             continue
         if alpha > 0:
-            raise ValueError(f"only one of prior_{name} and alpha_{name} can be given")
+            raise ValueError(f"prior_{name} and alpha_{name} both penalise {name}: give only one of them")
         found.append(_gamma_prior(prior, k, f"prior_{name}"))
     return found[0], found[1]
 
@@ -374,7 +377,7 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     values = np.full(n, values) if values.ndim == 0 else values
     values = check_factor(values, (n,), name).astype(np.float64)
     if not zero and not (values > 0).all():
-        raise ValueError(f"{name} must be positive, got a minimum of 0; leave out what has no exposure")
+        raise ValueError(f"{name} must be positive, got a minimum of 0; leave out rows or columns without exposure")
     if zero and not values.any():
         raise ValueError(f"{name} must hold at least one positive number, got all zero")
     check_scale(values, np.dtype(np.float64), name)

@@ -45,7 +45,7 @@ def transform(
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN would be taken for a free entry
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H))
+    problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H), name_of_H="components_")
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     problem = replace(problem, counts=counts)
     if counts.total == 0 and penalties.prior_W is None and data.fixed_W is None:
@@ -59,14 +59,15 @@ def transform(
     n_possible = np.maximum((weight > 0).sum(axis=1, keepdims=True), 1)
     even = np.divide(mass[:, None], weight * n_possible, where=weight > 0, out=np.zeros((n, k)))
     free = np.ones(k, bool) if subproblem.fixed is None else ~subproblem.fixed[:k]
-    start[:, :k][:, free] = even[:, free]
+    with np.errstate(over="ignore", under="ignore"):
+        start[:, :k][:, free] = even[:, free]
+    _check_finite(start)
     W, gap = solve_rows(counts, subproblem, start, max_rounds=max_iter, tol=tol)
     W[~np.isfinite(gap)] = 0
     K = problem.n_components
     W, _ = problem.in_user_units(W[:, :K], Ht[:, :K], state.units)
     W = np.array(W[:, :k], order="C")
-    if not np.isfinite(W).all():
-        raise ValueError(f"W is out of the range of {dtype}: {double_or(dtype)}scale components_ or row_exposure up")
+    _check_finite(W)
     lost = ~np.isfinite(gap) | ((totals > 0) & (start == 0).all(axis=1))
     if n_lost := int(lost.sum()):
         warn(
@@ -79,6 +80,13 @@ def transform(
             ConvergenceWarning,
         )
     return W, gap
+
+
+def _check_finite(W: np.ndarray) -> None:
+    if not np.isfinite(W).all():
+        raise ValueError(
+            f"W is out of the range of {W.dtype}: {double_or(W.dtype)}scale components_ or row_exposure up"
+        )
 
 
 def transform_blocks(counts: Counts, H: np.ndarray, data: FitData, **options: Any) -> tuple[np.ndarray, np.ndarray]:

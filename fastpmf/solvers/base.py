@@ -89,7 +89,7 @@ class State:
 
         Raises
         ------
-        KeyError, ValueError
+        ValueError
             If a field is missing, or its shape or dtype is not that of this state's field.
         """
         _from_arrays(self, arrays, "")
@@ -113,13 +113,23 @@ def _from_arrays(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         for key, part in _parts(value, name):
             setattr(value, key.removeprefix(name and f"{name}_"), _from_arrays(part, arrays, key))
         return value
-    saved, own = arrays[name], np.asarray(value)
-    if saved.shape != own.shape or saved.dtype != own.dtype:
-        raise ValueError(f"{name} has dtype {saved.dtype} and shape {saved.shape}, not {own.dtype} and {own.shape}")
+    own = np.asarray(value)
+    saved = saved_array(arrays, name, own.dtype, own.shape)
     if isinstance(value, np.ndarray):
         value[...] = saved
         return value
     return saved.item()
+
+
+def saved_array(arrays: dict[str, np.ndarray], name: str, dtype: Any, *shapes: tuple[int, ...]) -> np.ndarray:
+    """An array of a checkpoint; a ValueError if it is missing, or has another dtype or none of the shapes."""
+    saved = arrays.get(name)
+    if saved is None:
+        raise ValueError(f"{name} is missing")
+    if saved.dtype != dtype or saved.shape not in shapes:
+        expected = f"{np.dtype(dtype)} and {' or '.join(map(str, shapes))}"
+        raise ValueError(f"{name} has dtype {saved.dtype} and shape {saved.shape}, not {expected}")
+    return saved
 
 
 def _parts(value: Any, name: str) -> list[tuple[str, Any]]:

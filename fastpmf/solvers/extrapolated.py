@@ -72,7 +72,8 @@ class Extrapolated:
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> ExtrapolatedState:
         state = FactorState.start(problem, W, Ht)
-        ahead = FactorState([np.zeros_like(W), np.zeros_like(Ht)], list(state.sums), state.units, spares=state.spares)
+        factors, sums = [np.zeros_like(W), np.zeros_like(Ht)], [x.copy() for x in state.sums]
+        ahead = FactorState(factors, sums, state.units.copy(), spares=state.spares)  # no array is saved twice
         return ExtrapolatedState(state.factors, state.sums, state.units, spares=state.spares, ahead=ahead)
 
     def prepare(self, problem: Problem, state: ExtrapolatedState) -> None:

@@ -12,7 +12,7 @@ from fastpmf.core.factors import aligned, column_sums, empty_factor
 from fastpmf.counts.csr import ColumnSums
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
 from fastpmf.solvers.alternating import Alternating
-from fastpmf.solvers.base import NOT_SAVED, Contribution, Problem, State
+from fastpmf.solvers.base import NOT_SAVED, Contribution, Problem, State, saved_array
 
 LEARN_EVERY = 5  # iterations between updates of the hyperparameters, which cost as much as the bound
 
@@ -30,7 +30,7 @@ class PosteriorState(State):
     scratch : ndarray of shape (max(n, p), K)
     """
 
-    n_components: int
+    n_components: int = field(metadata=NOT_SAVED)
     posteriors: list[GammaFactor]
     priors: list[GammaPrior] = field(metadata=NOT_SAVED)
     scratch: np.ndarray = field(metadata=NOT_SAVED)
@@ -45,8 +45,9 @@ class PosteriorState(State):
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         super().load_state_dict(arrays)
         for side in Side:
-            numbers = [arrays[f"prior_shape_{side.value}"].tolist(), *arrays[f"prior_{side.value}"].tolist()]
-            self.priors[side] = GammaPrior.from_numbers(numbers, self.n_components)
+            shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (self.n_components,))
+            others = saved_array(arrays, f"prior_{side.value}", float, (3,))
+            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], self.n_components)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.solvers.base import TRACE_DTYPE, Observer, Problem, Record, Solution, Status
+from fastpmf.solvers.base import TRACE_DTYPE, Observer, Problem, Record, Solution, Status, saved_array
 from fastpmf.solvers.clock import Clock
 
 FIRST_RUNG = 30  # iterations after which the better half of several starts goes on; then after twice as many, and so on
@@ -88,7 +88,7 @@ class Run:
                     self._evaluate()
                 if self._checkpoint is not None and self.status is not Status.NON_FINITE:
                     self._checkpoint(self)
-            if self._trace[-1].n_iter < self.n_iter:
+            if self._trace and self._trace[-1].n_iter < self.n_iter:
                 self._evaluate(final=True)
         except KeyboardInterrupt:
             self.status = Status.INTERRUPTED
@@ -163,13 +163,13 @@ class Run:
     def _load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         try:
             self.state.load_state_dict(saved)
-            self.n_iter, self._residual = int(saved["n_iter"]), float(saved["residual"])
-            if saved["trace"].dtype != TRACE_DTYPE or not len(saved["trace"]):
-                raise ValueError(f"trace has dtype {saved['trace'].dtype} and shape {saved['trace'].shape}")
-            self._trace = [Record(*line) for line in saved["trace"].tolist()]
-            seconds = float(saved["seconds"])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"resume: the checkpoint is not of such a fit: {error}") from None
+            self.n_iter = saved_array(saved, "n_iter", int, ()).item()
+            self._residual = saved_array(saved, "residual", float, ()).item()
+            seconds = saved_array(saved, "seconds", float, ()).item()
+            n_records = max(1, saved["trace"].size if "trace" in saved else 0)
+            self._trace = [Record(*line) for line in saved_array(saved, "trace", TRACE_DTYPE, (n_records,)).tolist()]
+        except ValueError as error:
+            raise ValueError(f"resume: the checkpoint does not belong to such a fit: {error}") from None
         self._clock, self._max_seconds = Clock(seconds), self._max_seconds + seconds
 
 
