@@ -22,7 +22,7 @@ from fastpmf import as_counts, poisson_nmf
 from fastpmf.counts import Side
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import stream_counts, write_counts
-from fastpmf.io.streams import BLOCK
+from fastpmf.io.counts import BLOCK
 from fastpmf.kernels._jit import threads
 
 MEMORY, STREAMED, WORKERS = "memory", "streamed", "workers"

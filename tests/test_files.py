@@ -15,7 +15,7 @@ from scipy import io, sparse
 
 from fastpmf import HPF, PoissonNMF, as_counts
 from fastpmf.io import Dataset, convert_counts, is_model, load_model, read_counts, stream_counts, write_factors
-from fastpmf.io.counts import open_counts
+from fastpmf.io.formats import open_counts
 
 MARKET = "%%MatrixMarket matrix coordinate "
 KINDS = ["Gene Expression", "Antibody Capture", "Gene Expression", "Peaks", "Gene Expression"]
@@ -443,7 +443,7 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
         patch.setitem(sys.modules, "anndata", None)
         with pytest.raises(ImportError, match="this format needs anndata"):
             write_factors(tmp_path / "f.h5ad", None, model)  # before W is looked at
-    monkeypatch.setattr("fastpmf.io.outputs.os.access", lambda path, mode: False)  # as it is for all but root
+    monkeypatch.setattr("fastpmf.io.results.os.access", lambda path, mode: False)  # as it is for all but root
     with pytest.raises(PermissionError, match=r"the folder .* can't be written to"):
         write_factors(tmp_path / "f.npz", None, model)
     assert list(tmp_path.iterdir()) == []

@@ -358,7 +358,7 @@ def test_what_the_system_says_is_not_taken_for_damage(tmp_path, X, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fastpmf.io.folder.open_memmap", full)
+    monkeypatch.setattr("fastpmf.io.npy.npy.open_memmap", full)
     with pytest.raises(OSError, match="No space left on device"):
         convert_counts(tmp_path / "X", tmp_path / "Y")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X", "mine"]

@@ -24,7 +24,7 @@ from scipy import sparse
 import fastpmf
 from fastpmf import HPF, Checkpoint, PoissonNMF, cli
 from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts, write_table
-from fastpmf.io.binary import Stored
+from fastpmf.io.hdf5 import StoredVector
 from fastpmf.io.sources import Coordinates, Entries, Names
 from fastpmf.plot._canvas import short
 from fastpmf.utils.files import replacing
@@ -257,7 +257,7 @@ def test_what_repeats_itself_without_end_is_not_read_on_for_ever():
 
     for source in (Coordinates(endless, lambda: ((1, 1), Names()), stored=1000),) * 2:
         with pytest.raises(ValueError, match="GiB, which its 1,000 bytes can't be"):
-            source.turned().dataset()
+            source.transposed().to_dataset()
 
 
 def test_counts_that_stand_twice_are_added_up_beyond_their_dtype(tmp_path):
@@ -450,9 +450,9 @@ def test_zarr_arrays_that_would_be_unpickled_or_have_no_end_are_refused(tmp_path
         for held in (SimpleNamespace(**{part: [{"id": "pickle"}]}), SimpleNamespace(**{part: "Pickle(protocol=5)"})):
             for A in (array(metadata=held), array(**vars(held))):
                 with pytest.raises(ValueError, match="its /X/data is stored as pickles, which are not read"):
-                    Stored(A)
-    assert len(Stored(array())) == len(Stored(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
+                    StoredVector(A)
+    assert len(StoredVector(array())) == len(StoredVector(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
     with pytest.raises(ValueError, match="says that it has 4000000 chunks, which its 9 bytes can't be"):
-        Stored(array(shape=(4_000_000,), chunks=(1,)))
+        StoredVector(array(shape=(4_000_000,), chunks=(1,)))
     with pytest.raises(ValueError, match="it says that it holds"):
-        Stored(array(chunks=(10**12,)))
+        StoredVector(array(chunks=(10**12,)))

@@ -17,9 +17,9 @@ from test_formats import FORMATS, as_anndata, write_npy, write_tenx_h5, write_za
 
 from fastpmf.counts.partition import blocks_of
 from fastpmf.io import convert_counts, read_counts
-from fastpmf.io.binary import Stored
-from fastpmf.io.counts import Location, open_counts
-from fastpmf.io.sources import Compressed, Coordinates
+from fastpmf.io.hdf5 import StoredVector
+from fastpmf.io.formats import open_counts
+from fastpmf.io.sources import Compressed, Coordinates, Location
 
 WAITING = ["folder", "v2.h5", "v3.h5", "csr.h5ad", "csc.h5ad", "v2.zarr", "v3.zarr"]
 
@@ -94,7 +94,7 @@ def test_slices_in_their_order_unpack_each_chunk_once(chunk, step):
             read.extend(range(first, last + 1))
             return held[part].copy()
 
-    A = Stored(Counted())
+    A = StoredVector(Counted())
     for start in range(0, 200, step):
         np.testing.assert_array_equal(A[start : start + step], held[start : start + step])
     assert read == sorted(set(read))
@@ -105,7 +105,7 @@ def test_slices_in_their_order_unpack_each_chunk_once(chunk, step):
 
 @pytest.mark.parametrize("name", ["csr.h5ad", "csc.h5ad", "dense.h5ad", "v3.h5", "v2.zarr", "v3.zarr"])
 def test_converting_takes_the_memory_of_chunks_and_not_of_the_file(tmp_path, monkeypatch, name):
-    for module in ("sources", "folder", "binary"):
+    for module in ("sources", "npy", "hdf5"):
         monkeypatch.setattr(f"fastpmf.io.{module}.CHUNK", 1 << 13)
     monkeypatch.setattr("test_formats.CELLS", [f"c{i}" for i in range(1000)])
     monkeypatch.setattr("test_formats.GENES", [f"g{j}" for j in range(1500)])
@@ -132,7 +132,7 @@ def test_reading_a_folder_by_blocks_does_not_hold_its_pages(tmp_path):
         np.save(tmp_path / f"{part}.npy", A)
     program = """if True:
         import pathlib, re, sys
-        from fastpmf.io.counts import open_counts
+        from fastpmf.io.formats import open_counts
 
         def peak():
             return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
@@ -187,14 +187,14 @@ def test_a_location_opens_the_same_counts_elsewhere(tmp_path, X, monkeypatch, na
     monkeypatch.chdir(tmp_path)
     with open_counts(name, transpose=transpose) as source, open_counts(name) as plain:
         sent = pickle.dumps(source.location)
-        assert source.turned().turned().location == source.location
-        assert plain.turned().location == Location(str(tmp_path / name), plain.location.format, None, True)
+        assert source.transposed().transposed().location == source.location
+        assert plain.transposed().location == Location(str(tmp_path / name), plain.location.format, None, True)
         by_column = source.by_column
     monkeypatch.chdir("/")
     with pickle.loads(sent).open() as again:
         assert isinstance(again, Compressed)
         assert again.by_column == by_column
-        np.testing.assert_array_equal(again.dataset().X.toarray(), X.T if transpose else X)
+        np.testing.assert_array_equal(again.to_dataset().X.toarray(), X.T if transpose else X)
 
 
 def test_a_location_keeps_the_layer(tmp_path, X):
@@ -272,7 +272,7 @@ def test_a_file_may_hold_more_than_the_memory_as_long_as_its_rows_do_not(tmp_pat
 @pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16])
 def test_counts_of_a_dense_matrix_keep_their_dtype(tmp_path, monkeypatch, X, ending, dtype):
-    monkeypatch.setattr("fastpmf.io.binary.CHUNK", 11)  # two rows
+    monkeypatch.setattr("fastpmf.io.hdf5.CHUNK", 11)  # two rows
     made = as_anndata(X, np.asarray)
     made.X = X.astype(dtype)
     with warnings.catch_warnings():

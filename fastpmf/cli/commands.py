@@ -31,9 +31,7 @@ from fastpmf.cli.telling import (
 from fastpmf.core.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.io import convert_counts, is_model, load_model, write_factor, write_factors, write_table
-from fastpmf.io.counts import csv_line
-from fastpmf.io.factors import check_factors_path
-from fastpmf.io.outputs import check_output
+from fastpmf.io.results import check_factors_path, check_output, csv_line
 from fastpmf.utils.extras import needed
 from fastpmf.utils.files import check_folder, regular_file
 from fastpmf.utils.messages import printable

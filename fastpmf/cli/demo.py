@@ -10,7 +10,7 @@ from fastpmf.cli.telling import show, write_picture
 from fastpmf.core.counts import Side
 from fastpmf.counts.named import Dataset
 from fastpmf.datasets import load_stdlib
-from fastpmf.io.outputs import check_output
+from fastpmf.io.results import check_output
 
 
 def demo(arguments: argparse.Namespace) -> None:

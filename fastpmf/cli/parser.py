@@ -10,7 +10,7 @@ from fastpmf.cli.demo import demo as run_demo
 from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS
-from fastpmf.io.counts import FEATURE_NAMES
+from fastpmf.io.tenx import FEATURE_NAMES
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
 
@@ -228,7 +228,7 @@ def _counts_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: by the name)")
     command.add_argument("--feature-types", metavar="TYPE[,TYPE]", help="of 10x Genomics' files: types of features to "
                          "read, such as 'Antibody Capture', or all (default: Gene Expression)")  # fmt: skip
-    command.add_argument("--feature-names", choices=FEATURE_NAMES, default="name", help="of 10x Genomics' files: call "
+    command.add_argument("--feature-names", choices=FEATURE_NAMES, help="of 10x Genomics' files: call "
                          "features by names, which may occur twice, or by ids (default: %(default)s)")  # fmt: skip
     command.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
     command.add_argument("--columns", metavar="ROW,COLUMN[,COUNT]", help="of csv, tsv and parquet, by the names of "
