@@ -76,7 +76,6 @@ def test_no_file_is_renamed_or_replaced_while_it_is_mapped_which_windows_refuses
         np.testing.assert_array_equal(stored.to_dataset().X.toarray(), [[0, 80_000], [3, 200]])
         assert {file.stem for file in (tmp_path / "X").iterdir()} == {"data", "indices", "indptr", "shape"}
         del stored
-    assert moved.count("shorter.npy") == 4
 
 
 def test_where_no_call_takes_a_files_room_it_is_written(tmp_path, monkeypatch):
@@ -99,8 +98,8 @@ def test_names_are_kept_a_line_each(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
-        ([1, -2], "its counts must be >= 0, and it holds -2"),
-        ([1, np.nan], "holds NaN"),
+        ([1, -2], "its counts must be >= 0, got -2"),
+        ([1, np.nan], "got NaN"),
         ([0, 0], "at least one positive"),
     ],
 )
@@ -125,8 +124,8 @@ def test_a_folder_is_replaced_whole_and_nothing_else_is_touched(tmp_path):
     assert write_folder(tmp_path / "X", coordinates([(0, 0, 3)], shape=(1, 1))).data[:].tolist() == [3]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(FileExistsError, match=r"is no folder of \.npy that could be replaced"):
-        write_folder(tmp_path / "mine", coordinates([(0, 0, 3)], shape=(1, 1)))
+    with pytest.raises(FileExistsError, match=r"is not a folder of \.npy, which could be replaced"):
+        write_counts(tmp_path / "mine", np.eye(2))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
 

@@ -194,10 +194,6 @@ def a_chunk_of_gigabytes(path):
     tenx(path, data=lambda g, name: g.create_dataset(name, (3,), "i8", maxshape=(None,), chunks=(1 << 28,)))
 
 
-def millions_of_chunks(path):
-    tenx(path, data=lambda group, name: group.create_dataset(name, shape=(1 << 22,), dtype="i8", chunks=(1,)))
-
-
 def one_long_name(path):
     path.with_suffix(".tokens").write_bytes(b"\n".join([b"x"] * 50_000 + [b"y" * 50_000]))
     path.write_text("1 50000:3\n")
@@ -218,24 +214,20 @@ HOSTILE = {
     "endless.npz": (head_that_never_ends, "multi-line statement|Cannot parse header"),
     "zeros.npz": (archive_of_zeros, r"it says that it holds 0\.1 GiB, which its \d+ bytes can't be"),
     "twice.npz": (two_of_a_name, "two arrays of one name"),
-    "dia.npz": (a_diagonal_of_billions, "more rows and columns than"),
+    "dia.npz": (a_diagonal_of_billions, "the pointers of so many rows and columns"),
     "text.npz": (counts_that_are_text, "its counts must be numbers, got <U1"),
-    "link.h5": (linked, "its data lies in another file, which is not read"),
-    "secret.h5": (borrowed, "its /matrix/barcodes lies in another file, which is not read"),
-    "virtual.h5": (virtual, "its /matrix/data lies in another file, which is not read"),
-    "loop.h5": (link_to_itself, "10x Genomics HDF5 file: "),
+    "link.h5": (linked, "its data is in another file, which is not read"),
+    "secret.h5": (borrowed, "its /matrix/barcodes is in another file, which is not read"),
+    "virtual.h5": (virtual, "its /matrix/data is in another file, which is not read"),
+    "loop.h5": (link_to_itself, "can't be read as 10x-h5: "),
     "names.h5": (names_of_gigabytes, "it says that it holds 3.7 GiB"),
     "exabyte.h5": (counts_of_an_exabyte, "which its 0 bytes can't be"),
     "chunk.h5": (a_chunk_of_gigabytes, "it says that it holds 2.0 GiB"),
-    "chunks.h5": (millions_of_chunks, "says that it has 4194304 chunks"),
     "name.ldac": (one_long_name, "it says that it holds 9.3 GiB"),
     "line.csv.gz": (one_long_line, "field larger than field limit"),
-    "bytes.mtx": (
-        lambda path: path.write_bytes(MARKET.encode() + b"7 5 1\n1 4 3 \xff\xff\x7f 3\n"),
-        "must hold numbers",
-    ),
-    "kind.mtx": (strange_kind, "must end with general or symmetric"),
-    "blank.mtx": (lambda path: path.write_text(MARKET + "\n" * (1 << 21)), "its head has over 1 MiB"),
+    "bytes.mtx": (lambda path: path.write_bytes(MARKET.encode() + b"7 5 2\n1 4 3\n1 5\x00\xff"), "Invalid integer"),
+    "kind.mtx": (strange_kind, "Invalid MatrixMarket header element"),
+    "blank.mtx": (lambda path: path.write_text(MARKET + "\n" * (1 << 21)), "Premature EOF"),
 }
 
 
@@ -282,7 +274,7 @@ def test_an_archive_whose_list_is_torn_is_no_model_and_no_crash(tmp_path, capsys
     content = path.read_bytes()
     path.write_bytes(content.replace(b"PK\x01\x02", b"PK\x01\x03"))
     assert cli.main(["info", str(path)]) == 2
-    assert "is not a whole scipy.sparse .npz file" in capsys.readouterr().err
+    assert "can't be read as npz" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -440,7 +432,7 @@ def test_the_package_is_python_and_its_marker_alone():
     assert ROOT / "fastpmf" / "py.typed" in here
 
 
-def test_zarr_arrays_that_would_be_unpickled_or_have_no_end_are_refused(tmp_path):
+def test_zarr_arrays_that_would_be_unpickled_or_are_too_large_are_refused(tmp_path):
     def array(**more):
         return SimpleNamespace(**{
             "name": "/X/data", "shape": (3,), "chunks": (3,), "dtype": np.dtype(float), "nbytes_stored": lambda: 9,
@@ -452,7 +444,5 @@ def test_zarr_arrays_that_would_be_unpickled_or_have_no_end_are_refused(tmp_path
                 with pytest.raises(ValueError, match="its /X/data is stored as pickles, which are not read"):
                     StoredVector(A)
     assert len(StoredVector(array())) == len(StoredVector(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
-    with pytest.raises(ValueError, match="says that it has 4000000 chunks, which its 9 bytes can't be"):
-        StoredVector(array(shape=(4_000_000,), chunks=(1,)))
     with pytest.raises(ValueError, match="it says that it holds"):
         StoredVector(array(chunks=(10**12,)))

@@ -17,8 +17,8 @@ from test_formats import FORMATS, as_anndata, write_npy, write_tenx_h5, write_za
 
 from fastpmf.counts.partition import blocks_of
 from fastpmf.io import convert_counts, read_counts
-from fastpmf.io.hdf5 import StoredVector
 from fastpmf.io.formats import open_counts
+from fastpmf.io.hdf5 import StoredVector
 from fastpmf.io.sources import Compressed, Coordinates, Location
 
 WAITING = ["folder", "v2.h5", "v3.h5", "csr.h5ad", "csc.h5ad", "v2.zarr", "v3.zarr"]
@@ -181,7 +181,7 @@ def test_files_that_cannot_be_opened_are_closed_too(tmp_path, X):
 
 
 @pytest.mark.parametrize("transpose", [False, True])
-@pytest.mark.parametrize("name", [*WAITING, "X.npz"])
+@pytest.mark.parametrize("name", WAITING)
 def test_a_location_opens_the_same_counts_elsewhere(tmp_path, X, monkeypatch, name, transpose):
     write(name, tmp_path / name, X)
     monkeypatch.chdir(tmp_path)
@@ -191,7 +191,7 @@ def test_a_location_opens_the_same_counts_elsewhere(tmp_path, X, monkeypatch, na
         assert plain.transposed().location == Location(str(tmp_path / name), plain.location.format, None, True)
         by_column = source.by_column
     monkeypatch.chdir("/")
-    with pickle.loads(sent).open() as again:
+    with open_counts(**pickle.loads(sent)._asdict()) as again:
         assert isinstance(again, Compressed)
         assert again.by_column == by_column
         np.testing.assert_array_equal(again.to_dataset().X.toarray(), X.T if transpose else X)
@@ -199,7 +199,7 @@ def test_a_location_opens_the_same_counts_elsewhere(tmp_path, X, monkeypatch, na
 
 def test_a_location_keeps_the_layer(tmp_path, X):
     as_anndata(X, sparse.csr_matrix).write_h5ad(tmp_path / "X.h5ad")
-    with open_counts(tmp_path / "X.h5ad", layer="twice") as source, source.location.open() as again:
+    with open_counts(tmp_path / "X.h5ad", layer="twice") as source, open_counts(**source.location._asdict()) as again:
         np.testing.assert_array_equal(dense_of(again, 2, 5), 2 * X[2:5])
 
 
@@ -231,11 +231,11 @@ def test_damage_that_shows_when_a_slice_is_read_is_told_in_one_sentence(tmp_path
     with open_counts(path) as source:
         if name == "folder":  # cut off after it was opened
             os.truncate(path / f"{part}.npy", 140)
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole ") as told:
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} can't be read as ") as told:
             source.rows(0, 7)
     assert "\n" not in str(told.value)
     for whole in (read_counts, lambda path: convert_counts(path, tmp_path / "converted")):
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a whole "):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))} can't be read as "):
             whole(path)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert name != "v3.h5" or closed(path)

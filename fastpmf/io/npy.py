@@ -91,7 +91,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if target.exists() and not (target / "indptr.npy").is_file():
         raise FileExistsError(f"{target} exists and is not a folder of .npy, which could be replaced")
-    check_folder(target)
+    check_folder(path)
 
 
 def write_folder(path: str | os.PathLike[str], source: Source, progress: Progress = lambda n: None) -> Compressed:

@@ -10,12 +10,12 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fastpmf.io.sources import Coordinates, Entries, Names, as_integers, as_names
-from fastpmf.io.text import open_text
+from fastpmf.io.text import LineStream, open_text
 from fastpmf.utils.extras import needed
 from fastpmf.utils.messages import listed
 from fastpmf.utils.warnings import warn
@@ -74,7 +74,7 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
                 strings_can_be_null=True,
             ),
         )  # fmt: skip
-        with open_text(path) as file, reader.open_csv(_Terminated(file), *options) as batches:
+        with open_text(path) as file, reader.open_csv(LineStream(file), *options) as batches:
             for batch in batches:
                 yield batch.columns
 
@@ -202,21 +202,6 @@ def _warn_of_blanks(ids: list[str]) -> None:
             f"it has ids that differ only by blanks around them, such as {same!r} and {same.strip()!r}: blanks are "
             "part of an id"
         )
-
-
-class _Terminated:
-    """A stream of a file and a line end, without which pyarrow rejects a single line."""
-
-    closed = False
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._rest = file, b"\n"
-
-    def read(self, n: int) -> bytes:
-        if block := self._file.read(n):
-            return block
-        rest, self._rest = self._rest, b""
-        return rest
 
 
 def _first_line(path: Path, *, quoted: bool) -> tuple[list[str], int, str]:

@@ -15,6 +15,7 @@ from fastpmf.io.sources import NAMELESS, Compressed, Names, as_integers, as_name
 from fastpmf.utils.warnings import warn
 
 _GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"  # first bytes of such files
+_PRINTABLE = bytes(c if c in b"\t\n\r" or 32 <= c < 127 else ord("?") for c in range(256))
 _EMPTY_LINE = re.compile(rb"^[ \t\r]*\n", re.MULTILINE)
 
 
@@ -32,6 +33,26 @@ def open_text(path: Path) -> IO[bytes]:
     return file
 
 
+class LineStream:
+    """A stream of some bytes and then of a file, with a line end after the last line.
+
+    Without that line end pyarrow rejects a single line, and SciPy's Matrix Market parser may read past the end of its
+    buffer. It also crashes at bytes such as NUL, which `ascii_only` replaces by question marks.
+    """
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], head: bytes = b"", *, ascii_only: bool = False) -> None:
+        self._file, self._head, self._end, self._ascii_only = file, head, b"\n", ascii_only
+
+    def read(self, n: int = -1) -> bytes:
+        """At most n bytes."""
+        block, self._head = self._head or self._file.read(n), b""
+        if not block:
+            block, self._end = self._end, b""
+        return block.translate(_PRINTABLE) if self._ascii_only else block
+
+
 def matrix_market(path: Path) -> Compressed:
     """A coordinate or array file."""
     if path.name.removesuffix(".gz") == "matrix.mtx" and beside(path, "barcodes.tsv"):
@@ -44,7 +65,7 @@ def matrix_market(path: Path) -> Compressed:
 
 def read_market(path: Path) -> sparse.coo_array:
     with open_text(path) as file:
-        return sparse.coo_array(mmread(file, spmatrix=False))
+        return sparse.coo_array(mmread(LineStream(file, ascii_only=True), spmatrix=False))
 
 
 def bag_of_words(path: Path) -> Compressed:
@@ -54,21 +75,11 @@ def bag_of_words(path: Path) -> Compressed:
     """
     with open_text(path) as file:
         sizes = b" ".join(file.readline(64).strip() for _ in range(3))
-        X = mmread(_Joined(b"%%MatrixMarket matrix coordinate real general\n" + sizes + b"\n", file), spmatrix=False)
+        head = b"%%MatrixMarket matrix coordinate real general\n" + sizes + b"\n"
+        X = mmread(LineStream(file, head, ascii_only=True), spmatrix=False)
     name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
     vocabulary = beside(path, name) if name.startswith("vocab") else None
     return _in_memory(X, Names(None, read_names(vocabulary, X.shape[1])))
-
-
-class _Joined:
-    """A stream of some bytes and then those of a file."""
-
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head, self._file = head, file
-
-    def read(self, n: int = -1) -> bytes:
-        head, self._head = self._head, b""
-        return head or self._file.read(n)
 
 
 def lda_c(path: Path) -> Compressed:
