@@ -15,7 +15,7 @@ from fastpmf.counts.dtypes import COUNT_DTYPES
 from fastpmf.counts.partition import blocks_of
 from fastpmf.io.hdf5 import as_shape
 from fastpmf.io.sources import CHUNK, Compressed, Names, Source, check_shape, summed
-from fastpmf.io.text import beside, read_names
+from fastpmf.io.text import beside, read_name_file
 from fastpmf.utils.files import beside as temporary_beside
 from fastpmf.utils.files import check_folder, remove
 from fastpmf.utils.npz import opened_npz
@@ -81,7 +81,7 @@ def read_folder(path: Path) -> Compressed:
         starts = range(0, len(indices), CHUNK)
         shape = len(indptr) - 1, max(int(indices[start : start + CHUNK].max()) for start in starts) + 1
     files = (beside(path / "indptr.npy", f"{name}.txt") for name in ("rows", "columns"))
-    names = (read_names(file, n) for file, n in zip(files, shape, strict=True))
+    names = (read_name_file(file, n) for file, n in zip(files, shape, strict=True))
     indptr = np.array(indptr, np.int64) if indptr.dtype.kind in "iu" else indptr
     return Compressed(data, indices, indptr, shape, names=Names(*names))
 
@@ -120,7 +120,7 @@ def write_folder(path: str | os.PathLike[str], source: Source, progress: Progres
     """
     target = Path(os.path.realpath(path))  # replaces the target of a symbolic link, not the link
     n_entries, dtype = _survey(source, progress)
-    shape, names = source.shape_and_names()
+    shape, names = source.describe()
     ends = np.zeros(shape[0] + 1, np.int64)
     np.cumsum(n_entries, out=ends[1 : len(n_entries) + 1])
     ends[len(n_entries) + 1 :] = ends[len(n_entries)]

@@ -6,7 +6,7 @@ The sizes that a file states are compared with the bytes it has before memory is
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -52,8 +52,25 @@ class Location(NamedTuple):
     feature_types: str | Sequence[str] | None = None
 
 
+class _Open:
+    """A context manager that closes `file`, if there is one."""
+
+    file: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
 @dataclass(frozen=True)
-class Compressed:
+class Compressed(_Open):
     """A CSR matrix, or with `by_column` a CSC matrix, whose data and indices may stay in a file.
 
     Attributes
@@ -67,7 +84,7 @@ class Compressed:
     new_index : ndarray of int, optional
         Selects columns (rows of CSC): the index of each stored column among the selected ones, -1 if it is not
         selected. `shape` and `names` are those of the selected columns; `indptr` counts all stored entries.
-    file : ExitStack
+    file : ExitStack, optional
         Closed by `close`. Only one thread at a time may read from an HDF5 file.
     location : Location, optional
         If data and indices are in a file.
@@ -80,7 +97,7 @@ class Compressed:
     by_column: bool = False
     names: Names = NAMELESS
     new_index: np.ndarray | None = None
-    file: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
+    file: ExitStack | None = None
     location: Location | None = None
 
     def __post_init__(self) -> None:
@@ -92,16 +109,6 @@ class Compressed:
         stored = len(self.data)
         if stored != len(self.indices) or ends[0] != 0 or ends[-1] > stored or (ends[1:] < ends[:-1]).any():
             raise ValueError(f"its indptr must ascend from 0 to at most its {stored} counts and indices")
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def in_file(self) -> bool:
@@ -182,20 +189,21 @@ class Compressed:
             major = np.repeat(np.arange(start, stop), np.diff(ends))
             yield Entries(minor, major, x) if self.by_column else Entries(major, minor, x)
 
-    def shape_and_names(self) -> tuple[tuple[int, int], Names]:
+    def describe(self) -> tuple[tuple[int, int], Names]:
+        """Shape and names."""
         return self.shape, self.names
 
 
 @dataclass(frozen=True)
-class Coordinates:
-    """Entries in the order of the file, which is read from its beginning each time.
+class Coordinates(_Open):
+    """Entries in the order of the file, which is opened and read from its beginning each time.
 
     Attributes
     ----------
     chunks : callable
         Yields `Entries`.
     describe : callable
-        Returns shape and `Names`; called after all chunks have been read.
+        Returns shape and `Names`; to be called after all chunks have been read.
     distinct : bool
         Whether there are no duplicates; the counts then keep their dtype.
     stored : int, optional
@@ -207,15 +215,6 @@ class Coordinates:
     distinct: bool = False
     stored: int | None = None
 
-    def close(self) -> None:
-        """The file is open only while it is read."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def entries(self) -> Iterator[Entries]:
         """The chunks, as long as they are not larger than the file's bytes could be."""
         n_bytes = 0
@@ -224,9 +223,6 @@ class Coordinates:
             if self.stored is not None:
                 check_stored(n_bytes, self.stored)
             yield chunk
-
-    def shape_and_names(self) -> tuple[tuple[int, int], Names]:
-        return self.describe()
 
     def transposed(self) -> "Coordinates":
         """The transpose."""

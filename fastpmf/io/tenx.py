@@ -9,8 +9,7 @@ import numpy as np
 
 from fastpmf.io.hdf5 import StoredVector, as_shape, child, members, read_names, sparse_arrays
 from fastpmf.io.sources import Compressed, Names, summed
-from fastpmf.io.text import beside, read_market
-from fastpmf.io.text import read_names as read_lines
+from fastpmf.io.text import beside, read_market, read_name_file
 from fastpmf.utils.extras import needed
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_option
@@ -30,7 +29,7 @@ def folder(path: Path, feature_types: str | Sequence[str] | None = None, feature
         raise ValueError("it has no matrix.mtx or matrix.mtx.gz")
     X = summed(read_market(matrix).T)
     (n, p), features = X.shape, features or genes
-    rows, lines = read_lines(barcodes, n), read_lines(features, p)
+    rows, lines = read_name_file(barcodes, n), read_name_file(features, p)
     columns = kinds = None
     if lines is not None:
         columns = _column(lines, 0 if feature_names == "id" else 1)

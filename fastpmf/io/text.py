@@ -79,7 +79,7 @@ def bag_of_words(path: Path) -> Compressed:
         X = mmread(LineStream(file, head, ascii_only=True), spmatrix=False)
     name = path.name.removesuffix(".gz").replace("docword", "vocab", 1)
     vocabulary = beside(path, name) if name.startswith("vocab") else None
-    return _in_memory(X, Names(None, read_names(vocabulary, X.shape[1])))
+    return _in_memory(X, Names(None, read_name_file(vocabulary, X.shape[1])))
 
 
 def lda_c(path: Path) -> Compressed:
@@ -102,7 +102,7 @@ def lda_c(path: Path) -> Compressed:
         raise ValueError(f"document {i + 1} has {X.getnnz(axis=1)[i]} words, and its line states {n_words[i]:g}")
     base = path.with_name(path.name.removesuffix(".gz"))
     tokens, vocab, titles = (beside(path, base.with_suffix(end).name) for end in (".tokens", ".vocab", ".titles"))
-    rows, columns = read_names(titles, X.shape[0]), read_names(tokens or vocab, X.shape[1], or_more=True)
+    rows, columns = read_name_file(titles, X.shape[0]), read_name_file(tokens or vocab, X.shape[1], or_more=True)
     if columns is not None:
         X.resize(X.shape[0], len(columns))
     return _in_memory(X, Names(rows, columns))
@@ -128,7 +128,7 @@ def beside(path: Path, name: str) -> Path | None:
     return next((path.with_name(n) for n in (name, f"{name}.gz") if path.with_name(n).is_file()), None)
 
 
-def read_names(path: Path | None, n: int, *, or_more: bool = False) -> np.ndarray | None:
+def read_name_file(path: Path | None, n: int, *, or_more: bool = False) -> np.ndarray | None:
     """The lines of a file of n names; None without a file."""
     if path is None:
         return None
