@@ -270,7 +270,8 @@ def summed(X: sparse.coo_array) -> sparse.csr_array:
     """Coordinates as CSR: duplicates are summed, integers >= 0 take the smallest dtype that the kernels read."""
     check_shape(*X.shape)
     check_counts_dtype(X.dtype)
-    X = X.astype(np.int64 if X.dtype.kind == "b" else wide(X.dtype), copy=False).tocsr()
+    counts = X.data.astype(np.int64 if X.dtype.kind == "b" else wide(X.dtype), copy=False)
+    X = sparse.coo_array((counts, X.coords), shape=X.shape).tocsr()  # X.astype would sort the entries
     if X.dtype.kind in "iu" and X.data.min(initial=0) >= 0:
         largest = X.data.max(initial=0)
         X.data = next((X.data.astype(dtype) for dtype in COUNT_DTYPES[:3] if largest <= np.iinfo(dtype).max), X.data)
