@@ -42,8 +42,8 @@ def run(counts, monkeypatch, capsys):
             code = cli.main(line.split() if isinstance(line, str) else line)
         except SystemExit as stop:
             code = stop.code
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return call
 
@@ -69,12 +69,12 @@ def test_every_format_gives_the_same_model(run, file):
 def test_a_streamed_fit_is_saved_as_often_as_asked_and_a_folder_replaced_with_a_word(run):
     assert "replacing" not in run("convert X.npz -o X")[1]
     assert run("convert X.npz -o X")[1].endswith("replacing the old folder\n")
-    told = "fit X --stream -k 2 --max-iter 3 --tol 0 --checkpoint saved -o m.npz"
-    assert run(told)[0] == 0
+    command = "fit X --stream -k 2 --max-iter 3 --tol 0 --checkpoint saved -o m.npz"
+    assert run(command)[0] == 0
     assert list(Path("saved").iterdir()) == []
-    assert run(f"{told} --checkpoint-minutes 0")[0] == 0
+    assert run(f"{command} --checkpoint-minutes 0")[0] == 0
     assert [path.name for path in sorted(Path("saved").iterdir())][-1] == "checkpoint-00000003.npz"
-    assert "argument --checkpoint-minutes: must be >= 0" in run(f"{told} --checkpoint-minutes -1")[2]
+    assert "argument --checkpoint-minutes: must be >= 0" in run(f"{command} --checkpoint-minutes -1")[2]
 
 
 def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(run):
@@ -118,9 +118,9 @@ def test_topics_are_told_by_name_or_as_a_table(run):
     Path("X.csv").write_text("who,what,n\n" + "".join(f"u{i},w{i % 3},{i + 1}\n" for i in range(6)))
     run("fit X.csv -k 2 -o model.npz --max-iter 5 -q")
     code, out, _ = run("topics model.npz -n 2")
-    wanted = PoissonNMF.load("model.npz").top_features(2).names
+    expected = PoissonNMF.load("model.npz").top_features(2).names
     assert code == 0
-    assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in wanted]
+    assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in expected]
     code, out, _ = run("topics model.npz -n 2 --by exclusivity -o topics.csv")
     assert (code, out) == (0, "")
     assert len(json.loads(run("topics model.npz -n 2 -o topics.csv --by exclusivity --json")[1])) == 2
@@ -179,7 +179,7 @@ def test_quiet_says_nothing_on_standard_error(run):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
         ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format: *.npz, *.mtx, *.mtx.gz, *.h5"),
@@ -220,7 +220,7 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("demo --plot absent/demo.png", "no folder absent"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, told):
+def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, message):
     for name in ("X.npz", "X.mtx", "X.mtx.gz"):
         content = Path(name).read_bytes()
         Path(name.replace("X", "short", 1)).write_bytes(content[: len(content) * 2 // 3])
@@ -231,7 +231,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line,
     before = sorted(os.listdir())
     code, _, err = run(line)
     assert code == 2
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
     assert sorted(os.listdir()) == before
 
@@ -283,15 +283,15 @@ def test_recommendations_are_those_of_the_model_by_name(run):
     data, model = read_counts("X.csv"), PoissonNMF.load("model.npz")
     found = model.recommend(data, n=3)
     seen = data.X.toarray() > 0
-    wanted = [
+    expected = [
         [row, str(r), data.column_names[j], f"{rate:.6g}"]
         for i, row in enumerate(data.row_names)
         for r, (j, rate) in enumerate(zip(found.indices[i], found.rates[i], strict=True), 1)
         if j >= 0
     ]
-    assert lines[1:] == wanted
+    assert lines[1:] == expected
     assert not any(
-        seen[list(data.row_names).index(row), list(data.column_names).index(item)] for row, _, item, _ in wanted
+        seen[list(data.row_names).index(row), list(data.column_names).index(item)] for row, _, item, _ in expected
     )
     code, out, _ = run(["recommend", "model.npz", "X.csv", "--rows", "user 4", "user 1", "--seen", "--json", "-n", "5"])
     assert [each["row"] for each in json.loads(out)] == ["user 4", "user 1"]
@@ -364,10 +364,10 @@ def test_fitted_features_that_a_file_lacks_are_not_observed_and_counted(run):
         np.where(mask, 0, X),
         {"--missing zero": "treated as counts of 0", "": "treated as not observed; --missing"},
     )
-    for option, said in zeros.items():
+    for option, message in zeros.items():
         code, _, err = run(f"transform model.npz part -o W.npy {option}")
         assert code == 0
-        assert err.startswith(f"fastpmf: part lacks 8 of the 20 fitted columns: {said}")
+        assert err.startswith(f"fastpmf: part lacks 8 of the 20 fitted columns: {message}")
         expected = model.transform(Dataset(seen, None, names), mask=None if option else mask)
         W = np.load("W.npy")
         np.testing.assert_allclose(W, expected, rtol=1e-3)  # rows stop at tol=1e-6 nats per count
@@ -394,8 +394,8 @@ def test_what_was_fitted_is_kept_and_named_where_writing_fails(run, monkeypatch)
             patch.setattr(f"fastpmf.cli.commands.{name}", fail)
             code, _, err = run(f"fit X.npz -k 2 --max-iter 5 -q -o model.npz {option}")
         assert code == 2
-        said = f"{option.split()[1]}: No space left on device; the model fitted so far is written: model.npz"
-        assert err == f"fastpmf: error: {said}\n"
+        message = f"{option.split()[1]}: No space left on device; the model fitted so far is written: model.npz"
+        assert err == f"fastpmf: error: {message}\n"
         assert PoissonNMF.load("model.npz").n_iter_ == 5
         Path("model.npz").unlink()
     save = PoissonNMF.save
@@ -403,16 +403,16 @@ def test_what_was_fitted_is_kept_and_named_where_writing_fails(run, monkeypatch)
     monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
     code, _, err = run("fit X.npz -k 2 --max-iter 5 -q -o model.npz")
     assert code == 2
-    said, place = err.split("; the model is in ")
-    assert said == "fastpmf: error: model.npz could not be written: No space left on device"
+    message, place = err.split("; the model is in ")
+    assert message == "fastpmf: error: model.npz could not be written: No space left on device"
     assert PoissonNMF.load(place.strip()).n_iter_ == 5
 
 
 def test_what_factors_need_is_checked_before_the_fit(run, monkeypatch):
     monkeypatch.setattr(PoissonNMF, "fit_transform", pytest.fail)
-    for option, said in (("f.txt", "--factors must be a .npz or .h5ad file"), ("absent/f.npz", "no folder absent")):
+    for option, message in (("f.txt", "--factors must be a .npz or .h5ad file"), ("absent/f.npz", "no folder absent")):
         code, _, err = run(f"fit X.npz -k 2 -o model.npz --factors {option}")
-        assert (code, said in err) == (2, True)
+        assert (code, message in err) == (2, True)
     monkeypatch.setitem(sys.modules, "anndata", None)
     assert "this format needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
 
@@ -522,9 +522,9 @@ def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
 
 
 def test_it_runs_as_a_module_in_a_pipe(counts, piped):
-    code, told, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
+    code, out, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
     assert code == 0
-    assert "Stopped at max_iter" in told
+    assert "Stopped at max_iter" in out
     command = [sys.executable, "-m", "fastpmf", "transform", "m.npz", "-", "--format", "npz", "-o", "-"]
     given = (counts / "X.npz").read_bytes()
     done = subprocess.run(command, cwd=counts, input=given, capture_output=True, timeout=120)

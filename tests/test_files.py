@@ -1,4 +1,4 @@
-"""What is easily misread in a file of counts is read as it is meant, or refused, or warned of."""
+"""Ambiguous files of counts are read correctly, or raise an error or a warning."""
 
 import gzip
 import os
@@ -97,7 +97,7 @@ def test_features_of_other_types_are_read_where_they_are_asked_for_and_named_by_
     assert converted.column_names.tolist() == [SYMBOLS[j] for j in chosen]
 
 
-def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_word(tmp_path):
+def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_warning(tmp_path):
     write_tenx(tmp_path / "cells.h5", KINDS)
     with pytest.warns(UserWarning, match=LEFT_OUT):
         data = stream_counts(tmp_path / "cells.h5", block_entries=3)
@@ -139,16 +139,16 @@ def test_features_that_are_not_there_or_not_clear_are_refused(tenx, tmp_path):
 def test_a_pipe_is_read_whole_as_the_file_would_be(tmp_path, call):
     table = "".join(f"u{i},i{i % 7},{1 + i % 3}\n" for i in range(3000))  # more than a reader takes at once
     found = through(tmp_path / "pipe.csv", table.encode(), call)
-    wanted = read(tmp_path / "file.csv", table)
-    np.testing.assert_array_equal(found.X.toarray(), wanted.X.toarray())
-    assert found.row_names.tolist() == wanted.row_names.tolist()
+    expected = read(tmp_path / "file.csv", table)
+    np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+    assert found.row_names.tolist() == expected.row_names.tolist()
 
 
 @piped
-def test_what_is_said_of_a_pipe_names_it(tmp_path):
-    with pytest.raises(ValueError, match="can't be read as mtx") as told:
+def test_errors_name_a_pipe(tmp_path):
+    with pytest.raises(ValueError, match="can't be read as mtx") as caught:
         through(tmp_path / "pipe.mtx", b"no market", read_counts)
-    assert str(told.value).startswith(str(tmp_path / "pipe.mtx"))
+    assert str(caught.value).startswith(str(tmp_path / "pipe.mtx"))
 
 
 @piped
@@ -179,7 +179,7 @@ def test_what_reads_a_file_more_than_once_refuses_a_pipe(tmp_path):
     ],
     ids=["well-known words", "others", "letters over numbers", "behind empty lines"],
 )
-def test_a_header_of_pairs_is_warned_of_and_read_as_one_where_that_is_said(tmp_path, name, lines):
+def test_a_header_of_pairs_is_warned_of_and_read_as_one_with_header_true(tmp_path, name, lines):
     heads = lines.split()[0].replace("\t", ",").split(",")
     with pytest.warns(UserWarning, match=f"its first line, '{heads[0]}.* was read as an entry and looks like a header"):
         found = read(tmp_path / name, lines)
@@ -348,7 +348,7 @@ def test_names_that_are_not_in_utf8_are_warned_of_and_a_mark_is_no_part_of_one(t
         assert read_counts(tmp_path / "X.ldac").row_names.tolist() == ["\ufffd", "b"]
 
 
-def test_as_many_names_as_rows_are_wanted(tmp_path):
+def test_the_number_of_names_is_that_of_the_rows(tmp_path):
     write_tenx(tmp_path / "cells.h5", None)
     with h5py.File(tmp_path / "cells.h5", "a") as file:
         del file["matrix/barcodes"]
@@ -396,7 +396,7 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_path_of_a_model_is_said_in_the_words_of_one_of_counts(tmp_path):
+def test_a_missing_model_raises_the_same_error_as_missing_counts(tmp_path):
     for call in (load_model, PoissonNMF.load, HPF.load, read_counts):
         with pytest.raises(FileNotFoundError, match=f"^no file {tmp_path / 'absent.npz'}$"):
             call(tmp_path / "absent.npz")

@@ -1,4 +1,4 @@
-"""A folder of .npy holds what its source held, canonical, in the smallest dtype, whole or not at all."""
+"""A folder of .npy holds the counts of its source, canonical, in the smallest dtype, completely or not at all."""
 
 import os
 from pathlib import Path
@@ -30,13 +30,13 @@ def test_every_matrix_of_the_menagerie_comes_back_in_canonical_form(X, tmp_path,
     source = Compressed(M.data, M.indices, M.indptr, M.shape, by_column)
     dealt = []
     write_folder(tmp_path / "X", source, dealt.append)
-    found, wanted = as_counts(source.to_dataset()), as_counts(X)
+    found, expected = as_counts(source.to_dataset()), as_counts(X)
     stored = write_folder(tmp_path / "Y", source)
     assert sum(dealt) == 3 * X.nnz
     for part in ("data", "indices", "indptr"):
-        np.testing.assert_array_equal(getattr(stored, part)[:], getattr(wanted.to_scipy(), part))
+        np.testing.assert_array_equal(getattr(stored, part)[:], getattr(expected.to_scipy(), part))
     np.testing.assert_array_equal(found.to_scipy().toarray(), stored.to_dataset().X.toarray())
-    assert stored.data.dtype == wanted.to_scipy().data.dtype or X.dtype.kind == "f"
+    assert stored.data.dtype == expected.to_scipy().data.dtype or X.dtype.kind == "f"
 
 
 def test_entries_of_any_order_are_sorted_and_what_stands_twice_is_added_up(tmp_path):
@@ -78,7 +78,7 @@ def test_no_file_is_renamed_or_replaced_while_it_is_mapped_which_windows_refuses
         del stored
 
 
-def test_where_no_call_takes_a_files_room_it_is_written(tmp_path, monkeypatch):
+def test_disk_space_is_allocated_without_posix_fallocate_too(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     X = sparse.csr_array(np.arange(3000).reshape(30, 100))
     stored = write_folder(tmp_path / "X", Compressed(X.data, X.indices, X.indptr, X.shape))

@@ -1,4 +1,4 @@
-"""Files of every format, written by the formats' own libraries, give the same counts and names; damaged ones a word."""
+"""Files of every format, written by their own libraries, give the same counts and names; damaged ones raise errors."""
 
 import errno
 import gzip
@@ -78,8 +78,8 @@ def write_zarr(path, X, *, version):
     chosen = hasattr(anndata.settings, "zarr_write_format")  # before 0.12 there was version 2 alone
     if version == 3 and not chosen:
         pytest.skip("this anndata does not write version 3")
-    told = {"zarr_write_format": version} if chosen else {}
-    with warnings.catch_warnings(), anndata.settings.override(**told):
+    settings = {"zarr_write_format": version} if chosen else {}
+    with warnings.catch_warnings(), anndata.settings.override(**settings):
         warnings.simplefilter("ignore")  # of anndata and zarr, which say that version 3 will be the default
         as_anndata(X, sparse.csr_matrix).write_zarr(path)
 
@@ -115,7 +115,7 @@ def table(X):
 
 RETAIL = {"columns": ("InvoiceNo", "StockCode", "Quantity")}
 MARKET = "%%MatrixMarket matrix coordinate integer general\n"
-FORMATS = {  # name of the file, how it is written, and which names it keeps: of rows, of columns
+FORMATS = {  # name of the file, how it is written, and whether it has names of rows and of columns
     "X.npz": (lambda path, X: sparse.save_npz(path, sparse.csr_array(X)), "", ""),
     "csc.npz": (lambda path, X: sparse.save_npz(path, sparse.csc_array(X)), "", ""),
     "coo.npz": (lambda path, X: sparse.save_npz(path, sparse.coo_array(X)), "", ""),
@@ -200,12 +200,10 @@ def test_transpose_swaps_rows_and_columns_and_their_names(file):
         assert one is None or one.tolist() == other.tolist()
 
 
-def test_a_layer_is_read_by_its_name_and_a_wrong_name_is_told_the_right_ones(tmp_path, X):
+def test_a_layer_is_read_by_its_name_and_an_error_lists_the_layers(tmp_path, X):
     as_anndata(X, sparse.csr_matrix).write_h5ad(tmp_path / "X.h5ad")
     np.testing.assert_array_equal(read_counts(tmp_path / "X.h5ad", layer="twice").X.toarray(), 2 * X)
-    with pytest.raises(
-        ValueError, match=r"X\.h5ad can't .* it has no layers/thrice; layer may be 'twice'"
-    ):
+    with pytest.raises(ValueError, match=r"X\.h5ad can't .* it has no layers/thrice; layer may be 'twice'"):
         read_counts(tmp_path / "X.h5ad", layer="thrice")
 
 
@@ -292,16 +290,16 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
         ("X.doc", "?", "has no name of a known format: *.npz, *.mtx"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_sentence_that_names_it(tmp_path, name, text, sentence):
+def test_a_wrong_file_raises_an_error_of_one_line_that_names_it(tmp_path, name, text, sentence):
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(sentence)) as told:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
         read_counts(path)
-    assert str(told.value).startswith(str(path))
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_line_of_parquet_without_an_id_is_told(tmp_path):
+def test_a_line_of_parquet_without_an_id_is_an_error(tmp_path):
     pd.DataFrame({"u": ["a", None], "i": [1, 2], "n": [1, 1]}).to_parquet(tmp_path / "X.parquet")
     with pytest.raises(ValueError, match="it has a line without an id in column 'u'"):
         read_counts(tmp_path / "X.parquet")
@@ -314,7 +312,7 @@ def test_a_line_of_parquet_without_an_id_is_told(tmp_path):
         read_counts(tmp_path / "X.parquet", columns=["u"])
 
 
-def test_a_truncated_file_is_told_or_else_read_the_same(file, X):
+def test_a_truncated_file_is_an_error_or_reads_the_same(file, X):
     path, *_ = file
     whole = read_counts(path).X.toarray()
     parts = sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
@@ -332,7 +330,7 @@ def test_a_truncated_file_is_told_or_else_read_the_same(file, X):
         part.write_bytes(content)
 
 
-def test_what_a_file_says_of_its_size_is_not_believed(tmp_path):
+def test_a_stated_size_is_checked(tmp_path):
     with h5py.File(tmp_path / "X.h5", "w") as file:
         group = file.create_group("matrix")
         for part, n in (("data", 1 << 40), ("indices", 1 << 40), ("indptr", 3)):
@@ -343,7 +341,7 @@ def test_what_a_file_says_of_its_size_is_not_believed(tmp_path):
         read_counts(tmp_path / "X.h5")
 
 
-def test_what_the_system_says_is_not_taken_for_damage(tmp_path, X, monkeypatch):
+def test_errors_of_the_operating_system_are_raised_unchanged(tmp_path, X, monkeypatch):
     write_npy(tmp_path / "X", X)
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="exists and is not a folder"):

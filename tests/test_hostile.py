@@ -1,4 +1,4 @@
-"""Hostile files: what damaged or crafted ones may do is raise one sentence, whatever they say of themselves.
+"""Damaged and malicious files raise an error of one line, and do nothing else.
 
 Thirty mutations of each file, always the same. FASTPMF_FUZZ=2000 in the environment is that many, others each time.
 """
@@ -76,7 +76,7 @@ def mutated(rng, content):
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
 @pytest.mark.filterwarnings("ignore:Data type alias")
 @pytest.mark.parametrize("name", FUZZED)
-def test_a_mutated_file_is_refused_in_a_sentence_or_read_as_sound_counts(tmp_path, name):
+def test_a_mutated_file_raises_an_error_of_one_line_or_read_as_sound_counts(tmp_path, name):
     path, rng = tmp_path / name, dice(FUZZED.index(name))
     test_formats.FORMATS[name][0](path, counts())
     parts = sorted(p for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file())
@@ -107,9 +107,9 @@ def npz(path, *, text=None, **arrays):
     """A sparse .npz of these arrays; `text` replaces the head of data.npy, name and all."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, A in arrays.items():
-            held = io.BytesIO()
-            np.save(held, np.asarray(A))
-            archive.writestr(f"{name}.npy", held.getvalue())
+            content = io.BytesIO()
+            np.save(content, np.asarray(A))
+            archive.writestr(f"{name}.npy", content.getvalue())
         if text is not None:
             archive.writestr("data.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())
 
@@ -146,7 +146,7 @@ def counts_that_are_text(path):
 
 
 def tenx(path, **changed):
-    """A 10x Genomics file, some of whose members are made otherwise: by functions of the group and the name."""
+    """A 10x Genomics file, with some members made by the given functions of the group and the name."""
     members = {
         "barcodes": np.array(["a", "b"], "S"), "features/name": np.array(["u", "v"], "S"), "shape": np.array([2, 2]),
         "data": np.arange(1, 4), "indices": np.array([0, 1, 0]), "indptr": np.array([0, 2, 3]),
@@ -232,15 +232,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_a_hostile_file_says_of_itself_is_not_believed(tmp_path, name):
+def test_a_malicious_file_raises_an_error(tmp_path, name):
     make, sentence = HOSTILE[name]
     make(tmp_path / name)
-    with pytest.raises(ValueError, match=sentence) as told:
+    with pytest.raises(ValueError, match=sentence) as caught:
         read_counts(tmp_path / name)
-    assert str(told.value) == printable(told.value)
+    assert str(caught.value) == printable(caught.value)
 
 
-def test_what_repeats_itself_without_end_is_not_read_on_for_ever():
+def test_reading_an_endless_file_stops():
     part = Entries(np.zeros(1 << 20, np.int32), np.zeros(1 << 20, np.int32), np.ones(1 << 20))
 
     def endless():
@@ -281,8 +281,8 @@ def test_an_archive_whose_list_is_torn_is_no_model_and_no_crash(tmp_path, capsys
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for kind in (PoissonNMF, HPF):
-        told = {"max_iter": 3, "tol": 0, "random_state": 0}
-        kind(2, **told).fit(counts(), validation=0.2).save(folder / f"{kind.__name__}.npz")
+        options = {"max_iter": 3, "tol": 0, "random_state": 0}
+        kind(2, **options).fit(counts(), validation=0.2).save(folder / f"{kind.__name__}.npz")
         kind(2, random_state=0).partial_fit(counts()).save(folder / f"{kind.__name__}, online.npz")
     return folder
 
@@ -294,7 +294,7 @@ def changed(path, to, **new):
 
 
 @pytest.mark.parametrize("kind", ["PoissonNMF", "HPF", "PoissonNMF, online", "HPF, online"])
-def test_a_mutated_model_file_is_refused_in_a_sentence_or_is_a_model(models, tmp_path, kind):
+def test_a_mutated_model_file_raises_an_error_of_one_line_or_is_a_model(models, tmp_path, kind):
     content, path, rng = (models / f"{kind}.npz").read_bytes(), tmp_path / "model.npz", dice(0)
     for _ in range(MANY or 30):
         path.write_bytes(mutated(rng, content))
@@ -312,14 +312,14 @@ def test_a_mutated_model_file_is_refused_in_a_sentence_or_is_a_model(models, tmp
             if name == "restarts" and not A.size and "online" in kind:
                 continue  # as it is
             if name != "weight" or A.ndim != 1:
-                with pytest.raises(ValueError, match="is not a whole fastpmf model file") as told:
+                with pytest.raises(ValueError, match="is not a whole fastpmf model file") as caught:
                     load_model(path)
-                assert str(told.value) == printable(told.value)
+                assert str(caught.value) == printable(caught.value)
     for broken in (header | {"kind": EVIL}, header | {"facts": EVIL}, header | {"parameters": {EVIL: 1}}, [EVIL], None):
         changed(models / f"{kind}.npz", path, header=np.array(json.dumps(broken)))
-        with pytest.raises(ValueError, match=r"model\.npz") as told:
+        with pytest.raises(ValueError, match=r"model\.npz") as caught:
             load_model(path)
-        assert str(told.value) == printable(told.value)
+        assert str(caught.value) == printable(caught.value)
     changed(models / f"{kind}.npz", path, header=np.array("[" * 100_000))
     with pytest.raises(ValueError, match="is not a whole fastpmf model file"):
         load_model(path)
@@ -360,10 +360,10 @@ def test_names_from_files_steer_no_terminal_and_forge_no_line(tmp_path, monkeypa
         ["recommend", "model.npz", "X.csv", "--seen"],
     ):
         cli.main(line)
-        told = capsys.readouterr()
-        assert all(c.isprintable() or c == "\n" for c in told.out + told.err)
+        captured = capsys.readouterr()
+        assert all(c.isprintable() or c == "\n" for c in captured.out + captured.err)
         if line[0] in ("topics", "info"):
-            assert "x$^$" not in [shown.strip() for shown in told.out.splitlines()]
+            assert "x$^$" not in [shown.strip() for shown in captured.out.splitlines()]
     assert cli.main(["topics", "model.npz", "--json"]) == 0
     names = [feature["feature"] for feature in json.loads(capsys.readouterr().out)[0]["features"]]
     assert sorted(names) == sorted([EVIL, "x"])  # JSON escapes, so that no name changes
@@ -439,8 +439,11 @@ def test_zarr_arrays_that_would_be_unpickled_or_are_too_large_are_refused(tmp_pa
         } | more)  # fmt: skip
 
     for part in ("filters", "compressor", "codecs"):
-        for held in (SimpleNamespace(**{part: [{"id": "pickle"}]}), SimpleNamespace(**{part: "Pickle(protocol=5)"})):
-            for A in (array(metadata=held), array(**vars(held))):
+        for store in (
+            SimpleNamespace(**{part: [{"id": "pickle"}]}),
+            SimpleNamespace(**{part: "Pickle(protocol=5)"}),
+        ):
+            for A in (array(metadata=store), array(**vars(store))):
                 with pytest.raises(ValueError, match="its /X/data is stored as pickles, which are not read"):
                     StoredVector(A)
     assert len(StoredVector(array())) == len(StoredVector(array(nbytes_stored=9))) == 3  # of zarr 3 and of zarr 2
