@@ -1,4 +1,4 @@
-"""`warmup`: compile ahead of time what a first fit would compile."""
+"""`warmup`: compile kernels ahead of the first fit."""
 
 import time
 from typing import Any
@@ -16,26 +16,25 @@ from fastpmf.utils.validation import check_option
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
-    """Compile the kernels that fits need, and keep them on disk for this and later processes.
+    """Compile the kernels of `PoissonNMF` and `HPF` and cache them on disk for this and later processes.
 
-    These are the kernels of `PoissonNMF` and `HPF`: of their fits with every solver and prior, with masks and
-    validation, to counts in memory or streamed, and of `partial_fit`, `transform` and `score`. Kernels that are on disk
-    already are only loaded.
+    They serve fits with any solver and prior, with masks and validation, of counts in memory or streamed, and
+    `partial_fit`, `transform` and `score`. Cached kernels are only loaded.
 
     Parameters
     ----------
     n_components : int
         Number of components, >= 1.
     counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, default="uint8"
-        Dtype in which the counts are kept, `as_counts(X).dtype`. Fits with sample weights convert the counts to the
-        dtype of the factors, and need a warm-up for that one.
+        Dtype of the counts, `as_counts(X).dtype`. Fits with sample weights convert the counts to the dtype of the
+        factors, and need a warm-up for that dtype.
     dtype : {None, "float32", "float64"}, default=None
         As in `PoissonNMF`.
 
     Returns
     -------
     float
-        Seconds that it took.
+        Seconds taken.
 
     Raises
     ------
@@ -58,7 +57,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     """
     check_scalar(n_components, "n_components", (int, np.integer), min_val=1)
     check_option(counts_dtype, map(str, COUNT_DTYPES), "counts_dtype")
-    began = time.perf_counter()
+    start = time.perf_counter()
     X = np.random.default_rng(0).poisson(1.0, (40, 30)) + np.eye(40, 30, dtype=int)
     counts = as_counts(X.astype(counts_dtype))
     with without_fit_warnings():  # too few iterations to converge
@@ -70,11 +69,11 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
         ):
             model.fit(counts, mask=np.eye(40, 30, k=1, dtype=bool)).score(counts)
     _compile_for_large_counts(counts.side(Side.ROWS))
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _compile_for_large_counts(X: SparseRows) -> None:
-    """Call the kernels that cut and transpose large matrices only; what they compute from a small one is not used."""
+    """Call the kernels that only large matrices need, those that partition and transpose; their results are ignored."""
     n_rows, n_columns = X.shape
     rows, columns = np.array([0, n_rows, n_rows]), np.array([0, n_columns, n_columns])
     cut_rows(2, X.indices, X.indptr, columns, np.empty((3, n_rows), np.int64))

@@ -41,8 +41,8 @@ def run(counts, monkeypatch, capsys):
             code = cli.main(line.split() if isinstance(line, str) else line)
         except SystemExit as stop:
             code = stop.code
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return call
 
@@ -66,14 +66,14 @@ def test_every_format_gives_the_same_model(run, file):
 
 
 def test_a_streamed_fit_is_saved_as_often_as_asked_and_a_folder_replaced_with_a_word(run):
-    assert "instead of" not in run("convert X.npz -o X")[1]
-    assert run("convert X.npz -o X")[1].endswith("instead of what was there\n")
-    told = "fit X --stream -k 2 --max-iter 3 --tol 0 --checkpoint saved -o m.npz"
-    assert run(told)[0] == 0
+    assert "replacing" not in run("convert X.npz -o X")[1]
+    assert run("convert X.npz -o X")[1].endswith("replacing the old folder\n")
+    command = "fit X --stream -k 2 --max-iter 3 --tol 0 --checkpoint saved -o m.npz"
+    assert run(command)[0] == 0
     assert list(Path("saved").iterdir()) == []
-    assert run(f"{told} --checkpoint-minutes 0")[0] == 0
+    assert run(f"{command} --checkpoint-minutes 0")[0] == 0
     assert [path.name for path in sorted(Path("saved").iterdir())][-1] == "checkpoint-00000003.npz"
-    assert "minutes must be a number >= 0" in run(f"{told} --checkpoint-minutes -1")[2]
+    assert "argument --checkpoint-minutes: must be >= 0" in run(f"{command} --checkpoint-minutes -1")[2]
 
 
 def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(run):
@@ -94,7 +94,7 @@ def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(r
     Path("X.csv").write_text("".join([*table[::-1], "user 1,item of another shop,3\n"]))  # other order, one more
     code, _, err = run("transform model.npz X.csv -o W.npy")
     assert code == 0
-    assert "1 of 13 columns have names that were not fitted: left out" in err
+    assert "1 of 13 columns were not fitted and are left out" in err
     for name, w in zip(read_counts("X.csv").row_names, np.load("W.npy"), strict=True):
         np.testing.assert_allclose(w, once[name], rtol=1e-9)  # sums in the order of the columns
     Path("X.csv").write_text("a,b,1\n")
@@ -117,9 +117,9 @@ def test_topics_are_told_by_name_or_as_a_table(run):
     Path("X.csv").write_text("who,what,n\n" + "".join(f"u{i},w{i % 3},{i + 1}\n" for i in range(6)))
     run("fit X.csv -k 2 -o model.npz --max-iter 5 -q")
     code, out, _ = run("topics model.npz -n 2")
-    wanted = PoissonNMF.load("model.npz").top_features(2).names
+    expected = PoissonNMF.load("model.npz").top_features(2).names
     assert code == 0
-    assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in wanted]
+    assert [line.split()[1:] for line in out.splitlines()] == [[n for n in names if n] for names in expected]
     code, out, _ = run("topics model.npz -n 2 --by exclusivity -o topics.csv")
     assert (code, out) == (0, "")
     assert len(json.loads(run("topics model.npz -n 2 -o topics.csv --by exclusivity --json")[1])) == 2
@@ -178,30 +178,27 @@ def test_quiet_says_nothing_on_standard_error(run):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
-        ("fit X.doc -k 2 -o m.npz", "X.doc has no ending that says its format: .npz, .mtx, .mtx.gz, .h5"),
-        ("fit X.npz -k 2 -o m.npz --layer raw", "--layer goes with .h5ad, .zarr and 10x Genomics' .h5 only"),
-        ("fit X.npz -k 2 -o m.npz --columns a,b", "columns goes with csv, tsv and parquet only"),
+        ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format: *.npz, *.mtx, *.mtx.gz, *.h5"),
+        ("fit X.npz -k 2 -o m.npz --layer raw", "layer is an option of 10x-h5, h5ad, zarr only, and X.npz is npz"),
+        ("fit X.npz -k 2 -o m.npz --columns a,b", "columns is an option of csv, tsv, parquet only"),
         ("fit X.npz -k 2 -o m.npz --format doc", "invalid choice"),
-        ("convert X.npz -o X.mtx", "X.mtx is there already, and is no folder of .npy that could be replaced"),
+        ("convert X.npz -o X.mtx", "X.mtx exists and is not a folder of .npy, which could be replaced"),
         ("convert X.npz -o X.npz", "every output must be a file of its own"),
         ("convert X.npz -o absent/X", "no folder absent"),
-        (
-            "info folder.npz --format 10x-mtx",
-            "folder.npz is not a whole 10x Genomics folder: it has no matrix.mtx",
-        ),
-        ("fit short.npz -k 2 -o m.npz", "short.npz is not a whole scipy.sparse .npz file"),
-        ("fit short.mtx -k 2 -o m.npz", "short.mtx is not a whole Matrix Market file"),
-        ("fit short.mtx.gz -k 2 -o m.npz", "short.mtx.gz is not a whole Matrix Market file"),
+        ("info folder.npz --format 10x-mtx", "folder.npz can't be read as 10x-mtx: it has no matrix.mtx"),
+        ("fit short.npz -k 2 -o m.npz", "short.npz can't be read as npz"),
+        ("fit short.mtx -k 2 -o m.npz", "short.mtx can't be read as mtx"),
+        ("fit short.mtx.gz -k 2 -o m.npz", "short.mtx.gz can't be read as mtx"),
         ("fit negative.npz -k 2 -o m.npz", "negative.npz must hold counts >= 0, got -1"),
-        ("fit X.npz -k 0 -o m.npz", "--components == 0, must be >= 1"),
-        ("fit X.npz -k 2 --tol -1 -o m.npz", "--tol == -1.0, must be >= 0"),
-        ("fit X.npz -k 2 --seed -1 -o m.npz", "--seed must be between 0 and"),
-        ("select X.npz -k 2 --splits 0", "--splits == 0, must be >= 1"),
+        ("fit X.npz -k 0 -o m.npz", "argument -k/--components: must be >= 1, got 0"),
+        ("fit X.npz -k 2 --tol -1 -o m.npz", "argument --tol: must be >= 0, got -1"),
+        ("fit X.npz -k 2 --seed -1 -o m.npz", "argument --seed: must be >= 0, got -1"),
+        ("select X.npz -k 2 --splits 0", "argument --splits: must be >= 1, got 0"),
         ("fit X.npz -k 13 --init nndsvd -o m.npz", "components"),
-        ("fit X.npz -k 2 --threads 0 -o m.npz", "--threads must be"),
+        ("fit X.npz -k 2 --threads 0 -o m.npz", "argument -j/--threads: must be >= 1"),
         ("fit X.npz -k 2 -o m.txt", "must be a .npz file"),
         ("fit X.npz -k 2 -o absent/m.npz", "no folder absent"),
         ("fit X.npz -k 2 -o m.npz --solver newton", "invalid choice"),
@@ -211,9 +208,9 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("nothing", "invalid choice"),
         ("fit X.npz -k 2 -o m.npz --factors m.npz", "every output must be a file of its own"),
         ("fit X.npz -k 2 -o m.npz --factors m.txt", "--factors must be a .npz or .h5ad file, got 'm.txt'"),
-        ("fit - -k 2 -o m.npz", "standard input has no file name that shows its format: give --format"),
+        ("fit - -k 2 -o m.npz", "standard input has no name that shows its format: give --format"),
         ("recommend X.npz X.npz", "not a whole fastpmf model file"),
-        ("transform m.npz X.npz -o - --json", "--json and -o - both want standard output"),
+        ("transform m.npz X.npz -o - --json", "--json and -o - both write to standard output"),
         ("warmup -k 0", "--components"),
         ("fit X.npz -k 2 -o X.npz", "every output must be a file of its own"),
         ("fit X.npz -k 2 -o folder.npz", "folder.npz is a folder"),
@@ -222,7 +219,7 @@ def test_quiet_says_nothing_on_standard_error(run):
         ("demo --plot absent/demo.png", "no folder absent"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, told):
+def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line, message):
     for name in ("X.npz", "X.mtx", "X.mtx.gz"):
         content = Path(name).read_bytes()
         Path(name.replace("X", "short", 1)).write_bytes(content[: len(content) * 2 // 3])
@@ -233,7 +230,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_writes_nothing(run, line,
     before = sorted(os.listdir())
     code, _, err = run(line)
     assert code == 2
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
     assert sorted(os.listdir()) == before
 
@@ -251,7 +248,7 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
     monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
     code, _, err = run("fit X.npz -k 2 -o model.npz -q")
     assert code == 130
-    assert "what was fitted so far is written" in err
+    assert "the model fitted so far is written" in err
     assert PoissonNMF.load("model.npz").n_iter_ == 10
 
 
@@ -267,7 +264,7 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
     monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
     code, out, err = run("select X.npz -k 1 2 --splits 3 -q --json")
     assert code == 130
-    assert err == "fastpmf: interrupted, the table is that of the splits that were done\n"
+    assert err == "fastpmf: interrupted, the table is that of the completed splits\n"
     assert np.array(json.loads(out)["log_likelihood"]).shape == (2, 1)
     calls.clear()
     calls.extend([1, 1])
@@ -285,15 +282,15 @@ def test_recommendations_are_those_of_the_model_by_name(run):
     data, model = read_counts("X.csv"), PoissonNMF.load("model.npz")
     found = model.recommend(data, n=3)
     seen = data.X.toarray() > 0
-    wanted = [
+    expected = [
         [row, str(r), data.column_names[j], f"{rate:.6g}"]
         for i, row in enumerate(data.row_names)
         for r, (j, rate) in enumerate(zip(found.indices[i], found.rates[i], strict=True), 1)
         if j >= 0
     ]
-    assert lines[1:] == wanted
+    assert lines[1:] == expected
     assert not any(
-        seen[list(data.row_names).index(row), list(data.column_names).index(item)] for row, _, item, _ in wanted
+        seen[list(data.row_names).index(row), list(data.column_names).index(item)] for row, _, item, _ in expected
     )
     code, out, _ = run(["recommend", "model.npz", "X.csv", "--rows", "user 4", "user 1", "--seen", "--json", "-n", "5"])
     assert [each["row"] for each in json.loads(out)] == ["user 4", "user 1"]
@@ -364,12 +361,12 @@ def test_fitted_features_that_a_file_lacks_are_not_observed_and_counted(run):
     mask[:, :8] = True
     seen, zeros = (
         np.where(mask, 0, X),
-        {"--missing zero": "taken as counts of 0", "": "taken as not observed; --missing"},
+        {"--missing zero": "treated as counts of 0", "": "treated as not observed; --missing"},
     )
-    for option, said in zeros.items():
+    for option, message in zeros.items():
         code, _, err = run(f"transform model.npz part -o W.npy {option}")
         assert code == 0
-        assert err.startswith(f"fastpmf: part lacks 8 of the 20 fitted features: {said}")
+        assert err.startswith(f"fastpmf: part lacks 8 of the 20 fitted columns: {message}")
         expected = model.transform(Dataset(seen, None, names), mask=None if option else mask)
         W = np.load("W.npy")
         np.testing.assert_allclose(W, expected, rtol=1e-3)  # rows stop at tol=1e-6 nats per count
@@ -396,8 +393,8 @@ def test_what_was_fitted_is_kept_and_named_where_writing_fails(run, monkeypatch)
             patch.setattr(f"fastpmf.cli.commands.{name}", fail)
             code, _, err = run(f"fit X.npz -k 2 --max-iter 5 -q -o model.npz {option}")
         assert code == 2
-        said = f"{option.split()[1]}: No space left on device; what was fitted so far is written: model.npz"
-        assert err == f"fastpmf: error: {said}\n"
+        message = f"{option.split()[1]}: No space left on device; the model fitted so far is written: model.npz"
+        assert err == f"fastpmf: error: {message}\n"
         assert PoissonNMF.load("model.npz").n_iter_ == 5
         Path("model.npz").unlink()
     save = PoissonNMF.save
@@ -405,16 +402,16 @@ def test_what_was_fitted_is_kept_and_named_where_writing_fails(run, monkeypatch)
     monkeypatch.setattr("tempfile.tempdir", str(Path.cwd()))
     code, _, err = run("fit X.npz -k 2 --max-iter 5 -q -o model.npz")
     assert code == 2
-    said, place = err.split("; the model is in ")
-    assert said == "fastpmf: error: model.npz could not be written: No space left on device"
+    message, place = err.split("; the model is in ")
+    assert message == "fastpmf: error: model.npz could not be written: No space left on device"
     assert PoissonNMF.load(place.strip()).n_iter_ == 5
 
 
 def test_what_factors_need_is_checked_before_the_fit(run, monkeypatch):
     monkeypatch.setattr(PoissonNMF, "fit_transform", pytest.fail)
-    for option, said in (("f.txt", "--factors must be a .npz or .h5ad file"), ("absent/f.npz", "no folder absent")):
+    for option, message in (("f.txt", "--factors must be a .npz or .h5ad file"), ("absent/f.npz", "no folder absent")):
         code, _, err = run(f"fit X.npz -k 2 -o model.npz --factors {option}")
-        assert (code, said in err) == (2, True)
+        assert (code, message in err) == (2, True)
     monkeypatch.setitem(sys.modules, "anndata", None)
     assert "this format needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
 
@@ -435,22 +432,25 @@ def test_options_that_say_what_to_read_reach_every_command(run):
     Path("pairs.csv").write_text("user_id,item_id\na,x\nb,y\n")
     code, out, err = run("info pairs.csv")
     assert code == 0
-    assert "looks like a header: give --header, or columns by these names, if it is one, else --no-header" in err
+    assert "looks like a header: give header=True, or columns by these names, if it is one, else header=False" in err
     assert out.startswith("3 x 3 counts")
     for option in ("--header", "--columns user_id,item_id"):
         assert run(f"info pairs.csv {option}")[1].startswith("2 x 2 counts")
     assert run("info pairs.csv --no-header")[2] == ""
     write_tenx(Path("cells"), KINDS)
     code, out, err = run("info cells")
-    assert "--feature-types chooses others" in err
+    assert "feature_types selects others" in err
     assert out.startswith("3 x 3 counts")
     code, out, err = run(
         ["convert", "cells", "--feature-types", "Peaks,Antibody Capture", "--feature-names", "id", "-o", "Y", "-q"]
     )
     assert err == ""
     assert read_counts("Y").column_names.tolist() == ["E1", "E3"]
-    assert "header goes with csv and tsv only" in run("info X.npz --header")[2]
-    assert "--header goes with csv" in run("fit X.npz --header --stream -k 1 -o m.npz")[2]
+    assert "header is an option of csv, tsv only" in run("info X.npz --header")[2]
+    assert (
+        "--columns and --header are for tables, which can't be streamed"
+        in run("fit X.npz --header --stream -k 1 -o m.npz")[2]
+    )
 
 
 @pytest.fixture
@@ -483,7 +483,7 @@ def test_counts_and_models_are_read_from_what_a_shell_pipes(counts, piped):
     assert piped(model, "info /dev/stdin")[1].startswith("PoissonNMF of 2 components")
     assert piped(model, "info -")[1].startswith("PoissonNMF of 2 components")
     assert piped(b"?", "info - --format npz")[2].startswith(
-        "fastpmf: error: - is not a whole scipy.sparse .npz file"
+        "fastpmf: error: - can't be read as npz"
     )  # fmt: skip
     assert "give --format" in piped(b"", "info -")[2]
 
@@ -521,9 +521,9 @@ def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
 
 
 def test_it_runs_as_a_module_in_a_pipe(counts, piped):
-    code, told, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
+    code, out, _ = piped((counts / "X.mtx").read_bytes(), "fit - --format mtx -k 2 -o m.npz --max-iter 5")
     assert code == 0
-    assert "Stopped at max_iter" in told
+    assert "Stopped at max_iter" in out
     command = [sys.executable, "-m", "fastpmf", "transform", "m.npz", "-", "--format", "npz", "-o", "-"]
     given = (counts / "X.npz").read_bytes()
     done = subprocess.run(command, cwd=counts, input=given, capture_output=True, timeout=120)

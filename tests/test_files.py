@@ -1,7 +1,6 @@
-"""What is easily misread in a file of counts is read as it is meant, or refused, or warned of."""
+"""Ambiguous files of counts are read correctly, or raise an error or a warning."""
 
 import gzip
-import io as bytesio
 import os
 import sys
 import threading
@@ -15,7 +14,7 @@ from scipy import io, sparse
 
 from fastpmf import HPF, PoissonNMF, as_counts
 from fastpmf.io import Dataset, convert_counts, is_model, load_model, read_counts, stream_counts, write_factors
-from fastpmf.io.counts import open_counts
+from fastpmf.io.formats import open_counts
 
 MARKET = "%%MatrixMarket matrix coordinate "
 KINDS = ["Gene Expression", "Antibody Capture", "Gene Expression", "Peaks", "Gene Expression"]
@@ -23,7 +22,7 @@ SYMBOLS, IDS, CELLS = ["CD3", "CD3", "LYZ", "chr1:1-9", "NKG7"], [f"E{j}" for j 
 X = np.array([[2, 0, 0, 3, 3], [2, 1, 2, 1, 0], [3, 3, 2, 0, 2]])
 LEFT_OUT = (
     "'Gene Expression' is read, 1 of type 'Antibody Capture' and 1 of type 'Peaks' are left out; feature_types "
-    "chooses others"
+    "selects others"
 )
 
 piped = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
@@ -98,7 +97,7 @@ def test_features_of_other_types_are_read_where_they_are_asked_for_and_named_by_
     assert converted.column_names.tolist() == [SYMBOLS[j] for j in chosen]
 
 
-def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_word(tmp_path):
+def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_warning(tmp_path):
     write_tenx(tmp_path / "cells.h5", KINDS)
     with pytest.warns(UserWarning, match=LEFT_OUT):
         data = stream_counts(tmp_path / "cells.h5", block_entries=3)
@@ -108,7 +107,7 @@ def test_chosen_features_are_streamed_and_opened_elsewhere_without_another_word(
     assert len(blocks) > 1
     with pytest.warns(UserWarning, match=LEFT_OUT), open_counts(tmp_path / "cells.h5", transpose=True) as source:
         location = source.location
-    with location.open() as source:
+    with open_counts(**location._asdict()) as source:
         counts, indices, ends = source.rows(1, 3)
     here = sparse.csr_array((counts, indices, ends), shape=(2, 3))
     np.testing.assert_array_equal(here.toarray(), X[1:, [0, 2, 4]])
@@ -121,17 +120,17 @@ def test_features_that_are_not_there_or_not_clear_are_refused(tenx, tmp_path):
         read_counts(tenx, feature_names="symbol")
     other = tmp_path / f"other{tenx.suffix}"
     write_tenx(other, ["Peaks"] * 4 + ["CRISPR"])
-    with pytest.raises(ValueError, match="several types: feature_types must be of 'CRISPR', 'Peaks', or 'all'"):
+    with pytest.raises(ValueError, match="feature_types must be of 'CRISPR', 'Peaks', or 'all', got None"):
         read_counts(other)
     untyped = tmp_path / f"untyped{tenx.suffix}"
     write_tenx(untyped, None)
-    with pytest.raises(ValueError, match="its features have no types"):
+    with pytest.raises(ValueError, match="feature_types must be None or 'all', as features have no types"):
         read_counts(untyped, feature_types="Peaks")
     alone = tmp_path / f"alone{tenx.suffix}"
     write_tenx(alone, ["Peaks"] * 5)
     np.testing.assert_array_equal(read_counts(alone).X.toarray(), X)  # there is nothing to choose from
     sparse.save_npz(tmp_path / "X.npz", sparse.csr_array(X))
-    with pytest.raises(ValueError, match="feature_types goes with 10x Genomics' files only"):
+    with pytest.raises(ValueError, match=r"feature_types is an option of 10x-mtx, 10x-h5 only, and .* is npz"):
         read_counts(tmp_path / "X.npz", feature_types="all")
 
 
@@ -140,16 +139,16 @@ def test_features_that_are_not_there_or_not_clear_are_refused(tenx, tmp_path):
 def test_a_pipe_is_read_whole_as_the_file_would_be(tmp_path, call):
     table = "".join(f"u{i},i{i % 7},{1 + i % 3}\n" for i in range(3000))  # more than a reader takes at once
     found = through(tmp_path / "pipe.csv", table.encode(), call)
-    wanted = read(tmp_path / "file.csv", table)
-    np.testing.assert_array_equal(found.X.toarray(), wanted.X.toarray())
-    assert found.row_names.tolist() == wanted.row_names.tolist()
+    expected = read(tmp_path / "file.csv", table)
+    np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+    assert found.row_names.tolist() == expected.row_names.tolist()
 
 
 @piped
-def test_what_is_said_of_a_pipe_names_it(tmp_path):
-    with pytest.raises(ValueError, match="not a whole Matrix Market file") as told:
+def test_errors_name_a_pipe(tmp_path):
+    with pytest.raises(ValueError, match="can't be read as mtx") as caught:
         through(tmp_path / "pipe.mtx", b"no market", read_counts)
-    assert str(told.value).startswith(str(tmp_path / "pipe.mtx"))
+    assert str(caught.value).startswith(str(tmp_path / "pipe.mtx"))
 
 
 @piped
@@ -180,7 +179,7 @@ def test_what_reads_a_file_more_than_once_refuses_a_pipe(tmp_path):
     ],
     ids=["well-known words", "others", "letters over numbers", "behind empty lines"],
 )
-def test_a_header_of_pairs_is_warned_of_and_read_as_one_where_that_is_said(tmp_path, name, lines):
+def test_a_header_of_pairs_is_warned_of_and_read_as_one_with_header_true(tmp_path, name, lines):
     heads = lines.split()[0].replace("\t", ",").split(",")
     with pytest.warns(UserWarning, match=f"its first line, '{heads[0]}.* was read as an entry and looks like a header"):
         found = read(tmp_path / name, lines)
@@ -200,7 +199,7 @@ def test_a_header_is_warned_of_too_where_pairs_are_chosen_by_number(tmp_path):
     assert read(tmp_path / "X.csv", lines, columns=["user_id", "item_id"]).X.sum() == 2
     assert read(tmp_path / "X.csv", lines, columns=[0, 1], header=True).X.sum() == 2
     assert read(tmp_path / "X.csv", lines).X.sum() == 6
-    with pytest.raises(ValueError, match="columns must be numbers from 0 where there is no header"):
+    with pytest.raises(ValueError, match="columns must be numbers from 0 if there is no header"):
         read(tmp_path / "X.csv", lines, columns=["user_id", "item_id"], header=False)
     with pytest.raises(ValueError, match="its counts must be numbers, and column '2' has 'stars'"):
         read(tmp_path / "X.csv", lines, header=False)
@@ -229,58 +228,25 @@ def test_quotes_in_tsv_are_text_and_in_csv_those_of_rfc_4180(tmp_path):
     found = read(tmp_path / "X.csv", '"""Weird Al"" Yankovic",x,1\n"b, c","y\r\nz",2\n5" disk,x,3')
     assert found.row_names.tolist() == ['"Weird Al" Yankovic', "b, c", '5" disk']
     assert found.column_names.tolist() == ["x", "y\r\nz"]
-    with pytest.raises(
-        ValueError, match=r"text after a closing quote \(quotes within a cell must be doubled\): '\"Weird"
-    ):
-        read(tmp_path / "X.csv", 'a,x,1\n"Weird Al" Yankovic,x,1\n')
-    with pytest.raises(ValueError, match="it has a quote that is not closed: '\"y,2'"):
-        read(tmp_path / "X.csv", 'a,x,1\nb,"y,2\n')
 
 
-@pytest.mark.parametrize("block", [3, 7, 64])
-def test_quoted_cells_are_checked_over_the_ends_of_blocks(monkeypatch, block):
-    from fastpmf.io.tables import _Lines
-
-    text = b'\r\n\n"a ""b""",x,1\r\n5" disk,"y\n, z""",2\n,"",3\n"end"'
-    lines, parts = _Lines(bytesio.BytesIO(text), ",", quotes=True), []
-    while part := lines.read(block):
-        parts.append(part)
-    assert b"".join(parts) == text.lstrip(b"\r\n") + b"\n"
-    for wrong in (b'a,"b"c,d\n', b'"a""" b,c\n', b'a,"b ""c,d\n'):
-        lines = _Lines(bytesio.BytesIO(wrong), ",", quotes=True)
-        with pytest.raises(ValueError, match="quote"):  # noqa: PT012
-            while lines.read(block):
-                pass
-
-
-def test_csv_may_be_separated_by_semicolons_and_other_separators_are_named(tmp_path):
+def test_csv_may_be_separated_by_semicolons_but_not_have_decimal_commas(tmp_path):
     found = read(tmp_path / "X.csv", "user;item;n\na;x, y;1\nb;z;2\n")
     assert found.X.toarray().tolist() == [[1, 0], [0, 2]]
     assert found.column_names.tolist() == ["x, y", "z"]
-    for name, line, sentence in (
-        (
-            "X.csv",
-            "a\tx\t1\n",
-            "1 column between commas, and 3 between tabs: csv is separated by commas; give format, 't",
-        ),
-        (
-            "X.tsv",
-            "a,x,1\n",
-            "1 column between tabs, and 3 between commas: tsv is separated by tabs; give format, 'csv'",
-        ),
-        ("X.csv", "a|x|1\n", "1 column between commas, and 3 between vertical bars"),
-        ("X.tsv", "a x 1\n", "1 column between tabs, and 3 between blanks"),
-        ("X.csv", "a;x;1,5\nb;y;2,5\n", "it seems to be separated by semicolons and to have decimal commas"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
+    for name, line in (("X.csv", "a\tx\t1\n"), ("X.tsv", "a,x,1\n")):
+        with pytest.raises(ValueError, match=r"it has 1 column\(s\)"):
             read(tmp_path / name, line)
+    with pytest.raises(ValueError, match="its counts must be numbers, and column '2' has '1,5'"):
+        read(tmp_path / "X.csv", "a;x;1,5\nb;y;2,5\n")
+    assert read(tmp_path / "X.csv", '"a,b";c\n').row_names.tolist() == ["a,b"]
     assert read(tmp_path / "X.csv", "Crime; Drama,x\nComedy,y\n").X.shape == (2, 2)
 
 
 def test_one_column_can_not_be_both_ids_nor_one_of_two_of_a_name(tmp_path):
     with pytest.raises(ValueError, match=r"columns must be different columns, got \['u', 0\]"):
         read(tmp_path / "X.csv", "u,i\na,x\n", columns=["u", 0])
-    with pytest.raises(ValueError, match="it has 2 columns 'i': give columns by number from 0"):
+    with pytest.raises(ValueError, match=r"it has 2 column\(s\) 'i' among .*; columns may be given by number from 0"):
         read(tmp_path / "X.csv", "u,i,i\na,x,y\n", columns=["u", "i"])
 
 
@@ -321,7 +287,7 @@ def test_parquet_gives_small_integers_too(tmp_path):
     assert read_counts(tmp_path / "X.parquet").X.dtype == np.uint8
     pd.DataFrame({"u": [1, 2], "i": ["x", "y"], "n": [1.0, 2.5]}).to_parquet(tmp_path / "X.parquet")
     assert read_counts(tmp_path / "X.parquet").X.data.tolist() == [1, 2.5]
-    with pytest.raises(ValueError, match="header goes with csv and tsv only"):
+    with pytest.raises(ValueError, match="header is an option of csv, tsv only"):
         read_counts(tmp_path / "X.parquet", header=True)
 
 
@@ -355,25 +321,6 @@ def test_a_vocabulary_may_be_gzipped(tmp_path):
     assert found.column_names.tolist() == ["tea", "jam"]
 
 
-def test_counts_that_are_no_integers_in_a_file_that_says_so_are_not_cut_short(tmp_path):
-    assert read(tmp_path / "X.mtx", MARKET + "integer general\n2 2 2\n1 1 3.7\n2 2 4\n").X.data.tolist() == [3.7, 4]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        (MARKET + "integer general\n2 2 2\n1 1 3 7\n2 2 4\n", "must hold 3 numbers each, and 2 of them hold 7"),
-        (MARKET + "pattern general\n2 2 1\n1 1 3\n", "its lines must hold 2 numbers each, and 1 of them hold 3"),
-        (MARKET + "integer symmetric\n2 3 1\n1 1 3\n", r"it is declared symmetric, but has shape \(2, 3\)"),
-        (MARKET + "integer symmetric\n2 2 2\n1 2 3\n2 1 3\n", "but has entries on both sides of the diagonal"),
-        (MARKET + "integer skew-symmetric\n2 2 1\n2 1 3\n", "must end with general or symmetric, got 'skew-symmetric'"),
-    ],
-)  # fmt: skip
-def test_a_matrix_market_file_is_what_it_says(tmp_path, text, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        read(tmp_path / "X.mtx", text)
-
-
 @pytest.mark.parametrize("entry", ["2 1 4", "1 2 4"])
 def test_a_symmetric_matrix_market_file_has_both_triangles(tmp_path, entry):
     found = read(tmp_path / "X.mtx", MARKET + f"integer symmetric\n2 2 2\n1 1 3\n{entry}\n")
@@ -401,7 +348,7 @@ def test_names_that_are_not_in_utf8_are_warned_of_and_a_mark_is_no_part_of_one(t
         assert read_counts(tmp_path / "X.ldac").row_names.tolist() == ["\ufffd", "b"]
 
 
-def test_as_many_names_as_rows_are_wanted(tmp_path):
+def test_the_number_of_names_is_that_of_the_rows(tmp_path):
     write_tenx(tmp_path / "cells.h5", None)
     with h5py.File(tmp_path / "cells.h5", "a") as file:
         del file["matrix/barcodes"]
@@ -443,13 +390,13 @@ def test_what_write_factors_needs_is_checked_before_it_writes(tmp_path, monkeypa
         patch.setitem(sys.modules, "anndata", None)
         with pytest.raises(ImportError, match="this format needs anndata"):
             write_factors(tmp_path / "f.h5ad", None, model)  # before W is looked at
-    monkeypatch.setattr("fastpmf.io.outputs.os.access", lambda path, mode: False)  # as it is for all but root
+    monkeypatch.setattr("fastpmf.io.results.os.access", lambda path, mode: False)  # as it is for all but root
     with pytest.raises(PermissionError, match=r"the folder .* can't be written to"):
         write_factors(tmp_path / "f.npz", None, model)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_path_of_a_model_is_said_in_the_words_of_one_of_counts(tmp_path):
+def test_a_missing_model_raises_the_same_error_as_missing_counts(tmp_path):
     for call in (load_model, PoissonNMF.load, HPF.load, read_counts):
         with pytest.raises(FileNotFoundError, match=f"^no file {tmp_path / 'absent.npz'}$"):
             call(tmp_path / "absent.npz")

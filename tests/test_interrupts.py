@@ -333,7 +333,7 @@ def test_a_folder_that_is_about_to_be_replaced_is_not_lost_between_two_moves(tmp
             raise KeyboardInterrupt
         return move(*args)
 
-    monkeypatch.setattr("fastpmf.io.folder.os.replace", interrupted)
+    monkeypatch.setattr("fastpmf.io.npy.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fastpmf.io.write_counts(tmp_path / "X", X)
     assert os.listdir(tmp_path) == ["X"]

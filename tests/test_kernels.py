@@ -12,7 +12,7 @@ from scipy import sparse
 from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, partition, validation
-from fastpmf.counts.partition import column_shares, panel_width
+from fastpmf.counts.partition import column_groups, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
 from fastpmf.kernels._jit import kernel, row_width
@@ -109,8 +109,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
     U, V = factors((len(LENGTHS), 12), k, dtype)
     whole = contract(rows_of(LENGTHS), U, V)
     row_bytes = V.shape[1] * V.itemsize
-    monkeypatch.setattr(partition, "_PANELS", (width * row_bytes,))
-    monkeypatch.setattr(partition, "_SEGMENT", 0)
+    monkeypatch.setattr(partition, "_PANEL_BYTES", (width * row_bytes,))
+    monkeypatch.setattr(partition, "_PANEL_ENTRIES", 0)
     X = rows_of(LENGTHS)
     assert len(X.panels(row_bytes)) == 12 // width
     # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
@@ -119,8 +119,8 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
 
 
 def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks, monkeypatch):
-    monkeypatch.setattr(partition, "_PANELS", (16 * 64,))
-    monkeypatch.setattr(partition, "_SEGMENT", 0)
+    monkeypatch.setattr(partition, "_PANEL_BYTES", (16 * 64,))
+    monkeypatch.setattr(partition, "_PANEL_ENTRIES", 0)
     X = rows_of([0, 64, 3, 60], n_columns=64)
     U, V = factors(X.shape, 5, F64)
     assert [len(panel.splits) for panel in X.panels(64)] == [2, 2, 2, 2]
@@ -152,7 +152,7 @@ def test_shares_of_columns_store_about_as_much_each():
     steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
     for indices, n_columns in ((every, 50), (steep, 1_000), (np.zeros(7, int), 3), (np.zeros(0, int), 3)):
         for n_shares in (1, 2, 3, 8):
-            bounds = column_shares(indices.astype(np.int32), n_columns, n_shares)
+            bounds = column_groups(indices.astype(np.int32), n_columns, n_shares)
             assert bounds[0] == 0
             assert bounds[-1] == n_columns
             assert (np.diff(bounds) > 0).all()
@@ -336,17 +336,17 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
 @pytest.mark.parametrize("compared", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
 def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
-    monkeypatch.setattr(validation, "_COMPARED", compared)
+    monkeypatch.setattr(validation, "_CHUNK", compared)
     indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
     good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
-    assert validation._ascends(good, indptr)
+    assert validation._is_strictly_ascending(good, indptr)
     for place, column in ((1, 9), (2, 4), (6, 2), (8, 0)):  # equal ones
         bad = good.copy()
         bad[place] = column
-        assert not validation._ascends(bad, indptr)
+        assert not validation._is_strictly_ascending(bad, indptr)
     swapped = good[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
-    assert not validation._ascends(swapped, indptr)
-    assert validation._ascends(good[:0], np.zeros(3, np.int64))
+    assert not validation._is_strictly_ascending(swapped, indptr)
+    assert validation._is_strictly_ascending(good[:0], np.zeros(3, np.int64))
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 16])
@@ -356,7 +356,7 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     X = rows_of(LENGTHS * 3, count=count, index=index)
     expected = [*naive.transpose(dense(X))]
     by_scipy = X.transpose(n_blocks)
-    monkeypatch.setattr(csr, "_PARALLEL_TRANSPOSE", 0)
+    monkeypatch.setattr(csr, "_PARALLEL_ENTRIES", 0)
     by_threads = X.transpose(n_blocks)
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)

@@ -99,7 +99,7 @@ def test_transform_is_the_fit_with_that_h(prior, X):
     # The optimum is one point; both are within 1e-10 nats per count of it, and a distance is the root of such a gap
     np.testing.assert_allclose(V, solution.W, rtol=1e-4, atol=1e-4)
     given |= {"mask": mask, "fixed_H": model.components_}
-    at = [naive.statement(X, A, model.components_, **given, **prior) for A in (V, solution.W)]
+    at = [naive.objective_terms(X, A, model.components_, **given, **prior) for A in (V, solution.W)]
     assert solution.objective == pytest.approx(at[1].sum(), abs=1e4 * EPS * abs(at[1]).sum())
     assert at[0].sum() - at[1].sum() <= gap.sum() + 64 * EPS * abs(at[0]).sum()
 
@@ -182,7 +182,7 @@ def test_a_row_of_weight_zero_is_not_seen_and_gets_its_w_from_the_fitted_h(case,
     # Under priors the units of the start are those of all rows, so that only the ends are the same
     assert zero.objective == pytest.approx(less.objective, abs=1e-8 * X.sum())
     np.testing.assert_allclose(zero.H, less.H, rtol=1e-3, atol=1e-3)
-    terms = naive.statement(X, zero.W, zero.H, sample_weight=weight, row_exposure=exposure, **fixed,
+    terms = naive.objective_terms(X, zero.W, zero.H, sample_weight=weight, row_exposure=exposure, **fixed,
                             **{name: given[name] for name in (*GAMMA, "background") if name in given})  # fmt: skip
     assert zero.objective == pytest.approx(terms.sum(), abs=1e4 * EPS * abs(terms).sum())
     rows = {name: A[[0, 7]] for name, A in fixed.items()}
@@ -195,7 +195,7 @@ def test_the_weight_of_a_single_row_weighs_its_prior_too():
     for weight in (0.5, 3.0):
         given = {"sample_weight": [weight], "row_exposure": [2.0]} | GAMMA
         solution = fit(X, 2, **given)
-        terms = naive.statement(X, solution.W, solution.H, **given)
+        terms = naive.objective_terms(X, solution.W, solution.H, **given)
         assert solution.objective == pytest.approx(terms.sum(), abs=64 * EPS * abs(terms).sum())
 
 

@@ -9,7 +9,7 @@ from scipy import sparse, stats
 from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
 from fastpmf.core.counts import Side
 from fastpmf.counts import COUNT_DTYPES
-from fastpmf.counts.masked import without
+from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.options import FitData
 
@@ -66,7 +66,7 @@ def test_the_parts_of_poisson_counts_are_poisson_and_uncorrelated():
 
 def test_what_is_not_observed_stays_so_in_both_parts():
     X, mask = some_counts(), np.random.default_rng(3).random((30, 20)) < 0.2
-    counts = without(as_counts(X), mask)
+    counts = hide_entries(as_counts(X), mask)
     for part in thin_counts(counts, 0.5, random_state=0):
         hidden = part.unobserved
         found = sparse.csr_array((hidden.data, hidden.indices, hidden.indptr), mask.shape).toarray()

@@ -1,4 +1,4 @@
-"""From a file to counts that can be fitted: reading, the door, and the transpose."""
+"""From a file to counts that can be fitted: reading, validation, and the transpose."""
 
 import gzip
 from pathlib import Path
@@ -29,12 +29,12 @@ OTHERS = {
     "docword": "docword.counts.txt",
     "ldac": "counts.ldac",
     "svmlight": "counts.svmlight",
-}  # files by format
+}  # file by format
 SHAPES = TALL, *_ = names(N_COUNTS, "tall", "power_law", "giant_rows")
 
 
 class _Prepared:
-    """One cache for all classes: the counts, and files of them in its folder, where the benchmarks run."""
+    """The cache of all classes: the counts, and files of them in the folder in which the benchmarks run."""
 
     def setup_cache(self):
         cached = counts_of_shapes(N_COUNTS, "tall", "power_law", "giant_rows")
@@ -46,9 +46,9 @@ class _Prepared:
 
 
 def write_others(X):
-    """The files of `Format`."""
+    """Write the files of `Format`."""
     lines = Path("counts.mtx").read_bytes()
-    head = lines.index(b"\n", lines.index(b" %d\n" % X.nnz)) + 1  # ends with the line of sizes
+    head = lines.index(b"\n", lines.index(b" %d\n" % X.nnz)) + 1  # end of the line of sizes
     Path("docword.counts.txt").write_bytes(b"%d\n%d\n%d\n" % (*X.shape, X.nnz) + lines[head:])
     dump_svmlight_file(X, np.diff(X.indptr), "counts.ldac", zero_based=True)
     dump_svmlight_file(X, np.zeros(X.shape[0]), "counts.svmlight", zero_based=False)
@@ -61,7 +61,7 @@ def write_others(X):
 
 
 class Read(_Prepared):
-    """A file of counts that the system has just written, and so holds in memory; speed is that of the bytes on disk."""
+    """Reading a file that is in the page cache; the speed is in bytes of the file."""
 
     param_names = ("file",)
     params = (["counts.npz", "counts.mtx"],)
@@ -88,7 +88,7 @@ class Read(_Prepared):
 
 
 class Format(_Prepared):
-    """The other formats that need no further library."""
+    """The other formats that need no optional library."""
 
     param_names = ("format",)
     params = ([*OTHERS],)
@@ -107,8 +107,8 @@ class Format(_Prepared):
     track_nonzeros.unit = "nonzeros"
 
 
-class Door(_Prepared):
-    """`as_counts` of the same matrix in each format; canonical CSR is only looked at, the others are converted."""
+class Validate(_Prepared):
+    """`as_counts` of a matrix in each format; canonical CSR is only checked, the others are converted."""
 
     param_names = ("format",)
     params = (["csr", "csc", "coo", "dense"],)
@@ -128,7 +128,7 @@ class Door(_Prepared):
 
 
 class Transpose(_Prepared):
-    """The copy that the side of H reads; bandwidth is that of indices read twice, data once, and both written."""
+    """The transpose, for updates of H; indices are read twice, data once, and both are written."""
 
     param_names = ("shape",)
     params = (SHAPES,)

@@ -1,8 +1,7 @@
-"""The command line, `fastpmf COMMAND`. It parses, calls and prints: results to standard output, the rest to error."""
+"""The command line, `fastpmf COMMAND`: results go to standard output, everything else to standard error."""
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,96 +12,66 @@ from contextlib import contextmanager
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf._interrupted import INTERRUPTED
-from fastpmf.cli.parser import parser_of_commands
-from fastpmf.cli.telling import say
+from fastpmf.cli.commands import print_message
+from fastpmf.cli.parser import make_parser
 from fastpmf.utils.progress import compilation_shown
 
-# Those of signals are 128 plus the number of the signal, the convention of shells
-OK, BAD_INPUT, NOBODY_READS, TERMINATED = 0, 2, 141, 143
-
-# What sentences begin with, as options of commands
-_FIRST = {
-    "n_components": "--components",
-    "n_init": "--n-init",
-    "n_splits": "--splits",
-    "n_threads": "--threads",
-    "max_iter": "--max-iter",
-    "max_time": "--max-time",
-    "tol": "--tol",
-    "n": "--top",
-    "min_weight": "--min-weight",
-    "layer": "--layer",
-}
-_OPTIONS = {
-    "Seed must": "--seed must",
-    "header=True": "--header",
-    "header=False": "--no-header",
-    "feature_types": "--feature-types",
-    "feature_names must": "--feature-names must",
-}
+# After a signal 128 plus its number, by the convention of shells
+OK, BAD_INPUT, BROKEN_PIPE, TERMINATED = 0, 2, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads on.
+    """Run the command line; return the exit code.
 
-    A fit that stops at --max-iter or --max-time is done: its output says how far it got.
-
-    SIGTERM, which batch systems send some time before they kill, is as Ctrl-C, with 143.
+    The exit code is 0 for success, 2 for bad input, 130 for Ctrl-C, 141 if the reader of standard output has closed it,
+    and 143 for SIGTERM, which is handled like Ctrl-C. A fit that stops at --max-iter or --max-time is a success.
     """
     arguments = argparse.Namespace()
-    terminated = []
+    terminated = False
 
     def terminate(*_: object) -> None:
-        terminated.append(True)
+        nonlocal terminated
+        terminated = True
         raise KeyboardInterrupt
 
     try:
-        with _on(signal.SIGTERM, terminate), warnings.catch_warnings():
+        with _signal_handler(signal.SIGTERM, terminate), warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.simplefilter("always", ConvergenceWarning)
-            warnings.filterwarnings(
-                "ignore", r"Stopped at max_(iter|time)", ConvergenceWarning
-            )  # a fit's status line says it
-            warnings.showwarning = lambda message, *_, **__: say(f"fastpmf: warning: {_as_options(str(message))}")
-            arguments = parser_of_commands().parse_args(argv)
+            # The output of a fit states its status
+            warnings.filterwarnings("ignore", r"Stopped at max_(iter|time)", ConvergenceWarning)
+            warnings.showwarning = lambda message, *_, **__: print_message(f"fastpmf: warning: {message}")
+            arguments = make_parser().parse_args(argv)
             with compilation_shown(verbose=not getattr(arguments, "quiet", True)):
                 arguments.run(arguments)
             sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
-        return NOBODY_READS
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter writes to it at its end
+        return BROKEN_PIPE
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        kept = f"; {arguments.kept}" if hasattr(arguments, "kept") else ""
-        say(f"fastpmf: error: {_sentence(error)}{kept}")
+        written = f"; {arguments.written}" if hasattr(arguments, "written") else ""
+        print_message(f"fastpmf: error: {_message(error)}{written}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        say(f"fastpmf: interrupted, {getattr(arguments, 'kept', 'nothing was written')}")
+        print_message(f"fastpmf: interrupted, {getattr(arguments, 'written', 'nothing was written')}")
         return TERMINATED if terminated else INTERRUPTED
     return OK
 
 
-def _sentence(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """The message of an error, without the error number of the operating system."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
-    return _as_options(str(error)) or type(error).__name__
-
-
-def _as_options(sentence: str) -> str:
-    """A message with the names of Python arguments replaced by those of command-line options."""
-    for argument, option in _OPTIONS.items():
-        sentence = sentence.replace(argument, option)
-    first = re.match(r"\w+(?=[ =])", sentence)
-    return _FIRST.get(first[0], first[0]) + sentence[first.end() :] if first else sentence
+    return str(error) or type(error).__name__
 
 
 @contextmanager
-def _on(number: int, call: Callable[..., None]) -> Iterator[None]:
-    """What a signal does inside, unless whoever started this process had it ignored; only a main thread may say."""
+def _signal_handler(number: int, handler: Callable[..., None]) -> Iterator[None]:
+    """Handle a signal inside, unless it has a handler or is ignored already; only the main thread can."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(number, call)
+    signal.signal(number, handler)
     try:
         yield
     finally:

@@ -8,8 +8,8 @@ import numpy as np
 
 from fastpmf.dask._cluster import library
 from fastpmf.dask._worker import Rows
-from fastpmf.io.counts import Location, open_counts
-from fastpmf.io.sources import NAMELESS, Compressed, Names
+from fastpmf.io.formats import open_counts
+from fastpmf.io.sources import NAMELESS, Compressed, Location, Names
 
 PER_WORKER = 4  # shards of a file for each worker, so that what one leaves behind can be spread
 
@@ -165,7 +165,7 @@ def delayed_of(X: Any) -> list[Any]:
 def _file(path: Any, n_workers: int, *, memory: bool) -> FileRows:
     with open_counts(path) as source:
         location = getattr(source, "location", None)
-        if not isinstance(source, Compressed) or location is None or location.format == "npz":
+        if not isinstance(source, Compressed) or location is None:
             raise ValueError(f"{os.fspath(path)} can't be read by rows: convert_counts makes a folder of it, which can")
         if source.by_column:
             raise ValueError(

@@ -23,9 +23,9 @@ from fastpmf.core.factors import empty_factor
 from fastpmf.counts import MemoryCounts, SparseRows, as_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.dask._share import Gaps, Message, Points, PointShare, Posterior, Share, Start
-from fastpmf.io.counts import Location
-from fastpmf.io.sources import Compressed
-from fastpmf.io.streams import BLOCK, blocks_from
+from fastpmf.io.counts import BLOCK, blocks_from
+from fastpmf.io.formats import open_counts
+from fastpmf.io.sources import Compressed, Location
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers.base import Memory
 
@@ -130,7 +130,7 @@ class Held:
 
     def opened(self, location: Location) -> Compressed:
         if location not in self.files:
-            source = location.open()
+            source = open_counts(**location._asdict())
             assert isinstance(source, Compressed)  # as the client found
             self.files[location] = source
         return self.files[location]
@@ -210,7 +210,7 @@ def _piece(held: Held, shard: Any) -> Piece:
 
 
 def _read(shard: Rows) -> MemoryCounts:
-    with shard.location.open() as source:
+    with open_counts(**shard.location._asdict()) as source:
         assert isinstance(source, Compressed)
         shape = (shard.stop - shard.start, source.shape[1])
         return as_counts(source.rows(shard.start, shard.stop), shape=shape)

@@ -1,10 +1,15 @@
-"""Floor 4: reading counts from files and writing results, whole or not at all."""
+"""Files: counts in many formats, models, factors and tables.
+
+formats     the table of file formats; add a format there
+counts      reading, streaming, converting and writing counts
+results     models, factors and tables
+text, npy, hdf5, tenx, tables      readers of the formats, which return the sources of counts in sources.py
+"""
 
 from fastpmf.counts import Alignment, Dataset
-from fastpmf.io.counts import FORMATS, convert_counts, read_counts, write_counts, write_factor, write_table
-from fastpmf.io.factors import write_factors
-from fastpmf.io.models import is_model, load_model
-from fastpmf.io.streams import stream_counts
+from fastpmf.io.counts import convert_counts, read_counts, stream_counts, write_counts
+from fastpmf.io.formats import FORMATS
+from fastpmf.io.results import is_model, load_model, write_factor, write_factors, write_table
 
 __all__ = [
     "FORMATS",

@@ -1,133 +1,75 @@
-"""Count matrices from files of any of the formats that people keep them in."""
+"""Count matrices read from files, streamed from them, and written to folders of .npy."""
 
-import csv
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
-from fastpmf.counts import Dataset, as_counts
-from fastpmf.io import binary, tables, text
-from fastpmf.io.folder import write_folder
-from fastpmf.io.outputs import check_output
-from fastpmf.io.sources import GENES, NAMELESS, Compressed, Names, RefusedError, Source
-from fastpmf.utils.files import READ_ERRORS, atomic_write, is_pipe, regular_file
-from fastpmf.utils.messages import printable
+from fastpmf.core.counts import Side
+from fastpmf.counts import Dataset, MemoryCounts, SparseRows, as_counts
+from fastpmf.counts.partition import blocks_of
+from fastpmf.counts.streamed import StreamedCounts
+from fastpmf.io.formats import format_of, open_counts
+from fastpmf.io.npy import check_target, write_folder
+from fastpmf.io.sources import NAMELESS, Compressed, Names, Source, file_errors
+from fastpmf.utils.files import regular_file
 from fastpmf.utils.progress import progress_bar
-from fastpmf.utils.validation import check_option
 
-
-class Format(NamedTuple):
-    """A format: what it is called in sentences, the names its files have, and its reader."""
-
-    said: str
-    endings: tuple[str, ...]
-    open: Callable[[Path, "Choices"], Source]
-
-
-class Choices(NamedTuple):
-    """Options of readers, by the names of `read_counts`."""
-
-    layer: str | None = None
-    columns: Sequence[str | int] | None = None
-    header: bool | None = None
-    feature_types: str | Sequence[str] | None = None
-    feature_names: str = "name"
-
-
-# Formats that each option is for, and the names of these formats in messages
-_GOES_WITH = {
-    "layer": (("10x-h5", "h5ad", "zarr"), ".h5ad, .zarr and 10x Genomics' .h5"),
-    "columns": (("csv", "tsv", "parquet"), "csv, tsv and parquet"),
-    "header": (("csv", "tsv"), "csv and tsv"),
-    "feature_types": (("10x-h5", "10x-mtx"), "10x Genomics' files"),
-    "feature_names": (("10x-h5", "10x-mtx"), "10x Genomics' files"),
-}
-FEATURE_NAMES = ("name", "id")
-
-
-FORMATS: dict[str, Format] = {
-    "npz": Format("scipy.sparse .npz", (".npz",), lambda path, _: binary.scipy_npz(path)),
-    "mtx": Format("Matrix Market", (".mtx", ".mtx.gz"), lambda path, _: text.matrix_market(path)),
-    "10x-mtx": Format(
-        "10x Genomics folder",
-        (),
-        lambda path, chosen: text.tenx_folder(path, chosen.feature_types, chosen.feature_names),
-    ),
-    "10x-h5": Format(
-        "10x Genomics HDF5",
-        (".h5",),
-        lambda path, chosen: binary.tenx_h5(path, chosen.layer, chosen.feature_types, chosen.feature_names),
-    ),
-    "h5ad": Format("AnnData HDF5", (".h5ad",), lambda path, chosen: binary.h5ad(path, chosen.layer)),
-    "zarr": Format("AnnData zarr", (".zarr",), lambda path, chosen: binary.zarr(path, chosen.layer)),
-    "npy": Format("folder of .npy", (), lambda path, _: binary.npy_folder(path)),
-    "docword": Format("bag of words", (), lambda path, _: text.bag_of_words(path)),
-    "ldac": Format("LDA-C", (".ldac", ".lda-c", ".ldac.gz"), lambda path, _: text.lda_c(path)),
-    "svmlight": Format("svmlight", (".svmlight", ".libsvm", ".svm"), lambda path, _: text.svmlight(path)),
-    "csv": Format(
-        "CSV", (".csv", ".csv.gz"), lambda path, chosen: tables.triplets(path, "csv", chosen.columns, chosen.header)
-    ),
-    "tsv": Format(
-        "TSV", (".tsv", ".tsv.gz"), lambda path, chosen: tables.triplets(path, "tsv", chosen.columns, chosen.header)
-    ),
-    "parquet": Format(
-        "Parquet", (".parquet",), lambda path, chosen: tables.triplets(path, "parquet", chosen.columns, chosen.header)
-    ),
-}
+BLOCK = 1 << 23  # entries of a block, some 50 MB, with which the overhead of a block is negligible
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # data, indices and indptr
 
 
 def read_counts(
     path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
     columns: Sequence[str | int] | None = None, header: bool | None = None,
-    feature_types: str | Sequence[str] | None = None, feature_names: str = "name", transpose: bool = False,
+    feature_types: str | Sequence[str] | None = None, feature_names: str | None = None, transpose: bool = False,
 ) -> Dataset:  # fmt: skip
     """Read a sparse matrix of counts, with the names of its rows and columns where the file has them.
 
-    Rows are cells, documents, users; columns are genes, words, items. In 10x Genomics' files it is the other way round,
-    and they are turned.
+    Rows are cells, documents, users; columns are genes, words, items. 10x Genomics' files, which have genes as rows,
+    are transposed.
 
     Parameters
     ----------
     path : path-like
         A file, a folder, or a pipe, which is copied to a temporary file first. Text may be gzipped. Folders of .npy are
         memory-mapped; all other formats are read into memory. Do not change a memory-mapped folder while its counts
-        are in use: a change raises an error in the next pass over them, and a file that is truncated during a pass ends
-        the process. `convert_counts` and `write_counts` may replace a folder that is in use.
+        are in use: a change raises an error in the next pass over them, and truncating a file during a pass ends the
+        process. `convert_counts` and `write_counts` may replace a folder that is in use.
     format : str, optional
-        By default what the name says:
+        By default according to the name, or the contents of a folder:
 
         - "npz", as `scipy.sparse.save_npz` writes it: .npz
-        - "mtx", Matrix Market coordinates: .mtx, .mtx.gz
+        - "mtx", Matrix Market: .mtx, .mtx.gz
         - "10x-mtx", a folder with matrix.mtx, barcodes.tsv, and genes.tsv or features.tsv, gzipped or not
         - "10x-h5", of version 2 or 3: .h5
         - "h5ad" and "zarr", AnnData's X or a layer, CSR, CSC or dense: .h5ad, .zarr
         - "npy", a folder with data.npy, indices.npy and indptr.npy, as `write_counts` makes it
         - "docword", UCI's bag of words, beside it its vocabulary: docword.NAME.txt, docword.NAME.txt.gz
         - "ldac", LDA-C, beside it .tokens or .vocab, and .titles: .ldac, .lda-c
-        - "svmlight", labels left out: .svmlight, .libsvm, .svm
+        - "svmlight", without its labels: .svmlight, .libsvm, .svm
         - "csv", "tsv" and "parquet", a line for each entry: row id, column id and count: .csv, .tsv, .csv.gz, .tsv.gz,
           .parquet. CSV follows RFC 4180, separated by commas, or by semicolons if the first line has no comma. In TSV
           quotes have no special meaning.
     layer : str, optional
-        Of .h5ad and .zarr: a layer, or "raw"; of 10x Genomics' HDF5 of version 2: a genome.
+        For .h5ad and .zarr: a layer, or "raw"; for 10x Genomics' HDF5 of version 2: a genome.
     columns : two or three names, or numbers from 0, optional
-        Of "csv", "tsv" and "parquet": where row id, column id and count stand; without a count each line is one.
-        Needed where there are more than three columns. Lines of equal ids add up.
+        For "csv", "tsv" and "parquet": the columns of row ids, column ids and counts; without counts each line counts
+        1. Needed if there are more than three columns. The counts of lines with equal ids are summed.
     header : bool, optional
-        Of "csv" and "tsv": whether the first line is a header. By default it is one if `columns` has names, or if its
+        For "csv" and "tsv": whether the first line is a header. By default it is one if `columns` has names, or if its
         count is text. Without a column of counts it is read as an entry, with a warning if it looks like a header, such
         as "user_id,item_id".
     feature_types : str or sequence of str, optional
-        Of 10x Genomics' files: the types of features to read, such as "Antibody Capture", or "all". By default, if a
-        file has several types, "Gene Expression", with a warning that says what is left out.
-    feature_names : {"name", "id"}, default="name"
-        Of 10x Genomics' files: whether columns are called by names (gene symbols), which may occur twice, or by ids.
+        For 10x Genomics' files: the types of features to read, such as "Antibody Capture", or "all". By default, if a
+        file has several types, "Gene Expression", with a warning that lists what is left out.
+    feature_names : {"name", "id"}, optional
+        For 10x Genomics' files: whether columns are named by gene symbols (default), which may not be unique, or ids.
     transpose : bool, default=False
         Swap rows and columns.
 
@@ -139,12 +81,11 @@ def read_counts(
     Raises
     ------
     FileNotFoundError
-        No such file.
+        If there is no such file.
     ImportError
-        The format needs a library that is not installed: h5py, zarr or pyarrow.
+        If the format needs a library that is not installed: h5py, zarr or pyarrow.
     ValueError
-        An unknown ending, or not a whole file of its format. No file is unpickled, and none makes more be allocated
-        than its bytes can hold.
+        If the format is unknown, an option is invalid for it, or the file is damaged. No file is unpickled.
 
     Examples
     --------
@@ -156,188 +97,187 @@ def read_counts(
     >>> data.X.toarray().tolist(), data.row_names.tolist(), data.column_names.tolist()
     ([[2, 1], [1, 0]], ['ada', 'bob'], ['tea', 'jam'])
     """
-    chosen = Choices(layer, columns, header, feature_types, feature_names)
-    with (
-        regular_file(path) as file,
-        open_counts(file, format, transpose=transpose, **chosen._asdict()) as source,
-        said(file, format),
-    ):
-        return source.dataset()
-
-
-def open_counts(
-    path: str | os.PathLike[str], format: str | None = None, *, transpose: bool = False, **chosen: Any
-) -> Source:
-    """As `read_counts`, but entries are read on demand; the file stays open until the source is closed.
-
-    `chosen` are fields of `Choices`. A pipe raises an error.
-    """
-    kind, choices = format_of(path, format), Choices(**chosen)
-    if is_pipe(path):
-        raise ValueError(f"{os.fspath(path)} is a pipe, which can be read once only: a file or folder is needed here")
-    for name, (kinds, formats) in _GOES_WITH.items():
-        if getattr(choices, name) != Choices._field_defaults[name] and kind not in kinds:
-            raise ValueError(f"{name} goes with {formats} only, {os.fspath(path)} is {kind}")
-    check_option(choices.feature_names, FEATURE_NAMES, "feature_names")
-    with said(path, kind):
-        source = FORMATS[kind].open(Path(path), choices)
-    if isinstance(source, Compressed):
-        types = choices.feature_types if source.place is None else choices.feature_types or GENES
-        source = replace(source, location=Location(os.path.abspath(path), kind, choices.layer, feature_types=types))
-    return source.turned() if transpose else source
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where counts lie, and how they are read there; another process, to which it may be sent, can open them too."""
-
-    path: str
-    format: str
-    layer: str | None = None
-    transpose: bool = False
-    feature_types: str | Sequence[str] | None = None
-
-    def open(self) -> Source:
-        """As `open_counts`, for whoever calls it to close."""
-        return open_counts(
-            self.path, self.format, layer=self.layer, feature_types=self.feature_types, transpose=self.transpose
-        )
-
-    def said(self) -> AbstractContextManager[None]:
-        """Within it, damage is told in one sentence that names the file."""
-        return said(self.path, self.format)
-
-
-def format_of(path: str | os.PathLike[str], format: str | None) -> str:
-    """A key of `FORMATS`: the one given, or what the name says, of a file or folder that is there."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    if format is not None:
-        if format not in FORMATS:
-            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-        return format
-    name = path.name.lower()
-    if path.is_dir():
-        if (path / "indptr.npy").is_file():
-            return "npy"
-        if any((path / f"matrix.mtx{gz}").is_file() for gz in ("", ".gz")):
-            return "10x-mtx"
-        if any((path / mark).is_file() for mark in (".zgroup", "zarr.json")):
-            return "zarr"
-        raise ValueError(f"{path} is a folder without indptr.npy, matrix.mtx or zarr.json, so of no known format")
-    if name.startswith("docword."):
-        return "docword"
-    for kind, known in FORMATS.items():
-        if name.endswith(known.endings):
-            return kind
-    raise ValueError(
-        f"{path} has no ending that says its format: {', '.join(e for f in FORMATS.values() for e in f.endings)}; "
-        f"give format, one of {', '.join(FORMATS)}"
-    )
+    with _opened(
+        path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
+        feature_names=feature_names, transpose=transpose,
+    ) as source:  # fmt: skip
+        return source.to_dataset()
 
 
 @contextmanager
-def said(path: str | os.PathLike[str], kind: str | None) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise becomes one sentence."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except RefusedError as error:
-        raise ValueError(f"{os.fspath(path)}: {_plain(error)}") from None
-    except READ_ERRORS as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # the system's: no room, no permission; of damaged files the libraries' own have no number
-        known = FORMATS[kind or format_of(path, None)].said
-        raise ValueError(
-            f"{os.fspath(path)} is not a whole {known}{'' if os.path.isdir(path) else ' file'}: {_plain(error)}"
-        ) from None
-
-
-def _plain(error: BaseException) -> str:
-    """What went wrong, on one line, without control characters that a file may have put there."""
-    return printable(" ".join(str(error).split()) or type(error).__name__)[:300]
+def _opened(path: str | os.PathLike[str], format: str | None, **options: Any) -> Iterator[Source]:
+    """`open_counts` of a file, or of a temporary copy of a pipe, and `file_errors` for it."""
+    with regular_file(path) as file:
+        key = format_of(file, format)
+        with open_counts(file, key, **options) as source, file_errors(file, key):
+            yield source
 
 
 def convert_counts(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], format: str | None = None, *,
     layer: str | None = None, columns: Sequence[str | int] | None = None, header: bool | None = None,
-    feature_types: str | Sequence[str] | None = None, feature_names: str = "name", transpose: bool = False,
+    feature_types: str | Sequence[str] | None = None, feature_names: str | None = None, transpose: bool = False,
     verbose: bool = False,
 ) -> Dataset:  # fmt: skip
-    """Write counts of any format to a folder of .npy, a chunk at a time; only scipy's .npz is read whole.
+    """Write counts of any format to a folder of .npy, which `read_counts` then maps into memory.
+
+    CSV, TSV, Parquet, HDF5 and zarr are read a chunk at a time, the other formats whole.
 
     Parameters
     ----------
     path, format, layer, columns, header, feature_types, feature_names, transpose
         As in `read_counts`.
     folder : path-like
-        It appears once all is written; it must not be there, or be such a folder, which it replaces.
+        It appears when it is complete. It must not exist, or be such a folder, which it replaces.
     verbose : bool, default=False
-        Show a bar, with tqdm where it is installed.
+        Show a progress bar, if tqdm is installed.
 
     Returns
     -------
     Dataset
-        What was written, memory-mapped.
+        The counts in the folder, memory-mapped.
 
     Raises
     ------
     FileExistsError
-        `folder` is something else.
-    FileNotFoundError, ImportError, ValueError
-        As `read_counts` raises them.
+        If `folder` is something else.
+    FileNotFoundError, ImportError, PermissionError, ValueError
+        As in `read_counts`, or if the folder can't be written.
     """
-    chosen = Choices(layer, columns, header, feature_types, feature_names)
+    check_target(folder)
     with (
-        regular_file(path) as file,
-        open_counts(file, format, transpose=transpose, **chosen._asdict()) as source,
-        said(file, format),
+        _opened(
+            path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
+            feature_names=feature_names, transpose=transpose,
+        ) as source,
         progress_bar(None, "entry", verbose=verbose) as advance,
-    ):
-        return write_folder(folder, source, advance).dataset()
+    ):  # fmt: skip
+        return write_folder(folder, source, advance).to_dataset()
 
 
 def write_counts(path: str | os.PathLike[str], X: Any) -> None:
-    """Write counts to a folder of .npy, which `read_counts` then maps from the disk.
+    """Write counts to a folder of .npy, which `read_counts` then maps into memory.
 
     Parameters
     ----------
     path : path-like
-        A folder, which appears once all is written; it must not be there, or be such a folder, which it replaces.
+        A folder, which appears when it is complete. It must not exist, or be such a folder, which it replaces.
     X : matrix of counts of shape (n, p), or Dataset
-        What `as_counts` reads; a Dataset's names go with it.
+        As in `as_counts`; the names of a Dataset are written too.
 
     Raises
     ------
     FileExistsError
-        The path is something else.
+        If the path is something else.
     FileNotFoundError, PermissionError
-        There is no folder to write it in, or no permission.
+        If the folder can't be written.
     TypeError, ValueError
-        As `as_counts` raises them.
+        As in `as_counts`.
     """
+    check_target(path)
     counts = as_counts(X).to_scipy()
     names = Names(X.row_names, X.column_names) if isinstance(X, Dataset) else NAMELESS
     write_folder(path, Compressed(counts.data, counts.indices, counts.indptr, counts.shape, names=names))
 
 
-def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
-    """Write a factor as `.npy`; it replaces `path` whole or not at all."""
-    check_output(path, ".npy", name="path")
-    with atomic_write(path) as file:
-        np.save(file, A, allow_pickle=False)
+def stream_counts(
+    path: str | os.PathLike[str], format: str | None = None, *, layer: str | None = None,
+    feature_types: str | Sequence[str] | None = None, feature_names: str | None = None, transpose: bool = False,
+    block_entries: int = BLOCK, n_threads: int | None = None,
+) -> Dataset:  # fmt: skip
+    """Counts for a fit that reads them from their file in each pass, with two blocks of them in memory.
+
+    The file is read once here, to check it, and must not change afterwards.
+
+    Parameters
+    ----------
+    path, format, layer, feature_types, feature_names, transpose
+        As in `read_counts`, for formats that can be read by rows or columns: folders of .npy ("npy"), sparse .h5ad and
+        .zarr, and 10x Genomics' .h5. Compressed files are decompressed in each pass, so a folder of .npy, which
+        `convert_counts` makes of any format, is fastest. Counts stored by columns (CSC) are streamed by columns.
+    block_entries : int, default=8388608
+        Maximum number of nonzeros in a block, unless a row has more.
+    n_threads : int, optional
+        Threads to use for the first pass.
+
+    Returns
+    -------
+    Dataset
+        X, a `StreamedCounts`, for `fit`, `transform` and `score`; row_names and column_names, or None.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError
+        As in `read_counts`.
+    ValueError
+        If the file is damaged or a pipe, or its format can't be streamed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf import PoissonNMF, datasets
+    >>> from fastpmf.io import stream_counts, write_counts
+    >>> folder = pathlib.Path(tempfile.mkdtemp()) / "counts"
+    >>> write_counts(folder, datasets.make_poisson_counts(500, 40, 3, nnz=5_000, random_state=0).X)
+    >>> X = stream_counts(folder, block_entries=1000)
+    >>> PoissonNMF(n_components=3, random_state=0).fit(X).components_.shape
+    (3, 40)
+    """
+    check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
+    source = open_counts(
+        path, format, layer=layer, feature_types=feature_types, feature_names=feature_names, transpose=transpose
+    )
+    if not isinstance(source, Compressed) or not source.in_file:
+        source.close()
+        raise ValueError(
+            f"{os.fspath(path)} can't be streamed, since its format can't be read by rows: convert_counts makes a "
+            "folder of it, which can"
+        )
+    stamps = _stamps(Path(path))
+    canonical = False  # whether all blocks were checked and needed no conversion
+
+    def read() -> Iterator[MemoryCounts]:
+        nonlocal canonical
+        if _stamps(Path(path)) != stamps:
+            raise ValueError(f"{os.fspath(path)} was changed since it was read for the first time")
+        unchanged = True
+        for arrays in _blocks(source, block_entries):
+            if canonical:
+                yield MemoryCounts(SparseRows(*arrays, source.shape[1 - source.by_column]))
+            else:
+                block = _checked(arrays, source)
+                unchanged = unchanged and _shares_arrays(block.side(Side.ROWS), *arrays)
+                yield block
+        canonical = canonical or unchanged
+
+    counts = StreamedCounts(read, by_column=source.by_column, n_threads=n_threads)
+    return Dataset(counts, *source.names)
 
 
-def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV; it replaces `path` whole or not at all."""
-    with atomic_write(path) as file:
-        file.writelines((csv_line(row) + "\n").encode() for row in (columns, *rows))
+def blocks_from(source: Compressed, n_entries: int, start: int = 0, stop: int | None = None) -> Iterator[MemoryCounts]:
+    """The rows start:stop of a source, or its columns if it is stored by columns, in blocks, checked."""
+    for arrays in _blocks(source, n_entries, start, stop):
+        yield _checked(arrays, source)
 
 
-def csv_line(row: Sequence[Any]) -> str:
-    """A line of CSV without its end; fields that hold a line end of any kind are quoted."""
-    held = io.StringIO()
-    csv.writer(held, lineterminator="\r\n").writerow(row)  # what is in its own line end is what Python quotes
-    return held.getvalue().removesuffix("\r\n")
+def _blocks(source: Compressed, n_entries: int, start: int = 0, stop: int | None = None) -> Iterator[Arrays]:
+    ends = source.indptr[start : len(source.indptr) if stop is None else stop + 1]
+    for first, last in pairwise((start + blocks_of(ends, n_entries)).tolist()):
+        yield source.rows(first, last)
+
+
+def _checked(arrays: Arrays, source: Compressed) -> MemoryCounts:
+    return as_counts(arrays, shape=(len(arrays[2]) - 1, source.shape[1 - source.by_column]))
+
+
+def _shares_arrays(X: SparseRows, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray) -> bool:
+    """Whether X consists of these arrays, unchanged."""
+    pairs = (X.data, data), (X.indices, indices)
+    same = (A.dtype == B.dtype and len(A) == len(B) and np.may_share_memory(A, B) for A, B in pairs)
+    return indptr.dtype == np.int64 and all(same)
+
+
+def _stamps(path: Path) -> list[tuple[int, int]]:
+    """Times of the last write and lengths of a file, or of the files in a folder."""
+    files = sorted(path.glob("*")) if path.is_dir() else [path]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, files)]

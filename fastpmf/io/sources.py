@@ -1,15 +1,14 @@
-"""What a file of counts is to a reader: three compressed arrays, or coordinates that come in chunks.
+"""Counts in an opened file: compressed arrays, which are read by slices, or coordinates, which are read in chunks.
 
-Both are closed by a with statement.
-
-Sizes that a file claims are checked before they are allocated, see `fastpmf.utils.memory`.
+The sizes that a file states are compared with the bytes it has before memory is allocated; see `fastpmf.utils.memory`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy import sparse
@@ -17,22 +16,15 @@ from scipy import sparse
 from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.counts.partition import blocks_of
 from fastpmf.counts.validation import wide
+from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.memory import check_array_bytes, check_compression, memory_limit
-from fastpmf.utils.messages import brief, listed
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.messages import printable
 
-if TYPE_CHECKING:
-    from fastpmf.io.counts import Location
-
-CHUNK = 1 << 22  # entries that are held at once where not all of them are
-
-
-class RefusedError(ValueError):
-    """The file is whole, but what was asked of it is not in it, or is not clear."""
+CHUNK = 1 << 22  # entries in memory at a time where a file is not read whole
 
 
 class Entries(NamedTuple):
-    """Coordinates i, j and counts x of some entries, in any order; what stands twice is added up."""
+    """Row indices i, column indices j and counts x of entries in any order; duplicates are summed."""
 
     i: np.ndarray
     j: np.ndarray
@@ -40,7 +32,7 @@ class Entries(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What rows and columns are called, where the file says it."""
+    """Names of rows and columns, where the file has them."""
 
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
@@ -49,11 +41,20 @@ class Names(NamedTuple):
 NAMELESS = Names()
 
 
-class _Open:
-    """What may keep a file open until it is closed."""
+class Location(NamedTuple):
+    """Arguments of `open_counts` that open the same counts again, in another process too."""
 
-    def close(self) -> None:
-        """Nothing is open between two reads."""
+    path: str
+    format: str
+    layer: str | None = None
+    transpose: bool = False
+    feature_types: str | Sequence[str] | None = None
+
+
+class _Open:
+    """A context manager that closes `file`, if there is one."""
+
+    file: ExitStack | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,26 +62,31 @@ class _Open:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
 
 @dataclass(frozen=True)
 class Compressed(_Open):
-    """A CSR matrix, or with `by_column` a CSC one, whose data and indices may lie in a file and are read by slices.
+    """A CSR matrix, or with `by_column` a CSC matrix, whose data and indices may stay in a file.
 
     Attributes
     ----------
-    data, indices : ndarray, or `Stored` or `Mapped` of `fastpmf.io.binary`
-        The latter stay in their file. A slice of them is an array of its own, `whole()` all of them.
+    data, indices : ndarray, or a vector in a file
+        A slice of a vector in a file is an array in memory; its method `whole` returns all of it.
     indptr : ndarray
     shape : (int, int)
     by_column : bool
     names : Names
-    place : ndarray of int, optional
-        If only some of the columns (rows of CSC) are chosen: the number of each stored one among the chosen, -1 if it
-        is left out. `shape` and `names` are those of the chosen; `indptr` is that of all stored entries.
-    file : ExitStack
-        What `close` closes. Only one thread at a time may read what lies in an HDF5 file.
+    new_index : ndarray of int, optional
+        Selects columns (rows of CSC): the index of each stored column among the selected ones, -1 if it is not
+        selected. `shape` and `names` are those of the selected columns; `indptr` counts all stored entries.
+    file : ExitStack, optional
+        Closed by `close`. Only one thread at a time may read from an HDF5 file.
     location : Location, optional
-        What opens it again, in another process too; None of what never lay in a file.
+        If data and indices are in a file.
     """
 
     data: Any
@@ -89,56 +95,46 @@ class Compressed(_Open):
     shape: tuple[int, int]
     by_column: bool = False
     names: Names = NAMELESS
-    place: np.ndarray | None = None
-    file: ExitStack = field(default_factory=ExitStack, repr=False, compare=False)
-    location: "Location | None" = None
+    new_index: np.ndarray | None = None
+    file: ExitStack | None = None
+    location: Location | None = None
 
     def __post_init__(self) -> None:
         check_shape(*self.shape)
-        n, p, ends = self.shape[self.by_column], len(self.indptr) - 1, self.indptr
-        if self.data.dtype.kind not in "biuf":
-            raise ValueError(f"its counts must be numbers, got {self.data.dtype}")
-        whole = ends.ndim == 1 and ends.dtype.kind in "iu" and self.indices.dtype.kind in "iu"
-        if not whole or n != p:
-            raise ValueError(f"its indices must be whole numbers and its indptr {n + 1} of them")
-        if (
-            len(self.data) != len(self.indices)
-            or ends[0] != 0
-            or ends[-1] > len(self.data)
-            or (ends[1:] < ends[:-1]).any()
-        ):
-            raise ValueError(f"its indptr must ascend from 0 to at most its {len(self.data)} counts and indices")
+        check_counts_dtype(self.data.dtype)
+        n, ends = self.shape[self.by_column], self.indptr
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or self.indices.dtype.kind not in "iu" or len(ends) != n + 1:
+            raise ValueError(f"its indices and indptr must be integers, {n + 1} of them in indptr")
+        stored = len(self.data)
+        if stored != len(self.indices) or ends[0] != 0 or ends[-1] > stored or (ends[1:] < ends[:-1]).any():
+            raise ValueError(f"its indptr must ascend from 0 to at most its {stored} counts and indices")
 
-    def close(self) -> None:
-        """Close its file; what was read of it stays, more can't be read."""
-        self.file.close()
+    @property
+    def in_file(self) -> bool:
+        """Whether data and indices are read from a file when they are needed."""
+        return not isinstance(self.data, np.ndarray)
 
-    def turned(self) -> "Compressed":
-        """Its transpose, for nothing."""
-        where = self.location and replace(self.location, transpose=not self.location.transpose)
+    def transposed(self) -> "Compressed":
+        """The transpose, which shares the arrays."""
+        location = self.location and self.location._replace(transpose=not self.location.transpose)
         return replace(
-            self, shape=self.shape[::-1], by_column=not self.by_column, names=Names(*self.names[::-1]), location=where
-        )
+            self, shape=self.shape[::-1], by_column=not self.by_column, names=Names(*self.names[::-1]),
+            location=location,
+        )  # fmt: skip
 
-    def dataset(self) -> Dataset:
-        """All of it, in memory, or mapped where its arrays can be."""
-        data, indices = (A if isinstance(A, np.ndarray) else A.whole() for A in (self.data, self.indices))
+    def to_dataset(self) -> Dataset:
+        """All counts, in memory or memory-mapped."""
+        data, indices = (A.whole() if self.in_file else A for A in (self.data, self.indices))
         self._check(indices)
-        if self.place is not None:
-            ends = self.indptr
-            data, indices, ends = self._chosen(data[: ends[-1]], indices[: ends[-1]], ends)
-            return replace(self, data=data, indices=indices, indptr=ends, place=None).dataset()
-        narrow = self.indptr[-1] <= np.iinfo(indices.dtype).max  # scipy would widen one of two dtypes at every turn
+        data, indices, indptr = self._select(data, indices, self.indptr)
+        if indptr[-1] <= np.iinfo(indices.dtype).max:  # scipy wants one dtype for both, and would widen the indices
+            indptr = indptr.astype(indices.dtype, copy=False)
         X = (sparse.csc_array if self.by_column else sparse.csr_array)(self.shape, dtype=data.dtype)
-        X.data, X.indices, X.indptr = (
-            data,
-            indices,
-            self.indptr.astype(indices.dtype, copy=False) if narrow else self.indptr,
-        )  # from a tuple scipy would copy indices of another width
+        X.data, X.indices, X.indptr = data, indices, indptr  # the constructor may copy, and loses memory maps
         return Dataset(X, *self.names)
 
     def rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Some of its rows, or, by column, of its columns, read into memory.
+        """Read consecutive rows, or columns if `by_column`, into memory.
 
         Parameters
         ----------
@@ -148,202 +144,161 @@ class Compressed(_Open):
         Returns
         -------
         data, indices : ndarray
-            As they are stored, maybe in no order; arrays of their own, never views. The indices are in range.
+            In their stored order, never views. The indices are in range.
         indptr : ndarray of shape (stop - start + 1,)
             From 0.
 
         Raises
         ------
         ValueError
-            No such rows, or a damaged file.
+            If there are no such rows, or the file is damaged.
         """
         n = len(self.indptr) - 1
         if not 0 <= start <= stop <= n:
             raise ValueError(f"start and stop must be in order and within 0 ... {n}, got {start} and {stop}")
-        with self.location.said() if self.location else nullcontext():
+        with file_errors(self.location.path, self.location.format) if self.location else nullcontext():
             return self._rows(start, stop)
 
     def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ends = self.indptr[start : stop + 1]
         part = slice(int(ends[0]), int(ends[-1]))
-        data, indices = (A[part].copy() if isinstance(A, np.ndarray) else A[part] for A in (self.data, self.indices))
+        data, indices = (A[part] if self.in_file else A[part].copy() for A in (self.data, self.indices))
         self._check(indices)
-        return self._chosen(data, indices, ends - ends[0])
+        return self._select(data, indices, ends - ends[0])
 
-    def _chosen(
-        self, data: np.ndarray, indices: np.ndarray, ends: np.ndarray
+    def _select(
+        self, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The entries of the chosen columns, or rows of CSC."""
-        if self.place is None:
-            return data, indices, ends
-        at = self.place[indices]
-        kept = at >= 0
-        return data[kept], at[kept], np.concatenate([[0], np.cumsum(kept)])[ends]
+        """The entries of the selected columns, or rows of CSC."""
+        if self.new_index is None:
+            return data, indices, indptr
+        indices = self.new_index[indices]
+        selected = indices >= 0
+        return data[selected], indices[selected], np.concatenate([[0], np.cumsum(selected)])[indptr]
 
-    def read(self) -> Iterator[Entries]:
-        """A chunk of its rows, or columns, at a time."""
+    def _check(self, indices: np.ndarray) -> None:
+        n = self.shape[1 - self.by_column] if self.new_index is None else len(self.new_index)
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n:
+            raise ValueError(f"its indices must lie in 0 ... {n - 1}, got {int(indices.min())} to {int(indices.max())}")
+
+    def entries(self) -> Iterator[Entries]:
+        """All entries, a chunk of rows, or columns, at a time."""
         for start, stop in pairwise(blocks_of(self.indptr, CHUNK).tolist()):
             x, minor, ends = self._rows(start, stop)
             major = np.repeat(np.arange(start, stop), np.diff(ends))
             yield Entries(minor, major, x) if self.by_column else Entries(major, minor, x)
 
-    def finish(self) -> tuple[tuple[int, int], Names]:
+    def describe(self) -> tuple[tuple[int, int], Names]:
         """Shape and names."""
         return self.shape, self.names
-
-    def _check(self, indices: np.ndarray) -> None:
-        n = self.shape[1 - self.by_column] if self.place is None else len(self.place)
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n:
-            raise ValueError(f"its indices must lie in 0 ... {n - 1}, got {int(indices.min())} to {int(indices.max())}")
 
 
 @dataclass(frozen=True)
 class Coordinates(_Open):
-    """Entries in the file's order, read from the beginning each time that `read` is called.
+    """Entries in the order of the file, which is opened and read from its beginning each time.
 
     Attributes
     ----------
     chunks : callable
         Yields `Entries`.
-    finish : callable
-        Called after a whole `read`: shape and `Names`.
+    describe : callable
+        Returns shape and `Names`; to be called after all chunks have been read.
     distinct : bool
-        Nothing stands twice, so that nothing is added up, and counts keep their dtype.
+        Whether there are no duplicates; the counts then keep their dtype.
     stored : int, optional
-        Bytes of the file; None of what never lay in one.
+        Bytes of the file.
     """
 
     chunks: Callable[[], Iterator[Entries]]
-    finish: Callable[[], tuple[tuple[int, int], Names]]
+    describe: Callable[[], tuple[tuple[int, int], Names]]
     distinct: bool = False
     stored: int | None = None
 
-    def read(self) -> Iterator[Entries]:
-        """The chunks, as long as the file's bytes can be so many: what repeats itself can be packed without end."""
-        held = 0
-        for part in self.chunks():
-            held += sum(A.nbytes for A in part)
+    def entries(self) -> Iterator[Entries]:
+        """The chunks, as long as they are not larger than the file's bytes could be."""
+        n_bytes = 0
+        for chunk in self.chunks():
+            n_bytes += sum(A.nbytes for A in chunk)
             if self.stored is not None:
-                check_compression(held, self.stored)
-            yield part
+                check_compression(n_bytes, self.stored)
+            yield chunk
 
-    def turned(self) -> "Coordinates":
-        """Its transpose, for nothing."""
+    def transposed(self) -> "Coordinates":
+        """The transpose."""
 
-        def finish() -> tuple[tuple[int, int], Names]:
-            shape, names = self.finish()
+        def describe() -> tuple[tuple[int, int], Names]:
+            shape, names = self.describe()
             return shape[::-1], Names(*names[::-1])
 
-        return Coordinates(lambda: (Entries(e.j, e.i, e.x) for e in self.chunks()), finish, self.distinct, self.stored)
+        return replace(self, chunks=lambda: (Entries(e.j, e.i, e.x) for e in self.chunks()), describe=describe)
 
-    def dataset(self) -> Dataset:
-        """All of it, in memory."""
-        i, j, x = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8)
-        ascending, last = True, 0
-        for part in self.read():
-            if ascending and len(part.i):
-                ascending = last <= part.i[0] and bool((part.i[1:] >= part.i[:-1]).all())
-                last = part.i[-1]
-            # Scipy adds up in the dtype it gets
-            kind = part.x.dtype if self.distinct else np.int64 if part.x.dtype.kind == "b" else wide(part.x.dtype)
-            i, j, x = _longer(i, part.i), _longer(j, part.j), _longer(x, part.x.astype(kind, copy=False))
-            check_array_bytes(i.nbytes + j.nbytes + x.nbytes, memory_limit())
-        shape, names = self.finish()
+    def to_dataset(self) -> Dataset:
+        """All counts, in memory."""
+        chunks, n_bytes = list[Entries](), 0
+        for chunk in self.entries():
+            chunks.append(chunk)
+            n_bytes += sum(A.nbytes for A in chunk)
+            check_array_bytes(n_bytes, memory_limit())
+        shape, names = self.describe()
         check_shape(*shape)
-        index = np.int32 if max(*shape, len(x)) <= np.iinfo(np.int32).max else np.int64  # as scipy's own files have it
-        j = j.astype(index, copy=False)
-        if not ascending or last >= shape[0]:
-            i = i.astype(index, copy=False)
-            X = sparse.coo_array((x, (i, j)), shape=shape).tocsr()
-            X.data = X.data if self.distinct else narrowed(X.data)
-            return Dataset(X, *names)
-        # Rows in their order, as most files have them, need no copy to be put there
-        ends = np.append(np.searchsorted(i, np.arange(shape[0], dtype=i.dtype)), len(i)).astype(index)
-        del i
-        X = sparse.csr_array((x, j, ends), shape=shape)
-        X.sum_duplicates()
-        X.data = X.data if self.distinct else narrowed(X.data)
-        return Dataset(X, *names)
+        i, j, x = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        del chunks
+        X = sparse.coo_array((x, (i, j)), shape=shape)
+        return Dataset(X.tocsr() if self.distinct else summed(X), *names)
 
 
 Source = Compressed | Coordinates
 
 
-def _longer(A: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """A with more behind it; A itself where its dtype will do, which the system moves rather than copies."""
-    n = len(A)
-    A = A.astype(np.result_type(A, more), copy=False)
-    A.resize(n + len(more), refcheck=False)
-    A[n:] = more
-    return A
+@contextmanager
+def file_errors(path: str | os.PathLike[str], format: str) -> Iterator[None]:
+    """Raise any error of a damaged or unsuitable file as a ValueError of one line that names the file.
+
+    Errors of the operating system, such as a full disk, are raised unchanged.
+    """
+    try:
+        yield
+    except READ_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:  # libraries raise OSErrors without a number for damaged files
+            raise
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise ValueError(f"{os.fspath(path)} can't be read as {format}: {reason}") from None
+
+
+def summed(X: sparse.coo_array) -> sparse.csr_array:
+    """Coordinates as CSR: duplicates are summed, integers >= 0 take the smallest dtype that the kernels read."""
+    check_shape(*X.shape)
+    check_counts_dtype(X.dtype)
+    counts = X.data.astype(np.int64 if X.dtype.kind == "b" else wide(X.dtype), copy=False)
+    X = sparse.coo_array((counts, X.coords), shape=X.shape).tocsr()  # X.astype would sort the entries
+    if X.dtype.kind in "iu" and X.data.min(initial=0) >= 0:
+        largest = X.data.max(initial=0)
+        X.data = next((X.data.astype(dtype) for dtype in COUNT_DTYPES[:3] if largest <= np.iinfo(dtype).max), X.data)
+    return X
 
 
 def as_integers(counts: np.ndarray) -> np.ndarray:
     """Counts of a text or float column as int64 if all are whole numbers that float64 represents exactly."""
+    if counts.dtype.kind != "f":
+        return counts
     whole = (counts == np.floor(counts)) & (np.abs(counts) < 2**53)
     return counts.astype(np.int64) if whole.all() else counts
 
 
-def narrowed(counts: np.ndarray) -> np.ndarray:
-    """Integers >= 0 in the smallest integer dtype that the kernels read; other counts unchanged."""
-    if counts.dtype.kind not in "iu" or counts.min(initial=0) < 0:
-        return counts
-    most = counts.max(initial=0)
-    return next((counts.astype(dtype) for dtype in COUNT_DTYPES[:3] if most <= np.iinfo(dtype).max), counts)
-
-
-GENES = "Gene Expression"  # the feature type of 10x Genomics that is read by default
-
-
-def chosen_features(kinds: np.ndarray | None, wanted: str | Sequence[str] | None) -> np.ndarray | None:
-    """Which features of 10x Genomics' files are read, as bools, or None for all.
-
-    Parameters
-    ----------
-    kinds : ndarray of str, or None
-        Type of each feature; None for version 2, which has no types.
-    wanted : str or sequence of str, optional
-        Types, or "all". By default genes alone if there are several types, with a warning.
-
-    Raises
-    ------
-    RefusedError
-        If the file lacks a type in `wanted`, or has several types but no genes and `wanted` is not given.
-    """
-    if kinds is None:
-        if wanted not in (None, "all"):
-            raise RefusedError(f"its features have no types: feature_types must be None or 'all', got {brief(wanted)}")
-        return None
-    there, sizes = np.unique(kinds, return_counts=True)
-    types = listed(there.tolist())
-    if wanted == "all" or (wanted is None and len(there) == 1):
-        return None
-    if wanted is None:
-        if GENES not in there:
-            raise RefusedError(f"its features are of several types: feature_types must be of {types}, or 'all'")
-        left_out = " and ".join(
-            f"{n:,} of type {t!r}" for t, n in zip(there.tolist(), sizes.tolist(), strict=True) if t != GENES
-        )
-        warn(
-            f"the file's features are of several types: {GENES!r} is read, {left_out} are left out; feature_types "
-            "chooses others, or 'all'"
-        )
-        return np.asarray(kinds == GENES)
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    if not names or not set(names) <= set(there.tolist()):
-        raise RefusedError(f"feature_types must be of {types}, or 'all', got {wanted!r}")
-    return np.isin(kinds, names)
+def check_counts_dtype(dtype: np.dtype) -> None:
+    if dtype.kind not in "biuf":
+        raise ValueError(f"its counts must be numbers, got {dtype}")
 
 
 def check_shape(n: int, p: int) -> None:
-    """Turn away shapes whose mere row and column pointers would fill the memory."""
+    """Raise an error for shapes whose row and column pointers alone exceed the memory limit."""
     if n < 1 or p < 1:
         raise ValueError(f"it must have at least one row and one column, got {n} x {p}")
     if 16 * (n + p) > memory_limit():
-        raise ValueError(f"it says that it is {n} x {p}, more rows and columns than this process's memory can point at")
+        raise ValueError(f"its shape is {n} x {p}, and the pointers of so many rows and columns exceed the memory")
 
 
-def as_names(names: list[str], stored: int) -> np.ndarray:
-    """Names as an array, in which each takes the room of the longest: their stored bytes must be able to fill it."""
-    check_array_bytes(4 * len(names) * max(map(len, names), default=0), stored)
+def as_names(names: list[str]) -> np.ndarray:
+    """Names as an array of str, in which each takes the space of the longest."""
+    check_array_bytes(4 * len(names) * max(map(len, names), default=0), sum(map(len, names)))
     return np.array(names, str)
