@@ -149,7 +149,7 @@ def test_chunks_of_coordinates_make_the_matrix_of_them_all(order):
         Entries(i[part].astype(np.int32), j[part], x[part].astype(kind))
         for part, kind in zip(parts, kinds, strict=True)
     ]
-    X = Coordinates(lambda: iter(entries), lambda: ((11, 6), Names())).dataset().X
+    X = Coordinates(lambda: iter(entries), lambda: ((11, 6), Names())).to_dataset().X
     wanted = np.zeros((11, 6))
     np.add.at(wanted, (i, j), x)
     assert wanted.max() > 255

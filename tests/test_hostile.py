@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 import test_formats
-from fastpmf.plot._canvas import short
+from fastpmf.plot._common import shorten
 from scipy import sparse
 
 import fastpmf
@@ -379,9 +379,9 @@ def test_a_table_has_one_line_for_each_row_whatever_names_hold(tmp_path):
 def test_names_in_pictures_are_no_formulas():
     matplotlib = pytest.importorskip("matplotlib.figure")
     figure = matplotlib.Figure()
-    figure.text(0, 0, short("\x1b$\\frac$ a$b"))
+    figure.text(0, 0, shorten("\x1b$\\frac$ a$b"))
     figure.savefig(io.BytesIO())
-    assert short(EVIL) == r"?[2J  ? x\$^\$"
+    assert shorten(EVIL) == r"?[2J  ? x\$^\$"
 
 
 def test_what_replaces_a_private_file_is_never_readable_by_others(tmp_path):

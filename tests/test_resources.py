@@ -41,7 +41,7 @@ def refused(monkeypatch, call, n_bytes):
 
     for module in ("fit", "hpf"):
         monkeypatch.setattr(f"fastpmf.fitting.{module}.start_run", begin)
-    monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: n_bytes)
+    monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: n_bytes)
     try:
         call()
     except MemoryError as error:

@@ -15,9 +15,8 @@ from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.partition import blocks_of
 from fastpmf.io.hdf5 import as_shape
 from fastpmf.io.sources import CHUNK, Compressed, Names, Source, check_shape, summed
-from fastpmf.io.text import temporary_beside, read_name_file
-from fastpmf.utils.files import temporary_beside as temporary_beside
-from fastpmf.utils.files import check_folder, open_npz, remove
+from fastpmf.io.text import beside, read_name_file
+from fastpmf.utils.files import check_folder, open_npz, remove, temporary_beside
 from fastpmf.utils.validation import not_finite
 
 Progress = Callable[[int], object]
@@ -79,7 +78,7 @@ def read_folder(path: Path) -> Compressed:
     else:
         starts = range(0, len(indices), CHUNK)
         shape = len(indptr) - 1, max(int(indices[start : start + CHUNK].max()) for start in starts) + 1
-    files = (temporary_beside(path / "indptr.npy", f"{name}.txt") for name in ("rows", "columns"))
+    files = (beside(path / "indptr.npy", f"{name}.txt") for name in ("rows", "columns"))
     names = (read_name_file(file, n) for file, n in zip(files, shape, strict=True))
     indptr = np.array(indptr, np.int64) if indptr.dtype.kind in "iu" else indptr
     return Compressed(data, indices, indptr, shape, names=Names(*names))
