@@ -1,4 +1,4 @@
-"""Oracles: dense, loop by loop, float64, and nothing of fastpmf. X is (n, p), U and V own its rows and columns."""
+"""Oracles: dense loops in float64, independent of fastpmf. X is (n, p); U and V are the factors of rows and columns."""
 
 import math
 
@@ -60,7 +60,7 @@ def poisson_log_likelihood(X, W, H):
 
 
 def objective_scale(X, W, H):
-    """Sum of the sizes of the terms that a divergence is put together from: what its rounding is relative to."""
+    """Sum of the absolute values of the terms of a divergence, to which its rounding is relative."""
     X, W, H = wide(X, W, H)
     logs = math.fsum(X[i, j] * (abs(log(X[i, j])) + abs(log(W[i] @ H[:, j]))) for i, j in stored(X))
     return logs + X.sum() + W.sum(axis=0) @ H.sum(axis=1)
@@ -94,11 +94,12 @@ def gap_bound(X, U, V):
 
 
 def guarded_step(u, g, c, v, least, ratio=None):
-    """The coordinate rule: pole step from the left or when surely short, else the nearer of MU and damped Newton.
+    """The coordinate step: the pole step from the left or if it is surely short, else the nearer of the multiplicative
+    and the damped Newton step.
 
-    The last goes no further than to u / 1024, so that differences keep up the rates.
+    The latter goes no further than to u / 1024, so that updates by differences keep rates accurate.
 
-    `ratio` is g / v, and 1 where v rises with u.
+    `ratio` is g / v, and 1 if v rises with u.
     """
     ratio = g / v if ratio is None else ratio
     d = (g - v) / c if c > 0 else -math.inf
@@ -136,7 +137,7 @@ class Rows:
         return ratio_contraction(self.X, U, self.V) + np.divide(self.a, U, out=np.zeros_like(U), where=self.a > 0)
 
     def step(self, U, relaxed=False):
-        """U r, with r the least of a bound that is tight at U; as `half_step`."""
+        """U r, with r the minimum of a bound that is tight at U; as `half_step`."""
         t, (U,) = self.pull(U), wide(U)
         out = U.copy()
         for i, k in np.ndindex(*U.shape):
@@ -168,7 +169,7 @@ class Rows:
         return out
 
     def best(self, U, n_iter=5000):
-        """The rows of least objective, by very many steps, all rows at once: the problem is convex."""
+        """The rows that minimise the objective, by very many steps for all rows at once; the problem is convex."""
         (U,) = wide(U)
         U = np.where(np.isfinite(self.d), U, 0.0)
         for _ in range(n_iter):
@@ -225,7 +226,7 @@ def coordinate_round(X, U, V, sweeps, zero):
 
 
 def best_rows(X, U, V, n_iter=5000):
-    """The rows of least divergence while V stays."""
+    """The rows that minimise the divergence with V fixed."""
     return Rows(X, V).best(U, n_iter)
 
 

@@ -1,4 +1,4 @@
-"""Entries that are not observed: what stands there has no influence on anything, and what is left is summed exactly."""
+"""Masked entries: their values have no influence on results, and sums over the observed entries are exact."""
 
 import math
 from functools import partial
@@ -22,7 +22,7 @@ GAMMA = {"prior_W": (1.5, 2.0), "prior_H": (2.0, 1.0)}
 
 @pytest.fixture
 def hidden(planted):
-    """X with a third of its entries masked: (X, what is left of it, X with nonsense in the mask, mask)."""
+    """X with a third of its entries masked: (X, X without them, X with invalid values there, mask)."""
     X = planted[0].toarray().astype(float)
     mask = np.random.default_rng(3).random(X.shape) < 1 / 3
     nonsense = np.where(mask, np.random.default_rng(4).integers(0, 1000, X.shape), X)
@@ -30,7 +30,7 @@ def hidden(planted):
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "cd"}, {"solver": "em"}, GAMMA], ids=["mu", "cd", "em", "prior"])
-def test_what_stands_in_the_mask_changes_no_bit(options, hidden):
+def test_masked_values_change_no_bit(options, hidden):
     X, left, nonsense, mask = hidden
     masked = fit(X, mask=mask, **options)
     assert_same_bits(fit(left, mask=mask, **options), masked)
@@ -58,14 +58,14 @@ def test_every_form_of_a_mask_is_the_same(form, hidden, unchanged):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("options", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, planted):
+def test_a_masked_row_or_column_is_left_out(axis, options, planted):
     X, W, H = planted
     mask = np.zeros(X.shape, bool)
     np.moveaxis(mask, axis, 0)[4] = True
     X = X.astype(float)
     rest = np.delete(X.toarray(), 4, axis)
     start = (np.delete(W, 4, 0), H) if axis == 0 else (W, np.delete(H, 4, 1))
-    # Under priors the units of the start are those of all entries, so that only the ends are the same
+    # Under priors the start differs, since its units depend on all entries; the optimum is the same
     options = options | ({"solver": "cd", "max_iter": 3000, "tol": 1e-12} if options else {})
     whole, less = fit(X, mask=mask, start=(W, H), **options), fit(rest, start=start, **options)
     rtol = 1e-4 if options else 1e-9  # to the root of the tolerance; 20 times the roundings of other sums
@@ -77,8 +77,8 @@ def test_a_row_or_column_that_is_wholly_masked_is_left_out(axis, options, plante
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_the_objective_is_exact_where_hardly_anything_is_observed(solver):
-    # Rows then have entries that nothing they observe depends on, and which may grow past all others
+def test_the_objective_is_exact_if_few_entries_are_observed(solver):
+    # Rows then have entries on which no observed rate depends, and which may become much larger than others
     for seed, name in enumerate(["single_entry_row", "empty_row", "short_rows", "planted", "tiny"]):
         X = MENAGERIE[name].astype(float)
         mask = np.random.default_rng(seed).random(X.shape) < 0.9
@@ -91,7 +91,7 @@ def test_the_objective_is_exact_where_hardly_anything_is_observed(solver):
         assert (np.diff(solution.trace["objective"]) <= slack).all(), name
 
 
-def test_float32_ends_where_float64_does(hidden):
+def test_float32_reaches_the_objective_of_float64(hidden):
     X, _, _, mask = hidden
     start = some_start(X.shape)
     narrow, wide = (fit(X, mask=mask, start=start, dtype=dtype, max_iter=200) for dtype in (np.float32, np.float64))
@@ -101,13 +101,13 @@ def test_float32_ends_where_float64_does(hidden):
 def test_transposing_a_masked_problem_transposes_its_answer(hidden, planted):
     X, _, _, mask = hidden
     _, W, H = planted
-    # W is updated before H, so the sides are alike where only one of them is free
+    # W is updated before H, so the sides are equivalent only if one of them is fixed
     one = fit(X, mask=mask, start=(W, H), fixed_H=H)
     two = fit(X.T, mask=mask.T, start=(H.T, W.T), fixed_W=H.T)
     np.testing.assert_allclose(two.H.T, one.W, rtol=1e-10, atol=1e-12)  # the same sums in another order
 
 
-def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
+def test_selected_rows_or_columns_keep_their_mask(hidden):
     X, left, _, mask = hidden
     counts = without(as_counts(X), mask)
     rows, columns = np.array([7, 2]), np.arange(40) % 2 == 0
@@ -120,7 +120,7 @@ def test_some_rows_or_columns_of_masked_counts_keep_their_mask(hidden):
 
 
 @pytest.mark.parametrize("keep", [[0, 1], np.arange(40), np.ones(39, bool)], ids=["list", "numbers", "too few"])
-def test_columns_are_kept_by_one_boolean_each(hidden, keep):
+def test_columns_are_selected_by_one_boolean_each(hidden, keep):
     with pytest.raises(ValueError, match="keep must hold 40 booleans, one for each column, got shape"):
         as_counts(hidden[0]).select_columns(keep)
 
@@ -129,14 +129,14 @@ def test_columns_are_kept_by_one_boolean_each(hidden, keep):
 
 
 @pytest.mark.parametrize("prior", [{}, GAMMA], ids=["likelihood", "prior"])
-def test_transform_and_score_never_see_what_is_masked(prior, hidden):
+def test_transform_and_score_do_not_depend_on_masked_values(prior, hidden):
     X, left, nonsense, mask = hidden
     model = PoissonNMF(3, max_iter=2000, random_state=0, n_threads=1, **prior).fit(X)
     W, gap = model.transform(X, mask=mask, return_gap_bound=True)
     for other in (left, nonsense):
         np.testing.assert_array_equal(model.transform(other, mask=mask), W)
         assert model.score(other, mask=mask) == model.score(X, mask=mask)
-    # Each row stands alone
+    # Rows are independent
     np.testing.assert_array_equal(model.transform(X[[5]], mask=mask[[5]])[0], W[5])
     assert gap.max() <= 1e-4 * (X.sum(axis=1).max() + 3)
     terms = naive.statement(X, W, model.components_, mask=mask)
@@ -145,7 +145,7 @@ def test_transform_and_score_never_see_what_is_masked(prior, hidden):
     assert model.score(X, mask=mask) == pytest.approx((constant - terms.sum()) / seen.sum(), rel=1e-10)
 
 
-def test_rows_of_which_nothing_is_observed_are_zero_or_their_priors_mode(hidden):
+def test_masked_rows_are_zero_or_the_mode_of_their_prior(hidden):
     X = hidden[0]
     everything = np.ones(X.shape, bool)
     model = PoissonNMF(3, max_iter=2000, random_state=0).fit(X)
@@ -168,9 +168,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("mask", "told"), BAD.values(), ids=BAD)
-def test_a_bad_mask_is_named(mask, told, planted):
-    with pytest.raises((ValueError, TypeError), match=f"^{told}"):
+@pytest.mark.parametrize(("mask", "message"), BAD.values(), ids=BAD)
+def test_a_bad_mask_is_named(mask, message, planted):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         fit(planted[0], mask=mask)
 
 

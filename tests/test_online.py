@@ -37,8 +37,8 @@ def test_some_epochs_score_within_a_percent_of_a_fit_to_all_rows(kind, counts):
     assert "partial_fit" in str(model.status_)
 
 
-# If H alone took steps from the H of the first mini-batch, an epoch would end 4 % above, and 16 % if the components come
-# in turn. In that order there still is a loss, since the first rows have two components only.
+# If H alone took steps from the H of the first mini-batch, an epoch would end 4 % above, and 16 % if components come in
+# turn. In that order there still is a loss, since the first rows have two components only.
 @pytest.mark.parametrize(("order", "share"), [("as drawn", 0.005), ("by component", 0.03)])
 def test_one_epoch_ends_close_to_the_objective_of_a_fit_to_all_rows(order, share):
     drawn = make_poisson_counts(2400, 200, 5, nnz=60_000, random_state=0)

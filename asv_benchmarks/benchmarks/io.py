@@ -1,4 +1,4 @@
-"""From a file to counts that can be fitted: reading, the door, and the transpose."""
+"""From a file to counts that can be fitted: reading, validation, and the transpose."""
 
 import gzip
 from pathlib import Path
@@ -107,8 +107,8 @@ class Format(_Prepared):
     track_nonzeros.unit = "nonzeros"
 
 
-class Door(_Prepared):
-    """`as_counts` of the same matrix in each format; canonical CSR is only looked at, the others are converted."""
+class Validate(_Prepared):
+    """`as_counts` of the same matrix in each format; canonical CSR is only checked, the others are converted."""
 
     param_names = ("format",)
     params = (["csr", "csc", "coo", "dense"],)
