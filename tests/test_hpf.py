@@ -428,9 +428,15 @@ def test_ctrl_c_in_a_callback_keeps_the_fit_so_far(counts):
 
 
 @pytest.mark.parametrize("call", range(4, 8))
-def test_ctrl_c_after_a_kernel_leaves_no_incomplete_update(counts, call, monkeypatch):
-    calls, kernel = iter(range(10**6)), hierarchy.update_posterior
-    monkeypatch.setattr(hierarchy, "update_posterior", lambda *a: (kernel(*a), next(calls) == call and interrupt()))
+@pytest.mark.parametrize("place", ["as the kernel returns", "before its results are stored"])
+def test_ctrl_c_after_a_kernel_leaves_no_incomplete_update(counts, call, place, monkeypatch):
+    calls, kernel, finish = iter(range(10**6)), hierarchy.update_posterior, hierarchy.GammaFactor.finish_update
+    if place == "as the kernel returns":
+        monkeypatch.setattr(hierarchy, "update_posterior", lambda *a: (kernel(*a), next(calls) == call and interrupt()))
+    else:
+        monkeypatch.setattr(
+            hierarchy.GammaFactor, "finish_update", lambda self: interrupt() if next(calls) == call else finish(self)
+        )
     model = quick()
     with pytest.raises(FitInterrupted) as caught:
         model.fit(counts)

@@ -96,6 +96,28 @@ class GammaPrior:
         return found
 
 
+class PendingUpdate(NamedTuple):
+    """What a `GammaFactor` becomes once the kernel of an update has returned.
+
+    Attributes
+    ----------
+    rate_of_row, weight : ndarray
+        As in `GammaFactor`.
+    sums : ndarray of shape (n_blocks, K), float64
+        Column sums of the means in each block of rows.
+    moved : ndarray of shape (n_rows,), float64
+        -1 until the kernel has run.
+    activity : (float, float), optional
+        Shape of the posteriors of the rows' rates, and the rate of their prior, with a hierarchy.
+    """
+
+    rate_of_row: np.ndarray
+    weight: np.ndarray
+    sums: np.ndarray
+    moved: np.ndarray
+    activity: tuple[float, float] | None
+
+
 @dataclass
 class GammaFactor:
     """Posteriors of one factor's entries and of its rows' rates; padded.
@@ -128,6 +150,9 @@ class GammaFactor:
     offset: np.ndarray
     activity_shape: float
     activity_rate: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.pending: PendingUpdate | None = None  # set while an update runs; not a field, which files would save
 
     @classmethod
     def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
@@ -177,6 +202,20 @@ class GammaFactor:
         """These rows become those of `part`; what is not of a row stays."""
         for name in OF_ROWS:
             getattr(self, name)[rows] = getattr(part, name)
+
+    def finish_update(self) -> None:
+        """Complete an update whose kernel has run, so that Ctrl-C at any moment leaves no incomplete one.
+
+        Can be repeated if it is interrupted itself.
+        """
+        update = self.pending
+        if update is None:
+            return
+        if (update.moved != -1).all():
+            self.rate_of_row, self.weight, self.sums = update.rate_of_row, update.weight, update.sums.sum(axis=0)
+            if update.activity is not None:
+                self.activity_shape, self.activity_rate = update.activity[0], update.activity[1] + self.row_sum
+        self.pending = None
 
     def rates(self) -> np.ndarray:
         """Posterior rates of the entries, (n_rows, K)."""
@@ -255,6 +294,8 @@ def advance(
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
     sums, moved = aligned(len(bounds) - 1, U.shape[1], np.dtype(float)), np.full(len(U), -1.0)
+    activity = (prior.posterior_activity_shape(n_components), prior.activity_rate) if prior.hierarchical else None
+    factor.pending = PendingUpdate(rate_of_row, weight, sums, moved, activity)
     try:
         update_posterior(
             len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
@@ -262,11 +303,7 @@ def advance(
             aligned(current_threads(), U.shape[1], U.dtype),
         )  # fmt: skip
     finally:
-        if (moved != -1).all():  # Ctrl-C may strike as the kernel returns, and its results belong together
-            factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
-    if prior.hierarchical:
-        factor.activity_shape = prior.posterior_activity_shape(n_components)
-        factor.activity_rate = prior.activity_rate + factor.row_sum
+        factor.finish_update()
     return 0.5 * moved
 
 

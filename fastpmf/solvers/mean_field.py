@@ -62,7 +62,9 @@ class PosteriorProblem(Problem):
         return state.residual(self.counts.total)
 
     def complete(self, state: PosteriorState) -> None:
-        """Nothing: posteriors are replaced whole."""
+        """Complete an update that was interrupted after its kernel."""
+        for factor in state.posteriors:
+            factor.finish_update()
 
     def solution_factors(self, state: PosteriorState) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means."""
