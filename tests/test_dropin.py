@@ -1,4 +1,4 @@
-"""`non_negative_factorization` does what scikit-learn's does, and what that should have done."""
+"""`non_negative_factorization` agrees with the function of scikit-learn."""
 
 import inspect
 import warnings
@@ -95,7 +95,7 @@ def test_every_format_ends_where_dense_input_does(X, make):
     np.testing.assert_array_equal(H, H2)
 
 
-def test_a_known_H_stays_and_W_ends_at_its_optimum(X):
+def test_a_fixed_H_is_kept_and_W_is_optimal(X):
     H = np.random.default_rng(1).gamma(1.0, size=(3, 18))
     W, H2, _ = non_negative_factorization(X, H=H, n_components=3, update_H=False, max_iter=5000, **KL | {"tol": 1e-9})
     W3, *_ = quietly(theirs, X, H=H, n_components=3, update_H=False, max_iter=20_000, **KL | {"tol": 1e-13})
@@ -103,7 +103,7 @@ def test_a_known_H_stays_and_W_ends_at_its_optimum(X):
     assert kl_divergence(X, W, H) <= kl_divergence(X, W3, H) * (1 + 1e-7)
 
 
-def test_counts_where_a_known_H_is_zero_are_left_out_as_there(X):
+def test_counts_where_a_fixed_H_is_zero_are_left_out_as_in_scikit_learn(X):
     H = np.random.default_rng(1).gamma(1.0, size=(3, 18))
     H[:, 4] = 0
     options = KL | {"H": H, "n_components": 3, "update_H": False, "max_iter": 30}
@@ -113,12 +113,12 @@ def test_counts_where_a_known_H_is_zero_are_left_out_as_there(X):
     np.testing.assert_allclose(W @ H[:, seen], W2 @ H[:, seen], rtol=1e-6)
 
 
-def test_a_fit_that_max_iter_stops_is_warned_of_as_there(X):
+def test_a_fit_that_stops_at_max_iter_warns_as_in_scikit_learn(X):
     with pytest.warns(ConvergenceWarning, match="max_iter"):
         non_negative_factorization(X, n_components=3, max_iter=2)
 
 
-def test_the_number_of_components_is_inferred_as_there(X):
+def test_the_number_of_components_is_inferred_as_in_scikit_learn(X):
     W0, H0 = np.ones((25, 4)), np.random.default_rng(0).random((4, 18))
     few = {"max_iter": 2, "tol": 0}
     assert non_negative_factorization(X, W0, H0, init="custom", **few)[0].shape == (25, 4)
@@ -144,6 +144,6 @@ def test_the_number_of_components_is_inferred_as_there(X):
         ({"init": "custom", "n_components": 2}, "init='custom'"),
     ],
 )
-def test_what_it_can_t_do_is_told_in_one_sentence(X, given, sentence):
+def test_unsupported_options_are_refused_in_one_sentence(X, given, sentence):
     with pytest.raises(ValueError, match=sentence):
         non_negative_factorization(X, **given)

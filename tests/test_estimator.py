@@ -1,4 +1,4 @@
-"""`PoissonNMF` in scikit-learn's manners."""
+"""`PoissonNMF` as a scikit-learn estimator."""
 
 import math
 import pickle
@@ -37,7 +37,7 @@ def model(X):
 @parametrize_with_checks([PoissonNMF(2, random_state=0)])
 def test_scikit_learns_checks_pass(estimator, check):
     if "sample_weight_equivalence" in str(check):
-        # Other rows have other random starts: only where there is one optimum, scale and all, do they end alike
+        # Other rows give other random starts; the result is the same only if the optimum is unique, including its scale
         prior = (1.1, 1.0)
         estimator = clone(estimator).set_params(  # the other checks have the same object
             n_components=1, prior_W=prior, prior_H=prior, solver="mu", tol=1e-15, max_iter=20_000
@@ -45,7 +45,7 @@ def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
 
 
-def test_attributes_say_what_the_solution_says(X):
+def test_attributes_are_those_of_the_solution(X):
     solution = poisson_nmf(X, 3, max_iter=20, random_state=0)
     with pytest.warns(ConvergenceWarning, match="max_iter"):
         model = PoissonNMF(3, max_iter=20, random_state=0).fit(X)
@@ -69,7 +69,7 @@ def test_score_is_the_log_likelihood_per_count(X, model):
     assert model.score(X) == poisson_log_likelihood(X, W, model.components_) / X.sum()
 
 
-def test_a_row_is_transformed_alike_alone_and_in_a_batch(X, model):
+def test_the_transform_of_a_row_does_not_depend_on_the_other_rows(X, model):
     together = model.transform(X)
     for i in (0, 7, 39):
         assert np.array_equal(model.transform(X[[i]])[0], together[i])
@@ -108,7 +108,7 @@ def test_dtype_can_be_chosen(X):
     assert PoissonNMF(2, max_iter=2, tol=0, dtype="float32").fit_transform(X).dtype == np.float32
 
 
-def test_names_go_in_and_out(X):
+def test_feature_names_are_kept(X):
     frame = pd.DataFrame(X.toarray(), columns=[f"gene{j}" for j in range(25)])
     model = PoissonNMF(2, max_iter=3, tol=0, random_state=0).set_output(transform="pandas")
     W = model.fit_transform(frame)
@@ -142,7 +142,7 @@ def test_a_saved_model_keeps_feature_names(X, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "array", "other"])
-def test_a_file_that_is_no_model_is_said_to_be_none(model, tmp_path, damage):
+def test_a_file_that_is_no_model_is_refused(model, tmp_path, damage):
     path = tmp_path / "model.npz"
     model.save(path)
     if damage == "truncated":
@@ -193,7 +193,7 @@ def test_a_memory_mapped_triple_fits_the_same(X, tmp_path):
     assert np.array_equal(fits[0].components_, fits[1].components_)
 
 
-def test_ctrl_c_keeps_what_was_fitted(X):
+def test_ctrl_c_keeps_the_fit_so_far(X):
     def interrupt(record, W, H):
         if record.n_iter == 10:
             raise KeyboardInterrupt
@@ -212,14 +212,12 @@ def test_verbose_shows_objective_and_residual_on_standard_error(X, capsys, monke
             if not tqdm:
                 patch.setitem(__import__("sys").modules, "tqdm.auto", None)
             PoissonNMF(2, max_iter=20, tol=0, random_state=0, verbose=True).fit(X)
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert "objective" in told.err
-        assert "kkt_residual" in told.err
-        assert "20" in told.err
+        written = capsys.readouterr()
+        assert written.out == ""
+        assert all(word in written.err for word in ("objective", "kkt_residual", "20"))
 
 
-def test_components_that_carry_nothing_are_reported(X):
+def test_components_without_counts_are_reported(X):
     W, H = np.ones((40, 2)), np.ones((2, 25))
     W[:, 1] = 0
     with pytest.warns(UserWarning, match=r"1 of 2 components carry no counts \(numbers 1\)"):
@@ -252,14 +250,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("parameters", "told"), BAD.values(), ids=BAD)
-def test_a_bad_parameter_is_named(X, parameters, told):
-    with pytest.raises((ValueError, TypeError, MemoryError), match=told):
+@pytest.mark.parametrize(("parameters", "message"), BAD.values(), ids=BAD)
+def test_a_bad_parameter_is_named(X, parameters, message):
+    with pytest.raises((ValueError, TypeError, MemoryError), match=message):
         PoissonNMF(**{"n_components": 2, **parameters}).fit(X)
 
 
 @pytest.mark.parametrize(
-    ("W", "H", "told"),
+    ("W", "H", "message"),
     [
         (np.ones((40, 3)), np.ones((2, 25)), "W must have shape"),
         (np.ones((40, 2)), np.ones((2, 24)), "H must have shape"),
@@ -268,8 +266,8 @@ def test_a_bad_parameter_is_named(X, parameters, told):
         (np.full((40, 2), "a"), np.ones((2, 25)), "W must hold real numbers"),
     ],
 )
-def test_bad_starting_factors_are_named(X, W, H, told):
-    with pytest.raises((ValueError, TypeError), match=told):
+def test_bad_starting_factors_are_named(X, W, H, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         PoissonNMF(2, init="custom").fit_transform(X, W=W, H=H)
 
 
@@ -283,7 +281,7 @@ def test_all_zero_counts_are_refused():
         PoissonNMF(2).fit(np.zeros((3, 4)))
 
 
-def test_counts_past_the_working_dtype_are_refused():
+def test_counts_out_of_the_range_of_the_dtype_are_refused():
     with pytest.raises(ValueError, match="dtype float32 can't hold counts that sum to 4e"):
         PoissonNMF(1, dtype="float32").fit(np.full((2, 2), 1e300))
 
@@ -295,18 +293,18 @@ def test_another_number_of_columns_is_refused(X, model):
         model.inverse_transform(np.ones((2, 4)))
 
 
-def test_an_unfitted_model_says_so(X):
+def test_an_unfitted_model_raises_an_error(X):
     with pytest.raises(NotFittedError):
         PoissonNMF(2).transform(X)
 
 
-def test_convergence_is_warned_of_once_or_not_at_all(X):
+def test_missing_convergence_gives_one_warning(X):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         PoissonNMF(2, max_iter=5000, tol=1e-2, random_state=0).fit(X)
 
 
-def test_a_refit_that_fails_leaves_the_fitted_model_as_it_is(X, model):
+def test_a_failed_refit_leaves_the_fitted_model_unchanged(X, model):
     before = model.transform(X)
     for bad in (np.zeros((3, 4000)), np.full((3, 4000), -1)):
         with pytest.raises(ValueError, match=r"positive count|counts >= 0"):
@@ -323,13 +321,13 @@ def test_a_refit_without_names_forgets_the_old_names(X):
     assert model.n_features_in_ == 10
 
 
-def test_components_that_do_not_fit_are_refused_and_never_read_past(X, model):
+def test_components_of_another_shape_are_refused(X, model):
     model.components_ = model.components_[:, :10]
     with pytest.raises(ValueError, match="components_ must have shape"):
         model.transform(X)
 
 
-def test_a_row_beyond_the_dtype_spoils_no_other_row(X):
+def test_a_row_out_of_the_range_of_the_dtype_does_not_affect_other_rows(X):
     model = PoissonNMF(3, max_iter=300, tol=1e-4, dtype="float32", random_state=0)
     model.fit(X)
     rows = X[:5].toarray().astype(np.float64)
@@ -340,12 +338,12 @@ def test_a_row_beyond_the_dtype_spoils_no_other_row(X):
     assert np.array_equal(together[:4], alone[:4])
 
 
-def test_a_row_is_alone_even_without_a_tolerance(X, model):
+def test_rows_are_independent_also_without_a_tolerance(X, model):
     model.set_params(tol=0, max_iter=50)
     assert np.array_equal(model.transform(X[[3]])[0], model.transform(X)[3])
 
 
-def test_parameters_of_numpys_types_come_back_from_a_file(X, tmp_path):
+def test_parameters_of_numpy_types_are_saved_and_loaded(X, tmp_path):
     model = PoissonNMF(np.int64(2), max_iter=3, tol=0, dtype=np.float32, random_state=np.int64(4)).fit(X)
     model.save(tmp_path / "model.npz")
     loaded = PoissonNMF.load(tmp_path / "model.npz")
@@ -362,7 +360,7 @@ def test_a_model_file_with_impossible_components_is_refused(model, tmp_path, com
         PoissonNMF.load(tmp_path / "model.npz")
 
 
-def test_damaged_model_files_are_told_in_one_sentence(model, tmp_path):
+def test_damaged_model_files_are_refused_in_one_sentence(model, tmp_path):
     path = tmp_path / "model.npz"
     model.save(path)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
@@ -371,7 +369,7 @@ def test_damaged_model_files_are_told_in_one_sentence(model, tmp_path):
         torn[rng.integers(len(torn))] ^= 1 << rng.integers(8)
         path.write_bytes(torn)
         try:
-            PoissonNMF.load(path)  # a bit that nobody reads is no damage
+            PoissonNMF.load(path)  # an unused bit is no damage
         except ValueError as error:
             assert "not a valid fastpmf model file" in str(error) or "expected a PoissonNMF" in str(error)  # noqa: PT017
 
@@ -387,12 +385,12 @@ def test_saving_through_a_link_writes_its_target_and_keeps_its_mode(model, tmp_p
     assert np.array_equal(PoissonNMF.load(target).components_, model.components_)
 
 
-def test_an_interruption_comes_whole_out_of_a_pickle(X):
+def test_an_interruption_can_be_pickled(X):
     solution = poisson_nmf(X, 2, max_iter=2)
     assert np.array_equal(pickle.loads(pickle.dumps(FitInterrupted(solution))).solution.H, solution.H)
 
 
-def test_a_transform_comes_with_a_certificate_that_holds(X, model):
+def test_the_gap_bound_of_a_transform_is_valid(X, model):
     model.set_params(tol=1e-3)
     W, gap_bound = model.transform(X, return_gap_bound=True)
     totals = X.sum(axis=1)
@@ -405,11 +403,11 @@ def test_a_transform_comes_with_a_certificate_that_holds(X, model):
 def test_a_converged_fit_and_its_transform_agree(X):
     model = PoissonNMF(3, tol=1e-6, max_iter=5000, random_state=0)
     W = model.fit_transform(X)
-    # W is the best there is for H, and unique: both are within 1e-6 nats per count of it, and a gap is quadratic.
+    # The optimal W for this H is unique, both are within 1e-6 nats per count of it, and the gap is quadratic
     np.testing.assert_allclose(model.transform(X), W, atol=2e-3 * W.max())
 
 
-def test_the_best_of_several_starts_is_kept_and_all_are_told(X):
+def test_the_best_of_several_starts_is_the_result_and_all_are_recorded(X):
     several = PoissonNMF(4, n_init=5, tol=0, max_iter=60, random_state=0).fit(X)
     assert several.restarts_.shape == (5,)
     assert several.objective_ == pytest.approx(several.restarts_.min(), rel=1e-9)  # float64, and in passing
@@ -418,7 +416,7 @@ def test_the_best_of_several_starts_is_kept_and_all_are_told(X):
     assert np.array_equal(again.components_, several.components_)
 
 
-def test_a_fit_ends_when_its_time_is_up(X):
+def test_a_fit_ends_at_max_time(X):
     model = PoissonNMF(3, max_time=0, tol=1e-9, random_state=0)
     with pytest.warns(ConvergenceWarning, match="Stopped at max_time"):
         model.fit(X)
@@ -426,7 +424,7 @@ def test_a_fit_ends_when_its_time_is_up(X):
     assert model.status_ is Status.MAX_TIME
 
 
-def test_the_residual_told_is_that_of_the_factors_returned(X):
+def test_the_residual_is_that_of_the_returned_factors(X):
     for solver in ("cd", "em", "mu"):
         solution = poisson_nmf(X, 3, solver=solver, max_iter=30, tol=0, random_state=0)
         counts = X.toarray().astype(float)
@@ -435,7 +433,7 @@ def test_the_residual_told_is_that_of_the_factors_returned(X):
         assert solution.kkt_residual == pytest.approx(max(gaps), rel=1e-6, abs=1e-12)  # a difference of large sums
 
 
-def test_a_transform_that_does_not_converge_says_so(X, model):
+def test_a_transform_that_does_not_converge_warns(X, model):
     model.set_params(max_iter=1, tol=1e-12)
     with pytest.warns(ConvergenceWarning, match="some rows of X did not converge to within tol=1e-12"):
         model.transform(X)

@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 import pytest
 import test_formats
-from fastpmf.plot._common import shorten
 from scipy import sparse
 
 import fastpmf
@@ -27,6 +26,7 @@ from fastpmf import HPF, Checkpoint, PoissonNMF, cli
 from fastpmf.io import Dataset, convert_counts, load_model, read_counts, write_counts, write_table
 from fastpmf.io.hdf5 import StoredVector
 from fastpmf.io.sources import Coordinates, Entries, Names
+from fastpmf.plot._common import shorten
 from fastpmf.utils.files import atomic_write
 from fastpmf.utils.messages import printable
 

@@ -1,4 +1,4 @@
-"""`HPF` in scikit-learn's manners."""
+"""`HPF` as a scikit-learn estimator."""
 
 import math
 import pickle
@@ -24,19 +24,19 @@ PARAMETERS = ("a", "a_prime", "b_prime", "c", "c_prime", "d_prime")
 
 @pytest.fixture(scope="module")
 def counts():
-    """Of one dtype, as those of the menagerie below: kernels compile for each."""
+    """float64, like the menagerie below: kernels are compiled for each dtype."""
     rng = np.random.default_rng(1)
     return sparse.csr_array(rng.poisson(rng.gamma(0.5, 2, (40, 3)) @ rng.gamma(0.3, 1, (3, 25))) + np.eye(40, 25))
 
 
 @pytest.fixture(scope="module")
 def fitted(counts):
-    """Converged as far as it will."""
+    """A converged model."""
     return HPF(3, tol=1e-7, max_iter=5000, random_state=0).fit(counts)
 
 
 def quick(k=3, **options):
-    """Twenty iterations that nothing stops."""
+    """A model that does exactly twenty iterations."""
     return HPF(k, **{"max_iter": 20, "tol": 0, "random_state": 0} | options)
 
 
@@ -46,7 +46,7 @@ def bits(model):
 
 
 def some_mask(shape):
-    """A fifth of the entries, and all of a row and of a column."""
+    """A fifth of the entries, and a whole row and column."""
     mask = np.random.default_rng(4).random(shape) < 0.2
     mask[3], mask[:, 2] = True, True
     return mask
@@ -60,7 +60,7 @@ def test_scikit_learns_checks_pass(estimator, check):
 
 
 @hierarchical
-def test_every_attribute_is_there_and_finite(counts, hierarchical):
+def test_every_attribute_exists_and_is_finite(counts, hierarchical):
     model = quick(hierarchy=hierarchical).fit(counts)
     for posterior, shape in (
         (model.W_posterior_, (40, 3)), (model.H_posterior_, (3, 25)), (model.activity_, (40,)),
@@ -84,7 +84,7 @@ def test_every_attribute_is_there_and_finite(counts, hierarchical):
     assert list(model.get_feature_names_out()) == ["hpf0", "hpf1", "hpf2"]
 
 
-def test_the_bound_told_is_that_of_the_posteriors_told(counts):
+def test_the_elbo_is_that_of_the_posteriors(counts):
     model = quick().fit(counts)
     parts = (model.W_posterior_, model.activity_), (model.H_posterior_.transposed(), model.popularity_)
     factors = [(q.shape, q.rate, xi.shape[0], xi.rate) for q, xi in parts]
@@ -92,7 +92,7 @@ def test_the_bound_told_is_that_of_the_posteriors_told(counts):
     assert model.elbo_ == pytest.approx(bound, abs=2e-14 * size)
 
 
-def test_hyperparameters_are_learned_where_the_bound_is_higher(counts, fitted):
+def test_learned_hyperparameters_have_a_higher_bound(counts, fitted):
     learned = HPF(3, learn_prior=True, tol=1e-5, max_iter=5000, random_state=0).fit(counts)
     assert learned.elbo_ > fitted.elbo_ + 1
     assert (np.diff(learned.trace_["objective"]) <= 1e-12 * abs(learned.elbo_)).all()
@@ -117,7 +117,7 @@ def test_with_learned_hyperparameters_too_many_components_are_emptied_and_predic
         )
     )  # fmt: skip
     score = [model.predictive_log_likelihood(test, exposure=0.25) for model in (one, learned, small, plain)]
-    # 0.003 below at convergence; from small shapes 0.06, with fixed ones 0.16, as random components keep their noise
+    # 0.003 below at convergence; 0.06 from small shapes, and 0.16 with fixed ones, since random components keep noise
     assert score[1] > score[0] - 0.02
     assert score[1] > score[2] + 0.03
     assert score[1] > score[3] + 0.1
@@ -126,7 +126,7 @@ def test_with_learned_hyperparameters_too_many_components_are_emptied_and_predic
     assert (weight > 0.01 * weight.sum()).sum() <= 3
 
 
-def test_a_shape_of_its_own_for_each_component_is_used_saved_and_resumed(counts, tmp_path):
+def test_a_shape_for_each_component_is_used_saved_and_resumed(counts, tmp_path):
     a, c = [0.1, 0.5, 2.0], np.array([0.4, 0.2, 0.3])
     model = quick(a=a, c=c).fit(counts)
     np.testing.assert_equal(model.prior_["a"], np.array(a))
@@ -139,7 +139,7 @@ def test_a_shape_of_its_own_for_each_component_is_used_saved_and_resumed(counts,
     assert bits(quick(a=[0.3] * 3, c=[0.3] * 3).fit(counts)) == bits(quick().fit(counts))
 
 
-def test_a_posterior_is_scipys_gamma_distribution_and_its_intervals_hold_their_mass(fitted):
+def test_a_posterior_is_scipys_gamma_distribution_and_its_intervals_have_their_mass(fitted):
     posterior = fitted.W_posterior_
     exact = stats.gamma(posterior.shape, scale=1 / posterior.rate)
     np.testing.assert_allclose(posterior.mean, exact.mean(), rtol=1e-14)
@@ -171,7 +171,7 @@ def test_predictions_are_the_means_of_what_is_sampled(fitted):
     assert np.array_equal(draws, fitted.predictive_sample(rows, columns, 4000, random_state=0))
     error = draws.std(axis=0) / math.sqrt(4000)
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * error + 5 / 4000).all()
-    assert (draws.var(axis=0) > 0.9 * mean).all()  # Poisson's, and that of the rate
+    assert (draws.var(axis=0) > 0.9 * mean).all()  # variance of the Poisson distribution and of the rate
     with pytest.raises(ValueError, match=r"must have shapes that can be broadcast, got \(2,\) and \(3,\)"):
         fitted.predictive_mean([0, 1], [0, 1, 2])
     np.testing.assert_array_equal(fitted.predictive_mean(3, [4, 5]), fitted.predictive_mean([3, 3], [4, 5]))
@@ -188,7 +188,7 @@ def test_predictions_are_the_means_of_what_is_sampled(fitted):
         ([0.0], [0], "rows must hold integers or names, got dtype float64"),
     ],
 )
-def test_predictions_are_refused_for_numbers_that_are_no_rows_or_columns(fitted, rows, columns, sentence):
+def test_predictions_for_invalid_rows_or_columns_are_refused(fitted, rows, columns, sentence):
     for predict in (fitted.predictive_mean, fitted.predictive_sample):
         with pytest.raises((TypeError, ValueError), match=sentence):
             predict(rows, columns)
@@ -220,14 +220,14 @@ def test_log_likelihoods_are_scipys_at_the_posterior_means(counts, fitted):
 
 def test_fitted_rows_transform_to_their_posteriors(counts, fitted):
     again = fitted.posterior(counts)
-    # both half-steps moved 1e-7 of the counts at the end; a fixed point is approached geometrically
+    # Both updates moved 1e-7 of the counts at the end; a fixed point is approached geometrically
     np.testing.assert_allclose(again.shape, fitted.W_posterior_.shape, rtol=1e-3)
     np.testing.assert_allclose(fitted.transform(counts), fitted.W_posterior_.mean, rtol=1e-2)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_a_row_gets_the_posterior_alone_that_it_gets_in_company(counts, fitted, masked):
-    quick = pickle.loads(pickle.dumps(fitted)).set_params(tol=1e-2)  # rows stop after different numbers of half-steps
+def test_the_posterior_of_a_row_does_not_depend_on_the_other_rows(counts, fitted, masked):
+    quick = pickle.loads(pickle.dumps(fitted)).set_params(tol=1e-2)  # rows stop after different numbers of updates
     mask = some_mask(counts.shape) if masked else None
     together = quick.posterior(counts, mask=mask)
     for i in (0, 3, 17, 39):
@@ -236,8 +236,8 @@ def test_a_row_gets_the_posterior_alone_that_it_gets_in_company(counts, fitted, 
         assert np.array_equal(alone.rate[0], together.rate[i])
 
 
-def test_one_component_goes_on_while_its_scale_moves(counts):
-    # All counts are allotted to it from the first half-step on, but what its two sides share of the scale is not
+def test_one_component_is_updated_until_its_scale_converges(counts):
+    # All counts are allotted to it from the first update on, but the relative scale of its factors changes
     model = HPF(1, hierarchy=False, b_prime=1e-3, d_prime=1e3, tol=1e-6, max_iter=5000, random_state=0)
     model.fit([[5, 3], [2, 4]])
     longer = HPF(1, hierarchy=False, b_prime=1e-3, d_prime=1e3, tol=0, max_iter=500, random_state=0)
@@ -245,7 +245,7 @@ def test_one_component_goes_on_while_its_scale_moves(counts):
     assert model.elbo_ == pytest.approx(longer.fit([[5, 3], [2, 4]]).elbo_, abs=1e-3)
 
 
-def test_a_transform_that_does_not_converge_says_so(counts, fitted):
+def test_a_transform_that_does_not_converge_warns(counts, fitted):
     impatient = pickle.loads(pickle.dumps(fitted)).set_params(max_iter=1, tol=1e-12)
     with pytest.warns(ConvergenceWarning, match="tol=1e-12 of their counts after max_iter=1 updates"):
         impatient.transform(counts)
@@ -257,7 +257,7 @@ def test_it_can_be_cloned_pickled_and_set(counts, fitted):
     copy = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(copy.transform(counts), fitted.transform(counts))
     assert bits(copy) == bits(fitted)
-    # what was fitted stays what it is
+    # the fitted attributes stay
     assert np.array_equal(copy.set_params(n_components=5).transform(counts), fitted.transform(counts))
 
 
@@ -295,7 +295,7 @@ def test_one_and_two_threads_give_the_same_bits(hierarchical):
         assert fits[0].elbo_ == fits[1].elbo_
 
 
-def test_a_mask_of_nothing_is_no_mask_and_what_is_masked_does_not_matter(counts, unchanged):
+def test_an_empty_mask_is_no_mask_and_masked_counts_do_not_matter(counts, unchanged):
     mask = some_mask(counts.shape)
     plain = quick().fit(counts)
     assert bits(quick().fit(counts, mask=np.zeros(counts.shape, bool))) == bits(plain)
@@ -304,7 +304,7 @@ def test_a_mask_of_nothing_is_no_mask_and_what_is_masked_does_not_matter(counts,
     other[mask] = 77
     fits = [quick().fit(X, mask=mask) for X in (masked, other, masked * ~mask)]
     assert bits(fits[0]) == bits(fits[1]) == bits(fits[2]) != bits(plain)
-    # a row of which nothing is seen has its prior: shape a, and no part of the rate from H
+    # A row without observed entries has its prior: shape a, and no part of the rate from H
     assert (fits[0].W_posterior_.shape[3] == 0.3).all()
     np.testing.assert_allclose(fits[0].W_posterior_.rate[3], fits[0].W_posterior_.rate[3, 0], rtol=1e-14)
 
@@ -318,7 +318,7 @@ def test_awkward_matrices_give_finite_posteriors(X, hierarchical):
         assert (model.W_posterior_.mean > 0).all()
         assert (model.components_ > 0).all()
         assert np.isfinite(model.elbo_)
-        # counts are allotted whole: the shapes of a component's column sum to its counts and priors
+        # all counts are allotted: the shapes sum to the counts plus the prior shapes
         allotted = model.W_posterior_.shape - 0.3
         np.testing.assert_allclose(allotted.sum(axis=1), X.sum(axis=1), rtol=1e-9, atol=1e-12 * max(1, X.sum()))
 
@@ -326,7 +326,7 @@ def test_awkward_matrices_give_finite_posteriors(X, hierarchical):
 @pytest.mark.parametrize(
     "extreme", [{"a": 1e-3, "c": 1e-3}, {"a": 1e-30}, {"b_prime": 1e30, "hierarchy": False}, {"c": 1e30}]
 )
-def test_extreme_priors_are_finite_in_float32_too(counts, extreme):
+def test_extreme_priors_give_finite_posteriors_also_in_float32(counts, extreme):
     for scale in (1, 1e-12, 1e12):
         model = quick(**extreme).fit((counts * scale).astype(np.float32))
         assert model.components_.dtype == np.float32
@@ -363,14 +363,14 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("parameters", "told"), BAD.values(), ids=BAD)
-def test_a_bad_parameter_is_named(counts, parameters, told):
-    with pytest.raises((ValueError, TypeError, MemoryError), match=told):
+@pytest.mark.parametrize(("parameters", "message"), BAD.values(), ids=BAD)
+def test_a_bad_parameter_is_named(counts, parameters, message):
+    with pytest.raises((ValueError, TypeError, MemoryError), match=message):
         HPF(**{"n_components": 2, **parameters}).fit(counts)
 
 
 @pytest.mark.parametrize(
-    ("X", "given", "told"),
+    ("X", "given", "message"),
     [
         (np.zeros((3, 4)), {}, "X must hold at least one positive count"),
         (np.eye(3), {"mask": np.ones((3, 3))}, "mask must leave at least one positive count of X"),
@@ -379,12 +379,12 @@ def test_a_bad_parameter_is_named(counts, parameters, told):
         (np.full((2, 2), 1e300), {}, "dtype float32 can't hold counts"),
     ],
 )
-def test_bad_counts_and_masks_are_named(X, given, told):
-    with pytest.raises((ValueError, TypeError), match=told):
+def test_bad_counts_and_masks_are_named(X, given, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         HPF(2, dtype="float32").fit(X, **given)
 
 
-def test_an_unfitted_model_says_so_and_a_failed_refit_leaves_the_old_one(counts):
+def test_an_unfitted_model_raises_an_error_and_a_failed_refit_changes_nothing(counts):
     for ask in (lambda m: m.transform(counts), lambda m: m.predictive_mean([0], [0]), lambda m: m.score(counts),
                 lambda m: m.predictive_log_likelihood(counts)):  # fmt: skip
         with pytest.raises(NotFittedError):
@@ -406,7 +406,7 @@ def test_a_fit_that_stops_early_warns(counts):
     assert model.n_iter_ == 1
 
 
-def test_the_best_of_several_starts_is_kept(counts):
+def test_the_best_of_several_starts_is_the_result(counts):
     model = quick(n_init=4, max_iter=60).fit(counts)
     assert model.restarts_.shape == (4,)
     assert model.objective_ == pytest.approx(model.restarts_.min(), rel=1e-12)
@@ -419,7 +419,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_in_a_callback_keeps_what_was_fitted(counts):
+def test_ctrl_c_in_a_callback_keeps_the_fit_so_far(counts):
     model = quick(max_iter=100, callback=lambda record, *_: record.n_iter == 10 and interrupt())
     with pytest.raises(FitInterrupted, match="kept"):
         model.fit(counts)
@@ -428,9 +428,9 @@ def test_ctrl_c_in_a_callback_keeps_what_was_fitted(counts):
 
 
 @pytest.mark.parametrize("call", range(4, 8))
-def test_ctrl_c_as_a_kernel_returns_leaves_no_half_of_an_update(counts, call, monkeypatch):
-    calls, whole = iter(range(10**6)), hierarchy.update_posterior
-    monkeypatch.setattr(hierarchy, "update_posterior", lambda *a: (whole(*a), next(calls) == call and interrupt()))
+def test_ctrl_c_after_a_kernel_leaves_no_incomplete_update(counts, call, monkeypatch):
+    calls, kernel = iter(range(10**6)), hierarchy.update_posterior
+    monkeypatch.setattr(hierarchy, "update_posterior", lambda *a: (kernel(*a), next(calls) == call and interrupt()))
     model = quick()
     with pytest.raises(FitInterrupted) as caught:
         model.fit(counts)
@@ -443,7 +443,7 @@ def test_ctrl_c_as_a_kernel_returns_leaves_no_half_of_an_update(counts, call, mo
 
 
 @pytest.mark.parametrize("call", [0, 1])
-def test_ctrl_c_before_there_is_a_posterior_leaves_the_model_as_it_was(counts, call, monkeypatch):
+def test_ctrl_c_before_the_first_posterior_leaves_the_model_unchanged(counts, call, monkeypatch):
     calls, contract = iter(range(10**6)), MemoryCounts.contract
     monkeypatch.setattr(MemoryCounts, "contract", lambda *a: interrupt() if next(calls) == call else contract(*a))
     model = quick()
@@ -452,7 +452,7 @@ def test_ctrl_c_before_there_is_a_posterior_leaves_the_model_as_it_was(counts, c
     assert not hasattr(model, "components_")
 
 
-def test_a_posterior_of_other_rows_is_cut_out_of_one():
+def test_a_posterior_can_be_indexed_and_transposed():
     posterior = GammaPosterior(np.arange(1.0, 7.0).reshape(3, 2), np.ones((3, 2)))
     assert np.array_equal(posterior[1:].shape, posterior.shape[1:])
     assert np.array_equal(posterior.transposed().mean, posterior.mean.T)

@@ -1,4 +1,4 @@
-"""Where a fit starts."""
+"""Starting factors."""
 
 import numpy as np
 import pytest
@@ -62,9 +62,9 @@ BAD_STARTS = {
 }
 
 
-@pytest.mark.parametrize(("options", "told"), BAD_STARTS.values(), ids=BAD_STARTS)
-def test_a_start_that_can_not_be_is_named(options, told, planted):
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("options", "message"), BAD_STARTS.values(), ids=BAD_STARTS)
+def test_invalid_starts_are_named(options, message, planted):
+    with pytest.raises(ValueError, match=message):
         poisson_nmf(planted[0], **({"n_components": 3} | options))
 
 

@@ -262,7 +262,9 @@ def test_a_file_may_hold_more_than_the_memory_as_long_as_its_rows_do_not(tmp_pat
             whole = file[f"matrix/{part}"][:]
             del file[f"matrix/{part}"]
             file.create_dataset(f"matrix/{part}", data=whole, chunks=(350,))
-    monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 14_000)  # bytes; data are 28,000, shape and names less
+    monkeypatch.setattr(
+        "fastpmf.utils.memory.memory_limit", lambda: 14_000
+    )  # bytes; data are 28,000, shape and names less
     with open_counts(tmp_path / "X.h5") as source:
         np.testing.assert_array_equal(dense_of(source, 0, 7), X + 1)
         with pytest.raises(ValueError, match=r"it holds 0\.0 GiB, and this process may have"):

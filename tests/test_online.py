@@ -1,4 +1,4 @@
-"""Fits that see rows in mini-batches: online EM and stochastic variational inference."""
+"""Fits to mini-batches of rows: online EM and stochastic variational inference."""
 
 import pickle
 
@@ -28,7 +28,7 @@ def epoch(model, X, size=60):
 
 
 @both
-def test_epochs_bring_it_to_within_a_percent_of_what_all_rows_at_once_give(kind, counts):
+def test_some_epochs_score_within_a_percent_of_a_fit_to_all_rows(kind, counts):
     whole = kind(3, random_state=0, max_iter=300).fit(counts)
     model = kind(3, random_state=0, total_samples=300)
     scores = [epoch(model, counts).score(counts) for _ in range(4)]
@@ -37,10 +37,10 @@ def test_epochs_bring_it_to_within_a_percent_of_what_all_rows_at_once_give(kind,
     assert "partial_fit" in str(model.status_)
 
 
-# Where H alone took steps, from the first mini-batch's factor, an epoch would end 4 % above, and 16 % where components
-# come one after another: there something is lost still, since the first rows know of two components only.
+# If H alone took steps from the H of the first mini-batch, an epoch would end 4 % above, and 16 % if components come in
+# turn. In that order there still is a loss, since the first rows have two components only.
 @pytest.mark.parametrize(("order", "share"), [("as drawn", 0.005), ("by component", 0.03)])
-def test_one_epoch_ends_close_to_the_objective_of_all_rows_at_once(order, share):
+def test_one_epoch_ends_close_to_the_objective_of_a_fit_to_all_rows(order, share):
     drawn = make_poisson_counts(2400, 200, 5, nnz=60_000, random_state=0)
     rows = np.arange(2400) if order == "as drawn" else np.argsort(drawn.W.argmax(axis=1), kind="stable")
     X = sparse.csr_array(drawn.X.astype(float))[rows]
@@ -49,18 +49,18 @@ def test_one_epoch_ends_close_to_the_objective_of_all_rows_at_once(order, share)
     assert kl_divergence(X, model.transform(X), model.components_) < (1 + share) * whole.objective_
 
 
-def test_how_many_counts_a_feature_had_is_never_forgotten(counts):
+def test_the_counts_of_a_feature_are_never_forgotten(counts):
     model, done = PoissonNMF(3, random_state=0), 0
     order = np.repeat(np.arange(300), 2)  # 600 rows, of which 450 are kept
     for size in (200, 50, 250, 70, 30):
         done += size
         model.partial_fit(counts[order[done - size : done]])
-        seen, remembered = counts[order[:done]], model._online.statistics
-        np.testing.assert_allclose(remembered.counts.sum(axis=1), seen.mean(axis=0), rtol=1e-9)
-        np.testing.assert_allclose(model.components_.sum(axis=1) @ remembered.exposure, seen.sum() / done, rtol=1e-6)
+        seen, statistics = counts[order[:done]], model._online.statistics
+        np.testing.assert_allclose(statistics.counts.sum(axis=1), seen.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(model.components_.sum(axis=1) @ statistics.exposure, seen.sum() / done, rtol=1e-6)
 
 
-def test_rows_that_are_kept_are_copies_and_are_let_go_once_complete(counts):
+def test_the_first_rows_are_copied_and_released_once_complete(counts):
     X = counts[:100].copy()
     model, other = (PoissonNMF(3, random_state=0).partial_fit(rows) for rows in (X, counts[:100]))
     X.data[:] = 1
@@ -72,9 +72,9 @@ def test_rows_that_are_kept_are_copies_and_are_let_go_once_complete(counts):
 
 
 @both
-@pytest.mark.parametrize("done", [1, 2, 8])  # rows are held, of mini-batches fitted together or not; all is in sums
+@pytest.mark.parametrize("done", [1, 2, 8])  # first rows fitted together, not yet fitted, and complete
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_model_that_was_saved_and_loaded_goes_on_to_the_same_bits(kind, done, dtype, counts, tmp_path):
+def test_a_saved_and_loaded_model_continues_to_the_same_bits(kind, done, dtype, counts, tmp_path):
     rows = [counts[i : i + 60].astype(np.uint8 if i % 120 else float) for i in range(0, 300, 60)]
     model = kind(3, random_state=0, dtype=dtype)
     for i in range(done):
@@ -91,7 +91,7 @@ def test_a_model_that_was_saved_and_loaded_goes_on_to_the_same_bits(kind, done, 
 
 
 @both
-def test_a_fit_forgets_what_was_seen_in_mini_batches(kind, counts, tmp_path):
+def test_a_fit_forgets_earlier_mini_batches(kind, counts, tmp_path):
     fitted = kind(3, random_state=0, max_iter=5, tol=0)
     anew = clone(fitted).partial_fit(counts).fit(counts)
     anew.save(tmp_path / "model.npz")
@@ -100,7 +100,7 @@ def test_a_fit_forgets_what_was_seen_in_mini_batches(kind, counts, tmp_path):
         np.testing.assert_array_equal(model.partial_fit(counts[:100]).components_, first.components_)
 
 
-def test_steps_shorten_as_the_schedule_says_and_rows_stand_for_all():
+def test_steps_shorten_by_the_schedule_and_counts_are_scaled_to_all_rows():
     options, without_total = OnlineOptions(0.7, 2.0, 1000, None, None), OnlineOptions(0.7, 1.0, None, None, None)
     schedule, steps, seen = Schedule(), [], []
     for _ in range(3):
@@ -116,16 +116,16 @@ def test_steps_shorten_as_the_schedule_says_and_rows_stand_for_all():
 
 
 @pytest.mark.parametrize("prior", [((1, 1.0), (1, 300.0)), ((1.5, 1.0), (1.2, 30.0))])
-def test_priors_are_weighed_against_all_rows_not_against_the_batch(counts, prior):
+def test_priors_are_weighed_against_all_rows_not_against_the_mini_batch(counts, prior):
     whole, model = (PoissonNMF(3, random_state=0, prior_W=prior[0], prior_H=prior[1], total_samples=300) for _ in "ab")
     whole.fit(counts)
     for _ in range(3):
         epoch(model, counts)
-    # The rates hardly tell how large H is, the priors do. Weighed against 60 rows, it would be 1 / sqrt(5) of that
+    # The size of H is determined by the priors. Weighed against 60 rows, it would be smaller by sqrt(5)
     assert model.components_.sum() == pytest.approx(whole.components_.sum(), rel=0.01)
 
 
-def test_features_that_come_later_are_learned(counts):
+def test_features_that_first_occur_later_are_learned(counts):
     first, later = counts[:100].tolil(), counts[100:]
     first[:, :5] = 0
     model = PoissonNMF(3, random_state=0).partial_fit(sparse.csr_array(first))
@@ -136,16 +136,16 @@ def test_features_that_come_later_are_learned(counts):
     assert np.isfinite(model.score(later))
 
 
-def test_row_exposures_scale_what_a_batch_says(counts):
+def test_row_exposures_rescale_w(counts):
     plain, exposed = PoissonNMF(3, random_state=0), PoissonNMF(3, random_state=0)
-    for i in (0, 60, 120, 180, 240):  # fits of all so far, and steps
+    for i in (0, 60, 120, 180, 240):  # joint fits of the first rows, and steps
         plain.partial_fit(counts[i : i + 60])
         exposed.partial_fit(counts[i : i + 60], row_exposure=np.full(60, 2.0))
         np.testing.assert_allclose(exposed.components_, plain.components_, rtol=1e-6)  # W halves, and H is per unit
 
 
 @both
-def test_it_is_the_same_for_any_threads_and_begins_anew_after_a_fit(kind, counts):
+def test_the_result_is_the_same_for_any_threads_and_after_an_earlier_fit(kind, counts):
     one, two = (epoch(kind(3, random_state=0, n_threads=n), counts).components_ for n in (1, 2))
     np.testing.assert_array_equal(one, two)
     model = kind(3, random_state=0, max_iter=300).fit(counts)
@@ -153,24 +153,24 @@ def test_it_is_the_same_for_any_threads_and_begins_anew_after_a_fit(kind, counts
 
 
 @both
-def test_what_it_can_not_use_is_turned_away_in_a_sentence_and_changes_nothing(kind, counts):
+def test_invalid_arguments_are_refused_and_change_nothing(kind, counts):
     model = kind(3, random_state=0).partial_fit(counts[:60])
     before = model.components_.copy()
     with pytest.raises(ValueError, match="41 features"):
         model.partial_fit(sparse.csr_array((5, 41)))
-    for options, said in (
+    for options, message in (
         ({"forgetting_rate": 0.5}, "forgetting_rate must be a number above 0.5 and at most 1, got 0.5"),
         ({"delay": 0.0}, "delay must be a number at least 1, got 0.0"),
         ({"total_samples": 0}, "total_samples must be a number at least 1, got 0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             model.set_params(**options).partial_fit(counts[:60])
         model.set_params(forgetting_rate=0.7, delay=1.0, total_samples=None)
     np.testing.assert_array_equal(model.components_, before)
     assert model.partial_fit(counts[60:120]).n_iter_ == 2
 
 
-def test_penalties_that_online_em_has_no_rule_for_are_turned_away(counts):
+def test_penalties_that_online_em_does_not_support_are_refused(counts):
     with pytest.raises(ValueError, match="l1_ratio must be 1"):
         PoissonNMF(3, alpha_W=0.1).partial_fit(counts)
     with pytest.raises(ValueError, match=r"^prior_W must be .* got 'auto', whose rate .* use prior_W_ of a fit"):
@@ -195,9 +195,9 @@ def test_a_mini_batch_without_rows_changes_nothing(kind, counts):
 @pytest.mark.parametrize(
     ("kind", "priors"), [(PoissonNMF, {}), (PoissonNMF, {"prior_W": (1.1, 0.5), "prior_H": (1.1, 0.5)}), (HPF, {})]
 )
-def test_rows_without_counts_are_rows_that_were_seen(kind, priors, counts):
+def test_rows_without_counts_count_as_rows(kind, priors, counts):
     model, empty = kind(3, random_state=0, **priors), sparse.csr_array((100, 40))
-    for rows in (counts, counts):  # 600, so that PoissonNMF has let go of the first ones
+    for rows in (counts, counts):  # 600 rows, so that PoissonNMF has released the first ones
         model.partial_fit(rows)
     H = model.components_.copy()
     with np.errstate(all="raise"):
@@ -205,21 +205,21 @@ def test_rows_without_counts_are_rows_that_were_seen(kind, priors, counts):
     assert model.n_iter_ == 3
     schedule = model._schedule if kind is HPF else model._online.schedule
     assert schedule.rows == 700
-    if kind is HPF or priors:  # posteriors of such rows are not zero: less of everything is expected
+    if kind is HPF or priors:  # W of such rows is not zero, so that H decreases
         assert (model.components_.sum(axis=1) < H.sum(axis=1)).all()
     else:
-        np.testing.assert_allclose(model.components_, H, rtol=1e-12)  # only rounding; as in a fit of all rows
+        np.testing.assert_allclose(model.components_, H, rtol=1e-12)  # rounding; as in a fit to all rows
         np.testing.assert_allclose(model._online.statistics.totals, 2 * counts.sum(axis=0))
     with pytest.raises(ValueError, match="X must have at least one positive count in the first mini-batch, got none"):
         kind(3, **priors).partial_fit(empty)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("auto", 1.1), ("sparse", 1.0)])
-def test_priors_by_name_are_numbers_after_a_fit_and_those_of_the_function(counts, name, shape):
+def test_named_priors_are_numbers_after_a_fit(counts, name, shape):
     model = PoissonNMF(3, prior_W=name, prior_H=name, random_state=0).fit(counts)
     rate = model.prior_W_[1]
     assert model.prior_W_ == model.prior_H_ == (shape, rate)
-    # At a tenth of the rate under which the prior mean of a count is the data's mean
+    # A tenth of the rate with which the prior mean of a count is the mean of the data
     assert 3 * (shape / (rate / 0.1)) ** 2 == pytest.approx(counts.mean())
     solution = poisson_nmf(counts, 3, prior_W=model.prior_W_, prior_H=model.prior_H_, random_state=0)
     np.testing.assert_array_equal(solution.H, model.components_)

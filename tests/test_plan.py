@@ -1,4 +1,4 @@
-"""What is planned is what is then taken."""
+"""`plan` estimates the memory that a fit allocates."""
 
 import tracemalloc
 

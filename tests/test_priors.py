@@ -1,4 +1,4 @@
-"""Priors and penalties: what is minimised is what is stated, by every solver, on every side and in the best units."""
+"""Priors and penalties: every solver minimises the documented objective, for both factors and in the best units."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ from fastpmf.core.factors import column_sums, padded
 from fastpmf.model.priors import Terms, best_units
 
 EPS = np.finfo(float).eps
-fit = partial(fitting.fit, n_threads=1)  # the matrices are small, and threads meet at every pass
+fit = partial(fitting.fit, n_threads=1)  # the matrices are small, and threads would wait for each other
 GAMMA = {"prior_W": (1.5, 2.0), "prior_H": ([1.2, 2.0, 3.0], [0.5, 1.0, 2.0])}
 MIXED = {"alpha_W": 0.02, "alpha_H": 0.05, "l1_ratio": 0.5}
 MATRICES = ["tiny", "empty_row", "empty_column", "large_counts", "small_scale", "one_row", "rank_one", "short_rows"]
@@ -28,8 +28,8 @@ MATRICES = ["tiny", "empty_row", "empty_column", "large_counts", "small_scale", 
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
 
 
-def some_known(n, p, k, rng):
-    """A row of H and a column of W that are known, and zeros in the others."""
+def random_fixed_parts(n, p, k, rng):
+    """A row of H and a column of W are fixed, and zeros in others."""
     fixed_W, fixed_H = np.full((n, k), np.nan), np.full((k, p), np.nan)
     fixed_H[0], fixed_W[:, 1] = rng.gamma(1.0, size=p) + 0.1, rng.gamma(1.0, size=n) + 0.1
     fixed_H[2, rng.random(p) < 0.3], fixed_W[rng.random(n) < 0.3, 2] = 0, 0
@@ -40,8 +40,8 @@ def exposures(n, p, rng):
     return {"row_exposure": 10 ** rng.uniform(-1, 1, n), "column_exposure": 10 ** rng.uniform(-1, 1, p)}
 
 
-# What may be said of a fit of n x p counts beside them
-STATEMENTS = {
+# Options and data of a fit to n x p counts
+MODELS = {
     "Gamma": lambda n, p, rng: GAMMA,
     "nearly flat": lambda n, p, rng: {"prior_W": (1.01, 1.0), "prior_H": (1.001, 1.0)},
     "one side alone": lambda n, p, rng: {"prior_W": (3.0, 2.0)},
@@ -51,54 +51,54 @@ STATEMENTS = {
     "L1 and L2": lambda n, p, rng: MIXED,
     "mask": lambda n, p, rng: {"mask": rng.random((n, p)) < 0.3},
     "background": lambda n, p, rng: {"background": rng.gamma(0.3, size=p)},
-    "known": lambda n, p, rng: some_known(n, p, 3, rng),
+    "known": lambda n, p, rng: random_fixed_parts(n, p, 3, rng),
     "exposures": lambda n, p, rng: exposures(n, p, rng) | GAMMA,
     "weights": lambda n, p, rng: {"sample_weight": rng.choice([0.5, 1.0, 3.0], n)} | GAMMA,
     "everything": lambda n, p, rng: (
         {"mask": rng.random((n, p)) < 0.2, "background": rng.gamma(0.3, size=p)}
         | {"sample_weight": rng.gamma(1.0, size=n)}
-        | some_known(n, p, 3, rng)
+        | random_fixed_parts(n, p, 3, rng)
         | exposures(n, p, rng)
         | (GAMMA if rng.random() < 0.5 else MIXED)
     ),
 }  # fmt: skip
-statements = pytest.mark.parametrize("statement", STATEMENTS)
-dying = pytest.mark.filterwarnings("ignore:.*carry no counts:UserWarning")  # which a penalty may well want
+models = pytest.mark.parametrize("model", MODELS)
+dying = pytest.mark.filterwarnings("ignore:.*carry no counts:UserWarning")  # as a penalty may do
 
 
 def counts_of(name):
-    """As float64, for which every kernel is compiled once."""
+    """float64, so that each kernel is compiled once."""
     return MENAGERIE[name].astype(float)
 
 
-def options_of(statement, X, seed=5):
-    return STATEMENTS[statement](*X.shape, np.random.default_rng(seed))
+def options_of(model, X, seed=5):
+    return MODELS[model](*X.shape, np.random.default_rng(seed))
 
 
 @dying
-@statements
+@models
 @every_solver
-def test_what_is_minimised_is_what_is_stated_and_it_never_rises(statement, solver):
+def test_the_documented_objective_is_minimised_and_never_rises(model, solver):
     half = list(SOLVERS).index(solver) % 2
     for name in MATRICES if ALL else MATRICES[half::2]:
         X = counts_of(name)
-        options, told = options_of(statement, X), {}
+        options, seen = options_of(model, X), {}
 
-        def see(record, W, H, X=X, options=options, told=told):
+        def see(record, W, H, X=X, options=options, seen=seen):
             if record.n_iter in (0, 4, 16):
-                told[record.n_iter] = naive.objective_terms(X, W, H, **options), record.objective
+                seen[record.n_iter] = naive.objective_terms(X, W, H, **options), record.objective
 
         solution = fit(X, max_iter=24, eval_every=1, callback=see, **options, **SOLVERS[solver])
-        told[24] = naive.objective_terms(X, solution.W, solution.H, **options), solution.objective
-        size = max(abs(terms).sum() for terms, _ in told.values())
-        # Steps, sums and logarithms are exact up to roundings, some tens of an eps of the terms
+        seen[24] = naive.objective_terms(X, solution.W, solution.H, **options), solution.objective
+        size = max(abs(terms).sum() for terms, _ in seen.values())
+        # Steps, sums and logarithms are exact up to some tens of eps of the terms
         slack = 64 * EPS * size
         if solver.startswith("cd"):  # entries below 1e-11 of a row's counts and shapes become 0
             slack += 1e-11 * 2 * 3 * size
         trace = solution.trace["objective"]
         assert np.isfinite(trace).all(), name
         assert (np.diff(trace) <= slack).all(), name
-        for terms, objective in told.values():
+        for terms, objective in seen.values():
             assert objective == pytest.approx(terms.sum(), abs=slack + max(X.shape) * EPS * size), name
         assert solution.kkt_residual >= 0, name
         for A in (solution.W, solution.H):
@@ -106,7 +106,7 @@ def test_what_is_minimised_is_what_is_stated_and_it_never_rises(statement, solve
 
 
 def slopes(X, W, H, options):
-    """(gradient of the objective, its positive part) in W and in H, densely; W's penalty as it is stated, on W."""
+    """(gradient of the objective, its positive part) in W and in H, densely; W in the units of the user."""
     (n, p), get = X.shape, options.get
     r, c, w = (np.broadcast_to(get(name, 1.0), m) for name, m in
                (("row_exposure", n), ("column_exposure", p), ("sample_weight", n)))  # fmt: skip
@@ -131,33 +131,33 @@ def slopes(X, W, H, options):
 
 
 @dying
-@statements
+@models
 @pytest.mark.parametrize("name", ["planted", "rank_one"])
-def test_a_converged_fit_meets_the_conditions_of_an_optimum_that_are_worked_out_densely(statement, name):
+def test_a_converged_fit_meets_the_optimality_conditions_computed_densely(model, name):
     X, tol = counts_of(name).toarray(), 1e-10
-    options = options_of(statement, X)
+    options = options_of(model, X)
     solution = fit(X, solver="cd", max_iter=5000, tol=tol, **options)
     assert solution.status is Status.CONVERGED
     assert solution.kkt_residual <= tol
     total = X.sum()
     for gradient, plus, A in slopes(X, solution.W, solution.H, options):
-        # A gap of tol is quadratic in what is left of the gradient at an entry, and linear at a zero
+        # A gap is quadratic in the remaining gradient at a positive entry, and linear at a zero
         assert (np.abs(A * gradient) <= 3 * math.sqrt(tol) * (total + (A * plus).max())).all()
         assert (gradient >= -3 * math.sqrt(tol) * plus).all()
 
 
-@pytest.mark.parametrize("statement", ["Gamma", "L1", "L2", "L1 and L2", "mask", "background", "everything"])
-def test_every_solver_ends_at_the_one_optimum_of_a_convex_problem_within_its_certificate(statement):
+@pytest.mark.parametrize("model", ["Gamma", "L1", "L2", "L1 and L2", "mask", "background", "everything"])
+def test_every_solver_reaches_the_optimum_of_a_convex_problem_within_its_residual(model):
     X = counts_of("dense")
     H = np.random.default_rng(1).gamma(0.5, size=(3, X.shape[1])) + 0.01
-    options = options_of(statement, X) | {"fixed_H": H, "fixed_W": None}
+    options = options_of(model, X) | {"fixed_H": H, "fixed_W": None}
     fits = [fit(X, max_iter=5000, tol=1e-4, **options, **choice) for choice in SOLVERS.values()]
     total = X.sum() * max(1, np.max(options.get("sample_weight", 1)))
     lowest = min(solution.objective for solution in fits)
     for solution in fits:
         assert solution.status is Status.CONVERGED
         np.testing.assert_array_equal(solution.H, H)
-        # No other W is better by more than the residual says; rounding is of the objective's own size
+        # No other W is better by more than the residual; rounding is relative to the objective
         assert solution.objective - lowest <= solution.kkt_residual * total + 1e-10 * abs(lowest)
 
 
@@ -179,7 +179,7 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("nothing", NOTHING.values(), ids=NOTHING)
-def test_what_says_nothing_changes_no_bit(nothing, counts):
+def test_options_without_effect_change_no_bit(nothing, counts):
     assert_same_bits(fit(counts, solver="cd", **nothing), fit(counts, solver="cd"))
 
 
@@ -193,7 +193,7 @@ def test_a_prior_of_shape_one_is_the_penalty_of_its_rate(options, counts):
     assert_same_bits(*same)
 
 
-def test_a_prior_is_so_many_counts_that_one_component_alone_explains(counts, planted):
+def test_the_first_update_with_a_prior_is_that_of_its_formula(counts, planted):
     # The first update of W, under shape a and rate b, is (W * S + a - 1) / (h_sum + b)
     X, (_, W, H) = counts, planted
     solution = fit(X, start=(W, H), fixed_H=H, prior_W=(1.5, 2.0), max_iter=1)
@@ -220,12 +220,12 @@ def test_penalties_are_scikit_learns_and_the_optimum_is_no_worse_than_theirs(l1_
 
     ours = fit(X.astype(float), start=(W, H), solver="cd", max_iter=300, tol=1e-8, **penalty)
     assert ours.status is Status.CONVERGED
-    rel = 1e-8  # their divergence has an absolute epsilon in it
+    rel = 1e-8  # their divergence has an absolute epsilon
     assert ours.objective == pytest.approx(their_objective(ours.W, ours.H), rel=rel)
     assert ours.objective <= their_objective(their_W, theirs.components_) * (1 + rel)
 
 
-# ── the scale that W and H share ────────────────────────────────────────────────────────────────────────────────
+# ── the relative scale of W and H ───────────────────────────────────────────────────────────────────────────────
 
 SIDES = {
     "L1": (Terms(rate=np.array([[2.0]])), Terms(rate=np.array([[0.3]]))),
@@ -257,7 +257,7 @@ def spread(terms, width=8):
 
 @pytest.mark.parametrize("sides", SIDES.values(), ids=SIDES)
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_the_units_are_those_that_a_numeric_search_finds(sides, scale):
+def test_the_units_agree_with_a_numerical_search(sides, scale):
     rows, columns = map(spread, sides)
     rng = np.random.default_rng(4)
     factors = [padded(size * rng.gamma(1.0, size=(n, 1)), np.dtype(float)) for n, size in ((5, scale), (7, 1.0))]
@@ -271,14 +271,14 @@ def test_the_units_are_those_that_a_numeric_search_finds(sides, scale):
 
     found = optimize.minimize_scalar(penalty, bounds=(math.log(units[0]) - 5, math.log(units[0]) + 5), method="bounded",
                                      options={"xatol": 1e-10})  # fmt: skip
-    # A minimum is flat: the place is known to the root of the rounding of the value
+    # A minimum is flat: its place is known to the square root of the rounding of the value
     assert math.log(units[0]) == pytest.approx(found.x, abs=1e-6)
     assert penalty(math.log(units[0])) <= found.fun + 8 * EPS * abs(found.fun)
 
 
-def test_where_no_units_are_best_they_stay_what_they_were():
+def test_units_without_an_optimum_are_kept():
     W, Ht = (padded(np.ones((n, 3)), np.dtype(float)) for n in (5, 7))
-    W[:, 1], Ht[:, 2] = 0, 0  # dead on either side
+    W[:, 1], Ht[:, 2] = 0, 0  # dead in one factor
     sums, before = [column_sums(W), column_sums(Ht)], np.arange(2.0, 10.0)
     price, nothing = Terms(rate=np.ones((1, 8))), Terms()
     for terms in ((price, nothing), (nothing, price), (nothing, nothing)):
@@ -287,17 +287,17 @@ def test_where_no_units_are_best_they_stay_what_they_were():
     np.testing.assert_array_equal(units[1:], before[1:])
     assert units[0] == pytest.approx(math.sqrt(7 / 5), rel=1e-15)
     few, many = (Terms(np.full((1, 8), a), np.ones((1, 8))) for a in (0.1, 3.0))
-    assert best_units(many, few, [W, Ht], sums, before)[1] == before[1]  # scaling W = 0 up would cost nothing
+    assert best_units(many, few, [W, Ht], sums, before)[1] == before[1]  # scaling up W = 0 has no cost
     assert best_units(few, many, [W, Ht], sums, before)[2] == before[2]
     fixed = Terms(rate=np.ones((1, 8)), fixed=np.arange(8) == 0)
     np.testing.assert_array_equal(best_units(price, fixed, [W, Ht], sums, before), before)
 
 
-@pytest.mark.parametrize("statement", ["Gamma", "L1", "L2", "L1 and L2", "exposures", "weights"])
+@pytest.mark.parametrize("model", ["Gamma", "L1", "L2", "L1 and L2", "exposures", "weights"])
 @pytest.mark.parametrize("max_iter", [1, 40])
-def test_no_rescaling_of_components_is_ever_better(statement, max_iter):
+def test_no_rescaling_of_components_is_better(model, max_iter):
     X = counts_of("planted")
-    options = options_of(statement, X)
+    options = options_of(model, X)
     solution = fit(X, max_iter=max_iter, **options)
 
     def objective(logs):
@@ -313,7 +313,7 @@ def test_no_rescaling_of_components_is_ever_better(statement, max_iter):
         assert objective(logs) > least
 
 
-def test_a_component_that_a_penalty_kills_within_an_iteration_does_not_raise_the_objective():
+def test_a_component_that_a_penalty_removes_within_an_iteration_does_not_raise_the_objective():
     X, mask = counts_of("rank_one"), np.zeros((5, 4), bool)
     mask[[0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4], [0, 1, 2, 0, 1, 3, 0, 2, 0, 1, 2, 1, 3]] = True
     options = {"alpha_W": 4.1, "alpha_H": 1e-4, "l1_ratio": 0.5, "mask": mask, "background": [0.05, 2.2, 0.1, 0.9]}
@@ -352,7 +352,7 @@ def test_a_fitted_model_does_not_change_with_the_users_arrays(planted):
     np.testing.assert_array_equal(model.transform(X), before)
 
 
-def test_priors_are_parameters_like_any_other():
+def test_priors_are_estimator_parameters():
     model = PoissonNMF(3, alpha_H=0.5, l1_ratio=1.0, **GAMMA)
     assert clone(model).get_params()["prior_H"] == GAMMA["prior_H"]
     assert model.set_params(prior_W=None, alpha_W=0.1).get_params()["prior_W"] is None

@@ -15,10 +15,10 @@ from fastpmf import HPF, Checkpoint, PoissonNMF, as_counts, cli, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.fitting.memory import plan
 from fastpmf.io import convert_counts, read_counts, stream_counts, write_counts, write_factor, write_factors
-from fastpmf.utils import memory as room
+from fastpmf.utils import memory as limits
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-TOLD = {"random_state": 0, "tol": 0, "max_iter": 6, "solver": "mu"}
+OPTIONS = {"random_state": 0, "tol": 0, "max_iter": 6, "solver": "mu"}
 
 
 @pytest.fixture(scope="module")
@@ -51,36 +51,36 @@ def refused(monkeypatch, call, n_bytes):
 
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
-def test_a_fit_without_room_is_refused_before_it_begins_and_what_is_offered_fits(X, monkeypatch, kind):
+def test_a_fit_beyond_the_memory_limit_is_refused_and_the_suggested_number_of_components_fits(X, monkeypatch, kind):
     counts = as_counts(X)
     have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
-    told = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
+    message = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
     assert re.match(
-        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, beside its counts, and", told
+        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, beside its counts, and", message
     )
-    offered = int(told.rpartition("it would fit with n_components=")[2])
+    offered = int(message.rpartition("it would fit with n_components=")[2])
     assert 1 < offered < 100
     assert refused(monkeypatch, lambda: kind(offered).fit(counts), have) is None
     assert refused(monkeypatch, lambda: kind(2 * offered).fit(counts), have) is not None
 
 
-def test_less_precision_fewer_starts_and_streaming_are_offered_where_they_fit(monkeypatch):
+def test_float32_fewer_starts_and_streaming_are_suggested_if_they_fit(monkeypatch):
     X = make_poisson_counts(2000, 1000, 3, nnz=100_000, random_state=0).X
     single = plan(X.shape, X.nnz, 40, "float32", counts_dtype=X.dtype).peak_bytes
     double = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
-    told = refused(monkeypatch, lambda: poisson_nmf(X, 40), single)
-    assert re.search(r"it would fit with dtype='float32' or n_components=\d+$", told)
-    told = refused(monkeypatch, lambda: poisson_nmf(X, 40, n_init=10), double)
-    assert re.search(r"it would fit with n_init=1$", told)  # its factors, of any number, fill a vector a row
-    told = refused(monkeypatch, lambda: poisson_nmf(X, 1000, solver="em", dtype="float32"), 1 << 24)
-    assert re.search(r"it would fit with n_components=\d+$", told)
+    message = refused(monkeypatch, lambda: poisson_nmf(X, 40), single)
+    assert re.search(r"it would fit with dtype='float32' or n_components=\d+$", message)
+    message = refused(monkeypatch, lambda: poisson_nmf(X, 40, n_init=10), double)
+    assert re.search(r"it would fit with n_init=1$", message)  # any number of components takes one vector in each row
+    message = refused(monkeypatch, lambda: poisson_nmf(X, 1000, solver="em", dtype="float32"), 1 << 24)
+    assert re.search(r"it would fit with n_components=\d+$", message)
     assert refused(monkeypatch, lambda: poisson_nmf(X, 40), 1000).endswith("it would fit with no number of components")
     long = make_poisson_counts(300, 200, 3, nnz=15_000, random_state=0).X
     have = plan(long.shape, long.nnz, 20, "float32", counts_dtype=long.dtype).factor_bytes - 1
     assert refused(monkeypatch, lambda: poisson_nmf(long, 20, dtype="float32"), have) is not None
 
 
-def test_memory_is_the_least_that_anyone_allows(monkeypatch):
+def test_memory_is_the_smallest_of_all_limits(monkeypatch):
     files = {
         "/proc/self/cgroup": "4:cpu,memory:/slurm/job\n0::/user/task\n",
         "/sys/fs/cgroup/user/memory.max": "7000\n",
@@ -88,19 +88,19 @@ def test_memory_is_the_least_that_anyone_allows(monkeypatch):
         "/sys/fs/cgroup/memory/slurm/job/memory.limit_in_bytes": "9000\n",
         "/proc/self/statm": "1 1 1 1 1 1 1\n",
     }
-    assert room.memory() > 1 << 20
-    monkeypatch.setattr(room, "_told", lambda path: files.get(str(path), ""))
-    assert room.memory() == 7000
+    assert limits.memory() > 1 << 20
+    monkeypatch.setattr(limits, "_told", lambda path: files.get(str(path), ""))
+    assert limits.memory() == 7000
     del files["/sys/fs/cgroup/user/memory.max"]
-    assert room.memory() == 9000
+    assert limits.memory() == 9000
     page = os.sysconf("SC_PAGE_SIZE")
-    monkeypatch.setattr(room.resource, "getrlimit", lambda _: (page + 500, resource.RLIM_INFINITY))
-    assert room.memory() == 500
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (page + 500, resource.RLIM_INFINITY))
+    assert limits.memory() == 500
 
 
 # ── Disks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# On a disk of a megabyte: each call is to end with the sentence of a full one, and to leave the files as they are.
+# On a disk of a megabyte: each call must raise the error of a full disk and leave the files unchanged.
 FULL = """
 import sys, warnings
 from pathlib import Path
@@ -138,17 +138,17 @@ for path, call in {
         print(path, "was written")
     except OSError as error:
         print(path, error.filename == str(disk / path), error.strerror, same())
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     again = PoissonNMF(3, random_state=0, tol=0, max_iter=6, solver="mu").fit(
         X, checkpoint=Checkpoint(disk, iterations=6))
-print("checkpoint", np.array_equal(again.components_, model.components_), str(told[0].message)[:57], same())
+print("checkpoint", np.array_equal(again.components_, model.components_), str(caught[0].message)[:57], same())
 print(cli.main(["topics", str(disk / "absent.npz"), "-o", str(disk / "table.csv")]), same())
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a small disk of its own")
-def test_a_full_disk_is_told_of_the_file_that_was_asked_for_and_leaves_the_old_one(tmp_path):
+def test_the_error_of_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
     mounted = "mount -t tmpfs -o size=1m tmpfs"
     if subprocess.run(
         ["unshare", "-rm", "sh", "-c", f"{mounted} {tmp_path}"], capture_output=True, timeout=60
@@ -168,7 +168,7 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for_and_leaves_the_old_o
     assert last == "2 True"
 
 
-def test_room_on_the_disk_is_taken_before_a_file_is_mapped(tmp_path, X, monkeypatch):
+def test_disk_space_is_reserved_before_a_file_is_mapped(tmp_path, X, monkeypatch):
     write_counts(tmp_path / "X", X[:7])
     taken = []
 
@@ -186,7 +186,7 @@ def test_room_on_the_disk_is_taken_before_a_file_is_mapped(tmp_path, X, monkeypa
     np.testing.assert_array_equal(read_counts(tmp_path / "X").X.toarray(), X[:7].toarray())
 
 
-def test_a_picture_that_fails_leaves_the_old_one(tmp_path, X, monkeypatch, capsys):
+def test_a_failed_figure_leaves_the_old_one(tmp_path, X, monkeypatch, capsys):
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(tmp_path)
@@ -205,8 +205,8 @@ def test_a_picture_that_fails_leaves_the_old_one(tmp_path, X, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("what", ["folder", "no folder", "forbidden"])
-def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, monkeypatch):
-    model = PoissonNMF(3, **TOLD).fit(X)
+def test_errors_of_unwritable_files_name_the_file(tmp_path, X, what, monkeypatch):
+    model = PoissonNMF(3, **OPTIONS).fit(X)
     path = tmp_path / ("absent" if what == "no folder" else "") / "out.npz"
     if what == "folder":
         path.mkdir()
@@ -215,23 +215,23 @@ def test_what_can_not_be_written_is_called_by_its_own_name(tmp_path, X, what, mo
         def forbidden(name, *_, **__):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(name))
 
-        monkeypatch.setattr("builtins.open", forbidden)  # as it is for all but root
+        monkeypatch.setattr("builtins.open", forbidden)  # root may open any file
     error = {"folder": IsADirectoryError, "no folder": FileNotFoundError, "forbidden": PermissionError}[what]
     for call in (lambda: model.save(path), lambda: write_factors(path, np.ones((2, 3)), model)):
-        with pytest.raises(error) as told:
+        with pytest.raises(error) as caught:
             call()
-        assert path.name in str(told.value)
+        assert path.name in str(caught.value)
     monkeypatch.undo()
     assert os.listdir(tmp_path) == (["out.npz"] if what == "folder" else [])
 
 
-def test_a_checkpoint_folder_that_can_not_be_written_to_is_told_at_once(tmp_path, X, monkeypatch):
+def test_an_unwritable_checkpoint_folder_is_refused_at_once(tmp_path, X, monkeypatch):
     monkeypatch.setattr("fastpmf.fitting.checkpoint.os.access", lambda path, mode: False)
     with pytest.raises(PermissionError, match=r"checkpoint: the folder .* can't be written to"):
-        PoissonNMF(3, **TOLD).fit(X, checkpoint=tmp_path)
+        PoissonNMF(3, **OPTIONS).fit(X, checkpoint=tmp_path)
 
 
-def test_a_checkpoint_that_can_not_be_written_is_warned_of_and_the_fit_goes_on(tmp_path, X):
+def test_a_checkpoint_that_cant_be_written_gives_a_warning_and_the_fit_continues(tmp_path, X):
     def vanish(record, W, H):
         for path in folder.iterdir():
             path.unlink()
@@ -239,15 +239,15 @@ def test_a_checkpoint_that_can_not_be_written_is_warned_of_and_the_fit_goes_on(t
         folder.write_text("a file now")
 
     folder = tmp_path / "saved"
-    model = PoissonNMF(3, **TOLD | {"eval_every": 3, "max_iter": 5}, callback=None)
-    wanted = model.fit(X).components_
+    model = PoissonNMF(3, **OPTIONS | {"eval_every": 3, "max_iter": 5}, callback=None)
+    expected = model.fit(X).components_
     with pytest.warns(
         RuntimeWarning, match=r"could not be written, and the fit continues without it: .*checkpoint-00000004"
     ):
         model.set_params(callback=lambda record, W, H: record.n_iter == 3 and vanish(record, W, H)).fit(
             X, checkpoint=Checkpoint(folder, iterations=2)
         )
-    np.testing.assert_array_equal(model.components_, wanted)
+    np.testing.assert_array_equal(model.components_, expected)
 
 
 # ── Files that change ───────────────────────────────────────────────────────────────────────────────────────────
@@ -269,15 +269,15 @@ def become_a_folder(folder):
 def point_outside(folder):
     indices = np.load(folder / "indices.npy")
     indices[-1] = 10**9
-    with (folder / "indices.npy").open("r+b") as file:  # its times and length as before
-        told = os.fstat(file.fileno())
+    with (folder / "indices.npy").open("r+b") as file:  # with the same times and length
+        before = os.fstat(file.fileno())
         np.save(file, indices)
-    os.utime(folder / "indices.npy", ns=(told.st_atime_ns, told.st_mtime_ns))
+    os.utime(folder / "indices.npy", ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize("when", ["between two passes", "within a pass"])
 @pytest.mark.parametrize("change", [cut, vanish, become_a_folder, point_outside])
-def test_a_file_that_changes_under_a_streamed_fit_ends_it_in_one_sentence(tmp_path, X, change, when, monkeypatch):
+def test_a_file_that_changes_during_a_streamed_fit_is_an_error(tmp_path, X, change, when, monkeypatch):
     from fastpmf.io.sources import Compressed
 
     write_counts(tmp_path / "X", X)
@@ -296,7 +296,7 @@ def test_a_file_that_changes_under_a_streamed_fit_ends_it_in_one_sentence(tmp_pa
             change(tmp_path / "X")
 
     monkeypatch.setattr(Compressed, "rows", reading)
-    model = PoissonNMF(3, **TOLD).fit(X)
+    model = PoissonNMF(3, **OPTIONS).fit(X)
     before = dict(vars(model))
     with pytest.raises((ValueError, OSError), match=str(tmp_path / "X")):
         model.set_params(callback=between, eval_every=2).fit(counts)
@@ -306,29 +306,29 @@ def test_a_file_that_changes_under_a_streamed_fit_ends_it_in_one_sentence(tmp_pa
 
 
 @pytest.mark.parametrize("change", [cut, point_outside])
-def test_a_file_that_changes_under_mapped_counts_is_told_before_a_kernel_reads_it(tmp_path, X, change):
+def test_a_changed_file_of_mapped_counts_is_an_error_before_a_kernel_reads_it(tmp_path, X, change):
     write_counts(tmp_path / "X", X)
     counts = as_counts(read_counts(tmp_path / "X"))
 
     def between(record, W, H):
         change(tmp_path / "X")
-        os.utime(tmp_path / "X" / "indices.npy", ns=(0, 0))  # whatever the file system's clock can tell apart
+        os.utime(tmp_path / "X" / "indices.npy", ns=(0, 0))  # whatever the resolution of the file system's clock is
 
-    model = PoissonNMF(3, **TOLD)
+    model = PoissonNMF(3, **OPTIONS)
     with pytest.raises(ValueError, match=r"indices\.npy was changed since it was read"):
         model.set_params(callback=between).fit(counts)
     assert not hasattr(model, "components_")
 
 
-def test_a_folder_that_is_replaced_is_still_mapped_as_it_was(tmp_path, X):
+def test_counts_of_a_replaced_folder_are_still_mapped(tmp_path, X):
     write_counts(tmp_path / "X", X)
-    counts, wanted = as_counts(read_counts(tmp_path / "X")), PoissonNMF(3, **TOLD).fit(X)
-    model = PoissonNMF(3, **TOLD, callback=lambda record, W, H: write_counts(tmp_path / "X", X[:5]))
-    np.testing.assert_array_equal(model.fit(counts).components_, wanted.components_)
+    counts, expected = as_counts(read_counts(tmp_path / "X")), PoissonNMF(3, **OPTIONS).fit(X)
+    model = PoissonNMF(3, **OPTIONS, callback=lambda record, W, H: write_counts(tmp_path / "X", X[:5]))
+    np.testing.assert_array_equal(model.fit(counts).components_, expected.components_)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_passes_keep_no_files_open(tmp_path, X):
+def test_passes_leave_no_files_open(tmp_path, X):
     write_counts(tmp_path / "X", X)
     before = len(os.listdir("/proc/self/fd"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -336,7 +336,7 @@ def test_passes_keep_no_files_open(tmp_path, X):
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
     try:
         counts = stream_counts(tmp_path / "X", block_entries=150).X
-        model = PoissonNMF(3, **TOLD | {"max_iter": 10}).fit(counts)
+        model = PoissonNMF(3, **OPTIONS | {"max_iter": 10}).fit(counts)
         opened = len(os.listdir("/proc/self/fd"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,4 +1,4 @@
-"""`HPF` goes to a file and comes back."""
+"""Model files of `HPF`."""
 
 import json
 
@@ -76,7 +76,7 @@ def test_arrays_of_other_sizes_are_refused(X, tmp_path, name, change):
         HPF.load(path)
 
 
-def test_a_file_of_another_model_is_told(X, tmp_path):
+def test_a_file_of_another_model_is_refused(X, tmp_path):
     path = tmp_path / "model.npz"
     PoissonNMF(2, random_state=0, max_iter=5, tol=0).fit(X).save(path)
     assert isinstance(load_model(path), PoissonNMF)

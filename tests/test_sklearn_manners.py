@@ -1,4 +1,4 @@
-"""The estimators among scikit-learn's: metadata on its way through, tables out of them, callbacks that watch them."""
+"""The estimators with other parts of scikit-learn: metadata routing, output as tables, callbacks, searches."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ each_estimator = pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 
 
 def quick(kind, k=2, **options):
-    """Five iterations that nothing stops."""
+    """A model that does exactly five iterations."""
     return kind(k, **{"max_iter": 5, "tol": 0, "random_state": 0, "n_threads": 1} | options)
 
 
@@ -40,7 +40,7 @@ def X():
 
 @pytest.fixture(scope="module")
 def rows():
-    """What is known of the rows: a table's column, a list, and a sparse matrix."""
+    """Data of rows: a column of a table, a list, and a sparse matrix."""
     rng = np.random.default_rng(2)
     weight, exposure = rng.integers(0, 3, 40), rng.uniform(0.5, 2, 40)
     mask = sparse.csr_array(rng.random((40, 25)) < 0.1)
@@ -48,7 +48,7 @@ def rows():
 
 
 def of_rows(known, some):
-    """That of some of the rows, by hand."""
+    """The data of some rows."""
     return {name: value[some] if name == "mask" else np.asarray(value)[some] for name, value in known.items()}
 
 
@@ -57,7 +57,7 @@ def without_weights(known):
 
 
 def asking(model, known):
-    """The model, which asks of scikit-learn what it can use of this."""
+    """The model, with metadata requested for the arguments that it has."""
     model = model.set_fit_request(**dict.fromkeys(known, True))
     new = dict.fromkeys(without_weights(known), True)
     return model.set_transform_request(**new).set_score_request(**dict.fromkeys(known, True))
@@ -69,7 +69,7 @@ def known_to(kind, rows):
 
 @each_estimator
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_pipeline_routes_what_is_known_of_rows(kind, place, X, rows):
+def test_a_pipeline_routes_data_of_rows(kind, place, X, rows):
     known = known_to(kind, rows)
     alone = quick(kind)
     W = alone.fit_transform(X, **known)
@@ -80,11 +80,11 @@ def test_a_pipeline_routes_what_is_known_of_rows(kind, place, X, rows):
         pipeline = make_pipeline(*map(clone, steps)).fit(X, **known)
         new = without_weights(known)
         assert np.array_equal(pipeline.transform(X, **new), alone.transform(X, **new))
-    assert not np.array_equal(W, quick(kind).fit_transform(X))  # so that what is known was seen
+    assert not np.array_equal(W, quick(kind).fit_transform(X))  # so the data had an effect
 
 
 @each_estimator
-def test_cross_validation_routes_to_fit_and_score_what_is_known_of_their_rows(kind, X, rows):
+def test_cross_validation_routes_data_of_rows_to_fit_and_score(kind, X, rows):
     known, folds = known_to(kind, rows), KFold(3)
     expected = []
     for train, test in folds.split(X):
@@ -100,7 +100,7 @@ def test_cross_validation_routes_to_fit_and_score_what_is_known_of_their_rows(ki
         assert np.array_equal(search.best_estimator_.components_, best.components_)
 
 
-def test_without_routing_a_search_over_a_pipeline_cuts_what_is_known_of_rows_too(X, rows):
+def test_without_routing_a_search_over_a_pipeline_splits_data_of_rows_too(X, rows):
     known, folds = {"sample_weight": rows["sample_weight"], "mask": rows["mask"]}, KFold(2)
     pipeline = make_pipeline(through(), quick(PoissonNMF))
     search = GridSearchCV(pipeline, {"poissonnmf__n_components": [2]}, cv=folds)
@@ -110,13 +110,13 @@ def test_without_routing_a_search_over_a_pipeline_cuts_what_is_known_of_rows_too
         assert search.cv_results_[f"split{i}_test_score"][0] == model.score(X[test])
 
 
-def test_an_argument_that_fit_does_not_have_can_not_be_asked_for():
+def test_an_argument_that_fit_does_not_have_cant_be_requested():
     with config_context(enable_metadata_routing=True), pytest.raises(TypeError, match="exposures"):
         PoissonNMF(2).set_fit_request(exposures=True)
 
 
 @each_estimator
-def test_a_clone_asks_for_what_the_model_asks_for(kind, rows):
+def test_a_clone_has_the_same_metadata_requests(kind, rows):
     with config_context(enable_metadata_routing=True):
         model = asking(quick(kind), known_to(kind, rows))
         assert str(clone(model).get_metadata_routing()) == str(model.get_metadata_routing())
@@ -140,7 +140,7 @@ def test_a_search_chooses_by_the_score_of_hpf(X):
     assert search.best_score_ == max(search.cv_results_["mean_test_score"])
 
 
-def test_verbose_does_not_change_why_a_fit_stopped(X, capsys):
+def test_verbose_does_not_change_the_status(X, capsys):
     options = {"max_iter": 400, "tol": 0, "eval_every": 2, "random_state": 0}
     for verbose in (False, True):
         model = PoissonNMF(8, verbose=verbose, **options).fit(X, validation=0.2)
@@ -149,32 +149,32 @@ def test_verbose_does_not_change_why_a_fit_stopped(X, capsys):
 
 
 class Watcher:
-    """A callback that keeps what it is told; at one of its hooks it may raise, once, or ask to stop."""
+    """A callback that records its arguments; at one hook it can raise an error once, or stop the fit."""
 
     def __init__(self, at=None, raises=None, stop_at=None):
-        self.told, self.at, self.raises, self.stop_at = [], at, raises, stop_at
+        self.calls, self.at, self.raises, self.stop_at = [], at, raises, stop_at
 
-    def _hear(self, hook, context, **told):
-        self.told.append((hook, context.task_name, context.task_id, told))
+    def _record(self, hook, context, **arguments):
+        self.calls.append((hook, context.task_name, context.task_id, arguments))
         if hook == self.at:
             self.at = None
             raise self.raises
 
     def of(self, hook, task="iterations"):
-        return [told for name, of_task, _, told in self.told if (name, of_task) == (hook, task)]
+        return [arguments for name, of_task, _, arguments in self.calls if (name, of_task) == (hook, task)]
 
     def setup(self, estimator, context):
-        self._hear("setup", context)
+        self._record("setup", context)
 
     def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
-        self._hear("begin", context, X=X, y=y, metadata=metadata, fitted=fitted_estimator)
+        self._record("begin", context, X=X, y=y, metadata=metadata, fitted=fitted_estimator)
 
     def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
-        self._hear("end", context, X=X, y=y, metadata=metadata, fitted=fitted_estimator)
+        self._record("end", context, X=X, y=y, metadata=metadata, fitted=fitted_estimator)
         return len(self.of("end")) == self.stop_at
 
     def teardown(self, estimator, context):
-        self._hear("teardown", context)
+        self._record("teardown", context)
 
 
 def twenty_three(kind, **options):
@@ -186,7 +186,7 @@ def bits(model):
     return model.components_.tobytes(), model.objective_, model.n_iter_, model.status_
 
 
-def test_an_estimator_takes_callbacks_where_scikit_learn_has_them():
+def test_estimators_have_callbacks_if_scikit_learn_has_them():
     for kind in (PoissonNMF, HPF):
         assert hasattr(kind(2), "set_callbacks") == (ScoringMonitor is not None)
 
@@ -194,7 +194,7 @@ def test_an_estimator_takes_callbacks_where_scikit_learn_has_them():
 @needs_callbacks
 @each_estimator
 @pytest.mark.parametrize("n_init", [1, 3])
-def test_a_fit_that_is_watched_is_the_same_to_the_bit(kind, n_init, X):
+def test_callbacks_do_not_change_the_result(kind, n_init, X):
     alone, watched = (twenty_three(kind, n_init=n_init) for _ in range(2))
     assert np.array_equal(watched.set_callbacks(Watcher()).fit_transform(X), alone.fit_transform(X))
     assert bits(watched) == bits(alone)
@@ -207,11 +207,11 @@ def test_every_evaluation_ends_a_task_and_all_tasks_are_ended(kind, X):
     twenty_three(kind).set_callbacks(watcher).fit(X)
     steps = [(hook, "iterations", i) for i in range(3) for hook in ("begin", "end")]
     expected = [("setup", "fit", 0), ("begin", "fit", 0), *steps, ("end", "fit", 0), ("teardown", "fit", 0)]
-    assert [told[:3] for told in watcher.told] == expected
+    assert [call[:3] for call in watcher.calls] == expected
 
 
 @needs_callbacks
-def test_tasks_are_ended_though_a_fit_converges_or_leaves_starts_behind(X):
+def test_tasks_are_ended_if_a_fit_converges_or_drops_starts(X):
     for options in ({"tol": 0.05}, {"n_init": 3}, {"max_iter": 20}, {"eval_every": 100}):
         watcher = Watcher()
         model = twenty_three(PoissonNMF, **options).set_callbacks(watcher).fit(X)
@@ -241,7 +241,7 @@ def test_the_estimator_a_callback_gets_is_the_one_that_stops_there(known, X):
         there = quick(PoissonNMF, max_iter=n_iter, prior_W="auto").fit(X, **known)
         seen = seen["fitted"]
         assert seen.n_iter_ == n_iter
-        # A fit that ends makes its sums once more
+        # The final sums are recomputed
         assert seen.score(X) == pytest.approx(there.set_params(max_iter=23).score(X), rel=1e-12)
         assert vars(there).keys() <= vars(seen).keys()
 
@@ -251,27 +251,27 @@ def test_the_estimator_a_callback_gets_is_the_one_that_stops_there(known, X):
 def test_the_last_estimator_a_callback_gets_is_the_fitted_one(kind, X):
     watcher = Watcher()
     model = twenty_three(kind).set_callbacks(watcher).fit(X)
-    for told in (*watcher.of("end")[-1:], *watcher.of("end", "fit")):
-        assert bits(told["fitted"]) == bits(model)
-        assert np.array_equal(told["fitted"].transform(X), model.transform(X))
+    for call in (*watcher.of("end")[-1:], *watcher.of("end", "fit")):
+        assert bits(call["fitted"]) == bits(model)
+        assert np.array_equal(call["fitted"].transform(X), model.transform(X))
 
 
 @needs_callbacks
-def test_callbacks_get_what_fit_was_given(X, rows):
+def test_callbacks_get_the_arguments_of_fit(X, rows):
     watcher, y = Watcher(), np.arange(40)
     twenty_three(PoissonNMF).set_callbacks(watcher).fit(X, y, **rows, background=0.1)
-    for told in (*watcher.of("begin"), *watcher.of("end"), *watcher.of("end", "fit")):
-        assert told["X"] is X
-        assert told["y"] is y
-        assert told["metadata"].keys() == rows.keys()
-        assert all(told["metadata"][name] is value for name, value in rows.items())
+    for call in (*watcher.of("begin"), *watcher.of("end"), *watcher.of("end", "fit")):
+        assert call["X"] is X
+        assert call["y"] is y
+        assert call["metadata"].keys() == rows.keys()
+        assert all(call["metadata"][name] is value for name, value in rows.items())
 
 
 @needs_callbacks
 @each_estimator
 def test_scikit_learns_monitor_scores_every_evaluation(kind, X):
     monitor = ScoringMonitor(scoring=lambda model, X, y: {"score": model.score(X)})
-    model = twenty_three(kind).set_callbacks(monitor).fit(X, np.zeros(40))  # without a y it scores nothing
+    model = twenty_three(kind).set_callbacks(monitor).fit(X, np.zeros(40))  # scores need a y
     scores = {row["task_id_path"]: row["score"] for row in monitor.get_logs().data}
     stops = {(0,): 23, (0, 0): 10, (0, 1): 20, (0, 2): 23}
     fits = {path: quick(kind, max_iter=n).fit(X) for path, n in stops.items()}
@@ -281,7 +281,7 @@ def test_scikit_learns_monitor_scores_every_evaluation(kind, X):
 
 @needs_callbacks
 @each_estimator
-def test_monitors_and_searches_and_pipelines_go_together(kind, X):
+def test_monitors_searches_and_pipelines_work_together(kind, X):
     monitor = ScoringMonitor(scoring=lambda model, X, y: {"score": model.score(X)})
     model = twenty_three(kind).set_callbacks(monitor)
     name = kind.__name__.lower()
@@ -296,7 +296,7 @@ def test_monitors_and_searches_and_pipelines_go_together(kind, X):
 @needs_callbacks
 @each_estimator
 @pytest.mark.parametrize("inside", ["alone", "pipeline", "search"])
-def test_a_progress_bar_is_shown_to_its_end(kind, inside, X, capsys):
+def test_a_progress_bar_is_complete_at_the_end(kind, inside, X, capsys):
     pytest.importorskip("rich", reason="scikit-learn's progress bar needs rich")
     from sklearn.callback import ProgressBar
 
@@ -315,7 +315,7 @@ def test_a_progress_bar_is_shown_to_its_end(kind, inside, X, capsys):
 @needs_callbacks
 @each_estimator
 @pytest.mark.parametrize("at", ["setup", "begin", "end", "teardown"])
-def test_a_callback_that_fails_leaves_the_estimator_as_it_was(kind, at, X):
+def test_a_callback_that_fails_leaves_the_estimator_unchanged(kind, at, X):
     model = twenty_three(kind).set_callbacks(Watcher(at=at, raises=RuntimeError("on purpose")))
     with pytest.raises(RuntimeError, match="on purpose"):
         model.fit(X)
@@ -331,11 +331,11 @@ def test_a_callback_that_fails_leaves_the_estimator_as_it_was(kind, at, X):
 
 
 @needs_callbacks
-def test_a_failure_in_the_midst_is_torn_down(X):
+def test_callbacks_are_torn_down_after_a_failure(X):
     watcher = Watcher(at="end", raises=RuntimeError("on purpose"))
     with pytest.raises(RuntimeError, match="on purpose"):
         twenty_three(PoissonNMF).set_callbacks(watcher).fit(X)
-    assert watcher.told[-1][0] == "teardown"
+    assert watcher.calls[-1][0] == "teardown"
 
 
 @needs_callbacks
@@ -350,17 +350,17 @@ def test_a_callback_can_stop_a_fit(kind, X):
 
 @needs_callbacks
 @each_estimator
-def test_ctrl_c_in_a_callback_of_scikit_learn_keeps_what_was_fitted(kind, X):
+def test_ctrl_c_in_a_callback_of_scikit_learn_keeps_the_fit_so_far(kind, X):
     watcher = Watcher(at="end", raises=KeyboardInterrupt)
     model = twenty_three(kind).set_callbacks(watcher)
     with pytest.raises(FitInterrupted, match="kept"):
         model.fit(X)
     assert np.array_equal(model.components_, quick(kind, max_iter=10).fit(X).components_)
-    assert [told[0] for told in watcher.told[-3:]] == ["end", "end", "teardown"]  # of the part, of the whole
+    assert [call[0] for call in watcher.calls[-3:]] == ["end", "end", "teardown"]  # of the iterations, and of the fit
 
 
 @needs_callbacks
-def test_the_estimators_own_callback_is_called_first_and_may_stop_too(X):
+def test_the_callback_parameter_is_called_first_and_can_stop_the_fit_too(X):
     watcher, seen = Watcher(), []
 
     def own(record, W, H):
@@ -375,18 +375,18 @@ def test_the_estimators_own_callback_is_called_first_and_may_stop_too(X):
 
 
 @needs_callbacks
-def test_nothing_of_an_earlier_fit_is_left_in_the_estimator_a_callback_gets(X):
+def test_the_estimator_that_a_callback_gets_has_no_attributes_of_an_earlier_fit(X):
     frame = pd.DataFrame(X.toarray(), columns=[f"gene{j}" for j in range(25)])
     watcher = Watcher()
     twenty_three(PoissonNMF).fit(frame).set_callbacks(watcher).fit(X[:, :10])
-    for told in watcher.of("end"):
-        assert told["fitted"].transform(X[:, :10]).shape == (40, 2)  # which would warn of names
-        assert told["fitted"].n_features_in_ == 10
+    for call in watcher.of("end"):
+        assert call["fitted"].transform(X[:, :10]).shape == (40, 2)  # would warn of feature names
+        assert call["fitted"].n_features_in_ == 10
 
 
 @each_estimator
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_weighted_score_is_that_of_rows_as_often_as_their_weights_say(kind, masked, X, rows):
+def test_a_weighted_score_is_that_of_repeated_rows(kind, masked, X, rows):
     weight, model = rows["sample_weight"].to_numpy(), quick(kind, max_iter=200).fit(X)
     often = np.repeat(np.arange(40), weight)
     mask = rows["mask"] if masked else None

@@ -1,4 +1,4 @@
-"""Multiplicative updates on every matrix of the menagerie: facts that hold exactly, and equalities between fits."""
+"""All solvers on every matrix of the menagerie: monotone objectives, exact identities, and equal results of fits."""
 
 import naive
 import numpy as np
@@ -51,28 +51,30 @@ def test_each_residual_of_a_trace_is_that_of_the_factors_at_that_point():
 )  # fmt: skip
 def test_the_objective_never_rises(X, dtype, k, solver):
     objectives, max_iter = [], 60 if ALL else 24
-    solution = fit(X, k, dtype=dtype, eval_every=1, max_iter=max_iter, callback=exact(X, objectives), **SOLVERS[solver])
+    solution = fit(
+        X, k, dtype=dtype, eval_every=1, max_iter=max_iter, callback=recorder(X, objectives), **SOLVERS[solver]
+    )
     W, H = solution.W, solution.H
     assert W.dtype == H.dtype == dtype
     for A in (W, H):
         assert np.isfinite(A).all()
         assert (A >= 0).all()
-    # A step is exact up to roundings, of the rates and of sums over entries, blocks and rows: some tens of an eps of
-    # the terms that the objective is the sum of.
+    # A step is exact up to rounding of the rates and of sums over entries, blocks and rows: some tens of eps times the
+    # terms of which the objective is the sum.
     slack = 32 * np.finfo(dtype).eps * naive.objective_scale(X, W, H)
     if solver.startswith("cd"):  # entries below 1e-11 of a row's counts become 0
         slack += 1e-11 * 2 * k * X.sum()
     assert np.isfinite(objectives).all()
     assert (np.diff(objectives) <= slack).all()
-    # Sums over rows are formed one by one, in float64.
+    # Rows are summed one by one, in float64.
     rounding = max(X.shape) * np.finfo(float).eps * naive.objective_scale(X, W, H)
     assert kl_divergence(X, W, H) == pytest.approx(solution.objective, abs=rounding)
     np.testing.assert_allclose(solution.trace["objective"], objectives, atol=slack + rounding)
     assert solution.kkt_residual >= -8 * np.finfo(dtype).eps
 
 
-def exact(X, objectives):
-    """A callback that writes down the objective of the factors that it is shown."""
+def recorder(X, objectives):
+    """A callback that records the objective of the factors."""
     return lambda record, W, H: objectives.append(kl_divergence(X, W, H))
 
 
@@ -81,13 +83,13 @@ def test_one_component_reaches_the_product_of_the_sums_in_one_iteration(X, dtype
     solution = fit(X, 1, dtype=dtype, max_iter=1)
     counts = X.toarray().astype(float)
     expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
-    # Sums of positive numbers, rounded in every addition; long rows in vectors and pieces, so by far fewer than n.
+    # Sums of positive numbers, rounded in every addition; long rows are summed in vectors and pieces.
     np.testing.assert_allclose(rates(solution), expected, rtol=200 * np.finfo(dtype).eps)
 
 
 @both_dtypes
 @pytest.mark.parametrize("side", Side)
-def test_sums_are_matched_after_a_half_step(X, dtype, side):
+def test_sums_are_matched_after_an_update(X, dtype, side):
     counts, start = as_counts(X), some_start(X.shape)
     factors = [padded(A, np.dtype(dtype)) for A in (start[0], start[1].T)]
     U, V = factors[side], factors[1 - side]
@@ -106,10 +108,10 @@ def test_fifty_iterations_are_those_of_scikit_learn(planted, seed):
     W, H = W * rng.uniform(0.5, 1.5, W.shape), H * rng.uniform(0.5, 1.5, H.shape)
     theirs = NMF(3, init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=50, tol=0)
     their_W = theirs.fit_transform(X.astype(float), W=W.copy(), H=H.copy())
-    # Their absolute epsilon must not have been at work anywhere.
+    # Their absolute epsilon must not have had any effect.
     assert (their_W @ theirs.components_)[X.toarray() > 0].min() > 1e-3
     ours = fit(X, start=(W, H), max_iter=50)
-    # Two orders of summation, 50 times over; entries on their way to 0 shrink at every step, hence a little atol.
+    # Two orders of summation in 50 iterations; entries that go to 0 shrink in every iteration, hence a small atol.
     np.testing.assert_allclose(ours.W, their_W, rtol=1e-10, atol=1e-11)
     np.testing.assert_allclose(ours.H, theirs.components_, rtol=1e-10, atol=1e-11)
     assert np.sqrt(2 * ours.objective) == pytest.approx(theirs.reconstruction_err_, rel=1e-10)
@@ -154,7 +156,7 @@ def test_one_and_two_threads_give_the_same_bits(X, dtype):
 def test_scaling_the_counts_scales_the_rates_and_nothing_else(scale, dtype, planted):
     X = planted[0]
     one, scaled = fit(X, dtype=dtype), fit(X * scale, dtype=dtype)
-    # Scaled counts are rounded anew, and 20 iterations carry that on, a few times larger.
+    # Scaled counts are rounded, and 20 iterations enlarge these errors a few times.
     rtol = 1e4 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(rates(scaled), rates(one) * scale, rtol=rtol, atol=rtol * scale)
     assert scaled.kkt_residual == pytest.approx(one.kkt_residual, rel=rtol)
@@ -185,7 +187,7 @@ def test_columns_without_counts_change_nothing_else_and_get_exact_zeros(planted)
     X, W, H = planted
     plain = fit(X, start=(W, H))
     wider = sparse.hstack([X, sparse.csr_array((30, 2), dtype=X.dtype)])
-    # W is updated first and sees the sums of H, so that only columns that start at 0 are without influence on it.
+    # W is updated first and depends on the sums of H, so that only columns that start at 0 do not influence it.
     more = fit(wider, start=(W, np.hstack([H, np.zeros((3, 2))])))
     np.testing.assert_array_equal(more.W, plain.W)
     np.testing.assert_array_equal(more.H, np.hstack([plain.H, np.zeros((3, 2))]))
@@ -210,7 +212,7 @@ def test_three_thousand_float32_iterations_end_where_float64_does():
     narrow, wide = (fit(X, start=start, dtype=dtype, max_iter=3000) for dtype in (np.float32, np.float64))
     assert narrow.objective == pytest.approx(wide.objective, rel=1e-4)
     for A in (narrow.W, narrow.H):
-        assert (A > 0).all()  # nothing went under: every row and column has counts
+        assert (A > 0).all()  # no underflow: every row and column has counts
         assert A.min() > np.finfo(np.float32).tiny
 
 
@@ -236,7 +238,7 @@ def test_a_fit_at_its_optimum_has_converged():
     assert abs(solution.objective) <= 50 * np.finfo(float).eps * naive.objective_scale(X, solution.W, solution.H)
 
 
-def test_a_fit_that_has_not_converged_says_so_and_traces_its_end(planted):
+def test_a_fit_that_has_not_converged_has_that_status_and_a_record_of_its_end(planted):
     solution = fit(planted[0], max_iter=25, eval_every=10)
     assert solution.status is Status.MAX_ITER
     assert solution.n_iter == 25
@@ -300,7 +302,7 @@ def test_an_interrupted_fit_keeps_the_last_complete_update(where, planted, monke
     assert solution.objective == pytest.approx(kl_divergence(X, solution.W, solution.H), rel=1e-12)
 
 
-def test_an_interruption_before_the_first_iteration_keeps_nothing_and_says_so(planted, monkeypatch):
+def test_an_interruption_before_the_first_iteration_has_no_solution(planted, monkeypatch):
     X, W, H = planted
     monkeypatch.setattr(MemoryCounts, "log_rate", lambda *a: interrupt())
     with pytest.raises(KeyboardInterrupt, match="nothing is kept") as caught:

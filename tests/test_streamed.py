@@ -1,4 +1,4 @@
-"""Counts that are read in each pass are fitted as those in memory are: to the bit, for blocks of any size."""
+"""Streamed counts are fitted as counts in memory are, bitwise and for blocks of any size."""
 
 import itertools
 import threading
@@ -51,7 +51,7 @@ def assert_same_fit(a, b):
     np.testing.assert_array_equal(a.W, b.W)
     np.testing.assert_array_equal(a.H, b.H)
     assert a.n_iter == b.n_iter
-    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # sums of x log x add up in another order
+    assert a.objective == pytest.approx(b.objective, rel=1e-12)  # x log x is summed in another order
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_a_streamed_fit_is_the_one_in_memory_for_any_blocks(X, schedule, size):
 def test_awkward_counts_are_fitted_to_1e_12_of_the_fit_in_memory(name):
     X = MENAGERIE[name]
     a, b = (fit(counts, 2) for counts in (X, StreamedCounts(cut(X, 3))))
-    # Columns are summed entry by entry here, and four at a time in memory
+    # Columns are summed entry by entry here, and four entries at a time in memory
     for A, B in ((a.W, b.W), (a.H, b.H)):
         np.testing.assert_allclose(A, B, rtol=1e-12, atol=1e-14 * A.max())
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_stored_by_columns_is_fitted_with_the_roles_exchanged(X, size):
+def test_counts_stored_by_columns_are_fitted_with_exchanged_sides(X, size):
     W, H = np.random.default_rng(0).uniform(0.5, 1.5, (120, 4)), np.random.default_rng(1).uniform(0.5, 1.5, (4, 40))
     by_column = StreamedCounts(cut(X.T.tocsr(), size), by_column=True)
     assert by_column.shape == X.shape
@@ -92,7 +92,7 @@ def test_coordinate_descent_of_streamed_rows_never_rises_and_takes_any_blocks(X)
     objective = a.trace["objective"]
     assert (np.diff(objective) <= 1e-12 * objective[0]).all()
     assert a.objective < fit(X, 4, solver="cd", max_iter=60).objective * 1.02
-    assert (a.W == 0).any()  # as multiplicative steps never have it
+    assert (a.W == 0).any()  # multiplicative steps have no zeros
 
 
 @pytest.mark.parametrize("options", [{}, {"inner_steps": 2}, {"learn_prior": True}, {"hierarchy": False}])
@@ -113,7 +113,7 @@ def test_transform_and_score_go_block_by_block(X, Model):
     assert model.score(streamed) == pytest.approx(model.score(X), rel=1e-12)
 
 
-def test_exposures_of_streamed_rows_go_with_them(X):
+def test_exposures_of_streamed_rows_are_used(X):
     exposure = np.linspace(0.5, 2, 120)
     model = PoissonNMF(3, random_state=0).fit(X)
     streamed = StreamedCounts(cut(X, 17))
@@ -130,13 +130,13 @@ def test_an_iteration_is_one_pass(X):
         return cut(X, 30)()
 
     streamed = StreamedCounts(read)
-    assert len(passes) == 1  # to be checked and counted
+    assert len(passes) == 1  # validation
     poisson_nmf(streamed, 3, solver="mu", max_iter=20, eval_every=100, tol=0, random_state=0)
-    # twenty iterations; the objective at the start and in the end; that and the residual of what is returned
+    # twenty iterations; objectives of the start and of the end; objective and residual of the returned factors
     assert len(passes) == 1 + 20 + 3
 
 
-def test_blocks_are_let_go_as_soon_as_the_next_is_there(X):
+def test_blocks_are_released_once_the_next_one_is_read(X):
     alive, most = [], []
 
     def read():
@@ -148,7 +148,7 @@ def test_blocks_are_let_go_as_soon_as_the_next_is_there(X):
             del block
 
     fit(StreamedCounts(read), 3, max_iter=3)
-    assert max(most) <= 3  # the one in use, the one that is read, and the one that is let go at this very moment
+    assert max(most) <= 3  # the one in use, the next one, and one that is just being released
 
 
 def test_the_next_block_is_read_by_another_thread(X):
@@ -163,7 +163,7 @@ def test_the_next_block_is_read_by_another_thread(X):
     assert all(name.startswith("fastpmf-reader") for name in seen)
 
 
-def test_what_goes_wrong_in_reading_is_raised_where_the_fit_was_called(X):
+def test_errors_in_reading_are_raised_by_the_fit(X):
     passes = itertools.count()
 
     def read():
@@ -192,8 +192,8 @@ def test_ctrl_c_between_two_blocks_keeps_the_last_iteration(X):
         fit(StreamedCounts(read), 3, eval_every=100)
     solution = stopped.value.solution
     whole = fit(X, 3, max_iter=solution.n_iter)
-    assert solution.n_iter == 4  # the first two passes were to count, and for the objective at the start
-    assert next(passes) == 8  # one pass after the one that was broken off measures what is left
+    assert solution.n_iter == 4  # the first two passes are validation and the objective of the start
+    assert next(passes) == 8  # one pass after the interrupted one evaluates the result
     assert solution.objective == pytest.approx(kl_divergence(X, solution.W, solution.H), rel=1e-12)
     np.testing.assert_array_equal(solution.W, whole.W)
 
@@ -240,12 +240,12 @@ def test_the_log_factorials_of_tallied_counts_are_those_of_each(data):
     assert log_factorial == pytest.approx(gammaln(x.astype(float) + 1).sum(), rel=1e-13)
 
 
-def test_columns_of_very_many_rows_lose_nothing_in_float32(monkeypatch):
+def test_columns_of_very_many_rows_are_summed_exactly_in_float32(monkeypatch):
     monkeypatch.setattr(rows, "SAFE_ROWS", 16)
     n, k = 4000, 3
     U, V = padded(np.full((n, k), 0.1), np.dtype(np.float32)), padded(np.ones((1, k)), np.dtype(np.float32))
     third = np.float64(U[0, 0] / U[0, :k].sum())
-    # Each of at least 20,000 rows adds a third; one by one in float32 they would be off by 1e-4 of their sum
+    # Each of at least 20,000 rows adds a third; sums in float32 would be off by 1e-4
     for at_once, times in ((n, 20), (8, 2500)):
         out = np.empty_like(V)
         sums, some = ColumnSums(out), as_counts(np.ones((at_once, 1))).side(Side.ROWS)
@@ -273,13 +273,13 @@ def test_a_file_is_streamed_by_rows_or_by_columns(tmp_path, name):
     model, known = (PoissonNMF(2, random_state=0, solver="em", max_iter=30, tol=0) for _ in range(2))
     model.fit(data)
     known.fit(X.astype(data.X.dtype))
-    # "em" is its own transpose but for the order in which the factors are divided
+    # "em" is symmetric except for the order in which the factors are divided
     assert model.objective_ == pytest.approx(known.objective_, rel=1e-3 if name == "csc.h5ad" else 1e-6)
     if data.column_names is not None:
         assert list(model.feature_names_in_) == list(data.column_names)
 
 
-def test_a_file_that_was_changed_is_noticed(tmp_path, X):
+def test_a_changed_file_is_an_error(tmp_path, X):
     write_counts(tmp_path / "X", X)
     streamed = stream_counts(tmp_path / "X", block_entries=200).X
     np.save(tmp_path / "X" / "indices.npy", np.full(X.nnz, 10**6, np.int32))
@@ -287,7 +287,7 @@ def test_a_file_that_was_changed_is_noticed(tmp_path, X):
         fit(streamed, 3)
 
 
-def test_a_file_that_is_not_canonical_is_put_right_in_every_pass(tmp_path, X):
+def test_a_file_that_is_not_canonical_is_sorted_in_every_pass(tmp_path, X):
     twice = sparse.csr_array((np.repeat(X.data, 2), np.repeat(X.indices, 2), 2 * X.indptr), shape=X.shape)
     write_npy(tmp_path / "X", X.toarray())
     for name in ("data", "indices", "indptr"):
@@ -295,7 +295,7 @@ def test_a_file_that_is_not_canonical_is_put_right_in_every_pass(tmp_path, X):
     assert_same_fit(fit(stream_counts(tmp_path / "X", block_entries=200).X, 3), fit(2 * X, 3))
 
 
-def test_blocks_of_other_rows_in_a_later_pass_are_noticed(X):
+def test_other_blocks_in_a_later_pass_are_an_error(X):
     passes = itertools.count()
     empty = sparse.csr_array((1, 40), dtype=X.dtype)
     streamed = StreamedCounts(lambda: [X if next(passes) == 0 else sparse.vstack([X, empty], format="csr")])
@@ -340,7 +340,7 @@ def test_what_cant_be_streamed_is_refused_in_one_sentence(X, what):
 
 
 @pytest.mark.parametrize("name", ["X.npz", "X.mtx", "dense.h5ad"])
-def test_formats_that_have_no_rows_to_read_say_what_has(tmp_path, name):
+def test_formats_that_cant_be_streamed_name_those_that_can(tmp_path, name):
     write = FORMATS.get(name, FORMATS["X.npz"])[0]
     write(tmp_path / name, np.eye(7, 5, dtype=int))
     with pytest.raises(ValueError, match="convert_counts makes a folder of it, which can"):

@@ -34,7 +34,7 @@ def test_the_parts_sum_to_the_counts_and_keep_their_dtype(dtype, unchanged):
     for part in (train, test):
         assert part.dtype == np.dtype(dtype)
         assert part.shape == X.shape
-        assert (part.side(Side.ROWS).data > 0).all()  # what no part has is not stored
+        assert (part.side(Side.ROWS).data > 0).all()  # zeros are not stored
         assert part.side(Side.ROWS).indptr[-1] == part.nnz
     assert (train.to_scipy().astype(int) + test.to_scipy().astype(int) - X.astype(int)).count_nonzero() == 0
 
@@ -64,7 +64,7 @@ def test_the_parts_of_poisson_counts_are_poisson_and_uncorrelated():
     assert np.corrcoef(parts[0] + parts[1], parts[1])[0, 1] > 0.5
 
 
-def test_what_is_not_observed_stays_so_in_both_parts():
+def test_both_parts_have_the_unobserved_entries():
     X, mask = some_counts(), np.random.default_rng(3).random((30, 20)) < 0.2
     counts = hide_entries(as_counts(X), mask)
     for part in thin_counts(counts, 0.5, random_state=0):
@@ -74,7 +74,7 @@ def test_what_is_not_observed_stays_so_in_both_parts():
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, math.nan, math.inf, True, "half", None, 1j])
-def test_what_is_no_fraction_is_refused(fraction):
+def test_invalid_fractions_are_refused(fraction):
     with pytest.raises(ValueError, match="fraction must be a number between 0 and 1"):
         thin_counts([[3]], fraction)
 
@@ -92,7 +92,7 @@ def test_counts_that_cannot_be_split_one_by_one_are_refused(x):
         thin_counts([[x, 1.0]], 0.5)
 
 
-def test_what_is_no_count_is_refused():
+def test_negative_counts_are_refused():
     with pytest.raises(ValueError, match="X"):
         thin_counts([[-1]], 0.5)
 
@@ -118,7 +118,7 @@ def watched(make, X, **given):
 
 
 MODELS = {
-    "nmf": lambda k, **options: PoissonNMF(k, solver="mu", **options),  # which comes to no exact zeros
+    "nmf": lambda k, **options: PoissonNMF(k, solver="mu", **options),  # has no exact zeros
     "hpf": lambda k, **options: HPF(k, **options),
 }
 models = pytest.mark.parametrize("name", MODELS)
@@ -130,19 +130,19 @@ def assert_scores(curve, expected):
 
 @models
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_heldout_out_fractions_are_scored_as_so_much_less_exposure(name, masked):
+def test_held_out_fractions_are_scored_with_their_share_as_exposure(name, masked):
     X, f = some_counts(), 0.25
     mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
     entries = ~mask if masked else ...
     curve, rates = watched(MODELS[name], X, validation=f, mask=mask)
     test = thin_counts(X * ~mask if masked else X, f, random_state=0)[1].to_scipy().toarray()
-    # PoissonNMF's W is of all counts all along, HPF's becomes so at the end
+    # W of PoissonNMF belongs to all counts from the start, that of HPF is rescaled at the end
     assert_scores(curve, [per_count(test, (f if name == "nmf" else f / (1 - f)) * mu, entries) for mu in rates])
 
 
 @models
 @pytest.mark.parametrize("masked", [False, True], ids=["all_observed", "masked"])
-def test_heldout_out_matrices_are_scored_by_totals_or_where_the_mask_is(name, masked, unchanged):
+def test_held_out_matrices_are_scored_with_their_total_as_exposure_or_on_the_mask(name, masked, unchanged):
     X, heldout = some_counts(), some_counts(mean=0.6, seed=0)
     mask = np.random.default_rng(3).random(X.shape) < 0.2 if masked else None
     unchanged(heldout)
@@ -151,7 +151,7 @@ def test_heldout_out_matrices_are_scored_by_totals_or_where_the_mask_is(name, ma
     assert_scores(curve, [per_count(heldout, exposure * mu, mask if masked else ...) for mu in rates])
 
 
-def test_exposures_are_those_of_the_heldout_out_counts_too():
+def test_exposures_apply_to_the_held_out_counts_too():
     X, r, f = some_counts(), np.random.default_rng(5).uniform(0.5, 2, 30), 0.25
     curve, rates = watched(MODELS["nmf"], X, validation=f, row_exposure=r)
     test = thin_counts(X, f, random_state=0)[1].to_scipy().toarray()
@@ -167,7 +167,7 @@ def test_a_fit_of_a_part_of_the_counts_is_in_the_units_of_all():
     np.testing.assert_allclose((1 - f) * (W @ model.components_).sum(axis=0), train.sum(axis=0), rtol=1e-12)
     bayes = HPF(3, tol=0, max_iter=10, eval_every=100, random_state=0).fit(X, validation=f)
     total = X.sum()
-    # The total of the part is binomial; the posterior's priors weigh what a few hundred counts do
+    # The total of the part is binomial; the priors of the posterior weigh as much as a few hundred counts
     assert (W @ model.components_).sum() == pytest.approx(total, abs=SURELY * math.sqrt(total * f / (1 - f)))
     assert (bayes.W_posterior_.mean @ bayes.components_).sum() == pytest.approx(total, rel=0.15)
     expected = bayes.W_posterior_.mean[3] @ bayes.components_[:, 4]
@@ -196,7 +196,7 @@ def test_a_fit_without_validation_has_no_curve_and_one_that_goes_on_improving_is
     assert (np.diff(model.validation_["log_likelihood"]) > 0).all()
 
 
-def test_counts_of_which_the_fit_sees_nothing_are_not_scored():
+def test_rows_and_columns_without_fitted_counts_are_not_scored():
     X, unseen = some_counts(), np.zeros((30, 20), bool)
     unseen[3], unseen[:, 5] = True, True
     X *= ~unseen
@@ -216,23 +216,26 @@ def test_counts_of_which_the_fit_sees_nothing_are_not_scored():
         PoissonNMF(3).fit(X, validation=heldout * unseen)
 
 
-def test_a_zero_of_a_factor_makes_no_heldout_out_count_impossible():
+def test_a_zero_in_a_factor_does_not_make_a_held_out_count_impossible():
     X = np.kron(np.eye(3), np.full((4, 4), 5.0))
-    W, H = np.kron(np.eye(3), np.ones((4, 1))), np.kron(np.eye(3), np.full((1, 4), 5.0))  # the likeliest there are
+    W, H = (
+        np.kron(np.eye(3), np.ones((4, 1))),
+        np.kron(np.eye(3), np.full((1, 4), 5.0)),
+    )  # maximum likelihood
     heldout = X.copy()
     heldout[0, 11] = 1  # in no block
     some = np.ones(X.shape, bool)
     some[0, 11] = False
     exposure = heldout.sum() / X.sum()
     score = EarlyStopping(as_counts(X), FitData(validation=heldout), None).score(W, H)
-    # The rate there is of two components, of each a factor's entry and the other's 1e-8 of a mean of a third
+    # Two components contribute to the rate, each an entry times 1e-8 of the mean of the other factor, which is 1/3
     rare = math.log(exposure * 2 * 5e-8 / 3)
     expected = (stats.poisson.logpmf(heldout, exposure * (W @ H))[some].sum() + rare) / heldout.sum()
     assert score == pytest.approx(expected, rel=1e-6)
 
 
 @models
-def test_the_callback_is_asked_too(name):
+def test_the_callback_can_stop_the_fit_too(name):
     model = MODELS[name](3, tol=0, eval_every=2, random_state=0, callback=lambda record, *_: record.n_iter == 2)
     assert model.fit(some_counts(), validation=0.3).status_ is Status.CALLBACK
     assert list(model.validation_["n_iter"]) == [0, 2]
@@ -261,7 +264,7 @@ def test_the_function_has_the_curve_too():
         (1 - 1e-9, "validation must leave counts both to fit and to hold out"),
     ],
 )
-def test_what_is_no_validation_is_named(name, validation, message):
+def test_invalid_validation_is_named(name, validation, message):
     with pytest.raises((ValueError, TypeError), match=message):
         MODELS[name](2, random_state=0).fit(some_counts(), validation=validation)
 

@@ -272,9 +272,9 @@ def advance(
     finally:
         if (moved != -1).all():  # the kernel was complete; Ctrl-C as it returns must not separate its results
             factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
-    if prior.hierarchical:
-        factor.activity_shape = prior.posterior_activity_shape(n_components)
-        factor.activity_rate = prior.activity_rate + factor.row_sum
+            if prior.hierarchical:
+                factor.activity_shape = prior.posterior_activity_shape(n_components)
+                factor.activity_rate = prior.activity_rate + factor.row_sum
     return 0.5 * moved
 
 
