@@ -1,4 +1,4 @@
-"""What the estimators share: counts through the door, names checked, factors multiplied out."""
+"""What the estimators share: input validation, names of features, products of the factors, and analyses of them."""
 
 import copy
 from collections.abc import Callable

@@ -1,17 +1,17 @@
-"""Hierarchical Poisson factorization: its mean-field rule and its evidence lower bound.
+"""Hierarchical Poisson factorization: mean-field updates and the evidence lower bound.
 
     x_ij ~ Poisson(sum_k u_ik v_jk),   u_ik ~ Gamma(a_k, xi_i),   xi_i ~ Gamma(a', a' / b')    rows: activity xi
                                        v_jk ~ Gamma(c_k, eta_j),  eta_j ~ Gamma(c', c' / d')   columns: popularity eta
 
 by shape and rate. In the paper all a_k are equal, and so are all c_k. The posterior is approximated by independent
-Gamma distributions of all u, v, xi and eta, and by multinomial ones of how each count is allotted to components; each
-is set to its best given the others, in turn, which never lowers the bound on the log evidence. The allotments are never
-formed: with Ũ = exp E[log u],
+Gamma distributions of all u, v, xi and eta, and by multinomial distributions of the allocation of each count to
+components. Each is set to its optimum given the others, in turn, which never lowers the bound on the log evidence. The
+allocations are never stored: with Ũ = exp E[log u],
 
     shape_ik = a_k + Ũ_ik S_ik,  S_ik = sum_j x_ij / (Ũ_i . Ṽ_j) Ṽ_jk,     rate_ik = E[xi_i] + sum_j E[v_jk]
     xi_i:  shape a' + sum_k a_k,   rate a' / b' + sum_k E[u_ik]
 
-which is the multiplicative rule's contraction with another face of the factors. Without the hierarchy xi_i is b'.
+with the contraction S of multiplicative updates, of other factors. Without the hierarchy xi_i is b'.
 
 Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI
 2015 (arXiv:1311.1704), figure 4.
@@ -32,9 +32,9 @@ from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.validation import check_sized
 
-# The least share of its row's largest that an entry's exp E[log u] is taken for: so small that no allotment sees it,
-# and large enough that a product of two is a normal number.
-_LEAST = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
+# Lower limit of exp E[log u] relative to the largest of its row: too small to change an allocation, and large enough
+# that a product of two is a normal number.
+_LOWEST = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
 _BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
 
 
@@ -156,7 +156,7 @@ class GammaFactor:
 
     @classmethod
     def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
-        """One again that was saved by its attributes' names, once its sizes are those that kernels take for granted."""
+        """The factor with these attributes; a ValueError if their sizes are not those that kernels assume."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
         width, one = padded_width(n_components, dtype), np.dtype(float)
         found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
@@ -172,7 +172,7 @@ class GammaFactor:
 
     @classmethod
     def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":
-        """Means and geometric means A, and no posterior yet: `update` makes one."""
+        """A factor with means and geometric means A; its posterior is undefined before the first `update`."""
         rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
         row_sum = A.sum(axis=1, dtype=np.float64)
         shape, rate = prior.posterior_activity_shape(n_components), prior.activity_rate + row_sum
@@ -185,13 +185,13 @@ class GammaFactor:
         return self.activity_shape / self.activity_rate
 
     def select_rows(self, rows: Any) -> "GammaFactor":
-        """That of these rows, by number, to be updated: their weights are not known before. Of a slice, views."""
+        """Some rows, to be updated; their weights are undefined before. Views if `rows` is a slice."""
         some: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
         return replace(self, **some)
 
     @classmethod
     def joined(cls, parts: "list[GammaFactor]", rows: np.ndarray, weight: np.ndarray) -> "GammaFactor":
-        """Parts put together, whose rows, one part after the other, have these numbers, and these weights."""
+        """The factor whose rows are those of `parts`; `rows` are their numbers, in the order of the parts."""
         order = np.argsort(rows)
         whole: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])[order] for name in OF_ROWS
@@ -199,7 +199,7 @@ class GammaFactor:
         return replace(parts[0], **whole, weight=weight, sums=whole["mean"].sum(axis=0, dtype=np.float64))
 
     def put(self, rows: slice, part: "GammaFactor") -> None:
-        """These rows become those of `part`; what is not of a row stays."""
+        """Replace some rows by those of `part`; attributes that do not belong to rows stay."""
         for name in OF_ROWS:
             getattr(self, name)[rows] = getattr(part, name)
 
@@ -226,7 +226,7 @@ OF_ROWS = ("mean", "geometric", "shape", "rate_of_row", "row_sum", "offset", "ac
 
 
 class Step(NamedTuple):
-    """A stochastic step: how far it goes, and how many times the counts stand for themselves."""
+    """Length of a stochastic step, and the factor by which the counts of its mini-batch are multiplied."""
 
     length: float
     times: float
@@ -236,7 +236,7 @@ WHOLE = Step(1.0, 1.0)
 
 
 def weights(counts: Counts, side: Side, other: GammaFactor, n_components: int) -> np.ndarray:
-    """Sums of the other factor's means over what each row observes, (1 or n_rows, K), inf in padding."""
+    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding."""
     out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
     out[:, n_components:] = np.inf
     return out
@@ -246,13 +246,13 @@ def update(
     counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
     scratch: np.ndarray, step: Step = WHOLE,
 ) -> np.ndarray:  # fmt: skip
-    """One half-step: the best posteriors of a factor's entries, then of its rows' rates; `factor` is changed.
+    """Set the posteriors of the entries of a factor, then those of its rows' rates, to their optimum, in place.
 
     Parameters
     ----------
     counts : Counts of shape (n, p)
     side : Side
-        Whose factor it is.
+        Side of `factor`.
     factor, other : GammaFactor
     prior : GammaPrior
     n_components : int
@@ -271,16 +271,16 @@ def update(
 def advance(
     factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, n_components: int, step: Step = WHOLE
 ) -> np.ndarray:
-    """The half-step, given the contraction S of the geometric means and the `weights`.
+    """`update`, given the contraction S of the geometric means and the `weights`.
 
-    With a step of length rho on a mini-batch that stands for `times` as many counts it is a step along the natural
-    gradient of the bound: parameters become (1 - rho) old + rho (what they would be, were all counts like these).
+    With a step of length rho on a mini-batch whose counts are multiplied by `times`, it is a step along the natural
+    gradient of the bound: parameters become (1 - rho) old + rho (their optimum if all counts were like these).
 
     Returns
     -------
     ndarray of shape (n_rows,), float64
-        How far each row moved, in counts: half the sum of rate |mean - old mean|, which is what is allotted to another
-        component than before, as far as rates stay. NaN where a rate is not positive and finite.
+        How far each row moved, in counts: half the sum of rate |mean - old mean|. If rates do not change, these are the
+        counts that are allocated to other components than before. NaN if a rate is not positive and finite.
 
     References
     ----------
@@ -298,7 +298,7 @@ def advance(
     factor.pending = PendingUpdate(rate_of_row, weight, sums, moved, activity)
     try:
         update_posterior(
-            len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LEAST[U.dtype], float(step.length),
+            len(sums), S, shapes, rate_of_row, weight, bounds, len(weight) > 1, _LOWEST[U.dtype], float(step.length),
             float(step.times), U, factor.mean, factor.shape, sums, factor.row_sum, factor.offset, moved,
             aligned(current_threads(), U.shape[1], U.dtype),
         )  # fmt: skip
@@ -310,16 +310,16 @@ def advance(
 def evidence_bound(
     counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], n_components: int
 ) -> float:
-    """The evidence lower bound of these posteriors, with the best allotment of counts, in nats.
+    """The evidence lower bound of these posteriors with the optimal allocation of counts, in nats.
 
-    It is E[log p(X, u, v, xi, eta)] - E[log q], exact but for what is taken for `_LEAST`, in float64.
+    It is E[log p(X, u, v, xi, eta)] - E[log q] in float64, exact except for entries that are raised to `_LOWEST`.
     """
     own = sum(factor_bound(factor, prior, n_components) for factor, prior in zip(factors, priors, strict=True))
     return data_bound(counts, factors) + own
 
 
 def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
-    """What counts add to the bound, in nats."""
+    """Contribution of the counts to the bound, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
@@ -328,7 +328,7 @@ def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
 
 
 def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
-    """What one factor adds to the bound, in nats."""
+    """Contribution of one factor to the bound, in nats."""
     A, bounds = factor.shape, row_bounds(len(factor.shape))
     shapes = empty_factor(1, n_components, A.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
@@ -339,7 +339,7 @@ def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> f
 
 
 def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
-    """What rows' rates add to the bound: the rest of E[log p(u | xi)], and the terms of xi itself."""
+    """Contribution of the rates of rows to the bound: the rest of E[log p(u | xi)], and the terms of xi."""
     n, total = len(factor.mean), prior.shape_sum(n_components)
     constant = math.fsum(map(math.lgamma, prior.shapes(n_components)))
     if not prior.hierarchical:
@@ -353,7 +353,7 @@ def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> floa
 
 
 def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> GammaPrior:
-    """The hyperparameters under which the bound is highest while all posteriors stay: empirical Bayes.
+    """The hyperparameters that maximise the bound with all posteriors fixed: empirical Bayes.
 
     With means over the rows,
 
