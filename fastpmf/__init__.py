@@ -13,11 +13,11 @@ kl_divergence, poisson_log_likelihood, poisson_deviance     scores of given fact
 as_counts                                                   read any matrix once, use it often
 StreamedCounts                                              counts that are read from a disk in each pass
 thin_counts                                                 split counts in two independent parts
-Checkpoint                                                  where a fit saves itself, to go on from there
-plan                                                        the memory and time that a fit will take
-warmup                                                      compile before, not in the first fit
-datasets                                                    counts that every machine has, or drawn from the model
-show_versions                                               what a bug report should say
+Checkpoint                                                  where a fit saves its state, to resume from it
+plan                                                        the memory that a fit will take
+warmup                                                      compile kernels before the first fit
+datasets                                                    count matrices that need no download, or drawn from the model
+show_versions                                               versions for a bug report
 """
 
 import fastpmf._interrupted
