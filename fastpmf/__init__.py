@@ -16,7 +16,7 @@ thin_counts                                                 split counts in two 
 Checkpoint                                                  where a fit saves its state, to resume from it
 plan                                                        the memory that a fit will take
 warmup                                                      compile kernels before the first fit
-datasets                                                    count matrices that need no download, or drawn from the model
+datasets                                                    counts that need no download, or drawn from the model
 show_versions                                               versions for a bug report
 """
 

@@ -1,9 +1,7 @@
 """Processes beside each other: forks at bad moments, pools, a cache that is shared, and what a fit leaves behind."""
 
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 from collections import Counter
 
