@@ -77,6 +77,21 @@ def test_a_fit_can_resume_from_any_iteration(tmp_path, X, name, monkeypatch):
         assert_same(model(name, 24).fit(X, resume=tmp_path / path.stem), whole)
 
 
+@pytest.mark.parametrize("name", ["cd", "hpf"])
+def test_a_fit_with_validation_resumes_with_the_scores_so_far(tmp_path, X, name):
+    def fitted(max_iter, **given):
+        return model(name, max_iter).set_params(eval_every=2).fit(X, validation=0.2, **given)
+
+    whole = fitted(40)
+    fitted(9, checkpoint=Checkpoint(tmp_path, iterations=9))
+    resumed = fitted(40, resume=tmp_path)
+    assert_same(resumed, whole)
+    np.testing.assert_array_equal(resumed.validation_, whole.validation_)
+    assert resumed.status_ is whole.status_
+    with pytest.raises(ValueError, match=r"is of a fit with .*, this one has"):
+        model(name, 40).fit(X, resume=tmp_path)
+
+
 @every_model
 def test_a_state_has_no_attributes_beside_its_fields(X, name, monkeypatch):
     states = []

@@ -45,8 +45,8 @@ def test_reading_loses_nothing(pair):
     counts = as_counts(X)
     np.testing.assert_array_equal(counts.to_scipy().toarray(), dense)
     columns = counts.side(Side.COLUMNS)
-    for part, wanted in zip((columns.data, columns.indices, columns.indptr), naive.transpose(dense), strict=True):
-        np.testing.assert_array_equal(part, wanted)
+    for part, expected in zip((columns.data, columns.indices, columns.indptr), naive.transpose(dense), strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 @properties

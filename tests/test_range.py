@@ -157,13 +157,13 @@ def test_fixed_components_whose_sums_are_out_of_range_are_refused(side, dtype):
 def test_a_start_beside_a_known_component_is_in_its_units(side, solver):
     counts, W, H = planted()
     start = {"W": np.ones((30, 2)), "H": np.ones((2, 20))}
-    told = []
+    models = []
     for power in (0, -60):
         W_, H_ = (np.ldexp(W, power), H) if side == "fixed_W" else (W, np.ldexp(H, power))
         free = {name: np.ldexp(A, -power) for name, A in start.items() if name != side[-1]}
         known = {side: W_ if side == "fixed_W" else H_, **start, **free}
-        told.append(fitted(known, X=counts, init="custom", solver=solver, acceleration=None, max_iter=3, tol=0))
-    np.testing.assert_array_equal(told[0].trace_["objective"], told[1].trace_["objective"])
+        models.append(fitted(known, X=counts, init="custom", solver=solver, acceleration=None, max_iter=3, tol=0))
+    np.testing.assert_array_equal(models[0].trace_["objective"], models[1].trace_["objective"])
 
 
 @pytest.mark.parametrize("dtype", LIMITS)

@@ -52,11 +52,11 @@ def digests(n_threads):
     return made
 
 
-def said(code, **environment):
+def printed(code, **environment):
     """What a process of its own prints, in another environment; it has this module as t."""
-    told = "import sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1]); "
+    start = "import sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1]); "
     done = subprocess.run(
-        [sys.executable, "-c", f"{told} import test_reproducibility as t; {code}", str(TESTS)],
+        [sys.executable, "-c", f"{start} import test_reproducibility as t; {code}", str(TESTS)],
         capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def said(code, **environment):
 def test_one_two_three_and_eight_threads_in_any_process_and_run_give_the_same_bits():
     here = digests(1)
     assert digests(2) == here
-    elsewhere = said("import json; print(json.dumps([t.digests(n) for n in (1, 2, 3, 8)]))", NUMBA_NUM_THREADS="8")
+    elsewhere = printed("import json; print(json.dumps([t.digests(n) for n in (1, 2, 3, 8)]))", NUMBA_NUM_THREADS="8")
     assert json.loads(elsewhere) == [here] * 4
     assert len(set(here.values())) == len(here)  # the digests are of different fits
 
@@ -77,7 +77,7 @@ def test_what_kernels_blas_and_numpy_choose_for_a_cpu_changes_no_bit():
     # OpenBLAS for other CPUs than this one; NumPy without what it has chosen for it
     old = {"OPENBLAS_CORETYPE": "Nehalem"} | numpy_features()
     for chosen in (old, {"OPENBLAS_CORETYPE": "Nehalem"}, {"OPENBLAS_CORETYPE": "Haswell"}) if ALL else (old,):
-        assert said("print(t.digest_of_many())", **chosen).split() == [digest_of_many()], chosen
+        assert printed("print(t.digest_of_many())", **chosen).split() == [digest_of_many()], chosen
 
 
 def numpy_features():
@@ -105,7 +105,7 @@ def digest_of_many():
 def test_kernels_for_an_older_cpu_give_the_same_bits():
     # As this one has, but no AVX and no FMA
     code = "import numba; print(numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], t.digest())"
-    assert said(code, NUMBA_CPU_NAME="nehalem", NUMBA_CPU_FEATURES="").split() == ["nehalem", digest()]
+    assert printed(code, NUMBA_CPU_NAME="nehalem", NUMBA_CPU_FEATURES="").split() == ["nehalem", digest()]
 
 
 def digest():

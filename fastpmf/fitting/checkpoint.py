@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.solvers import Run
 from fastpmf.utils.files import READ_ERRORS, atomic_write, open_npz
 from fastpmf.utils.messages import brief
@@ -80,6 +81,8 @@ class CheckpointFolder:
     resume : path-like or None
     facts : dict
         What must be equal for a fit to resume, as JSON values.
+    early_stopping : EarlyStopping, optional
+        Its scores are saved too, and restored if the fit resumes.
 
     Attributes
     ----------
@@ -100,15 +103,20 @@ class CheckpointFolder:
         If the folder can't be written to.
     """
 
-    def __init__(self, checkpoint: Any, resume: Any, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, checkpoint: Any, resume: Any, facts: dict[str, Any], early_stopping: EarlyStopping | None = None
+    ) -> None:
         if not isinstance(checkpoint, str | os.PathLike | Checkpoint | None):
             raise TypeError(f"checkpoint must be a path or a Checkpoint, got {brief(checkpoint)}")
         if not isinstance(resume, str | os.PathLike | None):
             raise TypeError(f"resume must be a path, got {brief(resume)}")
         given: Any = resume if checkpoint is None else checkpoint
         self._schedule = given if isinstance(given, Checkpoint) else Checkpoint(given)
-        self._folder, self._facts = Path(self._schedule.folder), facts
-        self.saved = None if resume is None else _read_latest(Path(resume), facts)
+        self._folder, self._early_stopping = Path(self._schedule.folder), early_stopping
+        self._facts = facts | {"validation": early_stopping is not None}
+        self.saved = None if resume is None else _read_latest(Path(resume), self._facts)
+        if self.saved is not None and early_stopping is not None:
+            early_stopping.restore(self.saved)
         if (resume is None or Path(resume).resolve() != self._folder.resolve()) and _checkpoints(self._folder):
             raise FileExistsError(
                 f"checkpoint: {self._folder} holds checkpoints of another fit; resume from them, or use another folder"
@@ -133,14 +141,21 @@ class CheckpointFolder:
     def _write(self, run: Run) -> None:
         with atomic_write(self._folder / f"checkpoint-{run.n_iter:08d}.npz") as file:
             header = json.dumps({"format": FORMAT, "version": VERSION, "facts": self._facts})
-            np.savez(file, header=np.array(header), **run.state_dict())  # type: ignore[arg-type]
+            arrays = run.state_dict()
+            if self._early_stopping is not None:
+                arrays["validation"] = self._early_stopping.curve
+            np.savez(file, header=np.array(header), **arrays)  # type: ignore[arg-type]
         for path in _checkpoints(self._folder)[N_KEPT:]:
             path.unlink(missing_ok=True)
 
 
-def open_checkpoints(checkpoint: Any, resume: Any, facts: dict[str, Any]) -> CheckpointFolder | None:
+def open_checkpoints(
+    checkpoint: Any, resume: Any, facts: dict[str, Any], early_stopping: EarlyStopping | None = None
+) -> CheckpointFolder | None:
     """The folder to write to and to resume from; None if neither is given."""
-    return None if checkpoint is None and resume is None else CheckpointFolder(checkpoint, resume, facts)
+    if checkpoint is None and resume is None:
+        return None
+    return CheckpointFolder(checkpoint, resume, facts, early_stopping)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -89,3 +89,10 @@ class EarlyStopping:
     def curve(self) -> np.ndarray:
         """The scores as a structured array with fields n_iter and log_likelihood."""
         return np.array(self._scores, dtype=VALIDATION_DTYPE)
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Take over the scores of a checkpoint, the array "validation" of `saved`."""
+        curve = saved.get("validation")
+        if curve is None or curve.dtype != VALIDATION_DTYPE or curve.ndim != 1:
+            raise ValueError("resume: the checkpoint does not belong to such a fit: validation is missing or invalid")
+        self._scores = curve.tolist()

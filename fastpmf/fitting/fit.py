@@ -196,7 +196,7 @@ class PoissonFit:
             self._H = check_factor(self._H, (k, counts.shape[1]), "H") * problem.scales[1]
             for A, name in ((self._W, "W"), (self._H, "H")):
                 check_entries(A, self._dtype, name)
-        self._checkpoints = open_checkpoints(checkpoint, resume, self._facts())
+        self._checkpoints = open_checkpoints(checkpoint, resume, self._facts(), self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> Solution:
         """Fit, with the current number of threads; `observer` is called at each record, in place of the callback."""

@@ -130,7 +130,8 @@ class HPFFit:
         self._problem = PosteriorProblem(counts, k)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
         facts = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
-        self._checkpoints = open_checkpoints(checkpoint, resume, facts_of(counts, options, self._dtype) | facts)
+        facts |= facts_of(counts, options, self._dtype)
+        self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
         """Infer, with the current number of threads; `observer` is called at each record, in place of the callback."""

@@ -397,8 +397,8 @@ def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPa
         return FixedPart()
     A = check_array(A, name, REAL_OR_NAN)
     if A.shape != shape:
-        wanted, got = (s if line == "column" else s[::-1] for s in (shape, A.shape))
-        raise ValueError(f"{name} must have shape {wanted}, got {got}")
+        expected, got = (s if line == "column" else s[::-1] for s in (shape, A.shape))
+        raise ValueError(f"{name} must have shape {expected}, got {got}")
     free = np.isnan(A)
     if not free.any():  # the usual case, also that of `transform`
         return FixedPart(check_factor(A, shape, name), np.ones(shape[1], bool))
