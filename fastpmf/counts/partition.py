@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels.strips import QUAD
+from fastpmf.kernels.simd import QUAD
 
 # Entries and rows in a block of work: small enough that any number of threads finds enough blocks, large enough that
 # taking one costs nothing. It depends on the matrix alone, never on the threads, because split rows are summed by it.
