@@ -63,10 +63,10 @@ def gather_rows(table, part, worker):
         for p in range(start, stop, GROUP):
             simd.prefetch(V, indices, min(p + AHEAD, last), n_vectors)
             s0 = simd.add_rows(s0, weights, V, simd.rows(indices, p, GROUP))
-    simd.store_tile(out, first, s0)
-    simd.store_tile(out, first + 1, s1)
-    simd.store_tile(out, first + 2, s2)
-    simd.store_tile(out, first + 3, s3)
+    simd.store(out, first, n_vectors, s0)
+    simd.store(out, first + 1, n_vectors, s1)
+    simd.store(out, first + 2, n_vectors, s2)
+    simd.store(out, first + 3, n_vectors, s3)
 
 
 @kernel(writes=1)
@@ -80,10 +80,11 @@ def fma_chains(table, part, worker):
     cost  2 n n_parts K flops
     """
     factor, term, n, n_vectors, out = arguments(table)
-    acc = simd.zero_piece(out, n_vectors)
+    chunk = simd.chunk(0, n_vectors)
+    acc = simd.zero(out, chunk)
     for _ in range(n):
         acc = _fma(acc, factor, term)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, chunk, acc)
 
 
 @kernel(writes=1)
@@ -93,7 +94,8 @@ def division_chains(table, part, worker):
     cost  n n_parts K divisions
     """
     first, dividend, n, n_vectors, out = arguments(table)
-    acc = simd.fill_like(simd.zero_piece(out, n_vectors), first)
+    chunk = simd.chunk(0, n_vectors)
+    acc = simd.fill_like(simd.zero(out, chunk), first)
     for _ in range(n):
         acc = divide(dividend, acc)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, chunk, acc)

@@ -5,10 +5,9 @@ import pytest
 from scipy import stats
 
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
+from fastpmf.kernels.draw import ROWS_AT_ONCE, _uniform_meaning, alias_tables, close_gaps, draw_rows, uniform
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.threads import current_threads
-from fastpmf.kernels.uniform import _uniform_meaning, uniform
 
 
 @kernel(writes=1)

@@ -14,7 +14,7 @@ from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.subproblem import RowPrior
 from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
 from fastpmf.counts import partition as blocks
-from fastpmf.counts import rows as counted_rows
+from fastpmf.counts import csr
 from fastpmf.counts import validation as door
 from fastpmf.counts.partition import column_shares, panel_width
 from fastpmf.kernels import simd
@@ -356,7 +356,7 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     X = rows_of(LENGTHS * 3, count=count, index=index)
     expected = [*naive.transpose(dense(X))]
     by_scipy = X.transpose(n_blocks)
-    monkeypatch.setattr(counted_rows, "_PARALLEL_TRANSPOSE", 0)
+    monkeypatch.setattr(csr, "_PARALLEL_TRANSPOSE", 0)
     by_threads = X.transpose(n_blocks)
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)
@@ -432,7 +432,7 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     unchanged(X.data, X.indices, X.indptr, U, V)
     plain = every_pass(X, U, V)
     kernels = ratio_contract, log_rate, log_count, multiply
-    before = [set(k._builds) for k in kernels]
+    before = [set(k._overloads) for k in kernels]
 
     def mapped(A, name):
         (tmp_path / name).write_bytes(A.tobytes())
@@ -444,7 +444,7 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     for A in (X.data, X.indices, X.indptr, U, V):
         A.flags.writeable = False
     assert every_pass(X, U, V) == plain
-    assert [set(k._builds) for k in kernels] == before
+    assert [set(k._overloads) for k in kernels] == before
 
 
 @kernel(writes=1)
@@ -470,14 +470,17 @@ def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(s
 def test_arrays_that_a_kernel_can_not_take_are_turned_away(unchanged):
     A, out = np.ones((2, 3)), np.zeros((2, 4))
     for other in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
-        with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones, got another$"):
+        with pytest.raises(
+            TypeError,
+            match=r"^echo: arrays must be C-ordered, and writeable where the kernel writes to them, got another$",
+        ):
             echo(2, other, 1, 0, 0.0, out)
     out.flags.writeable = False
     unchanged(out)
-    with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones"):
+    with pytest.raises(TypeError, match=r"^echo: arrays must be C-ordered, and writeable where"):
         echo(2, A, 1, 0, 0.0, out)
     for other in ("3", None, [1.0]):
-        with pytest.raises(TypeError, match=r"^a kernel takes arrays and numbers, got a "):
+        with pytest.raises(TypeError, match=r"^the arguments of a kernel must be arrays or numbers, got "):
             echo(2, A, other, 0, 0.0, out)
 
 

@@ -38,24 +38,24 @@ CHILD = """
 """
 
 
-def names_of_builds():
-    """What the cache calls builds of some kernels that differ in their vectors, their dtypes or their flags."""
+def names_in_cache():
+    """Names in the cache of some kernels for several vectors, dtypes and flags."""
     for kernel in (ratio_contract, log_rate):
         for dtype in (types.float32, types.float64):
             for n_vectors in (1, 2):
                 for flags in ({"parallel": False}, {"parallel": True}):
                     table = Table([types.Array(dtype, 1, "C"), Width(n_vectors)])
-                    yield _jit.renamed(kernel._body, types.void(table), flags).__qualname__
+                    yield _jit.with_unique_name(kernel._body, types.void(table), flags).__qualname__
 
 
-def test_no_two_builds_of_a_kernel_share_files_of_the_cache(monkeypatch):
-    names = list(names_of_builds())
+def test_no_two_overloads_of_a_kernel_share_files_of_the_cache(monkeypatch):
+    names = list(names_in_cache())
     codegen = cpu_target.target_context.codegen()
     triple, cpu, features = codegen.magic_tuple()
     monkeypatch.setattr(codegen, "magic_tuple", lambda: (triple, cpu, features + ",+another"))
-    names += names_of_builds()
+    names += names_in_cache()
     monkeypatch.setattr(numba, "__version__", "another")
-    names += names_of_builds()
+    names += names_in_cache()
     assert max(Counter(names).values()) == 1
 
 
@@ -65,14 +65,14 @@ SMALL = """
     from fastpmf.kernels import _jit, threads
     from fastpmf.utils.compilation import COMPILING
     from fastpmf.kernels.csr import count_columns
-    threads._state = threads.ProcessState(serial=True)  # which compiles soonest
+    threads._state = threads.ProcessState(serial=True)  # which compiles fastest
     def small(dtype=np.int32):
-        count_columns._builds.clear()
-        _jit._c_functions.clear()
+        count_columns._overloads.clear()
+        _jit._other_functions.clear()
         out = np.empty((2, 3), np.int64)
         count_columns(2, np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
-        (build,) = count_columns._builds.values()
-        return out.tolist() == [[1, 1, 0], [1, 1, 1]], int(build.cached)
+        (overload,) = count_columns._overloads.values()
+        return out.tolist() == [[1, 1, 0], [1, 1, 1]], int(overload.from_cache)
     files = lambda: sorted(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nb?"))
 """
 

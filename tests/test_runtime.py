@@ -1,4 +1,4 @@
-"""Threads, forks, caches: what happens to compiled kernels in the wild. Each hard case runs in its own process."""
+"""Threads, forks and caches of compiled kernels. Each hard case runs in its own process."""
 
 import importlib
 import os
@@ -139,8 +139,9 @@ def test_what_is_loaded_from_the_cache_computes_as_what_was_just_compiled(tmp_pa
     code = f"""
     total = poisson_nmf(X, 3, **{told}).H.sum().hex()
     from fastpmf.kernels import contract, log_rate, multiply
-    builds = [b for k in (contract.ratio_contract, log_rate.log_rate, multiply.multiply) for b in k._builds.values()]
-    print(len(builds), sum(build.cached for build in builds), total)
+    kernels = contract.ratio_contract, log_rate.log_rate, multiply.multiply
+    overloads = [overload for kernel in kernels for overload in kernel._overloads.values()]
+    print(len(overloads), sum(overload.from_cache for overload in overloads), total)
     """
     total = float(poisson_nmf(X, 3, **told).H.sum()).hex()
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["3", "0", total]
@@ -152,8 +153,8 @@ def test_nothing_is_compiled_at_import():
         """
         from fastpmf.kernels import contract, coordinate, csr, log_rate, multiply, rows
         modules = (contract, coordinate, csr, log_rate, multiply, rows)
-        kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "_builds")]
-        print(len(kernels) > 0, sum(len(kernel._builds) for kernel in kernels))
+        kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "_overloads")]
+        print(len(kernels) > 0, sum(len(kernel._overloads) for kernel in kernels))
         """
     )
     assert out.split() == ["True", "0"]

@@ -8,7 +8,11 @@ from scipy.special import digamma, gammaln
 
 from fastpmf import as_counts
 from fastpmf.core.factors import padded
-from fastpmf.kernels.posterior import evaluate_special, posterior_terms, update_posterior
+from fastpmf.kernels import simd, special
+from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.formula import formula
+from fastpmf.kernels.launch import arguments
+from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 
@@ -23,12 +27,30 @@ GRID = np.concatenate([
 SCIPY = {"digamma": 3e-16, "gammaln": 5e-16}
 
 
+@formula(4)
+def special_functions(x):
+    """digamma, log Gamma, exp(-x) and exp(digamma), as kernels evaluate them."""
+    geometric = special.height(x) * special.exp(-special.decay(x))
+    return special.digamma(x), special.log_gamma(x), special.exp(-x), geometric
+
+
+@kernel(writes=4)
+def evaluate_rows(table, row, worker):
+    """`special_functions` of each number; a task is a row of one vector."""
+    x, digamma, log_gamma, exp, geometric = arguments(table)
+    a, b, c, d = special_functions(simd.load(x, row, 0))
+    simd.store(digamma, row, 0, a)
+    simd.store(log_gamma, row, 0, b)
+    simd.store(exp, row, 0, c)
+    simd.store(geometric, row, 0, d)
+
+
 def evaluate(x):
-    """digamma, log Gamma, exp(-x) and exp(digamma) of numbers, as the kernels have them."""
+    """`special_functions` of numbers, shape (4, len(x))."""
     lanes = VECTOR_BYTES // 8
     cut = np.pad(x, (0, -len(x) % lanes), constant_values=1.0).reshape(-1, lanes)
     out = np.full((4, *cut.shape), np.nan)
-    evaluate_special(len(cut), cut, *out)
+    evaluate_rows(len(cut), cut, *out)
     return out.reshape(4, -1)[:, : len(x)]
 
 

@@ -8,39 +8,40 @@ from fastpmf.kernels.formula import fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 
 
+@formula()
 def _divisor(d):
-    """d where it is positive, else infinity."""
+    """d where it is positive, else infinity: a divisor that is never 0."""
     return where(d > 0.0, d, math.inf)
 
 
 @formula(2)
-def _apply_shape(u, s, a, d, tiny):
+def _apply_shape(u, s, a, divisor, tiny):
     """u, which is positive wherever the shape a is, and t = S + a / u.
 
     An entry of 0 with a shape is an underflow. The counts u S of such an entry are kept while u is raised.
     """
-    lifted, own = maximum(u, a * tiny / _divisor(d)), fma(u, s, a)
+    lifted, own = maximum(u, a * tiny / divisor), fma(u, s, a)
     u = where(a > 0.0, lifted, u)
     return u, where(a > 0.0, own / u, s)
 
 
 @formula(4)
-def _plain_ratio(u, s, d, counts, rate, highest):
+def _plain_ratio(u, s, d, divisor, counts, rate, highest):
     """The ratio of new to old entries, and the sums of the row: u t, u d, and the largest ratio."""
-    ratio = s / _divisor(d)
+    ratio = s / divisor
     return ratio, counts + u * s, rate + u * d, maximum(highest, ratio)
 
 
 @formula(4)
-def _general_ratio(u, s, d, q, fixed, counts, rate, highest):
+def _general_ratio(u, s, d, divisor, q, fixed, counts, rate, highest):
     """As `_plain_ratio`; the sums are of u t, of u e, e = t - d - q u, and the largest e / d, of free entries."""
     free = where(d < math.inf, 1.0 - fixed, 0.0)
     excess = s - (where(free > 0.0, d, 0.0) + q * u)
     decrease = where(free > 0.0, u * excess, 0.0)
-    slack = where(free > 0.0, excess / _divisor(d), 0.0)
+    slack = where(free > 0.0, excess / divisor, 0.0)
     root = d + sqrt(fma(d, d, q * (u * s) * 4.0))
     with_ridge = s * 2.0 / where(root > 0.0, root, math.inf)
-    ratio = where(q > 0.0, with_ridge, s / _divisor(d))
+    ratio = where(q > 0.0, with_ridge, s / divisor)
     return ratio, counts + u * s, rate + decrease, maximum(highest, where(slack > 0.0, slack, 0.0))
 
 
@@ -51,9 +52,9 @@ def _relaxed(ratio, b, rest):
 
 
 @formula()
-def _moved(u, ratio, d, smallest):
+def _moved(u, ratio, divisor, smallest):
     """The new entries, which don't shrink below the floor."""
-    return maximum(u * ratio, minimum(u, smallest / _divisor(d)))
+    return maximum(u * ratio, minimum(u, smallest / divisor))
 
 
 @formula()
@@ -111,18 +112,19 @@ def multiply(table, block, worker):
     block_gap = 0.0
     for i in range(row_blocks[block], row_blocks[block + 1]):
         # The ratios, and sums over the row
-        u = d = ratio = none
+        u = divisor = ratio = none
         counts, rate, highest = none, none, simd.fill_like(none, -math.inf)
         for c in range(n_chunks):
             v = simd.chunk(c, n_vectors)
             u, s, d = simd.load(U, i, v), simd.load(S, i, v), simd.load(weight, i * weight_step, v)
+            divisor = _divisor(d)
             if has_shape:
-                u, s = _apply_shape(u, s, simd.load(shape, i * shape_step, v), d, tiny)
+                u, s = _apply_shape(u, s, simd.load(shape, i * shape_step, v), divisor, tiny)
             if is_general:
                 q, f = simd.load(ridge, i * shape_step, v), simd.load(fixed, 0, v)
-                ratio, counts, rate, highest = _general_ratio(u, s, d, q, f, counts, rate, highest)
+                ratio, counts, rate, highest = _general_ratio(u, s, d, divisor, q, f, counts, rate, highest)
             else:
-                ratio, counts, rate, highest = _plain_ratio(u, s, d, counts, rate, highest)
+                ratio, counts, rate, highest = _plain_ratio(u, s, d, divisor, counts, rate, highest)
             if c < n_chunks - 1:
                 simd.store(ratios, worker, v, ratio)
         total = simd.total(counts)
@@ -137,12 +139,13 @@ def multiply(table, block, worker):
         for c in range(n_chunks - 1, -1, -1):
             v = simd.chunk(c, n_vectors)
             if c < n_chunks - 1:
-                u, d, ratio = simd.load(U, i, v), simd.load(weight, i * weight_step, v), simd.load(ratios, worker, v)
+                u, ratio = simd.load(U, i, v), simd.load(ratios, worker, v)
+                divisor = _divisor(simd.load(weight, i * weight_step, v))
                 if has_shape:
-                    u, _ = _apply_shape(u, simd.load(S, i, v), simd.load(shape, i * shape_step, v), d, tiny)
+                    u, _ = _apply_shape(u, simd.load(S, i, v), simd.load(shape, i * shape_step, v), divisor, tiny)
             if relaxation > 0.0:
                 ratio = _relaxed(ratio, relaxation, 1.0 - relaxation)
-            new = _moved(u, ratio, d, tiny * total)
+            new = _moved(u, ratio, divisor, tiny * total)
             if is_general:
                 new = _unless_fixed(u, new, simd.load(fixed, 0, v))
             if writes:

@@ -26,11 +26,10 @@ def sum_columns(table, block, worker):
     """
     A, row_blocks, n_vectors, column_sum = arguments(table)
     simd.clear_row(column_sum, block)
-    n_chunks = simd.n_chunks(A, n_vectors)
-    at_once = A.shape[0] if n_chunks == 1 else 1  # rows whose sums stay in registers
+    at_once = A.shape[0] if simd.is_one_chunk(n_vectors) else 1  # rows whose sums stay in registers
     for first in range(row_blocks[block], row_blocks[block + 1], at_once):
         end = min(first + at_once, row_blocks[block + 1])
-        for c in range(n_chunks):
+        for c in range(simd.n_chunks(A, n_vectors)):
             v = simd.chunk(c, n_vectors)
             total = simd.load_sums(column_sum, block, v, A)
             for i in range(first, end):
@@ -68,11 +67,10 @@ def extrapolate(table, block, worker):
         table
     )
     simd.clear_row(column_sum, block)
-    n_chunks = simd.n_chunks(new, n_vectors)
-    at_once = new.shape[0] if n_chunks == 1 else 1
+    at_once = new.shape[0] if simd.is_one_chunk(n_vectors) else 1  # as in `sum_columns`
     for first in range(row_blocks[block], row_blocks[block + 1], at_once):
         end = min(first + at_once, row_blocks[block + 1])
-        for c in range(n_chunks):
+        for c in range(simd.n_chunks(new, n_vectors)):
             v = simd.chunk(c, n_vectors)
             f, column_total = simd.load(fixed, 0, v), simd.load_sums(column_sum, block, v, new)
             for i in range(first, end):

@@ -110,6 +110,12 @@ def n_chunks(A, n_vectors):
     return types.intp(A, n_vectors), lambda context, builder, A, _: I64(1) if n_vectors.n_vectors else A.n_vectors
 
 
+@operation(lambda n_vectors: n_vectors.n_vectors > 0)
+def is_one_chunk(n_vectors):
+    """is_one_chunk(n_vectors) -> bool, a constant: whether a row is one chunk."""
+    return types.boolean(n_vectors), lambda context, builder, _: ir.Constant(ir.IntType(1), n_vectors.n_vectors > 0)
+
+
 @operation(lambda number, n_vectors: n_vectors if n_vectors.n_vectors else number)
 def chunk(number, n_vectors):
     """chunk(number, n_vectors) -> a chunk of a row, as `load` and others take it."""
