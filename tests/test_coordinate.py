@@ -15,7 +15,7 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.subproblem import RowPrior
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts import partition as groups
+from fastpmf.counts import partition
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11
@@ -30,8 +30,8 @@ LAYOUTS = {"narrow": (256, 8192), "wide": (1, 8192), "strips": (1, 1), "both": (
 def layout(request, monkeypatch):
     """How rows lie in the vectors."""
     narrow, block = LAYOUTS[request.param]
-    monkeypatch.setattr(groups, "NARROW", narrow)
-    monkeypatch.setattr(groups, "_BLOCK", block)
+    monkeypatch.setattr(partition, "NARROW", narrow)
+    monkeypatch.setattr(partition, "_GROUP_BLOCK", block)
     return request.param
 
 
