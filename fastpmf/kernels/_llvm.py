@@ -4,7 +4,6 @@ Width   how many vectors a padded factor row has: known when a kernel is compile
 Tile    some vectors of a padded factor row, 64 bytes each, in registers; with `n_vectors` 0 a whole row in memory,
         given by its address and its number of vectors
 Lanes   one number for each of the GROUP stored entries in flight, in registers
-Rows    the row of the factor that each of those entries reads, in registers
 """
 
 import inspect
@@ -50,13 +49,6 @@ class Lanes(types.Type):
         super().__init__(name=f"Lanes({dtype})")
 
 
-class Rows(types.Type):
-    """The row that each stored entry in flight reads."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Rows")
-
-
 def vector(dtype: types.Float) -> ir.VectorType:
     """LLVM's type of 64 bytes of this dtype."""
     return ir.VectorType(FLOATS[dtype], 8 * VECTOR_BYTES // dtype.bitwidth)
@@ -80,7 +72,6 @@ def represent(type_: type[types.Type], representation: Callable[[Any], ir.Type])
 register_model(Width)(models.OpaqueModel)
 represent(Tile, _tile_representation)
 represent(Lanes, lambda lanes: ir.VectorType(FLOATS[lanes.dtype], GROUP))
-represent(Rows, lambda rows: ir.ArrayType(I64, GROUP))
 
 
 # ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────

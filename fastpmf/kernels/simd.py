@@ -1,10 +1,9 @@
 """The operations that kernels are written in, on 64-byte vectors; arithmetic is in `formula` and `special`.
 
-Three kinds of value, defined in `_llvm`: a Tile is some vectors of a factor row, Lanes hold one number for each of the
-GROUP stored entries in flight, Rows the row of the factor that each of those entries reads. Each operation is given
-twice: its *meaning*, one NumPy expression that runs when the JIT is off, and the LLVM instructions that it becomes. A
-vector has 64 bytes on every machine, and LLVM splits it where registers are narrower. So the order of every sum, and
-with it every bit of the result, is the same everywhere.
+Two kinds of value, defined in `_llvm`: a Tile is some vectors of a factor row, and Lanes hold one number for each of
+the GROUP stored entries in flight. Each operation is given twice: its *meaning*, one NumPy expression that runs when
+the JIT is off, and the LLVM instructions that it becomes. A vector has 64 bytes on every machine, and LLVM splits it
+where registers are narrower. So the order of every sum, and with it every bit of the result, is the same everywhere.
 
 Where an operation takes `which`, an int is the number of a vector in a row, and a Width the whole row. A row with too
 many vectors for registers (Width 0) stays in memory, and what is done with it is a loop over its vectors, in the same
@@ -29,7 +28,6 @@ from fastpmf.kernels._llvm import (
     VECTOR_BYTES,
     Array,
     Lanes,
-    Rows,
     Tile,
     Vectors,
     Width,
@@ -362,15 +360,12 @@ def _positions(builder: Any, n: types.Type, p: Any, n_left: Any) -> list[tuple[A
 
 @operation(lambda indices, p, n: indices[np.minimum(np.arange(p, p + GROUP), p + n - 1)])
 def rows(indices, p, n):
-    """rows(indices, p, n) -> Rows, the column indices of the n <= GROUP entries from p on: rows of the other factor."""
+    """rows(indices, p, n) -> tuple, the column indices of the n <= GROUP entries from p on: rows of the other factor."""
 
     def emit(context, builder, indices, p, n_left):
-        out = ir.Constant(ir.ArrayType(I64, GROUP), ir.Undefined)
-        for q, (position, _) in enumerate(_positions(builder, n, p, n_left)):
-            out = builder.insert_value(out, indices.load_element(position), q)
-        return out
+        return [indices.load_element(position) for position, _ in _positions(builder, n, p, n_left)]
 
-    return Rows()(indices, types.intp, n if _is_group(n) else types.intp), emit
+    return types.UniTuple(types.intp, GROUP)(indices, types.intp, n if _is_group(n) else types.intp), emit
 
 
 def _counts_meaning(data, p, n, A):
@@ -434,7 +429,7 @@ def dots(u, V, rows, A):
         def cast(x):
             return x if x.type == wide else builder.fpext(x, wide)
 
-        others = [V.row(builder.extract_value(rows, q)) for q in range(GROUP)]
+        others = [V.row(j) for j in rows]
         sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, None)) for _ in range(GROUP)]
         for v in u.numbers():
             a = cast(u[v])
@@ -465,7 +460,7 @@ def add_rows(tile, weights, V, rows):
 
     def emit(context, builder, out, weights, V, rows):
         splats = [shuffle(builder, weights, weights, [q] * vector(tile.dtype).count) for q in range(GROUP)]
-        others = [V.row(builder.extract_value(rows, q)) for q in range(GROUP)]
+        others = [V.row(j) for j in rows]
         if not 0 < tile.n_vectors <= _vectors_in_registers(context):
             # An empty instruction hides that these are the addresses that `dots` has just read
             pointer = others[0].type
@@ -492,9 +487,8 @@ def scatter_rows(T, weights, rows, u):
     check_store(T, u.dtype)
 
     def emit(context, builder, T, weights, rows, vectors):
-        for q in range(GROUP):
-            weight = shuffle(builder, weights, weights, [q] * vector(u.dtype).count)
-            row = T.row(builder.extract_value(rows, q))
+        for q, j in enumerate(rows):
+            weight, row = shuffle(builder, weights, weights, [q] * vector(u.dtype).count), T.row(j)
             for v in vectors.numbers():
                 new = call_intrinsic(builder, "fma", vectors[v], weight, load_vector(builder, row, v))
                 store_vector(builder, row, v, new)
