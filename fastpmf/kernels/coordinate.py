@@ -147,9 +147,11 @@ def _start_row(u, weight, shape, fixed, has_shape, tiny, n_components, total):
 
 
 @formula()
-def _add_quad(y, u0, u1, u2, u3, v0, v1, v2, v3):
-    """y + sum of u v."""
-    return fma(u3, v3, fma(u2, v2, fma(u1, v1, fma(u0, v0, y))))
+def _add_quad(y, u, v):
+    """y + sum of u v over four components."""
+    for c in range(QUAD):
+        y = fma(u[c], v[c], y)
+    return y
 
 
 @step(inline=False)
@@ -159,10 +161,9 @@ def _gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high):
         x, y = simd.load(counts, e, 0), simd.load(rates, e, 0)
         b = e
         for k in range(low, high, QUAD):
-            v0, v1, v2, v3 = simd.gather_quad(V, offsets, e, k, x)
-            simd.store_quad(block, b, n_entries, (v0, v1, v2, v3))
-            u0, u1, u2, u3 = simd.load_quad(u, k, 1)
-            y = _add_quad(y, u0, u1, u2, u3, v0, v1, v2, v3)
+            v = simd.gather_quad(V, offsets, e, k, x)
+            simd.store_quad(block, b, n_entries, v)
+            y = _add_quad(y, simd.load_quad(u, k, 1), v)
             b += QUAD * n_entries
         simd.store(rates, e, 0, y)
 
@@ -171,38 +172,38 @@ def _gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high):
 def _add_rates(block, n_entries, u, low, high, rates):
     """rates += sum_k u_k v_k over the strip that is in the block."""
     for k in range(low, high, QUAD):
-        u0, u1, u2, u3 = simd.load_quad(u, k, 1)
-        b = (k - low) * n_entries
+        u_quad, b = simd.load_quad(u, k, 1), (k - low) * n_entries
         for e in range(n_entries):
-            v0, v1, v2, v3 = simd.load_quad(block, b + e, n_entries)
-            simd.store(rates, e, 0, _add_quad(simd.load(rates, e, 0), u0, u1, u2, u3, v0, v1, v2, v3))
+            y = _add_quad(simd.load(rates, e, 0), u_quad, simd.load_quad(block, b + e, n_entries))
+            simd.store(rates, e, 0, y)
 
 
-@formula(4)
-def _add_products(r, s0, s1, s2, s3, v0, v1, v2, v3):
-    """s + r v."""
-    return fma(r, v0, s0), fma(r, v1, s1), fma(r, v2, s2), fma(r, v3, s3)
+@formula(QUAD)
+def _add_products(r, s, v):
+    """s + r v of four components."""
+    return [fma(r, v[c], s[c]) for c in range(QUAD)]
 
 
 @step(inline=True)
 def _sum_ratios(block, n_entries, ratios, one_row, sums, low, high):
     """sums_k = sum r v_k over the strip, r the ratios x / y."""
+    zero = simd.zero(ratios, 0)
+    zeros = zero, zero, zero, zero
     for k in range(low, high, QUAD):
-        b = (k - low) * n_entries
-        s0 = s1 = s2 = s3 = simd.zero(ratios, 0)
-        t0 = t1 = t2 = t3 = 0.0
+        b, s, t = (k - low) * n_entries, zeros, (0.0, 0.0, 0.0, 0.0)
         for first in range(0, n_entries, _FLUSH_EVERY):
             for e in range(first, min(first + _FLUSH_EVERY, n_entries)):
-                v0, v1, v2, v3 = simd.load_quad(block, b + e, n_entries)
-                s0, s1, s2, s3 = _add_products(simd.load(ratios, e, 0), s0, s1, s2, s3, v0, v1, v2, v3)
+                s = _add_products(simd.load(ratios, e, 0), s, simd.load_quad(block, b + e, n_entries))
             if one_row:
-                t0, t1, t2, t3 = t0 + simd.total(s0), t1 + simd.total(s1), t2 + simd.total(s2), t3 + simd.total(s3)
-                s0 = s1 = s2 = s3 = simd.zero(ratios, 0)
+                s0, s1, s2, s3 = s
+                t = t[0] + simd.total(s0), t[1] + simd.total(s1), t[2] + simd.total(s2), t[3] + simd.total(s3)
+                s = zeros
         if one_row:
-            s0, s1, s2, s3 = (
-                simd.fill_like(s0, t0), simd.fill_like(s0, t1), simd.fill_like(s0, t2), simd.fill_like(s0, t3),
+            s = (
+                simd.fill_like(zero, t[0]), simd.fill_like(zero, t[1]), simd.fill_like(zero, t[2]),
+                simd.fill_like(zero, t[3]),
             )  # fmt: skip
-        simd.store_quad(sums, k, 1, (s0, s1, s2, s3))
+        simd.store_quad(sums, k, 1, s)
 
 
 @formula(3)

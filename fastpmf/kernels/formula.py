@@ -17,9 +17,17 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import config, types
+from numba.core import cgutils, config, types
 
 from fastpmf.kernels._llvm import GROUP, Lanes, Tile, as_intrinsic, call_intrinsic, constant, splat, vector
+
+
+def _arithmetic(instruction: str, *, swapped: bool = False) -> Callable[["Vector", Any], "Vector"]:
+    return lambda a, b: a.apply(instruction, b, a) if swapped else a.apply(instruction, a, b)
+
+
+def _comparison(relation: str) -> Callable[["Vector", Any], "_Mask"]:
+    return lambda a, b: _Mask(a, a.builder.fcmp_ordered(relation, a.value, a.like(b)))
 
 
 class Vector:
@@ -42,39 +50,14 @@ class Vector:
     def call(self, intrinsic: str, *args: Any) -> "Vector":
         return Vector(self.builder, call_intrinsic(self.builder, intrinsic, *map(self.like, args)))
 
-    def _compare(self, relation: str, other: Any) -> "_Mask":
-        return _Mask(self, self.builder.fcmp_ordered(relation, self.value, self.like(other)))
-
-    def __add__(self, other: Any) -> "Vector":
-        return self.apply("fadd", self, other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> "Vector":
-        return self.apply("fsub", self, other)
-
-    def __rsub__(self, other: Any) -> "Vector":
-        return self.apply("fsub", other, self)
-
-    def __mul__(self, other: Any) -> "Vector":
-        return self.apply("fmul", self, other)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> "Vector":
-        return self.apply("fdiv", self, other)
-
-    def __rtruediv__(self, other: Any) -> "Vector":
-        return self.apply("fdiv", other, self)
+    __add__ = __radd__ = _arithmetic("fadd")
+    __mul__ = __rmul__ = _arithmetic("fmul")
+    __sub__, __rsub__ = _arithmetic("fsub"), _arithmetic("fsub", swapped=True)
+    __truediv__, __rtruediv__ = _arithmetic("fdiv"), _arithmetic("fdiv", swapped=True)
+    __gt__, __lt__ = _comparison(">"), _comparison("<")
 
     def __neg__(self) -> "Vector":
-        return self.apply("fsub", 0.0, self)
-
-    def __gt__(self, other: Any) -> "_Mask":
-        return self._compare(">", other)
-
-    def __lt__(self, other: Any) -> "_Mask":
-        return self._compare("<", other)
+        return 0.0 - self
 
 
 class _Mask:
@@ -120,7 +103,8 @@ def sqrt(a: Any) -> Any:
 def formula(n_results: int = 1) -> Callable[[Callable], Callable]:
     """Make an operation of a function of vectors, all of one type, and numbers; it returns so many vectors.
 
-    A number is float64 where the kernel calls it, and is rounded to the vectors' dtype.
+    Tuples of vectors are passed as such. A number is float64 where the kernel calls it, and is rounded to the vectors'
+    dtype.
     """
     return lambda function: (_with_numpy if config.DISABLE_JIT else _with_llvm)(function, n_results)
 
@@ -129,7 +113,7 @@ def _with_numpy(function: Callable, n_results: int) -> Callable:
     def evaluate(*args: Any) -> Any:
         dtype = next(x.dtype for x in args if isinstance(x, np.ndarray))
         with np.errstate(all="ignore"):  # as compiled code is
-            found = function(*(x if isinstance(x, np.ndarray) else float(x) for x in args))
+            found = function(*(x if isinstance(x, np.ndarray | tuple) else float(x) for x in args))
         if n_results == 1:
             return found.astype(dtype, copy=False)
         return tuple(x.astype(dtype, copy=False) for x in found)
@@ -141,29 +125,23 @@ def _with_llvm(function: Callable, n_results: int) -> Callable:
     def typed(typingctx, *args):
         kind = next(x for x in args if isinstance(x, Tile | Lanes))
         out = kind if n_results == 1 else types.UniTuple(kind, n_results)
-        parameters = [x if isinstance(x, Tile | Lanes) else types.float64 for x in args]
+        parameters = [x if isinstance(x, Tile | Lanes | types.UniTuple) else types.float64 for x in args]
         whole = ir.VectorType(vector(kind.dtype).element, GROUP) if isinstance(kind, Lanes) else vector(kind.dtype)
 
         def emit(context, builder, signature, values):
-            values = [
-                splat(builder, whole, x) if type_ is types.float64 else x
-                for type_, x in zip(parameters, values, strict=True)
-            ]
+            def argument(type_, x, v):
+                """An argument of the function for vector v of the tiles."""
+                if isinstance(type_, types.UniTuple):
+                    return tuple(argument(kind, each, v) for each in cgutils.unpack_tuple(builder, x, len(type_)))
+                return Vector(builder, builder.extract_value(x, v) if isinstance(type_, Tile) else x)
 
-            def evaluate(v):
-                """The formula's results for vector v of tiles, or for lanes."""
-                found = function(*(
-                    Vector(builder, builder.extract_value(x, v) if isinstance(type_, Tile) else x)
-                    for type_, x in zip(parameters, values, strict=True)
-                ))  # fmt: skip
-                return [x.value for x in ([found] if n_results == 1 else found)]
-
-            if isinstance(kind, Lanes):
-                results = evaluate(0)
-            else:
-                results = [ir.Constant(context.get_value_type(kind), ir.Undefined)] * n_results
-                for v in range(kind.n_vectors):
-                    results = [builder.insert_value(out, x, v) for out, x in zip(results, evaluate(v), strict=True)]
+            numbers = [type_ is types.float64 for type_ in parameters]
+            values = [splat(builder, whole, x) if number else x for number, x in zip(numbers, values, strict=True)]
+            results = [ir.Constant(context.get_value_type(kind), ir.Undefined)] * n_results
+            for v in range(1 if isinstance(kind, Lanes) else kind.n_vectors):
+                found = function(*(argument(type_, x, v) for type_, x in zip(parameters, values, strict=True)))
+                for n, x in enumerate([found] if n_results == 1 else found):
+                    results[n] = x.value if isinstance(kind, Lanes) else builder.insert_value(results[n], x.value, v)
             return results[0] if n_results == 1 else context.make_tuple(builder, out, results)
 
         return out(*parameters), emit

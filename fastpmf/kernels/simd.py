@@ -202,9 +202,10 @@ def accumulator(A, i, adds, n_vectors):
     def emit(context, builder, A, i, adds, _):
         row, adds = A.row(i), builder.icmp_signed("!=", adds, I64(0))
         if not tile.n_vectors:
-            with builder.if_then(builder.not_(adds)), cgutils.for_range(builder, A.n_vectors) as loop:
+            n_vectors = A.n_vectors
+            with builder.if_then(builder.not_(adds)), cgutils.for_range(builder, n_vectors) as loop:
                 store_vector(builder, row, loop.index, ir.Constant(vector(tile.dtype), None))
-            return _in_memory(context, builder, tile, row, A.n_vectors)
+            return _in_memory(context, builder, tile, row, n_vectors)
         out = cgutils.alloca_once_value(builder, ir.Constant(context.get_value_type(tile), None))
         with builder.if_then(adds):
             vectors = Vectors(builder, tile, builder.load(out))
@@ -360,7 +361,7 @@ def _positions(builder: Any, n: types.Type, p: Any, n_left: Any) -> list[tuple[A
 
 @operation(lambda indices, p, n: indices[np.minimum(np.arange(p, p + GROUP), p + n - 1)])
 def rows(indices, p, n):
-    """rows(indices, p, n) -> tuple, the column indices of the n <= GROUP entries from p on: rows of the other factor."""
+    """rows(indices, p, n) -> tuple, the column indices of the n <= GROUP entries from p on, which are rows of V."""
 
     def emit(context, builder, indices, p, n_left):
         return [indices.load_element(position) for position, _ in _positions(builder, n, p, n_left)]
