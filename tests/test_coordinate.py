@@ -1,5 +1,5 @@
-"""The rules for the rows of a factor against their oracles, row by row: coordinate descent, and whatever a prior, a
-penalty or a mask makes of it and of the multiplicative rule; the joint contraction. All of it with the JIT off too."""
+"""The updates of a factor's rows against their oracles: coordinate descent, the multiplicative update with priors,
+penalties and masks, extrapolation; and the joint contraction. All tests run with the JIT off too."""
 
 import math
 
@@ -14,12 +14,11 @@ from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.subproblem import RowPrior
-from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts import partition
+from fastpmf.counts import MemoryCounts, as_counts, partition
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11
-# With the JIT off, when all takes far longer, both dtypes run the same lines
+# With the JIT off tests are slow, and both dtypes run the same lines
 both = pytest.mark.parametrize("dtype", [F32, F64] if ALL or not numba.config.DISABLE_JIT else [F64])
 
 # One row a lane; one row in all lanes; and a block that holds four components at a time.
@@ -42,7 +41,7 @@ def descend(X, U, V, k, side=Side.ROWS, **options):
 
 
 def sparse_start(U, k, seed=5):
-    """Some entries 0, some next to it, but no row without a large one."""
+    """Some entries are 0, others tiny, and each row has a large one."""
     rng = np.random.default_rng(seed)
     U = U.copy()
     U[:, :k] *= rng.choice([0.0, 1e-14, 1.0], p=[0.3, 0.1, 0.6], size=U[:, :k].shape)
@@ -74,7 +73,7 @@ def test_gap_and_data_term_are_those_of_the_definition(dtype, layout):
     np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=200 * eps, atol=1e-12)
     counts = MemoryCounts(X)
     out = np.zeros_like(V)
-    # Nobody asks for it between the halves of an iteration, so nobody sums it there
+    # By default it is not summed, as between the halves of an iteration
     assert counts.descend(Side.ROWS, U, V, column_sums(V), np.zeros_like(U), n_components=k, sweeps=2).data_term is None
     term = counts.descend(Side.COLUMNS, V, U, column_sums(U), out, n_components=k, sweeps=2, zero=ZERO).data_term
     assert term == pytest.approx(counts.log_rate(U, out).sum(), abs=50 * eps * 5 * totals.sum())
@@ -96,7 +95,7 @@ def test_no_row_ever_gets_worse(dtype, count, layout):
 
 
 @both
-def test_where_a_curvature_is_past_the_range_of_floats_the_multiplicative_point_remains(dtype, layout):
+def test_if_a_curvature_overflows_the_multiplicative_point_is_used(dtype, layout):
     X = sparse.csr_array(np.array([[3, 1], [2, 5]], np.uint8))
     tiny = 1e-22 if dtype == F32 else 1e-160
     U, V = padded(np.array([[tiny], [1.5]]), dtype), padded(np.array([[1.0], [2.0]]), dtype)
@@ -127,7 +126,7 @@ def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
     totals = dense(X).sum(axis=1)
     out, descent = descend(X, U, V, k, max_rounds=500, tol=tol, zero=0.0)
     assert (descent.gap <= tol * totals).all()
-    # The certificate is of the rows that were returned, and honest: nothing is better by more.
+    # The gap is that of the returned rows, and a bound: no row is better by more.
     np.testing.assert_allclose(
         descent.gap, naive.gap_bound(dense(X), out[:, :k], V[:, :k]), atol=200 * np.finfo(dtype).eps * totals.max()
     )
@@ -138,11 +137,11 @@ def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
     )
     assert (gain <= descent.gap + 200 * np.finfo(dtype).eps * totals).all()
     again, _ = descend(X, out, V, k, max_rounds=500, tol=tol, zero=0.0)
-    np.testing.assert_array_equal(again, out)  # met at once: they come back as they are
+    np.testing.assert_array_equal(again, out)  # already solved, so they are unchanged
 
 
 @both
-def test_a_row_alone_gets_the_bits_that_it_gets_in_company(dtype, layout):
+def test_the_result_for_a_row_does_not_depend_on_other_rows(dtype, layout):
     X, k = rows_of(LENGTHS * 2, count="uint8"), 5
     U, V = factors(X.shape, k, dtype)
     U = sparse_start(U, k)
@@ -165,10 +164,10 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero(layout):
     np.testing.assert_allclose(out, naive.coordinate_round(dense(X), U, V, 2, ZERO), rtol=1e-9, atol=1e-12)
 
 
-def test_an_exact_zero_comes_back_where_it_is_wanted(layout):
+def test_an_exact_zero_becomes_positive_if_that_lowers_the_objective(layout):
     X = rows_of([6, 6, 6])
     U, V = factors(X.shape, 2, F64)
-    V[X.indices[:6], 1] *= 50  # made for row 0, which starts without it
+    V[X.indices[:6], 1] *= 50  # it fits row 0, where it starts at 0
     U[0] = [1, 0] + [0] * (U.shape[1] - 2)
     assert descend(X, U, V, 2)[0][0, 1] > 0
 
@@ -200,7 +199,7 @@ def test_the_joint_contraction_is_both_contractions(dtype, k):
 
 
 @both
-def test_extrapolation_goes_on_and_stays_off_zero(dtype):
+def test_extrapolation_continues_the_move_and_avoids_exact_zeros(dtype):
     n, k, totals = 600, 3, np.arange(600.0)
     rng = np.random.default_rng(2)
     new, old = (padded(rng.random((n, k)), dtype) for _ in range(2))
@@ -215,14 +214,14 @@ def test_extrapolation_goes_on_and_stays_off_zero(dtype):
     np.testing.assert_allclose(sums, out.sum(axis=0, dtype=float), rtol=1e-12)
 
 
-# ── with priors, penalties, and what is known ───────────────────────────────────────────────────────────────────
+# ── with priors, penalties and fixed components ───────────────────────────────────────────────────────────────────
 
 KINDS = ["rows", "shape", "ridge", "held", "zeros", "shape ridge", "shape ridge held zeros rows"]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def row_problem(kind, X, k, dtype, seed=3):
-    """Factors, weights and a `RowPrior` of what `kind` names, of each row its own or one for all; and their oracle."""
+    """Factors, weights, a `RowPrior` with the parts that `kind` names, for all rows or for each; and the oracle."""
     (U, V), rng = factors(X.shape, k, dtype), np.random.default_rng(seed)
     width, n = U.shape[1], len(U) if "rows" in kind or "zeros" in kind else 1
     weight = padded(column_sums(V)[:k] * rng.uniform(0.7, 1.5, (n, k)), dtype)
@@ -243,7 +242,7 @@ def row_problem(kind, X, k, dtype, seed=3):
 
 
 def sizes(oracle, U):
-    """What the rounding of each row's objective and gap is relative to: the terms that they are put together from."""
+    """Sizes of the terms of each row's objective and gap, to which their rounding errors are relative."""
     U = np.asarray(U, float)
     linear = np.where(U > 0, np.where(np.isfinite(oracle.d), oracle.d, 0) * U, 0)
     shaped = oracle.a * (2 + np.abs(np.log(np.where(U > 0, U, 1))))
@@ -268,7 +267,7 @@ def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
     rounding = 64 * eps * sizes(oracle, U[:, :k]).sum()
     assert update.gap == pytest.approx(np.maximum(oracle.gap(U[:, :k]), 0).sum(), abs=rounding)
     before = U.tobytes(), S.tobytes()
-    assert multiplicative(U, S, weight, None, prior=prior).gap == update.gap  # a mere look, which writes nothing
+    assert multiplicative(U, S, weight, None, prior=prior).gap == update.gap  # it writes nothing
     assert (U.tobytes(), S.tobytes()) == before
 
 
@@ -277,7 +276,7 @@ def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
 def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_left(kind, dtype):
     X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
     U, V, weight, prior, oracle = row_problem(kind, X, k, dtype)
-    least = oracle.objective(oracle.best(U[:, :k], 2000))
+    lowest = oracle.objective(oracle.best(U[:, :k], 2000))
     for seed in range(4):  # far from the optimum on either side
         rng = np.random.default_rng(seed)
         start = U.copy()
@@ -291,7 +290,7 @@ def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_lef
             assert (oracle.objective(out[:, :k]) <= before + slack).all()
         out, descent = descend(X, start, V, k, weight=weight, prior=prior, sweeps=1)
         assert (oracle.objective(out[:, :k]) <= before + slack).all()
-        assert (before - least <= descent.gap + slack).all()
+        assert (before - lowest <= descent.gap + slack).all()
         # Both rules measure the same bound, in different order
         assert gap == pytest.approx(descent.gap.sum(), rel=float(200 * eps), abs=slack.sum())
 
@@ -323,15 +322,15 @@ def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
     mass = oracle.X.sum(axis=1) + oracle.a.sum(axis=1)
     rounding = 64 * np.finfo(float).eps * sizes(oracle, out[:, :k])
     assert (descent.gap <= tol * mass + rounding).all()
-    # Another method, from elsewhere, finds nothing that is better by more than the certificate says
+    # Another method from another start finds nothing that is better by more than the gap
     other = oracle.best(np.where(oracle.held, U[:, :k], 1.0), 1000)
     assert (oracle.objective(out[:, :k]) - oracle.objective(other) <= descent.gap + rounding).all()
     empty = np.equal(LENGTHS, 0)
-    if kind == "shape":  # where there are no counts, the prior's mode is all
+    if kind == "shape":  # without counts the optimum is the prior's mode
         np.testing.assert_allclose(out[empty][:, :k], (oracle.a / oracle.d)[empty], rtol=1e-12)
 
 
-def test_a_row_with_its_own_prior_gets_the_bits_that_it_gets_in_company(layout):
+def test_the_result_for_a_row_with_its_own_prior_does_not_depend_on_other_rows(layout):
     X, k = rows_of(LENGTHS), 5
     U, V, weight, prior, _ = row_problem(KINDS[-1], X, k, F64)
     together, descent = descend(X, U, V, k, weight=weight, prior=prior, max_rounds=7, tol=1e-9, zero=0.0)
@@ -348,19 +347,19 @@ def test_an_entry_with_a_shape_is_never_zero_however_small_its_share(layout):
     X, k = rows_of([6, 6, 6]), 3
     X.data[...] *= 1e15
     U, V = factors(X.shape, k, F64)
-    V[:, 2] *= 1e-3 * np.arange(1, 13)[::-1] ** 4  # which the counts don't want
+    V[:, 2] *= 1e-3 * np.arange(1, 13)[::-1] ** 4  # it does not fit the counts
     prior = RowPrior(padded(np.full((1, k), 0.5), F64))
     for _ in range(4):
         U, _ = descend(X, U, V, k, prior=prior)
         assert (U[:, :k] > 0).all()
 
 
-def test_extrapolation_leaves_what_is_held_and_what_is_to_be_zero():
+def test_extrapolation_leaves_fixed_components_and_fixed_zeros():
     rng = np.random.default_rng(2)
     new, old = (padded(rng.random((4, 3)), F64) for _ in range(2))
     new[:, 2] = old[:, 2] = 0
     weight = np.tile(padded(np.array([[2.0, 3.0, math.inf]]), F64), (4, 1))
-    weight[0, 2] = 5.0  # of row 0 that entry is free, and comes off zero
+    weight[0, 2] = 5.0  # in row 0 that entry is free, and becomes positive
     out, held = old.copy(), np.arange(new.shape[1]) == 1
     extrapolated(new, out, 0.7, np.arange(1.0, 5.0), weight, out, held)
     np.testing.assert_array_equal(out[:, 1], new[:, 1])

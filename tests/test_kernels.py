@@ -1,4 +1,4 @@
-"""Every kernel against its oracle, and what the machinery around them promises. All of it runs with the JIT off too."""
+"""Every kernel against its oracle, and how kernels are called. All tests run with the JIT off too."""
 
 import math
 
@@ -12,10 +12,7 @@ from scipy import sparse
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.subproblem import RowPrior
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows
-from fastpmf.counts import partition as blocks
-from fastpmf.counts import csr
-from fastpmf.counts import validation as door
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, partition, validation
 from fastpmf.counts.partition import column_shares, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
@@ -30,7 +27,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.model.priors import log_total
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
-compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
+compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled with the JIT off")
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 # Every factor dtype with every count dtype; not the whole product, each cell compiles for half a second. Rows of 1 to 5
@@ -70,7 +67,7 @@ def contract(X, U, V):
 
 
 def every_pass(X, U, V):
-    """What each kernel that loops over entries or rows makes of X, as bytes."""
+    """The results of the kernels that loop over entries or rows, as bytes."""
     S, counts = contract(X, U, V), MemoryCounts(X)
     v_sum, out = V.sum(axis=0, dtype=float), np.empty_like(U)
     update = multiplicative(U, S, v_sum, out=out)
@@ -81,7 +78,7 @@ def every_pass(X, U, V):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Work is cut into blocks of 5 entries, so that rows of more than 10 are split, and not at a multiple of 4."""
-    monkeypatch.setattr(blocks, "_BLOCK", (5, 5))
+    monkeypatch.setattr(partition, "_BLOCK", (5, 5))
 
 
 # Rows of 0 to 9 entries meet every remainder of the groups of 4 in flight; the longer ones are split by `small_blocks`.
@@ -108,18 +105,18 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
     U, V = factors((len(LENGTHS), 12), k, dtype)
     whole = contract(rows_of(LENGTHS), U, V)
     row_bytes = V.shape[1] * V.itemsize
-    monkeypatch.setattr(blocks, "_PANELS", (width * row_bytes,))
-    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    monkeypatch.setattr(partition, "_PANELS", (width * row_bytes,))
+    monkeypatch.setattr(partition, "_SEGMENT", 0)
     X = rows_of(LENGTHS)
     assert len(X.panels(row_bytes)) == 12 // width
-    # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
+    # With the JIT off, NumPy sums the entries in flight before it adds them, and in panels these are others
     rtol = 12 * np.finfo(dtype).eps if numba.config.DISABLE_JIT else 0
     np.testing.assert_allclose(contract(X, U, V), whole, rtol=rtol)
 
 
 def test_a_row_that_is_split_in_every_panel_agrees_with_the_oracle(small_blocks, monkeypatch):
-    monkeypatch.setattr(blocks, "_PANELS", (16 * 64,))
-    monkeypatch.setattr(blocks, "_SEGMENT", 0)
+    monkeypatch.setattr(partition, "_PANELS", (16 * 64,))
+    monkeypatch.setattr(partition, "_SEGMENT", 0)
     X = rows_of([0, 64, 3, 60], n_columns=64)
     U, V = factors(X.shape, 5, F64)
     assert [len(panel.splits) for panel in X.panels(64)] == [2, 2, 2, 2]
@@ -145,7 +142,7 @@ def test_columns_that_are_summed_over_rows_are_those_of_the_transpose_for_any_pa
         np.testing.assert_allclose(columns, expected, rtol=rtol)
 
 
-def test_shares_of_columns_store_about_as_much_each():
+def test_column_shares_have_about_equal_numbers_of_entries():
     rng = np.random.default_rng(0)
     every = np.tile(np.arange(50), 2_000)  # in step with any period that a sample could have
     steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
@@ -256,7 +253,7 @@ def test_multiplication_in_place_is_the_same():
 
 @pytest.mark.parametrize("times", [1, 30])  # which are rows of one vector, and of more than are in registers
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_own_counts(dtype, times):
+def test_with_a_shape_a_zero_or_tiny_entry_becomes_its_prior_and_keeps_its_counts(dtype, times):
     def rows(*values):
         return padded(np.tile(np.array(values), times), dtype)
 
@@ -264,12 +261,12 @@ def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_ow
     shape, weight = rows([0.1, 0.2, 0.3, 0.4]), rows([1.0, 2.0, 4.0, 8.0])
     out, k = np.empty_like(U), 4 * times
     multiplicative(U, S, weight, out, prior=RowPrior(shape))
-    wanted = (U.astype(float) * S + shape)[:, :k] / weight[:, :k]
-    np.testing.assert_allclose(out[:, :k], wanted, rtol=6 * np.finfo(dtype).eps)
+    expected = (U.astype(float) * S + shape)[:, :k] / weight[:, :k]
+    np.testing.assert_allclose(out[:, :k], expected, rtol=6 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_rows_ever_so_close_to_optimal_are_still_matched(dtype):
+def test_rows_close_to_the_optimum_are_matched_to_a_few_eps(dtype):
     eps = np.finfo(dtype).eps
     X = rows_of([7] * 40)
     counts = dense(X)
@@ -302,10 +299,10 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero():
 
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("rows", [1, 600])
-def test_logarithms_of_a_factor_are_summed_each_with_its_own_weight(rows, dtype):
+def test_logarithms_of_a_factor_are_summed_with_their_weights(rows, dtype):
     (A,), (shape,) = factors((600,), 5, dtype), factors((rows,), 5, dtype, seed=2)
     shape[:, 1] = 0
-    A[:, 1] = 0  # where nothing is asked for
+    A[:, 1] = 0  # its weight is 0
     weights, (A_,) = np.broadcast_to(shape, A.shape), naive.wide(A)
     terms = [float(weights[i]) * math.log(A_[i]) for i in zip(*np.nonzero(weights), strict=True)]
     assert log_total(A, shape) == pytest.approx(math.fsum(terms), abs=1e-14 * math.fsum(map(abs, terms)))
@@ -313,14 +310,14 @@ def test_logarithms_of_a_factor_are_summed_each_with_its_own_weight(rows, dtype)
 
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("side", Side)
-def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_it_is(side, dtype):
+def test_sums_over_observed_entries_are_accurate_however_few_they_are(side, dtype):
     order = np.random.default_rng(1).permutation(12)
     seen = order >= np.array([[12], [11], [9], [6], [3], [1], [0]])
     indptr = np.append(0, np.cumsum(~seen).reshape(seen.shape)[:, -1]).astype(np.int64)
     hidden = SparseRows(np.ones(indptr[-1], np.uint8), np.nonzero(~seen)[1].astype(np.int32), indptr, 12)
     counts = MemoryCounts(rows_of([0] * 7), unobserved=hidden)
-    W, Ht = factors(hidden.shape, 16, dtype)  # no padding, which is told apart by itself
-    for A, place in ((W, np.arange(7)), (Ht, order)):  # who observes less, observes the smaller
+    W, Ht = factors(hidden.shape, 16, dtype)  # no padding, whose sums are 0
+    for A, place in ((W, np.arange(7)), (Ht, order)):  # a row that observes fewer entries observes smaller ones
         A *= np.logspace(0, -14, len(A), dtype=dtype)[place][:, None]
     V = (Ht, W)[side]
     expected = [naive.wide(V)[0][there].sum(axis=0) for there in (seen if side is Side.ROWS else seen.T)]
@@ -335,18 +332,18 @@ def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_
 
 @pytest.mark.parametrize("compared", [2, 3, 1 << 20])
 @pytest.mark.parametrize("index", ["int32", "int64"])
-def test_rows_are_told_apart_by_whether_their_columns_ascend(index, compared, monkeypatch):
-    monkeypatch.setattr(door, "_COMPARED", compared)
+def test_rows_with_columns_that_do_not_ascend_are_detected(index, compared, monkeypatch):
+    monkeypatch.setattr(validation, "_COMPARED", compared)
     indptr = np.array([0, 0, 3, 3, 4, 5, 7, 9, 9])  # rows none | 0, 4, 9 | none | 3 | 1 | 2, 7 | 0, 5 | none
     good = np.array([0, 4, 9, 3, 1, 2, 7, 0, 5], dtype=index)
-    assert door._ascends(good, indptr)
+    assert validation._ascends(good, indptr)
     for place, column in ((1, 9), (2, 4), (6, 2), (8, 0)):  # equal ones
         bad = good.copy()
         bad[place] = column
-        assert not door._ascends(bad, indptr)
+        assert not validation._ascends(bad, indptr)
     swapped = good[[0, 2, 1, 3, 4, 5, 6, 7, 8]]
-    assert not door._ascends(swapped, indptr)
-    assert door._ascends(good[:0], np.zeros(3, np.int64))
+    assert not validation._ascends(swapped, indptr)
+    assert validation._ascends(good[:0], np.zeros(3, np.int64))
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 16])
@@ -361,8 +358,8 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)
         assert [A.dtype for A in (found.data, found.indices, found.indptr)] == [count, np.int32, np.int64]
-        for A, wanted in zip((found.data, found.indices, found.indptr), expected, strict=True):
-            np.testing.assert_array_equal(A, wanted)
+        for A, B in zip((found.data, found.indices, found.indptr), expected, strict=True):
+            np.testing.assert_array_equal(A, B)
 
 
 @pytest.mark.parametrize("index", ["int32", "int64"])
@@ -392,7 +389,7 @@ def test_one_and_two_threads_give_the_same_bits(dtype, small_blocks):
 @compiled
 @pytest.mark.parametrize(("dtype", "k"), [(F32, 5), (F32, 70), (F64, 5), (F64, 40)])
 def test_each_worker_has_scratch_of_its_own(dtype, k):
-    """In kernels over thousands of rows, several of which are under way at once."""
+    """In kernels over thousands of rows, so that several workers run at once."""
     rng = np.random.default_rng(0)
     U, V = factors((6000, 8), k, dtype)
     old, S = factors((6000, 8), k, dtype, seed=2)[0], factors((6000, 8), k, dtype, seed=3)[0]
@@ -458,7 +455,7 @@ def echo(table, task, worker):
 
 
 @pytest.mark.parametrize("scalar", [int, np.int32, np.int64, np.uint8])
-def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(scalar):
+def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape(scalar):
     for n, m in ((1, 3), (5, 0), (40, 2), (0, 4)):
         A, out = np.arange(n * m, dtype=np.float32).reshape(n, m), np.full((n, 4), np.nan)
         for flag, weight in ((True, 0.1), (np.bool_(False), np.float64(-1e300)), (0, np.float32(0.5))):
@@ -467,7 +464,7 @@ def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(s
 
 
 @compiled
-def test_arrays_that_a_kernel_can_not_take_are_turned_away(unchanged):
+def test_arguments_of_the_wrong_kind_or_layout_raise(unchanged):
     A, out = np.ones((2, 3)), np.zeros((2, 4))
     for other in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
         with pytest.raises(
@@ -547,7 +544,7 @@ def test_logarithms_of_zero_infinity_and_nan_are_as_in_ieee():
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype):
+def test_a_zero_rate_under_a_count_makes_only_its_row_not_finite_and_does_not_raise(dtype):
     X = rows_of(LENGTHS)
     U, V = factors(X.shape, 7, dtype)
     good, terms = contract(X, U, V), MemoryCounts(X).log_rate(U, V)
@@ -567,7 +564,7 @@ def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype
     [((4, 3), (5, 3)), ((4, 8), (5, 16)), ((3, 8), (5, 8)), ((4, 8), (6, 8))],
     ids=["not padded", "other widths", "too few rows", "too many columns"],
 )
-def test_factors_that_kernels_would_read_past_are_turned_away(U, V):
+def test_factors_of_the_wrong_size_raise(U, V):
     with pytest.raises(ValueError, match=r"don't fit counts of shape \(4, 5\), or are not padded alike"):
         rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones(U), np.ones(V), np.empty(U))
     with pytest.raises(ValueError, match="float64 and float32, don't fit"):

@@ -49,42 +49,43 @@ def uniform(seed, stream, n):
 def alias_tables(table, k, worker):
     """Turn each row of weights into a table for drawing columns in constant time; a task is a row.
 
-    With u uniform in [0, n_cols) and j = floor(u), the draw is j if u - j < share[k, j], else other[k, j].
+    With u uniform in [0, n_cols) and j = floor(u), the draw is j if u - j < probability[k, j], else alias[k, j].
 
-    in    weights (K, n_cols) float64, >= 0, each row with a positive sum
-    out   share   (K, n_cols) float64
-          other   (K, n_cols) int32
-          waiting (n_workers, n_cols) int64, scratch: columns with shares below 1 from the left, others from the right
+    in    weights     (K, n_cols) float64, >= 0, each row with a positive sum
+    out   probability (K, n_cols) float64
+          alias       (K, n_cols) int32
+          pending     (n_workers, n_cols) int64, scratch: columns with probabilities below 1 from the left, others from
+                      the right
     cost  O(n_cols) a row; Vose, "A linear algorithm for generating random numbers with a given distribution", IEEE
           Trans. Software Eng. 17 (1991)
     """
-    weights, share, other, waiting = arguments(table)
+    weights, probability, alias, pending = arguments(table)
     n_columns = weights.shape[1]
     low, high, total = 0, n_columns, 0.0
     for j in range(n_columns):
         total += weights[k, j]
     scale = n_columns / total
     for j in range(n_columns):
-        share[k, j] = weights[k, j] * scale
-        other[k, j] = j
-        if share[k, j] < 1.0:
-            waiting[worker, low] = j
+        probability[k, j] = weights[k, j] * scale
+        alias[k, j] = j
+        if probability[k, j] < 1.0:
+            pending[worker, low] = j
             low += 1
         else:
             high -= 1
-            waiting[worker, high] = j
+            pending[worker, high] = j
     while low > 0 and high < n_columns:
         low -= 1
-        little, much = waiting[worker, low], waiting[worker, high]
-        other[k, little] = much
-        share[k, much] -= 1.0 - share[k, little]
-        if share[k, much] < 1.0:
+        small, large = pending[worker, low], pending[worker, high]
+        alias[k, small] = large
+        probability[k, large] -= 1.0 - probability[k, small]
+        if probability[k, large] < 1.0:
             high += 1
-            waiting[worker, low] = much
+            pending[worker, low] = large
             low += 1
-    while low > 0:  # their shares differ from 1 only by rounding
+    while low > 0:  # their probabilities differ from 1 only by rounding
         low -= 1
-        share[k, waiting[worker, low]] = 1.0
+        probability[k, pending[worker, low]] = 1.0
 
 
 @step(inline=True)
@@ -117,7 +118,7 @@ def draw_rows(table, block, worker):
           largest  int            largest number that the dtype of `data` represents
           starts   (n_rows + 1,)  int64, where each row begins in columns and data; its length is its number of counts
           W        (n_rows, K)    float64
-          share, other            as in `alias_tables`
+          probability, alias      as in `alias_tables`
     out   columns  (n_counts,)    int32; from starts[i] on, row i's columns, ascending
           data     (n_counts,)    uint8, uint16 or int32, the number of counts on each of these columns
           lengths  (n_rows,)      int64, number of distinct columns; -1 if a count is too large for the dtype of data
@@ -125,8 +126,8 @@ def draw_rows(table, block, worker):
     gives bitwise the same result for any number of workers
     cost  about 3 cache misses for each count, and sorting
     """
-    seed, largest, starts, W, share, other, columns, data, lengths, ends = arguments(table)
-    n_columns, n_components = share.shape[1], W.shape[1]
+    seed, largest, starts, W, probability, alias, columns, data, lengths, ends = arguments(table)
+    n_columns, n_components = probability.shape[1], W.shape[1]
     for i in range(block * ROWS_AT_ONCE, min((block + 1) * ROWS_AT_ONCE, W.shape[0])):
         total = 0.0
         for k in range(n_components):
@@ -140,7 +141,7 @@ def draw_rows(table, block, worker):
                 k += 1
             place = uniform(seed, i, 2 * (c - start) + 1) * n_columns
             j = min(int(place), n_columns - 1)
-            columns[c] = j if place - j < share[k, j] else other[k, j]
+            columns[c] = j if place - j < probability[k, j] else alias[k, j]
         _sort(columns, start, stop)
         n, c = 0, start
         while c < stop:

@@ -24,9 +24,9 @@ def _posterior(prior, u, s, shape, mean, weight, rate_of_row, times, step, rest)
 
 
 @formula()
-def _geometric_mean(shape, exponent, inverse_rate, offset, least):
+def _geometric_mean(shape, exponent, inverse_rate, offset, floor):
     """exp E[log u], times exp(-offset of the row)."""
-    return height(shape) * maximum(exp(offset + exponent), least) * inverse_rate
+    return height(shape) * maximum(exp(offset + exponent), floor) * inverse_rate
 
 
 @formula(2)
@@ -57,7 +57,7 @@ def update_posterior(table, block, worker):
     U[i, k]     = exp(digamma(shape[i, k]) + offset[i]) / rate    exp E[log u], up to a factor of the row
 
     U S does not depend on any factor of a row. This one keeps the row's largest entry far from underflow for all
-    shapes. Entries are bounded below by `least` times exp(digamma(8)) / rate, so that no rate is zero.
+    shapes. Entries are bounded below by `floor` times exp(digamma(8)) / rate, so that no rate is zero.
 
     in    S            (n_rows, K)    float32 or float64, K padded to whole vectors
           prior        (1, K)         same dtype, 0 in padding columns
@@ -65,7 +65,7 @@ def update_posterior(table, block, worker):
           weight       (1 or n_rows, K)  same dtype, sums of the other factor's means, inf in padding
           row_blocks   (n_blocks + 1,) int64, boundaries of blocks of rows
           weight_step  int            1 if `weight` has a row for each row, else 0
-          least, rho, times           float
+          floor, rho, times           float
     out   U            (n_rows, K)    in: exp E[log u] up to row factors; out: the new ones
           mean, shape  (n_rows, K)    in: the old ones; out: the new ones
           column_sum   (n_blocks, K)  float64, sums of `mean` over each block's rows
@@ -77,7 +77,7 @@ def update_posterior(table, block, worker):
     cost  one digamma without its logarithm and one exp for each entry, no pass over counts
     """
     (
-        S, prior, rate_of_row, weight, row_blocks, weight_step, least, rho, times, U, mean, shape, column_sum, row_sum,
+        S, prior, rate_of_row, weight, row_blocks, weight_step, floor, rho, times, U, mean, shape, column_sum, row_sum,
         offset, moved, exponents,
     ) = arguments(table)  # fmt: skip
     width = simd.width(U)
@@ -99,7 +99,7 @@ def update_posterior(table, block, worker):
             lowest = min(lowest, -simd.highest(exponent))
         for v in range(width):
             u = _geometric_mean(
-                simd.load(shape, i, v), simd.load(exponents, worker, v), simd.load(U, i, v), lowest, least
+                simd.load(shape, i, v), simd.load(exponents, worker, v), simd.load(U, i, v), lowest, floor
             )
             simd.store(U, i, v, u)
         row_sum[i], offset[i], moved[i] = mean_sum, lowest, change_sum

@@ -174,7 +174,7 @@ def _store_meaning(A, i, which, tile):
 
 @operation(_store_meaning)
 def store(A, i, which, tile):
-    """store(A, i, which, tile): store a tile in row i of A; one in memory is an `accumulator` there and stays."""
+    """store(A, i, which, tile): store a tile in row i of A; nothing to do for an `accumulator` in memory."""
     check_store(A, tile.dtype)
 
     def emit(context, builder, A, i, number, vectors):
@@ -350,13 +350,13 @@ def _is_group(n: types.Type) -> bool:
 
 
 def _positions(builder: Any, n: types.Type, p: Any, n_left: Any) -> list[tuple[Any, Any]]:
-    """(position, is it there) of each lane; a lane beyond what is left repeats the last entry."""
+    """(position, whether there is an entry) of each lane; a lane beyond the last entry repeats it."""
     lanes = [builder.add(p, I64(q)) for q in range(GROUP)]
     if _is_group(n):
         return [(position, None) for position in lanes]
     last = builder.sub(builder.add(p, n_left), I64(1))
-    there = [builder.icmp_signed("<=", position, last) for position in lanes]
-    return [(builder.select(t, position, last), t) for position, t in zip(lanes, there, strict=True)]
+    exists = [builder.icmp_signed("<=", position, last) for position in lanes]
+    return [(builder.select(e, position, last), e) for position, e in zip(lanes, exists, strict=True)]
 
 
 @operation(lambda indices, p, n: indices[np.minimum(np.arange(p, p + GROUP), p + n - 1)])
@@ -386,8 +386,8 @@ def counts(data, p, n, A):
         if _is_group(n):
             x = builder.load(builder.bitcast(data.element(p), x.type.as_pointer()), align=stored.bitwidth // 8)
         else:
-            for q, (position, there) in enumerate(_positions(builder, n, p, n_left)):
-                value = builder.select(there, builder.load(data.element(position)), ir.Constant(element, 0))
+            for q, (position, exists) in enumerate(_positions(builder, n, p, n_left)):
+                value = builder.select(exists, builder.load(data.element(position)), ir.Constant(element, 0))
                 x = builder.insert_element(x, value, I32(q))
         type_ = context.get_value_type(lanes)
         if x.type == type_:
@@ -401,7 +401,7 @@ def counts(data, p, n, A):
 
 @operation(lambda V, indices, p, n_vectors: None)
 def prefetch(V, indices, p, n_vectors):
-    """prefetch(V, indices, p, n_vectors): ask the memory for the rows of V that the GROUP entries from p on will read.
+    """prefetch(V, indices, p, n_vectors): request the rows of V that the GROUP entries from p on will read.
 
     Rows of more than `_PREFETCHED` vectors fill the queue of memory requests by themselves.
     """
@@ -411,11 +411,11 @@ def prefetch(V, indices, p, n_vectors):
             return
         byte = ir.IntType(8).as_pointer()
         signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+        request = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
         for q in range(GROUP):
             row = builder.bitcast(V.row(indices.load_element(builder.add(p, I64(q)))), byte)
             for v in range(n_vectors.n_vectors):
-                builder.call(ask, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
+                builder.call(request, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
 
     return types.void(V, indices, types.intp, n_vectors), emit
 
@@ -501,7 +501,7 @@ def scatter_rows(T, weights, rows, u):
 
 
 def _transpose_quarters(builder, rows):
-    """Transpose, within each quarter of four vectors, the four by four numbers that are there."""
+    """Transpose, within each quarter of four vectors, the four by four numbers."""
     lanes = rows[0].type.count
 
     def interleave(a, b, lanes_of_quarter):
@@ -547,8 +547,8 @@ def gather_quad(V, offsets, e, k, x):
                 ]
             rows += joined
         zeros = constant(whole, 0.0)
-        there = builder.fcmp_ordered(">", x[0], zeros)
-        return [[builder.select(there, column, zeros)] for column in _transpose_quarters(builder, rows)]
+        exists = builder.fcmp_ordered(">", x[0], zeros)
+        return [[builder.select(exists, column, zeros)] for column in _transpose_quarters(builder, rows)]
 
     return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
 
