@@ -311,16 +311,16 @@ def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind
     monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
     for kernel in list(all_kernels()):
         monkeypatch.setattr(kernel, "_overloads", {})
-    monkeypatch.setattr(_jit, "_other_functions", {})
+    monkeypatch.setattr(_jit, "_launchers", {})
     _worker.prepare("fit", 0, model)
-    prepared, asked[:], functions = list(asked), [], set(_jit._other_functions)
+    prepared, asked[:], functions = list(asked), [], set(_jit._launchers)
     assert numba.config.DISABLE_JIT or prepared
     _worker.begin("fit", 0, 0, model, Start(np.random.default_rng(0), X.shape, counts.total), {0: 0}, {})
     for iteration in range(12):
         _worker.close("fit", 0, iteration, _worker.rows("fit", 0, iteration))
     _worker.objective("fit", 0, 11, True)
     assert not asked
-    assert set(_jit._other_functions) == functions
+    assert set(_jit._launchers) == functions
 
 
 def all_kernels():

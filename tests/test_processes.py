@@ -66,7 +66,7 @@ SMALL = """
     threads._state = threads.ProcessState(serial=True)  # which compiles fastest
     def small(dtype=np.int32):
         count_columns._overloads.clear()
-        _jit._other_functions.clear()
+        _jit._launchers.clear()
         out = np.empty((2, 3), np.int64)
         count_columns(2, np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
         (overload,) = count_columns._overloads.values()

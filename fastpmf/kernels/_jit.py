@@ -42,7 +42,7 @@ from numba.core.runtime import rtsys
 
 from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, as_intrinsic
 from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit, type_of
-from fastpmf.kernels.threads import ProcessState, process_state, start_threads
+from fastpmf.kernels.threads import process_state, start_threads
 from fastpmf.utils.compilation import COMPILING
 from fastpmf.utils.warnings import warn
 
@@ -100,10 +100,11 @@ class Kernel:
             return
         state = start_threads()
         key, interfaces, ints, floats = _sort_arguments(args)
-        overload, run_all = self._overloads.get(key) or self._compile(key, args), _run(state)
+        overload = self._overloads.get(key) or self._compile(key, args)
+        run_tasks = _launcher("run serial" if state.serial else "run parallel")
         table = np.empty(overload.table.n_words, np.int64)
         with_table = (table.__array_struct__, *interfaces)
-        address = _fill()(id(with_table), overload.first_written)
+        address = _launcher("fill")(id(with_table), overload.first_written)
         if not address:
             raise TypeError(
                 f"{self.__name__}: arrays must be C-ordered, and writeable where the kernel writes to them, got another"
@@ -117,7 +118,7 @@ class Kernel:
             return
         # "workqueue" can't be entered twice at once
         with state.lock if state.layer == "workqueue" else nullcontext():
-            run_all(overload.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
+            run_tasks(overload.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
 
     def _compile(self, key: tuple, args: tuple) -> "_Overload":
         with process_state().lock:
@@ -158,26 +159,26 @@ class _Overload:
         self.first_written = 1 + sum(isinstance(a, np.ndarray) for a in args[:n_read])
 
 
-_other_functions: dict[Any, Callable] = {}  # `launch.fill` and the serial and the parallel `launch.run`, compiled
+# The functions of `launch`. `fill` reads Python objects, so it holds the interpreter's lock, as PYFUNCTYPE says
+_LAUNCH_FUNCTIONS: dict[str, tuple[Callable, Any, dict[str, Any], Callable]] = {
+    "fill": (fill, FILL, _KERNEL_FLAGS, ctypes.PYFUNCTYPE),
+    "run serial": (run, RUN, _FLAGS | {"parallel": False}, ctypes.CFUNCTYPE),
+    "run parallel": (run, RUN, _FLAGS | {"parallel": True}, ctypes.CFUNCTYPE),
+}
+_launchers: dict[str, Callable] = {}  # those that are compiled
 
 
-def _fill() -> Callable:
-    # It reads Python objects, so it must hold the interpreter's lock, as PYFUNCTYPE does
-    return _other_functions.get("fill") or _other_function("fill", fill, FILL, _KERNEL_FLAGS, ctypes.PYFUNCTYPE)
-
-
-def _run(state: ProcessState) -> Callable:
-    key, flags = ("serial" if state.serial else "parallel"), _FLAGS | {"parallel": not state.serial}
-    return _other_functions.get(key) or _other_function(key, run, RUN, flags, ctypes.CFUNCTYPE)
-
-
-def _other_function(key: str, function: Callable, signature: Any, flags: dict, prototype: Callable) -> Callable:
+def _launcher(name: str) -> Callable:
+    """One of `_LAUNCH_FUNCTIONS`, compiled at its first use."""
+    if name in _launchers:
+        return _launchers[name]
     with process_state().lock:
-        if key not in _other_functions:
+        if name not in _launchers:
+            function, signature, flags, prototype = _LAUNCH_FUNCTIONS[name]
             result = None if signature.return_type is types.void else ctypes.c_ssize_t
             declared = prototype(result, *[ctypes.c_ssize_t] * len(signature.args))
-            _other_functions[key] = declared(_load_or_compile(function, signature, flags)[0])
-        return _other_functions[key]
+            _launchers[name] = declared(_load_or_compile(function, signature, flags)[0])
+        return _launchers[name]
 
 
 def row_width(A: np.ndarray, widest: int = WIDEST) -> Width:
