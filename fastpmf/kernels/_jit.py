@@ -41,7 +41,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, as_intrinsic
-from fastpmf.kernels.launch import FILL, RUN, Table, fill, run, run_without_jit, type_of
+from fastpmf.kernels.launch import Table, fill, run, run_without_jit, type_of
 from fastpmf.kernels.threads import process_state, start_threads
 from fastpmf.utils.compilation import COMPILING
 from fastpmf.utils.warnings import warn
@@ -160,10 +160,11 @@ class _Overload:
 
 
 # The functions of `launch`. `fill` reads Python objects, so it holds the interpreter's lock, as PYFUNCTYPE says
+_RUN = types.void(types.intp, types.intp, types.intp, types.intp)
 _LAUNCH_FUNCTIONS: dict[str, tuple[Callable, Any, dict[str, Any], Callable]] = {
-    "fill": (fill, FILL, _KERNEL_FLAGS, ctypes.PYFUNCTYPE),
-    "run serial": (run, RUN, _FLAGS | {"parallel": False}, ctypes.CFUNCTYPE),
-    "run parallel": (run, RUN, _FLAGS | {"parallel": True}, ctypes.CFUNCTYPE),
+    "fill": (fill, types.intp(types.intp, types.intp), _KERNEL_FLAGS, ctypes.PYFUNCTYPE),
+    "run serial": (run, _RUN, _FLAGS | {"parallel": False}, ctypes.CFUNCTYPE),
+    "run parallel": (run, _RUN, _FLAGS | {"parallel": True}, ctypes.CFUNCTYPE),
 }
 _launchers: dict[str, Callable] = {}  # those that are compiled
 

@@ -137,9 +137,6 @@ def fill(interfaces, first_written):
     return _fill(interfaces, first_written)
 
 
-FILL = types.intp(types.intp, types.intp)
-
-
 # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -169,9 +166,6 @@ def run(function, table, n_tasks, n_workers):
         while task < n_tasks:
             _call(function, table, task, worker)
             task = _next_task(table)
-
-
-RUN = types.void(types.intp, types.intp, types.intp, types.intp)
 
 
 def run_without_jit(kernel: Callable, args: Sequence[Any], n_tasks: int, n_workers: int) -> None:

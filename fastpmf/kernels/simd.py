@@ -14,6 +14,7 @@ passes their number, and the lanes beyond them repeat the last entry with a coun
 """
 
 from functools import partial
+from operator import iadd, setitem
 from typing import Any
 
 import numpy as np
@@ -138,9 +139,11 @@ def _argument(which):
     return which if isinstance(which, Width) else types.intp
 
 
-def _places(tile, which, number):
-    """Number of each vector of a tile in its row."""
-    return range(tile.n_vectors) if isinstance(which, Width) else [number]
+def _places(builder, which, number, n_vectors):
+    """Number in its row of each of the n_vectors of a tile."""
+    if isinstance(which, Width):
+        return range(n_vectors)
+    return [builder.add(builder.mul(number, I64(n_vectors)), I64(v)) for v in range(n_vectors)]
 
 
 @operation(lambda A, which: np.zeros_like(A[0, _columns(A, which)]))
@@ -163,23 +166,19 @@ def load(A, i, which):
         row = A.row(i)
         if not tile.n_vectors:
             return _in_memory(context, builder, tile, row, A.n_vectors)
-        return [load_vector(builder, row, v) for v in _places(tile, which, number)]
+        return [load_vector(builder, row, v) for v in _places(builder, which, number, tile.n_vectors)]
 
     return tile(A, types.intp, _argument(which)), emit
 
 
-def _store_meaning(A, i, which, tile):
-    A[i, _columns(A, which)] = tile
-
-
-@operation(_store_meaning)
+@operation(lambda A, i, which, tile: setitem(A, (i, _columns(A, which)), tile))
 def store(A, i, which, tile):
     """store(A, i, which, tile): store a tile in row i of A; nothing to do for an `accumulator` in memory."""
     check_store(A, tile.dtype)
 
     def emit(context, builder, A, i, number, vectors):
         row = A.row(i)
-        for v, x in zip(_places(tile, which, number), vectors, strict=True):
+        for v, x in zip(_places(builder, which, number, tile.n_vectors), vectors, strict=True):
             store_vector(builder, row, v, x)
 
     return types.void(A, types.intp, _argument(which), tile), emit
@@ -284,19 +283,14 @@ def as_float64(tile):
     return out(tile), lambda context, builder, vectors: [wide for x in vectors for wide in widen(builder, x)]
 
 
-def _first_sum(builder, which, number, n_vectors):
-    """Number of the first vector of sums of a vector or of a whole row."""
-    return I64(0) if isinstance(which, Width) else builder.mul(number, I64(n_vectors))
-
-
 @operation(lambda sums, i, which, like: sums[i, _columns(like, which)].copy())
 def load_sums(sums, i, which, like):
     """load_sums(sums, i, which, like) -> Tile of float64, the sums in row i that belong to `load(like, ..., which)`."""
     tile = Tile(types.float64, _tile(like, which).n_vectors * 64 // like.dtype.bitwidth)
 
     def emit(context, builder, sums, i, number, _):
-        row, first = sums.row(i), _first_sum(builder, which, number, tile.n_vectors)
-        return [load_vector(builder, row, builder.add(first, I64(v))) for v in range(tile.n_vectors)]
+        row = sums.row(i)
+        return [load_vector(builder, row, v) for v in _places(builder, which, number, tile.n_vectors)]
 
     return tile(sums, types.intp, _argument(which), like), emit
 
@@ -305,38 +299,28 @@ def _sum_columns(which, tile):
     return slice(None) if isinstance(which, Width) else slice(which * len(tile), (which + 1) * len(tile))
 
 
-def _store_sums_meaning(sums, i, which, tile):
-    sums[i, _sum_columns(which, tile)] = tile
-
-
-@operation(_store_sums_meaning)
+@operation(lambda sums, i, which, tile: setitem(sums, (i, _sum_columns(which, tile)), tile))
 def store_sums(sums, i, which, tile):
     """store_sums(sums, i, which, tile): store what `load_sums` loads."""
     check_store(sums, tile.dtype)
 
     def emit(context, builder, sums, i, number, vectors):
-        row, first = sums.row(i), _first_sum(builder, which, number, tile.n_vectors)
-        for v, x in enumerate(vectors):
-            store_vector(builder, row, builder.add(first, I64(v)), x)
+        row = sums.row(i)
+        for v, x in zip(_places(builder, which, number, tile.n_vectors), vectors, strict=True):
+            store_vector(builder, row, v, x)
 
     return types.void(sums, types.intp, _argument(which), tile), emit
 
 
-def _add_to_sums_meaning(sums, i, which, tile):
-    sums[i, _sum_columns(which, tile)] += tile
-
-
-@operation(_add_to_sums_meaning)
+@operation(lambda sums, i, which, tile: iadd(sums[i, _sum_columns(which, tile)], tile))
 def add_to_sums(sums, i, which, tile):
     """add_to_sums(sums, i, which, tile): add a tile, as float64, to the sums in row i that belong to it."""
     check_store(sums, types.float64)
 
     def emit(context, builder, sums, i, number, vectors):
-        wide = [part for x in vectors for part in widen(builder, x)]
-        row, first = sums.row(i), _first_sum(builder, which, number, len(wide))
-        for v, x in enumerate(wide):
-            place = builder.add(first, I64(v))
-            store_vector(builder, row, place, builder.fadd(load_vector(builder, row, place), x))
+        row, wide = sums.row(i), [part for x in vectors for part in widen(builder, x)]
+        for v, x in zip(_places(builder, which, number, len(wide)), wide, strict=True):
+            store_vector(builder, row, v, builder.fadd(load_vector(builder, row, v), x))
 
     return types.void(sums, types.intp, _argument(which), tile), emit
 
