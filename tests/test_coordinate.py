@@ -45,7 +45,7 @@ def solve(X, problem, U, **options):
 
 
 def sparse_start(U, k, seed=5):
-    """Some entries 0, some next to it, but no row without a large one."""
+    """Some entries are 0, others tiny, and each row has a large one."""
     rng = np.random.default_rng(seed)
     U = U.copy()
     U[:, :k] *= rng.choice([0.0, 1e-14, 1.0], p=[0.3, 0.1, 0.6], size=U[:, :k].shape)
@@ -99,7 +99,7 @@ def test_no_row_ever_gets_worse(dtype, count, layout):
 
 
 @both
-def test_where_a_curvature_is_past_the_range_of_floats_the_multiplicative_point_remains(dtype, layout):
+def test_if_a_curvature_overflows_the_multiplicative_point_is_used(dtype, layout):
     X = sparse.csr_array(np.array([[3, 1], [2, 5]], np.uint8))
     tiny = 1e-22 if dtype == F32 else 1e-160
     U, V = padded(np.array([[tiny], [1.5]]), dtype), padded(np.array([[1.0], [2.0]]), dtype)
@@ -130,7 +130,7 @@ def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
     totals = dense(X).sum(axis=1)
     out, descent = descend(X, U, V, k, max_rounds=500, tol=tol, zero=0.0)
     assert (descent.gap <= tol * totals).all()
-    # The certificate is of the rows that were returned, and honest: nothing is better by more.
+    # The gap is that of the returned rows, and a bound: no row is better by more.
     np.testing.assert_allclose(
         descent.gap, naive.gap_bound(dense(X), out[:, :k], V[:, :k]), atol=200 * np.finfo(dtype).eps * totals.max()
     )
@@ -141,11 +141,11 @@ def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
     )
     assert (gain <= descent.gap + 200 * np.finfo(dtype).eps * totals).all()
     again, _ = descend(X, out, V, k, max_rounds=500, tol=tol, zero=0.0)
-    np.testing.assert_array_equal(again, out)  # met at once: they come back as they are
+    np.testing.assert_array_equal(again, out)  # already solved, so they are unchanged
 
 
 @both
-def test_a_row_alone_gets_the_bits_that_it_gets_in_company(dtype, layout):
+def test_the_result_for_a_row_does_not_depend_on_other_rows(dtype, layout):
     X, k = rows_of(LENGTHS * 2, count="uint8"), 5
     U, V = factors(X.shape, k, dtype)
     U = sparse_start(U, k)
@@ -168,10 +168,10 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero(layout):
     np.testing.assert_allclose(out, naive.coordinate_round(dense(X), U, V, 2, ZERO), rtol=1e-9, atol=1e-12)
 
 
-def test_an_exact_zero_comes_back_where_it_is_wanted(layout):
+def test_an_exact_zero_becomes_positive_if_that_lowers_the_objective(layout):
     X = rows_of([6, 6, 6])
     U, V = factors(X.shape, 2, F64)
-    V[X.indices[:6], 1] *= 50  # made for row 0, which starts without it
+    V[X.indices[:6], 1] *= 50  # it fits row 0, where it starts at 0
     U[0] = [1, 0] + [0] * (U.shape[1] - 2)
     assert descend(X, U, V, 2)[0][0, 1] > 0
 
@@ -203,7 +203,7 @@ def test_the_joint_contraction_is_both_contractions(dtype, k):
 
 
 @both
-def test_extrapolation_goes_on_and_stays_off_zero(dtype):
+def test_extrapolation_continues_the_move_and_avoids_exact_zeros(dtype):
     n, k, totals = 600, 3, np.arange(600.0)
     rng = np.random.default_rng(2)
     new, old = (padded(rng.random((n, k)), dtype) for _ in range(2))
@@ -246,7 +246,7 @@ def row_problem(kind, X, k, dtype, seed=3):
 
 
 def sizes(oracle, U):
-    """What the rounding of each row's objective and gap is relative to: the terms that they are put together from."""
+    """Sizes of the terms of each row's objective and gap, to which their rounding errors are relative."""
     U = np.asarray(U, float)
     linear = np.where(U > 0, np.where(np.isfinite(oracle.d), oracle.d, 0) * U, 0)
     shaped = oracle.a * (2 + np.abs(np.log(np.where(U > 0, U, 1))))
@@ -280,7 +280,7 @@ def test_the_multiplicative_rule_agrees_with_the_oracle(relaxed, kind, dtype):
 def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_left(kind, dtype):
     X, k, eps = rows_of(LENGTHS), 5, np.finfo(dtype).eps
     U, problem, oracle = row_problem(kind, X, k, dtype)
-    least = oracle.objective(oracle.best(U[:, :k], 2000))
+    lowest = oracle.objective(oracle.best(U[:, :k], 2000))
     for seed in range(4):  # far from the optimum on either side
         rng = np.random.default_rng(seed)
         start = U.copy()
@@ -294,7 +294,7 @@ def test_the_rules_never_raise_a_rows_objective_and_their_gap_bounds_what_is_lef
             assert (oracle.objective(out[:, :k]) <= before + slack).all()
         out, descent = solve(X, problem, start, sweeps=1)
         assert (oracle.objective(out[:, :k]) <= before + slack).all()
-        assert (before - least <= descent.gap + slack).all()
+        assert (before - lowest <= descent.gap + slack).all()
         # Both rules measure the same bound, in different order
         assert gap == pytest.approx(descent.gap.sum(), rel=float(200 * eps), abs=slack.sum())
 
@@ -330,11 +330,11 @@ def test_rows_with_priors_are_solved_to_their_certified_optimum(kind, layout):
     other = oracle.best(np.where(oracle.fixed, U[:, :k], 1.0), 1000)
     assert (oracle.objective(out[:, :k]) - oracle.objective(other) <= descent.gap + rounding).all()
     empty = np.equal(LENGTHS, 0)
-    if kind == "shape":  # where there are no counts, the prior's mode is all
+    if kind == "shape":  # without counts the optimum is the prior's mode
         np.testing.assert_allclose(out[empty][:, :k], (oracle.a / oracle.d)[empty], rtol=1e-12)
 
 
-def test_a_row_with_its_own_prior_gets_the_bits_that_it_gets_in_company(layout):
+def test_the_result_for_a_row_with_its_own_prior_does_not_depend_on_other_rows(layout):
     X, k = rows_of(LENGTHS), 5
     U, problem, _ = row_problem(KINDS[-1], X, k, F64)
     together, descent = solve(X, problem, U, max_rounds=7, tol=1e-9, zero=0.0)

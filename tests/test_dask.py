@@ -302,25 +302,25 @@ def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind
     piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
     monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
     asked = []
-    compiled = _jit.Kernel._build
+    compiled = _jit.Kernel._compile
 
     def compile_late(self, *args):
         asked.append(self.__name__)
         return compiled(self, *args)
 
-    monkeypatch.setattr(_jit.Kernel, "_build", compile_late)
+    monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
     for kernel in list(all_kernels()):
-        monkeypatch.setattr(kernel, "_builds", {})
-    monkeypatch.setattr(_jit, "_c_functions", {})
+        monkeypatch.setattr(kernel, "_overloads", {})
+    monkeypatch.setattr(_jit, "_launchers", {})
     _worker.prepare("fit", 0, model)
-    prepared, asked[:], functions = list(asked), [], set(_jit._c_functions)
+    prepared, asked[:], functions = list(asked), [], set(_jit._launchers)
     assert numba.config.DISABLE_JIT or prepared
     _worker.begin("fit", 0, 0, model, Start(np.random.default_rng(0), X.shape, counts.total), {0: 0}, {})
     for iteration in range(12):
         _worker.close("fit", 0, iteration, _worker.rows("fit", 0, iteration))
     _worker.objective("fit", 0, 11, True)
     assert not asked
-    assert set(_jit._c_functions) == functions
+    assert set(_jit._launchers) == functions
 
 
 def all_kernels():

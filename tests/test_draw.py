@@ -5,10 +5,9 @@ import pytest
 from scipy import stats
 
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.draw import ROWS_AT_ONCE, alias_tables, close_gaps, draw_rows
+from fastpmf.kernels.draw import ROWS_AT_ONCE, _uniform_meaning, alias_tables, close_gaps, draw_rows, uniform
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.threads import current_threads
-from fastpmf.kernels.uniform import _uniform_meaning, uniform
 
 
 @kernel(writes=1)
@@ -68,8 +67,8 @@ def test_an_alias_table_holds_the_distribution(weights):
     alias_tables(len(weights), weights, share, other, np.empty((current_threads(), weights.shape[1]), np.int64))
     n = weights.shape[1]
     for k in range(2):
-        held = (share[k] + np.bincount(other[k], 1 - share[k], minlength=n)) / n
-        np.testing.assert_allclose(held, weights[k] / weights[k].sum(), rtol=1e-12, atol=n * 1e-16)
+        found = (share[k] + np.bincount(other[k], 1 - share[k], minlength=n)) / n
+        np.testing.assert_allclose(found, weights[k] / weights[k].sum(), rtol=1e-12, atol=n * 1e-16)
 
 
 def drawn(totals, W, weights, dtype, seed=7):
@@ -99,7 +98,7 @@ def test_a_row_gets_all_its_counts_on_ascending_columns_of_its_components():
     assert abs(data[starts[2]] - 112.5) < 4 * np.sqrt(150 * 0.75 * 0.25)
 
 
-def test_each_count_falls_on_a_component_by_one_number_and_on_a_column_by_the_next():
+def test_each_count_uses_one_random_number_for_its_component_and_one_for_its_column():
     weights, W = (
         np.array([[1, 2, 0, 4, 0.5], [0, 0.1, 3, 1, 0], [2, 2, 1, 0, 9]]),
         np.array([[0.2, 3, 1], [5, 0, 0.01]]),
@@ -110,19 +109,19 @@ def test_each_count_falls_on_a_component_by_one_number_and_on_a_column_by_the_ne
     numbers = np.empty((2, 600))
     fill(len(numbers), 7, numbers)
     for i, w in enumerate(W):
-        wanted = np.zeros(5, int)
+        expected = np.zeros(5, int)
         for place, column in numbers[i].reshape(-1, 2)[: starts[i + 1] - starts[i]]:
             k, j = np.searchsorted(np.cumsum(w), place * w.sum(), side="right"), int(column * 5)
-            wanted[j if column * 5 - j < share[k, j] else other[k, j]] += 1
+            expected[j if column * 5 - j < share[k, j] else other[k, j]] += 1
         found = np.zeros(5, int)
         found[columns[starts[i] : starts[i] + lengths[i]]] = data[starts[i] : starts[i] + lengths[i]]
-        assert found.tolist() == wanted.tolist()
+        assert found.tolist() == expected.tolist()
 
 
-def test_a_count_too_large_for_its_dtype_is_told():
+def test_a_count_too_large_for_its_dtype_is_reported():
     _, _, lengths, _ = drawn([255, 256], [[1.0], [1.0]], [[1.0]], np.uint8)
     assert lengths.tolist() == [1, -1]
-    # Below it in each of two columns, and beyond it in the first of two
+    # Row 0 has fewer in each of two columns, row 1 has too many in one
     columns, data, lengths, starts = drawn([400, 400], [[1, 1], [6, 1]], [[1, 0, 0], [0, 0, 1]], np.uint8)
     assert lengths.tolist() == [2, -1]
     assert data[:2].sum(dtype=int) == 400

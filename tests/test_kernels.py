@@ -1,4 +1,4 @@
-"""Every kernel against its oracle, and what the machinery around them promises. All of it runs with the JIT off too."""
+"""Every kernel against its oracle, and how kernels are called. All tests run with the JIT off too."""
 
 import math
 
@@ -26,7 +26,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.model.priors import log_total
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
-compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there is nothing compiled with the JIT off")
+compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled with the JIT off")
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 # Every factor dtype with every count dtype; not the whole product, each cell compiles for half a second. Rows of 1 to 5
@@ -113,7 +113,7 @@ def test_a_contraction_by_panels_of_columns_gives_the_same_bits(dtype, k, width,
     monkeypatch.setattr(partition, "_PANEL_ENTRIES", 0)
     X = rows_of(LENGTHS)
     assert len(X.panels(row_bytes)) == 12 // width
-    # With the JIT off, NumPy sums the entries in flight before it adds them, and panels begin them elsewhere
+    # With the JIT off, NumPy sums the entries in flight before it adds them, and in panels these are others
     rtol = 12 * np.finfo(dtype).eps if numba.config.DISABLE_JIT else 0
     np.testing.assert_allclose(contract(X, U, V), whole, rtol=rtol)
 
@@ -146,7 +146,7 @@ def test_columns_that_are_summed_over_rows_are_those_of_the_transpose_for_any_pa
         np.testing.assert_allclose(columns, expected, rtol=rtol)
 
 
-def test_shares_of_columns_store_about_as_much_each():
+def test_column_shares_have_about_equal_numbers_of_entries():
     rng = np.random.default_rng(0)
     every = np.tile(np.arange(50), 2_000)  # in step with any period that a sample could have
     steep = np.minimum(rng.geometric(0.02, 100_000), 1_000) - 1
@@ -256,7 +256,7 @@ def test_multiplication_in_place_is_the_same():
 
 @pytest.mark.parametrize("times", [1, 30])  # which are rows of one vector, and of more than are in registers
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_own_counts(dtype, times):
+def test_with_a_shape_a_zero_or_tiny_entry_becomes_its_prior_and_keeps_its_counts(dtype, times):
     def rows(*values):
         return padded(np.tile(np.array(values), times), dtype)
 
@@ -269,7 +269,7 @@ def test_under_a_shape_what_is_zero_or_nearly_becomes_its_prior_and_keeps_its_ow
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_rows_ever_so_close_to_optimal_are_still_matched(dtype):
+def test_rows_close_to_the_optimum_are_matched_to_a_few_eps(dtype):
     eps = np.finfo(dtype).eps
     X = rows_of([7] * 40)
     counts = dense(X)
@@ -302,10 +302,10 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero():
 
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("rows", [1, 600])
-def test_logarithms_of_a_factor_are_summed_each_with_its_own_weight(rows, dtype):
+def test_logarithms_of_a_factor_are_summed_with_their_weights(rows, dtype):
     (A,), (shape,) = factors((600,), 5, dtype), factors((rows,), 5, dtype, seed=2)
     shape[:, 1] = 0
-    A[:, 1] = 0  # where nothing is asked for
+    A[:, 1] = 0  # its weight is 0
     weights, (A_,) = np.broadcast_to(shape, A.shape), naive.wide(A)
     terms = [float(weights[i]) * math.log(A_[i]) for i in zip(*np.nonzero(weights), strict=True)]
     assert log_total(A, shape) == pytest.approx(math.fsum(terms), abs=1e-14 * math.fsum(map(abs, terms)))
@@ -313,14 +313,14 @@ def test_logarithms_of_a_factor_are_summed_each_with_its_own_weight(rows, dtype)
 
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("side", Side)
-def test_what_a_row_observes_is_summed_to_its_last_digits_however_little_of_all_it_is(side, dtype):
+def test_sums_over_observed_entries_are_accurate_however_few_they_are(side, dtype):
     order = np.random.default_rng(1).permutation(12)
     seen = order >= np.array([[12], [11], [9], [6], [3], [1], [0]])
     indptr = np.append(0, np.cumsum(~seen).reshape(seen.shape)[:, -1]).astype(np.int64)
     hidden = SparseRows(np.ones(indptr[-1], np.uint8), np.nonzero(~seen)[1].astype(np.int32), indptr, 12)
     counts = MemoryCounts(rows_of([0] * 7), unobserved=hidden)
-    W, Ht = factors(hidden.shape, 16, dtype)  # no padding, which is told apart by itself
-    for A, place in ((W, np.arange(7)), (Ht, order)):  # who observes less, observes the smaller
+    W, Ht = factors(hidden.shape, 16, dtype)  # no padding, whose sums are 0
+    for A, place in ((W, np.arange(7)), (Ht, order)):  # a row that observes fewer entries observes smaller ones
         A *= np.logspace(0, -14, len(A), dtype=dtype)[place][:, None]
     V = (Ht, W)[side]
     expected = [naive.wide(V)[0][there].sum(axis=0) for there in (seen if side is Side.ROWS else seen.T)]
@@ -361,8 +361,8 @@ def test_a_transpose_by_threads_is_that_of_scipy_and_of_the_oracle(count, index,
     for found in (by_scipy, by_threads):
         assert found.shape == (12, len(LENGTHS) * 3)
         assert [A.dtype for A in (found.data, found.indices, found.indptr)] == [count, np.int32, np.int64]
-        for A, wanted in zip((found.data, found.indices, found.indptr), expected, strict=True):
-            np.testing.assert_array_equal(A, wanted)
+        for A, B in zip((found.data, found.indices, found.indptr), expected, strict=True):
+            np.testing.assert_array_equal(A, B)
 
 
 @pytest.mark.parametrize("index", ["int32", "int64"])
@@ -392,7 +392,7 @@ def test_one_and_two_threads_give_the_same_bits(dtype, small_blocks):
 @compiled
 @pytest.mark.parametrize(("dtype", "k"), [(F32, 5), (F32, 70), (F64, 5), (F64, 40)])
 def test_each_worker_has_scratch_of_its_own(dtype, k):
-    """In kernels over thousands of rows, several of which are under way at once."""
+    """In kernels over thousands of rows, so that several workers run at once."""
     rng = np.random.default_rng(0)
     U, V = factors((6000, 8), k, dtype)
     old, S = factors((6000, 8), k, dtype, seed=2)[0], factors((6000, 8), k, dtype, seed=3)[0]
@@ -432,7 +432,7 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     unchanged(X.data, X.indices, X.indptr, U, V)
     plain = every_pass(X, U, V)
     kernels = ratio_contract, log_rate, log_count, multiply
-    before = [set(k._builds) for k in kernels]
+    before = [set(k._overloads) for k in kernels]
 
     def mapped(A, name):
         (tmp_path / name).write_bytes(A.tobytes())
@@ -444,7 +444,7 @@ def test_read_only_and_memory_mapped_input_share_one_compiled_variant_and_stay_u
     for A in (X.data, X.indices, X.indptr, U, V):
         A.flags.writeable = False
     assert every_pass(X, U, V) == plain
-    assert [set(k._builds) for k in kernels] == before
+    assert [set(k._overloads) for k in kernels] == before
 
 
 @kernel(writes=1)
@@ -458,7 +458,7 @@ def echo(table, task, worker):
 
 
 @pytest.mark.parametrize("scalar", [int, np.int32, np.int64, np.uint8])
-def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(scalar):
+def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape(scalar):
     for n, m in ((1, 3), (5, 0), (40, 2), (0, 4)):
         A, out = np.arange(n * m, dtype=np.float32).reshape(n, m), np.full((n, 4), np.nan)
         for flag, weight in ((True, 0.1), (np.bool_(False), np.float64(-1e300)), (0, np.float32(0.5))):
@@ -467,17 +467,20 @@ def test_a_kernel_gets_scalars_of_any_kind_and_arrays_of_any_shape_as_they_are(s
 
 
 @compiled
-def test_arrays_that_a_kernel_can_not_take_are_turned_away(unchanged):
+def test_arguments_of_the_wrong_kind_or_layout_raise(unchanged):
     A, out = np.ones((2, 3)), np.zeros((2, 4))
     for other in (np.ones((3, 2)).T, np.ones((2, 6))[:, ::2]):
-        with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones, got another$"):
+        with pytest.raises(
+            TypeError,
+            match=r"^echo: arrays must be C-ordered, and writeable where the kernel writes to them, got another$",
+        ):
             echo(2, other, 1, 0, 0.0, out)
     out.flags.writeable = False
     unchanged(out)
-    with pytest.raises(TypeError, match=r"^echo takes C-ordered arrays and writes to writeable ones"):
+    with pytest.raises(TypeError, match=r"^echo: arrays must be C-ordered, and writeable where"):
         echo(2, A, 1, 0, 0.0, out)
     for other in ("3", None, [1.0]):
-        with pytest.raises(TypeError, match=r"^a kernel takes arrays and numbers, got a "):
+        with pytest.raises(TypeError, match=r"^the arguments of a kernel must be arrays or numbers, got "):
             echo(2, A, other, 0, 0.0, out)
 
 
@@ -544,7 +547,7 @@ def test_logarithms_of_zero_infinity_and_nan_are_as_in_ieee():
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype):
+def test_a_zero_rate_under_a_count_makes_only_its_row_not_finite_and_does_not_raise(dtype):
     X = rows_of(LENGTHS)
     U, V = factors(X.shape, 7, dtype)
     good, terms = contract(X, U, V), MemoryCounts(X).log_rate(U, V)
@@ -564,7 +567,7 @@ def test_a_zero_rate_under_a_count_spoils_its_row_alone_and_raises_nothing(dtype
     [((4, 3), (5, 3)), ((4, 8), (5, 16)), ((3, 8), (5, 8)), ((4, 8), (6, 8))],
     ids=["not padded", "other widths", "too few rows", "too many columns"],
 )
-def test_factors_that_kernels_would_read_past_are_turned_away(U, V):
+def test_factors_of_the_wrong_size_raise(U, V):
     with pytest.raises(ValueError, match=r"don't fit counts of shape \(4, 5\), or are not padded alike"):
         rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones(U), np.ones(V), np.empty(U))
     with pytest.raises(ValueError, match="float64 and float32, don't fit"):

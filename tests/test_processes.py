@@ -1,4 +1,4 @@
-"""Processes beside each other: forks at bad moments, pools, a cache that is shared, and what a fit leaves behind."""
+"""Several processes: forks at any time, pools, a shared cache, and the state of a process after fits."""
 
 import os
 import sys
@@ -36,24 +36,24 @@ CHILD = """
 """
 
 
-def names_of_builds():
-    """What the cache calls builds of some kernels that differ in their vectors, their dtypes or their flags."""
+def names_in_cache():
+    """Names in the cache of some kernels for several vectors, dtypes and flags."""
     for kernel in (ratio_contract, log_rate):
         for dtype in (types.float32, types.float64):
             for n_vectors in (1, 2):
                 for flags in ({"parallel": False}, {"parallel": True}):
                     table = Table([types.Array(dtype, 1, "C"), Width(n_vectors)])
-                    yield _jit.renamed(kernel._body, types.void(table), flags).__qualname__
+                    yield _jit.with_unique_name(kernel._body, types.void(table), flags).__qualname__
 
 
-def test_no_two_builds_of_a_kernel_share_files_of_the_cache(monkeypatch):
-    names = list(names_of_builds())
+def test_no_two_overloads_of_a_kernel_share_files_of_the_cache(monkeypatch):
+    names = list(names_in_cache())
     codegen = cpu_target.target_context.codegen()
     triple, cpu, features = codegen.magic_tuple()
     monkeypatch.setattr(codegen, "magic_tuple", lambda: (triple, cpu, features + ",+another"))
-    names += names_of_builds()
+    names += names_in_cache()
     monkeypatch.setattr(numba, "__version__", "another")
-    names += names_of_builds()
+    names += names_in_cache()
     assert max(Counter(names).values()) == 1
 
 
@@ -63,32 +63,32 @@ SMALL = """
     from fastpmf.kernels import _jit, threads
     from fastpmf.utils.progress import COMPILING
     from fastpmf.kernels.csr import count_columns
-    threads._state = threads.ProcessState(serial=True)  # which compiles soonest
+    threads._state = threads.ProcessState(serial=True)  # which compiles fastest
     def small(dtype=np.int32):
-        count_columns._builds.clear()
-        _jit._c_functions.clear()
+        count_columns._overloads.clear()
+        _jit._launchers.clear()
         out = np.empty((2, 3), np.int64)
         count_columns(2, np.array([0, 1, 2, 1, 0], dtype), np.array([0, 2, 5]), np.array([0, 1, 2]), out)
-        (build,) = count_columns._builds.values()
-        return out.tolist() == [[1, 1, 0], [1, 1, 1]], int(build.cached)
+        (overload,) = count_columns._overloads.values()
+        return out.tolist() == [[1, 1, 0], [1, 1, 1]], int(overload.from_cache)
     files = lambda: sorted(pathlib.Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nb?"))
 """
 
 
-def test_cache_files_of_anything_are_begun_anew_without_a_word(tmp_path):
-    # Zeros, and pickles: of a module that there isn't, of something else
+def test_damaged_cache_files_are_replaced_silently(tmp_path):
+    # Zeros, and pickles of a missing module and of another object
     torn = [(".nbi", b"\0" * 99), (".nbi", b"cnosuchmodule\nname\n."), (".nbi", b"\x80\x05}."), (".nbc", b"\0" * 99)]
     out, err = run(
         SMALL
         + f"""
-    said = [small(), small()]
+    results = [small(), small()]
     for kind, torn in {torn!r}:
         for path in files():
             if path.suffix == kind:
                 path.write_bytes(torn)
-        said += [small(), small()]
-    print(len(files()), {{hits for works, hits in said[::2]}}, {{hits for works, hits in said[1::2]}})
-    print(all(works for works, hits in said))
+        results += [small(), small()]
+    print(len(files()), {{hits for works, hits in results[::2]}}, {{hits for works, hits in results[1::2]}})
+    print(all(works for works, hits in results))
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
     )
@@ -96,7 +96,7 @@ def test_cache_files_of_anything_are_begun_anew_without_a_word(tmp_path):
     assert not err
 
 
-def test_no_writable_cache_is_said_once_and_is_no_error():
+def test_no_writable_cache_gives_one_warning():
     out, err = run(
         SMALL
         + """
@@ -112,7 +112,7 @@ def test_no_writable_cache_is_said_once_and_is_no_error():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
-def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
+def test_a_full_disk_gives_one_warning_and_compiled_code_is_used(tmp_path):
     out, err = run(
         SMALL
         + """
@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
             pass
     event.register(COMPILING, Listener())
     print(small()[0], small(np.int64)[0], len(files()))
-    print(len(misses))  # the kernel, the loop that runs it and what fills its table, twice each
+    print(len(misses))  # the kernel, the loop that runs it and the function that fills its table, twice each
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
     )
@@ -137,7 +137,7 @@ def test_a_full_disk_is_said_once_and_what_was_compiled_is_used(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
-def test_a_damaged_cache_on_a_full_disk_is_said_once_and_is_no_error(tmp_path):
+def test_a_damaged_cache_on_a_full_disk_gives_one_warning(tmp_path):
     out, err = run(
         SMALL
         + """
@@ -158,7 +158,7 @@ def test_a_damaged_cache_on_a_full_disk_is_said_once_and_is_no_error(tmp_path):
 
 @forks
 @layers
-def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):
+def test_a_child_computes_after_its_parent_used_numba_for_other_code(layer):
     out, _ = run(
         CHILD
         + """
@@ -177,7 +177,7 @@ def test_a_child_computes_where_its_parent_used_numba_for_something_else(layer):
 
 
 @forks
-def test_a_child_computes_where_its_parent_used_gnu_openmp_for_something_else():
+def test_a_child_computes_after_its_parent_used_gnu_openmp_for_other_code():
     out, _ = run(
         CHILD
         + """
@@ -215,7 +215,7 @@ def test_an_interrupt_while_kernels_compile_comes_at_the_end_of_the_compilation(
     listener = Listener()
     event.register(COMPILING, listener)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for _ in range(3):  # the kernel, the loop that runs it and what fills its table
+    for _ in range(3):  # the kernel, the loop that runs it and the function that fills its table
         try:
             small()
         except KeyboardInterrupt:
@@ -255,7 +255,7 @@ def test_a_child_forked_while_a_thread_compiles_does_not_hang(tmp_path):
 
 
 @forks
-def test_children_forked_while_threads_ask_llvm_do_not_hang():
+def test_children_forked_while_threads_use_llvm_do_not_hang():
     out, _ = run(
         CHILD
         + """
@@ -302,13 +302,13 @@ def test_children_forked_while_threads_fit_do_not_hang(layer):
     assert out.strip() == str([0] * 8)
 
 
-def test_what_one_object_works_out_does_not_wait_for_another():
+def test_cached_properties_of_two_objects_do_not_wait_for_each_other():
     both = threading.Barrier(2)
 
     class Thing:
         @cached_property
         def value(self):
-            both.wait(60)  # broken, where one is worked out after the other
+            both.wait(60)  # fails if one waits for the other
             return self
 
     first, second = Thing(), Thing()
@@ -325,11 +325,11 @@ def test_pools_of_every_kind_compute_the_same():
         import multiprocessing
         from joblib import Parallel, delayed
         warnings.simplefilter("ignore", DeprecationWarning)
-        expected, told = fit(), dict(max_iter=20, tol=0, random_state=0)
+        expected, options = fit(), dict(max_iter=20, tol=0, random_state=0)
         for method in multiprocessing.get_all_start_methods():
             with multiprocessing.get_context(method).Pool(1) as pool:
-                print(np.array_equal(pool.apply_async(poisson_nmf, (X, 3), told).get(90).H, expected))
-        (found,) = Parallel(n_jobs=2, timeout=90)([delayed(poisson_nmf)(X, 3, **told)])
+                print(np.array_equal(pool.apply_async(poisson_nmf, (X, 3), options).get(90).H, expected))
+        (found,) = Parallel(n_jobs=2, timeout=90)([delayed(poisson_nmf)(X, 3, **options)])
         print(np.array_equal(found.H, expected))
         """
     )
@@ -372,10 +372,10 @@ def test_fits_in_threads_leave_the_process_as_it_was():
                 "signals": [signal.getsignal(number) for number in signal.valid_signals()],
             }
         def work(number):
-            told = dict(max_iter=20, tol=0, random_state=number, n_threads=1)
-            HPF(3, **told).fit(X)
-            PoissonNMF(3, **told).fit(StreamedCounts(lambda: [X[:30], X[30:]], n_threads=1)).transform(X)
-            model = PoissonNMF(1, prior_W="auto", prior_H="auto", **told)
+            options = dict(max_iter=20, tol=0, random_state=number, n_threads=1)
+            HPF(3, **options).fit(X)
+            PoissonNMF(3, **options).fit(StreamedCounts(lambda: [X[:30], X[30:]], n_threads=1)).transform(X)
+            model = PoissonNMF(1, prior_W="auto", prior_H="auto", **options)
             select_n_components(X, [1, 3], estimator=model, n_splits=1, random_state=number, n_threads=1)
         warnings.simplefilter("ignore")
         before = found()

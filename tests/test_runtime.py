@@ -1,4 +1,4 @@
-"""Threads, forks, caches: what happens to compiled kernels in the wild. Each hard case runs in its own process."""
+"""Threads, forks and caches of compiled kernels. Each hard case runs in its own process."""
 
 import importlib
 import os
@@ -68,12 +68,12 @@ def test_sixteen_python_threads_may_fit_at_once_to_the_bits_of_one(layer):
         from concurrent.futures import ThreadPoolExecutor
         import numba
         from fastpmf import HPF, PoissonNMF, StreamedCounts, as_counts
-        told = dict(max_iter=20, tol=0, random_state=0)
+        options = dict(max_iter=20, tol=0, random_state=0)
         counts, blocks = as_counts(X), StreamedCounts(lambda: [X[:30], X[30:]])
-        model = PoissonNMF(3, **told).fit(X)
+        model = PoissonNMF(3, **options).fit(X)
         works = [
-            fit, lambda: model.transform(X), lambda: PoissonNMF(3, **told).fit_transform(counts),
-            lambda: PoissonNMF(3, **told).fit_transform(blocks), lambda: HPF(3, **told).fit(X).components_,
+            fit, lambda: model.transform(X), lambda: PoissonNMF(3, **options).fit_transform(counts),
+            lambda: PoissonNMF(3, **options).fit_transform(blocks), lambda: HPF(3, **options).fit(X).components_,
         ]
         alone = [work() for work in works]
         def same(number):
@@ -125,24 +125,25 @@ def test_a_child_forked_before_any_fit_has_threads_of_its_own():
 
 def test_idle_openmp_threads_do_not_spin_for_long():
     code = "fit(); print('GOMP_SPINCOUNT' in os.environ)"
-    told = {"OMP_DISPLAY_ENV": "VERBOSE", "NUMBA_THREADING_LAYER": "omp"}
-    out, err = run(code, **told)
+    options = {"OMP_DISPLAY_ENV": "VERBOSE", "NUMBA_THREADING_LAYER": "omp"}
+    out, err = run(code, **options)
     assert out.split() == ["False"]
     if "GOMP_SPINCOUNT" in err:  # GNU's OpenMP, not another
         assert "GOMP_SPINCOUNT = '5000'" in err
         if ALL:
-            assert "GOMP_SPINCOUNT = '77'" in run(code, GOMP_SPINCOUNT="77", **told)[1]
+            assert "GOMP_SPINCOUNT = '77'" in run(code, GOMP_SPINCOUNT="77", **options)[1]
 
 
-def test_what_is_loaded_from_the_cache_computes_as_what_was_just_compiled(tmp_path):
-    told = {"solver": "mu", "max_iter": 20, "tol": 0, "random_state": 0}
+def test_kernels_loaded_from_the_cache_compute_the_same_as_kernels_just_compiled(tmp_path):
+    options = {"solver": "mu", "max_iter": 20, "tol": 0, "random_state": 0}
     code = f"""
-    total = poisson_nmf(X, 3, **{told}).H.sum().hex()
+    total = poisson_nmf(X, 3, **{options}).H.sum().hex()
     from fastpmf.kernels import contract, log_rate, multiply
-    builds = [b for k in (contract.ratio_contract, log_rate.log_rate, multiply.multiply) for b in k._builds.values()]
-    print(len(builds), sum(build.cached for build in builds), total)
+    kernels = contract.ratio_contract, log_rate.log_rate, multiply.multiply
+    overloads = [overload for kernel in kernels for overload in kernel._overloads.values()]
+    print(len(overloads), sum(overload.from_cache for overload in overloads), total)
     """
-    total = float(poisson_nmf(X, 3, **told).H.sum()).hex()
+    total = float(poisson_nmf(X, 3, **options).H.sum()).hex()
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["3", "0", total]
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path))[0].split() == ["3", "3", total]
 
@@ -152,8 +153,8 @@ def test_nothing_is_compiled_at_import():
         """
         from fastpmf.kernels import contract, coordinate, csr, log_rate, multiply, rows
         modules = (contract, coordinate, csr, log_rate, multiply, rows)
-        kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "_builds")]
-        print(len(kernels) > 0, sum(len(kernel._builds) for kernel in kernels))
+        kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "_overloads")]
+        print(len(kernels) > 0, sum(len(kernel._overloads) for kernel in kernels))
         """
     )
     assert out.split() == ["True", "0"]
@@ -184,8 +185,8 @@ def test_more_threads_than_there_are_is_no_error(expected):
 
 
 def test_minus_one_means_all_threads():
-    with threads(-1) as wanted, threads(None) as default:
-        assert wanted == default == available_threads()
+    with threads(-1) as n, threads(None) as default:
+        assert n == default == available_threads()
 
 
 @pytest.mark.parametrize("bad", [0, -2, 1.5, True, "all"])
@@ -202,8 +203,8 @@ def test_each_python_thread_has_its_own_thread_count(expected):
     assert all(np.array_equal(fit.H, expected) for fit in fits)
 
 
-def test_show_versions_tells_what_a_report_needs(capsys):
+def test_show_versions_prints_what_a_report_needs(capsys):
     fastpmf.show_versions()
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("fastpmf", "numba", "scikit-learn", "cpu", "vector width", "threading layer", "threads"):
-        assert f"{word}: " in told
+        assert f"{word}: " in printed

@@ -8,7 +8,11 @@ from scipy.special import digamma, gammaln
 
 from fastpmf import as_counts
 from fastpmf.core.factors import padded
-from fastpmf.kernels.posterior import evaluate_special, posterior_terms, update_posterior
+from fastpmf.kernels import simd, special
+from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.formula import formula
+from fastpmf.kernels.launch import arguments
+from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 
@@ -23,12 +27,30 @@ GRID = np.concatenate([
 SCIPY = {"digamma": 3e-16, "gammaln": 5e-16}
 
 
+@formula(4)
+def special_functions(x):
+    """digamma, log Gamma, exp(-x) and exp(digamma), as kernels evaluate them."""
+    geometric = special.height(x) * special.exp(-special.decay(x))
+    return special.digamma(x), special.log_gamma(x), special.exp(-x), geometric
+
+
+@kernel(writes=4)
+def evaluate_rows(table, row, worker):
+    """`special_functions` of each number; a task is a row of one vector."""
+    x, digamma, log_gamma, exp, geometric = arguments(table)
+    a, b, c, d = special_functions(simd.load(x, row, 0))
+    simd.store(digamma, row, 0, a)
+    simd.store(log_gamma, row, 0, b)
+    simd.store(exp, row, 0, c)
+    simd.store(geometric, row, 0, d)
+
+
 def evaluate(x):
-    """digamma, log Gamma, exp(-x) and exp(digamma) of numbers, as the kernels have them."""
+    """`special_functions` of numbers, shape (4, len(x))."""
     lanes = VECTOR_BYTES // 8
     cut = np.pad(x, (0, -len(x) % lanes), constant_values=1.0).reshape(-1, lanes)
     out = np.full((4, *cut.shape), np.nan)
-    evaluate_special(len(cut), cut, *out)
+    evaluate_rows(len(cut), cut, *out)
     return out.reshape(4, -1)[:, : len(x)]
 
 
@@ -62,17 +84,17 @@ def exact(x):
     return logs - 0.5 / y - sum(t / (2 * n) for n, t in terms) - below, log_gamma - np.log(product)
 
 
-def test_errors_are_what_is_claimed_where_rounding_is_worst_and_at_subnormal_numbers():
+def test_error_bounds_hold_where_rounding_is_worst_and_at_subnormal_numbers():
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(0, 10, 20_000), 10 ** rng.uniform(-307, 15, 2000), [5.6e-309, 2.3e-308]])
     found, (of_digamma, of_log_gamma) = evaluate(x), exact(x)
-    rest = 64 * np.finfo(np.longdouble).eps  # which is that of a double on some machines
+    rest = 64 * np.finfo(np.longdouble).eps  # on some machines that of a double
     # With the JIT off the same formula has no fused operations, and rounds once more
     assert_within(found[0], of_digamma, (7e-16 if not numba.config.DISABLE_JIT else 9e-16) + rest)
     assert_within(found[1], of_log_gamma, 1e-14 + rest)
-    some = of_digamma > -700
-    bound = (7e-16 if not numba.config.DISABLE_JIT else 9e-16) * np.maximum(1, np.abs(of_digamma[some])) + rest
-    assert (np.abs(found[3][some] / np.exp(of_digamma[some]) - 1) <= bound).all()
+    moderate = of_digamma > -700
+    bound = (7e-16 if not numba.config.DISABLE_JIT else 9e-16) * np.maximum(1, np.abs(of_digamma[moderate])) + rest
+    assert (np.abs(found[3][moderate] / np.exp(of_digamma[moderate]) - 1) <= bound).all()
     assert (evaluate(np.array([5e-324, 1e-310]))[0] == -np.inf).all()
 
 
@@ -84,12 +106,12 @@ def test_the_logarithm_is_within_two_units_in_the_last_place_at_any_positive_num
     ])  # fmt: skip
     U = padded(x[:, None], F64)
     found = as_counts(np.ones((len(x), 1))).log_rate(U, padded(np.ones((1, 1)), F64))
-    wanted = np.log(x.astype(np.longdouble))
-    assert (np.abs(found - wanted) <= 2 * np.spacing(np.abs(wanted).astype(float))).all()
+    expected = np.log(x.astype(np.longdouble))
+    assert (np.abs(found - expected) <= 2 * np.spacing(np.abs(expected).astype(float))).all()
     assert as_counts(np.ones((1, 1))).log_rate(U[:1] * 0, padded(np.ones((1, 1)), F64)) == -np.inf
 
 
-def test_the_exponential_is_good_to_the_last_place_and_never_less_than_a_normal_number():
+def test_the_exponential_is_accurate_and_never_less_than_a_normal_number():
     x = np.concatenate([np.logspace(-300, np.log10(708), 2000), np.linspace(1e-3, 708, 2000)])
     np.testing.assert_allclose(evaluate(x)[2], np.exp(-x), rtol=2 * EPS)
     far = evaluate(np.array([709.0, 1e4, 1e300]))[2]
@@ -99,13 +121,13 @@ def test_the_exponential_is_good_to_the_last_place_and_never_less_than_a_normal_
 
 def test_the_exponential_of_digamma_needs_no_logarithm():
     logs = digamma(GRID)
-    some = logs > -708
+    moderate = logs > -708
     # the errors of both digammas are those of an exponent, and some roundings
-    bound = (9e-16 + SCIPY["digamma"]) * np.maximum(1, np.abs(logs[some]))
-    assert (np.abs(evaluate(GRID)[3][some] / np.exp(logs[some]) - 1) <= bound).all()
+    bound = (9e-16 + SCIPY["digamma"]) * np.maximum(1, np.abs(logs[moderate]))
+    assert (np.abs(evaluate(GRID)[3][moderate] / np.exp(logs[moderate]) - 1) <= bound).all()
 
 
-def test_where_the_two_formulas_meet_digamma_ascends_but_for_rounding():
+def test_digamma_increases_where_its_two_formulas_meet_except_for_rounding():
     steps = np.diff(evaluate(8 + EPS * 8 * np.arange(-2000.0, 2000.0))[[0, 3]], axis=1)
     assert steps[0].min() >= -2 * 6e-16 * digamma(8)
     assert steps[1].min() >= -2 * 6e-16 * digamma(8) * np.exp(digamma(8)) - 4 * EPS * 8
@@ -118,7 +140,7 @@ def test_where_the_two_formulas_meet_digamma_ascends_but_for_rounding():
 class Rows:
     """Seven rows of posteriors in three blocks, cut into vectors, and a step on them.
 
-    Their counts, those of others, and what they are expected to be are random, but reproducible.
+    All of them are random, but reproducible.
     """
 
     bounds = np.array([0, 3, 4, 7])
@@ -144,13 +166,13 @@ class Rows:
         out[:, : self.k] = A
         return out
 
-    def step(self, *, least=0.0, rho=1.0, times=1.0):
+    def step(self, *, floor=0.0, rho=1.0, times=1.0):
         self.mean, self.shape = self.pad(self.old_mean), self.pad(self.old)
         sums = np.full((3, self.width * self.lanes), np.nan)
         self.row_sum, self.offset, self.moved = (np.full(self.n, np.nan) for _ in range(3))
         update_posterior(
             3, self.S, self.pad([[self.prior] * self.k]), self.rate_of_row, self.weight, self.bounds,
-            len(self.weight) > 1, least, rho, times, self.geometric, self.mean, self.shape, sums, self.row_sum,
+            len(self.weight) > 1, floor, rho, times, self.geometric, self.mean, self.shape, sums, self.row_sum,
             self.offset, self.moved, np.full((current_threads(), sums.shape[1]), np.nan, self.dtype),
         )  # fmt: skip
         self.sums = sums.sum(axis=0)
@@ -204,7 +226,7 @@ def test_the_update_agrees_with_the_oracle(k, dtype, weights):
 
 @both_dtypes
 @sizes
-def test_padding_stays_zero_and_the_largest_of_a_row_is_of_the_size_of_one(k, dtype):
+def test_padding_stays_zero_and_the_largest_entry_of_a_row_is_not_tiny(k, dtype):
     rows = Rows(k, dtype).step()
     for A in (rows.mean, rows.shape, rows.geometric):
         assert (A[:, k:] == 0).all()
@@ -215,7 +237,7 @@ def test_padding_stays_zero_and_the_largest_of_a_row_is_of_the_size_of_one(k, dt
 
 
 @both_dtypes
-def test_any_factor_of_a_row_drops_out(dtype):
+def test_the_update_does_not_depend_on_factors_of_rows(dtype):
     plain, scaled = Rows(3, dtype), Rows(3, dtype)
     powers = 2.0 ** np.arange(-30, 40, 10, dtype=dtype)[:, None]  # exact
     scaled.geometric *= powers
@@ -226,27 +248,27 @@ def test_any_factor_of_a_row_drops_out(dtype):
 @both_dtypes
 @pytest.mark.parametrize("prior", [1e-3, 1e-12, 3.4472876e-14, 1e-30])
 def test_tiny_shapes_leave_no_rate_zero_and_nothing_that_is_not_finite(dtype, prior):
-    least = 1e-18 if dtype == F32 else 1e-150
-    rows = Rows(3, dtype, prior=prior).step(least=least)  # row 2 has no counts: exp(digamma(1e-30)) is exp(-1e30)
+    floor = 1e-18 if dtype == F32 else 1e-150
+    rows = Rows(3, dtype, prior=prior).step(floor=floor)  # row 2 has no counts: exp(digamma(1e-30)) is exp(-1e30)
     for A in (rows.mean, rows.shape, rows.geometric, rows.offset, rows.moved, rows.row_sum):
         assert np.isfinite(A).all()
     for A in (rows.mean, rows.shape, rows.geometric):
         assert (A[:, :3] > 0).all()
         assert (A[:, 3:] == 0).all()
-    assert (rows.geometric[:, :3] >= least * 0.99 / (rows.weight[:, :3] + rows.rate_of_row[:, None])).all()
+    assert (rows.geometric[:, :3] >= floor * 0.99 / (rows.weight[:, :3] + rows.rate_of_row[:, None])).all()
     np.testing.assert_allclose(rows.shape[2, :3], prior, rtol=np.finfo(dtype).eps)
     assert all(np.isfinite(part).all() for part in rows.terms())
 
 
 def test_the_exponential_of_digamma_is_within_its_bound_in_float32():
-    # Beside a shape whose digamma is its logarithm, nearly, the offset is next to 0
+    # The other shape is so large that digamma is nearly the logarithm, so the offset is about 0
     x = np.concatenate([np.logspace(np.log10(0.0125), 12, 400), np.linspace(7.5, 8.5, 100)]).astype(np.float32)
-    for some in np.resize(x, (-(-len(x) // 7), 7)):
+    for shapes in np.resize(x, (-(-len(x) // 7), 7)):
         rows = Rows(2, F32, prior=1e-30)
-        rows.geometric[:, :2], rows.S[:, 0], rows.S[:, 1] = 1, some, 1e10
+        rows.geometric[:, :2], rows.S[:, 0], rows.S[:, 1] = 1, shapes, 1e10
         rows.weight[:, :2], rows.rate_of_row[:] = 1, 0
         rows.step()
-        logs = digamma(some.astype(float))
+        logs = digamma(shapes.astype(float))
         found = rows.geometric[:, 0] * np.exp(-rows.offset)
         assert (np.abs(found / np.exp(logs) - 1) <= 5e-7 * np.maximum(1, np.abs(logs))).all()
 
@@ -259,7 +281,7 @@ def test_a_step_along_the_natural_gradient_is_a_blend_of_parameters(dtype):
     assert (rows.shape[:, 3:] == 0).all()
 
 
-def test_what_is_not_finite_is_told_by_its_row():
+def test_a_value_that_is_not_finite_is_reported_in_its_row():
     rows = Rows(3, F64)
     rows.S[3, 1] = np.nan
     rows.step()

@@ -1,4 +1,4 @@
-"""What a machine can do at most: `gather_fma`, a contraction that only fetches its rows."""
+"""A bound on the speed of the contraction: `gather_fma`, which only fetches the same rows."""
 
 import numpy as np
 
@@ -19,9 +19,9 @@ def gather_fma(table, block, worker):
 
     in    indices, blocks, U, V, n_vectors   as in `ratio_contract`
           indptr  (n_rows + 1,) int64
-          ones    (GROUP,)      dtype of U, what gathered rows are multiplied by before they are added
+          ones    (GROUP,)      dtype of U, multiplied with gathered rows before they are added
     out   out     (n_rows, K)   overwritten, except split rows
-          partial (n_slots, K)  the pieces of split rows
+          partial (n_slots, K)  the sums of the segments of split rows
     cost  2 nnz K flops; gathers nnz K itemsize bytes of V, reading as far ahead as `ratio_contract`, without which
           this is slower where V outgrows the caches. Rows of a single vector are bound by the latency of their chain
           of additions, here as there.
@@ -31,19 +31,19 @@ def gather_fma(table, block, worker):
     last, weights = indices.shape[0] - GROUP, simd.counts(ones, 0, GROUP, U)
     for i in range(blocks[block, 0], blocks[block, 1]):
         start, stop = max(indptr[i], first_entry), min(indptr[i + 1], end_entry)
-        whole = stop - (stop - start) % GROUP
+        tail = stop - (stop - start) % GROUP
         target, row = (out, i) if slot < 0 else (partial, slot)
         s = simd.accumulator(target, row, 0, n_vectors)
-        for p in range(start, whole, GROUP):
+        for p in range(start, tail, GROUP):
             simd.prefetch(V, indices, min(p + AHEAD, last), n_vectors)
             s = simd.add_rows(s, weights, V, simd.rows(indices, p, GROUP))
-        if whole < stop:
-            n = stop - whole
-            s = simd.add_rows(s, simd.counts(ones, 0, n, U), V, simd.rows(indices, whole, n))
-        simd.store_tile(target, row, s)
-        for v in range(simd.pieces(U, n_vectors)):
-            u, total = simd.load_piece(U, i, v, n_vectors), simd.load_piece(target, row, v, n_vectors)
-            simd.store_piece(target, row, v, n_vectors, multiply(u, total))
+        if tail < stop:
+            n = stop - tail
+            s = simd.add_rows(s, simd.counts(ones, 0, n, U), V, simd.rows(indices, tail, n))
+        simd.store(target, row, n_vectors, s)
+        for c in range(simd.n_chunks(U, n_vectors)):
+            v = simd.chunk(c, n_vectors)
+            simd.store(target, row, v, multiply(simd.load(U, i, v), simd.load(target, row, v)))
 
 
 def gather(counts: MemoryCounts, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:

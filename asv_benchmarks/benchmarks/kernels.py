@@ -1,4 +1,4 @@
-"""The kernels that an iteration is made of: each axis is varied alone, from 32 components in float32 on a power law."""
+"""The kernels of an iteration: one parameter is varied at a time, from 32 components in float32 on a power law."""
 
 from contextlib import ExitStack
 
@@ -17,7 +17,7 @@ POWER_LAW, TALL, SHORT_ROWS = names(N_COUNTS, "power_law", "tall", "short_rows")
 
 
 class _Kernel:
-    """`run` is what is timed: a pass that reads U and V and writes elsewhere, so that it can be repeated."""
+    """`run` is timed: a pass that reads U and V and writes to other arrays, so that it can be repeated."""
 
     def setup_cache(self):
         return counts_of_shapes(N_COUNTS)
@@ -25,7 +25,7 @@ class _Kernel:
     def prepare(self, counts, n_components=32, dtype="float32"):
         self.counts, self.n_components = counts, n_components
         rng = np.random.default_rng(0)
-        # In [0.5, 1.5): no rate is near 0, and no row near its optimum.
+        # In [0.5, 1.5), so that no rate is near 0 and no row near its optimum
         self.U, self.V = (padded(rng.random((m, n_components)) + 0.5, np.dtype(dtype)) for m in counts.shape)
         self.out = empty_factor(len(self.U), n_components, self.U.dtype)
         self.open = ExitStack()
@@ -38,7 +38,7 @@ class _Kernel:
             self.open.close()
 
     def complete(self):
-        """Make whatever else `run` reads."""
+        """Make the other arrays that `run` reads."""
 
     def nanoseconds(self, repeats: int = 11) -> float:
         return 1e9 * median_seconds(self.run, repeats=repeats)[0] / self.counts.nnz
@@ -51,15 +51,17 @@ class _Contract(_Kernel):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
     def fraction_of_bound(self) -> float:
-        from .bound import gather  # late: the rest runs on older versions too, whose kernels are called differently
+        from .bound import (
+            gather,
+        )  # here, since older versions run the rest and call kernels differently
 
         def bound():
             gather(self.counts, Side.ROWS, self.U, self.V, self.out)
 
         bound()  # compiles
-        with threads(1):  # waiting for a second thread that is late would hide the difference
-            contract, least = median_seconds(self.run, bound)
-        return contract / least
+        with threads(1):  # waiting for a second thread would hide the difference
+            contraction, gather_only = median_seconds(self.run, bound)
+        return contraction / gather_only
 
 
 class ContractShapes(_Contract):
@@ -113,7 +115,7 @@ class ContractCounts(_Contract):
     params = (["uint8", "uint16", "int32", "float32", "float64"],)
 
     def setup(self, cached, counts):
-        # In no place of the tall shape are there more than 255.
+        # No count of the tall shape is above 255
         self.prepare(as_counts(cached[TALL].to_scipy().astype(counts)))
 
     def time_contract(self, *_):
@@ -147,7 +149,7 @@ class LogRate(_Kernel):
 
 
 class Multiply(_Kernel):
-    """U * S / v_sum; bandwidth is that of the streams U, S and out. Short rows: many of them beside the counts."""
+    """U * S / v_sum; bandwidth is that of the streams U, S and out. Short rows, so that there are many of them."""
 
     param_names = LogRate.param_names
     params = LogRate.params
@@ -175,7 +177,7 @@ class Multiply(_Kernel):
 class Descend(_Kernel):
     """Two sweeps of coordinate descent over every row.
 
-    At K = 128 long rows don't fit the scratch and are gathered again in each sweep.
+    With K = 128 long rows don't fit in the scratch space and are gathered again in each sweep.
     """
 
     param_names = ("shape", "n_components", "dtype")
@@ -197,6 +199,6 @@ class Descend(_Kernel):
         self.run()
 
     def track_time_per_nonzero(self, *_):
-        return self.nanoseconds(repeats=5)  # each is some ten contractions long
+        return self.nanoseconds(repeats=5)  # each takes as long as some ten contractions
 
     track_time_per_nonzero.unit = "ns/nonzero"

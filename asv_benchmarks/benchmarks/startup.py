@@ -1,4 +1,4 @@
-"""The costs of a new process: imports, and first calls, whose kernels are compiled or loaded from the cache."""
+"""Costs of a new process: imports, and first calls, whose kernels are compiled or loaded from the cache."""
 
 import tempfile
 from statistics import median
@@ -7,8 +7,8 @@ import fastpmf
 
 from .common import in_fresh_process, scale
 
-REPEATS = 1 if scale() == 1 else 3  # of what is compiled, and
-PROCESSES = 3  # that import or load from the cache: medians are kept
+REPEATS = 1 if scale() == 1 else 3  # of calls that compile; medians are reported
+PROCESSES = 3  # that import or load from the cache; medians are reported
 IMPORT = """
 import sklearn.base, json, time
 began = time.process_time()
@@ -65,7 +65,7 @@ for name in names:
     }
 print(json.dumps(found))
 """
-# Each line is called in one process, in this order, with a cache of its own that is empty at first
+# The calls of each line run in one process, in this order, with a cache of its own that is empty at first
 COLD = (
     ("fit", "fit, k = 20", "fit, k = 30", "fit, k = 50", "fit, k = 100", "HPF after fit"),
     ("fit, float32",),
@@ -74,7 +74,7 @@ COLD = (
 
 
 class Import:
-    """A new interpreter that imports and ends; fastpmf can't take less than Numba alone."""
+    """A new interpreter that imports and exits; fastpmf takes at least as long as Numba alone."""
 
     param_names = ("module",)
     params = (["numba", "fastpmf"],)
@@ -95,10 +95,10 @@ class Import:
 
 
 class FirstCall:
-    """CPU-seconds of a first call, less those of a second one, of the process and its children, without imports.
+    """CPU-seconds of a first call minus those of a second one, of the process and its children, without imports.
 
-    All are measured in fresh processes. "fit, cached" is the first fit of a process whose kernels another one has
-    compiled.
+    All are measured in fresh processes. "fit, cached" is the first fit of a process after another process has compiled
+    its kernels.
     """
 
     SHAPE = (300, 200)

@@ -1,4 +1,4 @@
-"""What more threads bring: the time by their number, and how much of the ideal speed-up it is."""
+"""Times by the number of threads, and the fraction of the ideal speed-up."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ N_THREADS = [2**i for i in range(available_threads().bit_length())]
 
 
 class _Threaded:
-    """`run(n_threads)` is what is timed."""
+    """`run(n_threads)` is timed."""
 
     repeats = 7
 
@@ -22,13 +22,13 @@ class _Threaded:
         return counts_of_shapes(N_COUNTS, "power_law", "giant_rows") | counts_of_shapes(N_COUNTS_FIT, "power_law")
 
     def efficiency(self, n_threads: int) -> float:
-        """Time with one thread over n times that with n; with one thread itself, it tells the noise."""
+        """Time with one thread over n times that with n; for n = 1 it shows the noise."""
         one, several = median_seconds(lambda: self.run(1), lambda: self.run(n_threads), repeats=self.repeats)
         return one / (n_threads * several)
 
 
 class Kernels(_Threaded):
-    """A pass over the counts, cut into blocks, giant rows into pieces; 32 components in float32."""
+    """A pass over the counts in blocks, with giant rows split; 32 components in float32."""
 
     param_names = ("kernel", "shape", "n_threads")
     params = (["contract", "descend"], names(N_COUNTS, "power_law", "giant_rows"), N_THREADS)
@@ -63,7 +63,7 @@ class Kernels(_Threaded):
 
 
 class Fit(_Threaded):
-    """Twenty iterations of the default solver, with all that is not parallel; any number ends at the same objective."""
+    """Twenty iterations of the default solver, serial parts included; the objective is the same for any number."""
 
     repeats = 3
     param_names = ("shape", "n_threads")

@@ -15,10 +15,8 @@ from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.coordinate import COMPONENTS, ENTRIES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
-from fastpmf.kernels.lanes import lanes_of
 from fastpmf.kernels.log_rate import log_count, log_rate
-from fastpmf.kernels.simd import VECTOR_BYTES
-from fastpmf.kernels.strips import QUAD
+from fastpmf.kernels.simd import QUAD, VECTOR_BYTES, lanes_of
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels.strips import QUAD
+from fastpmf.kernels.simd import QUAD
 
 # Minimum and maximum of entries plus rows in a block: small enough to give every thread several blocks, large enough
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.

@@ -1,14 +1,13 @@
-"""Numba's types of the vectors in `simd`, and the LLVM instructions that its operations are made of.
+"""Numba types of vectors, and how an operation on them becomes LLVM instructions.
 
-Tile    one padded factor row: `n_vectors` LLVM vectors of 64 bytes each, in registers; a wide one, whose
-        `n_vectors` is 0, is an address and a number of vectors
+Width   how many vectors a padded factor row has: known when a kernel is compiled, or 0 if kernels loop over them
+Tile    some vectors of a padded factor row, 64 bytes each, in registers; with `n_vectors` 0 a whole row in memory,
+        given by its address and its number of vectors
 Lanes   one number for each of the GROUP stored entries in flight, in registers
-Rows    the row numbers of the factor that those entries gather, in registers
 """
 
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,30 +15,26 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
+from numba.np.arrayobj import populate_array
 
 VECTOR_BYTES = 64
-GROUP = 4  # stored entries in flight; eight was no faster and spills from k = 64 on
+GROUP = 4  # stored entries in flight; eight was no faster, and its registers spill from k = 64 on
+WIDEST = 16  # vectors of a factor row up to which a kernel is compiled for their number, as straight-line code
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
-WIDEST = 16  # vectors of a factor row up to which a kernel is compiled for their number, as straight-line code
-
-
 class Width(types.Type):
-    """Vectors in a padded factor row, known when a kernel is compiled; 0: not known, so that kernels loop."""
+    """Number of vectors in a padded factor row; 0 if it is not known when a kernel is compiled."""
 
     def __init__(self, n_vectors: int) -> None:
         self.n_vectors = n_vectors
         super().__init__(name=f"Width({n_vectors})")
 
 
-register_model(Width)(models.OpaqueModel)
-
-
 class Tile(types.Type):
-    """A padded factor row, or some vectors of it."""
+    """Some vectors of a padded factor row in registers, or with `n_vectors` 0 a whole row in memory."""
 
     def __init__(self, dtype: types.Float, n_vectors: int) -> None:
         self.dtype, self.n_vectors = dtype, n_vectors
@@ -47,74 +42,203 @@ class Tile(types.Type):
 
 
 class Lanes(types.Type):
-    """One number for each entry in flight."""
+    """One number for each stored entry in flight."""
 
     def __init__(self, dtype: types.Float) -> None:
         self.dtype = dtype
         super().__init__(name=f"Lanes({dtype})")
 
 
-class Rows(types.Type):
-    """The gathered row of each entry in flight."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Rows")
-
-
 def vector(dtype: types.Float) -> ir.VectorType:
+    """LLVM's type of 64 bytes of this dtype."""
     return ir.VectorType(FLOATS[dtype], 8 * VECTOR_BYTES // dtype.bitwidth)
 
 
-@register_model(Tile)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Tile) -> None:
-        if fe_type.n_vectors:
-            type_ = ir.ArrayType(vector(fe_type.dtype), fe_type.n_vectors)
-        else:
-            type_ = ir.LiteralStructType([vector(fe_type.dtype).as_pointer(), I64])
-        super().__init__(dmm, fe_type, type_)
+def _tile_representation(tile: Tile) -> ir.Type:
+    if tile.n_vectors:
+        return ir.ArrayType(vector(tile.dtype), tile.n_vectors)
+    return ir.LiteralStructType([vector(tile.dtype).as_pointer(), I64])
 
 
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
-        super().__init__(dmm, fe_type, ir.VectorType(FLOATS[fe_type.dtype], GROUP))
+def represent(type_: type[types.Type], representation: Callable[[Any], ir.Type]) -> None:
+    """Tell Numba how LLVM represents the values of a type."""
+
+    @register_model(type_)
+    class Model(models.PrimitiveModel):
+        def __init__(self, dmm: Any, fe_type: Any) -> None:
+            super().__init__(dmm, fe_type, representation(fe_type))
 
 
-@register_model(Rows)
-class _RowsModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Rows) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(I64, GROUP))
+register_model(Width)(models.OpaqueModel)
+represent(Tile, _tile_representation)
+represent(Lanes, lambda lanes: ir.VectorType(FLOATS[lanes.dtype], GROUP))
+
+
+# ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def operation(meaning: Callable) -> Callable[[Callable], Callable]:
-    """Give an operation its NumPy meaning, and its instructions where there is a compiler."""
+    """Make an operation that kernels can call from its NumPy meaning, for the JIT off, and its LLVM instructions.
+
+    The decorated function gets the Numba types of the arguments and returns a signature and a function
+    `emit(context, builder, *values)`, which gets arrays as `Array`, tiles as `Vectors`, tuples as lists, and all else
+    as LLVM values. It returns an LLVM value, the vectors of a tile as `Vectors` or a list, a list for a tuple, or None.
+    """
 
     def silent(*args: Any) -> Any:
         with np.errstate(all="ignore"):  # as compiled code is
             return meaning(*args)
 
-    return lambda emit: silent if config.DISABLE_JIT else intrinsic(prefer_literal=True)(emit)
+    def compiled(function: Callable) -> Callable:
+        def typed(typingctx: Any, *args: types.Type) -> Any:
+            signature, emit = function(*args)
+
+            def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                opened = [_open(context, builder, *pair) for pair in zip(signature.args, values, strict=True)]
+                return _close(context, builder, signature.return_type, emit(context, builder, *opened))
+
+            return signature, lower
+
+        return as_intrinsic(typed, function, prefer_literal=True)
+
+    return lambda function: silent if config.DISABLE_JIT else compiled(function)
 
 
-def varied(typed: Callable, function: Callable) -> Callable:
-    """The intrinsic of `typed(typingctx, *args)`, with the parameters of a function, as Numba allows no *args."""
+def as_intrinsic(typed: Callable, function: Callable, *, prefer_literal: bool = False) -> Callable:
+    """The intrinsic of `typed(typingctx, *args)`, with the parameters of a function, since Numba allows no *args."""
     context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     typed.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
     typed.__name__, typed.__doc__ = function.__name__, function.__doc__
-    return intrinsic(typed)
+    return intrinsic(prefer_literal=prefer_literal)(typed)
 
 
-def check_store(A: types.Array, tile: Tile, dtype: Any = None) -> None:
+def _open(context, builder, type_, value):
+    if isinstance(type_, types.Array):
+        return Array(context, builder, type_, value)
+    if isinstance(type_, Tile):
+        return Vectors(builder, type_, value)
+    if isinstance(type_, types.BaseTuple):
+        values = cgutils.unpack_tuple(builder, value, len(type_))
+        return [_open(context, builder, *pair) for pair in zip(type_, values, strict=True)]
+    return value
+
+
+def _close(context, builder, type_, result):
+    if result is None:
+        return context.get_dummy_value()
+    if isinstance(type_, types.BaseTuple):
+        values = [_close(context, builder, *pair) for pair in zip(type_, result, strict=True)]
+        return context.make_tuple(builder, type_, values)
+    if isinstance(type_, Tile) and isinstance(result, list):
+        value = ir.Constant(context.get_value_type(type_), ir.Undefined)
+        for v, x in enumerate(result):
+            value = builder.insert_value(value, x, v)
+        return value
+    return result.value if isinstance(result, Vectors) else result
+
+
+class Array:
+    """A C-ordered array in an `emit`. No index is ever negative, so none wraps around."""
+
+    def __init__(self, context: Any, builder: Any, type_: types.Array, value: Any) -> None:
+        self.context, self.builder, self.type = context, builder, type_
+        self.dtype: Any = type_.dtype
+        self._struct = context.make_array(type_)(context, builder, value)
+
+    @property
+    def data(self) -> Any:
+        """Address of the first element."""
+        return self._struct.data
+
+    @property
+    def shape(self) -> list[Any]:
+        return cgutils.unpack_tuple(self.builder, self._struct.shape, self.type.ndim)
+
+    @property
+    def n_vectors(self) -> Any:
+        """Vectors in a row."""
+        return self.builder.sdiv(self.shape[1], I64(vector(self.dtype).count))
+
+    def element(self, position: Any) -> Any:
+        """Address of an element, by its position in memory."""
+        return self.builder.gep(self.data, [position])
+
+    def load_element(self, position: Any) -> Any:
+        """An element; an integer of fewer than 64 bits, which is not negative, as one of 64."""
+        x = self.builder.load(self.element(position))
+        return self.builder.zext(x, I64) if isinstance(x.type, ir.IntType) and x.type.width < 64 else x
+
+    def row(self, i: Any) -> Any:
+        """Address of row i of a matrix, as an address of vectors."""
+        start = self.element(self.builder.mul(i, self.shape[1]))
+        return self.builder.bitcast(start, vector(self.dtype).as_pointer())
+
+    def part(self, type_: types.Array, position: Any, shape: list[Any]) -> Any:
+        """The elements from a position on as an array of its own, which does not own them."""
+        return c_array(self.context, self.builder, type_, self.element(position), shape)
+
+
+def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: list[Any]) -> Any:
+    """A C-ordered array of the elements at an address; it does not own them."""
+    array = context.make_array(type_)(context, builder)
+    itemsize = context.get_abi_sizeof(context.get_data_type(type_.dtype))
+    strides = [I64(itemsize)]
+    for length in shape[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], length))
+    populate_array(array, data, shape, strides, itemsize, None)
+    return array._getvalue()
+
+
+class Vectors:
+    """The vectors of a tile in an `emit`."""
+
+    def __init__(self, builder: Any, tile: Tile, value: Any) -> None:
+        self.builder, self.tile, self.value = builder, tile, value
+
+    def numbers(self) -> Iterator[Any]:
+        """The number of each vector: an int if they are in registers, else the index of a loop."""
+        if self.tile.n_vectors:
+            yield from range(self.tile.n_vectors)
+        else:
+            with cgutils.for_range(self.builder, self.builder.extract_value(self.value, 1)) as loop:
+                yield loop.index
+
+    def __iter__(self) -> Iterator[Any]:
+        """The vectors in registers."""
+        return (self[v] for v in range(self.tile.n_vectors))
+
+    def __getitem__(self, v: Any) -> Any:
+        if self.tile.n_vectors:
+            return self.builder.extract_value(self.value, v)
+        return load_vector(self.builder, self.builder.extract_value(self.value, 0), v)
+
+    def __setitem__(self, v: Any, x: Any) -> None:
+        if self.tile.n_vectors:
+            self.value = self.builder.insert_value(self.value, x, v)
+        else:
+            store_vector(self.builder, self.builder.extract_value(self.value, 0), v, x)
+
+
+def check_store(A: types.Array, dtype: types.Float) -> None:
     """Refuse to compile a store into an input of a kernel, or into an array of another dtype."""
-    if not A.mutable or A.dtype != (dtype or tile.dtype):
-        raise TypingError(f"{tile} can't be stored in {A}")
+    if not A.mutable or A.dtype != dtype:
+        raise TypingError(f"vectors of {dtype} can't be stored in {A}")
 
 
-def whole(n: types.Type) -> bool:
-    """Whether `n` is the literal GROUP, so that no lane is to be masked."""
-    return isinstance(n, types.Literal) and n.literal_value == GROUP
+# ── instructions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_vector(builder: Any, row: Any, v: Any) -> Any:
+    """Vector v of a row."""
+    # Rows are allocated on 64-byte boundaries, but a caller's may not be: only elements are aligned for certain
+    place = builder.gep(row, [I64(v) if isinstance(v, int) else v])
+    return builder.load(place, align=VECTOR_BYTES // row.type.pointee.count)
+
+
+def store_vector(builder: Any, row: Any, v: Any, x: Any) -> None:
+    place = builder.gep(row, [I64(v) if isinstance(v, int) else v])
+    builder.store(x, place, align=VECTOR_BYTES // x.type.count)
 
 
 def constant(vector: ir.VectorType, value: float | int) -> ir.Constant:
@@ -132,35 +256,39 @@ def shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
-def element_pointer(context: Any, builder: Any, array_type: types.Array, array: Any, p: Any) -> Any:
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [p])
+def splat(builder: Any, vector: ir.VectorType, number: Any) -> Any:
+    """The float64 number, rounded to the type of the vector's elements, in all of them."""
+    if isinstance(vector.element, ir.FloatType):
+        number = builder.fptrunc(number, vector.element)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, I32(0))
+    return shuffle(builder, one, one, [0] * vector.count)
 
 
-def row_pointer(context: Any, builder: Any, array_type: types.Array, array: Any, i: Any) -> Any:
-    """Pointer to row `i` of a C-ordered matrix; `i` is never negative, so there is no wrap-around to test."""
-    view = context.make_array(array_type)(context, builder, array)
-    return builder.gep(view.data, [builder.mul(i, builder.extract_value(view.shape, 1))])
+def halves(builder: Any, x: Any) -> tuple[Any, Any]:
+    """The lower and the upper half of a vector."""
+    n = x.type.count
+    return shuffle(builder, x, x, list(range(n // 2))), shuffle(builder, x, x, list(range(n // 2, n)))
 
 
-def load_vector(builder: Any, row: Any, dtype: types.Float, v: Any) -> Any:
-    pointer = builder.bitcast(row, vector(dtype).as_pointer())
-    # Rows are allocated on 64-byte boundaries, but a caller's need not be: only elements' alignment is promised.
-    return builder.load(builder.gep(pointer, [I64(v) if isinstance(v, int) else v]), align=dtype.bitwidth // 8)
+def widen(builder: Any, x: Any) -> list[Any]:
+    """A vector as vectors of float64."""
+    wide = vector(types.float64)
+    return [builder.fpext(half, wide) for half in halves(builder, x)] if x.type.count > wide.count else [x]
 
 
-def kept_vectors(context: Any) -> int:
-    """Vectors up to which gathered rows stay in registers between their dot products and their use.
-
-    GROUP rows, what they are multiplied by and their sum fit into the 32 registers of AVX-512, of a vector each, up to
-    4; into the fewer bytes of AVX2 and NEON if a row is a single vector. Wider rows are read again from the first-level
-    cache, which is cheaper than the spill that LLVM would make of them.
-    """
-    *_, features = context.codegen().magic_tuple()
-    return 4 if "+avx512f" in features.split(",") else 1
+def fold(builder: Any, vectors: list[Any], combine: Callable) -> Any:
+    """All lanes of some vectors combined into one float64, by a fixed tree."""
+    total, *others = vectors
+    for other in others:
+        total = combine(total, other)
+    while total.type.count > 1:
+        total = combine(*halves(builder, total))
+    scalar = builder.extract_element(total, I32(0))
+    return builder.fpext(scalar, ir.DoubleType()) if isinstance(scalar.type, ir.FloatType) else scalar
 
 
 def lane_sums(builder: Any, vectors: list[Any]) -> Any:
-    """Sum each of GROUP vectors over its lanes, into one vector of GROUP, by a fixed tree of interleaved adds."""
+    """Sum each of GROUP vectors over its lanes, into one vector of GROUP, by a fixed tree of interleaved additions."""
     width, run = vectors[0].type.count, 1
     while len(vectors) > 1:
         low, high = [], []
@@ -173,43 +301,6 @@ def lane_sums(builder: Any, vectors: list[Any]) -> Any:
         ]
         run *= 2
     (total,) = vectors
-    while width > GROUP:
-        width //= 2
-        low, high = list(range(width)), list(range(width, 2 * width))
-        total = builder.fadd(shuffle(builder, total, total, low), shuffle(builder, total, total, high))
+    while total.type.count > GROUP:
+        total = builder.fadd(*halves(builder, total))
     return total
-
-
-def log_lanes(builder: Any, x: Any) -> Any:
-    """Natural logarithm of each lane, to two units in the last place; -inf at 0, NaN below it and at NaN.
-
-    x = 2^e m with m in [1/sqrt 2, sqrt 2), log x = e log 2 + 2 atanh f with f = (m - 1) / (m + 1), |f| < 0.172;
-    ten terms of the series of atanh leave less than 2e-17 of it.
-    """
-    floats, ints = x.type, ir.VectorType(I64, x.type.count)
-
-    def fma(a, b, c):
-        return call_intrinsic(builder, "fma", a, b, c)
-
-    tiny = builder.fcmp_ordered("<", x, constant(floats, 2.0**-1022))  # subnormal: bring it into range first
-    scaled = builder.select(tiny, builder.fmul(x, constant(floats, 2.0**54)), x)
-    # Counted from 1/sqrt 2, the exponent field is e and the rest is m.
-    offset = int(np.array(math.sqrt(0.5)).view(np.int64)) & ~0xFFFFFFFF
-    bits = builder.bitcast(scaled, ints)
-    e = builder.ashr(builder.sub(bits, constant(ints, offset)), constant(ints, 52))
-    m = builder.bitcast(builder.sub(bits, builder.shl(e, constant(ints, 52))), floats)
-    e = builder.sub(e, builder.select(tiny, constant(ints, 54), constant(ints, 0)))
-    f = builder.fdiv(builder.fsub(m, constant(floats, 1.0)), builder.fadd(m, constant(floats, 1.0)))
-    square = builder.fmul(f, f)
-    series = constant(floats, 2.0 / 21)
-    for odd in range(19, 1, -2):
-        series = fma(series, square, constant(floats, 2.0 / odd))
-    tail = builder.fmul(builder.fmul(f, square), series)
-    # A small integer as a float, where no instruction turns whole vectors of them: 2^52 + 2^51 has it in its last bits
-    magic = 1.5 * 2.0**52
-    bits = builder.add(e, constant(ints, int(np.array(magic).view(np.int64))))
-    exponent = builder.fsub(builder.bitcast(bits, floats), constant(floats, magic))
-    out = fma(exponent, constant(floats, math.log(2)), fma(constant(floats, 2.0), f, tail))
-    for relation, bound, value in (("==", math.inf, math.inf), ("==", 0.0, -math.inf), ("<", 0.0, math.nan)):
-        out = builder.select(builder.fcmp_ordered(relation, x, constant(floats, bound)), constant(floats, value), out)
-    return builder.select(builder.fcmp_unordered("uno", x, x), x, out)

@@ -1,11 +1,11 @@
-"""The one pass over the stored counts that every model and solver here is built from: for rows, and for columns."""
+"""The pass over the stored counts that all models and solvers are built on: for rows, and for columns."""
 
 from fastpmf.kernels import formula, simd
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.launch import arguments
 
 GROUP = simd.GROUP
-AHEAD = 4 * GROUP  # entries between those that are worked on and those whose rows are prefetched
+AHEAD = 4 * GROUP  # distance in entries between those in flight and those whose rows are prefetched
 
 
 @kernel(writes=2)
@@ -18,15 +18,15 @@ def ratio_contract(table, block, worker):
           indices    (nnz,)        int32 or int64, the column j of each
           begins     (n_rows,)     int64, where each row's entries begin, ascending
           ends       (n_rows,)     int64, where they end
-          blocks     (n_blocks, 5) int64: first row, end row, first entry, end entry, and the slot of a piece of a
-                                   row that is split, or -1
+          blocks     (n_blocks, 5) int64: first row, end row, first entry, end entry, and -1, or the slot in `partial`
+                                   if the block is a segment of a row that is split
           U, V       (n_rows, K), (n_cols, K) float32 or float64, K padded to whole vectors
           n_vectors  Width         of their rows
-          adds       int           1: add to what is in out, as if each row went on; 0: overwrite it
-    out   out        (n_rows, K)   zeros in empty rows; unit counts / U; rows that are split stay as they are
-          partial    (n_slots, K)  the sums of their pieces
+          adds       int           1: continue the sums in out; 0: overwrite it
+    out   out        (n_rows, K)   zeros in empty rows; unit counts / U; rows that are split are not written
+          partial    (n_slots, K)  the sums of the segments of split rows
     needs every rate U[i] . V[j] of a stored entry > 0, else the row is not finite; out aliases neither U nor V
-    gives bitwise the same result for any number of workers: a row or a piece is summed in stored order by one of them
+    gives bitwise the same result for any number of workers: one of them sums a row or segment in stored order
     cost  4 nnz K flops; gathers nnz K itemsize bytes of V
     """
     data, indices, begins, ends, blocks, U, V, n_vectors, adds, out, partial = arguments(table)
@@ -39,10 +39,10 @@ def ratio_contract(table, block, worker):
         if adds and start == stop:
             continue
         skip = begins[min(i + 1, end_row - 1)] - stop
-        whole = stop - (stop - start) % GROUP
-        u = simd.load_tile(U, i, n_vectors)
+        tail = stop - (stop - start) % GROUP
+        u = simd.load(U, i, n_vectors)
         s = simd.accumulator(out, i, adds, n_vectors) if slot < 0 else simd.accumulator(partial, slot, 0, n_vectors)
-        for p in range(start, whole, GROUP):
+        for p in range(start, tail, GROUP):
             j = simd.rows(indices, p, GROUP)
             ahead = p + AHEAD
             if ahead >= stop:
@@ -50,19 +50,19 @@ def ratio_contract(table, block, worker):
             simd.prefetch(V, indices, min(ahead, last), n_vectors)
             ratio = formula.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
             s = simd.add_rows(s, ratio, V, j)
-        if whole < stop:
-            j = simd.rows(indices, whole, stop - whole)
-            ratio = formula.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
+        if tail < stop:
+            j = simd.rows(indices, tail, stop - tail)
+            ratio = formula.divide(simd.counts(data, tail, stop - tail, U), simd.dots(u, V, j, U))
             s = simd.add_rows(s, ratio, V, j)
         if slot < 0:
-            simd.store_tile(out, i, s)
+            simd.store(out, i, n_vectors, s)
         else:
-            simd.store_tile(partial, slot, s)
+            simd.store(partial, slot, n_vectors, s)
 
 
 @kernel(writes=1)
 def scatter_contract(table, panel, worker):
-    """Contract count-to-rate ratios with U for the columns, over rows that lie in CSR order; a task is a panel.
+    """Contract count-to-rate ratios with U for the columns, from rows in CSR order; a task is a panel of columns.
 
     out[j, k] += sum over stored (i, j) of  data / (U[i] . V[j]) * U[i, k]
 
@@ -73,8 +73,8 @@ def scatter_contract(table, panel, worker):
           n_vectors  Width         of their rows
     out   out        (n_cols, K)   dtype of U, added to
     needs every rate U[i] . V[j] of a stored entry > 0, else the column is not finite; out aliases neither U nor V
-    gives bitwise the same result for any panels and any number of workers, as a column is in one panel, whose rows one
-          worker adds in their order
+    gives bitwise the same result for any panels and any number of workers: a column is in one panel, and one worker
+          adds its entries in the order of rows
     cost  4 nnz K flops; gathers nnz K itemsize bytes of V, reads and writes as many of out
     """
     data, indices, cuts, U, V, n_vectors, out = arguments(table)
@@ -83,15 +83,15 @@ def scatter_contract(table, panel, worker):
         start, stop = cuts[panel, i], cuts[panel + 1, i]
         if start == stop:
             continue
-        whole = stop - (stop - start) % GROUP
-        u = simd.load_tile(U, i, n_vectors)
-        for p in range(start, whole, GROUP):
+        tail = stop - (stop - start) % GROUP
+        u = simd.load(U, i, n_vectors)
+        for p in range(start, tail, GROUP):
             j = simd.rows(indices, p, GROUP)
             simd.prefetch(V, indices, min(p + AHEAD, last), n_vectors)
             ratio = formula.divide(simd.counts(data, p, GROUP, U), simd.dots(u, V, j, U))
             simd.scatter_rows(out, ratio, j, u)
-        if whole < stop:
+        if tail < stop:
             # Lanes beyond the last entry repeat it with a count of 0, and add 0
-            j = simd.rows(indices, whole, stop - whole)
-            ratio = formula.divide(simd.counts(data, whole, stop - whole, U), simd.dots(u, V, j, U))
+            j = simd.rows(indices, tail, stop - tail)
+            ratio = formula.divide(simd.counts(data, tail, stop - tail, U), simd.dots(u, V, j, U))
             simd.scatter_rows(out, ratio, j, u)

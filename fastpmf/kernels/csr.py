@@ -1,4 +1,4 @@
-"""What is made of a large CSR structure before anything is contracted: its transpose, and its cuts into panels."""
+"""The structure of large CSR matrices: their transpose, and cuts of their rows into panels of columns."""
 
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.launch import arguments
@@ -6,7 +6,7 @@ from fastpmf.kernels.launch import arguments
 
 @kernel(writes=1)
 def count_columns(table, block, worker):
-    """Count each column's entries; a task is a block of rows.
+    """Count the entries of each column; a task is a block of rows.
 
     out[b, j] = number of stored entries (i, j) with i in block b
 
@@ -24,11 +24,11 @@ def count_columns(table, block, worker):
 
 @kernel(writes=3)
 def scatter_columns(table, block, worker):
-    """Write the transpose of a CSR matrix; within a column, rows stay in ascending order. A task is a block of rows.
+    """Write the transpose of a CSR matrix, with rows ascending in each column; a task is a block of rows.
 
     in    data, indices, indptr      the matrix
           row_blocks (n_blocks + 1,) int64
-    out   place      (n_blocks, n_cols) int64: in: where block b's first entry of column j goes; used up
+    out   place      (n_blocks, n_cols) int64: in: where block b's first entry of column j goes; out: scratch
           out_data    (nnz,)  dtype of data
           out_indices (nnz,)  int32 or int64, the row of each entry
     gives the same result for any number of blocks and workers
@@ -48,9 +48,9 @@ CUT_AT_ONCE = 4096  # rows in a task of `cut_rows`
 
 @kernel(writes=1)
 def cut_rows(table, block, worker):
-    """Find where each row passes from one panel of columns to the next; a task is `CUT_AT_ONCE` rows.
+    """Find where each row enters each panel of columns; a task is `CUT_AT_ONCE` rows.
 
-    out[b, i] = position of the first stored entry (i, j) with j >= bounds[b], or where row i ends
+    out[b, i] = position of the first stored entry (i, j) with j >= bounds[b], or the end of row i
 
     in    indices (nnz,)          int32 or int64, ascending in each row
           indptr  (n_rows + 1,)   int64

@@ -1,50 +1,91 @@
-"""Exact draws from the model: each count falls on a component, then on a column, and equal ones are merged."""
+"""Exact draws from the model: of a component for each count, then of a column; counts on equal columns are merged."""
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
 
 from fastpmf.kernels._jit import kernel, step
+from fastpmf.kernels._llvm import I64, operation
 from fastpmf.kernels.launch import arguments
-from fastpmf.kernels.uniform import uniform
+
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_UNIT = 2.0**-53
+
+
+def _uniform_meaning(seed, stream, n):
+    z = np.uint64(seed)
+    for x in (np.uint64(stream), np.uint64(n)):
+        z = z + (x + np.uint64(1)) * np.uint64(_GOLDEN)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND)
+        z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * _UNIT
+
+
+@operation(_uniform_meaning)
+def uniform(seed, stream, n):
+    """uniform(seed, stream, n) -> float64 in [0, 1), the n-th number of a stream, in whatever order they are drawn.
+
+    It is the finaliser of SplitMix64, applied to the stream and then to n, so there is no generator state.
+    Source: Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17.
+    """
+
+    def emit(context, builder, z, stream, n):
+        def times(z, factor):
+            return builder.mul(z, ir.Constant(I64, factor - (1 << 64)))
+
+        def folded(z, bits):
+            return builder.xor(z, builder.lshr(z, I64(bits)))
+
+        for x in (stream, n):
+            z = builder.add(z, times(builder.add(x, I64(1)), _GOLDEN))
+            z = folded(times(folded(times(folded(z, 30), _FIRST), 27), _SECOND), 31)
+        return builder.fmul(builder.uitofp(builder.lshr(z, I64(11)), ir.DoubleType()), ir.DoubleType()(_UNIT))
+
+    return types.float64(types.int64, types.int64, types.int64), emit
 
 
 @kernel(writes=3)
 def alias_tables(table, k, worker):
-    """Make of each row of weights a table from which a column is drawn in one step; a task is a row.
+    """Turn each row of weights into a table for drawing columns in constant time; a task is a row.
 
-    With u uniform in [0, n_cols), j = floor(u):  the draw is j where u - j < share[k, j], else other[k, j].
+    With u uniform in [0, n_cols) and j = floor(u), the draw is j if u - j < probability[k, j], else alias[k, j].
 
-    in    weights (K, n_cols) float64, >= 0, each row with a positive sum
-    out   share   (K, n_cols) float64
-          other   (K, n_cols) int32
-          waiting (n_workers, n_cols) int64, scratch: columns with too little from the left, too much from the right
+    in    weights     (K, n_cols) float64, >= 0, each row with a positive sum
+    out   probability (K, n_cols) float64
+          alias       (K, n_cols) int32
+          pending     (n_workers, n_cols) int64, scratch: columns with probabilities below 1 from the left, others from
+                      the right
     cost  O(n_cols) a row; Vose, "A linear algorithm for generating random numbers with a given distribution", IEEE
           Trans. Software Eng. 17 (1991)
     """
-    weights, share, other, waiting = arguments(table)
+    weights, probability, alias, pending = arguments(table)
     n_columns = weights.shape[1]
     low, high, total = 0, n_columns, 0.0
     for j in range(n_columns):
         total += weights[k, j]
     scale = n_columns / total
     for j in range(n_columns):
-        share[k, j] = weights[k, j] * scale
-        other[k, j] = j
-        if share[k, j] < 1.0:
-            waiting[worker, low] = j
+        probability[k, j] = weights[k, j] * scale
+        alias[k, j] = j
+        if probability[k, j] < 1.0:
+            pending[worker, low] = j
             low += 1
         else:
             high -= 1
-            waiting[worker, high] = j
+            pending[worker, high] = j
     while low > 0 and high < n_columns:
         low -= 1
-        little, much = waiting[worker, low], waiting[worker, high]
-        other[k, little] = much
-        share[k, much] -= 1.0 - share[k, little]
-        if share[k, much] < 1.0:
+        small, large = pending[worker, low], pending[worker, high]
+        alias[k, small] = large
+        probability[k, large] -= 1.0 - probability[k, small]
+        if probability[k, large] < 1.0:
             high += 1
-            waiting[worker, low] = much
+            pending[worker, low] = large
             low += 1
-    while low > 0:  # which differ from 1 only by rounding
+    while low > 0:  # their probabilities differ from 1 only by rounding
         low -= 1
-        share[k, waiting[worker, low]] = 1.0
+        probability[k, pending[worker, low]] = 1.0
 
 
 @step(inline=True)
@@ -68,25 +109,25 @@ ROWS_AT_ONCE = 64  # rows in a task of `draw_rows`
 
 @kernel(writes=4)
 def draw_rows(table, block, worker):
-    """Draw each row's counts, given how many there are, and merge those that fall on the same column.
+    """Draw the column of each count of a row, given their number, and merge counts on the same column.
 
-    A count of row i falls on component k with probability proportional to W[i, k], then on a column by k's table. A
-    task is `ROWS_AT_ONCE` rows.
+    A count of row i belongs to component k with probability proportional to W[i, k], and its column is drawn from the
+    table of k. A task is `ROWS_AT_ONCE` rows.
 
     in    seed     int
-          largest  int            largest number that data's dtype holds
-          starts   (n_rows + 1,)  int64, room for each row: its number of counts
+          largest  int            largest number that the dtype of `data` represents
+          starts   (n_rows + 1,)  int64, where each row begins in columns and data; its length is its number of counts
           W        (n_rows, K)    float64
-          share, other            as in `alias_tables`
+          probability, alias      as in `alias_tables`
     out   columns  (n_counts,)    int32; from starts[i] on, row i's columns, ascending
-          data     (n_counts,)    uint8, uint16 or int32; beside them, how many counts fell there
-          lengths  (n_rows,)      int64, how many columns there are; -1 where a count is too large for data's dtype
+          data     (n_counts,)    uint8, uint16 or int32, the number of counts on each of these columns
+          lengths  (n_rows,)      int64, number of distinct columns; -1 if a count is too large for the dtype of data
           ends     (n_workers, K) float64, scratch
-    gives the same for any number of workers
+    gives bitwise the same result for any number of workers
     cost  about 3 cache misses for each count, and sorting
     """
-    seed, largest, starts, W, share, other, columns, data, lengths, ends = arguments(table)
-    n_columns, n_components = share.shape[1], W.shape[1]
+    seed, largest, starts, W, probability, alias, columns, data, lengths, ends = arguments(table)
+    n_columns, n_components = probability.shape[1], W.shape[1]
     for i in range(block * ROWS_AT_ONCE, min((block + 1) * ROWS_AT_ONCE, W.shape[0])):
         total = 0.0
         for k in range(n_components):
@@ -100,7 +141,7 @@ def draw_rows(table, block, worker):
                 k += 1
             place = uniform(seed, i, 2 * (c - start) + 1) * n_columns
             j = min(int(place), n_columns - 1)
-            columns[c] = j if place - j < share[k, j] else other[k, j]
+            columns[c] = j if place - j < probability[k, j] else alias[k, j]
         _sort(columns, start, stop)
         n, c = 0, start
         while c < stop:
@@ -118,13 +159,13 @@ def draw_rows(table, block, worker):
 
 @kernel(writes=2)
 def close_gaps(table, task, worker):
-    """Move the entries of each row down, in place, to where those of the row before end; all of it is one task.
+    """Move the entries of each row down, in place, to the end of the row before; there is one task.
 
-    in    starts  (n_rows + 1,) int64, where rows are
-          indptr  (n_rows + 1,) int64, where they go: nowhere further up
+    in    starts  (n_rows + 1,) int64, where rows begin
+          indptr  (n_rows + 1,) int64, where they are moved to: to lower or equal positions
     out   columns (n_counts,)   int32
           data    (n_counts,)   any of the counts' dtypes
-    cost  one pass over both, by one worker: each row's place must have been left by the rows before
+    cost  one pass over both, by one worker, since a row moves to where earlier rows were
     """
     starts, indptr, columns, data = arguments(table)
     for i in range(len(starts) - 1):

@@ -5,8 +5,8 @@ for each array its address and shape, then the integers, then the floats; a `Wid
 takes no word. So the parallel loop has one signature and is compiled once, and a kernel is compiled as serial code,
 which takes Numba a third of the time that a parallel function takes.
 
-The table is filled by compiled code, from the C structs of NumPy's array interface, as asking an array for its address
-in Python takes a microsecond.
+The table is filled by compiled code, from the C structs of NumPy's array interface, since asking an array for its
+address in Python takes a microsecond.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,16 @@ import numpy as np
 from llvmlite import ir
 from numba import prange
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from fastpmf.kernels._llvm import I32, I64, Width, operation
-from fastpmf.kernels.simd import c_array
+from fastpmf.kernels._llvm import I32, I64, Width, c_array, operation, represent
 
 _COUNTER = 1  # words before the arguments
 
 
 class Table(types.Type):
-    """The table of a kernel's arguments, whose types it knows."""
+    """The table of a kernel's arguments, with their types."""
 
     def __init__(self, arguments: Sequence[types.Type]) -> None:
         self.arguments = tuple(arguments)
@@ -35,20 +34,13 @@ class Table(types.Type):
         for kind in (types.Array, types.Integer, types.Float):
             for n, type_ in enumerate(self.arguments):
                 if isinstance(type_, kind):
-                    self.places[n], end = end, end + _words(type_)
+                    self.places[n], end = end, end + (1 + type_.ndim if isinstance(type_, types.Array) else 1)
             ends.append(end)
         self.n_words, self.ints, self.floats = end, slice(*ends[:2]), slice(*ends[1:])
         super().__init__(name=f"Table{self.arguments}")
 
 
-def _words(type_: types.Type) -> int:
-    return 1 + type_.ndim if isinstance(type_, types.Array) else 1
-
-
-@register_model(Table)
-class _TableModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Table) -> None:
-        super().__init__(dmm, fe_type, I64.as_pointer())
+represent(Table, lambda table: I64.as_pointer())
 
 
 def type_of(value: Any, *, writes: bool) -> types.Type:
@@ -61,12 +53,12 @@ def type_of(value: Any, *, writes: bool) -> types.Type:
 
 
 @operation(lambda table: table)
-def arguments(typingctx, table):
+def arguments(table):
     """arguments(table) -> tuple, the kernel's arguments."""
 
-    def emit(context, builder, signature, args):
+    def emit(context, builder, address):
         def word(place):
-            return builder.load(builder.gep(args[0], [I64(place)]))
+            return builder.load(builder.gep(address, [I64(place)]))
 
         values = []
         for place, type_ in zip(table.places, table.arguments, strict=True):
@@ -75,10 +67,10 @@ def arguments(typingctx, table):
                 shape = [word(place + 1 + axis) for axis in range(type_.ndim)]
                 values.append(c_array(context, builder, type_, data, shape))
             elif isinstance(type_, Width):
-                values.append(context.get_dummy_value())
+                values.append(None)
             else:
                 values.append(builder.bitcast(word(place), context.get_value_type(type_)))
-        return context.make_tuple(builder, signature.return_type, values)
+        return values
 
     return types.Tuple(table.arguments)(table), emit
 
@@ -91,21 +83,20 @@ _C_CONTIGUOUS, _WRITEABLE = 0x1, 0x400  # flags
 
 
 @intrinsic
-def _fill(typingctx, capsules, first_written):
+def _fill(typingctx, interfaces, first_written):
     def emit(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
-        module = builder.module
 
         def c_function(name, result, *parameters):
-            return cgutils.get_or_insert_function(module, ir.FunctionType(result, parameters), name)
+            return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, parameters), name)
 
         item_of = c_function("PyTuple_GetItem", pointer, pointer, I64)
         pointer_of = c_function("PyCapsule_GetPointer", pointer, pointer, pointer)
-        given = builder.inttoptr(args[0], pointer)
+        capsules = builder.inttoptr(args[0], pointer)
 
         def interface_of(n):
             """The number of axes, flags, shape and data of an array."""
-            capsule = builder.call(item_of, [given, n])
+            capsule = builder.call(item_of, [capsules, n])
             interface = builder.call(pointer_of, [capsule, ir.Constant(pointer, None)])
             interface = builder.bitcast(interface, _INTERFACE.as_pointer())
             return [builder.load(builder.gep(interface, [I32(0), I32(field)])) for field in (1, 4, 5, 7)]
@@ -115,7 +106,7 @@ def _fill(typingctx, capsules, first_written):
         builder.store(I64(0), table)
         place = cgutils.alloca_once_value(builder, I64(_COUNTER))
         result = cgutils.alloca_once_value(builder, address)
-        n = builder.call(c_function("PyTuple_Size", I64, pointer), [given])
+        n = builder.call(c_function("PyTuple_Size", I64, pointer), [capsules])
 
         def put(word):
             at = builder.load(place)
@@ -128,31 +119,29 @@ def _fill(typingctx, capsules, first_written):
             with cgutils.for_range(builder, builder.zext(n_axes, I64)) as axes:
                 put(builder.load(builder.gep(shape, [axes.index])))
             is_written = builder.icmp_signed(">=", index, args[1])
-            wanted = builder.select(is_written, I32(_C_CONTIGUOUS | _WRITEABLE), I32(_C_CONTIGUOUS))
-            with builder.if_then(builder.icmp_signed("!=", builder.and_(flags, wanted), wanted)):
+            required = builder.select(is_written, I32(_C_CONTIGUOUS | _WRITEABLE), I32(_C_CONTIGUOUS))
+            with builder.if_then(builder.icmp_signed("!=", builder.and_(flags, required), required)):
                 builder.store(I64(0), result)
         return builder.load(result)
 
     return types.intp(types.intp, types.intp), emit
 
 
-def fill(capsules, first_written):
+def fill(interfaces, first_written):
     """Write arrays' addresses and shapes into a table.
 
-    capsules is the address of a tuple, the `__array_struct__` of the table and of each array, which are written to from
-    number `first_written` on. Returns the table's address, or 0 if an array is not C-ordered, or not writeable there.
+    interfaces is the address of a tuple, the `__array_struct__` of the table and of each array. Those from number
+    `first_written` on are written to. Returns the table's address, or 0 if an array is not C-ordered, or is to be
+    written to and is not writeable.
     """
-    return _fill(capsules, first_written)
-
-
-FILL = types.intp(types.intp, types.intp)
+    return _fill(interfaces, first_written)
 
 
 # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @intrinsic
-def _take(typingctx, table):
+def _next_task(typingctx, table):
     def emit(context, builder, signature, args):
         return builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), I64(1), "monotonic")
 
@@ -171,18 +160,15 @@ def _call(typingctx, function, table, task, worker):
 
 
 def run(function, table, n_tasks, n_workers):
-    """Run a kernel on all tasks, by workers that each take the next one when they are done with the last."""
+    """Run a kernel on all tasks, by workers that each take the next task when they have finished one."""
     for worker in prange(n_workers):
-        task = _take(table)
+        task = _next_task(table)
         while task < n_tasks:
             _call(function, table, task, worker)
-            task = _take(table)
-
-
-RUN = types.void(types.intp, types.intp, types.intp, types.intp)
+            task = _next_task(table)
 
 
 def run_without_jit(kernel: Callable, args: Sequence[Any], n_tasks: int, n_workers: int) -> None:
-    """As `run`, where nothing is compiled."""
+    """As `run`, if nothing is compiled."""
     for task in range(n_tasks):
         kernel(tuple(args), task, task % n_workers)

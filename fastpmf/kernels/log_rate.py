@@ -1,8 +1,9 @@
-"""The only data terms of every objective: per-row sums of x log rate, and of x log x."""
+"""The data terms of all objectives: sums of x log rate for each row, and of x log x."""
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.launch import arguments
+from fastpmf.kernels.special import x_log
 
 GROUP = simd.GROUP
 
@@ -16,7 +17,7 @@ def log_rate(table, block, worker):
     in    data, indices, blocks, U, V, n_vectors   as in `ratio_contract`
           indptr     (n_rows + 1,) int64
     out   out        (n_rows, 1)  float64, overwritten; nats; -inf where a stored entry has rate 0
-          partial    (n_slots, 1) float64, the sums of pieces of split rows
+          partial    (n_slots, 1) float64, the sums of the segments of split rows
     gives rates, logarithms and sums in float64 for any dtype of U and V; bitwise the same for any number of workers
     cost  2 nnz K flops and nnz logarithms; gathers nnz K itemsize bytes of V
     """
@@ -24,15 +25,15 @@ def log_rate(table, block, worker):
     first_entry, end_entry, slot = blocks[block, 2], blocks[block, 3], blocks[block, 4]
     for i in range(blocks[block, 0], blocks[block, 1]):
         start, stop = max(indptr[i], first_entry), min(indptr[i + 1], end_entry)
-        whole = stop - (stop - start) % GROUP
-        u = simd.load_tile(U, i, n_vectors)
+        tail = stop - (stop - start) % GROUP
+        u = simd.load(U, i, n_vectors)
         total = 0.0
-        for p in range(start, whole, GROUP):
+        for p in range(start, tail, GROUP):
             rate = simd.dots(u, V, simd.rows(indices, p, GROUP), out)
-            total = simd.sum_x_log(total, simd.counts(data, p, GROUP, out), rate)
-        if whole < stop:
-            rate = simd.dots(u, V, simd.rows(indices, whole, stop - whole), out)
-            total = simd.sum_x_log(total, simd.counts(data, whole, stop - whole, out), rate)
+            total += simd.total(x_log(simd.counts(data, p, GROUP, out), rate))
+        if tail < stop:
+            rate = simd.dots(u, V, simd.rows(indices, tail, stop - tail), out)
+            total += simd.total(x_log(simd.counts(data, tail, stop - tail, out), rate))
         if slot < 0:
             out[i, 0] = total
         else:
@@ -53,12 +54,12 @@ def log_count(table, block, worker):
     """
     data, blocks, out = arguments(table)
     start, stop = blocks[block, 2], blocks[block, 3]
-    whole = stop - (stop - start) % GROUP
+    tail = stop - (stop - start) % GROUP
     total = 0.0
-    for p in range(start, whole, GROUP):
+    for p in range(start, tail, GROUP):
         x = simd.counts(data, p, GROUP, out)
-        total = simd.sum_x_log(total, x, x)
-    if whole < stop:
-        x = simd.counts(data, whole, stop - whole, out)
-        total = simd.sum_x_log(total, x, x)
+        total += simd.total(x_log(x, x))
+    if tail < stop:
+        x = simd.counts(data, tail, stop - tail, out)
+        total += simd.total(x_log(x, x))
     out[block] = total

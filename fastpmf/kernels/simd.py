@@ -1,24 +1,25 @@
-"""The operations that the hot loops are written in, on 64-byte vectors.
+"""The operations that kernels are written in, on 64-byte vectors; arithmetic is in `formula` and `special`.
 
-Three kinds of value, defined in `_llvm`: a Tile is one padded factor row or a vector of it, Lanes hold one number for
-each of the GROUP stored entries in flight, Rows the row numbers of the factor that those entries gather. Each
-operation is given twice: its *meaning*, one NumPy expression that runs when the JIT is off, and the LLVM instructions
-that it becomes; arithmetic is in `formula`, once for both. A vector is 64 bytes on every machine; LLVM splits it where
-registers are narrower, so the order of every sum, and with it every bit of the result, is the same everywhere.
+Two kinds of value, defined in `_llvm`: a Tile is some vectors of a factor row, and Lanes hold one number for each of
+the GROUP stored entries in flight. Each operation is given twice: its *meaning*, one NumPy expression that runs when
+the JIT is off, and the LLVM instructions that it becomes. A vector has 64 bytes on every machine, and LLVM splits it
+where registers are narrower. So the order of every sum, and with it every bit of the result, is the same everywhere.
 
-A kernel that asks for GROUP entries passes the literal and gets straight-line code; one that asks for what is left of
-a row passes a number, and the lanes beyond it repeat the last entry with a count of zero. A wide Tile is in memory, and
-what is done with it is a loop over its vectors, in the order of the straight-line code.
+Where an operation takes `which`, an int is the number of a vector in a row, and a Width the whole row. A row with too
+many vectors for registers (Width 0) stays in memory, and what is done with it is a loop over its vectors, in the same
+order. `chunk` makes one text serve both: straight-line code for narrow rows, a loop over vectors for others.
+
+A kernel that processes GROUP entries passes the literal and gets straight-line code. For the last entries of a row it
+passes their number, and the lanes beyond them repeat the last entry with a count of zero.
 """
 
-from collections.abc import Callable, Iterator
 from functools import partial
+from operator import iadd, setitem
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.np.arrayobj import make_array, populate_array
 
 from fastpmf.kernels._llvm import (
     FLOATS,
@@ -26,333 +27,213 @@ from fastpmf.kernels._llvm import (
     I32,
     I64,
     VECTOR_BYTES,
+    Array,
     Lanes,
-    Rows,
     Tile,
+    Vectors,
+    Width,
     call_intrinsic,
     check_store,
     constant,
-    element_pointer,
-    kept_vectors,
+    fold,
     lane_sums,
     load_vector,
-    log_lanes,
     operation,
-    row_pointer,
     shuffle,
+    splat,
+    store_vector,
     vector,
-    whole,
+    widen,
 )
 
+QUAD = 4  # components that are transposed at once
 _PREFETCHED = 8  # vectors
 
-# ── vectors and tiles ───────────────────────────────────────────────────────────────────────────────────────────
+
+def lanes_of(dtype: np.dtype) -> int:
+    """Elements in one 64-byte vector."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
-def _part_of_row(A, v):
-    lanes = VECTOR_BYTES // A.itemsize
-    return slice(v * lanes, (v + 1) * lanes)
+# ── views of arrays ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@operation(lambda A: np.zeros(VECTOR_BYTES // A.itemsize, A.dtype))
-def zero(typingctx, A):
-    """zero(A) -> Tile of one vector, zeros of the dtype of A."""
-    tile = Tile(A.dtype, 1)
-
-    def emit(context, builder, signature, args):
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(A), emit
-
-
-@operation(lambda A: A.shape[1] * A.itemsize // VECTOR_BYTES)
-def width(typingctx, A):
-    """width(A) -> int, the vectors in a row of A."""
-
-    def emit(context, builder, signature, args):
-        return wide_row(context, builder, signature.args[0], args[0], I64(0))[1]
-
-    return types.intp(A), emit
-
-
-@operation(lambda A, i, v: A[i, _part_of_row(A, v)].copy())
-def load(typingctx, A, i, v):
-    """load(A, i, v) -> Tile of one vector, the v-th of row i of A."""
-    tile = Tile(A.dtype, 1)
-
-    def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        return builder.insert_value(out, load_vector(builder, row, tile.dtype, args[2]), 0)
-
-    return tile(A, types.intp, types.intp), emit
-
-
-def _store_meaning(A, i, v, tile):
-    A[i, _part_of_row(A, v)] = tile
-
-
-@operation(_store_meaning)
-def store(typingctx, A, i, v, tile):
-    """store(A, i, v, tile): the v-th vector of row i of A becomes the tile, of one vector."""
-    check_store(A, tile)
-
-    def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        store_vector(builder, row, tile.dtype, args[2], builder.extract_value(args[3], 0))
-        return context.get_dummy_value()
-
-    return types.void(A, types.intp, types.intp, tile), emit
-
-
-def store_vector(builder: Any, row: Any, dtype: types.Float, v: Any, value: Any) -> None:
-    pointer = builder.bitcast(row, vector(dtype).as_pointer())
-    builder.store(value, builder.gep(pointer, [I64(v) if isinstance(v, int) else v]), align=dtype.bitwidth // 8)
-
-
-@operation(lambda A, number: A[number])
-def part(typingctx, A, number):
-    """part(A, number) -> array, A[number], no copy; number is not negative."""
-    out = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
-
-    def emit(context, builder, signature, args):
-        array = make_array(signature.args[0])(context, builder, args[0])
-        shape = cgutils.unpack_tuple(builder, array.shape, A.ndim)[1:]
-        size = args[1]
-        for length in shape:
-            size = builder.mul(size, length)
-        return c_array(context, builder, out, builder.gep(array.data, [size]), shape)
-
-    return out(A, types.intp), emit
+@operation(lambda A, i: A[i])
+def subarray(A, i):
+    """subarray(A, i) -> array, A[i] without a copy."""
+    type_ = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+    return type_(A, types.intp), lambda context, builder, A, i: _subarray(type_, A, i)
 
 
 @operation(lambda A, n: tuple(A))
-def parts(typingctx, A, n):
-    """parts(A, n) -> n arrays, `part` of A for each of the n numbers that there are; n is a constant."""
-    out = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+def subarrays(A, n):
+    """subarrays(A, n) -> n arrays, A[0] to A[n - 1] without a copy; n is a constant, the length of A."""
+    type_ = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
 
-    def emit(context, builder, signature, args):
-        array = make_array(signature.args[0])(context, builder, args[0])
-        shape = cgutils.unpack_tuple(builder, array.shape, A.ndim)[1:]
-        views = []
-        for number in range(n.literal_value):
-            size = I64(number)
-            for length in shape:
-                size = builder.mul(size, length)
-            views.append(c_array(context, builder, out, builder.gep(array.data, [size]), shape))
-        return context.make_tuple(builder, signature.return_type, views)
+    def emit(context, builder, A, _):
+        return [_subarray(type_, A, I64(i)) for i in range(n.literal_value)]
 
-    return types.UniTuple(out, n.literal_value)(A, n), emit
+    return types.UniTuple(type_, n.literal_value)(A, n), emit
 
 
-@operation(lambda A, start, length: A[start : start + length])
-def section(typingctx, A, start, length):
-    """section(A, start, length) -> array, so many elements of an array of one dimension, no copy."""
-    out = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
-
-    def emit(context, builder, signature, args):
-        array = make_array(signature.args[0])(context, builder, args[0])
-        return c_array(context, builder, out, builder.gep(array.data, [args[1]]), [args[2]])
-
-    return out(A, types.intp, types.intp), emit
+def _subarray(type_: types.Array, A: Array, i: Any) -> Any:
+    position, shape = i, A.shape[1:]
+    for length in shape:
+        position = A.builder.mul(position, length)
+    return A.part(type_, position, shape)
 
 
-@operation(lambda A: A.reshape(-1))
-def flat(typingctx, A):
-    """flat(A) -> array of one dimension, A's elements, no copy."""
-    out = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
+@operation(lambda A, start, length: A.reshape(-1)[start : start + length])
+def section(A, start, length):
+    """section(A, start, length) -> array of one dimension, so many elements of A in memory order, without a copy."""
+    type_ = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
 
-    def emit(context, builder, signature, args):
-        array = make_array(signature.args[0])(context, builder, args[0])
-        return c_array(context, builder, out, array.data, [array.nitems])
+    def emit(context, builder, A, start, length):
+        return A.part(type_, start, [length])
 
-    return out(A), emit
-
-
-def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: list[Any]) -> Any:
-    """A C-ordered array of the elements at an address; it does not own them."""
-    array = make_array(type_)(context, builder)
-    itemsize = context.get_abi_sizeof(context.get_data_type(type_.dtype))
-    strides = [I64(itemsize)]
-    for length in shape[:0:-1]:
-        strides.insert(0, builder.mul(strides[0], length))
-    populate_array(array, data, shape, strides, itemsize, None)
-    return array._getvalue()
+    return type_(A, types.intp, types.intp), emit
 
 
-# A row in pieces: all of it at once where its number of vectors is known, else one vector after the other, so that one
-# text is straight-line code for narrow rows and a loop for others.
+# ── factor rows ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _piece(A, piece, n_vectors):
-    size = (n_vectors.n_vectors or 1) * VECTOR_BYTES // A.itemsize
-    return slice(piece * size, (piece + 1) * size)
+@operation(lambda A: A.shape[1] // lanes_of(A.dtype))
+def width(A):
+    """width(A) -> int, the number of vectors in a row of A."""
+    return types.intp(A), lambda context, builder, A: A.n_vectors
 
 
-def _piece_of(A, n_vectors):
-    return Tile(A.dtype, n_vectors.n_vectors or 1)
-
-
-@operation(lambda A, n_vectors: 1 if n_vectors.n_vectors else A.shape[1] * A.itemsize // VECTOR_BYTES)
-def pieces(typingctx, A, n_vectors):
-    """pieces(A, n_vectors) -> int, how many there are in a row of A."""
-
-    def emit(context, builder, signature, args):
-        return I64(1) if n_vectors.n_vectors else wide_row(context, builder, signature.args[0], args[0], I64(0))[1]
-
-    return types.intp(A, n_vectors), emit
+@operation(lambda A, n_vectors: 1 if n_vectors.n_vectors else A.shape[1] // lanes_of(A.dtype))
+def n_chunks(A, n_vectors):
+    """n_chunks(A, n_vectors) -> int, chunks of a row of A: one if its width is known, else its vectors."""
+    return types.intp(A, n_vectors), lambda context, builder, A, _: I64(1) if n_vectors.n_vectors else A.n_vectors
 
 
 @operation(lambda n_vectors: n_vectors.n_vectors > 0)
-def is_whole(typingctx, n_vectors):
-    """is_whole(n_vectors) -> bool, a constant: whether a row is one piece."""
-
-    def emit(context, builder, signature, args):
-        return ir.Constant(ir.IntType(1), n_vectors.n_vectors > 0)
-
-    return types.boolean(n_vectors), emit
+def is_one_chunk(n_vectors):
+    """is_one_chunk(n_vectors) -> bool, a constant: whether a row is one chunk."""
+    return types.boolean(n_vectors), lambda context, builder, _: ir.Constant(ir.IntType(1), n_vectors.n_vectors > 0)
 
 
-@operation(lambda A, n_vectors: np.zeros_like(A[0, _piece(A, 0, n_vectors)]))
-def zero_piece(typingctx, A, n_vectors):
-    """zero_piece(A, n_vectors) -> Tile of zeros."""
-    tile = _piece_of(A, n_vectors)
+@operation(lambda number, n_vectors: n_vectors if n_vectors.n_vectors else number)
+def chunk(number, n_vectors):
+    """chunk(number, n_vectors) -> a chunk of a row, as `load` and others take it."""
+    type_ = n_vectors if n_vectors.n_vectors else types.intp
 
-    def emit(context, builder, signature, args):
+    def emit(context, builder, number, _):
+        return None if n_vectors.n_vectors else number
+
+    return type_(types.intp, n_vectors), emit
+
+
+def _columns(A, which):
+    lanes = lanes_of(A.dtype)
+    return slice(None) if isinstance(which, Width) else slice(which * lanes, (which + 1) * lanes)
+
+
+def _tile(A, which):
+    return Tile(A.dtype, which.n_vectors if isinstance(which, Width) else 1)
+
+
+def _argument(which):
+    return which if isinstance(which, Width) else types.intp
+
+
+def _places(builder, which, number, n_vectors):
+    """Number in its row of each of the n_vectors of a tile."""
+    if isinstance(which, Width):
+        return range(n_vectors)
+    return [builder.add(builder.mul(number, I64(n_vectors)), I64(v)) for v in range(n_vectors)]
+
+
+@operation(lambda A, which: np.zeros_like(A[0, _columns(A, which)]))
+def zero(A, which):
+    """zero(A, which) -> Tile of zeros, like `load(A, i, which)`."""
+    tile = _tile(A, which)
+
+    def emit(context, builder, A, _):
         return ir.Constant(context.get_value_type(tile), None)
 
-    return tile(A, n_vectors), emit
+    return tile(A, _argument(which)), emit
 
 
-@operation(lambda A, i, piece, n_vectors: A[i, _piece(A, piece, n_vectors)].copy())
-def load_piece(typingctx, A, i, piece, n_vectors):
-    """load_piece(A, i, piece, n_vectors) -> Tile, a piece of row i of A."""
-    tile = _piece_of(A, n_vectors)
+@operation(lambda A, i, which: A[i, _columns(A, which)].copy())
+def load(A, i, which):
+    """load(A, i, which) -> Tile, a vector of row i of A or the whole row; if that has Width 0, it stays in memory."""
+    tile = _tile(A, which)
 
-    def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for v in range(tile.n_vectors):
-            place = I64(v) if n_vectors.n_vectors else args[2]
-            out = builder.insert_value(out, load_vector(builder, row, tile.dtype, place), v)
-        return out
-
-    return tile(A, types.intp, types.intp, n_vectors), emit
-
-
-def _store_piece_meaning(A, i, piece, n_vectors, tile):
-    A[i, _piece(A, piece, n_vectors)] = tile
-
-
-@operation(_store_piece_meaning)
-def store_piece(typingctx, A, i, piece, n_vectors, tile):
-    """store_piece(A, i, piece, n_vectors, tile): a piece of row i of A becomes the tile."""
-    check_store(A, tile)
-
-    def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        for v in range(tile.n_vectors):
-            place = I64(v) if n_vectors.n_vectors else args[2]
-            store_vector(builder, row, tile.dtype, place, builder.extract_value(args[4], v))
-        return context.get_dummy_value()
-
-    return types.void(A, types.intp, types.intp, n_vectors, tile), emit
-
-
-def wide_row(context: Any, builder: Any, array_type: Any, array: Any, i: Any) -> tuple[Any, Any]:
-    """Address of a row as vectors, and how many there are."""
-    row = row_pointer(context, builder, array_type, array, i)
-    lanes = vector(array_type.dtype).count
-    width = builder.extract_value(make_array(array_type)(context, builder, array).shape, 1)
-    return builder.bitcast(row, vector(array_type.dtype).as_pointer()), builder.sdiv(width, I64(lanes))
-
-
-def _wide_tile(context: Any, builder: Any, tile: Tile, address: Any, n: Any) -> Any:
-    out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-    return builder.insert_value(builder.insert_value(out, address, 0), n, 1)
-
-
-@operation(lambda A, i, n_vectors: A[i].copy())
-def load_tile(typingctx, A, i, n_vectors):
-    """load_tile(A, i, n_vectors) -> Tile, row i of A; a wide one stays where it is."""
-    tile = Tile(A.dtype, n_vectors.n_vectors)
-
-    def emit(context, builder, signature, args):
+    def emit(context, builder, A, i, number):
+        row = A.row(i)
         if not tile.n_vectors:
-            return _wide_tile(context, builder, tile, *wide_row(context, builder, signature.args[0], *args[:2]))
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        out = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for v in range(tile.n_vectors):
-            out = builder.insert_value(out, load_vector(builder, row, tile.dtype, v), v)
-        return out
+            return _in_memory(context, builder, tile, row, A.n_vectors)
+        return [load_vector(builder, row, v) for v in _places(builder, which, number, tile.n_vectors)]
 
-    return tile(A, types.intp, n_vectors), emit
+    return tile(A, types.intp, _argument(which)), emit
+
+
+@operation(lambda A, i, which, tile: setitem(A, (i, _columns(A, which)), tile))
+def store(A, i, which, tile):
+    """store(A, i, which, tile): store a tile in row i of A; nothing to do for an `accumulator` in memory."""
+    check_store(A, tile.dtype)
+
+    def emit(context, builder, A, i, number, vectors):
+        row = A.row(i)
+        for v, x in zip(_places(builder, which, number, tile.n_vectors), vectors, strict=True):
+            store_vector(builder, row, v, x)
+
+    return types.void(A, types.intp, _argument(which), tile), emit
+
+
+def _in_memory(context: Any, builder: Any, tile: Tile, address: Any, n_vectors: Any) -> Any:
+    out = ir.Constant(context.get_value_type(tile), ir.Undefined)
+    return builder.insert_value(builder.insert_value(out, address, 0), n_vectors, 1)
 
 
 @operation(lambda A, i, adds, n_vectors: A[i].copy() if adds else np.zeros_like(A[i]))
-def accumulator(typingctx, A, i, adds, n_vectors):
+def accumulator(A, i, adds, n_vectors):
     """accumulator(A, i, adds, n_vectors) -> Tile to sum in and to store in row i of A: that row if adds, else zeros.
 
-    A wide one is row i itself.
+    With Width 0 it is row i itself.
     """
     tile = Tile(A.dtype, n_vectors.n_vectors)
-    check_store(A, tile)
+    check_store(A, tile.dtype)
 
-    def emit(context, builder, signature, args):
-        zeros = ir.Constant(vector(tile.dtype), None)
-        adds_ = builder.icmp_signed("!=", args[2], I64(0))
+    def emit(context, builder, A, i, adds, _):
+        row, adds = A.row(i), builder.icmp_signed("!=", adds, I64(0))
         if not tile.n_vectors:
-            address, n = wide_row(context, builder, signature.args[0], *args[:2])
-            with builder.if_then(builder.not_(adds_)), cgutils.for_range(builder, n) as loop:
-                builder.store(zeros, builder.gep(address, [loop.index]), align=tile.dtype.bitwidth // 8)
-            return _wide_tile(context, builder, tile, address, n)
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
+            n_vectors = A.n_vectors
+            with builder.if_then(builder.not_(adds)), cgutils.for_range(builder, n_vectors) as loop:
+                store_vector(builder, row, loop.index, ir.Constant(vector(tile.dtype), None))
+            return _in_memory(context, builder, tile, row, n_vectors)
         out = cgutils.alloca_once_value(builder, ir.Constant(context.get_value_type(tile), None))
-        with builder.if_then(adds_):
-            value = builder.load(out)
+        with builder.if_then(adds):
+            vectors = Vectors(builder, tile, builder.load(out))
             for v in range(tile.n_vectors):
-                value = builder.insert_value(value, load_vector(builder, row, tile.dtype, v), v)
-            builder.store(value, out)
+                vectors[v] = load_vector(builder, row, v)
+            builder.store(vectors.value, out)
         return builder.load(out)
 
     return tile(A, types.intp, types.intp, n_vectors), emit
 
 
-@operation(lambda A, i, tile: A.__setitem__(i, tile))
-def store_tile(typingctx, A, i, tile):
-    """store_tile(A, i, tile): row i of A becomes the tile; a wide one is an accumulator of this row and is there."""
-    check_store(A, tile)
+@operation(lambda A, i: A[i].fill(0))
+def clear_row(A, i):
+    """clear_row(A, i): set row i of A to zeros."""
+    check_store(A, A.dtype)
 
-    def emit(context, builder, signature, args):
-        row = row_pointer(context, builder, signature.args[0], args[0], args[1])
-        for v in range(tile.n_vectors):
-            store_vector(builder, row, tile.dtype, v, builder.extract_value(args[2], v))
-        return context.get_dummy_value()
+    def emit(context, builder, A, i):
+        size = builder.mul(A.n_vectors, I64(VECTOR_BYTES))
+        cgutils.memset(builder, A.row(i), size, 0)
 
-    return types.void(A, types.intp, tile), emit
-
-
-def fold_lanes(builder: Any, tile: Tile, vectors: list[Any], combine: Callable) -> Any:
-    """One float64 of all lanes of a tile's vectors, by a fixed tree."""
-    total = vectors[0]
-    for more in vectors[1:]:
-        total = combine(total, more)
-    width = total.type.count
-    while width > 1:
-        width //= 2
-        low, high = list(range(width)), list(range(width, 2 * width))
-        total = combine(shuffle(builder, total, total, low), shuffle(builder, total, total, high))
-    scalar = builder.extract_element(total, I32(0))
-    return scalar if tile.dtype is types.float64 else builder.fpext(scalar, ir.DoubleType())
+    return types.void(A, types.intp), emit
 
 
 @operation(lambda tile: float(tile.sum()))
-def total(typingctx, tile):
-    """total(tile) -> float64, the sum of a tile in registers, formed in its own dtype."""
+def total(tile):
+    """total(tile) -> float64, the sum of a tile in registers or of Lanes, formed in its own dtype."""
 
-    def emit(context, builder, signature, args):
-        vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
-        return fold_lanes(builder, tile, vectors, builder.fadd)
+    def emit(context, builder, x):
+        return fold(builder, [x] if isinstance(tile, Lanes) else list(x), builder.fadd)
 
     return types.float64(tile), emit
 
@@ -362,60 +243,114 @@ def _higher(builder: Any, a: Any, b: Any) -> Any:
 
 
 @operation(lambda tile: float(tile.max()))
-def highest(typingctx, tile):
+def highest(tile):
     """highest(tile) -> float64, the largest element."""
 
-    def emit(context, builder, signature, args):
-        vectors = [builder.extract_value(args[0], v) for v in range(tile.n_vectors)]
-        return fold_lanes(builder, tile, vectors, partial(_higher, builder))
+    def emit(context, builder, vectors):
+        return fold(builder, list(vectors), partial(_higher, builder))
 
     return types.float64(tile), emit
 
 
 @operation(lambda tile, number: np.full_like(tile, number))
-def fill_like(typingctx, tile, number):
+def fill_like(tile, number):
     """fill_like(tile, number) -> Tile, the float64 number in every element."""
 
-    def emit(context, builder, signature, args):
-        x = args[1]
-        if tile.dtype is types.float32:
-            x = builder.fptrunc(x, FLOATS[types.float32])
-        whole_vector = vector(tile.dtype)
-        one = builder.insert_element(ir.Constant(whole_vector, ir.Undefined), x, I32(0))
-        splat = shuffle(builder, one, one, [0] * whole_vector.count)
-        out = args[0]
-        for v in range(tile.n_vectors):
-            out = builder.insert_value(out, splat, v)
-        return out
+    def emit(context, builder, _, number):
+        return [splat(builder, vector(tile.dtype), number)] * tile.n_vectors
 
     return tile(tile, types.float64), emit
+
+
+@operation(lambda tile, lane: float(tile[lane]))
+def lane_of(tile, lane):
+    """lane_of(tile, lane) -> float64, one element of a tile of one vector."""
+
+    def emit(context, builder, vectors, lane):
+        number = builder.extract_element(vectors[0], lane)
+        return number if tile.dtype is types.float64 else builder.fpext(number, ir.DoubleType())
+
+    return types.float64(tile, types.intp), emit
+
+
+# ── float64 sums of factor rows ─────────────────────────────────────────────────────────────────────────────────
+
+
+@operation(lambda tile: tile.astype(np.float64))
+def as_float64(tile):
+    """as_float64(tile) -> Tile of float64, the same numbers."""
+    out = Tile(types.float64, tile.n_vectors * 64 // tile.dtype.bitwidth)
+    return out(tile), lambda context, builder, vectors: [wide for x in vectors for wide in widen(builder, x)]
+
+
+@operation(lambda sums, i, which, like: sums[i, _columns(like, which)].copy())
+def load_sums(sums, i, which, like):
+    """load_sums(sums, i, which, like) -> Tile of float64, the sums in row i that belong to `load(like, ..., which)`."""
+    tile = Tile(types.float64, _tile(like, which).n_vectors * 64 // like.dtype.bitwidth)
+
+    def emit(context, builder, sums, i, number, _):
+        row = sums.row(i)
+        return [load_vector(builder, row, v) for v in _places(builder, which, number, tile.n_vectors)]
+
+    return tile(sums, types.intp, _argument(which), like), emit
+
+
+def _sum_columns(which, tile):
+    return slice(None) if isinstance(which, Width) else slice(which * len(tile), (which + 1) * len(tile))
+
+
+@operation(lambda sums, i, which, tile: setitem(sums, (i, _sum_columns(which, tile)), tile))
+def store_sums(sums, i, which, tile):
+    """store_sums(sums, i, which, tile): store what `load_sums` loads."""
+    check_store(sums, tile.dtype)
+
+    def emit(context, builder, sums, i, number, vectors):
+        row = sums.row(i)
+        for v, x in zip(_places(builder, which, number, tile.n_vectors), vectors, strict=True):
+            store_vector(builder, row, v, x)
+
+    return types.void(sums, types.intp, _argument(which), tile), emit
+
+
+@operation(lambda sums, i, which, tile: iadd(sums[i, _sum_columns(which, tile)], tile))
+def add_to_sums(sums, i, which, tile):
+    """add_to_sums(sums, i, which, tile): add a tile, as float64, to the sums in row i that belong to it."""
+    check_store(sums, types.float64)
+
+    def emit(context, builder, sums, i, number, vectors):
+        row, wide = sums.row(i), [part for x in vectors for part in widen(builder, x)]
+        for v, x in zip(_places(builder, which, number, len(wide)), wide, strict=True):
+            store_vector(builder, row, v, builder.fadd(load_vector(builder, row, v), x))
+
+    return types.void(sums, types.intp, _argument(which), tile), emit
 
 
 # ── entries in flight ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def positions(builder: Any, n: Any, p: Any, left: Any) -> list[tuple[Any, Any]]:
-    """(position, is it there) of each lane; a lane beyond what is left repeats the last entry."""
+def _is_group(n: types.Type) -> bool:
+    """Whether `n` is the literal GROUP, so that no lane is to be masked."""
+    return isinstance(n, types.Literal) and n.literal_value == GROUP
+
+
+def _positions(builder: Any, n: types.Type, p: Any, n_left: Any) -> list[tuple[Any, Any]]:
+    """(position, whether there is an entry) of each lane; a lane beyond the last entry repeats it."""
     lanes = [builder.add(p, I64(q)) for q in range(GROUP)]
-    if whole(n):
+    if _is_group(n):
         return [(position, None) for position in lanes]
-    last = builder.sub(builder.add(p, left), I64(1))
-    there = [builder.icmp_signed("<=", position, last) for position in lanes]
-    return [(builder.select(t, position, last), t) for position, t in zip(lanes, there, strict=True)]
+    last = builder.sub(builder.add(p, n_left), I64(1))
+    exists = [builder.icmp_signed("<=", position, last) for position in lanes]
+    return [(builder.select(e, position, last), e) for position, e in zip(lanes, exists, strict=True)]
 
 
 @operation(lambda indices, p, n: indices[np.minimum(np.arange(p, p + GROUP), p + n - 1)])
-def rows(typingctx, indices, p, n):
-    """rows(indices, p, n) -> Rows, the column indices of the n <= GROUP entries from p on."""
+def rows(indices, p, n):
+    """rows(indices, p, n) -> tuple, the column indices of the n <= GROUP entries from p on, which are rows of V."""
 
-    def emit(context, builder, signature, args):
-        out = ir.Constant(ir.ArrayType(I64, GROUP), ir.Undefined)
-        for q, (position, _) in enumerate(positions(builder, n, args[1], args[2])):
-            j = builder.load(element_pointer(context, builder, signature.args[0], args[0], position))
-            out = builder.insert_value(out, builder.zext(j, I64) if j.type.width < 64 else j, q)
-        return out
+    def emit(context, builder, indices, p, n_left):
+        return [indices.load_element(position) for position, _ in _positions(builder, n, p, n_left)]
 
-    return Rows()(indices, types.intp, n if whole(n) else types.intp), emit
+    return types.UniTuple(types.intp, GROUP)(indices, types.intp, n if _is_group(n) else types.intp), emit
 
 
 def _counts_meaning(data, p, n, A):
@@ -425,174 +360,233 @@ def _counts_meaning(data, p, n, A):
 
 
 @operation(_counts_meaning)
-def counts(typingctx, data, p, n, A):
+def counts(data, p, n, A):
     """counts(data, p, n, A) -> Lanes in the dtype of A, the n <= GROUP counts from p on, then zeros."""
-    lanes = Lanes(A.dtype)
+    lanes, stored = Lanes(A.dtype), data.dtype
 
-    def emit(context, builder, signature, args):
-        stored = context.get_data_type(data.dtype)
-        x = ir.Constant(ir.VectorType(stored, GROUP), None)
-        if whole(n):
-            pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
-            x = builder.load(builder.bitcast(pointer, x.type.as_pointer()), align=data.dtype.bitwidth // 8)
+    def emit(context, builder, data, p, n_left, _):
+        element = context.get_data_type(stored)
+        x = ir.Constant(ir.VectorType(element, GROUP), None)
+        if _is_group(n):
+            x = builder.load(builder.bitcast(data.element(p), x.type.as_pointer()), align=stored.bitwidth // 8)
         else:
-            for q, (position, there) in enumerate(positions(builder, n, args[1], args[2])):
-                value = builder.load(element_pointer(context, builder, signature.args[0], args[0], position))
-                value = builder.select(there, value, ir.Constant(stored, 0))
+            for q, (position, exists) in enumerate(_positions(builder, n, p, n_left)):
+                value = builder.select(exists, builder.load(data.element(position)), ir.Constant(element, 0))
                 x = builder.insert_element(x, value, I32(q))
-        wanted = context.get_value_type(lanes)
-        if x.type == wanted:
+        type_ = context.get_value_type(lanes)
+        if x.type == type_:
             return x
-        if isinstance(data.dtype, types.Integer):
-            return (builder.sitofp if data.dtype.signed else builder.uitofp)(x, wanted)
-        return (builder.fpext if data.dtype.bitwidth < A.dtype.bitwidth else builder.fptrunc)(x, wanted)
+        if isinstance(stored, types.Integer):
+            return (builder.sitofp if stored.signed else builder.uitofp)(x, type_)
+        return (builder.fpext if stored.bitwidth < lanes.dtype.bitwidth else builder.fptrunc)(x, type_)
 
-    return lanes(data, types.intp, n if whole(n) else types.intp, A), emit
+    return lanes(data, types.intp, n if _is_group(n) else types.intp, A), emit
 
 
 @operation(lambda V, indices, p, n_vectors: None)
-def prefetch(typingctx, V, indices, p, n_vectors):
-    """prefetch(V, indices, p, n_vectors): ask the memory for the rows of V that GROUP entries from p on will gather.
+def prefetch(V, indices, p, n_vectors):
+    """prefetch(V, indices, p, n_vectors): request the rows of V that the GROUP entries from p on will read.
 
     Rows of more than `_PREFETCHED` vectors fill the queue of memory requests by themselves.
     """
 
-    def emit(context, builder, signature, args):
-        byte = ir.IntType(8).as_pointer()
-        signature_ = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        ask = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
-
+    def emit(context, builder, V, indices, p, _):
         if not 0 < n_vectors.n_vectors <= _PREFETCHED:
-            return context.get_dummy_value()
+            return
+        byte = ir.IntType(8).as_pointer()
+        signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        request = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
         for q in range(GROUP):
-            position = builder.add(args[2], I64(q))
-            j = builder.load(element_pointer(context, builder, signature.args[1], args[1], position))
-            j = builder.zext(j, I64) if j.type.width < 64 else j
-            row = builder.bitcast(row_pointer(context, builder, signature.args[0], args[0], j), byte)
+            row = builder.bitcast(V.row(indices.load_element(builder.add(p, I64(q)))), byte)
             for v in range(n_vectors.n_vectors):
-                builder.call(ask, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
-        return context.get_dummy_value()
+                builder.call(request, [builder.gep(row, [I64(VECTOR_BYTES * v)]), I32(0), I32(3), I32(1)])
 
     return types.void(V, indices, types.intp, n_vectors), emit
 
 
-def _each_vector(builder: Any, tile: Any, n: Any) -> Iterator[Any]:
-    """The number of each vector of a tile: Python's where it is in registers, else that of a loop up to n."""
-    if tile.n_vectors:
-        yield from range(tile.n_vectors)
-    else:
-        with cgutils.for_range(builder, n) as loop:
-            yield loop.index
-
-
-def _vector_of(builder: Any, tile: Tile, value: Any, v: Any) -> Any:
-    """The v-th vector of a tile."""
-    if tile.n_vectors:
-        return builder.extract_value(value, v)
-    return builder.load(builder.gep(builder.extract_value(value, 0), [v]), align=tile.dtype.bitwidth // 8)
-
-
-def _count_of(builder: Any, tile: Tile, value: Any) -> Any:
-    """Vectors of a wide tile; None of another, whose type says it."""
-    return None if tile.n_vectors else builder.extract_value(value, 1)
-
-
 @operation(lambda u, V, rows, A: (V[rows].astype(A.dtype) * u.astype(A.dtype)).sum(axis=1))
-def dots(typingctx, u, V, rows, A):
+def dots(u, V, rows, A):
     """dots(u, V, rows, A) -> Lanes, the products u . V[j] formed and summed in the dtype of A."""
     lanes = Lanes(A.dtype)
+    wide = ir.VectorType(FLOATS[A.dtype], vector(u.dtype).count)
 
-    def emit(context, builder, signature, args):
-        wide = ir.VectorType(FLOATS[A.dtype], vector(u.dtype).count)
-
-        def widen(x):
+    def emit(context, builder, u, V, rows, _):
+        def cast(x):
             return x if x.type == wide else builder.fpext(x, wide)
 
-        pointers = [
-            row_pointer(context, builder, signature.args[1], args[1], builder.extract_value(args[2], q))
-            for q in range(GROUP)
-        ]
+        others = [V.row(j) for j in rows]
         sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, None)) for _ in range(GROUP)]
-        for v in _each_vector(builder, u, _count_of(builder, u, args[0])):
-            a = widen(_vector_of(builder, u, args[0], v))
-            for pointer, total in zip(pointers, sums, strict=True):
-                b = widen(load_vector(builder, pointer, u.dtype, v))
-                first = isinstance(v, int) and v == 0
-                more = builder.fmul(a, b) if first else call_intrinsic(builder, "fma", a, b, builder.load(total))
-                builder.store(more, total)
+        for v in u.numbers():
+            a = cast(u[v])
+            for row, total in zip(others, sums, strict=True):
+                b = cast(load_vector(builder, row, v))
+                is_first = isinstance(v, int) and v == 0
+                x = builder.fmul(a, b) if is_first else call_intrinsic(builder, "fma", a, b, builder.load(total))
+                builder.store(x, total)
         return lane_sums(builder, [builder.load(total) for total in sums])
 
     return lanes(u, V, rows, A), emit
 
 
+def _vectors_in_registers(context: Any) -> int:
+    """Vectors up to which the rows of a group stay in registers between their dot products and their use.
+
+    GROUP rows, what they are multiplied by and their sum fit into the 32 registers of AVX-512, of a vector each, up to
+    4; into the fewer bytes of AVX2 and NEON if a row is a single vector. Wider rows are read again from the first-level
+    cache, which is cheaper than if LLVM spilled them.
+    """
+    *_, features = context.codegen().magic_tuple()
+    return 4 if "+avx512f" in features.split(",") else 1
+
+
 @operation(lambda tile, weights, V, rows: tile + weights @ V[rows])
-def add_rows(typingctx, tile, weights, V, rows):
+def add_rows(tile, weights, V, rows):
     """add_rows(tile, weights, V, rows) -> Tile, tile + sum over the entries in flight of weight * V[j]."""
 
-    def emit(context, builder, signature, args):
-        out, weight, V_, rows_ = args
-        splats = [shuffle(builder, weight, weight, [q] * vector(tile.dtype).count) for q in range(GROUP)]
-        pointers, kept = [], 0 < tile.n_vectors <= kept_vectors(context)
-        for q in range(GROUP):
-            row = row_pointer(context, builder, signature.args[2], V_, builder.extract_value(rows_, q))
-            if not kept:
-                # An empty instruction hides that these are the addresses that `dots` has just read.
-                row = builder.asm(ir.FunctionType(row.type, [row.type]), "", "=r,0", [row], side_effect=False)
-            pointers.append(row)
-        for v in _each_vector(builder, tile, _count_of(builder, tile, out)):
-            total = _vector_of(builder, tile, out, v)
-            for q in range(GROUP):
-                row = load_vector(builder, pointers[q], tile.dtype, v)
-                total = call_intrinsic(builder, "fma", row, splats[q], total)
-            if tile.n_vectors:
-                out = builder.insert_value(out, total, v)
-            else:
-                place = builder.gep(builder.extract_value(out, 0), [v])
-                builder.store(total, place, align=tile.dtype.bitwidth // 8)
+    def emit(context, builder, out, weights, V, rows):
+        splats = [shuffle(builder, weights, weights, [q] * vector(tile.dtype).count) for q in range(GROUP)]
+        others = [V.row(j) for j in rows]
+        if not 0 < tile.n_vectors <= _vectors_in_registers(context):
+            # An empty instruction hides that these are the addresses that `dots` has just read
+            pointer = others[0].type
+            hide = ir.FunctionType(pointer, [pointer])
+            others = [builder.asm(hide, "", "=r,0", [row], side_effect=False) for row in others]
+        for v in out.numbers():
+            total = out[v]
+            for row, weight in zip(others, splats, strict=True):
+                total = call_intrinsic(builder, "fma", load_vector(builder, row, v), weight, total)
+            out[v] = total
         return out
 
     return tile(tile, weights, V, rows), emit
 
 
-def _scatter_meaning(T, weights, rows, u):
+def _scatter_rows_meaning(T, weights, rows, u):
     for weight, j in zip(weights, rows, strict=True):
         T[j] += weight * u
 
 
-@operation(_scatter_meaning)
-def scatter_rows(typingctx, T, weights, rows, u):
+@operation(_scatter_rows_meaning)
+def scatter_rows(T, weights, rows, u):
     """scatter_rows(T, weights, rows, u): T[j] += weight * u for the entries in flight in their order, rounded once."""
-    check_store(T, u)
+    check_store(T, u.dtype)
 
-    def emit(context, builder, signature, args):
-        T_, weight, rows_, u_ = args
-        for q in range(GROUP):
-            splat = shuffle(builder, weight, weight, [q] * vector(u.dtype).count)
-            row = row_pointer(context, builder, signature.args[0], T_, builder.extract_value(rows_, q))
-            for v in _each_vector(builder, u, _count_of(builder, u, u_)):
-                old = load_vector(builder, row, u.dtype, v)
-                new = call_intrinsic(builder, "fma", _vector_of(builder, u, u_, v), splat, old)
-                store_vector(builder, row, u.dtype, v, new)
-        return context.get_dummy_value()
+    def emit(context, builder, T, weights, rows, vectors):
+        for q, j in enumerate(rows):
+            weight, row = shuffle(builder, weights, weights, [q] * vector(u.dtype).count), T.row(j)
+            for v in vectors.numbers():
+                new = call_intrinsic(builder, "fma", vectors[v], weight, load_vector(builder, row, v))
+                store_vector(builder, row, v, new)
 
     return types.void(T, weights, rows, u), emit
 
 
-def _sum_x_log_meaning(total, x, y):
-    return total + float(np.sum(x * np.log(np.where(x > 0, y, 1.0))))
+# ── entries along the lanes: four components of as many rows as a vector has lanes ──────────────────────────────
 
 
-@operation(_sum_x_log_meaning)
-def sum_x_log(typingctx, total, x, y):
-    """sum_x_log(total, x, y) -> float64, total + sum over the lanes of x log y; a lane with x = 0 adds exactly 0."""
+def _transpose_quarters(builder, rows):
+    """Transpose, within each quarter of four vectors, the four by four numbers."""
+    lanes = rows[0].type.count
 
-    def emit(context, builder, signature, args):
-        total, x, y = args
-        y = builder.select(builder.fcmp_unordered("==", x, constant(x.type, 0.0)), constant(x.type, 1.0), y)
-        terms = builder.fmul(x, log_lanes(builder, y))
-        low, high = shuffle(builder, terms, terms, [0, 1]), shuffle(builder, terms, terms, [2, 3])
-        pair = builder.fadd(low, high)
-        lane = [builder.extract_element(pair, I32(q)) for q in (0, 1)]
-        return builder.fadd(total, builder.fadd(*lane))
+    def interleave(a, b, lanes_of_quarter):
+        pattern = [q + (lane if lane < QUAD else lane - QUAD + lanes) for q in range(0, lanes, QUAD)
+                   for lane in lanes_of_quarter]  # fmt: skip
+        return shuffle(builder, a, b, pattern)
 
-    return types.float64(types.float64, x, y), emit
+    pairs = [[interleave(rows[t], rows[t + 1], half) for t in (0, 2)] for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
+    return [interleave(low, high, half) for low, high in pairs for half in ([0, 1, 4, 5], [2, 3, 6, 7])]
+
+
+def _gather_quad_meaning(V, offsets, e, k, x):
+    lanes = len(x)
+    columns = V.ravel()[offsets[e * lanes : (e + 1) * lanes, None] + np.arange(k, k + QUAD)]
+    return tuple(np.where(x > 0, columns[:, c], 0).astype(V.dtype) for c in range(QUAD))
+
+
+@operation(_gather_quad_meaning)
+def gather_quad(V, offsets, e, k, x):
+    """gather_quad(V, offsets, e, k, x) -> four Tiles: components k to k + 3 of the rows of V of a vector of entries.
+
+    `offsets` holds, from e times the number of lanes on, where in V each entry's row begins. Where the count x is 0
+    there is no entry, and the result is 0. Four rows are read into the four quarters of a vector and so on, then
+    transposed in quarters.
+    """
+    tile, whole = Tile(V.dtype, 1), vector(V.dtype)
+
+    def emit(context, builder, V, offsets, e, k, x):
+        first = builder.mul(e, I64(whole.count))
+        quarter = ir.VectorType(whole.element, QUAD).as_pointer()
+        quarters = []
+        for lane in range(whole.count):
+            offset = offsets.load_element(builder.add(first, I64(lane)))
+            place = builder.bitcast(V.element(builder.add(offset, k)), quarter)
+            quarters.append(builder.load(place, align=V.dtype.bitwidth // 8))
+        rows = []  # rows[t] holds, in quarter q, the four components of entry 4 q + t
+        for t in range(QUAD):
+            joined = quarters[t::QUAD]
+            while len(joined) > 1:
+                joined = [
+                    shuffle(builder, a, b, list(range(2 * a.type.count)))
+                    for a, b in zip(joined[::2], joined[1::2], strict=True)
+                ]
+            rows += joined
+        zeros = constant(whole, 0.0)
+        exists = builder.fcmp_ordered(">", x[0], zeros)
+        return [[builder.select(exists, column, zeros)] for column in _transpose_quarters(builder, rows)]
+
+    return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
+
+
+def _scatter_quad_meaning(out, offsets, n, k, tiles):
+    flat = out.reshape(-1)
+    for lane in range(n):
+        flat[offsets[lane] + k : offsets[lane] + k + QUAD] = [tile[lane] for tile in tiles]
+
+
+@operation(_scatter_quad_meaning)
+def scatter_quad(out, offsets, n, k, tiles):
+    """scatter_quad(out, offsets, n, k, tiles): store components k to k + 3 of the rows of the first n lanes."""
+    check_store(out, tiles.dtype.dtype)
+
+    def emit(context, builder, out, offsets, n, k, columns):
+        quarter = ir.VectorType(FLOATS[out.dtype], QUAD).as_pointer()
+        for t, row in enumerate(_transpose_quarters(builder, [column[0] for column in columns])):
+            for q in range(0, row.type.count, QUAD):
+                with builder.if_then(builder.icmp_signed("<", I64(q + t), n)):
+                    offset = offsets.load_element(I64(q + t))
+                    place = builder.bitcast(out.element(builder.add(offset, k)), quarter)
+                    x = shuffle(builder, row, row, list(range(q, q + QUAD)))
+                    builder.store(x, place, align=out.dtype.bitwidth // 8)
+
+    return types.void(out, offsets, types.intp, types.intp, tiles), emit
+
+
+def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
+    return [A.row(builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
+
+
+@operation(lambda A, i, stride: tuple(A[i + c * stride].copy() for c in range(QUAD)))
+def load_quad(A, i, stride):
+    """load_quad(A, i, stride) -> four Tiles of one vector, rows i, i + stride, i + 2 stride and i + 3 stride of A."""
+
+    def emit(context, builder, A, i, stride):
+        return [[load_vector(builder, row, 0)] for row in _quad_rows(builder, A, i, stride)]
+
+    return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
+
+
+def _store_quad_meaning(A, i, stride, tiles):
+    for c, tile in enumerate(tiles):
+        A[i + c * stride] = tile
+
+
+@operation(_store_quad_meaning)
+def store_quad(A, i, stride, tiles):
+    """store_quad(A, i, stride, tiles): store the tiles in rows i, i + stride, i + 2 stride and i + 3 stride of A."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, i, stride, tiles):
+        for row, tile in zip(_quad_rows(builder, A, i, stride), tiles, strict=True):
+            store_vector(builder, row, 0, tile[0])
+
+    return types.void(A, types.intp, types.intp, tiles), emit
