@@ -129,8 +129,9 @@ class HPFFit:
         priors = options.priors(default_shape)
         self._problem = PosteriorProblem(counts, k)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
-        facts = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
-        self._checkpoints = open_checkpoints(checkpoint, resume, facts_of(counts, options, self._dtype) | facts)
+        facts: dict[str, Any] = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
+        facts |= facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
+        self._checkpoints = open_checkpoints(checkpoint, resume, facts)
 
     def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
         """Infer, with the current number of threads; `observer` is called at each record, in place of the callback."""
