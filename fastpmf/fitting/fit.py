@@ -172,7 +172,7 @@ class PoissonFit:
         self._counts, self._options, self._data = counts, options, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
         data.check_in_memory(counts)
-        check_any_counts(counts, data.mask)
+        check_any_counts(counts.shape, counts.total, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
         k = options.n_components
         check_memory(counts, k, self._dtype, self._solver, n_init=options.n_init)
@@ -284,13 +284,13 @@ def check_single_start(options: FitOptions, data: FitData, checkpoint: Any, resu
             raise ValueError(f"n_init must be 1 with {name}, got {options.n_init}")
 
 
-def check_any_counts(counts: Counts, mask: Any) -> None:
+def check_any_counts(shape: tuple[int, int], total: float, mask: Any = None) -> None:
     """Raise an error if all counts are zero, or masked."""
-    if counts.total > 0:
+    if total > 0:
         return
     if mask is not None:
         raise ValueError("mask must leave at least one positive count of X")
-    raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    raise ValueError(f"X must hold at least one positive count, got all {shape[0]} x {shape[1]} zero")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Run:
         self._residual = math.inf
         self.n_iter = 0
         self.status: Status | None = None
-        self.state = state
+        self.state: Any = state
         if saved is not None:
             self._load_state_dict(saved)
             return
