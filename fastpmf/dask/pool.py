@@ -434,11 +434,11 @@ class WorkerPool:
             StaleTaskError, dask.scheduler.KilledWorker, dask.CancelledError, dask.comm.CommClosedError
         )  # fmt: skip
         for task in tasks:
-            error = task.future.exception() if task.future.status == "error" else None
-            if isinstance(error, lost):
-                raise LostWorkerError(f"worker {task.worker}, {task.description}: {error}")
-            if error is not None:
-                raise error
+            failure = task.future.exception() if task.future.status == "error" else None
+            if isinstance(failure, lost):
+                raise LostWorkerError(f"worker {task.worker}, {task.description}: {failure}")
+            if failure is not None:
+                raise failure
 
     def _timed_out(self) -> TimeoutError:
         late = [task for task in self._tasks if not task.future.done()] or self._tasks[-1:]

@@ -7,7 +7,7 @@ updates H itself: from the same sum they all get the same H.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,8 @@ class RowSum(NamedTuple):
 
 def add(a: RowSum, b: RowSum) -> RowSum:
     """The contribution of the rows of both."""
-    rows = Contribution(*(x + y for x, y in zip(a.rows, b.rows, strict=True)))
-    return RowSum(rows, a.moments + b.moments)
+    x, y = a.rows, b.rows
+    return RowSum(Contribution(x.contraction + y.contraction, x.sums + y.sums, x.gap + y.gap), a.moments + b.moments)
 
 
 @dataclass(frozen=True)
@@ -181,23 +181,6 @@ class ShardState(ABC, Generic[S]):
     @abstractmethod
     def W(self) -> np.ndarray:
         """W of these rows in the user's units, (n_rows, n_components)."""
-
-
-class Model(Protocol):
-    """A kind of fit and its parameters, as workers need them."""
-
-    n_components: int
-    dtype: np.dtype
-
-    @property
-    def width(self) -> int:
-        """Columns of padded factors."""
-
-    def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> ShardState[Any]:
-        """The state of these rows, without factors."""
-
-    def H(self, columns: ColumnState) -> np.ndarray:
-        """H in the user's units, (n_components, p)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,3 +414,6 @@ class HPFShard(ShardState[PosteriorState]):
 
     def W(self) -> np.ndarray:
         return np.array(self.problem.solution_factors(self.state)[0], order="C")
+
+
+Model = PoissonModel | HPFModel

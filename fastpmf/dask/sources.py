@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,7 +105,7 @@ class FileSource:
 
     def __init__(self, location: Location, bounds: np.ndarray, labels: MatrixLabels, *, streamed: bool) -> None:
         self.n_shards, self.labels = len(bounds) - 1, labels
-        self._rows = [FileRows(location, int(a), int(b), streamed) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self._rows = [FileRows(location, start, stop, streamed) for start, stop in pairwise(bounds.tolist())]
 
     def locations(self, client: Any) -> dict[int, str]:
         return {}
