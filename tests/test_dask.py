@@ -374,11 +374,11 @@ def test_a_worker_compiles_all_kernels_before_the_first_iteration(X, monkeypatch
     worker.compile_kernels("fit", 0, model)
     prepared, built[:], functions = list(built), [], set(_jit._c_functions)
     assert numba.config.DISABLE_JIT or prepared
-    start = RandomStart(np.random.default_rng(0), X.shape, counts.total)
-    worker.make_factors("fit", 0, 0, model, start, {0: 0}, {0: worker.RowData()})
+    start = RandomStart(np.random.default_rng(0), X.shape, counts.total, {0: slice(0, n)})
+    worker.make_factors("fit", 0, 0, model, start, {0: worker.RowData()})
     for iteration in range(12):
         worker.update_columns("fit", 0, iteration, worker.update_rows("fit", 0, iteration))
-    worker.objective("fit", 0, 11, True)
+    worker.call("fit", 0, 11, "objective", True)
     assert not built
     assert set(_jit._c_functions) == functions
 
@@ -400,7 +400,7 @@ def test_tasks_that_dask_runs_again_are_rejected(client, X):
     with WorkerPool(client, read_source(delayed(X, 2), 3, memory=True), n_threads=1, timeout=60) as pool:
         survey = pool.open()
         pool.prepare(model, worker.RowData())
-        pool.start(RandomStart(np.random.default_rng(0), survey.shape, survey.total))
+        pool.start(RandomStart(np.random.default_rng(0), survey.shape, survey.total, survey.slices))
         pool.iterate()
         address = next(iter(pool._shards))
         for epoch, iteration in ((0, 1), (0, 3), (1, 2)):
@@ -440,7 +440,7 @@ def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.write_h5ad(tmp_path / "columns.h5ad")
-    with pytest.raises(ValueError, match=r"columns.h5ad holds columns \(CSC\)"):
+    with pytest.raises(ValueError, match=r"columns.h5ad is stored by columns \(CSC\)"):
         PoissonNMF(3).fit(tmp_path / "columns.h5ad")
 
 
@@ -595,7 +595,7 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
         with pytest.raises(kind, match=message):
             PoissonNMF(3).fit(given)
     sparse.save_npz(tmp_path / "X.npz", X)
-    with pytest.raises(ValueError, match=r"X\.npz can't be read by rows: convert_counts"):
+    with pytest.raises(ValueError, match=r"X\.npz can't be read by rows: .* convert_counts"):
         PoissonNMF(3).fit(tmp_path / "X.npz")
     for options, message in (
         ({"solver": "em"}, "solver must be 'auto', 'cd' or 'mu'"),
@@ -621,7 +621,7 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
 
 
 def test_without_a_client_or_a_worker_a_fit_is_an_error(X):
-    with pytest.raises(ValueError, match=r"client must be a distributed\.Client, if there is no current one"):
+    with pytest.raises(ValueError, match=r"client must be a distributed\.Client if there is no current one"):
         PoissonNMF(3).fit(delayed(X, 2))
     with pytest.raises(TypeError, match=r"client must be a distributed\.Client or None, got str"):
         PoissonNMF(3, client="tcp://here").fit(delayed(X, 2))

@@ -22,19 +22,13 @@ from fastpmf.fitting.options import FitOptions
 from fastpmf.fitting.problem import vector
 from fastpmf.solvers import Record, Run, Solution, State
 from fastpmf.solvers.base import NOT_SAVED
+from fastpmf.solvers.run import Objective
 from fastpmf.utils.validation import random_generator
 
 
 @dataclass
 class PoolState(State):
-    """The state of a fit whose factors are on workers.
-
-    Attributes
-    ----------
-    pool : WorkerPool
-    columns : ColumnState
-        H, once the fit has ended.
-    """
+    """The state of a fit whose factors are on workers; `columns` has H once the fit has ended."""
 
     pool: WorkerPool = field(metadata=NOT_SAVED)
     columns: ColumnState = field(default_factory=dict, metadata=NOT_SAVED)
@@ -48,39 +42,21 @@ class PoolState(State):
 
 
 @dataclass(frozen=True)
-class PoolSolver:
-    """A solver whose steps are done by workers.
-
-    Attributes
-    ----------
-    start : RandomStart, CustomStart or ColumnState
-    """
+class PoolFit:
+    """The solver and the problem of a fit whose steps and measures are computed by workers."""
 
     extrapolates: ClassVar[bool] = False
 
+    model: Model
     start: RandomStart | CustomStart | ColumnState
+    total: float  # sum of all counts
 
-    def prepare(self, problem: "PoolProblem", state: PoolState) -> None:
+    def prepare(self, problem: Objective, state: PoolState) -> None:
         state.pool.start(self.start)
 
-    def step(self, problem: "PoolProblem", state: PoolState) -> None:
+    def step(self, problem: Objective, state: PoolState) -> None:
         state.gaps = state.pool.iterate()
         state.n_steps += 1
-
-
-@dataclass(frozen=True)
-class PoolProblem:
-    """A problem whose measures are computed by workers.
-
-    Attributes
-    ----------
-    model : Model
-    total : float
-        Sum of all counts.
-    """
-
-    model: Model
-    total: float
 
     def objective(self, state: PoolState) -> float:
         return state.pool.objective()
@@ -119,9 +95,6 @@ class DistributedEstimator(BaseEstimator):
         client = find_client(self.client)
         return client, read_source(X, len(client.nthreads()), memory=self.memory)
 
-    def _pool(self, client: Any, source: Source) -> WorkerPool:
-        return WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout)
-
     def _run(
         self, pool: WorkerPool, model: Model, options: FitOptions, start: RandomStart | CustomStart | ColumnState,
         row_data: RowData, checkpoints: CheckpointFolder | None, *, return_W: bool,
@@ -132,9 +105,10 @@ class DistributedEstimator(BaseEstimator):
         observer = None if callback is None else lambda record, *_: callback(record)
         residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
         with observed(options, observer, None, residual) as observers:
+            fit = PoolFit(model, start, pool.survey.total)
             run = Run(
-                PoolSolver(start), PoolProblem(model, pool.survey.total), PoolState(pool), tol=options.tol,
-                eval_every=options.eval_every, max_time=options.max_time, callbacks=observers,
+                fit, fit, PoolState(pool), tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
+                callbacks=observers,
                 checkpoint=None if checkpoints is None else checkpoints.save_if_due,
                 saved=None if checkpoints is None else checkpoints.saved,
             )  # fmt: skip
@@ -192,6 +166,7 @@ class DistributedEstimator(BaseEstimator):
     def _random_start(self, pool: WorkerPool, random_state: Any) -> RandomStart:
         """A start with a copy of the generator, for the workers; that of the user is advanced."""
         rng = np.random.default_rng() if random_state is None else random_generator(random_state)
-        start = RandomStart(copy.deepcopy(rng), pool.survey.shape, pool.survey.total)
+        survey = pool.survey
+        start = RandomStart(copy.deepcopy(rng), survey.shape, survey.total, survey.slices)
         rng.standard_normal()
         return start

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from fastpmf import estimators
 from fastpmf.dask.base import DistributedEstimator
+from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import HPFModel
 from fastpmf.dask.worker import RowData
 from fastpmf.estimators.hpf import column_attributes, run_attributes
@@ -132,7 +133,7 @@ class HPF(DistributedEstimator):
         options = HPFOptions.of(self)
         solver = MeanField(priors=options.priors(), inner_steps=options.inner_steps)
         client, source = self._open(X)
-        with self._pool(client, source) as pool:
+        with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
             check_any_counts(survey.shape, survey.total)
             dtype, k = dtype_for(options.dtype, survey), options.n_components
@@ -151,7 +152,7 @@ class HPF(DistributedEstimator):
         )
         self._set_fitted_attributes(estimators.HPF, attributes, client, source, pool)
         report_end(solution, self.tol, MOVED)
-        return None if shards is None else self._join(list(zip(shards, survey.rows.tolist(), strict=True)))
+        return None if shards is None else self._join(list(zip(shards, survey.rows.values(), strict=True)))
 
     def transform(self, X: Any) -> Any:
         """E[W] for rows of counts, given the posterior of H; see `fastpmf.HPF.transform`.

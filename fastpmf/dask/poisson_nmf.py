@@ -8,9 +8,9 @@ import numpy as np
 from fastpmf import estimators
 from fastpmf.core.counts import Side
 from fastpmf.dask.base import DistributedEstimator
-from fastpmf.dask.pool import Survey, WorkerPool
+from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import ColumnState, CustomStart, PoissonModel, RandomStart
-from fastpmf.dask.worker import RowData
+from fastpmf.dask.worker import RowData, Survey
 from fastpmf.estimators.poisson_nmf import solution_attributes
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import check_any_counts, facts_of, poisson_facts, report_end
@@ -255,7 +255,7 @@ class PoissonNMF(DistributedEstimator):
         check_option(options.init, ("auto", "random", "custom"), "init")
         client, source = self._open(X)
         data = data.aligned(source.labels)
-        with self._pool(client, source) as pool:
+        with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
             check_any_counts(survey.shape, survey.total)
             model, penalties, row_data = _read_data(options, data, survey)
@@ -277,7 +277,7 @@ class PoissonNMF(DistributedEstimator):
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
         report_end(solution, self.tol)
-        return None if shards is None else self._join(list(zip(shards, survey.rows.tolist(), strict=True)))
+        return None if shards is None else self._join(list(zip(shards, survey.rows.values(), strict=True)))
 
     def _start(
         self, options: PoissonOptions, data: FitData, model: PoissonModel, pool: WorkerPool, exposure: np.ndarray

@@ -9,6 +9,8 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import wraps
+from operator import getitem
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -18,8 +20,7 @@ from fastpmf.dask import worker as on_worker
 from fastpmf.dask.cluster import library
 from fastpmf.dask.shard import ColumnState, CustomStart, Model, RandomStart, add
 from fastpmf.dask.sources import Source
-from fastpmf.dask.worker import Opened, RowData, StaleTaskError
-from fastpmf.utils.messages import listed
+from fastpmf.dask.worker import RowData, StaleTaskError, Survey
 
 log = logging.getLogger("fastpmf.dask")
 TICK = 0.25  # seconds between checks that all workers are alive
@@ -39,33 +40,25 @@ class Task(NamedTuple):
     future: Any
 
 
-class Survey(NamedTuple):
-    """Sizes of all counts together; `rows` are those of each shard."""
+def recovering(method: Callable[..., T]) -> Callable[..., T]:
+    """Repeat a method of `WorkerPool` after each recovery until it succeeds."""
 
-    shape: tuple[int, int]
-    nnz: int
-    total: float
-    smallest: float
-    dtype: np.dtype
-    rows: np.ndarray
+    @wraps(method)
+    def repeated(pool: "WorkerPool") -> T:
+        while True:
+            try:
+                if pool.is_broken:
+                    pool.recover()
+                pool.release_tasks()
+                pool.is_broken = True
+                out = method(pool)
+                pool.release_tasks()
+                pool.is_broken = False
+                return out
+            except LostWorkerError as error:
+                log.info("%s", error)
 
-    @classmethod
-    def of(cls, opened: list[Opened]) -> Self:
-        """Sizes of all shards.
-
-        Raises
-        ------
-        ValueError
-            If they have different numbers of columns.
-        """
-        rows = {number: n for part in opened for number, n in part.rows.items()}
-        widths = sorted({part.n_columns for part in opened})
-        if len(widths) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
-        sizes = np.array([rows[number] for number in sorted(rows)])
-        dtype = np.result_type(*(np.dtype(part.dtype) for part in opened))
-        total, smallest = float(sum(part.total for part in opened)), min(part.smallest for part in opened)
-        return cls((int(sizes.sum()), widths[0]), sum(part.nnz for part in opened), total, smallest, dtype, sizes)
+    return repeated
 
 
 class WorkerPool:
@@ -97,7 +90,7 @@ class WorkerPool:
         self._shards: dict[str, list[int]] = {}  # of each worker; sums are added in this order
         self._tasks: list[Task] = []
         self._keepalive: dict[str, Any] = {}  # futures; they vanish with the client
-        self._is_broken = False  # whether workers must be recovered first
+        self.is_broken = False  # whether workers must be recovered first
         self.iteration, self.recoveries, self._failures = -1, 0, 0
         self._messages, self._to_client = 0, 0
         self._bytes_sent: dict[str, list[int]] = {}  # by each worker in all: before the fit, and now
@@ -115,8 +108,8 @@ class WorkerPool:
                 self._shards = _assign(
                     self._source.n_shards, self._source.locations(self._client), self._wait_for_any()
                 )
-                self.survey = Survey.of(self._open(self._shards))
-                self._release_tasks()
+                self.survey = Survey.join(self._open(self._shards))
+                self.release_tasks()
                 return self.survey
             except LostWorkerError as error:
                 self._count_recovery(error)
@@ -129,79 +122,61 @@ class WorkerPool:
         try:
             self._results(tasks)
         except LostWorkerError as error:  # the fit starts on the remaining workers
-            self._is_broken = True
+            self.is_broken = True
             log.info("%s", error)
 
     def start(self, start: RandomStart | CustomStart | ColumnState, iteration: int = 0) -> None:
         """Make factors, or continue from a state of H after an iteration."""
         self._start, self.iteration = start, iteration
         try:
-            if not self._is_broken:
+            if not self.is_broken:
                 self._start_all()
         except LostWorkerError as error:
-            self._is_broken = True
+            self.is_broken = True
             log.info("%s", error)
 
+    @recovering
     def iterate(self) -> np.ndarray:
         """One iteration; returns `State.gaps`."""
-        return self._complete(lambda: self._iterate(self.iteration + 1))
+        return self._iterate(self.iteration + 1)
 
+    @recovering
     def objective(self) -> float:
         """Objective of the current factors, in nats."""
+        return float(sum(self._results([
+            self._call(worker, "objective", n == 0, description="the objective")
+            for n, worker in enumerate(self._shards)
+        ])))  # fmt: skip
 
-        def compute() -> float:
-            tasks = [
-                self._submit_to(worker, on_worker.objective, self.iteration, n == 0, description="the objective")
-                for n, worker in enumerate(self._shards)
-            ]
-            return float(sum(self._results(tasks)))
-
-        return self._complete(compute)
-
+    @recovering
     def gap(self) -> float:
         """The larger gap of the current factors, in nats; see `Problem.residual`."""
+        total = self._sum([
+            self._call(worker, "residual_rows", description="the residual of W") for worker in self._shards
+        ])  # fmt: skip
+        gap = self._call(total.worker, "residual_columns", total.future, description="the residual of H")
+        return self._results([gap])[0]
 
-        def compute() -> float:
-            tasks = self._submit_to_all(on_worker.residual_rows, self.iteration, description="the residual of W")
-            total = self._sum(tasks)
-            last = self._submit_to(
-                total.worker, on_worker.residual_columns, total.future, description="the residual of H"
-            )
-            return self._results([last])[0]
-
-        return self._complete(compute)
-
+    @recovering
     def column_state(self) -> ColumnState:
         """The state of H. If all workers are lost later, the fit restarts from it."""
+        found = self._call(next(iter(self._shards)), "column_state", description="H")
+        self._start = {name: np.array(A) for name, A in self._results([found])[0].items()}
+        return self._start
 
-        def fetch() -> ColumnState:
-            found = self._submit_to(next(iter(self._shards)), on_worker.column_state, description="H")
-            return {name: np.array(A) for name, A in self._results([found])[0].items()}
-
-        self._start = columns = self._complete(fetch)
-        return columns
-
+    @recovering
     def W(self) -> list[Any]:
         """Futures of W of each shard, which stay on their workers."""
-
-        def compute() -> list[Any]:
-            # If a worker is lost later, Dask would wait for it to come back; on another worker the task raises an error
-            all_W = {
-                worker: self._submit_to(worker, on_worker.fitted_W, self.iteration, description="W", loose=True)
-                for worker in self._shards
-            }
-            parts = {
-                number: self._submit(
-                    on_worker.pick, all_W[worker].future, number, worker=worker, description="W", loose=True
-                )
-                for worker, numbers in self._shards.items()
-                for number in numbers
-            }
-            self._wait(list(parts.values()))
-            self._tasks = [task for task in self._tasks if task not in parts.values()]
-            return [parts[number].future for number in sorted(parts)]
-
-        return self._complete(compute)
+        # If a worker is lost later, Dask would wait for it to come back; on another worker the task raises an error
+        parts = {}
+        for worker, numbers in self._shards.items():
+            args = self._fit, self._epoch, self.iteration
+            W = self._submit(worker, on_worker.fitted_W, *args, description="W", loose=True)
+            for i in numbers:
+                parts[i] = self._submit(worker, getitem, W.future, i, description="W", loose=True)
+        self._wait(list(parts.values()))
+        self._tasks = [task for task in self._tasks if task not in parts.values()]
+        return [parts[number].future for number in sorted(parts)]
 
     def traffic(self) -> dict[str, int]:
         """Messages and bytes sent until `release`; see `PoissonNMF.communication_`."""
@@ -239,7 +214,7 @@ class WorkerPool:
 
     # Steps of a fit, which fail if a worker is lost
 
-    def _open(self, shards: dict[str, list[int]]) -> list[Opened]:
+    def _open(self, shards: dict[str, list[int]]) -> list[Survey]:
         tasks = []
         for worker, numbers in shards.items():
             if worker not in self._keepalive:
@@ -252,21 +227,19 @@ class WorkerPool:
                 worker, on_worker.open_shards, self._keepalive[worker].key, self._n_threads, numbers, blocks,
                 description="reading its rows",
             ))  # fmt: skip
-        opened: list[Opened] = self._results(tasks)
-        for task, part in zip(tasks, opened, strict=True):
-            self._bytes_sent.setdefault(task.worker, [part.bytes_sent, part.bytes_sent])
-        return opened
+        found = self._results(tasks)
+        for task, (_, sent) in zip(tasks, found, strict=True):
+            self._bytes_sent.setdefault(task.worker, [sent, sent])
+        return [survey for survey, _ in found]
 
     def _start_all(self) -> None:
         if isinstance(self._start, dict):
             self._load(self._start, self._shards)
             return
-        offsets = np.cumsum([0, *self.survey.rows]).tolist()
         self._results([
             self._submit_to(
                 worker, on_worker.make_factors, self.iteration, self._model, self._start,
-                {i: offsets[i] for i in numbers}, self._send_row_data(worker, numbers, with_W=True),
-                description="the first factors",
+                self._send_row_data(worker, numbers, with_W=True), description="the first factors",
             )
             for worker, numbers in self._shards.items()
         ])  # fmt: skip
@@ -301,11 +274,8 @@ class WorkerPool:
         exposure, W = self._data.exposure, self._data.W if with_W else None
         if not numbers or (exposure is None and W is None):
             return {i: RowData() for i in numbers}
-        offsets = np.cumsum([0, *self.survey.rows]).tolist()
-        parts = {
-            i: RowData(*(None if A is None else A[offsets[i] : offsets[i + 1]] for A in (exposure, W)))
-            for i in numbers
-        }  # fmt: skip
+        slices = self.survey.slices
+        parts = {i: RowData(*(None if A is None else A[slices[i]] for A in (exposure, W))) for i in numbers}
         return self._client.scatter([parts], workers=[worker], hash=False)[0]
 
     def _sum(self, tasks: list[Task]) -> Task:
@@ -314,7 +284,7 @@ class WorkerPool:
             pairs = [tasks[n : n + 2] for n in range(0, len(tasks), 2)]
             tasks = [
                 pair[0] if len(pair) == 1 else self._submit(
-                    add, pair[0].future, pair[1].future, worker=pair[0].worker, description="the sum over rows"
+                    pair[0].worker, add, pair[0].future, pair[1].future, description="the sum over rows"
                 )
                 for pair in pairs
             ]  # fmt: skip
@@ -322,22 +292,7 @@ class WorkerPool:
 
     # Recovery
 
-    def _complete(self, compute: Callable[[], T]) -> T:
-        """The result of `compute`, which is repeated after each recovery until it succeeds."""
-        while True:
-            try:
-                if self._is_broken:
-                    self._recover()
-                self._release_tasks()
-                self._is_broken = True
-                out = compute()
-                self._release_tasks()
-                self._is_broken = False
-                return out
-            except LostWorkerError as error:
-                log.info("%s", error)
-
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Continue from the latest H of the remaining workers; they take over the rows of lost ones."""
         self._epoch += 1
         self._cancel()
@@ -346,7 +301,7 @@ class WorkerPool:
         tasks = self._submit_to_all(on_worker.position, description="its position")
         found = zip(self._shards, self._results(tasks), strict=True)
         positions = {worker: position for worker, position in found if position is not None}
-        self._shards = {worker: list(position.shards) for worker, position in positions.items()}
+        self._shards = {worker: list(shards) for worker, (_, shards) in positions.items()}
         lost = sorted(set(range(self._source.n_shards)) - {i for numbers in self._shards.values() for i in numbers})
         self._keepalive = {worker: future for worker, future in self._keepalive.items() if worker in alive}
         what = f"{len(lost)} of {self._source.n_shards} shards" if self._shards else "all shards"
@@ -363,8 +318,8 @@ class WorkerPool:
                 "%s were lost with their workers in iteration %d: other workers take them over", what,
                 self.iteration + 1,
             )  # fmt: skip
-        latest = max(self._shards, key=lambda worker: positions[worker].iteration)
-        columns = self._submit_to(latest, on_worker.column_state, description="sending H")
+        latest = max(self._shards, key=lambda worker: positions[worker][0])
+        columns = self._call(latest, "column_state", description="sending H", iteration=None)
         new = _reassign(lost, self._shards, sorted(alive))
         self._shards = {w: self._shards.get(w, []) + new.get(w, []) for w in [*self._shards, *new]}
         self._open(new)
@@ -386,20 +341,22 @@ class WorkerPool:
     def _submit_to_all(self, function: Callable[..., Any], *args: Any, description: str) -> list[Task]:
         return [self._submit_to(worker, function, *args, description=description) for worker in self._shards]
 
-    def _submit_to(
-        self, worker: str, function: Callable[..., Any], *args: Any, description: str, loose: bool = False
-    ) -> Task:
-        return self._submit(
-            function, self._fit, self._epoch, *args, worker=worker, description=description, loose=loose
-        )
+    def _submit_to(self, worker: str, function: Callable[..., Any], *args: Any, description: str) -> Task:
+        return self._submit(worker, function, self._fit, self._epoch, *args, description=description)
+
+    def _call(self, worker: str, method: str, *args: Any, description: str, iteration: int | None = -1) -> Task:
+        """A method of the worker's `ShardState`, by default after the current iteration."""
+        args = self._fit, self._epoch, self.iteration if iteration == -1 else iteration, method, *args
+        return self._submit(worker, on_worker.call, *args, description=description, name=method)
 
     def _submit(
-        self, function: Callable[..., Any], *args: Any, worker: str, description: str, loose: bool = False
-    ) -> Task:
+        self, worker: str, function: Callable[..., Any], *args: Any, description: str, loose: bool = False,
+        name: str | None = None,
+    ) -> Task:  # fmt: skip
         self._n_submitted += 1
         future = self._client.submit(
-            function, *args, key=f"fastpmf-{function.__name__}-{self._fit}-{self._n_submitted}", workers=[worker],
-            allow_other_workers=loose, pure=False, retries=0,
+            function, *args, key=f"fastpmf-{name or function.__name__}-{self._fit}-{self._n_submitted}",
+            workers=[worker], allow_other_workers=loose, pure=False, retries=0,
         )  # fmt: skip
         task = Task(description, worker, future)
         self._tasks.append(task)
@@ -470,9 +427,9 @@ class WorkerPool:
         futures = [task.future for task in self._tasks if not task.future.done()]
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
-        self._release_tasks()
+        self.release_tasks()
 
-    def _release_tasks(self) -> None:
+    def release_tasks(self) -> None:
         """Let Dask forget all tasks so far."""
         for task in self._tasks:
             task.future.release()

@@ -5,7 +5,6 @@ updates H itself: from the same sum they all get the same H.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, NamedTuple
 
@@ -33,14 +32,7 @@ RowState = dict[str, np.ndarray]  # arrays with a row for each row of a shard
 
 
 class RowSum(NamedTuple):
-    """What some rows contribute to the update of H.
-
-    Attributes
-    ----------
-    rows : Contribution
-    moments : ndarray of shape (3, K)
-        `Terms.moments` of W.
-    """
+    """What some rows contribute to the update of H, and `Terms.moments` of their W, (3, K)."""
 
     rows: Contribution
     moments: np.ndarray
@@ -54,23 +46,16 @@ def add(a: RowSum, b: RowSum) -> RowSum:
 
 @dataclass(frozen=True)
 class RandomStart:
-    """Factors as `initialise` draws them, scaled so that sum(W H) = total.
-
-    Attributes
-    ----------
-    rng : RandomState or Generator
-    shape : (int, int)
-    total : float
-    """
+    """Factors as `initialise` draws them from a generator, scaled so that sum(W H) = total."""
 
     rng: Any
     shape: tuple[int, int]
     total: float
+    slices: dict[int, slice]  # the rows of each shard
 
-    def draw(self, shards: Iterable[slice], n_components: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """W of some rows, and H transposed. All rows are drawn, because a generator can't skip any."""
+    def draw(self, shards: list[slice], n_components: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """W of the rows in some slices, and H transposed. All rows are drawn, since a generator can't skip any."""
         n, p = self.shape
-        shards = list(shards)
         starts = np.cumsum([0, *(rows.stop - rows.start for rows in shards)])
         W, Ht = empty_factor(int(starts[-1]), n_components, dtype), empty_factor(p, n_components, dtype)
         sums = np.zeros(n_components)
@@ -98,20 +83,7 @@ class CustomStart:
 
 
 class ShardState(ABC, Generic[S]):
-    """Some rows of a fit, and all of H.
-
-    Parameters
-    ----------
-    model : Model
-    problem : Problem
-        Of the counts of these rows.
-    solver : Alternating
-
-    Attributes
-    ----------
-    state : State
-        Of the solver, once there are factors.
-    """
+    """Some rows of a fit, and all of H: the problem of their counts, the solver, and its state."""
 
     row_fields: ClassVar[tuple[str, ...]]  # beginnings of the names in `state_dict` of what belongs to rows
     warm_up: int = 0  # iterations of the solver that need other kernels than the rest
@@ -121,9 +93,9 @@ class ShardState(ABC, Generic[S]):
     def __init__(self, problem: Problem, solver: Alternating[S]) -> None:
         self.problem, self.solver = problem, solver
 
-    @abstractmethod
     def start(self, W: np.ndarray, Ht: np.ndarray, *, check_rates: bool = False) -> None:
         """Start from these factors, which may be overwritten."""
+        self.state = self.solver.init(self.problem, W, Ht)
 
     @abstractmethod
     def first_sum(self) -> RowSum:
@@ -159,7 +131,7 @@ class ShardState(ABC, Generic[S]):
         return self.problem
 
     @abstractmethod
-    def objective(self, *, with_columns: bool) -> float:
+    def objective(self, with_columns: bool) -> float:
         """What these rows contribute to the objective, in nats, and if `with_columns` what H adds."""
 
     def column_state(self) -> ColumnState:
@@ -178,20 +150,14 @@ class ShardState(ABC, Generic[S]):
     def load(self, columns: ColumnState, rows: RowState) -> None:
         """Continue from there."""
 
-    @abstractmethod
     def W(self) -> np.ndarray:
         """W of these rows in the user's units, (n_rows, n_components)."""
+        return np.array(self.problem.solution_factors(self.state)[0], order="C")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardProblem(FitProblem):
-    """The problem of some rows.
-
-    Attributes
-    ----------
-    row_moments : (ndarray, ndarray, ndarray), optional
-        `Terms.moments` of W of all rows. Units are not changed without them.
-    """
+    """The problem of some rows; units are chosen given `Terms.moments` of W of all rows, and not without them."""
 
     row_moments: Moments | None = None
 
@@ -204,19 +170,9 @@ class ShardProblem(FitProblem):
 
 @dataclass(frozen=True)
 class PoissonModel:
-    """A `PoissonNMF`.
+    """A `PoissonNMF`, as workers need it."""
 
-    Attributes
-    ----------
-    n_components : int
-        Without the component of a background.
-    dtype : dtype
-    solver : Multiplicative
-    row_prior : FactorPrior
-    columns : FactorSpec
-    """
-
-    n_components: int
+    n_components: int  # without that of a background
     dtype: np.dtype
     solver: Multiplicative
     row_prior: FactorPrior
@@ -289,7 +245,7 @@ class PoissonShard(ShardState[FactorState]):
         shape, rate, ridge = total.moments
         return replace(self.problem, row_moments=(shape, rate, ridge))
 
-    def objective(self, *, with_columns: bool) -> float:
+    def objective(self, with_columns: bool) -> float:
         state, (rows, columns) = self.state, self.problem.terms
         sums = [column_sums(state.factors[Side.ROWS]), state.sums[Side.COLUMNS]]
         problem = replace(self.problem, terms=(rows, columns if with_columns else NO_TERMS))
@@ -327,12 +283,8 @@ class PoissonShard(ShardState[FactorState]):
         return {"W": W}
 
     def load(self, columns: ColumnState, rows: RowState) -> None:
-        Ht = empty_factor(len(columns["factors_1"]), self.problem.n_components, rows["W"].dtype)
-        self.state = self.solver.init(self.problem, aligned_copy(rows["W"]), Ht)
+        self.state = self.solver.init(self.problem, aligned_copy(rows["W"]), aligned_copy(columns["factors_1"]))
         self.state.load_state_dict(self.state.state_dict() | columns)
-
-    def W(self) -> np.ndarray:
-        return np.array(self.problem.solution_factors(self.state)[0], order="C")
 
 
 def _check_rates(n_rows: int) -> None:
@@ -345,7 +297,7 @@ def _check_rates(n_rows: int) -> None:
 
 @dataclass(frozen=True)
 class HPFModel:
-    """An `HPF`."""
+    """An `HPF`, as workers need it."""
 
     n_components: int
     dtype: np.dtype
@@ -375,9 +327,6 @@ class HPFShard(ShardState[PosteriorState]):
 
     solver: MeanField
 
-    def start(self, W: np.ndarray, Ht: np.ndarray, *, check_rates: bool = False) -> None:
-        self.state = self.solver.init(self.problem, W, Ht)
-
     def first_sum(self) -> RowSum:
         return self.update_rows()  # the first posteriors are inferred from the means, as in `MeanField.prepare`
 
@@ -385,7 +334,7 @@ class HPFShard(ShardState[PosteriorState]):
         self.update_columns(total)
         self.state.n_steps = 0
 
-    def objective(self, *, with_columns: bool) -> float:
+    def objective(self, with_columns: bool) -> float:
         (rows, columns), priors, k = self.state.posteriors, self.state.priors, self.problem.n_components
         bound = data_bound(self.problem.counts, (rows, columns)) + factor_bound(rows, priors[Side.ROWS], k)
         return -(bound + factor_bound(columns, priors[Side.COLUMNS], k) if with_columns else bound)
@@ -404,16 +353,13 @@ class HPFShard(ShardState[PosteriorState]):
         return {name: np.concatenate([getattr(part, name) for part in found]) for name in OF_ROWS}
 
     def load(self, columns: ColumnState, rows: RowState) -> None:
-        k, Ht = self.problem.n_components, np.zeros_like(columns["posteriors_1_mean"])
-        self.state = state = self.solver.init(self.problem, aligned_copy(rows["mean"]), aligned_copy(Ht))
+        W, Ht = aligned_copy(rows["mean"]), aligned_copy(columns["posteriors_1_mean"])
+        self.state = state = self.solver.init(self.problem, W, Ht)
         factor, other = state.posteriors
         for name in OF_ROWS:
             getattr(factor, name)[...] = rows[name]
         state.load_state_dict(state.state_dict() | columns)
-        factor.weight = weights(self.problem.counts, Side.ROWS, other, k)
-
-    def W(self) -> np.ndarray:
-        return np.array(self.problem.solution_factors(self.state)[0], order="C")
+        factor.weight = weights(self.problem.counts, Side.ROWS, other, self.problem.n_components)
 
 
 Model = PoissonModel | HPFModel

@@ -3,7 +3,7 @@
 import math
 import os
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,42 +16,8 @@ from fastpmf.io.sources import Compressed
 SHARDS_PER_WORKER = 4  # of a file, so that the rows of a lost worker can be spread over the others
 
 
-class Source(Protocol):
-    """Shards by number.
-
-    Attributes
-    ----------
-    n_shards : int
-    labels : MatrixLabels
-        Of X.
-    """
-
-    n_shards: int
-    labels: MatrixLabels
-
-    def locations(self, client: Any) -> dict[int, str]:
-        """Workers that have a shard in memory already."""
-
-    def for_worker(self, client: Any, numbers: list[int], worker: str) -> list[Any]:
-        """Arguments of `open_shards` for these shards on that worker: futures, or where to read."""
-
-    def release(self) -> None:
-        """Release the futures that `for_worker` made."""
-
-    def parts(self) -> list[tuple[Any, float]]:
-        """All shards, as arguments of delayed tasks, and their numbers of rows, NaN if unknown."""
-
-
 class BlockSource:
-    """Delayed blocks, or futures of blocks.
-
-    Parameters
-    ----------
-    blocks : list of Delayed or Future
-    labels : MatrixLabels
-    sizes : sequence of int, optional
-        Numbers of rows.
-    """
+    """Delayed blocks, or futures of blocks; `sizes` are their numbers of rows, if they are known."""
 
     def __init__(self, blocks: list[Any], labels: MatrixLabels, sizes: Any = None) -> None:
         self._blocks, self.n_shards, self.labels = blocks, len(blocks), labels
@@ -59,9 +25,11 @@ class BlockSource:
         self._computed: list[Any] = []
 
     def parts(self) -> list[tuple[Any, float]]:
+        """All shards, as arguments of delayed tasks, and their numbers of rows, NaN if unknown."""
         return list(zip(self._blocks, self._sizes, strict=True))
 
     def locations(self, client: Any) -> dict[int, str]:
+        """Workers that have a shard in memory already."""
         distributed = library("distributed")
         futures = [distributed.futures_of(block) for block in self._blocks]
         computed = {i: found[0] for i, found in enumerate(futures) if len(found) == 1}
@@ -69,6 +37,7 @@ class BlockSource:
         return {i: workers[future.key][0] for i, future in computed.items() if workers.get(future.key)}
 
     def for_worker(self, client: Any, numbers: list[int], worker: str) -> list[Any]:
+        """Arguments of `open_shards` for these shards on that worker: futures, or where to read."""
         distributed = library("distributed")
         out = []
         for number in numbers:
@@ -85,6 +54,7 @@ class BlockSource:
         return out
 
     def release(self) -> None:
+        """Release the futures that `for_worker` made."""
         # Dask has them in memory too as long as there are futures. If their worker is lost, it would wait for this
         # worker and not compute them on another one
         for future in self._computed:
@@ -93,15 +63,7 @@ class BlockSource:
 
 
 class FileSource:
-    """Rows of a file that all workers can read.
-
-    Parameters
-    ----------
-    location : Location
-    bounds : ndarray of shape (n_shards + 1,)
-    labels : MatrixLabels
-    streamed : bool
-    """
+    """Rows of a file that all workers can read, between `bounds`; methods as in `BlockSource`."""
 
     def __init__(self, location: Location, bounds: np.ndarray, labels: MatrixLabels, *, streamed: bool) -> None:
         self.n_shards, self.labels = len(bounds) - 1, labels
@@ -118,6 +80,9 @@ class FileSource:
 
     def release(self) -> None:
         pass
+
+
+Source = BlockSource | FileSource
 
 
 def read_source(X: Any, n_workers: int, *, memory: bool) -> Source:

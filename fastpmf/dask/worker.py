@@ -27,6 +27,7 @@ from fastpmf.io.counts import Location
 from fastpmf.io.sources import Compressed
 from fastpmf.io.streams import BLOCK, blocks_from
 from fastpmf.kernels.threads import threads
+from fastpmf.utils.messages import listed
 
 CHECK_EVERY = 30.0  # seconds between checks that the client is still connected
 THREADS = "FASTPMF_NUM_THREADS"  # environment variable of a worker of `local_cluster`: its number of threads
@@ -61,65 +62,54 @@ class RowData(NamedTuple):
     W: np.ndarray | None = None
 
 
-class Opened(NamedTuple):
-    """Sizes of new shards of a worker: rows of each, the rest of all together, and bytes that the worker has sent."""
+class Survey(NamedTuple):
+    """Sizes of some shards: rows of each by number, and the rest of all together."""
 
     rows: dict[int, int]
     n_columns: int
     nnz: int
     total: float
     smallest: float
-    dtype: str
-    bytes_sent: int
+    dtype: np.dtype
 
+    @classmethod
+    def join(cls, parts: "list[Survey]") -> "Survey":
+        """Of all parts together; a ValueError if they have different numbers of columns."""
+        rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
+        if len(set(widths)) > 1:
+            raise ValueError(f"X must have blocks of as many columns each, got {listed(sorted(set(widths)))}")
+        rows = {i: n for part in rows for i, n in part.items()}
+        return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
 
-class Position(NamedTuple):
-    """The iteration of H on a worker, and the shards of which it has W."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(self.rows.values()), self.n_columns
 
-    iteration: int
-    shards: list[int]
+    @property
+    def slices(self) -> dict[int, slice]:
+        """The rows of X in each shard."""
+        ends = np.cumsum(list(self.rows.values())).tolist()
+        return {i: slice(end - n, end) for (i, n), end in zip(self.rows.items(), ends, strict=True)}
 
 
 @dataclass
 class WorkerFit:
-    """What a worker stores of a fit.
-
-    Attributes
-    ----------
-    fit : str
-    epoch : int
-        Number of recoveries of the fit. Tasks of other epochs are rejected.
-    keepalive : str
-        Key of a task that Dask forgets when the client disconnects.
-    n_threads : int or None
-    shards : dict of int to Shard
-    row_data : dict of int to RowData
-    state : ShardState or None
-        Of all rows, once there are factors.
-    with_W : list of int
-        Shards in `state`.
-    is_prepared : bool
-        Whether the sums before the first iteration are done.
-    W_iteration, H_iteration : int
-        The iterations of the latest updates.
-    files : dict of Location to Compressed
-        Open files.
-    """
+    """What a worker stores of a fit."""
 
     fit: str
-    epoch: int
-    keepalive: str
+    epoch: int  # number of recoveries; tasks of other epochs are rejected
+    keepalive: str  # key of a task that Dask forgets when the client disconnects
     n_threads: int | None
     shards: dict[int, Shard] = field(default_factory=dict)
     row_data: dict[int, RowData] = field(default_factory=dict)
-    state: ShardState[Any] | None = None
-    with_W: list[int] = field(default_factory=list)
-    is_prepared: bool = False
-    W_iteration: int = -1
+    state: ShardState[Any] | None = None  # of all rows, once there are factors
+    with_W: list[int] = field(default_factory=list)  # shards in `state`
+    is_prepared: bool = False  # whether what precedes the first iteration is done
+    W_iteration: int = -1  # of the latest update
     H_iteration: int = -1
     files: dict[Location, Compressed] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _counts: Counts | None = None
+    joined: Counts | None = None  # the counts of all shards, if they have been joined
 
     @property
     def factors(self) -> ShardState[Any]:
@@ -130,21 +120,9 @@ class WorkerFit:
     @property
     def counts(self) -> Counts:
         """The counts of all shards."""
-        if self._counts is None:
-            self._counts = self.join(self.shards)
-        return self._counts
-
-    def add_shards(self, new: dict[int, Shard]) -> Counts:
-        """Store new shards; returns their counts."""
-        first = not self.shards
-        self.shards |= new
-        counts = self.join(new)
-        self._counts = counts if first else None
-        return counts
-
-    def drop_shards_without_W(self) -> None:
-        if list(self.shards) != self.with_W:
-            self.shards, self._counts = {i: self.shards[i] for i in self.with_W}, None
+        if self.joined is None:
+            self.joined = self.join(self.shards)
+        return self.joined
 
     def join(self, numbers: Iterable[int]) -> Counts:
         """The counts of some shards as one matrix. Shards in memory become views of it, so nothing is stored twice."""
@@ -206,8 +184,8 @@ def keep_alive(fit: str) -> None:
 
 def open_shards(
     fit: str, epoch: int, keepalive: str, n_threads: int | None, numbers: list[int], blocks: list[Any]
-) -> Opened:
-    """Store these shards, given as blocks of counts or `FileRows`."""
+) -> tuple[Survey, int]:
+    """Store these shards, given as blocks of counts or `FileRows`; their sizes, and bytes sent by this worker."""
     from distributed import get_worker
 
     worker, n_threads = get_worker(), worker_threads(n_threads)
@@ -219,10 +197,13 @@ def open_shards(
             stored.epoch, stored.keepalive = epoch, keepalive
             _check_clients(worker)
             new = {number: _shard(stored, block) for number, block in zip(numbers, blocks, strict=True)}
-            counts = stored.add_shards(new)
+            is_first = not stored.shards
+            stored.shards |= new
+            counts = stored.join(new)
+            stored.joined = counts if is_first else None
     rows = {number: shard.n_rows for number, shard in new.items()}
-    sent = worker.transfer_outgoing_bytes_total
-    return Opened(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, str(counts.dtype), sent)
+    survey = Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.dtype)
+    return survey, worker.transfer_outgoing_bytes_total
 
 
 def worker_threads(n_threads: int | None) -> int:
@@ -275,22 +256,21 @@ def compile_kernels(fit: str, epoch: int, model: Model) -> None:
         state.prepare(state.first_sum())
         for _ in range(state.warm_up + 2):
             state.update_columns(state.update_rows())
-        state.objective(with_columns=True)
+        state.objective(True)
         if isinstance(state, PoissonShard):
             state.residual_columns(state.residual_rows())
 
 
 def make_factors(
-    fit: str, epoch: int, iteration: int, model: Model, start: RandomStart | CustomStart, offsets: dict[int, int],
+    fit: str, epoch: int, iteration: int, model: Model, start: RandomStart | CustomStart,
     row_data: dict[int, RowData],
 ) -> None:  # fmt: skip
-    """Make factors of the shards, whose first rows are at `offsets`; `update_rows` of this iteration is next."""
+    """Make factors of the shards; `update_rows` of this iteration is next."""
     with _stored(fit, epoch) as stored:
         stored.row_data = {i: data._replace(W=None) for i, data in row_data.items()}
         state = model.shard_state(stored.counts, stored.exposure(stored.shards))
         if isinstance(start, RandomStart):
-            rows = (slice(offsets[i], offsets[i] + shard.n_rows) for i, shard in stored.shards.items())
-            W, Ht = start.draw(rows, model.n_components, model.dtype)
+            W, Ht = start.draw([start.slices[i] for i in stored.shards], model.n_components, model.dtype)
         else:
             W = np.concatenate([row_data[i].W for i in stored.shards]).astype(model.dtype)
             Ht = start.Ht.astype(model.dtype)
@@ -337,30 +317,10 @@ def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.nd
         return gaps
 
 
-def objective(fit: str, epoch: int, iteration: int, with_columns: bool) -> float:
-    """See `ShardState.objective`."""
+def call(fit: str, epoch: int, iteration: int | None, method: str, *args: Any) -> Any:
+    """The result of a method of `ShardState` after this iteration; None: after whichever iteration it is."""
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
-        return stored.factors.objective(with_columns=with_columns)
-
-
-def residual_rows(fit: str, epoch: int, iteration: int) -> RowSum:
-    """See `PoissonShard.residual_rows`."""
-    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
-        assert isinstance(stored.state, PoissonShard)
-        return stored.state.residual_rows()
-
-
-def residual_columns(fit: str, epoch: int, total: RowSum) -> float:
-    """See `PoissonShard.residual_columns`."""
-    with _stored(fit, epoch) as stored:
-        assert isinstance(stored.state, PoissonShard)
-        return stored.state.residual_columns(total)
-
-
-def column_state(fit: str, epoch: int) -> ColumnState:
-    """See `ShardState.column_state`."""
-    with _stored(fit, epoch) as stored:
-        return stored.factors.column_state()
+        return getattr(stored.factors, method)(*args)
 
 
 def fitted_W(fit: str, epoch: int, iteration: int) -> dict[int, np.ndarray]:
@@ -370,13 +330,8 @@ def fitted_W(fit: str, epoch: int, iteration: int) -> dict[int, np.ndarray]:
         return dict(zip(stored.shards, np.split(W, ends[:-1]), strict=True))
 
 
-def pick(W: dict[int, np.ndarray], number: int) -> np.ndarray:
-    """W of one shard."""
-    return W[number]
-
-
-def position(fit: str, epoch: int) -> Position | None:
-    """The position of this worker, None if it has no H; from now on tasks of earlier epochs are rejected."""
+def position(fit: str, epoch: int) -> tuple[int, list[int]] | None:
+    """The iteration of H and the shards with W, None if there is no H; now tasks of earlier epochs are rejected."""
     stored = fits.get(fit)
     if stored is None:
         return None
@@ -385,8 +340,9 @@ def position(fit: str, epoch: int) -> Position | None:
             _remove(fit)
             return None
         stored.epoch = epoch
-        stored.drop_shards_without_W()  # of a recovery that did not end
-        return Position(stored.H_iteration, stored.with_W)
+        if list(stored.shards) != stored.with_W:  # after a recovery that did not end
+            stored.shards, stored.joined = {i: stored.shards[i] for i in stored.with_W}, None
+        return stored.H_iteration, stored.with_W
 
 
 def forget(fit: str) -> int:
