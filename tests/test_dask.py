@@ -185,6 +185,15 @@ def test_a_fit_from_given_factors_is_that_of_one_machine(client, X, given):
     assert model.trace_["objective"][0] == pytest.approx(best.objective_, rel=1e-7)
 
 
+def test_a_column_without_counts_may_have_rate_zero(client, X):
+    wide, fixed = sparse.csr_array(sparse.hstack([X, sparse.csr_array((120, 1))])), np.zeros((3, 41))
+    fixed[:, :40] = np.random.default_rng(0).random((3, 40)) + 0.1
+    W = PoissonNMF(3, **OPTIONS).fit_transform(chunked(wide, 3), fixed_H=fixed).compute()
+    np.testing.assert_allclose(
+        W, fastpmf.PoissonNMF(3, **OPTIONS).fit_transform(streamed(wide), fixed_H=fixed), **CLOSE
+    )
+
+
 def test_a_fit_with_fixed_parts_survives_a_worker_that_is_killed(client, X):
     fixed = np.full((3, 40), np.nan)
     fixed[0] = np.linspace(0.1, 1, 40)
@@ -562,11 +571,11 @@ def test_workers_have_their_number_of_threads_and_this_process_keeps_its_own(cli
         )
     ).values():  # fmt: skip
         assert environment == (THREADS, "1", 1)
-    with pytest.raises(ValueError, match="threads_per_worker must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="threads_per_worker == 0, must be >= 1"):
         local_cluster(1, threads_per_worker=0)
-    with pytest.raises(ValueError, match="n_workers must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="n_workers == -1, must be >= 0"):
         local_cluster(-1)
-    with pytest.raises(TypeError, match="n_workers must be an integer, got str"):
+    with pytest.raises(TypeError, match="n_workers must be an instance of"):
         local_cluster("2")
 
 
@@ -617,6 +626,15 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
         PoissonNMF(3).fit(delayed(X, 2), H=np.ones((3, 40)))
     with pytest.raises(ValueError, match=r"fixed_H must have shape \(3, 40\), got \(2, 40\)"):
         PoissonNMF(3).fit(delayed(X, 2), fixed_H=np.ones((2, 40)))
+    assert n_stored(client) == 0
+
+
+def test_h_must_fit_into_the_memory_of_this_process(client, X, monkeypatch):
+    monkeypatch.setattr("fastpmf.fitting.memory.SMALL", 0)
+    monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: 2**10)
+    for kind in (PoissonNMF, HPF):
+        with pytest.raises(MemoryError, match="H of 3 components and 40 columns needs"):
+            kind(3).fit(delayed(X, 2))
     assert n_stored(client) == 0
 
 

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 from fastpmf.dask.worker import THREADS
 from fastpmf.kernels.threads import available_threads
@@ -56,15 +57,10 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
                 model = PoissonNMF(20, client=client, random_state=0).fit("counts.h5ad")
     """
     distributed, dask = library("distributed"), library("dask")
-    for name, number, minimum in (("threads_per_worker", threads_per_worker, 1), ("n_workers", n_workers, 0)):
-        if name == "n_workers" and number is None:
-            continue
-        if not isinstance(number, int | np.integer):
-            raise TypeError(f"{name} must be an integer, got {type(number).__name__}")
-        if number < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    check_scalar(threads_per_worker, "threads_per_worker", (int, np.integer), min_val=1)
     if n_workers is None:
         n_workers = max(1, available_threads() // threads_per_worker)
+    check_scalar(n_workers, "n_workers", (int, np.integer), min_val=0)
     environment = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         environment["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]

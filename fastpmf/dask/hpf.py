@@ -6,7 +6,7 @@ from typing import Any, Self
 from fastpmf import estimators
 from fastpmf.dask.base import DistributedEstimator
 from fastpmf.dask.pool import WorkerPool
-from fastpmf.dask.shard import HPFModel
+from fastpmf.dask.shard import HPFModel, posterior_of_H
 from fastpmf.dask.worker import RowData
 from fastpmf.estimators.hpf import column_attributes, run_attributes
 from fastpmf.fitting.checkpoint import open_checkpoints
@@ -148,7 +148,9 @@ class HPF(DistributedEstimator):
             )
         check_finite(solution, dtype)
         attributes = (
-            column_attributes(model.posterior(columns), solver.priors, k) | run_attributes(solution) | {"mean_W_": None}
+            column_attributes(posterior_of_H(columns, k), solver.priors, k)
+            | run_attributes(solution)
+            | {"mean_W_": None}
         )
         self._set_fitted_attributes(estimators.HPF, attributes, client, source, pool)
         report_end(solution, self.tol, MOVED)

@@ -1,6 +1,7 @@
 """`PoissonNMF` over the workers of a Dask cluster."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -159,19 +160,9 @@ class PoissonNMF(DistributedEstimator):
         self.timeout = timeout
 
     def fit(
-        self,
-        X: Any,
-        y: None = None,
-        *,
-        W: Any = None,
-        H: Any = None,
-        fixed_H: Any = None,
-        row_exposure: Any = None,
-        column_exposure: Any = None,
-        background: Any = None,
-        checkpoint: Any = None,
-        resume: Any = None,
-    ) -> Self:
+        self, X: Any, y: None = None, *, W: Any = None, H: Any = None, fixed_H: Any = None, row_exposure: Any = None,
+        column_exposure: Any = None, background: Any = None, checkpoint: Any = None, resume: Any = None,
+    ) -> Self:  # fmt: skip
         """Fit the model to X.
 
         Parameters
@@ -218,19 +209,9 @@ class PoissonNMF(DistributedEstimator):
         return self
 
     def fit_transform(
-        self,
-        X: Any,
-        y: None = None,
-        W: Any = None,
-        H: Any = None,
-        *,
-        fixed_H: Any = None,
-        row_exposure: Any = None,
-        column_exposure: Any = None,
-        background: Any = None,
-        checkpoint: Any = None,
-        resume: Any = None,
-    ) -> Any:
+        self, X: Any, y: None = None, W: Any = None, H: Any = None, *, fixed_H: Any = None, row_exposure: Any = None,
+        column_exposure: Any = None, background: Any = None, checkpoint: Any = None, resume: Any = None,
+    ) -> Any:  # fmt: skip
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
         Returns
@@ -261,7 +242,7 @@ class PoissonNMF(DistributedEstimator):
             model, penalties, row_data = _read_data(options, data, survey)
             facts = facts_of(survey.shape, survey.nnz, survey.total, options, model.dtype, workers=True)
             exposure = np.ones(1) if row_data.exposure is None else row_data.exposure
-            facts |= poisson_facts(options, (model.row_spec(exposure), model.columns))
+            facts |= poisson_facts(options, (replace(model.row_spec(np.ones(1)), scale=exposure), model.columns))
             checkpoints = open_checkpoints(checkpoint, resume, facts)
             start, W = self._start(options, data, model, pool, exposure)
             solution, _, shards = self._run(

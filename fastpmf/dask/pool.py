@@ -105,9 +105,8 @@ class WorkerPool:
         """Assign the shards to workers, which read them."""
         while True:
             try:
-                self._shards = _assign(
-                    self._source.n_shards, self._source.locations(self._client), self._wait_for_any()
-                )
+                locations = self._source.locations(self._client)
+                self._shards = _assign(self._source.n_shards, locations, self._wait_for_any())
                 self.survey = Survey.join(self._open(self._shards))
                 self.release_tasks()
                 return self.survey
@@ -118,19 +117,19 @@ class WorkerPool:
     def prepare(self, model: Model, row_data: RowData) -> None:
         """Compile the kernels on all workers. `row_data` are those of all rows."""
         self._model, self._data = model, row_data
-        tasks = self._submit_to_all(on_worker.compile_kernels, model, description="compiling the kernels")
-        try:
-            self._results(tasks)
-        except LostWorkerError as error:  # the fit starts on the remaining workers
-            self.is_broken = True
-            log.info("%s", error)
+        what = "compiling the kernels"
+        self._attempt(lambda: self._results(self._submit_to_all(on_worker.compile_kernels, model, description=what)))
 
     def start(self, start: RandomStart | CustomStart | ColumnState, iteration: int = 0) -> None:
         """Make factors, or continue from a state of H after an iteration."""
         self._start, self.iteration = start, iteration
+        self._attempt(self._start_all)
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """Do a step. If a worker is lost, the workers are recovered before the next iteration or measure."""
         try:
             if not self.is_broken:
-                self._start_all()
+                step()
         except LostWorkerError as error:
             self.is_broken = True
             log.info("%s", error)
@@ -194,22 +193,19 @@ class WorkerPool:
             return
         self._cancel()
         alive = self._alive()
-        futures = {
-            worker: self._client.submit(
-                on_worker.forget, self._fit, workers=[worker], pure=False, key=f"fastpmf-forget-{self._fit}-{n}"
-            )
-            for n, worker in enumerate(self._shards)
-            if worker in alive
-        }
+        self._shards = {worker: numbers for worker, numbers in self._shards.items() if worker in alive}
+        tasks = [
+            self._submit(worker, on_worker.forget, self._fit, description="freeing memory") for worker in self._shards
+        ]
         try:
-            self._distributed.wait(list(futures.values()), timeout=min(self._timeout, 20 * TICK))
-            for worker, sent in zip(futures, self._client.gather(list(futures.values())), strict=True):
-                self._bytes_sent.setdefault(worker, [sent, sent])[1] = sent
-        except (TimeoutError, self._distributed.CancelledError) as error:
+            for task, sent in zip(tasks, self._results(tasks, min(self._timeout, 20 * TICK)), strict=True):
+                self._bytes_sent.setdefault(task.worker, [sent, sent])[1] = sent
+        except (TimeoutError, LostWorkerError) as error:
             log.info("not all workers confirmed that they freed the fit: %s", error)
-            late = [future for future in futures.values() if not future.done()]  # done ones would stay in memory
+            late = [task.future for task in tasks if not task.future.done()]  # done ones would stay in memory
             self._distributed.fire_and_forget(late)
-        for future in (*futures.values(), *self._keepalive.values()):
+        self.release_tasks()
+        for future in self._keepalive.values():
             future.release()
 
     # Steps of a fit, which fail if a worker is lost
@@ -319,7 +315,7 @@ class WorkerPool:
                 self.iteration + 1,
             )  # fmt: skip
         latest = max(self._shards, key=lambda worker: positions[worker][0])
-        columns = self._call(latest, "column_state", description="sending H", iteration=None)
+        columns = self._call(latest, "column_state", description="sending H", check=False)
         new = _reassign(lost, self._shards, sorted(alive))
         self._shards = {w: self._shards.get(w, []) + new.get(w, []) for w in [*self._shards, *new]}
         self._open(new)
@@ -344,9 +340,9 @@ class WorkerPool:
     def _submit_to(self, worker: str, function: Callable[..., Any], *args: Any, description: str) -> Task:
         return self._submit(worker, function, self._fit, self._epoch, *args, description=description)
 
-    def _call(self, worker: str, method: str, *args: Any, description: str, iteration: int | None = -1) -> Task:
-        """A method of the worker's `ShardState`, by default after the current iteration."""
-        args = self._fit, self._epoch, self.iteration if iteration == -1 else iteration, method, *args
+    def _call(self, worker: str, method: str, *args: Any, description: str, check: bool = True) -> Task:
+        """A method of the worker's `ShardState`; `check` that the worker is at the current iteration."""
+        args = self._fit, self._epoch, self.iteration if check else None, method, *args
         return self._submit(worker, on_worker.call, *args, description=description, name=method)
 
     def _submit(
@@ -362,9 +358,9 @@ class WorkerPool:
         self._tasks.append(task)
         return task
 
-    def _results(self, tasks: list[Task]) -> list[Any]:
+    def _results(self, tasks: list[Task], timeout: float | None = None) -> list[Any]:
         """Their results, once all are done."""
-        self._wait(tasks)
+        self._wait(tasks, timeout)
         try:
             out = [task.future.result(timeout=self._timeout) for task in tasks]
         except (TimeoutError, self._distributed.CancelledError) as error:
@@ -372,9 +368,9 @@ class WorkerPool:
         self._to_client += sum(map(self._distributed.sizeof.sizeof, out))
         return out
 
-    def _wait(self, tasks: list[Task]) -> None:
+    def _wait(self, tasks: list[Task], timeout: float | None = None) -> None:
         """Wait until they are done, or one of them can't be."""
-        end = time.monotonic() + self._timeout
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
         while True:
             try:
                 self._distributed.wait([task.future for task in tasks], timeout=TICK)
@@ -387,9 +383,7 @@ class WorkerPool:
             except self._distributed.CancelledError as error:
                 raise LostWorkerError(f"tasks were lost: {error}") from None
         dask = self._distributed
-        lost = (
-            StaleTaskError, dask.scheduler.KilledWorker, dask.CancelledError, dask.comm.CommClosedError
-        )  # fmt: skip
+        lost = StaleTaskError, dask.scheduler.KilledWorker, dask.CancelledError, dask.comm.CommClosedError
         for task in tasks:
             failure = task.future.exception() if task.future.status == "error" else None
             if isinstance(failure, lost):

@@ -54,22 +54,18 @@ class RandomStart:
     slices: dict[int, slice]  # the rows of each shard
 
     def draw(self, shards: list[slice], n_components: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """W of the rows in some slices, and H transposed. All rows are drawn, since a generator can't skip any."""
-        n, p = self.shape
-        starts = np.cumsum([0, *(rows.stop - rows.start for rows in shards)])
-        W, Ht = empty_factor(int(starts[-1]), n_components, dtype), empty_factor(p, n_components, dtype)
-        sums = np.zeros(n_components)
-        for rows, block in random_rows(n, n_components, self.rng):
+        """W of the rows in ascending slices, and H transposed. All rows are drawn, as a generator can't skip any."""
+        (n, p), k = self.shape, n_components
+        rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in shards])
+        W, Ht, sums = empty_factor(len(rows), k, dtype), empty_factor(p, k, dtype), np.zeros(k)
+        for drawn, block in random_rows(n, k, self.rng):
             block = block.astype(dtype)
             sums += block.sum(axis=0, dtype=np.float64)
-            for shard, start in zip(shards, starts, strict=False):
-                first, last = max(rows.start, shard.start), min(rows.stop, shard.stop)
-                if first < last:
-                    at = int(start) + first - shard.start
-                    W[at : at + last - first, :n_components] = block[first - rows.start : last - rows.start]
-        for rows, block in random_rows(p, n_components, self.rng):
-            Ht[rows, :n_components] = block
-        scale = dtype.type(np.sqrt(self.total / dot(sums, column_sums(Ht)[:n_components])))
+            first, last = np.searchsorted(rows, (drawn.start, drawn.stop))
+            W[first:last, :k] = block[rows[first:last] - drawn.start]
+        for drawn, block in random_rows(p, k, self.rng):
+            Ht[drawn, :k] = block
+        scale = dtype.type(np.sqrt(self.total / dot(sums, column_sums(Ht)[:k])))
         W *= scale
         Ht *= scale
         return W, Ht
@@ -93,8 +89,8 @@ class ShardState(ABC, Generic[S]):
     def __init__(self, problem: Problem, solver: Alternating[S]) -> None:
         self.problem, self.solver = problem, solver
 
-    def start(self, W: np.ndarray, Ht: np.ndarray, *, check_rates: bool = False) -> None:
-        """Start from these factors, which may be overwritten."""
+    def start(self, W: np.ndarray, Ht: np.ndarray, *, check: bool) -> None:
+        """Start from these factors, which may be overwritten; `check` that all counts have positive rates."""
         self.state = self.solver.init(self.problem, W, Ht)
 
     @abstractmethod
@@ -224,9 +220,9 @@ class PoissonShard(ShardState[FactorState]):
         super().__init__(problem, solver)
         self.warm_up = solver.warm_up
 
-    def start(self, W: np.ndarray, Ht: np.ndarray, *, check_rates: bool = False) -> None:
-        W, Ht = self.problem.start(W, Ht)
-        if check_rates or self.problem.has_fixed_parts:
+    def start(self, W: np.ndarray, Ht: np.ndarray, *, check: bool) -> None:
+        (W, Ht), K = self.problem.start(W, Ht), self.problem.n_components
+        if check and not (W[:, :K].all() and Ht[:, :K].all()):
             _check_rates(int((self.problem.counts.log_rate(W, Ht) == -np.inf).sum()))
         self.state = self.solver.init(self.problem, W, Ht)
 
@@ -310,14 +306,14 @@ class HPFModel:
     def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> "HPFShard":
         return HPFShard(PosteriorProblem(counts, self.n_components), self.solver)
 
-    def posterior(self, columns: ColumnState) -> GammaFactor:
-        """The posterior of H."""
-        prefix = "posteriors_1_"
-        parts = {name.removeprefix(prefix): A for name, A in columns.items() if name.startswith(prefix)}
-        return GammaFactor.from_arrays(parts, self.n_components)
-
     def H(self, columns: ColumnState) -> np.ndarray:
         return columns["posteriors_1_mean"][:, : self.n_components].T
+
+
+def posterior_of_H(columns: ColumnState, n_components: int) -> GammaFactor:
+    prefix = "posteriors_1_"
+    parts = {name.removeprefix(prefix): A for name, A in columns.items() if name.startswith(prefix)}
+    return GammaFactor.from_arrays(parts, n_components)
 
 
 class HPFShard(ShardState[PosteriorState]):
@@ -345,9 +341,9 @@ class HPFShard(ShardState[PosteriorState]):
 
     def solve_rows(self, columns: ColumnState) -> RowState:
         k, prior = self.problem.n_components, self.solver.priors[Side.ROWS]
-        model = HPFModel(k, columns["posteriors_1_mean"].dtype, self.solver)
+        posterior = posterior_of_H(columns, k)
         found = [
-            infer_rows(block, model.posterior(columns), prior, k, max_iter=MAX_ROUNDS, tol=TOL, warn_unconverged=False)
+            infer_rows(block, posterior, prior, k, max_iter=MAX_ROUNDS, tol=TOL, warn_unconverged=False)
             for _, block in self.problem.counts.blocks()
         ]
         return {name: np.concatenate([getattr(part, name) for part in found]) for name in OF_ROWS}

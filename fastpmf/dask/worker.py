@@ -252,7 +252,7 @@ def compile_kernels(fit: str, epoch: int, model: Model) -> None:
         state = model.shard_state(few, None)
         W, Ht = (empty_factor(n, k, model.dtype) for n in (2, p))
         W[:, :k] = Ht[:, :k] = 1
-        state.start(W, Ht)
+        state.start(W, Ht, check=False)
         state.prepare(state.first_sum())
         for _ in range(state.warm_up + 2):
             state.update_columns(state.update_rows())
@@ -274,7 +274,7 @@ def make_factors(
         else:
             W = np.concatenate([row_data[i].W for i in stored.shards]).astype(model.dtype)
             Ht = start.Ht.astype(model.dtype)
-        state.start(W, Ht, check_rates=isinstance(start, CustomStart))
+        state.start(W, Ht, check=True)
         stored.state, stored.with_W, stored.is_prepared = state, list(stored.shards), False
         stored.W_iteration = stored.H_iteration = iteration - 1
 
