@@ -86,7 +86,7 @@ class DistributedEstimator(BaseEstimator):
     _local_on_workers: Any
 
     def to_local(self) -> Any:
-        """The fitted model as fastpmf's own estimator, which needs no cluster."""
+        """The fitted model as an estimator of fastpmf, which needs no cluster."""
         check_is_fitted(self, "components_")
         return copy.deepcopy(self._local)
 
@@ -119,13 +119,13 @@ class DistributedEstimator(BaseEstimator):
         self, kind: type[FactorModel], attributes: dict[str, Any], client: Any, source: Source, pool: WorkerPool
     ) -> None:
         """Make the local model of these attributes, and set its public ones and those of the fit."""
-        own = self.get_params(deep=False)
-        names = kind(own["n_components"]).get_params(deep=False).keys() - {"callback"}
+        parameters = self.get_params(deep=False)
+        names = kind(parameters["n_components"]).get_params(deep=False).keys() & parameters.keys() - {"callback"}
         attributes |= {"n_features_in_": pool.survey.shape[1]}
         if (features := source.labels.columns.names) is not None:
             warn_of_duplicates(features)
             attributes["feature_names_in_"] = features
-        self._local = fitted_model(kind, {name: own[name] for name in names & own.keys()}, attributes)
+        self._local = fitted_model(kind, {name: parameters[name] for name in names}, attributes)
         self._local_on_workers = None
         kept = {name: value for name, value in vars(self).items() if name.startswith("_") or not name.endswith("_")}
         public = {name: value for name, value in attributes.items() if not name.startswith("_")}

@@ -16,7 +16,7 @@ from fastpmf.estimators.poisson_nmf import solution_attributes
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import check_any_counts, facts_of, poisson_facts, report_end
 from fastpmf.fitting.memory import check_columns
-from fastpmf.fitting.options import FitData, PoissonOptions
+from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
 from fastpmf.fitting.problem import (
     as_numbers,
     background_vector,
@@ -297,7 +297,7 @@ class PoissonNMF(DistributedEstimator):
         return self._transform(X, row_exposure)
 
 
-def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[PoissonModel, Any, RowData]:
+def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[PoissonModel, Penalties, RowData]:
     """Check options and data: the model, named priors as numbers, and the data of all rows."""
     k, (n, p), dtype = options.n_components, survey.shape, dtype_for(options.dtype, survey)
     check_columns(p, k, dtype, Multiplicative.n_factor_copies + 1)

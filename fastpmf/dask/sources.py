@@ -108,7 +108,7 @@ def read_source(X: Any, n_workers: int, *, memory: bool) -> Source:
         return BlockSource(list(X), labels)
     raise TypeError(
         "X must be a dask array with one chunk over all columns, an AnnData object whose X is one, a list of delayed "
-        f"blocks of rows, or a path, got {type(X).__name__}: fit counts in memory with fastpmf's own estimators"
+        f"blocks of rows, or a path, got {type(X).__name__}: fit counts in memory with the estimators of fastpmf"
     )
 
 
