@@ -1,4 +1,4 @@
-"""Fits over the workers of a Dask cluster: what one machine gives, whatever becomes of a worker."""
+"""Fits over the workers of a Dask cluster: the results of one machine, also if workers are lost."""
 
 import gc
 import os
@@ -20,18 +20,18 @@ dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 array = pytest.importorskip("dask.array")
 
-from fastpmf.dask import HPF, PoissonNMF, _worker, local_cluster  # noqa: E402
-from fastpmf.dask._calls import Calls  # noqa: E402
+from fastpmf.dask import HPF, PoissonNMF, local_cluster, worker  # noqa: E402
+from fastpmf.dask.pool import WorkerPool  # noqa: E402
 
 WORKERS = 3
 THREADS = os.environ.get("NUMBA_NUM_THREADS")
-# Partial sums are rounded apart, by some 1e-16 of themselves, in each iteration
+# Partial sums differ by rounding, about 1e-16 of them, in each iteration
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
-TOLD = {"random_state": 0, "max_iter": 8, "tol": 0, "eval_every": 4}
+OPTIONS = {"random_state": 0, "max_iter": 8, "tol": 0, "eval_every": 4}
 pytestmark = [
     # tol=0 is never reached
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
-    # distributed's own sockets, when a worker that was killed leaves them open
+    # Sockets of distributed that a killed worker leaves open
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -53,7 +53,7 @@ def client(cluster):
 
 @pytest.fixture(scope="module")
 def X():
-    """120 x 40 counts of three components that hardly overlap, so that fits converge soon."""
+    """120 x 40 counts of three components that hardly overlap, so that fits converge quickly."""
     rng = np.random.default_rng(3)
     H = np.full((3, 40), 0.02)
     for z in range(3):
@@ -79,9 +79,9 @@ def streamed(X):
     return StreamedCounts(lambda: blocks_of(X, 4))
 
 
-def held(client):
-    """How many fits workers hold something of."""
-    return sum(client.run(lambda: len(_worker._held)).values())
+def n_stored(client):
+    """Number of fits that workers store, summed over the workers."""
+    return sum(client.run(lambda: len(worker.fits)).values())
 
 
 def killer(client, which, at=5):
@@ -90,8 +90,8 @@ def killer(client, which, at=5):
 
     def callback(record):
         if record.n_iter == at:
-            for worker in sorted(pids)[which]:
-                os.kill(pids[worker], signal.SIGKILL)
+            for address in sorted(pids)[which]:
+                os.kill(pids[address], signal.SIGKILL)
 
     return callback
 
@@ -105,10 +105,10 @@ def killer(client, which, at=5):
         (24, {"solver": "cd", "inner_steps": 2}),
     ],
 )
-def test_shards_give_what_one_machine_gives(client, X, count, options):
-    model = PoissonNMF(4, **TOLD, **options)
+def test_factors_are_those_of_one_machine(client, X, count, options):
+    model = PoissonNMF(4, **OPTIONS, **options)
     W = model.fit_transform(delayed(X, count))
-    local = fastpmf.PoissonNMF(4, **TOLD, **options)
+    local = fastpmf.PoissonNMF(4, **OPTIONS, **options)
     expected = local.fit_transform(streamed(X))
     np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
     np.testing.assert_allclose(W.compute(), expected, **CLOSE)
@@ -118,7 +118,7 @@ def test_shards_give_what_one_machine_gives(client, X, count, options):
     assert model.objective_ == pytest.approx(local.objective_, rel=1e-10)
     assert model.kkt_residual_ == pytest.approx(local.kkt_residual_, rel=1e-8)
     assert str(model.status_) == str(local.status_)
-    assert model.recoveries_ == held(client) == 0
+    assert model.recoveries_ == n_stored(client) == 0
 
 
 @pytest.mark.parametrize(
@@ -129,15 +129,15 @@ def test_shards_give_what_one_machine_gives(client, X, count, options):
         {"prior_W": (1.1, 0.5), "prior_H": (1.0, [0.1, 0.2, 0.3])},
     ],
 )
-def test_priors_and_exposures_are_weighed_over_all_rows(client, X, options):
-    known = {
+def test_priors_and_exposures_count_for_all_rows_together(client, X, options):
+    given = {
         "row_exposure": np.random.default_rng(0).gamma(3.0, size=120) + 0.1,
         "column_exposure": np.linspace(0.5, 2.0, 40),
     }
-    model = PoissonNMF(3, **TOLD, **options)
-    W = model.fit_transform(chunked(X, 4), **known).compute()
-    local = fastpmf.PoissonNMF(3, **TOLD, **options)
-    expected = local.fit_transform(streamed(X), **known)
+    model = PoissonNMF(3, **OPTIONS, **options)
+    W = model.fit_transform(chunked(X, 4), **given).compute()
+    local = fastpmf.PoissonNMF(3, **OPTIONS, **options)
+    expected = local.fit_transform(streamed(X), **given)
     np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
     np.testing.assert_allclose(W, expected, **CLOSE)
     np.testing.assert_allclose(model.trace_["objective"], local.trace_["objective"], rtol=1e-10)
@@ -145,11 +145,75 @@ def test_priors_and_exposures_are_weighed_over_all_rows(client, X, options):
     assert model.prior_W_ == local.prior_W_
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"fixed_H": "rows", "column_exposure": np.linspace(0.5, 2.0, 40)},
+        {"fixed_H": "zeros", "row_exposure": np.linspace(0.5, 2.0, 120)},
+        {"background": 0.05, "row_exposure": np.linspace(0.5, 2.0, 120)},
+        {"background": np.linspace(0.01, 0.1, 40), "fixed_H": "rows"},
+    ],
+    ids=["fixed rows", "fixed zeros", "background", "background and fixed rows"],
+)
+def test_fixed_parts_and_background_are_those_of_one_machine(client, X, given):
+    fixed = {"rows": np.full((4, 40), np.nan), "zeros": np.full((4, 40), np.nan)}
+    fixed["rows"][1], fixed["zeros"][2, :25] = np.linspace(0.1, 1, 40), 0
+    given = given | ({"fixed_H": fixed[given["fixed_H"]]} if "fixed_H" in given else {})
+    options = OPTIONS | {"prior_W": (1.1, 0.5), "prior_H": (1.1, 0.1)}
+    model, local = PoissonNMF(4, **options), fastpmf.PoissonNMF(4, **options)
+    W = model.fit_transform(chunked(X, 5), **given).compute()
+    expected = local.fit_transform(streamed(X), **given)
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    np.testing.assert_allclose(W, expected, **CLOSE)
+    np.testing.assert_allclose(model.trace_["objective"], local.trace_["objective"], rtol=1e-10)
+    assert model.kkt_residual_ == pytest.approx(local.kkt_residual_, rel=1e-8)
+    rows = {name: A for name, A in given.items() if name == "row_exposure"}
+    np.testing.assert_allclose(model.transform(chunked(X, 3), **rows), local.transform(X, **rows), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("given", [{}, {"column_exposure": np.linspace(0.5, 2.0, 40), "row_exposure": 2.0}])
+def test_a_fit_from_given_factors_is_that_of_one_machine(client, X, given):
+    rng = np.random.default_rng(0)
+    W, H = rng.random((120, 3)) + 0.1, rng.random((3, 40)) + 0.1
+    model, local = PoissonNMF(3, init="custom", **OPTIONS), fastpmf.PoissonNMF(3, init="custom", **OPTIONS)
+    found = model.fit_transform(delayed(X, 4), W=W, H=H, **given).compute()
+    np.testing.assert_allclose(found, local.fit_transform(streamed(X), W=W, H=H, **given), **CLOSE)
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    # Without W the fit starts from the best W for H
+    best = fastpmf.PoissonNMF(3, tol=1e-9, max_iter=500).fit(X, fixed_H=H, **given)
+    model.fit(delayed(X, 4), H=H, **given)
+    assert model.trace_["objective"][0] == pytest.approx(best.objective_, rel=1e-7)
+
+
+def test_a_column_without_counts_may_have_rate_zero(client, X):
+    wide, fixed = sparse.csr_array(sparse.hstack([X, sparse.csr_array((120, 1))])), np.zeros((3, 41))
+    fixed[:, :40] = np.random.default_rng(0).random((3, 40)) + 0.1
+    W = PoissonNMF(3, **OPTIONS).fit_transform(chunked(wide, 3), fixed_H=fixed).compute()
+    np.testing.assert_allclose(
+        W, fastpmf.PoissonNMF(3, **OPTIONS).fit_transform(streamed(wide), fixed_H=fixed), **CLOSE
+    )
+
+
+def test_a_fit_with_fixed_parts_survives_a_worker_that_is_killed(client, X):
+    fixed = np.full((3, 40), np.nan)
+    fixed[0] = np.linspace(0.1, 1, 40)
+    options, given = (
+        {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20},
+        {"fixed_H": fixed, "background": 0.01},
+    )
+    undisturbed = fastpmf.PoissonNMF(3, **options).fit(streamed(X), **given)
+    model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=40), timeout=300, **options)
+    model.fit(delayed(X, 6), **given)
+    assert model.recoveries_ == 1
+    np.testing.assert_array_equal(model.components_[0], fixed[0])
+    assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-5)
+
+
 @pytest.mark.parametrize("hierarchy", [True, False])
 def test_posteriors_are_those_of_one_machine(client, X, hierarchy):
-    model = HPF(3, hierarchy=hierarchy, **TOLD)
+    model = HPF(3, hierarchy=hierarchy, **OPTIONS)
     W = model.fit_transform(delayed(X, 4)).compute()
-    local = fastpmf.HPF(3, hierarchy=hierarchy, **TOLD).fit(streamed(X))
+    local = fastpmf.HPF(3, hierarchy=hierarchy, **OPTIONS).fit(streamed(X))
     np.testing.assert_allclose(W, local.W_posterior_.mean, **CLOSE)
     np.testing.assert_allclose(model.H_posterior_.shape, local.H_posterior_.shape, **CLOSE)
     np.testing.assert_allclose(model.H_posterior_.rate, local.H_posterior_.rate, **CLOSE)
@@ -159,52 +223,52 @@ def test_posteriors_are_those_of_one_machine(client, X, hierarchy):
     np.testing.assert_allclose(model.transform(delayed(X, 4)).compute(), local.transform(X), **CLOSE)
 
 
-def test_a_fit_stops_where_the_local_one_stops(client, X):
-    told = {"random_state": 0, "tol": 5e-3, "max_iter": 300}
-    model, local = PoissonNMF(3, **told).fit(delayed(X, 3)), fastpmf.PoissonNMF(3, **told).fit(streamed(X))
+def test_a_fit_stops_at_the_iteration_of_the_local_one(client, X):
+    options = {"random_state": 0, "tol": 5e-3, "max_iter": 300}
+    model, local = PoissonNMF(3, **options).fit(delayed(X, 3)), fastpmf.PoissonNMF(3, **options).fit(streamed(X))
     assert model.status_ is local.status_ is fastpmf.Status.CONVERGED
     assert model.n_iter_ == local.n_iter_ < 300
-    told = {"random_state": 0, "tol": 3e-2, "max_iter": 300}
-    model, local = HPF(3, **told).fit(delayed(X, 3)), fastpmf.HPF(3, **told).fit(streamed(X))
+    options = {"random_state": 0, "tol": 3e-2, "max_iter": 300}
+    model, local = HPF(3, **options).fit(delayed(X, 3)), fastpmf.HPF(3, **options).fit(streamed(X))
     assert model.n_iter_ == local.n_iter_ < 300
 
 
 def test_single_precision_stays_single(client, X):
     blocks = [dask.delayed(block.astype(np.float32)) for block in blocks_of(X, 3)]
-    model = PoissonNMF(3, **TOLD)
+    model = PoissonNMF(3, **OPTIONS)
     assert model.fit_transform(blocks).compute().dtype == model.components_.dtype == np.float32
-    double = PoissonNMF(3, dtype="float64", **TOLD).fit(blocks)
-    np.testing.assert_allclose(model.components_, double.components_, rtol=1e-3, atol=1e-5)  # single's rounding
+    double = PoissonNMF(3, dtype="float64", **OPTIONS).fit(blocks)
+    np.testing.assert_allclose(model.components_, double.components_, rtol=1e-3, atol=1e-5)  # rounding of float32
 
 
-def test_whoever_is_done_first_the_sums_are_the_same_bits(client, X):
+def test_results_do_not_depend_on_which_worker_is_done_first(client, X):
     def slow(waiting):
-        """Have one worker's rows wait for those of another in each iteration."""
+        """Let one worker wait in each iteration until another one has updated its rows."""
         workers = sorted(client.nthreads())
 
         def change(role):
-            plain = _worker.rows
+            plain = worker.update_rows
 
-            def rows(fit, epoch, iteration):
+            def update_rows(fit, epoch, iteration):
                 event = distributed.Event(f"{fit}-{iteration}")
                 if role == "waits":
                     event.wait()
                 out = plain(fit, epoch, iteration)
-                if role == "tells":
+                if role == "is waited for":
                     event.set()
                 return out
 
-            _worker.rows, _worker.plain = rows, plain
+            worker.update_rows, worker.plain = update_rows, plain
 
         client.run(change, "waits", workers=[workers[waiting]])
-        client.run(change, "tells", workers=[workers[1 - waiting]])
+        client.run(change, "is waited for", workers=[workers[1 - waiting]])
         try:
-            model = PoissonNMF(4, **TOLD).fit(delayed(X, 6))
+            model = PoissonNMF(4, **OPTIONS).fit(delayed(X, 6))
         finally:
-            client.run(lambda: _worker.__dict__.update(rows=_worker.plain), workers=workers[:2])
+            client.run(lambda: worker.__dict__.update(update_rows=worker.plain), workers=workers[:2])
         return model.components_, model.trace_["objective"]
 
-    plain = PoissonNMF(4, **TOLD).fit(delayed(X, 6))
+    plain = PoissonNMF(4, **OPTIONS).fit(delayed(X, 6))
     for H, objective in (slow(0), slow(1)):
         np.testing.assert_array_equal(H, plain.components_)
         np.testing.assert_array_equal(objective, plain.trace_["objective"])
@@ -213,53 +277,53 @@ def test_whoever_is_done_first_the_sums_are_the_same_bits(client, X):
 @pytest.mark.parametrize(
     ("kind", "local", "which"),
     [
-        (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # where sums come together
+        (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # the root of the tree of sums
         pytest.param(HPF, fastpmf.HPF, slice(2, 3), marks=pytest.mark.long),
     ],
 )
 def test_a_fit_survives_a_worker_that_is_killed(client, X, kind, local, which, caplog):
-    told = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
-    undisturbed = local(3, **told).fit(streamed(X))
-    model = kind(3, callback=killer(client, which, at=40), timeout=300, **told)
+    options = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
+    undisturbed = local(3, **options).fit(streamed(X))
+    model = kind(3, callback=killer(client, which, at=40), timeout=300, **options)
     W = model.fit_transform(chunked(X, 6)).compute()
     assert model.recoveries_ == 1
     assert "2 of 6 shards were lost" in caplog.text
     assert model.n_iter_ == 60
-    # Rows that were solved anew are ahead of the others, so the way to the same optimum is another
+    # Rows that were solved again are ahead of the others, so the same optimum is reached on another path
     assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-6)
     np.testing.assert_allclose(model.components_, undisturbed.components_, rtol=0.05, atol=0.01)
     assert W.shape == (120, 3)
-    assert held(client) == 0
+    assert n_stored(client) == 0
 
 
-def test_a_fit_begins_again_when_all_workers_are_killed(client, X):
-    told = {"random_state": 0, "max_iter": 10, "tol": 0, "eval_every": 5, "timeout": 300}
-    # What was done before is counted, so that of ten iterations half are done twice
-    undisturbed = PoissonNMF(3, **told | {"max_iter": 5}).fit(delayed(X, 6))
-    model = PoissonNMF(3, callback=killer(client, slice(None)), **told).fit(delayed(X, 6))
+def test_a_fit_restarts_if_all_workers_are_killed(client, X):
+    options = {"random_state": 0, "max_iter": 10, "tol": 0, "eval_every": 5, "timeout": 300}
+    # The lost iterations count, so only the last five of ten enter the result
+    undisturbed = PoissonNMF(3, **options | {"max_iter": 5}).fit(delayed(X, 6))
+    model = PoissonNMF(3, callback=killer(client, slice(None)), **options).fit(delayed(X, 6))
     assert model.recoveries_ == 1
     assert model.n_iter_ == 10
     assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-10)
 
 
-def test_blocks_that_nobody_can_make_again_are_told_of(client, X):
+def test_lost_blocks_that_cannot_be_computed_again_are_an_error(client, X):
     workers = sorted(client.nthreads())
     futures = [
         client.scatter([block], workers=[workers[n % 3]], hash=False)[0] for n, block in enumerate(blocks_of(X, 3))
     ]
-    model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=4), **TOLD)
+    model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=4), **OPTIONS)
     with pytest.raises(ValueError, match="block 1 is a future that can't be"):
         model.fit(futures)
-    assert held(client) == 0
+    assert n_stored(client) == 0
 
 
 def test_a_worker_that_hangs_ends_the_fit_with_its_name(client, X):
-    PoissonNMF(3, **TOLD).fit(delayed(X, 3))  # so that the others have all that they need
-    event, worker = distributed.Event("go on"), sorted(client.nthreads())[1]
-    hanging = client.submit(lambda: distributed.Event("go on").wait(), workers=[worker], pure=False)
+    PoissonNMF(3, **OPTIONS).fit(delayed(X, 3))  # so that the kernels are compiled
+    event, address = distributed.Event("go on"), sorted(client.nthreads())[1]
+    hanging = client.submit(lambda: distributed.Event("go on").wait(), workers=[address], pure=False)
     try:
-        with pytest.raises(TimeoutError, match=f"{re.escape(worker)}.* had not finished opening its rows within"):
-            PoissonNMF(3, timeout=0.5, **TOLD).fit(delayed(X, 3))
+        with pytest.raises(TimeoutError, match=f"{re.escape(address)}.* did not finish reading its rows within"):
+            PoissonNMF(3, timeout=0.5, **OPTIONS).fit(delayed(X, 3))
     finally:
         event.set()
     hanging.result()
@@ -267,59 +331,64 @@ def test_a_worker_that_hangs_ends_the_fit_with_its_name(client, X):
     def hang(record):
         if record.n_iter == 4:
             event.clear()
-            futures.append(client.submit(lambda: distributed.Event("go on").wait(), workers=[worker], pure=False))
+            futures.append(client.submit(lambda: distributed.Event("go on").wait(), workers=[address], pure=False))
 
     futures = []
     try:
-        with pytest.raises(TimeoutError, match=f"{re.escape(worker)}.* had not finished the rows of iteration"):
-            PoissonNMF(3, timeout=3, callback=hang, **TOLD).fit(delayed(X, 3))
+        with pytest.raises(TimeoutError, match=f"{re.escape(address)}.* did not finish the rows of iteration"):
+            PoissonNMF(3, timeout=3, callback=hang, **OPTIONS).fit(delayed(X, 3))
     finally:
         event.set()
     futures[0].result()
-    assert client.submit(held_here, workers=[worker], pure=False).result() == 0  # behind what it was told meanwhile
+    assert client.submit(n_stored_here, workers=[address], pure=False).result() == 0  # after all earlier tasks
 
 
-def held_here():
-    return len(_worker._held)
+def n_stored_here():
+    return len(worker.fits)
 
 
 @pytest.mark.parametrize("kind", ["cd", "mu", "HPF"])
 @pytest.mark.parametrize("streams", [False, True])
-def test_a_worker_prepares_all_kernels_that_iterations_need(X, monkeypatch, kind, streams):
-    """In this process, where it can be seen which kernels are asked for."""
-    from fastpmf.dask._share import Points, Posterior, Start
-    from fastpmf.fitting.problem import Penalties, _terms, read_penalties
+def test_a_worker_compiles_all_kernels_before_the_first_iteration(X, monkeypatch, kind, streams):
+    """In this process, where the calls to the compiler can be recorded."""
+    from fastpmf.core.counts import Side
+    from fastpmf.dask.shard import HPFModel, PoissonModel, RandomStart
+    from fastpmf.fitting.options import Penalties
+    from fastpmf.fitting.problem import FixedPart, factor_spec, read_priors
     from fastpmf.kernels import _jit
     from fastpmf.model.hierarchy import GammaPrior
+    from fastpmf.solvers import MeanField, make_solver
 
     counts, (n, p), work = fastpmf.as_counts(X), X.shape, np.dtype(float)
     prior = GammaPrior(0.3, 0.3, 1.0)
-    rows, columns = read_penalties(Penalties(prior_W=(1.1, 1.0), prior_H=(1.1, 1.0)), 2, X.shape)
-    terms = _terms(np.ones(p), np.ones(p), columns, None, None, 8, work)
-    model = Points(2, work, kind, "auto", 1, rows, terms, np.ones(p))
     if kind == "HPF":
-        model = Posterior(2, work, (prior, prior), 1)
-    piece = _worker.Piece(n, None, lambda: [counts]) if streams else _worker.Piece(n, counts)
-    monkeypatch.setitem(_worker._held, "fit", _worker.Held("fit", 0, "lease", 1, {0: piece}))
-    asked = []
+        model = HPFModel(2, work, MeanField(priors=(prior, prior)))
+    else:
+        rows, columns = read_priors(Penalties(prior_W=(1.1, 1.0), prior_H=(1.1, 1.0)), 2, X.shape)
+        columns = factor_spec(columns, FixedPart(), np.ones(p), work, Side.COLUMNS)
+        model = PoissonModel(2, work, make_solver(kind, "auto", row_access_only=True), rows, columns)
+    shard = worker.Shard(n, None, lambda: [counts]) if streams else worker.Shard(n, counts)
+    monkeypatch.setitem(worker.fits, "fit", worker.WorkerFit("fit", 0, "keepalive", 1, {0: shard}))
+    built = []
     compiled = _jit.Kernel._compile
 
     def compile_late(self, *args):
-        asked.append(self.__name__)
+        built.append(self.__name__)
         return compiled(self, *args)
 
     monkeypatch.setattr(_jit.Kernel, "_compile", compile_late)
     for kernel in list(all_kernels()):
         monkeypatch.setattr(kernel, "_overloads", {})
     monkeypatch.setattr(_jit, "_launchers", {})
-    _worker.prepare("fit", 0, model)
-    prepared, asked[:], functions = list(asked), [], set(_jit._launchers)
+    worker.compile_kernels("fit", 0, model)
+    prepared, built[:], functions = list(built), [], set(_jit._launchers)
     assert numba.config.DISABLE_JIT or prepared
-    _worker.begin("fit", 0, 0, model, Start(np.random.default_rng(0), X.shape, counts.total), {0: 0}, {})
+    start = RandomStart(np.random.default_rng(0), X.shape, counts.total, {0: slice(0, n)})
+    worker.make_factors("fit", 0, 0, model, start, {0: worker.RowData()})
     for iteration in range(12):
-        _worker.close("fit", 0, iteration, _worker.rows("fit", 0, iteration))
-    _worker.objective("fit", 0, 11, True)
-    assert not asked
+        worker.update_columns("fit", 0, iteration, worker.update_rows("fit", 0, iteration))
+    worker.call("fit", 0, 11, "objective", True)
+    assert not built
     assert set(_jit._launchers) == functions
 
 
@@ -329,39 +398,39 @@ def all_kernels():
     return (thing for thing in gc.get_objects() if type(thing) is Kernel)
 
 
-def test_tasks_that_dask_runs_again_are_refused(client, X):
-    from fastpmf.dask._crew import Crew
-    from fastpmf.dask._fit import surveyed
-    from fastpmf.dask._share import Posterior, Start
-    from fastpmf.dask._sources import source_of
+def test_tasks_that_dask_runs_again_are_rejected(client, X):
+    from fastpmf.dask.shard import HPFModel, RandomStart
+    from fastpmf.dask.sources import read_source
     from fastpmf.model.hierarchy import GammaPrior
+    from fastpmf.solvers import MeanField
 
     prior = GammaPrior(0.3, 0.3, 1.0)
-    crew = Crew(client, source_of(delayed(X, 2), 3, memory=True), n_threads=1, timeout=60)
-    whole = surveyed(crew)
-    start = Start(np.random.default_rng(0), whole.shape, whole.total)
-    crew.begin(Posterior(2, np.dtype(float), (prior, prior), 1), start, whole.sizes, None)
-    crew.iterate()
-    for epoch, iteration in ((0, 1), (0, 3), (1, 2)):
-        task = client.submit(_worker.rows, crew.fit, epoch, iteration, workers=[next(iter(crew._groups))], pure=False)
-        with pytest.raises(_worker.StaleError):
-            task.result()
-    crew.iterate()
-    assert crew.iteration == 2
-    crew.release()
+    model = HPFModel(2, np.dtype(float), MeanField(priors=(prior, prior)))
+    with WorkerPool(client, read_source(delayed(X, 2), 3, memory=True), n_threads=1, timeout=60) as pool:
+        survey = pool.open()
+        pool.prepare(model, worker.RowData())
+        pool.start(RandomStart(np.random.default_rng(0), survey.shape, survey.total, survey.slices))
+        pool.iterate()
+        address = next(iter(pool._shards))
+        for epoch, iteration in ((0, 1), (0, 3), (1, 2)):
+            task = client.submit(worker.update_rows, pool._fit, epoch, iteration, workers=[address], pure=False)
+            with pytest.raises(worker.StaleTaskError):
+                task.result()
+        pool.iterate()
+        assert pool.iteration == 2
 
 
 def test_rows_of_files_are_read_by_the_workers(client, X, tmp_path):
     write_counts(tmp_path / "counts", X)
-    local = fastpmf.PoissonNMF(3, **TOLD)
+    local = fastpmf.PoissonNMF(3, **OPTIONS)
     expected = local.fit_transform(streamed(X))
     for memory in (True, False):
-        model = PoissonNMF(3, memory=memory, **TOLD)
+        model = PoissonNMF(3, memory=memory, **OPTIONS)
         W = model.fit_transform(tmp_path / "counts")
         np.testing.assert_allclose(W.compute(), expected, **CLOSE)
         np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
         assert model.transform(str(tmp_path / "counts")).shape == (120, 3)
-        assert held(client) == 0
+        assert n_stored(client) == 0
 
 
 def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
@@ -373,18 +442,18 @@ def test_h5ad_files_and_lazy_anndata_keep_their_names(client, X, tmp_path):
         made.write_h5ad(tmp_path / "X.h5ad")
     lazy = made.copy()
     lazy.X = chunked(X.astype(np.float32), 4)
-    by_path, by_array = (PoissonNMF(3, **TOLD).fit(given) for given in (tmp_path / "X.h5ad", lazy))
-    np.testing.assert_allclose(by_path.components_, by_array.components_, rtol=1e-3, atol=1e-5)  # single's rounding
+    by_path, by_array = (PoissonNMF(3, **OPTIONS).fit(given) for given in (tmp_path / "X.h5ad", lazy))
+    np.testing.assert_allclose(by_path.components_, by_array.components_, rtol=1e-3, atol=1e-5)  # rounding of float32
     assert by_path.feature_names_in_.tolist() == by_array.to_local().feature_names_in_.tolist() == list(made.var_names)
     made.X = sparse.csc_matrix(made.X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.write_h5ad(tmp_path / "columns.h5ad")
-    with pytest.raises(ValueError, match=r"columns.h5ad holds columns \(CSC\)"):
+    with pytest.raises(ValueError, match=r"columns.h5ad is stored by columns \(CSC\)"):
         PoissonNMF(3).fit(tmp_path / "columns.h5ad")
 
 
-def test_what_is_given_beside_X_is_aligned_by_names(client, X):
+def test_data_beside_X_is_aligned_by_names(client, X):
     anndata, pandas = pytest.importorskip("anndata"), pytest.importorskip("pandas")
     lazy = anndata.AnnData(sparse.csr_matrix(X.astype(np.float64)))
     lazy.obs_names, lazy.var_names = [f"cell {i}" for i in range(120)], [f"gene {j}" for j in range(40)]
@@ -396,8 +465,8 @@ def test_what_is_given_beside_X_is_aligned_by_names(client, X):
         "H": pandas.DataFrame(rng.random((3, 40)) + 0.1, columns=lazy.var_names),
     }
     other = {name: A.sample(frac=1, axis=A.ndim - 1, random_state=1) for name, A in given.items()}
-    expected = PoissonNMF(3, **TOLD).fit(lazy, **{name: A.to_numpy() for name, A in given.items()})
-    model = PoissonNMF(3, **TOLD).fit(lazy, **other)
+    expected = PoissonNMF(3, init="custom", **OPTIONS).fit(lazy, **{name: A.to_numpy() for name, A in given.items()})
+    model = PoissonNMF(3, init="custom", **OPTIONS).fit(lazy, **other)
     np.testing.assert_array_equal(model.components_, expected.components_)
     W = expected.transform(lazy, row_exposure=given["row_exposure"].to_numpy()).compute()
     np.testing.assert_array_equal(model.transform(lazy, row_exposure=other["row_exposure"]).compute(), W)
@@ -409,7 +478,7 @@ def test_what_is_given_beside_X_is_aligned_by_names(client, X):
         model.transform(renamed)
 
 
-def test_what_is_transformed_and_saved_is_the_local_model(client, X, tmp_path):
+def test_the_local_model_transforms_and_is_saved(client, X, tmp_path):
     model = PoissonNMF(3, random_state=0, tol=5e-3).fit(chunked(X, 4))
     W = model.transform(chunked(X, 5))
     assert W.chunks == ((24,) * 5, (3,))
@@ -426,86 +495,87 @@ def test_what_is_transformed_and_saved_is_the_local_model(client, X, tmp_path):
     local.save(tmp_path / "model.npz")
     assert type(local) is fastpmf.PoissonNMF
     np.testing.assert_array_equal(fastpmf.PoissonNMF.load(tmp_path / "model.npz").components_, model.components_)
-    again = PoissonNMF(3, max_iter=20, tol=5e-3).fit(chunked(X, 4), H=local.components_)
+    again = PoissonNMF(3, init="custom", max_iter=20, tol=5e-3).fit(chunked(X, 4), H=local.components_)
     assert again.n_iter_ < model.n_iter_
     assert again.objective_ == pytest.approx(model.objective_, rel=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "local"), [(PoissonNMF, fastpmf.PoissonNMF), (HPF, fastpmf.HPF)])
-def test_a_fit_goes_on_from_the_h_of_a_checkpoint(client, X, tmp_path, kind, local):
-    told = {"random_state": 0, "tol": 0, "eval_every": 5}
+def test_a_fit_continues_from_the_h_of_a_checkpoint(client, X, tmp_path, kind, local):
+    options = {"random_state": 0, "tol": 0, "eval_every": 5}
     saving = fastpmf.Checkpoint(tmp_path / "saved", iterations=5)
-    kind(3, max_iter=10, **told).fit(delayed(X, 3), checkpoint=saving)
-    model = kind(3, max_iter=25, **told).fit(delayed(X, 2), resume=tmp_path / "saved")
-    whole = local(3, max_iter=25, **told).fit(streamed(X))
+    kind(3, max_iter=10, **options).fit(delayed(X, 3), checkpoint=saving)
+    model = kind(3, max_iter=25, **options).fit(delayed(X, 2), resume=tmp_path / "saved")
+    whole = local(3, max_iter=25, **options).fit(streamed(X))
     assert model.n_iter_ == 25
     assert model.trace_["n_iter"].tolist() == list(range(0, 30, 5))
-    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-3)  # W was solved anew, so the way is another
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-3)  # W was solved again
 
 
 def test_few_bytes_of_a_fit_reach_the_client(client):
     n_iter, p, k = 10, 2000, 8
     X = sparse.csr_array(np.random.default_rng(0).poisson(0.02, (90, p)))
+    before = client.run(lambda dask_worker: len(dask_worker.transfer_outgoing_log))
     model = PoissonNMF(k, random_state=0, max_iter=n_iter, tol=0, eval_every=2).fit(delayed(X, 3))
     sent = [
         (log["who"], key, n)
-        for logs in client.run(lambda dask_worker: list(dask_worker.transfer_outgoing_log)).values()
-        for log in logs
+        for address, logs in client.run(lambda dask_worker: list(dask_worker.transfer_outgoing_log)).items()
+        for log in logs[before[address] :]
         for key, n in log["keys"].items()
         if str(key).startswith("fastpmf-")
     ]
-    here = [(key, n) for who, key, n in sent if who is None and model._fit_id in str(key)]
+    here = [(key, n) for who, key, n in sent if who is None]
     factor = p * k * 8
-    told = model.communication_
-    assert sum(n for key, n in here if "-columns-" in key) >= factor
-    assert sum(n for key, n in here if "-columns-" not in key) < factor / 10
-    assert factor <= told["to_client"] < 1.2 * factor
-    assert told["messages"] == 4 * (n_iter + 1)
-    assert told["message_bytes"] == factor
-    assert told["between_workers"] > 4 * n_iter * factor
+    communication = model.communication_
+    assert sum(n for key, n in here if "-column_state-" in key) >= factor
+    assert sum(n for key, n in here if "-column_state-" not in key) < factor / 10
+    assert factor <= communication["to_client"] < 1.2 * factor
+    assert communication["messages"] == 4 * (n_iter + 1)
+    assert communication["message_bytes"] == factor
+    assert communication["between_workers"] > 4 * n_iter * factor
 
 
-def test_nothing_of_a_fit_stays_with_the_scheduler(client, X):
-    PoissonNMF(3, **TOLD).fit(delayed(X, 4))
-    for _ in range(1000):  # what the client let go of is on its way
+def test_no_task_of_a_fit_stays_with_the_scheduler(client, X):
+    PoissonNMF(3, **OPTIONS).fit(delayed(X, 4))
+    for _ in range(1000):  # the messages that release tasks are on their way
         left = client.run_on_scheduler(lambda dask_scheduler: [key for key in dask_scheduler.tasks if "fastpmf" in key])
         if not left:
             break
     assert not left
 
 
-def test_a_callback_and_ctrl_c_stop_a_fit_with_what_there_is(client, X):
-    assert PoissonNMF(3, callback=lambda record: record.n_iter == 4, **TOLD).fit(delayed(X, 3)).n_iter_ == 4
+def test_a_callback_and_ctrl_c_stop_a_fit_and_keep_it(client, X):
+    assert PoissonNMF(3, callback=lambda record: record.n_iter == 4, **OPTIONS).fit(delayed(X, 3)).n_iter_ == 4
 
     def interrupt(record):
         if record.n_iter == 4:
             raise KeyboardInterrupt
 
-    model = PoissonNMF(3, callback=interrupt, **TOLD)
+    model = PoissonNMF(3, callback=interrupt, **OPTIONS)
     with pytest.raises(fastpmf.FitInterrupted):
         model.fit(delayed(X, 3))
     assert model.n_iter_ == 4
     assert model.components_.shape == (3, 40)
-    assert held(client) == 0
+    assert n_stored(client) == 0
 
 
-def test_workers_have_the_threads_that_they_were_given_and_this_process_keeps_its_own(client):
+def test_workers_have_their_number_of_threads_and_this_process_keeps_its_own(client):
     assert os.environ.get("NUMBA_NUM_THREADS") == THREADS
     numba.njit(lambda: 1)()  # reads the environment anew
-    at_work = client.run(lambda: (_worker._own_threads(None), _worker._own_threads(3)))
-    assert set(at_work.values()) == {(1, 3)}
-    # A worker's Numba may have read its own number before: told another one now, it could compile nothing any more
-    for told in client.run(
+    threads = client.run(lambda: (worker.worker_threads(None), worker.worker_threads(3)))
+    assert set(threads.values()) == {(1, 3)}
+    # The Numba of a worker may have read its number before; it could not compile anything after a change
+    for environment in client.run(
         lambda dask_worker: (
             os.environ.get("NUMBA_NUM_THREADS"), os.environ["OMP_NUM_THREADS"], dask_worker.state.nthreads
         )
     ).values():  # fmt: skip
-        assert told == (THREADS, "1", 1)
-    with pytest.raises(ValueError, match="threads_per_worker must be at least 1, got 0"):
+        assert environment == (THREADS, "1", 1)
+    with pytest.raises(ValueError, match="threads_per_worker == 0, must be >= 1"):
         local_cluster(1, threads_per_worker=0)
-    with pytest.raises(ValueError, match="n_workers must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="n_workers == -1, must be >= 0"):
         local_cluster(-1)
-    with pytest.raises(TypeError, match="n_workers must be an integer, got str"):
+    with pytest.raises(TypeError, match="n_workers must be an instance of"):
         local_cluster("2")
 
 
@@ -514,13 +584,13 @@ def test_workers_that_are_added_later_have_their_threads_too():
         cluster.scale(1)
         with distributed.Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
-            ((*told, threads),) = client.run(
-                lambda: (os.environ["MINE"], os.environ["OMP_NUM_THREADS"], _worker._own_threads(None))
+            ((*environment, threads),) = client.run(
+                lambda: (os.environ["MINE"], os.environ["OMP_NUM_THREADS"], worker.worker_threads(None))
             ).values()
-            assert (told, threads) == (["1", "2"], 2)
+            assert (environment, threads) == (["1", "2"], 2)
 
 
-def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp_path):
+def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
     wrong = [
         (X, TypeError, "X must be a dask array .* got csr_array"),
         ([X], TypeError, "got list"),
@@ -530,42 +600,59 @@ def test_what_workers_cannot_share_is_turned_away_in_one_sentence(client, X, tmp
         ([dask.delayed(0 * X)], ValueError, "at least one positive count, got all 120 x 40 zero"),
         (tmp_path / "none.h5ad", FileNotFoundError, "no file"),
     ]
-    for given, kind, said in wrong:
-        with pytest.raises(kind, match=said):
+    for given, kind, message in wrong:
+        with pytest.raises(kind, match=message):
             PoissonNMF(3).fit(given)
     sparse.save_npz(tmp_path / "X.npz", X)
-    with pytest.raises(ValueError, match=r"X\.npz can't be read by rows: convert_counts"):
+    with pytest.raises(ValueError, match=r"X\.npz can't be read by rows: .* convert_counts"):
         PoissonNMF(3).fit(tmp_path / "X.npz")
-    for options, said in (
+    for options, message in (
         ({"solver": "em"}, "solver must be 'auto', 'cd' or 'mu'"),
         ({"acceleration": "extrapolation"}, "acceleration"),
         ({"timeout": 0}, "timeout"),
         ({"memory": False}, "memory=False is for a path"),
+        ({"init": "nndsvd"}, "init must be one of 'auto', 'random', 'custom'"),
+        ({"init": "custom"}, "init='custom' needs H"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             PoissonNMF(3, **options).fit(delayed(X, 2))
     with pytest.raises(ValueError, match="row_exposure must have shape"):
         PoissonNMF(3).fit(delayed(X, 2), row_exposure=np.ones(3))
     with pytest.raises(ValueError, match="H must give every count of X a positive rate"):
-        PoissonNMF(3).fit(delayed(X, 2), H=np.zeros((3, 40)))
-    assert held(client) == 0
+        PoissonNMF(3, init="custom").fit(delayed(X, 2), H=np.zeros((3, 40)))
+    with pytest.raises(ValueError, match="H must give every count of X a positive rate"):
+        PoissonNMF(3).fit(delayed(X, 2), fixed_H=np.zeros((3, 40)))
+    with pytest.raises(ValueError, match="W and H are starting factors for init='custom' only"):
+        PoissonNMF(3).fit(delayed(X, 2), H=np.ones((3, 40)))
+    with pytest.raises(ValueError, match=r"fixed_H must have shape \(3, 40\), got \(2, 40\)"):
+        PoissonNMF(3).fit(delayed(X, 2), fixed_H=np.ones((2, 40)))
+    assert n_stored(client) == 0
 
 
-def test_without_a_client_or_a_worker_a_fit_says_so(X):
-    with pytest.raises(ValueError, match=r"client must be a distributed\.Client, or one must have been made"):
+def test_h_must_fit_into_the_memory_of_this_process(client, X, monkeypatch):
+    monkeypatch.setattr("fastpmf.fitting.memory.SMALL", 0)
+    monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: 2**10)
+    for kind in (PoissonNMF, HPF):
+        with pytest.raises(MemoryError, match="H of 3 components and 40 columns needs"):
+            kind(3).fit(delayed(X, 2))
+    assert n_stored(client) == 0
+
+
+def test_without_a_client_or_a_worker_a_fit_is_an_error(X):
+    with pytest.raises(ValueError, match=r"client must be a distributed\.Client if there is no current one"):
         PoissonNMF(3).fit(delayed(X, 2))
     with pytest.raises(TypeError, match=r"client must be a distributed\.Client or None, got str"):
         PoissonNMF(3, client="tcp://here").fit(delayed(X, 2))
-    said = "client must have a worker, and its cluster had none for timeout=1 s"
-    with local_cluster(0) as empty, distributed.Client(empty) as client, pytest.raises(TimeoutError, match=said):
+    message = "client must have a worker, and its cluster had none within timeout=1 s"
+    with local_cluster(0) as empty, distributed.Client(empty) as client, pytest.raises(TimeoutError, match=message):
         PoissonNMF(3, client=client, timeout=1).fit(delayed(X, 2))
 
 
-def test_a_worker_that_is_gone_again_at_once_is_no_worker():
+def test_a_worker_that_vanishes_at_once_is_not_used():
     waited = []
     client = SimpleNamespace(wait_for_workers=lambda n, timeout: waited.append((n, timeout)))
-    calls = Calls(client, 3.0)
+    pool = WorkerPool(client, None, n_threads=None, timeout=3.0)
     seen = iter([set(), set(), {"b", "a"}])
-    calls._alive = lambda: next(seen)
-    assert calls._living() == ["a", "b"]
+    pool._alive = lambda: next(seen)
+    assert pool._wait_for_any() == ["a", "b"]
     assert waited == [(1, 3.0)] * 2

@@ -1,4 +1,4 @@
-"""Iterations over Dask workers of one thread each, beside one process of as many threads."""
+"""Iterations on Dask workers of one thread each, compared with one process of as many threads."""
 
 import importlib.util
 import tempfile
@@ -16,7 +16,7 @@ WHERE = ("workers", "process")
 
 
 class Iterations:
-    """A fit of so many iterations, what workers do once included: they read their rows and have the transpose made."""
+    """A fit of `N_ITERATIONS` iterations, including what workers do once: they read their rows and transpose them."""
 
     param_names = ("where", "size", "shape")
     params = (WHERE, (1, 2), names(N_COUNTS, "power_law"))
@@ -27,7 +27,7 @@ class Iterations:
 
     def setup(self, cached, where, size, shape):
         if importlib.util.find_spec("fastpmf.dask") is None or importlib.util.find_spec("distributed") is None:
-            raise NotImplementedError("this version, or this environment, has no workers")
+            raise NotImplementedError("fastpmf.dask or distributed is not available")
         warnings.filterwarnings("ignore", message=".*max_iter")  # tol=0 is never reached
         self.options = {
             "solver": "mu", "acceleration": None, "max_iter": N_ITERATIONS, "tol": 0.0, "eval_every": 100,
@@ -54,9 +54,9 @@ class Iterations:
     def fit(self, where, size):
         if where == "process":
             return PoissonNMF(N_COMPONENTS, n_threads=size, **self.options).fit(self.counts)
-        from fastpmf.dask import PoissonNMF as OverWorkers
+        from fastpmf.dask import PoissonNMF as DistributedNMF
 
-        return OverWorkers(N_COMPONENTS, client=self.client, **self.options).fit(Path(self.folder.name) / "X")
+        return DistributedNMF(N_COMPONENTS, client=self.client, **self.options).fit(Path(self.folder.name) / "X")
 
     def time_10_iterations(self, cached, where, size, shape):
         self.fit(where, size)

@@ -5,8 +5,8 @@ HPF                posteriors
 local_cluster      workers on this machine, with their threads
 """
 
-from fastpmf.dask._cluster import local_cluster
+from fastpmf.dask.cluster import local_cluster
 from fastpmf.dask.hpf import HPF
-from fastpmf.dask.nmf import PoissonNMF
+from fastpmf.dask.poisson_nmf import PoissonNMF
 
 __all__ = ["HPF", "PoissonNMF", "local_cluster"]

@@ -4,22 +4,23 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from fastpmf import estimators
-from fastpmf.dask._crew import Crew
-from fastpmf.dask._estimator import OverWorkers
-from fastpmf.dask._fit import Result, Whole, fit
-from fastpmf.dask._share import Posterior
-from fastpmf.fitting.fit import check_parameters, tell_end
-from fastpmf.fitting.hpf import MOVED, check_priors
-from fastpmf.fitting.memory import check_memory
+from fastpmf.dask.base import DistributedEstimator
+from fastpmf.dask.pool import WorkerPool
+from fastpmf.dask.shard import HPFModel, posterior_of_H
+from fastpmf.dask.worker import RowData
+from fastpmf.estimators.hpf import column_attributes, run_attributes
+from fastpmf.fitting.checkpoint import open_checkpoints
+from fastpmf.fitting.fit import check_any_counts, facts_of, report_end
+from fastpmf.fitting.hpf import MOVED, HPFOptions, check_finite
+from fastpmf.fitting.memory import check_columns
 from fastpmf.fitting.ranges import dtype_for
-from fastpmf.solvers import Record, Status
-from fastpmf.solvers.mean_field import MeanField
+from fastpmf.solvers import MeanField, Record
 
 
-class HPF(OverWorkers):
+class HPF(DistributedEstimator):
     """`fastpmf.HPF` of counts whose rows are spread over the workers of a Dask cluster.
 
-    Each worker holds its rows' counts and the posteriors of their W; otherwise as `fastpmf.dask.PoissonNMF`.
+    Each worker stores the counts of its rows and the posteriors of their W; otherwise as `fastpmf.dask.PoissonNMF`.
 
     Parameters
     ----------
@@ -37,14 +38,14 @@ class HPF(OverWorkers):
     Attributes
     ----------
     components_, H_posterior_, popularity_, prior_, elbo_, objective_, residual_, n_iter_, status_, trace_, ...
-        As in `fastpmf.HPF`. Posteriors of W are on no single machine: `fit_transform` and `transform` give E[W], and
+        As in `fastpmf.HPF`. There are no posteriors of the fitted W: `fit_transform` and `transform` return E[W], and
         `to_local().posterior` the posteriors of any rows.
     client_, recoveries_, communication_
         As in `fastpmf.dask.PoissonNMF`.
 
     Notes
     -----
-    Not offered are `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
+    Not available are `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class HPF(OverWorkers):
         y : None
             Ignored.
         checkpoint, resume
-            As in `fastpmf.dask.PoissonNMF.fit`; it is H's posterior that is saved.
+            As in `fastpmf.dask.PoissonNMF.fit`; the posterior of H is saved.
 
         Returns
         -------
@@ -112,10 +113,10 @@ class HPF(OverWorkers):
 
         Raises
         ------
-        ImportError, TypeError, ValueError, TimeoutError, FitInterrupted
+        ImportError, TypeError, ValueError, MemoryError, TimeoutError, FitInterrupted
             As in `fastpmf.dask.PoissonNMF.fit`.
         """
-        self._fit(X, checkpoint=checkpoint, resume=resume, wanted=False)
+        self._fit(X, checkpoint, resume, return_W=False)
         return self
 
     def fit_transform(self, X: Any, y: None = None, *, checkpoint: Any = None, resume: Any = None) -> Any:
@@ -124,55 +125,39 @@ class HPF(OverWorkers):
         Returns
         -------
         W : dask array of shape (n_samples, n_components)
-            As of `fastpmf.dask.PoissonNMF.fit_transform`.
+            As in `fastpmf.dask.PoissonNMF.fit_transform`.
         """
-        return self._fit(X, checkpoint=checkpoint, resume=resume, wanted=True)
+        return self._fit(X, checkpoint, resume, return_W=True)
 
-    def _fit(self, X: Any, **told: Any) -> Any:
-        check_parameters(
-            self.n_components, "mu", None, self.inner_steps, 1, self.max_iter, self.tol, self.max_time,
-            self.eval_every, self.callback,
-        )  # fmt: skip
-        self._priors = check_priors(
-            (self.a, self.a_prime, self.b_prime), (self.c, self.c_prime, self.d_prime), self.n_components,
-            hierarchical=self.hierarchy,
-        )  # fmt: skip
-        W, result = self._run(*self._over(X), **told)
-        tell_end(result.solution, self.tol, MOVED)
-        return W
-
-    def _solve(self, crew: Crew, whole: Whole, *, wanted: bool, **told: Any) -> Result:
-        counts: Any = whole
-        work = dtype_for(self.dtype, counts)
-        held = counts._replace(shape=(1, whole.shape[1]), nnz=1)  # the client has H alone
-        check_memory(held, self.n_components, work, MeanField(self._priors))
-        self._model = Posterior(self.n_components, work, self._priors, self.inner_steps)
-        facts = {
-            "n_components": self.n_components, "dtype": str(work), "inner_steps": self.inner_steps,
-            "priors": [prior.to_numbers() for prior in self._priors],
-        }  # fmt: skip
-        result = fit(
-            crew, self._model, whole, exposure=None, H=None, facts=facts, max_iter=self.max_iter, tol=self.tol,
-            max_time=self.max_time, eval_every=self.eval_every, random_state=self.random_state, verbose=self.verbose,
-            callback=self.callback, wanted=wanted, **told,
-        )  # fmt: skip
-        if result.solution.status is Status.NON_FINITE:
-            raise ValueError(
-                f"X and the hyperparameters must leave every posterior rate positive and finite in {work}, which "
-                f"iteration {result.solution.n_iter} found not so; less extreme ones, or dtype='float64', would"
+    def _fit(self, X: Any, checkpoint: Any, resume: Any, *, return_W: bool) -> Any:
+        options = HPFOptions.of(self)
+        solver = MeanField(priors=options.priors(), inner_steps=options.inner_steps)
+        client, source = self._open(X)
+        with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
+            survey = pool.open()
+            check_any_counts(survey.shape, survey.total)
+            dtype, k = dtype_for(options.dtype, survey), options.n_components
+            check_columns(survey.shape[1], k, dtype, solver.n_factor_copies + 1)
+            facts = facts_of(survey.shape, survey.nnz, survey.total, options, dtype, workers=True)
+            facts |= {"priors": [prior.to_numbers() for prior in solver.priors]}
+            checkpoints = open_checkpoints(checkpoint, resume, facts)
+            model = HPFModel(k, dtype, solver)
+            start = self._random_start(pool, options.random_state)
+            solution, columns, shards = self._run(
+                pool, model, options, start, RowData(), checkpoints, return_W=return_W
             )
-        return result
-
-    def _made(self, result: Result) -> estimators.HPF:
-        local, solution = estimators.HPF(**self._parameters(estimators.HPF)), result.solution
-        local._keep_columns(self._model.factor(result.columns), self._priors, self.n_components)
-        local.elbo_, local.objective_, local.residual_ = -solution.objective, solution.objective, solution.kkt_residual
-        local.n_iter_, local.status_, local.trace_ = solution.n_iter, solution.status, solution.trace
-        local.restarts_, local.validation_, local._schedule = solution.restarts, None, None
-        return local
+        check_finite(solution, dtype)
+        attributes = (
+            column_attributes(posterior_of_H(columns, k), solver.priors, k)
+            | run_attributes(solution)
+            | {"mean_W_": None}
+        )
+        self._set_fitted_attributes(estimators.HPF, attributes, client, source, pool)
+        report_end(solution, self.tol, MOVED)
+        return None if shards is None else self._join(list(zip(shards, survey.rows.values(), strict=True)))
 
     def transform(self, X: Any) -> Any:
-        """E[W] for rows of counts, H's posterior as it is; see `fastpmf.HPF.transform`.
+        """E[W] for rows of counts, given the posterior of H; see `fastpmf.HPF.transform`.
 
         Parameters
         ----------
@@ -182,6 +167,6 @@ class HPF(OverWorkers):
         Returns
         -------
         W : dask array of shape (n_samples, n_components)
-            Nothing is done before it is computed; then each block is, on a worker.
+            Lazy: each block is computed on a worker when it is needed.
         """
         return self._transform(X)

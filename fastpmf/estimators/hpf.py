@@ -614,6 +614,13 @@ def _solution_attributes(solution: Solution, state: PosteriorState, share: float
         "W_posterior_": W,
         "activity_": GammaPosterior.of_rows(rows, share) if priors[0].hierarchical else None,
         "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
+        **run_attributes(solution),
+    }
+
+
+def run_attributes(solution: Solution) -> dict[str, Any]:
+    """The attributes of an estimator that say how its fit went."""
+    return {
         "elbo_": -solution.objective,
         "objective_": solution.objective,
         "residual_": solution.kkt_residual,

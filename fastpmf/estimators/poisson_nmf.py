@@ -381,7 +381,7 @@ class PoissonNMF(FactorModel):
             }
 
             def attributes(solution: Solution, _: Any = None) -> dict[str, Any]:
-                return known | _solution_attributes(solution)
+                return known | solution_attributes(solution)
 
             tasks = self._tasks(attributes, X, y, data)
             solution = fit.run(tasks)
@@ -450,7 +450,7 @@ class PoissonNMF(FactorModel):
             after, H = online_em_step(online, H, counts, exposure, k, penalties, OnlineOptions.of(self))
         nan, no_trace = math.nan, np.empty(0, TRACE_DTYPE)
         solution = Solution(np.empty((0, k)), H, nan, nan, after.schedule.steps, Status.ONLINE, no_trace)
-        attributes = _solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
+        attributes = solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
         if online is None:
             attributes |= features | {"column_exposure_": None, "background_": None}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
@@ -597,7 +597,7 @@ class PoissonNMF(FactorModel):
                 np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace,
                 restarts, checked_validation(arrays),
             )  # fmt: skip
-            attributes = _solution_attributes(solution) | {"n_features_in_": p}
+            attributes = solution_attributes(solution) | {"n_features_in_": p}
             for name, prior in zip(("prior_W_", "prior_H_"), facts["priors"], strict=True):
                 attributes[name] = None if prior is None else tuple(prior)
             for name in ("column_exposure", "background"):
@@ -618,7 +618,7 @@ class PoissonNMF(FactorModel):
         return model
 
 
-def _solution_attributes(solution: Solution) -> dict[str, Any]:
+def solution_attributes(solution: Solution) -> dict[str, Any]:
     """The attributes of an estimator that come from a solution."""
     with np.errstate(over="ignore"):
         mean_W = solution.W.mean(axis=0, dtype=np.float64) if len(solution.W) else None

@@ -20,7 +20,7 @@ from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_declared, check_memory
 from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions, check_init
-from fastpmf.fitting.problem import build_problem
+from fastpmf.fitting.problem import FactorSpec, build_problem
 from fastpmf.fitting.ranges import check_entries, dtype_for
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
@@ -172,7 +172,7 @@ class PoissonFit:
         self._counts, self._options, self._data = counts, options, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
         data.check_in_memory(counts)
-        check_any_counts(counts, data.mask)
+        check_any_counts(counts.shape, counts.total, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
         k = options.n_components
         check_memory(counts, k, self._dtype, self._solver, n_init=options.n_init)
@@ -242,18 +242,9 @@ class PoissonFit:
     def _facts(self) -> dict[str, Any]:
         """What determines the iterates of a fit, beside its start."""
         problem, options = self.problem, self._options
-        digest = hashlib.sha256()
-        for terms in problem.terms:
-            for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
-                digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-        for place, A in enumerate((*problem.known, *problem.scales)):
-            if A is not None and (A != 1).any():
-                digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
-        return facts_of(problem.counts, options, self._dtype) | {
-            "solver": options.solver,
-            "acceleration": options.acceleration,
-            "priors, exposures and fixed parts": digest.hexdigest()[:16],
-        }
+        counts = problem.counts
+        facts = facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
+        return facts | poisson_facts(options, problem.specs)
 
 
 def start_run(
@@ -264,8 +255,9 @@ def start_run(
     resumes = checkpoints is not None and checkpoints.saved is not None
     factors = [empty_factor(n, problem.n_components, dtype) for n in problem.counts.shape] if resumes else start()
     return Run(
-        solver, problem, *factors, tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
-        callbacks=observers, checkpoint=None if checkpoints is None else checkpoints.save_if_due,
+        solver, problem, solver.init(problem, *factors), tol=options.tol, eval_every=options.eval_every,
+        max_time=options.max_time, callbacks=observers,
+        checkpoint=None if checkpoints is None else checkpoints.save_if_due,
         saved=None if checkpoints is None else checkpoints.saved,
     )  # fmt: skip
 
@@ -292,13 +284,13 @@ def check_single_start(options: FitOptions, data: FitData, checkpoint: Any, resu
             raise ValueError(f"n_init must be 1 with {name}, got {options.n_init}")
 
 
-def check_any_counts(counts: Counts, mask: Any) -> None:
+def check_any_counts(shape: tuple[int, int], total: float, mask: Any = None) -> None:
     """Raise an error if all counts are zero, or masked."""
-    if counts.total > 0:
+    if total > 0:
         return
     if mask is not None:
         raise ValueError("mask must leave at least one positive count of X")
-    raise ValueError(f"X must hold at least one positive count, got all {counts.shape[0]} x {counts.shape[1]} zero")
+    raise ValueError(f"X must hold at least one positive count, got all {shape[0]} x {shape[1]} zero")
 
 
 @contextmanager
@@ -323,10 +315,28 @@ def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
         warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
-def facts_of(counts: Counts, options: FitOptions, dtype: np.dtype) -> dict[str, Any]:
+def facts_of(
+    shape: tuple[int, int], nnz: int, total: float, options: FitOptions, dtype: np.dtype, **access: bool
+) -> dict[str, Any]:
     """What must be equal for a fit to resume from a checkpoint, for all kinds of fits."""
     return {
-        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total,
-        "streamed": counts.row_access_only, "n_components": int(options.n_components), "dtype": str(dtype),
-        "inner_steps": int(options.inner_steps),
+        "shape": list(shape), "nonzeros": nnz, "total": total, **access, "n_components": int(options.n_components),
+        "dtype": str(dtype), "inner_steps": int(options.inner_steps),
     }  # fmt: skip
+
+
+def poisson_facts(options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec]) -> dict[str, Any]:
+    """What must be equal too for a fit of W and H."""
+    digest = hashlib.sha256()
+    for spec in specs:
+        terms = spec.terms
+        for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
+            digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+    for place, A in enumerate((*(spec.known for spec in specs), *(spec.scale for spec in specs))):
+        if A is not None and (A != 1).any():
+            digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
+    return {
+        "solver": options.solver,
+        "acceleration": options.acceleration,
+        "priors, exposures and fixed parts": digest.hexdigest()[:16],
+    }

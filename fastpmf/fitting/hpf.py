@@ -113,7 +113,7 @@ class HPFFit:
         self._options, k = options, options.n_components
         check_init(options.init, custom=False)
         data.check_in_memory(counts)
-        check_any_counts(counts, data.mask)
+        check_any_counts(counts.shape, counts.total, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
         check_memory(counts, k, self._dtype, MeanField(priors=options.priors()), n_init=options.n_init)
         check_single_start(options, data, checkpoint, resume)
@@ -129,8 +129,8 @@ class HPFFit:
         priors = options.priors(default_shape)
         self._problem = PosteriorProblem(counts, k)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
-        facts = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
-        facts |= facts_of(counts, options, self._dtype)
+        facts: dict[str, Any] = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
+        facts |= facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
@@ -149,16 +149,21 @@ class HPFFit:
                 solution = replace(best.finish(), restarts=restarts)
         if self._early_stopping is not None:
             solution = replace(solution, validation=self._early_stopping.curve)
-        if solution.status is Status.NON_FINITE:
-            raise ValueError(
-                f"X and the hyperparameters led to a posterior rate that is not positive and finite in {self._dtype}, "
-                f"in iteration {solution.n_iter}: use less extreme ones, or dtype='float64'"
-            )
+        check_finite(solution, self._dtype)
         return solution, best.state
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, counts = self._options, self._problem.counts
         return initialise(counts, options.n_components, options.init, self._rng, self._dtype)
+
+
+def check_finite(solution: Solution, dtype: np.dtype) -> None:
+    """Raise an error if inference stopped at a rate that is not positive and finite."""
+    if solution.status is Status.NON_FINITE:
+        raise ValueError(
+            f"X and the hyperparameters led to a posterior rate that is not positive and finite in {dtype}, in "
+            f"iteration {solution.n_iter}: use less extreme ones, or dtype='float64'"
+        )
 
 
 def _learned_shape_start(counts: Counts, n_components: int) -> float:

@@ -205,6 +205,22 @@ def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_i
         check_memory(size, int(n_components), working_dtype(dtype, size.dtype), solver, n_init=int(n_init))
 
 
+def check_columns(n_columns: int, n_components: int, dtype: np.dtype, n_copies: int) -> None:
+    """Raise an error if so many copies of H alone do not fit into memory.
+
+    Raises
+    ------
+    MemoryError
+        If they exceed this process's memory limit.
+    """
+    need = n_copies * n_columns * padded_width(n_components, dtype) * dtype.itemsize
+    if need > UNCHECKED_BYTES and need > (limit := memory_limit()):
+        raise MemoryError(
+            f"H of {n_components} components and {n_columns} columns needs {need / 2**30:.3g} GiB, and this process "
+            f"may have {limit / 2**30:.3g} GiB"
+        )
+
+
 def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     """Raise an error if W of all rows of a matrix, read or not, does not fit into memory.
 

@@ -52,8 +52,9 @@ class FitOptions:
 
     @classmethod
     def of(cls, estimator: Any) -> Self:
-        """The options of an estimator, whose parameters have the same names."""
-        return cls(**{field.name: getattr(estimator, field.name) for field in fields(cls)})
+        """The options of an estimator, whose parameters have the same names; defaults for those that it lacks."""
+        names = [field.name for field in fields(cls) if hasattr(estimator, field.name)]
+        return cls(**{name: getattr(estimator, name) for name in names})
 
     def __post_init__(self) -> None:
         if isinstance(self.n_components, bool):

@@ -10,16 +10,17 @@ D(w_i x_i || w_i mu_i). Priors are converted to these units, and the background 
 
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import dot, empty_factor, padded
+from fastpmf.core.factors import dot, empty_factor, padded, padded_width
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
-from fastpmf.fitting.options import FitData, Penalties
+from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
@@ -62,6 +63,53 @@ class FixedPart(NamedTuple):
     zeros: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class FactorSpec:
+    """One factor as the solver sees it.
+
+    Attributes
+    ----------
+    terms : Terms
+        Prior and fixed parts, in the units of the solver.
+    scale : ndarray of shape (n_rows,), float64
+        The solver's factor is the user's times this: W' = scale W and H' = H scale.
+    fixed : FixedPart
+        In the user's units, without a background.
+    known : ndarray of shape (n_rows, K), or None
+        Fixed values of the solver's factor.
+    """
+
+    terms: Terms
+    scale: np.ndarray
+    fixed: FixedPart
+    known: np.ndarray | None
+
+    def start(self, A: np.ndarray, n_components: int) -> np.ndarray:
+        """A padded starting factor from A, which has columns for the free components; with all fixed parts."""
+        K, terms, known = n_components, self.terms, self.known
+        B = empty_factor(len(A), K, A.dtype)
+        fixed = np.zeros(K, bool) if terms.fixed is None else terms.fixed[:K]
+        if not fixed.all():
+            B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
+        if terms.zeros is not None:
+            B[terms.zeros] = 0
+        with np.errstate(under="ignore"):
+            if known is not None and fixed.all():
+                B[:, :K] = known
+            elif known is not None and fixed.any():
+                B[:, :K][:, fixed] = known[:, fixed]
+        return B
+
+    def in_user_units(self, A: np.ndarray) -> np.ndarray:
+        """The user's factor from the solver's, without padding and background; fixed values to the bit."""
+        part = self.fixed
+        with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
+            A = A / self.scale[:, None]
+            if part.values is not None and part.components is not None:
+                A[:, part.components] = part.values[:, part.components]
+        return A
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitProblem(Problem):
     """A problem in the units of the solver, and the conversion of its factors to the user's units.
@@ -72,12 +120,8 @@ class FitProblem(Problem):
     ----------
     n_free : int
         Components without that of the background.
-    scales : (ndarray of shape (n,), ndarray of shape (p,))
-        W' = scales[0] W and H' = H scales[1], float64.
-    fixed : (FixedPart, FixedPart)
-        Of W and H transposed, in the user's units.
-    known : tuple of two (ndarray of shape (n or p, K), or None)
-        Fixed values of W' and of H' transposed.
+    specs : (FactorSpec, FactorSpec)
+        Of W and of H transposed.
     zero_weight_rows : ndarray of int
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
@@ -87,12 +131,25 @@ class FitProblem(Problem):
     """
 
     n_free: int
-    scales: tuple[np.ndarray, np.ndarray]
-    fixed: tuple[FixedPart, FixedPart]
-    known: tuple[np.ndarray | None, np.ndarray | None]
-    zero_weight_rows: np.ndarray
-    penalties: Penalties
-    identity: bool = field(default=False)
+    specs: tuple[FactorSpec, FactorSpec]
+    zero_weight_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.intp))
+    penalties: Penalties = NO_PENALTIES
+    identity: bool = False
+
+    @classmethod
+    def of(
+        cls, counts: Counts, n_components: int, n_free: int, specs: tuple[FactorSpec, FactorSpec], **fields: Any
+    ) -> Self:
+        """The problem of these counts and factors."""
+        terms = specs[0].terms, specs[1].terms
+        identity = n_components == n_free and all((spec.scale == 1).all() for spec in specs)
+        identity = identity and not any(t.penalised for t in terms)
+        return cls(counts, n_components, terms, n_free=n_free, specs=specs, identity=identity, **fields)
+
+    @property
+    def scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of both factors, see `FactorSpec`."""
+        return self.specs[0].scale, self.specs[1].scale
 
     @property
     def has_fixed_parts(self) -> bool:
@@ -101,49 +158,30 @@ class FitProblem(Problem):
     @property
     def background(self) -> np.ndarray:
         """The row of H' that is the background, (p,); only if there is one."""
-        known = self.known[1]
+        known = self.specs[1].known
         assert known is not None
         return known[:, -1]
 
     def start(self, W: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Padded starting factors: the given ones, which have columns for the free components, with all fixed parts."""
-        found, K = [], self.n_components
-        for A, known, terms in zip((W, Ht), self.known, self.terms, strict=True):
-            B = empty_factor(len(A), K, A.dtype)
-            fixed = np.zeros(K, bool) if terms.fixed is None else terms.fixed[:K]
-            if not fixed.all():
-                B[:, : min(A.shape[1], B.shape[1])] = A[:, : B.shape[1]]
-            if terms.zeros is not None:
-                B[terms.zeros] = 0
-            with np.errstate(under="ignore"):
-                if known is not None and fixed.all():
-                    B[:, :K] = known
-                elif known is not None and fixed.any():
-                    B[:, :K][:, fixed] = known[:, fixed]
-            found.append(B)
-        return found[0], found[1]
+        """Padded starting factors, see `FactorSpec.start`."""
+        rows, columns = self.specs
+        return rows.start(W, self.n_components), columns.start(Ht, self.n_components)
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are returned to the bit."""
         if self.identity:
             return W, Ht.T
-        k = self.n_free
+        (rows, columns), k, dtype = self.specs, self.n_free, W.dtype
         with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
-            W = (W[:, :k] * units[:k] / self.scales[0][:, None]).astype(W.dtype)
-            Ht = (Ht[:, :k] / units[:k] / self.scales[1][:, None]).astype(Ht.dtype)
-            for A, part in zip((W, Ht), self.fixed, strict=True):
-                if part.values is not None and part.components is not None:
-                    A[:, part.components] = part.values[:, part.components]
+            W = rows.in_user_units(W[:, :k] * units[:k]).astype(dtype)
+            Ht = columns.in_user_units(Ht[:, :k] / units[:k]).astype(dtype)
         return W, Ht.T
 
 
 def build_problem(
-    counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, data: FitData, *,
-    name_of_H: str = "fixed_H",
-) -> FitProblem:  # fmt: skip
+    counts: Counts, n_components: int, dtype: np.dtype, penalties: Penalties, data: FitData
+) -> FitProblem:
     """Check priors and data, and convert them to the units of the solver.
-
-    `name_of_H` is what messages call `data.fixed_H`.
 
     Raises
     ------
@@ -155,9 +193,8 @@ def build_problem(
     r = vector(data.row_exposure, n, "row_exposure")
     c = vector(data.column_exposure, p, "column_exposure")
     w = vector(data.sample_weight, n, "sample_weight", zero=True)
-    b = None if data.background is None else _background(data.background, p)
-    H = None if data.fixed_H is None else check_array(data.fixed_H, "fixed_H", REAL_OR_NAN).T
-    fixed = _fixed_part(data.fixed_W, (n, k), "fixed_W", "column"), _fixed_part(H, (p, k), "fixed_H", "row")
+    b = None if data.background is None else background_vector(data.background, p)
+    fixed = _fixed_part(data.fixed_W, (n, k), "fixed_W", "column"), fixed_part_of_H(data.fixed_H, (k, p))
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
     if isinstance(counts, MemoryCounts):
@@ -166,39 +203,87 @@ def build_problem(
             counts = weight_rows(counts, w, dtype)
     penalties = resolve_named_priors(penalties, k, counts.total, _total_exposure(counts, r * w, c))
     priors = read_priors(penalties, k, counts.shape)
-    for prior, name in zip(priors, ("prior_W or alpha_W", "prior_H or alpha_H"), strict=True):
-        check_entries(np.concatenate(prior), dtype, name)
-    K = k + (b is not None)
-    width = empty_factor(1, K, dtype).shape[1]
-    terms, known = [], []
-    names = "fixed_W", name_of_H if b is None else f"{name_of_H} or background"
-    # Weights of the prior's terms in W'; 1 for columns. Rows of weight 0 have no influence: their fixed W' is 0
-    sides = ((w, r), r * w, r * w), ((np.ones(p), c), c, None if b is None else c * b)
-    for name, prior, part, ((weight, exposure), scale, offset) in zip(names, priors, fixed, sides, strict=True):
-        values, components = part.values, part.components
-        if values is not None:
-            values = values if (scale == 1).all() else values * scale[:, None]
-        if b is not None:
-            values = np.zeros((len(scale), k)) if values is None else values
-            values = np.concatenate([values, offset[:, None]], axis=1)
-            components = np.append(np.zeros(k, bool) if components is None else components, True)
-        if values is not None:
-            check_entries(values, dtype, f"{name}, times exposures and weights,")
-        terms.append(prior_terms(weight, exposure, prior, FixedPart(values, components, part.zeros), width, dtype))
-        known.append(values)
-    for side, name in zip(Side, names, strict=True):
-        own, other, values = terms[side].fixed, terms[side.other].fixed, known[side]
+    specs = (
+        factor_spec(priors[0], fixed[0], r, dtype, Side.ROWS, weight=w, background=None if b is None else 1.0),
+        factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
+    )
+    check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
+    return FitProblem.of(
+        counts, k + (b is not None), k, specs, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties
+    )
+
+
+def factor_spec(
+    prior: FactorPrior, fixed: FixedPart, exposure: np.ndarray, dtype: np.dtype, side: Side, *,
+    weight: np.ndarray | None = None, background: np.ndarray | float | None = None,
+) -> FactorSpec:  # fmt: skip
+    """Convert the prior and the fixed part of a factor to the units of the solver.
+
+    Parameters
+    ----------
+    prior : FactorPrior
+    fixed : FixedPart
+    exposure : ndarray of shape (n_rows,)
+    dtype : dtype
+    side : Side
+    weight : ndarray of shape (n_rows,), optional
+        Weights of the prior in each row. The solver does not see rows of weight 0: their fixed part is 0.
+    background : ndarray of shape (n_rows,), or float, optional
+        The fixed last component, in the user's units, if there is one.
+    """
+    check_entries(np.concatenate(prior), dtype, ("prior_W or alpha_W", "prior_H or alpha_H")[side])
+    weight = np.ones(len(exposure)) if weight is None else weight
+    scale, k = exposure * weight, len(prior.shape)
+    values, components = fixed.values, fixed.components
+    if values is not None:
+        values = values if (scale == 1).all() else values * scale[:, None]
+    if background is not None:
+        values = np.zeros((len(scale), k)) if values is None else values
+        values = np.concatenate([values, (scale * background)[:, None]], axis=1)
+        components = np.append(np.zeros(k, bool) if components is None else components, True)
+    if values is not None:
+        check_entries(values, dtype, _fixed_name(side, background=background is not None))
+    width = padded_width(k + (background is not None), dtype)
+    terms = prior_terms(weight, exposure, prior, FixedPart(values, components, fixed.zeros), width, dtype)
+    return FactorSpec(terms, np.where(weight > 0, scale, exposure), fixed, values)
+
+
+def _fixed_name(side: Side, *, background: bool) -> str:
+    name = "fixed_W" if side is Side.ROWS else "fixed_H or background" if background else "fixed_H"
+    return f"{name}, times exposures and weights,"
+
+
+def check_specs(
+    specs: tuple[FactorSpec, FactorSpec], shape: tuple[int, int], k: int, dtype: np.dtype,
+    observed_sums: Callable[[Side, np.ndarray, np.ndarray], np.ndarray] = lambda side, V, v_sum: v_sum,
+) -> None:  # fmt: skip
+    """Check the priors and fixed parts of both factors together.
+
+    Parameters
+    ----------
+    specs : (FactorSpec, FactorSpec)
+        If all rows of W have the same exposure and nothing is fixed of them, a single row is enough.
+    shape : (int, int)
+        Of the counts.
+    k : int
+        Components without that of the background.
+    dtype : dtype
+    observed_sums : callable, optional
+        Of the counts; by default all entries are observed.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior mode, or a fixed part is out of the range of the dtype.
+    """
+    terms = specs[0].terms, specs[1].terms
+    for side in Side:
+        own, other, values = terms[side].fixed, terms[side.other].fixed, specs[side].known
         if own is not None and values is not None:
-            single = own if other is None else own & ~other
-            check_component_sums(values[:, single[:K]], dtype, f"{name}, times exposures and weights,")
-    check_posterior_mode(terms, counts.shape, k)
-    _check_informed(counts, terms, known, dtype)
-    scales = np.where(w > 0, r * w, r), c
-    identity = k == K and all((s == 1).all() for s in scales) and not any(t.penalised for t in terms)
-    return FitProblem(
-        counts, K, (terms[0], terms[1]), n_free=k, scales=scales, fixed=fixed, known=(known[0], known[1]),
-        zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties, identity=identity,
-    )  # fmt: skip
+            single, K = own if other is None else own & ~other, values.shape[1]
+            check_component_sums(values[:, single[:K]], dtype, _fixed_name(side, background=k < K))
+    check_posterior_mode(terms, shape, k)
+    _check_informed(specs, dtype, observed_sums)
 
 
 def prior_terms(
@@ -312,7 +397,7 @@ def _gamma_prior(prior: Any, k: int, name: str) -> FactorPrior:
     return FactorPrior(shape - 1, np.array(rate), np.zeros(k))
 
 
-def check_posterior_mode(terms: list[Terms], shape: tuple[int, int], k: int) -> None:
+def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: int) -> None:
     """Raise an error if the posterior grows without bound as one factor is scaled up and the other down."""
     counts, costs, fixed = [], [], np.zeros(k, bool)
     for t, n in zip(terms, shape, strict=True):
@@ -336,10 +421,13 @@ def check_posterior_mode(terms: list[Terms], shape: tuple[int, int], k: int) -> 
         )
 
 
-def _check_informed(counts: Counts, terms: list[Terms], known: list[np.ndarray | None], dtype: np.dtype) -> None:
+def _check_informed(
+    specs: tuple[FactorSpec, FactorSpec], dtype: np.dtype,
+    observed_sums: Callable[[Side, np.ndarray, np.ndarray], np.ndarray],
+) -> None:  # fmt: skip
     """Raise an error if an entry with shape above 1 and rate 0 depends on no observed count: it would be infinite."""
     for side in Side:
-        own, other, values = terms[side], terms[side.other], known[side.other]
+        own, other, values = specs[side].terms, specs[side.other].terms, specs[side.other].known
         if own.shape is None:
             continue
         costs = [x for x in (own.rate, own.ridge) if x is not None]
@@ -348,11 +436,11 @@ def _check_informed(counts: Counts, terms: list[Terms], known: list[np.ndarray |
         if not improper.any():
             continue
         width = own.shape.shape[1]
-        possible = np.broadcast_to(np.ones(width, dtype), (counts.shape[side.other], width))
+        possible = np.broadcast_to(np.ones(width, dtype), (len(specs[side.other].scale), width))
         possible = padded(possible if other.zeros is None else ~other.zeros, dtype)
         if values is not None and other.fixed is not None:
             possible[:, other.fixed] = values[:, other.fixed[: values.shape[1]]] > 0
-        observed = np.atleast_2d(counts.observed_sums(side, possible, possible.sum(axis=0, dtype=np.float64)))
+        observed = np.atleast_2d(observed_sums(side, possible, possible.sum(axis=0, dtype=np.float64)))
         if (improper & (observed == 0)).any():
             name, line = ("prior_W", "row") if side is Side.ROWS else ("prior_H", "column")
             raise ValueError(
@@ -384,11 +472,17 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     return values
 
 
-def _background(values: Any, p: int) -> np.ndarray:
+def background_vector(values: Any, p: int) -> np.ndarray:
     values = check_array(values, "background")
     if values.ndim == 0:
         values = np.full(p, values)
     return check_factor(values, (p,), "background").astype(np.float64)
+
+
+def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:
+    """What is fixed of H transposed, from a partly fixed H of `shape`."""
+    H = None if H is None else check_array(H, "fixed_H", REAL_OR_NAN).T
+    return _fixed_part(H, shape[::-1], "fixed_H", "row")
 
 
 def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPart:

@@ -1,10 +1,9 @@
 """The numbers that each dtype can work with, in counts and in the data beside them."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastpmf.core.counts import Counts
 from fastpmf.core.factors import working_dtype
 
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -17,7 +16,20 @@ _SCALES = {_SINGLE: (1e-10, 1e10), _DOUBLE: (1e-50, 1e50)}
 _COMPONENT_SUMS = {_SINGLE: (1e-15, 1e15), _DOUBLE: (1e-130, 1e130)}
 
 
-def dtype_for(dtype: Any, counts: Counts) -> np.dtype:
+class CountRange(Protocol):
+    """What is checked of counts: their dtype, a lower bound on the stored ones, and their sum."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def smallest(self) -> float: ...
+
+    @property
+    def total(self) -> float: ...
+
+
+def dtype_for(dtype: Any, counts: CountRange) -> np.dtype:
     """The dtype of a fit: `working_dtype`, but float64 by default also if the counts are out of the range of float32.
 
     Raises
@@ -35,7 +47,7 @@ def dtype_for(dtype: Any, counts: Counts) -> np.dtype:
     return work
 
 
-def check_range(counts: Counts, dtype: np.dtype) -> None:
+def check_range(counts: CountRange, dtype: np.dtype) -> None:
     """Raise an error if sums of counts would be infinite in intermediate results."""
     if counts.total > (high := _COUNTS[dtype][1]):
         raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {high:g}"))

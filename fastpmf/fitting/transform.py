@@ -14,7 +14,7 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem, vector
-from fastpmf.fitting.ranges import check_range, double_or
+from fastpmf.fitting.ranges import check_component_sums, check_range, double_or
 from fastpmf.solvers import FactorState
 from fastpmf.solvers.row_problems import solve_rows
 from fastpmf.utils.validation import check_factor
@@ -45,7 +45,8 @@ def transform(
     n, k = counts.shape[0], len(H)
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN would be taken for a free entry
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
-    problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H), name_of_H="components_")
+    check_component_sums(H.T, dtype, "components_")
+    problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H))
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     problem = replace(problem, counts=counts)
     if counts.total == 0 and penalties.prior_W is None and data.fixed_W is None:

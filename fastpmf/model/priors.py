@@ -116,10 +116,23 @@ def best_units(
     its units if it is fixed, if it has no penalty, or if no minimum exists because one side alone is penalised or the
     other is zero.
     """
+    if not (rows.penalised and columns.penalised):
+        return units.copy()
+    moments = rows.moments(factors[0], sums[0]), columns.moments(factors[1], sums[1])
+    return best_units_of_moments(rows, columns, moments, units)
+
+
+Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def best_units_of_moments(
+    rows: Terms, columns: Terms, moments: tuple[Moments, Moments], units: np.ndarray
+) -> np.ndarray:
+    """`best_units` given the `Terms.moments` of both factors."""
     out = units.copy()
     if not (rows.penalised and columns.penalised):
         return out
-    (a, P, L), (b, Q, R) = rows.moments(factors[0], sums[0]), columns.moments(factors[1], sums[1])
+    (a, P, L), (b, Q, R) = moments
     more = a - b
     free = (P + L > 0) & (Q + R > 0) | (P + L > 0) & (more > 0) | (Q + R > 0) & (more < 0)
     for terms in (rows, columns):

@@ -46,6 +46,10 @@ class Alternating(ABC):
         state.n_steps += 1
 
     @abstractmethod
+    def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> Any:
+        """The state that starts from W and Ht, which the solver may overwrite."""
+
+    @abstractmethod
     def update_factor(self, problem: Problem, state: Any, side: Side, n_updates: int) -> None:
         """Update the factor of one side `n_updates` times."""
 

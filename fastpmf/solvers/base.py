@@ -179,7 +179,7 @@ class FactorState(State):
 
     def balance(self, problem: "Problem") -> None:
         """Choose the relative scale of W and H that maximises the joint prior."""
-        self.units = best_units(*problem.terms, self.factors, self.sums, self.units)
+        self.units = problem.best_units(self)
 
     def units_of(self, side: Side) -> np.ndarray:
         """The factor of a side is the stored one times these."""
@@ -208,6 +208,15 @@ class Problem:
     n_components: int
     terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
 
+    @property
+    def total(self) -> float:
+        """Sum of all counts."""
+        return self.counts.total
+
+    def best_units(self, state: FactorState) -> np.ndarray:
+        """The units that maximise the joint prior, see `fastpmf.model.priors`."""
+        return best_units(*self.terms, state.factors, state.sums, state.units)
+
     def subproblem(self, side: Side, state: FactorState) -> Subproblem:
         """The subproblem of one factor, with the other one as it is in `state`."""
         V = state.factors[side.other]
@@ -224,18 +233,24 @@ class Problem:
         return objective
 
     def residual(self, state: Any) -> float:
-        """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration.
+        """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration."""
+        contractions = self.contractions(state)
+        gaps = [multiplicative(self.subproblem(side, state), state.factors[side], contractions[side], None).gap
+                for side in Side]  # fmt: skip
+        return float(np.max(gaps)) / self.total
+
+    def contractions(self, state: FactorState) -> list[np.ndarray]:
+        """`Counts.contract` of the current factors, for both sides.
 
         For counts that are read anew in each pass, the data term is computed in the same pass.
         """
-        ratios = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
+        out = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
         if self.counts.row_access_only and math.isnan(state.data_term):
-            state.data_term = self.counts.contract_both(*state.factors, *ratios, with_data_term=True)
+            data_term = self.counts.contract_both(*state.factors, *out, with_data_term=True)
+            state.data_term = math.nan if data_term is None else data_term
         else:
-            self.counts.contract_both(*state.factors, *ratios)
-        gaps = [multiplicative(self.subproblem(side, state), state.factors[side], ratios[side], None).gap
-                for side in Side]  # fmt: skip
-        return float(np.max(gaps)) / self.counts.total
+            self.counts.contract_both(*state.factors, *out)
+        return out
 
     def complete(self, state: Any) -> None:
         """Recompute what an interrupt may have left out of step with the factors."""

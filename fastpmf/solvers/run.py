@@ -2,15 +2,30 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastpmf.solvers.base import TRACE_DTYPE, Observer, Problem, Record, Solution, Status, saved_array
+from fastpmf.solvers.base import TRACE_DTYPE, Observer, Record, Solution, State, Status, saved_array
 from fastpmf.solvers.clock import Clock
 
 FIRST_RUNG = 30  # iterations after which the better half of several starts goes on; then after twice as many, and so on
 _STOP_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
+
+
+class Objective(Protocol):
+    """What the loop needs of a problem; see `fastpmf.solvers.base.Problem`."""
+
+    @property
+    def total(self) -> float: ...
+
+    def objective(self, state: Any) -> float: ...
+
+    def residual(self, state: Any) -> float: ...
+
+    def complete(self, state: Any) -> None: ...
+
+    def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Run:
@@ -20,8 +35,8 @@ class Run:
     ----------
     solver : Solver
     problem : Problem
-    W, Ht : ndarray, padded
-        Start; overwritten.
+    state : State
+        Of `solver.init`; changed.
     tol : float
         Converged once the residual of the current factors is at most this.
     eval_every : int, default=10
@@ -34,7 +49,7 @@ class Run:
     checkpoint : callable, optional
         Called with the run after each iteration; may save `state_dict()`.
     saved : dict, optional
-        The `state_dict()` of an earlier run, to be continued. W and Ht then give shapes and dtype only.
+        The `state_dict()` of an earlier run, to be continued. `state` then gives shapes and dtype only.
 
     Attributes
     ----------
@@ -45,7 +60,7 @@ class Run:
     """
 
     def __init__(
-        self, solver: Any, problem: Problem, W: np.ndarray, Ht: np.ndarray, *, tol: float, eval_every: int = 10,
+        self, solver: Any, problem: Objective, state: State, *, tol: float, eval_every: int = 10,
         max_time: float | None = None, callbacks: Sequence[Observer] = (),
         checkpoint: "Callable[[Run], object] | None" = None, saved: dict[str, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
@@ -56,7 +71,7 @@ class Run:
         self._residual = math.inf
         self.n_iter = 0
         self.status: Status | None = None
-        self.state = solver.init(problem, W, Ht)
+        self.state: Any = state
         if saved is not None:
             self._load_state_dict(saved)
             return
@@ -77,7 +92,7 @@ class Run:
         try:
             while self.status is None and self.n_iter < max_iter:
                 solver.step(problem, state)
-                self.n_iter, self._residual = self.n_iter + 1, state.residual(problem.counts.total)
+                self.n_iter, self._residual = self.n_iter + 1, state.residual(problem.total)
                 if math.isnan(self._residual):
                     self.status = Status.NON_FINITE
                 elif self._residual <= self._tol and problem.residual(state) <= self._tol:

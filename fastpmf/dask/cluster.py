@@ -1,34 +1,36 @@
-"""Dask clusters and clients: one on this machine whose workers have their threads, and the one that there is."""
+"""Dask clusters and clients: a cluster on this machine whose workers have several threads, and the current client."""
 
 import os
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_scalar
 
-from fastpmf.dask._worker import THREADS
+from fastpmf.dask.worker import THREADS
 from fastpmf.kernels.threads import available_threads
 from fastpmf.utils.extras import import_optional
 
 
 def library(name: str) -> Any:
-    """A module of Dask's, or a sentence that says how to have it."""
+    """A module of Dask. If it is not installed, the error says how to install it."""
     return import_optional(name, "dask", "fastpmf.dask")
 
 
 def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **options: Any) -> Any:
-    """Worker processes on this machine, each with so many threads for the kernels.
+    """Worker processes on this machine, each with `threads_per_worker` threads for the kernels.
 
-    Use it as a context, under ``if __name__ == "__main__":``, since worker processes import the script again. Dask
-    itself runs one task at a time in each worker. The threads are told to the worker processes alone, as
-    FASTPMF_NUM_THREADS and OMP_NUM_THREADS in their environment. Dask's sampling of what workers are doing, for the
-    profile on its dashboard, is off: it takes some hundredths of each processor, which the kernels have a use for.
+    Use it in a with statement, under ``if __name__ == "__main__":``, since worker processes import the script again.
+    Dask itself runs one task at a time in each worker. Only the worker processes get FASTPMF_NUM_THREADS and
+    OMP_NUM_THREADS in their environment. The profiler of Dask's dashboard is off, because it takes some per cent of
+    each processor.
 
     Parameters
     ----------
     n_workers : int, optional
-        By default as many as there are processors for, by `threads_per_worker`. 0: none yet, `scale` adds them.
+        By default the number of processors divided by `threads_per_worker`. With 0 there are no workers until `scale`
+        adds some.
     threads_per_worker : int, default=1
-        Threads of Numba in each worker.
+        Numba threads of each worker.
     **options
         Of `distributed.LocalCluster`, such as `memory_limit` or `dashboard_address`.
 
@@ -39,9 +41,9 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     Raises
     ------
     ImportError
-        Dask is not installed.
+        If Dask is not installed.
     TypeError, ValueError
-        A number that is none, or too low.
+        If an argument has an invalid type or value.
 
     Examples
     --------
@@ -54,17 +56,11 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
             with local_cluster(4) as cluster, Client(cluster) as client:
                 model = PoissonNMF(20, client=client, random_state=0).fit("counts.h5ad")
     """
-    distributed = library("distributed")
-    dask = library("dask")
-    for name, number, least in (("threads_per_worker", threads_per_worker, 1), ("n_workers", n_workers, 0)):
-        if name == "n_workers" and number is None:
-            continue
-        if not isinstance(number, int | np.integer):
-            raise TypeError(f"{name} must be an integer, got {type(number).__name__}")
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}, got {number}")
+    distributed, dask = library("distributed"), library("dask")
+    check_scalar(threads_per_worker, "threads_per_worker", (int, np.integer), min_val=1)
     if n_workers is None:
         n_workers = max(1, available_threads() // threads_per_worker)
+    check_scalar(n_workers, "n_workers", (int, np.integer), min_val=0)
     environment = {name: str(threads_per_worker) for name in (THREADS, "OMP_NUM_THREADS")}
     if "NUMBA_CACHE_DIR" in os.environ:
         environment["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
@@ -78,15 +74,15 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
         return distributed.LocalCluster(n_workers=n_workers, **settings)
 
 
-def the_client(client: Any) -> Any:
-    """The client that was given, or the current one; never a new one."""
+def find_client(client: Any) -> Any:
+    """The given client, or the current one; a new one is never made."""
     distributed = library("distributed")
     if client is None:
         try:
             client = distributed.default_client()
         except ValueError:
             raise ValueError(
-                "client must be a distributed.Client, or one must have been made: Client(fastpmf.dask.local_cluster()) "
+                "client must be a distributed.Client if there is no current one: Client(fastpmf.dask.local_cluster()) "
                 "makes one for this machine"
             ) from None
     if not isinstance(client, distributed.Client):

@@ -1,0 +1,172 @@
+"""What the estimators over workers share: the loop of a fit, rows of W as a dask array, and the local model."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from fastpmf.counts.labels import align, warn_of_duplicates
+from fastpmf.dask.cluster import find_client, library
+from fastpmf.dask.pool import WorkerPool
+from fastpmf.dask.shard import ColumnState, CustomStart, HPFModel, Model, RandomStart
+from fastpmf.dask.sources import Source, read_source
+from fastpmf.dask.worker import RowData, transform_block
+from fastpmf.estimators.base import FactorModel, check_feature_names, fitted_model
+from fastpmf.fitting.checkpoint import CheckpointFolder
+from fastpmf.fitting.fit import observed
+from fastpmf.fitting.options import FitOptions
+from fastpmf.fitting.problem import vector
+from fastpmf.solvers import Record, Run, Solution, State
+from fastpmf.solvers.base import NOT_SAVED
+from fastpmf.solvers.run import Objective
+from fastpmf.utils.validation import random_generator
+
+
+@dataclass
+class PoolState(State):
+    """The state of a fit whose factors are on workers; `columns` has H once the fit has ended."""
+
+    pool: WorkerPool = field(metadata=NOT_SAVED)
+    columns: ColumnState = field(default_factory=dict, metadata=NOT_SAVED)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return self.pool.column_state()
+
+    def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        self.n_steps, self.gaps = int(arrays["n_iter"]), np.array(arrays["gaps"])
+        self.pool.start(arrays, self.n_steps)
+
+
+@dataclass(frozen=True)
+class PoolFit:
+    """The solver and the problem of a fit whose steps and measures are computed by workers."""
+
+    extrapolates: ClassVar[bool] = False
+
+    model: Model
+    start: RandomStart | CustomStart | ColumnState
+    total: float  # sum of all counts
+
+    def prepare(self, problem: Objective, state: PoolState) -> None:
+        state.pool.start(self.start)
+
+    def step(self, problem: Objective, state: PoolState) -> None:
+        state.gaps = state.pool.iterate()
+        state.n_steps += 1
+
+    def objective(self, state: PoolState) -> float:
+        return state.pool.objective()
+
+    def residual(self, state: PoolState) -> float:
+        return state.residual(self.total) if isinstance(self.model, HPFModel) else state.pool.gap() / self.total
+
+    def complete(self, state: PoolState) -> None:
+        state.columns = state.pool.column_state()
+
+    def solution_factors(self, state: PoolState) -> tuple[np.ndarray, np.ndarray]:
+        """No rows of W, and H once the fit has ended."""
+        k = self.model.n_components
+        H = self.model.H(state.columns) if state.columns else np.empty((k, 0), self.model.dtype)
+        return np.empty((0, k), self.model.dtype), H
+
+
+class DistributedEstimator(BaseEstimator):
+    """A model of counts whose rows are on the workers of a Dask cluster."""
+
+    client: Any
+    n_threads: int | None
+    callback: Callable[[Record], Any] | None
+    memory: bool
+    timeout: float
+    _local: Any
+    _local_on_workers: Any
+
+    def to_local(self) -> Any:
+        """The fitted model as an estimator of fastpmf, which needs no cluster."""
+        check_is_fitted(self, "components_")
+        return copy.deepcopy(self._local)
+
+    def _open(self, X: Any) -> tuple[Any, Source]:
+        """The client, and X as shards."""
+        client = find_client(self.client)
+        return client, read_source(X, len(client.nthreads()), memory=self.memory)
+
+    def _run(
+        self, pool: WorkerPool, model: Model, options: FitOptions, start: RandomStart | CustomStart | ColumnState,
+        row_data: RowData, checkpoints: CheckpointFolder | None, *, return_W: bool,
+    ) -> tuple[Solution, ColumnState, list[Any] | None]:  # fmt: skip
+        """The solution, without rows of W; the state of H; and if `return_W` futures of W of each shard."""
+        pool.prepare(model, row_data)
+        callback = self.callback
+        observer = None if callback is None else lambda record, *_: callback(record)
+        residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
+        with observed(options, observer, None, residual) as observers:
+            fit = PoolFit(model, start, pool.survey.total)
+            run = Run(
+                fit, fit, PoolState(pool), tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
+                callbacks=observers,
+                checkpoint=None if checkpoints is None else checkpoints.save_if_due,
+                saved=None if checkpoints is None else checkpoints.saved,
+            )  # fmt: skip
+            solution = run.advance(options.max_iter).finish()
+        return solution, run.state.columns, pool.W() if return_W else None
+
+    def _set_fitted_attributes(
+        self, kind: type[FactorModel], attributes: dict[str, Any], client: Any, source: Source, pool: WorkerPool
+    ) -> None:
+        """Make the local model of these attributes, and set its public ones and those of the fit."""
+        parameters = self.get_params(deep=False)
+        names = kind(parameters["n_components"]).get_params(deep=False).keys() & parameters.keys() - {"callback"}
+        attributes |= {"n_features_in_": pool.survey.shape[1]}
+        if (features := source.labels.columns.names) is not None:
+            warn_of_duplicates(features)
+            attributes["feature_names_in_"] = features
+        self._local = fitted_model(kind, {name: parameters[name] for name in names}, attributes)
+        self._local_on_workers = None
+        kept = {name: value for name, value in vars(self).items() if name.startswith("_") or not name.endswith("_")}
+        public = {name: value for name, value in attributes.items() if not name.startswith("_")}
+        of_fit = {"client_": client, "recoveries_": pool.recoveries, "communication_": pool.traffic()}
+        self.__dict__ = kept | public | of_fit
+
+    def _transform(self, X: Any, row_exposure: Any = None) -> Any:
+        """`transform` of each block on a worker, as a dask array."""
+        check_is_fitted(self, "components_")
+        delayed = library("dask").delayed
+        client, source = self._open(X)
+        model = self._local_on_workers
+        if model is None or model.client is not client or model.status != "finished":
+            model = self._local_on_workers = client.scatter([self._local], broadcast=True, hash=False)[0]
+        fitted, names = getattr(self._local, "feature_names_in_", None), source.labels.columns.names
+        if fitted is not None and names is not None:
+            check_feature_names(names, fitted)
+        row_exposure = align(row_exposure, "row_exposure", rows=source.labels.rows)
+        parts = source.parts()
+        exposures: list[np.ndarray | None] = [None] * len(parts)
+        if row_exposure is not None:
+            sizes = np.array([n for _, n in parts])
+            if np.isnan(sizes).any():
+                raise ValueError("row_exposure needs blocks of known numbers of rows: give a dask array, or a path")
+            ends = np.cumsum(sizes).astype(np.int64)
+            exposures = list(np.split(vector(row_exposure, int(ends[-1]), "row_exposure"), ends[:-1]))
+        return self._join([
+            (delayed(transform_block, pure=False)(model, part, exposure), n)
+            for (part, n), exposure in zip(parts, exposures, strict=True)
+        ])  # fmt: skip
+
+    def _join(self, blocks: list[tuple[Any, float]]) -> Any:
+        """One dask array of blocks of W, given with their numbers of rows."""
+        array = library("dask.array")
+        k, dtype = self._local.components_.shape[0], self._local.components_.dtype
+        return array.concatenate([array.from_delayed(block, (n, k), dtype) for block, n in blocks])
+
+    def _random_start(self, pool: WorkerPool, random_state: Any) -> RandomStart:
+        """A start with a copy of the generator, for the workers; that of the user is advanced."""
+        rng = np.random.default_rng() if random_state is None else random_generator(random_state)
+        survey = pool.survey
+        start = RandomStart(copy.deepcopy(rng), survey.shape, survey.total, survey.slices)
+        rng.standard_normal()
+        return start

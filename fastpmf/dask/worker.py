@@ -1,0 +1,378 @@
+"""Tasks that run on the workers, and what a worker stores of a fit from one task to the next.
+
+Counts and W are in a registry of the worker's process, outside of Dask's graph: Dask sees sums and numbers only. A task
+names its fit, epoch and iteration, and is rejected if the worker is at another one. So a task that Dask runs a second
+time can't repeat a step.
+"""
+
+import copy
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from fastpmf.core.counts import Counts, Side
+from fastpmf.core.factors import empty_factor
+from fastpmf.counts import MemoryCounts, SparseRows, as_counts
+from fastpmf.counts.streamed import StreamedCounts
+from fastpmf.dask.shard import ColumnState, CustomStart, Model, PoissonShard, RandomStart, RowState, RowSum, ShardState
+from fastpmf.io.counts import BLOCK, blocks_from
+from fastpmf.io.formats import open_counts
+from fastpmf.io.sources import Compressed, Location
+from fastpmf.kernels.threads import threads
+from fastpmf.utils.messages import listed
+
+CHECK_EVERY = 30.0  # seconds between checks that the client is still connected
+THREADS = "FASTPMF_NUM_THREADS"  # environment variable of a worker of `local_cluster`: its number of threads
+
+
+class StaleTaskError(RuntimeError):
+    """A task of another iteration than that of this worker, or of a fit that is not stored here."""
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of a file that a worker reads: once, into memory, or `streamed`, in each pass."""
+
+    location: Location
+    start: int
+    stop: int
+    streamed: bool
+
+
+class Shard(NamedTuple):
+    """A block of rows on a worker: its counts, or a function that reads them."""
+
+    n_rows: int
+    counts: MemoryCounts | None
+    read: Callable[[], Iterable[MemoryCounts]] | None = None
+
+
+class RowData(NamedTuple):
+    """What the user gave for the rows of a shard: exposures, and in the units of the solver the start of W."""
+
+    exposure: np.ndarray | None = None
+    W: np.ndarray | None = None
+
+
+class Survey(NamedTuple):
+    """Sizes of some shards: rows of each by number, and the rest of all together."""
+
+    rows: dict[int, int]
+    n_columns: int
+    nnz: int
+    total: float
+    smallest: float
+    dtype: np.dtype
+
+    @classmethod
+    def join(cls, parts: "list[Survey]") -> "Survey":
+        """Of all parts together; a ValueError if they have different numbers of columns."""
+        rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
+        if len(set(widths)) > 1:
+            raise ValueError(f"X must have blocks of as many columns each, got {listed(sorted(set(widths)))}")
+        rows = {i: n for part in rows for i, n in part.items()}
+        return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(self.rows.values()), self.n_columns
+
+    @property
+    def slices(self) -> dict[int, slice]:
+        """The rows of X in each shard."""
+        ends = np.cumsum(list(self.rows.values())).tolist()
+        return {i: slice(end - n, end) for (i, n), end in zip(self.rows.items(), ends, strict=True)}
+
+
+@dataclass
+class WorkerFit:
+    """What a worker stores of a fit."""
+
+    fit: str
+    epoch: int  # number of recoveries; tasks of other epochs are rejected
+    keepalive: str  # key of a task that Dask forgets when the client disconnects
+    n_threads: int | None
+    shards: dict[int, Shard] = field(default_factory=dict)
+    row_data: dict[int, RowData] = field(default_factory=dict)
+    state: ShardState | None = None  # of all rows, once there are factors
+    with_W: list[int] = field(default_factory=list)  # shards in `state`
+    is_prepared: bool = False  # whether what precedes the first iteration is done
+    W_iteration: int = -1  # of the latest update
+    H_iteration: int = -1
+    files: dict[Location, Compressed] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    joined: Counts | None = None  # the counts of all shards, if they have been joined
+
+    @property
+    def factors(self) -> ShardState:
+        if self.state is None:
+            raise StaleTaskError("this worker has no factors yet")
+        return self.state
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of all shards."""
+        if self.joined is None:
+            self.joined = self.join(self.shards)
+        return self.joined
+
+    def join(self, numbers: Iterable[int]) -> Counts:
+        """The counts of some shards as one matrix. Shards in memory become views of it, so nothing is stored twice."""
+        numbers = list(numbers)
+        shards = [self.shards[i] for i in numbers]
+        parts = [shard.counts for shard in shards if shard.counts is not None]
+        if len(parts) < len(shards):
+            reads = [shard.read for shard in shards if shard.read is not None]
+            return StreamedCounts(lambda: chain.from_iterable(read() for read in reads))
+        if len(parts) == 1:
+            return parts[0]
+        joined = MemoryCounts.stacked(parts)
+        ends = pairwise(np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist())
+        for i, (start, stop) in zip(numbers, ends, strict=True):
+            self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).between(start, stop)))
+        return joined
+
+    def exposure(self, numbers: Iterable[int]) -> np.ndarray | None:
+        found = [self.row_data[i].exposure for i in numbers] if self.row_data else []
+        parts = [exposure for exposure in found if exposure is not None]
+        return np.concatenate(parts) if parts else None
+
+    def open_file(self, location: Location) -> Compressed:
+        if location not in self.files:
+            source = open_counts(**location._asdict())
+            assert isinstance(source, Compressed)  # checked by the client
+            self.files[location] = source
+        return self.files[location]
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+fits: dict[str, WorkerFit] = {}
+_is_checking = False
+
+
+@contextmanager
+def _stored(
+    fit: str, epoch: int, *, W_iteration: int | None = None, H_iteration: int | None = None
+) -> Iterator[WorkerFit]:
+    """What is stored of a fit, for one task at a time, if it is at the iteration of the task."""
+    stored = fits.get(fit)
+    if stored is None:
+        raise StaleTaskError("this worker stores nothing of the fit, or no longer; fit again to get its results")
+    with stored.lock, threads(stored.n_threads):
+        if stored.epoch != epoch or fits.get(fit) is not stored:
+            raise StaleTaskError(f"this worker is in epoch {stored.epoch}, the task is of epoch {epoch}")
+        for name, at, expected in (("W", stored.W_iteration, W_iteration), ("H", stored.H_iteration, H_iteration)):
+            if expected is not None and at != expected:
+                raise StaleTaskError(f"{name} is of iteration {at} on this worker, the task expects {expected}")
+        yield stored
+
+
+def keep_alive(fit: str) -> None:
+    """While Dask knows this task, the client is connected."""
+
+
+def open_shards(
+    fit: str, epoch: int, keepalive: str, n_threads: int | None, numbers: list[int], blocks: list[Any]
+) -> tuple[Survey, int]:
+    """Store these shards, given as blocks of counts or `FileRows`; their sizes, and bytes sent by this worker."""
+    from distributed import get_worker
+
+    worker, n_threads = get_worker(), worker_threads(n_threads)
+    with threads(n_threads):
+        stored = fits.setdefault(fit, WorkerFit(fit, epoch, keepalive, n_threads))
+        with stored.lock:
+            if stored.epoch > epoch:
+                raise StaleTaskError(f"this worker is in epoch {stored.epoch}, the task is of epoch {epoch}")
+            stored.epoch, stored.keepalive = epoch, keepalive
+            _check_clients(worker)
+            new = {number: _shard(stored, block) for number, block in zip(numbers, blocks, strict=True)}
+            is_first = not stored.shards
+            stored.shards |= new
+            counts = stored.join(new)
+            stored.joined = counts if is_first else None
+    rows = {number: shard.n_rows for number, shard in new.items()}
+    survey = Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.dtype)
+    return survey, worker.transfer_outgoing_bytes_total
+
+
+def worker_threads(n_threads: int | None) -> int:
+    """`n_threads`, or what the environment of this process sets, or as many as Dask runs tasks at a time."""
+    from distributed import get_worker
+
+    if n_threads is not None:
+        return n_threads
+    found = os.environ.get(THREADS) or os.environ.get("NUMBA_NUM_THREADS") or get_worker().state.nthreads
+    return min(int(found), numba.config.NUMBA_NUM_THREADS)
+
+
+def _shard(stored: WorkerFit, block: Any) -> Shard:
+    if isinstance(block, FileRows) and block.streamed:
+        read = partial(blocks_from, stored.open_file(block.location), BLOCK, block.start, block.stop)
+        return Shard(block.stop - block.start, None, read)
+    counts = _read(block) if isinstance(block, FileRows) else as_counts(block)
+    return Shard(counts.shape[0], counts)
+
+
+def _read(rows: FileRows) -> MemoryCounts:
+    with open_counts(**rows.location._asdict()) as source:
+        assert isinstance(source, Compressed)
+        shape = (rows.stop - rows.start, source.shape[1])
+        return as_counts(source.rows(rows.start, rows.stop), shape=shape)
+
+
+def transform_block(model: Any, block: Any, exposure: np.ndarray | None) -> np.ndarray:
+    """`model.transform` of a block of rows, with the threads of the worker."""
+    model = copy.copy(model)
+    model.n_threads = worker_threads(model.n_threads)
+    block = _read(block) if isinstance(block, FileRows) else block
+    return model.transform(block) if exposure is None else model.transform(block, row_exposure=exposure)
+
+
+def compile_kernels(fit: str, epoch: int, model: Model) -> None:
+    """Compile or load the kernels of a fit, by a few iterations on two rows of counts like those of this worker."""
+    with _stored(fit, epoch) as stored:
+        counts = stored.counts
+        p, k = counts.shape[1], model.n_components
+        indices = np.array([0, p - 1], np.int32 if p <= np.iinfo(np.int32).max else np.int64)
+        few: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), indices, np.arange(3), p))
+        if counts.row_access_only:
+            blocks = [few]
+            few = StreamedCounts(lambda: blocks)
+        state = model.shard_state(few, None)
+        W, Ht = (empty_factor(n, k, model.dtype) for n in (2, p))
+        W[:, :k] = Ht[:, :k] = 1
+        state.start(W, Ht, check=False)
+        state.prepare(state.first_sum())
+        for _ in range(state.warm_up + 2):
+            state.update_columns(state.update_rows())
+        state.objective(True)
+        if isinstance(state, PoissonShard):
+            state.residual_columns(state.residual_rows())
+
+
+def make_factors(
+    fit: str, epoch: int, iteration: int, model: Model, start: RandomStart | CustomStart,
+    row_data: dict[int, RowData],
+) -> None:  # fmt: skip
+    """Make factors of the shards; `update_rows` of this iteration is next."""
+    with _stored(fit, epoch) as stored:
+        stored.row_data = {i: data._replace(W=None) for i, data in row_data.items()}
+        state = model.shard_state(stored.counts, stored.exposure(stored.shards))
+        if isinstance(start, RandomStart):
+            W, Ht = start.draw([start.slices[i] for i in stored.shards], model.n_components, model.dtype)
+        else:
+            W = np.concatenate([row_data[i].W for i in stored.shards]).astype(model.dtype)
+            Ht = start.Ht.astype(model.dtype)
+        state.start(W, Ht, check=True)
+        stored.state, stored.with_W, stored.is_prepared = state, list(stored.shards), False
+        stored.W_iteration = stored.H_iteration = iteration - 1
+
+
+def load(
+    fit: str, epoch: int, iteration: int, model: Model, columns: ColumnState, new: list[int],
+    row_data: dict[int, RowData],
+) -> None:  # fmt: skip
+    """Continue from this H after this iteration; W of new shards is solved from it."""
+    with _stored(fit, epoch) as stored:
+        columns = columns | {"n_steps": np.array(iteration)}
+        parts: list[RowState] = [] if stored.state is None else [stored.state.row_state()]
+        stored.row_data |= row_data
+        if new:
+            parts.append(model.shard_state(stored.join(new), stored.exposure(new)).solve_rows(columns))
+        if stored.state is None or new:
+            stored.state = model.shard_state(stored.counts, stored.exposure(stored.shards))
+        stored.state.load(columns, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        stored.with_W, stored.is_prepared = list(stored.shards), True
+        stored.W_iteration = stored.H_iteration = iteration
+
+
+def update_rows(fit: str, epoch: int, iteration: int) -> RowSum:
+    """The first half of an iteration."""
+    with _stored(fit, epoch, W_iteration=iteration - 1, H_iteration=iteration - 1) as stored:
+        found = stored.factors.update_rows() if stored.is_prepared else stored.factors.first_sum()
+        stored.W_iteration = iteration
+        return found
+
+
+def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.ndarray | None:
+    """The second half; `State.gaps`, or None before the first iteration."""
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration - 1) as stored:
+        gaps = None
+        if stored.is_prepared:
+            gaps = stored.factors.update_columns(total)
+        else:
+            stored.factors.prepare(total)
+        stored.H_iteration, stored.is_prepared = iteration, True
+        return gaps
+
+
+def call(fit: str, epoch: int, iteration: int | None, method: str, *args: Any) -> Any:
+    """The result of a method of `ShardState` after this iteration; None: after whichever iteration it is."""
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        return getattr(stored.factors, method)(*args)
+
+
+def fitted_W(fit: str, epoch: int, iteration: int) -> dict[int, np.ndarray]:
+    """W of each shard."""
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        W, ends = stored.factors.W(), np.cumsum([shard.n_rows for shard in stored.shards.values()])
+        return dict(zip(stored.shards, np.split(W, ends[:-1]), strict=True))
+
+
+def position(fit: str, epoch: int) -> tuple[int, list[int]] | None:
+    """The iteration of H and the shards with W, None if there is no H; now tasks of earlier epochs are rejected."""
+    stored = fits.get(fit)
+    if stored is None:
+        return None
+    with stored.lock:
+        if stored.state is None or not stored.is_prepared:
+            _remove(fit)
+            return None
+        stored.epoch = epoch
+        if list(stored.shards) != stored.with_W:  # after a recovery that did not end
+            stored.shards, stored.joined = {i: stored.shards[i] for i in stored.with_W}, None
+        return stored.H_iteration, stored.with_W
+
+
+def forget(fit: str) -> int:
+    """Free everything of a fit; returns the bytes that this worker has sent since its start."""
+    from distributed import get_worker
+
+    _remove(fit)
+    return get_worker().transfer_outgoing_bytes_total
+
+
+def _remove(fit: str) -> None:
+    stored = fits.pop(fit, None)
+    if stored is not None:
+        stored.close()
+
+
+def _check_clients(worker: Any) -> None:
+    """Free fits whose client has disconnected: Dask has then forgotten the task `keepalive`."""
+    global _is_checking
+    if _is_checking:
+        return
+
+    def check() -> None:
+        global _is_checking
+        for stored in list(fits.values()):
+            if stored.keepalive not in worker.state.tasks:
+                _remove(stored.fit)
+        _is_checking = bool(fits)
+        if _is_checking:
+            worker.loop.call_later(CHECK_EVERY, check)
+
+    _is_checking = True
+    worker.loop.add_callback(worker.loop.call_later, CHECK_EVERY, check)
