@@ -474,7 +474,7 @@ def test_data_beside_X_is_aligned_by_names(client, X):
         PoissonNMF(3).fit(lazy, row_exposure=given["row_exposure"].drop("cell 3"))
     renamed = lazy.copy()
     renamed.var_names = lazy.var_names[::-1]
-    with pytest.raises(ValueError, match="X must have the feature names that were fitted, in their order"):
+    with pytest.raises(ValueError, match="X must have the fitted feature names in the same order"):
         model.transform(renamed)
 
 
@@ -630,8 +630,8 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
 
 
 def test_h_must_fit_into_the_memory_of_this_process(client, X, monkeypatch):
-    monkeypatch.setattr("fastpmf.fitting.memory.SMALL", 0)
-    monkeypatch.setattr("fastpmf.fitting.memory.memory", lambda: 2**10)
+    monkeypatch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
+    monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: 2**10)
     for kind in (PoissonNMF, HPF):
         with pytest.raises(MemoryError, match="H of 3 components and 40 columns needs"):
             kind(3).fit(delayed(X, 2))
