@@ -1,7 +1,8 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -39,6 +40,7 @@ class MemoryCounts:
         self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
         self.dtype = self._given.data.dtype
         self.nnz = len(self._given.data)
+        self._files = _mapped_files(self._given.data, self._given.indices)
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
@@ -67,7 +69,15 @@ class MemoryCounts:
         return given
 
     def side(self, side: Side) -> SparseRows:
-        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
+        """X for `Side.ROWS`, its transpose for `Side.COLUMNS`.
+
+        Raises
+        ------
+        ValueError
+            If the counts are memory-mapped from a file that has been written to since.
+        """
+        for file in self._files:
+            file.check()
         X = self._sides[side]
         if X is None:
             X = self._sides[side] = self._given.transpose(n_blocks=16)
@@ -215,3 +225,38 @@ class MemoryCounts:
         # scipy requires one dtype for both index arrays: with an int64 indptr it would copy the indices
         indptr = X.indptr.astype(X.indices.dtype) if self.nnz <= np.iinfo(X.indices.dtype).max else X.indptr
         return sparse.csr_array((X.data, X.indices, indptr), shape=self.shape, copy=False)
+
+
+class _MappedFile(NamedTuple):
+    """A file that counts are memory-mapped from: its path, and inode, size and modification time when it was opened."""
+
+    path: str
+    state: tuple[int, int, int]
+
+    def check(self) -> None:
+        """Raise a ValueError if the file was written to, as kernels do not check bounds; it may have been replaced."""
+        if (state := _file_state(self.path)) != self.state and state[0] == self.state[0]:
+            raise ValueError(
+                f"{self.path} was changed since it was read: it must stay as it is while its counts are used"
+            )
+
+
+def _mapped_files(*arrays: np.ndarray) -> list[_MappedFile]:
+    """The files that arrays are mapped from, if the arrays do not write to them."""
+    files = []
+    for A in arrays:
+        base: Any = A
+        while base is not None and not isinstance(base, np.memmap):
+            base = getattr(base, "base", None)
+        if base is not None and base.filename is not None and base.mode in ("r", "c"):
+            files.append(_MappedFile(os.fspath(base.filename), _file_state(base.filename)))
+    return files
+
+
+def _file_state(path: Any) -> tuple[int, int, int]:
+    """Inode, size and modification time of a file; zeros if it does not exist."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return state.st_ino, state.st_size, state.st_mtime_ns
