@@ -27,6 +27,7 @@ from fastpmf import (
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import load_model, read_counts
 from fastpmf.solvers.base import Problem
+from fastpmf.solvers.mean_field import PosteriorProblem
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -165,8 +166,6 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_one_whole_fit(tmp_path, X, co
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kind, monkeypatch):
-    from fastpmf.solvers.mean_field import Inference
-
     whole = kind(3, **TOLD).fit(X)
     measured = iter([None] * 4)  # at the start and every second iteration; then the one at the end
 
@@ -175,7 +174,7 @@ def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kin
             raise KeyboardInterrupt
         return 1.0
 
-    for problem in (Problem, Inference):
+    for problem in (Problem, PosteriorProblem):
         monkeypatch.setattr(problem, "objective", interrupt)
     model = kind(3, **TOLD | {"solver": "mu"} if kind is PoissonNMF else TOLD)
     with pytest.raises(FitInterrupted, match="they are kept, unmeasured"):

@@ -517,8 +517,8 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        W, _ = self._transform(counts, data)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            W, _ = self._transform(counts, data)
             weighted = replace(data, sample_weight=weight)
             score, total = log_likelihood_of_blocks(counts, W, self.components_, weighted)
         if total == 0:
