@@ -177,7 +177,7 @@ def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kin
     for problem in (Problem, PosteriorProblem):
         monkeypatch.setattr(problem, "objective", interrupt)
     model = kind(3, **TOLD | {"solver": "mu"} if kind is PoissonNMF else TOLD)
-    with pytest.raises(FitInterrupted, match="they are kept, unmeasured"):
+    with pytest.raises(FitInterrupted, match="are kept, unmeasured"):
         model.fit(X)
     assert (model.n_iter_, model.status_) == (6, Status.UNMEASURED)
     assert np.isnan(model.objective_)

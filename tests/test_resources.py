@@ -89,7 +89,7 @@ def test_memory_is_the_smallest_of_all_limits(monkeypatch):
         "/proc/self/statm": "1 1 1 1 1 1 1\n",
     }
     assert limits.memory_limit() > 1 << 20
-    monkeypatch.setattr(limits, "_told", lambda path: files.get(str(path), ""))
+    monkeypatch.setattr(limits, "_read_text", lambda path: files.get(str(path), ""))
     assert limits.memory_limit() == 7000
     del files["/sys/fs/cgroup/user/memory.max"]
     assert limits.memory_limit() == 9000

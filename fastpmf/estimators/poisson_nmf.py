@@ -591,7 +591,7 @@ class PoissonNMF(FactorModel):
             check_factor(H, H.shape, "components")
             k, p = H.shape
             names, status, restarts = checked_names(arrays, p), Status[facts["status"]], arrays["restarts"]
-            if status is not Status.ONLINE:
+            if status is not Status.ONLINE or restarts.size:  # partial_fit has none
                 checked_vector(restarts, "restarts")
             solution = Solution(
                 np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace,
