@@ -39,8 +39,7 @@ def refused(monkeypatch, call, n_bytes):
     def begin(*_):
         raise ReachedError
 
-    for module in ("fit", "hpf"):
-        monkeypatch.setattr(f"fastpmf.fitting.{module}.start_run", begin)
+    monkeypatch.setattr("fastpmf.fitting.fit.successive_halving", begin)
     monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: n_bytes)
     try:
         call()

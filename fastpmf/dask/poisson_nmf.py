@@ -238,9 +238,9 @@ class PoissonNMF(DistributedEstimator):
         data = data.aligned(source.labels)
         with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
-            check_any_counts(survey.shape, survey.total)
+            check_any_counts(survey)
             model, penalties, row_data = _read_data(options, data, survey)
-            facts = facts_of(survey.shape, survey.nnz, survey.total, options, model.dtype, workers=True)
+            facts = facts_of(survey, options, model.dtype, workers=True)
             exposure = np.ones(1) if row_data.exposure is None else row_data.exposure
             facts |= poisson_facts(options, (replace(model.row_spec(np.ones(1)), scale=exposure), model.columns))
             checkpoints = open_checkpoints(checkpoint, resume, facts)

@@ -1,7 +1,6 @@
 """Posterior inference: from counts, options and priors to posteriors of W and H."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,15 @@ from fastpmf.core.factors import column_sums, empty_factor
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
-from fastpmf.fitting.early_stopping import EarlyStopping
-from fastpmf.fitting.fit import check_any_counts, check_single_start, facts_of, observed, start_run
-from fastpmf.fitting.memory import check_memory
-from fastpmf.fitting.options import FitData, FitOptions, check_init
-from fastpmf.fitting.ranges import check_range, dtype_for
+from fastpmf.fitting.fit import Fit, facts_of
+from fastpmf.fitting.options import FitData, FitOptions
+from fastpmf.fitting.ranges import check_range
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
-from fastpmf.model.init import initialise
-from fastpmf.solvers import MeanField, Solution, Status, successive_halving
+from fastpmf.model.init import INITS, initialise
+from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Observer
 from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import random_generator
 from fastpmf.utils.warnings import warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
@@ -81,79 +77,43 @@ def _positive(value: Any, name: str) -> float:
     return float(value)
 
 
-class HPFFit:
-    """Inference whose arguments are checked, ready to run.
-
-    Parameters
-    ----------
-    counts : Counts
-        X without the entries of `data.mask`.
-    options : HPFOptions
-    data : FitData
-        Aligned with X; mask and validation.
-    checkpoint, resume
-        As in `PoissonNMF.fit`.
+class HPFFit(Fit):
+    """Inference of the posteriors of W and H; of `data` it uses mask and validation.
 
     Attributes
     ----------
     share : float
         Share of the counts that is fitted; the rest is held out.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type or value.
-    MemoryError
-        If the estimated memory exceeds this process's limit.
     """
+
+    inits, residual, scaled_to_all = tuple(name for name in INITS if name != "custom"), "residual", False
 
     def __init__(
         self, counts: Counts, options: HPFOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None
     ) -> None:
-        self._options, k = options, options.n_components
-        check_init(options.init, custom=False)
-        data.check_in_memory(counts)
-        check_any_counts(counts.shape, counts.total, data.mask)
-        self._dtype = dtype_for(options.dtype, counts)
-        check_memory(counts, k, self._dtype, MeanField(priors=options.priors()), n_init=options.n_init)
-        check_single_start(options, data, checkpoint, resume)
-        self._rng = random_generator(options.random_state)
-        self._early_stopping, self.share = None, 1.0
-        if data.validation is not None:
-            assert isinstance(counts, MemoryCounts)
-            self._early_stopping = EarlyStopping(counts, data, self._rng, scaled_to_all=False)
+        solver = MeanField(priors=options.priors())
+        super().__init__(counts, options, data, solver, checkpoint=checkpoint, resume=resume)
+        self.share = 1.0
+        if self._early_stopping is not None:
             counts, self.share = self._early_stopping.train, self._early_stopping.share
         if isinstance(counts, MemoryCounts):
             counts = hide_entries(counts, data.mask)
-        default_shape = _learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE
-        priors = options.priors(default_shape)
-        self._problem = PosteriorProblem(counts, k)
+        k = options.n_components
+        priors = options.priors(_learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE)
+        self.problem = PosteriorProblem(counts, k)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
-        facts: dict[str, Any] = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
-        facts |= facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
+        facts = facts_of(counts, options, self._dtype, streamed=counts.row_access_only)
+        facts |= {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
         """Infer, with the current number of threads; `observer` is called at each record, in place of the callback."""
-        options, max_iter = self._options, self._options.max_iter
-        with observed(options, observer, self._early_stopping, "residual") as observers:
-            start = partial(
-                start_run, self._solver, self._problem, options, self._checkpoints, observers, self._start,
-                self._dtype,
-            )  # fmt: skip
-            if options.n_init == 1:
-                best = start().advance(max_iter)
-                solution = best.finish()
-            else:
-                best, restarts = successive_halving((start() for _ in range(options.n_init)), max_iter)
-                solution = replace(best.finish(), restarts=restarts)
-        if self._early_stopping is not None:
-            solution = replace(solution, validation=self._early_stopping.curve)
+        solution, state = self._solve(observer)
         check_finite(solution, self._dtype)
-        return solution, best.state
+        return solution, state
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
-        options, counts = self._options, self._problem.counts
+        options, counts = self._options, self.problem.counts
         return initialise(counts, options.n_components, options.init, self._rng, self._dtype)
 
 

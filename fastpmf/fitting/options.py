@@ -10,11 +10,9 @@ from sklearn.utils import check_scalar
 from fastpmf.core.counts import Counts
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_components
-from fastpmf.model.init import INITS
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_option
 
 
 class Penalties(NamedTuple):
@@ -157,8 +155,3 @@ class FitData:
 
 NO_PENALTIES = Penalties()
 NO_DATA = FitData()
-
-
-def check_init(init: Any, *, custom: bool) -> None:
-    """Raise an error unless `init` is a valid start."""
-    check_option(init, [name for name in INITS if custom or name != "custom"], "init")

@@ -16,8 +16,14 @@ _SCALES = {_SINGLE: (1e-10, 1e10), _DOUBLE: (1e-50, 1e50)}
 _COMPONENT_SUMS = {_SINGLE: (1e-15, 1e15), _DOUBLE: (1e-130, 1e130)}
 
 
-class CountRange(Protocol):
-    """What is checked of counts: their dtype, a lower bound on the stored ones, and their sum."""
+class CountSize(Protocol):
+    """The attributes of counts that are known without a pass: `Counts`, or the sum over the workers of a cluster."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def nnz(self) -> int: ...
 
     @property
     def dtype(self) -> np.dtype: ...
@@ -29,7 +35,7 @@ class CountRange(Protocol):
     def total(self) -> float: ...
 
 
-def dtype_for(dtype: Any, counts: CountRange) -> np.dtype:
+def dtype_for(dtype: Any, counts: CountSize) -> np.dtype:
     """The dtype of a fit: `working_dtype`, but float64 by default also if the counts are out of the range of float32.
 
     Raises
@@ -47,7 +53,7 @@ def dtype_for(dtype: Any, counts: CountRange) -> np.dtype:
     return work
 
 
-def check_range(counts: CountRange, dtype: np.dtype) -> None:
+def check_range(counts: CountSize, dtype: np.dtype) -> None:
     """Raise an error if sums of counts would be infinite in intermediate results."""
     if counts.total > (high := _COUNTS[dtype][1]):
         raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {high:g}"))

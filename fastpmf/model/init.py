@@ -10,7 +10,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, dot, empty_factor, padded
-from fastpmf.utils.validation import check_factor, check_option, random_generator
+from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
@@ -33,10 +33,10 @@ def initialise(
     ----------
     counts : Counts of shape (n, p)
     n_components : int
-    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros raised to
-        1e-6 of the factor's mean, since an update by multiplication could never leave them. "nndsvda": zeros lifted to
-        the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
+    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        "auto" is "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros
+        raised to 1e-6 of the mean of the factor, since multiplicative updates can't leave an exact zero. "nndsvda":
+        zeros raised to the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
         All but "custom" are scaled so that sum(W H) = sum(X).
     random_state : None, int, numpy RandomState or Generator
     dtype : float32 or float64
@@ -45,14 +45,13 @@ def initialise(
     Raises
     ------
     ValueError
-        If init is unknown, factors are given without init="custom" or missing with it, or NNDSVD has more components
+        If factors are given without init="custom" or missing with it, or NNDSVD has more components
         than min(n, p).
 
     References
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    check_option(init, INITS, "init")
     if init == "auto":
         init = "random"
     n, p = counts.shape
