@@ -87,14 +87,14 @@ def test_memory_is_the_smallest_of_all_limits(monkeypatch):
         "/sys/fs/cgroup/memory/slurm/job/memory.limit_in_bytes": "9000\n",
         "/proc/self/statm": "1 1 1 1 1 1 1\n",
     }
-    assert limits.memory() > 1 << 20
-    monkeypatch.setattr(limits, "_told", lambda path: files.get(str(path), ""))
-    assert limits.memory() == 7000
+    assert limits.memory_limit() > 1 << 20
+    monkeypatch.setattr(limits, "_read_text", lambda path: files.get(str(path), ""))
+    assert limits.memory_limit() == 7000
     del files["/sys/fs/cgroup/user/memory.max"]
-    assert limits.memory() == 9000
+    assert limits.memory_limit() == 9000
     page = os.sysconf("SC_PAGE_SIZE")
     monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (page + 500, resource.RLIM_INFINITY))
-    assert limits.memory() == 500
+    assert limits.memory_limit() == 500
 
 
 # ── Disks ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -159,7 +159,7 @@ class SparseRows:
 
     def contract(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         for number, (begins, ends, blocks, splits) in enumerate(self.panels(V.shape[1] * V.itemsize)):
             partial, adds = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype), number > 0
             ratio_contract(
@@ -174,7 +174,7 @@ class SparseRows:
 
     def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         # One panel for each thread: more panels save less than starting each row again in each of them costs
         cuts = self._cuts(column_groups(self.indices, self.n_columns, current_threads()))
         scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
@@ -185,7 +185,7 @@ class SparseRows:
     ) -> Descent:  # fmt: skip
         """Lower the objective of each row by coordinate descent from U, into `out`; see `Counts.descend`."""
         V, n_components = subproblem.V, subproblem.n_components
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
         order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
@@ -210,7 +210,7 @@ class SparseRows:
 
     def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         blocks, splits = self.work
         out, partial = np.empty((self.shape[0], 1)), np.empty((splits[-1, 2] if len(splits) else 0, 1))
         log_rate(len(blocks), self.data, self.indices, self.indptr, blocks, U, V, row_width(U), out, partial)
@@ -271,7 +271,7 @@ class ColumnSums:
         self._rows = self._entries = 0
 
 
-def check_factors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+def check_layout(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
     """Raise a ValueError unless the factors fit the counts and are padded; kernels do not check bounds."""
     misfits = (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype
     if misfits or U.shape[1] * U.itemsize % VECTOR_BYTES:

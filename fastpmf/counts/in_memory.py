@@ -8,7 +8,7 @@ from scipy import sparse
 
 from fastpmf.core.counts import Descent, Side, Subproblem
 from fastpmf.core.factors import aligned, dot, row_bounds
-from fastpmf.counts.csr import ColumnSums, SparseRows, check_factors
+from fastpmf.counts.csr import ColumnSums, SparseRows, check_layout
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
@@ -108,7 +108,7 @@ class MemoryCounts:
         return self._given.log_factorial
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
-        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""
         self.side(side).contract(U, V, out)
 
     def contract_both(
@@ -127,24 +127,24 @@ class MemoryCounts:
         if self._unobserved is None:
             return v_sum
         out = aligned(self.shape[side], V.shape[1], V.dtype)
-        self._unobserved._sum_the_rest(side, out, V, v_sum, out)
+        self._unobserved._sum_observed(side, out, V, v_sum, out)
         return out
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
-        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
+        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the column sums of the factors."""
         if self._unobserved is None:
             with np.errstate(over="ignore"):
                 return dot(w_sum, h_sum)
-        return self._unobserved._sum_the_rest(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
+        return self._unobserved._sum_observed(Side.ROWS, W, Ht, h_sum, np.empty_like(W), with_rate=True)
 
-    def _sum_the_rest(
-        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
+    def _sum_observed(
+        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, with_rate: bool = False
     ) -> float:
-        """Kernel `observed_weights`, with these as the unobserved entries; the total rate of the others if `wanted`."""
+        """The kernel `observed_weights` if these are the unobserved entries; returns the total rate if `with_rate`."""
         X, bounds = self.side(side), row_bounds(len(U))
         rate, sums = np.zeros(len(bounds) - 1), aligned(current_threads(), V.shape[1], np.dtype(float))
-        check_factors(X, U, V)
-        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums)
+        check_layout(X, U, V)
+        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, with_rate, out, rate, sums)
         return float(rate.sum())
 
     def descend(

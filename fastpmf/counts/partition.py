@@ -18,7 +18,7 @@ _SAMPLE = np.modf(np.arange(1 << 12) * (np.sqrt(5) / 2 - 0.5))[0]
 
 
 class Panel(NamedTuple):
-    """Consecutive columns of a matrix: begin and end of each row's entries in them, and the `row_blocks` of these."""
+    """Consecutive columns of a matrix: where the entries of each row begin and end, and their `row_blocks`."""
 
     begins: np.ndarray
     ends: np.ndarray
@@ -146,10 +146,11 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int)
 
 
 def _length_class(lengths: np.ndarray, narrow: int) -> np.ndarray:
-    """A class for each row that increases with the length; lengths within an eighth share one and keep their order.
+    """A class for each row that increases with the length.
 
-    `narrow` is the largest length of its class.
+    Lengths within an eighth share a class, in which rows are not reordered. `narrow` is the largest length of its
+    class.
     """
     steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow))
-    # Short lengths differ by more than an eighth: each is a class by itself, below all others
+    # Short lengths differ by more than an eighth: each has its own class, below all others
     return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

@@ -19,7 +19,7 @@ class StreamedCounts:
     """Counts that are read in each pass, one block of rows at a time, so that at most two blocks are in memory.
 
     A pass goes over the blocks in order; another thread reads the next block while one is in use. An iteration of a
-    solver is one pass: it updates W of each block and accumulates the block's contribution to the update of H. The
+    solver is one pass: it updates W of each block and accumulates its contribution to the update of H. The
     constructor makes one pass to check all blocks and compute their sums.
 
     Parameters
@@ -163,7 +163,7 @@ class StreamedCounts:
         return self._sums[Side(side) is not self.storage_axis]
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
-        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""
         if Side(side) is self.storage_axis:
             for rows, X in self._each():
                 X.contract(U[rows], V, out[rows])
@@ -177,13 +177,13 @@ class StreamedCounts:
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
     ) -> float | None:
         """`contract` of both sides, optionally with the sum of `log_rate`, in one pass."""
-        (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
-        sums, log_rates = ColumnSums(across), []
-        for some, X in self._each():
-            X.contract(U[some], V, out[some])
-            sums.add(X, U[some], V)
+        (U, out), (V, other_out) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
+        sums, log_rates = ColumnSums(other_out), []
+        for block, X in self._each():
+            X.contract(U[block], V, out[block])
+            sums.add(X, U[block], V)
             if with_data_term:
-                log_rates.append(X.log_rate(U[some], V))
+                log_rates.append(X.log_rate(U[block], V))
         sums.finish()
         return float(np.concatenate(log_rates).sum()) if with_data_term else None
 
@@ -192,7 +192,7 @@ class StreamedCounts:
         return v_sum
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
-        """Sum of W[i] . Ht[j] over all entries; w_sum and h_sum are the factors' column sums."""
+        """Sum of W[i] . Ht[j] over all entries; w_sum and h_sum are the column sums of the factors."""
         with np.errstate(over="ignore"):
             return dot(w_sum, h_sum)
 

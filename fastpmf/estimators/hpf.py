@@ -305,8 +305,8 @@ class HPF(FactorModel):
         The posteriors of its rows are inferred given that of H; then the parameters of H become (1 - rho) old + rho
         (what they would be if all `total_samples` rows were like these), rho = (t + delay)^-forgetting_rate with t the
         number of earlier rows in units of its own. This is a step along the natural gradient of the bound. One pass
-        over all mini-batches is an epoch. The first mini-batch is fitted by itself at the start. Posteriors of rows are
-        not kept: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded model continues.
+        over all mini-batches is an epoch. The posterior of H starts from a fit to the first mini-batch. Posteriors of
+        rows are not stored: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded model continues.
 
         Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
         positive count. A later mini-batch without rows changes nothing.

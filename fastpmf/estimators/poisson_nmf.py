@@ -300,9 +300,9 @@ class PoissonNMF(FactorModel):
             weight 0 get their W from the fitted H.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
             Stop if the likelihood of held-out counts has not improved for two evaluations, which are `eval_every`
-            iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with accordingly less
-            exposure. A matrix is the held-out counts: of the entries of `mask` if there is one, else independent ones
-            of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
+            iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with the exposure reduced
+            accordingly. A matrix has the held-out counts: of the entries of `mask` if there is one, else independent
+            ones of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
             scoring; rows and columns of which the fit sees no count are not scored.
         checkpoint : path-like or Checkpoint, optional
             A folder in which the fit saves its state every ten minutes, or as the `Checkpoint` says.
@@ -406,10 +406,10 @@ class PoissonNMF(FactorModel):
         statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with
         rho = (t + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how
         the counts of a feature were allocated to components, never how many there were. H is the posterior mode given
-        the statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
+        the statistics, as if there were `total_samples` rows (by default those seen so far). W is not stored: use
         `transform`.
 
-        The first rows, 150 for each component, are kept in memory. Whenever their number has doubled, and once more
+        The first rows, 150 for each component, are stored in memory. Whenever their number has doubled, and once more
         when they are complete, they are fitted together from a random start; until then components may change places.
         After `fit`, partial_fit starts anew; a saved and loaded model continues.
 
@@ -463,7 +463,7 @@ class PoissonNMF(FactorModel):
         """The W that minimises the objective for X with `components_` fixed, including the prior of W.
 
         Each row is a separate convex problem, solved by coordinate descent whatever `solver` is, and its result does
-        not depend on the other rows (bitwise). A warning tells of rows that do not converge to `tol` in `max_iter`
+        not depend on the other rows (bitwise). A warning is given if rows do not converge to `tol` in `max_iter`
         rounds. Counts of features in which every component is zero can't be explained by any W and are left out. For
         the fitted rows the result is that of `fit_transform` only if the fit converged: there H was updated after W.
 

@@ -1,4 +1,4 @@
-"""Checkpoints: files with the complete state of a fit in progress, written whole or not at all."""
+"""Checkpoints: files with the complete state of a fit in progress, written atomically."""
 
 import json
 import math
@@ -25,7 +25,7 @@ _NAME = re.compile(r"checkpoint-(\d+)\.npz")
 class Checkpoint:
     """Where and how often a fit saves its state.
 
-    Each checkpoint is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` continues
+    Each checkpoint is a file that is written atomically; the last two are kept. `fit(X, resume=folder)` continues
     from the last one, with bitwise the same result as without an interruption. If a checkpoint can't be written, for
     example because the disk is full, the fit warns and goes on.
 

@@ -133,7 +133,7 @@ def estimate(
         for n_rows, n_columns in ((n, p), (p, n))
     )
     row = -(-n_components // (VECTOR_BYTES // work.itemsize)) * VECTOR_BYTES
-    # The solver's factors; both contractions of the final optimality check
+    # The factors of the solver; both contractions of the final optimality check
     factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
@@ -151,7 +151,7 @@ def estimate(
 
 
 def _panel_bytes(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
-    """Bytes of the bounds of a matrix's rows in each panel of columns; 0 with a single panel."""
+    """Bytes of the bounds of all rows in each panel of columns; 0 with a single panel."""
     n_panels = -(-n_columns // panel_width(n_rows, n_columns, nnz, row_bytes))
     return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
 

@@ -25,7 +25,7 @@ from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_shape_dtype, random_generator
 
-ROWS_PER_COMPONENT = 150  # rows that are kept and fitted together before only statistics are kept
+ROWS_PER_COMPONENT = 150  # first rows, which are stored and fitted together; of later ones only statistics are stored
 FIRST_ITERATIONS = 35  # on the first rows, from a random start
 BATCH_ITERATIONS = 2  # on each later mini-batch, with the statistics as the prior of H
 MIN_SHARE = 1e-8  # of the mean of a component; entries of H are raised to it, since a new feature is not impossible
@@ -67,7 +67,7 @@ class OnlineOptions:
 class Schedule(NamedTuple):
     """Steps and rows so far, which determine the length of the next step, (t + delay)^-forgetting_rate.
 
-    t is the number of earlier rows in units of the mini-batch's rows: the number of earlier steps if all mini-batches
+    t is the number of earlier rows divided by that of the mini-batch: the number of earlier steps if all mini-batches
     are equally large. The first step has length 1.
 
     References
@@ -95,7 +95,7 @@ class Schedule(NamedTuple):
 
 
 class FirstRows(NamedTuple):
-    """The first rows, kept while they are few. A start from few rows is poor, and EM hardly leaves it later.
+    """The first rows, stored while they are few. A start from few rows is poor, and EM hardly leaves it later.
 
     Attributes
     ----------

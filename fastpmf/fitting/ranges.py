@@ -66,7 +66,7 @@ def check_scale(values: np.ndarray, dtype: np.dtype, name: str) -> None:
     if len(wrong):
         raise ValueError(
             f"{name} must be between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
-            f"{double_or(dtype)}give it in another unit"
+            f"{float64_or(dtype)}give it in another unit"
         )
 
 
@@ -75,7 +75,7 @@ def check_entries(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     high = _COUNTS[dtype][1]
     if A.size and not (largest := float(A.max())) <= high:  # compared in float64, whatever the dtype of A
         raise ValueError(
-            f"{name} must be at most {high:g} in {dtype}, got {largest:g}: {double_or(dtype)}scale it down"
+            f"{name} must be at most {high:g} in {dtype}, got {largest:g}: {float64_or(dtype)}scale it down"
         )
 
 
@@ -87,15 +87,15 @@ def check_component_sums(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     if len(wrong):
         raise ValueError(
             f"{name} must have components that sum to between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
-            f"{double_or(dtype)}rescale it"
+            f"{float64_or(dtype)}rescale it"
         )
 
 
 def _out_of_range(dtype: np.dtype, what: str) -> str:
-    advice = f"{double_or(dtype)}multiply X by a number, by which W is then to be divided"
+    advice = f"{float64_or(dtype)}multiply X by a number, and divide W by it"
     return f"dtype {dtype} can't hold counts {what}: {advice}"
 
 
-def double_or(dtype: np.dtype) -> str:
-    """The first part of an advice."""
+def float64_or(dtype: np.dtype) -> str:
+    """The beginning of advice on values out of range: to use float64, unless that is the dtype."""
     return "take dtype float64, or " if dtype == _SINGLE else ""

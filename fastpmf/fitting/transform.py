@@ -14,7 +14,7 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem, vector
-from fastpmf.fitting.ranges import check_component_sums, check_range, double_or
+from fastpmf.fitting.ranges import check_component_sums, check_range, float64_or
 from fastpmf.solvers import FactorState
 from fastpmf.solvers.row_problems import solve_rows
 from fastpmf.utils.validation import check_factor
@@ -86,7 +86,7 @@ def transform(
 def _check_finite(W: np.ndarray) -> None:
     if not np.isfinite(W).all():
         raise ValueError(
-            f"W is out of the range of {W.dtype}: {double_or(W.dtype)}scale components_ or row_exposure up"
+            f"W is out of the range of {W.dtype}: {float64_or(W.dtype)}scale components_ or row_exposure up"
         )
 
 

@@ -40,7 +40,7 @@ _BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
 
 @dataclass(frozen=True)
 class GammaPrior:
-    """Prior of one factor, by the paper's names for the rows.
+    """Prior of one factor, with the names that the paper uses for rows.
 
     Attributes
     ----------
@@ -133,17 +133,17 @@ class GammaFactor:
     def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
         """The factor whose attributes were saved by name; a ValueError if a shape or dtype is wrong for the kernels."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
-        width, one = padded_width(n_components, dtype), np.dtype(float)
+        width, double = padded_width(n_components, dtype), np.dtype(float)
         found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
         for name in ("mean", "geometric", "shape"):
             found[name] = aligned_copy(check_shape_dtype(parts[name], (n, width), dtype, name))
             if not n or not (np.isfinite(found[name]).all() and (found[name] >= 0).all()):
                 raise ValueError(f"{name} that is not finite and >= 0")
         for name in ("rate_of_row", "row_sum", "offset", "activity_rate"):
-            found[name] = check_shape_dtype(parts[name], (n,), one, name)
+            found[name] = check_shape_dtype(parts[name], (n,), double, name)
         rows = 1 if len(parts["weight"]) == 1 else n
         found["weight"] = aligned_copy(check_shape_dtype(parts["weight"], (rows, width), dtype, "weight"))
-        return cls(**found, sums=check_shape_dtype(parts["sums"], (width,), one, "sums"))
+        return cls(**found, sums=check_shape_dtype(parts["sums"], (width,), double, "sums"))
 
     @classmethod
     def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":

@@ -14,7 +14,7 @@ from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
-# A multiplicative update can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor's mean.
+# Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
 
@@ -131,14 +131,14 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     if not len(rows):
         return
     row, U, V = ("row", "column")[counts.storage_axis], factors[counts.storage_axis], factors[1 - counts.storage_axis]
-    for A, lifted in (
+    for A, raised in (
         (U, rows),
         (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.storage_axis)) > 0))),
     ):
         level = _FLOORS["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
-        block = A[lifted, :n_components]
+        block = A[raised, :n_components]
         with np.errstate(under="ignore"):
-            A[lifted, :n_components] = np.where(block == 0, level, block)
+            A[raised, :n_components] = np.where(block == 0, level, block)
     warn(
         f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can change; "
         "the zeros there were replaced by a hundredth of the factor's mean"

@@ -1,4 +1,4 @@
-"""The nouns of the iteration loop: problem, state, solver and solution."""
+"""Problems, states, solvers and solutions: what the loop in `run.py` works on."""
 
 import dataclasses
 import math
@@ -369,5 +369,5 @@ class FitInterrupted(KeyboardInterrupt):
         super().__init__(str(solution.status))
         self.solution = solution
 
-    def __reduce__(self) -> tuple[Any, ...]:  # to be pickled whole, as from a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # so that the solution is pickled too, as from a worker process
         return type(self), (self.solution,)

@@ -62,7 +62,7 @@ class PosteriorProblem(Problem):
         return state.residual(self.counts.total)
 
     def complete(self, state: PosteriorState) -> None:
-        """Nothing: posteriors are replaced whole."""
+        """Do nothing, since an update replaces a posterior by a complete one."""
 
     def solution_factors(self, state: PosteriorState) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means."""

@@ -192,7 +192,7 @@ def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndar
     """Advance several runs in turn, drop the worse half again and again, and finish the last one.
 
     A run that is dropped might have ended lower than the one that is finished, so several starts can end higher than
-    the first alone. Finishing the first too would cost up to another whole fit.
+    the first alone. Finishing the first too would cost up to another fit.
 
     Ten starts cost about six fits of 100 iterations, or five of 200. Each run makes its own passes over the counts:
     sharing the passes, block by block, took 1.2 to 2 times as long, since the factors evict each other from the caches.

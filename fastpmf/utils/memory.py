@@ -15,7 +15,7 @@ _UNLIMITED = 1 << 62
 
 
 def memory_limit() -> int:
-    """Bytes that this process may allocate: the least of physical memory, cgroup limits and free address space."""
+    """Bytes that this process may allocate: the smallest of physical memory, cgroup limits and free address space."""
     limits = [_UNLIMITED, *_cgroup_limits()]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -44,7 +44,7 @@ def check_array_bytes(n_bytes: int, stored_bytes: int) -> None:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Memory limits of this process's cgroup and its parents, as set by containers and batch systems."""
+    """Memory limits of the cgroup of this process and its parents, as set by containers and batch systems."""
     for line in _read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
