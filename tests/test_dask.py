@@ -630,8 +630,8 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
 
 
 def test_h_must_fit_into_the_memory_of_this_process(client, X, monkeypatch):
-    monkeypatch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
-    monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: 2**10)
+    monkeypatch.setattr("fastpmf.utils.memory.UNCHECKED_BYTES", 0)
+    monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 2**10)
     for kind in (PoissonNMF, HPF):
         with pytest.raises(MemoryError, match="H of 3 components and 40 columns needs"):
             kind(3).fit(delayed(X, 2))

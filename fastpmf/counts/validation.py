@@ -13,7 +13,7 @@ from fastpmf.core.counts import Side
 from fastpmf.counts.csr import COUNT_DTYPES, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.kernels.threads import threads
-from fastpmf.utils.memory import UNCHECKED_BYTES, memory_limit
+from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_unique, is_dataframe, is_nullable, not_finite
 
@@ -140,11 +140,7 @@ def check_memory_to_read(X: Any, name: str) -> None:
         return
     else:
         n_bytes, size = math.prod(X.shape) * X.dtype.itemsize, f"shape {X.shape}"
-    if n_bytes > UNCHECKED_BYTES and n_bytes > (limit := memory_limit()):
-        raise MemoryError(
-            f"{name} of {size} needs at least {n_bytes / 2**30:.3g} GiB, and this process may have "
-            f"{limit / 2**30:.3g} GiB"
-        )
+    check_memory_for(f"{name} of {size}", n_bytes)
 
 
 def _is_fitted_data(name: str) -> bool:

@@ -15,7 +15,7 @@ from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import ColumnState, CustomStart, HPFModel, Model, RandomStart
 from fastpmf.dask.sources import Source, read_source
 from fastpmf.dask.worker import RowData, transform_block
-from fastpmf.estimators.base import FactorModel, check_feature_names, fitted_model
+from fastpmf.estimators.base import FactorModel, check_feature_names
 from fastpmf.fitting.checkpoint import CheckpointFolder
 from fastpmf.fitting.fit import observed
 from fastpmf.fitting.options import FitOptions
@@ -125,7 +125,8 @@ class DistributedEstimator(BaseEstimator):
         if (features := source.labels.columns.names) is not None:
             warn_of_duplicates(features)
             attributes["feature_names_in_"] = features
-        self._local = fitted_model(kind, {name: parameters[name] for name in names}, attributes)
+        self._local = kind(**{name: parameters[name] for name in names})
+        self._local._set_fitted_attributes(attributes)
         self._local_on_workers = None
         kept = {name: value for name, value in vars(self).items() if name.startswith("_") or not name.endswith("_")}
         public = {name: value for name, value in attributes.items() if not name.startswith("_")}

@@ -186,7 +186,8 @@ class PoissonModel:
     def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> "PoissonShard":
         exposure = np.ones(counts.shape[0]) if exposure is None else exposure
         specs = self.row_spec(exposure), self.columns
-        problem = ShardProblem.of(counts, self.n_components + self.has_background, self.n_components, specs)
+        terms, k = (specs[0].terms, specs[1].terms), self.n_components
+        problem = ShardProblem(counts, k + self.has_background, terms, n_free=k, specs=specs)
         return PoissonShard(problem, self.solver)
 
     def row_spec(self, exposure: np.ndarray) -> FactorSpec:

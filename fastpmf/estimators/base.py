@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -28,16 +28,6 @@ from fastpmf.utils.validation import check_array, check_factor, check_names, is_
 from fastpmf.utils.warnings import warn
 
 _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
-
-
-Model = TypeVar("Model", bound="FactorModel")
-
-
-def fitted_model(kind: type[Model], parameters: dict[str, Any], attributes: dict[str, Any]) -> Model:
-    """An estimator with these parameters and fitted attributes."""
-    model = kind(**parameters)
-    model._set_fitted_attributes(attributes)
-    return model
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:

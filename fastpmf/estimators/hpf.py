@@ -14,10 +14,8 @@ from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.masked import hide_entries
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
+    checked_curves,
     checked_names,
-    checked_trace,
-    checked_validation,
-    checked_vector,
     damaged_model,
     read_model,
     to_json,
@@ -341,10 +339,9 @@ class HPF(FactorModel):
         attributes = {"n_iter_": after.steps, "status_": Status.ONLINE, "_schedule": after, "mean_W_": None}
         attributes |= column_attributes(columns, priors, k)
         if schedule is None:
-            attributes |= features
+            self._set_fitted_attributes(attributes | features)
         else:
-            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
-        self._set_fitted_attributes(attributes)
+            self.__dict__ = vars(self) | attributes
         return self
 
     def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
@@ -580,8 +577,7 @@ class HPF(FactorModel):
                 attributes |= {
                     "W_posterior_": W, "activity_": activity, "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
                     "elbo_": elbo, "objective_": -elbo, "residual_": float(facts["residual"]),
-                    "trace_": checked_trace(arrays), "restarts_": checked_vector(arrays["restarts"], "restarts"),
-                    "validation_": checked_validation(arrays), "row_names_": checked_names(arrays, n, "row_names"),
+                    "row_names_": checked_names(arrays, n, "row_names"), **checked_curves(arrays),
                 }  # fmt: skip
         except READ_ERRORS as error:
             raise damaged_model(path, error) from None

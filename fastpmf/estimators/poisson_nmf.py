@@ -13,10 +13,8 @@ from fastpmf.core.factors import FLOATS
 from fastpmf.counts.labels import align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
+    checked_curves,
     checked_names,
-    checked_trace,
-    checked_validation,
-    checked_vector,
     damaged_model,
     read_model,
     to_json,
@@ -454,9 +452,9 @@ class PoissonNMF(FactorModel):
         if online is None:
             attributes |= features | {"column_exposure_": None, "background_": None}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
+            self._set_fitted_attributes(attributes)
         else:
-            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
-        self._set_fitted_attributes(attributes)
+            self.__dict__ = vars(self) | attributes
         return self
 
     def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
@@ -585,19 +583,17 @@ class PoissonNMF(FactorModel):
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             model = cls(**parameters)
-            H, trace = arrays["components"], checked_trace(arrays)
+            H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")
             check_factor(H, H.shape, "components")
             k, p = H.shape
-            names, status, restarts = checked_names(arrays, p), Status[facts["status"]], arrays["restarts"]
-            if status is not Status.ONLINE:
-                checked_vector(restarts, "restarts")
+            names, status = checked_names(arrays, p), Status[facts["status"]]
             solution = Solution(
-                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace,
-                restarts, checked_validation(arrays),
+                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status,
+                np.empty(0, TRACE_DTYPE),
             )  # fmt: skip
-            attributes = solution_attributes(solution) | {"n_features_in_": p}
+            attributes = solution_attributes(solution) | checked_curves(arrays) | {"n_features_in_": p}
             for name, prior in zip(("prior_W_", "prior_H_"), facts["priors"], strict=True):
                 attributes[name] = None if prior is None else tuple(prior)
             for name in ("column_exposure", "background"):

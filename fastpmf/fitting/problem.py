@@ -12,7 +12,7 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
+from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
@@ -126,25 +127,19 @@ class FitProblem(Problem):
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
         Named priors as numbers.
-    identity : bool
-        Whether the user's units are those of the stored factors.
     """
 
     n_free: int
     specs: tuple[FactorSpec, FactorSpec]
     zero_weight_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.intp))
     penalties: Penalties = NO_PENALTIES
-    identity: bool = False
 
-    @classmethod
-    def of(
-        cls, counts: Counts, n_components: int, n_free: int, specs: tuple[FactorSpec, FactorSpec], **fields: Any
-    ) -> Self:
-        """The problem of these counts and factors."""
-        terms = specs[0].terms, specs[1].terms
-        identity = n_components == n_free and all((spec.scale == 1).all() for spec in specs)
-        identity = identity and not any(t.penalised for t in terms)
-        return cls(counts, n_components, terms, n_free=n_free, specs=specs, identity=identity, **fields)
+    @cached_property
+    def has_user_units(self) -> bool:
+        """Whether the stored factors, without padding, are W and H of the user."""
+        if self.n_components != self.n_free or any(terms.penalised for terms in self.terms):
+            return False
+        return all((spec.scale == 1).all() for spec in self.specs)
 
     @property
     def scales(self) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +164,7 @@ class FitProblem(Problem):
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are returned to the bit."""
-        if self.identity:
+        if self.has_user_units:
             return W, Ht.T
         (rows, columns), k, dtype = self.specs, self.n_free, W.dtype
         with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
@@ -208,9 +203,10 @@ def build_problem(
         factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
-    return FitProblem.of(
-        counts, k + (b is not None), k, specs, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties
-    )
+    return FitProblem(
+        counts, k + (b is not None), (specs[0].terms, specs[1].terms), n_free=k, specs=specs,
+        zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
+    )  # fmt: skip
 
 
 def factor_spec(

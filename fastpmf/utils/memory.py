@@ -28,6 +28,13 @@ def memory_limit() -> int:
     return min(limits)
 
 
+def check_memory_for(what: str, n_bytes: int, advice: str = "") -> None:
+    """Raise a MemoryError if `what` needs more memory than the limit of this process."""
+    if n_bytes > UNCHECKED_BYTES and n_bytes > (limit := memory_limit()):
+        need, have = n_bytes / 2**30, limit / 2**30
+        raise MemoryError(f"{what} needs at least {need:.3g} GiB, and this process may have {have:.3g} GiB{advice}")
+
+
 def check_compression(n_bytes: int, stored_bytes: int) -> None:
     """Raise a ValueError if arrays of `n_bytes` cannot come from so few stored bytes."""
     if n_bytes > UNCHECKED_BYTES and n_bytes > MAX_COMPRESSION * stored_bytes:
