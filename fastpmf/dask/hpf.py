@@ -148,9 +148,7 @@ class HPF(DistributedEstimator):
             )
         check_finite(solution, dtype)
         attributes = (
-            column_attributes(posterior_of_H(columns, k), solver.priors, k)
-            | run_attributes(solution)
-            | {"mean_W_": None}
+            column_attributes(posterior_of_H(columns, k), solver.priors) | run_attributes(solution) | {"mean_W_": None}
         )
         self._set_fitted_attributes(estimators.HPF, attributes, client, source, pool)
         report_end(solution, self.tol, MOVED)

@@ -28,7 +28,7 @@ from fastpmf.fitting.memory import check_declared
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.ranges import check_scale
-from fastpmf.fitting.transform import log_likelihood_of_blocks, row_blocks
+from fastpmf.fitting.transform import blocks_with_data, log_likelihood_of_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
@@ -337,7 +337,7 @@ class HPF(FactorModel):
                 counts, columns, priors, k, schedule or Schedule(), OnlineOptions.of(self)
             )
         attributes = {"n_iter_": after.steps, "status_": Status.ONLINE, "_schedule": after, "mean_W_": None}
-        attributes |= column_attributes(columns, priors, k)
+        attributes |= column_attributes(columns, priors)
         if schedule is None:
             self._set_fitted_attributes(attributes | features)
         else:
@@ -470,18 +470,14 @@ class HPF(FactorModel):
         return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
-        k = len(self.components_)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            data.check_in_memory(counts)
             parts, rows = [], []
-            for selected, block in row_blocks(counts):
-                observed = hide_entries(block, data.mask)
-                parts.append(
-                    infer_rows(observed, self._columns, self._priors[0], k, max_iter=self.max_iter, tol=self.tol)
-                )
+            for selected, block, block_data in blocks_with_data(counts, data):
+                observed = hide_entries(block, block_data.mask)
+                parts.append(infer_rows(observed, self._columns, self._priors[0], max_iter=self.max_iter, tol=self.tol))
                 rows.append(np.arange(*selected.indices(counts.shape[0])))
             factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
-        return GammaPosterior.of_entries(factor, k)
+        return GammaPosterior.of_entries(factor)
 
     def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
@@ -518,7 +514,7 @@ class HPF(FactorModel):
         check_is_fitted(self)
         columns, schedule = self._columns, getattr(self, "_schedule", None)
         arrays = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
-        del arrays["activity_shape"]
+        del arrays["activity_shape"], arrays["n_components"]
         facts: dict[str, Any] = {
             "activity_shape": to_json(columns.activity_shape),
             "priors": [prior.to_numbers() for prior in self._priors],
@@ -561,7 +557,7 @@ class HPF(FactorModel):
                 raise ValueError("priors of which one has a hierarchy")
             factor = GammaFactor.from_arrays(arrays | {"activity_shape": facts["activity_shape"]}, k)
             p = len(factor.mean)
-            attributes = column_attributes(factor, (rows, columns), k)
+            attributes = column_attributes(factor, (rows, columns))
             attributes |= {"n_iter_": int(facts["n_iter"]), "status_": Status[facts["status"]], "n_features_in_": p}
             attributes["mean_W_"] = None
             if facts["schedule"] is not None:
@@ -585,9 +581,9 @@ class HPF(FactorModel):
         return model
 
 
-def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> dict[str, Any]:
+def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior]) -> dict[str, Any]:
     """The attributes of an estimator that come from the posterior of H and the priors."""
-    posterior, prior_ = GammaPosterior.of_entries(columns, n_components).transposed(), dict[str, Any]()
+    posterior, prior_ = GammaPosterior.of_entries(columns).transposed(), dict[str, Any]()
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for prior, (shape, *others) in zip(priors, names, strict=True):
         prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
@@ -605,8 +601,8 @@ def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior
 def _solution_attributes(solution: Solution, state: PosteriorState, share: float) -> dict[str, Any]:
     """The attributes of an estimator after a fit to a share of the counts."""
     (rows, columns), priors = state.posteriors, state.priors
-    W = GammaPosterior.of_entries(rows, state.n_components, share)
-    return column_attributes(columns, (priors[0], priors[1]), state.n_components) | {
+    W = GammaPosterior.of_entries(rows, share)
+    return column_attributes(columns, (priors[0], priors[1])) | {
         "W_posterior_": W,
         "activity_": GammaPosterior.of_rows(rows, share) if priors[0].hierarchical else None,
         "mean_W_": W.mean.mean(axis=0, dtype=np.float64),

@@ -347,7 +347,7 @@ def poisson_facts(options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec])
         terms = spec.terms
         for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-    for place, A in enumerate((*(spec.known for spec in specs), *(spec.scale for spec in specs))):
+    for place, A in enumerate((*(spec.fixed_values for spec in specs), *(spec.scale for spec in specs))):
         if A is not None and (A != 1).any():
             digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
     return {

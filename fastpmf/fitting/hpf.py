@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import column_sums, empty_factor
+from fastpmf.core.factors import empty_factor
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
@@ -138,7 +138,7 @@ def _learned_shape_start(counts: Counts, n_components: int) -> float:
 
 
 def infer_rows(
-    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, *, max_iter: int, tol: float,
+    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, *, max_iter: int, tol: float,
     warn_unconverged: bool = True,
 ) -> GammaFactor:  # fmt: skip
     """Posteriors of W for rows of counts, with those of H fixed, by repeated updates.
@@ -146,17 +146,17 @@ def infer_rows(
     Each row is updated until it moves at most a share `tol` of its counts. The result for a row does not depend on
     which other rows are passed with it (bitwise).
     """
-    dtype = columns.mean.dtype
+    dtype, n_components = columns.mean.dtype, columns.n_components
     check_range(counts, dtype)
     start = empty_factor(counts.shape[0], n_components, dtype)
     mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
     start[:, :n_components] = np.maximum(mass[:, None], prior.shapes(n_components) / prior.activity_mean)
     active, active_counts = np.arange(len(start)), counts
-    factor = GammaFactor.start(start, column_sums(start), prior, n_components)
+    factor = GammaFactor.start(start, prior, n_components)
     threshold = tol * (counts.sums(Side.ROWS) + prior.shape_sum(n_components))
     parts, rows, n_lost = [], [], 0
     for n in range(1, max_iter + 1):
-        moved = update(active_counts, Side.ROWS, factor, columns, prior, n_components, np.zeros_like(factor.mean))
+        moved = update(active_counts, Side.ROWS, factor, columns, prior, np.zeros_like(factor.mean))
         n_lost += int(np.isnan(moved).sum())
         unsolved = moved > threshold[active] if n < max_iter else np.zeros(len(active), bool)
         if unsolved.all():
@@ -178,4 +178,4 @@ def infer_rows(
             "updates; increase max_iter or tol",
             ConvergenceWarning,
         )
-    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
+    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns))

@@ -304,8 +304,6 @@ def variational_step(
         for _ in range(FIRST_ITERATIONS):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(
-        counts, columns, priors[0], n_components, max_iter=ROW_UPDATES, tol=ROW_TOL, warn_unconverged=False
-    )
-    update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
+    rows = infer_rows(counts, columns, priors[0], max_iter=ROW_UPDATES, tol=ROW_TOL, warn_unconverged=False)
+    update(counts, Side.COLUMNS, columns, rows, priors[1], np.zeros_like(columns.mean), step)
     return schedule, columns

@@ -76,18 +76,18 @@ class FactorSpec:
         The solver's factor is the user's times this: W' = scale W and H' = H scale.
     fixed : FixedPart
         In the user's units, without a background.
-    known : ndarray of shape (n_rows, K), or None
+    fixed_values : ndarray of shape (n_rows, K), or None
         Fixed values of the solver's factor.
     """
 
     terms: Terms
     scale: np.ndarray
     fixed: FixedPart
-    known: np.ndarray | None
+    fixed_values: np.ndarray | None
 
     def start(self, A: np.ndarray, n_components: int) -> np.ndarray:
         """A padded starting factor from A, which has columns for the free components; with all fixed parts."""
-        K, terms, known = n_components, self.terms, self.known
+        K, terms, values = n_components, self.terms, self.fixed_values
         B = empty_factor(len(A), K, A.dtype)
         fixed = np.zeros(K, bool) if terms.fixed is None else terms.fixed[:K]
         if not fixed.all():
@@ -95,10 +95,10 @@ class FactorSpec:
         if terms.zeros is not None:
             B[terms.zeros] = 0
         with np.errstate(under="ignore"):
-            if known is not None and fixed.all():
-                B[:, :K] = known
-            elif known is not None and fixed.any():
-                B[:, :K][:, fixed] = known[:, fixed]
+            if values is not None and fixed.all():
+                B[:, :K] = values
+            elif values is not None:
+                B[:, :K][:, fixed] = values[:, fixed]
         return B
 
     def in_user_units(self, A: np.ndarray) -> np.ndarray:
@@ -153,9 +153,9 @@ class FitProblem(Problem):
     @property
     def background(self) -> np.ndarray:
         """The row of H' that is the background, (p,); only if there is one."""
-        known = self.specs[1].known
-        assert known is not None
-        return known[:, -1]
+        values = self.specs[1].fixed_values
+        assert values is not None
+        return values[:, -1]
 
     def start(self, W: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Padded starting factors, see `FactorSpec.start`."""
@@ -274,7 +274,7 @@ def check_specs(
     """
     terms = specs[0].terms, specs[1].terms
     for side in Side:
-        own, other, values = terms[side].fixed, terms[side.other].fixed, specs[side].known
+        own, other, values = terms[side].fixed, terms[side.other].fixed, specs[side].fixed_values
         if own is not None and values is not None:
             single, K = own if other is None else own & ~other, values.shape[1]
             check_component_sums(values[:, single[:K]], dtype, _fixed_name(side, background=k < K))
@@ -423,7 +423,7 @@ def _check_informed(
 ) -> None:  # fmt: skip
     """Raise an error if an entry with shape above 1 and rate 0 depends on no observed count: it would be infinite."""
     for side in Side:
-        own, other, values = specs[side].terms, specs[side.other].terms, specs[side.other].known
+        own, other, values = specs[side].terms, specs[side.other].terms, specs[side.other].fixed_values
         if own.shape is None:
             continue
         costs = [x for x in (own.rate, own.ridge) if x is not None]

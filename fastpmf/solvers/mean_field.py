@@ -23,14 +23,12 @@ class PosteriorState(State):
 
     Attributes
     ----------
-    n_components : int
     posteriors : list of two GammaFactor
         Of the rows and of the columns.
     priors : list of two GammaPrior
     scratch : ndarray of shape (max(n, p), K)
     """
 
-    n_components: int = field(metadata=NOT_SAVED)
     posteriors: list[GammaFactor]
     priors: list[GammaPrior] = field(metadata=NOT_SAVED)
     scratch: np.ndarray = field(metadata=NOT_SAVED)
@@ -44,10 +42,11 @@ class PosteriorState(State):
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         super().load_state_dict(arrays)
+        k = self.posteriors[0].n_components
         for side in Side:
-            shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (self.n_components,))
+            shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (k,))
             others = saved_array(arrays, f"prior_{side.value}", float, (3,))
-            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], self.n_components)
+            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], k)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class PosteriorProblem(Problem):
     """Maximise the evidence lower bound; the objective is minus that, in nats."""
 
     def objective(self, state: PosteriorState) -> float:
-        return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
+        return -evidence_bound(self.counts, state.posteriors, state.priors)
 
     def residual(self, state: PosteriorState) -> float:
         """Share of the counts that the latest updates reallocated; see `fastpmf.model.hierarchy.advance`."""
@@ -91,12 +90,11 @@ class MeanField(Alternating):
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> PosteriorState:
         """Start from the means W and Ht. They have no posteriors before `prepare`."""
-        k, factors = problem.n_components, []
-        for A, prior in zip((W, Ht), self.priors, strict=True):
-            factors.append(GammaFactor.start(A, column_sums(A), prior, k))
+        k, priors = problem.n_components, self.priors
+        factors = [GammaFactor.start(W, priors[0], k), GammaFactor.start(Ht, priors[1], k)]
         for side in Side:
-            factors[side].weight = weights(problem.counts, side, factors[side.other], k)
-        return PosteriorState(k, factors, list(self.priors), aligned(max(len(W), len(Ht)), W.shape[1], W.dtype))
+            factors[side].weight = weights(problem.counts, side, factors[side.other])
+        return PosteriorState(factors, list(self.priors), aligned(max(len(W), len(Ht)), W.shape[1], W.dtype))
 
     def prepare(self, problem: Problem, state: PosteriorState) -> None:
         """Infer the first posteriors from the means."""
@@ -106,8 +104,7 @@ class MeanField(Alternating):
     def step(self, problem: Problem, state: PosteriorState) -> None:
         if self.learn and state.n_steps % LEARN_EVERY == 0:
             state.priors = [
-                best_prior(factor, prior, problem.n_components)
-                for factor, prior in zip(state.posteriors, state.priors, strict=True)
+                best_prior(factor, prior) for factor, prior in zip(state.posteriors, state.priors, strict=True)
             ]
         super().step(problem, state)
 
@@ -115,7 +112,7 @@ class MeanField(Alternating):
         factor, other, prior = state.posteriors[side], state.posteriors[side.other], state.priors[side]
         scratch = state.scratch[: len(factor.mean)]
         for n in range(n_updates):
-            moved = float(update(problem.counts, side, factor, other, prior, problem.n_components, scratch).sum())
+            moved = float(update(problem.counts, side, factor, other, prior, scratch).sum())
             if n == 0 or math.isnan(moved):
                 state.gaps[side] = moved
             if math.isnan(moved):
@@ -123,17 +120,17 @@ class MeanField(Alternating):
 
     def update_rows(self, problem: Problem, state: PosteriorState) -> Contribution:
         """As in `Alternating`. The old posteriors stay until all rows are updated, so that Ctrl-C can't mix them."""
-        counts, k = problem.counts, problem.n_components
+        counts = problem.counts
         side, other = counts.storage_axis, state.posteriors[counts.storage_axis.other]
         new, prior = copy.deepcopy(state.posteriors[side]), state.priors[side]
-        weight, gap = weights(counts, side, other, k), 0.0
+        weight, gap = weights(counts, side, other), 0.0
         sums = ColumnSums(state.scratch[: len(other.mean)])
         for rows, block in counts.blocks():
             X, part = block.side(side), new.select_rows(rows)
             S = np.empty_like(part.mean)
             for n in range(self.inner_steps):
                 X.contract(part.geometric, other.geometric, S)
-                moved = advance(part, S, weight, prior, k)
+                moved = advance(part, S, weight, prior)
                 gap += float(moved.sum()) if n == 0 else 0.0
             new.put(rows, part)
             if counts.row_access_only:
@@ -150,4 +147,4 @@ class MeanField(Alternating):
         factor = state.posteriors[side]
         weight = empty_factor(1, k, factor.mean.dtype)
         weight[0, :k], weight[0, k:] = rows.sums[:k], np.inf
-        state.gaps[side] = float(advance(factor, rows.contraction, weight, state.priors[side], k).sum())
+        state.gaps[side] = float(advance(factor, rows.contraction, weight, state.priors[side]).sum())
