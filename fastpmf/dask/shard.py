@@ -103,7 +103,7 @@ class ShardState(ABC):
 
     def update_rows(self) -> RowSum:
         """The first half of an iteration."""
-        rows = self.solver.update_rows(self.problem, self.state)
+        rows = self.solver.update_by_blocks(self.problem, self.state)
         return self.row_sum(rows._replace(contraction=rows.contraction.copy()))  # it is a buffer of the solver
 
     def update_columns(self, total: RowSum) -> np.ndarray:
@@ -112,7 +112,7 @@ class ShardState(ABC):
         state.gaps[Side.ROWS] = total.rows.gap
         if not np.isnan(total.rows.gap):
             contraction = total.rows.contraction.copy()  # what another process has sent is read-only
-            self.solver.update_columns(problem, state, total.rows._replace(contraction=contraction))
+            self.solver.update_other(problem, state, total.rows._replace(contraction=contraction))
         if not np.isnan(state.gaps).any():
             self.solver.finish_step(problem, state)
         state.n_steps += 1

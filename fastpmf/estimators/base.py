@@ -22,8 +22,11 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData
+from fastpmf.fitting.transform import log_likelihood_of_blocks
+from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
+from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
@@ -300,6 +303,14 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         else:
             (counts, _), features = self._read_new_data(X), {}
         return as_counts(counts), features  # an error if the counts are streamed
+
+    def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
+        """Poisson log-likelihood per count, in nats."""
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            value, total = log_likelihood_of_blocks(counts, W, self.components_, data)
+        if total == 0:
+            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
+        return value / total
 
     def _is_empty(self, X: Any) -> bool:
         """Whether X has no rows. Raise an error if its features are not the fitted ones."""

@@ -28,7 +28,7 @@ from fastpmf.fitting.memory import check_declared
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.ranges import check_scale
-from fastpmf.fitting.transform import blocks_with_data, log_likelihood_of_blocks
+from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
@@ -61,12 +61,11 @@ class HPF(FactorModel):
         factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
         min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
-        Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
+        Shapes of the activities and of the popularities, > 0: with smaller shapes, rows, or columns, may differ more.
     b_prime, d_prime : float, default=1.0
         Prior means of the activities and of the popularities, > 0: the prior mean of an entry is about a / b_prime. The
         names are those of the paper and of hpfrec; in scHPF a and c are the same, ap and cp are a_prime and c_prime,
-        and bp and dp are a_prime / b_prime and c_prime / d_prime. The fit hardly depends on these two, which the data
-        overrule.
+        and bp and dp are a_prime / b_prime and c_prime / d_prime. The fit hardly depends on these two.
     hierarchy : bool, default=True
         False: W_ik ~ Gamma(a_k, b_prime) and H_kj ~ Gamma(c_k, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
@@ -91,8 +90,8 @@ class HPF(FactorModel):
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`. Each costs
         about as much as three iterations, or ten if rows hold few counts.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
-        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
+        For `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, where t is the number of
+        earlier rows divided by that of the mini-batch; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Number of rows that `partial_fit` will have seen in the end; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
@@ -126,7 +125,7 @@ class HPF(FactorModel):
     objective_ : float
         Minus `elbo_`.
     residual_ : float
-        What `tol` is compared with.
+        Share of the counts that the latest updates moved, which is compared with `tol`.
     n_iter_ : int
         Number of iterations.
     status_ : Status
@@ -302,9 +301,10 @@ class HPF(FactorModel):
 
         The posteriors of its rows are inferred given that of H; then the parameters of H become (1 - rho) old + rho
         (what they would be if all `total_samples` rows were like these), rho = (t + delay)^-forgetting_rate with t the
-        number of earlier rows in units of its own. This is a step along the natural gradient of the bound. One pass
-        over all mini-batches is an epoch. The posterior of H starts from a fit to the first mini-batch. Posteriors of
-        rows are not stored: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded model continues.
+        number of earlier rows divided by that of the mini-batch. This is a step along the natural gradient of the
+        bound. One pass over all mini-batches is an epoch. The posterior of H starts from a fit to the first mini-batch.
+        Posteriors of rows are not stored: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded
+        model continues.
 
         Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
         positive count. A later mini-batch without rows changes nothing.
@@ -394,9 +394,8 @@ class HPF(FactorModel):
         """
         counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        with compilation_shown(verbose=self.verbose):
-            W = self._infer_rows(counts, data).mean
-            return self._score(counts, W, FitData(mask=data.mask, sample_weight=weight))
+        W = self._infer_rows(counts, data).mean
+        return self._score(counts, W, dataclasses.replace(data, sample_weight=weight))
 
     def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
         """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
@@ -478,13 +477,6 @@ class HPF(FactorModel):
                 rows.append(np.arange(*selected.indices(counts.shape[0])))
             factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
         return GammaPosterior.of_entries(factor)
-
-    def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            value, total = log_likelihood_of_blocks(counts, W, self.components_, data)
-        if total == 0:
-            raise ValueError("X must hold a positive count to be scored")
-        return value / total
 
     def _entry_posteriors(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
         """Posteriors of W_i and H_j for each of some entries (i, j)."""

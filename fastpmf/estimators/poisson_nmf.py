@@ -26,7 +26,7 @@ from fastpmf.fitting.memory import check_declared
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, PoissonOptions
 from fastpmf.fitting.problem import as_numbers, vector
-from fastpmf.fitting.transform import log_likelihood_of_blocks, transform_blocks
+from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
@@ -70,15 +70,14 @@ class PoissonNMF(FactorModel):
         "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest to
         any but the poorest objective. Entries can become, and leave, exact zeros. Of `StreamedCounts`, whose columns
         are never in memory together, only W is updated by coordinate descent, and H by relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, as scikit-learn's "mu". `non_negative_factorization` says for how
-        many iterations the two agree.
-        "em": the simultaneous update of PLSI, both factors in one pass over the rows. It takes about as many iterations
-        as "mu", and no transposed copy of the counts, for when memory is short.
+        "mu": multiplicative updates of Lee & Seung, as "mu" of scikit-learn. For how many iterations the two agree is
+        described in `non_negative_factorization`. "em": the simultaneous update of PLSI, both factors in one pass over
+        the rows. It takes about as many iterations as "mu", and needs no transposed copy of the counts.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
-        "extrapolation": start each iteration where the last move would have led if continued, and keep the result only
-        if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as far in each update, which
-        takes about half as many iterations and never raises the objective either. "auto": extrapolation with "cd", none
-        with "mu", "em" and `StreamedCounts`.
+        "extrapolation": start each iteration from a point beyond the last iterate, in the direction of the last step,
+        and accept the result only if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as
+        far in each update, which takes about half as many iterations and never raises the objective either. "auto":
+        extrapolation with "cd", none with "mu", "em" and `StreamedCounts`.
     inner_steps : int, default=1
         Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
         fit of `StreamedCounts` waits less for the disk. Not with "em".
@@ -104,8 +103,8 @@ class PoissonNMF(FactorModel):
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
-        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
+        For `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, where t is the number of
+        earlier rows divided by that of the mini-batch; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Number of rows that `partial_fit` will have seen in the end, against which priors are weighted; None: those seen
         so far.
@@ -323,11 +322,11 @@ class PoissonNMF(FactorModel):
             On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
             a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        data = FitData(
-            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+        self.fit_transform(
+            X, y, W, H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+            checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
-        self._finish(*self._fit(X, y, data, checkpoint, resume))
         return self
 
     def fit_transform(
@@ -358,7 +357,10 @@ class PoissonNMF(FactorModel):
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
         )  # fmt: skip
-        return self._finish(*self._fit(X, y, data, checkpoint, resume)).W
+        solution, attributes = self._fit(X, y, data, checkpoint, resume)
+        self._set_fitted_attributes(attributes)
+        report_end(solution, self.tol)
+        return solution.W
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
@@ -387,11 +389,6 @@ class PoissonNMF(FactorModel):
                 tasks.end(solution, None)
         return solution, attributes(solution)
 
-    def _finish(self, solution: Solution, attributes: dict[str, Any]) -> Solution:
-        self._set_fitted_attributes(attributes)
-        report_end(solution, self.tol)
-        return solution
-
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
         solver = PoissonOptions.of(self).make_solver()
@@ -401,10 +398,10 @@ class PoissonNMF(FactorModel):
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.
 
         W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
-        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with
-        rho = (t + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how
-        the counts of a feature were allocated to components, never how many there were. H is the posterior mode given
-        the statistics, as if there were `total_samples` rows (by default those seen so far). W is not stored: use
+        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t
+        + delay)^-forgetting_rate, where t is the number of earlier rows divided by that of the mini-batch. This forgets
+        how the counts of a feature were allocated to components, never how many there were. H is the posterior mode
+        given the statistics, as if there were `total_samples` rows (by default those seen so far). W is not stored: use
         `transform`.
 
         The first rows, 150 for each component, are stored in memory. Whenever their number has doubled, and once more
@@ -469,7 +466,7 @@ class PoissonNMF(FactorModel):
         ----------
         X : matrix of counts of shape (n_samples, n_features)
         row_exposure : float or array-like of shape (n_samples,), optional
-            Of these rows, 1 by default; column exposures and background are those of `fit`.
+            Exposures of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
         return_gap_bound : bool, default=False
@@ -516,12 +513,7 @@ class PoissonNMF(FactorModel):
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         W, _ = self._transform(counts, data)
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            weighted = replace(data, sample_weight=weight)
-            score, total = log_likelihood_of_blocks(counts, W, self.components_, weighted)
-        if total == 0:
-            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
-        return score / total
+        return self._score(counts, W, replace(data, sample_weight=weight))
 
     def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""

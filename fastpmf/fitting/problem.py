@@ -188,7 +188,7 @@ def build_problem(
     r = vector(data.row_exposure, n, "row_exposure")
     c = vector(data.column_exposure, p, "column_exposure")
     w = vector(data.sample_weight, n, "sample_weight", zero=True)
-    b = None if data.background is None else background_vector(data.background, p)
+    b = None if data.background is None else non_negative_vector(data.background, p, "background")
     fixed = _fixed_part(data.fixed_W, (n, k), "fixed_W", "column"), fixed_part_of_H(data.fixed_H, (k, p))
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
@@ -457,9 +457,7 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     """One positive number for each row or column, float64; a number is repeated, None is 1; zeros only if `zero`."""
     if values is None:
         return np.ones(n)
-    values = check_array(values, name)
-    values = np.full(n, values) if values.ndim == 0 else values
-    values = check_factor(values, (n,), name).astype(np.float64)
+    values = non_negative_vector(values, n, name)
     if not zero and not (values > 0).all():
         raise ValueError(f"{name} must be positive, got a minimum of 0; leave out rows or columns without exposure")
     if zero and not values.any():
@@ -468,11 +466,10 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     return values
 
 
-def background_vector(values: Any, p: int) -> np.ndarray:
-    values = check_array(values, "background")
-    if values.ndim == 0:
-        values = np.full(p, values)
-    return check_factor(values, (p,), "background").astype(np.float64)
+def non_negative_vector(values: Any, n: int, name: str) -> np.ndarray:
+    """One number >= 0 for each row or column, (n,), float64; a single number is repeated."""
+    values = check_array(values, name)
+    return check_factor(np.full(n, values) if values.ndim == 0 else values, (n,), name).astype(np.float64)
 
 
 def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:

@@ -301,7 +301,7 @@ class Solver(Protocol):
 
 
 class Contribution(NamedTuple):
-    """What some rows contribute to the update of the other factor, once their own is updated; sums over rows.
+    """Sums over rows whose factor is updated, from which the update of the other factor is computed.
 
     Attributes
     ----------

@@ -118,7 +118,7 @@ class MeanField(Alternating):
             if math.isnan(moved):
                 return
 
-    def update_rows(self, problem: Problem, state: PosteriorState) -> Contribution:
+    def update_by_blocks(self, problem: Problem, state: PosteriorState) -> Contribution:
         """As in `Alternating`. The old posteriors stay until all rows are updated, so that Ctrl-C can't mix them."""
         counts = problem.counts
         side, other = counts.storage_axis, state.posteriors[counts.storage_axis.other]
@@ -142,9 +142,9 @@ class MeanField(Alternating):
         state.posteriors[side], state.gaps[side] = new, gap
         return Contribution(contraction, new.sums, gap)
 
-    def update_columns(self, problem: Problem, state: PosteriorState, rows: Contribution) -> None:
+    def update_other(self, problem: Problem, state: PosteriorState, total: Contribution) -> None:
         side, k = problem.counts.storage_axis.other, problem.n_components
         factor = state.posteriors[side]
         weight = empty_factor(1, k, factor.mean.dtype)
-        weight[0, :k], weight[0, k:] = rows.sums[:k], np.inf
-        state.gaps[side] = float(advance(factor, rows.contraction, weight, state.priors[side]).sum())
+        weight[0, :k], weight[0, k:] = total.sums[:k], np.inf
+        state.gaps[side] = float(advance(factor, total.contraction, weight, state.priors[side]).sum())
