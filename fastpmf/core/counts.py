@@ -104,13 +104,13 @@ class Descent(NamedTuple):
     ----------
     gap : ndarray of shape (n_rows,), float64
         Upper bound, in nats, on the decrease of the objective that any other row could reach while V stays.
-    data_term : float, optional
-        Sum of x log rate over all entries for the new rows, in nats; computed for `Side.COLUMNS` only, which is updated
+    data_term : float
+        Sum of x log rate over all entries for the new rows, in nats; NaN for `Side.ROWS`, as `Side.COLUMNS` is updated
         last in an iteration.
     """
 
     gap: np.ndarray
-    data_term: float | None
+    data_term: float
 
 
 class Counts(Protocol):
@@ -166,8 +166,8 @@ class Counts(Protocol):
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` for both sides from the same W and Ht, in one pass; optionally the sum of `log_rate` too."""
+    ) -> float:
+        """`contract` for both sides from the same W and Ht, in one pass; returns the sum of `log_rate`, or NaN."""
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over the entries that each row of `side` observes; v_sum itself, (K,), if all are observed."""

@@ -1,5 +1,6 @@
 """A canonical CSR matrix and the operations of the kernels on it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -206,7 +207,7 @@ class SparseRows:
             scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
             out, gap, data_term,
         )  # fmt: skip
-        return Descent(gap, float(data_term.sum()) if with_data_term else None)
+        return Descent(gap, float(data_term.sum()) if with_data_term else math.nan)
 
     def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""

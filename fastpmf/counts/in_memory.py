@@ -1,5 +1,6 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -113,14 +114,14 @@ class MemoryCounts:
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` of both sides over the rows of X, without a transpose; optionally the sum of `log_rate` too."""
+    ) -> float:
+        """`contract` of both sides over the rows of X, without a transpose; see `Counts`."""
         X = self.side(Side.ROWS)
         X.contract(W, Ht, rows)
         sums = ColumnSums(columns)
         sums.add(X, W, Ht)
         sums.finish()
-        return float(X.log_rate(W, Ht).sum()) if with_data_term else None
+        return float(X.log_rate(W, Ht).sum()) if with_data_term else math.nan
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over the observed entries of each row of `side`; v_sum, (K,), if all are observed."""

@@ -1,5 +1,6 @@
 """Counts that need not fit into memory: one block of rows is in use while the next is read."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -175,8 +176,8 @@ class StreamedCounts:
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` of both sides, optionally with the sum of `log_rate`, in one pass."""
+    ) -> float:
+        """`contract` of both sides in one pass; see `Counts`."""
         (U, out), (V, other_out) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
         sums, log_rates = ColumnSums(other_out), []
         for block, X in self._each():
@@ -185,7 +186,7 @@ class StreamedCounts:
             if with_data_term:
                 log_rates.append(X.log_rate(U[block], V))
         sums.finish()
-        return float(np.concatenate(log_rates).sum()) if with_data_term else None
+        return float(np.concatenate(log_rates).sum()) if with_data_term else math.nan
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """v_sum, as all entries are observed."""
@@ -209,7 +210,7 @@ class StreamedCounts:
                 subproblem.select_rows(rows), U[rows], out[rows], sweeps=sweeps, max_rounds=max_rounds, tol=tol,
                 zero=zero,
             ).gap  # fmt: skip
-        return Descent(gap, None)
+        return Descent(gap, math.nan)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `storage_axis`, float64, in nats."""

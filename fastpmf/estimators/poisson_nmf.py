@@ -67,12 +67,13 @@ class PoissonNMF(FactorModel):
     solver : {"auto", "cd", "em", "mu"}, default="auto"
         No solver ever raises the objective. "auto" is "cd".
 
-        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest to
-        any but the poorest objective. Entries can become, and leave, exact zeros. Of `StreamedCounts`, whose columns
+        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest
+        except to a high objective. Entries can become, and leave, exact zeros. With `StreamedCounts`, whose columns
         are never in memory together, only W is updated by coordinate descent, and H by relaxed multiplicative steps.
         "mu": multiplicative updates of Lee & Seung, as "mu" of scikit-learn. For how many iterations the two agree is
-        described in `non_negative_factorization`. "em": the simultaneous update of PLSI, both factors in one pass over
-        the rows. It takes about as many iterations as "mu", and needs no transposed copy of the counts.
+        described in `non_negative_factorization`.
+        "em": the simultaneous update of PLSI, both factors in one pass over the rows. It takes about as many iterations
+        as "mu", and needs no transposed copy of the counts.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
         "extrapolation": start each iteration from a point beyond the last iterate, in the direction of the last step,
         and accept the result only if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as

@@ -30,13 +30,13 @@ class Update(NamedTuple):
         Upper bound, in nats, on the decrease of the objective that any other U could reach from the U before the
         update while V stays: the sum over rows of u_i . v_sum + x_i (max_k S_ik / v_sum_k - 2), where x_i is the sum
         of counts of the row. 0 exactly if U is optimal given V; NaN if a rate was 0.
-    data_term : float, optional
-        Sum of x log rate over all entries for the updated factor, in nats, if the update computed it.
+    data_term : float
+        Sum of x log rate over all entries for the updated factor, in nats; NaN if the update did not compute it.
     """
 
     sums: np.ndarray
     gap: float
-    data_term: float | None = None
+    data_term: float = math.nan
 
 
 def multiplicative(

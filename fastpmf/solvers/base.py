@@ -158,7 +158,7 @@ class FactorState(State):
     units : ndarray of shape (K,), float64
         W is `factors[0] * units` and H transposed `factors[1] / units`; see `fastpmf.model.priors`.
     data_term : float
-        Sum of x log rate over all entries, in nats, if the latest update computed it; else NaN.
+        Sum of x log rate over all entries, in nats; NaN if the latest update did not compute it.
     spares : list of two ndarray
         Arrays of the shapes of the factors.
     """
@@ -185,10 +185,10 @@ class FactorState(State):
         """The factor of a side is the stored one times these."""
         return self.units if side is Side.ROWS else 1.0 / self.units
 
-    def replace_factor(self, side: Side, sums: np.ndarray, data_term: float | None) -> None:
+    def replace_factor(self, side: Side, sums: np.ndarray, data_term: float = math.nan) -> None:
         """Exchange a factor and its spare array, which holds its update."""
         self.factors[side], self.spares[side] = self.spares[side], self.factors[side]
-        self.sums[side], self.data_term = sums, math.nan if data_term is None else data_term
+        self.sums[side], self.data_term = sums, data_term
 
 
 @dataclass(frozen=True)
@@ -245,11 +245,10 @@ class Problem:
         For counts that are read anew in each pass, the data term is computed in the same pass.
         """
         out = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        if self.counts.row_access_only and math.isnan(state.data_term):
-            data_term = self.counts.contract_both(*state.factors, *out, with_data_term=True)
-            state.data_term = math.nan if data_term is None else data_term
-        else:
-            self.counts.contract_both(*state.factors, *out)
+        with_data_term = self.counts.row_access_only and math.isnan(state.data_term)
+        data_term = self.counts.contract_both(*state.factors, *out, with_data_term=with_data_term)
+        if with_data_term:
+            state.data_term = data_term
         return out
 
     def complete(self, state: Any) -> None:

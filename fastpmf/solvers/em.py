@@ -45,8 +45,8 @@ class JointEM:
         state.n_steps += 1
         if np.isnan(state.gaps).any():
             return
-        state.replace_factor(Side.ROWS, update.sums, None)
+        state.replace_factor(Side.ROWS, update.sums)
         # The expected counts of the columns belong to the old W, the sums that divide them to the new one
         update = multiplicative(problem.subproblem(Side.COLUMNS, state), Ht, T, T)
-        state.replace_factor(Side.COLUMNS, update.sums, None)
+        state.replace_factor(Side.COLUMNS, update.sums)
         state.balance(problem)

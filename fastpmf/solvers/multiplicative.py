@@ -85,7 +85,7 @@ class Multiplicative(Alternating):
             counts.contract(other, state.factors[other], out, contraction)
         state.gaps[side] = gap
         if not math.isnan(gap):
-            state.replace_factor(side, column_sums(out), None)
+            state.replace_factor(side, column_sums(out))
         return Contribution(contraction, state.sums[side], gap)
 
     def _repeat_update(
@@ -109,7 +109,7 @@ class Multiplicative(Alternating):
         )
         state.gaps[side] = update.gap
         if not math.isnan(update.gap):
-            state.replace_factor(side, update.sums, None)
+            state.replace_factor(side, update.sums)
 
     def finish_step(self, problem: Problem, state: FactorState) -> None:
         state.balance(problem)
