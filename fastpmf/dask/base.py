@@ -106,12 +106,7 @@ class DistributedEstimator(BaseEstimator):
         residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
         with observed(options, observer, None, residual) as observers:
             fit = PoolFit(model, start, pool.survey.total)
-            run = Run(
-                fit, fit, PoolState(pool), tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
-                callbacks=observers,
-                checkpoint=None if checkpoints is None else checkpoints.save_if_due,
-                saved=None if checkpoints is None else checkpoints.saved,
-            )  # fmt: skip
+            run = Run(fit, fit, PoolState(pool), options, observers, checkpoints)
             solution = run.advance(options.max_iter).finish()
         return solution, run.state.columns, pool.W() if return_W else None
 

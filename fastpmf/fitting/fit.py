@@ -200,15 +200,12 @@ class Fit(ABC):
 
     def _start_run(self, observers: Sequence[Observer]) -> Run:
         """A run from `_start`, or from the checkpoint to resume from."""
-        problem, options, checkpoints = self.problem, self._options, self._checkpoints
-        saved = None if checkpoints is None else checkpoints.saved
-        K, shape = problem.n_components, problem.counts.shape
-        start = self._start() if saved is None else [empty_factor(n, K, self._dtype) for n in shape]
-        return Run(
-            self._solver, problem, self._solver.init(problem, *start), tol=options.tol,
-            eval_every=options.eval_every, max_time=options.max_time, callbacks=observers,
-            checkpoint=None if checkpoints is None else checkpoints.save_if_due, saved=saved,
-        )  # fmt: skip
+        problem, checkpoints = self.problem, self._checkpoints
+        if checkpoints is None or checkpoints.saved is None:
+            W, Ht = self._start()
+        else:
+            W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
+        return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
 
     def _solve(self, observer: Observer | None) -> tuple[Solution, Any]:
         """The best solution of all starts, and its state; `observer` is called in place of the callback."""
@@ -291,10 +288,13 @@ class PoissonFit(Fit):
 
 @contextmanager
 def observed(
-    options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str = "kkt_residual"
+    options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str
 ) -> Iterator[list[Observer]]:
-    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping."""
-    with progress_observer(options.max_iter, verbose=options.verbose, residual=residual) as progress:
+    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping.
+
+    `residual` is the name of the residual in the progress.
+    """
+    with progress_observer(options.max_iter, residual, verbose=options.verbose) as progress:
         user = options.callback
         called = observer if observer is not None else None if user is None else lambda *args: user(*args[:3])
         yield [each for each in (progress, called, early_stopping) if each is not None]
