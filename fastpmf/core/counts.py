@@ -52,7 +52,7 @@ class Subproblem(NamedTuple):
     has_zeros: bool = False
 
     @property
-    def general(self) -> bool:
+    def row_sums_unknown(self) -> bool:
         """Whether the row sums at the optimum are unknown, so that gaps need another bound."""
         return self.ridge is not None or self.fixed is not None or self.has_zeros
 

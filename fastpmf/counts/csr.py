@@ -200,7 +200,7 @@ class SparseRows:
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed[0] > 0,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
-            subproblem.ridge is not None, subproblem.general, with_data_term,
+            subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
             -1.0 if tol is None else float(tol), float(zero),
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),

@@ -77,7 +77,7 @@ class CheckpointFolder:
     Parameters
     ----------
     checkpoint : Checkpoint, path-like or None
-        As given to `fit`. None: the folder `resume`.
+        As given to `fit`. If None, checkpoints are written to `resume`.
     resume : path-like or None
     facts : dict
         What must be equal for a fit to resume, as JSON values.

@@ -17,7 +17,7 @@ from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.utils.memory import check_memory_for, memory_limit
 
-_BLOCK_ENTRIES = 1 << 20  # in a block of streamed counts, when streaming is what would fit
+_BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 With exposures r and c, weights w, a background b and fixed parts, the model is
 
-    x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)),    each row's log-likelihood and log prior times w_i
+    x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)),    log-likelihood and log prior of row i times w_i
 
 Solvers see counts w_i x_ij and rates W' H' with W' = diag(w r) W and H' = H diag(c), since w_i D(x_i || mu_i) is
 D(w_i x_i || w_i mu_i). Priors are converted to these units, and the background is one more component, which is fixed.
@@ -73,11 +73,11 @@ class FactorSpec:
     terms : Terms
         Prior and fixed parts, in the units of the solver.
     scale : ndarray of shape (n_rows,), float64
-        The solver's factor is the user's times this: W' = scale W and H' = H scale.
+        The factor of the solver is that of the user times this: W' = scale W and H' = H scale.
     fixed : FixedPart
         In the user's units, without a background.
     fixed_values : ndarray of shape (n_rows, K), or None
-        Fixed values of the solver's factor.
+        Fixed values in the units of the solver, with a background.
     """
 
     terms: Terms
@@ -102,7 +102,7 @@ class FactorSpec:
         return B
 
     def in_user_units(self, A: np.ndarray) -> np.ndarray:
-        """The user's factor from the solver's, without padding and background; fixed values to the bit."""
+        """The factor in the user's units, without padding and background; fixed values are exact (bitwise)."""
         part = self.fixed
         with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
             A = A / self.scale[:, None]
@@ -163,7 +163,7 @@ class FitProblem(Problem):
         return rows.start(W, self.n_components), columns.start(Ht, self.n_components)
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """W and H of the free components; fixed values are returned to the bit."""
+        """W and H of the free components; fixed values are exact (bitwise)."""
         if self.has_user_units:
             return W, Ht.T
         (rows, columns), k, dtype = self.specs, self.n_free, W.dtype
@@ -409,8 +409,8 @@ def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: 
                 f"{name} must have rates > 0 where its shapes are > 1: with rate 0 the posterior has no mode, since "
                 "scaling one factor up and the other down always raises it"
             )
-    one_sided = ~fixed & (excess == 0) & ((costs[0] > 0) != (costs[1] > 0))
-    if one_sided.any():
+    only_one = ~fixed & (excess == 0) & ((costs[0] > 0) != (costs[1] > 0))
+    if only_one.any():
         warn(
             "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
             "the other factor too."
@@ -473,13 +473,13 @@ def non_negative_vector(values: Any, n: int, name: str) -> np.ndarray:
 
 
 def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:
-    """What is fixed of H transposed, from a partly fixed H of `shape`."""
+    """Read `fixed_H`; the components are columns of the result."""
     H = None if H is None else check_array(H, "fixed_H", REAL_OR_NAN).T
     return _fixed_part(H, shape[::-1], "fixed_H", "row")
 
 
 def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPart:
-    """Read a partly fixed factor with components as columns; `line` is what the user calls a component's entries."""
+    """Read a partly fixed factor with components as columns; a `line`, "row" or "column", is a component of the user."""
     if A is None:
         return FixedPart()
     A = check_array(A, name, REAL_OR_NAN)

@@ -234,13 +234,13 @@ def update(
     Returns
     -------
     ndarray of shape (n_rows,), float64
-        As in `advance`.
+        As in `update_given_contraction`.
     """
     counts.contract(side, factor.geometric, other.geometric, scratch)
-    return advance(factor, scratch, weights(counts, side, other), prior, step)
+    return update_given_contraction(factor, scratch, weights(counts, side, other), prior, step)
 
 
-def advance(
+def update_given_contraction(
     factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, step: Step = FULL_STEP
 ) -> np.ndarray:
     """The update, given the contraction S of the geometric means and the `weights`.

@@ -76,7 +76,7 @@ def multiplicative(
     sums, gap = aligned(len(bounds) - 1, width, np.dtype(float)), np.empty(len(bounds) - 1)
     multiply(
         len(gap), U, S, weight, shape, ridge, fixed, bounds, len(weight) > 1, len(shape) > 1,
-        subproblem.shape is not None, subproblem.general, out is not None, TINY, RELAXATION * relaxed,
+        subproblem.shape is not None, subproblem.row_sums_unknown, out is not None, TINY, RELAXATION * relaxed,
         row_width(U, NARROW), S if out is None else out, sums, gap, aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))

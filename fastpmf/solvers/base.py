@@ -69,8 +69,8 @@ class State:
     n_steps : int
         Steps done.
     gaps : ndarray of shape (2,), float64
-        Gaps of W and of H before their latest updates, in nats: with the other factor as it was then, no other W, or
-        H, is better by more. inf before the first update, NaN if a rate was not positive and finite.
+        Upper bounds, in nats, on the decrease of the objective by any other W, and by any other H, from the factors
+        before their latest updates. inf before the first update, NaN if a rate was not positive and finite.
     """
 
     n_steps: int = field(default=0, kw_only=True)

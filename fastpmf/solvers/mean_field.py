@@ -10,7 +10,15 @@ import numpy as np
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import aligned, column_sums, empty_factor
 from fastpmf.counts.csr import ColumnSums
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
+from fastpmf.model.hierarchy import (
+    GammaFactor,
+    GammaPrior,
+    best_prior,
+    evidence_bound,
+    update,
+    update_given_contraction,
+    weights,
+)
 from fastpmf.solvers.alternating import Alternating
 from fastpmf.solvers.base import NOT_SAVED, Contribution, Problem, State, saved_array
 
@@ -57,7 +65,7 @@ class PosteriorProblem(Problem):
         return -evidence_bound(self.counts, state.posteriors, state.priors)
 
     def residual(self, state: PosteriorState) -> float:
-        """Share of the counts that the latest updates reallocated; see `fastpmf.model.hierarchy.advance`."""
+        """Share of the counts that the latest updates moved; see `update_given_contraction`."""
         return state.residual(self.counts.total)
 
     def complete(self, state: PosteriorState) -> None:
@@ -130,7 +138,7 @@ class MeanField(Alternating):
             S = np.empty_like(part.mean)
             for n in range(self.inner_steps):
                 X.contract(part.geometric, other.geometric, S)
-                moved = advance(part, S, weight, prior)
+                moved = update_given_contraction(part, S, weight, prior)
                 gap += float(moved.sum()) if n == 0 else 0.0
             new.put(rows, part)
             if counts.row_access_only:
@@ -147,4 +155,4 @@ class MeanField(Alternating):
         factor = state.posteriors[side]
         weight = empty_factor(1, k, factor.mean.dtype)
         weight[0, :k], weight[0, k:] = total.sums[:k], np.inf
-        state.gaps[side] = float(advance(factor, total.contraction, weight, state.priors[side]).sum())
+        state.gaps[side] = float(update_given_contraction(factor, total.contraction, weight, state.priors[side]).sum())
