@@ -479,7 +479,7 @@ def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:
 
 
 def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPart:
-    """Read a partly fixed factor with components as columns; a `line`, "row" or "column", is a component of the user."""
+    """Read a partly fixed factor with components as columns; a `line`, "row" or "column", is what users give for one."""
     if A is None:
         return FixedPart()
     A = check_array(A, name, REAL_OR_NAN)
