@@ -479,7 +479,7 @@ def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:
 
 
 def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPart:
-    """Read a partly fixed factor with components as columns; a `line`, "row" or "column", is what users give for one."""
+    """Read a partly fixed factor with components as columns; for users a component is a `line`: "row" or "column"."""
     if A is None:
         return FixedPart()
     A = check_array(A, name, REAL_OR_NAN)
