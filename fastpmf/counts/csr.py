@@ -125,7 +125,7 @@ class SparseRows:
             out += np.bincount(self.indices[p : p + step], self.data[p : p + step], minlength=self.n_columns)
         return out
 
-    def between(self, start: int, stop: int) -> "SparseRows":
+    def slice_rows(self, start: int, stop: int) -> "SparseRows":
         """Rows start:stop; data and indices are views."""
         first, last = self.indptr[start], self.indptr[stop]
         return SparseRows(
@@ -171,7 +171,7 @@ class SparseRows:
     def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
         """Blocks of consecutive rows with at most these numbers of entries and rows, see `blocks_of`."""
         for start, stop in pairwise(blocks_of(self.indptr, n_entries, n_rows).tolist()):
-            yield slice(start, stop), self.between(start, stop)
+            yield slice(start, stop), self.slice_rows(start, stop)
 
     def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""

@@ -37,9 +37,9 @@ class MemoryCounts:
     ) -> None:
         self._sides = [rows, columns]
         self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
-        self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
-        self.dtype = self._given.data.dtype
-        self.nnz = len(self._given.data)
+        self.shape = self._stored.shape if rows is not None else self._stored.shape[::-1]
+        self.dtype = self._stored.data.dtype
+        self.nnz = len(self._stored.data)
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
@@ -59,7 +59,7 @@ class MemoryCounts:
         return None if self._unobserved is None else self._unobserved.side(Side.ROWS)
 
     @property
-    def _given(self) -> SparseRows:
+    def _stored(self) -> SparseRows:
         """X, or its transpose if X has not been built."""
         rows, columns = self._sides
         given = columns if rows is None else rows
@@ -71,7 +71,7 @@ class MemoryCounts:
         """X for `Side.ROWS`, its transpose for `Side.COLUMNS`."""
         X = self._sides[side]
         if X is None:
-            X = self._sides[side] = self._given.transpose(n_blocks=16)
+            X = self._sides[side] = self._stored.transpose(n_blocks=16)
         return X
 
     def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":
@@ -81,32 +81,32 @@ class MemoryCounts:
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
         X = self._sides[side]
-        return self._given.column_sums if X is None else X.sums
+        return self._stored.column_sums if X is None else X.sums
 
     @cached_property
     def total(self) -> float:
         """Sum of all counts."""
-        return float(self._given.sums.sum())
+        return float(self._stored.sums.sum())
 
     @property
     def largest(self) -> float:
         """The largest count."""
-        return self._given.data.max(initial=0).item()
+        return self._stored.data.max(initial=0).item()
 
     @cached_property
     def smallest(self) -> float:
         """A lower bound on the stored counts."""
-        return self._given.smallest
+        return self._stored.smallest
 
     @cached_property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
-        return self._given.entropy
+        return self._stored.entropy
 
     @cached_property
     def log_factorial(self) -> float:
         """Sum of log x! over all entries, in nats; log Gamma(x + 1) for counts that are not integers."""
-        return self._given.log_factorial
+        return self._stored.log_factorial
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""

@@ -139,7 +139,7 @@ class StreamedCounts:
                 pending = reader.submit(read_next)
                 yield block.side(Side.ROWS)
 
-    def _each(self) -> Iterator[tuple[slice, SparseRows]]:
+    def _checked_blocks(self) -> Iterator[tuple[slice, SparseRows]]:
         """Each block and its slice of the stored side; a ValueError if the blocks differ from the first pass."""
         number = 0
         for number, X in enumerate(self._read_blocks(), 1):
@@ -156,7 +156,7 @@ class StreamedCounts:
 
     def blocks(self) -> Iterator[tuple[slice, MemoryCounts]]:
         """Blocks of rows, or of columns if these are stored, and their slices."""
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             yield rows, MemoryCounts(X) if self.storage_axis is Side.ROWS else MemoryCounts(None, X)
 
     def sums(self, side: Side) -> np.ndarray:
@@ -166,11 +166,11 @@ class StreamedCounts:
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""
         if Side(side) is self.storage_axis:
-            for rows, X in self._each():
+            for rows, X in self._checked_blocks():
                 X.contract(U[rows], V, out[rows])
             return
         sums = ColumnSums(out)
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             sums.add(X, V[rows], U)
         sums.finish()
 
@@ -180,7 +180,7 @@ class StreamedCounts:
         """`contract` of both sides in one pass; see `Counts`."""
         (U, out), (V, other_out) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
         sums, log_rates = ColumnSums(other_out), []
-        for block, X in self._each():
+        for block, X in self._checked_blocks():
             X.contract(U[block], V, out[block])
             sums.add(X, U[block], V)
             if with_data_term:
@@ -205,7 +205,7 @@ class StreamedCounts:
         if subproblem.side is not self.storage_axis:
             raise ValueError("coordinate descent of one side needs the counts stored by that side")
         gap = np.empty(len(U))
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             gap[rows] = X.descend(
                 subproblem.select_rows(rows), U[rows], out[rows], sweeps=sweeps, max_rounds=max_rounds, tol=tol,
                 zero=zero,
@@ -215,7 +215,7 @@ class StreamedCounts:
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `storage_axis`, float64, in nats."""
         U, V = (W, Ht)[:: 1 if self.storage_axis is Side.ROWS else -1]
-        return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._each()])
+        return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._checked_blocks()])
 
 
 def as_fittable(X: Any, *, mask: Any = None, n_threads: int | None = None) -> Counts:

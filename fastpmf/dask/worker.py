@@ -137,7 +137,7 @@ class WorkerFit:
         joined = MemoryCounts.stacked(parts)
         ends = pairwise(np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist())
         for i, (start, stop) in zip(numbers, ends, strict=True):
-            self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).between(start, stop)))
+            self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).slice_rows(start, stop)))
         return joined
 
     def exposure(self, numbers: Iterable[int]) -> np.ndarray | None:

@@ -24,7 +24,7 @@ from fastpmf.estimators._persistence import (
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import report_end
 from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_rows
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.ranges import check_scale
@@ -294,7 +294,7 @@ class HPF(FactorModel):
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
         solver = MeanField(priors=HPFOptions.of(self).priors())
-        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """Take one step of stochastic variational inference on a mini-batch of rows.

@@ -22,7 +22,7 @@ from fastpmf.estimators._persistence import (
 )
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import PoissonFit, report_end
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, PoissonOptions
 from fastpmf.fitting.problem import as_numbers, vector
@@ -393,7 +393,7 @@ class PoissonNMF(FactorModel):
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
         solver = PoissonOptions.of(self).make_solver()
-        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.

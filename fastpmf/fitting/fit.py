@@ -18,7 +18,7 @@ from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
-from fastpmf.fitting.memory import check_declared, check_memory
+from fastpmf.fitting.memory import check_memory, check_memory_before_reading
 from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.ranges import CountSize, check_entries, dtype_for
@@ -129,7 +129,7 @@ def poisson_nmf(
         background=background, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads):
-        check_declared(X, n_components, dtype, options.make_solver(), n_init=n_init)
+        check_memory_before_reading(X, n_components, dtype, options.make_solver(), n_init=n_init)
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)

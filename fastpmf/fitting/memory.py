@@ -189,7 +189,7 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     )
 
 
-def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
+def check_memory_before_reading(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
     """`check_memory` of a matrix that has not been read, if its size is known; other arguments as in the fit.
 
     Values of `n_components` and `n_init` that are not positive integers are rejected later.
