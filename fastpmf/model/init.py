@@ -19,13 +19,7 @@ _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
 
 def initialise(
-    counts: Counts,
-    n_components: int,
-    init: str,
-    random_state: Any,
-    dtype: np.dtype,
-    W: Any = None,
-    H: Any = None,
+    counts: Counts, n_components: int, init: str, random_state: Any, dtype: np.dtype, W: Any = None, H: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Starting factors: W and H transposed, padded.
 
