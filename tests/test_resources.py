@@ -55,7 +55,7 @@ def test_a_fit_beyond_the_memory_limit_is_refused_and_the_suggested_number_of_co
     have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
     message = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
     assert re.match(
-        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, beside its counts, and", message
+        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, in addition to its counts, and", message
     )
     offered = int(message.rpartition("it would fit with n_components=")[2])
     assert 1 < offered < 100

@@ -39,7 +39,7 @@ class Subproblem(NamedTuple):
     fixed : ndarray of shape (K,), bool, optional
         Components whose entries are not updated.
     has_zeros : bool, default=False
-        Whether some weights are inf.
+        Whether any weight is inf.
     """
 
     side: Side
@@ -62,7 +62,7 @@ class Subproblem(NamedTuple):
         return 0.0 if self.shape is None else self.shape.sum(axis=1, dtype=np.float64)
 
     def select_rows(self, rows: Any) -> "Subproblem":
-        """The subproblem of some rows of U, given by a slice or by numbers."""
+        """The subproblem of the given rows of U, a slice or an array of row numbers."""
         weight, shape, ridge = (
             A if A is None or len(A) == 1 else A[rows] for A in (self.weight, self.shape, self.ridge)
         )
@@ -98,7 +98,7 @@ def _zero_row(width: int, dtype: np.dtype) -> np.ndarray:
 
 
 class Descent(NamedTuple):
-    """Results of `Counts.descend` beside the new rows.
+    """Results of `Counts.descend` other than the new rows.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ class MemoryCounts:
         rows = [part.side(Side.ROWS) for part in parts]
         widths = sorted({X.n_columns for X in rows})
         if len(widths) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
+            raise ValueError(f"X must have blocks with equal numbers of columns, got {listed(widths)}")
         starts = np.cumsum([0, *(len(X.data) for X in rows)])
         ends = [X.indptr[1:] + start for X, start in zip(rows, starts, strict=False)]
         data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
@@ -186,7 +186,7 @@ class MemoryCounts:
         return MemoryCounts(selected, unobserved=mask)
 
     def select_columns(self, keep: Any) -> "MemoryCounts":
-        """The counts with zeros in some columns; shape and numbering do not change.
+        """The counts with some columns set to zero; shape and numbering do not change.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from fastpmf.kernels.simd import QUAD
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
 _BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
 # Bytes of the gathered factor in a panel. The panels that the threads use at one time should fit into the third-level
-# cache beside the streamed counts; the larger sizes are for short rows, which narrow panels would cut into few entries.
+# cache, with the streamed counts; the larger sizes are for short rows, which narrow panels would cut into few entries.
 _PANEL_BYTES = (1 << 22, 1 << 23, 1 << 24)
 _PANEL_ENTRIES = 48  # mean entries of a row in a panel from which the cost of one more pass over the rows is repaid
 # Positions of a sample of the entries as fractions of nnz: multiples of the golden ratio, uniform for any row lengths

@@ -87,7 +87,7 @@ class StreamedCounts:
     ) -> None:
         if not callable(read):
             raise TypeError(
-                f"{name} must be a function that returns the blocks anew for each pass, got {type(read).__name__}"
+                f"{name} must be a function that returns all blocks in each pass, got {type(read).__name__}"
             )
         self._read, self._name = read, name
         self.storage_axis = Side.COLUMNS if by_column else Side.ROWS
@@ -103,7 +103,7 @@ class StreamedCounts:
                 column_sums = np.zeros(X.n_columns)
             if X.n_columns != len(column_sums):
                 raise ValueError(
-                    f"{self._name} must have blocks of as many columns as the first, {len(column_sums)}, "
+                    f"{self._name} must have blocks with as many columns as the first, {len(column_sums)}, "
                     f"block {len(nnz)} has {X.n_columns}"
                 )
             lengths.append(X.shape[0])

@@ -278,7 +278,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return model
 
     def _read_training_data(self, X: Any, data: FitData) -> tuple[Counts, FitData, dict[str, Any]]:
-        """Read X and what is given beside it: counts, aligned data, and the attributes on features after the fit."""
+        """Read X and the data that belong to it: counts, aligned data, and the attributes on features after the fit."""
         data = data.aligned(MatrixLabels.of(X))
         counts, features = as_fittable(X, mask=data.mask, n_threads=self.n_threads), BaseEstimator()
         self._check_features(features, X, counts, reset=True)

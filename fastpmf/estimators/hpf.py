@@ -303,8 +303,8 @@ class HPF(FactorModel):
         (what they would be if all `total_samples` rows were like these), rho = (t + delay)^-forgetting_rate with t the
         number of earlier rows divided by that of the mini-batch. This is a step along the natural gradient of the
         bound. One pass over all mini-batches is an epoch. The posterior of H starts from a fit to the first mini-batch.
-        Posteriors of rows are not stored: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded
-        model continues.
+        Posteriors of rows are not stored: use `posterior`. After `fit`, partial_fit starts again from the beginning; a
+        saved and loaded model continues.
 
         Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
         positive count. A later mini-batch without rows changes nothing.
@@ -479,7 +479,7 @@ class HPF(FactorModel):
         return GammaPosterior.of_entries(factor)
 
     def _entry_posteriors(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
-        """Posteriors of W_i and H_j for each of some entries (i, j)."""
+        """Posteriors of W_i and H_j for the given entries (i, j)."""
         check_is_fitted(self, "W_posterior_")
         rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
         names = getattr(self, "feature_names_in_", None)

@@ -301,7 +301,7 @@ class PoissonNMF(FactorModel):
             iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with the exposure reduced
             accordingly. A matrix has the held-out counts: of the entries of `mask` if there is one, else independent
             ones of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
-            scoring; rows and columns of which the fit sees no count are not scored.
+            scoring; rows and columns without counts to fit are not scored.
         checkpoint : path-like or Checkpoint, optional
             A folder in which the fit saves its state every ten minutes, or as the `Checkpoint` says.
         resume : path-like, optional
@@ -407,7 +407,7 @@ class PoissonNMF(FactorModel):
 
         The first rows, 150 for each component, are stored in memory. Whenever their number has doubled, and once more
         when they are complete, they are fitted together from a random start; until then components may change places.
-        After `fit`, partial_fit starts anew; a saved and loaded model continues.
+        After `fit`, partial_fit starts again from the beginning; a saved and loaded model continues.
 
         Rows without counts count as rows; without a prior they leave H unchanged, as in `fit`. The first mini-batch
         must have a positive count. A later mini-batch without rows changes nothing.
@@ -478,7 +478,7 @@ class PoissonNMF(FactorModel):
         W : ndarray of shape (n_samples, n_components)
         gap_bound : ndarray of shape (n_samples,)
             With `return_gap_bound`: upper bound, in nats, on the decrease of the objective by any other W for each row,
-            up to rounding of the dtype, some 1e-6 nats per count in float32.
+            up to rounding of the dtype, about 1e-6 nats per count in float32.
         """
         W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask))
         return (W, gap_bound) if return_gap_bound else W

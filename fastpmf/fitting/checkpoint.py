@@ -27,7 +27,7 @@ class Checkpoint:
 
     Each checkpoint is a file that is written atomically; the last two are kept. `fit(X, resume=folder)` continues
     from the last one, with bitwise the same result as without an interruption. If a checkpoint can't be written, for
-    example because the disk is full, the fit warns and goes on.
+    example because the disk is full, the fit warns and continues.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Checkpoint:
     minutes : float, default=10.0
         Time between checkpoints; each is written after an iteration.
     iterations : int, optional
-        Also write a checkpoint every so many iterations.
+        Also write a checkpoint after this number of iterations.
 
     Raises
     ------

@@ -224,7 +224,7 @@ class PoissonFit(Fit):
     Attributes
     ----------
     problem : FitProblem
-        Of the counts that are fitted, without held-out ones.
+        The problem of the counts that are fitted, without held-out ones.
     """
 
     inits, residual, scaled_to_all = INITS, "kkt_residual", True

@@ -185,7 +185,8 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     ways = ways or ["no number of components"]
     raise MemoryError(
         f"n_components={n_components} needs {need.peak_bytes / 2**30:.3g} GiB for the fit of a {n} x {p} matrix, "
-        f"beside its counts, and this process may have {limit / 2**30:.3g} GiB; it would fit with {' or '.join(ways)}"
+        f"in addition to its counts, and this process may have {limit / 2**30:.3g} GiB; it would fit with "
+        f"{' or '.join(ways)}"
     )
 
 
@@ -206,7 +207,7 @@ def check_columns(n_columns: int, n_components: int, dtype: np.dtype, n_copies: 
 
 
 def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
-    """Raise a MemoryError if W of all rows of X, and what `transform` needs beside it, exceed the memory limit."""
+    """Raise a MemoryError if W of all rows of X and the buffers of `transform` exceed the memory limit."""
     size = matrix_size(X)
     if size is None or not _is_positive_integer(n_components):
         return

@@ -1,4 +1,4 @@
-"""Fits that see one mini-batch of rows after another: online EM and stochastic variational inference."""
+"""Fits to one mini-batch of rows after another: online EM and stochastic variational inference."""
 
 import copy
 import math
@@ -79,7 +79,7 @@ class Schedule(NamedTuple):
     rows: int = 0
 
     def advance(self, n_rows: int, options: OnlineOptions) -> tuple[Step, "Schedule"]:
-        """The step for a mini-batch of so many rows, and the schedule after it."""
+        """The step for a mini-batch of `n_rows` rows, and the schedule after it."""
         after = Schedule(self.steps + 1, self.rows + n_rows)
         total = after.rows if options.total_samples is None else options.total_samples
         length = (self.rows / n_rows + options.delay) ** -float(options.forgetting_rate) if self.steps else 1.0
@@ -95,7 +95,7 @@ class Schedule(NamedTuple):
 
 
 class FirstRows(NamedTuple):
-    """The first rows, stored while they are few. A start from few rows is poor, and EM hardly leaves it later.
+    """The first rows, stored while they are few, since a start from few rows is poor and later steps hardly improve it.
 
     Attributes
     ----------
@@ -267,7 +267,7 @@ def _iterate(
     counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray, columns: Terms, penalties: Penalties, data: FitData,
     solver: Solver, n_iter: int,
 ) -> Statistics:  # fmt: skip
-    """Statistics of rows after some iterations from W and Ht, which are overwritten."""
+    """Statistics of rows after `n_iter` iterations from W and Ht, which are overwritten."""
     assert data.fixed_H is not None
     k = len(data.fixed_H)
     rows, _ = build_problem(counts, k, W.dtype, penalties, data).terms

@@ -1,4 +1,4 @@
-"""What a fit is given beside X: its options, and the data that belong to rows, columns or entries of X."""
+"""Arguments of a fit other than X: its options, and the data that belong to rows, columns or entries of X."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -138,7 +138,7 @@ class FitData:
                 raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
 
     def select_rows(self, rows: np.ndarray) -> "FitData":
-        """The data of some rows, without weights, starts and validation."""
+        """The data of the given rows, without weights, starts and validation."""
         mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
         exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
         fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]

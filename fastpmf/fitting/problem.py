@@ -1,4 +1,4 @@
-"""From counts, priors and the data beside X to the problem that the solvers minimise.
+"""From counts, priors and `FitData` to the problem that the solvers minimise.
 
 With exposures r and c, weights w, a background b and fixed parts, the model is
 
@@ -48,13 +48,13 @@ class FactorPrior(NamedTuple):
 
 
 class FixedPart(NamedTuple):
-    """What is fixed of a factor, with components as columns.
+    """The fixed entries of a factor, with components as columns.
 
     Attributes
     ----------
     values : ndarray of shape (n_rows, n_components), or None
     components : ndarray of shape (n_components,), bool, or None
-        Components that are fixed whole.
+        Components of which all entries are fixed.
     zeros : ndarray of shape (n_rows, n_components), bool, or None
         Single entries that are fixed at 0.
     """
@@ -122,7 +122,7 @@ class FitProblem(Problem):
     n_free : int
         Components without that of the background.
     specs : (FactorSpec, FactorSpec)
-        Of W and of H transposed.
+        W and H transposed.
     zero_weight_rows : ndarray of int
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
@@ -143,7 +143,7 @@ class FitProblem(Problem):
 
     @property
     def scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of both factors, see `FactorSpec`."""
+        """The scales of both factors, see `FactorSpec`."""
         return self.specs[0].scale, self.specs[1].scale
 
     @property
@@ -260,12 +260,12 @@ def check_specs(
     specs : (FactorSpec, FactorSpec)
         If all rows of W have the same exposure and nothing is fixed of them, a single row is enough.
     shape : (int, int)
-        Of the counts.
+        Shape of the counts.
     k : int
         Components without that of the background.
     dtype : dtype
     observed_sums : callable, optional
-        Of the counts; by default all entries are observed.
+        `Counts.observed_sums`; by default all entries are observed.
 
     Raises
     ------

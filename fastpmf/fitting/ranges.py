@@ -1,4 +1,4 @@
-"""The numbers that each dtype can work with, in counts and in the data beside them."""
+"""The ranges of counts, exposures and factors that each dtype supports."""
 
 from typing import Any, Protocol
 

@@ -20,7 +20,7 @@ RELAXATION = 0.9
 
 
 class Update(NamedTuple):
-    """Results of an update beside the factor.
+    """Results of an update other than the factor.
 
     Attributes
     ----------

@@ -152,7 +152,7 @@ class FactorState(State):
     ----------
     factors : list of two ndarray
         W (n, K) and H transposed (p, K), padded. Always a complete pair: an update is written to a spare array, which
-        then takes the place of the factor.
+        then replaces the factor.
     sums : list of two ndarray of shape (K,), float64
         Column sums of the factors.
     units : ndarray of shape (K,), float64
@@ -242,7 +242,7 @@ class Problem:
     def contractions(self, state: FactorState) -> list[np.ndarray]:
         """`Counts.contract` of the current factors, for both sides.
 
-        For counts that are read anew in each pass, the data term is computed in the same pass.
+        If counts are streamed, the data term is computed in the same pass.
         """
         out = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
         with_data_term = self.counts.row_access_only and math.isnan(state.data_term)

@@ -32,7 +32,7 @@ class PosteriorState(State):
     Attributes
     ----------
     posteriors : list of two GammaFactor
-        Of the rows and of the columns.
+        Posteriors of W and of H transposed.
     priors : list of two GammaPrior
     scratch : ndarray of shape (max(n, p), K)
     """
@@ -84,7 +84,7 @@ class MeanField(Alternating):
     Parameters
     ----------
     priors : (GammaPrior, GammaPrior)
-        Of W and of H transposed.
+        Priors of W and of H transposed.
     learn : bool, default=False
         Update the hyperparameters too, every `LEARN_EVERY` iterations, which does not lower the bound either.
     inner_steps : int, default=1

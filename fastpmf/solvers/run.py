@@ -1,4 +1,4 @@
-"""The iteration loop, and several starts of which one is finished."""
+"""The iteration loop, and successive halving of several starts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from fastpmf.solvers.base import TRACE_DTYPE, Observer, Record, Solution, State, Status, saved_array
 from fastpmf.solvers.clock import Clock
 
-FIRST_RUNG = 30  # iterations after which the better half of several starts goes on; then after twice as many, and so on
+FIRST_RUNG = 30  # iterations before the worse half of several starts is dropped; then twice as many, and so on
 _STOP_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
 
 
 class Objective(Protocol):
-    """What the loop needs of a problem; see `fastpmf.solvers.base.Problem`."""
+    """The methods of a problem that the loop calls; see `fastpmf.solvers.base.Problem`."""
 
     @property
     def total(self) -> float: ...
@@ -183,7 +183,7 @@ class Run:
 
 
 def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndarray]:
-    """Advance several runs in turn, drop the worse half again and again, and finish the last one.
+    """Advance several runs, drop the worse half repeatedly, and finish the last one.
 
     A run that is dropped might have ended lower than the one that is finished, so several starts can end higher than
     the first alone. Finishing the first too would cost up to another fit.
