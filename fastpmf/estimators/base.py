@@ -344,6 +344,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return FitTasks(self, attributes, X, y, data) if getattr(self, "_skl_callbacks", None) else None
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
+        """Compare the number and the names of features of X with those of `estimator`, or set them if `reset`."""
         if is_dataframe(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
             X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see

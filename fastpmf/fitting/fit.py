@@ -198,8 +198,8 @@ class Fit(ABC):
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         """Starting factors, the next ones of the stream of random numbers."""
 
-    def _start_run(self, observers: Sequence[Observer]) -> Run:
-        """A run from `_start`, or from the checkpoint to resume from."""
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        """A run from `_start()`, or from the checkpoint to resume from."""
         problem, checkpoints = self.problem, self._checkpoints
         if checkpoints is None or checkpoints.saved is None:
             W, Ht = self._start()
@@ -211,7 +211,7 @@ class Fit(ABC):
         """The best solution of all starts, and its state; `observer` is called in place of the callback."""
         options = self._options
         with observed(options, observer, self._early_stopping, self.residual) as observers:
-            runs = (self._start_run(observers) for _ in range(options.n_init))
+            runs = (self._new_run(observers) for _ in range(options.n_init))
             best, restarts = successive_halving(runs, options.max_iter)
             solution = best.finish()
         curve = None if self._early_stopping is None else self._early_stopping.curve
