@@ -42,14 +42,13 @@ class HPFOptions(FitOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.learn_prior, bool | np.bool_):
-            raise TypeError(f"learn_prior must be True or False, got {brief(self.learn_prior)}")
+        for name in ("hierarchy", "learn_prior"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False, got {brief(value)}")
         self.priors()
 
     def priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
         """The priors of W and of H; `default_shape` is the shape of entries whose a or c is None."""
-        if not isinstance(self.hierarchy, bool | np.bool_):
-            raise TypeError(f"hierarchy must be True or False, got {brief(self.hierarchy)}")
         found = []
         for names in (("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")):
             shape = getattr(self, names[0])
