@@ -132,7 +132,7 @@ def test_the_number_of_components_is_inferred_as_in_scikit_learn(X):
     [
         (
             {"beta_loss": "frobenius"},
-            "beta_loss must be 'kullback-leibler' or 1, the only loss of fastpmf, got 'frobenius'",
+            "beta_loss must be 'kullback-leibler' or 1, got 'frobenius'",
         ),
         ({"solver": "hals"}, "solver must be one of 'auto', "),
         ({"n_components": "many"}, "n_components must be an integer, 'auto' or None, got 'many'"),

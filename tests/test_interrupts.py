@@ -165,7 +165,7 @@ def test_ctrl_c_at_any_moment_leaves_the_estimator_one_whole_fit(tmp_path, X, co
 
 @pytest.mark.parametrize("kind", [PoissonNMF, HPF])
 def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kind, monkeypatch):
-    from fastpmf.solvers.mean_field import Inference
+    from fastpmf.solvers.mean_field import PosteriorProblem
 
     whole = kind(3, **TOLD).fit(X)
     measured = iter([None] * 4)  # at the start and every second iteration; then the one at the end
@@ -175,10 +175,10 @@ def test_ctrl_c_while_a_fit_is_measured_costs_the_measures_only(tmp_path, X, kin
             raise KeyboardInterrupt
         return 1.0
 
-    for problem in (Problem, Inference):
+    for problem in (Problem, PosteriorProblem):
         monkeypatch.setattr(problem, "objective", interrupt)
     model = kind(3, **TOLD | {"solver": "mu"} if kind is PoissonNMF else TOLD)
-    with pytest.raises(FitInterrupted, match="they are kept, unmeasured"):
+    with pytest.raises(FitInterrupted, match="the last factors are kept, unmeasured"):
         model.fit(X)
     assert (model.n_iter_, model.status_) == (6, Status.UNMEASURED)
     assert np.isnan(model.objective_)
