@@ -23,7 +23,7 @@ from fastpmf.estimators._persistence import to_json
 from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.fitting.problem import REAL_OR_NAN, vector
 from fastpmf.utils.extras import import_optional
-from fastpmf.utils.memory import memory_limit
+from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_array, check_unique, is_pandas
 from fastpmf.utils.warnings import warn
@@ -507,11 +507,7 @@ def _in_memory(X: Any, where: str) -> Any:
     if not hasattr(X, "to_memory"):
         return X
     needs = sum(X.group[name].nbytes for name in ("data", "indices", "indptr"))
-    if needs > (limit := memory_limit()):
-        raise MemoryError(
-            f"{where} needs {needs / 2**30:,.1f} GiB, and this process may have {limit / 2**30:,.1f} GiB: fit the file "
-            "with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))"
-        )
+    check_memory_for(where, needs, ": fit the file with PoissonNMF(...).fit(fastpmf.io.stream_counts(path))")
     return X.to_memory()
 
 

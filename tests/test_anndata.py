@@ -388,7 +388,8 @@ class TestNothingIsLost:
         )
         with pytest.raises(TypeError, match=r"X must be in memory, got a _CSRDataset, .*to_memory.*stream_counts"):
             fastpmf.PoissonNMF(2).fit(backed.X)
-        monkeypatch.setattr("fastpmf.anndata.memory_limit", lambda: 100)
+        monkeypatch.setattr("fastpmf.utils.memory.UNCHECKED_BYTES", 0)
+        monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 100)
         with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, and this process .*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
 

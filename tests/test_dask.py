@@ -595,7 +595,7 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
         (X, TypeError, "X must be a dask array .* got csr_array"),
         ([X], TypeError, "got list"),
         (array.zeros((10, 10), chunks=(5, 5)), ValueError, "one chunk, got 2 chunks over them"),
-        ([dask.delayed(X), dask.delayed(X[:, :5])], ValueError, "as many columns"),
+        ([dask.delayed(X), dask.delayed(X[:, :5])], ValueError, "equal numbers of columns"),
         ([dask.delayed(X), dask.delayed(-X)], ValueError, "X must hold counts >= 0"),
         ([dask.delayed(0 * X)], ValueError, "at least one positive count, got all 120 x 40 zero"),
         (tmp_path / "none.h5ad", FileNotFoundError, "no file"),
@@ -630,8 +630,8 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
 
 
 def test_h_must_fit_into_the_memory_of_this_process(client, X, monkeypatch):
-    monkeypatch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
-    monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: 2**10)
+    monkeypatch.setattr("fastpmf.utils.memory.UNCHECKED_BYTES", 0)
+    monkeypatch.setattr("fastpmf.utils.memory.memory_limit", lambda: 2**10)
     for kind in (PoissonNMF, HPF):
         with pytest.raises(MemoryError, match="H of 3 components and 40 columns needs"):
             kind(3).fit(delayed(X, 2))

@@ -12,7 +12,7 @@ from fitting import some_start
 
 from fastpmf import as_counts
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import aligned, column_sums, padded
+from fastpmf.core.factors import aligned, padded
 from fastpmf.counts.masked import hide_entries
 from fastpmf.model import hierarchy
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, best_prior, evidence_bound, update
@@ -28,15 +28,13 @@ class Inference:
         self.priors = [GammaPrior(*prior, hierarchical) for prior in priors]
         W, H = some_start(X.shape, k) if start is None else start
         start = [padded(A, np.dtype(float)) for A in (W, H.T)]
-        self.factors = [
-            GammaFactor.start(A, column_sums(A), prior, k) for A, prior in zip(start, self.priors, strict=True)
-        ]
+        self.factors = [GammaFactor.start(A, prior, k) for A, prior in zip(start, self.priors, strict=True)]
         self.scratch = aligned(max(X.shape), start[0].shape[1], np.dtype(float))
 
     def update(self, side):
         factor = self.factors[side]
         scratch = self.scratch[: len(factor.mean)]
-        return update(self.counts, side, factor, self.factors[1 - side], self.priors[side], self.k, scratch)
+        return update(self.counts, side, factor, self.factors[1 - side], self.priors[side], scratch)
 
     def run(self, n):
         for _, side in itertools.product(range(n), Side):
@@ -45,7 +43,7 @@ class Inference:
 
     @property
     def bound(self):
-        return evidence_bound(self.counts, tuple(self.factors), tuple(self.priors), self.k)
+        return evidence_bound(self.counts, tuple(self.factors), tuple(self.priors))
 
     @property
     def rates(self):
@@ -121,7 +119,7 @@ def test_the_bound_never_falls(X, hierarchical, learn):
         fit.update(side)
         for improve in (False, True):
             if improve and learn:
-                fit.priors[side] = best_prior(fit.factors[side], fit.priors[side], fit.k)
+                fit.priors[side] = best_prior(fit.factors[side], fit.priors[side])
             # Rounding is relative to the terms of the sum, such as counts times logarithms
             size = abs(fit.bound) + fit.counts.total * abs(math.log(fit.counts.total)) + 100 * sum(X.shape)
             assert fit.bound >= before - 1e-13 * size
@@ -132,7 +130,7 @@ def test_the_bound_never_falls(X, hierarchical, learn):
 def test_the_best_prior_is_where_the_bound_is_stationary_and_highest(hierarchical):
     fit = Inference(MENAGERIE["planted"], hierarchical=hierarchical).run(20)
     for side in Side:
-        fit.priors[side] = best_prior(fit.factors[side], fit.priors[side], fit.k)
+        fit.priors[side] = best_prior(fit.factors[side], fit.priors[side])
     best, priors = fit.bound, list(fit.priors)
     for side, at in itertools.product(Side, range(5)):  # three shapes, the activities' shape and mean
         moved = []
@@ -157,7 +155,7 @@ def test_mean_logarithms_of_components_agree_with_scipy(masked, monkeypatch):
     X = MENAGERIE["planted"]
     fit = Inference(X, mask=some_mask(X.shape) if masked else None).run(3)
     for factor, (shape, rate, *_) in zip(fit.factors, fit.as_naive()[0], strict=True):
-        found = hierarchy.mean_logs(factor, fit.k)
+        found = hierarchy.mean_logs(factor)
         np.testing.assert_allclose(found, naive_hpf.log_mean(shape, rate).mean(axis=0), rtol=1e-12)  # some roundings
 
 

@@ -214,7 +214,7 @@ def test_log_likelihoods_are_scipys_at_the_posterior_means(counts, fitted):
         fitted.predictive_log_likelihood(X[:2])
     with pytest.raises(ValueError, match="exposure"):
         fitted.predictive_log_likelihood(X, exposure=-1)
-    with pytest.raises(ValueError, match="X must hold a positive count to be scored"):
+    with pytest.raises(ValueError, match=r"X must hold a positive count, .* to be scored"):
         fitted.score(0 * X)
 
 

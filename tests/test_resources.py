@@ -39,8 +39,7 @@ def refused(monkeypatch, call, n_bytes):
     def begin(*_):
         raise ReachedError
 
-    for module in ("fit", "hpf"):
-        monkeypatch.setattr(f"fastpmf.fitting.{module}.start_run", begin)
+    monkeypatch.setattr("fastpmf.fitting.fit.successive_halving", begin)
     monkeypatch.setattr("fastpmf.fitting.memory.memory_limit", lambda: n_bytes)
     try:
         call()
@@ -56,7 +55,7 @@ def test_a_fit_beyond_the_memory_limit_is_refused_and_the_suggested_number_of_co
     have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
     message = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
     assert re.match(
-        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, beside its counts, and", message
+        r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, in addition to its counts, and", message
     )
     offered = int(message.rpartition("it would fit with n_components=")[2])
     assert 1 < offered < 100
@@ -303,21 +302,6 @@ def test_a_file_that_changes_during_a_streamed_fit_is_an_error(tmp_path, X, chan
     before |= {"callback": between, "eval_every": 2}
     assert vars(model).keys() == before.keys()
     assert all(vars(model)[name] is before[name] for name in before if name[-1] == "_")
-
-
-@pytest.mark.parametrize("change", [cut, point_outside])
-def test_a_changed_file_of_mapped_counts_is_an_error_before_a_kernel_reads_it(tmp_path, X, change):
-    write_counts(tmp_path / "X", X)
-    counts = as_counts(read_counts(tmp_path / "X"))
-
-    def between(record, W, H):
-        change(tmp_path / "X")
-        os.utime(tmp_path / "X" / "indices.npy", ns=(0, 0))  # whatever the resolution of the file system's clock is
-
-    model = PoissonNMF(3, **OPTIONS)
-    with pytest.raises(ValueError, match=r"indices\.npy was changed since it was read"):
-        model.set_params(callback=between).fit(counts)
-    assert not hasattr(model, "components_")
 
 
 def test_counts_of_a_replaced_folder_are_still_mapped(tmp_path, X):

@@ -304,7 +304,7 @@ def test_other_blocks_in_a_later_pass_are_an_error(X):
 
 
 BAD = {
-    "no function": (lambda X: StreamedCounts([X]), TypeError, "X must be a function that returns the blocks anew"),
+    "no function": (lambda X: StreamedCounts([X]), TypeError, "X must be a function that returns all blocks"),
     "no blocks": (lambda X: StreamedCounts(list), ValueError, "X must have at least one block"),
     "ragged": (lambda X: StreamedCounts(lambda: [X, X[:, :5]]), ValueError, "the first, 40, block 1 has 5"),
     "negative": (lambda X: StreamedCounts(lambda: [X, -X.astype(float)]), ValueError, "X must hold counts >= 0"),

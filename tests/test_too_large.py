@@ -58,7 +58,7 @@ CALLS = {
 @pytest.fixture
 def small_memory(monkeypatch):
     """A memory limit of 2 GiB; the test must allocate less than a hundredth of it."""
-    for module in ("counts.validation", "fitting.memory"):
+    for module in ("utils.memory", "fitting.memory"):
         monkeypatch.setattr(importlib.import_module(f"fastpmf.{module}"), "memory_limit", lambda: 2**31)
     tracemalloc.start()
     yield
@@ -94,7 +94,7 @@ def test_a_matrix_of_any_kind_is_refused_according_to_its_shape(small_memory, ma
 
 def test_row_pointers_above_the_limit_are_refused_before_they_are_read(monkeypatch):
     """`np.zeros` allocates no pages before they are accessed."""
-    for module in ("counts.validation", "fitting.memory"):
+    for module in ("utils.memory", "fitting.memory"):
         monkeypatch.setattr(f"fastpmf.{module}.memory_limit", lambda: 2**30)
     triple = np.ones(1, int), np.zeros(1, np.int32), np.zeros(ROWS + 1, np.int64)
     with pytest.raises(MemoryError, match=r"^n_components=20 needs"):
@@ -131,9 +131,9 @@ def test_transform_is_refused_only_if_it_would_exceed_the_limit():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastpmf.fitting.memory.UNCHECKED_BYTES", 0)
-        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak)
+        patch.setattr("fastpmf.utils.memory.UNCHECKED_BYTES", 0)
+        patch.setattr("fastpmf.utils.memory.memory_limit", lambda: peak)
         model.transform(X)
-        patch.setattr("fastpmf.fitting.memory.memory_limit", lambda: peak // 2)
+        patch.setattr("fastpmf.utils.memory.memory_limit", lambda: peak // 2)
         with pytest.raises(MemoryError, match="give fewer rows at a time"):
             model.transform(X)

@@ -182,7 +182,7 @@ def test_gradients_and_the_residual_are_those_of_complex_steps_through_the_dense
         # u df/du has no units; it is a difference of terms that are rounded some ten times
         np.testing.assert_allclose((U * (d + ridge * U - S) - shape)[:, :3], A * slope, atol=1e-14 * (A * price).max())
         total, excess = counts.sum(axis=1) + shapes[side].sum(axis=1), (-slope / price).max(axis=1)
-        gap = (A * slope).sum(axis=1) + total * (np.maximum(excess, 0) if subproblem.general else excess)
+        gap = (A * slope).sum(axis=1) + total * (np.maximum(excess, 0) if subproblem.row_sums_unknown else excess)
         gaps.append(np.maximum(gap, 0).sum())
     assert problem.residual(state) == pytest.approx(max(gaps) / (seen * X).sum(), rel=1e-12)
 

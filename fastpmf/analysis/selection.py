@@ -18,7 +18,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.thinning import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import Penalties
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
@@ -195,7 +195,7 @@ def select_n_components(
 
     with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as tick:
         if estimator is None:
-            check_declared(X, int(ks[-1]), None, make_solver("auto", "auto"))
+            check_memory_before_reading(X, int(ks[-1]), None, make_solver("auto", "auto"))
         else:
             model(int(ks[-1]))._check_memory(X)
         counts = as_counts(X, n_threads=n_threads)

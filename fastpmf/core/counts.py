@@ -39,7 +39,7 @@ class Subproblem(NamedTuple):
     fixed : ndarray of shape (K,), bool, optional
         Components whose entries are not updated.
     has_zeros : bool, default=False
-        Whether some weights are inf.
+        Whether any weight is inf.
     """
 
     side: Side
@@ -52,7 +52,7 @@ class Subproblem(NamedTuple):
     has_zeros: bool = False
 
     @property
-    def general(self) -> bool:
+    def row_sums_unknown(self) -> bool:
         """Whether the row sums at the optimum are unknown, so that gaps need another bound."""
         return self.ridge is not None or self.fixed is not None or self.has_zeros
 
@@ -62,7 +62,7 @@ class Subproblem(NamedTuple):
         return 0.0 if self.shape is None else self.shape.sum(axis=1, dtype=np.float64)
 
     def select_rows(self, rows: Any) -> "Subproblem":
-        """The subproblem of some rows of U, given by a slice or by numbers."""
+        """The subproblem of the given rows of U, a slice or an array of row numbers."""
         weight, shape, ridge = (
             A if A is None or len(A) == 1 else A[rows] for A in (self.weight, self.shape, self.ridge)
         )
@@ -98,19 +98,19 @@ def _zero_row(width: int, dtype: np.dtype) -> np.ndarray:
 
 
 class Descent(NamedTuple):
-    """Results of `Counts.descend` beside the new rows.
+    """Results of `Counts.descend` other than the new rows.
 
     Attributes
     ----------
     gap : ndarray of shape (n_rows,), float64
         Upper bound, in nats, on the decrease of the objective that any other row could reach while V stays.
-    data_term : float, optional
-        Sum of x log rate over all entries for the new rows, in nats; computed for `Side.COLUMNS` only, which is updated
+    data_term : float
+        Sum of x log rate over all entries for the new rows, in nats; NaN for `Side.ROWS`, as `Side.COLUMNS` is updated
         last in an iteration.
     """
 
     gap: np.ndarray
-    data_term: float | None
+    data_term: float
 
 
 class Counts(Protocol):
@@ -166,8 +166,8 @@ class Counts(Protocol):
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` for both sides from the same W and Ht, in one pass; optionally the sum of `log_rate` too."""
+    ) -> float:
+        """`contract` for both sides from the same W and Ht, in one pass; returns the sum of `log_rate`, or NaN."""
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over the entries that each row of `side` observes; v_sum itself, (K,), if all are observed."""

@@ -1,5 +1,6 @@
 """A canonical CSR matrix and the operations of the kernels on it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -124,7 +125,7 @@ class SparseRows:
             out += np.bincount(self.indices[p : p + step], self.data[p : p + step], minlength=self.n_columns)
         return out
 
-    def between(self, start: int, stop: int) -> "SparseRows":
+    def slice_rows(self, start: int, stop: int) -> "SparseRows":
         """Rows start:stop; data and indices are views."""
         first, last = self.indptr[start], self.indptr[stop]
         return SparseRows(
@@ -159,7 +160,7 @@ class SparseRows:
 
     def contract(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         for number, (begins, ends, blocks, splits) in enumerate(self.panels(V.shape[1] * V.itemsize)):
             partial, adds = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype), number > 0
             ratio_contract(
@@ -170,11 +171,11 @@ class SparseRows:
     def chunks(self, n_entries: int, n_rows: int | None = None) -> "Iterator[tuple[slice, SparseRows]]":
         """Blocks of consecutive rows with at most these numbers of entries and rows, see `blocks_of`."""
         for start, stop in pairwise(blocks_of(self.indptr, n_entries, n_rows).tolist()):
-            yield slice(start, stop), self.between(start, stop)
+            yield slice(start, stop), self.slice_rows(start, stop)
 
     def scatter(self, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         # One panel for each thread: more panels save less than starting each row again in each of them costs
         cuts = self._cuts(column_groups(self.indices, self.n_columns, current_threads()))
         scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
@@ -185,7 +186,7 @@ class SparseRows:
     ) -> Descent:  # fmt: skip
         """Lower the objective of each row by coordinate descent from U, into `out`; see `Counts.descend`."""
         V, n_components = subproblem.V, subproblem.n_components
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
         order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
@@ -199,18 +200,18 @@ class SparseRows:
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed[0] > 0,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
-            subproblem.ridge is not None, subproblem.general, with_data_term,
+            subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
             -1.0 if tol is None else float(tol), float(zero),
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
             scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
             out, gap, data_term,
         )  # fmt: skip
-        return Descent(gap, float(data_term.sum()) if with_data_term else None)
+        return Descent(gap, float(data_term.sum()) if with_data_term else math.nan)
 
     def log_rate(self, U: np.ndarray, V: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(U[i] . V[j]) over the stored entries of each row i, float64, in nats."""
-        check_factors(self, U, V)
+        check_layout(self, U, V)
         blocks, splits = self.work
         out, partial = np.empty((self.shape[0], 1)), np.empty((splits[-1, 2] if len(splits) else 0, 1))
         log_rate(len(blocks), self.data, self.indices, self.indptr, blocks, U, V, row_width(U), out, partial)
@@ -271,7 +272,7 @@ class ColumnSums:
         self._rows = self._entries = 0
 
 
-def check_factors(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
+def check_layout(X: SparseRows, U: np.ndarray, V: np.ndarray) -> None:
     """Raise a ValueError unless the factors fit the counts and are padded; kernels do not check bounds."""
     misfits = (len(U), len(V)) != X.shape or U.shape[1] != V.shape[1] or U.dtype != V.dtype
     if misfits or U.shape[1] * U.itemsize % VECTOR_BYTES:

@@ -1,5 +1,6 @@
 """Counts in memory: a canonical CSR matrix and its transpose."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from scipy import sparse
 
 from fastpmf.core.counts import Descent, Side, Subproblem
 from fastpmf.core.factors import aligned, dot, row_bounds
-from fastpmf.counts.csr import ColumnSums, SparseRows, check_factors
+from fastpmf.counts.csr import ColumnSums, SparseRows, check_layout
 from fastpmf.kernels.rows import observed_weights
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
@@ -37,10 +38,10 @@ class MemoryCounts:
     ) -> None:
         self._sides = [rows, columns]
         self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
-        self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
-        self.dtype = self._given.data.dtype
-        self.nnz = len(self._given.data)
-        self._files = _mapped_files(self._given.data, self._given.indices)
+        self.shape = self._stored.shape if rows is not None else self._stored.shape[::-1]
+        self.dtype = self._stored.data.dtype
+        self.nnz = len(self._stored.data)
+        self._files = _mapped_files(self._stored.data, self._stored.indices)
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
@@ -48,7 +49,7 @@ class MemoryCounts:
         rows = [part.side(Side.ROWS) for part in parts]
         widths = sorted({X.n_columns for X in rows})
         if len(widths) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {listed(widths)}")
+            raise ValueError(f"X must have blocks with equal numbers of columns, got {listed(widths)}")
         starts = np.cumsum([0, *(len(X.data) for X in rows)])
         ends = [X.indptr[1:] + start for X, start in zip(rows, starts, strict=False)]
         data, indices = (np.concatenate([getattr(X, name) for X in rows]) for name in ("data", "indices"))
@@ -60,7 +61,7 @@ class MemoryCounts:
         return None if self._unobserved is None else self._unobserved.side(Side.ROWS)
 
     @property
-    def _given(self) -> SparseRows:
+    def _stored(self) -> SparseRows:
         """X, or its transpose if X has not been built."""
         rows, columns = self._sides
         given = columns if rows is None else rows
@@ -80,7 +81,7 @@ class MemoryCounts:
             file.check()
         X = self._sides[side]
         if X is None:
-            X = self._sides[side] = self._given.transpose(n_blocks=16)
+            X = self._sides[side] = self._stored.transpose(n_blocks=16)
         return X
 
     def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":
@@ -90,71 +91,71 @@ class MemoryCounts:
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64."""
         X = self._sides[side]
-        return self._given.column_sums if X is None else X.sums
+        return self._stored.column_sums if X is None else X.sums
 
     @cached_property
     def total(self) -> float:
         """Sum of all counts."""
-        return float(self._given.sums.sum())
+        return float(self._stored.sums.sum())
 
     @property
     def largest(self) -> float:
         """The largest count."""
-        return self._given.data.max(initial=0).item()
+        return self._stored.data.max(initial=0).item()
 
     @cached_property
     def smallest(self) -> float:
         """A lower bound on the stored counts."""
-        return self._given.smallest
+        return self._stored.smallest
 
     @cached_property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
-        return self._given.entropy
+        return self._stored.entropy
 
     @cached_property
     def log_factorial(self) -> float:
         """Sum of log x! over all entries, in nats; log Gamma(x + 1) for counts that are not integers."""
-        return self._given.log_factorial
+        return self._stored.log_factorial
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
-        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""
         self.side(side).contract(U, V, out)
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` of both sides over the rows of X, without a transpose; optionally the sum of `log_rate` too."""
+    ) -> float:
+        """`contract` of both sides over the rows of X, without a transpose; see `Counts`."""
         X = self.side(Side.ROWS)
         X.contract(W, Ht, rows)
         sums = ColumnSums(columns)
         sums.add(X, W, Ht)
         sums.finish()
-        return float(X.log_rate(W, Ht).sum()) if with_data_term else None
+        return float(X.log_rate(W, Ht).sum()) if with_data_term else math.nan
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """Sums of V over the observed entries of each row of `side`; v_sum, (K,), if all are observed."""
         if self._unobserved is None:
             return v_sum
         out = aligned(self.shape[side], V.shape[1], V.dtype)
-        self._unobserved._sum_the_rest(side, out, V, v_sum, out)
+        self._unobserved._sum_observed(side, out, V, v_sum, out)
         return out
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
-        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the factors' column sums."""
+        """Sum of W[i] . Ht[j] over the observed entries; w_sum and h_sum are the column sums of the factors."""
         if self._unobserved is None:
             with np.errstate(over="ignore"):
                 return dot(w_sum, h_sum)
-        return self._unobserved._sum_the_rest(Side.ROWS, W, Ht, h_sum, np.empty_like(W), wanted=True)
+        return self._unobserved._sum_observed(Side.ROWS, W, Ht, h_sum, np.empty_like(W), with_rate=True)
 
-    def _sum_the_rest(
-        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, wanted: bool = False
+    def _sum_observed(
+        self, side: Side, U: np.ndarray, V: np.ndarray, v_sum: np.ndarray, out: np.ndarray, *, with_rate: bool = False
     ) -> float:
-        """Kernel `observed_weights`, with these as the unobserved entries; the total rate of the others if `wanted`."""
+        """The kernel `observed_weights` if these are the unobserved entries; returns the total rate if `with_rate`."""
         X, bounds = self.side(side), row_bounds(len(U))
         rate, sums = np.zeros(len(bounds) - 1), aligned(current_threads(), V.shape[1], np.dtype(float))
-        check_factors(X, U, V)
-        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, wanted, out, rate, sums)
+        check_layout(X, U, V)
+        observed_weights(len(rate), X.indices, X.indptr, U, V, v_sum, bounds, with_rate, out, rate, sums)
         return float(rate.sum())
 
     def descend(
@@ -195,7 +196,7 @@ class MemoryCounts:
         return MemoryCounts(selected, unobserved=mask)
 
     def select_columns(self, keep: Any) -> "MemoryCounts":
-        """The counts with zeros in some columns; shape and numbering do not change.
+        """The counts with some columns set to zero; shape and numbering do not change.
 
         Parameters
         ----------

@@ -96,7 +96,7 @@ def align(A: Any, name: str, *, rows: Labels | None = None, columns: Labels | No
 
 
 def order_of(own: Labels, target: Labels, name: str) -> np.ndarray | None:
-    """Positions of the target's labels among those of the argument `name`; None if its order does not change."""
+    """Positions of the labels of the target among those of the argument `name`; None if its order does not change."""
     if own.values is None or target.values is None:
         return None
     own_values, target_values = own.values.tolist(), target.values.tolist()

@@ -59,7 +59,7 @@ def _check_shape(mask: MemoryCounts, shape: tuple[int, int]) -> None:
 
 
 def _in_mask(counts: MemoryCounts, mask: MemoryCounts) -> np.ndarray:
-    """Whether each stored count is one of the mask's entries."""
+    """Whether each stored count is at an entry of the mask."""
     X, M = counts.side(Side.ROWS), mask.side(Side.ROWS)
     pattern = sparse.csr_array((np.ones(mask.nnz, np.int8), M.indices, M.indptr), shape=counts.shape)
     numbers = sparse.csr_array((np.arange(1, counts.nnz + 1), X.indices, X.indptr), shape=counts.shape)

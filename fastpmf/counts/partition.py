@@ -10,7 +10,7 @@ from fastpmf.kernels.simd import QUAD
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
 _BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
 # Bytes of the gathered factor in a panel. The panels that the threads use at one time should fit into the third-level
-# cache beside the streamed counts; the larger sizes are for short rows, which narrow panels would cut into few entries.
+# cache, with the streamed counts; the larger sizes are for short rows, which narrow panels would cut into few entries.
 _PANEL_BYTES = (1 << 22, 1 << 23, 1 << 24)
 _PANEL_ENTRIES = 48  # mean entries of a row in a panel from which the cost of one more pass over the rows is repaid
 # Positions of a sample of the entries as fractions of nnz: multiples of the golden ratio, uniform for any row lengths
@@ -18,7 +18,7 @@ _SAMPLE = np.modf(np.arange(1 << 12) * (np.sqrt(5) / 2 - 0.5))[0]
 
 
 class Panel(NamedTuple):
-    """Consecutive columns of a matrix: begin and end of each row's entries in them, and the `row_blocks` of these."""
+    """Consecutive columns of a matrix: where the entries of each row begin and end, and their `row_blocks`."""
 
     begins: np.ndarray
     ends: np.ndarray
@@ -146,10 +146,11 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int)
 
 
 def _length_class(lengths: np.ndarray, narrow: int) -> np.ndarray:
-    """A class for each row that increases with the length; lengths within an eighth share one and keep their order.
+    """A class for each row that increases with the length.
 
-    `narrow` is the largest length of its class.
+    Lengths within an eighth share a class, in which rows are not reordered. `narrow` is the largest length of its
+    class.
     """
     steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow))
-    # Short lengths differ by more than an eighth: each is a class by itself, below all others
+    # Short lengths differ by more than an eighth: each has its own class, below all others
     return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

@@ -1,5 +1,6 @@
 """Counts that need not fit into memory: one block of rows is in use while the next is read."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +20,7 @@ class StreamedCounts:
     """Counts that are read in each pass, one block of rows at a time, so that at most two blocks are in memory.
 
     A pass goes over the blocks in order; another thread reads the next block while one is in use. An iteration of a
-    solver is one pass: it updates W of each block and accumulates the block's contribution to the update of H. The
+    solver is one pass: it updates W of each block and accumulates its contribution to the update of H. The
     constructor makes one pass to check all blocks and compute their sums.
 
     Parameters
@@ -86,7 +87,7 @@ class StreamedCounts:
     ) -> None:
         if not callable(read):
             raise TypeError(
-                f"{name} must be a function that returns the blocks anew for each pass, got {type(read).__name__}"
+                f"{name} must be a function that returns all blocks in each pass, got {type(read).__name__}"
             )
         self._read, self._name = read, name
         self.storage_axis = Side.COLUMNS if by_column else Side.ROWS
@@ -102,7 +103,7 @@ class StreamedCounts:
                 column_sums = np.zeros(X.n_columns)
             if X.n_columns != len(column_sums):
                 raise ValueError(
-                    f"{self._name} must have blocks of as many columns as the first, {len(column_sums)}, "
+                    f"{self._name} must have blocks with as many columns as the first, {len(column_sums)}, "
                     f"block {len(nnz)} has {X.n_columns}"
                 )
             lengths.append(X.shape[0])
@@ -138,7 +139,7 @@ class StreamedCounts:
                 pending = reader.submit(read_next)
                 yield block.side(Side.ROWS)
 
-    def _each(self) -> Iterator[tuple[slice, SparseRows]]:
+    def _checked_blocks(self) -> Iterator[tuple[slice, SparseRows]]:
         """Each block and its slice of the stored side; a ValueError if the blocks differ from the first pass."""
         number = 0
         for number, X in enumerate(self._read_blocks(), 1):
@@ -155,7 +156,7 @@ class StreamedCounts:
 
     def blocks(self) -> Iterator[tuple[slice, MemoryCounts]]:
         """Blocks of rows, or of columns if these are stored, and their slices."""
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             yield rows, MemoryCounts(X) if self.storage_axis is Side.ROWS else MemoryCounts(None, X)
 
     def sums(self, side: Side) -> np.ndarray:
@@ -163,36 +164,36 @@ class StreamedCounts:
         return self._sums[Side(side) is not self.storage_axis]
 
     def contract(self, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
-        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i owns `side`."""
+        """out[i] = sum_j x_ij / (U[i] . V[j]) V[j] over the stored entries; i runs over `side`."""
         if Side(side) is self.storage_axis:
-            for rows, X in self._each():
+            for rows, X in self._checked_blocks():
                 X.contract(U[rows], V, out[rows])
             return
         sums = ColumnSums(out)
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             sums.add(X, V[rows], U)
         sums.finish()
 
     def contract_both(
         self, W: np.ndarray, Ht: np.ndarray, rows: np.ndarray, columns: np.ndarray, *, with_data_term: bool = False
-    ) -> float | None:
-        """`contract` of both sides, optionally with the sum of `log_rate`, in one pass."""
-        (U, out), (V, across) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
-        sums, log_rates = ColumnSums(across), []
-        for some, X in self._each():
-            X.contract(U[some], V, out[some])
-            sums.add(X, U[some], V)
+    ) -> float:
+        """`contract` of both sides in one pass; see `Counts`."""
+        (U, out), (V, other_out) = ((W, rows), (Ht, columns))[:: 1 if self.storage_axis is Side.ROWS else -1]
+        sums, log_rates = ColumnSums(other_out), []
+        for block, X in self._checked_blocks():
+            X.contract(U[block], V, out[block])
+            sums.add(X, U[block], V)
             if with_data_term:
-                log_rates.append(X.log_rate(U[some], V))
+                log_rates.append(X.log_rate(U[block], V))
         sums.finish()
-        return float(np.concatenate(log_rates).sum()) if with_data_term else None
+        return float(np.concatenate(log_rates).sum()) if with_data_term else math.nan
 
     def observed_sums(self, side: Side, V: np.ndarray, v_sum: np.ndarray) -> np.ndarray:
         """v_sum, as all entries are observed."""
         return v_sum
 
     def rate_total(self, W: np.ndarray, Ht: np.ndarray, w_sum: np.ndarray, h_sum: np.ndarray) -> float:
-        """Sum of W[i] . Ht[j] over all entries; w_sum and h_sum are the factors' column sums."""
+        """Sum of W[i] . Ht[j] over all entries; w_sum and h_sum are the column sums of the factors."""
         with np.errstate(over="ignore"):
             return dot(w_sum, h_sum)
 
@@ -204,17 +205,17 @@ class StreamedCounts:
         if subproblem.side is not self.storage_axis:
             raise ValueError("coordinate descent of one side needs the counts stored by that side")
         gap = np.empty(len(U))
-        for rows, X in self._each():
+        for rows, X in self._checked_blocks():
             gap[rows] = X.descend(
                 subproblem.select_rows(rows), U[rows], out[rows], sweeps=sweeps, max_rounds=max_rounds, tol=tol,
                 zero=zero,
             ).gap  # fmt: skip
-        return Descent(gap, None)
+        return Descent(gap, math.nan)
 
     def log_rate(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
         """sum_j x_ij log(W[i] . Ht[j]) over the stored entries of each row i of `storage_axis`, float64, in nats."""
         U, V = (W, Ht)[:: 1 if self.storage_axis is Side.ROWS else -1]
-        return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._each()])
+        return np.concatenate([X.log_rate(U[rows], V) for rows, X in self._checked_blocks()])
 
 
 def as_fittable(X: Any, *, mask: Any = None, n_threads: int | None = None) -> Counts:

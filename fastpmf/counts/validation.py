@@ -13,7 +13,7 @@ from fastpmf.core.counts import Side
 from fastpmf.counts.csr import COUNT_DTYPES, SparseRows
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.kernels.threads import threads
-from fastpmf.utils.memory import UNCHECKED_BYTES, memory_limit
+from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_unique, is_dataframe, is_nullable, not_finite
 
@@ -97,7 +97,7 @@ def read_matrix(
         if X.format == "csc":
             return MemoryCounts(None, _canonical(X.data, X.indices, X.indptr, X.shape[0], Side.COLUMNS, name, mask))
         if X.format != "csr":  # the conversion sums duplicates, which small integers would overflow
-            X = X.astype(wide(X.dtype)).tocsr()
+            X = X.astype(sum_dtype(X.dtype)).tocsr()
         return MemoryCounts(_canonical(X.data, X.indices, X.indptr, X.shape[1], Side.ROWS, name, mask))
 
 
@@ -140,11 +140,7 @@ def check_memory_to_read(X: Any, name: str) -> None:
         return
     else:
         n_bytes, size = math.prod(X.shape) * X.dtype.itemsize, f"shape {X.shape}"
-    if n_bytes > UNCHECKED_BYTES and n_bytes > (limit := memory_limit()):
-        raise MemoryError(
-            f"{name} of {size} needs at least {n_bytes / 2**30:.3g} GiB, and this process may have "
-            f"{limit / 2**30:.3g} GiB"
-        )
+    check_memory_for(f"{name} of {size}", n_bytes)
 
 
 def _is_fitted_data(name: str) -> bool:
@@ -229,7 +225,7 @@ def _read_dense(X: Any, name: str) -> sparse.csr_array:
     _check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_message(array.shape)}")
-    return sparse.csr_array(_widen_float16(_native(array)))
+    return sparse.csr_array(_widen_float16(_native_byte_order(array)))
 
 
 def _widen_float16(array: np.ndarray) -> np.ndarray:
@@ -237,12 +233,12 @@ def _widen_float16(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _native(array: np.ndarray) -> np.ndarray:
+def _native_byte_order(array: np.ndarray) -> np.ndarray:
     """The array in native byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def wide(dtype: np.dtype) -> np.dtype:
+def sum_dtype(dtype: np.dtype) -> np.dtype:
     """A dtype of the same kind in which sums of counts do not overflow; bool remains bool."""
     if dtype.kind == "b":
         return dtype
@@ -257,7 +253,7 @@ def _check_triple(
         raise ValueError(f"{name} as a tuple must be (data, indices, indptr), got {len(X)} elements")
     if any(isinstance(part, np.ma.MaskedArray) for part in X):
         raise TypeError(f"{name} must hold a number in every place, got a masked array")
-    data, indices, indptr = (_native(np.asarray(part)) for part in X)
+    data, indices, indptr = (_native_byte_order(np.asarray(part)) for part in X)
     for part, array in (("data", data), ("indices", indices), ("indptr", indptr)):
         if array.ndim != 1:
             raise ValueError(f"{name}'s {part} must have one dimension, got {array.ndim}")
@@ -279,7 +275,7 @@ def _canonical(
 ) -> SparseRows:  # fmt: skip
     """Check the CSR triple of a side; copy it only if it is not canonical or has invalid values in `mask`."""
     indices, indptr = _check_structure(data, indices, indptr, n_columns, name)
-    data = _native(data[: indptr[-1]])
+    data = _native_byte_order(data[: indptr[-1]])
     if mask is not None:
         X = _drop_invalid(SparseRows(data, indices, indptr, n_columns), side, mask)
         data, indices, indptr = X.data, X.indices, X.indptr
@@ -288,7 +284,7 @@ def _canonical(
         # scipy sorts, sums and drops entries in place: of copies, in a dtype in which sums do not overflow
         dtype = data.dtype
         X = sparse.csr_array(
-            (data.astype(wide(dtype)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
+            (data.astype(sum_dtype(dtype)), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, n_columns)
         )
         X.sum_duplicates()
         X.eliminate_zeros()

@@ -15,7 +15,7 @@ from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import ColumnState, CustomStart, HPFModel, Model, RandomStart
 from fastpmf.dask.sources import Source, read_source
 from fastpmf.dask.worker import RowData, transform_block
-from fastpmf.estimators.base import FactorModel, check_feature_names, fitted_model
+from fastpmf.estimators.base import FactorModel, check_feature_names
 from fastpmf.fitting.checkpoint import CheckpointFolder
 from fastpmf.fitting.fit import observed
 from fastpmf.fitting.options import FitOptions
@@ -106,12 +106,7 @@ class DistributedEstimator(BaseEstimator):
         residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
         with observed(options, observer, None, residual) as observers:
             fit = PoolFit(model, start, pool.survey.total)
-            run = Run(
-                fit, fit, PoolState(pool), tol=options.tol, eval_every=options.eval_every, max_time=options.max_time,
-                callbacks=observers,
-                checkpoint=None if checkpoints is None else checkpoints.save_if_due,
-                saved=None if checkpoints is None else checkpoints.saved,
-            )  # fmt: skip
+            run = Run(fit, fit, PoolState(pool), options, observers, checkpoints)
             solution = run.advance(options.max_iter).finish()
         return solution, run.state.columns, pool.W() if return_W else None
 
@@ -125,7 +120,8 @@ class DistributedEstimator(BaseEstimator):
         if (features := source.labels.columns.names) is not None:
             warn_of_duplicates(features)
             attributes["feature_names_in_"] = features
-        self._local = fitted_model(kind, {name: parameters[name] for name in names}, attributes)
+        self._local = kind(**{name: parameters[name] for name in names})
+        self._local._set_fitted_attributes(attributes)
         self._local_on_workers = None
         kept = {name: value for name, value in vars(self).items() if name.startswith("_") or not name.endswith("_")}
         public = {name: value for name, value in attributes.items() if not name.startswith("_")}

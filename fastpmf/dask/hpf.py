@@ -135,10 +135,10 @@ class HPF(DistributedEstimator):
         client, source = self._open(X)
         with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
-            check_any_counts(survey.shape, survey.total)
+            check_any_counts(survey)
             dtype, k = dtype_for(options.dtype, survey), options.n_components
             check_columns(survey.shape[1], k, dtype, solver.n_factor_copies + 1)
-            facts = facts_of(survey.shape, survey.nnz, survey.total, options, dtype, workers=True)
+            facts = facts_of(survey, options, dtype, workers=True)
             facts |= {"priors": [prior.to_numbers() for prior in solver.priors]}
             checkpoints = open_checkpoints(checkpoint, resume, facts)
             model = HPFModel(k, dtype, solver)
@@ -148,9 +148,7 @@ class HPF(DistributedEstimator):
             )
         check_finite(solution, dtype)
         attributes = (
-            column_attributes(posterior_of_H(columns, k), solver.priors, k)
-            | run_attributes(solution)
-            | {"mean_W_": None}
+            column_attributes(posterior_of_H(columns, k), solver.priors) | run_attributes(solution) | {"mean_W_": None}
         )
         self._set_fitted_attributes(estimators.HPF, attributes, client, source, pool)
         report_end(solution, self.tol, MOVED)

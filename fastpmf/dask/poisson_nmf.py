@@ -19,10 +19,10 @@ from fastpmf.fitting.memory import check_columns
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
 from fastpmf.fitting.problem import (
     as_numbers,
-    background_vector,
     check_specs,
     factor_spec,
     fixed_part_of_H,
+    non_negative_vector,
     read_priors,
     resolve_named_priors,
     vector,
@@ -238,9 +238,9 @@ class PoissonNMF(DistributedEstimator):
         data = data.aligned(source.labels)
         with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
-            check_any_counts(survey.shape, survey.total)
+            check_any_counts(survey)
             model, penalties, row_data = _read_data(options, data, survey)
-            facts = facts_of(survey.shape, survey.nnz, survey.total, options, model.dtype, workers=True)
+            facts = facts_of(survey, options, model.dtype, workers=True)
             exposure = np.ones(1) if row_data.exposure is None else row_data.exposure
             facts |= poisson_facts(options, (replace(model.row_spec(np.ones(1)), scale=exposure), model.columns))
             checkpoints = open_checkpoints(checkpoint, resume, facts)
@@ -287,7 +287,7 @@ class PoissonNMF(DistributedEstimator):
         X : dask array of shape (n_samples, n_features), AnnData, list, or path-like
             As in `fit`.
         row_exposure : float or array-like of shape (n_samples,), optional
-            Of these rows, 1 by default. The number of rows of each block must be known.
+            Exposures of these rows, 1 by default. The number of rows of each block must be known.
 
         Returns
         -------
@@ -305,7 +305,7 @@ def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[
     assert isinstance(solver, Multiplicative)
     exposure = None if data.row_exposure is None else vector(data.row_exposure, n, "row_exposure")
     c = vector(data.column_exposure, p, "column_exposure")
-    background = None if data.background is None else background_vector(data.background, p)
+    background = None if data.background is None else non_negative_vector(data.background, p, "background")
     fixed = fixed_part_of_H(data.fixed_H, (k, p))
     for scale, name in ((exposure, "row_exposure"), (c, "column_exposure")):
         if scale is not None:

@@ -103,7 +103,7 @@ class ShardState(ABC):
 
     def update_rows(self) -> RowSum:
         """The first half of an iteration."""
-        rows = self.solver.update_rows(self.problem, self.state)
+        rows = self.solver.update_by_blocks(self.problem, self.state)
         return self.row_sum(rows._replace(contraction=rows.contraction.copy()))  # it is a buffer of the solver
 
     def update_columns(self, total: RowSum) -> np.ndarray:
@@ -112,7 +112,7 @@ class ShardState(ABC):
         state.gaps[Side.ROWS] = total.rows.gap
         if not np.isnan(total.rows.gap):
             contraction = total.rows.contraction.copy()  # what another process has sent is read-only
-            self.solver.update_columns(problem, state, total.rows._replace(contraction=contraction))
+            self.solver.update_other(problem, state, total.rows._replace(contraction=contraction))
         if not np.isnan(state.gaps).any():
             self.solver.finish_step(problem, state)
         state.n_steps += 1
@@ -176,8 +176,8 @@ class PoissonModel:
 
     @property
     def has_background(self) -> bool:
-        known = self.columns.known
-        return known is not None and known.shape[1] > self.n_components
+        values = self.columns.fixed_values
+        return values is not None and values.shape[1] > self.n_components
 
     @property
     def width(self) -> int:
@@ -186,7 +186,8 @@ class PoissonModel:
     def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> "PoissonShard":
         exposure = np.ones(counts.shape[0]) if exposure is None else exposure
         specs = self.row_spec(exposure), self.columns
-        problem = ShardProblem.of(counts, self.n_components + self.has_background, self.n_components, specs)
+        terms, k = (specs[0].terms, specs[1].terms), self.n_components
+        problem = ShardProblem(counts, k + self.has_background, terms, n_free=k, specs=specs)
         return PoissonShard(problem, self.solver)
 
     def row_spec(self, exposure: np.ndarray) -> FactorSpec:
@@ -331,19 +332,18 @@ class HPFShard(ShardState):
         self.state.n_steps = 0
 
     def objective(self, with_columns: bool) -> float:
-        (rows, columns), priors, k = self.state.posteriors, self.state.priors, self.problem.n_components
-        bound = data_bound(self.problem.counts, (rows, columns)) + factor_bound(rows, priors[Side.ROWS], k)
-        return -(bound + factor_bound(columns, priors[Side.COLUMNS], k) if with_columns else bound)
+        (rows, columns), priors = self.state.posteriors, self.state.priors
+        bound = data_bound(self.problem.counts, (rows, columns)) + factor_bound(rows, priors[Side.ROWS])
+        return -(bound + factor_bound(columns, priors[Side.COLUMNS]) if with_columns else bound)
 
     def row_state(self) -> RowState:
         rows = self.state.posteriors[Side.ROWS]
         return {name: getattr(rows, name) for name in ROW_ATTRIBUTES}
 
     def solve_rows(self, columns: ColumnState) -> RowState:
-        k, prior = self.problem.n_components, self.solver.priors[Side.ROWS]
-        posterior = posterior_of_H(columns, k)
+        prior, posterior = self.solver.priors[Side.ROWS], posterior_of_H(columns, self.problem.n_components)
         found = [
-            infer_rows(block, posterior, prior, k, max_iter=MAX_ROUNDS, tol=TOL, warn_unconverged=False)
+            infer_rows(block, posterior, prior, max_iter=MAX_ROUNDS, tol=TOL, warn_unconverged=False)
             for _, block in self.problem.counts.blocks()
         ]
         return {name: np.concatenate([getattr(part, name) for part in found]) for name in ROW_ATTRIBUTES}
@@ -355,7 +355,7 @@ class HPFShard(ShardState):
         for name in ROW_ATTRIBUTES:
             getattr(factor, name)[...] = rows[name]
         state.load_state_dict(state.state_dict() | columns)
-        factor.weight = weights(self.problem.counts, Side.ROWS, other, self.problem.n_components)
+        factor.weight = weights(self.problem.counts, Side.ROWS, other)
 
 
 Model = PoissonModel | HPFModel

@@ -77,7 +77,7 @@ class Survey(NamedTuple):
         """Of all parts together; a ValueError if they have different numbers of columns."""
         rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
         if len(set(widths)) > 1:
-            raise ValueError(f"X must have blocks of as many columns each, got {listed(sorted(set(widths)))}")
+            raise ValueError(f"X must have blocks with equal numbers of columns, got {listed(sorted(set(widths)))}")
         rows = {i: n for part in rows for i, n in part.items()}
         return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
 
@@ -137,7 +137,7 @@ class WorkerFit:
         joined = MemoryCounts.stacked(parts)
         ends = pairwise(np.cumsum([0, *(shard.n_rows for shard in shards)]).tolist())
         for i, (start, stop) in zip(numbers, ends, strict=True):
-            self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).between(start, stop)))
+            self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).slice_rows(start, stop)))
         return joined
 
     def exposure(self, numbers: Iterable[int]) -> np.ndarray | None:

@@ -65,8 +65,8 @@ class FitTasks:
             self._fit.call_on_fit_task_begin(**arguments)
         if self._iterations is not None and record.n_iter:
             ended, self._iterations = self._iterations, None
-            asked = ended.call_on_fit_task_end(**arguments)
-            stop = stop or asked
+            stops = ended.call_on_fit_task_end(**arguments)
+            stop = stop or stops
         self._n_iter = record.n_iter
         if self._iterations is None and not stop and not (single and record.n_iter >= estimator.max_iter):
             self._iterations = self._fit.subcontext(task_name="iterations")

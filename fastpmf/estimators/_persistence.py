@@ -103,27 +103,14 @@ def damaged_model(path: str | os.PathLike[str], error: BaseException) -> ValueEr
     return ValueError(f"{os.fspath(path)} is not a valid fastpmf model file: {printable(reason)[:300]}")
 
 
-def checked_trace(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The trace of a fit, with its dtype checked."""
-    trace = arrays["trace"]
-    if trace.dtype != TRACE_DTYPE or trace.ndim != 1:
-        raise ValueError(f"a trace of {trace.dtype}")
-    return trace
-
-
-def checked_validation(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
-    """The curve of held-out log-likelihoods, or None."""
-    curve = arrays.get("validation")
-    if curve is not None and (curve.dtype != VALIDATION_DTYPE or curve.ndim != 1):
-        raise ValueError(f"a validation of {curve.dtype}")
-    return curve
-
-
-def checked_vector(A: np.ndarray, name: str) -> np.ndarray:
-    """A vector of float64."""
-    if A.ndim != 1 or A.dtype != float or not A.size:
-        raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
-    return A
+def checked_curves(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray | None]:
+    """The attributes trace_, restarts_ and validation_, with their dtypes checked; there may be no validation."""
+    dtypes = {"trace": TRACE_DTYPE, "restarts": np.dtype(float), "validation": VALIDATION_DTYPE}
+    found = {name: arrays[name] for name in dtypes if name != "validation" or name in arrays}
+    for name, A in found.items():
+        if A.ndim != 1 or A.dtype != dtypes[name]:
+            raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
+    return {f"{name}_": found.get(name) for name in dtypes}
 
 
 def checked_names(arrays: dict[str, np.ndarray], n: int, part: str = "feature_names_in") -> np.ndarray | None:

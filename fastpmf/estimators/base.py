@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -22,22 +22,15 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData
+from fastpmf.fitting.transform import log_likelihood_of_blocks
+from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
+from fastpmf.utils.progress import compilation_shown
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
 _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
-
-
-Model = TypeVar("Model", bound="FactorModel")
-
-
-def fitted_model(kind: type[Model], parameters: dict[str, Any], attributes: dict[str, Any]) -> Model:
-    """An estimator with these parameters and fitted attributes."""
-    model = kind(**parameters)
-    model._set_fitted_attributes(attributes)
-    return model
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
@@ -285,7 +278,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return model
 
     def _read_training_data(self, X: Any, data: FitData) -> tuple[Counts, FitData, dict[str, Any]]:
-        """Read X and what is given beside it: counts, aligned data, and the attributes on features after the fit."""
+        """Read X and the data that belong to it: counts, aligned data, and the attributes on features after the fit."""
         data = data.aligned(MatrixLabels.of(X))
         counts, features = as_fittable(X, mask=data.mask, n_threads=self.n_threads), BaseEstimator()
         self._check_features(features, X, counts, reset=True)
@@ -310,6 +303,14 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         else:
             (counts, _), features = self._read_new_data(X), {}
         return as_counts(counts), features  # an error if the counts are streamed
+
+    def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
+        """Poisson log-likelihood per count, in nats."""
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            value, total = log_likelihood_of_blocks(counts, W, self.components_, data)
+        if total == 0:
+            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
+        return value / total
 
     def _is_empty(self, X: Any) -> bool:
         """Whether X has no rows. Raise an error if its features are not the fitted ones."""
@@ -343,6 +344,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return FitTasks(self, attributes, X, y, data) if getattr(self, "_skl_callbacks", None) else None
 
     def _check_features(self, estimator: BaseEstimator, X: Any, counts: Counts, *, reset: bool) -> None:
+        """Compare the number and the names of features of X with those of `estimator`, or set them if `reset`."""
         if is_dataframe(X) and not X.columns.is_unique and all(isinstance(name, str) for name in X.columns):
             X = Dataset(X, column_names=np.asarray(X.columns))  # scikit-learn takes unique names only
         if isinstance(X, Dataset) and X.column_names is not None:  # which scikit-learn can't see

@@ -14,10 +14,8 @@ from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.masked import hide_entries
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
+    checked_curves,
     checked_names,
-    checked_trace,
-    checked_validation,
-    checked_vector,
     damaged_model,
     read_model,
     to_json,
@@ -26,11 +24,11 @@ from fastpmf.estimators._persistence import (
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import report_end
 from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_rows
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.ranges import check_scale
-from fastpmf.fitting.transform import log_likelihood_of_blocks, row_blocks
+from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior
@@ -63,12 +61,11 @@ class HPF(FactorModel):
         factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
         min(30, 0.6 times the mean count of a row) / n_components.
     a_prime, c_prime : float, default=0.3
-        Shapes of the activities and of the popularities, > 0: the smaller, the more rows, or columns, may differ.
+        Shapes of the activities and of the popularities, > 0: with smaller shapes, rows, or columns, may differ more.
     b_prime, d_prime : float, default=1.0
         Prior means of the activities and of the popularities, > 0: the prior mean of an entry is about a / b_prime. The
         names are those of the paper and of hpfrec; in scHPF a and c are the same, ap and cp are a_prime and c_prime,
-        and bp and dp are a_prime / b_prime and c_prime / d_prime. The fit hardly depends on these two, which the data
-        overrule.
+        and bp and dp are a_prime / b_prime and c_prime / d_prime. The fit hardly depends on these two.
     hierarchy : bool, default=True
         False: W_ik ~ Gamma(a_k, b_prime) and H_kj ~ Gamma(c_k, d_prime), plain Gamma-Poisson factorization.
     learn_prior : bool, default=False
@@ -93,8 +90,8 @@ class HPF(FactorModel):
         Iterations between evaluations of the bound for `trace_`, `callback`, `verbose` and `validation`. Each costs
         about as much as three iterations, or ten if rows hold few counts.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
-        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
+        For `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, where t is the number of
+        earlier rows divided by that of the mini-batch; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Number of rows that `partial_fit` will have seen in the end; None: those seen so far.
     random_state : int, RandomState, Generator or None, default=None
@@ -128,7 +125,7 @@ class HPF(FactorModel):
     objective_ : float
         Minus `elbo_`.
     residual_ : float
-        What `tol` is compared with.
+        Share of the counts that the latest updates moved, which is compared with `tol`.
     n_iter_ : int
         Number of iterations.
     status_ : Status
@@ -297,16 +294,17 @@ class HPF(FactorModel):
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
         solver = MeanField(priors=HPFOptions.of(self).priors())
-        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """Take one step of stochastic variational inference on a mini-batch of rows.
 
         The posteriors of its rows are inferred given that of H; then the parameters of H become (1 - rho) old + rho
         (what they would be if all `total_samples` rows were like these), rho = (t + delay)^-forgetting_rate with t the
-        number of earlier rows in units of its own. This is a step along the natural gradient of the bound. One pass
-        over all mini-batches is an epoch. The first mini-batch is fitted by itself at the start. Posteriors of rows are
-        not kept: use `posterior`. After `fit`, partial_fit starts anew; a saved and loaded model continues.
+        number of earlier rows divided by that of the mini-batch. This is a step along the natural gradient of the
+        bound. One pass over all mini-batches is an epoch. The posterior of H starts from a fit to the first mini-batch.
+        Posteriors of rows are not stored: use `posterior`. After `fit`, partial_fit starts again from the beginning; a
+        saved and loaded model continues.
 
         Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
         positive count. A later mini-batch without rows changes nothing.
@@ -339,12 +337,11 @@ class HPF(FactorModel):
                 counts, columns, priors, k, schedule or Schedule(), OnlineOptions.of(self)
             )
         attributes = {"n_iter_": after.steps, "status_": Status.ONLINE, "_schedule": after, "mean_W_": None}
-        attributes |= column_attributes(columns, priors, k)
+        attributes |= column_attributes(columns, priors)
         if schedule is None:
-            attributes |= features
+            self._set_fitted_attributes(attributes | features)
         else:
-            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
-        self._set_fitted_attributes(attributes)
+            self.__dict__ = vars(self) | attributes
         return self
 
     def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
@@ -397,9 +394,8 @@ class HPF(FactorModel):
         """
         counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        with compilation_shown(verbose=self.verbose):
-            W = self._infer_rows(counts, data).mean
-            return self._score(counts, W, FitData(mask=data.mask, sample_weight=weight))
+        W = self._infer_rows(counts, data).mean
+        return self._score(counts, W, dataclasses.replace(data, sample_weight=weight))
 
     def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
         """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
@@ -473,28 +469,17 @@ class HPF(FactorModel):
         return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
-        k = len(self.components_)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            data.check_in_memory(counts)
             parts, rows = [], []
-            for selected, block in row_blocks(counts):
-                observed = hide_entries(block, data.mask)
-                parts.append(
-                    infer_rows(observed, self._columns, self._priors[0], k, max_iter=self.max_iter, tol=self.tol)
-                )
+            for selected, block, block_data in blocks_with_data(counts, data):
+                observed = hide_entries(block, block_data.mask)
+                parts.append(infer_rows(observed, self._columns, self._priors[0], max_iter=self.max_iter, tol=self.tol))
                 rows.append(np.arange(*selected.indices(counts.shape[0])))
             factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
-        return GammaPosterior.of_entries(factor, k)
-
-    def _score(self, counts: Counts, W: np.ndarray, data: FitData) -> float:
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            value, total = log_likelihood_of_blocks(counts, W, self.components_, data)
-        if total == 0:
-            raise ValueError("X must hold a positive count to be scored")
-        return value / total
+        return GammaPosterior.of_entries(factor)
 
     def _entry_posteriors(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
-        """Posteriors of W_i and H_j for each of some entries (i, j)."""
+        """Posteriors of W_i and H_j for the given entries (i, j)."""
         check_is_fitted(self, "W_posterior_")
         rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
         names = getattr(self, "feature_names_in_", None)
@@ -521,7 +506,7 @@ class HPF(FactorModel):
         check_is_fitted(self)
         columns, schedule = self._columns, getattr(self, "_schedule", None)
         arrays = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
-        del arrays["activity_shape"]
+        del arrays["activity_shape"], arrays["n_components"]
         facts: dict[str, Any] = {
             "activity_shape": to_json(columns.activity_shape),
             "priors": [prior.to_numbers() for prior in self._priors],
@@ -564,7 +549,7 @@ class HPF(FactorModel):
                 raise ValueError("priors of which one has a hierarchy")
             factor = GammaFactor.from_arrays(arrays | {"activity_shape": facts["activity_shape"]}, k)
             p = len(factor.mean)
-            attributes = column_attributes(factor, (rows, columns), k)
+            attributes = column_attributes(factor, (rows, columns))
             attributes |= {"n_iter_": int(facts["n_iter"]), "status_": Status[facts["status"]], "n_features_in_": p}
             attributes["mean_W_"] = None
             if facts["schedule"] is not None:
@@ -580,8 +565,7 @@ class HPF(FactorModel):
                 attributes |= {
                     "W_posterior_": W, "activity_": activity, "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
                     "elbo_": elbo, "objective_": -elbo, "residual_": float(facts["residual"]),
-                    "trace_": checked_trace(arrays), "restarts_": checked_vector(arrays["restarts"], "restarts"),
-                    "validation_": checked_validation(arrays), "row_names_": checked_names(arrays, n, "row_names"),
+                    "row_names_": checked_names(arrays, n, "row_names"), **checked_curves(arrays),
                 }  # fmt: skip
         except READ_ERRORS as error:
             raise damaged_model(path, error) from None
@@ -589,9 +573,9 @@ class HPF(FactorModel):
         return model
 
 
-def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior], n_components: int) -> dict[str, Any]:
+def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior]) -> dict[str, Any]:
     """The attributes of an estimator that come from the posterior of H and the priors."""
-    posterior, prior_ = GammaPosterior.of_entries(columns, n_components).transposed(), dict[str, Any]()
+    posterior, prior_ = GammaPosterior.of_entries(columns).transposed(), dict[str, Any]()
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for prior, (shape, *others) in zip(priors, names, strict=True):
         prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
@@ -609,8 +593,8 @@ def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior
 def _solution_attributes(solution: Solution, state: PosteriorState, share: float) -> dict[str, Any]:
     """The attributes of an estimator after a fit to a share of the counts."""
     (rows, columns), priors = state.posteriors, state.priors
-    W = GammaPosterior.of_entries(rows, state.n_components, share)
-    return column_attributes(columns, (priors[0], priors[1]), state.n_components) | {
+    W = GammaPosterior.of_entries(rows, share)
+    return column_attributes(columns, (priors[0], priors[1])) | {
         "W_posterior_": W,
         "activity_": GammaPosterior.of_rows(rows, share) if priors[0].hierarchical else None,
         "mean_W_": W.mean.mean(axis=0, dtype=np.float64),

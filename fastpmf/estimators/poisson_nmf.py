@@ -13,10 +13,8 @@ from fastpmf.core.factors import FLOATS
 from fastpmf.counts.labels import align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
+    checked_curves,
     checked_names,
-    checked_trace,
-    checked_validation,
-    checked_vector,
     damaged_model,
     read_model,
     to_json,
@@ -24,11 +22,11 @@ from fastpmf.estimators._persistence import (
 )
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import PoissonFit, report_end
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, PoissonOptions
 from fastpmf.fitting.problem import as_numbers, vector
-from fastpmf.fitting.transform import log_likelihood_of_blocks, transform_blocks
+from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
@@ -69,18 +67,18 @@ class PoissonNMF(FactorModel):
     solver : {"auto", "cd", "em", "mu"}, default="auto"
         No solver ever raises the objective. "auto" is "cd".
 
-        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest to
-        any but the poorest objective. Entries can become, and leave, exact zeros. Of `StreamedCounts`, whose columns
+        "cd": ten relaxed multiplicative iterations, then guarded coordinate descent on each row in turn; the fastest
+        except to a high objective. Entries can become, and leave, exact zeros. With `StreamedCounts`, whose columns
         are never in memory together, only W is updated by coordinate descent, and H by relaxed multiplicative steps.
-        "mu": multiplicative updates of Lee & Seung, as scikit-learn's "mu". `non_negative_factorization` says for how
-        many iterations the two agree.
+        "mu": multiplicative updates of Lee & Seung, as "mu" of scikit-learn. For how many iterations the two agree is
+        described in `non_negative_factorization`.
         "em": the simultaneous update of PLSI, both factors in one pass over the rows. It takes about as many iterations
-        as "mu", and no transposed copy of the counts, for when memory is short.
+        as "mu", and needs no transposed copy of the counts.
     acceleration : {"auto", "extrapolation", "relaxation"} or None, default="auto"
-        "extrapolation": start each iteration where the last move would have led if continued, and keep the result only
-        if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as far in each update, which
-        takes about half as many iterations and never raises the objective either. "auto": extrapolation with "cd", none
-        with "mu", "em" and `StreamedCounts`.
+        "extrapolation": start each iteration from a point beyond the last iterate, in the direction of the last step,
+        and accept the result only if it does not raise the objective. "relaxation", with "mu" only: go nearly twice as
+        far in each update, which takes about half as many iterations and never raises the objective either. "auto":
+        extrapolation with "cd", none with "mu", "em" and `StreamedCounts`.
     inner_steps : int, default=1
         Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
         fit of `StreamedCounts` waits less for the disk. Not with "em".
@@ -106,8 +104,8 @@ class PoissonNMF(FactorModel):
     eval_every : int, default=10
         Iterations between evaluations of the objective for `trace_`, `callback` and `verbose`.
     forgetting_rate, delay : float, default=0.7 and 1.0
-        Of `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, with t the number of earlier
-        rows in units of its own; 0.5 < forgetting_rate <= 1 <= delay.
+        For `partial_fit`: the step length of a mini-batch is (t + delay)^-forgetting_rate, where t is the number of
+        earlier rows divided by that of the mini-batch; 0.5 < forgetting_rate <= 1 <= delay.
     total_samples : int, default=None
         Number of rows that `partial_fit` will have seen in the end, against which priors are weighted; None: those seen
         so far.
@@ -300,10 +298,10 @@ class PoissonNMF(FactorModel):
             weight 0 get their W from the fitted H.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
             Stop if the likelihood of held-out counts has not improved for two evaluations, which are `eval_every`
-            iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with accordingly less
-            exposure. A matrix is the held-out counts: of the entries of `mask` if there is one, else independent ones
-            of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
-            scoring; rows and columns of which the fit sees no count are not scored.
+            iterations apart. A fraction is held out by `thin_counts`, and the rest is fitted with the exposure reduced
+            accordingly. A matrix has the held-out counts: of the entries of `mask` if there is one, else independent
+            ones of all entries. Entries of the factors below 1e-8 of the mean of their component are raised to it for
+            scoring; rows and columns without counts to fit are not scored.
         checkpoint : path-like or Checkpoint, optional
             A folder in which the fit saves its state every ten minutes, or as the `Checkpoint` says.
         resume : path-like, optional
@@ -325,11 +323,11 @@ class PoissonNMF(FactorModel):
             On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
             a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        data = FitData(
-            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+        self.fit_transform(
+            X, y, W, H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+            checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
-        self._finish(*self._fit(X, y, data, checkpoint, resume))
         return self
 
     def fit_transform(
@@ -360,7 +358,10 @@ class PoissonNMF(FactorModel):
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
         )  # fmt: skip
-        return self._finish(*self._fit(X, y, data, checkpoint, resume)).W
+        solution, attributes = self._fit(X, y, data, checkpoint, resume)
+        self._set_fitted_attributes(attributes)
+        report_end(solution, self.tol)
+        return solution.W
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
@@ -389,29 +390,24 @@ class PoissonNMF(FactorModel):
                 tasks.end(solution, None)
         return solution, attributes(solution)
 
-    def _finish(self, solution: Solution, attributes: dict[str, Any]) -> Solution:
-        self._set_fitted_attributes(attributes)
-        report_end(solution, self.tol)
-        return solution
-
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
         solver = PoissonOptions.of(self).make_solver()
-        check_declared(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
 
     def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.
 
         W of the mini-batch and H are fitted to it, with a Gamma prior on H that stands for all earlier rows. Then the
-        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with
-        rho = (t + delay)^-forgetting_rate, where t is the number of earlier rows in units of its own. This forgets how
-        the counts of a feature were allocated to components, never how many there were. H is the posterior mode given
-        the statistics, as if there were `total_samples` rows (by default those seen so far). W is not kept: use
+        statistics of the mini-batch are blended with those of the earlier rows: (1 - rho) old + rho new, with rho = (t
+        + delay)^-forgetting_rate, where t is the number of earlier rows divided by that of the mini-batch. This forgets
+        how the counts of a feature were allocated to components, never how many there were. H is the posterior mode
+        given the statistics, as if there were `total_samples` rows (by default those seen so far). W is not stored: use
         `transform`.
 
-        The first rows, 150 for each component, are kept in memory. Whenever their number has doubled, and once more
+        The first rows, 150 for each component, are stored in memory. Whenever their number has doubled, and once more
         when they are complete, they are fitted together from a random start; until then components may change places.
-        After `fit`, partial_fit starts anew; a saved and loaded model continues.
+        After `fit`, partial_fit starts again from the beginning; a saved and loaded model continues.
 
         Rows without counts count as rows; without a prior they leave H unchanged, as in `fit`. The first mini-batch
         must have a positive count. A later mini-batch without rows changes nothing.
@@ -454,16 +450,16 @@ class PoissonNMF(FactorModel):
         if online is None:
             attributes |= features | {"column_exposure_": None, "background_": None}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
+            self._set_fitted_attributes(attributes)
         else:
-            attributes = {name: getattr(self, name) for name in self._fitted_names()} | attributes
-        self._set_fitted_attributes(attributes)
+            self.__dict__ = vars(self) | attributes
         return self
 
     def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
         """The W that minimises the objective for X with `components_` fixed, including the prior of W.
 
         Each row is a separate convex problem, solved by coordinate descent whatever `solver` is, and its result does
-        not depend on the other rows (bitwise). A warning tells of rows that do not converge to `tol` in `max_iter`
+        not depend on the other rows (bitwise). A warning is given if rows do not converge to `tol` in `max_iter`
         rounds. Counts of features in which every component is zero can't be explained by any W and are left out. For
         the fitted rows the result is that of `fit_transform` only if the fit converged: there H was updated after W.
 
@@ -471,7 +467,7 @@ class PoissonNMF(FactorModel):
         ----------
         X : matrix of counts of shape (n_samples, n_features)
         row_exposure : float or array-like of shape (n_samples,), optional
-            Of these rows, 1 by default; column exposures and background are those of `fit`.
+            Exposures of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
         return_gap_bound : bool, default=False
@@ -482,7 +478,7 @@ class PoissonNMF(FactorModel):
         W : ndarray of shape (n_samples, n_components)
         gap_bound : ndarray of shape (n_samples,)
             With `return_gap_bound`: upper bound, in nats, on the decrease of the objective by any other W for each row,
-            up to rounding of the dtype, some 1e-6 nats per count in float32.
+            up to rounding of the dtype, about 1e-6 nats per count in float32.
         """
         W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask))
         return (W, gap_bound) if return_gap_bound else W
@@ -517,13 +513,9 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+        with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data)
-            weighted = replace(data, sample_weight=weight)
-            score, total = log_likelihood_of_blocks(counts, W, self.components_, weighted)
-        if total == 0:
-            raise ValueError("X must hold a positive count, in a feature that components_ produce, to be scored")
-        return score / total
+            return self._score(counts, W, replace(data, sample_weight=weight))
 
     def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""
@@ -585,19 +577,17 @@ class PoissonNMF(FactorModel):
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             model = cls(**parameters)
-            H, trace = arrays["components"], checked_trace(arrays)
+            H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
                 raise ValueError(f"components of shape {H.shape} and {H.dtype}")
             check_factor(H, H.shape, "components")
             k, p = H.shape
-            names, status, restarts = checked_names(arrays, p), Status[facts["status"]], arrays["restarts"]
-            if status is not Status.ONLINE or restarts.size:  # partial_fit has none
-                checked_vector(restarts, "restarts")
+            names, status = checked_names(arrays, p), Status[facts["status"]]
             solution = Solution(
-                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status, trace,
-                restarts, checked_validation(arrays),
+                np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status,
+                np.empty(0, TRACE_DTYPE),
             )  # fmt: skip
-            attributes = solution_attributes(solution) | {"n_features_in_": p}
+            attributes = solution_attributes(solution) | checked_curves(arrays) | {"n_features_in_": p}
             for name, prior in zip(("prior_W_", "prior_H_"), facts["priors"], strict=True):
                 attributes[name] = None if prior is None else tuple(prior)
             for name in ("column_exposure", "background"):

@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align_factors, labels_of, warn_of_duplicates
 from fastpmf.fitting.fit import poisson_nmf, report_end
-from fastpmf.fitting.memory import check_declared
+from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.transform import producible
 from fastpmf.solvers import SOLVERS, make_solver
 from fastpmf.utils.messages import brief
@@ -108,7 +108,7 @@ def non_negative_factorization(
         warn(f"W and H are used with init='custom' only, got init={brief(init)}", RuntimeWarning)
     if not update_H and W is not None:
         warn("W is not used with update_H=False, which estimates W from X and H", RuntimeWarning)
-    check_declared(X, n_components, None, make_solver(solver, None if solver == "mu" else "auto"))
+    check_memory_before_reading(X, n_components, None, make_solver(solver, None if solver == "mu" else "auto"))
     warn_of_duplicates(labels_of(X, 1).values)
     W, H = align_factors(X, W, H)
     counts = as_counts(X)

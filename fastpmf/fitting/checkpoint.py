@@ -1,4 +1,4 @@
-"""Checkpoints: files with the complete state of a fit in progress, written whole or not at all."""
+"""Checkpoints: files with the complete state of a fit in progress, written atomically."""
 
 import json
 import math
@@ -25,9 +25,9 @@ _NAME = re.compile(r"checkpoint-(\d+)\.npz")
 class Checkpoint:
     """Where and how often a fit saves its state.
 
-    Each checkpoint is a file that appears whole or not at all; the last two are kept. `fit(X, resume=folder)` continues
+    Each checkpoint is a file that is written atomically; the last two are kept. `fit(X, resume=folder)` continues
     from the last one, with bitwise the same result as without an interruption. If a checkpoint can't be written, for
-    example because the disk is full, the fit warns and goes on.
+    example because the disk is full, the fit warns and continues.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Checkpoint:
     minutes : float, default=10.0
         Time between checkpoints; each is written after an iteration.
     iterations : int, optional
-        Also write a checkpoint every so many iterations.
+        Also write a checkpoint after this number of iterations.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class CheckpointFolder:
     Parameters
     ----------
     checkpoint : Checkpoint, path-like or None
-        As given to `fit`. None: the folder `resume`.
+        As given to `fit`. If None, checkpoints are written to `resume`.
     resume : path-like or None
     facts : dict
         What must be equal for a fit to resume, as JSON values.

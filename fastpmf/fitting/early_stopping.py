@@ -23,7 +23,7 @@ VALIDATION_DTYPE = np.dtype([("n_iter", np.int64), ("log_likelihood", float)])
 class EarlyStopping:
     """An observer of a run that scores W and H on held-out counts.
 
-    Counts of rows and columns of which the fit sees no counts, or whose weight is 0, are not scored.
+    Rows and columns without counts to fit, and rows of weight 0, are not scored.
 
     Parameters
     ----------

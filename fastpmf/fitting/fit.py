@@ -1,12 +1,12 @@
 """Fits of W and H: from counts, options and data to a solution."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -18,18 +18,18 @@ from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
-from fastpmf.fitting.memory import check_declared, check_memory
-from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions, check_init
-from fastpmf.fitting.problem import FactorSpec, build_problem
-from fastpmf.fitting.ranges import check_entries, dtype_for
+from fastpmf.fitting.memory import check_memory, check_memory_before_reading
+from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
+from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
+from fastpmf.fitting.ranges import CountSize, check_entries, dtype_for
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
-from fastpmf.model.init import initialise
-from fastpmf.solvers import FitInterrupted, Problem, Run, Solution, Status, successive_halving
+from fastpmf.model.init import INITS, initialise
+from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import progress_observer
-from fastpmf.utils.validation import check_factor, random_generator
+from fastpmf.utils.validation import check_factor, check_option, random_generator
 from fastpmf.utils.warnings import warn
 
 _silent = ContextVar("silent", default=False)
@@ -129,7 +129,7 @@ def poisson_nmf(
         background=background, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads):
-        check_declared(X, n_components, dtype, options.make_solver(), n_init=n_init)
+        check_memory_before_reading(X, n_components, dtype, options.make_solver(), n_init=n_init)
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)
@@ -140,23 +140,20 @@ def poisson_nmf(
     return solution
 
 
-class PoissonFit:
-    """A fit of W and H whose arguments are checked, ready to run.
+class Fit(ABC):
+    """A fit whose arguments are checked, ready to run.
 
     Parameters
     ----------
     counts : Counts
         X without the entries of `data.mask`, see `observed_counts`.
-    options : PoissonOptions
+    options : FitOptions
     data : FitData
         Aligned with X.
+    solver : Solver
+        For the memory estimate.
     checkpoint, resume
         As in `PoissonNMF.fit`.
-
-    Attributes
-    ----------
-    problem : FitProblem
-        Of the counts that are fitted, without held-out ones.
 
     Raises
     ------
@@ -166,24 +163,82 @@ class PoissonFit:
         If the estimated memory exceeds this process's limit.
     """
 
+    inits: ClassVar[tuple[str, ...]]
+    residual: ClassVar[str]  # its name in the output of `verbose`
+    scaled_to_all: ClassVar[bool]  # of the factors, see `EarlyStopping`
+
+    problem: Any
+    _solver: Any
+    _checkpoints: CheckpointFolder | None
+
+    def __init__(
+        self, counts: Counts, options: Any, data: FitData, solver: Solver, *, checkpoint: Any, resume: Any
+    ) -> None:
+        self._options = options
+        data.check_in_memory(counts)
+        check_any_counts(counts, data.mask)
+        self._dtype = dtype_for(options.dtype, counts)
+        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init)
+        check_option(options.init, self.inits, "init")
+        single = {
+            "init='custom'": options.init == "custom", "checkpoint": checkpoint is not None,
+            "resume": resume is not None, "validation": data.validation is not None,
+        }  # fmt: skip
+        for name, given in single.items():
+            if given and options.n_init > 1:
+                raise ValueError(f"n_init must be 1 with {name}, got {options.n_init}")
+        # A single stream of random numbers for all starts: the first start is that of n_init=1
+        self._rng = random_generator(options.random_state)
+        self._early_stopping = None
+        if data.validation is not None:
+            assert isinstance(counts, MemoryCounts)
+            self._early_stopping = EarlyStopping(counts, data, self._rng, scaled_to_all=self.scaled_to_all)
+
+    @abstractmethod
+    def _start(self) -> tuple[np.ndarray, np.ndarray]:
+        """Starting factors, the next ones of the stream of random numbers."""
+
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        """A run from `_start()`, or from the checkpoint to resume from."""
+        problem, checkpoints = self.problem, self._checkpoints
+        if checkpoints is None or checkpoints.saved is None:
+            W, Ht = self._start()
+        else:
+            W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
+        return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
+
+    def _solve(self, observer: Observer | None) -> tuple[Solution, Any]:
+        """The best solution of all starts, and its state; `observer` is called in place of the callback."""
+        options = self._options
+        with observed(options, observer, self._early_stopping, self.residual) as observers:
+            runs = (self._new_run(observers) for _ in range(options.n_init))
+            best, restarts = successive_halving(runs, options.max_iter)
+            solution = best.finish()
+        curve = None if self._early_stopping is None else self._early_stopping.curve
+        return replace(solution, restarts=restarts, validation=curve), best.state
+
+
+class PoissonFit(Fit):
+    """A fit of W and H.
+
+    Attributes
+    ----------
+    problem : FitProblem
+        The problem of the counts that are fitted, without held-out ones.
+    """
+
+    inits, residual, scaled_to_all = INITS, "kkt_residual", True
+
+    problem: FitProblem
+
     def __init__(
         self, counts: Counts, options: PoissonOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None
     ) -> None:
-        self._counts, self._options, self._data = counts, options, data
+        self._counts, self._data = counts, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
-        data.check_in_memory(counts)
-        check_any_counts(counts.shape, counts.total, data.mask)
-        self._dtype = dtype_for(options.dtype, counts)
-        k = options.n_components
-        check_memory(counts, k, self._dtype, self._solver, n_init=options.n_init)
-        check_init(options.init, custom=True)
-        check_single_start(options, data, checkpoint, resume)
-        # A single stream of random numbers for all starts: the first start is that of n_init=1
-        self._rng = random_generator(options.random_state)
-        self._early_stopping, fitted, fitted_data = None, counts, data
-        if data.validation is not None:
-            assert isinstance(counts, MemoryCounts)
-            self._early_stopping = EarlyStopping(counts, data, self._rng)
+        super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
+        fitted, fitted_data, k = counts, data, options.n_components
+        if self._early_stopping is not None:
             exposure = np.ones(counts.shape[0]) if data.row_exposure is None else np.asarray(data.row_exposure)
             fitted = self._early_stopping.train
             fitted_data = replace(data, row_exposure=self._early_stopping.share * exposure)
@@ -196,27 +251,19 @@ class PoissonFit:
             self._H = check_factor(self._H, (k, counts.shape[1]), "H") * problem.scales[1]
             for A, name in ((self._W, "W"), (self._H, "H")):
                 check_entries(A, self._dtype, name)
-        self._checkpoints = open_checkpoints(checkpoint, resume, self._facts(), self._early_stopping)
+        facts = facts_of(problem.counts, options, self._dtype, streamed=counts.row_access_only)
+        facts |= poisson_facts(options, problem.specs)
+        self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> Solution:
         """Fit, with the current number of threads; `observer` is called at each record, in place of the callback."""
-        problem, options, max_iter = self.problem, self._options, self._options.max_iter
-        with observed(options, observer, self._early_stopping) as observers:
-            start = partial(
-                start_run, self._solver, problem, options, self._checkpoints, observers, self._start, self._dtype
-            )
-            if options.n_init == 1:
-                solution = start().advance(max_iter).finish()
-            else:
-                best, restarts = successive_halving((start() for _ in range(options.n_init)), max_iter)
-                solution = replace(best.finish(), restarts=restarts)
+        problem, options = self.problem, self._options
+        solution, _ = self._solve(observer)
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
             solution.W[rows], _ = transform(
-                self._counts.select_rows(rows), solution.H, max_iter=max_iter, tol=options.tol,
+                self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
                 penalties=problem.penalties, data=self._data.select_rows(rows),
             )  # fmt: skip
-        if self._early_stopping is not None:
-            solution = replace(solution, validation=self._early_stopping.curve)
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
         if len(dead := solution.dead_components) and not _silent.get():
@@ -227,7 +274,6 @@ class PoissonFit:
         return solution
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
-        """Starting factors, the next ones of the stream of random numbers."""
         options, problem = self._options, self.problem
         W, Ht = problem.start(
             *initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
@@ -239,58 +285,29 @@ class PoissonFit:
             )
         return W, Ht
 
-    def _facts(self) -> dict[str, Any]:
-        """What determines the iterates of a fit, beside its start."""
-        problem, options = self.problem, self._options
-        counts = problem.counts
-        facts = facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
-        return facts | poisson_facts(options, problem.specs)
-
-
-def start_run(
-    solver: Any, problem: Problem, options: FitOptions, checkpoints: CheckpointFolder | None,
-    observers: Sequence[Observer], start: Any, dtype: np.dtype,
-) -> Run:  # fmt: skip
-    """A run from `start()`, or from the checkpoint to resume from."""
-    resumes = checkpoints is not None and checkpoints.saved is not None
-    factors = [empty_factor(n, problem.n_components, dtype) for n in problem.counts.shape] if resumes else start()
-    return Run(
-        solver, problem, solver.init(problem, *factors), tol=options.tol, eval_every=options.eval_every,
-        max_time=options.max_time, callbacks=observers,
-        checkpoint=None if checkpoints is None else checkpoints.save_if_due,
-        saved=None if checkpoints is None else checkpoints.saved,
-    )  # fmt: skip
-
 
 @contextmanager
 def observed(
-    options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str = "kkt_residual"
+    options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str
 ) -> Iterator[list[Observer]]:
-    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping."""
-    with progress_observer(options.max_iter, verbose=options.verbose, residual=residual) as progress:
+    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping.
+
+    `residual` is the name of the residual in the progress.
+    """
+    with progress_observer(options.max_iter, residual, verbose=options.verbose) as progress:
         user = options.callback
         called = observer if observer is not None else None if user is None else lambda *args: user(*args[:3])
         yield [each for each in (progress, called, early_stopping) if each is not None]
 
 
-def check_single_start(options: FitOptions, data: FitData, checkpoint: Any, resume: Any) -> None:
-    """Raise an error if there are several starts and something that works for a single one only."""
-    single = {
-        "init='custom'": options.init == "custom", "checkpoint": checkpoint is not None, "resume": resume is not None,
-        "validation": data.validation is not None,
-    }  # fmt: skip
-    for name, given in single.items():
-        if given and options.n_init > 1:
-            raise ValueError(f"n_init must be 1 with {name}, got {options.n_init}")
-
-
-def check_any_counts(shape: tuple[int, int], total: float, mask: Any = None) -> None:
+def check_any_counts(counts: CountSize, mask: Any = None) -> None:
     """Raise an error if all counts are zero, or masked."""
-    if total > 0:
+    if counts.total > 0:
         return
     if mask is not None:
         raise ValueError("mask must leave at least one positive count of X")
-    raise ValueError(f"X must hold at least one positive count, got all {shape[0]} x {shape[1]} zero")
+    n, p = counts.shape
+    raise ValueError(f"X must hold at least one positive count, got all {n} x {p} zero")
 
 
 @contextmanager
@@ -315,13 +332,11 @@ def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
         warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
 
 
-def facts_of(
-    shape: tuple[int, int], nnz: int, total: float, options: FitOptions, dtype: np.dtype, **access: bool
-) -> dict[str, Any]:
+def facts_of(counts: CountSize, options: FitOptions, dtype: np.dtype, **access: bool) -> dict[str, Any]:
     """What must be equal for a fit to resume from a checkpoint, for all kinds of fits."""
     return {
-        "shape": list(shape), "nonzeros": nnz, "total": total, **access, "n_components": int(options.n_components),
-        "dtype": str(dtype), "inner_steps": int(options.inner_steps),
+        "shape": list(counts.shape), "nonzeros": counts.nnz, "total": counts.total, **access,
+        "n_components": int(options.n_components), "dtype": str(dtype), "inner_steps": int(options.inner_steps),
     }  # fmt: skip
 
 
@@ -332,7 +347,7 @@ def poisson_facts(options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec])
         terms = spec.terms
         for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
-    for place, A in enumerate((*(spec.known for spec in specs), *(spec.scale for spec in specs))):
+    for place, A in enumerate((*(spec.fixed_values for spec in specs), *(spec.scale for spec in specs))):
         if A is not None and (A != 1).any():
             digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())
     return {

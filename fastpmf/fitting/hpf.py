@@ -1,29 +1,25 @@
 """Posterior inference: from counts, options and priors to posteriors of W and H."""
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import column_sums, empty_factor
+from fastpmf.core.factors import empty_factor
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
-from fastpmf.fitting.early_stopping import EarlyStopping
-from fastpmf.fitting.fit import check_any_counts, check_single_start, facts_of, observed, start_run
-from fastpmf.fitting.memory import check_memory
-from fastpmf.fitting.options import FitData, FitOptions, check_init
-from fastpmf.fitting.ranges import check_range, dtype_for
+from fastpmf.fitting.fit import Fit, facts_of
+from fastpmf.fitting.options import FitData, FitOptions
+from fastpmf.fitting.ranges import check_range
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
-from fastpmf.model.init import initialise
-from fastpmf.solvers import MeanField, Solution, Status, successive_halving
+from fastpmf.model.init import INITS, initialise
+from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Observer
 from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import random_generator
 from fastpmf.utils.warnings import warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
@@ -46,14 +42,13 @@ class HPFOptions(FitOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.learn_prior, bool | np.bool_):
-            raise TypeError(f"learn_prior must be True or False, got {brief(self.learn_prior)}")
+        for name in ("hierarchy", "learn_prior"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False, got {brief(value)}")
         self.priors()
 
     def priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
         """The priors of W and of H; `default_shape` is the shape of entries whose a or c is None."""
-        if not isinstance(self.hierarchy, bool | np.bool_):
-            raise TypeError(f"hierarchy must be True or False, got {brief(self.hierarchy)}")
         found = []
         for names in (("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")):
             shape = getattr(self, names[0])
@@ -81,79 +76,43 @@ def _positive(value: Any, name: str) -> float:
     return float(value)
 
 
-class HPFFit:
-    """Inference whose arguments are checked, ready to run.
-
-    Parameters
-    ----------
-    counts : Counts
-        X without the entries of `data.mask`.
-    options : HPFOptions
-    data : FitData
-        Aligned with X; mask and validation.
-    checkpoint, resume
-        As in `PoissonNMF.fit`.
+class HPFFit(Fit):
+    """Inference of the posteriors of W and H; of `data` it uses mask and validation.
 
     Attributes
     ----------
     share : float
         Share of the counts that is fitted; the rest is held out.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has an invalid type or value.
-    MemoryError
-        If the estimated memory exceeds this process's limit.
     """
+
+    inits, residual, scaled_to_all = tuple(name for name in INITS if name != "custom"), "residual", False
 
     def __init__(
         self, counts: Counts, options: HPFOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None
     ) -> None:
-        self._options, k = options, options.n_components
-        check_init(options.init, custom=False)
-        data.check_in_memory(counts)
-        check_any_counts(counts.shape, counts.total, data.mask)
-        self._dtype = dtype_for(options.dtype, counts)
-        check_memory(counts, k, self._dtype, MeanField(priors=options.priors()), n_init=options.n_init)
-        check_single_start(options, data, checkpoint, resume)
-        self._rng = random_generator(options.random_state)
-        self._early_stopping, self.share = None, 1.0
-        if data.validation is not None:
-            assert isinstance(counts, MemoryCounts)
-            self._early_stopping = EarlyStopping(counts, data, self._rng, scaled_to_all=False)
+        solver = MeanField(priors=options.priors())
+        super().__init__(counts, options, data, solver, checkpoint=checkpoint, resume=resume)
+        self.share = 1.0
+        if self._early_stopping is not None:
             counts, self.share = self._early_stopping.train, self._early_stopping.share
         if isinstance(counts, MemoryCounts):
             counts = hide_entries(counts, data.mask)
-        default_shape = _learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE
-        priors = options.priors(default_shape)
-        self._problem = PosteriorProblem(counts, k)
+        k = options.n_components
+        priors = options.priors(_learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE)
+        self.problem = PosteriorProblem(counts, k)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
-        facts: dict[str, Any] = {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
-        facts |= facts_of(counts.shape, counts.nnz, counts.total, options, self._dtype, streamed=counts.row_access_only)
+        facts = facts_of(counts, options, self._dtype, streamed=counts.row_access_only)
+        facts |= {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
         """Infer, with the current number of threads; `observer` is called at each record, in place of the callback."""
-        options, max_iter = self._options, self._options.max_iter
-        with observed(options, observer, self._early_stopping, "residual") as observers:
-            start = partial(
-                start_run, self._solver, self._problem, options, self._checkpoints, observers, self._start,
-                self._dtype,
-            )  # fmt: skip
-            if options.n_init == 1:
-                best = start().advance(max_iter)
-                solution = best.finish()
-            else:
-                best, restarts = successive_halving((start() for _ in range(options.n_init)), max_iter)
-                solution = replace(best.finish(), restarts=restarts)
-        if self._early_stopping is not None:
-            solution = replace(solution, validation=self._early_stopping.curve)
+        solution, state = self._solve(observer)
         check_finite(solution, self._dtype)
-        return solution, best.state
+        return solution, state
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
-        options, counts = self._options, self._problem.counts
+        options, counts = self._options, self.problem.counts
         return initialise(counts, options.n_components, options.init, self._rng, self._dtype)
 
 
@@ -178,7 +137,7 @@ def _learned_shape_start(counts: Counts, n_components: int) -> float:
 
 
 def infer_rows(
-    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, n_components: int, *, max_iter: int, tol: float,
+    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, *, max_iter: int, tol: float,
     warn_unconverged: bool = True,
 ) -> GammaFactor:  # fmt: skip
     """Posteriors of W for rows of counts, with those of H fixed, by repeated updates.
@@ -186,17 +145,17 @@ def infer_rows(
     Each row is updated until it moves at most a share `tol` of its counts. The result for a row does not depend on
     which other rows are passed with it (bitwise).
     """
-    dtype = columns.mean.dtype
+    dtype, n_components = columns.mean.dtype, columns.n_components
     check_range(counts, dtype)
     start = empty_factor(counts.shape[0], n_components, dtype)
     mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
     start[:, :n_components] = np.maximum(mass[:, None], prior.shapes(n_components) / prior.activity_mean)
     active, active_counts = np.arange(len(start)), counts
-    factor = GammaFactor.start(start, column_sums(start), prior, n_components)
+    factor = GammaFactor.start(start, prior, n_components)
     threshold = tol * (counts.sums(Side.ROWS) + prior.shape_sum(n_components))
     parts, rows, n_lost = [], [], 0
     for n in range(1, max_iter + 1):
-        moved = update(active_counts, Side.ROWS, factor, columns, prior, n_components, np.zeros_like(factor.mean))
+        moved = update(active_counts, Side.ROWS, factor, columns, prior, np.zeros_like(factor.mean))
         n_lost += int(np.isnan(moved).sum())
         unsolved = moved > threshold[active] if n < max_iter else np.zeros(len(active), bool)
         if unsolved.all():
@@ -218,4 +177,4 @@ def infer_rows(
             "updates; increase max_iter or tol",
             ConvergenceWarning,
         )
-    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns, n_components))
+    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns))

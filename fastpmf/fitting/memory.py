@@ -15,9 +15,9 @@ from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, make_solver
-from fastpmf.utils.memory import UNCHECKED_BYTES, memory_limit
+from fastpmf.utils.memory import check_memory_for, memory_limit
 
-_BLOCK_ENTRIES = 1 << 20  # in a block of streamed counts, when streaming is what would fit
+_BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def estimate(
         for n_rows, n_columns in ((n, p), (p, n))
     )
     row = -(-n_components // (VECTOR_BYTES // work.itemsize)) * VECTOR_BYTES
-    # The solver's factors; both contractions of the final optimality check
+    # The factors of the solver; both contractions of the final optimality check
     factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
@@ -151,19 +151,13 @@ def estimate(
 
 
 def _panel_bytes(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
-    """Bytes of the bounds of a matrix's rows in each panel of columns; 0 with a single panel."""
+    """Bytes of the bounds of all rows in each panel of columns; 0 with a single panel."""
     n_panels = -(-n_columns // panel_width(n_rows, n_columns, nnz, row_bytes))
     return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
 
 
 def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Solver, *, n_init: int = 1) -> None:
-    """Raise an error if a fit does not fit into memory.
-
-    Raises
-    ------
-    MemoryError
-        If the estimated memory exceeds this process's limit; the message says what would fit.
-    """
+    """Raise a MemoryError, which says what would fit, if the estimated memory of a fit exceeds the limit."""
     limit, streamed = memory_limit(), getattr(counts, "block_entries", None)
 
     def plan_for(k: int, dtype: np.dtype, n_init: int = n_init, block_entries: int | None = streamed) -> Plan:
@@ -191,11 +185,12 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     ways = ways or ["no number of components"]
     raise MemoryError(
         f"n_components={n_components} needs {need.peak_bytes / 2**30:.3g} GiB for the fit of a {n} x {p} matrix, "
-        f"beside its counts, and this process may have {limit / 2**30:.3g} GiB; it would fit with {' or '.join(ways)}"
+        f"in addition to its counts, and this process may have {limit / 2**30:.3g} GiB; it would fit with "
+        f"{' or '.join(ways)}"
     )
 
 
-def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
+def check_memory_before_reading(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
     """`check_memory` of a matrix that has not been read, if its size is known; other arguments as in the fit.
 
     Values of `n_components` and `n_init` that are not positive integers are rejected later.
@@ -206,29 +201,13 @@ def check_declared(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_i
 
 
 def check_columns(n_columns: int, n_components: int, dtype: np.dtype, n_copies: int) -> None:
-    """Raise an error if so many copies of H alone do not fit into memory.
-
-    Raises
-    ------
-    MemoryError
-        If they exceed this process's memory limit.
-    """
+    """Raise a MemoryError if this number of copies of H exceeds the memory limit of this process."""
     need = n_copies * n_columns * padded_width(n_components, dtype) * dtype.itemsize
-    if need > UNCHECKED_BYTES and need > (limit := memory_limit()):
-        raise MemoryError(
-            f"H of {n_components} components and {n_columns} columns needs {need / 2**30:.3g} GiB, and this process "
-            f"may have {limit / 2**30:.3g} GiB"
-        )
+    check_memory_for(f"H of {n_components} components and {n_columns} columns", need)
 
 
 def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
-    """Raise an error if W of all rows of a matrix, read or not, does not fit into memory.
-
-    Raises
-    ------
-    MemoryError
-        If W and the smallest buffers that `transform` needs exceed this process's memory limit.
-    """
+    """Raise a MemoryError if W of all rows of X and the buffers of `transform` exceed the memory limit."""
     size = matrix_size(X)
     if size is None or not _is_positive_integer(n_components):
         return
@@ -237,11 +216,7 @@ def check_rows(X: Any, n_components: Any, dtype: Any) -> None:
     # Padded start and result of the descent; both in float64 while they are scaled; a few numbers per row
     in_memory = 2 * padded_width(k, work) * work.itemsize + 16 * k + 48
     need = n * (k * work.itemsize if getattr(size, "row_access_only", False) else in_memory)
-    if need > UNCHECKED_BYTES and need > (limit := memory_limit()):
-        raise MemoryError(
-            f"W of {n} rows and {n_components} components needs at least {need / 2**30:.3g} GiB, and this process may "
-            f"have {limit / 2**30:.3g} GiB; give fewer rows at a time"
-        )
+    check_memory_for(f"W of {n} rows and {n_components} components", need, "; give fewer rows at a time")
 
 
 def _is_positive_integer(k: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Fits that see one mini-batch of rows after another: online EM and stochastic variational inference."""
+"""Fits to one mini-batch of rows after another: online EM and stochastic variational inference."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_shape_dtype, random_generator
 
-ROWS_PER_COMPONENT = 150  # rows that are kept and fitted together before only statistics are kept
+ROWS_PER_COMPONENT = 150  # first rows, which are stored and fitted together; of later ones only statistics are stored
 FIRST_ITERATIONS = 35  # on the first rows, from a random start
 BATCH_ITERATIONS = 2  # on each later mini-batch, with the statistics as the prior of H
 MIN_SHARE = 1e-8  # of the mean of a component; entries of H are raised to it, since a new feature is not impossible
@@ -67,7 +67,7 @@ class OnlineOptions:
 class Schedule(NamedTuple):
     """Steps and rows so far, which determine the length of the next step, (t + delay)^-forgetting_rate.
 
-    t is the number of earlier rows in units of the mini-batch's rows: the number of earlier steps if all mini-batches
+    t is the number of earlier rows divided by that of the mini-batch: the number of earlier steps if all mini-batches
     are equally large. The first step has length 1.
 
     References
@@ -79,7 +79,7 @@ class Schedule(NamedTuple):
     rows: int = 0
 
     def advance(self, n_rows: int, options: OnlineOptions) -> tuple[Step, "Schedule"]:
-        """The step for a mini-batch of so many rows, and the schedule after it."""
+        """The step for a mini-batch of `n_rows` rows, and the schedule after it."""
         after = Schedule(self.steps + 1, self.rows + n_rows)
         total = after.rows if options.total_samples is None else options.total_samples
         length = (self.rows / n_rows + options.delay) ** -float(options.forgetting_rate) if self.steps else 1.0
@@ -95,7 +95,7 @@ class Schedule(NamedTuple):
 
 
 class FirstRows(NamedTuple):
-    """The first rows, kept while they are few. A start from few rows is poor, and EM hardly leaves it later.
+    """The first rows, stored while they are few, since a start from few rows is poor and later steps hardly improve it.
 
     Attributes
     ----------
@@ -267,7 +267,7 @@ def _iterate(
     counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray, columns: Terms, penalties: Penalties, data: FitData,
     solver: Solver, n_iter: int,
 ) -> Statistics:  # fmt: skip
-    """Statistics of rows after some iterations from W and Ht, which are overwritten."""
+    """Statistics of rows after `n_iter` iterations from W and Ht, which are overwritten."""
     assert data.fixed_H is not None
     k = len(data.fixed_H)
     rows, _ = build_problem(counts, k, W.dtype, penalties, data).terms
@@ -304,8 +304,6 @@ def variational_step(
         for _ in range(FIRST_ITERATIONS):
             solver.step(problem, state)
         columns = state.posteriors[Side.COLUMNS]
-    rows = infer_rows(
-        counts, columns, priors[0], n_components, max_iter=ROW_UPDATES, tol=ROW_TOL, warn_unconverged=False
-    )
-    update(counts, Side.COLUMNS, columns, rows, priors[1], n_components, np.zeros_like(columns.mean), step)
+    rows = infer_rows(counts, columns, priors[0], max_iter=ROW_UPDATES, tol=ROW_TOL, warn_unconverged=False)
+    update(counts, Side.COLUMNS, columns, rows, priors[1], np.zeros_like(columns.mean), step)
     return schedule, columns

@@ -1,4 +1,4 @@
-"""What a fit is given beside X: its options, and the data that belong to rows, columns or entries of X."""
+"""Arguments of a fit other than X: its options, and the data that belong to rows, columns or entries of X."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -9,12 +9,10 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.counts import as_counts
-from fastpmf.counts.labels import MatrixLabels, align, align_components
-from fastpmf.model.init import INITS
+from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_option
 
 
 class Penalties(NamedTuple):
@@ -117,26 +115,21 @@ class FitData:
     def aligned(self, labels: MatrixLabels) -> "FitData":
         """Everything aligned by labels with X, if both have labels, and factors by components; the mask as counts."""
         rows, columns = labels
-        mask = align(self.mask, "mask", rows=rows, columns=columns)
-        factors = [
-            (align(self.fixed_W, "fixed_W", rows=rows), "fixed_W", 1),
-            (align(self.fixed_H, "fixed_H", columns=columns), "fixed_H", 0),
-            (align(self.W, "W", rows=rows), "W", 1),
-            (align(self.H, "H", columns=columns), "H", 0),
-        ]
-        fixed_W, fixed_H, W, H = align_components(factors)
+
+        def aligned(name: str, rows: Labels | None = None, columns: Labels | None = None) -> Any:
+            return align(getattr(self, name), name, rows=rows, columns=columns)
+
+        mask = aligned("mask", rows, columns)
+        fixed_W, fixed_H, W, H = align_components([
+            (aligned("fixed_W", rows), "fixed_W", 1), (aligned("fixed_H", columns=columns), "fixed_H", 0),
+            (aligned("W", rows), "W", 1), (aligned("H", columns=columns), "H", 0),
+        ])  # fmt: skip
+        vectors = {"row_exposure": rows, "column_exposure": columns, "background": columns, "sample_weight": rows}
         return FitData(
-            W=W,
-            H=H,
-            fixed_W=fixed_W,
-            fixed_H=fixed_H,
-            row_exposure=align(self.row_exposure, "row_exposure", rows=rows),
-            column_exposure=align(self.column_exposure, "column_exposure", rows=columns),
-            background=align(self.background, "background", rows=columns),
-            mask=None if mask is None else as_counts(mask, name="mask"),
-            sample_weight=align(self.sample_weight, "sample_weight", rows=rows),
-            validation=align(self.validation, "validation", rows=rows, columns=columns),
-        )
+            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, mask=None if mask is None else as_counts(mask, name="mask"),
+            validation=aligned("validation", rows, columns),
+            **{name: aligned(name, target) for name, target in vectors.items()},
+        )  # fmt: skip
 
     def check_in_memory(self, counts: Counts) -> None:
         """Raise an error if counts are streamed and something is given that needs all of them at once."""
@@ -145,7 +138,7 @@ class FitData:
                 raise ValueError(f"{name} needs counts in memory, got {type(counts).__name__}")
 
     def select_rows(self, rows: np.ndarray) -> "FitData":
-        """The data of some rows, without weights, starts and validation."""
+        """The data of the given rows, without weights, starts and validation."""
         mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
         exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
         fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]
@@ -157,8 +150,3 @@ class FitData:
 
 NO_PENALTIES = Penalties()
 NO_DATA = FitData()
-
-
-def check_init(init: Any, *, custom: bool) -> None:
-    """Raise an error unless `init` is a valid start."""
-    check_option(init, [name for name in INITS if custom or name != "custom"], "init")

@@ -1,8 +1,8 @@
-"""From counts, priors and the data beside X to the problem that the solvers minimise.
+"""From counts, priors and `FitData` to the problem that the solvers minimise.
 
 With exposures r and c, weights w, a background b and fixed parts, the model is
 
-    x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)),    each row's log-likelihood and log prior times w_i
+    x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)),    log-likelihood and log prior of row i times w_i
 
 Solvers see counts w_i x_ij and rates W' H' with W' = diag(w r) W and H' = H diag(c), since w_i D(x_i || mu_i) is
 D(w_i x_i || w_i mu_i). Priors are converted to these units, and the background is one more component, which is fixed.
@@ -12,7 +12,7 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
+from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
@@ -47,13 +48,13 @@ class FactorPrior(NamedTuple):
 
 
 class FixedPart(NamedTuple):
-    """What is fixed of a factor, with components as columns.
+    """The fixed entries of a factor, with components as columns.
 
     Attributes
     ----------
     values : ndarray of shape (n_rows, n_components), or None
     components : ndarray of shape (n_components,), bool, or None
-        Components that are fixed whole.
+        Components of which all entries are fixed.
     zeros : ndarray of shape (n_rows, n_components), bool, or None
         Single entries that are fixed at 0.
     """
@@ -72,21 +73,21 @@ class FactorSpec:
     terms : Terms
         Prior and fixed parts, in the units of the solver.
     scale : ndarray of shape (n_rows,), float64
-        The solver's factor is the user's times this: W' = scale W and H' = H scale.
+        The factor of the solver is that of the user times this: W' = scale W and H' = H scale.
     fixed : FixedPart
         In the user's units, without a background.
-    known : ndarray of shape (n_rows, K), or None
-        Fixed values of the solver's factor.
+    fixed_values : ndarray of shape (n_rows, K), or None
+        Fixed values in the units of the solver, with a background.
     """
 
     terms: Terms
     scale: np.ndarray
     fixed: FixedPart
-    known: np.ndarray | None
+    fixed_values: np.ndarray | None
 
     def start(self, A: np.ndarray, n_components: int) -> np.ndarray:
         """A padded starting factor from A, which has columns for the free components; with all fixed parts."""
-        K, terms, known = n_components, self.terms, self.known
+        K, terms, values = n_components, self.terms, self.fixed_values
         B = empty_factor(len(A), K, A.dtype)
         fixed = np.zeros(K, bool) if terms.fixed is None else terms.fixed[:K]
         if not fixed.all():
@@ -94,14 +95,14 @@ class FactorSpec:
         if terms.zeros is not None:
             B[terms.zeros] = 0
         with np.errstate(under="ignore"):
-            if known is not None and fixed.all():
-                B[:, :K] = known
-            elif known is not None and fixed.any():
-                B[:, :K][:, fixed] = known[:, fixed]
+            if values is not None and fixed.all():
+                B[:, :K] = values
+            elif values is not None:
+                B[:, :K][:, fixed] = values[:, fixed]
         return B
 
     def in_user_units(self, A: np.ndarray) -> np.ndarray:
-        """The user's factor from the solver's, without padding and background; fixed values to the bit."""
+        """The factor in the user's units, without padding and background; fixed values are exact (bitwise)."""
         part = self.fixed
         with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
             A = A / self.scale[:, None]
@@ -121,34 +122,28 @@ class FitProblem(Problem):
     n_free : int
         Components without that of the background.
     specs : (FactorSpec, FactorSpec)
-        Of W and of H transposed.
+        W and H transposed.
     zero_weight_rows : ndarray of int
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
         Named priors as numbers.
-    identity : bool
-        Whether the user's units are those of the stored factors.
     """
 
     n_free: int
     specs: tuple[FactorSpec, FactorSpec]
     zero_weight_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.intp))
     penalties: Penalties = NO_PENALTIES
-    identity: bool = False
 
-    @classmethod
-    def of(
-        cls, counts: Counts, n_components: int, n_free: int, specs: tuple[FactorSpec, FactorSpec], **fields: Any
-    ) -> Self:
-        """The problem of these counts and factors."""
-        terms = specs[0].terms, specs[1].terms
-        identity = n_components == n_free and all((spec.scale == 1).all() for spec in specs)
-        identity = identity and not any(t.penalised for t in terms)
-        return cls(counts, n_components, terms, n_free=n_free, specs=specs, identity=identity, **fields)
+    @cached_property
+    def has_user_units(self) -> bool:
+        """Whether the stored factors, without padding, are W and H of the user."""
+        if self.n_components != self.n_free or any(terms.penalised for terms in self.terms):
+            return False
+        return all((spec.scale == 1).all() for spec in self.specs)
 
     @property
     def scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of both factors, see `FactorSpec`."""
+        """The scales of both factors, see `FactorSpec`."""
         return self.specs[0].scale, self.specs[1].scale
 
     @property
@@ -158,9 +153,9 @@ class FitProblem(Problem):
     @property
     def background(self) -> np.ndarray:
         """The row of H' that is the background, (p,); only if there is one."""
-        known = self.specs[1].known
-        assert known is not None
-        return known[:, -1]
+        values = self.specs[1].fixed_values
+        assert values is not None
+        return values[:, -1]
 
     def start(self, W: np.ndarray, Ht: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Padded starting factors, see `FactorSpec.start`."""
@@ -168,8 +163,8 @@ class FitProblem(Problem):
         return rows.start(W, self.n_components), columns.start(Ht, self.n_components)
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """W and H of the free components; fixed values are returned to the bit."""
-        if self.identity:
+        """W and H of the free components; fixed values are exact (bitwise)."""
+        if self.has_user_units:
             return W, Ht.T
         (rows, columns), k, dtype = self.specs, self.n_free, W.dtype
         with np.errstate(over="ignore", under="ignore"):  # the caller rejects factors that are not finite
@@ -193,7 +188,7 @@ def build_problem(
     r = vector(data.row_exposure, n, "row_exposure")
     c = vector(data.column_exposure, p, "column_exposure")
     w = vector(data.sample_weight, n, "sample_weight", zero=True)
-    b = None if data.background is None else background_vector(data.background, p)
+    b = None if data.background is None else non_negative_vector(data.background, p, "background")
     fixed = _fixed_part(data.fixed_W, (n, k), "fixed_W", "column"), fixed_part_of_H(data.fixed_H, (k, p))
     for scale, name in ((r, "row_exposure"), (c, "column_exposure"), (w, "sample_weight")):
         check_scale(scale, dtype, name)
@@ -208,9 +203,10 @@ def build_problem(
         factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
-    return FitProblem.of(
-        counts, k + (b is not None), k, specs, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties
-    )
+    return FitProblem(
+        counts, k + (b is not None), (specs[0].terms, specs[1].terms), n_free=k, specs=specs,
+        zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
+    )  # fmt: skip
 
 
 def factor_spec(
@@ -264,12 +260,12 @@ def check_specs(
     specs : (FactorSpec, FactorSpec)
         If all rows of W have the same exposure and nothing is fixed of them, a single row is enough.
     shape : (int, int)
-        Of the counts.
+        Shape of the counts.
     k : int
         Components without that of the background.
     dtype : dtype
     observed_sums : callable, optional
-        Of the counts; by default all entries are observed.
+        `Counts.observed_sums`; by default all entries are observed.
 
     Raises
     ------
@@ -278,7 +274,7 @@ def check_specs(
     """
     terms = specs[0].terms, specs[1].terms
     for side in Side:
-        own, other, values = terms[side].fixed, terms[side.other].fixed, specs[side].known
+        own, other, values = terms[side].fixed, terms[side.other].fixed, specs[side].fixed_values
         if own is not None and values is not None:
             single, K = own if other is None else own & ~other, values.shape[1]
             check_component_sums(values[:, single[:K]], dtype, _fixed_name(side, background=k < K))
@@ -413,8 +409,8 @@ def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: 
                 f"{name} must have rates > 0 where its shapes are > 1: with rate 0 the posterior has no mode, since "
                 "scaling one factor up and the other down always raises it"
             )
-    one_sided = ~fixed & (excess == 0) & ((costs[0] > 0) != (costs[1] > 0))
-    if one_sided.any():
+    only_one = ~fixed & (excess == 0) & ((costs[0] > 0) != (costs[1] > 0))
+    if only_one.any():
         warn(
             "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
             "the other factor too."
@@ -427,7 +423,7 @@ def _check_informed(
 ) -> None:  # fmt: skip
     """Raise an error if an entry with shape above 1 and rate 0 depends on no observed count: it would be infinite."""
     for side in Side:
-        own, other, values = specs[side].terms, specs[side.other].terms, specs[side.other].known
+        own, other, values = specs[side].terms, specs[side.other].terms, specs[side.other].fixed_values
         if own.shape is None:
             continue
         costs = [x for x in (own.rate, own.ridge) if x is not None]
@@ -461,9 +457,7 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     """One positive number for each row or column, float64; a number is repeated, None is 1; zeros only if `zero`."""
     if values is None:
         return np.ones(n)
-    values = check_array(values, name)
-    values = np.full(n, values) if values.ndim == 0 else values
-    values = check_factor(values, (n,), name).astype(np.float64)
+    values = non_negative_vector(values, n, name)
     if not zero and not (values > 0).all():
         raise ValueError(f"{name} must be positive, got a minimum of 0; leave out rows or columns without exposure")
     if zero and not values.any():
@@ -472,21 +466,20 @@ def vector(values: Any, n: int, name: str, *, zero: bool = False) -> np.ndarray:
     return values
 
 
-def background_vector(values: Any, p: int) -> np.ndarray:
-    values = check_array(values, "background")
-    if values.ndim == 0:
-        values = np.full(p, values)
-    return check_factor(values, (p,), "background").astype(np.float64)
+def non_negative_vector(values: Any, n: int, name: str) -> np.ndarray:
+    """One number >= 0 for each row or column, (n,), float64; a single number is repeated."""
+    values = check_array(values, name)
+    return check_factor(np.full(n, values) if values.ndim == 0 else values, (n,), name).astype(np.float64)
 
 
 def fixed_part_of_H(H: Any, shape: tuple[int, int]) -> FixedPart:
-    """What is fixed of H transposed, from a partly fixed H of `shape`."""
+    """Read `fixed_H`; the components are columns of the result."""
     H = None if H is None else check_array(H, "fixed_H", REAL_OR_NAN).T
     return _fixed_part(H, shape[::-1], "fixed_H", "row")
 
 
 def _fixed_part(A: Any, shape: tuple[int, int], name: str, line: str) -> FixedPart:
-    """Read a partly fixed factor with components as columns; `line` is what the user calls a component's entries."""
+    """Read a partly fixed factor with components as columns; for users a component is a `line`: "row" or "column"."""
     if A is None:
         return FixedPart()
     A = check_array(A, name, REAL_OR_NAN)

@@ -1,4 +1,4 @@
-"""The numbers that each dtype can work with, in counts and in the data beside them."""
+"""The ranges of counts, exposures and factors that each dtype supports."""
 
 from typing import Any, Protocol
 
@@ -16,8 +16,14 @@ _SCALES = {_SINGLE: (1e-10, 1e10), _DOUBLE: (1e-50, 1e50)}
 _COMPONENT_SUMS = {_SINGLE: (1e-15, 1e15), _DOUBLE: (1e-130, 1e130)}
 
 
-class CountRange(Protocol):
-    """What is checked of counts: their dtype, a lower bound on the stored ones, and their sum."""
+class CountSize(Protocol):
+    """The attributes of counts that are known without a pass: `Counts`, or the sum over the workers of a cluster."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def nnz(self) -> int: ...
 
     @property
     def dtype(self) -> np.dtype: ...
@@ -29,7 +35,7 @@ class CountRange(Protocol):
     def total(self) -> float: ...
 
 
-def dtype_for(dtype: Any, counts: CountRange) -> np.dtype:
+def dtype_for(dtype: Any, counts: CountSize) -> np.dtype:
     """The dtype of a fit: `working_dtype`, but float64 by default also if the counts are out of the range of float32.
 
     Raises
@@ -47,7 +53,7 @@ def dtype_for(dtype: Any, counts: CountRange) -> np.dtype:
     return work
 
 
-def check_range(counts: CountRange, dtype: np.dtype) -> None:
+def check_range(counts: CountSize, dtype: np.dtype) -> None:
     """Raise an error if sums of counts would be infinite in intermediate results."""
     if counts.total > (high := _COUNTS[dtype][1]):
         raise ValueError(_out_of_range(dtype, f"that sum to {counts.total:g}, but only to {high:g}"))
@@ -60,7 +66,7 @@ def check_scale(values: np.ndarray, dtype: np.dtype, name: str) -> None:
     if len(wrong):
         raise ValueError(
             f"{name} must be between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
-            f"{double_or(dtype)}give it in another unit"
+            f"{float64_or(dtype)}give it in another unit"
         )
 
 
@@ -69,7 +75,7 @@ def check_entries(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     high = _COUNTS[dtype][1]
     if A.size and not (largest := float(A.max())) <= high:  # compared in float64, whatever the dtype of A
         raise ValueError(
-            f"{name} must be at most {high:g} in {dtype}, got {largest:g}: {double_or(dtype)}scale it down"
+            f"{name} must be at most {high:g} in {dtype}, got {largest:g}: {float64_or(dtype)}scale it down"
         )
 
 
@@ -81,15 +87,15 @@ def check_component_sums(A: np.ndarray, dtype: np.dtype, name: str) -> None:
     if len(wrong):
         raise ValueError(
             f"{name} must have components that sum to between {low:g} and {high:g} in {dtype}, got {wrong[0]:g}: "
-            f"{double_or(dtype)}rescale it"
+            f"{float64_or(dtype)}rescale it"
         )
 
 
 def _out_of_range(dtype: np.dtype, what: str) -> str:
-    advice = f"{double_or(dtype)}multiply X by a number, by which W is then to be divided"
+    advice = f"{float64_or(dtype)}multiply X by a number, and divide W by it"
     return f"dtype {dtype} can't hold counts {what}: {advice}"
 
 
-def double_or(dtype: np.dtype) -> str:
-    """The first part of an advice."""
+def float64_or(dtype: np.dtype) -> str:
+    """The beginning of advice on values out of range: to use float64, unless that is the dtype."""
     return "take dtype float64, or " if dtype == _SINGLE else ""

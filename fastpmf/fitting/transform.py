@@ -14,7 +14,7 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem, vector
-from fastpmf.fitting.ranges import check_component_sums, check_range, double_or
+from fastpmf.fitting.ranges import check_component_sums, check_range, float64_or
 from fastpmf.solvers import FactorState
 from fastpmf.solvers.row_problems import solve_rows
 from fastpmf.utils.validation import check_factor
@@ -86,37 +86,32 @@ def transform(
 def _check_finite(W: np.ndarray) -> None:
     if not np.isfinite(W).all():
         raise ValueError(
-            f"W is out of the range of {W.dtype}: {double_or(W.dtype)}scale components_ or row_exposure up"
+            f"W is out of the range of {W.dtype}: {float64_or(W.dtype)}scale components_ or row_exposure up"
         )
 
 
 def transform_blocks(counts: Counts, H: np.ndarray, data: FitData, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """`transform` of counts in memory or streamed; options as there."""
-    parts = [transform(block, H, data=part, **options) for _, block, part in _blocks(counts, data)]
+    parts = [transform(block, H, data=part, **options) for _, block, part in blocks_with_data(counts, data)]
     W, gap = zip(*parts, strict=True)
     return (W[0], gap[0]) if len(parts) == 1 else (np.concatenate(W), np.concatenate(gap))
 
 
 def log_likelihood_of_blocks(counts: Counts, W: np.ndarray, H: np.ndarray, data: FitData) -> tuple[float, float]:
     """`log_likelihood` of counts in memory or streamed."""
-    parts = [log_likelihood(block, W[rows], H, part) for rows, block, part in _blocks(counts, data)]
+    parts = [log_likelihood(block, W[rows], H, part) for rows, block, part in blocks_with_data(counts, data)]
     return sum(value for value, _ in parts), sum(total for _, total in parts)
 
 
-def row_blocks(counts: Counts) -> Iterator[tuple[slice, MemoryCounts]]:
-    """Blocks of rows; a single one for counts in memory."""
+def blocks_with_data(counts: Counts, data: FitData) -> Iterator[tuple[slice, MemoryCounts, FitData]]:
+    """Blocks of rows with their data; a single block for counts in memory."""
+    data.check_in_memory(counts)
     if counts.storage_axis is not Side.ROWS:
         raise ValueError("X must be stored by rows to be transformed or scored, got columns: use convert_counts")
-    yield from counts.blocks()
-
-
-def _blocks(counts: Counts, data: FitData) -> Iterator[tuple[slice, MemoryCounts, FitData]]:
-    """Blocks of rows with their data."""
-    data.check_in_memory(counts)
     exposure = data.row_exposure
     if counts.row_access_only and exposure is not None:
         exposure = vector(exposure, counts.shape[0], "row_exposure")
-    for rows, block in row_blocks(counts):
+    for rows, block in counts.blocks():
         split = counts.row_access_only and exposure is not None
         yield rows, block, replace(data, row_exposure=exposure[rows] if split else exposure)
 

@@ -16,7 +16,7 @@ from fastpmf.counts.partition import blocks_of
 from fastpmf.io.hdf5 import as_shape
 from fastpmf.io.sources import CHUNK, Compressed, Names, Source, check_shape, summed
 from fastpmf.io.text import beside, read_name_file
-from fastpmf.utils.files import check_folder, open_npz, remove, temporary_beside
+from fastpmf.utils.files import check_folder, open_npz, remove, temporary_path
 from fastpmf.utils.validation import not_finite
 
 Progress = Callable[[int], object]
@@ -240,7 +240,7 @@ def _truncate(path: Path, n: int) -> None:
 @contextmanager
 def _replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that replaces the target when it is complete, and is removed if anything fails."""
-    with temporary_beside(target) as folder:
+    with temporary_path(target) as folder:
         old = folder.with_suffix(".old")
         try:
             folder.mkdir()

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.counts.partition import blocks_of
-from fastpmf.counts.validation import wide
+from fastpmf.counts.validation import sum_dtype
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.memory import check_array_bytes, check_compression, memory_limit
 from fastpmf.utils.messages import printable
@@ -269,7 +269,7 @@ def summed(X: sparse.coo_array) -> sparse.csr_array:
     """Coordinates as CSR: duplicates are summed, integers >= 0 take the smallest dtype that the kernels read."""
     check_shape(*X.shape)
     check_counts_dtype(X.dtype)
-    counts = X.data.astype(np.int64 if X.dtype.kind == "b" else wide(X.dtype), copy=False)
+    counts = X.data.astype(np.int64 if X.dtype.kind == "b" else sum_dtype(X.dtype), copy=False)
     X = sparse.coo_array((counts, X.coords), shape=X.shape).tocsr()  # X.astype would sort the entries
     if X.dtype.kind in "iu" and X.data.min(initial=0) >= 0:
         largest = X.data.max(initial=0)

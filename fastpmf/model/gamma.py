@@ -25,10 +25,11 @@ class GammaPosterior:
     rate: np.ndarray
 
     @classmethod
-    def of_entries(cls, factor: GammaFactor, n_components: int, exposure: float = 1.0) -> "GammaPosterior":
+    def of_entries(cls, factor: GammaFactor, exposure: float = 1.0) -> "GammaPosterior":
         """Posteriors of the entries of a factor divided by `exposure`, (n_rows, n_components)."""
-        rate = factor.rates()[:, :n_components] * factor.mean.dtype.type(exposure)
-        return cls(np.array(factor.shape[:, :n_components], order="C"), rate)
+        k = factor.n_components
+        rate = factor.rates()[:, :k] * factor.mean.dtype.type(exposure)
+        return cls(np.array(factor.shape[:, :k], order="C"), rate)
 
     @classmethod
     def of_rows(cls, factor: GammaFactor, exposure: float = 1.0) -> "GammaPosterior":

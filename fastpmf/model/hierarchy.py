@@ -19,7 +19,7 @@ Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with h
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, gammaln, polygamma
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import aligned, aligned_copy, dot, empty_factor, padded_width, row_bounds
+from fastpmf.core.factors import aligned, aligned_copy, column_sums, dot, empty_factor, padded_width, row_bounds
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.validation import check_shape_dtype
@@ -40,7 +40,7 @@ _BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
 
 @dataclass(frozen=True)
 class GammaPrior:
-    """Prior of one factor, by the paper's names for the rows.
+    """Prior of one factor, with the names that the paper uses for rows.
 
     Attributes
     ----------
@@ -102,6 +102,7 @@ class GammaFactor:
 
     Attributes
     ----------
+    n_components : int
     mean : ndarray of shape (n_rows, K)
         E[u].
     geometric : ndarray of shape (n_rows, K)
@@ -118,6 +119,7 @@ class GammaFactor:
     activity_rate : ndarray of shape (n_rows,), float64
     """
 
+    n_components: int = field(metadata={"saved": False})
     mean: np.ndarray
     geometric: np.ndarray
     shape: np.ndarray
@@ -133,25 +135,27 @@ class GammaFactor:
     def from_arrays(cls, parts: dict[str, Any], n_components: int) -> "GammaFactor":
         """The factor whose attributes were saved by name; a ValueError if a shape or dtype is wrong for the kernels."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
-        width, one = padded_width(n_components, dtype), np.dtype(float)
+        width, double = padded_width(n_components, dtype), np.dtype(float)
         found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
         for name in ("mean", "geometric", "shape"):
             found[name] = aligned_copy(check_shape_dtype(parts[name], (n, width), dtype, name))
             if not n or not (np.isfinite(found[name]).all() and (found[name] >= 0).all()):
                 raise ValueError(f"{name} that is not finite and >= 0")
         for name in ("rate_of_row", "row_sum", "offset", "activity_rate"):
-            found[name] = check_shape_dtype(parts[name], (n,), one, name)
+            found[name] = check_shape_dtype(parts[name], (n,), double, name)
         rows = 1 if len(parts["weight"]) == 1 else n
         found["weight"] = aligned_copy(check_shape_dtype(parts["weight"], (rows, width), dtype, "weight"))
-        return cls(**found, sums=check_shape_dtype(parts["sums"], (width,), one, "sums"))
+        return cls(n_components, **found, sums=check_shape_dtype(parts["sums"], (width,), double, "sums"))
 
     @classmethod
-    def start(cls, A: np.ndarray, sums: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":
+    def start(cls, A: np.ndarray, prior: GammaPrior, n_components: int) -> "GammaFactor":
         """A factor with means and geometric means A; it has no posterior before the first `update`."""
         rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
         row_sum = A.sum(axis=1, dtype=np.float64)
         shape, rate = prior.posterior_activity_shape(n_components), prior.activity_rate + row_sum
-        return cls(A, A.copy(), np.zeros_like(A), rows, one, sums, row_sum, rows.copy(), shape, rate)
+        return cls(
+            n_components, A, A.copy(), np.zeros_like(A), rows, one, column_sums(A), row_sum, rows.copy(), shape, rate
+        )
 
     def expected_rate(self, prior: GammaPrior) -> np.ndarray:
         """E[xi] of each row."""
@@ -204,16 +208,16 @@ class Step(NamedTuple):
 FULL_STEP = Step(1.0, 1.0)
 
 
-def weights(counts: Counts, side: Side, other: GammaFactor, n_components: int) -> np.ndarray:
+def weights(counts: Counts, side: Side, other: GammaFactor) -> np.ndarray:
     """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding."""
     out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
-    out[:, n_components:] = np.inf
+    out[:, other.n_components :] = np.inf
     return out
 
 
 def update(
-    counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, n_components: int,
-    scratch: np.ndarray, step: Step = FULL_STEP,
+    counts: Counts, side: Side, factor: GammaFactor, other: GammaFactor, prior: GammaPrior, scratch: np.ndarray,
+    step: Step = FULL_STEP,
 ) -> np.ndarray:  # fmt: skip
     """Set the posteriors of the entries of a factor, then of the rates of its rows, to their optimum, in place.
 
@@ -224,21 +228,20 @@ def update(
         Side of the factor.
     factor, other : GammaFactor
     prior : GammaPrior
-    n_components : int
     scratch : ndarray of shape (n_rows, K)
     step : Step, optional
 
     Returns
     -------
     ndarray of shape (n_rows,), float64
-        As in `advance`.
+        As in `update_given_contraction`.
     """
     counts.contract(side, factor.geometric, other.geometric, scratch)
-    return advance(factor, scratch, weights(counts, side, other, n_components), prior, n_components, step)
+    return update_given_contraction(factor, scratch, weights(counts, side, other), prior, step)
 
 
-def advance(
-    factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, n_components: int, step: Step = FULL_STEP
+def update_given_contraction(
+    factor: GammaFactor, S: np.ndarray, weight: np.ndarray, prior: GammaPrior, step: Step = FULL_STEP
 ) -> np.ndarray:
     """The update, given the contraction S of the geometric means and the `weights`.
 
@@ -255,7 +258,7 @@ def advance(
     ----------
     M. D. Hoffman, D. M. Blei, C. Wang and J. Paisley, "Stochastic variational inference", JMLR 14 (2013), figure 4.
     """
-    U, bounds = factor.geometric, row_bounds(len(factor.mean))
+    U, bounds, n_components = factor.geometric, row_bounds(len(factor.mean)), factor.n_components
     if step != FULL_STEP:
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
@@ -278,14 +281,12 @@ def advance(
     return 0.5 * moved
 
 
-def evidence_bound(
-    counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], n_components: int
-) -> float:
+def evidence_bound(counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior]) -> float:
     """The evidence lower bound of these posteriors, with the optimal allocation of counts, in nats.
 
     It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64.
     """
-    bounds = sum(factor_bound(factor, prior, n_components) for factor, prior in zip(factors, priors, strict=True))
+    bounds = sum(factor_bound(factor, prior) for factor, prior in zip(factors, priors, strict=True))
     return data_bound(counts, factors) + bounds
 
 
@@ -298,21 +299,21 @@ def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
     return logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
 
 
-def factor_bound(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
+def factor_bound(factor: GammaFactor, prior: GammaPrior) -> float:
     """The terms of the bound of one factor, in nats."""
-    A, bounds = factor.shape, row_bounds(len(factor.shape))
+    A, bounds, n_components = factor.shape, row_bounds(len(factor.shape)), factor.n_components
     shapes = empty_factor(1, n_components, A.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
     terms = np.empty(len(bounds) - 1)
     per_row = len(factor.weight) > 1
     posterior_terms(len(terms), A, shapes, factor.rate_of_row, factor.weight, bounds, per_row, terms, np.empty(len(A)))
-    return float(terms.sum()) + row_terms(factor, prior, n_components)
+    return float(terms.sum()) + _row_terms(factor, prior)
 
 
-def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> float:
+def _row_terms(factor: GammaFactor, prior: GammaPrior) -> float:
     """The terms of the bound with the rates of rows: the rest of E[log p(u | xi)], and those of xi itself."""
-    n, total = len(factor.mean), prior.shape_sum(n_components)
-    constant = math.fsum(map(math.lgamma, prior.shapes(n_components)))
+    n, total = len(factor.mean), prior.shape_sum(factor.n_components)
+    constant = math.fsum(map(math.lgamma, prior.shapes(factor.n_components)))
     if not prior.hierarchical:
         return n * (total * math.log(prior.activity_mean) - constant) - prior.activity_mean * factor.sums.sum()
     shape, rate, b = factor.activity_shape, factor.activity_rate, prior.activity_rate
@@ -323,7 +324,7 @@ def row_terms(factor: GammaFactor, prior: GammaPrior, n_components: int) -> floa
     return float(out.sum())
 
 
-def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> GammaPrior:
+def best_prior(factor: GammaFactor, prior: GammaPrior) -> GammaPrior:
     """The hyperparameters that maximise the bound while all posteriors stay: empirical Bayes.
 
     With means over the rows,
@@ -336,7 +337,7 @@ def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> Gam
     Each component has its own shape, so the shape of a component that the counts do not support goes to zero, and with
     it its part of all rates (automatic relevance determination). A shared shape would have to suit the supported ones.
     """
-    logs = mean_logs(factor, n_components)
+    logs = mean_logs(factor)
     if not prior.hierarchical:
         mean = float(factor.sums.sum()) / len(factor.mean)
 
@@ -353,12 +354,12 @@ def best_prior(factor: GammaFactor, prior: GammaPrior, n_components: int) -> Gam
     return GammaPrior(tuple(shapes.tolist()), _shape_of(math.log(mean) - log_xi), mean)
 
 
-def mean_logs(factor: GammaFactor, n_components: int) -> np.ndarray:
+def mean_logs(factor: GammaFactor) -> np.ndarray:
     """Means over the rows of E[log u_k], (n_components,), float64.
 
     `posterior_terms` sums over the entries of a row, so it gets the transposed factor, a block of rows at a time.
     """
-    n, k, dtype = len(factor.mean), n_components, factor.mean.dtype
+    n, k, dtype = len(factor.mean), factor.n_components, factor.mean.dtype
     per_row = len(factor.weight) > 1
     bounds, logs = np.arange(k + 1), np.zeros(k)
     for first in range(0, n, _BLOCK):

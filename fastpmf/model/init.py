@@ -10,22 +10,16 @@ from sklearn.utils.extmath import randomized_svd
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, dot, empty_factor, padded
-from fastpmf.utils.validation import check_factor, check_option, random_generator
+from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
 INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
-# A multiplicative update can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor's mean.
+# Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
 
 def initialise(
-    counts: Counts,
-    n_components: int,
-    init: str,
-    random_state: Any,
-    dtype: np.dtype,
-    W: Any = None,
-    H: Any = None,
+    counts: Counts, n_components: int, init: str, random_state: Any, dtype: np.dtype, W: Any = None, H: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Starting factors: W and H transposed, padded.
 
@@ -33,10 +27,10 @@ def initialise(
     ----------
     counts : Counts of shape (n, p)
     n_components : int
-    init : {"random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros raised to
-        1e-6 of the factor's mean, since an update by multiplication could never leave them. "nndsvda": zeros lifted to
-        the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
+    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        "auto" is "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros
+        raised to 1e-6 of the mean of the factor, since multiplicative updates can't leave an exact zero. "nndsvda":
+        zeros raised to the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
         All but "custom" are scaled so that sum(W H) = sum(X).
     random_state : None, int, numpy RandomState or Generator
     dtype : float32 or float64
@@ -45,14 +39,13 @@ def initialise(
     Raises
     ------
     ValueError
-        If init is unknown, factors are given without init="custom" or missing with it, or NNDSVD has more components
+        If factors are given without init="custom" or missing with it, or NNDSVD has more components
         than min(n, p).
 
     References
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    check_option(init, INITS, "init")
     if init == "auto":
         init = "random"
     n, p = counts.shape
@@ -132,14 +125,14 @@ def _reseed_zero_rates(counts: Counts, W: np.ndarray, Ht: np.ndarray, n_componen
     if not len(rows):
         return
     row, U, V = ("row", "column")[counts.storage_axis], factors[counts.storage_axis], factors[1 - counts.storage_axis]
-    for A, lifted in (
+    for A, raised in (
         (U, rows),
         (V, np.flatnonzero((V.sum(axis=1) == 0) & (counts.sums(Side(1 - counts.storage_axis)) > 0))),
     ):
         level = _FLOORS["nndsvdar"] * (A.sum(dtype=np.float64) / max(np.count_nonzero(A), 1) or 1.0)
-        block = A[lifted, :n_components]
+        block = A[raised, :n_components]
         with np.errstate(under="ignore"):
-            A[lifted, :n_components] = np.where(block == 0, level, block)
+            A[raised, :n_components] = np.where(block == 0, level, block)
     warn(
         f"W and H give {len(rows)} {row}(s) of X a rate of 0 under a positive count, which no update can change; "
         "the zeros there were replaced by a hundredth of the factor's mean"

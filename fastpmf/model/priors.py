@@ -113,7 +113,7 @@ def best_units(
         P s + Q / s + L s^2 + R / s^2 - (a - b) log s
 
     which is convex in log s. Without ridges the solution is the root of P s^2 - (a - b) s - Q = 0. A component keeps
-    its units if it is fixed, if it has no penalty, or if no minimum exists because one side alone is penalised or the
+    its units if it is fixed, if it has no penalty, or if no minimum exists because only one side is penalised or the
     other is zero.
     """
     if not (rows.penalised and columns.penalised):
@@ -133,28 +133,30 @@ def best_units_of_moments(
     if not (rows.penalised and columns.penalised):
         return out
     (a, P, L), (b, Q, R) = moments
-    more = a - b
-    free = (P + L > 0) & (Q + R > 0) | (P + L > 0) & (more > 0) | (Q + R > 0) & (more < 0)
+    excess = a - b
+    free = (P + L > 0) & (Q + R > 0) | (P + L > 0) & (excess > 0) | (Q + R > 0) & (excess < 0)
     for terms in (rows, columns):
         if terms.fixed is not None:
             free &= ~terms.fixed
-    more, P, Q, L, R = (x[free] for x in (more, P, Q, L, R))
-    root = np.hypot(more, 2 * np.sqrt(P) * np.sqrt(Q))
+    excess, P, Q, L, R = (x[free] for x in (excess, P, Q, L, R))
+    root = np.hypot(excess, 2 * np.sqrt(P) * np.sqrt(Q))
     # The two forms of one root, each where it does not cancel
     with np.errstate(divide="ignore", invalid="ignore"):
-        s = np.where(more >= 0, (more + root) / (2 * P), 2 * Q / (root - more))
+        s = np.where(excess >= 0, (excess + root) / (2 * P), 2 * Q / (root - excess))
     if L.any() or R.any():
-        s = _newton(more, P, Q, L, R, np.where(np.isfinite(s) & (s > 0), s, 1.0))
+        s = _newton(excess, P, Q, L, R, np.where(np.isfinite(s) & (s > 0), s, 1.0))
     out[free] = s
     return out
 
 
-def _newton(more: np.ndarray, P: np.ndarray, Q: np.ndarray, L: np.ndarray, R: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Minimise P s + Q / s + L s^2 + R / s^2 - more log s over t = log s, by Newton's method with bounded steps."""
+def _newton(
+    excess: np.ndarray, P: np.ndarray, Q: np.ndarray, L: np.ndarray, R: np.ndarray, s: np.ndarray
+) -> np.ndarray:
+    """Minimise P s + Q / s + L s^2 + R / s^2 - excess log s over t = log s, by Newton's method with bounded steps."""
     t = np.log(s)
     for _ in range(200):
         up, down = np.exp(t), np.exp(-t)
-        slope = P * up - Q * down + 2 * L * up * up - 2 * R * down * down - more
+        slope = P * up - Q * down + 2 * L * up * up - 2 * R * down * down - excess
         step = slope / (P * up + Q * down + 4 * L * up * up + 4 * R * down * down)
         t -= np.clip(step, -1.0, 1.0)
         if np.abs(step).max(initial=0.0) < 1e-14:

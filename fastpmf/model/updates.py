@@ -20,7 +20,7 @@ RELAXATION = 0.9
 
 
 class Update(NamedTuple):
-    """Results of an update beside the factor.
+    """Results of an update other than the factor.
 
     Attributes
     ----------
@@ -28,15 +28,15 @@ class Update(NamedTuple):
         Column sums of the updated factor.
     gap : float
         Upper bound, in nats, on the decrease of the objective that any other U could reach from the U before the
-        update while V stays: the sum over rows of u_i . v_sum + x_i (max_k S_ik / v_sum_k - 2), where x_i is the row's
-        sum of counts. 0 exactly if U is optimal given V; NaN if a rate was 0.
-    data_term : float, optional
-        Sum of x log rate over all entries for the updated factor, in nats, if the update computed it.
+        update while V stays: the sum over rows of u_i . v_sum + x_i (max_k S_ik / v_sum_k - 2), where x_i is the sum
+        of counts of the row. 0 exactly if U is optimal given V; NaN if a rate was 0.
+    data_term : float
+        Sum of x log rate over all entries for the updated factor, in nats; NaN if the update did not compute it.
     """
 
     sums: np.ndarray
     gap: float
-    data_term: float | None = None
+    data_term: float = math.nan
 
 
 def multiplicative(
@@ -76,7 +76,7 @@ def multiplicative(
     sums, gap = aligned(len(bounds) - 1, width, np.dtype(float)), np.empty(len(bounds) - 1)
     multiply(
         len(gap), U, S, weight, shape, ridge, fixed, bounds, len(weight) > 1, len(shape) > 1,
-        subproblem.shape is not None, subproblem.general, out is not None, TINY, RELAXATION * relaxed,
+        subproblem.shape is not None, subproblem.row_sums_unknown, out is not None, TINY, RELAXATION * relaxed,
         row_width(U, NARROW), S if out is None else out, sums, gap, aligned(current_threads(), width, U.dtype),
     )  # fmt: skip
     return Update(sums.sum(axis=0), finite_sum(gap))
@@ -153,9 +153,9 @@ class Statistics(NamedTuple):
         """
         counts, exposure = ((1 - step) * old + step * new for old, new in zip(self[:2], batch[:2], strict=True))
         totals, n_rows = self.totals + batch.totals, self.n_rows + batch.n_rows
-        allotted = counts.sum(axis=0)
+        before = counts.sum(axis=0)
         counts *= _ratio(totals / n_rows, counts.sum(axis=1))[:, None]
-        exposure *= _ratio(counts.sum(axis=0), allotted)
+        exposure *= _ratio(counts.sum(axis=0), before)
         return Statistics(counts, exposure, totals, n_rows)
 
     def as_prior(self, n_rows: float, shape: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

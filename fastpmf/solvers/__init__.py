@@ -1,15 +1,6 @@
 """Iterative solvers, one file for each algorithm; `run.py` has the only loop over iterations."""
 
-from fastpmf.solvers.base import (
-    FactorState,
-    FitInterrupted,
-    Problem,
-    Record,
-    Solution,
-    Solver,
-    State,
-    Status,
-)
+from fastpmf.solvers.base import FactorState, FitInterrupted, Problem, Record, Solution, Solver, State, Status
 from fastpmf.solvers.coordinate_descent import CoordinateDescent
 from fastpmf.solvers.em import JointEM
 from fastpmf.solvers.extrapolated import Extrapolated

@@ -1,4 +1,4 @@
-"""The iteration of solvers that update one factor while the other one stays, in turn."""
+"""The iteration of solvers that update the factors in turn, each with the other one fixed."""
 
 import math
 from abc import ABC, abstractmethod
@@ -34,9 +34,9 @@ class Alternating(ABC):
         """One iteration; it ends early, with a NaN in `state.gaps`, if a rate is not positive and finite."""
         counts = problem.counts
         if counts.row_access_only:
-            rows = self.update_rows(problem, state)
-            if not math.isnan(rows.gap):
-                self.update_columns(problem, state, rows)
+            total = self.update_by_blocks(problem, state)
+            if not math.isnan(total.gap):
+                self.update_other(problem, state, total)
         else:
             self.update_factor(problem, state, counts.storage_axis, self.inner_steps)
             if not math.isnan(state.gaps[counts.storage_axis]):
@@ -54,12 +54,12 @@ class Alternating(ABC):
         """Update the factor of one side `n_updates` times."""
 
     @abstractmethod
-    def update_rows(self, problem: Problem, state: Any) -> Contribution:
-        """Update the factor of `storage_axis` block by block, and return what the update of the other one needs."""
+    def update_by_blocks(self, problem: Problem, state: Any) -> Contribution:
+        """Update the factor of `storage_axis` block by block, and return the sums that `update_other` needs."""
 
     @abstractmethod
-    def update_columns(self, problem: Problem, state: Any, rows: Contribution) -> None:
-        """Update the other factor, from the sum of the contributions of all rows."""
+    def update_other(self, problem: Problem, state: Any, total: Contribution) -> None:
+        """Update the other factor once, from the sum of the contributions of all blocks."""
 
     def finish_step(self, problem: Problem, state: Any) -> None:  # noqa: B027
         """Called once both factors are updated."""

@@ -1,4 +1,4 @@
-"""The nouns of the iteration loop: problem, state, solver and solution."""
+"""Problems, states, solvers and solutions: what the loop in `run.py` works on."""
 
 import dataclasses
 import math
@@ -69,8 +69,8 @@ class State:
     n_steps : int
         Steps done.
     gaps : ndarray of shape (2,), float64
-        Gaps of W and of H before their latest updates, in nats: with the other factor as it was then, no other W, or
-        H, is better by more. inf before the first update, NaN if a rate was not positive and finite.
+        Upper bounds, in nats, on the decrease of the objective by any other W, and by any other H, from the factors
+        before their latest updates. inf before the first update, NaN if a rate was not positive and finite.
     """
 
     n_steps: int = field(default=0, kw_only=True)
@@ -152,13 +152,13 @@ class FactorState(State):
     ----------
     factors : list of two ndarray
         W (n, K) and H transposed (p, K), padded. Always a complete pair: an update is written to a spare array, which
-        then takes the place of the factor.
+        then replaces the factor.
     sums : list of two ndarray of shape (K,), float64
         Column sums of the factors.
     units : ndarray of shape (K,), float64
         W is `factors[0] * units` and H transposed `factors[1] / units`; see `fastpmf.model.priors`.
     data_term : float
-        Sum of x log rate over all entries, in nats, if the latest update computed it; else NaN.
+        Sum of x log rate over all entries, in nats; NaN if the latest update did not compute it.
     spares : list of two ndarray
         Arrays of the shapes of the factors.
     """
@@ -185,10 +185,10 @@ class FactorState(State):
         """The factor of a side is the stored one times these."""
         return self.units if side is Side.ROWS else 1.0 / self.units
 
-    def replace_factor(self, side: Side, sums: np.ndarray, data_term: float | None) -> None:
+    def replace_factor(self, side: Side, sums: np.ndarray, data_term: float = math.nan) -> None:
         """Exchange a factor and its spare array, which holds its update."""
         self.factors[side], self.spares[side] = self.spares[side], self.factors[side]
-        self.sums[side], self.data_term = sums, math.nan if data_term is None else data_term
+        self.sums[side], self.data_term = sums, data_term
 
 
 @dataclass(frozen=True)
@@ -242,14 +242,13 @@ class Problem:
     def contractions(self, state: FactorState) -> list[np.ndarray]:
         """`Counts.contract` of the current factors, for both sides.
 
-        For counts that are read anew in each pass, the data term is computed in the same pass.
+        If counts are streamed, the data term is computed in the same pass.
         """
         out = [aligned(len(A), A.shape[1], A.dtype) for A in state.factors]
-        if self.counts.row_access_only and math.isnan(state.data_term):
-            data_term = self.counts.contract_both(*state.factors, *out, with_data_term=True)
-            state.data_term = math.nan if data_term is None else data_term
-        else:
-            self.counts.contract_both(*state.factors, *out)
+        with_data_term = self.counts.row_access_only and math.isnan(state.data_term)
+        data_term = self.counts.contract_both(*state.factors, *out, with_data_term=with_data_term)
+        if with_data_term:
+            state.data_term = data_term
         return out
 
     def complete(self, state: Any) -> None:
@@ -301,7 +300,7 @@ class Solver(Protocol):
 
 
 class Contribution(NamedTuple):
-    """What some rows contribute to the update of the other factor, once their own is updated; sums over rows.
+    """Sums over rows whose factor is updated, from which the update of the other factor is computed.
 
     Attributes
     ----------
@@ -369,5 +368,5 @@ class FitInterrupted(KeyboardInterrupt):
         super().__init__(str(solution.status))
         self.solution = solution
 
-    def __reduce__(self) -> tuple[Any, ...]:  # to be pickled whole, as from a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # so that the solution is pickled too, as from a worker process
         return type(self), (self.solution,)

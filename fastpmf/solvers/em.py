@@ -17,7 +17,7 @@ class JointEM:
     With P_ijk = W_ik H_kj / rate_ij the share of component k in count x_ij, the expected counts are
     N_ik = sum_j x_ij P_ijk of row i and N_jk = sum_i x_ij P_ijk of column j. The rates with the largest expected
     likelihood are N_ik N_jk / N_k. One pass over CSR gives both sums; alternating updates need the transposed counts
-    too. Iterations are slower than those of other solvers, and need the least memory.
+    too. Iterations are slower than those of other solvers, and need less memory.
 
     References
     ----------
@@ -45,8 +45,8 @@ class JointEM:
         state.n_steps += 1
         if np.isnan(state.gaps).any():
             return
-        state.replace_factor(Side.ROWS, update.sums, None)
+        state.replace_factor(Side.ROWS, update.sums)
         # The expected counts of the columns belong to the old W, the sums that divide them to the new one
         update = multiplicative(problem.subproblem(Side.COLUMNS, state), Ht, T, T)
-        state.replace_factor(Side.COLUMNS, update.sums, None)
+        state.replace_factor(Side.COLUMNS, update.sums)
         state.balance(problem)

@@ -10,7 +10,7 @@ from fastpmf.core.counts import Side
 from fastpmf.model.updates import extrapolated
 from fastpmf.solvers.base import FactorState, Problem
 
-# Ang & Gillis: the momentum grows while it helps and shrinks when it doesn't, and so does its upper limit.
+# As in Ang & Gillis, the momentum and its upper limit grow after accepted steps and shrink after rejected ones.
 _FIRST, _GROWTH, _SHRINKAGE, _LARGEST, _LIMIT_GROWTH = 0.6, 1.2, 0.75, 0.99, 1.05
 
 
@@ -41,7 +41,7 @@ class ExtrapolatedState(FactorState):
 class Extrapolated:
     """Step from an extrapolated point, and keep the result if the objective is no higher than before.
 
-    After iterates x_t, the next step starts from y = x_t + momentum (x_t - x_{t-1}), kept off exact zeros. The
+    After iterates x_t, the next step starts from y = x_t + momentum (x_t - x_{t-1}), with no exact zeros. The
     objectives of the iterates never rise: a step that ends higher is rejected, and the next one starts from x_t, from
     where a monotone solver can't end higher. Results are iterates, never y.
 

@@ -10,7 +10,15 @@ import numpy as np
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import aligned, column_sums, empty_factor
 from fastpmf.counts.csr import ColumnSums
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior, advance, best_prior, evidence_bound, update, weights
+from fastpmf.model.hierarchy import (
+    GammaFactor,
+    GammaPrior,
+    best_prior,
+    evidence_bound,
+    update,
+    update_given_contraction,
+    weights,
+)
 from fastpmf.solvers.alternating import Alternating
 from fastpmf.solvers.base import NOT_SAVED, Contribution, Problem, State, saved_array
 
@@ -23,14 +31,12 @@ class PosteriorState(State):
 
     Attributes
     ----------
-    n_components : int
     posteriors : list of two GammaFactor
-        Of the rows and of the columns.
+        Posteriors of W and of H transposed.
     priors : list of two GammaPrior
     scratch : ndarray of shape (max(n, p), K)
     """
 
-    n_components: int = field(metadata=NOT_SAVED)
     posteriors: list[GammaFactor]
     priors: list[GammaPrior] = field(metadata=NOT_SAVED)
     scratch: np.ndarray = field(metadata=NOT_SAVED)
@@ -44,10 +50,11 @@ class PosteriorState(State):
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         super().load_state_dict(arrays)
+        k = self.posteriors[0].n_components
         for side in Side:
-            shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (self.n_components,))
+            shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (k,))
             others = saved_array(arrays, f"prior_{side.value}", float, (3,))
-            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], self.n_components)
+            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], k)
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,14 @@ class PosteriorProblem(Problem):
     """Maximise the evidence lower bound; the objective is minus that, in nats."""
 
     def objective(self, state: PosteriorState) -> float:
-        return -evidence_bound(self.counts, state.posteriors, state.priors, self.n_components)
+        return -evidence_bound(self.counts, state.posteriors, state.priors)
 
     def residual(self, state: PosteriorState) -> float:
-        """Share of the counts that the latest updates reallocated; see `fastpmf.model.hierarchy.advance`."""
+        """Share of the counts that the latest updates moved; see `update_given_contraction`."""
         return state.residual(self.counts.total)
 
     def complete(self, state: PosteriorState) -> None:
-        """Nothing: posteriors are replaced whole."""
+        """Do nothing, since an update replaces a posterior by a complete one."""
 
     def solution_factors(self, state: PosteriorState) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means."""
@@ -77,7 +84,7 @@ class MeanField(Alternating):
     Parameters
     ----------
     priors : (GammaPrior, GammaPrior)
-        Of W and of H transposed.
+        Priors of W and of H transposed.
     learn : bool, default=False
         Update the hyperparameters too, every `LEARN_EVERY` iterations, which does not lower the bound either.
     inner_steps : int, default=1
@@ -91,12 +98,11 @@ class MeanField(Alternating):
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> PosteriorState:
         """Start from the means W and Ht. They have no posteriors before `prepare`."""
-        k, factors = problem.n_components, []
-        for A, prior in zip((W, Ht), self.priors, strict=True):
-            factors.append(GammaFactor.start(A, column_sums(A), prior, k))
+        k, priors = problem.n_components, self.priors
+        factors = [GammaFactor.start(W, priors[0], k), GammaFactor.start(Ht, priors[1], k)]
         for side in Side:
-            factors[side].weight = weights(problem.counts, side, factors[side.other], k)
-        return PosteriorState(k, factors, list(self.priors), aligned(max(len(W), len(Ht)), W.shape[1], W.dtype))
+            factors[side].weight = weights(problem.counts, side, factors[side.other])
+        return PosteriorState(factors, list(self.priors), aligned(max(len(W), len(Ht)), W.shape[1], W.dtype))
 
     def prepare(self, problem: Problem, state: PosteriorState) -> None:
         """Infer the first posteriors from the means."""
@@ -106,8 +112,7 @@ class MeanField(Alternating):
     def step(self, problem: Problem, state: PosteriorState) -> None:
         if self.learn and state.n_steps % LEARN_EVERY == 0:
             state.priors = [
-                best_prior(factor, prior, problem.n_components)
-                for factor, prior in zip(state.posteriors, state.priors, strict=True)
+                best_prior(factor, prior) for factor, prior in zip(state.posteriors, state.priors, strict=True)
             ]
         super().step(problem, state)
 
@@ -115,25 +120,25 @@ class MeanField(Alternating):
         factor, other, prior = state.posteriors[side], state.posteriors[side.other], state.priors[side]
         scratch = state.scratch[: len(factor.mean)]
         for n in range(n_updates):
-            moved = float(update(problem.counts, side, factor, other, prior, problem.n_components, scratch).sum())
+            moved = float(update(problem.counts, side, factor, other, prior, scratch).sum())
             if n == 0 or math.isnan(moved):
                 state.gaps[side] = moved
             if math.isnan(moved):
                 return
 
-    def update_rows(self, problem: Problem, state: PosteriorState) -> Contribution:
+    def update_by_blocks(self, problem: Problem, state: PosteriorState) -> Contribution:
         """As in `Alternating`. The old posteriors stay until all rows are updated, so that Ctrl-C can't mix them."""
-        counts, k = problem.counts, problem.n_components
+        counts = problem.counts
         side, other = counts.storage_axis, state.posteriors[counts.storage_axis.other]
         new, prior = copy.deepcopy(state.posteriors[side]), state.priors[side]
-        weight, gap = weights(counts, side, other, k), 0.0
+        weight, gap = weights(counts, side, other), 0.0
         sums = ColumnSums(state.scratch[: len(other.mean)])
         for rows, block in counts.blocks():
             X, part = block.side(side), new.select_rows(rows)
             S = np.empty_like(part.mean)
             for n in range(self.inner_steps):
                 X.contract(part.geometric, other.geometric, S)
-                moved = advance(part, S, weight, prior, k)
+                moved = update_given_contraction(part, S, weight, prior)
                 gap += float(moved.sum()) if n == 0 else 0.0
             new.put(rows, part)
             if counts.row_access_only:
@@ -145,9 +150,9 @@ class MeanField(Alternating):
         state.posteriors[side], state.gaps[side] = new, gap
         return Contribution(contraction, new.sums, gap)
 
-    def update_columns(self, problem: Problem, state: PosteriorState, rows: Contribution) -> None:
+    def update_other(self, problem: Problem, state: PosteriorState, total: Contribution) -> None:
         side, k = problem.counts.storage_axis.other, problem.n_components
         factor = state.posteriors[side]
         weight = empty_factor(1, k, factor.mean.dtype)
-        weight[0, :k], weight[0, k:] = rows.sums[:k], np.inf
-        state.gaps[side] = float(advance(factor, rows.contraction, weight, state.priors[side], k).sum())
+        weight[0, :k], weight[0, k:] = total.sums[:k], np.inf
+        state.gaps[side] = float(update_given_contraction(factor, total.contraction, weight, state.priors[side]).sum())

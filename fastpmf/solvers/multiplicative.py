@@ -66,7 +66,7 @@ class Multiplicative(Alternating):
                 return  # the factor before this update stays
             state.replace_factor(side, update.sums, update.data_term)
 
-    def update_rows(self, problem: Problem, state: FactorState) -> Contribution:
+    def update_by_blocks(self, problem: Problem, state: FactorState) -> Contribution:
         """As in `Alternating`; W stays as it was, and the gap is NaN, if a rate is not positive and finite.
 
         For counts in memory the contraction is computed by columns, which is faster.
@@ -85,7 +85,7 @@ class Multiplicative(Alternating):
             counts.contract(other, state.factors[other], out, contraction)
         state.gaps[side] = gap
         if not math.isnan(gap):
-            state.replace_factor(side, column_sums(out), None)
+            state.replace_factor(side, column_sums(out))
         return Contribution(contraction, state.sums[side], gap)
 
     def _repeat_update(
@@ -100,16 +100,16 @@ class Multiplicative(Alternating):
             gap, U = update.gap if n == 0 else gap, target
         return gap
 
-    def update_columns(self, problem: Problem, state: FactorState, rows: Contribution) -> None:
+    def update_other(self, problem: Problem, state: FactorState, total: Contribution) -> None:
         side = problem.counts.storage_axis.other
-        state.sums[side.other] = rows.sums
+        state.sums[side.other] = total.sums
         subproblem = problem.subproblem(side, state)
         update = multiplicative(
-            subproblem, state.factors[side], rows.contraction, state.spares[side], relaxed=self.relaxed
+            subproblem, state.factors[side], total.contraction, state.spares[side], relaxed=self.relaxed
         )
         state.gaps[side] = update.gap
         if not math.isnan(update.gap):
-            state.replace_factor(side, update.sums, None)
+            state.replace_factor(side, update.sums)
 
     def finish_step(self, problem: Problem, state: FactorState) -> None:
         state.balance(problem)

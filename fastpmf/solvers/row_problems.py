@@ -12,7 +12,7 @@ PLAIN_ROUNDS = 30
 # Rounds without a smaller gap before the momentum of a row is reset; doubled each time. If a penalty makes the problem
 # strongly convex, a row can circle around the optimum without any move that turns back.
 _PATIENCE = 60
-_KEPT = 0.1  # least share of an entry that an extrapolation leaves, so that every rate stays positive
+_MIN_SHARE = 0.1  # minimum share of an entry after an extrapolation, so that every rate stays positive
 
 
 def solve_rows(
@@ -74,5 +74,5 @@ def solve_rows(
             stalled, patience = stalled[unsolved], patience[unsolved]
             active_counts, active_problem = counts.select_rows(active), subproblem.select_rows(active)
         momentum = (age / (age + 3))[:, None].astype(new.dtype)
-        ahead, old = np.maximum(new + momentum * (new - old), new.dtype.type(_KEPT) * new), new
+        ahead, old = np.maximum(new + momentum * (new - old), new.dtype.type(_MIN_SHARE) * new), new
     return best, gap

@@ -1,7 +1,7 @@
-"""The iteration loop, and several starts of which one is finished."""
+"""The iteration loop, and successive halving of several starts."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,12 +9,12 @@ import numpy as np
 from fastpmf.solvers.base import TRACE_DTYPE, Observer, Record, Solution, State, Status, saved_array
 from fastpmf.solvers.clock import Clock
 
-FIRST_RUNG = 30  # iterations after which the better half of several starts goes on; then after twice as many, and so on
+FIRST_RUNG = 30  # iterations before the worse half of several starts is dropped; then twice as many, and so on
 _STOP_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
 
 
 class Objective(Protocol):
-    """What the loop needs of a problem; see `fastpmf.solvers.base.Problem`."""
+    """The methods of a problem that the loop calls; see `fastpmf.solvers.base.Problem`."""
 
     @property
     def total(self) -> float: ...
@@ -36,20 +36,15 @@ class Run:
     solver : Solver
     problem : Problem
     state : State
-        Of `solver.init`; changed.
-    tol : float
-        Converged once the residual of the current factors is at most this.
-    eval_every : int, default=10
-        Iterations between records of the trace.
-    max_time : float, optional
-        Seconds from now on after which no iteration starts, without compilation.
-    callbacks : sequence of callable, optional
-        Called in turn at each record, as callback(record, W, H, state) with read-only W and H in the user's units. A
+        From `solver.init`; it is changed.
+    options : FitOptions
+        `tol`, `eval_every` and `max_time`, as in `PoissonNMF`.
+    observers : sequence of callable
+        Called in turn at each record, as observer(record, W, H, state) with read-only W and H in the user's units. A
         true result, or a `Status`, stops the fit.
-    checkpoint : callable, optional
-        Called with the run after each iteration; may save `state_dict()`.
-    saved : dict, optional
-        The `state_dict()` of an earlier run, to be continued. `state` then gives shapes and dtype only.
+    checkpoints : CheckpointFolder, optional
+        `save_if_due(run)` is called after each iteration, and may save `state_dict()`. If `saved` is not None, it is
+        the `state_dict()` of an earlier run, which is continued; only shapes and dtypes of `state` are then used.
 
     Attributes
     ----------
@@ -60,20 +55,19 @@ class Run:
     """
 
     def __init__(
-        self, solver: Any, problem: Objective, state: State, *, tol: float, eval_every: int = 10,
-        max_time: float | None = None, callbacks: Sequence[Observer] = (),
-        checkpoint: "Callable[[Run], object] | None" = None, saved: dict[str, np.ndarray] | None = None,
+        self, solver: Any, problem: Objective, state: State, options: Any, observers: Sequence[Observer],
+        checkpoints: Any = None,
     ) -> None:  # fmt: skip
-        self._solver, self._problem = solver, problem
-        self._tol, self._eval_every, self._callbacks, self._checkpoint = tol, eval_every, callbacks, checkpoint
-        self._clock, self._max_seconds = Clock(), math.inf if max_time is None else max_time
+        self._solver, self._problem, self._options = solver, problem, options
+        self._observers, self._checkpoints = observers, checkpoints
+        self._clock, self._max_seconds = Clock(), math.inf if options.max_time is None else options.max_time
         self._trace: list[Record] = []
         self._residual = math.inf
         self.n_iter = 0
         self.status: Status | None = None
         self.state: Any = state
-        if saved is not None:
-            self._load_state_dict(saved)
+        if checkpoints is not None and checkpoints.saved is not None:
+            self._load_state_dict(checkpoints.saved)
             return
         try:
             solver.prepare(problem, self.state)
@@ -88,21 +82,21 @@ class Run:
 
     def advance(self, max_iter: int) -> "Run":
         """Iterate until `max_iter` iterations are done in all, or until the fit stops for another reason."""
-        solver, problem, state = self._solver, self._problem, self.state
+        solver, problem, state, options = self._solver, self._problem, self.state, self._options
         try:
             while self.status is None and self.n_iter < max_iter:
                 solver.step(problem, state)
                 self.n_iter, self._residual = self.n_iter + 1, state.residual(problem.total)
                 if math.isnan(self._residual):
                     self.status = Status.NON_FINITE
-                elif self._residual <= self._tol and problem.residual(state) <= self._tol:
+                elif self._residual <= options.tol and problem.residual(state) <= options.tol:
                     self.status = Status.CONVERGED
                 elif self._clock.seconds() >= self._max_seconds:
                     self.status = Status.MAX_TIME
-                if self.n_iter % self._eval_every == 0:
+                if self.n_iter % options.eval_every == 0:
                     self._evaluate()
-                if self._checkpoint is not None and self.status is not Status.NON_FINITE:
-                    self._checkpoint(self)
+                if self._checkpoints is not None and self.status is not Status.NON_FINITE:
+                    self._checkpoints.save_if_due(self)
             if self._trace and self._trace[-1].n_iter < self.n_iter:
                 self._evaluate(final=True)
         except KeyboardInterrupt:
@@ -147,7 +141,7 @@ class Run:
                     f"{name} is out of the range of {A.dtype} in the units that its prior, exposures or fixed parts "
                     "imply: use dtype float64, or less extreme values"
                 )
-        status = self.status or (Status.CONVERGED if residual <= self._tol else Status.MAX_ITER)
+        status = self.status or (Status.CONVERGED if residual <= self._options.tol else Status.MAX_ITER)
         return Solution(
             W, H, objective, residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),
             np.array([self.objective]),
@@ -159,13 +153,13 @@ class Run:
             residual = problem.residual(self.state)
         record = Record(self.n_iter, problem.objective(self.state), residual, self._clock.seconds())
         self._trace.append(record)
-        if final or not self._callbacks:
+        if final or not self._observers:
             return
         W, H = problem.solution_factors(self.state)
         for A in (W, H):
             A.flags.writeable = False
-        for callback in self._callbacks:
-            if (stop := callback(record, W, H, self.state)) and self.status is None:
+        for observer in self._observers:
+            if (stop := observer(record, W, H, self.state)) and self.status is None:
                 self.status = stop if isinstance(stop, Status) else Status.CALLBACK
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -189,10 +183,10 @@ class Run:
 
 
 def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndarray]:
-    """Advance several runs in turn, drop the worse half again and again, and finish the last one.
+    """Advance several runs, drop the worse half repeatedly, and finish the last one.
 
     A run that is dropped might have ended lower than the one that is finished, so several starts can end higher than
-    the first alone. Finishing the first too would cost up to another whole fit.
+    the first alone. Finishing the first too would cost up to another fit.
 
     Ten starts cost about six fits of 100 iterations, or five of 200. Each run makes its own passes over the counts:
     sharing the passes, block by block, took 1.2 to 2 times as long, since the factors evict each other from the caches.

@@ -76,7 +76,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def temporary_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path in the folder of `path`; an OSError about the temporary path is raised as one about `path`."""
     target = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
@@ -105,7 +105,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a file to write")
     check_folder(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # subject to the umask
-    with temporary_beside(path) as temporary:
+    with temporary_path(path) as temporary:
         try:
             # Readable, as HDF5 reads what it has written, and never with more permissions than the old file
             with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:

@@ -15,7 +15,7 @@ _UNLIMITED = 1 << 62
 
 
 def memory_limit() -> int:
-    """Bytes that this process may allocate: the least of physical memory, cgroup limits and free address space."""
+    """Bytes that this process may allocate: the smallest of physical memory, cgroup limits and free address space."""
     limits = [_UNLIMITED, *_cgroup_limits()]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -26,6 +26,13 @@ def memory_limit() -> int:
             in_use = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
             limits.append(max(address_space - in_use, 0))
     return min(limits)
+
+
+def check_memory_for(what: str, n_bytes: int, advice: str = "") -> None:
+    """Raise a MemoryError if `what` needs more memory than the limit of this process."""
+    if n_bytes > UNCHECKED_BYTES and n_bytes > (limit := memory_limit()):
+        need, have = n_bytes / 2**30, limit / 2**30
+        raise MemoryError(f"{what} needs at least {need:.3g} GiB, and this process may have {have:.3g} GiB{advice}")
 
 
 def check_compression(n_bytes: int, stored_bytes: int) -> None:
@@ -44,7 +51,7 @@ def check_array_bytes(n_bytes: int, stored_bytes: int) -> None:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Memory limits of this process's cgroup and its parents, as set by containers and batch systems."""
+    """Memory limits of the cgroup of this process and its parents, as set by containers and batch systems."""
     for line in _read_text("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):

@@ -116,9 +116,7 @@ def progress_bar(total: int | None, unit: str, *, verbose: bool) -> Iterator[Cal
 
 
 @contextmanager
-def progress_observer(
-    max_iter: int, *, verbose: bool, residual: str = "kkt_residual"
-) -> Iterator[Callable[..., None] | None]:
+def progress_observer(max_iter: int, residual: str, *, verbose: bool) -> Iterator[Callable[..., None] | None]:
     """An observer that shows objective and residual at each record of a fit; None unless `verbose`.
 
     `residual` is the name of the residual.
