@@ -16,7 +16,6 @@ from scipy import sparse
 from scipy.io import mmwrite
 from test_files import KINDS, write_tenx
 
-import fastpmf
 from fastpmf import PoissonNMF, cli
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import Dataset, read_counts, write_counts
@@ -486,38 +485,6 @@ def test_counts_and_models_are_read_from_what_a_shell_pipes(counts, piped):
         "fastpmf: error: - can't be read as npz"
     )  # fmt: skip
     assert "give --format" in piped(b"", "info -")[2]
-
-
-SCRIPT = (
-    "import sys\nfrom fastpmf.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"  # as pip writes it
-)
-AT_SCIPY = """
-import os, signal, sys
-
-class Interrupts:
-    def find_spec(self, name, path=None, target=None):
-        if name == "scipy.sparse":
-            os.kill(os.getpid(), signal.SIGINT)
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
-sys.meta_path.insert(0, Interrupts())
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
-def test_ctrl_c_while_it_is_imported_is_one_line_and_exit_code_130(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(AT_SCIPY)
-    (tmp_path / "fastpmf").write_text(SCRIPT)
-    package = str(Path(fastpmf.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
-    for command in (["-m", "fastpmf", "versions"], [tmp_path / "fastpmf", "versions"]):
-        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
-        assert (done.returncode, done.stdout) == (130, "")
-        assert done.stderr == "fastpmf: interrupted, nothing was written\n"
-    done = subprocess.run(
-        [sys.executable, "-c", "import fastpmf"], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.stderr.endswith("KeyboardInterrupt\n")  # others import it as any package
 
 
 def test_it_runs_as_a_module_in_a_pipe(counts, piped):
