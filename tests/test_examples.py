@@ -220,8 +220,8 @@ def test_recommendations_from_files_have_their_names(run, tiny, tmp_path):
     [
         (["-k", "41", "--data", "data/tiny.npz"], "--components must be at most 40, got 41"),
         (["--data", "none.npz"], "no file none.npz"),
-        (["--data", "data/zero.npz"], "data/zero.npz must hold integers, and not only zeros"),
-        (["--data", "data/half.npz"], "data/half.npz must hold integers, and not only zeros"),
+        (["--data", "data/zero.npz"], "data/zero.npz must be integers, not all zero"),
+        (["--data", "data/half.npz"], "data/half.npz must be integers, not all zero"),
         (["--rows", "data/rows.txt"], "--rows and --columns are names for the counts of --data"),
         (["--data", "data/tiny.npz", "--columns", "data/rows.txt"], "data/rows.txt must have 40 lines, got 50"),
         (["--data", "data/tiny.npz", "--rows", "none.txt"], "No such file or directory: 'none.txt'"),

@@ -42,7 +42,7 @@ def main() -> int:
     parser.shared(components=7, seed=0, threads=None)
     parser.option("--labels", "of the cells, one a line, after its last tab")
     parser.option("--signature", "a known program")
-    parser.option("--held-out", "share of the counts", 0.1, type=common.share)
+    parser.option("--held-out", "share of the counts", 0.1, type=common.fraction)
     parser.option("--draw", "cells and genes without --data, more than 240 genes", [1000, 1500], nargs=2)
     arguments = parser.parse_args()
     if arguments.draw[1] <= len(TYPES) * MARKERS:
@@ -60,7 +60,7 @@ def main() -> int:
         parser.error(f"--held-out must leave counts on both sides, of {X.sum():,.0f} it doesn't")
     library = np.asarray(train.to_scipy().sum(axis=1), dtype=float).ravel()
     library = np.maximum(library, 1) / np.median(library[library > 0])  # a cell may have no counts left
-    common.say(f"{common.describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
+    common.echo(f"{common.describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
 
     k, fits = arguments.components, {}
     for name, n, prior in (
@@ -74,8 +74,8 @@ def main() -> int:
             partial(model.fit_transform, train, row_exposure=library, **(known if n == k else {}))
         )
         fits[name] = W, model.components_
-        common.say(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
-    say_held_out(fits, test, library * arguments.held_out / (1 - arguments.held_out))
+        common.echo(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+    print_held_out(fits, test, library * arguments.held_out / (1 - arguments.held_out))
 
     W, H = fits["with priors"]
     order = to_topics(W, H).order  # program 1 is the largest
@@ -84,17 +84,17 @@ def main() -> int:
     names = [f"program {z + 1}" for z in range(k)]
     if known:
         names[list(order).index(0)] = "known"
-    common.say("\ngenes of the highest lift")
+    common.echo("\ngenes of the highest lift")
     top = top_features(H, 8, by="lift", min_weight=1e-3, names=genes)
     for z, name in enumerate(names):
         found = (f"{gene} {lift:.1f}" for gene, lift in zip(top.names[z], top.scores[z], strict=True) if gene)
-        common.say(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
+        common.echo(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
     groups = np.array(names)[programs.mixtures.argmax(axis=1)] if labels is None else labels
-    common.say("\nmean memberships of at least 5 %")
+    common.echo("\nmean memberships of at least 5 %")
     for group in sorted(set(groups)):
         mean = programs.mixtures[groups == group].mean(axis=0)
         found = (f"{mean[z]:.0%} {names[z]}" for z in np.argsort(-mean) if mean[z] >= 0.05)
-        common.say(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
+        common.echo(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
     rows = ([name, *mixture] for name, mixture in zip(cells, programs.mixtures, strict=True))
     common.write_table(arguments.csv, ["cell", *names], rows, {"fitted, and held out": X})
     return common.conclude(arguments, partial(plot, W, H, genes, names, groups), [], (12, 9))
@@ -132,12 +132,12 @@ def read_signature(arguments: argparse.Namespace, genes: np.ndarray) -> np.ndarr
     return H
 
 
-def say_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, exposure: np.ndarray) -> None:
+def print_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, exposure: np.ndarray) -> None:
     """Poisson log-likelihood per held-out count, in nats."""
     entries = test.to_scipy().tocoo()
     possible, line = None, "{:<32}{:>16}{:>24}{:>20}"
-    common.say()
-    common.say(
+    common.echo()
+    common.echo(
         line.format(f"{test.total:,.0f} held-out counts", "where rate is 0", "nats per count, all", "without those")
     )
     for name, (W, H) in fits.items():
@@ -145,7 +145,7 @@ def say_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, expo
         if possible is None:
             possible = sparse.coo_array((entries.data * (rates > 0), entries.coords), shape=test.shape).tocsr()
         scores = (poisson_log_likelihood(X, exposure[:, None] * W, H) / X.sum() for X in (entries.tocsr(), possible))
-        common.say(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
+        common.echo(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
 
 
 def plot(W: np.ndarray, H: np.ndarray, genes: np.ndarray, names: list[str], groups: np.ndarray, figure: Any) -> None:

@@ -130,9 +130,9 @@ def main() -> int:
         library = importlib.import_module("cnmf.cnmf")
     except ImportError as error:
         parser.error(f"cNMF must be installed (pip install cnmf): {error}")
-    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    matrices, load = common.read_matrices(parser, arguments.data), common.warning_of_load()
     arguments.solvers = list(dict.fromkeys(arguments.solvers))
-    common.say(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
+    common.echo(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
     batches = (batch for name, X in matrices.items() for batch in case(library, name, X, arguments))
     total = len(matrices) * (2 + len(arguments.solvers))
     try:
@@ -152,7 +152,7 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
     with TemporaryDirectory() as folder:
         left_out = write_counts(library, X, arguments.high_variance_genes, f"{folder}/counts.h5ad")
         if left_out:
-            common.say(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
+            common.echo(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
         for label, solver in {THEIRS: None, **{f"fastpmf {solver}": solver for solver in arguments.solvers}}.items():
             run = run_cnmf(library, folder, label, solver, arguments)
             numbers = {("seconds", step): seconds for step, seconds in run.seconds.items()}

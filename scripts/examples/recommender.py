@@ -40,7 +40,7 @@ def main() -> int:
     parser.shared(components=10, seed=0, threads=None)
     parser.option("-n --top", "items to recommend", 10)
     parser.option("--users", "with hidden items", 500)
-    parser.option("--hidden", "share of the items", 0.2, type=common.share)
+    parser.option("--hidden", "share of the items", 0.2, type=common.fraction)
     parser.option("--show", "users to print", 3)
     parser.option("--draw", "users, items and nonzeros without --data", [1000, 800, 40_000], nargs=3)
     arguments = parser.parse_args()
@@ -58,16 +58,16 @@ def main() -> int:
     there = np.take_along_axis(X[rows[:, 0]].toarray(), columns, axis=1).astype(float)
     if not there.any() or not seen.sum():
         parser.error("--hidden and --users must leave counts on both sides, hidden and seen")
-    common.say(
+    common.echo(
         f"{common.describe(X)}. Hidden: {columns.shape[1]:,} items of {len(rows):,} users, {there.sum():,.0f} counts"
     )
 
     k, options = arguments.components, {"random_state": arguments.seed, "n_threads": arguments.threads}
     hpf, nmf = HPF(k, **options), PoissonNMF(k, prior_W="auto", prior_H="auto", tol=1e-3, **options)
     _, seconds = common.timed(partial(hpf.fit, X, mask=mask))
-    common.say(f"HPF: {hpf.n_iter_} iterations, {seconds:.1f} s. {hpf.status_}")
+    common.echo(f"HPF: {hpf.n_iter_} iterations, {seconds:.1f} s. {hpf.status_}")
     W, seconds = common.timed(partial(nmf.fit_transform, X, mask=mask))
-    common.say(f"MAP: {nmf.n_iter_} iterations, {seconds:.1f} s. {nmf.status_}")
+    common.echo(f"MAP: {nmf.n_iter_} iterations, {seconds:.1f} s. {nmf.status_}")
     popularity = np.bincount(seen.nonzero()[1], minlength=len(items)).astype(float)
     models = {
         "HPF": (hpf.W_posterior_.mean, hpf.components_), "MAP": (W, nmf.components_),
@@ -75,7 +75,7 @@ def main() -> int:
     } | ({"true rates": tuple(truth)} if truth else {})  # fmt: skip
     scores = {name: ranking_scores(hidden, *model, arguments.top, exclude=seen) for name, model in models.items()}
     rates = {name: common.rates_at(*model, rows, columns) for name, model in models.items()}
-    say_scores(scores, rates, there, arguments.top)
+    print_scores(scores, rates, there, arguments.top)
 
     W, H = models["HPF"]
     best = recommend(W[rows[:, 0]], H, arguments.top, exclude=seen[rows[:, 0]]).indices
@@ -87,14 +87,14 @@ def main() -> int:
         if j >= 0
     ]
     for user in dict.fromkeys(row[0] for row in table[: arguments.show * arguments.top]):
-        common.say(f"\n{user}")
+        common.echo(f"\n{user}")
         for _, _, item, rate, *ends, count in (row for row in table if row[0] == user):
             interval = f"{rate:8.3g}, 90 % interval {ends[0]:.3g} to {ends[1]:.3g}"
-            common.say(f"  {item[:40]:<40} {interval:<42} was there: {count:.0f}")
+            common.echo(f"  {item[:40]:<40} {interval:<42} was there: {count:.0f}")
     if truth:
         true = np.take_along_axis(truth[0][rows[:, 0]] @ truth[1], best, axis=1)
         inside = ((low <= true) & (true <= high)).mean()
-        common.say(f"\nThe true rate is in {inside:.0%} of these 90 % intervals, over all users.")
+        common.echo(f"\nThe true rate is in {inside:.0%} of these 90 % intervals, over all users.")
     names = ["user", "rank", "item", "rate", "low", "high", "held_out"]
     common.write_table(arguments.csv, names, table, {"fitted, and hidden": X})
     return common.conclude(arguments, partial(plot, scores, rates, there, arguments.top), [], (11, 4.5))
@@ -110,24 +110,24 @@ def hide(X: Any, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray,
     return rows, columns, sparse.csr_array((np.ones(rows.size, bool), (rows.ravel(), columns.ravel())), shape=(n, p))
 
 
-def say_scores(scores: dict[str, Any], rates: dict[str, np.ndarray], there: np.ndarray, n: int) -> None:
+def print_scores(scores: dict[str, Any], rates: dict[str, np.ndarray], there: np.ndarray, n: int) -> None:
     """The table, the calibration of HPF, and whether it is better than popularity."""
     line = "{:<16}" + 3 * "{:>14}" + "{:>18}{:>12}"
-    common.say()
+    common.echo()
     metrics = [f"{metric}@{n}" for metric in ("precision", "recall", "NDCG")]
-    common.say(line.format(f"{scores['HPF'].n_rows:,} users", *metrics, "nats per count", "sum"))
+    common.echo(line.format(f"{scores['HPF'].n_rows:,} users", *metrics, "nats per count", "sum"))
     for name, score in scores.items():
         mu, own = rates[name], ["", ""]
         if name != "popularity":
             with np.errstate(divide="ignore"):
                 log_likelihood = (xlogy(there, mu) - mu - gammaln(there + 1)).sum()
             own = [f"{log_likelihood / there.sum():.4f}", f"{mu.sum():,.0f}"]
-        common.say(line.format(name, *(f"{value:.4f}" for value in (score.precision, score.recall, score.ndcg)), *own))
-    common.say(line.format("was there", "", "", "", "", f"{there.sum():,.0f}"))
+        common.echo(line.format(name, *(f"{value:.4f}" for value in (score.precision, score.recall, score.ndcg)), *own))
+    common.echo(line.format("was there", "", "", "", "", f"{there.sum():,.0f}"))
     for name, values in zip(("predicted", "was there"), calibration(rates["HPF"], there).T, strict=False):
-        common.say(f"HPF, tenths of its counts, {name}: {' '.join(f'{value:.3g}' for value in values)}")
+        common.echo(f"HPF, tenths of its counts, {name}: {' '.join(f'{value:.3g}' for value in values)}")
     better = scores["HPF"].ndcg / scores["popularity"].ndcg if scores["popularity"].ndcg else np.inf
-    common.say(f"HPF's NDCG@{n} is {better:.2f} times that of popularity.")
+    common.echo(f"HPF's NDCG@{n} is {better:.2f} times that of popularity.")
 
 
 def calibration(rates: np.ndarray, there: np.ndarray) -> np.ndarray:

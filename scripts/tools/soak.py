@@ -71,10 +71,10 @@ def main() -> int:
             process.wait()
     columns, tasks = ("attempts", "faults", "failures"), results["tasks"]
     total = {name: sum(row[name] for row in tasks.values()) for name in columns}
-    common.say(f"{'task':<14}{'attempts':>10}{'faults':>10}{'failures':>10}")
+    common.echo(f"{'task':<14}{'attempts':>10}{'faults':>10}{'failures':>10}")
     for name, row in [*tasks.items(), ("all", total)]:
-        common.say(f"{name:<14}" + "".join(f"{row[column]:>10}" for column in columns))
-    common.say(f"{results['seconds']:.0f} s; memory {', '.join(f'{x:.0f}' for x in results['memory'])} MiB")
+        common.echo(f"{name:<14}" + "".join(f"{row[column]:>10}" for column in columns))
+    common.echo(f"{results['seconds']:.0f} s; memory {', '.join(f'{x:.0f}' for x in results['memory'])} MiB")
     return int(total["failures"] > 0)
 
 
@@ -108,7 +108,7 @@ class Soak:
                     faults[name] += self._tasks[name](random.Random(seed + 1))
                 except Exception as error:  # any error is a failure
                     failures[name] += 1
-                    common.say(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
+                    common.echo(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
                 done += 1
                 now = done if turns is not None else min(time.monotonic() - began, total)
                 advance(now - spent)
@@ -282,7 +282,7 @@ def child(task: str, name: str, folder: str) -> int:
     warnings.simplefilter("ignore", ConvergenceWarning)
     X, path = make_counts(), Path(folder) / "model.npz"
     model = MODELS[name](1) if task == "fit" else load_model(path)
-    common.say("ready")
+    common.echo("ready")
     if task == "fit":
         model.fit(X, checkpoint=Checkpoint(folder, iterations=3))
         return 0

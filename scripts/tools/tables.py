@@ -162,7 +162,7 @@ def packages(rows: list[Row]) -> Lines:
 def scaling(rows: list[Row]) -> Lines:
     varies = {"weak": "threads", "streamed": "nnz", "workers": "threads"}
     for row in rows:
-        column, nnz = varies.get(row["study"], row["study"]), common.rounded(int(row["nnz"]))
+        column, nnz = varies.get(row["study"], row["study"]), common.format_size(int(row["nnz"]))
         row["value"] = nnz if column == "nnz" else f"{float(row[column]):.3g}"
         row["shape"], row["nonzeros"] = f"{int(row['n_rows']):,} × {int(row['n_columns']):,}", nnz
         sizes = [memory(row[c]) for c in ("peak_bytes", "planned_bytes")]
