@@ -98,10 +98,10 @@ def fma_chains(table, part, worker):
     cost  2 n n_parts K flops
     """
     factor, term, n, n_vectors, out = kernel_arguments(table)
-    acc = simd.zero_piece(out, n_vectors)
+    acc = simd.zero(out, n_vectors)
     for _ in range(n):
         acc = multiply_add(acc, factor, term)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, n_vectors, acc)
 
 
 @kernel(writes=1)
@@ -111,10 +111,10 @@ def division_chains(table, part, worker):
     cost  n n_parts K divisions
     """
     first, dividend, n, n_vectors, out = kernel_arguments(table)
-    acc = simd.fill_like(simd.zero_piece(out, n_vectors), first)
+    acc = simd.fill_like(simd.zero(out, n_vectors), first)
     for _ in range(n):
         acc = divide(dividend, acc)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, n_vectors, acc)
 
 
 def main() -> int:
