@@ -236,7 +236,7 @@ def test_bad_input_gets_one_sentence(run, tiny, tmp_path, capsys, name, argument
     ("name", "arguments", "message"),
     [
         ("topics", ["--held-out", "1"], "--held-out: must be a number between 0 and 1, got 1"),
-        ("topics", ["--held-out", "1e-9", "--data", "data/tiny.npz"], "--held-out must leave words on both sides"),
+        ("topics", ["--held-out", "1e-9", "--data", "data/tiny.npz"], "--held-out must leave words to fit"),
         ("cells", ["--draw", "9", "240"], "--draw must have more than 240 genes, got 240"),
         ("cells", ["--draw", "9", "241", "--labels", "data/rows.txt"], "data/rows.txt must have 9 lines, got 50"),
         ("cells", [*NAMED, "--signature", "data/rows.txt"], "--signature must be of genes that the counts have"),

@@ -340,7 +340,7 @@ def test_roofline_compares_every_kernel_with_a_bound(study):
     for row in kernels:
         assert row["bound"] in ("stream", "gather", "FMA", "divide")
         assert float(row["fraction"]) > 0
-    assert "share of the bound that applies" in out
+    assert "fraction of the bound that applies" in out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -460,7 +460,7 @@ def test_formats_times_all_readers(study, threads_for_processes):
         ("solvers", ["--restarts", "1"], "--restarts: must be an integer at least 2, got 1"),
         ("solvers", ["-k", "0"], "-k/--components: must be an integer at least 1, got 0"),
         ("solvers", ["--data", "zero.npz"], "the counts are all zero in zero"),
-        ("solvers", ["--data", "tiny.npz", "tiny.npz"], "--data must be files of different names"),
+        ("solvers", ["--data", "tiny.npz", "tiny.npz"], "--data must be files with different names"),
         ("solvers", ["--png", "a.pdf"], "--png: must be a .png or .svg file in an existing folder, got a.pdf"),
         ("versus_sklearn", ["--data", "none.npz"], "no file none.npz"),
         ("versus_sklearn", ["--tol", "0"], "--tol: must be a number between 0 and 1, got 0"),

@@ -15,17 +15,17 @@ from fastpmf import PoissonNMF, Topics, poisson_log_likelihood, thin_counts, to_
 from fastpmf.datasets import load_stdlib
 
 DESCRIPTION = """\
-Topics of documents. A share of the words is held out at random (thin_counts), the rest is fitted by PoissonNMF, and
+Topics of documents. A fraction of the words is held out at random (thin_counts), the rest is fitted by PoissonNMF, and
 to_topics reads the factors as probabilities. Without --data the documents are the modules of Python's standard library.
 
 It prints
   - the Poisson log-likelihood, and its two parts: the multinomial log-likelihood of the words given the documents'
     lengths, which PLSI maximises, and the Poisson log-likelihood of the lengths; their sum is the same number
   - for each topic its share of the words, its most probable words, the words of the highest lift, P(word|topic) over
-    its mean over topics, among words of at least 1e-3 of the topic, and the documents that have most of it
+    its mean over topics, among words of at least 1e-3 of the topic, and the documents with its largest shares
   - multinomial log-likelihood and perplexity of the held-out words, of maximum likelihood, of the posterior mode under
-    small Gamma priors, and of one topic under them. Maximum likelihood can make a word impossible, and its perplexity
-    infinite: the second perplexity leaves such words out, for all models
+    weak Gamma priors, and of one topic under them. Maximum likelihood can make a word impossible, and its perplexity
+    infinite: the second perplexity excludes such words, for all models
 
 The table has the mixture P(topic|document) of each document; the picture has the words of the topics, and the mixtures.
 """
@@ -36,13 +36,13 @@ def main() -> int:
     parser = common.Parser(DESCRIPTION)
     common.name_options(parser, "documents", "words")
     parser.shared(components=10, seed=0, threads=None)
-    parser.option("--held-out", "share of the words", 0.1, type=common.fraction)
-    parser.option("--words", "of each topic", 8)
+    parser.option("--held-out", "fraction of the words to hold out", 0.1, type=common.fraction)
+    parser.option("--words", "words to print for each topic", 8)
     arguments = parser.parse_args()
     X, documents, words = common.read_dataset(parser, arguments, load_stdlib, "document", "word")
     train, test = thin_counts(X, arguments.held_out, random_state=arguments.seed)
     if not train.total or not test.total:
-        parser.error(f"--held-out must leave words on both sides, of {X.sum():,.0f} it doesn't")
+        parser.error(f"--held-out must leave words to fit and to hold out, of {X.sum():,.0f} words it does not")
     common.echo(f"{common.describe(X)}: {X.sum():,.0f} words, of which {test.total:,.0f} are held out\n")
 
     k, options = arguments.components, {"tol": 1e-3, "random_state": arguments.seed, "n_threads": arguments.threads}
