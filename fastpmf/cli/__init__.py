@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.run(arguments)
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter writes to it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at exit
         return BROKEN_PIPE
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         written = f"; {arguments.written}" if hasattr(arguments, "written") else ""
