@@ -322,7 +322,7 @@ class TestNothingIsLost:
     def test_a_view_of_a_backed_object_is_refused_before_the_fit(self, backed, function, monkeypatch):
         monkeypatch.setattr(fastpmf.PoissonNMF, "fit_transform", None)
         monkeypatch.setattr(fastpmf.HPF, "fit_transform", None)
-        with pytest.raises(ValueError, match=r"got a view of a backed object: give adata.to_memory"):
+        with pytest.raises(ValueError, match=r"a view of a backed object, .*: give adata.to_memory"):
             function(backed[:20], 2)
 
     def test_a_view_becomes_a_copy_and_its_parent_stays_as_it_is(self, adata):
@@ -389,7 +389,7 @@ class TestNothingIsLost:
         with pytest.raises(TypeError, match=r"X must be in memory, got a _CSRDataset, .*to_memory.*stream_counts"):
             fastpmf.PoissonNMF(2).fit(backed.X)
         monkeypatch.setattr("fastpmf.anndata.memory_limit", lambda: 100)
-        with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, and this process .*fastpmf.io.stream_counts"):
+        with pytest.raises(MemoryError, match=r"adata.X needs .* GiB, but the limit is .*fastpmf.io.stream_counts"):
             fa.poisson_nmf(backed, 2)
 
 
@@ -445,7 +445,7 @@ def test_what_does_not_look_like_counts_is_warned_of_and_the_layers_are_named(ad
         ),
         ({"W": "x"}, ValueError, "W must be a key of adata.obsm, which are none, got 'x'"),
         ({"mask_var": np.zeros(25, bool)}, ValueError, "mask_var must choose at least one gene, got none"),
-        ({"mask_var": np.ones(25)}, ValueError, "mask_var must hold True and False, got float64"),
+        ({"mask_var": np.ones(25)}, ValueError, "mask_var must hold booleans, got float64"),
         ({"obs_exposure": [1.0]}, ValueError, r"obs_exposure must have shape \(40,\), or be the name of a column"),
         ({"key_added": 3}, TypeError, "key_added must be a str, got 3"),
         ({"tolerance": 1}, TypeError, "tolerance"),
