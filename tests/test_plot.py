@@ -563,7 +563,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (
             lambda: plot.convergence(trace(2, 1), best=1.5),
             ValueError,
-            "best must be finite and at most the lowest objective, 1,",
+            "finite and at most the lowest objective, 1,",
         ),
         (lambda: plot.convergence(trace(np.inf)), ValueError, "at most the lowest objective, inf, got inf"),
         (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
