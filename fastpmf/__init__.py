@@ -15,7 +15,6 @@ Checkpoint, plan, warmup                                    save a fit in progre
 datasets, show_versions                                     example data, versions for bug reports
 """
 
-import fastpmf._interrupted
 import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__

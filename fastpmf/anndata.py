@@ -70,7 +70,7 @@ def poisson_nmf(
     n_components : int
         Number of components, >= 1.
     layer : str, optional
-        Layer that holds the counts; "raw" is `adata.raw`, unless a layer has this name. By default `adata.X`. With
+        Layer of the counts; "raw" is `adata.raw`, unless a layer has this name. By default `adata.X`. With
         `.raw`, n_vars and the entries of `.var` and `.varm` below are those of `adata.raw`.
     mask_var : str or array-like of bool, of shape (n_vars,), optional
         Genes to fit: a column of `.var`, such as "highly_variable", or an array. By default all.
@@ -116,7 +116,7 @@ def poisson_nmf(
     Raises
     ------
     TypeError, ValueError
-        If an argument has an invalid type or value, or if `adata` is a view of a backed object, which can't hold
+        If an argument has an invalid type or value, or if `adata` is a view of a backed object, which can't store
         results.
     MemoryError
         If the estimated memory exceeds this process's limit.
@@ -128,7 +128,7 @@ def poisson_nmf(
     UserWarning
         If counts are not whole numbers, or gene names are not unique.
     ImplicitModificationWarning
-        If `adata` is a view: it becomes a copy, which holds the results, as in anndata. Its parent stays as it is.
+        If `adata` is a view: it becomes a copy with the results, as in anndata. Its parent is not changed.
 
     See Also
     --------
@@ -206,8 +206,8 @@ def transform(
 ) -> np.ndarray:
     """W of new cells under a fitted model; genes are aligned with the fitted ones by name.
 
-    Genes that were not fitted are left out. Fitted genes that `adata` lacks are taken as not observed: W is computed
-    from the others, as with a mask. If the model has no feature names, genes are taken by position.
+    Genes that were not fitted are left out. Fitted genes that `adata` lacks are treated as not observed: W is
+    computed from the others, as with a mask. If the model has no feature names, genes are matched by position.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def transform(
     if names is not None and len(missing):
         warn(
             f"{counts.where} lacks {len(missing)} of the {len(place)} fitted genes ({listed(names[missing], 3)}): "
-            "they are taken as not observed",
+            "they are treated as not observed",
         )
     if mask is not None:
         arguments["mask"] = mask[:, place[here]]
@@ -292,7 +292,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     Returns
     -------
     AnnData
-        W and P(topic | row) in `.obsm`, H transposed in `.varm`, and a dictionary of facts in `.uns`.
+        W and P(topic | row) in `.obsm`, H transposed in `.varm`, and a dictionary in `.uns`, as by `poisson_nmf`.
 
     Raises
     ------
@@ -440,7 +440,7 @@ class _Counts(NamedTuple):
             return np.ones(len(self.var), bool)
         mask = self.var_column(mask_var, "mask_var")
         if mask.dtype != bool:
-            raise ValueError(f"mask_var must hold True and False, got {mask.dtype}")
+            raise ValueError(f"mask_var must hold booleans, got {mask.dtype}")
         if not mask.any():
             raise ValueError("mask_var must choose at least one gene, got none")
         return mask
@@ -566,11 +566,11 @@ def _check_writable(adata: "AnnData") -> None:
     """Raise an error if results can't be written to adata; warn if it is a view, which then becomes a copy."""
     if adata.is_view and adata.isbacked:
         raise ValueError(
-            "adata must be able to hold the results, got a view of a backed object: give adata.to_memory()"
+            "adata must not be a view of a backed object, which can't store the results: give adata.to_memory()"
         )
     if adata.is_view:
         warn(
-            "adata is a view and becomes a copy, which holds the results",
+            "adata is a view and becomes a copy with the results",
             import_optional("anndata", "anndata").ImplicitModificationWarning,
         )
 
@@ -594,7 +594,7 @@ def _write(
 
 
 def _write_weights(adata: "AnnData", keys: _Keys, W: np.ndarray, model: FactorModel) -> None:
-    """Write W and topic shares. `_check_writable` has given the warning that anndata gives of a view."""
+    """Write W and topic shares. `_check_writable` has already warned about a view, as anndata does."""
     topics = to_topics(W, model.components_).mixtures
     with warnings.catch_warnings(
         action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
@@ -603,7 +603,7 @@ def _write_weights(adata: "AnnData", keys: _Keys, W: np.ndarray, model: FactorMo
 
 
 def _parameters(model: FactorModel) -> dict[str, Any]:
-    """Parameters of the estimator that can be written to a file."""
+    """Parameters of the estimator that anndata can write to a file."""
     values = {name: _storable(to_json(value)) for name, value in model.get_params(deep=False).items()}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -76,7 +76,7 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     n_modules = Counter(word for words in counts for word in words)
     vocabulary = sorted(word for word, n in n_modules.items() if min_modules <= n <= max_share * len(counts))
     if not vocabulary:
-        raise ValueError(f"min_modules={min_modules} and max_share={max_share} leave no word of {len(n_modules):,}")
+        raise ValueError(f"min_modules={min_modules} and max_share={max_share} exclude all {len(n_modules):,} words")
     column = {word: j for j, word in enumerate(vocabulary)}
     entries = [(column[word], n) for words in counts for word, n in sorted(words.items()) if word in column]
     indptr = np.cumsum([0] + [sum(word in column for word in words) for words in counts])
@@ -138,8 +138,8 @@ def make_poisson_counts(
     skew : float, default=0.0
         Row and column sums decrease like rank ** -skew, in random order; about 1 for words in documents.
     concentration : float, default=0.3
-        Shape of the Gamma distribution of W and H, > 0. The smaller it is, the fewer components a row and columns a
-        component mainly consists of.
+        Shape of the Gamma distribution of W and H, > 0. With a smaller shape, rows have fewer dominant components, and
+        components fewer dominant columns.
     random_state : int, RandomState, Generator or None, default=None
         The counts do not depend on the number of threads.
     n_threads : int or None, default=None
@@ -224,7 +224,7 @@ def _scale(W: np.ndarray, H: np.ndarray, nnz: int) -> float:
         high += 1
         if high > low + 20:
             raise ValueError(
-                f"nnz={nnz} needs rates too large, as most of {W.shape[0]} x {H.shape[1]} entries have a rate near 0: "
+                f"nnz={nnz} needs too large rates, as most of {W.shape[0]} x {H.shape[1]} entries have a rate near 0: "
                 "give a smaller nnz, a lower skew, or a larger concentration"
             )
     return float(np.exp(brentq(excess, low, high, rtol=1e-6)))

@@ -18,8 +18,8 @@ from fastpmf.utils.validation import check_option
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:
     """Compile the kernels of `PoissonNMF` and `HPF` and cache them on disk for this and later processes.
 
-    They serve fits with any solver and prior, with masks and validation, of counts in memory or streamed, and
-    `partial_fit`, `transform` and `score`. Cached kernels are only loaded.
+    These are the kernels of fits with any solver and prior, with masks and validation, of counts in memory or streamed,
+    and of `partial_fit`, `transform` and `score`. Kernels that are in the cache already are only loaded.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
 
 
 def _compile_for_large_counts(X: SparseRows) -> None:
-    """Call the kernels that only large matrices need, those that partition and transpose; their results are ignored."""
+    """Call the kernels that partition and transpose large matrices, and ignore their results."""
     n_rows, n_columns = X.shape
     rows, columns = np.array([0, n_rows, n_rows]), np.array([0, n_columns, n_columns])
     cut_rows(2, X.indices, X.indptr, columns, np.empty((3, n_rows), np.int64))

@@ -1,4 +1,4 @@
-"""What the scripts share: command-line options, counts, timing, progress, tables with provenance, pictures."""
+"""Shared by the scripts: command-line options, counts, timing, progress, tables with their provenance, figures."""
 
 import argparse
 import csv
@@ -19,17 +19,19 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 import fastpmf
+from fastpmf._show_versions import collect_versions
 from fastpmf.datasets import Dataset, load_stdlib
 from fastpmf.io import read_counts
+from fastpmf.kernels.threads import available_threads
 
-PACKAGES = ("numpy", "numba", "scikit-learn")
+PACKAGES = ("python", "numpy", "numba", "scikit-learn", "fastpmf")  # whose versions are in the tables
 
 
 # Command line
 
 
 def number(kind: type = float, low: float = -math.inf, high: float = math.inf, *, strict: bool = False) -> Callable:
-    """An argparse type: a finite number from `low` to `high`, or strictly between them; integers as 1e7 too."""
+    """An argparse type: a finite number from `low` to `high`, or strictly between; integers may be written as 1e7."""
 
     def parse(text: str) -> Any:
         value = float(text)
@@ -41,14 +43,14 @@ def number(kind: type = float, low: float = -math.inf, high: float = math.inf, *
             raise argparse.ArgumentTypeError(f"must be {noun} {bounds}, got {text}")
         return kind(value)
 
-    parse.__name__ = "number"  # argparse prints it for text that is no number
+    parse.__name__ = "number"  # in argparse's message for text that is not a number
     return parse
 
 
 positive = number(float, 0, strict=True)
 positive_int = number(int, 1)
 seed_number = number(int, 0, 2**32 - 1)
-share = number(float, 0, 1, strict=True)
+fraction = number(float, 0, 1, strict=True)
 
 
 def output_file(*suffixes: str) -> Callable[[str], str]:
@@ -65,7 +67,7 @@ def output_file(*suffixes: str) -> Callable[[str], str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with --csv and --png, named after the running script."""
+    """A parser with --csv and --png, whose default files are named after the script."""
 
     SHARED: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
         "data": ("counts, in any format of fastpmf.io, instead of the words of Python's standard library", {}),
@@ -74,8 +76,8 @@ class Parser(argparse.ArgumentParser):
         "seed": ("random seed", {"type": seed_number}),
         "repeats": ("timings of each case, of which the median is taken", {}),
         "max_iter": ("iterations of each fit", {"type": positive_int}),
-        "dtype": ("of the factors", {"choices": ["float32", "float64"]}),
-        "threads": ("by default all that this process may use", {"type": positive_int}),
+        "dtype": ("dtype of the factors", {"choices": ["float32", "float64"]}),
+        "threads": ("threads; by default all that this process may use", {"type": positive_int}),
     }  # fmt: skip
 
     def __init__(self, description: str, examples: str = "") -> None:
@@ -91,7 +93,7 @@ class Parser(argparse.ArgumentParser):
     def option(self, flags: str, text: str, default: Any = None, **options: Any) -> None:
         """Add an option with this help text.
 
-        A list as default allows one or more values. Numbers must be positive where no `type` is given.
+        If the default is a list, one or more values are allowed. Without a `type`, numbers must be positive.
         """
         values = default if isinstance(default, list) else [] if default is None else [default]
         if isinstance(default, list):
@@ -114,14 +116,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_matrices(parser: argparse.ArgumentParser, files: Sequence[str] | None) -> dict[str, Any]:
-    """Counts by the names of their files, or Python's words; end with an error where counts can't be fitted."""
+    """Counts by the names of their files, by default Python's words; exits with an error if they can't be fitted."""
     try:
         matrices = {Path(file).stem: read_counts(file).X for file in files or ()} or {"stdlib": load_stdlib().X}
         empty = [name for name, X in matrices.items() if fastpmf.as_counts(X).total == 0]
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     if files and len(matrices) < len(files):
-        parser.error("--data must be files of different names, by which the tables know them")
+        parser.error("--data must be files with different names, which are in the tables")
     if empty:
         parser.error(f"the counts are all zero in {', '.join(empty)}")
     return matrices
@@ -138,14 +140,14 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def peak_memory(call: Callable[[], object]) -> float:
-    """Bytes that a call needs at its peak beyond what the process held before; NaN where the system doesn't say."""
+    """Peak memory of a call in bytes, beyond that of the process before it; NaN if the system doesn't report it."""
 
     def high_water_mark() -> int:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return int(status["VmHWM"].split()[0]) * 1024
 
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed before would be reused unseen
+        ctypes.CDLL(None).malloc_trim(0)  # memory that is free but not returned would be reused, uncounted
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = high_water_mark()
@@ -157,7 +159,7 @@ def peak_memory(call: Callable[[], object]) -> float:
 
 
 def available_memory() -> float:
-    """Bytes that can be allocated without swapping; 4 GiB where the system doesn't say."""
+    """Bytes that can be allocated without swapping; 4 GiB if the system doesn't report it."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * float(lines["MemAvailable"].split()[0])
@@ -173,37 +175,25 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def environment() -> dict[str, str]:
-    """What `fastpmf.show_versions` prints, by name."""
-    text = io.StringIO()
-    fastpmf.show_versions(text)
-    return dict(line.strip().split(": ", 1) for line in text.getvalue().splitlines())
-
-
-def available_threads() -> int:
-    """Threads that fastpmf uses by default in this process."""
-    return int(environment()["threads"].split()[0])
-
-
 def random_start(X: Any, k: int, seed: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """W and H with entries between 0.1 and 1, then scaled so that W H sums to X's total."""
+    """Random W and H with entries between 0.1 and 1 before they are scaled so that W H sums to the total of X."""
     rng = np.random.default_rng(seed)
     W, H = rng.uniform(0.1, 1, (X.shape[0], k)), rng.uniform(0.1, 1, (k, X.shape[1]))
     scale = math.sqrt(float(X.sum()) / float(W.sum(axis=0) @ H.sum(axis=1)))
     return (scale * W).astype(dtype), (scale * H).astype(dtype)
 
 
-def pace(trace: Any, first: int, last: int) -> float:
-    """Seconds of an iteration between two records of a fit's trace.
+def seconds_per_iteration(trace: Any, first: int, last: int) -> float:
+    """Seconds of an iteration, from the records of two iterations in a fit's trace.
 
-    The very last record should not be one of them: its time includes the final measurements of the fit.
+    Do not use the last record: its time includes the final evaluation of the fit.
     """
     seconds = dict(zip(trace["n_iter"].tolist(), trace["seconds"].tolist(), strict=True))
     return (seconds[last] - seconds[first]) / (last - first)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Slope of log y against log x by least squares, and its standard error; NaN with too few points."""
+    """Least-squares slope of log y against log x and its standard error; NaN if there are too few points."""
     a, b = np.log(x), np.log(y)
     finite = np.isfinite(a) & np.isfinite(b)
     a, b = a[finite] - a[finite].mean(), b[finite] - b[finite].mean()
@@ -215,7 +205,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 
 def group(rows: Iterable[Any], *columns: str) -> dict[tuple, list]:
-    """Rows by their values in these columns, in the order in which they come."""
+    """Rows grouped by their values in these columns, in order of first occurrence."""
     groups: dict[tuple, list] = {}
     for row in rows:
         get = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
@@ -226,8 +216,8 @@ def group(rows: Iterable[Any], *columns: str) -> dict[tuple, list]:
 # Output
 
 
-def say(line: str = "") -> None:
-    """Print a line at once, above a progress bar where there is one."""
+def echo(line: str = "") -> None:
+    """Print a line and flush it, above the progress bar if there is one."""
     tqdm = sys.modules.get("tqdm")
     with tqdm.tqdm.external_write_mode() if tqdm else nullcontext():
         print(line, flush=True)  # noqa: T201
@@ -235,7 +225,7 @@ def say(line: str = "") -> None:
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Callable[..., object]]:
-    """A function to call after each of `total` steps; it moves a progress bar if tqdm is installed."""
+    """A function to call after each of `total` steps, which advances a progress bar if tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -249,10 +239,10 @@ def collect(
     batches: Iterable[list], total: int, arguments: argparse.Namespace, *, unit: str = "fit", counts: Mapping = {},
     show: str = "", digits: int = 4,
 ) -> list:  # fmt: skip
-    """Gather the rows of a study, a batch at a time, behind a progress bar of `total` batches.
+    """Collect the rows of a study, with a progress bar over `total` batches.
 
-    After each batch the CSV file is written, so that an interrupted study keeps what it has, and its columns that are
-    named in `show` are printed.
+    After each batch the CSV file is written, so that it has all complete batches if the study is interrupted, and the
+    columns named in `show` are printed.
     """
     rows: list = []
     names = show.split()
@@ -260,11 +250,11 @@ def collect(
     with progress(total, unit) as advance:
         for batch in batches:
             if names and batch and not rows:
-                say(line.format(*names))
+                echo(line.format(*names))
             rows += batch
             for row in batch if names else ():
                 values = (getattr(row, name) for name in names)
-                say(line.format(*(short(x, digits) if isinstance(x, float) else str(x)[:20] for x in values)))
+                echo(line.format(*(format_number(x, digits) if isinstance(x, float) else str(x)[:20] for x in values)))
             if rows:
                 write_table(arguments.csv, rows[0]._fields, rows, counts)
             advance()
@@ -274,57 +264,57 @@ def collect(
 def conclude(
     arguments: argparse.Namespace, plot: Callable[[Any], None], sentences: Iterable[str], size: tuple = (7, 4.5)
 ) -> int:
-    """Say where the table is, draw the picture, and print the verdict; the exit status of a study."""
-    say(f"\ntable: {arguments.csv}")
+    """Print the path of the table, save the figure, and print the verdict; returns the exit status of a study."""
+    echo(f"\ntable: {arguments.csv}")
     save_figure(arguments.png, plot, size)
-    say()
+    echo()
     for sentence in sentences:
-        say(sentence)
+        echo(sentence)
     return 0
 
 
-def load_warning() -> list[str]:
-    """A sentence if other processes keep the machine busy, to be called before a study begins; else none."""
+def warning_of_load() -> list[str]:
+    """A sentence if other processes use the processors, else none; to be called before a study begins."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    text = f"Other processes kept the {cores} cores busy when this began (load {load:.1f}): times are too long."
+    text = f"Other processes used the {cores} cores when this study began (load {load:.1f}), so times are too long."
     return [text] if load > max(0.5, 0.1 * cores) else []
 
 
-def short(x: float, digits: int = 3) -> str:
-    """A number with so many significant digits; a dash for NaN."""
+def format_number(x: float, digits: int = 3) -> str:
+    """A number with `digits` significant digits; a dash for NaN."""
     return f"{x:.{digits}g}" if x == x else "-"
 
 
-def span(values: Iterable[float], form: str) -> str:
-    """The smallest and the largest of some numbers, or the one that they are."""
+def format_range(values: Iterable[float], form: str) -> str:
+    """The smallest and the largest of the values, or one number if they look the same."""
     ends = sorted(values)
     return " to ".join(dict.fromkeys(format(x, form) for x in (ends[0], ends[-1])))
 
 
 def describe(X: Any) -> str:
     """Shape and nonzeros of a sparse matrix."""
-    return f"{X.shape[0]:,} × {X.shape[1]:,}, {rounded(X.nnz)} nonzeros"
+    return f"{X.shape[0]:,} × {X.shape[1]:,}, {format_size(X.nnz)} nonzeros"
 
 
-def rounded(n: int) -> str:
-    """2.7 M, but 23,866."""
+def format_size(n: int) -> str:
+    """A number of nonzeros, such as 2.7 M or 23,866."""
     return f"{n / 1e6:,.1f} M" if n >= 5e4 else f"{n:,}"
 
 
 def save_figure(path: str, plot: Callable[[Any], None], size: tuple = (7, 4.5)) -> None:
-    """Have `plot` fill a figure and save it; say so where matplotlib is missing."""
+    """Save a figure that `plot` draws on; prints a message if matplotlib is missing."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        say("no picture: matplotlib is not installed")
+        echo("no picture: matplotlib is not installed")
         return
     figure = Figure(layout="constrained", figsize=size)
     plot(figure)
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text as text, reproducible names
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text stays text, and names are reproducible
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
-    say(f"picture: {path}")
+    echo(f"picture: {path}")
 
 
 def grid(figure: Any, n: int, columns: int = 3, size: tuple[float, float] | None = (4.2, 3.4)) -> list:
@@ -351,9 +341,9 @@ class Table(NamedTuple):
 
 
 def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], counts: Mapping = {}) -> None:
-    """Write a CSV file that begins with lines "# name: fact": command, machine, versions, and what `counts` are.
+    """Write a CSV file that begins with lines "# name: fact": command, machine, versions, and descriptions of `counts`.
 
-    The file is replaced whole. NaN becomes an empty cell.
+    The file is replaced atomically. NaN becomes an empty cell.
     """
     facts = provenance() | {f"counts {name}": describe(X) for name, X in counts.items()}
     text = io.StringIO(newline="")
@@ -365,7 +355,7 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def read_table(path: str) -> Table:
-    """Read what `write_table` wrote; a file without facts has none."""
+    """Read a file that `write_table` wrote."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     n_facts = next((i for i, line in enumerate(lines) if not line.startswith("# ")), len(lines))
     facts = dict(line[2:].split(": ", 1) for line in lines[:n_facts] if ": " in line)
@@ -377,14 +367,13 @@ def provenance() -> dict[str, str]:
     """Command, machine and versions of this process."""
     script = Path(sys.argv[0])
     folder = f"{parent}/" if (parent := script.resolve().parent.name) in ("examples", "tools") else ""
-    # Names alone, without the folders of this machine
+    # Names of files, without the folders of this machine
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
-    facts = environment()
-    names = {"python": platform.python_version(), **{name: facts[name] for name in PACKAGES}}
+    facts = collect_versions()
     return {
         "command": shlex.join(["python", f"scripts/{folder}{script.name}", *words]),
         "machine": f"{cpu_name()} ({facts['cpu'].split(',')[0]}), {available_threads()} cores in use",
-        "versions": ", ".join(f"{name} {v}" for name, v in (names | {"fastpmf": fastpmf.__version__}).items()),
+        "versions": ", ".join(f"{name} {facts[name]}" for name in PACKAGES),
     }
 
 
@@ -398,14 +387,14 @@ def cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-# Counts with names, and what the examples compute of them
+# Counts with names, for the examples
 
 
 def name_options(parser: Parser, rows: str, columns: str) -> None:
-    """Add --data, and --rows and --columns for names where the file has none."""
+    """Add --data, and --rows and --columns for names, if the file has none."""
     parser.option("--data", f"counts, {rows} x {columns}")
     for option, what in (("rows", rows), ("columns", columns)):
-        parser.option(f"--{option}", f"names of the {what}, one a line, after its last tab")
+        parser.option(f"--{option}", f"names of the {what}: the last tab-separated field of each line")
 
 
 def read_dataset(
@@ -415,7 +404,7 @@ def read_dataset(
     row: str,
     column: str,
 ) -> Dataset:
-    """Counts and names, from files or the default; end with an error where they don't fit."""
+    """Counts and names, from files or the default; exits with an error if they do not match."""
     if arguments.data is None and (arguments.rows or arguments.columns):
         parser.error("--rows and --columns are names for the counts of --data")
     try:
@@ -431,7 +420,7 @@ def read_dataset(
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     if not X.sum() or (X.data % 1).any():
-        parser.error(f"{arguments.data or 'the counts'} must hold integers, and not only zeros")
+        parser.error(f"{arguments.data or 'the counts'} must be integers, not all zero")
     if arguments.components > min(X.shape):
         parser.error(f"--components must be at most {min(X.shape)}, got {arguments.components}")
     return Dataset(X, *map(np.asarray, names))
@@ -447,7 +436,7 @@ def read_names(file: str, n: int) -> np.ndarray:
 
 
 def rates_at(W: np.ndarray, H: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(W H)_ij at some entries alone."""
+    """(W H)_ij of the given entries."""
     rates = np.zeros(rows.shape)
     for w, h in zip(W.T, H, strict=True):
         rates += w[rows] * h[columns]

@@ -27,16 +27,16 @@ from fastpmf.io import convert_counts, read_counts, write_counts
 DESCRIPTION = """\
 Draw counts from the model, one entry in a hundred nonzero, and write them in each format. Then read the file with
 fastpmf.io.read_counts, and with the library usually used for the format, to a compressed sparse matrix: scipy
-compresses coordinates, and pandas.factorize numbers ids. Both, and fastpmf.io.convert_counts, which writes a folder
-that is memory-mapped, take turns after each has read a small file; seconds are medians over --repeats, and the ratio is
-the library's to those of read_counts. "as_counts" is what is left to do before a fit of the converted folder. The
-system still holds the files in memory, so no disk's speed is measured.
+compresses coordinates, and pandas.factorize numbers ids. Both are interleaved with fastpmf.io.convert_counts, which
+writes a folder that is memory-mapped, after each has read a small file. Seconds are medians over --repeats; the ratio
+is the library's seconds over those of read_counts. "as_counts" is the time to validate the converted folder before a
+fit. Files are in the system's page cache, so the speed of the disk is not measured.
 
-Peak memory is that of a call beyond what its process held before, each in a fresh process that has read the small file.
-Pages of memory-mapped arrays count while they are in memory, although the system can take them back.
+Peak memory is that of a call beyond its process before, in a new process that has read the small file. Pages of
+memory-mapped arrays are included while they are in memory, although the system can free them.
 
-All must read the same matrix, or the study ends: the same sum, nonzeros, and product u X v with integer u and v. A dash
-stands for a library that isn't installed.
+The study ends with an error unless all readers return the same matrix: the same sum, nonzeros, and product u X v with
+integer u and v. A dash stands for a library that is not installed.
 """
 EXAMPLES = """\
   python scripts/formats.py --nnz 1e6
@@ -55,14 +55,14 @@ class Format(NamedTuple):
     function: str
     read: Callable[[Path], Any]
     needs: tuple[str, ...] = ()  # libraries that write it, or that fastpmf reads it with
-    renumbered: bool = False  # ids are numbered in the order in which they come
+    renumbered: bool = False  # ids are numbered in order of first occurrence
 
 
 SHOWN = "format file_mib seconds library_seconds ratio peak_mib library_peak_mib convert_seconds as_counts_seconds"
 
 
 class Row(NamedTuple):
-    """A row of the table. Sizes and peaks in MiB; what the other library would have, were it installed, is NaN."""
+    """A row of the table. Sizes and peaks are in MiB; those of a library that is not installed are NaN."""
 
     counts: str
     format: str
@@ -94,7 +94,7 @@ def main() -> int:
     n, p = (round(side * math.sqrt(arguments.nnz / 1e7)) for side in (50_000, 20_000))
     # int32, which all libraries write; skewed, as words and genes are
     X = make_poisson_counts(n, p, nnz=arguments.nnz, skew=0.5, random_state=arguments.seed).X.astype(np.int32)
-    load, names = common.load_warning(), list(dict.fromkeys(arguments.formats))
+    load, names = common.warning_of_load(), list(dict.fromkeys(arguments.formats))
     batches = measure_all(names, X, arguments)
     rows = common.collect(batches, len(names), arguments, unit="format", counts={"drawn": X}, show=SHOWN)
     if not rows:
@@ -106,7 +106,7 @@ def measure_all(names: list[str], X: sparse.csr_array, arguments: argparse.Names
     """Every format whose libraries are installed."""
     for name in names:
         if missing := [library for library in FORMATS[name].needs if common.version_of(library) is None]:
-            common.say(f"{name}: left out, {', '.join(missing)} is not installed")
+            common.echo(f"{name}: left out, {', '.join(missing)} is not installed")
             yield []
         else:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -114,7 +114,7 @@ def measure_all(names: list[str], X: sparse.csr_array, arguments: argparse.Names
 
 
 def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
-    """Write one format, check that all read it alike, and time them."""
+    """Write one format, check that all readers return the same matrix, and time them."""
     form = FORMATS[name]
     for place, part in (("small", X[:SMALL]), ("large", X)):
         (folder / place).mkdir()
@@ -135,7 +135,7 @@ def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
             if reader == CONVERT:
                 clock["as_counts"].append(common.timed(partial(as_counts, matrix))[1])
             del matrix  # before the next one reads
-    # Two at a time: a peak doesn't depend on what else runs
+    # Two at a time, since a peak does not depend on other processes
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         peaks = dict(zip(readers, pool.starmap(peak, [(name, r, folder) for r in readers], chunksize=1), strict=True))
     middle = {reader: median(seconds) for reader, seconds in clock.items()}
@@ -156,7 +156,7 @@ def read(name: str, reader: str, folder: Path) -> Any:
 
 
 def peak(name: str, reader: str, folder: Path) -> float:
-    """MiB that reading takes, in a process that has read the small file."""
+    """Peak memory of reading in MiB, in a process that has read the small file."""
     warnings.simplefilter("ignore")
     read(name, reader, folder / "small")
     return common.peak_memory(partial(read, name, reader, folder / "large")) / 2**20
@@ -176,9 +176,9 @@ def verdict(rows: list[Row]) -> list[str]:
     peaks = [row.library_peak_mib / row.peak_mib for row in both if row.peak_mib > 0] or [math.nan]
     lowest = min(both, key=lambda row: row.ratio)
     return [
-        f"fastpmf reads {sum(row.ratio >= 1 for row in both)} of {len(both)} formats faster; the other libraries take "
-        f"{common.span((row.ratio for row in both), '.2f')} times its seconds, the fewest for {lowest.format}.",
-        f"Their peak memory is {common.span(peaks, '.2f')} times its.",
+        f"fastpmf reads {sum(row.ratio >= 1 for row in both)} of {len(both)} formats faster. The other libraries take "
+        f"{common.format_range((row.ratio for row in both), '.2f')} times as long (lowest: {lowest.format}).",
+        f"Their peak memory is {common.format_range(peaks, '.2f')} times that of fastpmf.",
     ]
 
 
@@ -193,7 +193,7 @@ def plot(rows: list[Row], figure: Any) -> None:
     axes.legend()
 
 
-# Formats: how they are written and read; libraries are imported when they are called
+# Writers and readers of the formats; libraries are imported when they are called
 
 
 def call(library: str, function: str, *arguments: Any, **options: Any) -> Any:
@@ -213,7 +213,7 @@ def write_lines(path: Path, words: list[str], opener: Callable = open) -> None:
 
 
 def write_tenx_folder(path: Path, X: sparse.csr_array) -> None:
-    """Version 3: genes are rows, and everything is gzipped."""
+    """A folder of version 3: genes are rows, and all files are gzipped."""
     path.mkdir()
     zipped = partial(gzip.open, compresslevel=6)
     with zipped(path / "matrix.mtx.gz", "wb") as file:
@@ -224,7 +224,7 @@ def write_tenx_folder(path: Path, X: sparse.csr_array) -> None:
 
 
 def write_tenx_h5(path: Path, X: sparse.csr_array) -> None:
-    """Version 3, in Cell Ranger's dtypes."""
+    """A file of version 3, with Cell Ranger's dtypes."""
     cells, genes = (np.array(names_of(kind, m), "S") for kind, m in zip(("cell", "gene"), X.shape, strict=True))
     kinds = dict.fromkeys(("feature_type", "genome"), np.full(len(genes), b"Gene Expression"))
     stored = {f"features/{name}": array for name, array in ({"id": genes, "name": genes} | kinds).items()}
@@ -236,14 +236,14 @@ def write_tenx_h5(path: Path, X: sparse.csr_array) -> None:
 
 
 def write_anndata(path: Path, X: sparse.csr_array, method: str, **options: Any) -> None:
-    """In float32, as is usual."""
+    """An AnnData file with float32 counts, as is usual."""
     sides = zip(("cell", "gene"), X.shape, strict=True)
     obs, var = (call("pandas", "DataFrame", index=names_of(kind, m)) for kind, m in sides)
     getattr(call("anndata", "AnnData", sparse.csr_matrix(X.astype(np.float32)), obs, var), method)(path, **options)
 
 
 def write_docword(path: Path, X: sparse.csr_array) -> None:
-    """Three lines of sizes, then a line for each entry; the vocabulary beside it."""
+    """Three lines of sizes, then a line for each entry; and a file of the vocabulary."""
     M = X.tocoo()
     with path.open("wb") as file:
         file.write(b"%d\n%d\n%d\n" % (*X.shape, X.nnz))
@@ -252,7 +252,7 @@ def write_docword(path: Path, X: sparse.csr_array) -> None:
 
 
 def write_ldac(path: Path, X: sparse.csr_array) -> None:
-    """The lines of svmlight, with the number of words as label; the vocabulary beside it."""
+    """The lines of svmlight, with the number of words as label; and a file of the vocabulary."""
     dump_svmlight_file(X, np.diff(X.indptr), str(path), zero_based=True)
     write_lines(path.with_name("counts.vocab"), names_of("word", X.shape[1]))
 

@@ -1,4 +1,4 @@
-"""What fits recover of known factors, how wide HPF's intervals are, and whether the number of components is found."""
+"""Recovery of known factors, coverage of HPF's credible intervals, and selection of the number of components."""
 
 import argparse
 import math
@@ -21,12 +21,12 @@ Draw counts from known factors, several times, and fit them.
   recovery    W_ik ~ Gamma(a, b), H_kj ~ Gamma(c, d), fitted by maximum likelihood, as the posterior mode, and by HPF
               with the true hyperparameters. Components are matched to the true ones. "recovered" is the correlation of
               matched columns of W, or rows of H, with the true ones; "covered" is how often HPF's central credible
-              intervals of entries contain the true ones. Mean-field posteriors treat entries as independent that trade
-              off against each other, and so are too narrow: "too narrow" is the factor by which an interval's half
-              width, in the logarithm, would have to be multiplied to contain as many as it claims
-  components  make_poisson_counts with --components of them; select_n_components chooses among the numbers from subset
-              below to some above, and how often it recommends the true one is counted; also how often the best held-out
-              log-likelihood alone is right, and the number whose components agree most between splits
+              intervals of entries contain the true ones. Mean-field posteriors treat dependent entries as independent,
+              and are therefore too narrow: "too narrow" is the factor by which the half widths of the intervals, on a
+              logarithmic scale, would have to be multiplied for the nominal coverage
+  components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
+              Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
+              components that agree best between splits
 """
 PARTS = ("recovery", "components")
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -35,7 +35,7 @@ RULES = ("recommended", "best", "most similar")
 
 
 class Row(NamedTuple):
-    """A row of the table. Of components, `value` is the chosen number, and `model` the rule by which."""
+    """A row of the table. In the part components, `value` is the chosen number and `model` the rule."""
 
     part: str
     k: int
@@ -54,10 +54,10 @@ def main() -> int:
     parser.shared(components=[10], seeds=[0, 1, 2], max_iter=1000, threads=None)
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
     parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
-    parser.option("--mean-counts", "of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
-    parser.option("--around", "numbers tried on either side of the true one", 4)
-    parser.option("--splits", "of select_n_components", 3)
+    parser.option("--around", "numbers compared on either side of the true one", 4)
+    parser.option("--splits", "splits of select_n_components", 3)
     arguments = parser.parse_args()
     n, p = arguments.shape
     if arguments.nnz >= n * p:
@@ -111,14 +111,14 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
 
 
 def match(W: np.ndarray, H: np.ndarray, W_fit: np.ndarray, H_fit: np.ndarray) -> np.ndarray:
-    """For each true component the fitted one, by the largest total correlation of both factors."""
+    """The fitted component for each true one, by the largest total correlation of both factors."""
     k = range(len(H))
     alike = [[correlation(W[:, i], W_fit[:, j]) + correlation(H[i], H_fit[j]) for j in k] for i in k]
     return linear_sum_assignment(-np.array(alike))[1]
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; 0 where one is constant."""
+    """Pearson correlation; 0 if a vector is constant."""
     a, b = a - a.mean(), np.asarray(b, float) - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Which model predicts held-out counts best, and what an iteration of each costs."""
+"""Prediction of held-out counts by each model, and the cost of its iterations."""
 
 import argparse
 import math
@@ -22,19 +22,19 @@ DESCRIPTION = """\
                 map        PoissonNMF(prior_W="auto", prior_H="auto"): the mode under weak Gamma priors
                 hpf        HPF(): hierarchical Poisson factorization
                 hpf-learn  HPF(learn_prior=True): its hyperparameters are fitted too
-              Exact zeros in factors can make a held-out count impossible, and the likelihood 0. So there is a second
-              score, of rates that are 99 % the model's and 1 % row times column, without structure ("mixed")
-  cost        seconds of an iteration over those of maximum likelihood, on the same counts and taking turns: medians
-              over --repeats of 30 iterations, after 15. The objective is evaluated every 15 iterations, within them:
+              Exact zeros in factors can make a held-out count impossible, and the likelihood 0. A second score
+              is therefore that of rates that are 99 % the model's and 1 % row times column, without structure ("mixed")
+  cost        seconds of an iteration over those of maximum likelihood, on the same counts, interleaved: medians over
+              --repeats of iterations 16 to 45, including the objective, which is evaluated every 15 iterations
                 map              Gamma priors on both factors, shapes above 1
                 l1               scikit-learn's penalty
                 row exposure     without priors it only scales W
-                exposure + map   then each row has a prior of its own
-                background       one known component more
-                fixed rows       half of H's rows known
-                mask, nonzeros   as many entries masked, anywhere, as one in a hundred stored counts
-                mask, entries    one in a hundred of all entries, most of which are zeros
-                hpf              HPF, beside multiplicative updates
+                exposure + map   each row then has its own prior
+                background       one more component, which is known
+                fixed rows       half of the rows of H are fixed
+                mask, nonzeros   random entries masked, 1 % of the number of nonzeros
+                mask, entries    1 % of all entries masked, most of which are zeros
+                hpf              HPF, relative to multiplicative updates
 """
 PREDICTORS: dict[str, Callable[..., Any]] = {
     "ml": PoissonNMF,
@@ -51,7 +51,7 @@ SHOWN = "counts k model solver log_likelihood mixed_log_likelihood seconds ratio
 
 
 class Row(NamedTuple):
-    """A row of the table. Log-likelihoods are per held-out count, in nats; cells that a part doesn't have are empty."""
+    """A row of the table. Log-likelihoods are per held-out count, in nats; cells that do not apply are empty."""
 
     part: str
     counts: str
@@ -73,11 +73,11 @@ def main() -> int:
     parser = common.Parser(DESCRIPTION)
     parser.shared(data=[], components=[20], seed=0, max_iter=300, repeats=5, dtype="float32", threads=None)
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
-    parser.option("--models", "that predict", [*PREDICTORS], choices=PREDICTORS)
-    parser.option("--fraction", "of the counts, held out", 0.1, type=common.share)
-    parser.option("--solvers", "of the costs", ["mu", "cd"], choices=["mu", "cd"])
+    parser.option("--models", "models of the part prediction", [*PREDICTORS], choices=PREDICTORS)
+    parser.option("--fraction", "fraction of the counts to hold out", 0.1, type=common.fraction)
+    parser.option("--solvers", "solvers of the part cost", ["mu", "cd"], choices=["mu", "cd"])
     arguments = parser.parse_args()
-    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    matrices, load = common.read_matrices(parser, arguments.data), common.warning_of_load()
     warnings.simplefilter("ignore")
     predictions = len(arguments.models) if "prediction" in arguments.parts else 0
     costs = len(VARIANTS) * len(arguments.solvers) if "cost" in arguments.parts else 0
@@ -139,7 +139,7 @@ def options_of(model: str, X: Any, k: int) -> dict[str, Any]:
 
 
 def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argparse.Namespace) -> Row:
-    """The model and maximum likelihood, taking turns."""
+    """Iterations of the model and of maximum likelihood, interleaved."""
     options = {"random_state": 0, "tol": 0, "dtype": arguments.dtype, "n_threads": arguments.threads,
                "eval_every": EVERY, "max_iter": LAST + 1}  # fmt: skip
 
@@ -147,9 +147,9 @@ def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argpar
         """Seconds of an iteration, and the objective at the end."""
         if which == "hpf":
             hpf = HPF(k, **options).fit(counts)
-            return common.pace(hpf.trace_, EVERY, LAST), hpf.objective_
+            return common.seconds_per_iteration(hpf.trace_, EVERY, LAST), hpf.objective_
         solution = poisson_nmf(counts, k, solver=solver, acceleration=None, **options, **options_of(which, X, k))
-        return common.pace(solution.trace, EVERY, LAST), solution.objective
+        return common.seconds_per_iteration(solution.trace, EVERY, LAST), solution.objective
 
     own, ratios = [], []
     fit(model), fit("ml")  # compile
@@ -162,7 +162,7 @@ def cost(counts: Any, X: Any, k: int, solver: str, model: str, arguments: argpar
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """Who predicts best, and what an iteration costs."""
+    """The best predictions of each model, and the cost of its iterations."""
     lines, predictions = [], [row for row in rows if row.part == "prediction"]
     for (name,), own in common.group(predictions, "counts").items():
         best = {
@@ -174,11 +174,11 @@ def verdict(rows: list[Row]) -> list[str]:
     fits = [row.log_likelihood for row in predictions if row.model == "ml"]
     if fits:
         lines.append(
-            f"Maximum likelihood called held-out counts impossible in {fits.count(-math.inf)} of {len(fits)} fits."
+            f"Held-out counts are impossible under maximum likelihood in {fits.count(-math.inf)} of {len(fits)} fits."
         )
     for (model,), own in common.group([row for row in rows if row.part == "cost"], "model").items():
         ratios = [row.ratio for row in own]
-        ends = common.span(ratios, ".2f")
+        ends = common.format_range(ratios, ".2f")
         lines.append(
             f"{model}: an iteration takes {ends} times that of maximum likelihood, median {median(ratios):.2f}."
         )

@@ -1,4 +1,4 @@
-"""Other packages on the same counts: which is fastest, and where each ends, scored by one measure."""
+"""Other packages on the same counts: speed and final results by the same score."""
 
 import argparse
 import importlib
@@ -21,38 +21,39 @@ from scipy.optimize import minimize_scalar
 from scipy.special import digamma
 
 from fastpmf import HPF, as_counts, kl_divergence, poisson_log_likelihood, poisson_nmf, thin_counts
+from fastpmf.kernels.threads import available_threads
 
 DESCRIPTION = """\
 Fit the same counts with fastpmf and with every other package that is installed, with the same number of components and
 the same seconds each, and compare them by one score:
 
   divergence  the exact D(X || W H), in nats, after giving each row its best scale, x_i+ / (W_i . sum_j H_j): this turns
-              shares into rates and changes nothing where factors are optimal. Negative entries count as 0. Where a
-              rate is 0 under a positive count, which makes the divergence infinite, one component without structure is
-              added at its best weight, and the package is marked with *
+              shares into rates and does not change optimal factors. Negative entries are set to 0. If a rate is 0 under
+              a positive count, which makes the divergence infinite, a component without structure is added with its
+              best weight, and the package is marked with *
   held-out    a tenth of the counts is held out by binomial thinning; the score is minus the log-likelihood of these, in
-              nats per count. This is for Bayesian models. Here the packages are fastpmf's HPF, hpfrec's, and
-              "explicit": HPF's updates with the allocation of each count to the components stored, as scHPF does it
+              nats per count. This is for Bayesian models: the packages are fastpmf's HPF, hpfrec's, and "explicit",
+              HPF's updates with a stored allocation of each count to the components, as in scHPF
 
-Packages that fit another model (LDA) are in the same table; their score says what their factors are worth as rates, not
-how well they do what they are for. Packages that accept a start get the same random one.
+Packages that fit another model (LDA) are in the same table; their score measures their factors as rates, not as the
+model for which they were fitted. Packages that accept a start get the same random one.
 
-The clock has set-up, with checks, copies and transposition, and iterations; not imports, compilation or scoring. Other
-packages get CSR counts in the dtype of the factors. A package that can continue a fit does so; the others fit from
-scratch with ever more iterations, and each fit is one point. Each package runs in a process of its own. A call is not
-cut short when the seconds are over, unless the process is silent for --patience seconds.
+The time includes set-up, with checks, copies and transposition, and iterations, but not imports, compilation and
+scoring. Other packages get CSR counts in the dtype of the factors. A package that can continue a fit does so; others
+fit from the start with an increasing number of iterations, and each fit is a point. Each package runs in its own
+process. A call is not interrupted at the end of --seconds, unless the process sends nothing for --patience seconds.
 
 To add a package, derive a class from Package in this file and put it in PACKAGES.
 """
 KL, LDA, BAYES = "Poisson/KL", "variational LDA", "hierarchical Bayes"
 DIVERGENCE, HELD_OUT = "divergence", "held-out"
 FRACTION = 0.1  # of the counts, held out
-EVERY = 5  # iterations between points of fastpmf; the objective is evaluated for each, within the clock
-TOLERANCE = {DIVERGENCE: 0.0, HELD_OUT: 0.01}  # scores this near are taken as equal: starts alone make such differences
+EVERY = 5  # iterations between points of fastpmf; the time includes the evaluation of the objective
+TOLERANCE = {DIVERGENCE: 0.0, HELD_OUT: 0.01}  # scores within this count as equal, since starts make such differences
 
 
 class Setup(NamedTuple):
-    """What every fit is given."""
+    """Counts, start and options of a fit."""
 
     counts: Any
     X: sparse.csr_array  # in the dtype of the factors
@@ -67,17 +68,17 @@ class Setup(NamedTuple):
 
 
 class Package:
-    """A fit in progress. `advance(n)` does n more iterations, or n in all from the start if `restarts`."""
+    """A fit in progress. `advance(n)` does n more iterations, or n from the start if `restarts`."""
 
     package = "scikit-learn"
-    module = "sklearn.decomposition"  # imported before the clock runs
+    module = "sklearn.decomposition"  # imported before the time is measured
     problem = KL
     start = "given"
     restarts = False
     parallel = True
-    rates = True  # whether W H are rates as they are
-    stride = 1  # fewest iterations in a call
-    compiling = 0  # iterations before the clock runs
+    rates = True  # whether W H are rates without rescaling
+    stride = 1  # minimum number of iterations in a call
+    compiling = 0  # iterations for compilation, which are not timed
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -91,8 +92,8 @@ class Package:
         raise NotImplementedError
 
     @classmethod
-    def race(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
-        """Call `report` with (iterations, seconds, W, H) once, and until the seconds are spent; it isn't timed."""
+    def fit_until(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
+        """Fit for `budget` seconds; after each call, call `report(iterations, seconds, W, H)`, which is not timed."""
         fit, preparation = common.timed(partial(cls, setup))
         clock, n_iter, step = preparation, 0, cls.stride
         while step > 0 and (n_iter == 0 or clock < budget):
@@ -108,7 +109,7 @@ class Package:
 
 
 class Fastpmf(Package):
-    """The default solver; points come from its callback, whose own time is taken off the clock."""
+    """The default solver; points are reported by its callback, whose time is subtracted."""
 
     package = module = "fastpmf"
     compiling = 14  # more than the warm-up of coordinate descent
@@ -119,7 +120,7 @@ class Fastpmf(Package):
         return poisson_nmf(setup.counts, setup.k, init="custom", W=setup.W, H=setup.H, **cls.options, **options)
 
     @classmethod
-    def race(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
+    def fit_until(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
         paused, began, latest = 0.0, time.perf_counter(), 0
 
         def callback(record: Any, W: np.ndarray, H: np.ndarray) -> bool:
@@ -154,7 +155,7 @@ class FastpmfHpf(Fastpmf):
 
 
 class SklearnMu(Package):
-    """NMF(solver="mu", beta_loss="kullback-leibler"), in calls that continue each other."""
+    """NMF(solver="mu", beta_loss="kullback-leibler"); each call continues the previous one."""
 
     parallel = False
     stride = 10
@@ -213,7 +214,7 @@ class SklearnLda(Package):
 
 
 class Torchnmf(Package):
-    """NMF with beta=1 on a sparse tensor, in calls that continue each other."""
+    """NMF with beta=1 on a sparse tensor; each call continues the previous one."""
 
     package = "torchnmf"
     module = "torchnmf.nmf"
@@ -342,19 +343,19 @@ def add_up(index, allocated, out):
 
 
 class Enstop(Package):
-    """PLSI by EM, in calls that continue each other."""
+    """PLSI by EM; each call continues the previous one."""
 
     package = module = "enstop"
     compiling = 1
     rates = False
 
     def __init__(self, setup: Setup) -> None:
-        vars(np).setdefault("float", float)  # which it uses, and NumPy no longer has
+        vars(np).setdefault("float", float)  # enstop uses it, and NumPy has removed it
         X = sparse.csr_matrix(setup.counts)
         if (X.data % 1).any():
-            raise ValueError("counts that are not integers: it makes such rows sum to 1, which is another problem")
+            raise ValueError("enstop normalises rows of counts that are not integers, which is another problem")
         X = X.astype(np.int64)
-        self._kept = np.diff(X.indptr) > 0  # it drops empty rows from the counts, but not from a start
+        self._kept = np.diff(X.indptr) > 0  # enstop drops empty rows from the counts, but not from a start
         sums = setup.H.sum(axis=1)
         W = setup.W[self._kept] * sums
         self._X, self._shape = X[self._kept], setup.W.shape
@@ -410,17 +411,17 @@ def main() -> int:
     parser.shared(data=[], components=[20], seed=0, dtype="float32", threads=None)
     parser.option("--score", "score", DIVERGENCE, choices=[DIVERGENCE, HELD_OUT])
     parser.option("--seconds", "for each package", 10.0)
-    parser.option("--patience", "seconds of silence, beyond --seconds, after which a package is stopped", 180.0)
+    parser.option("--patience", "seconds without a result, beyond --seconds, after which a package is stopped", 180.0)
     parser.option("--packages", "by default those of --score, see above", [], choices=PACKAGES)
     arguments = parser.parse_args()
-    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    matrices, load = common.read_matrices(parser, arguments.data), common.warning_of_load()
     names = list(dict.fromkeys([DEFAULTS[arguments.score][0], *(arguments.packages or DEFAULTS[arguments.score])]))
     missing = [name for name in names if common.version_of(PACKAGES[name].package) is None]
     names = [name for name in names if name not in missing]
     total = len(matrices) * len(arguments.components) * len(names)
     points = common.collect(measure(matrices, names, arguments), total, arguments, unit="package", counts=matrices)
     if not any(p.value == p.value for p in points):
-        parser.error("; ".join(["no package came to a finite score", *(f"{p.package}: {p.error}" for p in points)]))
+        parser.error("; ".join(["no package has a finite score", *(f"{p.package}: {p.error}" for p in points)]))
     sentences = verdict(points, missing)
     return common.conclude(arguments, partial(plot, points), [*sentences, *load], (10, 6))
 
@@ -431,7 +432,7 @@ def measure(matrices: dict[str, Any], names: list[str], arguments: argparse.Name
         for k in arguments.components:
             for name in names:
                 package = PACKAGES[name]
-                n_threads = (arguments.threads or common.available_threads()) if package.parallel else 1
+                n_threads = (arguments.threads or available_threads()) if package.parallel else 1
                 found, error = watch(package, n_threads, X, k, arguments)
                 if error:
                     found.append((0, math.nan, math.nan, "", (math.nan, math.nan)))
@@ -449,7 +450,7 @@ def watch(package: type[Package], n_threads: int, X: Any, k: int, arguments: Any
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=run, args=(sender, package, n_threads, X, k, arguments), daemon=True)
-    with patch.dict(os.environ, limits):  # before anything is imported there
+    with patch.dict(os.environ, limits):  # before the process imports anything
         process.start()
     sender.close()
     points: list[tuple] = []
@@ -460,7 +461,7 @@ def watch(package: type[Package], n_threads: int, X: Any, k: int, arguments: Any
             if isinstance(message, str):
                 return points, message
             points.append(message)
-        return points, f"silent for {patience:g} s"
+        return points, f"no result for {patience:g} s"
     except EOFError:
         process.join()
         return points, f"its process died with exit code {process.exitcode}" if process.exitcode else ""
@@ -489,7 +490,7 @@ def run(pipe: Any, package: type[Package], n_threads: int, X: Any, k: int, argum
                 pipe.send((n_iter, seconds, cores, str(np.result_type(W, H)), scored))
             clock[:] = time.perf_counter(), time.process_time()
 
-        package.race(setup, arguments.seconds, report)
+        package.fit_until(setup, arguments.seconds, report)
     except Exception as error:  # any error is a result
         lines = str(error).strip().splitlines() or [""]
         pipe.send(f"{type(error).__name__}: {lines[0]}")
@@ -529,7 +530,7 @@ def divergence(X: Any, W: np.ndarray, H: np.ndarray) -> tuple[float, float]:
         return kl_divergence(counts, np.hstack([(1 - weight) * W, weight * rows[:, None]]), H)
 
     found = minimize_scalar(mixed, bounds=(math.log(1e-9), 0), method="bounded", options={"xatol": 0.05})
-    return min((float(found.fun), math.exp(found.x)), (mixed(0.0), 1.0))  # the search only comes near its bounds
+    return min((float(found.fun), math.exp(found.x)), (mixed(0.0), 1.0))  # the search does not evaluate its bounds
 
 
 def held_out(package: type[Package], train: Any, test: Any, W: np.ndarray, H: np.ndarray) -> float:
@@ -551,7 +552,7 @@ def lowest(points: list[Point]) -> Point:
 
 
 def verdict(points: list[Point], missing: list[str]) -> list[str]:
-    """For each package, where it ends, after how long, and when fastpmf is there."""
+    """For each package its lowest score, the time it takes, and the time that fastpmf takes to this score."""
     lines = []
     for (counts, k), own in common.group(points, "counts", "k").items():
         reference, tolerance = own[0].package, TOLERANCE[own[0].score]

@@ -1,4 +1,4 @@
-"""How near each kernel is to what this machine allows: measured bounds on memory and arithmetic, and the kernels."""
+"""Kernels relative to the bounds of this machine: measured memory bandwidth and rates of arithmetic."""
 
 import argparse
 import math
@@ -21,24 +21,24 @@ from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, row_width
 from fastpmf.kernels.formula import divide, fma, formula
 from fastpmf.kernels.launch import arguments as kernel_arguments
-from fastpmf.kernels.threads import threads
+from fastpmf.kernels.threads import available_threads, threads
 from fastpmf.model.updates import multiplicative
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "asv_benchmarks"))
 from benchmarks.bound import gather
 
 DESCRIPTION = """\
-Time each kernel on counts, with one thread and with all, beside the least time that four measured bounds allow:
+Time each kernel on counts, with one thread and with all, and compare with the minimum time by four measured bounds:
 
-  gather   the rows of the other factor that the kernel reads, fetched in the same blocks and order, with one
-           multiply-add for each 64-byte vector and nothing else
-  stream   a = b + 0.5 c over arrays as large as those that the kernel reads or writes besides
-  FMA      multiply-adds on vectors that stay in registers
-  divide   divisions, likewise
+  gather   the rows of the other factor that the kernel reads, gathered in the same blocks and order, with one
+           multiply-add for each 64-byte vector
+  stream   a = b + 0.5 c over arrays of the size of all others that the kernel reads or writes
+  FMA      multiply-adds on vectors in registers
+  divide   divisions on vectors in registers
 
-The bound that applies is the one that takes longest: gathers and then streams, which share the memory, or flops, or the
-divisions of coordinate descent. Logarithms and coordinate descent's transposition of blocks are not charged. A fraction
-of 1 is a kernel whose arithmetic is free. Bounds and kernels take turns, and seconds are the least of several.
+The bound that applies is the one that takes longest: gathers and streams together, which share the memory; or flops; or
+the divisions of coordinate descent. Logarithms and coordinate descent's transposition of blocks are not counted. A
+fraction of 1 means that a kernel is as fast as its bound. Bounds and kernels are interleaved, and seconds are minima.
 
 Coordinate descent does two sweeps from random factors; its flops are counted with all components active in the first
 sweep, and in the second with those that are not zero afterwards. Fractions can be compared between machines;
@@ -89,7 +89,7 @@ def triad(table, part, worker):
 
 @kernel(writes=1)
 def fma_chains(table, part, worker):
-    """Fused multiply-adds on vectors that never leave their registers; a task is a row of out.
+    """Fused multiply-adds on vectors in registers; a task is a row of out.
 
     in    factor, term float       multiplied by, and added
           n            int         rounds
@@ -98,23 +98,23 @@ def fma_chains(table, part, worker):
     cost  2 n n_parts K flops
     """
     factor, term, n, n_vectors, out = kernel_arguments(table)
-    acc = simd.zero_piece(out, n_vectors)
+    acc = simd.zero(out, n_vectors)
     for _ in range(n):
         acc = multiply_add(acc, factor, term)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, n_vectors, acc)
 
 
 @kernel(writes=1)
 def division_chains(table, part, worker):
-    """As `fma_chains`, with divisions: x, at first `first`, becomes dividend / x, and `first` again in the next round.
+    """As `fma_chains`, with divisions: x starts as `first`, becomes dividend / x, and then `first` again.
 
     cost  n n_parts K divisions
     """
     first, dividend, n, n_vectors, out = kernel_arguments(table)
-    acc = simd.fill_like(simd.zero_piece(out, n_vectors), first)
+    acc = simd.fill_like(simd.zero(out, n_vectors), first)
     for _ in range(n):
         acc = divide(dividend, acc)
-    simd.store_piece(out, part, 0, n_vectors, acc)
+    simd.store(out, part, n_vectors, acc)
 
 
 def main() -> int:
@@ -122,15 +122,15 @@ def main() -> int:
     parser = common.Parser(DESCRIPTION)
     parser.shared(data=[], components=[32], dtype=["float32"], threads=None, repeats=7)
     parser.option("--nnz", "nonzeros of the counts that are drawn without --data", 10_000_000)
-    parser.option("--mib", "of the arrays of the stream bound", 256)
+    parser.option("--mib", "MiB of the arrays of the stream bound", 256)
     arguments = parser.parse_args()
     if arguments.data:
         matrices = common.read_matrices(parser, arguments.data)
     else:  # 200 nonzeros in a row
         X = make_poisson_counts(max(arguments.nnz // 200, 1), 20_000, nnz=arguments.nnz, random_state=0).X
         matrices = {"drawn": X}
-    load, most = common.load_warning(), min(arguments.threads or common.available_threads(), common.available_threads())
-    ladder = sorted({1, most})
+    load = common.warning_of_load()
+    ladder = sorted({1, min(arguments.threads or available_threads(), available_threads())})
     total = len(ladder) * (1 + len(matrices) * len(arguments.components) * len(arguments.dtype))
     batches = measure(matrices, ladder, arguments)
     rows = common.collect(batches, total, arguments, unit="part", counts=matrices, show=SHOWN)
@@ -151,8 +151,8 @@ def measure(matrices: dict[str, Any], ladder: list[int], arguments: argparse.Nam
                         yield measure_kernels(name, counts, t, k, np.dtype(dtype), rates, arguments.repeats)
 
 
-def least_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Least seconds of each call, which take turns: anything else that the machine does can only add to them."""
+def min_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Minimum seconds of each call, interleaved. Other activity of the machine can only increase them."""
     for call in calls:
         call()  # compiles, and touches the pages
     best, turns, since = len(calls) * [math.inf], 0, time.perf_counter()
@@ -166,7 +166,7 @@ def least_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float
 
 
 def stream(t: int, n_bytes: int) -> tuple[Callable[[], object], int]:
-    """A triad over about so many bytes, and how many they are."""
+    """A triad over about `n_bytes` bytes, and their exact number."""
     n_rows = max(n_bytes // 3 // 64, 1)
     a, b, c = (padded(np.ones((n_rows, 8)), np.dtype(float)) for _ in range(3))
     bounds = np.arange(t + 1) * n_rows // t
@@ -176,7 +176,7 @@ def stream(t: int, n_bytes: int) -> tuple[Callable[[], object], int]:
 def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
     """Bandwidth, and rates of multiply-adds and divisions."""
     call, moved = stream(t, arguments.mib << 20)
-    (seconds,) = least_seconds([call], arguments.repeats)
+    (seconds,) = min_seconds([call], arguments.repeats)
     rows = [Row("bound", "stream", "", "", t, "float64", 0, seconds, 0, 1e-9 * moved / seconds, math.nan, "", math.nan)]
     for name, chains, flops in (("FMA", fma_chains, 2), ("divide", division_chains, 1)):
         for dtype in DTYPES:
@@ -184,7 +184,7 @@ def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
             for n in (5, 10):  # chains that hide the latency, without running out of registers
                 out = empty_factor(t, n * 64 // np.dtype(dtype).itemsize, np.dtype(dtype))
                 run = partial(chains, t, 0.5, 1.0, rounds, row_width(out), out)
-                (seconds,) = least_seconds([run], arguments.repeats)
+                (seconds,) = min_seconds([run], arguments.repeats)
                 rates.append((1e-9 * flops * rounds * out.size / seconds, seconds))
             rate, seconds = max(rates)
             rows.append(Row("bound", f"{name} {dtype}", "", "", t, dtype, 0, seconds, rate, 0, math.nan, "", math.nan))
@@ -219,7 +219,7 @@ def measure_kernels(
             kernels["log_rate"] = (partial(counts.log_rate, U, V), 2 * nnz * width, 1, X.data.nbytes, 0)
         streams = [stream(t, n_bytes) for _, _, _, n_bytes, _ in kernels.values()]
         calls = [call for call, *_ in kernels.values()] + [call for call, _ in streams]
-        seconds = least_seconds([*calls, partial(gather, counts, side, U, V, gathered)], repeats)
+        seconds = min_seconds([*calls, partial(gather, counts, side, U, V, gathered)], repeats)
         for i, (label, (_, flops, n_gathers, n_bytes, divisions)) in enumerate(kernels.items()):
             streaming = seconds[len(kernels) + i] * n_bytes / streams[i][1]
             memory, works_in = n_gathers * seconds[-1] + streaming, "float64" if label == "log_rate" else dtype
@@ -236,7 +236,7 @@ def measure_kernels(
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """What the machine does, and how near the kernels are to it."""
+    """The bounds of the machine, and the kernels as fractions of them."""
     most = max(row.threads for row in rows)
     bounds = {row.name: row for row in rows if row.kind == "bound" and row.threads == most}
     flops = ", ".join(f"{name} {row.gflop_per_s:.4g} G/s" for name, row in bounds.items() if row.gflop_per_s)
@@ -244,12 +244,12 @@ def verdict(rows: list[Row]) -> list[str]:
     for (name, k, dtype), own in common.group([r for r in rows if r.kind == "kernel"], "counts", "k", "dtype").items():
         own = sorted((row for row in own if row.threads == most), key=lambda row: -row.fraction)
         near = ", ".join(f"{row.name} of {row.side} {row.fraction:.0%} ({row.bound})" for row in own)
-        lines.append(f"{name}, k = {k}, {dtype}: share of the bound that applies, nearest first: {near}.")
+        lines.append(f"{name}, k = {k}, {dtype}: fraction of the bound that applies, highest first: {near}.")
     return lines
 
 
 def plot(rows: list[Row], figure: Any) -> None:
-    """For each case the nanoseconds of the kernels, and the part that the bound allows."""
+    """For each case the nanoseconds of the kernels, and of their bounds."""
     cases = common.group([row for row in rows if row.kind == "kernel"], "counts", "k", "dtype")
     for axes, ((name, k, dtype), own) in zip(
         common.grid(figure, len(cases), size=(5.5, 4)), cases.items(), strict=True
@@ -262,7 +262,7 @@ def plot(rows: list[Row], figure: Any) -> None:
             axes.set_yticks(
                 range(len(subset)), [f"{row.name} {row.side}, {row.bound}" for row in subset], fontsize="small"
             )
-        axes.set(xscale="log", xlabel="ns a nonzero; dark: the bound", title=f"{name}, k = {k}, {dtype}")
+        axes.set(xscale="log", xlabel="ns per nonzero; dark: the bound", title=f"{name}, k = {k}, {dtype}")
         axes.legend(fontsize="small")
 
 

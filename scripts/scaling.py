@@ -1,4 +1,4 @@
-"""How time and memory grow with threads, nonzeros, components, density and skew; on a disk, and over Dask workers."""
+"""Time and memory by threads, nonzeros, components, density and skew; of counts on disk; and over Dask workers."""
 
 import argparse
 import contextlib
@@ -21,35 +21,36 @@ import common
 from fastpmf import StreamedCounts, as_counts, plan, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import read_counts, stream_counts, write_counts
+from fastpmf.kernels.threads import available_threads
 
 DESCRIPTION = """\
 Time one iteration of multiplicative updates ("mu") and of the default solver, coordinate descent ("cd"), and measure
-the peak memory of a fit, on counts drawn from the model, where one thing varies:
+the peak memory of a fit, on counts drawn from the model. Each study varies one thing:
 
-  threads   1, 2, 4 ... all of them on the same counts: strong scaling
-  weak      as many nonzeros for each thread: weak scaling
-  nnz       more and more rows, from 1e5 nonzeros to --max-nnz
-  k         components
-  density   the same nonzeros in ever smaller square matrices
-  skew      rows and columns whose sums fall like rank ** -skew
-  streamed  as nnz, the counts in a folder from which each iteration reads them
-  workers   as threads, over as many Dask workers of one thread each, which read the counts from a folder
+  threads   1, 2, 4, ... up to --threads on the same counts: strong scaling
+  weak      the same number of nonzeros per thread: weak scaling
+  nnz       the number of rows, from 1e5 nonzeros to --max-nnz
+  k         the number of components
+  density   the size of square matrices with the same number of nonzeros
+  skew      row and column sums that decrease like rank ** -skew
+  streamed  as nnz, for counts in a folder, which are read in each iteration
+  workers   as threads, for Dask workers with one thread each, which read the counts from a folder
 
-Drawn counts have 20,000 columns and 200 nonzeros in a row, except where the study varies that. With --data the studies
-threads, k, streamed and workers take these counts instead.
+Drawn counts have 20,000 columns and 200 nonzeros in a row, unless the study varies these. With --data the studies
+threads, k, streamed and workers use these counts instead.
 
-Each matrix gets a fresh process, which compiles, measures the peak memory of a default fit beyond its input (on Linux),
-and then times the second twelve iterations of a fit, with one evaluation of the objective among them; solvers and
-numbers of threads take turns, and seconds are medians over --repeats. Processor seconds are those of all threads, or of
-all workers, in the whole fit, for each of its iterations. Coordinate descent is extrapolated in memory only; elsewhere
-it sweeps over W alone, and H takes multiplicative steps. Folders have just been written, so that the system still holds
-them in memory.
+Each matrix is measured in a new process, which compiles the kernels, measures the peak memory of a default fit beyond
+its input (on Linux), and then times iterations 13 to 24 of a fit, with one evaluation of the objective. Solvers and
+numbers of threads are interleaved, and seconds are medians over --repeats. CPU seconds are those of all threads or
+workers in the whole fit, divided by its number of iterations. Coordinate descent is extrapolated in memory only;
+otherwise only W is updated by coordinate descent, and H by multiplicative steps. Folders have just been written, so
+they are still in the system's page cache.
 
-Predictions are those of fastpmf.plan. Slopes are least squares on logarithms, with standard errors: seconds ~ nnz ** s.
-By default no matrix and fit together take more than half of the memory that is available now.
+Predictions are those of fastpmf.plan. Slopes s of seconds ~ nnz ** s are least-squares estimates on logarithms, with
+standard errors. By default a matrix and its fit take at most half of the memory that is available now.
 """
 STUDIES = ("threads", "weak", "nnz", "k", "density", "skew", "streamed", "workers")
-VARIES = {"weak": "threads", "streamed": "nnz", "workers": "threads"}  # where it isn't the study's name
+VARIES = {"weak": "threads", "streamed": "nnz", "workers": "threads"}  # if it is not the study's name
 WITH_DATA = ("threads", "k", "streamed", "workers")
 MEMORY, STREAMED, WORKERS = "memory", "streamed", "workers"
 N_COLUMNS, PER_ROW, PLANTED = 20_000, 200, 10
@@ -57,12 +58,12 @@ EVERY = 12  # iterations between evaluations of the objective: the warm-up of co
 N_ITER = 2 * EVERY + 1
 BLOCK = 1 << 23  # nonzeros of a streamed block
 BYTES_PER_NONZERO = 24  # of counts, transpose, factors and drawing them; limits the default --max-nnz
-NONZEROS_PER_SECOND = 300_000  # a thread, everything included; limits it to some two minutes
+NONZEROS_PER_SECOND = 300_000  # and thread, everything included; limits the default --max-nnz to about two minutes
 SECONDS = 120
 
 
 class Case(NamedTuple):
-    """One matrix, where its counts are, and the numbers of threads or workers."""
+    """A matrix, whether it is in memory, streamed or on workers, and the numbers of threads or workers."""
 
     shape: tuple[int, int]
     nnz: int
@@ -108,23 +109,27 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Run the studies."""
-    most = common.available_threads()
+    most = available_threads()
     parser = common.Parser(DESCRIPTION)
     parser.shared(components=32, threads=most, dtype="float32", repeats=3)
     size = common.number(int, 10_000)
-    parser.option("--studies", "by default all, or with --data those that it is for", [], choices=STUDIES)
+    parser.option("--studies", "by default all, or with --data those that can use it", [], choices=STUDIES)
     parser.option("--data", "counts for threads, k, streamed and workers")
-    parser.option("--nnz", "nonzeros where they don't vary, by default 1e7, or 1e6 a thread", type=size)
-    parser.option("--max-nnz", "by default by memory and time, at most 1e9", type=size)
+    parser.option(
+        "--nnz",
+        "nonzeros if not varied; by default 1e7, or 1e6 per thread if that is more",
+        type=size,
+    )
+    parser.option("--max-nnz", "by default limited by memory and time, at most 1e9", type=size)
     parser.option("--ks", "numbers of components of the study k", [8, 16, 32, 64, 128])
     parser.option("--densities", "of the study density", [1e-4, 1e-3, 1e-2, 1e-1], type=common.number(float, 1e-9, 0.5))
     parser.option("--skews", "of the study skew", [0.0, 0.5, 1.0], type=common.number(float, 0, 2))
     parser.add_argument(
-        "--quick", action="store_true", help="3e5 nonzeros at most, unless --nnz and --max-nnz are given"
+        "--quick", action="store_true", help="at most 3e5 nonzeros, unless --nnz and --max-nnz are given"
     )
     arguments = parser.parse_args()
     if arguments.threads > most:
-        parser.error(f"--threads must be at most {most}, which is what this process may use, got {arguments.threads}")
+        parser.error(f"--threads must be at most {most}, the number that this process may use, got {arguments.threads}")
     affordable = min(
         1e9, common.available_memory() / 2 / BYTES_PER_NONZERO, SECONDS * NONZEROS_PER_SECOND * arguments.threads
     )
@@ -139,9 +144,9 @@ def main() -> int:
         counts = {Path(arguments.data).stem: read_counts(arguments.data).X} if arguments.data else {}
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
-    load, planned = common.load_warning(), cases(arguments)
+    load, planned = common.warning_of_load(), cases(arguments)
     for name, X in counts.items():
-        common.say(f"{name}: {common.describe(X)}")
+        common.echo(f"{name}: {common.describe(X)}")
     del counts  # each process reads its own
     batches = (run(study, case, arguments) for study, case in planned)
     rows = common.collect(batches, len(planned), arguments, unit="matrix", show=SHOWN)
@@ -176,24 +181,24 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
 
 
 def run(study: str, case: Case, arguments: argparse.Namespace) -> list[Row]:
-    """The rows of one matrix; none, and a message, where it is too large for the memory."""
+    """The rows of one matrix; none, and a message, if it is too large for the memory."""
     try:
         return [Row(study, *values) for values in fresh(case, arguments.repeats, arguments.dtype)]
     except (BrokenProcessPool, MemoryError, ValueError) as error:
-        why = str(error) if isinstance(error, ValueError) else "its process was ended, probably for lack of memory"
-        common.say(f"left out, {study}, {case.nnz:,} nonzeros: {why}")
+        why = str(error) if isinstance(error, ValueError) else "its process was killed, probably for lack of memory"
+        common.echo(f"left out, {study}, {case.nnz:,} nonzeros: {why}")
         return []
 
 
 @functools.cache  # studies share matrices
 def fresh(case: Case, repeats: int, dtype: str) -> list[tuple]:
-    """`measure` in a process of its own."""
+    """`measure` in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(measure, case, repeats, dtype).result()
 
 
 def measure(case: Case, repeats: int, dtype: str) -> list[tuple]:
-    """All of each `Row` but its study."""
+    """The fields of each `Row` after its study."""
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
     most = max(case.threads)
     if case.data:
@@ -243,12 +248,12 @@ def local_fit(counts: Any, case: Case, t: int, options: dict, total: float, solv
     solution = poisson_nmf(counts, case.k, solver=solver, acceleration="extrapolation" if extrapolated else None,
                            n_threads=t, **options)  # fmt: skip
     cpu = (time.process_time() - cpu) / N_ITER
-    return common.pace(solution.trace, EVERY, 2 * EVERY), cpu, 0.0, solution.objective / total
+    return common.seconds_per_iteration(solution.trace, EVERY, 2 * EVERY), cpu, 0.0, solution.objective / total
 
 
 @contextlib.contextmanager
 def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) -> Iterator[Callable[[str], tuple]]:
-    """The same over n workers, which stay while the context does."""
+    """As `local_fit`, over n workers, which exist within the context."""
     from distributed import Client
 
     from fastpmf.dask import PoissonNMF, local_cluster
@@ -261,20 +266,20 @@ def worker_fit(folder: Path, case: Case, n: int, options: dict, total: float) ->
             model.fit(folder)
             cpu = (sum(client.run(time.process_time).values()) - cpu) / N_ITER
             messages = float(model.communication_["between_workers"]) / N_ITER
-            return common.pace(model.trace_, EVERY, 2 * EVERY), cpu, messages, model.objective_ / total
+            return common.seconds_per_iteration(model.trace_, EVERY, 2 * EVERY), cpu, messages, model.objective_ / total
 
         fit("cd")  # compiles
         yield fit
 
 
 def efficiencies(rows: list[Row]) -> list[float]:
-    """Nonzeros a second and thread, relative to the first row."""
+    """Nonzeros per second and thread, relative to the first row."""
     cost = [row.ns_per_nonzero * row.threads for row in rows]
     return [cost[0] / each for each in cost]
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """What was found, for each study."""
+    """The results of each study."""
     lines, studies = [], common.group(rows, "study", "solver")
     for (study, solver), own in studies.items():
         first, last = own[0], own[-1]
@@ -284,12 +289,12 @@ def verdict(rows: list[Row]) -> list[str]:
             share, who = efficiencies(own)[-1], "workers" if study == "workers" else "threads"
             lines.append(
                 f"{study}: {last.threads} {who} are {share * last.threads:.2f} times as fast as one in {solver} "
-                f"({share:.0%} each)."
+                f"(efficiency {share:.0%})."
             )
         elif VARIES.get(study, study) == "nnz":
             best, error = common.slope([r.value for r in own], [r.seconds for r in own])
             power = f"nnz ** {best:.3f}{f' +- {error:.3f}' if error == error else ''}"
-            ends = (f"{row.ns_per_nonzero:.2f} ns a nonzero at {row.nnz:.1g}" for row in (first, last))
+            ends = (f"{row.ns_per_nonzero:.2f} ns per nonzero at {row.nnz:.1g}" for row in (first, last))
             lines.append(f"{study}: seconds of {solver} grow like {power}, {', '.join(ends)}.")
         else:
             ratio, values = last.ns_per_nonzero / first.ns_per_nonzero, f"{last.value:.3g} instead of {first.value:.3g}"
@@ -299,7 +304,7 @@ def verdict(rows: list[Row]) -> list[str]:
             known = {(r.nnz, r.threads): r for r in studies.get((base, solver), [])}
             own = [row for row in studies.get((study, solver), []) if (row.nnz, row.threads) in known]
             if pairs := [(row, known[row.nnz, row.threads]) for row in own]:
-                wall, cpu = (common.span((getattr(a, column) / getattr(b, column) for a, b in pairs), ".2f")
+                wall, cpu = (common.format_range((getattr(a, column) / getattr(b, column) for a, b in pairs), ".2f")
                              for column in ("seconds", "cpu_seconds"))  # fmt: skip
                 lines.append(
                     f"{study}: {what} {wall} times the seconds of {base} in {solver}, {cpu} times its CPU time."
@@ -310,7 +315,7 @@ def verdict(rows: list[Row]) -> list[str]:
             lines.append(f"threads: the objective of {solver} is {same} for any number of threads.")
     ratios = [row.peak_bytes / row.planned_bytes for row in rows if row.solver == "cd"]
     if ratios := [ratio for ratio in ratios if math.isfinite(ratio)]:
-        lines.append(f"cd, peak_bytes over planned_bytes: {common.span(ratios, '.2f')}.")
+        lines.append(f"cd, peak_bytes over planned_bytes: {common.format_range(ratios, '.2f')}.")
     return lines
 
 
@@ -324,7 +329,7 @@ def plot(rows: list[Row], figure: Any) -> None:
             subset = [row for row in own if row.solver == solver]
             y = efficiencies(subset) if scaled else [row.ns_per_nonzero for row in subset]
             axes.plot([row.value for row in subset], y, f"C{i}o-", label=solver)
-        axes.set(xlabel=VARIES.get(study, study), title=study, ylabel="efficiency" if scaled else "ns a nonzero")
+        axes.set(xlabel=VARIES.get(study, study), title=study, ylabel="efficiency" if scaled else "ns per nonzero")
         if study != "skew":
             axes.set_xscale("log", base=2 if scaled or study == "k" else 10)
             axes.xaxis.set_major_formatter("{x:g}")

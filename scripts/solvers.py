@@ -1,4 +1,4 @@
-"""Which solver is fastest, and where each ends: objective against seconds, from the same random starts."""
+"""Speed and final objectives of the solvers: objective against seconds, from the same random starts."""
 
 import argparse
 import math
@@ -18,16 +18,16 @@ DESCRIPTION = """\
 Fit the same counts with several solvers from the same starts, and record the exact objective, D(X || W H) in float64,
 against the seconds of each fit. "+x" is a solver with acceleration="extrapolation", "+r" with "relaxation", else None.
 
-A fit ends after --seconds, or after --max-iter iterations where that is given and comes first. Its clock has what the
-solver does and the objective that is evaluated every --eval-every iterations; reading the counts and compilation are
-not in it. Solvers take turns from each seed.
+A fit ends after --seconds, or earlier after --max-iter iterations, if given. The time includes the iterations and the
+objective, which is evaluated every --eval-every iterations, but not reading the counts and compilation. For each seed
+the solvers run one after another.
 
-The divergence is not convex in both factors, so where a fit ends depends on its start. Gaps are relative,
-(D - best) / best, to the lowest objective that was found from the same seed, which compares speed, and to the lowest of
-all, which also compares the local optima.
+The divergence is not jointly convex in both factors, so the optimum depends on the start. Gaps are relative,
+(D - best) / best, to the lowest objective found from the same seed, which compares speed, and to the lowest of all,
+which also compares the local optima.
 
---inits compares kinds of starts. --restarts N also fits the default solver with n_init=N, with as many iterations as
-its single fit had from the same seed.
+--inits compares initializations. --restarts N also fits the default solver with n_init=N, with the number of iterations
+of its single fit from the same seed.
 """
 ACCELERATION = {"": None, "x": "extrapolation", "r": "relaxation"}
 SOLVERS = ["mu", "mu+r", "mu+x", "em", "em+x", "cd", "cd+x"]
@@ -58,7 +58,7 @@ def main() -> int:
     parser.shared(data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None)
     parser.option("--seconds", "of each fit", 10.0)
     parser.option("--solvers", "solvers", ["mu", "mu+r", "em", "cd", "cd+x"], choices=SOLVERS)
-    parser.option("--inits", "kinds of starts", ["random"], choices=["random", "nndsvd", "nndsvda", "nndsvdar"])
+    parser.option("--inits", "initializations", ["random"], choices=["random", "nndsvd", "nndsvda", "nndsvdar"])
     parser.option("--restarts", "also fit with n_init=N", type=common.number(int, 2), metavar="N")
     parser.option("--eval-every", "iterations between evaluations of the objective", 5)
     arguments = parser.parse_args()
@@ -68,7 +68,7 @@ def main() -> int:
     for name in ("components", "seeds", "solvers", "inits"):
         setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_)")
-    load = common.load_warning()
+    load = common.warning_of_load()
     fits_of_case = len(arguments.inits) * len(arguments.seeds) * (len(arguments.solvers) + bool(arguments.restarts))
     total = len(matrices) * len(arguments.components) * fits_of_case
     points = common.collect(measure(matrices, arguments), total, arguments, counts=matrices)
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Point]]:
-    """Every fit, as the points of its trace; of a fit with several starts the end alone."""
+    """The points of the trace of every fit; only the last point of a fit with several starts."""
     for name, X in matrices.items():
         counts = as_counts(X)
         for k in arguments.components:
@@ -123,7 +123,7 @@ def ends(points: list[Point], *columns: str) -> dict[tuple, list[float]]:
 
 
 def reach(points: list[Point], level: float) -> dict[str, list[float]]:
-    """By solver, seconds until each fit came within a relative gap of the seed's best; infinity if it never did."""
+    """By solver, seconds until each fit is within a relative gap of the seed's best; infinity if it never is."""
     found: dict[str, list[float]] = {}
     for own in common.group(points, "init", "seed").values():
         target = (1 + level) * best([p for p in own if p.n_init == 1])
@@ -134,37 +134,41 @@ def reach(points: list[Point], level: float) -> dict[str, list[float]]:
 
 
 def verdict(points: list[Point]) -> list[str]:
-    """Who is fastest, who ends lowest, how much depends on the start, and what restarts cost and gain."""
+    """The fastest solver, the lowest final objective, and the effects of starts and restarts."""
     lines: list[str] = []
     for (name, k), own in cases(points).items():
         for level in LEVELS:
             times = {solver: median(seconds) for solver, seconds in reach(own, level).items()}
             order = sorted((s for s in times if math.isfinite(times[s])), key=times.__getitem__)
             late = [s for s in times if s not in order]
-            text = ", ".join(f"{s} {common.short(times[s])} s" for s in order) or "none"
-            missing = f"; not in more than half of the fits: {', '.join(late)}" if late else ""
+            text = ", ".join(f"{s} {common.format_number(times[s])} s" for s in order) or "none"
+            missing = f"; not reached in half of the fits or more: {', '.join(late)}" if late else ""
             lines.append(f"{name}, k = {k}: to within {level:g} of the best from the same seed: {text}{missing}.")
         medians = {solver: median(found) for (solver,), found in ends(own, "solver").items()}
         lowest = min(medians, key=medians.__getitem__)
         others = ", ".join(f"{s} {D / medians[lowest] - 1:.1e}" for s, D in medians.items() if s != lowest)
-        lines.append(f"{name}, k = {k}: lowest at the end (median): {lowest}; others end above it by {others or '-'}.")
+        lines.append(
+            f"{name}, k = {k}: lowest final objective (median): {lowest}; others are higher by {others or '-'}."
+        )
         spreads = [max(D) / min(D) - 1 for D in ends(own, "solver", "init").values()]
         if len(ends(own, "seed")) > 1:
-            lines.append(
-                f"{name}, k = {k}: from seed to seed the end of one solver differs by {common.span(spreads, '.1e')}."
-            )
+            differences = common.format_range(spreads, ".1e")
+            lines.append(f"{name}, k = {k}: between seeds, the final objective of a solver differs by {differences}.")
         if len(inits := {init: median(D) for (init,), D in ends(own, "init").items()}) > 1:
             first = min(inits, key=inits.__getitem__)
             above = ", ".join(f"{i} {D / inits[first] - 1:.1e}" for i, D in inits.items() if i != first)
-            lines.append(f"{name}, k = {k}: of the kinds of start {first} ends lowest, others above it by {above}.")
+            lines.append(f"{name}, k = {k}: lowest of the initializations: {first}; others higher by {above}.")
         lines += restarts(name, k, own)
     residuals = common.group((fit[-1] for fit in common.group(points, *Point._fields[:6]).values()), "solver")
-    text = (f"{solver} {common.span((p.kkt_residual for p in fits), '.1e')}" for (solver,), fits in residuals.items())
-    return [*lines, f"At the end one factor alone could still gain, in nats per count, at most: {', '.join(text)}."]
+    text = (
+        f"{solver} {common.format_range((p.kkt_residual for p in fits), '.1e')}"
+        for (solver,), fits in residuals.items()
+    )
+    return [*lines, f"Final kkt_residual, in nats per count: {', '.join(text)}."]
 
 
 def restarts(name: str, k: int, points: list[Point]) -> list[str]:
-    """What n_init costs and gains, where it was measured."""
+    """Cost and gain of n_init, if it was measured."""
     several = [p for p in points if p.n_init > 1]
     if not several:
         return []

@@ -1,4 +1,4 @@
-"""fastpmf beside scikit-learn on the same counts: an iteration, a fit, its memory, and W for new rows."""
+"""fastpmf and scikit-learn on the same counts: an iteration, a fit, its memory, and W of new rows."""
 
 import argparse
 import math
@@ -18,17 +18,18 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf import PoissonNMF, as_counts, kl_divergence, plan, poisson_nmf
 
 DESCRIPTION = """\
-Compare with scikit-learn's NMF(solver="mu", beta_loss="kullback-leibler") in one process, taking turns. Seconds are
-medians, objectives the exact divergence in nats. scikit-learn is given CSR counts in the dtype of the factors, and uses
-one thread for this. Kernels are compiled, and counts read and transposed, before any clock runs.
+Compare with scikit-learn's NMF(solver="mu", beta_loss="kullback-leibler") in one process, interleaved. Seconds are
+medians, objectives the exact divergence in nats. scikit-learn gets CSR counts in the dtype of the factors, and uses a
+single thread. Compilation, and reading and transposing the counts, are not timed.
 
-  iteration  the same multiplicative iteration: seconds by the difference of a short and a longer fit; the objectives
-             after five iterations from one random start; and the peak memory of a fit beyond what its process held,
+  iteration  the same multiplicative iteration: seconds from the difference of a short and a longer fit; the objectives
+             after five iterations from one random start; and the peak memory of a fit beyond its input,
              with the prediction of fastpmf.plan
   fit        seconds to the objective at which scikit-learn stops by default, after 200 iterations. scikit-learn's are
-             200 times those of an iteration. The objective is taken from fastpmf's multiplicative updates, which have
-             the same iterates until small entries reach a floor here and underflow there. fastpmf's default solver is
-             first followed to the iteration that reaches it; fits of so many iterations are then timed
+             200 times those of an iteration. The objective is computed by fastpmf's multiplicative updates, which have
+             the same iterates until small entries reach fastpmf's floor or underflow in scikit-learn. A first fit by
+             fastpmf's default solver finds the number of iterations to this objective; fits of this number of
+             iterations are then timed
   transform  half of the rows, or --rows, are held out; H is fitted to the others, by 50 iterations, and W is found for
              the rows held out by PoissonNMF.transform at each --tol, and by non_negative_factorization(update_H=False)
              with its defaults, which is what NMF.transform does. The gap is certified by fastpmf: no W has an
@@ -68,9 +69,9 @@ def main() -> int:
     parser.shared(data=[], components=[20], dtype="float32", threads=None, seeds=[0], repeats=3)
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
     parser.option("--rows", "held out for transform, by default half of them", type=common.positive_int)
-    parser.option("--tol", "of transform, in nats per count", [3e-3, 1e-3, 1e-4], type=common.share)
+    parser.option("--tol", "of transform, in nats per count", [3e-3, 1e-3, 1e-4], type=common.fraction)
     arguments = parser.parse_args()
-    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    matrices, load = common.read_matrices(parser, arguments.data), common.warning_of_load()
     n_rows = min(X.shape[0] for X in matrices.values())
     if "transform" in arguments.parts and not (arguments.rows or n_rows // 2) < n_rows:
         parser.error(f"--rows must be below the number of rows, {n_rows}, got {arguments.rows}")
@@ -95,13 +96,13 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
 
 
 def sklearn_fit(floats: Any, W: np.ndarray, H: np.ndarray, n_iter: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many iterations of scikit-learn."""
+    """A fit of `n_iter` iterations by scikit-learn."""
     model = NMF(len(H), init="custom", solver="mu", beta_loss="kullback-leibler", max_iter=n_iter, tol=0)
     return model.fit_transform(floats, W=W.copy(), H=H.copy()), model.components_
 
 
 def per_iteration(fit: Callable[[int], Any], few: int, many: int) -> float:
-    """Seconds of an iteration, from two fits."""
+    """Seconds of an iteration, from two fits of different lengths."""
     return (common.timed(lambda: fit(many))[1] - common.timed(lambda: fit(few))[1]) / (many - few)
 
 
@@ -183,7 +184,7 @@ def transform(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[
 
 
 def split(X: Any, n_out: int, seed: int) -> tuple[Any, Any]:
-    """Rows to fit and rows held out, without the columns that have no counts in the former."""
+    """Rows to fit and held-out rows, without columns that have no counts in the former."""
     order = np.random.default_rng(seed).permutation(X.shape[0])
     unseen, seen = (X[np.sort(rows)] for rows in (order[:n_out], order[n_out:]))
     used = np.flatnonzero(np.asarray(seen.sum(axis=0)).ravel())
@@ -191,27 +192,27 @@ def split(X: Any, n_out: int, seed: int) -> tuple[Any, Any]:
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """How many times as long scikit-learn takes, and whose objective is lower."""
+    """How many times as long scikit-learn takes, and how the objectives differ."""
     lines = []
     for (part, tol), own in common.group(rows, "part", "tol").items() if rows else ():
-        ratios = common.span((row.ratio for row in own), ".3g")
+        ratios = common.format_range((row.ratio for row in own), ".3g")
         if part == "iteration":
             apart = max(abs(row.objective / row.sklearn_objective - 1) for row in own)
             lines.append(
                 f"scikit-learn takes {ratios} times as long for the same iteration; after {STEPS} iterations the "
-                f"objectives differ by at most {apart:.1e} of themselves."
+                f"objectives differ by at most {apart:.1e}, relatively."
             )
         elif part == "fit":
             lines.append(
                 f"scikit-learn takes {ratios} times as long to the objective at which it stops by default, which "
-                f"fastpmf reaches after {common.span((row.iterations for row in own), 'd')} iterations."
+                f"fastpmf reaches after {common.format_range((row.iterations for row in own), 'd')} iterations."
             )
         else:
             above = [1e3 * (row.sklearn_objective / row.objective - 1) for row in own]
             lines.append(
                 f"transform at tol={tol:g}: scikit-learn takes {ratios} times as long, and its objective is higher by "
-                f"{common.span(above, '.2g')} thousandths; fastpmf's is certified to be within "
-                f"{common.span((row.gap_per_1000 for row in own), '.2g')} nats per 1,000 counts of the optimum."
+                f"{common.format_range(above, '.2g')} thousandths; fastpmf's is certified to be within "
+                f"{common.format_range((row.gap_per_1000 for row in own), '.2g')} nats per 1,000 counts of the optimum."
             )
     return lines
 

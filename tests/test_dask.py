@@ -312,7 +312,7 @@ def test_lost_blocks_that_cannot_be_computed_again_are_an_error(client, X):
         client.scatter([block], workers=[workers[n % 3]], hash=False)[0] for n, block in enumerate(blocks_of(X, 3))
     ]
     model = PoissonNMF(3, callback=killer(client, slice(1, 2), at=4), **OPTIONS)
-    with pytest.raises(ValueError, match="block 1 is a future that can't be"):
+    with pytest.raises(ValueError, match=r"block 1 of X was lost .* a future can't be computed again"):
         model.fit(futures)
     assert n_stored(client) == 0
 
@@ -594,8 +594,8 @@ def test_invalid_input_is_an_error_in_one_sentence(client, X, tmp_path):
     wrong = [
         (X, TypeError, "X must be a dask array .* got csr_array"),
         ([X], TypeError, "got list"),
-        (array.zeros((10, 10), chunks=(5, 5)), ValueError, "one chunk, got 2 chunks over them"),
-        ([dask.delayed(X), dask.delayed(X[:, :5])], ValueError, "equal numbers of columns"),
+        (array.zeros((10, 10), chunks=(5, 5)), ValueError, "one chunk, got 2 chunks"),
+        ([dask.delayed(X), dask.delayed(X[:, :5])], ValueError, "the same number of columns"),
         ([dask.delayed(X), dask.delayed(-X)], ValueError, "X must hold counts >= 0"),
         ([dask.delayed(0 * X)], ValueError, "at least one positive count, got all 120 x 40 zero"),
         (tmp_path / "none.h5ad", FileNotFoundError, "no file"),

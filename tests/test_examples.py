@@ -220,8 +220,8 @@ def test_recommendations_from_files_have_their_names(run, tiny, tmp_path):
     [
         (["-k", "41", "--data", "data/tiny.npz"], "--components must be at most 40, got 41"),
         (["--data", "none.npz"], "no file none.npz"),
-        (["--data", "data/zero.npz"], "data/zero.npz must hold integers, and not only zeros"),
-        (["--data", "data/half.npz"], "data/half.npz must hold integers, and not only zeros"),
+        (["--data", "data/zero.npz"], "data/zero.npz must be integers, not all zero"),
+        (["--data", "data/half.npz"], "data/half.npz must be integers, not all zero"),
         (["--rows", "data/rows.txt"], "--rows and --columns are names for the counts of --data"),
         (["--data", "data/tiny.npz", "--columns", "data/rows.txt"], "data/rows.txt must have 40 lines, got 50"),
         (["--data", "data/tiny.npz", "--rows", "none.txt"], "No such file or directory: 'none.txt'"),
@@ -236,7 +236,7 @@ def test_bad_input_gets_one_sentence(run, tiny, tmp_path, capsys, name, argument
     ("name", "arguments", "message"),
     [
         ("topics", ["--held-out", "1"], "--held-out: must be a number between 0 and 1, got 1"),
-        ("topics", ["--held-out", "1e-9", "--data", "data/tiny.npz"], "--held-out must leave words on both sides"),
+        ("topics", ["--held-out", "1e-9", "--data", "data/tiny.npz"], "--held-out must leave words to fit"),
         ("cells", ["--draw", "9", "240"], "--draw must have more than 240 genes, got 240"),
         ("cells", ["--draw", "9", "241", "--labels", "data/rows.txt"], "data/rows.txt must have 9 lines, got 50"),
         ("cells", [*NAMED, "--signature", "data/rows.txt"], "--signature must be of genes that the counts have"),

@@ -297,7 +297,7 @@ def test_the_index_of_a_pandas_frame_is_no_column_of_a_table(tmp_path):
     assert read_counts(tmp_path / "X.parquet").X.toarray().tolist() == [[1], [1]]
     counts = pd.DataFrame({"u": [7, 8], "i": [1, 2], "n": [5, 6]})
     counts.set_index("u").to_parquet(tmp_path / "X.parquet")  # and comes last
-    with pytest.raises(ValueError, match="its column 'u' was the index of a pandas DataFrame: say which columns"):
+    with pytest.raises(ValueError, match="its column 'u' was the index of a pandas DataFrame: give the columns of"):
         read_counts(tmp_path / "X.parquet")
     found = read_counts(tmp_path / "X.parquet", columns=["u", "i", "n"])
     assert found.row_names.tolist() == ["7", "8"]

@@ -214,7 +214,7 @@ HOSTILE = {
     "endless.npz": (head_that_never_ends, "multi-line statement|Cannot parse header"),
     "zeros.npz": (archive_of_zeros, r"it claims to hold 0\.1 GiB, which is impossible for its \d+ bytes"),
     "twice.npz": (two_of_a_name, "two arrays of one name"),
-    "dia.npz": (a_diagonal_of_billions, "the pointers of so many rows and columns"),
+    "dia.npz": (a_diagonal_of_billions, "the pointers of its rows and columns"),
     "text.npz": (counts_that_are_text, "its counts must be numbers, got <U1"),
     "link.h5": (linked, "its data is in another file, which is not read"),
     "secret.h5": (borrowed, "its /matrix/barcodes is in another file, which is not read"),

@@ -107,7 +107,7 @@ def test_solvers_has_every_fit_its_exact_end_and_what_restarts_cost(study, tiny)
     assert (end["iteration"], float(end["objective"])) == ("40", solution.objective)
     assert "tiny, k = 3: to within 0.001 of the best from the same seed: " in out
     assert "n_init=2 takes " in out
-    assert "of the kinds of start " in out
+    assert "lowest of the initializations: " in out
 
 
 def test_an_interrupted_study_keeps_what_it_has(run, script, tiny, tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_each_package_that_is_installed_fits_and_is_scored(script, tiny, name):
     if script("common").version_of(package.package) is None:
         pytest.skip(f"{package.package} is not installed")
     points = []
-    package.race(setup_of(script, tiny, "float32"), 1e-9, lambda *point: points.append(point))
+    package.fit_until(setup_of(script, tiny, "float32"), 1e-9, lambda *point: points.append(point))
     n_iter, seconds, W, H = points[0]
     assert n_iter >= 1
     assert seconds > 0
@@ -206,7 +206,7 @@ def test_a_package_continues_or_starts_again_until_the_seconds_are_spent(script,
 
     Package.restarts = restarts
     with pytest.raises(KeyboardInterrupt):
-        Package.race(None, 1e9, lambda n, *rest: points.append(n))
+        Package.fit_until(None, 1e9, lambda n, *rest: points.append(n))
     assert (calls, points) == (([1, 2, 4, 8], [1, 2, 4]) if restarts else ([1] * 4, [1, 2, 3]))
 
 
@@ -245,7 +245,7 @@ class Dead:
     module, compiling = "math", 0
 
     @staticmethod
-    def race(setup, budget, report):
+    def fit_until(setup, budget, report):
         os._exit(3)
 
 
@@ -253,7 +253,7 @@ class Broken(Dead):
     """As a package that raises."""
 
     @staticmethod
-    def race(setup, budget, report):
+    def fit_until(setup, budget, report):
         raise RuntimeError("it does not converge\nand never will")
 
 
@@ -340,7 +340,7 @@ def test_roofline_compares_every_kernel_with_a_bound(study):
     for row in kernels:
         assert row["bound"] in ("stream", "gather", "FMA", "divide")
         assert float(row["fraction"]) > 0
-    assert "share of the bound that applies" in out
+    assert "fraction of the bound that applies" in out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -460,7 +460,7 @@ def test_formats_times_all_readers(study, threads_for_processes):
         ("solvers", ["--restarts", "1"], "--restarts: must be an integer at least 2, got 1"),
         ("solvers", ["-k", "0"], "-k/--components: must be an integer at least 1, got 0"),
         ("solvers", ["--data", "zero.npz"], "the counts are all zero in zero"),
-        ("solvers", ["--data", "tiny.npz", "tiny.npz"], "--data must be files of different names"),
+        ("solvers", ["--data", "tiny.npz", "tiny.npz"], "--data must be files with different names"),
         ("solvers", ["--png", "a.pdf"], "--png: must be a .png or .svg file in an existing folder, got a.pdf"),
         ("versus_sklearn", ["--data", "none.npz"], "no file none.npz"),
         ("versus_sklearn", ["--tol", "0"], "--tol: must be a number between 0 and 1, got 0"),

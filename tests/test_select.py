@@ -133,7 +133,7 @@ def test_component_gains_raise_a_clear_error(change, sentence):
         ({"n_components": [0]}, "n_components == 0, must be >= 1"),
         ({"n_splits": 0}, "n_splits == 0, must be >= 1"),
         ({"fraction": 1.0}, "fraction must be a number between 0 and 1, got 1.0"),
-        ({"X": [[1, 0]]}, "X must hold enough counts for fraction=0.1"),
+        ({"X": [[1, 0]]}, "X must hold enough counts to fit and to hold out with fraction=0.1"),
         ({"X": [[0.5, 0]]}, "X must hold whole counts"),
         ({"estimator": "ml"}, "estimator must be a PoissonNMF or an HPF, got 'ml'"),
         ({"estimator": PoissonNMF}, "estimator must be a PoissonNMF or an HPF, got <class"),

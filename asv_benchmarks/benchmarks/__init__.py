@@ -1,1 +1,1 @@
-"""Benchmarks of fastpmf for airspeed velocity; one module is one suite."""
+"""Benchmarks of fastpmf for airspeed velocity; each module is a suite."""

@@ -1,4 +1,4 @@
-"""A bound on the speed of the contraction: `gather_fma`, which only fetches the same rows."""
+"""A bound on the speed of the contraction: the kernel `gather_fma`, which only gathers the same rows."""
 
 import numpy as np
 
@@ -22,9 +22,9 @@ def gather_fma(table, block, worker):
           ones    (GROUP,)      dtype of U, multiplied with gathered rows before they are added
     out   out     (n_rows, K)   overwritten, except split rows
           partial (n_slots, K)  the sums of the segments of split rows
-    cost  2 nnz K flops; gathers nnz K itemsize bytes of V, reading as far ahead as `ratio_contract`, without which
-          this is slower where V outgrows the caches. Rows of a single vector are bound by the latency of their chain
-          of additions, here as there.
+    cost  2 nnz K flops; gathers nnz K itemsize bytes of V. Prefetches as far ahead as `ratio_contract`, since it would
+          otherwise be slower for V larger than the caches. Both kernels are bound by the latency of their additions
+          if a row has a single vector.
     """
     indices, indptr, blocks, U, V, n_vectors, ones, out, partial = arguments(table)
     first_entry, end_entry, slot = blocks[block, 2], blocks[block, 3], blocks[block, 4]
@@ -47,7 +47,7 @@ def gather_fma(table, block, worker):
 
 
 def gather(counts: MemoryCounts, side: Side, U: np.ndarray, V: np.ndarray, out: np.ndarray) -> None:
-    """`MemoryCounts.contract`, reduced to its gather."""
+    """The gathers of `MemoryCounts.contract` without its other arithmetic."""
     X = counts.side(side)
     blocks, splits = X.work
     partial = np.empty((splits[-1, 2] if len(splits) else 0, U.shape[1]), U.dtype)

@@ -1,10 +1,10 @@
-"""What every suite shares: the profile, seeded counts, and how something is timed that is then tracked.
+"""Shared by all suites: the profile, seeded counts, random starts, and timing for `track_` benchmarks.
 
 Profiles, chosen by the environment variable FASTPMF_BENCH:
 
-    fast     the default: the whole suite in some two minutes on two cores, once the kernels are compiled
+    fast     the default: all suites in about four minutes on two cores, once the kernels are compiled
     regular  ten times the counts
-    large    a hundred times, for a quiet machine
+    large    a hundred times the counts, for a quiet machine
 """
 
 import json
@@ -25,16 +25,16 @@ from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums
 from fastpmf.counts import MemoryCounts, as_counts
 
-# Each benchmark is a process that asv forks from one that has imported this. What Numba sets up before the first kernel
-# of a process, a third of a second, is set up here once for all of them; serially, for threads don't survive a fork.
+# asv forks each benchmark from a process that has imported this module. Numba's set-up before the first kernel of a
+# process takes a third of a second. It is done here once for all of them, serially, since threads don't survive a fork.
 njit(lambda: None)()
 
 PROFILES = {"fast": 1, "regular": 10, "large": 100}
-N_COMPONENTS = 20  # of every fit: kernels compile for each number of vectors in a row, so the suites share one
+N_COMPONENTS = 20  # of all fits: kernels are compiled for each number of vectors in a row, so all suites use the same
 
 
 def scale() -> int:
-    """How many times more counts than in the fast profile."""
+    """Number of counts, relative to the fast profile."""
     profile = os.environ.get("FASTPMF_BENCH", "fast")
     if profile not in PROFILES:
         raise ValueError(f"FASTPMF_BENCH must be one of {', '.join(PROFILES)}, got {profile!r}")
@@ -42,12 +42,12 @@ def scale() -> int:
 
 
 def names(n_counts: int, *shapes: str) -> list[str]:
-    """Shapes as parameters, by default all; the number of counts is in the name, so profiles are never compared."""
+    """Names of shapes, by default all, with the number of counts, so that asv never compares profiles."""
     return [f"{shape}-{n_counts:.0e}".replace("e+0", "e") for shape in shapes or SHAPES]
 
 
 def counts_of_shapes(n_counts: int, *shapes: str) -> dict[str, MemoryCounts]:
-    """Counts by `names`, their transposes built."""
+    """Counts by the names that `names` returns, with their transposes."""
     found = {}
     for name, shape in zip(names(n_counts, *shapes), shapes or SHAPES, strict=True):
         found[name] = as_counts(SHAPES[shape](n_counts))
@@ -56,27 +56,27 @@ def counts_of_shapes(n_counts: int, *shapes: str) -> dict[str, MemoryCounts]:
 
 
 def subproblem_of_rows(V: np.ndarray, n_components: int) -> Subproblem:
-    """The problem of W while H, transposed and padded V, is fixed."""
+    """The problem of W with H fixed, given as V: transposed and padded."""
     return Subproblem(Side.ROWS, n_components, V, column_sums(V)[None])
 
 
 def tall(n_counts: int) -> sparse.csr_array:
-    """Twenty counts in a row, many in a column."""
+    """About 20 counts in a row, many in a column."""
     return planted_counts(n_counts // 20, 1_000, n_counts)
 
 
 def wide(n_counts: int) -> sparse.csr_array:
-    """Twenty counts in a column, many in a row."""
+    """About 20 counts in a column, many in a row."""
     return planted_counts(1_000, n_counts // 20, n_counts)
 
 
 def power_law(n_counts: int) -> sparse.csr_array:
-    """Rows and columns whose sums fall like 1 / rank: giant ones, and ones with hardly a count."""
+    """Rows and columns whose sums decrease like 1 / rank."""
     return planted_counts(n_counts // 50, n_counts // 50, n_counts, exponent=1.0)
 
 
 def short_rows(n_counts: int) -> sparse.csr_array:
-    """Five nonzeros in every row, all of them ones: a row is over before it has begun."""
+    """Five nonzeros in every row, all of them ones, so that the cost per row dominates."""
     n, width = n_counts // 5, n_counts // 100
     indices = np.arange(5) * width + np.random.default_rng(0).integers(width, size=(n, 5))
     data = np.ones(5 * n, np.int32)
@@ -84,7 +84,7 @@ def short_rows(n_counts: int) -> sparse.csr_array:
 
 
 def giant_rows(n_counts: int) -> sparse.csr_array:
-    """Four rows with half of the counts, which no thread should be left alone with."""
+    """Four rows with half of the counts, which must be divided among threads."""
     return planted_counts(n_counts // 50, n_counts // 5, n_counts, giants=4)
 
 
@@ -100,21 +100,21 @@ SHAPES = {
 def planted_counts(
     n: int, p: int, n_counts: int, *, exponent: float = 0.0, giants: int = 0, n_components: int = 10, seed: int = 0
 ) -> sparse.csr_array:
-    """Draw X ~ Poisson(W H) from planted factors, conditioned on its total, without ever forming W H.
+    """Draw X ~ Poisson(W H) from planted factors, conditioned on its total, without computing W H.
 
     Given the total, each count falls on component k, row i, column j with probability sum_i W_ik sum_j H_kj, then
-    W_ik / sum_i W_ik, then H_kj / sum_j H_kj: one draw each, whatever n x p is.
+    W_ik / sum_i W_ik, then H_kj / sum_j H_kj: each is one draw, for any n x p.
 
     Parameters
     ----------
     n, p : int
         Shape of X.
     n_counts : int
-        Sum of X; somewhat more than its nonzeros.
+        Sum of X, slightly larger than its number of nonzeros.
     exponent : float, default=0.0
-        Row and column sums fall like rank ** -exponent, in random order.
+        Row and column sums decrease like rank ** -exponent, in random order.
     giants : int, default=0
-        So many rows have half of the counts.
+        This number of rows has half of the counts.
     n_components : int, default=10
     seed : int, default=0
 
@@ -145,7 +145,7 @@ def _draw(rng: np.random.Generator, weights: np.ndarray, size: int) -> np.ndarra
 def random_start(
     shape: tuple[int, int], total: float, n_components: int, dtype: str = "float64"
 ) -> dict[str, np.ndarray]:
-    """W and H without structure, the sum of W H that of the counts."""
+    """Uniform random W and H, scaled so that W H sums to `total`."""
     rng = np.random.default_rng(0)
     W, H = rng.random((shape[0], n_components)), rng.random((n_components, shape[1]))
     level = np.sqrt(total / (W.sum(axis=0) @ H.sum(axis=1)))
@@ -153,7 +153,7 @@ def random_start(
 
 
 def median_seconds(*calls: Callable[[], object], repeats: int = 11) -> list[float]:
-    """Median wall time of each call; the calls take turns, so that a slow moment of the machine hits all of them."""
+    """Median wall time of each call; the calls are interleaved, so that all are affected when the machine is busy."""
     seconds = np.empty((repeats, len(calls)))
     for r in range(repeats):
         for c, call in enumerate(calls):
@@ -164,7 +164,7 @@ def median_seconds(*calls: Callable[[], object], repeats: int = 11) -> list[floa
 
 
 def in_fresh_process(code: str, *arguments: object, **environment: str) -> dict:
-    """Run code in a new interpreter that imports this very fastpmf; what it prints, read as JSON."""
+    """Run code in a new interpreter that imports the same fastpmf; return its output, parsed as JSON."""
     path = os.pathsep.join([str(Path(fastpmf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Iterations on Dask workers of one thread each, compared with one process of as many threads."""
+"""Iterations on Dask workers with one thread each, and in one process with the same number of threads."""
 
 import importlib.util
 import tempfile
@@ -16,7 +16,7 @@ WHERE = ("workers", "process")
 
 
 class Iterations:
-    """A fit of `N_ITERATIONS` iterations, including what workers do once: they read their rows and transpose them."""
+    """A fit of `N_ITERATIONS` iterations, including reading and transposing the rows, which workers do once."""
 
     param_names = ("where", "size", "shape")
     params = (WHERE, (1, 2), names(N_COUNTS, "power_law"))
@@ -26,8 +26,8 @@ class Iterations:
         return counts_of_shapes(N_COUNTS, "power_law")
 
     def setup(self, cached, where, size, shape):
-        if importlib.util.find_spec("fastpmf.dask") is None or importlib.util.find_spec("distributed") is None:
-            raise NotImplementedError("fastpmf.dask or distributed is not available")
+        if importlib.util.find_spec("distributed") is None:
+            raise NotImplementedError("distributed is not installed")
         warnings.filterwarnings("ignore", message=".*max_iter")  # tol=0 is never reached
         self.options = {
             "solver": "mu", "acceleration": None, "max_iter": N_ITERATIONS, "tol": 0.0, "eval_every": 100,

@@ -1,4 +1,4 @@
-"""What a user waits for: a fit from a scipy matrix, beside scikit-learn's from the same start."""
+"""Fits of a scipy matrix by fastpmf and by scikit-learn, from the same start."""
 
 import numpy as np
 from sklearn.decomposition import NMF
@@ -11,7 +11,7 @@ N_COUNTS, N_ITERATIONS = 50_000 * scale(), 10
 
 
 def estimator(library):
-    """An estimator that does `N_ITERATIONS` multiplicative updates: with tol=0 it neither stops early nor warns."""
+    """An estimator that does `N_ITERATIONS` multiplicative updates; with tol=0 it neither stops early nor warns."""
     same = {"n_components": N_COMPONENTS, "init": "custom", "solver": "mu", "max_iter": N_ITERATIONS, "tol": 0}
     if library == "sklearn":
         return NMF(**same, beta_loss="kullback-leibler")
@@ -19,7 +19,7 @@ def estimator(library):
 
 
 class FitTransform:
-    """Both libraries' factors are scored by the same function, `kl_divergence`."""
+    """Ten multiplicative updates; the factors of both libraries are scored by `kl_divergence`."""
 
     param_names = ("library",)
     params = (["fastpmf", "sklearn"],)
@@ -27,7 +27,7 @@ class FitTransform:
     def setup_cache(self):
         return power_law(N_COUNTS)
 
-    def setup(self, X, library):  # before every fit, for scikit-learn overwrites the start
+    def setup(self, X, library):  # before every fit, since scikit-learn overwrites the start
         self.X = X.astype(np.float64) if library == "sklearn" else X  # each reads it without a copy
         self.estimator = estimator(library)
         if library == "fastpmf":

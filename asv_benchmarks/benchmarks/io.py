@@ -1,4 +1,4 @@
-"""From a file to counts that can be fitted: reading, validation, and the transpose."""
+"""Reading files, validating matrices, and transposing counts."""
 
 import gzip
 from pathlib import Path
@@ -10,17 +10,9 @@ from sklearn.datasets import dump_svmlight_file
 
 from fastpmf.core.counts import Side
 from fastpmf.counts import as_counts
+from fastpmf.io import read_counts
 
 from .common import counts_of_shapes, median_seconds, names, scale
-
-try:
-    from fastpmf.io import read_counts
-except ImportError:  # an older version
-    read_counts = None
-try:
-    from fastpmf.io import FORMATS
-except ImportError:  # an older version
-    FORMATS = {}
 
 N_COUNTS = 200_000 * scale()
 OTHERS = {
@@ -34,7 +26,7 @@ SHAPES = TALL, *_ = names(N_COUNTS, "tall", "power_law", "giant_rows")
 
 
 class _Prepared:
-    """The cache of all classes: the counts, and files of them in the folder in which the benchmarks run."""
+    """Makes the counts that all classes use, and files of them in the folder in which the benchmarks run."""
 
     def setup_cache(self):
         cached = counts_of_shapes(N_COUNTS, "tall", "power_law", "giant_rows")
@@ -66,10 +58,6 @@ class Read(_Prepared):
     param_names = ("file",)
     params = (["counts.npz", "counts.mtx"],)
 
-    def setup(self, cached, file):
-        if read_counts is None:
-            raise NotImplementedError("this version reads no files")
-
     def time_read(self, cached, file):
         read_counts(file)
 
@@ -88,14 +76,12 @@ class Read(_Prepared):
 
 
 class Format(_Prepared):
-    """The other formats that need no optional library."""
+    """Reading the other formats that need no optional library."""
 
     param_names = ("format",)
     params = ([*OTHERS],)
 
     def setup(self, cached, format):
-        if format not in FORMATS:
-            raise NotImplementedError("this version does not read it")
         self.X = read_counts(OTHERS[format], format).X
 
     def time_read(self, cached, format):
@@ -108,7 +94,7 @@ class Format(_Prepared):
 
 
 class Validate(_Prepared):
-    """`as_counts` of a matrix in each format; canonical CSR is only checked, the others are converted."""
+    """`as_counts` of a matrix in each format: canonical CSR is only checked, other formats are converted."""
 
     param_names = ("format",)
     params = (["csr", "csc", "coo", "dense"],)
@@ -128,7 +114,7 @@ class Validate(_Prepared):
 
 
 class Transpose(_Prepared):
-    """The transpose, for updates of H; indices are read twice, data once, and both are written."""
+    """The transpose, for updates of H. It reads indices twice and data once, and writes both."""
 
     param_names = ("shape",)
     params = (SHAPES,)

@@ -1,4 +1,4 @@
-"""The kernels of an iteration: one parameter is varied at a time, from 32 components in float32 on a power law."""
+"""The kernels of an iteration. One parameter is varied at a time, from 32 components in float32 on a power law."""
 
 from contextlib import ExitStack
 
@@ -17,7 +17,7 @@ POWER_LAW, TALL, SHORT_ROWS = names(N_COUNTS, "power_law", "tall", "short_rows")
 
 
 class _Kernel:
-    """`run` is timed: a pass that reads U and V and writes to other arrays, so that it can be repeated."""
+    """The method `run` is timed: it reads U and V and writes to other arrays, so that it can be repeated."""
 
     def setup_cache(self):
         return counts_of_shapes(N_COUNTS)
@@ -34,8 +34,7 @@ class _Kernel:
         self.run()  # compiles
 
     def teardown(self, *_):
-        if hasattr(self, "open"):  # not where setup found nothing to measure
-            self.open.close()
+        self.open.close()
 
     def complete(self):
         """Make the other arrays that `run` reads."""
@@ -51,21 +50,19 @@ class _Contract(_Kernel):
         self.counts.contract(Side.ROWS, self.U, self.V, self.out)
 
     def fraction_of_bound(self) -> float:
-        from .bound import (
-            gather,
-        )  # here, since older versions run the rest and call kernels differently
+        from .bound import gather  # not above: a commit that calls kernels differently still runs the rest
 
         def bound():
             gather(self.counts, Side.ROWS, self.U, self.V, self.out)
 
         bound()  # compiles
-        with threads(1):  # waiting for a second thread would hide the difference
+        with threads(1):  # synchronization of threads would hide the difference
             contraction, gather_only = median_seconds(self.run, bound)
         return contraction / gather_only
 
 
 class ContractShapes(_Contract):
-    """The contraction on every shape; the side of H is the same call on the transpose."""
+    """The contraction on every shape; for H it is the same call on the transpose."""
 
     param_names = ("shape", "side")
     params = (names(N_COUNTS), ["W", "H"])
@@ -86,7 +83,7 @@ class ContractShapes(_Contract):
 
 
 class ContractFactors(_Contract):
-    """The contraction for every kind of factor; bandwidth is that of the gathered rows of V."""
+    """The contraction by number of components and dtype; the bandwidth is that of the gathered rows of V."""
 
     param_names = ("n_components", "dtype")
     params = ([8, 32, 128], ["float32", "float64"])
@@ -109,7 +106,7 @@ class ContractFactors(_Contract):
 
 
 class ContractCounts(_Contract):
-    """The contraction of counts in every dtype that the kernels read."""
+    """The contraction by the dtype of the counts."""
 
     param_names = ("counts",)
     params = (["uint8", "uint16", "int32", "float32", "float64"],)
@@ -149,7 +146,7 @@ class LogRate(_Kernel):
 
 
 class Multiply(_Kernel):
-    """U * S / v_sum; bandwidth is that of the streams U, S and out. Short rows, so that there are many of them."""
+    """U * S / v_sum, with many short rows; the bandwidth is that of reading U and S and writing out."""
 
     param_names = LogRate.param_names
     params = LogRate.params
@@ -177,15 +174,13 @@ class Multiply(_Kernel):
 class Descend(_Kernel):
     """Two sweeps of coordinate descent over every row.
 
-    With K = 128 long rows don't fit in the scratch space and are gathered again in each sweep.
+    With 128 components, long rows don't fit in the scratch space and are gathered again in each sweep.
     """
 
     param_names = ("shape", "n_components", "dtype")
     params = (names(N_COUNTS, "power_law", "short_rows"), [32, 128], ["float32", "float64"])
 
     def setup(self, cached, shape, n_components, dtype):
-        if not hasattr(cached[shape], "descend"):
-            raise NotImplementedError("this version has no coordinate descent")
         self.prepare(cached[shape], n_components, dtype)
 
     def complete(self):
@@ -199,6 +194,6 @@ class Descend(_Kernel):
         self.run()
 
     def track_time_per_nonzero(self, *_):
-        return self.nanoseconds(repeats=5)  # each takes as long as some ten contractions
+        return self.nanoseconds(repeats=5)  # each takes about as long as ten contractions
 
     track_time_per_nonzero.unit = "ns/nonzero"

@@ -1,9 +1,8 @@
-"""The models beside maximum likelihood: what an iteration of each costs, and what it comes to."""
+"""Iterations of maximum likelihood and of the other models, and the objective of each."""
 
 import numpy as np
 
-import fastpmf
-from fastpmf import poisson_nmf
+from fastpmf import HPF, PoissonNMF, as_counts, poisson_nmf
 
 from .common import N_COMPONENTS, counts_of_shapes, names, random_start, scale
 
@@ -13,7 +12,7 @@ MODELS = ("ml", "map", "l1", "exposures", "mask", "background")
 
 
 def options_of(model, counts):
-    """What `poisson_nmf` is told, of these counts."""
+    """Options of `poisson_nmf` for a model of these counts."""
     n, p = counts.shape
     rng = np.random.default_rng(0)
     if model == "map":
@@ -25,12 +24,12 @@ def options_of(model, counts):
     if model == "mask":  # as many entries as a hundredth of the counts
         entries = np.unique(rng.integers(0, n * p, counts.nnz // 100))
         indptr = np.searchsorted(entries, p * np.arange(n + 1))
-        return {"mask": fastpmf.as_counts((np.ones(len(entries), np.uint8), entries % p, indptr), shape=counts.shape)}
+        return {"mask": as_counts((np.ones(len(entries), np.uint8), entries % p, indptr), shape=counts.shape)}
     return {"background": 1e-3 * counts.total / (n * p)} if model == "background" else {}
 
 
 class PointEstimates:
-    """Multiplicative iterations of each model from one start."""
+    """Multiplicative updates of each model from the same start."""
 
     param_names = ("shape", "model")
     params = (names(N_COUNTS, "power_law"), MODELS)
@@ -39,8 +38,6 @@ class PointEstimates:
         return counts_of_shapes(N_COUNTS, "power_law")
 
     def setup(self, cached, shape, model):
-        if not hasattr(fastpmf, "HPF"):
-            raise NotImplementedError("this version has maximum likelihood alone")
         counts = cached[shape]
         start = random_start(counts.shape, counts.total, N_COMPONENTS)
         self.options = {
@@ -63,7 +60,7 @@ class PointEstimates:
 
 
 class MeanField:
-    """HPF, with its hierarchy and without, and with its hyperparameters fitted."""
+    """HPF with its hierarchy, without it, and with fitted hyperparameters."""
 
     param_names = ("shape", "model")
     params = (names(N_COUNTS, "power_law"), ("hierarchy", "plain", "learned"))
@@ -72,13 +69,11 @@ class MeanField:
         return counts_of_shapes(N_COUNTS, "power_law")
 
     def setup(self, cached, shape, model):
-        if not hasattr(fastpmf, "HPF"):
-            raise NotImplementedError("this version has no HPF")
         self.counts, self.model = cached[shape], model
         self.fit(2)
 
     def fit(self, n_iterations):
-        return fastpmf.HPF(
+        return HPF(
             N_COMPONENTS, hierarchy=self.model != "plain", learn_prior=self.model == "learned", random_state=0,
             max_iter=n_iterations, tol=0.0, eval_every=n_iterations,
         ).fit(self.counts)  # fmt: skip
@@ -102,12 +97,10 @@ class Online:
         return counts_of_shapes(N_COUNTS, "power_law")
 
     def setup(self, cached, shape, model):
-        if not hasattr(fastpmf.PoissonNMF, "partial_fit"):
-            raise NotImplementedError("this version has no partial_fit")
         X = cached[shape].to_scipy()
         step = -(-X.shape[0] // 4)
         self.batches = [X[i : i + step] for i in range(0, X.shape[0], step)]
-        self.model, self.X = getattr(fastpmf, model), X
+        self.model, self.X = {"PoissonNMF": PoissonNMF, "HPF": HPF}[model], X
         self.epoch()
 
     def epoch(self):

@@ -1,9 +1,7 @@
-"""Costs of a new process: imports, and first calls, whose kernels are compiled or loaded from the cache."""
+"""New processes: imports, and first calls, whose kernels are compiled or loaded from the cache."""
 
 import tempfile
 from statistics import median
-
-import fastpmf
 
 from .common import in_fresh_process, scale
 
@@ -65,7 +63,7 @@ for name in names:
     }
 print(json.dumps(found))
 """
-# The calls of each line run in one process, in this order, with a cache of its own that is empty at first
+# The calls of each line run in one process, in this order, with a new empty cache
 COLD = (
     ("fit", "fit, k = 20", "fit, k = 30", "fit, k = 50", "fit, k = 100", "HPF after fit"),
     ("fit, float32",),
@@ -115,7 +113,6 @@ class FirstCall:
     def first_calls(self):
         found = {}
         for names in COLD:
-            names = [name for name in names if hasattr(fastpmf, "HPF") or name != "HPF after fit"]
             with tempfile.TemporaryDirectory() as folder:
                 found |= self.measure(folder, *names)
                 if names[0] == "fit":
@@ -125,10 +122,6 @@ class FirstCall:
 
     def measure(self, folder, *names):
         return in_fresh_process(FIRST_CALLS, folder, *self.SHAPE, *names, NUMBA_CACHE_DIR=folder)
-
-    def setup(self, cached, call):
-        if call not in cached:
-            raise NotImplementedError(f"this version has no {call.split()[0]}")
 
     def track_cpu(self, cached, call):
         return cached[call]["cpu"]

@@ -1,4 +1,4 @@
-"""Times by the number of threads, and the fraction of the ideal speed-up."""
+"""Time and parallel efficiency by the number of threads."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ N_THREADS = [2**i for i in range(available_threads().bit_length())]
 
 
 class _Threaded:
-    """`run(n_threads)` is timed."""
+    """The method `run(n_threads)` is timed."""
 
     repeats = 7
 
@@ -22,7 +22,7 @@ class _Threaded:
         return counts_of_shapes(N_COUNTS, "power_law", "giant_rows") | counts_of_shapes(N_COUNTS_FIT, "power_law")
 
     def efficiency(self, n_threads: int) -> float:
-        """Time with one thread over n times that with n; for n = 1 it shows the noise."""
+        """Time with one thread divided by n times the time with n threads; for n = 1 it shows the noise."""
         one, several = median_seconds(lambda: self.run(1), lambda: self.run(n_threads), repeats=self.repeats)
         return one / (n_threads * several)
 
@@ -35,8 +35,6 @@ class Kernels(_Threaded):
 
     def setup(self, cached, kernel, shape, n_threads):
         self.counts = cached[shape]
-        if not hasattr(self.counts, kernel):
-            raise NotImplementedError(f"this version has no {kernel}")
         rng = np.random.default_rng(0)
         self.U, self.V = (padded(rng.random((m, 32)) + 0.5, np.dtype("float32")) for m in self.counts.shape)
         self.out, self.subproblem = empty_factor(len(self.U), 32, self.U.dtype), subproblem_of_rows(self.V, 32)
@@ -63,7 +61,7 @@ class Kernels(_Threaded):
 
 
 class Fit(_Threaded):
-    """Twenty iterations of the default solver, serial parts included; the objective is the same for any number."""
+    """Twenty iterations of the default solver; the objective does not depend on the number of threads."""
 
     repeats = 3
     param_names = ("shape", "n_threads")

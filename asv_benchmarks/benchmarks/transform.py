@@ -1,4 +1,4 @@
-"""What a user waits for who has a model and new rows: W for these rows, with H as it is."""
+"""W of new rows under a fitted model, by fastpmf and by scikit-learn."""
 
 import warnings
 
@@ -18,9 +18,9 @@ N_COUNTS = 50_000 * scale()
 
 
 class Transform:
-    """Half of the rows, under the H that was fitted to the other half; each library with its own tol and max_iter.
+    """W of half of the rows, with H fitted to the other half; each library has its own default tol and max_iter.
 
-    Both libraries' W are scored by the same function, `kl_divergence`.
+    The results of both libraries are scored by `kl_divergence`.
     """
 
     param_names = ("library", "shape")
@@ -31,10 +31,10 @@ class Transform:
         for name in self.params[1]:
             X = SHAPES[name.split("-")[0]](N_COUNTS)
             unseen = np.random.default_rng(0).random(X.shape[0]) < 0.5
-            fitted, X = X[~unseen], X[unseen]
-            H = poisson_nmf(fitted, N_COMPONENTS, max_iter=100, tol=0.0, random_state=0).H
-            produced = H.any(axis=0)  # counts of other features have likelihood 0 under every W
-            found[name] = X[:, produced], H[:, produced]
+            seen, X = X[~unseen], X[unseen]
+            H = poisson_nmf(seen, N_COMPONENTS, max_iter=100, tol=0.0, random_state=0).H
+            used = H.any(axis=0)  # counts of other features have likelihood 0 under every W
+            found[name] = X[:, used], H[:, used]
         return found
 
     def setup(self, cached, library, shape):
@@ -50,7 +50,7 @@ class Transform:
 
     def transform(self, **options):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the gap bound says it in numbers
+            warnings.simplefilter("ignore", ConvergenceWarning)  # `track_gap_bound` measures the convergence
             return self.model.transform(self.X, **options)
 
     def time_transform(self, *_):
@@ -72,7 +72,7 @@ class Transform:
 
 
 def gap_bound(X, W, H):
-    """`Update.gap` of the rows: what `PoissonNMF.transform` says of its own W."""
+    """Upper bound on the gap of each row's objective, as `PoissonNMF.transform` computes it."""
     k = len(H)
     W, Ht = (padded(A, np.dtype(np.float64)) for A in (W, H.T))
     S = empty_factor(*W.shape, W.dtype)

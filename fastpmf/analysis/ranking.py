@@ -181,7 +181,7 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
             sums[3] += _aucs(block, at, flat[at]).sum()
         n_rows += len(n_relevant)
     if not n_rows:
-        raise ValueError("X must hold a positive count that exclude does not")
+        raise ValueError("X must hold a positive count that is not in exclude")
     precision, recall, ndcg, area = (sums / n_rows).tolist()
     return RankingScores(precision, recall, ndcg, area if auc else None, n_rows)
 

@@ -90,7 +90,7 @@ class Selection:
             row = _TABLE_ROW.format(k, f"{mean:.4f}", f"{error:.4f}", f"{similarity:.3f}", f"{seconds:.1f}")
             lines.append(row + mark)
         if self.best_is_largest:
-            lines.append("The best is the largest that was tried: larger ones may be better.")
+            lines.append("The best number is the largest that was tried: larger ones may be better.")
         return "\n".join(lines)
 
 
@@ -98,7 +98,7 @@ class SelectionInterrupted(KeyboardInterrupt):
     """Ctrl-C in `select_n_components`; `selection` has the complete splits."""
 
     def __init__(self, selection: Selection) -> None:
-        super().__init__("interrupted; .selection has the splits that were done")
+        super().__init__("interrupted; the attribute `selection` has the complete splits")
         self.selection = selection
 
     def __reduce__(self) -> tuple[Any, ...]:  # for pickling, since `args` is the message
@@ -203,7 +203,7 @@ def select_n_components(
             for s in range(n_splits):
                 train, rest = thin_counts(counts, fraction, random_state=rng)
                 if not train.total or not rest.total:
-                    raise ValueError(f"X must hold enough counts for fraction={fraction:g} to leave some on both sides")
+                    raise ValueError(f"X must hold enough counts to fit and to hold out with fraction={fraction:g}")
                 seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
                 found.append([])
                 for a, k in enumerate(ks.tolist()):
@@ -219,7 +219,7 @@ def select_n_components(
         except KeyboardInterrupt:
             n_done = sum(len(split) == len(ks) for split in found)
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit
-                raise KeyboardInterrupt("Interrupted from the keyboard before a split was done.") from None
+                raise KeyboardInterrupt("Interrupted from the keyboard before the first split was complete.") from None
             raise SelectionInterrupted(selection(n_done)) from None
 
 

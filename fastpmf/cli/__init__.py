@@ -11,13 +11,12 @@ from contextlib import contextmanager
 
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf._interrupted import INTERRUPTED
 from fastpmf.cli.commands import print_message
 from fastpmf.cli.parser import make_parser
 from fastpmf.utils.progress import compilation_shown
 
 # After a signal 128 plus its number, by the convention of shells
-OK, BAD_INPUT, BROKEN_PIPE, TERMINATED = 0, 2, 141, 143
+OK, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 2, 130, 141, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.run(arguments)
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter writes to it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at exit
         return BROKEN_PIPE
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         written = f"; {arguments.written}" if hasattr(arguments, "written") else ""

@@ -67,7 +67,7 @@ def fit(arguments: argparse.Namespace) -> None:
         W, interrupted = error.solution.W, error
     seconds = time.perf_counter() - began
     if model.status_ is Status.NON_FINITE:
-        raise ValueError(f"{arguments.counts} holds counts out of the range of {W.dtype}: {model.status_}")
+        raise ValueError(f"{arguments.counts} has counts out of the range of {W.dtype}: {model.status_}")
     _save(model, arguments.output)
     arguments.written = f"the model fitted so far is written: {arguments.output}"
     if arguments.weights:
@@ -110,11 +110,11 @@ def _save(model: PoissonNMF, path: str) -> None:
 
 
 def _status(model: PoissonNMF | HPF) -> str:
-    """Why a fit stopped and, if it did not converge, how far it is from that."""
+    """Why a fit stopped and, if it reached a limit, its kkt_residual and tol."""
     if isinstance(model, HPF) or model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
     return (
-        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations kkt_residual is "
+        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, kkt_residual is "
         f"{model.kkt_residual_:.2g}, tol {model.tol:.2g}."
     )
 
@@ -130,7 +130,7 @@ def transform(arguments: argparse.Namespace) -> None:
     model = load_model(arguments.model).set_params(n_threads=arguments.threads)
     W = _weights(model, *_aligned(read(arguments), model, arguments))
     if to_stdout:
-        content = io.BytesIO()  # when NumPy writes to a pipe it hides that the pipe is closed
+        content = io.BytesIO()  # NumPy would hide the error of a closed pipe
         np.save(content, W, allow_pickle=False)
         sys.stdout.buffer.write(content.getbuffer())
         return
@@ -265,7 +265,7 @@ def info(arguments: argparse.Namespace) -> None:
     counts = as_counts(data, name=arguments.counts)
     (n, p), facts = counts.shape, _facts_of_counts(data, counts)
     lines = [
-        f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), kept as {counts.dtype}",
+        f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), stored as {counts.dtype}",
         f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}",
     ]
     for names, axis in ((data.row_names, "rows"), (data.column_names, "columns")):
@@ -394,7 +394,7 @@ def print_result(arguments: argparse.Namespace, lines: str, facts: Any) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    """A value for JSON, which has null instead of NaN and infinity."""
+    """A value for JSON, with null instead of NaN and infinity."""
     if isinstance(value, dict):
         return {name: _jsonable(each) for name, each in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -430,7 +430,7 @@ def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = No
 def stream(arguments: argparse.Namespace) -> Dataset:
     """The counts of a command, which are read from their file in each pass."""
     if arguments.counts == STANDARD_INPUT:
-        raise ValueError("--stream reads a file more than once, standard input can be read once: give a file or folder")
+        raise ValueError("--stream reads the counts more than once: give a file or folder, not standard input")
     options = _read_options(arguments)
     if options.pop("columns") is not None or options.pop("header") is not None:
         raise ValueError("--columns and --header are for tables, which can't be streamed: convert them first")
@@ -447,7 +447,7 @@ def _read_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _check_format(arguments: argparse.Namespace) -> None:
     if arguments.counts == STANDARD_INPUT and arguments.format is None:
-        raise ValueError("standard input has no name that shows its format: give --format")
+        raise ValueError("standard input has no name with its format: give --format")
 
 
 def _warn_if_not_whole(counts: np.ndarray) -> None:
@@ -469,5 +469,5 @@ def check_distinct(inputs: list[str], *outputs: str | None) -> None:
     known = set(map(os.path.realpath, inputs))
     for path in filter(None, outputs):
         if (target := os.path.realpath(path)) in known:
-            raise ValueError(f"every output must be a file of its own, got {path} twice")
+            raise ValueError(f"every output must be a different file, got {path} twice")
         known.add(target)

@@ -49,9 +49,9 @@ as not observed, or with --missing zero as counts of 0, as for a list of purchas
 """
 _SELECT = """\
 Compare numbers of components: hold out a tenth of the counts by thinning, fit each number to the rest, and
-print the log likelihood of the held-out counts (nats per count), its standard error against the best, and
-the similarity of the components of different splits. The smallest number that is not clearly worse than the
-best is recommended. Ctrl-C prints the table of the completed splits.
+print the log-likelihood of the held-out counts (nats per count), the standard error of its difference to the
+best, and the similarity of the components of different splits. The smallest number within one standard error
+of the best is recommended. Ctrl-C prints the table of the completed splits.
 
   fastpmf select counts.npz -k 5 10 20 40
   fastpmf select cells.h5ad --layer counts -k 10 20 30 --splits 5 --dtype float32 --plot k.png
@@ -66,8 +66,8 @@ favour features that are typical of the component, among those with a share of a
 """
 _RECOMMEND = """\
 Print the columns of highest rate for each row of a file of counts, without those whose count is positive.
-The rows may be fitted or new ones; their weights are computed first, as by `fastpmf transform`, which also
-explains the treatment of fitted columns that the file lacks. The table has row, rank, item and rate.
+The rows may be fitted or new ones; their weights are computed first, as by `fastpmf transform`; see its help
+for columns that the file lacks. The table has the columns row, rank, item and rate.
 
   fastpmf recommend model.npz purchases.csv -n 10
   fastpmf recommend model.npz purchases.csv --rows ada bob --seen -o for_ada_and_bob.csv
@@ -88,10 +88,10 @@ zarr are read a chunk at a time, so they may be larger than memory.
   fastpmf fit purchases -k 20 -o model.npz
 """
 _WARMUP = """\
-Compile the kernels of fit, transform and score for these numbers of components and keep them on disk, for
-instance when an image is built, or before many processes start. The first number takes some four seconds
-for each dtype of counts, a further one about a second: some kernels are compiled for the number of 64-byte
-vectors in a row of a factor (8 components each in float64, 16 in float32), 1 to 16, and once for all wider
+Compile the kernels of fit, transform and score for these numbers of components, and cache them on disk, for
+instance when an image is built, or before many processes start. The first number takes about four seconds
+for each dtype of counts, further ones about one second: some kernels are compiled for each number of 64-byte
+vectors in a row of a factor (of 8 components in float64, 16 in float32) from 1 to 16, and once for all wider
 rows. Counts from files are mostly uint8; those of AnnData are float32.
 
   fastpmf warmup -k 20
@@ -100,6 +100,18 @@ rows. Counts from files are mostly uint8; those of AnnData are float32.
 _DEMO = """\
 Fit 20 topics to the words of Python's standard library, as installed on this machine, and print them.
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose description keeps its line breaks, and whose help states the defaults."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def option(self, flags: str, text: str, default: Any = None, **options: Any) -> None:
+        """Add an option with this help text, to which the default is appended if it is not None."""
+        text = text if default is None else f"{text} (default: %(default)s)"
+        self.add_argument(*flags.split(), default=default, help=text, **options)
 
 
 def at_least(minimum: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
@@ -111,7 +123,7 @@ def at_least(minimum: float, kind: Callable[[str], Any] = int) -> Callable[[str]
             raise argparse.ArgumentTypeError(f"must be >= {minimum}, got {text}")
         return value
 
-    parse.__name__ = kind.__name__  # for messages on text that is no number
+    parse.__name__ = kind.__name__  # in argparse's message for text that is not a number
     return parse
 
 
@@ -125,70 +137,59 @@ def _feature_types(text: str) -> str | list[str]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; it sets the command's function as `run`."""
-    parser = argparse.ArgumentParser(
-        prog="fastpmf", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="fastpmf", description=_HELP)
     parser.add_argument("--version", action="version", version=f"fastpmf {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    positive, seed, fraction = at_least(1), at_least(0), at_least(0, float)
 
-    def command(run: Callable[[argparse.Namespace], None], summary: str, text: str) -> argparse.ArgumentParser:
-        new = subparsers.add_parser(
-            run.__name__, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    def command(run: Callable[[argparse.Namespace], None], summary: str, text: str) -> _Parser:
+        new = subparsers.add_parser(run.__name__, help=summary, description=text)
         new.set_defaults(run=run)
         return new
 
     demo = command(commands.demo, "20 topics of Python's standard library", _DEMO)
-    demo.add_argument("-k", "--components", type=at_least(1), default=20, metavar="K", help="number of topics "
-                      "(default: %(default)s)")  # fmt: skip
-    demo.add_argument("--plot", default="fastpmf-demo.png", metavar="PNG", help="plot of the objective, if matplotlib "
-                      "is installed (default: %(default)s)")  # fmt: skip
+    demo.option("-k --components", "number of topics", 20, type=positive, metavar="K")
+    demo.option("--plot", "plot of the objective, if matplotlib is installed", "fastpmf-demo.png", metavar="PNG")
 
     fit = command(commands.fit, "fit a model to a file of counts", _FIT)
     _add_fit_options(fit)
     transform = command(commands.transform, "weights of new rows under a fitted model", _TRANSFORM)
-    transform.add_argument("-o", "--output", required=True, metavar="W.npy", help="output file of W, rows x "
-                           "components; - for standard output")  # fmt: skip
+    text = "output file of W, rows x components; - for standard output"
+    transform.option("-o --output", text, required=True, metavar="W.npy")
 
     select = command(commands.select, "compare numbers of components by held-out counts", _SELECT)
-    select.add_argument("-k", "--components", type=at_least(1), nargs="+", required=True, metavar="K", help="numbers "
-                        "of components")  # fmt: skip
-    select.add_argument("--splits", type=at_least(1), default=3, metavar="N", help="random splits (default: "
-                        "%(default)s)")  # fmt: skip
-    select.add_argument("--seed", type=at_least(0), default=0, help="seed of splits and starts (default: %(default)s)")
-    select.add_argument("--prior", choices=["none", *SHAPES], default="auto", help="as in fastpmf fit (default: "
-                        "%(default)s; the default of fastpmf fit is none)")  # fmt: skip
-    select.add_argument("--dtype", choices=_DTYPES, help="dtype of the factors")
-    select.add_argument("--plot", metavar="PNG", help="also plot the table; needs matplotlib")
+    select.option("-k --components", "numbers of components", type=positive, nargs="+", required=True, metavar="K")
+    select.option("--splits", "number of random splits", 3, type=positive, metavar="N")
+    select.option("--seed", "seed of splits and starts", 0, type=seed)
+    select.option("--prior", "as in `fastpmf fit`, whose default is none", "auto", choices=["none", *SHAPES])
+    select.option("--dtype", "dtype of the factors (default: as in `fastpmf fit`)", choices=_DTYPES)
+    select.option("--plot", "also plot the table; needs matplotlib", metavar="PNG")
 
     topics = command(commands.topics, "the first features of each component of a fitted model", _TOPICS)
-    topics.add_argument("-n", "--top", type=at_least(1), default=10, metavar="N", help="number of features (default: "
-                        "%(default)s)")  # fmt: skip
-    topics.add_argument("--by", choices=ORDERS, default="weight", help="order (default: weight)")
-    topics.add_argument("--min-weight", type=at_least(0, float), default=0.0, metavar="P", help="minimum share of the "
-                        "component (default: %(default)s)")  # fmt: skip
-    topics.add_argument("-o", "--output", metavar="TOPICS.csv", help="output table of component, rank, feature and "
-                        "score")  # fmt: skip
+    topics.option("-n --top", "number of features", 10, type=positive, metavar="N")
+    topics.option("--by", "order of the features", "weight", choices=ORDERS)
+    topics.option("--min-weight", "minimum share of the component's counts", 0.0, type=fraction, metavar="P")
+    topics.option("-o --output", "output table of component, rank, feature and score", metavar="TOPICS.csv")
 
     recommend = command(commands.recommend, "columns of highest rate for each row", _RECOMMEND)
-    recommend.add_argument("-n", "--top", type=at_least(1), default=10, metavar="N", help="number of columns (default: "
-                           "%(default)s)")  # fmt: skip
-    recommend.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows, by name, or by number from 0 if "
-                           "there are no names")  # fmt: skip
+    recommend.option("-n --top", "number of columns", 10, type=positive, metavar="N")
+    text = "only these rows, by name, or by number from 0 if rows have no names"
+    recommend.option("--rows", text, nargs="+", metavar="ROW")
     recommend.add_argument("--seen", action="store_true", help="include columns whose count is positive")
-    recommend.add_argument("-o", "--output", metavar="TABLE.csv", help="output table (default: standard output)")
+    recommend.option("-o --output", "output table (default: standard output)", metavar="TABLE.csv")
 
     info = command(commands.info, "describe a file", _INFO)
     convert = command(commands.convert, "write counts of any format to a memory-mapped folder", _CONVERT)
-    convert.add_argument("-o", "--output", required=True, metavar="FOLDER", help="output folder")
+    convert.option("-o --output", "output folder", required=True, metavar="FOLDER")
 
     warm = command(commands.warmup, "compile kernels ahead of time", _WARMUP)
-    warm.add_argument("-k", "--components", type=at_least(1), nargs="+", required=True, metavar="K", help="numbers of "
-                      "components")  # fmt: skip
-    warm.add_argument("--counts", dest="counts_dtypes", nargs="+", choices=list(map(str, COUNT_DTYPES)),
-                      default=["uint8"], metavar="T", help="dtypes of counts, of %(choices)s (default: uint8); "
-                      "`fastpmf info` prints the dtype of a file")  # fmt: skip
-    warm.add_argument("--dtype", choices=_DTYPES, help="dtype of the factors (default: as in a fit)")
+    warm.option("-k --components", "numbers of components", type=positive, nargs="+", required=True, metavar="K")
+    text = "dtypes of counts, of %(choices)s (default: uint8); `fastpmf info` prints the dtype of a file"
+    warm.add_argument(
+        "--counts", dest="counts_dtypes", nargs="+", choices=list(map(str, COUNT_DTYPES)), default=["uint8"],
+        metavar="T", help=text,
+    )  # fmt: skip
+    warm.option("--dtype", "dtype of the factors (default: as in `fastpmf fit`)", choices=_DTYPES)
     versions = command(commands.versions, "versions for a bug report", "Print versions, CPU and threads.")
 
     for each in (transform, topics, recommend):
@@ -196,66 +197,64 @@ def make_parser() -> argparse.ArgumentParser:
     for each in (fit, transform, select, recommend, info, convert):
         _add_counts_options(each)
     for each in (transform, recommend):
-        each.add_argument("--missing", choices=["unobserved", "zero"], default="unobserved", help="how to treat "
-                          "fitted columns that the counts lack (default: %(default)s)")  # fmt: skip
+        text = "treatment of fitted columns that the counts lack"
+        each.option("--missing", text, "unobserved", choices=["unobserved", "zero"])
     for each in (demo, fit, transform, select, recommend, convert):
         each.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no message on compilation")
     for each in (demo, fit, transform, select, recommend):
-        each.add_argument("-j", "--threads", type=at_least(1), metavar="N", help="number of threads (default: all that "
-                          "this process may use); it does not change the result")  # fmt: skip
+        text = "number of threads, which does not change the result (default: all that this process may use)"
+        each.option("-j --threads", text, type=positive, metavar="N")
     for each in (fit, transform, select, topics, recommend, info, convert, warm, versions):
         each.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-def _add_fit_options(fit: argparse.ArgumentParser) -> None:
-    fit.add_argument("-k", "--components", type=at_least(1), required=True, metavar="K", help="number of components")
-    fit.add_argument("-o", "--output", required=True, metavar="MODEL.npz", help="output file of the model")
-    fit.add_argument("--weights", metavar="W.npy", help="also write W, rows x components")
-    fit.add_argument("--factors", metavar="FILE", help="also write W, H and all names for other programs: .npz for "
-                     "NumPy or .h5ad for AnnData")  # fmt: skip
-    fit.add_argument("--solver", choices=["auto", *SOLVERS], default="auto", help="cd: extrapolated coordinate "
-                     "descent, used by auto; em: least memory; mu: multiplicative updates, for reference")  # fmt: skip
-    fit.add_argument("--prior", choices=["none", *SHAPES], default="none", help="auto: posterior mode under weak Gamma "
-                     "priors, which predicts better; sparse: L1 penalties, for many components and few counts "
-                     "(default: %(default)s: maximum likelihood)")  # fmt: skip
-    fit.add_argument("--init", choices=[i for i in INITS if i != "custom"], default="auto", help="initialization "
-                     "(default: %(default)s, which is random)")  # fmt: skip
-    fit.add_argument("--n-init", type=at_least(1), default=1, metavar="N", help="number of random starts, most of "
-                     "which are stopped early (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--max-iter", type=at_least(1), default=500, metavar="N", help="maximum number of iterations "
-                     "(default: %(default)s)")  # fmt: skip
-    fit.add_argument("--tol", type=at_least(0, float), default=1e-4, metavar="T", help="stop when no other W, and no "
-                     "other H, is better by more than T nats per count (default: %(default)s)")  # fmt: skip
-    fit.add_argument("--max-time", type=at_least(0, float), metavar="S", help="stop after S seconds (default: no "
-                     "limit); the exit code is 0, as after --max-iter, and the output states how far the fit is from "
-                     "converging")  # fmt: skip
-    fit.add_argument("--stream", action="store_true", help="read the counts from their file in each iteration, with "
-                     "two blocks in memory: npy, h5ad, zarr, 10x-h5")  # fmt: skip
-    fit.add_argument("--checkpoint", metavar="FOLDER", help="save the fit there from time to time")
-    fit.add_argument("--checkpoint-minutes", type=at_least(0, float), default=10.0, metavar="M", help="minutes between "
-                     "checkpoints (default: %(default)s); Ctrl-C writes the model, but no checkpoint")  # fmt: skip
-    fit.add_argument("--resume", metavar="FOLDER", help="continue from the last checkpoint there, with bitwise the "
-                     "same result, and save there")  # fmt: skip
-    fit.add_argument("--seed", type=at_least(0), default=0, help="seed of the random start (default: %(default)s)")
-    fit.add_argument("--dtype", choices=_DTYPES, help="dtype of the factors (default: float32 for float32 counts, else "
-                     "float64)")  # fmt: skip
+def _add_fit_options(fit: _Parser) -> None:
+    positive, seconds = at_least(1), at_least(0, float)
+    fit.option("-k --components", "number of components", type=positive, required=True, metavar="K")
+    fit.option("-o --output", "output file of the model", required=True, metavar="MODEL.npz")
+    fit.option("--weights", "also write W, rows x components", metavar="W.npy")
+    text = "also write W, H and all names for other programs: .npz for NumPy or .h5ad for AnnData"
+    fit.option("--factors", text, metavar="FILE")
+    text = "cd, used by auto: extrapolated coordinate descent; em: lowest memory; mu: multiplicative updates"
+    fit.option("--solver", text, "auto", choices=["auto", *SOLVERS])
+    text = (
+        "none: maximum likelihood; auto: posterior mode under weak Gamma priors, which predicts better; sparse: L1 "
+        "penalties, for many components and few counts"
+    )
+    fit.option("--prior", text, "none", choices=["none", *SHAPES])
+    choices = [init for init in INITS if init != "custom"]
+    fit.option("--init", "initialization; auto is random", "auto", choices=choices)
+    fit.option("--n-init", "number of random starts, most of which are stopped early", 1, type=positive, metavar="N")
+    fit.option("--max-iter", "maximum number of iterations", 500, type=positive, metavar="N")
+    text = "stop when neither another W nor another H can improve the objective by more than T nats per count"
+    fit.option("--tol", text, 1e-4, type=seconds, metavar="T")
+    text = "stop after S seconds, with exit code 0, as after --max-iter (default: no limit)"
+    fit.option("--max-time", text, type=seconds, metavar="S")
+    text = "read the counts from their file in each iteration, with two blocks in memory: npy, h5ad, zarr, 10x-h5"
+    fit.add_argument("--stream", action="store_true", help=text)
+    fit.option("--checkpoint", "save checkpoints of the fit in this folder", metavar="FOLDER")
+    text = "minutes between checkpoints; Ctrl-C writes the model, but no checkpoint"
+    fit.option("--checkpoint-minutes", text, 10.0, type=seconds, metavar="M")
+    text = "continue from the last checkpoint in this folder, with bitwise the same result, and save checkpoints there"
+    fit.option("--resume", text, metavar="FOLDER")
+    fit.option("--seed", "seed of the random start", 0, type=at_least(0))
+    fit.option("--dtype", "dtype of the factors (default: float32 for float32 counts, else float64)", choices=_DTYPES)
 
 
-def _add_counts_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("counts", metavar="COUNTS", help=f"file, folder or pipe: {', '.join(FORMATS)}; - for "
-                         "standard input")  # fmt: skip
-    command.add_argument("--format", choices=FORMATS, metavar="F", help="one of these (default: according to the name)")
-    command.add_argument("--feature-types", type=_feature_types, metavar="TYPE[,TYPE]", help="for 10x Genomics' files: "
-                         "types of features to read, such as 'Antibody Capture', or all (default: Gene "
-                         "Expression)")  # fmt: skip
-    command.add_argument("--feature-names", choices=FEATURE_NAMES, help="for 10x Genomics' files: name features by "
-                         "names, which may not be unique, or ids (default: name)")  # fmt: skip
-    command.add_argument("--layer", metavar="NAME", help="layer of .h5ad or .zarr, or raw; genome of 10x version 2")
-    command.add_argument("--columns", type=_columns, metavar="ROW,COLUMN[,COUNT]", help="for csv, tsv and parquet: "
-                         "names in the header, or numbers from 0; needed if there are more than three "
-                         "columns")  # fmt: skip
-    command.add_argument("--header", action=argparse.BooleanOptionalAction, help="for csv and tsv: whether the first "
-                         "line is a header (default: if --columns has names, or its count is text)")  # fmt: skip
-    command.add_argument("--transpose", action="store_true", help="swap rows and columns; genes of 10x Genomics' files "
-                         "are columns before")  # fmt: skip
+def _add_counts_options(command: _Parser) -> None:
+    text = f"file, folder or pipe: {', '.join(FORMATS)}; - for standard input"
+    command.add_argument("counts", metavar="COUNTS", help=text)
+    text = "format of COUNTS, one of the above (default: according to the name)"
+    command.option("--format", text, choices=FORMATS, metavar="F")
+    text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
+    command.option("--feature-types", text, type=_feature_types, metavar="TYPE[,TYPE]")
+    text = "for 10x Genomics: name features by names, which may not be unique, or by ids (default: name)"
+    command.option("--feature-names", text, choices=FEATURE_NAMES)
+    command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", metavar="NAME")
+    text = "for csv, tsv and parquet: names, or numbers from 0; needed if there are more than three columns"
+    command.option("--columns", text, type=_columns, metavar="ROW,COLUMN[,COUNT]")
+    text = "for csv and tsv: whether the first line is a header (default: if --columns has names or its count is text)"
+    command.option("--header", text, action=argparse.BooleanOptionalAction)
+    text = "swap rows and columns; without it, genes of 10x Genomics' files are columns"
+    command.add_argument("--transpose", action="store_true", help=text)

@@ -1,4 +1,4 @@
-"""What the estimators over workers share: the loop of a fit, rows of W as a dask array, and the local model."""
+"""Shared by the estimators over workers: the loop of a fit, W as a dask array, and the local model."""
 
 import copy
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class PoolState(State):
 
 @dataclass(frozen=True)
 class PoolFit:
-    """The solver and the problem of a fit whose steps and measures are computed by workers."""
+    """The solver and the problem of a fit whose steps, objective and residual are computed by workers."""
 
     extrapolates: ClassVar[bool] = False
 
@@ -68,7 +68,7 @@ class PoolFit:
         state.columns = state.pool.column_state()
 
     def solution_factors(self, state: PoolState) -> tuple[np.ndarray, np.ndarray]:
-        """No rows of W, and H once the fit has ended."""
+        """W without rows, as W stays on the workers, and H once the fit has ended."""
         k = self.model.n_components
         H = self.model.H(state.columns) if state.columns else np.empty((k, 0), self.model.dtype)
         return np.empty((0, k), self.model.dtype), H
@@ -99,7 +99,7 @@ class DistributedEstimator(BaseEstimator):
         self, pool: WorkerPool, model: Model, options: FitOptions, start: RandomStart | CustomStart | ColumnState,
         row_data: RowData, checkpoints: CheckpointFolder | None, *, return_W: bool,
     ) -> tuple[Solution, ColumnState, list[Any] | None]:  # fmt: skip
-        """The solution, without rows of W; the state of H; and if `return_W` futures of W of each shard."""
+        """The solution, without rows of W; the state of H; and, if `return_W`, futures of W of each shard."""
         pool.prepare(model, row_data)
         callback = self.callback
         observer = None if callback is None else lambda record, *_: callback(record)
@@ -113,7 +113,7 @@ class DistributedEstimator(BaseEstimator):
     def _set_fitted_attributes(
         self, kind: type[FactorModel], attributes: dict[str, Any], client: Any, source: Source, pool: WorkerPool
     ) -> None:
-        """Make the local model of these attributes, and set its public ones and those of the fit."""
+        """Make the local model from these attributes; set its public attributes and those of the fit."""
         parameters = self.get_params(deep=False)
         names = kind(parameters["n_components"]).get_params(deep=False).keys() & parameters.keys() - {"callback"}
         attributes |= {"n_features_in_": pool.survey.shape[1]}
@@ -154,13 +154,13 @@ class DistributedEstimator(BaseEstimator):
         ])  # fmt: skip
 
     def _join(self, blocks: list[tuple[Any, float]]) -> Any:
-        """One dask array of blocks of W, given with their numbers of rows."""
+        """A dask array from blocks of W and their numbers of rows."""
         array = library("dask.array")
         k, dtype = self._local.components_.shape[0], self._local.components_.dtype
         return array.concatenate([array.from_delayed(block, (n, k), dtype) for block, n in blocks])
 
     def _random_start(self, pool: WorkerPool, random_state: Any) -> RandomStart:
-        """A start with a copy of the generator, for the workers; that of the user is advanced."""
+        """A start with a copy of the generator, which is sent to the workers; the original is advanced."""
         rng = np.random.default_rng() if random_state is None else random_generator(random_state)
         survey = pool.survey
         start = RandomStart(copy.deepcopy(rng), survey.shape, survey.total, survey.slices)

@@ -12,7 +12,7 @@ from fastpmf.utils.extras import import_optional
 
 
 def library(name: str) -> Any:
-    """A module of Dask. If it is not installed, the error says how to install it."""
+    """A module of Dask, or an ImportError with the command that installs it."""
     return import_optional(name, "dask", "fastpmf.dask")
 
 
@@ -21,7 +21,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
 
     Use it in a with statement, under ``if __name__ == "__main__":``, since worker processes import the script again.
     Dask itself runs one task at a time in each worker. Only the worker processes get FASTPMF_NUM_THREADS and
-    OMP_NUM_THREADS in their environment. The profiler of Dask's dashboard is off, because it takes some per cent of
+    OMP_NUM_THREADS in their environment. The profiler of Dask's dashboard is off, since it uses a few per cent of
     each processor.
 
     Parameters
@@ -65,9 +65,8 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     if "NUMBA_CACHE_DIR" in os.environ:
         environment["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     settings: dict[str, Any] = {"processes": True, "threads_per_worker": 1, "dashboard_address": ":0"} | options
-    # A nanny sets `env` whenever it starts a worker, also one that is added later. Variables that are set before
-    # spawning ("pre-spawn-environ") would change this process's environment too. NUMBA_NUM_THREADS would have to be
-    # set that way, because Numba fixes it when its threads start.
+    # A nanny sets `env` for each worker that it starts. Variables set before spawning ("pre-spawn-environ") would also
+    # change the environment of this process; NUMBA_NUM_THREADS would have to be set that way.
     if settings["processes"]:
         settings["env"] = environment | settings.get("env", {})
     with dask.config.set({"distributed.worker.profile.enabled": False}):
@@ -75,7 +74,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
 
 
 def find_client(client: Any) -> Any:
-    """The given client, or the current one; a new one is never made."""
+    """The given client, or the current one; does not create one."""
     distributed = library("distributed")
     if client is None:
         try:

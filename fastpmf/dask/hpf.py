@@ -45,7 +45,7 @@ class HPF(DistributedEstimator):
 
     Notes
     -----
-    Not available are `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
+    Not available: `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
     """
 
     def __init__(

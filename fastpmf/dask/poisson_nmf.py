@@ -55,14 +55,14 @@ class PoissonNMF(DistributedEstimator):
     acceleration : {"auto", "relaxation"} or None, default="auto"
         "relaxation" with "mu" only; "auto" is none.
     inner_steps : int, default=1
-        Updates of W in an iteration, for one of H: more computation for each message.
+        Number of updates of W for each update of H; more of them are more computation for each message.
     init : {"auto", "random", "custom"}, default="auto"
         Start. "auto" is "random". "custom": H given to `fit`, and W given to `fit` or else solved from H.
     max_iter, tol, max_time, eval_every, random_state, dtype
         As in `fastpmf.PoissonNMF`.
     n_threads : int or None, default=None
         Number of threads of each worker. None: that of `local_cluster`, or NUMBA_NUM_THREADS in the environment of the
-        worker, or as many as Dask runs tasks at a time.
+        worker, or the number of tasks that Dask runs at a time.
     verbose : bool, default=False
         As in `fastpmf.PoissonNMF`.
     callback : callable, default=None
@@ -93,7 +93,7 @@ class PoissonNMF(DistributedEstimator):
     Notes
     -----
     If a worker is lost, other workers read its rows again, solve their W from the latest H, and the fit continues. See
-    the page on Dask. Not available are `n_init`, init="nndsvd" and its variants, `solver="em"`, extrapolation,
+    the page on Dask. Not available: `n_init`, init="nndsvd" and its variants, `solver="em"`, extrapolation,
     `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
 
     Examples
@@ -180,9 +180,9 @@ class PoissonNMF(DistributedEstimator):
         fixed_H, row_exposure, column_exposure, background
             As in `fastpmf.PoissonNMF.fit`.
         checkpoint : path-like or fastpmf.Checkpoint, optional
-            A folder, of this process, in which the fit saves H every ten minutes, or as the `Checkpoint` says.
+            A folder on the client's machine in which the fit saves H every ten minutes, or as set by the `Checkpoint`.
         resume : path-like, optional
-            Such a folder, to continue from its last H, with W solved from it.
+            Folder of such checkpoints: the fit continues from the last H, from which W is solved.
 
         Returns
         -------
@@ -298,7 +298,7 @@ class PoissonNMF(DistributedEstimator):
 
 
 def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[PoissonModel, Penalties, RowData]:
-    """Check options and data: the model, named priors as numbers, and the data of all rows."""
+    """Check options and data; returns the model, named priors as numbers, and the data of all rows."""
     k, (n, p), dtype = options.n_components, survey.shape, dtype_for(options.dtype, survey)
     check_columns(p, k, dtype, Multiplicative.n_factor_copies + 1)
     solver = options.make_solver(row_access_only=True)

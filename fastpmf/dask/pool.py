@@ -1,7 +1,7 @@
-"""The client's side of a fit: which worker has which rows, the tasks of an iteration, and recovery of lost workers.
+"""The client's side of a fit: assignment of rows to workers, the tasks of an iteration, and recovery of lost workers.
 
-The client receives two numbers in an iteration. Sums of shape (p, K) go from worker to worker: up a binary tree, in an
-order that does not depend on which worker is done first, and from its root to all workers.
+The client receives two numbers in an iteration. Sums of shape (p, K) are sent between workers: they are reduced by a
+binary tree, whose order does not depend on which worker finishes first, and sent from its root to all workers.
 """
 
 import logging
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class LostWorkerError(RuntimeError):
-    """A worker is gone, or no longer stores its rows."""
+    """A worker has left, or no longer stores its rows."""
 
 
 class Task(NamedTuple):
@@ -62,7 +62,7 @@ def recovering(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class WorkerPool:
-    """The workers of a fit. On leaving a with statement they free what they store of it, except W.
+    """The workers of a fit. At the end of a with statement they free all data of the fit except W.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class WorkerPool:
         self._fit, self._epoch, self._n_submitted = uuid.uuid4().hex, 0, 0  # in the keys and arguments of tasks
         self._shards: dict[str, list[int]] = {}  # of each worker; sums are added in this order
         self._tasks: list[Task] = []
-        self._keepalive: dict[str, Any] = {}  # futures; they vanish with the client
+        self._keepalive: dict[str, Any] = {}  # futures, which Dask forgets when the client disconnects
         self.is_broken = False  # whether workers must be recovered first
         self.iteration, self.recoveries, self._failures = -1, 0, 0
         self._messages, self._to_client = 0, 0
@@ -126,7 +126,7 @@ class WorkerPool:
         self._attempt(self._start_all)
 
     def _attempt(self, step: Callable[[], object]) -> None:
-        """Do a step. If a worker is lost, the workers are recovered before the next iteration or measure."""
+        """Do a step. If a worker is lost, the workers are recovered before the next iteration or evaluation."""
         try:
             if not self.is_broken:
                 step()
@@ -166,13 +166,13 @@ class WorkerPool:
     @recovering
     def W(self) -> list[Any]:
         """Futures of W of each shard, which stay on their workers."""
-        # If a worker is lost later, Dask would wait for it to come back; on another worker the task raises an error
+        # Any worker is allowed, since Dask would wait for a lost one; on another worker the task raises an error
         parts = {}
         for worker, numbers in self._shards.items():
             args = self._fit, self._epoch, self.iteration
-            W = self._submit(worker, on_worker.fitted_W, *args, description="W", loose=True)
+            W = self._submit(worker, on_worker.fitted_W, *args, description="W", any_worker=True)
             for i in numbers:
-                parts[i] = self._submit(worker, getitem, W.future, i, description="W", loose=True)
+                parts[i] = self._submit(worker, getitem, W.future, i, description="W", any_worker=True)
         self._wait(list(parts.values()))
         self._tasks = [task for task in self._tasks if task not in parts.values()]
         return [parts[number].future for number in sorted(parts)]
@@ -188,7 +188,7 @@ class WorkerPool:
         }
 
     def release(self) -> None:
-        """Free what workers store of the fit. A worker that hangs does so when it wakes up."""
+        """Free the data of the fit on all workers. A worker that hangs does so when it continues."""
         if self._client.status != "running":
             return
         self._cancel()
@@ -202,7 +202,7 @@ class WorkerPool:
                 self._bytes_sent.setdefault(task.worker, [sent, sent])[1] = sent
         except (TimeoutError, LostWorkerError) as error:
             log.info("not all workers confirmed that they freed the fit: %s", error)
-            late = [task.future for task in tasks if not task.future.done()]  # done ones would stay in memory
+            late = [task.future for task in tasks if not task.future.done()]  # completed ones would stay in memory
             self._distributed.fire_and_forget(late)
         self.release_tasks()
         for future in self._keepalive.values():
@@ -244,7 +244,7 @@ class WorkerPool:
     def _iterate(self, iteration: int) -> Any:
         tasks = self._submit_to_all(on_worker.update_rows, iteration, description=f"the rows of iteration {iteration}")
         total = self._sum(tasks)
-        # All of them are submitted before `total` is released, as otherwise Dask would keep what it was summed from
+        # All are submitted before `total` is released, since Dask would otherwise keep the terms of the sum
         ends = self._submit_to_all(
             on_worker.update_columns, iteration, total.future, description=f"the columns of iteration {iteration}"
         )
@@ -275,7 +275,7 @@ class WorkerPool:
         return self._client.scatter([parts], workers=[worker], hash=False)[0]
 
     def _sum(self, tasks: list[Task]) -> Task:
-        """The sum of their results, by a binary tree whose shape and order are those of the workers."""
+        """The sum of the results, by a binary tree in the order of the workers."""
         while len(tasks) > 1:
             pairs = [tasks[n : n + 2] for n in range(0, len(tasks), 2)]
             tasks = [
@@ -289,7 +289,7 @@ class WorkerPool:
     # Recovery
 
     def recover(self) -> None:
-        """Continue from the latest H of the remaining workers; they take over the rows of lost ones."""
+        """Continue from the latest H of the remaining workers, to which the rows of lost workers are assigned."""
         self._epoch += 1
         self._cancel()
         alive = set(self._wait_for_any())
@@ -311,7 +311,7 @@ class WorkerPool:
             return
         if lost:
             log.warning(
-                "%s were lost with their workers in iteration %d: other workers take them over", what,
+                "%s were lost with their workers in iteration %d and are assigned to other workers", what,
                 self.iteration + 1,
             )  # fmt: skip
         latest = max(self._shards, key=lambda worker: positions[worker][0])
@@ -322,7 +322,7 @@ class WorkerPool:
         self._load(columns.future, new)
 
     def _reset(self) -> None:
-        """Forget everything that was done on workers."""
+        """Start again, as a new fit on the workers."""
         self._cancel()
         self._keepalive.clear()
         self._fit, self._epoch = uuid.uuid4().hex, 0
@@ -332,7 +332,7 @@ class WorkerPool:
         if self._failures > MAX_FAILURES:
             raise RuntimeError(f"workers were lost {MAX_FAILURES} times without an iteration in between: {what}")
 
-    # Tasks: each is for one worker, each wait ends at the timeout, and lost workers raise LostWorkerError
+    # Tasks are for one worker each; waiting ends at the timeout, and lost workers raise LostWorkerError
 
     def _submit_to_all(self, function: Callable[..., Any], *args: Any, description: str) -> list[Task]:
         return [self._submit_to(worker, function, *args, description=description) for worker in self._shards]
@@ -341,25 +341,25 @@ class WorkerPool:
         return self._submit(worker, function, self._fit, self._epoch, *args, description=description)
 
     def _call(self, worker: str, method: str, *args: Any, description: str, check: bool = True) -> Task:
-        """A method of the worker's `ShardState`; `check` that the worker is at the current iteration."""
+        """Submit a method of the worker's `ShardState`; `check` that it is at the current iteration."""
         args = self._fit, self._epoch, self.iteration if check else None, method, *args
         return self._submit(worker, on_worker.call, *args, description=description, name=method)
 
     def _submit(
-        self, worker: str, function: Callable[..., Any], *args: Any, description: str, loose: bool = False,
+        self, worker: str, function: Callable[..., Any], *args: Any, description: str, any_worker: bool = False,
         name: str | None = None,
     ) -> Task:  # fmt: skip
         self._n_submitted += 1
         future = self._client.submit(
             function, *args, key=f"fastpmf-{name or function.__name__}-{self._fit}-{self._n_submitted}",
-            workers=[worker], allow_other_workers=loose, pure=False, retries=0,
+            workers=[worker], allow_other_workers=any_worker, pure=False, retries=0,
         )  # fmt: skip
         task = Task(description, worker, future)
         self._tasks.append(task)
         return task
 
     def _results(self, tasks: list[Task], timeout: float | None = None) -> list[Any]:
-        """Their results, once all are done."""
+        """Wait for the tasks and return their results."""
         self._wait(tasks, timeout)
         try:
             out = [task.future.result(timeout=self._timeout) for task in tasks]
@@ -369,7 +369,7 @@ class WorkerPool:
         return out
 
     def _wait(self, tasks: list[Task], timeout: float | None = None) -> None:
-        """Wait until they are done, or one of them can't be."""
+        """Wait until all tasks are done; raises an error if one fails, is lost, or takes too long."""
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
         while True:
             try:
@@ -377,7 +377,7 @@ class WorkerPool:
                 break
             except TimeoutError:
                 if gone := self._shards.keys() - self._alive():
-                    raise LostWorkerError(f"worker(s) {', '.join(sorted(gone))} are gone") from None
+                    raise LostWorkerError(f"worker(s) {', '.join(sorted(gone))} have left") from None
                 if time.monotonic() >= end:
                     raise self._timed_out() from None
             except self._distributed.CancelledError as error:
@@ -393,11 +393,11 @@ class WorkerPool:
 
     def _timed_out(self) -> TimeoutError:
         late = [task for task in self._tasks if not task.future.done()] or self._tasks[-1:]
-        # Others may only wait for these
+        # Later tasks may be waiting for these
         names = [task.worker for task in late if task.description == late[0].description]
         return TimeoutError(
             f"worker(s) {', '.join(names)} did not finish {late[0].description} within timeout={self._timeout:g} s: "
-            "they are busy with something else, or hang; look at their logs, or increase timeout"
+            "they are busy with other tasks, or hang; see their logs, or increase timeout"
         )
 
     def _alive(self) -> set[str]:
@@ -432,7 +432,7 @@ class WorkerPool:
 
 
 def _assign(n_shards: int, locations: dict[int, str], workers: list[str]) -> dict[str, list[int]]:
-    """Assign shards to workers: to those that have them already, others in consecutive runs of equal length."""
+    """Assign shards to workers: to those that have them in memory, others in consecutive runs of equal length."""
     n = min(n_shards, len(workers))
     locations = {i: worker for i, worker in locations.items() if worker in workers}
     out: dict[str, list[int]] = {}

@@ -32,21 +32,21 @@ RowState = dict[str, np.ndarray]  # arrays with a row for each row of a shard
 
 
 class RowSum(NamedTuple):
-    """What some rows contribute to the update of H, and `Terms.moments` of their W, (3, K)."""
+    """The contribution of some rows to the update of H, and `Terms.moments` of their W, (3, K)."""
 
     rows: Contribution
     moments: np.ndarray
 
 
 def add(a: RowSum, b: RowSum) -> RowSum:
-    """The contribution of the rows of both."""
+    """The sum of two contributions."""
     x, y = a.rows, b.rows
     return RowSum(Contribution(x.contraction + y.contraction, x.sums + y.sums, x.gap + y.gap), a.moments + b.moments)
 
 
 @dataclass(frozen=True)
 class RandomStart:
-    """Factors as `initialise` draws them from a generator, scaled so that sum(W H) = total."""
+    """Factors drawn from a generator as by `initialise`, scaled so that sum(W H) = total."""
 
     rng: Any
     shape: tuple[int, int]
@@ -81,8 +81,8 @@ class CustomStart:
 class ShardState(ABC):
     """Some rows of a fit, and all of H: the problem of their counts, the solver, and its state."""
 
-    row_fields: ClassVar[tuple[str, ...]]  # beginnings of the names in `state_dict` of what belongs to rows
-    warm_up: int = 0  # iterations of the solver that need other kernels than the rest
+    row_fields: ClassVar[tuple[str, ...]]  # prefixes of the names in `state_dict` of arrays that belong to rows
+    warm_up: int = 0  # first iterations of the solver, which use other kernels than the rest
 
     state: Any
 
@@ -95,11 +95,11 @@ class ShardState(ABC):
 
     @abstractmethod
     def first_sum(self) -> RowSum:
-        """The contribution to `prepare`."""
+        """The contribution of these rows to `prepare`."""
 
     @abstractmethod
     def prepare(self, total: RowSum) -> None:
-        """What precedes the first iteration, given the sum over all rows."""
+        """Prepare the state for the first iteration, given the sum over all rows."""
 
     def update_rows(self) -> RowSum:
         """The first half of an iteration."""
@@ -111,7 +111,7 @@ class ShardState(ABC):
         problem, state = self.given(total), self.state
         state.gaps[Side.ROWS] = total.rows.gap
         if not np.isnan(total.rows.gap):
-            contraction = total.rows.contraction.copy()  # what another process has sent is read-only
+            contraction = total.rows.contraction.copy()  # arrays from another process are read-only
             self.solver.update_other(problem, state, total.rows._replace(contraction=contraction))
         if not np.isnan(state.gaps).any():
             self.solver.finish_step(problem, state)
@@ -119,24 +119,24 @@ class ShardState(ABC):
         return state.gaps.copy()
 
     def row_sum(self, rows: Contribution) -> RowSum:
-        """The contribution of these rows, complete."""
+        """The contribution of these rows with their moments."""
         return RowSum(rows, np.zeros((3, len(rows.sums))))
 
     def given(self, total: RowSum) -> Problem:
-        """The problem, given the sum over all rows."""
+        """The problem of these rows, given the sum over all rows."""
         return self.problem
 
     @abstractmethod
     def objective(self, with_columns: bool) -> float:
-        """What these rows contribute to the objective, in nats, and if `with_columns` what H adds."""
+        """The contribution of these rows to the objective, in nats, plus that of H if `with_columns`."""
 
     def column_state(self) -> ColumnState:
-        """All that is equal on all workers."""
+        """The fields of the state that are equal on all workers."""
         return {name: A for name, A in self.state.state_dict().items() if not name.startswith(self.row_fields)}
 
     @abstractmethod
     def row_state(self) -> RowState:
-        """The rest."""
+        """The arrays of the state that belong to these rows."""
 
     @abstractmethod
     def solve_rows(self, columns: ColumnState) -> RowState:
@@ -144,7 +144,7 @@ class ShardState(ABC):
 
     @abstractmethod
     def load(self, columns: ColumnState, rows: RowState) -> None:
-        """Continue from there."""
+        """Continue from these states of H and of the rows."""
 
     def W(self) -> np.ndarray:
         """W of these rows in the user's units, (n_rows, n_components)."""
@@ -166,7 +166,7 @@ class ShardProblem(FitProblem):
 
 @dataclass(frozen=True)
 class PoissonModel:
-    """A `PoissonNMF`, as workers need it."""
+    """The model of a `PoissonNMF`, which is sent to the workers."""
 
     n_components: int  # without that of a background
     dtype: np.dtype
@@ -191,7 +191,7 @@ class PoissonModel:
         return PoissonShard(problem, self.solver)
 
     def row_spec(self, exposure: np.ndarray) -> FactorSpec:
-        """Of W of rows with these exposures."""
+        """The specification of W for rows with these exposures."""
         background = 1.0 if self.has_background else None
         return factor_spec(self.row_prior, FixedPart(), exposure, self.dtype, Side.ROWS, background=background)
 
@@ -287,14 +287,14 @@ class PoissonShard(ShardState):
 def _check_rates(n_rows: int) -> None:
     if n_rows:
         raise ValueError(
-            f"H must give every count of X a positive rate, and leaves {n_rows} row(s) of a shard a rate of 0: lift "
-            "its zeros, free a component there, or give a background"
+            f"H must give every count of X a positive rate, but {n_rows} row(s) of a shard have a count with rate 0: "
+            "replace zeros of H, free a component, or give a background"
         )
 
 
 @dataclass(frozen=True)
 class HPFModel:
-    """An `HPF`, as workers need it."""
+    """The model of an `HPF`, which is sent to the workers."""
 
     n_components: int
     dtype: np.dtype

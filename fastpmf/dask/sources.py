@@ -1,4 +1,4 @@
-"""X of a distributed fit as shards: blocks of rows that each worker computes or reads itself."""
+"""X of a distributed fit as shards: blocks of rows that workers compute or read."""
 
 import math
 import os
@@ -47,16 +47,16 @@ class BlockSource:
                 self._computed.append(block)
             elif block.status in ("cancelled", "lost"):
                 raise ValueError(
-                    f"X must be computed again after its worker was lost, and block {number} is a future that can't "
-                    "be: give delayed blocks, a dask array or a path"
+                    f"block {number} of X was lost with its worker, and a future can't be computed again: give delayed "
+                    "blocks, a dask array or a path"
                 )
             out.append(block)
         return out
 
     def release(self) -> None:
         """Release the futures that `for_worker` made."""
-        # Dask has them in memory too as long as there are futures. If their worker is lost, it would wait for this
-        # worker and not compute them on another one
+        # As long as there are futures, Dask stores the blocks too and, if their worker is lost, waits for it instead of
+        # computing them on another one
         for future in self._computed:
             future.release()
         self._computed = []
@@ -118,7 +118,7 @@ def delayed_blocks(X: Any) -> list[Any]:
         raise ValueError(f"X must be a matrix, got {X.ndim} dimension(s)")
     if X.numblocks[1] != 1:
         raise ValueError(
-            f"X must have all its columns in one chunk, got {X.numblocks[1]} chunks over them: use X.rechunk({{1: -1}})"
+            f"X must have all its columns in one chunk, got {X.numblocks[1]} chunks: use X.rechunk({{1: -1}})"
         )
     return list(X.to_delayed().ravel())
 
@@ -128,11 +128,10 @@ def _open_file(path: Any, n_workers: int, *, memory: bool) -> FileSource:
     with open_counts(path) as source:
         location = getattr(source, "location", None)
         if not isinstance(source, Compressed) or location is None:
-            raise ValueError(f"{name} can't be read by rows: make a folder of it with convert_counts")
+            raise ValueError(f"{name} can't be read by rows: write it to a folder with convert_counts")
         if source.by_column:
             raise ValueError(
-                f"{name} is stored by columns (CSC), and workers read rows: make a folder that is stored by rows with "
-                "convert_counts"
+                f"{name} is stored by columns (CSC), but workers read rows: write it to a folder with convert_counts"
             )
         # Shards of equal work, since an iteration waits for the slowest worker; an empty row counts as one entry
         work = source.indptr + np.arange(source.shape[0] + 1)

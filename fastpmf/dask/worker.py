@@ -1,8 +1,8 @@
-"""Tasks that run on the workers, and what a worker stores of a fit from one task to the next.
+"""Tasks that run on the workers, and the data of a fit that a worker stores between tasks.
 
-Counts and W are in a registry of the worker's process, outside of Dask's graph: Dask sees sums and numbers only. A task
-names its fit, epoch and iteration, and is rejected if the worker is at another one. So a task that Dask runs a second
-time can't repeat a step.
+Counts and W are in a registry of the worker's process, outside of Dask's graph; results of tasks are sums and numbers.
+The arguments of a task include its fit, epoch and iteration, and it is rejected if the worker is at another one, so
+that a task that Dask runs twice does not repeat a step.
 """
 
 import copy
@@ -39,7 +39,7 @@ class StaleTaskError(RuntimeError):
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of a file that a worker reads: once, into memory, or `streamed`, in each pass."""
+    """Rows of a file that a worker reads: into memory, or in each pass if `streamed`."""
 
     location: Location
     start: int
@@ -56,14 +56,14 @@ class Shard(NamedTuple):
 
 
 class RowData(NamedTuple):
-    """What the user gave for the rows of a shard: exposures, and in the units of the solver the start of W."""
+    """Data of the rows of a shard: exposures, and the start of W in the units of the solver."""
 
     exposure: np.ndarray | None = None
     W: np.ndarray | None = None
 
 
 class Survey(NamedTuple):
-    """Sizes of some shards: rows of each by number, and the rest of all together."""
+    """Sizes of some shards: the number of rows of each, and facts of all their counts."""
 
     rows: dict[int, int]
     n_columns: int
@@ -74,10 +74,10 @@ class Survey(NamedTuple):
 
     @classmethod
     def join(cls, parts: "list[Survey]") -> "Survey":
-        """Of all parts together; a ValueError if they have different numbers of columns."""
+        """The survey of all parts; raises a ValueError if they have different numbers of columns."""
         rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
         if len(set(widths)) > 1:
-            raise ValueError(f"X must have blocks with equal numbers of columns, got {listed(sorted(set(widths)))}")
+            raise ValueError(f"X must have blocks with the same number of columns, got {listed(sorted(set(widths)))}")
         rows = {i: n for part in rows for i, n in part.items()}
         return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
 
@@ -94,7 +94,7 @@ class Survey(NamedTuple):
 
 @dataclass
 class WorkerFit:
-    """What a worker stores of a fit."""
+    """The data of a fit that a worker stores."""
 
     fit: str
     epoch: int  # number of recoveries; tasks of other epochs are rejected
@@ -104,7 +104,7 @@ class WorkerFit:
     row_data: dict[int, RowData] = field(default_factory=dict)
     state: ShardState | None = None  # of all rows, once there are factors
     with_W: list[int] = field(default_factory=list)  # shards in `state`
-    is_prepared: bool = False  # whether what precedes the first iteration is done
+    is_prepared: bool = False  # for the first iteration
     W_iteration: int = -1  # of the latest update
     H_iteration: int = -1
     files: dict[Location, Compressed] = field(default_factory=dict)
@@ -165,27 +165,27 @@ _is_checking = False
 def _stored(
     fit: str, epoch: int, *, W_iteration: int | None = None, H_iteration: int | None = None
 ) -> Iterator[WorkerFit]:
-    """What is stored of a fit, for one task at a time, if it is at the iteration of the task."""
+    """The stored data of a fit, for one task at a time; raises an error if they are at another iteration."""
     stored = fits.get(fit)
     if stored is None:
-        raise StaleTaskError("this worker stores nothing of the fit, or no longer; fit again to get its results")
+        raise StaleTaskError("this worker does not store the fit, or has freed it; fit again to get its results")
     with stored.lock, threads(stored.n_threads):
         if stored.epoch != epoch or fits.get(fit) is not stored:
             raise StaleTaskError(f"this worker is in epoch {stored.epoch}, the task is of epoch {epoch}")
         for name, at, expected in (("W", stored.W_iteration, W_iteration), ("H", stored.H_iteration, H_iteration)):
             if expected is not None and at != expected:
-                raise StaleTaskError(f"{name} is of iteration {at} on this worker, the task expects {expected}")
+                raise StaleTaskError(f"{name} is at iteration {at} on this worker, the task expects {expected}")
         yield stored
 
 
 def keep_alive(fit: str) -> None:
-    """While Dask knows this task, the client is connected."""
+    """A task that Dask forgets when the client disconnects."""
 
 
 def open_shards(
     fit: str, epoch: int, keepalive: str, n_threads: int | None, numbers: list[int], blocks: list[Any]
 ) -> tuple[Survey, int]:
-    """Store these shards, given as blocks of counts or `FileRows`; their sizes, and bytes sent by this worker."""
+    """Store shards, given as blocks of counts or `FileRows`; returns their sizes, and the bytes sent by this worker."""
     from distributed import get_worker
 
     worker, n_threads = get_worker(), worker_threads(n_threads)
@@ -207,7 +207,7 @@ def open_shards(
 
 
 def worker_threads(n_threads: int | None) -> int:
-    """`n_threads`, or what the environment of this process sets, or as many as Dask runs tasks at a time."""
+    """`n_threads`, by default from the environment of the worker, or the number of tasks that Dask runs at a time."""
     from distributed import get_worker
 
     if n_threads is not None:
@@ -240,16 +240,16 @@ def transform_block(model: Any, block: Any, exposure: np.ndarray | None) -> np.n
 
 
 def compile_kernels(fit: str, epoch: int, model: Model) -> None:
-    """Compile or load the kernels of a fit, by a few iterations on two rows of counts like those of this worker."""
+    """Compile or load the kernels of a fit by a few iterations on two rows of counts like those of this worker."""
     with _stored(fit, epoch) as stored:
         counts = stored.counts
         p, k = counts.shape[1], model.n_components
         indices = np.array([0, p - 1], np.int32 if p <= np.iinfo(np.int32).max else np.int64)
-        few: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), indices, np.arange(3), p))
+        sample: Counts = MemoryCounts(SparseRows(np.ones(2, counts.dtype), indices, np.arange(3), p))
         if counts.row_access_only:
-            blocks = [few]
-            few = StreamedCounts(lambda: blocks)
-        state = model.shard_state(few, None)
+            blocks = [sample]
+            sample = StreamedCounts(lambda: blocks)
+        state = model.shard_state(sample, None)
         W, Ht = (empty_factor(n, k, model.dtype) for n in (2, p))
         W[:, :k] = Ht[:, :k] = 1
         state.start(W, Ht, check=False)
@@ -265,7 +265,7 @@ def make_factors(
     fit: str, epoch: int, iteration: int, model: Model, start: RandomStart | CustomStart,
     row_data: dict[int, RowData],
 ) -> None:  # fmt: skip
-    """Make factors of the shards; `update_rows` of this iteration is next."""
+    """Initialise the factors of the shards for `update_rows` of this iteration."""
     with _stored(fit, epoch) as stored:
         stored.row_data = {i: data._replace(W=None) for i, data in row_data.items()}
         state = model.shard_state(stored.counts, stored.exposure(stored.shards))
@@ -283,7 +283,7 @@ def load(
     fit: str, epoch: int, iteration: int, model: Model, columns: ColumnState, new: list[int],
     row_data: dict[int, RowData],
 ) -> None:  # fmt: skip
-    """Continue from this H after this iteration; W of new shards is solved from it."""
+    """Continue from the state of H after an iteration, from which W of the new shards is solved."""
     with _stored(fit, epoch) as stored:
         columns = columns | {"n_steps": np.array(iteration)}
         parts: list[RowState] = [] if stored.state is None else [stored.state.row_state()]
@@ -306,7 +306,7 @@ def update_rows(fit: str, epoch: int, iteration: int) -> RowSum:
 
 
 def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.ndarray | None:
-    """The second half; `State.gaps`, or None before the first iteration."""
+    """The second half of an iteration; returns `State.gaps`, or None before the first iteration."""
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration - 1) as stored:
         gaps = None
         if stored.is_prepared:
@@ -318,7 +318,7 @@ def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.nd
 
 
 def call(fit: str, epoch: int, iteration: int | None, method: str, *args: Any) -> Any:
-    """The result of a method of `ShardState` after this iteration; None: after whichever iteration it is."""
+    """The result of a method of `ShardState` after this iteration, or after any if it is None."""
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
         return getattr(stored.factors, method)(*args)
 
@@ -331,7 +331,7 @@ def fitted_W(fit: str, epoch: int, iteration: int) -> dict[int, np.ndarray]:
 
 
 def position(fit: str, epoch: int) -> tuple[int, list[int]] | None:
-    """The iteration of H and the shards with W, None if there is no H; now tasks of earlier epochs are rejected."""
+    """The iteration of H and the shards with W, or None without H. Tasks of earlier epochs are rejected afterwards."""
     stored = fits.get(fit)
     if stored is None:
         return None

@@ -20,7 +20,7 @@ from fastpmf.io.sources import NAMELESS, Compressed, Names, Source, file_errors
 from fastpmf.utils.files import regular_file
 from fastpmf.utils.progress import progress_bar
 
-BLOCK = 1 << 23  # entries of a block, some 50 MB, with which the overhead of a block is negligible
+BLOCK = 1 << 23  # entries of a block, about 50 MB; the overhead of a block is then negligible
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # data, indices and indptr
 
 
@@ -50,21 +50,21 @@ def read_counts(
         - "10x-h5", of version 2 or 3: .h5
         - "h5ad" and "zarr", AnnData's X or a layer, CSR, CSC or dense: .h5ad, .zarr
         - "npy", a folder with data.npy, indices.npy and indptr.npy, as `write_counts` makes it
-        - "docword", UCI's bag of words, beside it its vocabulary: docword.NAME.txt, docword.NAME.txt.gz
-        - "ldac", LDA-C, beside it .tokens or .vocab, and .titles: .ldac, .lda-c
-        - "svmlight", without its labels: .svmlight, .libsvm, .svm
+        - "docword", UCI's bag of words, with vocab.NAME.txt in its folder: docword.NAME.txt, docword.NAME.txt.gz
+        - "ldac", LDA-C, with .tokens or .vocab, and .titles, in its folder: .ldac, .lda-c, .ldac.gz
+        - "svmlight", whose labels are ignored: .svmlight, .libsvm, .svm
         - "csv", "tsv" and "parquet", a line for each entry: row id, column id and count: .csv, .tsv, .csv.gz, .tsv.gz,
           .parquet. CSV follows RFC 4180, separated by commas, or by semicolons if the first line has no comma. In TSV
           quotes have no special meaning.
     layer : str, optional
-        For .h5ad and .zarr: a layer, or "raw"; for 10x Genomics' HDF5 of version 2: a genome.
+        For "h5ad" and "zarr": a layer, or "raw"; for "10x-h5" of version 2: a genome.
     columns : two or three names, or numbers from 0, optional
-        For "csv", "tsv" and "parquet": the columns of row ids, column ids and counts; without counts each line counts
-        1. Needed if there are more than three columns. The counts of lines with equal ids are summed.
+        For "csv", "tsv" and "parquet": the columns of row ids, column ids and counts. Without counts, each line is a
+        count of 1. Needed if there are more than three columns. The counts of lines with equal ids are summed.
     header : bool, optional
         For "csv" and "tsv": whether the first line is a header. By default it is one if `columns` has names, or if its
-        count is text. Without a column of counts it is read as an entry, with a warning if it looks like a header, such
-        as "user_id,item_id".
+        count is text. Without a column of counts, the first line is by default read as an entry, with a warning if it
+        looks like a header, such as "user_id,item_id".
     feature_types : str or sequence of str, optional
         For 10x Genomics' files: the types of features to read, such as "Antibody Capture", or "all". By default, if a
         file has several types, "Gene Expression", with a warning that lists what is left out.
@@ -185,7 +185,7 @@ def stream_counts(
     feature_types: str | Sequence[str] | None = None, feature_names: str | None = None, transpose: bool = False,
     block_entries: int = BLOCK, n_threads: int | None = None,
 ) -> Dataset:  # fmt: skip
-    """Counts for a fit that reads them from their file in each pass, with two blocks of them in memory.
+    """Counts that a fit reads from their file in each pass, with two blocks in memory at a time.
 
     The file is read once here, to check it, and must not change afterwards.
 
@@ -230,8 +230,8 @@ def stream_counts(
     if not isinstance(source, Compressed) or not source.in_file:
         source.close()
         raise ValueError(
-            f"{os.fspath(path)} can't be streamed, since its format can't be read by rows: convert_counts makes a "
-            "folder of it, which can"
+            f"{os.fspath(path)} can't be streamed, since its format can't be read by rows: write it to a folder with "
+            "convert_counts"
         )
     stamps = _stamps(Path(path))
     canonical = False  # whether all blocks were checked and needed no conversion

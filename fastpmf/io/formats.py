@@ -26,9 +26,9 @@ class Format(NamedTuple):
     open : callable
         Called with a path and those options of the format that are not None; returns a `Source`.
     patterns : tuple of str
-        Of the names of its files, in lower case.
+        Patterns of the names of its files, in lower case.
     contents : tuple of str
-        Names of files any of which is in every folder of the format.
+        Names of files; a folder of the format has at least one of them.
     options : tuple of str
         Options of `read_counts` that the format has.
     """
@@ -75,7 +75,7 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
             return key
     if folder:
         members = ", ".join(known.contents[0] for known in FORMATS.values() if known.contents)
-        raise ValueError(f"{path} is a folder of no known format, with none of {members}")
+        raise ValueError(f"{path} is a folder, but of no known format: it has none of {members}")
     patterns = ", ".join(pattern for known in FORMATS.values() for pattern in known.patterns)
     raise ValueError(f"{path} has no name of a known format: {patterns}; give format, one of {', '.join(FORMATS)}")
 
@@ -95,6 +95,7 @@ def open_counts(
     with file_errors(path, key):
         source = FORMATS[key].open(Path(path), **options)
     if isinstance(source, Compressed) and source.in_file:
+        # A file that is opened again, by other processes, selects the same types, without the warning
         types = options.get("feature_types", tenx.GENES if source.new_index is not None else None)
         source = replace(
             source, location=Location(os.path.abspath(path), key, options.get("layer"), feature_types=types)

@@ -23,14 +23,14 @@ from fastpmf.utils.messages import listed
 class StoredVector:
     """A vector of numbers in an HDF5 file or a zarr array.
 
-    The rest of the last chunk of a slice is kept, so that consecutive slices decompress each chunk once.
+    The rest of the last chunk of a slice is stored, so that consecutive slices decompress each chunk once.
     """
 
     def __init__(self, A: Any) -> None:
         self._A, self._n_bytes = A, check_numbers(A, 1)
         self._chunk = max(A.chunks[0], 1) if A.chunks else 1
         self.dtype: np.dtype = A.dtype
-        self._next = 0, np.zeros(0, self.dtype)  # start of the expected slice, and what has been read of it
+        self._next = 0, np.zeros(0, self.dtype)  # end of the last slice, and the rest of its last chunk
 
     def __len__(self) -> int:
         return int(self._A.shape[0])
@@ -55,13 +55,13 @@ class StoredVector:
 
 
 def h5ad(path: Path, layer: str | None = None) -> Source:
-    """AnnData on HDF5: X, a layer, or raw.X for "raw" if no layer has this name; sparse or dense."""
+    """AnnData in HDF5: X, a layer, or raw.X for "raw" if no layer has this name; sparse or dense."""
     h5py = import_optional("h5py", "anndata")
     return _anndata(lambda: h5py.File(path, "r"), layer)
 
 
 def zarr(path: Path, layer: str | None = None) -> Source:
-    """AnnData on zarr, as `h5ad`."""
+    """AnnData in zarr, as `h5ad`."""
     library = import_optional("zarr", "anndata")
     return _anndata(lambda: nullcontext(library.open_group(str(path), mode="r")), layer)
 
@@ -144,7 +144,7 @@ def check_numbers(A: Any, n_dimensions: int) -> int:
 
 
 def check_array(A: Any) -> int:
-    """Raise an error if reading an array would read other files, run code or allocate too much; its stored bytes."""
+    """Stored bytes of an array; raises an error if reading it would read other files, run code or allocate too much."""
     if not hasattr(A, "shape"):
         raise ValueError(f"its {A.name} must be an array")
     if getattr(A, "is_virtual", False) or getattr(A, "external", None):
@@ -161,7 +161,7 @@ def check_array(A: Any) -> int:
 
 def read_names(A: Any, n: int) -> np.ndarray | None:
     """Names from an array of text; None if they are anything else, such as categories."""
-    if "values" in members(A):  # beside a mask of missing values, as anndata writes text from 0.13 on
+    if "values" in members(A):  # and "mask" of missing values, as anndata writes text since 0.13
         A = child(A, "values")
     if not hasattr(A, "shape") or A.dtype.kind not in "OSTUbiuf":
         return None

@@ -23,7 +23,7 @@ Progress = Callable[[int], object]
 
 
 def scipy_npz(path: Path) -> Compressed:
-    """What `scipy.sparse.save_npz` writes; compressed archives can only be read whole."""
+    """A file that `scipy.sparse.save_npz` wrote; compressed archives can only be read whole."""
     with open_npz(path) as (arrays, file):
         if not {"format", "shape"} <= set(arrays.files):
             raise ValueError(f"it holds {', '.join(arrays.files)}, not a sparse matrix")
@@ -144,7 +144,7 @@ def _survey(source: Source, progress: Progress) -> tuple[np.ndarray, np.dtype]:
     n_entries, largest, whole, single = np.zeros(0, np.int64), 0.0, True, True
     for i, _, x in source.entries():
         if len(x):
-            low, high = float(x.min()), float(x.max())  # both are NaN if there is one
+            low, high = float(x.min()), float(x.max())  # both are NaN if a count is
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError(f"its counts must be finite, got {not_finite(low)}")
             if low < 0:
@@ -173,7 +173,7 @@ def _write_entries(
 ) -> tuple[np.ndarray, float]:
     """Write data.npy and indices.npy, with unused space at their end in place of duplicates; indptr and largest count.
 
-    No file is mapped when this returns: Windows renames no mapped files.
+    No file is mapped when this returns, since Windows can't rename mapped files.
     """
     index = np.dtype(np.int32 if n_columns <= np.iinfo(np.int32).max else np.int64)
     indices, data = (_create(folder / f"{A}.npy", t, int(ends[-1])) for A, t in (("indices", index), ("data", dtype)))
@@ -211,7 +211,7 @@ def _write_entries(
 def _create(path: Path, dtype: np.dtype, n: int) -> np.memmap:
     """A vector in a new file, memory-mapped.
 
-    Its disk space is allocated at once. A disk that is full when a page is written would end the process by a signal.
+    Its disk space is allocated at once, since the process would be killed if the disk were full when a page is written.
     """
     A: np.memmap = npy.open_memmap(path, "w+", dtype, (n,))
     n_bytes = path.stat().st_size
@@ -226,12 +226,12 @@ def _create(path: Path, dtype: np.dtype, n: int) -> np.memmap:
 
 
 def _truncate(path: Path, n: int) -> None:
-    """Keep the first n numbers of a vector."""
+    """Truncate a file to the first n numbers of its vector."""
     with path.open("r+b") as file:
         npy.read_magic(file)
         _, _, dtype = npy.read_array_header_1_0(file)
         offset = file.tell()
-        file.seek(0)  # NumPy pads the header, so that its length is that of any other number
+        file.seek(0)  # NumPy pads the header, so its length does not depend on n
         npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (n,)})
         assert file.tell() == offset
         file.truncate(offset + n * dtype.itemsize)

@@ -1,4 +1,4 @@
-"""Files of results: models, factors and tables. A file that is written replaces an old one only when it is complete."""
+"""Files of results: models, factors and tables. A new file replaces an old one when it is complete."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ _MODELS: dict[str, type[PoissonNMF] | type[HPF]] = {"PoissonNMF": PoissonNMF, "H
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is that of a fitted model, according to its list of contents.
+    """Whether a file is a fitted model, according to its list of contents.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     Parameters
     ----------
     path : path-like
-        `.npz`, with the arrays W (n, k), H (k, p) and, if they are known, row_names (n,) and column_names (p,), for
+        `.npz`, with the arrays W (n, k), H (k, p) and, if there are any, row_names (n,) and column_names (p,), for
         `numpy.load`; or `.h5ad`, with the result of `fastpmf.anndata.to_anndata`.
     W : array-like of shape (n, k)
         The result of `fit_transform` or `transform`.
@@ -146,7 +146,7 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
 def csv_line(row: Sequence[Any]) -> str:
     """A line of CSV without its end; fields that hold any kind of line end are quoted."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(row)  # Python quotes the characters of its own line end
+    csv.writer(line, lineterminator="\r\n").writerow(row)  # Python quotes the characters of this line end
     return line.getvalue().removesuffix("\r\n")
 
 

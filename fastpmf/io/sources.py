@@ -1,6 +1,6 @@
 """Counts in an opened file: compressed arrays, which are read by slices, or coordinates, which are read in chunks.
 
-The sizes that a file states are compared with the bytes it has before memory is allocated; see `fastpmf.utils.memory`.
+The sizes in a file are compared with its number of bytes before memory is allocated; see `fastpmf.utils.memory`.
 """
 
 import os
@@ -20,7 +20,7 @@ from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.memory import check_array_bytes, check_compression, memory_limit
 from fastpmf.utils.messages import printable
 
-CHUNK = 1 << 22  # entries in memory at a time where a file is not read whole
+CHUNK = 1 << 22  # entries in memory at a time if a file is not read whole
 
 
 class Entries(NamedTuple):
@@ -32,7 +32,7 @@ class Entries(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Names of rows and columns, where the file has them."""
+    """Names of rows and columns, if the file has them."""
 
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
@@ -42,7 +42,7 @@ NAMELESS = Names()
 
 
 class Location(NamedTuple):
-    """Arguments of `open_counts` that open the same counts again, in another process too."""
+    """Arguments of `open_counts` that open the same counts again, for example in another process."""
 
     path: str
     format: str
@@ -127,7 +127,7 @@ class Compressed(_Open):
         data, indices = (A.whole() if self.in_file else A for A in (self.data, self.indices))
         self._check(indices)
         data, indices, indptr = self._select(data, indices, self.indptr)
-        if indptr[-1] <= np.iinfo(indices.dtype).max:  # scipy wants one dtype for both, and would widen the indices
+        if indptr[-1] <= np.iinfo(indices.dtype).max:  # scipy requires one dtype for both, and would widen the indices
             indptr = indptr.astype(indices.dtype, copy=False)
         X = (sparse.csc_array if self.by_column else sparse.csr_array)(self.shape, dtype=data.dtype)
         X.data, X.indices, X.indptr = data, indices, indptr  # the constructor may copy, and loses memory maps
@@ -215,7 +215,7 @@ class Coordinates(_Open):
     stored: int | None = None
 
     def entries(self) -> Iterator[Entries]:
-        """The chunks, as long as they are not larger than the file's bytes could be."""
+        """The chunks; raises an error if they are larger than the file's bytes can be."""
         n_bytes = 0
         for chunk in self.chunks():
             n_bytes += sum(A.nbytes for A in chunk)
@@ -295,7 +295,7 @@ def check_shape(n: int, p: int) -> None:
     if n < 1 or p < 1:
         raise ValueError(f"it must have at least one row and one column, got {n} x {p}")
     if 16 * (n + p) > memory_limit():
-        raise ValueError(f"its shape is {n} x {p}, and the pointers of so many rows and columns exceed the memory")
+        raise ValueError(f"its shape is {n} x {p}, and the pointers of its rows and columns exceed the memory limit")
 
 
 def as_names(names: list[str]) -> np.ndarray:

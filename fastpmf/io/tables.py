@@ -1,6 +1,6 @@
 """Tables with a line for each entry: row id, column id and count, in CSV, TSV or Parquet, parsed by pyarrow.
 
-Ids are text, so 07 is not 7, and get numbers in the order in which they come. The counts of lines with equal ids are
+Ids are text, so 07 is not 7, and are numbered in order of first occurrence. The counts of lines with equal ids are
 summed. Without a column of counts, each line counts 1.
 """
 
@@ -43,7 +43,7 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
     Parameters
     ----------
     columns : two or three names, or numbers from 0
-        By default all, of which there must be two or three. A wider table may have a row of counts in each line.
+        By default all, of which there must be two or three.
     header : bool, optional
         Whether the first line is a header. By default it is one if columns are given by name, or if its count is text
         that does not begin like a number.
@@ -58,7 +58,7 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
     if has_header and columns is None and "" in first:
         raise ValueError(
             f"a column has no name in its first line, {delimiter.join(first)[:80]!r}, as the row numbers that pandas "
-            "and R write: say which columns are the ids and the count with columns"
+            "and R write: give the columns of row ids, column ids and counts as `columns`"
         )
     fields = [f"f{c}" for c in places]  # pyarrow's names of columns without names
 
@@ -92,8 +92,8 @@ def parquet(path: Path, columns: Columns = None) -> Coordinates:
         names = [name for name in names if name not in index or not _UNNAMED_INDEX.fullmatch(name)]
         if named := [name for name in index if name in names]:
             raise ValueError(
-                f"its column {named[0]!r} was the index of a pandas DataFrame: say which columns are the ids and the "
-                f"count with columns, of {listed(names)}"
+                f"its column {named[0]!r} was the index of a pandas DataFrame: give the columns of row ids, column ids "
+                f"and counts as `columns`, from {listed(names)}"
             )
     fields = [names[place] for place in _places(columns, names)]
 
@@ -117,7 +117,7 @@ def _triplets(
             for batch in read():
                 i, j = row_ids.number(fields[0], batch[0]), column_ids.number(fields[1], batch[1])
                 yield Entries(i, j, _counts(fields[2], batch[2]) if len(batch) > 2 else np.ones(len(i), np.int64))
-        except arrow.ArrowException as error:  # some are no ValueErrors
+        except arrow.ArrowException as error:  # not all are ValueErrors
             raise ValueError(str(error)) from None
 
     def describe() -> tuple[tuple[int, int], Names]:
@@ -135,12 +135,12 @@ def _triplets(
 
 
 class _Ids:
-    """Numbers of ids, in the order in which these come.
+    """Numbers of ids, in order of first occurrence.
 
     Attributes
     ----------
     first_recurs : bool
-        Whether the first id comes more than once.
+        Whether the first id occurs more than once.
     """
 
     def __init__(self) -> None:
@@ -178,28 +178,24 @@ def _counts(field: str, values: Any) -> np.ndarray:
         return as_integers(counts)
     coded = values.dictionary_encode()  # each text is parsed once
     try:
-        numbers = (
-            import_optional("pyarrow.compute", "tables")
-            .utf8_trim_whitespace(coded.dictionary)
-            .cast("double")
-            .to_numpy()
-        )
+        trimmed = import_optional("pyarrow.compute", "tables").utf8_trim_whitespace(coded.dictionary)
+        numbers = trimmed.cast("double").to_numpy()
     except ValueError:
         texts = coded.dictionary.to_pylist()
-        wrong = next(each for each in texts if not _is_number(each) or "_" in each)  # Python's numbers may have these
+        wrong = next(each for each in texts if not _is_number(each) or "_" in each)  # which Python's float accepts
         raise ValueError(f"{message}{wrong[:40]!r}") from None
     return as_integers(numbers)[coded.indices.to_numpy()]
 
 
 def _is_header(rows: list[str], columns: list[str]) -> bool:
-    """Whether both first ids are usual column names, or one of them is the only id of its side that is no number."""
+    """Whether both first ids are usual column names, or one of them is the only id in its column that is no number."""
     if rows and columns and _HEADERS.fullmatch(rows[0]) and _HEADERS.fullmatch(columns[0]):
         return True
     return any(len(ids) > 2 and not _is_number(ids[0]) and all(map(_is_number, ids[1:])) for ids in (rows, columns))
 
 
 def _warn_of_blanks(ids: list[str]) -> None:
-    """Warn of ids that differ only by blanks around them, as in a table with blanks after its commas."""
+    """Warn about ids that differ only by blanks around them, as in a table with blanks after its commas."""
     padded = [each for each in ids if each != each.strip()]
     known = set(ids) if padded else set()
     if same := next((each for each in padded if each.strip() in known), None):
@@ -212,7 +208,7 @@ def _warn_of_blanks(ids: list[str]) -> None:
 def _first_line(path: Path, *, quoted: bool) -> tuple[list[str], int, str]:
     """The cells of the first line that is not empty, the number of empty lines before it, and the delimiter."""
     with io.TextIOWrapper(open_text(path), "utf-8", newline="") as file:
-        lines = iter(lambda: file.readline(_BLOCK_BYTES), "")  # pyarrow too reads no longer line
+        lines = iter(lambda: file.readline(_BLOCK_BYTES), "")  # pyarrow does not read longer lines either
         n_empty, line = next(((n, line) for n, line in enumerate(lines) if line.strip("\r\n")), (0, ""))
         if not line:
             raise ValueError("it is empty")
@@ -222,7 +218,7 @@ def _first_line(path: Path, *, quoted: bool) -> tuple[list[str], int, str]:
         cells = csv.reader(itertools.chain([line], lines), delimiter=delimiter, quoting=quoting)
         try:
             return next(cells), n_empty, delimiter
-        except csv.Error as error:  # is no ValueError
+        except csv.Error as error:  # not a ValueError
             raise ValueError(str(error)) from None
 
 
@@ -237,9 +233,8 @@ def _places(columns: Columns, first: list[str]) -> list[int]:
     if columns is None:
         if len(first) not in (2, 3):
             raise ValueError(
-                f"it has {len(first)} column(s), and a line must be a row's id, a column's id and perhaps a count: say "
-                "which are these with columns, by name or number from 0; a table with a line for each row is read by "
-                "pandas.read_csv, and its DataFrame fitted"
+                f"it has {len(first)} column(s): give the columns of row ids, column ids and counts as `columns`, by "
+                "name or by number from 0; for a table with a line for each row, fit the DataFrame of pandas.read_csv"
             )
         return list(range(len(first)))
     if isinstance(columns, str) or len(columns) not in (2, 3):

@@ -52,7 +52,7 @@ def _column(lines: np.ndarray, c: int) -> np.ndarray:
 def hdf5(
     path: Path, layer: str | None = None, feature_types: str | Sequence[str] | None = None, feature_names: str = "name"
 ) -> Compressed:
-    """HDF5. Files of version 2 have a group for each genome, which `layer` names if there are several."""
+    """An HDF5 file. In version 2 it has a group for each genome; `layer` is its name, needed if there are several."""
     check_option(feature_names, FEATURE_NAMES, "feature_names")
     h5py = import_optional("h5py", "anndata")
     with ExitStack() as stack:
@@ -78,20 +78,20 @@ def hdf5(
 
 
 def select_features(kinds: np.ndarray | None, feature_types: str | Sequence[str] | None) -> np.ndarray | None:
-    """Which features to read, as bools; None for all.
+    """Mask of the features to read; None for all.
 
     Parameters
     ----------
     kinds : ndarray of str, or None
         Type of each feature; None for version 2, which has no types.
     feature_types : str or sequence of str, optional
-        Types, or "all". By default genes alone if there are several types, with a warning.
+        Types, or "all". By default "Gene Expression" if there are several types, with a warning.
 
     Raises
     ------
     ValueError
-        If there is a type in `feature_types` that no feature has, or `feature_types` is None, there are several types,
-        and none is genes.
+        If no feature has a type in `feature_types`, or `feature_types` is None, there are several types, and none is
+        "Gene Expression".
     """
     if kinds is None:
         if feature_types not in (None, "all"):

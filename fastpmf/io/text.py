@@ -34,10 +34,10 @@ def open_text(path: Path) -> IO[bytes]:
 
 
 class LineStream:
-    """A stream of some bytes and then of a file, with a line end after the last line.
+    """A stream of `head` and then a file, with a line end after the last line.
 
     Without that line end pyarrow rejects a single line, and SciPy's Matrix Market parser may read past the end of its
-    buffer. It also crashes at bytes such as NUL, which `ascii_only` replaces by question marks.
+    buffer. SciPy also crashes at bytes such as NUL, which `ascii_only` replaces by question marks.
     """
 
     closed = False
@@ -57,7 +57,7 @@ def matrix_market(path: Path) -> Compressed:
     """A coordinate or array file."""
     if path.name.removesuffix(".gz") == "matrix.mtx" and beside(path, "barcodes.tsv"):
         warn(
-            f"{path.name} is beside barcodes.tsv, as in 10x Genomics' folders: this file alone has genes as rows, "
+            f"{path.name} is in a folder with barcodes.tsv, as 10x Genomics writes: this file has genes as rows, "
             "without names; give the folder to read cells as rows, with names",
         )
     return _in_memory(read_market(path))
@@ -71,7 +71,7 @@ def read_market(path: Path) -> sparse.coo_array:
 def bag_of_words(path: Path) -> Compressed:
     """UCI's docword: numbers of documents, words and entries on three lines, then lines of document, word and count.
 
-    Words are named by vocab.NAME.txt[.gz] beside docword.NAME.txt[.gz], if it exists.
+    The names of words are read from vocab.NAME.txt[.gz] in the folder of docword.NAME.txt[.gz], if it exists.
     """
     with open_text(path) as file:
         sizes = b" ".join(file.readline(64).strip() for _ in range(3))
@@ -85,7 +85,8 @@ def bag_of_words(path: Path) -> Compressed:
 def lda_c(path: Path) -> Compressed:
     """LDA-C: a line for each document, the number of its distinct words and then word:count, words counted from 0.
 
-    Words are named by a file of the same name that ends in .tokens or .vocab, documents by one in .titles.
+    The names of words are read from a file of the same name with suffix .tokens or .vocab, if it exists, and those of
+    documents from one with suffix .titles.
     """
     with open_text(path) as file:
         text = file.read().rstrip()
@@ -94,12 +95,12 @@ def lda_c(path: Path) -> Compressed:
     try:
         X, n_words = load_svmlight_file(io.BytesIO(text), zero_based=True)
     except ValueError as error:
-        if "sorted" not in str(error):  # svmlight wants the words in ascending order, LDA-C does not
+        if "sorted" not in str(error):  # svmlight requires words in ascending order, LDA-C does not
             raise
         X, n_words = load_svmlight_file(io.BytesIO(b"\n".join(map(_sorted, text.splitlines()))), zero_based=True)
     if len(wrong := np.flatnonzero(X.getnnz(axis=1) != n_words)):
         i = wrong[0]
-        raise ValueError(f"document {i + 1} has {X.getnnz(axis=1)[i]} words, and its line states {n_words[i]:g}")
+        raise ValueError(f"document {i + 1} has {X.getnnz(axis=1)[i]} words, but its line begins with {n_words[i]:g}")
     base = path.with_name(path.name.removesuffix(".gz"))
     tokens, vocab, titles = (beside(path, base.with_suffix(end).name) for end in (".tokens", ".vocab", ".titles"))
     rows, columns = read_name_file(titles, X.shape[0]), read_name_file(tokens or vocab, X.shape[1], or_more=True)
@@ -124,7 +125,7 @@ def svmlight(path: Path) -> Compressed:
 
 
 def beside(path: Path, name: str) -> Path | None:
-    """The file `name` or `name`.gz in the folder of another; None if there is none."""
+    """The file `name` or `name`.gz in the folder of `path`; None if there is none."""
     return next((path.with_name(n) for n in (name, f"{name}.gz") if path.with_name(n).is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""Shared by all plots: Axes, colours, and the reading of factors, groups and names."""
+"""Shared by all plots: Axes, colours, and validation of factors, groups and names."""
 
 from typing import Any
 

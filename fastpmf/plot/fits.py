@@ -73,15 +73,15 @@ def convergence(
     check_option(x, _X_LABELS, "x")
     traces = [_trace(fit) for fit in (fits if isinstance(fits, list | tuple) else [fits])]
     if not traces:
-        raise ValueError("fits must hold at least one")
+        raise ValueError("fits must hold at least one fit")
     names = short_names(labels, len(traces), "labels", "fit")
     lowest = min(float(trace["objective"].min()) for trace in traces)
     best = lowest if best is None else best
     check_scalar(best, "best", (int, float, np.number))
     if not -np.inf < best <= lowest < np.inf:
-        raise ValueError(f"best must be at most the lowest objective, {lowest:.10g}, and both finite, got {best:.10g}")
+        raise ValueError(f"best must be finite and at most the lowest objective, {lowest:.10g}, got {best:.10g}")
     if not any((trace["objective"] > best).any() for trace in traces):
-        raise ValueError("fits must hold an objective above the best, since only those can be drawn")
+        raise ValueError("fits must hold an objective above the best, as others are not drawn")
     ax = single_axes(ax, 6.4, 4.0)
     for trace, name, style in zip(traces, names, line_styles(len(traces)), strict=True):
         difference = trace["objective"] - best
@@ -154,8 +154,8 @@ def selection(found: Any, *, ax: Any = None) -> np.ndarray:
 def calibration(X: Any, W: Any, H: Any, exposure: float = 1.0, *, bins: int = 20, ax: Any = None) -> "Axes":
     """Mean held-out count against mean expected count, for groups of entries of similar rate.
 
-    All n p entries are used, zeros included, some millions at a time: 2 n k p operations and about 100 MB, about two
-    seconds for 60 million entries on two cores. A random subset of the rows gives nearly the same plot.
+    All n p entries are used, zeros included, some millions at a time. This takes 2 n k p operations and about 100 MB;
+    about two seconds for 60 million entries on two cores. A random subset of the rows gives nearly the same plot.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def _range(totals: np.ndarray) -> str:
 
 
 def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
-    """X as a sparse array, and W and H in float64 in its order."""
+    """X as a sparse array, and W and H in float64, aligned with X."""
     if hasattr(H, "components_"):
         order = order_of(feature_labels(H), MatrixLabels.of(X).columns, "H")
         H = H.components_ if order is None else H.components_[:, order]

@@ -1,4 +1,4 @@
-"""Cells and genes: expression programs relative to library size, with small priors and without."""
+"""Cells and genes: expression programs relative to library size, with and without weak priors."""
 
 import argparse
 import sys
@@ -17,20 +17,20 @@ from fastpmf.datasets import Dataset
 
 DESCRIPTION = """\
 Gene expression programs in single cells. The model is x_ij ~ Poisson(library_i (W H)_ij), where library sizes are the
-cells' totals over their median (row_exposure), so that a cell is not different only because its library is large. A
-share of the counts is held out at random (thin_counts), and the rest is fitted by PoissonNMF. Without --data, cells of
-six types are drawn from such a model: each has a program of 40 marker genes, and shares one of all other genes.
+totals of the cells over their median (row_exposure), so that programs do not depend on the size of libraries. A
+fraction of the counts is held out at random (thin_counts), and the rest is fitted by PoissonNMF. Without --data, cells
+of six types are drawn from such a model: each type has a program of 40 marker genes, and all share one of other genes.
 
 It prints
-  - the log-likelihood of the held-out counts, per count, of maximum likelihood, of the posterior mode under small Gamma
+  - the log-likelihood of the held-out counts, per count, of maximum likelihood, of the posterior mode under weak Gamma
     priors (prior_W="auto", prior_H="auto"), and of one program under them. Maximum likelihood sets entries to exact
-    zeros, which makes a count there impossible: the last column leaves such counts out, for all models
+    zeros, which can make a count impossible: the last column excludes such counts, for all models
   - for each program of the posterior mode its share of the expression, and the genes of the highest lift,
     P(gene|program) over its mean over programs, among genes of at least 1e-3 of the program
   - mean memberships P(program|cell) for each label; those of all cells are in the table and in the picture
 
---labels groups the cells in the output, and isn't used by the fit. --signature gives the expression of one known
-program, as lines "gene<tab>expression" with other genes at 0: this row of H is fixed up to its scale.
+--labels groups the cells in the output, and does not affect the fit. --signature is the expression of a known program,
+as lines "gene<tab>expression", and 0 for other genes: this row of H is fixed up to its scale.
 """
 TYPES, MARKERS = "ABCDEF", 40
 
@@ -40,10 +40,10 @@ def main() -> int:
     parser = common.Parser(DESCRIPTION)
     common.name_options(parser, "cells", "genes")
     parser.shared(components=7, seed=0, threads=None)
-    parser.option("--labels", "of the cells, one a line, after its last tab")
+    parser.option("--labels", "labels of the cells: the last tab-separated field of each line")
     parser.option("--signature", "a known program")
-    parser.option("--held-out", "share of the counts", 0.1, type=common.share)
-    parser.option("--draw", "cells and genes without --data, more than 240 genes", [1000, 1500], nargs=2)
+    parser.option("--held-out", "fraction of the counts to hold out", 0.1, type=common.fraction)
+    parser.option("--draw", "cells, and genes (more than 240), to draw without --data", [1000, 1500], nargs=2)
     arguments = parser.parse_args()
     if arguments.draw[1] <= len(TYPES) * MARKERS:
         parser.error(f"--draw must have more than {len(TYPES) * MARKERS} genes, got {arguments.draw[1]}")
@@ -57,10 +57,10 @@ def main() -> int:
         labels = np.array([name.split()[1] for name in cells])
     train, test = thin_counts(X, arguments.held_out, random_state=arguments.seed)
     if not train.total or not test.total:
-        parser.error(f"--held-out must leave counts on both sides, of {X.sum():,.0f} it doesn't")
+        parser.error(f"--held-out must leave counts to fit and to hold out, of {X.sum():,.0f} counts it does not")
     library = np.asarray(train.to_scipy().sum(axis=1), dtype=float).ravel()
     library = np.maximum(library, 1) / np.median(library[library > 0])  # a cell may have no counts left
-    common.say(f"{common.describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
+    common.echo(f"{common.describe(X)}; library sizes {library.min():.2g} to {library.max():.2g} of their median")
 
     k, fits = arguments.components, {}
     for name, n, prior in (
@@ -74,8 +74,8 @@ def main() -> int:
             partial(model.fit_transform, train, row_exposure=library, **(known if n == k else {}))
         )
         fits[name] = W, model.components_
-        common.say(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
-    say_held_out(fits, test, library * arguments.held_out / (1 - arguments.held_out))
+        common.echo(f"{name}: {model.n_iter_} iterations, {seconds:.1f} s. {model.status_}")
+    print_held_out(fits, test, library * arguments.held_out / (1 - arguments.held_out))
 
     W, H = fits["with priors"]
     order = to_topics(W, H).order  # program 1 is the largest
@@ -84,17 +84,17 @@ def main() -> int:
     names = [f"program {z + 1}" for z in range(k)]
     if known:
         names[list(order).index(0)] = "known"
-    common.say("\ngenes of the highest lift")
+    common.echo("\ngenes of the highest lift")
     top = top_features(H, 8, by="lift", min_weight=1e-3, names=genes)
     for z, name in enumerate(names):
         found = (f"{gene} {lift:.1f}" for gene, lift in zip(top.names[z], top.scores[z], strict=True) if gene)
-        common.say(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
+        common.echo(f"  {name}, {programs.weights[z]:.0%} of expression: {', '.join(found)}")
     groups = np.array(names)[programs.mixtures.argmax(axis=1)] if labels is None else labels
-    common.say("\nmean memberships of at least 5 %")
+    common.echo("\nmean memberships of at least 5 %")
     for group in sorted(set(groups)):
         mean = programs.mixtures[groups == group].mean(axis=0)
         found = (f"{mean[z]:.0%} {names[z]}" for z in np.argsort(-mean) if mean[z] >= 0.05)
-        common.say(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
+        common.echo(f"  {group} ({(groups == group).sum():,} cells): {', '.join(found)}")
     rows = ([name, *mixture] for name, mixture in zip(cells, programs.mixtures, strict=True))
     common.write_table(arguments.csv, ["cell", *names], rows, {"fitted, and held out": X})
     return common.conclude(arguments, partial(plot, W, H, genes, names, groups), [], (12, 9))
@@ -118,7 +118,7 @@ def draw_cells(arguments: argparse.Namespace) -> Dataset:
 
 
 def read_signature(arguments: argparse.Namespace, genes: np.ndarray) -> np.ndarray:
-    """What is known of H: the expression of a program in row 0."""
+    """`fixed_H` with the expression of the known program in row 0."""
     H = np.full((arguments.components, len(genes)), np.nan)
     H[0], column = 0, {name: j for j, name in enumerate(genes)}
     with open(arguments.signature, encoding="utf-8") as lines:
@@ -132,12 +132,12 @@ def read_signature(arguments: argparse.Namespace, genes: np.ndarray) -> np.ndarr
     return H
 
 
-def say_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, exposure: np.ndarray) -> None:
+def print_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, exposure: np.ndarray) -> None:
     """Poisson log-likelihood per held-out count, in nats."""
     entries = test.to_scipy().tocoo()
     possible, line = None, "{:<32}{:>16}{:>24}{:>20}"
-    common.say()
-    common.say(
+    common.echo()
+    common.echo(
         line.format(f"{test.total:,.0f} held-out counts", "where rate is 0", "nats per count, all", "without those")
     )
     for name, (W, H) in fits.items():
@@ -145,7 +145,7 @@ def say_held_out(fits: dict[str, tuple[np.ndarray, np.ndarray]], test: Any, expo
         if possible is None:
             possible = sparse.coo_array((entries.data * (rates > 0), entries.coords), shape=test.shape).tocsr()
         scores = (poisson_log_likelihood(X, exposure[:, None] * W, H) / X.sum() for X in (entries.tocsr(), possible))
-        common.say(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
+        common.echo(line.format(name, f"{entries.data[rates == 0].sum():,.0f}", *(f"{score:.4f}" for score in scores)))
 
 
 def plot(W: np.ndarray, H: np.ndarray, genes: np.ndarray, names: list[str], groups: np.ndarray, figure: Any) -> None:

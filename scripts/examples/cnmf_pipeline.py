@@ -1,4 +1,4 @@
-"""cNMF as it is and on fastpmf: the seconds of each step, how near its fits come, and whether the programs agree."""
+"""cNMF on scikit-learn and on fastpmf: seconds of each step, divergences of its fits, and similarity of programs."""
 
 import argparse
 import importlib
@@ -29,7 +29,7 @@ from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
 Run consensus NMF (cNMF, which must be installed: pip install cnmf) with the Kullback-Leibler loss on the same counts
-and seeds, in temporary folders: once as it is, on scikit-learn, and once on fastpmf with each of --solvers, by
+and seeds, in temporary folders: unmodified, on scikit-learn, and on fastpmf with each of --solvers, by
 fastpmf.cnmf.patch. Everything between the factorizations is cNMF's own code.
 
   prepare      high-variance genes, scaled to unit variance ("norm counts"), and counts per million ("TPM")
@@ -40,15 +40,16 @@ fastpmf.cnmf.patch. Everything between the factorizations is cNMF's own code.
                counts, spectra of all genes in TPM from these usages, and usages again from the latter
 
 Fits are scored by fastpmf.kl_divergence, in nats per count, per unit of the matrix that was fitted. The median of
-spectra can be 0 or nearly so in all programs where there are counts, which makes the divergence infinite or large: so
-the consensus is also scored by rates that are 99 % its own and 1 % without structure ("mixed").
+spectra can be 0 or nearly 0 in all programs for an entry with counts, which makes the divergence infinite or large.
+The consensus is therefore also scored by rates that are 99 % its own and 1 % without structure ("mixed").
 
-cNMF refits the spectra to the transposed TPM matrix, which is CSC, and scikit-learn's updates take its entries in
-another order than their rates. So this refit is repeated from the usages of the run on scikit-learn: of the same matrix
-as CSR, and by fastpmf. "reported" is scikit-learn's own loss of the matrix as it was given, by which it stops.
+cNMF refits the spectra to the transposed TPM matrix, which is CSC, and scikit-learn's updates pair its entries with
+rates of other entries. This refit is therefore repeated from the usages of the run on scikit-learn: by scikit-learn
+for the same matrix as CSR, and by fastpmf. "reported" is scikit-learn's own loss of the given matrix, which it uses
+to stop.
 
-The similarity of programs, between 0 and 1, is that of fastpmf.match_components. Kernels are compiled before any clock
-runs. Cells without counts in the high-variance genes, which cNMF rejects, are left out.
+The similarity of programs, between 0 and 1, is that of fastpmf.match_components. Compilation is not timed. Cells
+without counts in the high-variance genes, which cNMF rejects, are left out.
 """
 EXAMPLES = """\
   python scripts/examples/cnmf_pipeline.py -k 5 --high-variance-genes 500 --density-threshold 2
@@ -118,11 +119,11 @@ def main() -> int:
     parser = common.Parser(DESCRIPTION, EXAMPLES)
     parser.shared(data=[], seed=0)
     parser.option("-k --components", "programs", 10, type=common.number(int, 2))
-    parser.option("--replicates", "where cNMF's own default is 100", 8, type=common.number(int, MIN_REPLICATES))
-    parser.option("--high-variance-genes", "number of these", 2000)
+    parser.option("--replicates", "replicates; cNMF's default is 100", 8, type=common.number(int, MIN_REPLICATES))
+    parser.option("--high-variance-genes", "number of genes to factorize", 2000)
     parser.option("--density-threshold", "of the consensus", 0.5)
     parser.option("--max-nmf-iter", "iterations of each factorization", 1000)
-    parser.option("--solvers", "of fastpmf", ["auto", "mu"], choices=["auto", "mu"])
+    parser.option("--solvers", "solvers of fastpmf", ["auto", "mu"], choices=["auto", "mu"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ.setdefault("MPLBACKEND", "agg")  # cNMF draws pictures too
@@ -130,14 +131,14 @@ def main() -> int:
         library = importlib.import_module("cnmf.cnmf")
     except ImportError as error:
         parser.error(f"cNMF must be installed (pip install cnmf): {error}")
-    matrices, load = common.read_matrices(parser, arguments.data), common.load_warning()
+    matrices, load = common.read_matrices(parser, arguments.data), common.warning_of_load()
     arguments.solvers = list(dict.fromkeys(arguments.solvers))
-    common.say(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
+    common.echo(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
     batches = (batch for name, X in matrices.items() for batch in case(library, name, X, arguments))
     total = len(matrices) * (2 + len(arguments.solvers))
     try:
         rows = common.collect(batches, total, arguments, unit="run", counts=matrices, show="run what measure value")
-    except RuntimeError as error:  # cNMF's, where no spectrum is near enough to others
+    except RuntimeError as error:  # raised by cNMF if all spectra are outliers
         parser.error(f"cNMF failed: {error}")
     return common.conclude(arguments, partial(plot, rows), [*verdict(rows), *load])
 
@@ -152,7 +153,7 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
     with TemporaryDirectory() as folder:
         left_out = write_counts(library, X, arguments.high_variance_genes, f"{folder}/counts.h5ad")
         if left_out:
-            common.say(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
+            common.echo(f"{name}: {left_out} rows have no counts in the high-variance columns and are left out")
         for label, solver in {THEIRS: None, **{f"fastpmf {solver}": solver for solver in arguments.solvers}}.items():
             run = run_cnmf(library, folder, label, solver, arguments)
             numbers = {("seconds", step): seconds for step, seconds in run.seconds.items()}
@@ -169,20 +170,20 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
                 for what, programs in run.programs.items():
                     alike = match_components(programs, before.programs[what])[1]
                     numbers[f"like {other}, median", what] = median(alike)
-                    numbers[f"like {other}, least", what] = min(alike)
+                    numbers[f"like {other}, minimum", what] = min(alike)
             runs[label] = run
             yield rows_of(label, numbers)
     fits = refit(runs[THEIRS].fits["consensus"][1], arguments)
     again: list[Row] = []
     for label, fit in fits.items():
         numbers = {"nats per count": fit.nats, "reported": fit.reported, "iterations": fit.n_iter}
-        numbers["like fastpmf's, least"] = min(match_components(fit.W.T, fits[OURS].W.T)[1])
+        numbers["like fastpmf's, minimum"] = min(match_components(fit.W.T, fits[OURS].W.T)[1])
         again += rows_of(label, {(measure, AGAIN): value for measure, value in numbers.items()})
     yield again
 
 
 def write_counts(library: Any, X: Any, n_genes: int, path: str) -> int:
-    """Write counts for cNMF, without the cells that it would reject; the number of these."""
+    """Write counts for cNMF without the cells that it would reject; returns the number of these cells."""
     from anndata import AnnData
     from pandas import DataFrame
 
@@ -202,7 +203,7 @@ def write_counts(library: Any, X: Any, n_genes: int, path: str) -> int:
 
 
 def run_cnmf(library: Any, folder: str, label: str, solver: str | None, arguments: argparse.Namespace) -> Run:
-    """cNMF from its first step to its last, with a record of every factorization."""
+    """All steps of cNMF, with a record of every factorization."""
     k, fits, seconds = arguments.components, {step: [] for step in STEPS}, {}
     with patch.object(library, "non_negative_factorization", sklearn_factorization), redirect_stdout(io.StringIO()):
         if solver:
@@ -244,7 +245,7 @@ def compile_first(factorization: Callable, k: int) -> None:
 
 
 def refit(fit: Fit, arguments: argparse.Namespace) -> dict[str, Fit]:
-    """The refit of TPM spectra from the same usages: as cNMF had it, of the matrix as CSR, and by fastpmf."""
+    """The refit of TPM spectra from the same usages: that of cNMF, of the matrix as CSR, and by fastpmf."""
     options = {"H": fit.H, "update_H": False, "n_components": len(fit.H), "init": "random", "solver": "mu",
                "beta_loss": "kullback-leibler", "tol": 1e-4, "max_iter": arguments.max_nmf_iter}  # fmt: skip
     rows = fit.X.tocsr()
@@ -256,7 +257,7 @@ def refit(fit: Fit, arguments: argparse.Namespace) -> dict[str, Fit]:
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """How much faster, and how near."""
+    """Ratios of seconds, and divergences."""
     lines = []
     for (name,), own in common.group(rows, "counts").items():
         found = {(row.run, row.measure, row.what): row.value for row in own}
@@ -265,12 +266,12 @@ def verdict(rows: list[Row]) -> list[str]:
             ends = [found[which, "nats per count", "median replicate"] for which in (THEIRS, run)]
             lines.append(
                 f"{name}: on scikit-learn the replicates take {ratio[0]:.3g} times as long as on {run}, all of cNMF "
-                f"{ratio[1]:.3g} times; their median ends at {ends[0]:.4f} nats per count, and there at {ends[1]:.4f}."
+                f"{ratio[1]:.3g} times; their median divergence is {ends[0]:.4f} and {ends[1]:.4f} nats per count."
             )
         csc, csr, ours = (found[which, "nats per count", AGAIN] for which in (CSC, CSR, OURS))
         lines.append(
-            f"{name}: the refit of the TPM spectra ends at {csc:.4f} nats per count on scikit-learn, which reports "
-            f"{found[CSC, 'reported', AGAIN]:.4f}, and at {csr:.4f} of the same matrix as CSR; fastpmf's at {ours:.4f}."
+            f"{name}: the refit of the TPM spectra has {csc:.4f} nats per count on scikit-learn, which reports "
+            f"{found[CSC, 'reported', AGAIN]:.4f}, and {csr:.4f} for the same matrix as CSR; fastpmf's has {ours:.4f}."
         )
     return lines
 

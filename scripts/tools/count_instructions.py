@@ -1,4 +1,4 @@
-"""Count the kernels' instructions per nonzero, to review a change where clocks are too noisy."""
+"""Count the kernels' instructions per nonzero, for machines on which times are too noisy."""
 
 import argparse
 import csv
@@ -24,17 +24,17 @@ from benchmarks.common import power_law
 
 DESCRIPTION = """\
 Run the kernels under valgrind --tool=callgrind and print how many instructions each takes per nonzero of a power law.
-The numbers are the same on a busy machine, but they are not times: a cache miss is no instruction, and a division is
-one like any other.
+The numbers are the same on a busy machine, but they are not times: cache misses are not counted, and a division counts
+as one instruction.
 
 Valgrind doesn't support AVX-512, so LLVM compiles for another CPU, by default Haswell, with vectors of 32 bytes;
-compare numbers of one CPU only. One thread is used. The kernels are compiled beforehand, into a cache of their own, and
-each is counted between two marks, less what the same call takes on a matrix with a single count. Starting Python under
-valgrind takes a minute or two, each case some seconds.
+compare numbers for the same CPU only. One thread is used. The kernels are compiled first, into a temporary cache. Each
+kernel is counted between two marks, minus the instructions of the same call on a matrix with a single count. Starting
+Python under valgrind takes one or two minutes, each case some seconds.
 """
 KERNELS = ("ratio_contract", "log_rate", "multiply", "descend")
 COLUMNS = ("kernel", "k", "dtype", "instructions/nonzero")
-MARK = "qsort_r"  # callgrind counts inside it alone; the counted process calls it for nothing else
+MARK = "qsort_r"  # callgrind counts inside this function only; the process does not call it otherwise
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""One problem, three names: KL divergence, Poisson likelihood and PLSI coincide at every iteration."""
+"""Minimum KL divergence, maximum Poisson likelihood and PLSI are the same problem: all three at each iteration."""
 
 import sys
 from functools import partial
@@ -47,7 +47,7 @@ def main() -> int:
     ratio = np.abs(unit[:, 0] * X.sum() / plain[:, 0] - 1).max()
     sentences = [
         f"D + log L changes by {np.ptp(plain[:, 2]) / abs(plain[0, 2]):.1e} of itself over {len(plain)} iterations.",
-        f"sum(W H) differs from sum(X) by at most {np.abs(unit[1:, 3] - 1).max():.1e} once normalised.",
+        f"sum(W H) of the normalised counts differs from 1 by at most {np.abs(unit[1:, 3] - 1).max():.1e}.",
         f"sum(X) times the normalised D differs from D by at most {ratio:.1e} of it.",
     ]
     return common.conclude(arguments, partial(plot, rows), sentences)

@@ -1,10 +1,10 @@
-"""Fit, save, load and transform for as long as you like, on a busy machine and with faults, and count what goes wrong.
+"""Fit, save, load and transform for a given time, on a busy machine and with faults, and count failures.
 
-Each turn draws a task and, for most of them, a fault: a process that is killed while it saves or writes checkpoints, an
-interrupt in the middle of a fit, a full disk, files that are cut short or have a flipped bit, invalid counts, threads
-that use the same model. The right outcome is known: the bits of an undisturbed fit, a complete old or new file, or one
-sentence. Anything else is a failure: it is reported with its seed, and makes the exit status 1. The tool needs signals
-and limits as Linux and macOS have them.
+Each turn draws a task and, for most tasks, a fault: a process that is killed while it saves or writes checkpoints, an
+interrupt during a fit, a full disk, files that are truncated or have a flipped bit, invalid counts, threads that use
+the same model. The correct outcome is bitwise the result of an undisturbed fit, a complete old or new file, or an error
+of one line. Any other outcome is a failure, which is reported with its seed; the exit status is then 1. The tool needs
+the signals and limits of Linux or macOS.
 
 Memory is that of this process, in MiB: at the beginning, after the first tenth of the turns, and at the end.
 """
@@ -45,7 +45,7 @@ CHILD = "--child"
 
 
 class FailureError(Exception):
-    """An outcome that is not the right one."""
+    """An incorrect outcome."""
 
 
 def main() -> int:
@@ -71,15 +71,15 @@ def main() -> int:
             process.wait()
     columns, tasks = ("attempts", "faults", "failures"), results["tasks"]
     total = {name: sum(row[name] for row in tasks.values()) for name in columns}
-    common.say(f"{'task':<14}{'attempts':>10}{'faults':>10}{'failures':>10}")
+    common.echo(f"{'task':<14}{'attempts':>10}{'faults':>10}{'failures':>10}")
     for name, row in [*tasks.items(), ("all", total)]:
-        common.say(f"{name:<14}" + "".join(f"{row[column]:>10}" for column in columns))
-    common.say(f"{results['seconds']:.0f} s; memory {', '.join(f'{x:.0f}' for x in results['memory'])} MiB")
+        common.echo(f"{name:<14}" + "".join(f"{row[column]:>10}" for column in columns))
+    common.echo(f"{results['seconds']:.0f} s; memory {', '.join(f'{x:.0f}' for x in results['memory'])} MiB")
     return int(total["failures"] > 0)
 
 
 class Soak:
-    """The tasks, and the right outcomes; files are written to a folder."""
+    """The tasks, and their correct outcomes; files are written to a folder."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder, self._random = folder, random.Random(seed)
@@ -93,7 +93,7 @@ class Soak:
         }  # fmt: skip
 
     def run(self, turns: int | None, seconds: float) -> dict:
-        """Take turns until they are done or the time is over."""
+        """Run `turns` tasks, or tasks for `seconds` if it is None."""
         attempts, faults, failures, began = Counter(), Counter(), Counter(), time.monotonic()
         memory, done = [resident()], 0
         total = turns if turns is not None else int(seconds)
@@ -108,7 +108,7 @@ class Soak:
                     faults[name] += self._tasks[name](random.Random(seed + 1))
                 except Exception as error:  # any error is a failure
                     failures[name] += 1
-                    common.say(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
+                    common.echo(f"FAILED: {name}, seed {seed}: {type(error).__name__}: {error}")
                 done += 1
                 now = done if turns is not None else min(time.monotonic() - began, total)
                 advance(now - spent)
@@ -130,7 +130,7 @@ class Soak:
         return 0
 
     def streamed(self, rng: random.Random) -> int:
-        """So has a fit of streamed counts."""
+        """A fit of streamed counts has the same bits."""
         name, cut = rng.choice(["mu", "em", "hpf"]), rng.randrange(1, self._X.shape[0])
         self._check_factors(name, MODELS[name](1).fit(StreamedCounts(lambda: [self._X[:cut], self._X[cut:]])))
         return 0
@@ -165,7 +165,7 @@ class Soak:
             found = pool.map(lambda name: self._models[name].transform(self._X), names)
             for name, rows in zip(names, found, strict=True):
                 if not np.array_equal(rows, self._rows[name]):
-                    raise FailureError(f"{name}: other rows beside other threads")
+                    raise FailureError(f"{name}: other rows than without other threads")
         return 0
 
     def saved(self, rng: random.Random) -> int:
@@ -178,7 +178,7 @@ class Soak:
         return 0
 
     def damaged(self, rng: random.Random) -> int:
-        """A model file that is cut short or has a flipped bit gives one sentence, or the model that it was."""
+        """A model file that is truncated or has a flipped bit raises an error of one line, or loads unchanged."""
         name = rng.choice(list(MODELS))
         path = self._folder / "damaged.npz"
         self._models[name].save(path)
@@ -193,23 +193,23 @@ class Soak:
             loaded = load_model(path)
         except (ValueError, OSError) as error:
             if "\n" in str(error):
-                raise FailureError(f"more than a sentence: {error}") from None
+                raise FailureError(f"more than one line: {error}") from None
         else:
             if not np.array_equal(loaded.components_, self._models[name].components_):
                 raise FailureError(f"{name}: a damaged file gave other factors")
         return 1
 
     def full_disk(self, rng: random.Random) -> int:
-        """A save on a full disk leaves the old file as it was, and nothing beside it."""
+        """A save on a full disk leaves the old file unchanged, and no other file."""
         folder, name = self._saved_in_new_folder(rng)
         before = (folder / "model.npz").read_bytes()
         self._child("save once", name, folder, status=1, file_limit=rng.randrange(len(before) // 2))
         if (folder / "model.npz").read_bytes() != before or len(list(folder.iterdir())) > 1:
-            raise FailureError(f"{name}: the folder is not as it was")
+            raise FailureError(f"{name}: the folder has changed")
         return 1
 
     def killed_save(self, rng: random.Random) -> int:
-        """A process that saves again and again, and is killed, leaves a complete file."""
+        """A process that saves repeatedly and is killed leaves a complete file."""
         folder, name = self._saved_in_new_folder(rng)
         struck = self._child("save", name, folder, kill_after=rng.uniform(0, 0.3))
         if not np.array_equal(load_model(folder / "model.npz").transform(self._X), self._rows[name]):
@@ -217,7 +217,7 @@ class Soak:
         return struck
 
     def killed_fit(self, rng: random.Random) -> int:
-        """A fit that was killed continues from its checkpoint to the bits of one that was not."""
+        """A killed fit that is resumed from its checkpoint has bitwise the result of an undisturbed one."""
         folder, name = Path(tempfile.mkdtemp(dir=self._folder)), rng.choice(list(MODELS))
         struck = self._child("fit", name, folder, kill_after=rng.uniform(0, 0.5))
         if list(folder.glob("*.npz")):
@@ -225,7 +225,7 @@ class Soak:
         return struck
 
     def bad_counts(self, rng: random.Random) -> int:
-        """Invalid counts give one sentence, and the model stays as it was."""
+        """Invalid counts raise an error, and the model does not change."""
         name = rng.choice(list(MODELS))
         model, X = self._models[name], self._X.astype(float)
         X.data[rng.randrange(X.nnz)] = rng.choice([-1.0, np.nan, np.inf])
@@ -282,7 +282,7 @@ def child(task: str, name: str, folder: str) -> int:
     warnings.simplefilter("ignore", ConvergenceWarning)
     X, path = make_counts(), Path(folder) / "model.npz"
     model = MODELS[name](1) if task == "fit" else load_model(path)
-    common.say("ready")
+    common.echo("ready")
     if task == "fit":
         model.fit(X, checkpoint=Checkpoint(folder, iterations=3))
         return 0
@@ -298,7 +298,7 @@ def child(task: str, name: str, folder: str) -> int:
 
 
 def resident() -> float:
-    """MiB of memory that this process holds; NaN where the system doesn't say."""
+    """MiB of memory of this process; NaN if the system doesn't report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -307,7 +307,7 @@ def resident() -> float:
 
 
 def interrupt(*_: object) -> None:
-    """As Ctrl-C."""
+    """A signal handler that acts like Ctrl-C."""
     raise KeyboardInterrupt
 
 

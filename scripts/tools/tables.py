@@ -15,9 +15,9 @@ import common
 
 DESCRIPTION = """\
 Print Markdown tables of the CSV files that solvers.py, versus_sklearn.py, packages.py, scaling.py, roofline.py,
-models.py, known_truth.py, formats.py and examples/cnmf_pipeline.py write. Files of one study are combined, in the order
-in which they are given. Above each table are the commands that made it, and once, where they are the same, machine and
-versions.
+models.py, known_truth.py, formats.py and examples/cnmf_pipeline.py write. Files of one study are combined, in the given
+order. Each table has the commands that made it, and the machine and versions, which are printed once if they are the
+same for all tables.
 
 --into FILE puts the tables between these lines of a document:
 
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
 
 
 def number(x: float | str, digits: int = 2, unit: str = "") -> str:
-    """At least so many significant digits and no further decimals; a dash for what is missing or was never reached."""
+    """At least `digits` significant digits, without unnecessary decimals; a dash for a missing or infinite value."""
     x = float(x or "nan")
     return f"{x:,.{max(0, digits - 1 - math.floor(math.log10(x)))}f}{unit}" if 0 < x < math.inf else "-"
 
@@ -64,7 +64,7 @@ def reach(rows: list[Row], column: str, value: float) -> float:
 
 
 def flat(**columns: str | Callable[[Row], str]) -> Callable[[list[Row]], Lines]:
-    """A line for each row; a column is one of the study's, or computed from the row. Heads have spaces for _."""
+    """A line for each row. A column is one of the study, or computed from the row; heads have spaces instead of _."""
     getters = [column if callable(column) else itemgetter(column) for column in columns.values()]
 
     def make(rows: list[Row]) -> Lines:
@@ -94,7 +94,7 @@ def mean(rows: list[Row], column: str) -> float:
 
 
 def objectives(row: Row) -> str:
-    """Those of fastpmf and of scikit-learn, once where they look the same."""
+    """Objectives of fastpmf and scikit-learn, or one if they look the same."""
     return " / ".join(dict.fromkeys(f"{float(row[c]):,.1f}" for c in ("objective", "sklearn_objective")))
 
 
@@ -162,7 +162,7 @@ def packages(rows: list[Row]) -> Lines:
 def scaling(rows: list[Row]) -> Lines:
     varies = {"weak": "threads", "streamed": "nnz", "workers": "threads"}
     for row in rows:
-        column, nnz = varies.get(row["study"], row["study"]), common.rounded(int(row["nnz"]))
+        column, nnz = varies.get(row["study"], row["study"]), common.format_size(int(row["nnz"]))
         row["value"] = nnz if column == "nnz" else f"{float(row[column]):.3g}"
         row["shape"], row["nonzeros"] = f"{int(row['n_rows']):,} × {int(row['n_columns']):,}", nnz
         sizes = [memory(row[c]) for c in ("peak_bytes", "planned_bytes")]
@@ -185,8 +185,8 @@ def predictions(rows: list[Row]) -> Lines:
             cell = f"{float(row['mixed_log_likelihood']):.4f}"
             row["cell"] = f"**{cell}**" if row is best else cell
             impossible = any(r["model"] == "ml" and float(r["log_likelihood"]) == -math.inf for r in own)
-            row["ml_calls_some_impossible"] = "yes" if impossible else "no"
-    return pivot("counts k ml_calls_some_impossible", "model", lambda own: own[0]["cell"])(rows)
+            row["some_impossible_under_ml"] = "yes" if impossible else "no"
+    return pivot("counts k some_impossible_under_ml", "model", lambda own: own[0]["cell"])(rows)
 
 
 def recovery(rows: list[Row]) -> Lines:
@@ -207,7 +207,7 @@ def chosen(own: list[Row]) -> str:
 def formats(rows: list[Row]) -> Lines:
     sizes = {name: (lambda row, c=c: f"{float(row[c]):,.0f}" if row[c] else "-") for name, c in (
         ("MiB", "file_mib"), ("peak_MiB", "peak_mib"), ("its_peak_MiB", "library_peak_mib"))}  # fmt: skip
-    return flat(counts="counts", format="format", beside=lambda row: row["library"].replace("_", r"\_"),
+    return flat(counts="counts", format="format", library=lambda row: row["library"].replace("_", r"\_"),
                 as_fast=lambda row: f"{float(row['ratio']):.2f}×" if row["ratio"] else "-", **sizes)(rows)  # fmt: skip
 
 
@@ -248,8 +248,8 @@ KINDS = [
          f"Seconds to within {LEVEL:g} of the lowest objective that any solver found from the same seed, medians over "
          "the seeds; a dash where it was not reached. +x is extrapolated, +r relaxed.", solver_times),
     Kind("solvers", "",
-         "Where each solver ends, in nats, and after how many iterations, medians over the seeds; with n_init also the "
-         "seconds, in those of a single fit.", solver_ends),
+         "Final objectives, in nats, and numbers of iterations, medians over the seeds; with n_init also the seconds, "
+         "relative to a single fit.", solver_ends),
     Kind("packages", "divergence",
          "The lowest objective, in nats, that each package reaches in the same time, and when fastpmf is as low; *"
          " where rates were 0 under positive counts, so that one component more was scored.", packages),
@@ -258,13 +258,13 @@ KINDS = [
          f"seconds to within {NEAR['held-out']:g} of it. `explicit` stores the allocation of counts, as scHPF does.",
          packages),
     Kind("scaling", "",
-         "One iteration, a nonzero, of all threads, and the peak memory of a fit beyond its input.", scaling),
+         "Time of an iteration per nonzero, with all threads, and the peak memory of a fit beyond its input.", scaling),
     Kind("roofline", "",
-         "Nanoseconds per nonzero of each kernel, the bound of the machine that applies to it, and the least seconds "
-         "that this bound allows, as a fraction of the kernel's.", kernels),
+         "Nanoseconds per nonzero of each kernel, the bound of the machine that applies, and the seconds of this bound "
+         "over those of the kernel.", kernels),
     Kind("models", "prediction",
          "Log-likelihood of held-out counts, in nats per count, of rates that are 99 % the model's and 1 % without "
-         "structure; and whether maximum likelihood alone calls some of them impossible.", predictions),
+         "structure; and whether some of them are impossible under maximum likelihood.", predictions),
     Kind("models", "cost", "Seconds of an iteration of each model over those of maximum likelihood, medians.",
          pivot("counts k solver", "model", lambda own: f"{float(own[0]['ratio']):.2f}")),
     Kind("known_truth", "recovery",
@@ -275,10 +275,10 @@ KINDS = [
          "often the best prediction is at k; and how often components agree most between splits there.",
          pivot("k", "model", chosen)),
     Kind("formats", "",
-         "Reading counts from files in memory, beside the library usually used for the format.", formats),
+         "Reading counts from files in the page cache, and by the library usually used for the format.", formats),
     Kind("examples/cnmf_pipeline", "",
-         "cNMF on scikit-learn and on fastpmf: seconds of each step, how near its fits come, in nats per count (mixed: "
-         "of rates that are 1 % without structure), and how similar programs are. The last refit is from the same "
+         "cNMF on scikit-learn and on fastpmf: seconds of each step, divergences of its fits in nats per count (mixed: "
+         "of rates that are 1 % without structure), and the similarity of programs. The last refit is from the same "
          "usages; `reported` is scikit-learn's own loss.", pipelines),
 ]  # fmt: skip
 
