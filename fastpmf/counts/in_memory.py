@@ -78,9 +78,9 @@ class MemoryCounts:
         yield slice(0, self.shape[0]), self
 
     def sums(self, side: Side) -> np.ndarray:
-        """Row sums or column sums, float64."""
-        X = self._sides[side]
-        return self._given.column_sums if X is None else X.sums
+        """Row sums or column sums, float64; the order of summation does not depend on whether the transpose exists."""
+        given = self._given
+        return given.sums if self._sides[side] is given else given.column_sums
 
     @cached_property
     def total(self) -> float:
