@@ -35,6 +35,7 @@ class MemoryCounts:
         self, rows: SparseRows | None, columns: SparseRows | None = None, unobserved: SparseRows | None = None
     ) -> None:
         self._sides = [rows, columns]
+        self._first = Side.COLUMNS if rows is None else Side.ROWS  # the side that is not built on use
         self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
         self.shape = self._given.shape if rows is not None else self._given.shape[::-1]
         self.dtype = self._given.data.dtype
@@ -79,8 +80,9 @@ class MemoryCounts:
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64; the order of summation does not depend on whether the transpose exists."""
-        given = self._given
-        return given.sums if self._sides[side] is given else given.column_sums
+        first = self._sides[self._first]
+        assert first is not None
+        return first.sums if side is self._first else first.column_sums
 
     @cached_property
     def total(self) -> float:
