@@ -212,6 +212,17 @@ def test_sums_of_both_sides_are_exact(X):
     assert counts.total == pytest.approx(X.toarray().astype(float).sum(), rel=1e-13)
 
 
+@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_array])
+def test_sums_do_not_depend_on_whether_the_transpose_exists(container):
+    rng = np.random.default_rng(0)
+    counts = as_counts(container(rng.gamma(0.1, 10.0 ** rng.integers(-4, 4, (200, 30)))))
+    before = [counts.sums(side) for side in Side]
+    for side in Side:
+        counts.side(side)
+    for side in Side:
+        np.testing.assert_array_equal(counts.sums(side), before[side])
+
+
 LENGTHS = {
     "even": [3] * 50,
     "empty": [0] * 30,

@@ -37,6 +37,7 @@ class MemoryCounts:
         self, rows: SparseRows | None, columns: SparseRows | None = None, unobserved: SparseRows | None = None
     ) -> None:
         self._sides = [rows, columns]
+        self._stored_side = Side.COLUMNS if rows is None else Side.ROWS  # the other one is built when it is needed
         self._unobserved = None if unobserved is None else MemoryCounts(unobserved)
         self.shape = self._stored.shape if rows is not None else self._stored.shape[::-1]
         self.dtype = self._stored.data.dtype
@@ -62,12 +63,11 @@ class MemoryCounts:
 
     @property
     def _stored(self) -> SparseRows:
-        """X, or its transpose if X has not been built."""
-        rows, columns = self._sides
-        given = columns if rows is None else rows
-        if given is None:
+        """X or its transpose, the one that was given."""
+        stored = self._sides[self._stored_side]
+        if stored is None:
             raise TypeError("MemoryCounts needs rows or columns")
-        return given
+        return stored
 
     def side(self, side: Side) -> SparseRows:
         """X for `Side.ROWS`, its transpose for `Side.COLUMNS`.
@@ -89,9 +89,8 @@ class MemoryCounts:
         yield slice(0, self.shape[0]), self
 
     def sums(self, side: Side) -> np.ndarray:
-        """Row sums or column sums, float64."""
-        X = self._sides[side]
-        return self._stored.column_sums if X is None else X.sums
+        """Row sums or column sums, float64; the order of summation does not depend on whether the transpose exists."""
+        return self._stored.sums if side is self._stored_side else self._stored.column_sums
 
     @cached_property
     def total(self) -> float:
