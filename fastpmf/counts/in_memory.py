@@ -90,7 +90,7 @@ class MemoryCounts:
 
     def sums(self, side: Side) -> np.ndarray:
         """Row sums or column sums, float64; the order of summation does not depend on whether the transpose exists."""
-        return self._stored.sums if side is self._stored_side else self._stored.column_sums
+        return self._stored.sums if side == self._stored_side else self._stored.column_sums
 
     @cached_property
     def total(self) -> float:
