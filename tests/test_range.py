@@ -180,3 +180,19 @@ def test_components_and_w_that_a_dtype_cannot_hold_are_refused_in_transform(dtyp
     model.components_ /= 4
     with pytest.raises(ValueError, match=f"^components_ must have components that sum to .* in {dtype}, got "):
         model.transform(counts)
+
+
+@pytest.mark.parametrize("solver", ["mu", "em", "cd"])
+@pytest.mark.parametrize("side", ["fixed_W", "fixed_H"])
+def test_the_size_of_large_and_of_small_fixed_components_does_not_change_the_objectives(side, solver):
+    counts, W, H = planted()
+    fixed, traces = np.full((30, 2), np.nan) if side == "fixed_W" else np.full((2, 20), np.nan), []
+    for power in (40, 60, -40):
+        if side == "fixed_W":
+            fixed[:, 0] = np.ldexp(W[:, 0] / W[:, 0].sum(), power)
+        else:
+            fixed[0] = np.ldexp(H[0] / H[0].sum(), power)
+        model = fitted({side: fixed.copy()}, X=counts, solver=solver, max_iter=5, eval_every=1, tol=0)
+        traces.append(model.trace_["objective"])
+    np.testing.assert_array_equal(traces[0], traces[1])
+    np.testing.assert_allclose(traces[0], traces[2], rtol=1e-12)

@@ -278,6 +278,8 @@ class PoissonFit(Fit):
         W, Ht = problem.start(
             *initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
         )
+        if options.init != "custom":
+            problem.rescale_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "

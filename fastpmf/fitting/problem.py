@@ -36,6 +36,7 @@ AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
 # Shapes of named priors. A shape above 1 acts like shape - 1 counts in each component, too much for many components and
 # few counts in a row. There shape 1, an L1 penalty, gave the best recommendations.
 SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
+_MODERATE = 24  # components that sum to between 2**-24 and 2**24 are of moderate size
 REAL_OR_NAN = "real numbers and NaN"  # what a partly fixed factor holds
 
 
@@ -161,6 +162,24 @@ class FitProblem(Problem):
         """Padded starting factors, see `FactorSpec.start`."""
         rows, columns = self.specs
         return rows.start(W, self.n_components), columns.start(Ht, self.n_components)
+
+    def rescale_start(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Divide, in place, the free factor of components that are fixed in the other one by the size of these.
+
+        Components of moderate size are not changed, nor any if there is an L2 penalty.
+        """
+        if any(terms.ridge is not None for terms in self.terms):
+            return
+        K, fixed = self.n_components, [spec.terms.fixed for spec in self.specs]
+        for side, A in ((Side.ROWS, Ht), (Side.COLUMNS, W)):
+            own, other, known = fixed[side], fixed[side.other], self.specs[side].fixed_values
+            if own is None or known is None:
+                continue
+            single = own[:K] if other is None else own[:K] & ~other[:K]
+            sums = known.sum(axis=0, dtype=np.float64)
+            power = np.floor(np.log2(sums, where=single & (sums > 0), out=np.zeros(K)))
+            power[np.abs(power) <= _MODERATE] = 0
+            A[:, :K] *= np.exp2(-power).astype(A.dtype)
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""
