@@ -35,6 +35,7 @@ from fastpmf import (
     top_features,
     topic_quality,
 )
+from fastpmf.fitting.options import NO_PENALTIES, PoissonOptions
 
 MANY = os.environ.get("FASTPMF_FUZZ")
 fuzzed = settings(
@@ -220,7 +221,7 @@ def test_any_counts_with_any_options_are_fitted_or_refused_in_a_sentence(pair, o
         event("refused")
         return
     near = _check(model, W, dense * known.get("sample_weight", np.ones(len(dense)))[:, None])
-    if not known and model._penalties == PoissonNMF(1)._penalties:
+    if not known and PoissonOptions.of(model).penalties == NO_PENALTIES:
         assert model.objective_ == pytest.approx(naive.kl_divergence(dense, W, model.components_), abs=near)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

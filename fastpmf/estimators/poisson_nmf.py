@@ -513,8 +513,9 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        W, _ = self._transform(counts, data)
-        return self._score(counts, W, replace(data, sample_weight=weight))
+        with compilation_shown(verbose=self.verbose):  # one message for both steps
+            W, _ = self._transform(counts, data)
+            return self._score(counts, W, replace(data, sample_weight=weight))
 
     def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""
