@@ -110,6 +110,8 @@ def checked_curves(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray | None
     for name, A in found.items():
         if A.ndim != 1 or A.dtype != dtypes[name]:
             raise ValueError(f"{name} of {A.dtype} and shape {A.shape}")
+    if len(found["trace"]) and not len(found["restarts"]):  # partial_fit has neither
+        raise ValueError("no restarts")
     return {f"{name}_": found.get(name) for name in dtypes}
 
 

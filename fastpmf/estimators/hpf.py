@@ -394,8 +394,9 @@ class HPF(FactorModel):
         """
         counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        W = self._infer_rows(counts, data).mean
-        return self._score(counts, W, dataclasses.replace(data, sample_weight=weight))
+        with compilation_shown(verbose=self.verbose):  # one message for both steps
+            W = self._infer_rows(counts, data).mean
+            return self._score(counts, W, dataclasses.replace(data, sample_weight=weight))
 
     def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
         """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
