@@ -323,11 +323,11 @@ class PoissonNMF(FactorModel):
             On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
             a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        self.fit_transform(
-            X, y, W, H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
+        data = FitData(
+            W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
-            checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
+        self._finish(*self._fit(X, y, data, checkpoint, resume))
         return self
 
     def fit_transform(
@@ -358,10 +358,7 @@ class PoissonNMF(FactorModel):
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
             background=background, mask=mask, sample_weight=sample_weight, validation=validation,
         )  # fmt: skip
-        solution, attributes = self._fit(X, y, data, checkpoint, resume)
-        self._set_fitted_attributes(attributes)
-        report_end(solution, self.tol)
-        return solution.W
+        return self._finish(*self._fit(X, y, data, checkpoint, resume)).W
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
@@ -385,10 +382,15 @@ class PoissonNMF(FactorModel):
                 return known | solution_attributes(solution)
 
             tasks = self._tasks(attributes, X, y, data)
-            solution = fit.run(tasks)
+            solution, _ = fit.run(tasks)
             if tasks is not None:
                 tasks.end(solution, None)
         return solution, attributes(solution)
+
+    def _finish(self, solution: Solution, attributes: dict[str, Any]) -> Solution:
+        self._set_fitted_attributes(attributes)
+        report_end(solution, self.tol)
+        return solution
 
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""

@@ -134,7 +134,7 @@ def poisson_nmf(
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)
         counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
-        solution = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
+        solution, _ = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
     return solution
@@ -207,15 +207,28 @@ class Fit(ABC):
             W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
         return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
 
-    def _solve(self, observer: Observer | None) -> tuple[Solution, Any]:
-        """The best solution of all starts, and its state; `observer` is called in place of the callback."""
+    @abstractmethod
+    def _check(self, solution: Solution) -> None:
+        """Check a solution and complete it, in place."""
+
+    def run(self, observer: Observer | None = None) -> tuple[Solution, Any]:
+        """Fit with the current number of threads: the solution of the best start, and the final state of its solver.
+
+        `observer` is called at each record, in place of the callback.
+        """
         options = self._options
         with observed(options, observer, self._early_stopping, self.residual) as observers:
-            runs = (self._new_run(observers) for _ in range(options.n_init))
-            best, restarts = successive_halving(runs, options.max_iter)
+            if options.n_init == 1:
+                best = self._new_run(observers).advance(options.max_iter)
+                restarts = np.array([best.objective])
+            else:
+                runs = (self._new_run(observers) for _ in range(options.n_init))
+                best, restarts = successive_halving(runs, options.max_iter)
             solution = best.finish()
         curve = None if self._early_stopping is None else self._early_stopping.curve
-        return replace(solution, restarts=restarts, validation=curve), best.state
+        solution = replace(solution, restarts=restarts, validation=curve)
+        self._check(solution)
+        return solution, best.state
 
 
 class PoissonFit(Fit):
@@ -255,10 +268,9 @@ class PoissonFit(Fit):
         facts |= poisson_facts(options, problem.specs)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
-    def run(self, observer: Observer | None = None) -> Solution:
-        """Fit, with the current number of threads; `observer` is called at each record, in place of the callback."""
+    def _check(self, solution: Solution) -> None:
+        """Compute W of rows of weight 0, and warn of empty components and non-finite rates."""
         problem, options = self.problem, self._options
-        solution, _ = self._solve(observer)
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
             solution.W[rows], _ = transform(
                 self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
@@ -271,7 +283,6 @@ class PoissonFit(Fit):
                 f"{len(dead)} of {options.n_components} components carry no counts (numbers {listed(dead)}): fit fewer "
                 "components or try another start"
             )
-        return solution
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, problem = self._options, self.problem

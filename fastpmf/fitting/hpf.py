@@ -17,8 +17,7 @@ from fastpmf.fitting.ranges import check_range
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
 from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import MeanField, Solution, Status
-from fastpmf.solvers.base import Observer
-from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
+from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
 from fastpmf.utils.warnings import warn
 
@@ -105,11 +104,8 @@ class HPFFit(Fit):
         facts |= {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
-    def run(self, observer: Observer | None = None) -> tuple[Solution, PosteriorState]:
-        """Infer, with the current number of threads; `observer` is called at each record, in place of the callback."""
-        solution, state = self._solve(observer)
+    def _check(self, solution: Solution) -> None:
         check_finite(solution, self._dtype)
-        return solution, state
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, counts = self._options, self.problem.counts
