@@ -304,6 +304,21 @@ def test_a_file_that_changes_during_a_streamed_fit_is_an_error(tmp_path, X, chan
     assert all(vars(model)[name] is before[name] for name in before if name[-1] == "_")
 
 
+@pytest.mark.parametrize("change", [cut, point_outside])
+def test_a_changed_file_of_mapped_counts_is_an_error_before_a_kernel_reads_it(tmp_path, X, change):
+    write_counts(tmp_path / "X", X)
+    counts = as_counts(read_counts(tmp_path / "X"))
+
+    def between(record, W, H):
+        change(tmp_path / "X")
+        os.utime(tmp_path / "X" / "indices.npy", ns=(0, 0))  # whatever the resolution of the file system's clock is
+
+    model = PoissonNMF(3, **OPTIONS)
+    with pytest.raises(ValueError, match=r"indices\.npy was changed since it was read"):
+        model.set_params(callback=between).fit(counts)
+    assert not hasattr(model, "components_")
+
+
 def test_counts_of_a_replaced_folder_are_still_mapped(tmp_path, X):
     write_counts(tmp_path / "X", X)
     counts, expected = as_counts(read_counts(tmp_path / "X")), PoissonNMF(3, **OPTIONS).fit(X)
