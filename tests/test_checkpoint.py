@@ -15,7 +15,7 @@ from conftest import ALL
 from fastpmf import HPF, Checkpoint, PoissonNMF, StreamedCounts, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
 from fastpmf.fitting import checkpoint, fit
-from fastpmf.solvers import Run
+from fastpmf.solvers import Run, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 MODELS = {
@@ -75,6 +75,15 @@ def test_a_fit_can_resume_from_any_iteration(tmp_path, X, name, monkeypatch):
         (tmp_path / path.stem).mkdir()
         shutil.copy(path, tmp_path / path.stem)
         assert_same(model(name, 24).fit(X, resume=tmp_path / path.stem), whole)
+
+
+@pytest.mark.parametrize("given", [{}, {"validation": 0.2}], ids=["converged", "validation"])
+@every_model
+def test_a_fit_that_stopped_by_itself_resumes_to_the_same_end(tmp_path, X, name, given):
+    tol = 0 if given else 1e-2
+    whole = model(name, 500).set_params(tol=tol).fit(X, checkpoint=Checkpoint(tmp_path, iterations=1), **given)
+    assert whole.status_ is (Status.VALIDATION if given else Status.CONVERGED)
+    assert_same(model(name, 500).set_params(tol=tol).fit(X, resume=tmp_path, **given), whole)
 
 
 @pytest.mark.parametrize("name", ["cd", "hpf"])

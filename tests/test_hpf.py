@@ -102,6 +102,14 @@ def test_learned_hyperparameters_have_a_higher_bound(counts, fitted):
     np.testing.assert_equal(given.prior_, learned.prior_)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-12, 1e12, 1e20])
+@pytest.mark.parametrize("hierarchy", [True, False])
+def test_hyperparameters_are_learned_from_very_small_and_large_counts(counts, scale, hierarchy):
+    learned = HPF(3, learn_prior=True, hierarchy=hierarchy, max_iter=30, tol=0, random_state=0).fit(counts * scale)
+    assert all(np.isfinite(value).all() and np.all(value > 0) for value in learned.prior_.values())
+    assert np.isfinite(learned.components_).all()
+
+
 def test_with_learned_hyperparameters_too_many_components_are_emptied_and_predict_nearly_as_well():
     # 30 counts a row over 800 columns, most of them rare; the two components are hardly worth their numbers
     rng = np.random.default_rng(0)

@@ -45,11 +45,11 @@ from threadpoolctl import threadpool_limits
 from fastpmf.analysis.features import TopFeatures, highest_scores
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
+from fastpmf.core.ranges import check_entries
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import vector
-from fastpmf.fitting.ranges import check_entries
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.messages import brief

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from fastpmf import estimators
+from fastpmf.core.ranges import dtype_for
 from fastpmf.dask.base import DistributedEstimator
 from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import HPFModel, posterior_of_H
@@ -13,7 +14,6 @@ from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import check_any_counts, facts_of, report_end
 from fastpmf.fitting.hpf import MOVED, HPFOptions, check_finite
 from fastpmf.fitting.memory import check_columns
-from fastpmf.fitting.ranges import dtype_for
 from fastpmf.solvers import MeanField, Record
 
 

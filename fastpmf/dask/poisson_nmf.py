@@ -8,6 +8,7 @@ import numpy as np
 
 from fastpmf import estimators
 from fastpmf.core.counts import Side
+from fastpmf.core.ranges import check_entries, check_scale, dtype_for
 from fastpmf.dask.base import DistributedEstimator
 from fastpmf.dask.pool import WorkerPool
 from fastpmf.dask.shard import ColumnState, CustomStart, PoissonModel, RandomStart
@@ -27,7 +28,6 @@ from fastpmf.fitting.problem import (
     resolve_named_priors,
     vector,
 )
-from fastpmf.fitting.ranges import check_entries, check_scale, dtype_for
 from fastpmf.solvers import Multiplicative, Record, Status
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_option

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
+from fastpmf.core.ranges import check_scale
 from fastpmf.counts.labels import align, names_of
 from fastpmf.counts.masked import hide_entries
 from fastpmf.estimators._callbacks import with_callbacks
@@ -27,7 +28,6 @@ from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_rows
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData
-from fastpmf.fitting.ranges import check_scale
 from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior

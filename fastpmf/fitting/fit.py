@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import empty_factor
+from fastpmf.core.ranges import CountSize, check_entries, dtype_for
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
@@ -21,7 +22,6 @@ from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_memory, check_memory_before_reading
 from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
-from fastpmf.fitting.ranges import CountSize, check_entries, dtype_for
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.model.init import INITS, initialise

@@ -8,12 +8,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import empty_factor
+from fastpmf.core.ranges import check_range
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import Fit, facts_of
 from fastpmf.fitting.options import FitData, FitOptions
-from fastpmf.fitting.ranges import check_range
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
 from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import MeanField, Solution, Status

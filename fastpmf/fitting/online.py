@@ -10,11 +10,11 @@ from scipy import sparse
 
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
+from fastpmf.core.ranges import dtype_for
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.fitting.hpf import infer_rows
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import FactorPrior, build_problem, is_named, read_priors
-from fastpmf.fitting.ranges import dtype_for
 from fastpmf.fitting.transform import transform
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
 from fastpmf.model.init import initialise

@@ -18,10 +18,10 @@ import numpy as np
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import dot, empty_factor, padded, padded_width
+from fastpmf.core.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
-from fastpmf.fitting.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.model.priors import Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property

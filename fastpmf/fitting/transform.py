@@ -10,11 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS, column_sums, dot, empty_factor
+from fastpmf.core.ranges import check_component_sums, check_range, float64_or
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem, vector
-from fastpmf.fitting.ranges import check_component_sums, check_range, float64_or
 from fastpmf.solvers import FactorState
 from fastpmf.solvers.row_problems import solve_rows
 from fastpmf.utils.validation import check_factor

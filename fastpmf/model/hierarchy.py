@@ -345,7 +345,7 @@ def best_prior(factor: GammaFactor, prior: GammaPrior) -> GammaPrior:
             return math.log(_inverse_digamma(logs + log_total - math.log(mean)).sum()) - log_total
 
         low, high = math.log(1e-8), math.log(1e12)
-        total = math.exp(high if excess(high) > 0 else brentq(excess, low, high))
+        total = math.exp(high if excess(high) > 0 else low if excess(low) < 0 else brentq(excess, low, high))
         shapes = _inverse_digamma(logs + math.log(total / mean))
         return GammaPrior(tuple(shapes.tolist()), prior.activity_shape, total / mean, hierarchical=False)
     shape, rate = factor.activity_shape, factor.activity_rate

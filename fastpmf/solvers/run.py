@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastpmf.core.ranges import float64_or
 from fastpmf.solvers.base import TRACE_DTYPE, Observer, Record, Solution, State, Status, saved_array
 from fastpmf.solvers.clock import Clock
 
 FIRST_RUNG = 30  # iterations before the worse half of several starts is dropped; then twice as many, and so on
 _STOP_ALL = (Status.INTERRUPTED, Status.CALLBACK, Status.MAX_TIME)
+_NOT_SAVED = (Status.CONVERGED, Status.VALIDATION, Status.NON_FINITE)  # a resumed fit stops at this iteration again
 
 
 class Objective(Protocol):
@@ -95,7 +97,7 @@ class Run:
                     self.status = Status.MAX_TIME
                 if self.n_iter % options.eval_every == 0:
                     self._evaluate()
-                if self._checkpoints is not None and self.status is not Status.NON_FINITE:
+                if self._checkpoints is not None and self.status not in _NOT_SAVED:
                     self._checkpoints.save_if_due(self)
             if self._trace and self._trace[-1].n_iter < self.n_iter:
                 self._evaluate(final=True)
@@ -139,7 +141,7 @@ class Run:
             if not np.isfinite(A).all():
                 raise ValueError(
                     f"{name} is out of the range of {A.dtype} in the units that its prior, exposures or fixed parts "
-                    "imply: use dtype float64, or less extreme values"
+                    f"imply: {float64_or(A.dtype)}use less extreme values"
                 )
         status = self.status or (Status.CONVERGED if residual <= self._options.tol else Status.MAX_ITER)
         return Solution(
