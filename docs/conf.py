@@ -13,33 +13,47 @@ author = "The fastpmf developers"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "sg_execution_times.rst", "**/GALLERY_HEADER.rst"]
 default_role = "name"
 
-autodoc_typehints = "none"  # the docstrings say more
+autodoc_typehints = "none"  # the docstrings have the types
 autodoc_member_order = "bysource"
-autosummary_generate = False  # the reference is one page, and nothing is written beside the sources
-numpydoc_show_class_members = False  # autodoc shows them, with what they do
+autosummary_generate = False
+numpydoc_show_class_members = False
 python_maximum_signature_line_length = 100
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Poisson matrix factorization of large sparse counts",
-    "page_width": "1120px",
-    "sidebar_width": "230px",
-    "fixed_sidebar": True,
-    "show_powered_by": False,
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorials", "gallery"],
+    "gallery_dirs": ["_generated/tutorials", "_generated/gallery"],
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "download_all_examples": False,
+    "plot_gallery": "True",
 }
+
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"show_prev_next": False}
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 
 
 class Name(AutoLink):
-    """What docstrings have in single backticks: a link where there is something to link to, else code as it stands."""
+    """Single backticks in docstrings: a link if the name is documented, otherwise code."""
 
     def run(self) -> tuple[list[nodes.Node], Any]:
         """The nodes of one name."""

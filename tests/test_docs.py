@@ -19,7 +19,11 @@ import fastpmf
 from fastpmf import cli
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+PAGES = {
+    page.relative_to(DOCS).with_suffix("").as_posix(): page.read_text(encoding="utf-8")
+    for page in sorted(DOCS.rglob("*.md"))
+    if not page.relative_to(DOCS).parts[0].startswith("_")
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 INSIDE = {"kernels", "counts", "model", "solvers", "estimators", "cli"}  # not what users import from
@@ -69,6 +73,9 @@ def test_every_command_line_of_a_page_runs_after_those_above_it(page, folder, ca
             assert program in ("pip", "export"), f"{line!r} is neither run nor known"
 
 
+API = PAGES["api/index"]
+
+
 def public_names() -> set[str]:
     names = {f"fastpmf.{name}" for name in fastpmf.__all__}
     for found in pkgutil.iter_modules(fastpmf.__path__):
@@ -82,7 +89,7 @@ def public_names() -> set[str]:
 
 def test_the_reference_describes_every_public_name_and_none_that_is_not_there():
     described, module = set(), ""
-    for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+|py:data):: ?(.*)$", PAGES["api"], re.MULTILINE):
+    for directive, name in re.findall(r"^\.\. (currentmodule|auto\w+|py:data):: ?(.*)$", API, re.MULTILINE):
         if directive == "currentmodule":
             module = name
         elif name:
@@ -94,7 +101,7 @@ def test_the_reference_describes_every_public_name_and_none_that_is_not_there():
 
 
 def test_what_the_reference_leaves_out_of_the_estimators_is_scikit_learns():
-    hidden = set(re.findall(r"\b(?:get|set)_\w+", "".join(re.findall(r":exclude-members:(.*\n.*)", PAGES["api"]))))
+    hidden = set(re.findall(r"\b(?:get|set)_\w+", "".join(re.findall(r":exclude-members:(.*\n.*)", API))))
     assert "set_output" in hidden
     for name in hidden & set(dir(fastpmf.PoissonNMF)):
         assert not inspect.unwrap(getattr(fastpmf.PoissonNMF, name)).__module__.startswith("fastpmf")
@@ -109,8 +116,9 @@ def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_p
         [*command, "-d", tmp_path / "trees", DOCS, tmp_path / "html"], capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stderr
-    pages = {page.stem: page.read_text(encoding="utf-8") for page in (tmp_path / "html").glob("*.html")}
+    html = tmp_path / "html"
+    pages = {page.relative_to(html).with_suffix("").as_posix(): page.read_text() for page in html.rglob("*.html")}
     assert PAGES.keys() <= pages.keys()
     for text in (*pages.values(), *(sheet.read_text() for sheet in (tmp_path / "html/_static").glob("*.css"))):
         assert not ELSEWHERE.search(text)
-    assert all(f'id="{name}"' in pages["api"] for name in public_names())
+    assert all(f'id="{name}"' in pages["api/index"] for name in public_names())

@@ -1,4 +1,4 @@
-"""The table of docs/reproducibility.md: every line of it names tests that exist, and those of threads are here."""
+"""The table of docs/guide/reproducibility.md: each line names tests that exist, and those of threads are here."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastpmf import HPF, PoissonNMF, StreamedCounts
 
 TESTS = Path(__file__).parent
-PAGE = TESTS.parent / "docs" / "reproducibility.md"
+PAGE = TESTS.parent / "docs" / "guide" / "reproducibility.md"
 TOLD = {"max_iter": 20, "tol": 0, "random_state": 0}
 FITS = {
     "mu": lambda **more: PoissonNMF(3, solver="mu", **TOLD, **more),

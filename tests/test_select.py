@@ -70,7 +70,7 @@ def test_by_default_posterior_modes_are_fitted():
     np.testing.assert_array_equal(a.log_likelihood, b.log_likelihood)
 
 
-@pytest.mark.long  # docs/choosing_k.md, whose examples run too, has a smaller one of this
+@pytest.mark.long  # docs/guide/choosing_k.md, whose examples run too, has a smaller one of this
 def test_the_number_is_chosen_for_the_model_that_is_given():
     # few counts: maximum likelihood overfits soonest, and its zeros call some held-out counts impossible
     X = make_poisson_counts(200, 150, 4, nnz=2500, random_state=0).X
