@@ -22,7 +22,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "sg_execution_times.rst", "**/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "**/sg_execution_times.rst", "**/GALLERY_HEADER.rst"]
 default_role = "name"
 
 autodoc_typehints = "none"  # the docstrings have the types
@@ -41,6 +41,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "abort_on_example_error": True,
     "show_memory": False,
+    "write_computation_times": False,  # a page that loads scripts of other sites
     "download_all_examples": False,
     "plot_gallery": "True",
 }

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,20 @@ PAGES = {
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 INSIDE = {"kernels", "counts", "model", "solvers", "estimators", "cli"}  # not what users import from
-SPHINX = ("sphinx", "numpydoc", "myst_parser")
-ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.(?:https?:)?//|url\(.?(?:https?:)?//")
+SPHINX = (
+    "sphinx",
+    "numpydoc",
+    "myst_parser",
+    "pydata_sphinx_theme",
+    "sphinx_gallery",
+    "sphinx_copybutton",
+    "sphinx_design",
+)
+REMOTE = re.compile(r"\s*(?:https?:)?//")
+LOADING_RELS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "dns-prefetch", "manifest"}
+# A style sheet loads with url() and @import. A script can load from any address in it but the names of XML namespaces.
+IN_CSS = re.compile(r"(?:url\(|@import)\s*[\"']?\s*(?:https?:)?//[^\"')]*")
+IN_SCRIPT = re.compile(r"[\"'`](?:https?:)?//(?!www\.w3\.org/)\w[^\"'`]*")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -107,6 +120,51 @@ def test_what_the_reference_leaves_out_of_the_estimators_is_scikit_learns():
         assert not inspect.unwrap(getattr(fastpmf.PoissonNMF, name)).__module__.startswith("fastpmf")
 
 
+class LoadedAddresses(HTMLParser):
+    """Addresses on other sites from which a page loads something when it is read, links to follow not included."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value or "" for name, value in attrs}
+        self.inside = tag if tag in ("script", "style") else ""
+        loading = ["src", "poster", "data", "background"]
+        if (tag == "link" and LOADING_RELS & set(values.get("rel", "").split())) or tag in ("image", "use"):
+            loading += ["href", "xlink:href"]
+        self.found += [values[name] for name in loading if REMOTE.match(values.get(name, ""))]
+        self.found += [part for part in values.get("srcset", "").split(",") if REMOTE.match(part)]
+        self.found += IN_CSS.findall(values.get("style", ""))
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside:
+            self.found += (IN_SCRIPT if self.inside == "script" else IN_CSS).findall(data)
+
+
+@pytest.mark.parametrize(
+    ("page", "address"),
+    [
+        ('<script src="https://a.org/b.js"></script>', "https://a.org/b.js"),
+        ('<link rel="shortcut icon" href="//a.org/b.ico">', "//a.org/b.ico"),
+        ('<img srcset="b.png 1x, https://a.org/b.png 2x">', " https://a.org/b.png 2x"),
+        ('<p style="background: url(https://a.org/b.png)">', "url(https://a.org/b.png"),
+        ('<style>@import "https://a.org/b.css";</style>', '@import "https://a.org/b.css'),
+        ('<script>fetch("https://a.org/b.json")</script>', '"https://a.org/b.json'),
+        ('<a href="https://a.org/b.html">b</a><link rel="canonical" href="https://a.org/b.html">', None),
+        ('<script>create("http://www.w3.org/2000/svg") // https://a.org/b</script>url(https://a.org)', None),
+    ],
+)
+def test_addresses_that_a_page_loads_from_are_found(page, address):
+    assert LoadedAddresses(page).found == ([address] if address else [])
+
+
 def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_path):
     missing = [name for name in SPHINX if importlib.util.find_spec(name) is None]
     if missing:
@@ -117,8 +175,13 @@ def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_p
     )
     assert built.returncode == 0, built.stderr
     html = tmp_path / "html"
-    pages = {page.relative_to(html).with_suffix("").as_posix(): page.read_text() for page in html.rglob("*.html")}
+    files = {
+        kind: {path: path.read_text(encoding="utf-8") for path in html.rglob(f"*.{kind}")}
+        for kind in ("html", "css", "js")
+    }
+    pages = {path.relative_to(html).with_suffix("").as_posix(): text for path, text in files["html"].items()}
     assert PAGES.keys() <= pages.keys()
-    for text in (*pages.values(), *(sheet.read_text() for sheet in (tmp_path / "html/_static").glob("*.css"))):
-        assert not ELSEWHERE.search(text)
+    assert not {path: found for path, text in files["html"].items() if (found := LoadedAddresses(text).found)}
+    assert not {path: found for path, text in files["css"].items() if (found := IN_CSS.findall(text))}
+    assert not {path: found for path, text in files["js"].items() if (found := IN_SCRIPT.findall(text))}
     assert all(f'id="{name}"' in pages["api/index"] for name in public_names())
