@@ -82,7 +82,8 @@ html_logo = html_favicon = "_static/logo.svg"
 html_theme_options = {
     "logo": {"text": "fastpmf", "alt_text": "fastpmf"},
     "navbar_start": ["navbar-logo", "version"],
-    "navbar_end": ["theme-switcher"],
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "github_url": "https://github.com/fastpmf/fastpmf",
     "navbar_align": "left",
     "header_links_before_dropdown": 5,
     "header_dropdown_text": "More",
