@@ -68,7 +68,9 @@ sphinx_gallery_conf = {
     "backreferences_dir": "_generated/backreferences",
     "doc_module": ("fastpmf",),
     "reference_url": {"fastpmf": None},
+    "ignore_repr_types": r"matplotlib\.",
     "remove_config_comments": True,
+    "min_reported_time": 3600,  # seconds, which depend on the machine
     "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,  # a page that loads scripts of other sites

@@ -180,6 +180,12 @@ def hpf(
         The fitted model. Results are written as by `poisson_nmf`, except that `.uns` has "bound", in nats, instead of
         "objective" and "kkt_residual".
 
+    See Also
+    --------
+    HPF : the estimator.
+    fastpmf.anndata.poisson_nmf : maximum likelihood or posterior modes.
+    fastpmf.anndata.transform : further cells, with a fitted model.
+
     Examples
     --------
     >>> import anndata, numpy as np
@@ -236,6 +242,11 @@ def transform(
     -----
     UserWarning
         If `adata` lacks fitted genes, or its counts are not whole numbers.
+
+    See Also
+    --------
+    fastpmf.anndata.poisson_nmf : fits a model.
+    fastpmf.anndata.hpf : fits a model.
 
     Examples
     --------
@@ -298,6 +309,10 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     ------
     ValueError
         If W does not have a column for each component, or `obs_names` does not have a name for each row.
+
+    See Also
+    --------
+    fastpmf.io.write_factors : writes factors to a file.
 
     Examples
     --------

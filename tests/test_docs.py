@@ -5,6 +5,7 @@ The tests of the site read HTML that is already built, in the folder FASTPMF_SIT
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -122,6 +123,15 @@ def test_the_reference_describes_every_public_name_and_none_that_is_not_there():
     for path in described_names():
         home, name = path.rsplit(".", 1)
         assert hasattr(importlib.import_module(home), name), f"{path} is not there"
+
+
+@pytest.mark.parametrize("path", sorted(described_names()))
+def test_every_page_of_the_reference_has_an_example_and_leads_to_related_names(path):
+    home, name = path.rsplit(".", 1)
+    thing = getattr(importlib.import_module(home), name)
+    if callable(thing):
+        sections = set(re.findall(r"^(\w[\w ]*)\n-+$", inspect.getdoc(thing), re.MULTILINE))
+        assert {"Examples", "See Also"} <= sections
 
 
 # ── Links ───────────────────────────────────────────────────────────────────────────────────────────────────────

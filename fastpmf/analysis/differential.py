@@ -83,6 +83,22 @@ class Differential(NamedTuple):
         Probability that the sign is wrong or that there is no change; None without shrinkage.
     names : ndarray of shape (p,), str, or None
         Names of the features.
+
+    See Also
+    --------
+    differential_expression : computes it.
+    fastpmf.plot.differential : draws it as a volcano plot.
+
+    Examples
+    --------
+    >>> from fastpmf import differential_expression
+    >>> X, W, H = [[8, 1], [9, 2], [1, 9]], [[9, 0], [9, 0], [0, 9]], [[0.8, 0.2], [0.1, 0.9]]
+    >>> found = differential_expression(X, W, H, names=["ape", "bee"])
+    >>> found.log2_fold_change.round(1)
+    array([[ 2.3, -2.2],
+           [-2.3,  2.2]])
+    >>> found.top(1).names.tolist()
+    [['ape'], ['bee']]
     """
 
     log2_fold_change: np.ndarray
@@ -186,6 +202,12 @@ def differential_expression(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    Differential : the result.
+    top_features : features by weight, lift or exclusivity, without errors.
+    fastpmf.plot.differential : volcano plot.
 
     Notes
     -----

@@ -32,6 +32,17 @@ class TopFeatures(NamedTuple):
         The scores that features are ordered by; NaN where the index is -1.
     names : ndarray of shape (k, n), str
         Names of the features, or their numbers if they have no names; "" where the index is -1.
+
+    See Also
+    --------
+    top_features : finds them.
+
+    Examples
+    --------
+    >>> from fastpmf import top_features
+    >>> found = top_features([[6, 3, 1], [0, 3, 7]], 2, names=["ape", "bee", "cat"])
+    >>> found.names.tolist(), found.scores.tolist()
+    ([['ape', 'bee'], ['cat', 'bee']], [[0.6, 0.3], [0.7, 0.3]])
     """
 
     indices: np.ndarray
@@ -59,6 +70,17 @@ class Quality(NamedTuple):
         Exponential of the entropy of P(j|z): the number of equally likely features with the same entropy.
     effective_rows : ndarray of shape (k,), float64, or None
         The same for P(i|z); None if W was not given.
+
+    See Also
+    --------
+    topic_quality : computes it.
+
+    Examples
+    --------
+    >>> from fastpmf import topic_quality
+    >>> quality = topic_quality([[2, 1, 0], [1, 2, 0], [0, 0, 3]], [[1, 1, 0], [0, 0, 1]], 2)
+    >>> quality.exclusivity
+    array([1., 1.])
     """
 
     umass: np.ndarray
@@ -114,6 +136,12 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", min_weight: float =
     -------
     TopFeatures
 
+    See Also
+    --------
+    topic_quality : coherence and exclusivity of these features.
+    differential_expression : features that differ between components, with errors.
+    fastpmf.plot.top_features : draws them.
+
     Examples
     --------
     >>> from fastpmf import top_features
@@ -148,6 +176,11 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     -------
     Quality
         Coherence is NaN for a component with fewer than two features.
+
+    See Also
+    --------
+    top_features : the features that are scored.
+    component_gains : components that predict held-out counts.
 
     References
     ----------
@@ -217,6 +250,11 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     similarity : ndarray of shape (k,), float64
         Bhattacharyya coefficient of the pair, sum_j sqrt(P(j|z) P'(j|z')), between 0 and 1; NaN without a partner. The
         matching maximises the sum of these (Hungarian method).
+
+    See Also
+    --------
+    top_features : the features of each component.
+    fastpmf.plot.topic_heatmap : draws similarities of components.
 
     Examples
     --------

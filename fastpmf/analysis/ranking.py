@@ -33,6 +33,17 @@ class Recommendations(NamedTuple):
         Names of the columns, "" where the index is -1; None if columns have no names.
     row_names : ndarray of shape (m,), or None
         Names of the rows; None if rows have no names.
+
+    See Also
+    --------
+    recommend : computes them.
+
+    Examples
+    --------
+    >>> from fastpmf import recommend
+    >>> found = recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 4]], 2)
+    >>> found.indices.tolist(), found.rates.tolist()
+    ([[0, 1], [2, 0]], [[6.0, 2.0], [4.0, 3.0]])
     """
 
     indices: np.ndarray
@@ -62,6 +73,17 @@ class RankingScores(NamedTuple):
         it was not requested.
     n_rows : int
         Number of rows that have a relevant column.
+
+    See Also
+    --------
+    ranking_scores : computes them.
+
+    Examples
+    --------
+    >>> from fastpmf import ranking_scores
+    >>> scores = ranking_scores([[1, 0, 0], [0, 0, 2]], [[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 4]], 1)
+    >>> scores.precision, scores.recall, scores.n_rows
+    (1.0, 1.0, 2)
     """
 
     precision: float
@@ -94,6 +116,12 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    similar_columns : similar items, without a row.
+    ranking_scores : scores recommendations.
+    PoissonNMF.recommend : the same with a fitted model.
 
     Examples
     --------
@@ -146,6 +174,11 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value, or no row has a relevant column.
+
+    See Also
+    --------
+    recommend : the rankings.
+    thin_counts : holds out counts to score against.
 
     Examples
     --------
@@ -208,6 +241,11 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    recommend : items for each row.
+    PoissonNMF.similar_items : the same with a fitted model.
 
     Examples
     --------

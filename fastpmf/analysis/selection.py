@@ -47,6 +47,22 @@ class Selection:
         components; NaN with one split.
     seconds : ndarray of shape (n_ks, n_splits), float64
         Time of each fit.
+
+    See Also
+    --------
+    select_n_components : computes it.
+    fastpmf.plot.selection : draws it.
+
+    Examples
+    --------
+    >>> from fastpmf import select_n_components
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> selection = select_n_components(X, [2, 3, 4], random_state=0)
+    >>> selection.best, selection.recommended
+    (3, 3)
+    >>> selection.log_likelihood.shape
+    (3, 3)
     """
 
     n_components: np.ndarray
@@ -95,7 +111,24 @@ class Selection:
 
 
 class SelectionInterrupted(KeyboardInterrupt):
-    """Ctrl-C in `select_n_components`; `selection` has the complete splits."""
+    """Ctrl-C in `select_n_components`; `selection` has the complete splits.
+
+    See Also
+    --------
+    select_n_components : raises it.
+
+    Examples
+    --------
+    >>> from fastpmf import SelectionInterrupted, select_n_components
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> try:
+    ...     selection = select_n_components(X, [2, 3], n_splits=2, random_state=0)
+    ... except SelectionInterrupted as interrupted:  # Ctrl-C
+    ...     selection = interrupted.selection
+    >>> selection.best
+    3
+    """
 
     def __init__(self, selection: Selection) -> None:
         super().__init__("interrupted; the attribute `selection` has the complete splits")
@@ -151,6 +184,12 @@ def select_n_components(
         If the estimated memory of the largest fit exceeds this process's limit.
     SelectionInterrupted
         On Ctrl-C after at least one complete split; a KeyboardInterrupt with the results so far as `selection`.
+
+    See Also
+    --------
+    Selection : the result.
+    component_gains : which components of one fit predict held-out counts.
+    thin_counts : the splits.
 
     References
     ----------
@@ -241,6 +280,17 @@ class ComponentGains(NamedTuple):
         Decrease of the log-likelihood of the held-out counts if the component is left out, in nats per held-out count.
     error : ndarray of shape (k,), float64
         Standard error of `gain` over the rows.
+
+    See Also
+    --------
+    component_gains : computes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import ComponentGains
+    >>> ComponentGains(gain=np.array([0.3, 0.001]), error=np.array([0.02, 0.003])).supported
+    array([ True, False])
     """
 
     gain: np.ndarray
@@ -281,6 +331,12 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    thin_counts : splits counts into the two parts.
+    select_n_components : compares numbers of components in the same way.
+    topic_quality : measures that need no held-out counts.
 
     Notes
     -----

@@ -91,6 +91,11 @@ class Topics:
     row_labels, column_labels : Labels
         Labels of the rows of W and the columns of H, by which the likelihoods align them with X; none by default.
 
+    See Also
+    --------
+    to_topics : makes them of factors.
+    pyldavis_input : prepares them for pyLDAvis.
+
     Examples
     --------
     >>> from fastpmf.analysis.topics import to_topics
@@ -275,6 +280,11 @@ def to_topics(W: Any, H: Any) -> Topics:
     TypeError, ValueError
         If an argument has an invalid type, shape or value, or the sum of W H is infinite.
 
+    See Also
+    --------
+    Topics : the result.
+    pyldavis_input : prepares topics for pyLDAvis.
+
     Examples
     --------
     >>> from fastpmf.analysis.topics import to_topics
@@ -318,6 +328,10 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     dict
         topic_term_dists (k, p), doc_topic_dists (n, k), doc_lengths (n,), vocab (p,) and term_frequency (p,), without
         what is left out. The first two are the columns and mixtures of `to_topics(W, H)`.
+
+    See Also
+    --------
+    to_topics : topics as probabilities.
 
     Examples
     --------

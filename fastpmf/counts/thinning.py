@@ -36,6 +36,11 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[M
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    select_n_components : chooses the number of components with such splits.
+    component_gains : scores components with such a split.
+
     Examples
     --------
     >>> from fastpmf import thin_counts

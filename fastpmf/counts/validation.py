@@ -54,6 +54,12 @@ def as_counts(
     MemoryError
         If reading the matrix would exceed this process's memory limit.
 
+    See Also
+    --------
+    MemoryCounts : the result.
+    StreamedCounts : counts larger than memory.
+    fastpmf.io.read_counts : counts in files.
+
     Examples
     --------
     >>> from fastpmf import as_counts
@@ -390,6 +396,20 @@ class Dataset(NamedTuple):
     ----------
     X : sparse array of shape (n_rows, n_columns)
     row_names, column_names : ndarray of str, or None
+
+    See Also
+    --------
+    fastpmf.io.read_counts : reads one from a file.
+    fastpmf.datasets.load_stdlib : an example.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.io import Dataset
+    >>> counts = Dataset([[4, 0], [0, 3], [2, 1]], row_names=None, column_names=np.array(["ape", "bee"]))
+    >>> PoissonNMF(2, random_state=0).fit(counts).feature_names_in_.tolist()
+    ['ape', 'bee']
     """
 
     X: Any
@@ -451,6 +471,17 @@ class Alignment(NamedTuple):
     missing : ndarray of bool of shape (p,)
         True for the names that no column has. These features were not observed: pass `mask` along, or their zeros are
         taken as counts of 0.
+
+    See Also
+    --------
+    fastpmf.io.Dataset : counts with names.
+
+    Examples
+    --------
+    >>> from fastpmf.io import Dataset
+    >>> found = Dataset([[1, 2], [0, 3]], None, ["ape", "bee"]).aligned(["bee", "cat"])
+    >>> found.left_out, found.missing
+    (1, array([False,  True]))
     """
 
     data: Dataset

@@ -34,6 +34,17 @@ class Plan:
         Two blocks of streamed counts, the current one and the next, with their working memory; else 0.
     factor_bytes : int
         W, H, the working memory of the solver, and that of the final optimality check.
+
+    See Also
+    --------
+    plan : estimates it.
+
+    Examples
+    --------
+    >>> from fastpmf import plan
+    >>> estimate = plan((10_000, 2_000), 1_000_000, 20, n_threads=1)
+    >>> estimate.peak_bytes == estimate.transpose_bytes + estimate.block_bytes + estimate.factor_bytes
+    True
     """
 
     input_bytes: int
@@ -97,6 +108,10 @@ def plan(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    Plan : the result.
 
     Examples
     --------

@@ -19,6 +19,21 @@ class GammaPosterior:
     ----------
     shape, rate : ndarray of one shape, float32 or float64
         The density of an entry u is rate^shape u^(shape - 1) exp(-rate u) / Gamma(shape).
+
+    See Also
+    --------
+    HPF : infers such posteriors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import GammaPosterior
+    >>> posterior = GammaPosterior(shape=np.array([1.0, 9.0]), rate=np.array([1.0, 3.0]))
+    >>> posterior.mean
+    array([1., 3.])
+    >>> low, high = posterior.interval(0.9)
+    >>> high.round(2)
+    array([3.  , 4.81])
     """
 
     shape: np.ndarray
