@@ -22,7 +22,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 # Modules import from their own folder and from folders on lower levels
 LEVELS = (
     ("_version", "utils"), ("kernels",), ("core",), ("counts", "model"), ("solvers",), ("fitting",), ("analysis",),
-    ("plot",), ("report",), ("estimators",),
+    ("plot",), ("estimators",),
 )  # fmt: skip
 PUBLIC = [getattr(fastpmf, name) for name in fastpmf.__all__ if inspect.isroutine(getattr(fastpmf, name))]
 ESTIMATORS = (fastpmf.PoissonNMF, fastpmf.HPF)

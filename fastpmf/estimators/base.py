@@ -228,7 +228,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         'report.html'
         """
         check_is_fitted(self)
-        from fastpmf.report import write_report  # it loads the plots, which `import fastpmf` does not need
+        from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
 
         return write_report(self, path, X, W, n_top=n_top, title=title)
 
