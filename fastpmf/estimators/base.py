@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
+from fastpmf.analysis.summary import Summary, summary_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -179,6 +180,33 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
+
+    def summary(self, n: int = 8) -> Summary:
+        """The facts of the fit, and the size and the top features of each component, as a table to look at.
+
+        Parameters
+        ----------
+        n : int, default=8
+            Number of top features of each component.
+
+        Returns
+        -------
+        Summary
+            Notebooks show it as a table; `print` shows it as text.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> X = Dataset([[8, 2, 0], [6, 4, 0], [0, 1, 9]], column_names=["tea", "jam", "rye"])
+        >>> print(PoissonNMF(1, random_state=0).fit(X).summary(2))  # doctest: +ELLIPSIS
+        PoissonNMF: 1 component of 3 features, float64
+          status        Converged to within tol.
+          ...
+        component  share of counts  top features
+                0           100.0%  tea, rye
+        """
+        return summary_of(self, self.top_features(n))
 
     def report(
         self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None

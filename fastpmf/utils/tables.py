@@ -149,7 +149,12 @@ def number(value: Any) -> str:
     """A number in a table: integers in full, others with four digits."""
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    return f"{value:.4g}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def weight(value: float) -> str:
+    """The number beside a name: two digits, or an integer."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def top_weighted(names: np.ndarray, scores: np.ndarray, valid: np.ndarray, n: int) -> list[Weighted]:
@@ -184,7 +189,7 @@ def _as_text(cell: Any) -> str:
 def _as_html(cell: Any) -> str:
     if isinstance(cell, Weighted):
         return ", ".join(
-            f'{html.escape(short_name(name))}&nbsp;<span style="{_MUTED};font-size:0.85em">{value:.2g}</span>'
+            f'{html.escape(short_name(name))}&nbsp;<span style="{_MUTED};font-size:0.85em">{weight(value)}</span>'
             for name, value in zip(cell.names, cell.values, strict=True)
         )
     return html.escape(_as_text(cell))
