@@ -19,7 +19,7 @@ from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
-from fastpmf.plot._common import area_colors
+from fastpmf.plot._common import BLUE, GREY, area_colors, hide_frame
 from fastpmf.solvers import Status
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import atomic_write, check_folder
@@ -184,35 +184,32 @@ def _versions() -> str:
 
 def _fit_pictures(model: Any) -> list[str]:
     """The objective and the residual of each record, and the score of held-out counts."""
-    trace, curve = getattr(model, "trace_", None), getattr(model, "validation_", None)
-    pictures = []
-    if trace is not None and (np.isfinite(trace["objective"]) & (trace["objective"] > trace["objective"].min())).any():
-        pictures.append(
-            _picture(
-                lambda ax: plot.convergence(model, x="n_iter", ax=ax), "Objective above the lowest one, by iterations"
-            )
-        )
-    if trace is not None and (np.isfinite(trace["kkt_residual"]) & (trace["kkt_residual"] > 0)).any():
-
-        def draw_residual(ax: Any) -> None:
-            known = np.isfinite(trace["kkt_residual"]) & (trace["kkt_residual"] > 0)
-            ax.plot(trace["n_iter"][known], trace["kkt_residual"][known], color="#0072B2", marker="o", markersize=4)
-            ax.axhline(model.tol, color="#7F7F7F", linestyle="--", label="tol") if model.tol > 0 else None
-            ax.set(yscale="log", xlabel="iterations", ylabel="residual")
-            ax.spines[["top", "right"]].set_visible(False)
-            if model.tol > 0:
-                ax.legend(frameon=False)
-
-        pictures.append(_picture(draw_residual, "Residual by iterations, and tol"))
+    pictures, trace, curve = [], getattr(model, "trace_", None), getattr(model, "validation_", None)
+    if trace is not None:
+        objective, residual = trace["objective"], trace["kkt_residual"]
+        if np.nanmax(objective, initial=-np.inf) > np.nanmin(objective, initial=np.inf):
+            caption = "Objective above the lowest one, by iterations"
+            pictures.append(_picture(lambda ax: plot.convergence(model, x="n_iter", ax=ax), caption))
+        known = np.isfinite(residual) & (residual > 0)
+        if known.any():
+            n_iter, residual = trace["n_iter"][known], residual[known]
+            caption = "Residual by iterations" + ", and tol" * (model.tol > 0)
+            pictures.append(_picture(lambda ax: _draw_curve(ax, n_iter, residual, "residual", model.tol), caption))
     if curve is not None and len(curve):
-
-        def draw_validation(ax: Any) -> None:
-            ax.plot(curve["n_iter"], curve["log_likelihood"], color="#0072B2", marker="o", markersize=4)
-            ax.set(xlabel="iterations", ylabel="nats per held-out count")
-            ax.spines[["top", "right"]].set_visible(False)
-
-        pictures.append(_picture(draw_validation, "Log-likelihood of held-out counts by iterations"))
+        n_iter, score = curve["n_iter"], curve["log_likelihood"]
+        caption = "Log-likelihood of held-out counts by iterations"
+        pictures.append(_picture(lambda ax: _draw_curve(ax, n_iter, score, "nats per held-out count"), caption))
     return [f'<div class="pair">{"".join(pictures)}</div>'] if pictures else []
+
+
+def _draw_curve(ax: Any, n_iter: np.ndarray, values: np.ndarray, label: str, tol: float | None = None) -> None:
+    """Values by iterations; on a logarithmic axis with a line at `tol`, if it is given."""
+    ax.plot(n_iter, values, color=BLUE, marker="o", markersize=4)
+    ax.set(xlabel="iterations", ylabel=label, yscale="linear" if tol is None else "log")
+    if tol:
+        ax.axhline(tol, color=GREY, linestyle="--", label="tol")
+        ax.legend(frameon=False)
+    hide_frame(ax)
 
 
 def _data_facts(counts: Any) -> dict[str, str]:
