@@ -187,11 +187,11 @@ def _fit_pictures(model: Any) -> list[str]:
     pictures, trace, curve = [], getattr(model, "trace_", None), getattr(model, "validation_", None)
     if trace is not None:
         objective, residual = trace["objective"], trace["kkt_residual"]
-        if np.nanmax(objective, initial=-np.inf) > np.nanmin(objective, initial=np.inf):
+        if np.count_nonzero(objective > np.nanmin(objective, initial=np.inf)) > 1:
             caption = "Objective above the lowest one, by iterations"
             pictures.append(_picture(lambda ax: plot.convergence(model, x="n_iter", ax=ax), caption))
         known = np.isfinite(residual) & (residual > 0)
-        if known.any():
+        if np.count_nonzero(known) > 1:
             n_iter, residual = trace["n_iter"][known], residual[known]
             caption = "Residual by iterations" + ", and tol" * (model.tol > 0)
             pictures.append(_picture(lambda ax: _draw_curve(ax, n_iter, residual, "residual", model.tol), caption))
