@@ -53,6 +53,7 @@ from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_factor, check_matrix, check_names, check_number, check_option
 from fastpmf.utils.warnings import warn
 
@@ -68,6 +69,7 @@ _GRID_STEP = np.sqrt(2.0)  # ratio of neighbouring standard deviations of effect
 _NULL_WEIGHT = 10.0  # parameter of pi_0 in the Dirichlet prior of the weights; 1 for the others
 
 
+@shown_as_table
 class Differential(NamedTuple):
     """Log fold changes of each feature in each component, with standard errors.
 
@@ -154,6 +156,35 @@ class Differential(NamedTuple):
         check_scalar(n, "n", (int, np.integer), min_val=1)
         bound = np.where(self.standard_error > 0, self.lower_bound(z), -np.inf)
         return highest_scores(bound, n, check_names(self.names, bound.shape[1], "names", "feature"))
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each feature of each component.
+
+        Its columns are component, feature (its name, or its number if features have no names), log2_fold_change,
+        standard_error, z_score, against and, after shrinkage, false_sign_rate.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        k, p = self.log2_fold_change.shape
+        features = np.arange(p) if self.names is None else self.names
+        columns = {
+            "component": np.repeat(np.arange(k), p), "feature": np.tile(features, k),
+            "log2_fold_change": self.log2_fold_change.ravel(), "standard_error": self.standard_error.ravel(),
+            "z_score": self.z_score.ravel(), "against": self.against.ravel(),
+        }  # fmt: skip
+        if self.false_sign_rate is not None:
+            columns["false_sign_rate"] = self.false_sign_rate.ravel()
+        return data_frame(columns)
+
+    def _table(self) -> Table:
+        k, p = self.log2_fold_change.shape
+        top = self.top(5)
+        columns = {"component": range(k), "features": top_weighted(top.names, top.scores, top.indices >= 0, 5)}
+        title = f"Log2 fold changes of {p:,} features in {k} components: largest lower bounds"
+        return Table(title, columns, n_rows=k)
 
 
 def differential_expression(

@@ -25,13 +25,14 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
+from fastpmf.utils.tables import Table, data_frame, shown_as_table
 from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
 _WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
-_TABLE_ROW = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
 
+@shown_as_table
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Result of `select_n_components`; `str` of it is a table.
@@ -98,16 +99,32 @@ class Selection:
         """Whether the best number is the largest one tried, so that a larger one may be better."""
         return bool(self.best == self.n_components[-1])
 
-    def __str__(self) -> str:
-        lines = [_TABLE_ROW.format("k", "nats per count", "error", "similarity", "seconds")]
-        columns = self.n_components, self.mean, self.error, self.similarity, self.seconds.sum(axis=1)
-        for k, mean, error, similarity, seconds in zip(*columns, strict=True):
-            mark = "  recommended" if k == self.recommended else "  best" if k == self.best else ""
-            row = _TABLE_ROW.format(k, f"{mean:.4f}", f"{error:.4f}", f"{similarity:.3f}", f"{seconds:.1f}")
-            lines.append(row + mark)
-        if self.best_is_largest:
-            lines.append("The best number is the largest that was tried: larger ones may be better.")
-        return "\n".join(lines)
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each number of components.
+
+        Its columns are log_likelihood (the mean), error, similarity and seconds (the sum over the splits).
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        columns = {
+            "log_likelihood": self.mean, "error": self.error, "similarity": self.similarity,
+            "seconds": self.seconds.sum(axis=1),
+        }  # fmt: skip
+        return data_frame(columns, self.n_components, "n_components")
+
+    def _table(self) -> Table:
+        ks = self.n_components.tolist()
+        mark = ["recommended" if k == self.recommended else "best" if k == self.best else "" for k in ks]
+        columns = {
+            "k": ks, "nats per count": [f"{x:.4f}" for x in self.mean],
+            "error": [f"{x:.4f}" for x in self.error], "similarity": [f"{x:.3f}" for x in self.similarity],
+            "seconds": [f"{x:.1f}" for x in self.seconds.sum(axis=1)], "": mark,
+        }  # fmt: skip
+        note = "The best number is the largest that was tried: larger ones may be better."
+        return Table("", columns, note=note * self.best_is_largest)
 
 
 class SelectionInterrupted(KeyboardInterrupt):
@@ -271,6 +288,7 @@ def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -
     return W, np.vstack([H.astype(np.float64), columns])
 
 
+@shown_as_table
 class ComponentGains(NamedTuple):
     """Contribution of each component to the prediction of held-out counts.
 
@@ -300,6 +318,24 @@ class ComponentGains(NamedTuple):
     def supported(self) -> np.ndarray:
         """Whether each gain is more than two standard errors above 0, (k,), bool."""
         return self.gain > 2 * self.error
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each component, and columns gain, error and supported.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        columns = {"gain": self.gain, "error": self.error, "supported": self.supported}
+        return data_frame(columns, np.arange(len(self.gain)), "component")
+
+    def _table(self) -> Table:
+        columns = {
+            "component": range(len(self.gain)), "gain": self.gain.tolist(), "error": self.error.tolist(),
+            "supported": ["yes" if yes else "no" for yes in self.supported],
+        }  # fmt: skip
+        return Table("Gain of each component, in nats per held-out count", columns)
 
 
 def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads: int | None = None) -> ComponentGains:

@@ -58,6 +58,10 @@ class MemoryCounts:
         self.nnz = len(self._stored.data)
         self._files = _mapped_files(self._stored.data, self._stored.indices)
 
+    def __repr__(self) -> str:
+        n, p = self.shape
+        return f"<{type(self).__name__}: {n:,} x {p:,}, {self.nnz:,} nonzeros, {self.dtype}>"
+
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":
         """The rows of all parts in one matrix, copied; all entries of the parts must be observed."""

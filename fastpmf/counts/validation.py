@@ -15,6 +15,7 @@ from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, short_name, shown_as_table
 from fastpmf.utils.validation import check_unique, is_dataframe, is_nullable, not_finite
 
 _INT32_MAX = np.iinfo(np.int32).max
@@ -389,6 +390,7 @@ def non_integer_fraction(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
+@shown_as_table
 class Dataset(NamedTuple):
     """Counts with names of their rows and columns, which `as_counts` and `fit` accept.
 
@@ -457,6 +459,17 @@ class Dataset(NamedTuple):
         moved = sparse.csr_array((X.data, X.indices, X.indptr), shape=(X.shape[0], len(target)))
         missing = ~np.isin(target, own)
         return Alignment(Dataset(moved, self.row_names, target), int((new_column < 0).sum()), missing)
+
+    def _table(self) -> Table:
+        shape, dtype = np.shape(self.X), getattr(self.X, "dtype", None)
+        title = "Dataset of " + " x ".join(f"{n:,}" for n in shape) + " counts"
+        facts = {} if dtype is None else {"dtype": str(dtype)}
+        if hasattr(self.X, "nnz"):
+            facts["nonzeros"] = f"{self.X.nnz:,} ({self.X.nnz / max(math.prod(shape), 1):.2%})"
+        for kind, names in (("row names", self.row_names), ("column names", self.column_names)):
+            shown = "none" if names is None else ", ".join(map(short_name, names[:5]))
+            facts[kind] = shown + ", …" * (names is not None and len(names) > 5)
+        return Table(title, facts=facts)
 
 
 class Alignment(NamedTuple):

@@ -51,6 +51,10 @@ class GammaPosterior:
         """Posteriors of the rates of the rows of a factor whose entries are divided by `exposure`, (n_rows,)."""
         return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate / exposure)
 
+    def __repr__(self) -> str:
+        size = " x ".join(f"{n:,}" for n in np.shape(self.shape))
+        return f"<{type(self).__name__}: {size} entries>"
+
     @property
     def mean(self) -> np.ndarray:
         """E[u] = shape / rate."""

@@ -14,6 +14,7 @@ from fastpmf.core.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
+from fastpmf.utils.tables import Table, shown_as_table
 
 
 class Status(StrEnum):
@@ -345,6 +346,7 @@ class Contribution(NamedTuple):
     gap: float
 
 
+@shown_as_table
 @dataclass(frozen=True)
 class Solution:
     """Result of a fit.
@@ -398,6 +400,16 @@ class Solution:
     def dead_components(self) -> np.ndarray:
         """Indices of components that explain no counts."""
         return np.flatnonzero((self.W.max(axis=0, initial=0) == 0) | (self.H.max(axis=1, initial=0) == 0))
+
+    def _table(self) -> Table:
+        (n, k), p = self.W.shape, self.H.shape[1]
+        facts = {
+            "status": str(self.status), "iterations": f"{self.n_iter:,}", "objective": f"{self.objective:.8g} nats",
+            "kkt_residual": f"{self.kkt_residual:.2g} nats per count",
+        }  # fmt: skip
+        if len(self.trace):
+            facts["seconds"] = f"{self.trace['seconds'][-1]:.3g}"
+        return Table(f"Solution: W {n:,} x {k}, H {k} x {p:,}, {self.H.dtype}", facts=facts)
 
 
 class FitInterrupted(KeyboardInterrupt):
