@@ -10,7 +10,8 @@ pyldavis_input                                              input of pyLDAvis
 differential_expression                                     log fold changes of features between components
 recommend, similar_columns, ranking_scores                  rank features for rows, and score rankings
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
-as_counts, StreamedCounts, thin_counts                      counts in memory, counts on disk, random splits of counts
+as_counts, StreamedCounts                                   counts in memory, counts on disk
+thin_counts, split_entries                                  random splits of counts, of entries
 Checkpoint, plan, warmup                                    save a fit in progress, estimate its memory, compile ahead
 datasets, show_versions                                     example data, versions for bug reports
 """
@@ -31,8 +32,8 @@ from fastpmf.analysis.selection import (
 )
 from fastpmf.analysis.topics import Topics, pyldavis_input, to_topics
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.split import split_entries, thin_counts
 from fastpmf.counts.streamed import StreamedCounts
-from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import HPF, PoissonNMF, non_negative_factorization
 from fastpmf.fitting.checkpoint import Checkpoint
 from fastpmf.fitting.fit import poisson_nmf
@@ -75,6 +76,7 @@ __all__ = [
     "select_n_components",
     "show_versions",
     "similar_columns",
+    "split_entries",
     "thin_counts",
     "to_topics",
     "top_features",

@@ -16,7 +16,7 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align
-from fastpmf.counts.thinning import thin_counts
+from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import Penalties
