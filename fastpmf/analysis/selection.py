@@ -15,7 +15,7 @@ from fastpmf.analysis.scores import poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
 from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
@@ -267,8 +267,7 @@ def select_n_components(
                     with without_fit_warnings():  # empty components are a valid result here
                         W, H = fit(train, k, seed)
                     seconds[a, s] = time.perf_counter() - start
-                    factors = _mixed(train, W, H, fraction / (1 - fraction))
-                    scores[a, s] = poisson_log_likelihood(rest, *factors) / rest.total
+                    scores[a, s] = _heldout_score(train, W, H, rest, fraction / (1 - fraction))
                     found[s].append(H)
                     tick()
             return selection(n_splits)
@@ -277,6 +276,75 @@ def select_n_components(
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit
                 raise KeyboardInterrupt("Interrupted from the keyboard before the first split was complete.") from None
             raise SelectionInterrupted(selection(n_done)) from None
+
+
+def heldout_log_likelihood(
+    X: Any, W: Any, H: Any, heldout: Any, *, exposure: float | None = None, n_threads: int | None = None
+) -> float:
+    """Log-likelihood of held-out counts of the fitted rows, per held-out count, as in `select_n_components`.
+
+    The rates are 99 % those of the model and 1 % rates without structure, row sum times column sum of X (with half a
+    count added to each), since maximum-likelihood fits have rates of zero, under which a count is impossible.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        The counts that W was fitted to, such as the first part of `thin_counts`. The other arguments are aligned with X
+        by labels if both have labels.
+    W : array-like of shape (n_samples, n_components)
+    H : array-like of shape (n_components, n_features)
+    heldout : matrix of counts of shape (n_samples, n_features)
+        Counts of the same rows that were not fitted, such as the second part of `thin_counts`.
+    exposure : float, default=None
+        Ratio of the rates of `heldout` to those of X: f / (1 - f) after thinning by f. None: the ratio of their totals.
+    n_threads : int or None, default=None
+        As in `PoissonNMF`.
+
+    Returns
+    -------
+    float
+        In nats per held-out count, higher is better.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type, shape or value.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, heldout_log_likelihood, thin_counts
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> train, test = thin_counts(X, 0.2, random_state=0)
+    >>> model = PoissonNMF(3, random_state=0)
+    >>> W = model.fit_transform(train)
+    >>> independent = [[x] for x in train.to_scipy().sum(axis=1)], [train.to_scipy().sum(axis=0) / train.total]
+    >>> gain = heldout_log_likelihood(train, W, model.components_, test)
+    >>> bool(gain > heldout_log_likelihood(train, *independent, test))
+    True
+    """
+    with threads(n_threads):
+        labels = MatrixLabels.of(X)
+        W, H = align_factors(X, W, H)
+        counts = as_counts(X)
+        rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
+        if rest.shape != counts.shape:
+            raise ValueError(f"heldout must have the shape of X, {counts.shape}, got {rest.shape}")
+        if not counts.total or not rest.total:
+            raise ValueError("X and heldout must each hold a positive count")
+        if exposure is None:
+            exposure = rest.total / counts.total
+        check_number(exposure, "exposure", positive=True)
+        k = np.shape(W)[1] if np.ndim(W) == 2 else 1
+        W, H = (check_factor(A, shape, name) for A, shape, name in (
+            (W, (counts.shape[0], k), "W"), (H, (k, counts.shape[1]), "H")
+        ))  # fmt: skip
+        return _heldout_score(counts, W, H, rest, exposure)
+
+
+def _heldout_score(train: MemoryCounts, W: np.ndarray, H: np.ndarray, rest: MemoryCounts, exposure: float) -> float:
+    """The score of `heldout_log_likelihood`."""
+    return poisson_log_likelihood(rest, *_mixed(train, W, H, exposure)) / rest.total
 
 
 def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
