@@ -187,7 +187,7 @@ def select_n_components(
     n_threads : int or None, default=None
         As in `PoissonNMF`.
     verbose : bool, default=False
-        Whether to show a progress bar, if tqdm is installed.
+        Whether to show a progress bar (lines without tqdm or a terminal) on standard error.
 
     Returns
     -------
@@ -249,7 +249,7 @@ def select_n_components(
     def selection(n_done: int) -> Selection:
         return Selection(ks, scores[:, :n_done], _similarity(found[:n_done], len(ks)), seconds[:, :n_done])
 
-    with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as tick:
+    with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as progress:
         if estimator is None:
             check_memory_before_reading(X, int(ks[-1]), None, make_solver("auto", "auto"))
         else:
@@ -263,13 +263,14 @@ def select_n_components(
                 seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
                 found.append([])
                 for a, k in enumerate(ks.tolist()):
+                    progress.describe(f"k = {k}, split {s + 1} of {n_splits}")
                     start = time.perf_counter()
                     with without_fit_warnings():  # empty components are a valid result here
                         W, H = fit(train, k, seed)
                     seconds[a, s] = time.perf_counter() - start
                     scores[a, s] = _heldout_score(train, W, H, rest, fraction / (1 - fraction))
                     found[s].append(H)
-                    tick()
+                    progress.update()
             return selection(n_splits)
         except KeyboardInterrupt:
             n_done = sum(len(split) == len(ks) for split in found)

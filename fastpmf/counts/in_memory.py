@@ -15,6 +15,7 @@ from fastpmf.kernels.rows import observed_weights
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import listed
+from fastpmf.utils.progress import stage
 from fastpmf.utils.validation import positions
 
 
@@ -99,7 +100,8 @@ class MemoryCounts:
             file.check()
         X = self._sides[side]
         if X is None:
-            X = self._sides[side] = self._stored.transpose(n_blocks=16)
+            with stage("transposing the counts"):
+                X = self._sides[side] = self._stored.transpose(n_blocks=16)
         return X
 
     def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":

@@ -104,10 +104,11 @@ class DistributedEstimator(BaseEstimator):
         callback = self.callback
         observer = None if callback is None else lambda record, *_: callback(record)
         residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
-        with observed(options, observer, None, residual) as observers:
+        with observed(options, observer, None, residual) as (progress, observers):
             fit = PoolFit(model, start, pool.survey.total)
             run = Run(fit, fit, PoolState(pool), options, observers, checkpoints)
             solution = run.advance(options.max_iter).finish()
+            progress.end(solution)
         return solution, run.state.columns, pool.W() if return_W else None
 
     def _set_fitted_attributes(

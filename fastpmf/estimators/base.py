@@ -29,7 +29,7 @@ from fastpmf.fitting.transform import log_likelihood_of_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief
-from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
@@ -362,7 +362,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _read_training_data(self, X: Any, data: FitData) -> tuple[Counts, FitData, dict[str, Any]]:
         """Read X and the data that belong to it: counts, aligned data, and the attributes on features after the fit."""
         data = data.aligned(MatrixLabels.of(X))
-        counts, features = as_fittable(X, mask=data.mask, n_threads=self.n_threads), BaseEstimator()
+        with stage("reading X"):
+            counts, features = as_fittable(X, mask=data.mask, n_threads=self.n_threads), BaseEstimator()
         self._check_features(features, X, counts, reset=True)
         warn_of_duplicates(getattr(features, "feature_names_in_", None))
         return counts, data, vars(features)
@@ -373,7 +374,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         data = data.aligned(self._labels(X))
         if streamed:
             check_rows(X, len(self.components_), self.components_.dtype)
-        counts = (as_fittable if streamed else observed_counts)(X, mask=data.mask, n_threads=self.n_threads)
+        with compilation_shown(verbose=self.verbose), stage("reading X"):
+            counts = (as_fittable if streamed else observed_counts)(X, mask=data.mask, n_threads=self.n_threads)
         self._check_features(self, X, counts, reset=False)
         return counts, data
 

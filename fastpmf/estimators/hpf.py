@@ -36,7 +36,7 @@ from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
 from fastpmf.utils.files import READ_ERRORS
-from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_number, positions
 
 
@@ -275,7 +275,7 @@ class HPF(FactorModel):
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
         """The solution, and the attributes of the fitted estimator, which is not changed."""
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             options = HPFOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
@@ -470,7 +470,7 @@ class HPF(FactorModel):
         return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("finding W of the rows of X"):
             parts, rows = [], []
             for selected, block, block_data in blocks_with_data(counts, data):
                 observed = hide_entries(block, block_data.mask)

@@ -31,7 +31,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
-from fastpmf.utils.progress import compilation_shown
+from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 
@@ -120,8 +120,9 @@ class PoissonNMF(FactorModel):
         Number of threads. None or -1: all that the process may use (its affinity and cgroup quota). The result does not
         depend on it.
     verbose : bool, default=False
-        Show a progress bar with objective and residual on standard error (plain lines without tqdm), and a line if
-        kernels take more than a second to compile, also in `transform`, `score` and `partial_fit`.
+        Show a progress bar with objective and residual on standard error (lines of text without tqdm, or if standard
+        error is a file), and a line for each stage, such as compilation, that takes more than a second; also in
+        `transform`, `score` and `partial_fit`.
     callback : callable, default=None
         Called as callback(record, W, H) every `eval_every` iterations; `record` has the fields of `trace_`, and W and H
         are read-only views. A true result stops the fit.
@@ -367,7 +368,7 @@ class PoissonNMF(FactorModel):
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, data: FitData, checkpoint: Any, resume: Any) -> tuple[Solution, dict[str, Any]]:
         """The solution, and the attributes of the fitted estimator, which is not changed."""
-        with threads(self.n_threads):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
             options = PoissonOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
@@ -530,7 +531,7 @@ class PoissonNMF(FactorModel):
 
     def _transform(self, counts: Counts, data: FitData) -> tuple[np.ndarray, np.ndarray]:
         penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_)
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("finding W of the rows of X"):
             return transform_blocks(
                 counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
             )

@@ -28,7 +28,7 @@ from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
 from fastpmf.utils.messages import listed
-from fastpmf.utils.progress import progress_observer
+from fastpmf.utils.progress import FitProgress, compilation_shown, fit_progress, stage
 from fastpmf.utils.validation import check_factor, check_option, random_generator
 from fastpmf.utils.warnings import warn
 
@@ -128,12 +128,13 @@ def poisson_nmf(
         W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
         background=background, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
-    with threads(n_threads):
+    with threads(n_threads), compilation_shown(verbose=verbose):
         check_memory_before_reading(X, n_components, dtype, options.make_solver(), n_init=n_init)
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)
-        counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
+        with stage("reading X"):
+            counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
         solution, _ = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
@@ -202,7 +203,8 @@ class Fit(ABC):
         """A run from `_start()`, or from the checkpoint to resume from."""
         problem, checkpoints = self.problem, self._checkpoints
         if checkpoints is None or checkpoints.saved is None:
-            W, Ht = self._start()
+            with stage("computing the starting factors"):
+                W, Ht = self._start()
         else:
             W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
         return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
@@ -217,14 +219,17 @@ class Fit(ABC):
         `observer` is called at each record, in place of the callback.
         """
         options = self._options
-        with observed(options, observer, self._early_stopping, self.residual) as observers:
+        with observed(options, observer, self._early_stopping, self.residual) as (progress, observers):
             if options.n_init == 1:
                 best = self._new_run(observers).advance(options.max_iter)
                 restarts = np.array([best.objective])
             else:
-                runs = (self._new_run(observers) for _ in range(options.n_init))
-                best, restarts = successive_halving(runs, options.max_iter)
-            solution = best.finish()
+                best, restarts = successive_halving(
+                    lambda: self._new_run(observers), options.n_init, options.max_iter, progress.begin_start
+                )
+            with stage("evaluating the final factors"):
+                solution = best.finish()
+            progress.end(solution)
         curve = None if self._early_stopping is None else self._early_stopping.curve
         solution = replace(solution, restarts=restarts, validation=curve)
         self._check(solution)
@@ -302,15 +307,16 @@ class PoissonFit(Fit):
 @contextmanager
 def observed(
     options: FitOptions, observer: Observer | None, early_stopping: EarlyStopping | None, residual: str
-) -> Iterator[list[Observer]]:
-    """The observers of a run: progress if `verbose`, `observer` or else the user's callback, and early stopping.
+) -> Iterator[tuple[FitProgress, list[Observer]]]:
+    """The progress of a fit, and the observers of its runs: it, `observer` or the user's callback, early stopping.
 
     `residual` is the name of the residual in the progress.
     """
-    with progress_observer(options.max_iter, residual, verbose=options.verbose) as progress:
+    with fit_progress(options.max_iter, residual, options.n_init, verbose=options.verbose) as progress:
         user = options.callback
         called = observer if observer is not None else None if user is None else lambda *args: user(*args[:3])
-        yield [each for each in (progress, called, early_stopping) if each is not None]
+        shown = progress if options.verbose else None
+        yield progress, [each for each in (shown, called, early_stopping) if each is not None]
 
 
 def check_any_counts(counts: CountSize, mask: Any = None) -> None:

@@ -18,7 +18,7 @@ from fastpmf.io.formats import format_of, open_counts
 from fastpmf.io.npy import check_target, write_folder
 from fastpmf.io.sources import NAMELESS, Compressed, Names, Source, file_errors
 from fastpmf.utils.files import regular_file
-from fastpmf.utils.progress import progress_bar
+from fastpmf.utils.progress import progress_bar, stage
 
 BLOCK = 1 << 23  # entries of a block, about 50 MB; the overhead of a block is then negligible
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # data, indices and indptr
@@ -102,7 +102,7 @@ def read_counts(
     >>> data.X.toarray().tolist(), data.row_names.tolist(), data.column_names.tolist()
     ([[2, 1], [1, 0]], ['ada', 'bob'], ['tea', 'jam'])
     """
-    with _opened(
+    with stage(f"reading {os.fspath(path)}"), _opened(
         path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
         feature_names=feature_names, transpose=transpose,
     ) as source:  # fmt: skip
@@ -135,7 +135,7 @@ def convert_counts(
     folder : path-like
         It appears when it is complete. It must not exist, or be such a folder, which it replaces.
     verbose : bool, default=False
-        Show a progress bar, if tqdm is installed.
+        Show a progress bar (lines without tqdm or a terminal) on standard error.
 
     Returns
     -------
@@ -170,9 +170,9 @@ def convert_counts(
             path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
             feature_names=feature_names, transpose=transpose,
         ) as source,
-        progress_bar(None, "entry", verbose=verbose) as advance,
+        progress_bar(None, "entry", verbose=verbose) as progress,
     ):  # fmt: skip
-        return write_folder(folder, source, advance).to_dataset()
+        return write_folder(folder, source, progress.update).to_dataset()
 
 
 def write_counts(path: str | os.PathLike[str], X: Any) -> None:
@@ -211,7 +211,8 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
     check_target(path)
     counts = as_counts(X).to_scipy()
     names = Names(X.row_names, X.column_names) if isinstance(X, Dataset) else NAMELESS
-    write_folder(path, Compressed(counts.data, counts.indices, counts.indptr, counts.shape, names=names))
+    with stage(f"writing {os.fspath(path)}"):
+        write_folder(path, Compressed(counts.data, counts.indices, counts.indptr, counts.shape, names=names))
 
 
 def stream_counts(
@@ -289,7 +290,8 @@ def stream_counts(
                 yield block
         canonical = canonical or unchanged
 
-    counts = StreamedCounts(read, by_column=source.by_column, n_threads=n_threads)
+    with stage(f"reading {os.fspath(path)} for the first time"):
+        counts = StreamedCounts(read, by_column=source.by_column, n_threads=n_threads)
     return Dataset(counts, *source.names)
 
 

@@ -1,7 +1,7 @@
 """The iteration loop, and successive halving of several starts."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -184,7 +184,9 @@ class Run:
         self._clock, self._max_seconds = Clock(seconds), self._max_seconds + seconds
 
 
-def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndarray]:
+def successive_halving(
+    new_run: Callable[[], Run], n_runs: int, max_iter: int, begin: Callable[[int, int], None]
+) -> tuple[Run, np.ndarray]:
     """Advance several runs, drop the worse half repeatedly, and finish the last one.
 
     A run that is dropped might have ended lower than the one that is finished, so several starts can end higher than
@@ -195,8 +197,12 @@ def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndar
 
     Parameters
     ----------
-    runs : iterable of Run
+    new_run : callable
+        Returns the next run.
+    n_runs : int
     max_iter : int
+    begin : callable
+        Called as begin(number, n_iter) before a run starts or continues; runs are numbered from 0.
 
     Returns
     -------
@@ -205,14 +211,16 @@ def successive_halving(runs: Iterable[Run], max_iter: int) -> tuple[Run, np.ndar
         Latest objective of each run, in nats.
     """
     started: list[Run] = []
-    for run in runs:
-        started.append(run)
-        if run.status in _STOP_ALL:
+    for number in range(n_runs):
+        begin(number, 0)
+        started.append(new_run())
+        if started[-1].status in _STOP_ALL:
             break
     active, n_iter = list(started), FIRST_RUNG if len(started) > 1 else max_iter
     while True:
         stopped = next((run for run in started if run.status in _STOP_ALL), None)
         for run in active:
+            begin(started.index(run), run.n_iter)
             if stopped is None and run.advance(min(n_iter, max_iter)).status in _STOP_ALL:
                 stopped = run
         active.sort(key=lambda run: run.objective if not math.isnan(run.objective) else math.inf)

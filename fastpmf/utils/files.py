@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from fastpmf.utils.memory import check_array_bytes
+from fastpmf.utils.progress import stage
 
 STANDARD_INPUT = "-"
 # Raised by zip, zlib, NumPy, JSON and C libraries for a damaged file; RecursionError is a RuntimeError
@@ -105,7 +106,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise IsADirectoryError(f"{os.fspath(path)} is a folder, not a file to write")
     check_folder(target)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666  # subject to the umask
-    with temporary_path(path) as temporary:
+    with temporary_path(path) as temporary, stage(f"writing {os.fspath(path)}"):
         try:
             # Readable, as HDF5 reads what it has written, and never with more permissions than the old file
             with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:

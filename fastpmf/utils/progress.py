@@ -1,30 +1,51 @@
-"""Output of `verbose` on standard error: a message if kernels take long to compile, and the progress of a fit.
+"""Output of `verbose` on standard error: stages and compilation that take more than a second, and progress.
 
-Progress is shown by a tqdm bar if tqdm is installed, else by lines of text.
+Progress is a bar of tqdm, if it is installed, in terminals and notebooks. Elsewhere, as in a file, it is lines of text.
 """
 
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
 from numba.core import event
+
+from fastpmf.utils.messages import printable
 
 COMPILING = "fastpmf:compile"  # Numba event of the compilation of a kernel that is not in the cache
 MESSAGE = "compiling kernels (once per machine)"
 DELAY = 1.0  # seconds of compilation before the message
 
 
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
+
+
 def _tqdm() -> Any:
-    """The class of tqdm's bars; None if tqdm is not installed."""
+    """The class of tqdm's bars, that for notebooks in a notebook; None if tqdm is not installed."""
     try:
         from tqdm.auto import tqdm
     except ImportError:
         return None
     return tqdm
+
+
+def _bar_class() -> Any:
+    """The class of tqdm's bars if standard error shows them, a terminal or a notebook; else None: lines are written."""
+    if (tqdm := _tqdm()) is None:
+        return None
+    in_notebook = any("notebook" in base.__module__ for base in tqdm.__mro__)
+    return tqdm if in_notebook or sys.stderr.isatty() else None
+
+
+def _write_line(text: str) -> None:
+    if (tqdm := _tqdm()) is None:
+        sys.stderr.write(f"{text}\n")
+    else:
+        tqdm.write(text, file=sys.stderr)  # above any bars
 
 
 class _Notice(event.Listener):
@@ -76,10 +97,7 @@ class _Notice(event.Listener):
         with self._lock:
             if self._timer is not None and self._n_open > 0 and not self._written:
                 self._written = True
-                if (tqdm := _tqdm()) is None:
-                    sys.stderr.write(f"{MESSAGE}\n")
-                else:
-                    tqdm.write(MESSAGE, file=sys.stderr)  # above any bars
+                _write_line(MESSAGE)
 
 
 _notice = _Notice()
@@ -90,56 +108,164 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def compilation_shown(*, verbose: bool) -> Iterator[None]:
-    """Write a message on standard error, once, if compilation inside this context takes more than a second.
+    """Show stages, and that kernels are compiled if this takes more than a second, on standard error if `verbose`.
 
-    Nested contexts, and overlapping ones of several threads, count as one. Loading from the cache is not compilation.
+    Nested contexts, and overlapping ones of several threads, count as one for the message on compilation, which is
+    written once. Loading from the cache is not compilation.
     """
     if not verbose:
         yield
         return
+    token = _shown.set(True)
     _notice.open()
     try:
         yield
     finally:
         _notice.close()
+        _shown.reset(token)
 
 
 @contextmanager
-def progress_bar(total: int | None, unit: str, *, verbose: bool) -> Iterator[Callable[..., object]]:
-    """A function to call when n more units, 1 by default, are done; it advances a bar if tqdm is installed."""
-    with compilation_shown(verbose=verbose):
-        if not verbose or (tqdm := _tqdm()) is None:
-            yield lambda n=1: None
-            return
-        with tqdm(total=total, unit=unit, unit_scale=total is None, file=sys.stderr) as bar:
-            yield bar.update
-
-
-@contextmanager
-def progress_observer(max_iter: int, residual: str, *, verbose: bool) -> Iterator[Callable[..., None] | None]:
-    """An observer that shows objective and residual at each record of a fit; None unless `verbose`.
-
-    `residual` is the name of the residual.
-    """
-    if not verbose:
-        yield None
+def stage(text: str) -> Iterator[None]:
+    """Write a line, such as "reading counts.mtx", if this block takes more than a second inside `compilation_shown`."""
+    if not _shown.get():
+        yield
         return
-    tqdm = _tqdm()
-    bar = None if tqdm is None else tqdm(total=max_iter, unit="it", file=sys.stderr, leave=True)
-
-    def show(record: Any, *_: Any) -> None:
-        text = f"objective {record.objective:.6g} nats"
-        if record.n_iter:
-            text += f", {residual} {record.kkt_residual:.2g}"
-        if bar is None:
-            sys.stderr.write(f"iteration {record.n_iter:>5} of {max_iter}  {text}  {record.seconds:.1f} s\n")
-        else:
-            bar.set_postfix_str(text, refresh=False)
-            bar.update(record.n_iter - bar.n)
-
+    timer = threading.Timer(DELAY, lambda: _write_line(printable(text)))
+    timer.daemon = True
+    timer.start()
     try:
-        with compilation_shown(verbose=True):
-            yield show
+        yield
     finally:
-        if bar is not None:
-            bar.close()
+        timer.cancel()
+
+
+class _Lines:
+    """Limits the lines of a long computation: the next one after a second, later after a tenth of the time so far."""
+
+    def __init__(self) -> None:
+        self._start = self._last = perf_counter()
+
+    def write(self, text: str) -> None:
+        self._last = perf_counter()
+        sys.stderr.write(f"{printable(text)}\n")
+
+    def write_if_due(self, text: str) -> None:
+        now = perf_counter()
+        if now - self._last >= min(60.0, max(1.0, 0.1 * (now - self._start))):
+            self.write(text)
+
+
+class Progress:
+    """Progress over `total` units, or an unknown number of them, shown by a bar or by lines; nothing unless `verbose`.
+
+    Use `progress_bar`.
+    """
+
+    def __init__(self, total: int | None, unit: str, *, verbose: bool) -> None:
+        self._total, self._unit, self._verbose, self._done = total, unit, verbose, 0
+        bars = _bar_class() if verbose else None
+        self._lines = _Lines()
+        self._bar = None if bars is None else bars(
+            total=total, unit=f" {unit}", unit_scale=total is None, file=sys.stderr, dynamic_ncols=True
+        )  # fmt: skip
+
+    def describe(self, text: str) -> None:
+        """Say which unit begins."""
+        if self._bar is not None:
+            self._bar.set_description_str(text)
+        elif self._verbose:
+            self._lines.write(text if self._total is None else f"{text} ({self._done + 1} of {self._total})")
+
+    def update(self, n: int = 1) -> None:
+        """Say that n more units are done."""
+        self._done += n
+        if self._bar is not None:
+            self._bar.update(n)
+        elif self._verbose and self._total is None:
+            self._lines.write_if_due(f"{self._done:,} {self._unit}s")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def progress_bar(total: int | None, unit: str, *, verbose: bool) -> Iterator[Progress]:
+    """The progress of a computation; it ends with the block, also after an error."""
+    with compilation_shown(verbose=verbose):
+        progress = Progress(total, unit, verbose=verbose)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+
+class FitProgress:
+    """Progress of a fit, an observer of its runs: iterations, objective and residual; nothing unless `verbose`.
+
+    Use `fit_progress`. `residual` is the name of the residual.
+    """
+
+    def __init__(self, max_iter: int, residual: str, n_starts: int, *, verbose: bool) -> None:
+        self._max_iter, self._residual, self._n_starts, self._verbose = max_iter, residual, n_starts, verbose
+        self._start = ""
+        self._lines: _Lines | None = None
+        bars = _bar_class() if verbose else None
+        self._bar = None if bars is None else bars(total=max_iter, unit="it", file=sys.stderr, dynamic_ncols=True)
+
+    def begin_start(self, number: int, n_iter: int) -> None:
+        """Say that the start with this number, from 0, continues after `n_iter` iterations."""
+        self._start = f"start {number + 1} of {self._n_starts}"
+        if self._bar is not None:
+            self._bar.set_description_str(self._start, refresh=False)
+            self._bar.reset()
+            self._bar.n = self._bar.initial = n_iter
+
+    def __call__(self, record: Any, *_: Any) -> None:
+        if not self._verbose:
+            return
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._text(record), refresh=False)
+            self._bar.update(record.n_iter - self._bar.n)
+        elif self._lines is None:
+            self._lines = _Lines()
+            self._lines.write(self._line(record))
+        else:
+            self._lines.write_if_due(self._line(record))
+
+    def end(self, solution: Any) -> None:
+        """Show the solution, and why the fit stopped; a bar is full unless it was interrupted."""
+        if self._bar is not None:
+            self._bar.set_description_str(solution.status.name.lower().replace("_", " "), refresh=False)
+            self._bar.set_postfix_str(self._text(solution), refresh=False)
+            self._bar.n = solution.n_iter
+            if solution.status.name not in ("INTERRUPTED", "UNMEASURED"):
+                self._bar.total = solution.n_iter
+            self._bar.refresh()
+        elif self._verbose:
+            (self._lines or _Lines()).write(f"{self._line(solution)}  {solution.status}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _text(self, fit: Any) -> str:
+        text = f"objective {fit.objective:.6g} nats"
+        return f"{text}, {self._residual} {fit.kkt_residual:.2g}" if fit.n_iter else text
+
+    def _line(self, fit: Any) -> str:
+        start = f"{self._start}, " if self._start else ""
+        seconds = fit.seconds if hasattr(fit, "seconds") else fit.trace["seconds"][-1]
+        return f"{start}iteration {fit.n_iter:>5} of {self._max_iter}  {self._text(fit)}  {seconds:.1f} s"
+
+
+@contextmanager
+def fit_progress(max_iter: int, residual: str, n_starts: int = 1, *, verbose: bool) -> Iterator[FitProgress]:
+    """The progress of a fit; it ends with the block, also after an error."""
+    with compilation_shown(verbose=verbose):
+        progress = FitProgress(max_iter, residual, n_starts, verbose=verbose)
+        try:
+            yield progress
+        finally:
+            progress.close()
