@@ -150,10 +150,9 @@ def _side_by_side(P: np.ndarray, members: list[np.ndarray]) -> tuple[np.ndarray,
     sizes = np.array([len(rows) for rows in members])
     widths = np.maximum(sizes, min(0.025, 0.5 / len(sizes)) * sizes.sum())
     gap = max(1.0, 0.005 * widths.sum())
-    heights, steps = [], []
-    for rows, size, width in zip(members, sizes, widths, strict=True):
-        heights += [P[rows].T, np.full((P.shape[1], 1), np.nan)]
-        steps += [np.full(size, width / size), [gap]]
+    blank = np.full((P.shape[1], 1), np.nan)
+    heights = [part for rows in members for part in (P[rows].T, blank)]
+    steps = [np.append(np.full(m, width / m), gap) for m, width in zip(sizes, widths, strict=True)]
     starts = np.cumsum(np.append(0, widths + gap))[:-1]
     edges = np.cumsum(np.append(0, np.concatenate(steps)))
     return np.concatenate(heights, axis=1)[:, :-1], edges[:-1], starts + widths / 2
