@@ -85,14 +85,24 @@ class TestStructure:
         P = to_topics(W, np.eye(4)).mixtures
         np.testing.assert_allclose(drawn[:, ~gap].T, np.concatenate([P[20:], P[:10]]), atol=1e-12)
 
-    def test_the_principal_order_has_dominant_topics_together_and_empty_rows_last(self, factors):
+    @pytest.mark.parametrize("order", ["dominant", "principal"])
+    def test_rows_are_ordered_by_dominant_topic_and_empty_rows_are_last(self, factors, order):
         W, H = factors
-        drawn = stacks(plot.structure(W, H)).T
+        drawn = stacks(plot.structure(W, H, order=order)).T
         P = to_topics(W, H).mixtures
         np.testing.assert_allclose(drawn[np.lexsort(drawn.T.round(9))], P[np.lexsort(P.T.round(9))], atol=1e-12)
         assert not drawn[-2:].any()
         dominant = drawn[:-2].argmax(axis=1)
         assert np.count_nonzero(np.diff(dominant)) == len(np.unique(dominant)) - 1
+
+    def test_the_largest_topic_is_first_and_its_proportion_falls(self, factors):
+        P = to_topics(*factors).mixtures
+        drawn = stacks(plot.structure(*factors)).T[:-2]
+        dominant = drawn.argmax(axis=1)
+        by_size = np.argsort(-P.sum(axis=0)).tolist()
+        assert list(dict.fromkeys(dominant)) == [z for z in by_size if z in dominant]
+        for z in set(dominant):
+            assert (np.diff(drawn[dominant == z, z]) <= 1e-12).all()
 
     def test_many_rows_are_subsampled_by_seed_with_at_least_one_of_each_group(self):
         P = np.random.default_rng(2).dirichlet(np.ones(3), 1000)
@@ -649,7 +659,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (
             lambda: plot.structure([[1]], order="pca"),
             ValueError,
-            "order must be one of 'principal', 'given', got",
+            "order must be one of 'dominant', 'principal', 'given', got",
         ),
         (lambda: plot.structure([[1]], max_rows=0), ValueError, "max_rows == 0, must be >= 1"),
         (

@@ -30,13 +30,13 @@ from fastpmf.utils.validation import check_option, random_generator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ORDERS = ("principal", "given")
+_ORDERS = ("dominant", "principal", "given")
 _HEIGHT = 2.6  # of the Axes of the structure plot, in inches
 _GRID = 1000  # positions along the rows that are tried for the name of a component
 
 
 def structure(
-    W: Any, H: Any = None, *, groupby: Any = None, groups: Any = None, labels: Any = None, order: str = "principal",
+    W: Any, H: Any = None, *, groupby: Any = None, groups: Any = None, labels: Any = None, order: str = "dominant",
     max_rows: int = 2000, random_state: Any = 0, ax: Any = None,
 ) -> "Axes":  # fmt: skip
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
@@ -60,9 +60,10 @@ def structure(
         else sorted.
     labels : array-like of str, of length k, optional
         Names of the components, such as `model.top_features(2).titles()`; by default their numbers, from 0.
-    order : {"principal", "given"}, default="principal"
-        Order of the rows in a group. "principal": by dominant topic, and by the first principal component of the
-        group's proportions. "given": unchanged.
+    order : {"dominant", "principal", "given"}, default="dominant"
+        Order of the rows in a group. "dominant": by dominant topic, largest topic first, and by falling proportion of
+        it. "principal": by dominant topic, and by the first principal component of the group's proportions, which suits
+        gradual changes. "given": unchanged.
     max_rows : int, default=2000
         If there are more rows, draw a random subset of about this size, with the same share of each group and at least
         one row of each.
@@ -106,9 +107,9 @@ def structure(
     if n_chosen > max_rows:
         share = max_rows / n_chosen
         members = [rng.choice(rows, max(1, round(share * len(rows))), replace=False) for rows in members]
-    members = [rows[_principal_order(P[rows])] if order == "principal" else np.sort(rows) for rows in members]
+    stack = np.argsort(-P.sum(axis=0), kind="stable")[::-1]  # components from the bottom to the top
+    members = [rows[_row_order(P[rows], stack, order)] for rows in map(np.sort, members)]
     heights, edges, middles = _side_by_side(P, members)
-    stack = np.argsort(P.sum(axis=0), kind="stable")  # from the bottom to the top
     tops = heights[stack].cumsum(axis=0)
     own_figure, ax = ax is None, single_axes(ax, 10.0, 3.2)
     ax.figure.figure.draw_without_rendering()  # the layout sets the size of the Axes, and so the space for names
@@ -131,18 +132,20 @@ def structure(
     return ax
 
 
-def _principal_order(P: np.ndarray) -> np.ndarray:
-    """Rows ordered by dominant topic and by the first principal component, which also orders the topics; zeros last.
-
-    The principal component mixes topics in groups that have many; the dominant topic does not order its rows.
-    """
+def _row_order(P: np.ndarray, stack: np.ndarray, order: str) -> np.ndarray:
+    """Order of the rows of a group; rows without mass last."""
+    if order == "given":
+        return np.arange(len(P))
+    dominant, empty = P.argmax(axis=1), ~P.any(axis=1)
+    if order == "dominant":
+        return np.lexsort((-P.max(axis=1), -np.argsort(stack)[dominant], empty))
     C = P - P.mean(axis=0)
     score = C @ np.linalg.svd(C, full_matrices=False)[2][0]
     if score @ P[:, P.sum(axis=0).argmax()] > 0:  # its sign is arbitrary: let the largest topic decrease
         score = -score
-    dominant = P.argmax(axis=1)
+    # The score alone mixes topics in groups that have many, and the dominant topic alone does not order its rows
     mean = np.bincount(dominant, score) / np.maximum(np.bincount(dominant), 1)
-    return np.lexsort((score, mean[dominant], ~P.any(axis=1)))
+    return np.lexsort((score, mean[dominant], empty))
 
 
 def _side_by_side(P: np.ndarray, members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,10 +153,9 @@ def _side_by_side(P: np.ndarray, members: list[np.ndarray]) -> tuple[np.ndarray,
     sizes = np.array([len(rows) for rows in members])
     widths = np.maximum(sizes, min(0.025, 0.5 / len(sizes)) * sizes.sum())
     gap = max(1.0, 0.005 * widths.sum())
-    heights, steps = [], []
-    for rows, size, width in zip(members, sizes, widths, strict=True):
-        heights += [P[rows].T, np.full((P.shape[1], 1), np.nan)]
-        steps += [np.full(size, width / size), [gap]]
+    blank = np.full((P.shape[1], 1), np.nan)
+    heights = [part for rows in members for part in (P[rows].T, blank)]
+    steps = [np.append(np.full(m, width / m), gap) for m, width in zip(sizes, widths, strict=True)]
     starts = np.cumsum(np.append(0, widths + gap))[:-1]
     edges = np.cumsum(np.append(0, np.concatenate(steps)))
     return np.concatenate(heights, axis=1)[:, :-1], edges[:-1], starts + widths / 2
