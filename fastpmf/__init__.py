@@ -11,7 +11,7 @@ differential_expression                                     log fold changes of 
 recommend, similar_columns, ranking_scores                  rank features for rows, and score rankings
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
 as_counts, StreamedCounts                                   counts in memory, counts on disk
-thin_counts, split_entries                                  random splits of counts, of entries
+thin_counts, split_entries, heldout_log_likelihood          random splits of counts, and the score of a fit to one part
 Checkpoint, plan, warmup                                    save a fit in progress, estimate its memory, compile ahead
 datasets, show_versions                                     example data, versions for bug reports
 """
@@ -28,6 +28,7 @@ from fastpmf.analysis.selection import (
     Selection,
     SelectionInterrupted,
     component_gains,
+    heldout_log_likelihood,
     select_n_components,
 )
 from fastpmf.analysis.topics import Topics, pyldavis_input, to_topics
@@ -63,6 +64,7 @@ __all__ = [
     "as_counts",
     "component_gains",
     "differential_expression",
+    "heldout_log_likelihood",
     "kl_divergence",
     "match_components",
     "non_negative_factorization",

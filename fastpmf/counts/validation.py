@@ -15,6 +15,7 @@ from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, short_name, shown_as_table
 from fastpmf.utils.validation import check_array, check_unique, is_dataframe, is_nullable, not_finite
 
 _INT32_MAX = np.iinfo(np.int32).max
@@ -53,6 +54,12 @@ def as_counts(
         If X has the wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
     MemoryError
         If reading the matrix would exceed this process's memory limit.
+
+    See Also
+    --------
+    MemoryCounts : the result.
+    StreamedCounts : counts larger than memory.
+    fastpmf.io.read_counts : counts in files.
 
     Examples
     --------
@@ -396,6 +403,7 @@ def _number_ids(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     return numbers, np.array([str(value) for value in number])
 
 
+@shown_as_table
 class Dataset(NamedTuple):
     """Counts with names of their rows and columns, which `as_counts` and `fit` accept.
 
@@ -403,6 +411,20 @@ class Dataset(NamedTuple):
     ----------
     X : sparse array of shape (n_rows, n_columns)
     row_names, column_names : ndarray of str, or None
+
+    See Also
+    --------
+    fastpmf.io.read_counts : reads one from a file.
+    fastpmf.datasets.load_stdlib : an example.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.io import Dataset
+    >>> counts = Dataset([[4, 0], [0, 3], [2, 1]], row_names=None, column_names=np.array(["ape", "bee"]))
+    >>> PoissonNMF(2, random_state=0).fit(counts).feature_names_in_.tolist()
+    ['ape', 'bee']
     """
 
     X: Any
@@ -493,6 +515,17 @@ class Dataset(NamedTuple):
         missing = ~np.isin(target, own)
         return Alignment(Dataset(moved, self.row_names, target), int((new_column < 0).sum()), missing)
 
+    def _table(self) -> Table:
+        shape, dtype = np.shape(self.X), getattr(self.X, "dtype", None)
+        title = "Dataset of " + " x ".join(f"{n:,}" for n in shape) + " counts"
+        facts = {} if dtype is None else {"dtype": str(dtype)}
+        if hasattr(self.X, "nnz"):
+            facts["nonzeros"] = f"{self.X.nnz:,} ({self.X.nnz / max(math.prod(shape), 1):.2%})"
+        for kind, names in (("row names", self.row_names), ("column names", self.column_names)):
+            shown = "none" if names is None else ", ".join(map(short_name, names[:5]))
+            facts[kind] = shown + ", …" * (names is not None and len(names) > 5)
+        return Table(title, facts=facts)
+
 
 class Alignment(NamedTuple):
     """Counts with their columns aligned with given names, from `Dataset.aligned`.
@@ -506,6 +539,17 @@ class Alignment(NamedTuple):
     missing : ndarray of bool of shape (p,)
         True for the names that no column has. These features were not observed: pass `mask` along, or their zeros are
         taken as counts of 0.
+
+    See Also
+    --------
+    fastpmf.io.Dataset : counts with names.
+
+    Examples
+    --------
+    >>> from fastpmf.io import Dataset
+    >>> found = Dataset([[1, 2], [0, 3]], None, ["ape", "bee"]).aligned(["bee", "cat"])
+    >>> found.left_out, found.missing
+    (1, array([False,  True]))
     """
 
     data: Dataset
