@@ -648,6 +648,17 @@ def test_without_a_client_or_a_worker_a_fit_is_an_error(X):
         PoissonNMF(3, client=client, timeout=1).fit(delayed(X, 2))
 
 
+def test_one_worker_may_be_in_this_process_but_not_several(X):
+    local = fastpmf.PoissonNMF(3, solver="mu", **OPTIONS).fit(X)
+    with local_cluster(1, processes=False) as cluster, distributed.Client(cluster) as client:
+        model = PoissonNMF(3, solver="mu", client=client, **OPTIONS).fit(delayed(X, 2))
+    assert np.allclose(model.components_, local.components_, **CLOSE)
+    with local_cluster(2, processes=False) as cluster, distributed.Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        with pytest.raises(ValueError, match="or a single one in this process, got 2"):
+            PoissonNMF(3, client=client).fit(delayed(X, 2))
+
+
 def test_a_worker_that_vanishes_at_once_is_not_used():
     waited = []
     client = SimpleNamespace(wait_for_workers=lambda n, timeout: waited.append((n, timeout)))

@@ -41,7 +41,7 @@ truth /= truth.sum(axis=1, keepdims=True)
 # A channel can mutate only where its three bases occur. How often they do, the *opportunity*, differs between channels,
 # and between exomes and genomes. Signatures are rates per opportunity, so that they can be compared between both.
 #
-# A sample has some of the signatures, each with an exposure.
+# A sample has some of the signatures, each with an exposure: the number of mutations that it adds at an opportunity of 1.
 
 opportunity = rng.gamma(4, 0.25, 96)
 samples = [f"sample {i}" for i in range(150)]
@@ -173,7 +173,8 @@ print(f"{patient.to_numpy().sum()} mutations, gap {gap[0]:.1e} nats")
 # one ``transform``.
 
 x = patient.to_numpy()[0]
-again = model.transform(rng.multinomial(x.sum(), x / x.sum(), size=1000)) * scale
+draws = pd.DataFrame(rng.multinomial(x.sum(), x / x.sum(), size=1000), columns=channels)
+again = model.transform(draws) * scale
 table = pd.DataFrame(
     {"true": true[0], "estimate": estimate[0], "5 %": np.quantile(again, 0.05, 0), "95 %": np.quantile(again, 0.95, 0)},
     signatures,

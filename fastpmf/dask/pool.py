@@ -415,6 +415,11 @@ class WorkerPool:
                 raise TimeoutError(
                     f"client must have a worker, and its cluster had none within timeout={self._timeout:g} s"
                 ) from None
+        if (n := sum(address.startswith("inproc://") for address in alive)) > 1:
+            raise ValueError(
+                f"client must have workers in processes of their own, or a single one in this process, got {n}: "
+                "Client(fastpmf.dask.local_cluster()) has worker processes"
+            )
         return sorted(alive)
 
     def _cancel(self) -> None:
