@@ -59,7 +59,9 @@ data.X
 
 counts = np.sort(data.X.data)[::-1]
 top = round(0.01 * len(counts))
-print(f"median {np.median(counts):.0f}, largest {counts[0]}, share of the top 1 %: {counts[:top].sum() / counts.sum():.0%}")
+print(
+    f"median {np.median(counts):.0f}, largest {counts[0]}, share of the top 1 %: {counts[:top].sum() / counts.sum():.0%}"
+)
 
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.hist(counts, bins=np.geomspace(1, counts[0], 30), log=True)

@@ -129,9 +129,7 @@ for n_free in range(4):
 #
 # Each random start may end in another local optimum. Fit from several, and compare what was found.
 
-starts = [
-    PoissonNMF(5, random_state=seed).fit(X, fixed_H=one_free, column_exposure=opportunity) for seed in range(10)
-]
+starts = [PoissonNMF(5, random_state=seed).fit(X, fixed_H=one_free, column_exposure=opportunity) for seed in range(10)]
 new = np.array([start.components_[4] for start in starts])
 objectives = np.array([start.objective_ for start in starts])
 likeness = [match_components(new[:1], each[None])[1][0] for each in new]
@@ -196,7 +194,10 @@ for name, background in (("without", None), ("with", errors)):
     fit = PoissonNMF(5, random_state=0)
     V = fit.fit_transform(noisy, fixed_H=one_free, column_exposure=opportunity, background=background)
     excess = (V - exposures).mean(axis=0)[:4]
-    print(f"{name:7} background, mean error of the exposures:", dict(zip(signatures, excess.round().tolist(), strict=False)))
+    print(
+        f"{name:7} background, mean error of the exposures:",
+        dict(zip(signatures, excess.round().tolist(), strict=False)),
+    )
 
 # %%
 # What next
