@@ -10,7 +10,8 @@ pyldavis_input                                              input of pyLDAvis
 differential_expression                                     log fold changes of features between components
 recommend, similar_columns, ranking_scores                  rank features for rows, and score rankings
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
-as_counts, StreamedCounts, thin_counts                      counts in memory, counts on disk, random splits of counts
+as_counts, StreamedCounts                                   counts in memory, counts on disk
+thin_counts, split_entries, heldout_log_likelihood          random splits of counts, and the score of a fit to one part
 Checkpoint, plan, warmup                                    save a fit in progress, estimate its memory, compile ahead
 datasets, show_versions                                     example data, versions for bug reports
 """
@@ -27,12 +28,13 @@ from fastpmf.analysis.selection import (
     Selection,
     SelectionInterrupted,
     component_gains,
+    heldout_log_likelihood,
     select_n_components,
 )
 from fastpmf.analysis.topics import Topics, pyldavis_input, to_topics
 from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts.split import split_entries, thin_counts
 from fastpmf.counts.streamed import StreamedCounts
-from fastpmf.counts.thinning import thin_counts
 from fastpmf.estimators import HPF, PoissonNMF, non_negative_factorization
 from fastpmf.fitting.checkpoint import Checkpoint
 from fastpmf.fitting.fit import poisson_nmf
@@ -62,6 +64,7 @@ __all__ = [
     "as_counts",
     "component_gains",
     "differential_expression",
+    "heldout_log_likelihood",
     "kl_divergence",
     "match_components",
     "non_negative_factorization",
@@ -75,6 +78,7 @@ __all__ = [
     "select_n_components",
     "show_versions",
     "similar_columns",
+    "split_entries",
     "thin_counts",
     "to_topics",
     "top_features",

@@ -22,6 +22,16 @@ def show_versions(file: TextIO | None = None) -> None:
     ----------
     file : text file, default=None
         File to write to; standard output by default.
+
+    See Also
+    --------
+    warmup : compiles the kernels.
+
+    Examples
+    --------
+    >>> from fastpmf import show_versions
+    >>> show_versions()  # doctest: +ELLIPSIS
+              fastpmf: ...
     """
     versions = collect_versions()
     width = max(map(len, versions))

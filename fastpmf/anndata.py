@@ -2,6 +2,7 @@
 
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 transform            W and topic shares of new cells under a fitted model, by gene names
+to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
 to_anndata           a fitted model as an AnnData object
 """
 
@@ -31,7 +32,7 @@ from fastpmf.utils.warnings import warn
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["hpf", "poisson_nmf", "to_anndata", "transform"]
+__all__ = ["hpf", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
 
 Model = TypeVar("Model", PoissonNMF, HPF)
 
@@ -180,6 +181,12 @@ def hpf(
         The fitted model. Results are written as by `poisson_nmf`, except that `.uns` has "bound", in nats, instead of
         "objective" and "kkt_residual".
 
+    See Also
+    --------
+    HPF : the estimator.
+    fastpmf.anndata.poisson_nmf : maximum likelihood or posterior modes.
+    fastpmf.anndata.transform : further cells, with a fitted model.
+
     Examples
     --------
     >>> import anndata, numpy as np
@@ -237,6 +244,11 @@ def transform(
     UserWarning
         If `adata` lacks fitted genes, or its counts are not whole numbers.
 
+    See Also
+    --------
+    fastpmf.anndata.poisson_nmf : fits a model.
+    fastpmf.anndata.hpf : fits a model.
+
     Examples
     --------
     >>> import anndata, numpy as np
@@ -277,6 +289,49 @@ def transform(
     return W
 
 
+def to_dataset(adata: "AnnData", *, layer: str | None = None, mask_var: Any = None) -> Dataset:
+    """The counts of an AnnData object with the names of its cells and genes.
+
+    `select_n_components`, the methods of fitted models and the plots accept the result as X. They then know the names
+    of the genes, as the functions of this module do.
+
+    Parameters
+    ----------
+    adata : AnnData of shape (n_obs, n_vars)
+    layer, mask_var
+        As in `poisson_nmf`: for its results give the same ones here.
+
+    Returns
+    -------
+    Dataset
+        With X as a canonical CSR array of shape (n_obs, number of chosen genes).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    Warns
+    -----
+    UserWarning
+        If counts are not whole numbers.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import fastpmf.anndata
+    >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (50, 30)).astype("float32"))
+    >>> model = fastpmf.anndata.poisson_nmf(adata, 3, random_state=0)
+    >>> model.quality(fastpmf.anndata.to_dataset(adata)).npmi.shape
+    (3,)
+    """
+    counts = _Counts.of(adata, layer)
+    chosen = counts.chosen_genes(mask_var)
+    X = counts.read().to_scipy()
+    X = X if chosen.all() else X[:, chosen]
+    return Dataset(X, np.asarray(adata.obs_names).astype(str), counts.gene_names[chosen].astype(str))
+
+
 def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     """A fitted model as an AnnData object without X, with the results of `poisson_nmf` or `hpf`.
 
@@ -298,6 +353,10 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     ------
     ValueError
         If W does not have a column for each component, or `obs_names` does not have a name for each row.
+
+    See Also
+    --------
+    fastpmf.io.write_factors : writes factors to a file.
 
     Examples
     --------

@@ -34,6 +34,20 @@ def patch(solver: str = "auto") -> None:
     ------
     ImportError
         If cNMF is not installed, or is a version that does not call that function.
+
+    See Also
+    --------
+    non_negative_factorization : the function that cNMF then calls.
+
+    Examples
+    --------
+    In Python, before cNMF is used::
+
+        import fastpmf.cnmf
+
+        fastpmf.cnmf.patch()
+
+    On the command line, `python -m fastpmf.cnmf` takes the place of `cnmf`.
     """
     try:
         module: Any = importlib.import_module("cnmf.cnmf")

@@ -52,6 +52,10 @@ def load_stdlib(*, min_words: int = 200, min_modules: int = 3, max_share: float 
     TypeError, ValueError
         If an argument has an invalid type or value, or no word is left.
 
+    See Also
+    --------
+    fastpmf.datasets.make_poisson_counts : random counts with known factors.
+
     Examples
     --------
     >>> from fastpmf.datasets import load_stdlib
@@ -105,6 +109,17 @@ class PoissonCounts(NamedTuple):
         Of uint8, uint16 or int32, the smallest that holds the counts, in canonical format.
     W : ndarray of shape (n_samples, n_components), float64
     H : ndarray of shape (n_components, n_features), float64
+
+    See Also
+    --------
+    fastpmf.datasets.make_poisson_counts : draws them.
+
+    Examples
+    --------
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X, W, H = make_poisson_counts(20, 10, 2, nnz=50, random_state=0)
+    >>> X.shape, W.shape, H.shape
+    ((20, 10), (20, 2), (2, 10))
     """
 
     X: sparse.csr_array
@@ -154,6 +169,10 @@ def make_poisson_counts(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    fastpmf.datasets.load_stdlib : real words.
 
     Examples
     --------

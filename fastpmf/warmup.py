@@ -41,6 +41,10 @@ def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None)
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    show_versions : versions, and properties of the machine.
+
     Notes
     -----
     Each kernel is compiled for the dtypes of counts and factors. Those that contract counts with a factor

@@ -58,6 +58,21 @@ def test_a_layer_chosen_genes_and_exposures_are_what_is_fitted(adata):
     assert "X_pmf" not in adata.obsm
 
 
+def test_counts_with_names_are_what_was_fitted(adata):
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X.log1p()
+    chosen = {"layer": "counts", "mask_var": "highly_variable"}
+    model = fa.poisson_nmf(adata, 2, random_state=0, **chosen)
+    data = fa.to_dataset(adata, **chosen)
+    assert data.row_names.tolist() == list(adata.obs_names)
+    assert data.column_names.tolist() == model.feature_names_in_.tolist()
+    W = fa.transform(adata, model, layer="counts", key_added="again")
+    np.testing.assert_array_equal(model.transform(data), W)
+    found = model.differential_expression(data, adata.obsm["X_pmf"])
+    assert found.top(1).names[0, 0] in data.column_names
+    assert model.quality(data, 3).npmi.shape == (2,)
+
+
 def test_topic_shares_are_stored_beside_w(adata):
     for function, key in ((fa.poisson_nmf, "X_pmf"), (fa.hpf, "X_hpf")):
         model = function(adata, 3, random_state=0)

@@ -161,6 +161,39 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
         data.aligned(["a", "a"])
 
 
+def test_a_table_in_memory_becomes_the_counts_of_its_file(tmp_path):
+    table = pd.DataFrame({"user": [7, 3, 7, 7], "item": ["tea", "tea", "jam", "tea"], "n": [2, 1, 1, 3]})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    found, read = Dataset.from_entries(table["user"], table["item"], table["n"]), read_counts(tmp_path / "table.csv")
+    assert found.X.toarray().tolist() == read.X.toarray().tolist() == [[5, 1], [1, 0]]
+    assert found.row_names.tolist() == read.row_names.tolist() == ["7", "3"]
+    assert found.column_names.tolist() == read.column_names.tolist() == ["tea", "jam"]
+    assert Dataset.from_entries(table["user"], table["item"]).X.toarray().tolist() == [[2, 1], [1, 0]]  # lines
+
+
+def test_purchases_and_returns_of_an_item_are_summed():
+    assert Dataset.from_entries(["a", "a"], ["x", "x"], [3, -1]).X.toarray().tolist() == [[2]]
+    with pytest.raises(ValueError, match="counts must hold counts >= 0, got -1"):
+        Dataset.from_entries(["a", "a"], ["x", "x"], [1, -2])
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_missing_ids_are_refused(missing):
+    ids = pd.Series(["a", missing, "nan"], dtype=object)
+    with pytest.raises(ValueError, match=r"^rows must not have missing ids, got .* at position 1$"):
+        Dataset.from_entries(ids, ["x", "y", "z"])
+    assert Dataset.from_entries(["nan"], ["x"]).row_names.tolist() == ["nan"]
+
+
+def test_tables_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"equal lengths, got shapes \(2,\), \(1,\) and \(2,\)"):
+        Dataset.from_entries(["a", "b"], ["x"])
+    with pytest.raises(ValueError, match=r"columns must be a list of at least one id, got shape \(0,\)"):
+        Dataset.from_entries(["a"], [])
+    with pytest.raises(TypeError, match="counts must hold real numbers"):
+        Dataset.from_entries(["a"], ["x"], ["many"])
+
+
 def test_words_of_an_lda_c_document_may_come_in_any_order(tmp_path):
     (tmp_path / "b.ldac").write_text("5 0:1 7:1 3:2 1:1 4:1\n2 2:1 0:3\n")
     found = read_counts(tmp_path / "b.ldac").X.toarray()

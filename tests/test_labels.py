@@ -424,20 +424,18 @@ class TestFunctionsOfFactors:
         genes = pd.Series(["u", "v", "w"] * (P // 3), index=COLUMNS)
         W, H = self.OTHER
         expected = plot.residuals(
-            X.to_numpy(), *self.plain(), row_labels=labels.to_numpy(), column_labels=genes.to_numpy()
+            X.to_numpy(), *self.plain(), groupby=labels.to_numpy(), column_groupby=genes.to_numpy()
         )
-        found = plot.residuals(X, W, H, row_labels=labels.iloc[BY_ROW], column_labels=genes.iloc[BY_COLUMN])
+        found = plot.residuals(X, W, H, groupby=labels.iloc[BY_ROW], column_groupby=genes.iloc[BY_COLUMN])
         assert np.allclose(found.images[0].get_array(), expected.images[0].get_array())
-        heat = plot.topic_label_heatmap(self.W, self.H, labels=labels.iloc[BY_ROW]).images[0].get_array()
-        assert np.allclose(
-            heat, plot.topic_label_heatmap(*self.plain(), labels=labels.to_numpy()).images[0].get_array()
-        )
-        expected = plot.topic_heatmap(self.H, self.H).images[0].get_array()
-        assert np.allclose(plot.topic_heatmap(self.H, self.H.iloc[:, BY_COLUMN]).images[0].get_array(), expected)
+        heat = plot.group_heatmap(self.W, self.H, groupby=labels.iloc[BY_ROW]).images[0].get_array()
+        assert np.allclose(heat, plot.group_heatmap(*self.plain(), groupby=labels.to_numpy()).images[0].get_array())
+        expected = plot.similarity_heatmap(self.H, self.H).images[0].get_array()
+        assert np.allclose(plot.similarity_heatmap(self.H, self.H.iloc[:, BY_COLUMN]).images[0].get_array(), expected)
         model = PoissonNMF(K, **OPTIONS).fit(X.iloc[:, BY_COLUMN])
         named = pd.DataFrame(model.components_, columns=model.feature_names_in_)[COLUMNS]
-        expected = plot.topic_heatmap(model, model).images[0].get_array()
-        assert np.allclose(plot.topic_heatmap(model, named).images[0].get_array(), expected)
+        expected = plot.similarity_heatmap(model, model).images[0].get_array()
+        assert np.allclose(plot.similarity_heatmap(model, named).images[0].get_array(), expected)
         by_model = plot.residuals(X, model.transform(X.iloc[:, BY_COLUMN]), model, bins=3)
         straight = plot.residuals(
             X.iloc[:, BY_COLUMN], model.transform(X.iloc[:, BY_COLUMN]), model.components_, bins=3

@@ -47,7 +47,7 @@ def test_an_option_that_is_an_array_is_refused_as_any_other():
 
 
 LONG_VALUES = {
-    "groups": lambda: plot.structure(np.ones((3, 2)), labels=["a", "b", "c"], groups=LONG),
+    "groups": lambda: plot.structure(np.ones((3, 2)), groupby=["a", "b", "c"], groups=LONG),
     "components": lambda: plot.top_features(np.ones((2, 3)), components=LONG),
     "order": lambda: plot.structure(np.ones((3, 2)), order=TEXT),
     "init": lambda: PoissonNMF(2, init=LONG).fit(X),
@@ -112,7 +112,7 @@ def test_a_number_that_is_not_finite_is_refused(name, value):
         "exposure": [
             lambda: fastpmf.component_gains(X, model.components_, X, exposure=value),
             lambda: HPF(2, max_iter=2, tol=1.0, random_state=0).fit(X).predictive_log_likelihood(X, exposure=value),
-            lambda: plot.calibration(X, W, model.components_, value),
+            lambda: plot.calibration(X, W, model.components_, exposure=value),
         ],
         "pseudocount": [lambda: model.differential_expression(X, W, pseudocount=value)],
         "z": [

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from fastpmf import (
     HPF,
+    ComponentGains,
     Differential,
     PoissonNMF,
     Selection,
@@ -19,12 +20,11 @@ from fastpmf import (
     to_topics,
     top_features,
 )
-from fastpmf.plot._common import area_colors
+from fastpmf.plot._common import component_colors
 
+matplotlib = pytest.importorskip("matplotlib")
 plt = pytest.importorskip("matplotlib.pyplot")
 plt.switch_backend("Agg")
-
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,8 @@ def factors():
 def stacks(ax):
     """Heights of the areas in the order of the components, (k, columns)."""
     tops = np.array([patch.get_data().values for patch in ax.patches])[::-1]
-    return np.diff(tops, axis=0, prepend=0)
+    heights = np.diff(tops, axis=0, prepend=0)
+    return heights[np.argsort([int(patch.get_label()) for patch in ax.patches][::-1])]
 
 
 class TestStructure:
@@ -76,11 +77,11 @@ class TestStructure:
     def test_groups_are_named_separated_and_in_the_given_order(self, factors):
         W, _ = factors
         labels = np.repeat(["ape", "bee", "cat"], 10)
-        ax = plot.structure(W, labels=labels, groups=["cat", "ape"], order="given")
+        ax = plot.structure(W, groupby=labels, groups=["cat", "ape"], order="given")
         assert [text.get_text() for text in ax.get_xticklabels()] == ["cat", "ape"]
         drawn = stacks(ax)
         gap = np.isnan(drawn).all(axis=0)
-        assert np.flatnonzero(gap).tolist() == [10]  # the width of a row between ten and ten
+        assert np.flatnonzero(gap).tolist() == [10]
         P = to_topics(W, np.eye(4)).mixtures
         np.testing.assert_allclose(drawn[:, ~gap].T, np.concatenate([P[20:], P[:10]]), atol=1e-12)
 
@@ -97,30 +98,97 @@ class TestStructure:
         P = np.random.default_rng(2).dirichlet(np.ones(3), 1000)
         labels = np.where(np.arange(1000) < 990, "many", "few")
         first, again, other = (
-            stacks(plot.structure(P, labels=labels, max_rows=50, random_state=seed)) for seed in (0, 0, 1)
+            stacks(plot.structure(P, groupby=labels, max_rows=50, random_state=seed)) for seed in (0, 0, 1)
         )
         np.testing.assert_array_equal(first, again)
         assert np.isfinite(first[0]).sum() == 51  # 49.5 and 0.5 of them, rounded to whole ones and at least one
         assert not np.array_equal(first, other, equal_nan=True)
 
-    def test_the_legend_names_the_components_from_the_top_down(self, factors):
-        ax = plot.structure(factors[0], names=["a", "b", "c", "d"])
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["d", "c", "b", "a"]
+    def test_components_are_stacked_and_listed_by_size_the_largest_first(self):
+        P = np.array([[0.1, 0.6, 0.3], [0.2, 0.5, 0.3]])
+        ax = plot.structure(P, labels=["small", "large", "middle"])
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["large", "middle", "small"]
+        tops = [patch.get_data().values.mean() for patch in ax.patches]
+        np.testing.assert_allclose(tops, [1, 0.45, 0.15])  # of the areas of large, middle and small
+
+    def test_a_group_of_few_rows_is_drawn_wider_than_its_share(self):
+        ax = plot.structure(np.ones((1000, 2)), groupby=np.arange(1000) < 1)
+        edges = ax.patches[0].get_data().edges
+        assert 20 < np.diff(edges)[-1] < 30
+        np.testing.assert_allclose(np.diff(edges)[:999], 1)
+
+    def test_names_are_written_into_areas_with_enough_space_and_stay_inside(self):
+        P = np.zeros((100, 4))
+        P[:50, 0] = P[50:, 1] = 0.98
+        P[:, 2] = 0.02
+        ax = plot.structure(P, labels=["left", "right", "thin", "none"])
+        assert {text.get_text() for text in ax.texts} == {"left", "right"}
+        ax.figure.draw_without_rendering()
+        for text in ax.texts:
+            box = text.get_window_extent()
+            (x0, _), (x1, _) = ax.transData.inverted().transform(box)
+            assert (0 <= x0 <= x1 <= 50) if text.get_text() == "left" else (50 <= x0 <= x1 <= 100)
+
+    def test_dark_areas_have_white_names_and_light_areas_black_ones(self):
+        ax = plot.structure(np.eye(16).repeat(20, axis=0))
+        colors = {text.get_text(): text.get_color() for text in ax.texts}
+        assert (colors["0"], colors["15"]) == ("white", "black")  # a dark blue and yellow
+
+    def test_the_xlabel_has_the_numbers_of_rows(self):
+        assert plot.structure(np.ones((30, 2))).get_xlabel() == "30 rows"
+        assert plot.structure(np.ones((3000, 2))).get_xlabel() == "2,000 of 3,000 rows"
 
 
-def luminances(colors):
-    import matplotlib.colors
+@pytest.mark.parametrize("k", [3, 20, 30])
+@pytest.mark.parametrize("length", [1, 10, 60])
+def test_the_legend_is_in_the_figure_and_at_most_a_fifth_of_its_width_or_below(k, length):
+    W = np.random.default_rng(12).dirichlet(np.ones(k), 50)
+    ax = plot.structure(W, labels=[f"{z} ".ljust(length, "m") for z in range(k)])
+    figure = ax.figure
+    figure.draw_without_rendering()
+    legend, axis = ax.get_legend().get_window_extent(), ax.xaxis.get_tightbbox()
+    assert legend.y1 < axis.y0 or (legend.x0 > ax.bbox.x1 and legend.width <= 0.2 * figure.bbox.width)
+    assert 0 <= legend.x0 <= legend.x1 <= figure.bbox.width
+    assert 0 <= legend.y0 <= legend.y1 <= figure.bbox.height
+    assert ax.bbox.height / figure.dpi == pytest.approx(2.6, abs=0.1)
+    assert ax.bbox.width >= 0.7 * figure.bbox.width
 
-    rgb = np.array([matplotlib.colors.to_rgb(color) for color in colors])
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ LUMINANCE
 
+class TestColors:
+    # Machado, Oliveira and Fernandes (2009), on linear RGB
+    VISION = {  # noqa: RUF012
+        "normal": np.eye(3),
+        "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    }
+    XYZ = np.array([[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0178, 0.1095, 0.8727]])  # over white
 
-@pytest.mark.parametrize("k", [1, 8, 9, 32])
-def test_neighbouring_colours_of_a_stack_differ_in_lightness_and_all_colours_differ(k):
-    colors = area_colors(k)
-    assert len(set(colors)) == k
-    lightness = 116 * np.cbrt(luminances(colors)) - 16  # L* of CIELAB; the cube root holds above 8
-    assert (np.abs(np.diff(lightness)) > 10).all()  # about ten just noticeable differences
+    def lab(self, colors, vision="normal"):
+        rgb = np.array([matplotlib.colors.to_rgb(color) for color in colors])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        x, y, z = (np.clip(linear @ np.transpose(self.VISION[vision]), 0, 1) @ self.XYZ.T).T
+        f = [np.where(t > 216 / 24389, np.cbrt(t), (24389 / 27 * t + 16) / 116) for t in (x, y, z)]
+        return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])], axis=1)
+
+    # A difference of 2.3 in CIELAB is just noticeable
+    @pytest.mark.parametrize(("k", "normal", "deficient"), [(6, 25, 15), (12, 25, 15), (20, 24, 9), (32, 17, 7)])
+    def test_all_colours_differ_for_normal_and_colour_blind_vision(self, k, normal, deficient):
+        for vision in self.VISION:
+            lab = self.lab(component_colors(k), vision)
+            distance = np.linalg.norm(lab[:, None] - lab, axis=2)[np.triu_indices(k, 1)]
+            assert distance.min() > (normal if vision == "normal" else deficient), vision
+
+    def test_all_colours_are_seen_on_white_and_on_black(self):
+        lightness = self.lab(component_colors(32))[:, 0]
+        assert lightness.min() > 28
+        assert lightness.max() < 91
+
+    def test_a_component_has_the_same_colour_in_all_plots_and_for_any_number_of_components(self):
+        assert component_colors(30)[:7] == component_colors(7)
+        H = np.eye(4) + 0.1
+        bars = [panel.patches[0].get_facecolor() for panel in plot.top_features(H)]
+        areas = {int(patch.get_label()): patch.get_facecolor() for patch in plot.structure(H * [1, 2, 3, 4]).patches}
+        assert bars == [areas[z] for z in range(4)]
 
 
 @pytest.mark.parametrize("by", ["weight", "lift", "exclusivity"])
@@ -145,7 +213,7 @@ def test_a_component_without_features_is_an_empty_panel_and_long_names_lose_thei
 
 def test_the_heatmap_of_topics_has_bhattacharyya_coefficients(factors):
     P = factors[1] / factors[1].sum(axis=1, keepdims=True)
-    ax = plot.topic_heatmap(P)
+    ax = plot.similarity_heatmap(P)
     rows, columns = ([int(t.get_text()) for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis))
     assert sorted(rows) == [0, 1, 2, 3]
     assert rows == columns
@@ -155,7 +223,7 @@ def test_the_heatmap_of_topics_has_bhattacharyya_coefficients(factors):
 def test_two_fits_are_matched_on_the_diagonal_with_unmatched_components_last(factors):
     H = factors[1]
     other = np.vstack([H[[2, 0]] * 3, np.ones((1, 12)), H[[3, 1]]])
-    ax = plot.topic_heatmap(H, other)
+    ax = plot.similarity_heatmap(H, other)
     drawn = ax.images[0].get_array()
     assert drawn.shape == (4, 5)
     np.testing.assert_allclose(np.diag(drawn), 1)
@@ -166,7 +234,7 @@ def test_two_fits_are_matched_on_the_diagonal_with_unmatched_components_last(fac
 def test_the_heatmap_of_labels_has_mean_proportions_of_rows_with_mass(factors):
     W, H = factors
     labels = np.arange(30) % 3
-    ax = plot.topic_label_heatmap(W, H, labels=labels, names=list("abcd"))
+    ax = plot.group_heatmap(W, H, groupby=labels, labels=list("abcd"))
     P, has_mass = to_topics(W, H).mixtures, W.any(axis=1)
     columns = ["abcd".index(text.get_text()) for text in ax.get_xticklabels()]
     means = np.array([P[has_mass & (labels == g)].mean(axis=0) for g in range(3)])
@@ -194,15 +262,15 @@ class TestLabels:
 
     def test_groups_have_the_order_of_the_categories_without_unused_ones(self, days):
         order = ["mon", "tue", "wed"]
-        assert tick_names(plot.structure(self.P, labels=days).xaxis) == order
-        ax = plot.topic_label_heatmap(self.P, labels=days)
+        assert tick_names(plot.structure(self.P, groupby=days).xaxis) == order
+        ax = plot.group_heatmap(self.P, groupby=days)
         assert tick_names(ax.yaxis) == order
         columns = list(map(int, tick_names(ax.xaxis)))
         means = np.array([self.P[day == self.DAYS].mean(axis=0) for day in order])
         np.testing.assert_allclose(ax.images[0].get_array(), means[:, columns])
-        ax = plot.residuals(np.ones((12, 2)), np.ones((12, 1)), np.ones((1, 2)), row_labels=days)
+        ax = plot.residuals(np.ones((12, 2)), np.ones((12, 1)), np.ones((1, 2)), groupby=days)
         assert tick_names(ax.yaxis) == order
-        assert tick_names(plot.structure(self.P, labels=days, groups=["wed", "mon"]).xaxis) == ["wed", "mon"]
+        assert tick_names(plot.structure(self.P, groupby=days, groups=["wed", "mon"]).xaxis) == ["wed", "mon"]
 
     @pytest.mark.parametrize("kind", ["float", "object", "NA", "categorical", "time"])
     def test_rows_without_a_label_are_left_out_with_a_warning(self, kind):
@@ -220,48 +288,85 @@ class TestLabels:
             labels = pandas.to_datetime(pandas.Series(labels), unit="s")
         there = np.delete(np.arange(12), [0, 7])
         X, ones = np.arange(24).reshape(12, 2), np.ones((12, 1))
-        with pytest.warns(UserWarning, match=r"labels has no value for 2 of 12; these are left out") as caught:
-            ax = plot.structure(self.P, labels=labels, order="given")
+        with pytest.warns(UserWarning, match=r"groupby has no value for 2 of 12; these are left out") as caught:
+            ax = plot.structure(self.P, groupby=labels, order="given")
         assert caught[0].filename == __file__
         drawn = stacks(ax)
         np.testing.assert_allclose(drawn[:, np.isfinite(drawn[0])].T, self.P[there], atol=1e-12)
-        with pytest.warns(UserWarning, match="labels has no value for 2 of 12"):
-            ax = plot.topic_label_heatmap(self.P, labels=labels)
+        with pytest.warns(UserWarning, match="groupby has no value for 2 of 12"):
+            ax = plot.group_heatmap(self.P, groupby=labels)
         columns = list(map(int, tick_names(ax.xaxis)))
         np.testing.assert_allclose(ax.images[0].get_array()[0], self.P[1:6].mean(axis=0)[columns])
-        with pytest.warns(UserWarning, match="row_labels has no value for 2 of 12"):
-            ax = plot.residuals(X, ones, [[2.0, 1.0]], row_labels=labels, column_labels=["a", "b"])
+        with pytest.warns(UserWarning, match="groupby has no value for 2 of 12"):
+            ax = plot.residuals(X, ones, [[2.0, 1.0]], groupby=labels, column_groupby=["a", "b"])
         np.testing.assert_allclose(
             ax.images[0].get_array()[0], [(X[1:6, 0].sum() - 10) / 10**0.5, (X[1:6, 1].sum() - 5) / 5**0.5]
         )
 
     def test_the_message_is_short_for_many_groups(self):
         labels = [f"cell {i}" for i in range(1000)]
-        with pytest.raises(ValueError, match="groups must name some of the labels") as caught:
-            plot.structure(np.ones((1000, 2)), labels=self.DAYS.repeat(84)[:1000], groups=labels)
+        with pytest.raises(ValueError, match="groups must be some of the values of groupby") as caught:
+            plot.structure(np.ones((1000, 2)), groupby=self.DAYS.repeat(84)[:1000], groups=labels)
         assert len(str(caught.value)) < 200
 
     def test_a_single_name_or_number_is_an_array_of_one(self):
-        assert tick_names(plot.structure(self.P, labels=self.DAYS, groups="wed").xaxis) == ["wed"]
-        legend = plot.structure(self.P[:, :1], names="only").get_legend()
+        assert tick_names(plot.structure(self.P, groupby=self.DAYS, groups="wed").xaxis) == ["wed"]
+        legend = plot.structure(self.P[:, :1], labels="only").get_legend()
         assert [text.get_text() for text in legend.get_texts()] == ["only"]
         assert [ax.get_title() for ax in plot.top_features(np.eye(3), components=1)] == ["component 1"]
         assert len(plot.convergence(trace(2, 1), labels="fit").get_legend().get_texts()) == 1
+
+
+class TestAnnData:
+    """Groups by the name of a column."""
+
+    @pytest.fixture
+    def adata(self):
+        anndata = pytest.importorskip("anndata")
+        adata = anndata.AnnData(np.random.default_rng(13).poisson(2.0, (12, 6)).astype("float32"))
+        adata.obs["day"], adata.var["kind"] = np.array(["tue", "wed", "mon"] * 4), ["x", "y"] * 3
+        return adata
+
+    @pytest.mark.parametrize("fit", ["poisson_nmf", "hpf"])
+    def test_a_fitted_object_and_columns_of_obs_and_var_replace_arrays(self, adata, fit):
+        fastpmf_anndata = pytest.importorskip("fastpmf.anndata")
+        model = getattr(fastpmf_anndata, fit)(adata, 2, random_state=0, max_iter=20, tol=0)
+        W, days = adata.obsm["X_pmf" if fit == "poisson_nmf" else "X_hpf"], adata.obs["day"].to_numpy()
+        by_array = stacks(plot.structure(W, model, groupby=days))
+        for H in (None, model):
+            ax = plot.structure(adata, H, groupby="day")
+            assert tick_names(ax.xaxis) == ["mon", "tue", "wed"]
+            np.testing.assert_allclose(stacks(ax), by_array, atol=1e-6)
+        for groupby in ("day", adata.obs["day"].iloc[::-1]):  # a Series is aligned by the names of the cells
+            means = plot.group_heatmap(adata, groupby=groupby).images[0].get_array()
+            expected = plot.group_heatmap(W, model, groupby=days).images[0].get_array()
+            np.testing.assert_allclose(means, expected, atol=1e-6)
+        found = plot.residuals(adata, W, model, groupby="day", column_groupby="kind").images[0].get_array()
+        by_arrays = plot.residuals(adata.X, W, model, groupby=days, column_groupby=adata.var["kind"].to_numpy())
+        np.testing.assert_array_equal(found, by_arrays.images[0].get_array())
+
+    def test_an_unknown_column_and_an_object_without_a_fit_raise_a_clear_error(self, adata):
+        with pytest.raises(
+            ValueError, match=r"^W must be an AnnData object with either X_pmf or X_hpf in \.obsm, got nei"
+        ):
+            plot.structure(adata, groupby="day")
+        with pytest.raises(ValueError, match=r"^groupby must be one of the columns of \.obs, 'day', got 'night'$"):
+            plot.structure(adata, groupby="night")
 
 
 def test_components_are_numbered_from_zero_everywhere():
     H = np.eye(3) + 0.1
     legend = plot.structure(H).get_legend()
     numbers = [
-        [text.get_text() for text in legend.get_texts()], tick_names(plot.topic_heatmap(H).yaxis),
-        tick_names(plot.topic_label_heatmap(H, labels=[0, 0, 1]).xaxis),
+        [text.get_text() for text in legend.get_texts()], tick_names(plot.similarity_heatmap(H).yaxis),
+        tick_names(plot.group_heatmap(H, groupby=[0, 0, 1]).xaxis),
         [ax.get_title().removeprefix("component ") for ax in plot.top_features(H)],
     ]  # fmt: skip
     assert [sorted(shown) for shown in numbers] == [["0", "1", "2"]] * 4
 
 
 def test_numbers_as_labels_are_in_numerical_order():
-    ax = plot.topic_label_heatmap(np.eye(12), labels=np.arange(12))
+    ax = plot.group_heatmap(np.eye(12), groupby=np.arange(12))
     assert [text.get_text() for text in ax.get_yticklabels()] == [str(i) for i in range(12)]
 
 
@@ -319,6 +424,17 @@ def test_a_single_split_has_neither_errors_nor_similarity():
     assert [text.get_text() for text in ax.texts] == ["2 recommended"]
 
 
+def test_gains_are_ordered_with_two_errors_to_each_side_and_unsupported_ones_are_grey():
+    ax = plot.component_gains(GAINS, labels=["a", "b", "c"])
+    assert tick_names(ax.yaxis) == ["b", "a", "c"]
+    supported, other = ax.containers
+    assert supported.lines[0].get_xydata().tolist() == [[0.5, 0], [0.1, 1]]
+    assert other.lines[0].get_xydata().tolist() == [[0.01, 2]]
+    ends = np.array(supported.lines[2][0].get_segments())[:, :, 0]
+    np.testing.assert_allclose(ends, [[0.3, 0.7], [0.08, 0.12]])
+    assert supported.lines[0].get_color() != other.lines[0].get_color()
+
+
 class TestCalibration:
     @staticmethod
     def points(ax):
@@ -333,7 +449,7 @@ class TestCalibration:
     def test_one_group_is_the_mean_of_all_entries_including_zeros(self):
         rng = np.random.default_rng(4)
         H, test = rng.integers(1, 3, (1, 50)), rng.poisson(0.7, (60, 50))
-        points = self.points(plot.calibration(sparse.csr_array(test), np.ones((60, 1)), H, 0.5, bins=1))
+        points = self.points(plot.calibration(sparse.csr_array(test), np.ones((60, 1)), H, exposure=0.5, bins=1))
         np.testing.assert_allclose(points, [[0.5 * H.mean(), test.mean()]])
 
     def test_groups_are_equally_wide_in_the_logarithm_of_the_rate(self):
@@ -356,7 +472,7 @@ class TestCalibration:
 
     def test_the_diagonal_is_there_and_counts_drawn_from_the_model_lie_on_it(self, counts):
         W, H, test = counts
-        ax = plot.calibration(test, W, H, 0.5)
+        ax = plot.calibration(test, W, H, exposure=0.5)
         (diagonal,) = [line for line in ax.get_lines() if len(line.get_xdata()) == 2]
         np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
         x, _ = self.points(ax).T
@@ -385,7 +501,7 @@ def test_residuals_are_those_of_dense_sums_over_groups(factors):
     W, H = factors
     X = np.random.default_rng(5).poisson(W @ H)
     rows, columns = np.arange(30) % 3, np.array(list("aabbaabbaabb"))
-    ax = plot.residuals(sparse.csc_array(X), W, H, row_labels=rows, column_labels=columns)
+    ax = plot.residuals(sparse.csc_array(X), W, H, groupby=rows, column_groupby=columns)
     R, C = (rows == np.arange(3)[:, None]).astype(float), (columns[:, None] == np.array(["a", "b"])).astype(float)
     observed, expected = R @ X @ C, R @ W @ H @ C
     image = ax.images[0]
@@ -408,7 +524,7 @@ def test_without_labels_groups_ascend_by_total_and_have_similar_numbers_of_count
 
 
 def test_counts_of_rate_zero_are_the_strongest_red_and_no_counts_of_rate_zero_are_zero():
-    ax = plot.residuals([[1, 2], [0, 0]], [[1], [0]], [[1, 0]], row_labels=[0, 1], column_labels=[0, 1])
+    ax = plot.residuals([[1, 2], [0, 0]], [[1], [0]], [[1, 0]], groupby=[0, 1], column_groupby=[0, 1])
     (image,) = ax.images
     assert image.get_array().filled(np.inf).tolist() == [[0, np.inf], [0, 0]]
     np.testing.assert_array_equal(image.cmap.get_bad(), image.cmap(1.0))
@@ -454,16 +570,18 @@ class TestDifferential:
 H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
 CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
+GAINS = ComponentGains(np.array([0.1, 0.5, 0.01]), np.array([0.01, 0.1, 0.02]))
 PLOTS = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
-    "topic_heatmap": lambda ax: plot.topic_heatmap(H2, ax=ax),
-    "topic_label_heatmap": lambda ax: plot.topic_label_heatmap(H2.T, labels=[0, 1, 1], ax=ax),
+    "similarity_heatmap": lambda ax: plot.similarity_heatmap(H2, ax=ax),
+    "group_heatmap": lambda ax: plot.group_heatmap(H2.T, groupby=[0, 1, 1], ax=ax),
     "convergence": lambda ax: plot.convergence(trace(3, 2), ax=ax),
     "calibration": lambda ax: plot.calibration(X2, np.eye(2), H2, ax=ax),
     "residuals": lambda ax: plot.residuals(X2, np.eye(2), H2, ax=ax),
     "differential": lambda ax: plot.differential(CHANGES, 0, ax=ax),
     "top_features": lambda ax: plot.top_features(H2, ax=ax),
     "selection": lambda ax: plot.selection(TWO_SPLITS, ax=ax),
+    "component_gains": lambda ax: plot.component_gains(GAINS, ax=ax),
 }
 SEVERAL = {"top_features", "selection"}
 
@@ -508,11 +626,11 @@ def test_few_and_many_components_can_be_drawn(k):
     rng = np.random.default_rng(9)
     W, H = rng.gamma(0.5, size=(80, k)), rng.gamma(0.5, size=(k, 6))
     labels = [f"a group with a long name, number {i % 40}" for i in range(80)]
-    ax = plot.structure(W, H, labels=labels)
+    ax = plot.structure(W, H, groupby=labels)
     assert len(ax.patches) == k
     assert len(ax.get_xticklabels()) == 40
-    assert plot.topic_heatmap(H).images[0].get_array().shape == (k, k)
-    assert plot.topic_label_heatmap(W, labels=labels).images[0].get_array().shape == (40, k)
+    assert plot.similarity_heatmap(H).images[0].get_array().shape == (k, k)
+    assert plot.group_heatmap(W, groupby=labels).images[0].get_array().shape == (40, k)
 
 
 def test_inputs_are_not_written_to(unchanged, factors):
@@ -534,24 +652,32 @@ def test_inputs_are_not_written_to(unchanged, factors):
             "order must be one of 'principal', 'given', got",
         ),
         (lambda: plot.structure([[1]], max_rows=0), ValueError, "max_rows == 0, must be >= 1"),
-        (lambda: plot.structure([[1]], labels=[1, 2]), ValueError, r"labels must be 1, one for each, got shape \(2,\)"),
-        (lambda: plot.structure([[1]], labels=["a"], groups=["b"]), ValueError, "each once, got 1: 'b'"),
         (
-            lambda: plot.structure(np.eye(2), labels="aa", groups="aa"),
+            lambda: plot.structure([[1]], groupby=[1, 2]),
             ValueError,
-            r"labels must be 2, .* got shape \(\)",
+            r"groupby must be 1, one for each, got shape \(2,\)",
+        ),
+        (lambda: plot.structure([[1]], groupby=["a"], groups=["b"]), ValueError, "each once, got 1: 'b'"),
+        (
+            lambda: plot.structure(np.eye(2), groupby="aa"),
+            TypeError,
+            "groupby must hold a group for each row, got 'aa': the name of a column of .obs needs an AnnData object",
         ),
         (
-            lambda: plot.structure(np.eye(2), labels=list("ab"), groups=list("aa")),
+            lambda: plot.structure(np.eye(2), groupby=list("ab"), groups=list("aa")),
             ValueError,
             "got 2: 'a', 'a'",
         ),
-        (lambda: plot.structure(np.eye(2), labels=list("ab"), groups=[]), ValueError, "each once, got 0: "),
-        (lambda: plot.structure([[1]], labels=[None]), ValueError, "labels must have at least one value, but all are"),
-        (lambda: plot.structure([[1]], names=["a", "b"]), ValueError, "names must be 1, one for each component"),
+        (lambda: plot.structure(np.eye(2), groupby=list("ab"), groups=[]), ValueError, "each once, got 0: "),
+        (
+            lambda: plot.structure([[1]], groupby=[None]),
+            ValueError,
+            "groupby must have at least one value, but all are",
+        ),
+        (lambda: plot.structure([[1]], labels=["a", "b"]), ValueError, "labels must be 1, one for each component"),
         (lambda: plot.top_features(H2, by="frex"), ValueError, "by must be one of 'weight', 'lift', 'exclusivity'"),
         (lambda: plot.top_features(H2, components=[2]), ValueError, r"components must be numbers from 0 to 1, got \[2"),
-        (lambda: plot.topic_heatmap(H2, [[1]]), ValueError, "other must have 3 columns, as many as H, got 1"),
+        (lambda: plot.similarity_heatmap(H2, [[1]]), ValueError, "other must have 3 columns, as many as H, got 1"),
         (lambda: plot.convergence([]), ValueError, "fits must hold at least one"),
         (lambda: plot.convergence(H2), TypeError, "fits must be fitted estimators, solutions or traces, got ndarray"),
         (lambda: plot.convergence(PoissonNMF(2)), TypeError, "got PoissonNMF without a trace"),
@@ -568,14 +694,14 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.convergence(trace(np.inf)), ValueError, "at most the lowest objective, inf, got inf"),
         (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
         (lambda: plot.convergence(trace(2, 1), labels=[]), ValueError, "labels must be 1, one for each fit"),
-        (lambda: plot.selection([1, 2]), TypeError, "found must be what select_n_components returns, got list"),
+        (lambda: plot.selection([1, 2]), TypeError, "result must be what select_n_components returns, got list"),
         (lambda: plot.calibration(X2, [[1]], H2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
         (lambda: plot.calibration(X2, H2.T, H2), ValueError, r"X must have shape \(3, 3\), as W H has, got \(2, 3"),
-        (lambda: plot.calibration(X2, np.eye(2), H2, 0), ValueError, "exposure == 0, must be > 0"),
+        (lambda: plot.calibration(X2, np.eye(2), H2, exposure=0), ValueError, "exposure == 0, must be > 0"),
         (lambda: plot.calibration(X2, np.eye(2), H2, bins=0), ValueError, "bins == 0, must be >= 1"),
         (lambda: plot.calibration(X2, 0 * H2[:, :2], H2), ValueError, "X must hold a positive count, and W H"),
         (lambda: plot.calibration(X2, np.eye(2) * 1e308, H2 * 9), ValueError, "small enough for the sum of W H to be"),
-        (lambda: plot.residuals(X2, np.eye(2), H2, row_labels=[1]), ValueError, "row_labels must be 2, one for each"),
+        (lambda: plot.residuals(X2, np.eye(2), H2, groupby=[1]), ValueError, "groupby must be 2, one for each"),
         (lambda: plot.residuals([[-1]], [[1]], [[1]]), ValueError, "X must hold counts >= 0, got -1"),
         (lambda: plot.differential(H2, 0), TypeError, "result must be what differential_expression returns, got ndarr"),
         (lambda: plot.differential(CHANGES, 2), ValueError, "component must be numbers from 0 to 1, got 2"),

@@ -192,9 +192,9 @@ def test_pictures_are_silent():
         model = PoissonNMF(K, eval_every=2, **SHORT).fit(X)
         W = model.transform(X)
         labels = np.arange(len(X)) % 2
-        plot.structure(W, model, labels=labels)
-        plot.topic_heatmap(model)
-        plot.topic_label_heatmap(W, model, labels=labels)
+        plot.structure(W, model, groupby=labels)
+        plot.similarity_heatmap(model)
+        plot.group_heatmap(W, model, groupby=labels)
         plot.top_features(model, 4)
         plot.convergence([model])
         plot.calibration(X, W, model)

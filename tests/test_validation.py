@@ -3,12 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, thin_counts
+from fastpmf import HPF, PoissonNMF, Status, as_counts, poisson_nmf, split_entries, thin_counts
 from fastpmf.core.counts import Side
-from fastpmf.counts import COUNT_DTYPES
+from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.options import FitData
@@ -24,7 +25,7 @@ def some_counts(shape=(30, 20), mean=3.0, seed=0):
     return rng.poisson(rate * mean / rate.mean()).astype(float)
 
 
-# ── thinning ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── splits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("dtype", [dtype.name for dtype in COUNT_DTYPES])
@@ -95,6 +96,39 @@ def test_counts_that_cannot_be_split_one_by_one_are_refused(x):
 def test_negative_counts_are_refused():
     with pytest.raises(ValueError, match="X"):
         thin_counts([[-1]], 0.5)
+
+
+@pytest.mark.parametrize("X", [some_counts(), sparse.csc_array(some_counts() / 3)])
+def test_entries_go_to_one_part_whole(X, unchanged):
+    train, test = (part.to_scipy().toarray() for part in split_entries(unchanged(X), 0.3, random_state=0))
+    X = X if isinstance(X, np.ndarray) else X.toarray()
+    assert np.array_equal(train + test, X)
+    assert not (train * test).any()
+    n = np.count_nonzero(X)
+    assert abs(np.count_nonzero(test) - 0.3 * n) < SURELY * math.sqrt(n * 0.3 * 0.7)
+
+
+@pytest.mark.parametrize("split", [thin_counts, split_entries])
+def test_the_parts_have_the_names_of_X(split):
+    X, rows, columns = some_counts(), [f"r{i}" for i in range(30)], [f"c{j}" for j in range(20)]
+    first, second = split(X, 0.3, random_state=0)
+    for named in (Dataset(X, rows, columns), pd.DataFrame(X, rows, columns)):
+        for part, expected in zip(split(named, 0.3, random_state=0), (first, second), strict=True):
+            assert isinstance(part, Dataset)
+            assert (part.row_names.tolist(), part.column_names.tolist()) == (rows, columns)
+            assert (expected.to_scipy() != part.X).nnz == 0
+
+
+def test_a_default_index_is_no_name():
+    train, _ = split_entries(pd.DataFrame(some_counts()), 0.3, random_state=0)
+    assert not isinstance(train, Dataset)
+
+
+@pytest.mark.parametrize("split", [thin_counts, split_entries])
+def test_named_counts_with_unobserved_entries_keep_them(split):
+    X, mask = some_counts(), np.random.default_rng(3).random((30, 20)) < 0.2
+    for part in split(Dataset(hide_entries(as_counts(X), mask), None, [f"c{j}" for j in range(20)]), 0.5):
+        assert as_counts(part).unobserved is not None
 
 
 # ── validation ──────────────────────────────────────────────────────────────────────────────────────────────────

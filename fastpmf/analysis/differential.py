@@ -53,6 +53,7 @@ from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_factor, check_matrix, check_names, check_number, check_option
 from fastpmf.utils.warnings import warn
 
@@ -68,6 +69,7 @@ _GRID_STEP = np.sqrt(2.0)  # ratio of neighbouring standard deviations of effect
 _NULL_WEIGHT = 10.0  # parameter of pi_0 in the Dirichlet prior of the weights; 1 for the others
 
 
+@shown_as_table
 class Differential(NamedTuple):
     """Log fold changes of each feature in each component, with standard errors.
 
@@ -83,6 +85,22 @@ class Differential(NamedTuple):
         Probability that the sign is wrong or that there is no change; None without shrinkage.
     names : ndarray of shape (p,), str, or None
         Names of the features.
+
+    See Also
+    --------
+    differential_expression : computes it.
+    fastpmf.plot.differential : draws it as a volcano plot.
+
+    Examples
+    --------
+    >>> from fastpmf import differential_expression
+    >>> X, W, H = [[8, 1], [9, 2], [1, 9]], [[9, 0], [9, 0], [0, 9]], [[0.8, 0.2], [0.1, 0.9]]
+    >>> found = differential_expression(X, W, H, names=["ape", "bee"])
+    >>> found.log2_fold_change.round(1)
+    array([[ 2.3, -2.2],
+           [-2.3,  2.2]])
+    >>> found.top(1).names.tolist()
+    [['ape'], ['bee']]
     """
 
     log2_fold_change: np.ndarray
@@ -139,6 +157,35 @@ class Differential(NamedTuple):
         bound = np.where(self.standard_error > 0, self.lower_bound(z), -np.inf)
         return highest_scores(bound, n, check_names(self.names, bound.shape[1], "names", "feature"))
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each feature of each component.
+
+        Its columns are component, feature (its name, or its number if features have no names), log2_fold_change,
+        standard_error, z_score, against and, after shrinkage, false_sign_rate.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        k, p = self.log2_fold_change.shape
+        features = np.arange(p) if self.names is None else self.names
+        columns = {
+            "component": np.repeat(np.arange(k), p), "feature": np.tile(features, k),
+            "log2_fold_change": self.log2_fold_change.ravel(), "standard_error": self.standard_error.ravel(),
+            "z_score": self.z_score.ravel(), "against": self.against.ravel(),
+        }  # fmt: skip
+        if self.false_sign_rate is not None:
+            columns["false_sign_rate"] = self.false_sign_rate.ravel()
+        return data_frame(columns)
+
+    def _table(self) -> Table:
+        k, p = self.log2_fold_change.shape
+        top = self.top(5)
+        columns = {"component": range(k), "features": top_weighted(top.names, top.scores, top.indices >= 0, 5)}
+        title = f"Log2 fold changes of {p:,} features in {k} components: largest lower bounds"
+        return Table(title, columns, n_rows=k)
+
 
 def differential_expression(
     X: Any, W: Any, H: Any, *, against: str | int = "others", pseudocount: float = 1.0,
@@ -186,6 +233,12 @@ def differential_expression(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    Differential : the result.
+    top_features : features by weight, lift or exclusivity, without errors.
+    fastpmf.plot.differential : volcano plot.
 
     Notes
     -----

@@ -16,11 +16,13 @@ from sklearn.utils import check_scalar
 
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align, align_factors, labels_of
+from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_factor, check_matrix, check_names, check_number, check_option
 
 ORDERS = ("weight", "lift", "exclusivity")
 
 
+@shown_as_table
 class TopFeatures(NamedTuple):
     """The n features of highest score in each component, best first.
 
@@ -32,6 +34,17 @@ class TopFeatures(NamedTuple):
         The scores that features are ordered by; NaN where the index is -1.
     names : ndarray of shape (k, n), str
         Names of the features, or their numbers if they have no names; "" where the index is -1.
+
+    See Also
+    --------
+    top_features : finds them.
+
+    Examples
+    --------
+    >>> from fastpmf import top_features
+    >>> found = top_features([[6, 3, 1], [0, 3, 7]], 2, names=["ape", "bee", "cat"])
+    >>> found.names.tolist(), found.scores.tolist()
+    ([['ape', 'bee'], ['cat', 'bee']], [[0.6, 0.3], [0.7, 0.3]])
     """
 
     indices: np.ndarray
@@ -42,7 +55,53 @@ class TopFeatures(NamedTuple):
         """A title for each component: the names of its first n features, or "(empty)" if it has none."""
         return [" ".join(filter(None, names[:n])) or "(empty)" for names in self.names]
 
+    def to_frame(self, *, wide: bool = False) -> Any:
+        """The table as a pandas DataFrame.
 
+        Parameters
+        ----------
+        wide : bool, default=False
+            False: a row for each feature of each component, with columns component, rank (from 1), feature and score.
+            True: the names only, with a row for each rank and a column for each component; "" where a component has
+            fewer features.
+
+        Returns
+        -------
+        DataFrame
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from fastpmf import top_features
+        >>> top_features([[6, 3, 1], [0, 3, 7]], 2, names=["ape", "bee", "cat"]).to_frame()
+           component  rank feature  score
+        0          0     1     ape    0.6
+        1          0     2     bee    0.3
+        2          1     1     cat    0.7
+        3          1     2     bee    0.3
+        """
+        if wide:
+            frame = data_frame(dict(enumerate(self.names)), np.arange(1, self.names.shape[1] + 1), "rank")
+            frame.columns.name = "component"
+            return frame
+        component, rank = np.nonzero(self.indices >= 0)
+        valid = component, rank
+        return data_frame(
+            {"component": component, "rank": rank + 1, "feature": self.names[valid], "score": self.scores[valid]}
+        )
+
+    def _table(self) -> Table:
+        k, n = self.indices.shape
+        features = top_weighted(self.names, self.scores, self.indices >= 0, n)
+        title = f"Top {n} features of {k} components"
+        return Table(title, {"component": range(k), "features": features}, n_rows=k)
+
+
+@shown_as_table
 class Quality(NamedTuple):
     """Coherence, exclusivity and size of each component.
 
@@ -59,6 +118,17 @@ class Quality(NamedTuple):
         Exponential of the entropy of P(j|z): the number of equally likely features with the same entropy.
     effective_rows : ndarray of shape (k,), float64, or None
         The same for P(i|z); None if W was not given.
+
+    See Also
+    --------
+    topic_quality : computes it.
+
+    Examples
+    --------
+    >>> from fastpmf import topic_quality
+    >>> quality = topic_quality([[2, 1, 0], [1, 2, 0], [0, 0, 3]], [[1, 1, 0], [0, 0, 1]], 2)
+    >>> quality.exclusivity
+    array([1., 1.])
     """
 
     umass: np.ndarray
@@ -66,6 +136,29 @@ class Quality(NamedTuple):
     exclusivity: np.ndarray
     effective_features: np.ndarray
     effective_rows: np.ndarray | None = None
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each component, and the attributes that are not None as columns.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from fastpmf import topic_quality
+        >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).to_frame()["npmi"].tolist()
+        [1.0, -1.0]
+        """
+        return data_frame(self._columns(), np.arange(len(self.umass)), "component")
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {name: values for name, values in self._asdict().items() if values is not None}
+
+    def _table(self) -> Table:
+        columns = {name.replace("_", " "): values.tolist() for name, values in self._columns().items()}
+        return Table(f"Quality of {len(self.umass)} components", {"component": range(len(self.umass)), **columns})
 
 
 def distributions(H: Any, name: str = "H") -> np.ndarray:
@@ -114,6 +207,12 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", min_weight: float =
     -------
     TopFeatures
 
+    See Also
+    --------
+    topic_quality : coherence and exclusivity of these features.
+    differential_expression : features that differ between components, with errors.
+    fastpmf.plot.top_features : draws them.
+
     Examples
     --------
     >>> from fastpmf import top_features
@@ -148,6 +247,11 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     -------
     Quality
         Coherence is NaN for a component with fewer than two features.
+
+    See Also
+    --------
+    top_features : the features that are scored.
+    component_gains : components that predict held-out counts.
 
     References
     ----------
@@ -217,6 +321,11 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     similarity : ndarray of shape (k,), float64
         Bhattacharyya coefficient of the pair, sum_j sqrt(P(j|z) P'(j|z')), between 0 and 1; NaN without a partner. The
         matching maximises the sum of these (Hungarian method).
+
+    See Also
+    --------
+    top_features : the features of each component.
+    fastpmf.plot.topic_heatmap : draws similarities of components.
 
     Examples
     --------

@@ -14,12 +14,15 @@ from fastpmf.analysis.features import distributions, safe_divide
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components, align_factors, labels_of
+from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_array, check_factor, check_matrix, positions
 
 _BLOCK = 1 << 21  # number of rates in a block
+_ROWS_SHOWN = 10
 _MIN_RATE = np.nextafter(0.0, 1.0)
 
 
+@shown_as_table
 class Recommendations(NamedTuple):
     """The columns of highest rate, best first.
 
@@ -33,6 +36,17 @@ class Recommendations(NamedTuple):
         Names of the columns, "" where the index is -1; None if columns have no names.
     row_names : ndarray of shape (m,), or None
         Names of the rows; None if rows have no names.
+
+    See Also
+    --------
+    recommend : computes them.
+
+    Examples
+    --------
+    >>> from fastpmf import recommend
+    >>> found = recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 4]], 2)
+    >>> found.indices.tolist(), found.rates.tolist()
+    ([[0, 1], [2, 0]], [[6.0, 2.0], [4.0, 3.0]])
     """
 
     indices: np.ndarray
@@ -45,7 +59,52 @@ class Recommendations(NamedTuple):
         found = None if names is None else np.where(self.indices < 0, "", names.astype(object)[self.indices])
         return self._replace(names=found, row_names=row_names)
 
+    def to_frame(self, *, wide: bool = False) -> Any:
+        """The table as a pandas DataFrame, with names of rows and columns, or numbers if they have no names.
 
+        Parameters
+        ----------
+        wide : bool, default=False
+            False: a row for each recommendation, with columns row, rank (from 1), item and rate. True: the items only,
+            with a row for each row and a column for each rank; "" or -1 where there are fewer.
+
+        Returns
+        -------
+        DataFrame
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from fastpmf import recommend
+        >>> recommend([[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 3]], 2, exclude=[[1, 0, 0], [0, 0, 0]]).to_frame()
+           row  rank  item  rate
+        0    0     1     1   2.0
+        1    1     1     0   3.0
+        2    1     2     2   3.0
+        """
+        items = self.indices if self.names is None else self.names
+        rows = np.arange(len(items)) if self.row_names is None else self.row_names
+        if wide:
+            frame = data_frame(items, rows, "row")
+            frame.columns = frame.columns + 1
+            frame.columns.name = "rank"
+            return frame
+        i, rank = valid = np.nonzero(self.indices >= 0)
+        return data_frame({"row": rows[i], "rank": rank + 1, "item": items[valid], "rate": self.rates[valid]})
+
+    def _table(self) -> Table:
+        (m, n), first = self.indices.shape, slice(_ROWS_SHOWN)
+        items = self.indices if self.names is None else self.names
+        rows = range(m) if self.row_names is None else self.row_names.tolist()
+        found = top_weighted(items[first], self.rates[first], self.indices[first] >= 0, n)
+        return Table(f"{n} recommendations for {m:,} rows", {"row": rows[first], "items": found}, n_rows=m)
+
+
+@shown_as_table
 class RankingScores(NamedTuple):
     """Means over the rows that have a relevant column.
 
@@ -62,6 +121,17 @@ class RankingScores(NamedTuple):
         it was not requested.
     n_rows : int
         Number of rows that have a relevant column.
+
+    See Also
+    --------
+    ranking_scores : computes them.
+
+    Examples
+    --------
+    >>> from fastpmf import ranking_scores
+    >>> scores = ranking_scores([[1, 0, 0], [0, 0, 2]], [[2, 0], [1, 1]], [[3, 1, 0], [0, 1, 4]], 1)
+    >>> scores.precision, scores.recall, scores.n_rows
+    (1.0, 1.0, 2)
     """
 
     precision: float
@@ -69,6 +139,20 @@ class RankingScores(NamedTuple):
     ndcg: float
     auc: float | None
     n_rows: int
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with one row, and the attributes that are not None as columns.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        return data_frame({name: [value] for name, value in self._asdict().items() if value is not None})
+
+    def _table(self) -> Table:
+        scores = {name: [value] for name, value in self._asdict().items() if value is not None and name != "n_rows"}
+        return Table(f"Ranking scores, means over {self.n_rows:,} rows", scores)
 
 
 def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = None) -> Recommendations:
@@ -94,6 +178,12 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    similar_columns : similar items, without a row.
+    ranking_scores : scores recommendations.
+    PoissonNMF.recommend : the same with a fitted model.
 
     Examples
     --------
@@ -146,6 +236,11 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value, or no row has a relevant column.
+
+    See Also
+    --------
+    recommend : the rankings.
+    thin_counts : holds out counts to score against.
 
     Examples
     --------
@@ -208,6 +303,11 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    recommend : items for each row.
+    PoissonNMF.similar_items : the same with a fitted model.
 
     Examples
     --------

@@ -15,9 +15,12 @@ from fastpmf.utils.validation import check_factor
 
 
 def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
-    """Generalised Kullback-Leibler divergence of W H from X.
+    r"""Generalised Kullback-Leibler divergence of W H from X.
 
-    D = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij] with mu = W H, over all entries including zeros.
+    .. math:: D(X \| \mu) = \sum_{ij} \left[ x_{ij} \log \frac{x_{ij}}{\mu_{ij}} - x_{ij} + \mu_{ij} \right],
+              \qquad \mu = W H
+
+    The sum is over all entries, including zeros.
 
     Parameters
     ----------
@@ -42,6 +45,11 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
 
+    See Also
+    --------
+    poisson_log_likelihood : the log-likelihood of the same model.
+    poisson_deviance : twice this divergence.
+
     Examples
     --------
     >>> from fastpmf import kl_divergence
@@ -54,15 +62,21 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
 
 
 def poisson_log_likelihood(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | None = None) -> float:
-    """Log-likelihood of X if x_ij ~ Poisson((W H)_ij) independently.
+    r"""Log-likelihood of X if x_ij ~ Poisson((W H)_ij) independently.
 
-    log L = sum_ij [x_ij log mu_ij - mu_ij - log x_ij!] with mu = W H, over all entries including zeros; log x! is
-    log Gamma(x + 1) for counts that are not whole. Arguments and errors are as in `kl_divergence`.
+    .. math:: \log L = \sum_{ij} \left[ x_{ij} \log \mu_{ij} - \mu_{ij} - \log x_{ij}! \right], \qquad \mu = W H
+
+    The sum is over all entries, including zeros; log x! is log Gamma(x + 1) for counts that are not whole. Arguments
+    and errors are as in `kl_divergence`.
 
     Returns
     -------
     float
         In nats, computed in float64; -inf if a positive count has rate 0.
+
+    See Also
+    --------
+    kl_divergence : the difference to the highest possible log-likelihood.
 
     Examples
     --------
@@ -86,6 +100,11 @@ def poisson_deviance(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int
     -------
     float
         In nats, computed in float64; inf if a positive count has rate 0.
+
+    See Also
+    --------
+    kl_divergence : half of it.
+    poisson_log_likelihood : the log-likelihood itself.
 
     Examples
     --------

@@ -15,8 +15,8 @@ from fastpmf.analysis.scores import poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align
-from fastpmf.counts.thinning import thin_counts
+from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import Penalties
@@ -25,13 +25,14 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
+from fastpmf.utils.tables import Table, data_frame, shown_as_table
 from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
 _WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
-_TABLE_ROW = "{:>6}{:>16}{:>12}{:>12}{:>10}"
 
 
+@shown_as_table
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Result of `select_n_components`; `str` of it is a table.
@@ -47,6 +48,22 @@ class Selection:
         components; NaN with one split.
     seconds : ndarray of shape (n_ks, n_splits), float64
         Time of each fit.
+
+    See Also
+    --------
+    select_n_components : computes it.
+    fastpmf.plot.selection : draws it.
+
+    Examples
+    --------
+    >>> from fastpmf import select_n_components
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> selection = select_n_components(X, [2, 3, 4], random_state=0)
+    >>> selection.best, selection.recommended
+    (3, 3)
+    >>> selection.log_likelihood.shape
+    (3, 3)
     """
 
     n_components: np.ndarray
@@ -82,20 +99,53 @@ class Selection:
         """Whether the best number is the largest one tried, so that a larger one may be better."""
         return bool(self.best == self.n_components[-1])
 
-    def __str__(self) -> str:
-        lines = [_TABLE_ROW.format("k", "nats per count", "error", "similarity", "seconds")]
-        columns = self.n_components, self.mean, self.error, self.similarity, self.seconds.sum(axis=1)
-        for k, mean, error, similarity, seconds in zip(*columns, strict=True):
-            mark = "  recommended" if k == self.recommended else "  best" if k == self.best else ""
-            row = _TABLE_ROW.format(k, f"{mean:.4f}", f"{error:.4f}", f"{similarity:.3f}", f"{seconds:.1f}")
-            lines.append(row + mark)
-        if self.best_is_largest:
-            lines.append("The best number is the largest that was tried: larger ones may be better.")
-        return "\n".join(lines)
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each number of components.
+
+        Its columns are log_likelihood (the mean), error, similarity and seconds (the sum over the splits).
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        columns = {
+            "log_likelihood": self.mean, "error": self.error, "similarity": self.similarity,
+            "seconds": self.seconds.sum(axis=1),
+        }  # fmt: skip
+        return data_frame(columns, self.n_components, "n_components")
+
+    def _table(self) -> Table:
+        ks = self.n_components.tolist()
+        mark = ["recommended" if k == self.recommended else "best" if k == self.best else "" for k in ks]
+        columns = {
+            "k": ks, "nats per count": [f"{x:.4f}" for x in self.mean],
+            "error": [f"{x:.4f}" for x in self.error], "similarity": [f"{x:.3f}" for x in self.similarity],
+            "seconds": [f"{x:.1f}" for x in self.seconds.sum(axis=1)], "": mark,
+        }  # fmt: skip
+        note = "The best number is the largest that was tried: larger ones may be better."
+        return Table("", columns, note=note * self.best_is_largest)
 
 
 class SelectionInterrupted(KeyboardInterrupt):
-    """Ctrl-C in `select_n_components`; `selection` has the complete splits."""
+    """Ctrl-C in `select_n_components`; `selection` has the complete splits.
+
+    See Also
+    --------
+    select_n_components : raises it.
+
+    Examples
+    --------
+    >>> from fastpmf import SelectionInterrupted, select_n_components
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> try:
+    ...     selection = select_n_components(X, [2, 3], n_splits=2, random_state=0)
+    ... except SelectionInterrupted as interrupted:  # Ctrl-C
+    ...     selection = interrupted.selection
+    >>> selection.best
+    3
+    """
 
     def __init__(self, selection: Selection) -> None:
         super().__init__("interrupted; the attribute `selection` has the complete splits")
@@ -151,6 +201,12 @@ def select_n_components(
         If the estimated memory of the largest fit exceeds this process's limit.
     SelectionInterrupted
         On Ctrl-C after at least one complete split; a KeyboardInterrupt with the results so far as `selection`.
+
+    See Also
+    --------
+    Selection : the result.
+    component_gains : which components of one fit predict held-out counts.
+    thin_counts : the splits.
 
     References
     ----------
@@ -211,8 +267,7 @@ def select_n_components(
                     with without_fit_warnings():  # empty components are a valid result here
                         W, H = fit(train, k, seed)
                     seconds[a, s] = time.perf_counter() - start
-                    factors = _mixed(train, W, H, fraction / (1 - fraction))
-                    scores[a, s] = poisson_log_likelihood(rest, *factors) / rest.total
+                    scores[a, s] = _heldout_score(train, W, H, rest, fraction / (1 - fraction))
                     found[s].append(H)
                     tick()
             return selection(n_splits)
@@ -221,6 +276,75 @@ def select_n_components(
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit
                 raise KeyboardInterrupt("Interrupted from the keyboard before the first split was complete.") from None
             raise SelectionInterrupted(selection(n_done)) from None
+
+
+def heldout_log_likelihood(
+    X: Any, W: Any, H: Any, heldout: Any, *, exposure: float | None = None, n_threads: int | None = None
+) -> float:
+    """Log-likelihood of held-out counts of the fitted rows, per held-out count, as in `select_n_components`.
+
+    The rates are 99 % those of the model and 1 % rates without structure, row sum times column sum of X (with half a
+    count added to each), since maximum-likelihood fits have rates of zero, under which a count is impossible.
+
+    Parameters
+    ----------
+    X : matrix of counts of shape (n_samples, n_features)
+        The counts that W was fitted to, such as the first part of `thin_counts`. The other arguments are aligned with X
+        by labels if both have labels.
+    W : array-like of shape (n_samples, n_components)
+    H : array-like of shape (n_components, n_features)
+    heldout : matrix of counts of shape (n_samples, n_features)
+        Counts of the same rows that were not fitted, such as the second part of `thin_counts`.
+    exposure : float, default=None
+        Ratio of the rates of `heldout` to those of X: f / (1 - f) after thinning by f. None: the ratio of their totals.
+    n_threads : int or None, default=None
+        As in `PoissonNMF`.
+
+    Returns
+    -------
+    float
+        In nats per held-out count, higher is better.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type, shape or value.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, heldout_log_likelihood, thin_counts
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(300, 200, 3, nnz=20_000, random_state=0).X
+    >>> train, test = thin_counts(X, 0.2, random_state=0)
+    >>> model = PoissonNMF(3, random_state=0)
+    >>> W = model.fit_transform(train)
+    >>> independent = [[x] for x in train.to_scipy().sum(axis=1)], [train.to_scipy().sum(axis=0) / train.total]
+    >>> gain = heldout_log_likelihood(train, W, model.components_, test)
+    >>> bool(gain > heldout_log_likelihood(train, *independent, test))
+    True
+    """
+    with threads(n_threads):
+        labels = MatrixLabels.of(X)
+        W, H = align_factors(X, W, H)
+        counts = as_counts(X)
+        rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
+        if rest.shape != counts.shape:
+            raise ValueError(f"heldout must have the shape of X, {counts.shape}, got {rest.shape}")
+        if not counts.total or not rest.total:
+            raise ValueError("X and heldout must each hold a positive count")
+        if exposure is None:
+            exposure = rest.total / counts.total
+        check_number(exposure, "exposure", positive=True)
+        k = np.shape(W)[1] if np.ndim(W) == 2 else 1
+        W, H = (check_factor(A, shape, name) for A, shape, name in (
+            (W, (counts.shape[0], k), "W"), (H, (k, counts.shape[1]), "H")
+        ))  # fmt: skip
+        return _heldout_score(counts, W, H, rest, exposure)
+
+
+def _heldout_score(train: MemoryCounts, W: np.ndarray, H: np.ndarray, rest: MemoryCounts, exposure: float) -> float:
+    """The score of `heldout_log_likelihood`."""
+    return poisson_log_likelihood(rest, *_mixed(train, W, H, exposure)) / rest.total
 
 
 def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
@@ -232,6 +356,7 @@ def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -
     return W, np.vstack([H.astype(np.float64), columns])
 
 
+@shown_as_table
 class ComponentGains(NamedTuple):
     """Contribution of each component to the prediction of held-out counts.
 
@@ -241,6 +366,17 @@ class ComponentGains(NamedTuple):
         Decrease of the log-likelihood of the held-out counts if the component is left out, in nats per held-out count.
     error : ndarray of shape (k,), float64
         Standard error of `gain` over the rows.
+
+    See Also
+    --------
+    component_gains : computes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import ComponentGains
+    >>> ComponentGains(gain=np.array([0.3, 0.001]), error=np.array([0.02, 0.003])).supported
+    array([ True, False])
     """
 
     gain: np.ndarray
@@ -250,6 +386,24 @@ class ComponentGains(NamedTuple):
     def supported(self) -> np.ndarray:
         """Whether each gain is more than two standard errors above 0, (k,), bool."""
         return self.gain > 2 * self.error
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each component, and columns gain, error and supported.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        columns = {"gain": self.gain, "error": self.error, "supported": self.supported}
+        return data_frame(columns, np.arange(len(self.gain)), "component")
+
+    def _table(self) -> Table:
+        columns = {
+            "component": range(len(self.gain)), "gain": self.gain.tolist(), "error": self.error.tolist(),
+            "supported": ["yes" if yes else "no" for yes in self.supported],
+        }  # fmt: skip
+        return Table("Gain of each component, in nats per held-out count", columns)
 
 
 def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads: int | None = None) -> ComponentGains:
@@ -281,6 +435,12 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
+
+    See Also
+    --------
+    thin_counts : splits counts into the two parts.
+    select_n_components : compares numbers of components in the same way.
+    topic_quality : measures that need no held-out counts.
 
     Notes
     -----

@@ -59,18 +59,21 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import gammaln
 
+from fastpmf.analysis.features import top_features
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums, padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align_components, align_factors, labels_of, order_of
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.cached import cached_property
+from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_factors, check_names, check_option
 
 _EXPONENTS = {"rows": 1.0, "balanced": 0.5, "columns": 0.0}  # W gets the mass of a component to this power, H the rest
 _NO_LABELS = Labels(None)
 
 
+@shown_as_table
 @dataclass(frozen=True, eq=False)
 class Topics:
     """A factorization in the normalised form of PLSI: W H = total * (rows * weights) @ columns.
@@ -90,6 +93,11 @@ class Topics:
         Expected total count, the sum of W H.
     row_labels, column_labels : Labels
         Labels of the rows of W and the columns of H, by which the likelihoods align them with X; none by default.
+
+    See Also
+    --------
+    to_topics : makes them of factors.
+    pyldavis_input : prepares them for pyLDAvis.
 
     Examples
     --------
@@ -234,6 +242,51 @@ class Topics:
             coefficient = float(gammaln(counts.sums(Side.ROWS) + 1).sum()) - counts.log_factorial
             return coefficient + topics._data_term(counts, topics.mixtures)
 
+    def to_frame(self, of: str = "mixtures") -> Any:
+        """One of the distributions as a pandas DataFrame, with the labels of rows and columns.
+
+        Parameters
+        ----------
+        of : {"mixtures", "rows", "columns"}, default="mixtures"
+            "mixtures": P(z|row), a row for each row of X and a column for each topic. "rows": P(row|z), likewise.
+            "columns": P(column|z), a row for each topic and a column for each column of X.
+
+        Returns
+        -------
+        DataFrame
+            Its dtype is that of the factors.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        ValueError
+            If `of` is invalid.
+
+        Examples
+        --------
+        >>> from fastpmf.analysis.topics import to_topics
+        >>> to_topics([[1, 0], [1, 3]], [[1, 1, 0], [0, 1, 1]]).to_frame()
+        component     0     1
+        0          1.00  0.00
+        1          0.25  0.75
+        """
+        check_option(of, ("mixtures", "rows", "columns"), "of")
+        labels = self.column_labels if of == "columns" else self.row_labels
+        frame = data_frame(self.columns.T if of == "columns" else getattr(self, of), labels.values)
+        frame.columns.name = "component"
+        return frame.T if of == "columns" else frame
+
+    def _table(self) -> Table:
+        top = top_features(self.columns, 8, names=self.column_labels.values)
+        columns = {
+            "topic": range(len(self.weights)), "share of counts": [f"{w:.1%}" for w in self.weights],
+            "top features": top_weighted(top.names, top.scores, top.indices >= 0, 8),
+        }  # fmt: skip
+        (n, k), p = self.rows.shape, self.columns.shape[1]
+        title = f"{k} topics of {n:,} rows and {p:,} columns, {self.total:,.6g} expected counts"
+        return Table(title, columns, n_rows=k)
+
     def _aligned(self, X: Any, n_threads: int | None) -> tuple[MemoryCounts, Self]:
         """X as counts, and these topics with their rows and columns in the order of X."""
         counts, shape = as_counts(X, n_threads=n_threads), (len(self.rows), self.columns.shape[1])
@@ -274,6 +327,11 @@ def to_topics(W: Any, H: Any) -> Topics:
     ------
     TypeError, ValueError
         If an argument has an invalid type, shape or value, or the sum of W H is infinite.
+
+    See Also
+    --------
+    Topics : the result.
+    pyldavis_input : prepares topics for pyLDAvis.
 
     Examples
     --------
@@ -318,6 +376,10 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     dict
         topic_term_dists (k, p), doc_topic_dists (n, k), doc_lengths (n,), vocab (p,) and term_frequency (p,), without
         what is left out. The first two are the columns and mixtures of `to_topics(W, H)`.
+
+    See Also
+    --------
+    to_topics : topics as probabilities.
 
     Examples
     --------

@@ -1,4 +1,11 @@
-"""The command line, `fastpmf COMMAND`: results go to standard output, everything else to standard error."""
+"""The command line, `fastpmf COMMAND`: results go to standard output, everything else to standard error.
+
+parser      commands and options
+commands    what each command does
+plots       what each `fastpmf plot NAME` does
+reading     what they read
+printing    what they print
+"""
 
 import argparse
 import os
@@ -11,21 +18,23 @@ from contextlib import contextmanager
 
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf.cli.commands import print_message
 from fastpmf.cli.parser import make_parser
+from fastpmf.cli.printing import print_message
 from fastpmf.utils.progress import compilation_shown
 
 # After a signal 128 plus its number, by the convention of shells
-OK, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 2, 130, 141, 143
+OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
+_INPUT_ERRORS = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
-    The exit code is 0 for success, 2 for bad input, 130 for Ctrl-C, 141 if the reader of standard output has closed it,
-    and 143 for SIGTERM, which is handled like Ctrl-C. A fit that stops at --max-iter or --max-time is a success.
+    The exit code is 0 for success, 2 for invalid arguments and files, 1 for other failures, such as a missing library,
+    a full disk or too little memory, 130 for Ctrl-C, 141 if the reader of standard output has closed it, and 143 for
+    SIGTERM, which is handled like Ctrl-C. A fit that stops at --max-iter or --max-time is a success.
     """
-    arguments = argparse.Namespace()
+    arguments = argparse.Namespace(prog="fastpmf")
     terminated = False
 
     def terminate(*_: object) -> None:
@@ -49,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         written = f"; {arguments.written}" if hasattr(arguments, "written") else ""
-        print_message(f"fastpmf: error: {_message(error)}{written}")
-        return BAD_INPUT
+        print_message(f"{arguments.prog}: error: {_message(error)}{written}")
+        return BAD_INPUT if isinstance(error, _INPUT_ERRORS) else FAILED
     except KeyboardInterrupt:
-        print_message(f"fastpmf: interrupted, {getattr(arguments, 'written', 'nothing was written')}")
+        print_message(f"{arguments.prog}: interrupted, {getattr(arguments, 'written', 'nothing was written')}")
         return TERMINATED if terminated else INTERRUPTED
     return OK
 

@@ -1,100 +1,188 @@
-"""The commands, each a function of its parsed arguments that reads, computes, writes and prints."""
+"""The commands, each a function of its parsed arguments that checks, reads, computes, writes and prints."""
 
 import argparse
 import io
-import json
-import math
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import xlogy
 
-from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, Status, as_counts, plot, poisson_nmf
+from fastpmf import (
+    HPF,
+    Checkpoint,
+    FitInterrupted,
+    PoissonNMF,
+    Status,
+    as_counts,
+    heldout_log_likelihood,
+    plot,
+    poisson_nmf,
+    ranking_scores,
+    split_entries,
+    thin_counts,
+)
+from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
+from fastpmf.cli.printing import (
+    TABLES,
+    check_figure,
+    check_table,
+    print_lines,
+    print_message,
+    print_result,
+    print_table,
+    suggestion,
+    write_figure,
+)
+from fastpmf.cli.reading import (
+    Model,
+    beside,
+    check_format,
+    fitted_rows,
+    heldout_rows,
+    observed_part,
+    read,
+    read_for_model,
+    read_matrix,
+    read_options,
+    read_vector,
+    stream,
+    warn_if_not_whole,
+    weights,
+)
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
-from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import (
     convert_counts,
     is_model,
     load_model,
     read_counts,
-    stream_counts,
+    write_counts,
     write_factor,
     write_factors,
     write_table,
 )
 from fastpmf.io.npy import check_target
-from fastpmf.io.results import check_factors_path, check_output, csv_line
+from fastpmf.io.results import check_factors_path, check_output
 from fastpmf.utils.extras import import_optional
-from fastpmf.utils.files import STANDARD_INPUT, atomic_write, regular_file
+from fastpmf.utils.files import STANDARD_INPUT, regular_file
+from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import printable
 from fastpmf.warmup import warmup as warm_up
 
 STANDARD_OUTPUT = STANDARD_INPUT
+_POISSON_ONLY = (
+    "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
+    "fixed_W", "fixed_H",
+)  # fmt: skip
+_HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
 
 def fit(arguments: argparse.Namespace) -> None:
     """Fit a model and write it."""
-    check_output(arguments.output, ".npz", name="-o")
+    check_output(arguments.output, ".npz", name="argument -o/--output")
     if arguments.weights:
-        check_output(arguments.weights, ".npy", name="--weights")
+        check_output(arguments.weights, ".npy", *TABLES, name="argument --weights")
     if arguments.factors:
-        check_factors_path(arguments.factors, "--factors")
-    check_distinct([arguments.counts], arguments.output, arguments.weights, arguments.factors)
+        check_factors_path(arguments.factors, "argument --factors")
+    if arguments.report:
+        check_output(arguments.report, ".html", name="argument --report")
+        import_optional("matplotlib", "plot", "--report")
+    outputs = arguments.output, arguments.weights, arguments.factors, arguments.report
+    check_distinct(arguments.counts, *outputs)
+    model = _model(arguments)
     data = stream(arguments) if arguments.stream else read(arguments)
-    counts = data.X if arguments.stream else as_counts(data, name=arguments.counts)
-    prior = None if arguments.prior == "none" else arguments.prior
-    model = PoissonNMF(
-        arguments.components, prior_W=prior, prior_H=prior, solver=arguments.solver, init=arguments.init,
-        n_init=arguments.n_init, max_iter=arguments.max_iter, tol=arguments.tol, max_time=arguments.max_time,
-        random_state=arguments.seed, dtype=arguments.dtype, n_threads=arguments.threads, verbose=not arguments.quiet,
-    )  # fmt: skip
+    counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     folder = arguments.checkpoint or arguments.resume
     checkpoint = folder and Checkpoint(folder, arguments.checkpoint_minutes)
+    beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
     try:
-        W = model.fit_transform(data._replace(X=counts), checkpoint=checkpoint, resume=arguments.resume)
+        W = model.fit_transform(data._replace(X=counts), checkpoint=checkpoint, resume=arguments.resume, **beside_X)
         interrupted = None
     except FitInterrupted as error:
-        W, interrupted = error.solution.W, error
+        W = model.W_posterior_.mean if isinstance(model, HPF) else error.solution.W
+        interrupted = error
     seconds = time.perf_counter() - began
     if model.status_ is Status.NON_FINITE:
-        raise ValueError(f"{arguments.counts} has counts out of the range of {W.dtype}: {model.status_}")
+        raise ValueError(f"{', '.join(arguments.counts)}: counts are out of the range of {W.dtype}: {model.status_}")
     _save(model, arguments.output)
     arguments.written = f"the model fitted so far is written: {arguments.output}"
     if arguments.weights:
-        write_factor(arguments.weights, W)
+        _write_weights(arguments.weights, W, data.row_names)
         arguments.written += f", {arguments.weights}"
     if arguments.factors:
         write_factors(arguments.factors, W, model, data.row_names)
         arguments.written += f", {arguments.factors}"
+    if arguments.report:
+        model.report(arguments.report, None if arguments.stream else data, W)
+        arguments.written += f", {arguments.report}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
-    facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights, "factors": arguments.factors}
+    facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
+              "factors": arguments.factors, "report": arguments.report}  # fmt: skip
     n, p = counts.shape
-    files = f"model in {arguments.output}"
-    files += f", W in {arguments.weights}" if arguments.weights else ""
-    files += f", both factors in {arguments.factors}" if arguments.factors else ""
+    names = ("model", "W", "both factors", "report")
+    files = ", ".join(f"{name} in {path}" for name, path in zip(names, outputs, strict=True) if path)
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
-        f"{seconds:.1f} s\n"
-        f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count\n"
-        f"{_status(model)}\n{files}",
+        f"{seconds:.1f} s\n{_objective(model)}\n{_status(model)}\n{files}",
         facts,
     )
     if interrupted:
         raise interrupted
 
 
-def _save(model: PoissonNMF, path: str) -> None:
+def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Model:
+    """The estimator that the options of `fit` and `select` describe."""
+    hpf = arguments.kind == "hpf"
+    for name in _POISSON_ONLY if hpf else _HPF_ONLY:
+        if getattr(arguments, name, None) not in (None, False):
+            option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
+            raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
+    options = {
+        "n_components": n_components or arguments.components, "init": arguments.init, "n_init": arguments.n_init,
+        "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
+        "random_state": arguments.seed, "dtype": arguments.dtype, "n_threads": arguments.threads,
+        "verbose": not arguments.quiet,
+    }  # fmt: skip
+    if hpf:
+        shapes = {name: getattr(arguments, name) for name in ("a", "c", "a_prime", "c_prime")}
+        options |= {name: value for name, value in shapes.items() if value is not None}
+        return HPF(**options, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
+    for name in ("prior_W", "prior_H"):
+        prior = getattr(arguments, name) or arguments.prior
+        options[name] = None if prior == "none" else prior
+    return PoissonNMF(**options, solver=arguments.solver or "auto")
+
+
+def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
+    """The keyword arguments of `fit_transform` that are read from files."""
+    given: dict[str, Any] = {}
+    for name, axis in (("row_exposure", 0), ("column_exposure", 1), ("background", 1), ("sample_weight", 0)):
+        if (value := getattr(arguments, name)) is not None:
+            given[name] = read_vector(value, f"--{name.replace('_', '-')}", data, axis=axis)
+    if arguments.fixed_W is not None:
+        given["fixed_W"] = read_matrix(arguments.fixed_W, "--fixed-W", data.row_names)
+    if arguments.fixed_H is not None:
+        given["fixed_H"] = read_matrix(arguments.fixed_H, "--fixed-H", None, data.column_names)
+    if arguments.mask is not None:
+        given["mask"] = read_counts(arguments.mask)
+    if arguments.validation is not None:
+        value = arguments.validation
+        given["validation"] = value if isinstance(value, float) else read_counts(value)
+    return given
+
+
+def _save(model: Model, path: str) -> None:
     """Write a model, which may have taken hours; if that fails, write it to the system's temporary folder."""
     try:
         model.save(path)
@@ -109,13 +197,32 @@ def _save(model: PoissonNMF, path: str) -> None:
         raise OSError(f"{path} could not be written: {error.strerror or error}; the model is in {other}") from None
 
 
-def _status(model: PoissonNMF | HPF) -> str:
-    """Why a fit stopped and, if it reached a limit, its kkt_residual and tol."""
-    if isinstance(model, HPF) or model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
+def _write_weights(path: str, W: np.ndarray, row_names: np.ndarray | None) -> None:
+    """Write W as .npy, or as a table with the names or numbers of the rows."""
+    if Path(path).suffix == ".npy":
+        write_factor(path, W)
+        return
+    names = range(len(W)) if row_names is None else row_names
+    rows = ([name, *map(repr, w)] for name, w in zip(names, W.tolist(), strict=True))
+    write_table(path, ["row", *map(str, range(W.shape[1]))], rows)
+
+
+def _objective(model: Model) -> str:
+    if isinstance(model, PoissonNMF):
+        return f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count"
+    if hasattr(model, "elbo_"):
+        return f"bound {model.elbo_:.8g} nats, residual {model.residual_:.2g} of the counts"
+    return "bound unknown, after online updates"
+
+
+def _status(model: Model) -> str:
+    """Why a fit stopped and, if it reached a limit, its residual and tol."""
+    if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
+    name = "kkt_residual" if isinstance(model, PoissonNMF) else "residual"
     return (
-        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, kkt_residual is "
-        f"{model.kkt_residual_:.2g}, tol {model.tol:.2g}."
+        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, {name} is "
+        f"{getattr(model, f'{name}_'):.2g}, tol {model.tol:.2g}."
     )
 
 
@@ -123,70 +230,57 @@ def transform(arguments: argparse.Namespace) -> None:
     """Write W of new rows."""
     to_stdout = arguments.output == STANDARD_OUTPUT
     if to_stdout and arguments.json:
-        raise ValueError("--json and -o - both write to standard output: give -o a file")
+        raise ValueError("argument --json: it writes to standard output, and so does -o -; give -o a file")
     if not to_stdout:
-        check_output(arguments.output, ".npy", name="-o")
-        check_distinct([arguments.model, arguments.counts], arguments.output)
-    model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    W = _weights(model, *_aligned(read(arguments), model, arguments))
+        check_output(arguments.output, ".npy", *TABLES, name="argument -o/--output")
+        check_distinct([arguments.model, *arguments.counts], arguments.output)
+    model = _load(arguments)
+    data, missing = read_for_model(arguments, model)
+    W = weights(model, data, missing, **beside(model, data, arguments.row_exposure, arguments.mask))
     if to_stdout:
         content = io.BytesIO()  # NumPy would hide the error of a closed pipe
         np.save(content, W, allow_pickle=False)
         sys.stdout.buffer.write(content.getbuffer())
         return
-    write_factor(arguments.output, W)
-    facts = {"rows": W.shape[0], "components": W.shape[1], "weights": arguments.output}
+    _write_weights(arguments.output, W, data.row_names)
+    facts = {"n_rows": W.shape[0], "n_components": W.shape[1], "weights": arguments.output}
     print_result(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
 
 
-def _aligned(
-    data: Dataset, model: PoissonNMF | HPF, arguments: argparse.Namespace
-) -> tuple[Dataset, np.ndarray | None]:
-    """New counts aligned with the fitted features if both have names, and which features are not observed."""
-    names = getattr(model, "feature_names_in_", None)
-    if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
-        return data, None
-    aligned, left_out, missing = data.aligned(names)
-    if missing.all():
-        raise ValueError("none of the counts' columns has a name that the model was fitted with")
-    if left_out:
-        print_message(f"fastpmf: {left_out} of {len(data.column_names)} columns were not fitted and are left out")
-    if not missing.any():
-        return aligned, None
-    lacks = f"fastpmf: {arguments.counts} lacks {np.count_nonzero(missing)} of the {len(names)} fitted columns:"
-    if arguments.missing == "zero":
-        print_message(f"{lacks} treated as counts of 0")
-        return aligned, None
-    print_message(f"{lacks} treated as not observed; --missing zero treats them as counts of 0")
-    return aligned, missing
-
-
-def _weights(model: PoissonNMF | HPF, data: Dataset, missing: np.ndarray | None) -> np.ndarray:
-    """W of all rows, from the observed features."""
-    if missing is None:
-        return model.transform(data)
-    here = np.flatnonzero(~missing)
-    observed = data._replace(X=data.X.tocsr()[:, here], column_names=model.feature_names_in_[here])
-    return model._with_features(here).transform(observed)
+def _load(arguments: argparse.Namespace) -> Model:
+    """The model of a command, with its options."""
+    model = load_model(arguments.model)
+    return model.set_params(n_threads=getattr(arguments, "threads", None), verbose=False)
 
 
 def select(arguments: argparse.Namespace) -> None:
     """Compare numbers of components."""
-    if arguments.plot:
-        check_output(arguments.plot, ".png", name="--plot")
-        check_distinct([arguments.counts], arguments.plot)
-        import_optional("matplotlib", "plot", "--plot")
-    prior = None if arguments.prior == "none" else arguments.prior
-    model = PoissonNMF(1, prior_W=prior, prior_H=prior, max_iter=300, dtype=arguments.dtype)
+    check_table(arguments)
+    check_figure(arguments.plot, "--plot")
+    check_distinct(arguments.counts, arguments.output, arguments.plot)
+    model = _model(arguments, 1).set_params(verbose=False)
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
-            random_state=arguments.seed, n_threads=arguments.threads, verbose=not arguments.quiet,
+            fraction=arguments.fraction, random_state=arguments.seed, n_threads=arguments.threads,
+            verbose=not arguments.quiet,
         ), None  # fmt: skip
     except SelectionInterrupted as error:
         selection, interrupted = error.selection, error
-    facts = ("n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "best", "recommended")
-    print_result(arguments, str(selection), {name: getattr(selection, name) for name in facts})
+    columns = ("k", "log_likelihood", "error", "similarity", "seconds", "choice")
+    choice = {selection.best: "best", selection.recommended: "recommended"}
+    ks, seconds = selection.n_components.tolist(), selection.seconds.sum(axis=1)
+    rows = [
+        (k, mean, error, similarity, s, choice.get(k, ""))
+        for k, mean, error, similarity, s in zip(
+            ks, selection.mean, selection.error, selection.similarity, seconds, strict=True
+        )
+    ]
+    if arguments.json:
+        facts = ("n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "best", "recommended")
+        print_result(arguments, "", {name: getattr(selection, name) for name in facts})
+    if arguments.output or not arguments.json:
+        print_table(argparse.Namespace(output=arguments.output, json=False), columns, rows, str(selection))
     if arguments.plot:
         write_figure(arguments.plot, plot.selection(selection)[0].figure)
     if interrupted:
@@ -195,74 +289,188 @@ def select(arguments: argparse.Namespace) -> None:
 
 
 def topics(arguments: argparse.Namespace) -> None:
-    """List the first features of each component."""
-    if arguments.output:
-        check_output(arguments.output, ".csv", name="-o")
-        check_distinct([arguments.model], arguments.output)
+    """List the top features of each component."""
+    check_table(arguments)
+    check_distinct([arguments.model], arguments.output)
     top = load_model(arguments.model).top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
-    components = [
-        [(str(name), float(score)) for name, score in zip(*component, strict=True) if name]
-        for component in zip(top.names, top.scores, strict=True)
+    rows = [
+        (k, rank, str(name), float(score))
+        for k, component in enumerate(zip(top.names, top.scores, strict=True))
+        for rank, (name, score) in enumerate(zip(*component, strict=True), 1)
+        if name
     ]
-    if arguments.output:
-        table = (
-            (k, rank, name, f"{score:.6g}")
-            for k, features in enumerate(components)
-            for rank, (name, score) in enumerate(features, 1)
-        )
-        write_table(arguments.output, ("component", "rank", "feature", arguments.by), table)
-        if not arguments.json:
-            return
-    lines = (f"{k:>4}. {'  '.join(printable(name) for name, _ in features)}" for k, features in enumerate(components))
-    print_result(arguments, "\n".join(lines), [
-        {"component": k, "features": [{"feature": name, arguments.by: score} for name, score in features]}
-        for k, features in enumerate(components)
-    ])  # fmt: skip
+    lines = (f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names))
+    print_table(arguments, ("component", "rank", "feature", "score"), rows, "\n".join(lines))
 
 
 def recommend(arguments: argparse.Namespace) -> None:
     """List the columns of highest rate for each row."""
-    if arguments.output:
-        check_output(arguments.output, ".csv", name="-o")
-        check_distinct([arguments.model, arguments.counts], arguments.output)
-    model = load_model(arguments.model).set_params(n_threads=arguments.threads)
-    data, missing = _aligned(read(arguments), model, arguments)
+    check_table(arguments)
+    check_distinct([arguments.model, *arguments.counts], arguments.output)
+    model = _load(arguments)
+    data, missing = read_for_model(arguments, model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
+    W = None
+    if arguments.weights is not None:
+        W = read_matrix(arguments.weights, "--weights", data.row_names)
     X = data.X
     if arguments.rows:
         if absent := set(arguments.rows) - set(rows.tolist()):
-            raise ValueError(f"{arguments.counts} has no row {', '.join(sorted(absent))}")
+            raise ValueError(f"argument --rows: no row {', '.join(sorted(absent))} in {', '.join(arguments.counts)}")
         chosen = np.concatenate([np.flatnonzero(rows == name) for name in arguments.rows])
-        rows, X = rows[chosen], X.tocsr()[chosen]
+        rows, X, W = rows[chosen], X.tocsr()[chosen], None if W is None else W[chosen]
     data = data._replace(X=X, row_names=rows)
-    W = None if missing is None else _weights(model, data, missing)
-    best = model.recommend(data, W, arguments.top, exclude_seen=not arguments.seen)
+    if W is None and missing is not None:
+        W = weights(model, data, missing)
+    items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
+    best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
+    print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows))
+
+
+def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
+    """Rows of a table of recommendations: row, rank, item and rate."""
     items = best.indices.astype(str) if best.names is None else best.names
-    recommended = [
-        (str(row), [(str(item), float(rate)) for item, rate, j in zip(*own, strict=True) if j >= 0])
-        for row, *own in zip(best.row_names, items, best.rates, best.indices, strict=True)
+    return [
+        (str(row), rank, str(item), float(rate))
+        for row, *own in zip(rows, items, best.rates, best.indices, strict=True)
+        for rank, (item, rate, j) in enumerate(zip(*own, strict=True), 1)
+        if j >= 0
     ]
-    header = ("row", "rank", "item", "rate")
-    table = ((row, r, item, f"{rate:.6g}") for row, own in recommended for r, (item, rate) in enumerate(own, 1))
-    if arguments.output:
-        write_table(arguments.output, header, table)
-    if arguments.json:
-        print_result(arguments, "", [
-            {"row": row, "items": [{"item": item, "rate": rate} for item, rate in own]} for row, own in recommended
-        ])  # fmt: skip
-    elif not arguments.output:
-        for line in (header, *table):
-            print_lines(csv_line(line))
+
+
+def _column_numbers(model: Model, given: list[str], option: str) -> list[int]:
+    """The numbers of columns of a model that are given by name, or by number if the model has no names."""
+    p, names = model.components_.shape[1], getattr(model, "feature_names_in_", None)
+    position = {str(name): j for j, name in enumerate(range(p) if names is None else names)}
+    for name in given:
+        if name not in position:
+            known = f"a number from 0 to {p - 1}, since the model has no names" if names is None else "a fitted column"
+            raise ValueError(f"argument {option}: expected {known}, got {name!r}{suggestion(name, position)}")
+    return [position[name] for name in given]
+
+
+def similar(arguments: argparse.Namespace) -> None:
+    """List the columns most similar to given ones."""
+    check_table(arguments)
+    check_distinct([arguments.model], arguments.output)
+    model = load_model(arguments.model)
+    found = model.similar_items(_column_numbers(model, arguments.of, "ITEM"), arguments.top)
+    print_table(arguments, ("item", "rank", "similar", "cosine"), _ranked(found, arguments.of))
+
+
+def differential(arguments: argparse.Namespace) -> None:
+    """List the features whose rate is most increased in each component."""
+    check_table(arguments)
+    check_distinct([arguments.model, *arguments.counts], arguments.output)
+    result = differential_expression(arguments)
+    top = result.top(arguments.top)
+    names = ["log2_fold_change", "standard_error", "against"]
+    names += [] if result.false_sign_rate is None else ["false_sign_rate"]
+    rows = [
+        (k, rank, str(name), float(score), *(getattr(result, field)[k, j].item() for field in names))
+        for k, component in enumerate(zip(top.names, top.scores, top.indices, strict=True))
+        for rank, (name, score, j) in enumerate(zip(*component, strict=True), 1)
+        if j >= 0
+    ]
+    print_table(arguments, ("component", "rank", "feature", "lower_bound", *names), rows)
+
+
+def differential_expression(arguments: argparse.Namespace) -> Any:
+    """The result of `differential_expression`, with the options of the command."""
+    model = _load(arguments)
+    data, W = fitted_rows(arguments, model)
+    row_exposure = arguments.row_exposure
+    return model.differential_expression(
+        data, W, against=arguments.against, pseudocount=arguments.pseudocount,
+        standard_errors=arguments.standard_errors, shrink=arguments.shrink,
+        row_exposure=None if row_exposure is None else read_vector(row_exposure, "--row-exposure", data, axis=0),
+    )  # fmt: skip
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a model on counts that it was not fitted to."""
+    for option in ("exposure", "top"):
+        if arguments.train is None and getattr(arguments, option) is not None:
+            raise ValueError(f"argument --{option}: it needs --train, the counts that the model was fitted to")
+    model = _load(arguments)
+    if arguments.train is None:
+        data, missing = read_for_model(arguments, model)
+        part, observed = observed_part(model, data, missing)
+        facts = _size(data) | {"log_likelihood": part.score(observed)}
+        lines = [f"log-likelihood {facts['log_likelihood']:.6g} nats per count, under the best weights of these rows"]
+    else:
+        data, train, W = heldout_rows(arguments, model)
+        facts, lines = _heldout_scores(arguments, model, data, train, W)
+    print_result(arguments, "\n".join([f"{facts['n_rows']:,} rows, {facts['total']:,.6g} counts", *lines]), facts)
+
+
+def _size(data: Dataset) -> dict[str, Any]:
+    return {"n_rows": data.X.shape[0], "total": float(data.X.sum(dtype=np.float64))}
+
+
+def _heldout_scores(
+    arguments: argparse.Namespace, model: Model, data: Dataset, train: Dataset, W: np.ndarray
+) -> tuple[dict[str, Any], list[str]]:
+    """Scores of held-out counts, as facts and as lines."""
+    fitted = as_counts(train)
+    rows, columns = (fitted.sums(side) for side in Side)
+    options = {"exposure": arguments.exposure, "n_threads": arguments.threads}
+    score = heldout_log_likelihood(train, W, model.components_, data, **options)
+    baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
+    facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
+    lines = [f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} against rates without "
+             "structure"]  # fmt: skip
+    if arguments.top is not None:
+        n = arguments.top
+        scores = ranking_scores(data, W, model.components_, n, exclude=train)
+        facts |= {"n": n, "precision": scores.precision, "recall": scores.recall, "ndcg": scores.ndcg,
+                  "n_ranked_rows": scores.n_rows}  # fmt: skip
+        lines.append(f"precision@{n} {scores.precision:.4f}, recall@{n} {scores.recall:.4f}, NDCG@{n} "
+                     f"{scores.ndcg:.4f}, means of {scores.n_rows:,} rows")  # fmt: skip
+    return facts, lines
+
+
+def split(arguments: argparse.Namespace) -> None:
+    """Divide counts into train and test."""
+    check_distinct(arguments.counts, arguments.train, arguments.test)
+    check_target(arguments.train)
+    check_target(arguments.test)
+    data = read(arguments)
+    divide = thin_counts if arguments.by == "thinning" else split_entries
+    parts = divide(data.X, arguments.fraction, random_state=arguments.seed)
+    facts, lines = {}, []
+    for name, counts in zip(("train", "test"), parts, strict=True):
+        path = getattr(arguments, name)
+        write_counts(path, data._replace(X=counts))
+        arguments.written = f"{path} is written"
+        facts[name] = {"folder": path, "nonzeros": counts.nnz, "total": counts.total}
+        lines.append(f"{name}: {counts.total:,.6g} counts in {counts.nnz:,} nonzeros, in {path}")
+    print_result(arguments, "\n".join(lines), facts)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write a report on a fitted model."""
+    check_output(arguments.output, ".html", name="argument -o/--output")
+    import_optional("matplotlib", "plot", "report")
+    check_distinct([arguments.model, *arguments.counts], arguments.output)
+    if arguments.weights and not arguments.counts:
+        raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
+    model = _load(arguments)
+    X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
+    model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
+    print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
 def info(arguments: argparse.Namespace) -> None:
     """Describe a file."""
-    with regular_file(arguments.counts, standard_input=True) as path:
+    (source,) = arguments.counts
+    with regular_file(source, standard_input=True) as path:
         if is_model(path):
             _info_of_model(load_model(path), arguments)
             return
-        data = read(arguments, path)
-    counts = as_counts(data, name=arguments.counts)
+        check_format(arguments)
+        data = read(arguments, [path])
+    counts = as_counts(data, name=source)
     (n, p), facts = counts.shape, _facts_of_counts(data, counts)
     lines = [
         f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), stored as {counts.dtype}",
@@ -276,18 +484,13 @@ def info(arguments: argparse.Namespace) -> None:
     print_result(arguments, "\n".join(lines), facts)
 
 
-def _info_of_model(model: PoissonNMF | HPF, arguments: argparse.Namespace) -> None:
+def _info_of_model(model: Model, arguments: argparse.Namespace) -> None:
     k, p = model.components_.shape
-    named, kind, objective = hasattr(model, "feature_names_in_"), type(model).__name__, ""
-    if isinstance(model, PoissonNMF):
-        objective = f"objective {model.objective_:.8g} nats after {model.n_iter_} iterations, kkt_residual " \
-                    f"{model.kkt_residual_:.2g} nats per count\n"  # fmt: skip
-    elif hasattr(model, "elbo_"):
-        objective = f"bound {model.elbo_:.8g} nats after {model.n_iter_} iterations\n"
+    named, kind = hasattr(model, "feature_names_in_"), type(model).__name__
     print_result(
         arguments,
         f"{kind} of {k} components x {p:,} features, {model.components_.dtype}, features "
-        f"{'with' if named else 'without'} names\n{objective}{_status(model)}",
+        f"{'with' if named else 'without'} names\n{_objective(model)}\n{_status(model)}",
         {"model": kind, "features": p, "named": named, "dtype": str(model.components_.dtype)} | _facts_of_model(model),
     )
 
@@ -302,24 +505,28 @@ def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _facts_of_model(model: PoissonNMF | HPF) -> dict[str, Any]:
+def _facts_of_model(model: Model) -> dict[str, Any]:
     facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name,
              "max_iter": model.max_iter, "tol": model.tol}  # fmt: skip
     if isinstance(model, PoissonNMF):
         return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
-    return facts | {"bound": getattr(model, "elbo_", None)}
+    return facts | {"bound": getattr(model, "elbo_", None), "residual": getattr(model, "residual_", None)}
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Write counts of any format to a folder."""
-    check_distinct([arguments.counts], arguments.output)
+    """Write counts to a memory-mapped folder."""
+    check_distinct(arguments.counts, arguments.output)
     check_target(arguments.output)
     replaced = ", replacing the old folder" if os.path.exists(arguments.output) else ""
     began = time.perf_counter()
-    _check_format(arguments)
-    with regular_file(arguments.counts, standard_input=True) as path:
-        X = convert_counts(path, arguments.output, verbose=not arguments.quiet, **_read_options(arguments)).X
-    _warn_if_not_whole(X.data)
+    if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names:
+        write_counts(arguments.output, read(arguments))
+        X = read_counts(arguments.output).X
+    else:
+        check_format(arguments)
+        with regular_file(arguments.counts[0], standard_input=True) as path:
+            X = convert_counts(path, arguments.output, verbose=not arguments.quiet, **read_options(arguments)).X
+        warn_if_not_whole(X.data)
     (n, p), seconds = X.shape, time.perf_counter() - began
     facts = {"n_rows": n, "n_columns": p, "nonzeros": X.nnz, "dtype": str(X.data.dtype), "folder": arguments.output,
              "seconds": seconds}  # fmt: skip
@@ -327,12 +534,46 @@ def convert(arguments: argparse.Namespace) -> None:
     print_result(arguments, line, facts)
 
 
+def plan(arguments: argparse.Namespace) -> None:
+    """Estimate the memory of fits."""
+    check_table(arguments)
+    check_distinct(arguments.counts, arguments.output)
+    if arguments.counts:
+        if arguments.shape or arguments.nnz or arguments.counts_dtype:
+            raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz, got both")
+        counts = as_counts(read(arguments))
+        shape, nnz, counts_dtype = counts.shape, max(counts.nnz, 1), str(counts.dtype)
+    elif arguments.shape and arguments.nnz:
+        shape, nnz, counts_dtype = tuple(arguments.shape), arguments.nnz, arguments.counts_dtype or "uint16"
+    else:
+        raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz")
+    limit, rows = memory_limit(), []
+    for k in arguments.components:
+        found = estimate_memory(
+            shape, nnz, k, arguments.dtype, counts_dtype=counts_dtype, solver=arguments.solver or "auto",
+            n_threads=arguments.threads,
+        )  # fmt: skip
+        sizes = found.input_bytes, found.transpose_bytes, found.factor_bytes, found.input_bytes + found.peak_bytes
+        rows.append((k, *sizes, limit, "yes" if sizes[-1] <= limit else "no"))
+    names = ("input_bytes", "transpose_bytes", "factor_bytes", "total_bytes", "limit_bytes")
+    lines = [f"{'k':>6}{'counts':>12}{'transpose':>12}{'factors':>12}{'total':>12}   of {_gib(limit)} GiB"]
+    for row in rows:
+        cells = "".join(f"{_gib(size):>12}" for size in row[1:5])
+        lines.append(f"{row[0]:>6}{cells}   {'fits' if row[-1] == 'yes' else 'too large'}")
+    print_table(arguments, ("k", *names, "fits"), rows, "\n".join(lines))
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.3g}"
+
+
 def warmup(arguments: argparse.Namespace) -> None:
     """Compile the kernels of fits."""
     facts = []
-    for counts_dtype in arguments.counts_dtypes:
+    for counts_dtype in arguments.counts_dtype or ["uint8"]:
         for k in arguments.components:
-            print_message(f"compiling for {k} components, {counts_dtype} counts ...")
+            if not arguments.quiet:
+                print_message(f"compiling for {k} components, {counts_dtype} counts ...")
             seconds = warm_up(k, counts_dtype=counts_dtype, dtype=arguments.dtype)
             facts.append({"n_components": k, "counts_dtype": counts_dtype, "seconds": seconds})
     lines = (f"{f['n_components']:>5} components, {f['counts_dtype']} counts: {f['seconds']:.1f} s" for f in facts)
@@ -347,15 +588,20 @@ def versions(arguments: argparse.Namespace) -> None:
         show_versions()
 
 
+def completion(arguments: argparse.Namespace) -> None:
+    """Print a script of completions for a shell."""
+    shtab = import_optional("shtab", "completion", "completion")
+    from fastpmf.cli.parser import make_parser  # which imports this module
+
+    print_lines(shtab.complete(make_parser(), arguments.shell))
+
+
 def demo(arguments: argparse.Namespace) -> None:
     """Fit topics to the words of the standard library, and print them."""
-    check_output(arguments.plot, ".png", name="--plot")
-    print_lines("Reading the standard library of this Python ...")
+    check_figure(arguments.plot, "--plot")
     X, modules, words = load_stdlib()
     counts = as_counts(X)
     n, p = counts.shape
-    print_lines(f"{n:,} modules x {p:,} words, {counts.total:,.0f} words in {counts.nnz:,} nonzeros")
-    print_lines(f"Fitting {arguments.components} topics ...")
     solution = poisson_nmf(
         counts, arguments.components, max_iter=500, tol=2e-3, random_state=0, dtype="float32",
         n_threads=arguments.threads, verbose=not arguments.quiet,
@@ -363,108 +609,37 @@ def demo(arguments: argparse.Namespace) -> None:
     assert modules is not None
     assert words is not None
     mass = solution.W * solution.H.sum(axis=1)  # expected number of words by module and topic
-    for k in np.argsort(-mass.sum(axis=0)):
-        top_words, top_modules = words[np.argsort(-solution.H[k])[:9]], modules[np.argsort(-mass[:, k])[:4]]
-        print_lines(f"\n{k:>2}. {mass[:, k].sum() / mass.sum():>5.1%}  {' '.join(top_words)}")
-        print_lines(f"           in {', '.join(top_modules)}")
+    order = np.argsort(-mass.sum(axis=0))
+    shares = mass.sum(axis=0) / mass.sum()
+    found = [
+        (int(k), float(shares[k]), words[np.argsort(-solution.H[k])[:9]], modules[np.argsort(-mass[:, k])[:4]])
+        for k in order
+    ]
     # The best fit with one component is row sum x column sum / total; its divergence is the deviance to explain
     sums = (counts.sums(side) for side in Side)
     null = counts.entropy + xlogy(counts.total, counts.total) - sum(xlogy(s, s).sum() for s in sums)
-    print_lines(f"\n{solution.status}")
-    print_lines(f"deviance explained: {max(0.0, 1 - solution.objective / null):.1%}, relative to a single topic")
-    print_lines(f"{solution.n_iter} iterations in {solution.trace['seconds'][-1]:.1f} s, without compilation")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print_lines("no plot of the objective, which needs matplotlib (pip install matplotlib)")
-        return
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="iteration", ylabel="objective D(X ‖ WH), nats", title="fastpmf demo")
-    axes.plot(solution.trace["n_iter"], solution.trace["objective"], marker=".")
-    write_figure(arguments.plot, figure)
-    print_lines(f"objective by iteration: {arguments.plot}")
+    explained, seconds = max(0.0, 1 - solution.objective / null), float(solution.trace["seconds"][-1])
+    lines = [f"{n:,} modules x {p:,} words of Python's standard library, {counts.total:,.0f} words in all"]
+    for k, share, top_words, top_modules in found:
+        lines += [f"\n{k:>2}. {share:>5.1%}  {' '.join(top_words)}", f"           in {', '.join(top_modules)}"]
+    lines += [
+        f"\n{solution.status}",
+        f"deviance explained: {explained:.1%}, relative to a single topic",
+        f"{solution.n_iter} iterations in {seconds:.1f} s, without compilation",
+    ]
+    facts = {
+        "n_rows": n, "n_columns": p, "total": counts.total, "n_iter": solution.n_iter, "seconds": seconds,
+        "status": solution.status.name, "deviance_explained": explained, "plot": arguments.plot,
+        "topics": [{"component": k, "share": share, "words": w, "modules": m} for k, share, w, m in found],
+    }  # fmt: skip
+    if arguments.plot:
+        axes = plot.convergence(solution, x="n_iter")
+        write_figure(arguments.plot, axes.figure)
+        lines.append(f"objective by iteration: {arguments.plot}")
+    print_result(arguments, "\n".join(lines), facts)
 
 
-# ── Input and output ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def print_result(arguments: argparse.Namespace, lines: str, facts: Any) -> None:
-    """Print the result of a command: the lines, or with --json the facts."""
-    print_lines(json.dumps(_jsonable(facts), allow_nan=False) if arguments.json else lines)
-
-
-def _jsonable(value: Any) -> Any:
-    """A value for JSON, with null instead of NaN and infinity."""
-    if isinstance(value, dict):
-        return {name: _jsonable(each) for name, each in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _jsonable(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_jsonable(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def print_lines(lines: str) -> None:
-    """Print without control characters, which names from files may have; escape what the terminal can't show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    text = "\n".join(map(printable, lines.split("\n"))).encode(encoding, "backslashreplace").decode(encoding)
-    print(text, flush=True)  # noqa: T201
-
-
-def print_message(line: str) -> None:
-    """Print a line on standard error."""
-    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def read(arguments: argparse.Namespace, path: str | os.PathLike[str] | None = None) -> Dataset:
-    """Read the counts of a command, from `path` if it is given."""
-    _check_format(arguments)
-    if path is None:
-        with regular_file(arguments.counts, standard_input=True) as path:
-            return read(arguments, path)
-    data = read_counts(path, **_read_options(arguments))
-    _warn_if_not_whole(data.X.data)
-    return data
-
-
-def stream(arguments: argparse.Namespace) -> Dataset:
-    """The counts of a command, which are read from their file in each pass."""
-    if arguments.counts == STANDARD_INPUT:
-        raise ValueError("--stream reads the counts more than once: give a file or folder, not standard input")
-    options = _read_options(arguments)
-    if options.pop("columns") is not None or options.pop("header") is not None:
-        raise ValueError("--columns and --header are for tables, which can't be streamed: convert them first")
-    data = stream_counts(arguments.counts, n_threads=arguments.threads, **options)
-    _, first = next(data.X.blocks())
-    _warn_if_not_whole(first.side(data.X.storage_axis).data)
-    return data
-
-
-def _read_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("format", "layer", "columns", "header", "feature_types", "feature_names", "transpose")
-    return {name: getattr(arguments, name) for name in names}
-
-
-def _check_format(arguments: argparse.Namespace) -> None:
-    if arguments.counts == STANDARD_INPUT and arguments.format is None:
-        raise ValueError("standard input has no name with its format: give --format")
-
-
-def _warn_if_not_whole(counts: np.ndarray) -> None:
-    if share := non_integer_fraction(counts):
-        print_message(
-            f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or "
-            "logarithms; the model is for counts"
-        )
-
-
-def write_figure(path: str, figure: Any) -> None:
-    """Write a matplotlib figure as .png."""
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=150)
-
-
-def check_distinct(inputs: list[str], *outputs: str | None) -> None:
+def check_distinct(inputs: Sequence[str], *outputs: str | None) -> None:
     """Raise an error if an output file is the same as an input file or another output file."""
     known = set(map(os.path.realpath, inputs))
     for path in filter(None, outputs):

@@ -1,130 +1,162 @@
-"""Commands, their options and their help, which shows examples."""
+"""The commands and their options, all declared here, and the help of each, which begins with examples.
+
+A command is a function of `commands.py` or `plots.py` of its parsed arguments. Options that several commands have are
+added by one function each.
+"""
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import Any, NoReturn
 
 from fastpmf import __version__
 from fastpmf.analysis.features import ORDERS
-from fastpmf.cli import commands
+from fastpmf.cli import commands, plots
+from fastpmf.cli.printing import suggestion
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
-from fastpmf.io import FORMATS
+from fastpmf.io import FORMATS, JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
 
+try:
+    import shtab
+except ImportError:
+    shtab = None  # type: ignore[assignment]
+
+MAX_WIDTH = 100  # columns of help; fewer in a narrower terminal
 _DTYPES = ["float32", "float64"]
 
-_HELP = """\
-Poisson matrix factorization (KL-NMF) of large sparse counts.
 
-  fastpmf demo                                          topics of Python's standard library
-  fastpmf info counts.npz                               describe a file
-  fastpmf select counts.npz -k 5 10 20 40               compare numbers of components
-  fastpmf fit counts.npz -k 20 -o model.npz             fit a model
-  fastpmf topics model.npz                              list the first features of each component
-  fastpmf recommend model.npz counts.npz -n 10          list new columns for each row
-"""
-_FIT = """\
-Fit a Poisson factorization (KL-NMF) to a sparse matrix of counts. Rows are cells, documents or users,
-columns genes, words or items. The model is written to a .npz file, for the other commands and for
-PoissonNMF.load in Python. Ctrl-C stops the fit and writes the current model.
+class Parser(argparse.ArgumentParser):
+    """A parser whose help begins with its description, and whose errors are one line.
 
-  fastpmf fit counts.npz -k 20 -o model.npz
-  fastpmf fit filtered_feature_bc_matrix.h5 -k 50 --dtype float32 --weights W.npy -o model.npz
-  fastpmf fit cells.h5ad --layer counts -k 30 --prior auto --factors factors.h5ad -o model.npz
-  fastpmf fit ratings.csv --columns userId,movieId,rating -k 20 -o model.npz
-  zcat counts.mtx.gz | fastpmf fit - --format mtx -k 20 -o model.npz
-  fastpmf fit folder/ --stream -k 50 --dtype float32 --checkpoint saved/ -o model.npz
-  fastpmf fit folder/ --stream -k 50 --dtype float32 --resume saved/ -o model.npz
-"""
-_TRANSFORM = """\
-Compute the weights W of new rows under a fitted model, with H fixed. If both have column names, columns are
-aligned by them: columns that were not fitted are left out, and fitted columns that the file lacks are treated
-as not observed, or with --missing zero as counts of 0, as for a list of purchases.
+    The description ends with the usage; its paragraphs are wrapped, and its indented lines are kept.
+    """
 
-  fastpmf transform model.npz new_counts.npz -o W.npy
-  fastpmf transform model.npz new_counts.npz -o - | ssh elsewhere 'cat > W.npy'
-"""
-_SELECT = """\
-Compare numbers of components: hold out a tenth of the counts by thinning, fit each number to the rest, and
-print the log-likelihood of the held-out counts (nats per count), the standard error of its difference to the
-best, and the similarity of the components of different splits. The smallest number within one standard error
-of the best is recommended. Ctrl-C prints the table of the completed splits.
+    def __init__(self, *, description: str, **options: Any) -> None:
+        width = min(get_terminal_size().columns, MAX_WIDTH)
+        super().__init__(
+            description="\n\n".join(
+                part if part.startswith(" ") else fill(part, width) for part in description.split("\n\n")
+            ),
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=width, max_help_position=26),
+            usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False, **options,
+        )  # fmt: skip
+        self._groups: dict[str, Any] = {}
+        self._flags: list[str] = []
+        self._commands: Any = None
 
-  fastpmf select counts.npz -k 5 10 20 40
-  fastpmf select cells.h5ad --layer counts -k 10 20 30 --splits 5 --dtype float32 --plot k.png
-"""
-_TOPICS = """\
-Print the first features of each component of a fitted model. Components count from 0, as in Python.
-Features are ordered by weight (their share of the component's counts), or by lift or exclusivity, which
-favour features that are typical of the component, among those with a share of at least --min-weight.
+    def command(self, run: Callable[[argparse.Namespace], None] | None, name: str, summary: str, text: str) -> "Parser":
+        """Add a command, with a line in this parser's list of commands; `run` is None if it has commands itself."""
+        assert self.description is not None
+        if self._commands is None:
+            metavar = "NAME" if " " in self.prog else "COMMAND"
+            self._commands = self.add_subparsers(
+                required=True, metavar=metavar, prog=self.prog, help=argparse.SUPPRESS, parser_class=Parser
+            )
+            self.description += f"\n\n{metavar} is one of\n"
+        self.description += f"\n  {name:<20}{summary}"
+        parser: Parser = self._commands.add_parser(name, help=summary, description=text)
+        parser.set_defaults(run=run, prog=parser.prog)
+        return parser
 
-  fastpmf topics model.npz
-  fastpmf topics model.npz -n 20 --by lift --min-weight 0.001 -o topics.csv
-"""
-_RECOMMEND = """\
-Print the columns of highest rate for each row of a file of counts, without those whose count is positive.
-The rows may be fitted or new ones; their weights are computed first, as by `fastpmf transform`; see its help
-for columns that the file lacks. The table has the columns row, rank, item and rate.
+    def option(self, flags: str, text: str, default: Any = None, *, group: str, **options: Any) -> None:
+        """Add an option, or an argument, to the group of this title.
 
-  fastpmf recommend model.npz purchases.csv -n 10
-  fastpmf recommend model.npz purchases.csv --rows ada bob --seen -o for_ada_and_bob.csv
-"""
-_INFO = """\
-Describe a file of counts in any format, or a fitted model.
+        A default that is not None is appended to its text. Shells complete files if its `metavar` is one.
+        """
+        text = text if default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
+        if flags.startswith("-"):
+            options["default"] = default
+        action = self._add(flags, group, help=text, **options)
+        metavar = options.get("metavar")
+        if isinstance(metavar, str) and ("." in metavar or metavar in ("COUNTS", "FILE", "FOLDER", "MODEL")):
+            action.complete = shtab and shtab.FILE  # type: ignore[attr-defined]
 
-  fastpmf info cells.h5ad --layer counts
-  fastpmf info model.npz --json
-"""
-_CONVERT = """\
-Write counts of any format to a folder that is memory-mapped when it is read: canonical CSR as data.npy,
-indices.npy and indptr.npy, and the names of rows and columns, if there are any. CSV, TSV, Parquet, HDF5 and
-zarr are read a chunk at a time, so they may be larger than memory.
+    def flag(self, flags: str, text: str, *, group: str) -> None:
+        """Add an option without a value to the group of this title."""
+        self._add(flags, group, help=text, action="store_true")
 
-  fastpmf convert filtered_feature_bc_matrix.h5 -o cells
-  fastpmf convert purchases.csv --columns customer,product,n -o purchases
-  fastpmf fit purchases -k 20 -o model.npz
-"""
-_WARMUP = """\
-Compile the kernels of fit, transform and score for these numbers of components, and cache them on disk, for
-instance when an image is built, or before many processes start. The first number takes about four seconds
-for each dtype of counts, further ones about one second: some kernels are compiled for each number of 64-byte
-vectors in a row of a factor (of 8 components in float64, 16 in float32) from 1 to 16, and once for all wider
-rows. Counts from files are mostly uint8; those of AnnData are float32.
+    def _add(self, flags: str, group: str, **options: Any) -> argparse.Action:
+        if group not in self._groups:
+            self._groups[group] = self.add_argument_group(group)
+        action: argparse.Action = self._groups[group].add_argument(*flags.split(), **options)
+        self._flags += action.option_strings
+        return action
 
-  fastpmf warmup -k 20
-  fastpmf warmup -k 10 20 50 --counts uint8 float32 --dtype float32
-"""
-_DEMO = """\
-Fit 20 topics to the words of Python's standard library, as installed on this machine, and print them.
-"""
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an error for unknown arguments, with a suggestion for an option."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            known = self._flags if option.startswith("-") else []
+            self.error(f"unknown argument {unknown[0]!r}{suggestion(option, known)}")
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, with the same message in all versions of Python and with a suggestion."""
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            message = f"expected one of {', '.join(choices)}, got {value!r}{suggestion(str(value), choices)}"
+            raise argparse.ArgumentError(action, message)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose description keeps its line breaks, and whose help states the defaults."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
-
-    def option(self, flags: str, text: str, default: Any = None, **options: Any) -> None:
-        """Add an option with this help text, to which the default is appended if it is not None."""
-        text = text if default is None else f"{text} (default: %(default)s)"
-        self.add_argument(*flags.split(), default=default, help=text, **options)
+# ── Types of values ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def at_least(minimum: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
-    """An argparse type: numbers >= minimum."""
+def number(kind: type[int] | type[float], minimum: float, what: str) -> Callable[[str], Any]:
+    """A type of values: numbers >= minimum; `what` describes them in errors."""
 
     def parse(text: str) -> Any:
-        value = kind(text)
-        if not value >= minimum:
-            raise argparse.ArgumentTypeError(f"must be >= {minimum}, got {text}")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not minimum <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
         return value
 
-    parse.__name__ = kind.__name__  # in argparse's message for text that is not a number
     return parse
+
+
+positive = number(int, 1, "an integer >= 1")
+seed = number(int, 0, "an integer >= 0")
+non_negative = number(float, 0, "a number >= 0")
+
+
+def fraction(text: str) -> float:
+    """A number between 0 and 1, both excluded."""
+    value = non_negative(text) if text else 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return value
+
+
+def prior(text: str) -> Any:
+    """A prior of `PoissonNMF`: None, a name, or shape and rate."""
+    if text == "none" or text in SHAPES:
+        return text
+    try:
+        shape, rate = map(float, text.split(","))
+    except ValueError:
+        names = ", ".join(["none", *SHAPES])
+        raise argparse.ArgumentTypeError(f"expected {names} or SHAPE,RATE such as 1.1,0.5, got {text!r}") from None
+    return shape, rate
+
+
+def _number_or_file(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _columns(text: str) -> list[str | int]:
@@ -135,126 +167,792 @@ def _feature_types(text: str) -> str | list[str]:
     return text if text == "all" else text.split(",")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; it sets the command's function as `run`."""
-    parser = _Parser(prog="fastpmf", description=_HELP)
-    parser.add_argument("--version", action="version", version=f"fastpmf {__version__}")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    positive, seed, fraction = at_least(1), at_least(0), at_least(0, float)
+def _against(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
 
-    def command(run: Callable[[argparse.Namespace], None], summary: str, text: str) -> _Parser:
-        new = subparsers.add_parser(run.__name__, help=summary, description=text)
-        new.set_defaults(run=run)
-        return new
 
-    demo = command(commands.demo, "20 topics of Python's standard library", _DEMO)
-    demo.option("-k --components", "number of topics", 20, type=positive, metavar="K")
-    demo.option("--plot", "plot of the objective, if matplotlib is installed", "fastpmf-demo.png", metavar="PNG")
+# ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    fit = command(commands.fit, "fit a model to a file of counts", _FIT)
-    _add_fit_options(fit)
-    transform = command(commands.transform, "weights of new rows under a fitted model", _TRANSFORM)
-    text = "output file of W, rows x components; - for standard output"
-    transform.option("-o --output", text, required=True, metavar="W.npy")
+_FASTPMF = """\
+Poisson matrix factorization (KL-NMF) of large sparse counts.
 
-    select = command(commands.select, "compare numbers of components by held-out counts", _SELECT)
-    select.option("-k --components", "numbers of components", type=positive, nargs="+", required=True, metavar="K")
-    select.option("--splits", "number of random splits", 3, type=positive, metavar="N")
-    select.option("--seed", "seed of splits and starts", 0, type=seed)
-    select.option("--prior", "as in `fastpmf fit`, whose default is none", "auto", choices=["none", *SHAPES])
-    select.option("--dtype", "dtype of the factors (default: as in `fastpmf fit`)", choices=_DTYPES)
-    select.option("--plot", "also plot the table; needs matplotlib", metavar="PNG")
+  fastpmf demo                                     topics of Python's standard library
+  fastpmf info counts.npz                          describe a file
+  fastpmf select counts.npz -k 5 10 20 40          compare numbers of components
+  fastpmf fit counts.npz -k 20 -o model.npz        fit a model
+  fastpmf topics model.npz                         list the top features of each component
 
-    topics = command(commands.topics, "the first features of each component of a fitted model", _TOPICS)
-    topics.option("-n --top", "number of features", 10, type=positive, metavar="N")
-    topics.option("--by", "order of the features", "weight", choices=ORDERS)
-    topics.option("--min-weight", "minimum share of the component's counts", 0.0, type=fraction, metavar="P")
-    topics.option("-o --output", "output table of component, rank, feature and score", metavar="TOPICS.csv")
+`fastpmf COMMAND --help` explains a command. Counts are read from many formats, with cells, documents
+or users as rows and genes, words or items as columns.
 
-    recommend = command(commands.recommend, "columns of highest rate for each row", _RECOMMEND)
-    recommend.option("-n --top", "number of columns", 10, type=positive, metavar="N")
-    text = "only these rows, by name, or by number from 0 if rows have no names"
-    recommend.option("--rows", text, nargs="+", metavar="ROW")
-    recommend.add_argument("--seen", action="store_true", help="include columns whose count is positive")
-    recommend.option("-o --output", "output table (default: standard output)", metavar="TABLE.csv")
+Results go to standard output: text for reading in a terminal, tab-separated tables in a pipe, or one
+JSON document with --json. Messages and progress go to standard error. Output files appear when they
+are complete, and then replace files of the same name. The exit code is 0 for success, 2 for invalid
+arguments or files, 1 for other failures, and 130 for Ctrl-C.
 
-    info = command(commands.info, "describe a file", _INFO)
-    convert = command(commands.convert, "write counts of any format to a memory-mapped folder", _CONVERT)
-    convert.option("-o --output", "output folder", required=True, metavar="FOLDER")
+usage: fastpmf [--version] [--help] COMMAND ..."""
 
-    warm = command(commands.warmup, "compile kernels ahead of time", _WARMUP)
-    warm.option("-k --components", "numbers of components", type=positive, nargs="+", required=True, metavar="K")
-    text = "dtypes of counts, of %(choices)s (default: uint8); `fastpmf info` prints the dtype of a file"
-    warm.add_argument(
-        "--counts", dest="counts_dtypes", nargs="+", choices=list(map(str, COUNT_DTYPES)), default=["uint8"],
-        metavar="T", help=text,
-    )  # fmt: skip
-    warm.option("--dtype", "dtype of the factors (default: as in `fastpmf fit`)", choices=_DTYPES)
-    versions = command(commands.versions, "versions for a bug report", "Print versions, CPU and threads.")
 
-    for each in (transform, topics, recommend):
-        each.add_argument("model", metavar="MODEL.npz", help="output of `fastpmf fit`")
-    for each in (fit, transform, select, recommend, info, convert):
-        _add_counts_options(each)
-    for each in (transform, recommend):
-        text = "treatment of fitted columns that the counts lack"
-        each.option("--missing", text, "unobserved", choices=["unobserved", "zero"])
-    for each in (demo, fit, transform, select, recommend, convert):
-        each.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no message on compilation")
-    for each in (demo, fit, transform, select, recommend):
-        text = "number of threads, which does not change the result (default: all that this process may use)"
-        each.option("-j --threads", text, type=positive, metavar="N")
-    for each in (fit, transform, select, topics, recommend, info, convert, warm, versions):
-        each.add_argument("--json", action="store_true", help="print the result as JSON")
+def make_parser() -> Parser:
+    """The parser of the command line; it sets the function of a command as `run` and its full name as `prog`."""
+    parser = Parser(prog="fastpmf", description=_FASTPMF)
+    for add in (
+        _fit, _transform, _select, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot, _report,
+        _info, _convert, _plan, _warmup, _demo, _versions, _completion,
+    ):  # fmt: skip
+        add(parser)
+    version = f"fastpmf {__version__}"
+    parser.option("--version", "print the version and exit", group="other options", action="version", version=version)
+    _add_help(parser)
     return parser
 
 
-def _add_fit_options(fit: _Parser) -> None:
-    positive, seconds = at_least(1), at_least(0, float)
-    fit.option("-k --components", "number of components", type=positive, required=True, metavar="K")
-    fit.option("-o --output", "output file of the model", required=True, metavar="MODEL.npz")
-    fit.option("--weights", "also write W, rows x components", metavar="W.npy")
+_FIT = """\
+Fit a model to counts and write it to a file, for the other commands and for `PoissonNMF.load` or
+`HPF.load` in Python.
+
+  fastpmf fit counts.npz -k 20 -o model.npz
+  fastpmf fit cells.h5ad -k 30 --prior auto -o model.npz --report report.html
+  fastpmf fit ratings.csv --columns 0,1,2 -k 20 --model hpf -o model.npz
+  zcat counts.mtx.gz | fastpmf fit - --format mtx -k 20 -o model.npz
+
+Ctrl-C stops the fit and writes the current model. So do --max-iter and --max-time, with exit code 0.
+
+A value that belongs to each row or column, such as --row-exposure, is read from .npy, or from text
+with one value a line, or a name and a value separated by a tab or comma, which are matched by name.
+Matrices are read from .npy, or from .csv or .tsv with a header; columns of W are components, columns
+of H are features and are matched by name.
+
+usage: fastpmf fit COUNTS... -k K -o MODEL.npz [options]"""
+
+
+def _fit(parser: Parser) -> None:
+    fit = parser.command(commands.fit, "fit", "fit a model to counts", _FIT)
+    _add_counts(fit)
+    group = "output"
+    fit.option("-o --output", "the model (required)", group=group, required=True, metavar="MODEL.npz")
+    text = "also write W, rows x components, as .npy, .csv or .tsv"
+    fit.option("--weights", text, group=group, metavar="W.npy")
     text = "also write W, H and all names for other programs: .npz for NumPy or .h5ad for AnnData"
-    fit.option("--factors", text, metavar="FILE")
-    text = "cd, used by auto: extrapolated coordinate descent; em: lowest memory; mu: multiplicative updates"
-    fit.option("--solver", text, "auto", choices=["auto", *SOLVERS])
+    fit.option("--factors", text, group=group, metavar="FACTORS.npz")
+    text = "also write a report with plots, for a browser; needs matplotlib"
+    fit.option("--report", text, group=group, metavar="REPORT.html")
+    _add_model(fit, "number of components (required)")
+    _add_row_exposure(fit)
+    group = "data beside the counts"
+    text = "exposure of each column"
+    fit.option("--column-exposure", text, group=group, type=_number_or_file, metavar="FILE")
+    text = "a number or file: the rate of each column without any component"
+    fit.option("--background", text, group=group, type=_number_or_file, metavar="FILE")
+    text = "weight of each row in the likelihood"
+    fit.option("--sample-weight", text, group=group, metavar="FILE")
+    text = "fixed part of W, rows x components; empty or NaN where W is free"
+    fit.option("--fixed-W", text, group=group, metavar="W.npy", dest="fixed_W")
+    text = "fixed part of H, components x columns, or a model for its H; empty or NaN where H is free"
+    fit.option("--fixed-H", text, group=group, metavar="H.npy", dest="fixed_H")
+    _add_mask(fit)
+    group = "how to fit"
+    _add_how_to_fit(fit)
     text = (
-        "none: maximum likelihood; auto: posterior mode under weak Gamma priors, which predicts better; sparse: L1 "
-        "penalties, for many components and few counts"
+        "stop when held-out counts are no longer predicted better: a fraction of the counts to hold out, such as 0.1, "
+        "or a file of counts that has the held-out ones"
     )
-    fit.option("--prior", text, "none", choices=["none", *SHAPES])
-    choices = [init for init in INITS if init != "custom"]
-    fit.option("--init", "initialization; auto is random", "auto", choices=choices)
-    fit.option("--n-init", "number of random starts, most of which are stopped early", 1, type=positive, metavar="N")
-    fit.option("--max-iter", "maximum number of iterations", 500, type=positive, metavar="N")
-    text = "stop when neither another W nor another H can improve the objective by more than T nats per count"
-    fit.option("--tol", text, 1e-4, type=seconds, metavar="T")
-    text = "stop after S seconds, with exit code 0, as after --max-iter (default: no limit)"
-    fit.option("--max-time", text, type=seconds, metavar="S")
+    fit.option("--validation", text, group=group, type=_number_or_file, metavar="FILE")
+    group = "long fits"
     text = "read the counts from their file in each iteration, with two blocks in memory: npy, h5ad, zarr, 10x-h5"
-    fit.add_argument("--stream", action="store_true", help=text)
-    fit.option("--checkpoint", "save checkpoints of the fit in this folder", metavar="FOLDER")
+    fit.flag("--stream", text, group=group)
+    fit.option("--checkpoint", "save checkpoints of the fit in this folder", group=group, metavar="FOLDER")
     text = "minutes between checkpoints; Ctrl-C writes the model, but no checkpoint"
-    fit.option("--checkpoint-minutes", text, 10.0, type=seconds, metavar="M")
+    fit.option("--checkpoint-minutes", text, 10.0, group=group, type=non_negative, metavar="M")
     text = "continue from the last checkpoint in this folder, with bitwise the same result, and save checkpoints there"
-    fit.option("--resume", text, metavar="FOLDER")
-    fit.option("--seed", "seed of the random start", 0, type=at_least(0))
-    fit.option("--dtype", "dtype of the factors (default: float32 for float32 counts, else float64)", choices=_DTYPES)
+    fit.option("--resume", text, group=group, metavar="FOLDER")
+    _add_common(fit)
 
 
-def _add_counts_options(command: _Parser) -> None:
-    text = f"file, folder or pipe: {', '.join(FORMATS)}; - for standard input"
-    command.add_argument("counts", metavar="COUNTS", help=text)
+_TRANSFORM = """\
+Compute the weights W of new rows under a fitted model, with H fixed.
+
+  fastpmf transform model.npz new_counts.npz -o W.npy
+  fastpmf transform model.npz new_counts.h5ad -o W.csv
+  fastpmf transform model.npz new_counts.npz -o - | ssh elsewhere 'cat > W.npy'
+
+If both have column names, columns are matched by name: columns that were not fitted are left out, and
+fitted columns that the counts lack are not observed, or with --missing zero have counts of 0.
+
+usage: fastpmf transform MODEL COUNTS... -o W.npy [options]"""
+
+
+def _transform(parser: Parser) -> None:
+    transform = parser.command(commands.transform, "transform", "weights of new rows under a fitted model", _TRANSFORM)
+    _add_model_file(transform)
+    _add_counts(transform, missing=True)
+    text = "W, rows x components, as .npy, .csv or .tsv; - for .npy on standard output (required)"
+    transform.option("-o --output", text, group="output", required=True, metavar="W.npy")
+    _add_row_exposure(transform)
+    _add_mask(transform)
+    _add_common(transform)
+
+
+_SELECT = """\
+Compare numbers of components by how well they predict held-out counts, and recommend one.
+
+  fastpmf select counts.npz -k 5 10 20 40
+  fastpmf select counts.npz -k 10 20 30 --prior auto --splits 5 --plot k.png
+  fastpmf select ratings.csv -k 10 20 40 --model hpf --json > k.json
+
+A tenth of the counts is held out by thinning, and each number is fitted to the rest, with the options
+of `fastpmf fit`. The table has the log-likelihood of the held-out counts in nats per count, the
+standard error of its difference to the best, and the similarity of the components of different
+splits. The smallest number within one standard error of the best is recommended. Ctrl-C prints the
+table of the completed splits.
+
+usage: fastpmf select COUNTS... -k K [K ...] [options]"""
+
+
+def _select(parser: Parser) -> None:
+    select = parser.command(commands.select, "select", "compare numbers of components", _SELECT)
+    _add_counts(select)
+    group = "comparison"
+    select.option("--splits", "number of random splits", 3, group=group, type=positive, metavar="N")
+    select.option("--fraction", "share of the counts to hold out", 0.1, group=group, type=fraction, metavar="F")
+    _add_table(select)
+    text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
+    select.option("--plot", text, group="output", metavar="PLOT.png")
+    _add_model(select, "numbers of components (required)", nargs="+")
+    _add_how_to_fit(select)
+    _add_common(select)
+
+
+_TOPICS = """\
+List the top features of each component of a fitted model.
+
+  fastpmf topics model.npz
+  fastpmf topics model.npz -n 20 --by lift --min-weight 0.001 -o topics.csv
+  fastpmf topics model.npz | cut -f 1,3
+
+Components count from 0, as in Python. Features are ordered by weight, which is their share of the
+component's counts, or by lift or exclusivity, which favour features that are typical of the component.
+The table has the columns component, rank, feature and score.
+
+usage: fastpmf topics MODEL [options]"""
+
+
+def _topics(parser: Parser) -> None:
+    topics = parser.command(commands.topics, "topics", "top features of each component", _TOPICS)
+    _add_model_file(topics)
+    _add_top(topics, "number of features")
+    _add_order(topics)
+    _add_table(topics)
+    _add_common(topics, fits=False)
+
+
+_RECOMMEND = """\
+List the columns of highest rate for each row, without those that the row has counts of already.
+
+  fastpmf recommend model.npz purchases.csv
+  fastpmf recommend model.npz purchases.csv --rows ada bob -n 5 -o best.csv
+  fastpmf recommend model.npz new.csv --missing zero --json
+
+The rows may be fitted or new ones: their weights are computed first, as by `fastpmf transform`, whose
+help describes how columns are matched. The table has the columns row, rank, item and rate.
+
+usage: fastpmf recommend MODEL COUNTS... [options]"""
+
+
+def _recommend(parser: Parser) -> None:
+    recommend = parser.command(commands.recommend, "recommend", "columns of highest rate for each row", _RECOMMEND)
+    _add_model_file(recommend)
+    _add_counts(recommend, missing=True)
+    _add_top(recommend, "number of columns")
+    group = "what to list"
+    text = "only for these rows, by name, or by number from 0 if rows have no names"
+    recommend.option("--rows", text, group=group, nargs="+", metavar="ROW")
+    text = "only of these columns, by name, or by number from 0 if columns have no names"
+    recommend.option("--items", text, group=group, nargs="+", metavar="ITEM")
+    recommend.flag("--seen", "include columns that the row has counts of", group=group)
+    _add_weights(recommend)
+    _add_table(recommend)
+    _add_common(recommend)
+
+
+_SIMILAR = """\
+List the columns most similar to given ones, by the cosine of their shares of the components.
+
+  fastpmf similar model.npz tea
+  fastpmf similar model.npz tea jam -n 5 -o similar.csv
+
+The table has the columns item, rank, similar and cosine.
+
+usage: fastpmf similar MODEL ITEM... [options]"""
+
+
+def _similar(parser: Parser) -> None:
+    similar = parser.command(commands.similar, "similar", "columns most similar to given ones", _SIMILAR)
+    _add_model_file(similar)
+    text = "columns, by name, or by number from 0 if the model has no names"
+    similar.option("of", text, group="input", nargs="+", metavar="ITEM")
+    _add_top(similar, "number of columns")
+    _add_table(similar)
+    _add_common(similar, fits=False)
+
+
+_DIFFERENTIAL = """\
+List the features whose rate is most increased in each component, with log2 fold changes and their
+standard errors.
+
+  fastpmf differential model.npz counts.npz
+  fastpmf differential model.npz counts.npz --shrink -n 20 -o markers.csv
+
+Features are ordered by the lower end of an interval around the log fold change. COUNTS are the fitted
+ones. The table has the columns component, rank, feature, lower_bound, log2_fold_change,
+standard_error and against, and with --shrink false_sign_rate.
+
+usage: fastpmf differential MODEL COUNTS... [options]"""
+
+
+def _differential(parser: Parser) -> None:
+    text = "features whose rate is increased in a component"
+    differential = parser.command(commands.differential, "differential", text, _DIFFERENTIAL)
+    _add_model_file(differential)
+    _add_counts(differential)
+    _add_top(differential, "number of features")
+    _add_differential(differential)
+    _add_weights(differential)
+    _add_row_exposure(differential)
+    _add_table(differential)
+    _add_common(differential)
+
+
+_EVALUATE = """\
+Score a fitted model on counts that it was not fitted to.
+
+  fastpmf evaluate model.npz new_rows.npz
+  fastpmf evaluate model.npz test --train train
+  fastpmf evaluate model.npz test --train train -n 10
+
+Without --train, COUNTS are new rows, and the score is their log-likelihood under their own best
+weights. With --train, COUNTS are held-out counts of the rows in TRAIN, as `fastpmf split` writes
+them: the weights are computed from TRAIN, and the log-likelihood is that of `fastpmf select`, beside
+that of rates without structure, row sum times column sum. -n adds precision, recall and NDCG of the
+columns of highest rate that are not in TRAIN. Log-likelihoods are in nats per count.
+
+usage: fastpmf evaluate MODEL COUNTS... [options]"""
+
+
+def _evaluate(parser: Parser) -> None:
+    evaluate = parser.command(commands.evaluate, "evaluate", "score a model on held-out counts", _EVALUATE)
+    _add_model_file(evaluate)
+    _add_counts(evaluate, missing=True)
+    _add_train(evaluate)
+    text = "also score recommendations of N columns to each row; needs --train"
+    evaluate.option("-n --top", text, group="what to score", type=positive, metavar="N")
+    _add_common(evaluate)
+
+
+_SPLIT = """\
+Divide counts into a part to fit and a part to test on, of the same shape and with the same names.
+
+  fastpmf split counts.npz --train train --test test
+  fastpmf split purchases.csv --by entries --train train --test test
+
+Thinning divides each count at random, so that both parts are independent if counts are Poisson: use
+it for log-likelihoods. --by entries moves whole nonzero entries: use it to score recommendations.
+Both parts are written as folders, as by `fastpmf convert`.
+
+usage: fastpmf split COUNTS... --train FOLDER --test FOLDER [options]"""
+
+
+def _split(parser: Parser) -> None:
+    split = parser.command(commands.split, "split", "divide counts into train and test", _SPLIT)
+    _add_counts(split)
+    group = "output"
+    split.option("--train", "the part to fit (required)", group=group, required=True, metavar="FOLDER")
+    split.option("--test", "the part to test on (required)", group=group, required=True, metavar="FOLDER")
+    group = "how to split"
+    text = "what is divided: every count, or the nonzero entries"
+    split.option("--by", text, "thinning", group=group, choices=["thinning", "entries"])
+    split.option("--fraction", "share of the test part", 0.1, group=group, type=fraction, metavar="F")
+    split.option("--seed", "seed of the split", 0, group=group, type=seed, metavar="N")
+    _add_common(split, threads=False)
+
+
+_REPORT = """\
+Write a report on a fitted model with plots, one HTML file for a browser.
+
+  fastpmf report model.npz -o report.html
+  fastpmf report model.npz counts.npz -o report.html --title "Twenty topics"
+
+With the fitted counts, it also describes the data and how well they are fitted. Needs matplotlib.
+
+usage: fastpmf report MODEL [COUNTS...] -o REPORT.html [options]"""
+
+
+def _report(parser: Parser) -> None:
+    report = parser.command(commands.report, "report", "a report with plots, for a browser", _REPORT)
+    _add_model_file(report)
+    _add_counts(report, nargs="*")
+    _add_weights(report)
+    report.option("-o --output", "the report (required)", group="output", required=True, metavar="REPORT.html")
+    report.option("--title", "heading (default: the model and its size)", group="output", metavar="TEXT")
+    _add_top(report, "number of top features of each component")
+    _add_common(report)
+
+
+_INFO = """\
+Describe a file of counts in any format, or a fitted model.
+
+  fastpmf info cells.h5ad --layer counts
+  fastpmf info model.npz --json
+
+usage: fastpmf info FILE [options]"""
+
+
+def _info(parser: Parser) -> None:
+    info = parser.command(commands.info, "info", "describe a file", _INFO)
+    _add_counts(info, nargs=1)
+    _add_common(info, fits=False)
+
+
+_CONVERT = """\
+Write counts of any format to a folder, which is memory-mapped when it is read, and can be streamed.
+
+  fastpmf convert filtered_feature_bc_matrix.h5 -o cells
+  fastpmf convert january.csv february.csv --join outer -o purchases
+  fastpmf convert counts.npz --column-names genes.txt -o cells
+
+The folder has canonical CSR as data.npy, indices.npy and indptr.npy, and the names of rows and columns
+if there are any. A single CSV, TSV, Parquet, HDF5 or zarr file is read a chunk at a time, so it may be
+larger than memory, unless names are given.
+
+usage: fastpmf convert COUNTS... -o FOLDER [options]"""
+
+
+def _convert(parser: Parser) -> None:
+    convert = parser.command(commands.convert, "convert", "write counts to a memory-mapped folder", _CONVERT)
+    _add_counts(convert)
+    text = "the folder; it replaces only another such folder (required)"
+    convert.option("-o --output", text, group="output", required=True, metavar="FOLDER")
+    _add_common(convert, threads=False)
+
+
+_PLAN = """\
+Estimate the memory of a fit, from a file or from the size of the counts.
+
+  fastpmf plan counts.npz -k 20 50 100
+  fastpmf plan --shape 1000000 30000 --nnz 2000000000 -k 50
+
+usage: fastpmf plan [COUNTS...] -k K [K ...] [options]"""
+
+
+def _plan(parser: Parser) -> None:
+    plan = parser.command(commands.plan, "plan", "memory of a fit", _PLAN)
+    _add_counts(plan, nargs="*")
+    group = "size, instead of COUNTS"
+    plan.option("--shape", "number of rows and of columns", group=group, type=positive, nargs=2, metavar=("N", "P"))
+    plan.option("--nnz", "number of nonzeros", group=group, type=positive, metavar="N")
+    text = "dtype of the counts, which `fastpmf info` prints for a file (default: uint16)"
+    plan.option("--counts-dtype", text, group=group, choices=list(map(str, COUNT_DTYPES)))
+    group = "fit"
+    text = "numbers of components (required)"
+    plan.option("-k --components", text, group=group, type=positive, nargs="+", required=True, metavar="K")
+    _add_solver(plan, group)
+    _add_dtype(plan, group)
+    _add_table(plan)
+    _add_common(plan, quiet=False)
+
+
+_WARMUP = """\
+Compile the kernels of fits for these numbers of components, and cache them on disk: when an image is
+built, or before many processes start.
+
+  fastpmf warmup -k 20
+  fastpmf warmup -k 10 20 50 --counts-dtype float32 --dtype float32
+
+The first number takes about four seconds for each dtype of counts, further ones about one second: some
+kernels are compiled for each number of 64-byte vectors in a row of a factor (of 8 components in
+float64, 16 in float32) from 1 to 16, and once for all wider rows. Counts from files are mostly uint8;
+those of AnnData are float32.
+
+usage: fastpmf warmup -k K [K ...] [options]"""
+
+
+def _warmup(parser: Parser) -> None:
+    warmup = parser.command(commands.warmup, "warmup", "compile kernels ahead of time", _WARMUP)
+    group = "what to compile"
+    text = "numbers of components (required)"
+    warmup.option("-k --components", text, group=group, type=positive, nargs="+", required=True, metavar="K")
+    text = "dtypes of counts, which `fastpmf info` prints for a file (default: uint8)"
+    choices = list(map(str, COUNT_DTYPES))
+    warmup.option("--counts-dtype", text, group=group, nargs="+", choices=choices, metavar="T")
+    _add_dtype(warmup, group)
+    _add_common(warmup, threads=False)
+
+
+_DEMO = """\
+Fit topics to the words of Python's standard library, as installed on this machine, and print them.
+
+  fastpmf demo
+  fastpmf demo -k 10 --plot objective.png
+
+usage: fastpmf demo [options]"""
+
+
+def _demo(parser: Parser) -> None:
+    demo = parser.command(commands.demo, "demo", "topics of Python's standard library", _DEMO)
+    demo.option("-k --components", "number of topics", 20, group="fit", type=positive, metavar="K")
+    text = "also plot the objective by iteration, as .png, .svg or .pdf; needs matplotlib"
+    demo.option("--plot", text, group="output", metavar="PLOT.png")
+    _add_common(demo)
+
+
+_VERSIONS = """\
+Print the versions of fastpmf and its libraries, the CPU and the threads, for a bug report.
+
+  fastpmf versions
+  fastpmf versions --json
+
+usage: fastpmf versions [options]"""
+
+
+def _versions(parser: Parser) -> None:
+    versions = parser.command(commands.versions, "versions", "versions for a bug report", _VERSIONS)
+    _add_common(versions, fits=False)
+
+
+_COMPLETION = """\
+Print a script that completes commands, options and file names in a shell. Needs shtab:
+pip install 'fastpmf[completion]'.
+
+  fastpmf completion bash > ~/.local/share/bash-completion/completions/fastpmf
+  fastpmf completion zsh > ~/.zsh/completions/_fastpmf
+
+usage: fastpmf completion SHELL"""
+
+
+def _completion(parser: Parser) -> None:
+    completion = parser.command(commands.completion, "completion", "a script of completions for a shell", _COMPLETION)
+    completion.option("shell", "the shell", group="input", choices=["bash", "zsh", "tcsh"])
+    _add_help(completion)
+
+
+_PLOT = """\
+Draw a plot of a fitted model to a .png, .svg or .pdf file; NAME is that of a function of fastpmf.plot.
+Needs matplotlib.
+
+  fastpmf plot structure model.npz counts.npz --labels groups.txt -o plot.png
+  fastpmf plot top-features model.npz -n 15 -o features.pdf
+  fastpmf plot structure --help
+
+usage: fastpmf plot NAME ... -o PLOT.png [options]"""
+_STRUCTURE = """\
+Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
+
+  fastpmf plot structure model.npz counts.npz -o structure.png
+  fastpmf plot structure model.npz counts.npz --labels groups.txt -o plot.png
+
+usage: fastpmf plot structure MODEL COUNTS... -o PLOT.png [options]"""
+_TOPIC_LABEL_HEATMAP = """\
+Heat map of the mean topic proportions of groups of rows.
+
+  fastpmf plot topic-label-heatmap model.npz counts.npz --labels a.txt -o a.png
+
+usage: fastpmf plot topic-label-heatmap MODEL COUNTS... --labels FILE -o PLOT.png [options]"""
+_TOPIC_HEATMAP = """\
+Heat map of the similarity of components, of one model or of two.
+
+  fastpmf plot topic-heatmap model.npz -o similarity.png
+  fastpmf plot topic-heatmap model.npz other.npz -o similarity.png
+
+usage: fastpmf plot topic-heatmap MODEL [OTHER] -o PLOT.png [options]"""
+_TOP_FEATURES = """\
+Bars of the top features of each component.
+
+  fastpmf plot top-features model.npz -o features.png
+  fastpmf plot top-features model.npz --by lift --min-weight 0.001 -o features.png
+
+usage: fastpmf plot top-features MODEL -o PLOT.png [options]"""
+_PLOT_DIFFERENTIAL = """\
+Volcano plot of one component: log2 fold changes of all features, and their z scores.
+
+  fastpmf plot differential model.npz counts.npz --component 3 -o volcano.png
+
+usage: fastpmf plot differential MODEL COUNTS... --component Z -o PLOT.png [options]"""
+_CONVERGENCE = """\
+The objective during fits, by time or iterations.
+
+  fastpmf plot convergence model.npz -o convergence.png
+  fastpmf plot convergence cd.npz mu.npz --by n_iter -o convergence.png
+
+usage: fastpmf plot convergence MODEL... -o PLOT.png [options]"""
+_SELECTION = """\
+Scores of numbers of components, from the output of `fastpmf select --json`.
+
+  fastpmf select counts.npz -k 5 10 20 40 --json > k.json
+  fastpmf plot selection k.json -o k.png
+
+usage: fastpmf plot selection SELECTION.json -o PLOT.png [options]"""
+_CALIBRATION = """\
+Held-out counts against the rates that a model expects, in groups of entries.
+
+  fastpmf plot calibration model.npz test --train train -o calibration.png
+
+usage: fastpmf plot calibration MODEL COUNTS... --train COUNTS -o PLOT.png [options]"""
+_RESIDUALS = """\
+Heat map of groups of rows and columns: where counts differ from the fit.
+
+  fastpmf plot residuals model.npz counts.npz -o residuals.png
+  fastpmf plot residuals model.npz counts.npz --labels groups.txt -o residuals.png
+
+usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
+
+
+def _plot(parser: Parser) -> None:
+    kinds = parser.command(None, "plot", "plots of a fitted model", _PLOT)
+    _add_help(kinds)
+
+    structure = kinds.command(plots.structure, "structure", "topic proportions of each row", _STRUCTURE)
+    _add_model_file(structure)
+    _add_counts(structure, missing=True)
+    _add_weights(structure)
+    _add_labels(structure)
+    group = "what to draw"
+    text = "groups to draw, in this order (default: all)"
+    structure.option("--groups", text, group=group, nargs="+", metavar="GROUP")
+    text = "order of the rows in a group"
+    structure.option("--order", text, "principal", group=group, choices=["principal", "given"])
+    structure.option("--max-rows", "draw a random subset of more rows", 2000, group=group, type=positive, metavar="N")
+
+    labels = kinds.command(
+        plots.topic_label_heatmap, "topic-label-heatmap", "topic proportions of groups of rows", _TOPIC_LABEL_HEATMAP
+    )
+    _add_model_file(labels)
+    _add_counts(labels, missing=True)
+    _add_weights(labels)
+    _add_labels(labels, required=True)
+
+    heatmap = kinds.command(plots.topic_heatmap, "topic-heatmap", "similarity of components", _TOPIC_HEATMAP)
+    _add_model_file(heatmap)
+    heatmap.option("other", "another model of the same columns", group="input", nargs="?", metavar="OTHER.npz")
+
+    features = kinds.command(plots.top_features, "top-features", "top features of each component", _TOP_FEATURES)
+    _add_model_file(features)
+    _add_top(features, "number of features")
+    _add_order(features)
+    text = "components to draw, in this order (default: all)"
+    features.option("--components", text, group="what to list", type=seed, nargs="+", metavar="Z")
+
+    differential = kinds.command(plots.differential, "differential", "volcano plot of a component", _PLOT_DIFFERENTIAL)
+    _add_model_file(differential)
+    _add_counts(differential)
+    _add_weights(differential)
+    _add_row_exposure(differential)
+    text = "the component, from 0 (required)"
+    differential.option("--component", text, group="what to list", type=seed, required=True, metavar="Z")
+    _add_top(differential, "number of features to name")
+    _add_differential(differential)
+
+    convergence = kinds.command(plots.convergence, "convergence", "objective during fits", _CONVERGENCE)
+    convergence.option("models", "models of the same counts", group="input", nargs="+", metavar="MODEL")
+    text = "names of the models (default: those of the files)"
+    convergence.option("--names", text, group="what to draw", nargs="+", metavar="NAME")
+    convergence.option("--by", "horizontal axis", "seconds", group="what to draw", choices=["seconds", "n_iter"])
+
+    selection = kinds.command(plots.selection, "selection", "scores of numbers of components", _SELECTION)
+    text = "output of `fastpmf select --json`"
+    selection.option("selection", text, group="input", metavar="SELECTION.json")
+
+    calibration = kinds.command(plots.calibration, "calibration", "held-out counts against rates", _CALIBRATION)
+    _add_model_file(calibration)
+    _add_counts(calibration, missing=True)
+    _add_train(calibration, required=True)
+    calibration.option("--bins", "number of groups", 20, group="what to draw", type=positive, metavar="N")
+
+    residuals = kinds.command(plots.residuals, "residuals", "where counts differ from the fit", _RESIDUALS)
+    _add_model_file(residuals)
+    _add_counts(residuals)
+    _add_weights(residuals)
+    _add_labels(residuals)
+    text = "group of each column, as --labels for rows"
+    residuals.option("--column-labels", text, group="what to draw", metavar="FILE")
+    text = "number of groups by total count, without labels"
+    residuals.option("--bins", text, 20, group="what to draw", type=positive, metavar="N")
+
+    for kind in (structure, labels, heatmap, features, differential, convergence, selection, calibration, residuals):
+        text = "the plot, as .png, .svg or .pdf (required)"
+        kind.option("-o --output", text, group="output", required=True, metavar="PLOT.png")
+        kind.option("--dpi", "resolution of .png, in dots per inch", 150, group="output", type=positive, metavar="N")
+        _add_common(kind, threads=kind in (structure, labels, differential, calibration, residuals))
+
+
+# ── Options of several commands ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_model_file(command: Parser) -> None:
+    command.option("model", "output of `fastpmf fit`", group="input", metavar="MODEL")
+
+
+def _add_counts(command: Parser, *, nargs: str | int = "+", missing: bool = False) -> None:
+    group = "input"
+    text = f"files, folders or pipes: {', '.join(FORMATS)}; - for standard input. Rows of several are put together"
+    command.option("counts", text, group=group, nargs=nargs, metavar="COUNTS" if nargs != 1 else "FILE")
     text = "format of COUNTS, one of the above (default: according to the name)"
-    command.option("--format", text, choices=FORMATS, metavar="F")
-    text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
-    command.option("--feature-types", text, type=_feature_types, metavar="TYPE[,TYPE]")
-    text = "for 10x Genomics: name features by names, which may not be unique, or by ids (default: name)"
-    command.option("--feature-names", text, choices=FEATURE_NAMES)
-    command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", metavar="NAME")
+    command.option("--format", text, group=group, choices=FORMATS, metavar="F")
     text = "for csv, tsv and parquet: names, or numbers from 0; needed if there are more than three columns"
-    command.option("--columns", text, type=_columns, metavar="ROW,COLUMN[,COUNT]")
+    command.option("--columns", text, group=group, type=_columns, metavar="ROW,COLUMN[,COUNT]")
     text = "for csv and tsv: whether the first line is a header (default: if --columns has names or its count is text)"
-    command.option("--header", text, action=argparse.BooleanOptionalAction)
+    command.option("--header", text, group=group, action=argparse.BooleanOptionalAction)
+    command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
+    text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
+    command.option("--feature-types", text, group=group, type=_feature_types, metavar="TYPE[,TYPE]")
+    text = "for 10x Genomics: name features by names, which may not be unique, or by ids (default: name)"
+    command.option("--feature-names", text, group=group, choices=FEATURE_NAMES)
     text = "swap rows and columns; without it, genes of 10x Genomics' files are columns"
-    command.add_argument("--transpose", action="store_true", help=text)
+    command.flag("--transpose", text, group=group)
+    text = "names of the rows, one a line, instead of those in COUNTS"
+    command.option("--row-names", text, group=group, metavar="FILE")
+    text = "names of the columns, one a line, instead of those in COUNTS"
+    command.option("--column-names", text, group=group, metavar="FILE")
+    if nargs != 1:
+        text = (
+            "columns of several files: the same, in any order if they have names; outer: all of them, with counts of 0 "
+            "where a file lacks one; inner: those in all files"
+        )
+        command.option("--join", text, "same", group=group, choices=JOINS)
+    if missing:
+        text = "fitted columns that the counts lack: not observed, or with counts of 0"
+        command.option("--missing", text, "unobserved", group=group, choices=["unobserved", "zero"])
+
+
+def _add_model(command: Parser, text: str, **options: Any) -> None:
+    group = "model"
+    command.option("-k --components", text, group=group, type=positive, required=True, metavar="K", **options)
+    text = "poisson: PoissonNMF, maximum likelihood or posterior mode; hpf: HPF, posteriors by variational inference"
+    command.option("--model", text, "poisson", group=group, dest="kind", choices=["poisson", "hpf"])
+    group = "model poisson"
+    text = (
+        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, which predicts better; sparse: L1 "
+        "penalties, for many components and few counts; or its shape and rate (default: none)"
+    )
+    command.option("--prior", text, group=group, type=prior, metavar="PRIOR")
+    command.option("--prior-W", "of W only", group=group, type=prior, metavar="PRIOR", dest="prior_W")
+    command.option("--prior-H", "of H only", group=group, type=prior, metavar="PRIOR", dest="prior_H")
+    _add_solver(command, group)
+    group = "model hpf"
+    text = "fit the priors too, with a shape for each component; too many components then cost little"
+    command.flag("--learn-prior", text, group=group)
+    shape = number(float, 1e-300, "a number > 0")
+    command.option(
+        "--a", "prior shape of W, below 1 for sparse factors (default: 0.3)", group=group, type=shape, metavar="X"
+    )
+    command.option("--c", "prior shape of H (default: 0.3)", group=group, type=shape, metavar="X")
+    text = "shape of the activities of rows; with smaller ones rows may differ more (default: 0.3)"
+    command.option("--a-prime", text, group=group, type=shape, metavar="X")
+    text = "shape of the popularities of columns (default: 0.3)"
+    command.option("--c-prime", text, group=group, type=shape, metavar="X")
+    command.flag("--no-hierarchy", "no activities and popularities: Gamma-Poisson factorization", group=group)
+
+
+def _add_how_to_fit(command: Parser) -> None:
+    group = "how to fit"
+    command.option("--max-iter", "maximum number of iterations", 500, group=group, type=positive, metavar="N")
+    text = (
+        "poisson: stop when neither another W nor another H can improve the objective by more than T nats per count; "
+        "hpf: when an iteration moves at most a share T of the counts"
+    )
+    command.option("--tol", text, 1e-4, group=group, type=non_negative, metavar="T")
+    command.option(
+        "--max-time", "stop after S seconds (default: no limit)", group=group, type=non_negative, metavar="S"
+    )
+    choices = [init for init in INITS if init != "custom"]
+    command.option("--init", "start; auto is random", "auto", group=group, choices=choices)
+    text = "number of random starts, most of which are stopped early"
+    command.option("--n-init", text, 1, group=group, type=positive, metavar="N")
+    command.option("--seed", "seed of all that is random", 0, group=group, type=seed, metavar="N")
+    _add_dtype(command, group)
+
+
+def _add_solver(command: Parser, group: str) -> None:
+    text = (
+        "cd: extrapolated coordinate descent; em: lowest memory; mu: multiplicative updates; auto: cd (default: auto)"
+    )
+    command.option("--solver", text, group=group, choices=["auto", *SOLVERS])
+
+
+def _add_dtype(command: Parser, group: str) -> None:
+    text = "dtype of the factors (default: float32 for float32 counts, else float64)"
+    command.option("--dtype", text, group=group, choices=_DTYPES)
+
+
+def _add_row_exposure(command: Parser) -> None:
+    text = "exposure of each row, such as library sizes or years at risk"
+    command.option("--row-exposure", text, group="data beside the counts", type=_number_or_file, metavar="FILE")
+
+
+def _add_mask(command: Parser) -> None:
+    text = "counts whose positive entries are those that were not observed, in any format, matched by names"
+    command.option("--mask", text, group="data beside the counts", metavar="FILE")
+
+
+def _add_weights(command: Parser) -> None:
+    text = "W of these rows as .npy, from fit or transform (default: computed from COUNTS)"
+    command.option("--weights", text, group="data beside the counts", metavar="W.npy")
+
+
+def _add_train(command: Parser, *, required: bool = False) -> None:
+    group = "what to score"
+    text = f"counts of the same rows that the model was fitted to{' (required)' if required else ''}"
+    command.option("--train", text, group=group, required=required, metavar="COUNTS")
+    text = (
+        "ratio of the rates of COUNTS to those of TRAIN, such as 0.1 / 0.9 after thinning by 0.1 (default: ratio of "
+        "their totals)"
+    )
+    command.option("--exposure", text, group=group, type=non_negative, metavar="R")
+
+
+def _add_labels(command: Parser, *, required: bool = False) -> None:
+    text = "group of each row: one a line, or row name and group separated by a tab or comma"
+    text += " (required)" if required else ""
+    command.option("--labels", text, group="what to draw", required=required, metavar="FILE")
+
+
+def _add_top(command: Parser, text: str) -> None:
+    command.option("-n --top", text, 10, group="what to list", type=positive, metavar="N")
+
+
+def _add_order(command: Parser) -> None:
+    group = "what to list"
+    command.option("--by", "order of the features", "weight", group=group, choices=ORDERS)
+    text = "leave out features with a smaller share of the component's counts, such as 0.001 with lift"
+    command.option("--min-weight", text, 0.0, group=group, type=non_negative, metavar="P")
+
+
+def _add_differential(command: Parser) -> None:
+    group = "comparison"
+    text = "what a component is compared with: others, the nearest other one; mean; or the number of a component"
+    command.option("--against", text, "others", group=group, type=_against, metavar="WHAT")
+    text = "counts at the mean rate that are added to each component"
+    command.option("--pseudocount", text, 1.0, group=group, type=non_negative, metavar="N")
+    text = "from the variation of the counts, or valid only for Poisson counts"
+    command.option("--standard-errors", text, "robust", group=group, choices=["robust", "model"])
+    command.flag("--shrink", "adaptive shrinkage of the changes of each component", group=group)
+
+
+def _add_table(command: Parser) -> None:
+    text = "write the table as .csv or .tsv (default: print it)"
+    command.option("-o --output", text, group="output", metavar="TABLE.csv")
+
+
+def _add_help(command: Parser) -> None:
+    command.option("-h --help", "show this help and exit", argparse.SUPPRESS, group="other options", action="help")
+
+
+def _add_common(command: Parser, *, fits: bool = True, threads: bool = True, quiet: bool = True) -> None:
+    """The options of all commands; those that do not fit have no threads and nothing to show while they run."""
+    group = "other options"
+    if fits and threads:
+        text = "number of threads, which does not change the result (default: all that this process may use)"
+        command.option("-j --threads", text, group=group, type=positive, metavar="N")
+    if fits and quiet:
+        command.flag("-q --quiet", "no progress and no message on compilation", group=group)
+    command.flag("--json", "print the result as one JSON document", group=group)
+    _add_help(command)

@@ -29,6 +29,20 @@ class MemoryCounts:
         The transpose of X.
     unobserved : SparseRows of shape (n, p), optional
         The entries that are not observed; X must not store counts there.
+
+    See Also
+    --------
+    as_counts : makes them of matrices of counts.
+    StreamedCounts : counts that are read block by block.
+
+    Examples
+    --------
+    >>> from fastpmf import as_counts
+    >>> counts = as_counts([[2, 0, 1], [0, 1, 0]])
+    >>> counts.shape, counts.nnz, counts.total
+    ((2, 3), 3, 4.0)
+    >>> counts.select_rows([0]).to_scipy().toarray()
+    array([[2, 0, 1]], dtype=uint8)
     """
 
     storage_axis, row_access_only = Side.ROWS, False
@@ -43,6 +57,10 @@ class MemoryCounts:
         self.dtype = self._stored.data.dtype
         self.nnz = len(self._stored.data)
         self._files = _mapped_files(self._stored.data, self._stored.indices)
+
+    def __repr__(self) -> str:
+        n, p = self.shape
+        return f"<{type(self).__name__}: {n:,} x {p:,}, {self.nnz:,} nonzeros, {self.dtype}>"
 
     @classmethod
     def stacked(cls, parts: "Sequence[MemoryCounts]") -> "MemoryCounts":

@@ -94,6 +94,10 @@ class StreamedCounts:
         with threads(n_threads):
             self._check_blocks()
 
+    def __repr__(self) -> str:
+        n, p = self.shape
+        return f"<{type(self).__name__}: {n:,} x {p:,}, {self.nnz:,} nonzeros, {self.dtype}>"
+
     def _check_blocks(self) -> None:
         """Make one pass to check all blocks and compute the attributes."""
         lengths, nnz, sums, dtypes, column_sums = list[int](), list[int](), list[np.ndarray](), set[np.dtype](), None

@@ -15,7 +15,8 @@ from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.kernels.threads import threads
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_unique, is_dataframe, is_nullable, not_finite
+from fastpmf.utils.tables import Table, short_name, shown_as_table
+from fastpmf.utils.validation import check_array, check_unique, is_dataframe, is_nullable, not_finite
 
 _INT32_MAX = np.iinfo(np.int32).max
 _CHUNK = 1 << 20  # adjacent column indices that are compared at once
@@ -53,6 +54,12 @@ def as_counts(
         If X has the wrong dimensions, negative, NaN or infinite entries, or malformed sparse structure.
     MemoryError
         If reading the matrix would exceed this process's memory limit.
+
+    See Also
+    --------
+    MemoryCounts : the result.
+    StreamedCounts : counts larger than memory.
+    fastpmf.io.read_counts : counts in files.
 
     Examples
     --------
@@ -383,6 +390,20 @@ def non_integer_fraction(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
+def _number_ids(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each id, in the order of first occurrence, and the ids as text; `name` is that of the argument."""
+    values = np.asarray(ids)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{name} must be a list of at least one id, got shape {values.shape}")
+    number: dict[Any, int] = {}
+    numbers = np.array([number.setdefault(value, len(number)) for value in values.tolist()])
+    for value, n in number.items():
+        if not isinstance(value, str) and str(value) in ("None", "nan", "NaT", "<NA>"):
+            raise ValueError(f"{name} must not have missing ids, got {value} at position {(numbers == n).argmax()}")
+    return numbers, np.array([str(value) for value in number])
+
+
+@shown_as_table
 class Dataset(NamedTuple):
     """Counts with names of their rows and columns, which `as_counts` and `fit` accept.
 
@@ -390,11 +411,67 @@ class Dataset(NamedTuple):
     ----------
     X : sparse array of shape (n_rows, n_columns)
     row_names, column_names : ndarray of str, or None
+
+    See Also
+    --------
+    fastpmf.io.read_counts : reads one from a file.
+    fastpmf.datasets.load_stdlib : an example.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.io import Dataset
+    >>> counts = Dataset([[4, 0], [0, 3], [2, 1]], row_names=None, column_names=np.array(["ape", "bee"]))
+    >>> PoissonNMF(2, random_state=0).fit(counts).feature_names_in_.tolist()
+    ['ape', 'bee']
     """
 
     X: Any
     row_names: np.ndarray | None = None
     column_names: np.ndarray | None = None
+
+    @classmethod
+    def from_entries(cls, rows: Any, columns: Any, counts: Any = None) -> "Dataset":
+        """Counts of a table with a line for each entry, such as a DataFrame of purchases.
+
+        Parameters
+        ----------
+        rows, columns : array-like of shape (m,)
+            Ids of the row and of the column of each entry, such as users and items. Ids become names, as text, in the
+            order of their first occurrence.
+        counts : array-like of shape (m,), optional
+            By default each line counts 1. The counts of lines with equal ids are summed; the sums must be >= 0.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or shape, an id is missing, or a sum is negative or not finite.
+
+        See Also
+        --------
+        fastpmf.io.read_counts : The same for a file.
+
+        Examples
+        --------
+        >>> from fastpmf.io import Dataset
+        >>> data = Dataset.from_entries(["ada", "bob", "ada"], ["tea", "tea", "jam"], [2, 1, 1])
+        >>> data.X.toarray().tolist(), data.row_names.tolist(), data.column_names.tolist()
+        ([[2, 1], [1, 0]], ['ada', 'bob'], ['tea', 'jam'])
+        """
+        (i, row_names), (j, column_names) = _number_ids(rows, "rows"), _number_ids(columns, "columns")
+        values = np.ones(len(i), np.int64) if counts is None else check_array(counts, "counts")
+        if not i.shape == j.shape == values.shape:
+            raise ValueError(
+                f"rows, columns and counts must have equal lengths, got shapes {i.shape}, {j.shape} and {values.shape}"
+            )
+        shape = len(row_names), len(column_names)
+        X = as_counts(sparse.coo_array((values, (i, j)), shape=shape), name="counts")
+        return cls(X.to_scipy(), row_names, column_names)
 
     def aligned(self, names: Any) -> "Alignment":
         """These counts with the columns in the order of `names`, such as the feature names of a fitted model.
@@ -438,6 +515,17 @@ class Dataset(NamedTuple):
         missing = ~np.isin(target, own)
         return Alignment(Dataset(moved, self.row_names, target), int((new_column < 0).sum()), missing)
 
+    def _table(self) -> Table:
+        shape, dtype = np.shape(self.X), getattr(self.X, "dtype", None)
+        title = "Dataset of " + " x ".join(f"{n:,}" for n in shape) + " counts"
+        facts = {} if dtype is None else {"dtype": str(dtype)}
+        if hasattr(self.X, "nnz"):
+            facts["nonzeros"] = f"{self.X.nnz:,} ({self.X.nnz / max(math.prod(shape), 1):.2%})"
+        for kind, names in (("row names", self.row_names), ("column names", self.column_names)):
+            shown = "none" if names is None else ", ".join(map(short_name, names[:5]))
+            facts[kind] = shown + ", …" * (names is not None and len(names) > 5)
+        return Table(title, facts=facts)
+
 
 class Alignment(NamedTuple):
     """Counts with their columns aligned with given names, from `Dataset.aligned`.
@@ -451,6 +539,17 @@ class Alignment(NamedTuple):
     missing : ndarray of bool of shape (p,)
         True for the names that no column has. These features were not observed: pass `mask` along, or their zeros are
         taken as counts of 0.
+
+    See Also
+    --------
+    fastpmf.io.Dataset : counts with names.
+
+    Examples
+    --------
+    >>> from fastpmf.io import Dataset
+    >>> found = Dataset([[1, 2], [0, 3]], None, ["ape", "bee"]).aligned(["bee", "cat"])
+    >>> found.left_out, found.missing
+    (1, array([False,  True]))
     """
 
     data: Dataset

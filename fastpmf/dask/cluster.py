@@ -45,6 +45,11 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    fastpmf.dask.PoissonNMF : fits on the workers of a cluster.
+    fastpmf.dask.HPF : fits on the workers of a cluster.
+
     Examples
     --------
     In a script::

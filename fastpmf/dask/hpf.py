@@ -43,9 +43,28 @@ class HPF(DistributedEstimator):
     client_, recoveries_, communication_
         As in `fastpmf.dask.PoissonNMF`.
 
+    See Also
+    --------
+    HPF : on one machine.
+    fastpmf.dask.PoissonNMF : maximum likelihood and posterior modes.
+    fastpmf.dask.local_cluster : workers on this machine.
+
     Notes
     -----
     Not available: `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
+
+    Examples
+    --------
+    In a script::
+
+        from distributed import Client
+        from fastpmf.dask import HPF, local_cluster
+
+        if __name__ == "__main__":
+            with local_cluster(4) as cluster, Client(cluster) as client:
+                model = HPF(20, random_state=0)
+                W = model.fit_transform("counts.h5ad")  # a dask array, on the workers
+                local = model.to_local()  # a fastpmf.HPF
     """
 
     def __init__(

@@ -1,8 +1,10 @@
 """The base of the estimators."""
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
+from fastpmf.analysis.summary import Summary, summary_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -177,6 +180,85 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
+
+    def summary(self, n: int = 8) -> Summary:
+        """The facts of the fit, and the size and the top features of each component, as a table to look at.
+
+        Parameters
+        ----------
+        n : int, default=8
+            Number of top features of each component.
+
+        Returns
+        -------
+        Summary
+            Notebooks show it as a table; `print` shows it as text.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.io import Dataset
+        >>> X = Dataset([[8, 2, 0], [6, 4, 0], [0, 1, 9]], column_names=["tea", "jam", "rye"])
+        >>> print(PoissonNMF(1, random_state=0).fit(X).summary(2))  # doctest: +ELLIPSIS
+        PoissonNMF: 1 component of 3 features, float64
+          status        Converged to within tol.
+          ...
+        component  share of counts  top features
+                0           100.0%  tea, rye
+        """
+        return summary_of(self, self.top_features(n))
+
+    def report(
+        self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None
+    ) -> Path:
+        """Write a report on the fit, with pictures, as one HTML file that opens in any browser without a network.
+
+        It has the course of the fit, what to do if it did not converge, the components with their sizes and top
+        features, the parameters and the versions of libraries. With X it also has the size of the data, coherence,
+        calibration and residuals; with X or W a structure plot.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write, which ends in .html; an existing file is replaced.
+        X : matrix of counts of shape (n_samples, n_features), optional
+            The fitted counts, or new ones.
+        W : array-like of shape (n_samples, n_components), optional
+            Result of `fit_transform` or `transform` for X; by default ``transform(X)``. Give it if the fit had
+            exposures or a mask, which are not known here.
+        n_top : int, default=10
+            Number of top features of each component.
+        title : str, optional
+            Heading of the report; by default the model and its size.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ImportError
+            If Matplotlib is not installed.
+        FileNotFoundError, PermissionError
+            If the file can't be written.
+        TypeError, ValueError
+            If an argument has an invalid type, shape or value.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.datasets import make_poisson_counts
+        >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+        >>> model = PoissonNMF(2, random_state=0).fit(X)
+        >>> model.report(pathlib.Path(tempfile.mkdtemp()) / "report.html", X).name
+        'report.html'
+        """
+        check_is_fitted(self)
+        from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
+
+        return write_report(self, path, X, W, n_top=n_top, title=title)
 
     def recommend(
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,

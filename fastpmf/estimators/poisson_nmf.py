@@ -36,11 +36,12 @@ from fastpmf.utils.validation import check_factor, check_shape_dtype
 
 
 class PoissonNMF(FactorModel):
-    """Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
+    r"""Non-negative factorization of counts under the Poisson likelihood, which is KL-NMF.
 
-    Minimises over W, H >= 0, with mu = W H and all zeros of X counted,
+    Minimises over W, H >= 0 the generalised Kullback-Leibler divergence, with all zeros of X counted:
 
-        D(X || mu) = sum_ij [x_ij log(x_ij / mu_ij) - x_ij + mu_ij]
+    .. math:: D(X \| \mu) = \sum_{ij} \left[ x_{ij} \log \frac{x_{ij}}{\mu_{ij}} - x_{ij} + \mu_{ij} \right],
+              \qquad \mu = W H
 
     This maximises the likelihood of x_ij ~ Poisson(mu_ij); with normalised factors it is PLSI.
 
@@ -262,10 +263,13 @@ class PoissonNMF(FactorModel):
         checkpoint: Any = None,
         resume: Any = None,
     ) -> Self:
-        """Fit the model to X.
+        r"""Fit the model to X.
 
-        The full model is x_ij ~ Poisson(r_i c_j (W_i . H_j + b_j)), with row exposures r, column exposures c and
-        background b: W and H are in counts per unit of exposure. Arguments that belong to rows or columns of X are
+        The full model has row exposures r, column exposures c and a background b:
+
+        .. math:: x_{ij} \sim \mathrm{Poisson}\bigl(r_i c_j (W_i \cdot H_j + b_j)\bigr)
+
+        W and H are in counts per unit of exposure. Arguments that belong to rows or columns of X are
         aligned with it by labels if both have labels (the index and columns of pandas objects, the names of a
         `Dataset`), and taken by position otherwise.
 

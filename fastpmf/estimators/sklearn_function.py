@@ -81,6 +81,11 @@ def non_negative_factorization(
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    poisson_nmf : all options, and the result as one object.
+    PoissonNMF : the estimator.
+
     Notes
     -----
     From the same W and H, without penalties and in float64, solver="mu" has the same iterates as scikit-learn up to

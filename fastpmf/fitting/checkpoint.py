@@ -43,6 +43,11 @@ class Checkpoint:
     TypeError, ValueError
         If a parameter has an invalid type or value.
 
+    See Also
+    --------
+    PoissonNMF.fit : takes it as `checkpoint`, and a folder of checkpoints as `resume`.
+    FitInterrupted : raised when Ctrl-C stops a fit.
+
     Examples
     --------
     >>> import tempfile

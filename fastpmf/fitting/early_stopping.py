@@ -8,7 +8,7 @@ import numpy as np
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.masked import hide_entries, keep_entries, weight_rows
-from fastpmf.counts.thinning import thin_counts
+from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import log_likelihood

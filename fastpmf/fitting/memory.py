@@ -16,6 +16,7 @@ from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.utils.memory import check_memory_for, memory_limit
+from fastpmf.utils.tables import Table
 
 _BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
@@ -34,6 +35,17 @@ class Plan:
         Two blocks of streamed counts, the current one and the next, with their working memory; else 0.
     factor_bytes : int
         W, H, the working memory of the solver, and that of the final optimality check.
+
+    See Also
+    --------
+    plan : estimates it.
+
+    Examples
+    --------
+    >>> from fastpmf import plan
+    >>> estimate = plan((10_000, 2_000), 1_000_000, 20, n_threads=1)
+    >>> estimate.peak_bytes == estimate.transpose_bytes + estimate.block_bytes + estimate.factor_bytes
+    True
     """
 
     input_bytes: int
@@ -54,6 +66,12 @@ class Plan:
         if self.block_bytes:
             return f"{peak}: {blocks} for blocks of the {counts} of counts, {factors} for factors"
         return f"{peak} beyond the {counts} of counts: {transpose} for their transpose, {factors} for factors"
+
+    def _repr_html_(self) -> str:
+        parts = {"counts": self.input_bytes, "their transpose": self.transpose_bytes, "blocks": self.block_bytes,
+                 "factors": self.factor_bytes, "peak beyond the counts": self.peak_bytes}  # fmt: skip
+        facts = {name: f"{n / 2**20:,.1f} MiB" for name, n in parts.items()}
+        return Table("Estimated memory of a fit", facts=facts).to_html()
 
 
 def plan(
@@ -97,6 +115,10 @@ def plan(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    Plan : the result.
 
     Examples
     --------

@@ -87,6 +87,11 @@ def read_counts(
     ValueError
         If the format is unknown, an option is invalid for it, or the file is damaged. No file is unpickled.
 
+    See Also
+    --------
+    fastpmf.io.stream_counts : counts larger than memory.
+    fastpmf.io.convert_counts : to a format that is read without a copy.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -143,6 +148,21 @@ def convert_counts(
         If `folder` is something else.
     FileNotFoundError, ImportError, PermissionError, ValueError
         As in `read_counts`, or if the folder can't be written.
+
+    See Also
+    --------
+    fastpmf.io.write_counts : writes counts in memory.
+    fastpmf.io.stream_counts : reads a folder block by block.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf.io import convert_counts, read_counts
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "clicks.csv").write_text("user,item,clicks\\nada,tea,2\\nbob,jam,1\\n")
+    >>> counts = convert_counts(folder / "clicks.csv", folder / "counts")
+    >>> read_counts(folder / "counts").row_names.tolist()
+    ['ada', 'bob']
     """
     check_target(folder)
     with (
@@ -173,6 +193,20 @@ def write_counts(path: str | os.PathLike[str], X: Any) -> None:
         If the folder can't be written.
     TypeError, ValueError
         As in `as_counts`.
+
+    See Also
+    --------
+    fastpmf.io.read_counts : reads them.
+    fastpmf.io.convert_counts : converts files.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf.io import read_counts, write_counts
+    >>> folder = pathlib.Path(tempfile.mkdtemp()) / "counts"
+    >>> write_counts(folder, [[4, 0, 2], [0, 3, 0]])
+    >>> read_counts(folder).X.shape
+    (2, 3)
     """
     check_target(path)
     counts = as_counts(X).to_scipy()
@@ -211,6 +245,11 @@ def stream_counts(
         As in `read_counts`.
     ValueError
         If the file is damaged or a pipe, or its format can't be streamed.
+
+    See Also
+    --------
+    StreamedCounts : the counts that it returns.
+    fastpmf.io.convert_counts : makes folders of .npy.
 
     Examples
     --------

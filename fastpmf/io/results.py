@@ -26,6 +26,20 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     ------
     ValueError
         If `path` is a pipe, which can be read once only.
+
+    See Also
+    --------
+    fastpmf.io.load_model : loads it.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf import PoissonNMF
+    >>> from fastpmf.io import is_model
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.npz"
+    >>> PoissonNMF(2, random_state=0).fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]]).save(path)
+    >>> is_model(path)
+    True
     """
     if is_pipe(path):
         raise ValueError(f"{os.fspath(path)} is a pipe, which can be read once only: a file is needed here")
@@ -58,6 +72,11 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
     ValueError
         If the file is damaged or not a model.
 
+    See Also
+    --------
+    PoissonNMF.save : writes a model.
+    HPF.save : writes a model.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -76,7 +95,22 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
 
 
 def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
-    """Write a factor as `.npy`."""
+    """Write a factor as `.npy`.
+
+    See Also
+    --------
+    fastpmf.io.write_factors : both factors, with names.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from fastpmf.io import write_factor
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "W.npy"
+    >>> write_factor(path, np.ones((3, 2)))
+    >>> np.load(path).shape
+    (3, 2)
+    """
     check_output(path, ".npy", name="path")
     with atomic_write(path) as file:
         np.save(file, A, allow_pickle=False)
@@ -108,6 +142,11 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     TypeError, ValueError
         If an argument has an invalid type or value. All arguments are checked before anything is written.
 
+    See Also
+    --------
+    PoissonNMF.save : writes a model that can be loaded again.
+    fastpmf.anndata.to_anndata : the same as an AnnData object.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -138,7 +177,21 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV."""
+    """Write a table as CSV.
+
+    See Also
+    --------
+    fastpmf.io.write_factors : writes factors.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastpmf.io import write_table
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "topics.csv"
+    >>> write_table(path, ["word", "weight"], [["tea", 0.7], ["jam", 0.3]])
+    >>> path.read_text().splitlines()
+    ['word,weight', 'tea,0.7', 'jam,0.3']
+    """
     with atomic_write(path) as file:
         file.writelines((csv_line(row) + "\n").encode() for row in (columns, *rows))
 

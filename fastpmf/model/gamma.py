@@ -19,6 +19,21 @@ class GammaPosterior:
     ----------
     shape, rate : ndarray of one shape, float32 or float64
         The density of an entry u is rate^shape u^(shape - 1) exp(-rate u) / Gamma(shape).
+
+    See Also
+    --------
+    HPF : infers such posteriors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import GammaPosterior
+    >>> posterior = GammaPosterior(shape=np.array([1.0, 9.0]), rate=np.array([1.0, 3.0]))
+    >>> posterior.mean
+    array([1., 3.])
+    >>> low, high = posterior.interval(0.9)
+    >>> high.round(2)
+    array([3.  , 4.81])
     """
 
     shape: np.ndarray
@@ -35,6 +50,10 @@ class GammaPosterior:
     def of_rows(cls, factor: GammaFactor, exposure: float = 1.0) -> "GammaPosterior":
         """Posteriors of the rates of the rows of a factor whose entries are divided by `exposure`, (n_rows,)."""
         return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate / exposure)
+
+    def __repr__(self) -> str:
+        size = " x ".join(f"{n:,}" for n in np.shape(self.shape))
+        return f"<{type(self).__name__}: {size} entries>"
 
     @property
     def mean(self) -> np.ndarray:

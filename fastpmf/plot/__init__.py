@@ -1,28 +1,34 @@
 """Plots of factorizations of counts, with matplotlib (`pip install 'fastpmf[plot]'`).
 
 structure                            topic proportions of each row, stacked
-topic_label_heatmap                  mean topic proportions of groups of rows
-topic_heatmap                        similarity of components, of one fit or of two
+group_heatmap                        mean topic proportions of groups of rows
+similarity_heatmap                   similarity of components, of one fit or of two
 top_features, differential           top features of each component; volcano plot of one component
 convergence, selection               objectives during fits; scores of numbers of components
+component_gains                      contribution of each component to the prediction of held-out counts
 calibration, residuals               held-out counts against their expectations; groups where a fit deviates
 
+Data come first, as far as a plot needs them, in the order X, W, H; a fitted estimator may replace H. `groupby` is a
+group for each row, `labels` are names of components or fits, and `names` those of features.
+
 Each function draws on `ax`, or on a new figure if `ax` is None, and returns the Axes, or an array of them if there are
-several panels. It neither shows the figure nor changes matplotlib's settings. Colours suit colour-blind readers.
+several panels. It neither shows the figure nor changes matplotlib's settings, and follows its style, light or dark. A
+component has the same colour in all plots, and colours suit colour-blind readers.
 """
 
 from fastpmf.plot.features import differential, top_features
-from fastpmf.plot.fits import calibration, convergence, residuals, selection
-from fastpmf.plot.topics import structure, topic_heatmap, topic_label_heatmap
+from fastpmf.plot.fits import calibration, component_gains, convergence, residuals, selection
+from fastpmf.plot.topics import group_heatmap, similarity_heatmap, structure
 
 __all__ = [
     "calibration",
+    "component_gains",
     "convergence",
     "differential",
+    "group_heatmap",
     "residuals",
     "selection",
+    "similarity_heatmap",
     "structure",
     "top_features",
-    "topic_heatmap",
-    "topic_label_heatmap",
 ]

@@ -5,31 +5,36 @@ from typing import Any
 import numpy as np
 
 from fastpmf.analysis.topics import to_topics
-from fastpmf.counts.labels import Labels, align_components, labels_of
+from fastpmf.counts.labels import Labels, align, align_components, labels_of
 from fastpmf.utils.extras import import_optional
-from fastpmf.utils.messages import listed, printable
+from fastpmf.utils.messages import brief, listed, printable
 from fastpmf.utils.validation import check_matrix, check_names
 from fastpmf.utils.warnings import warn
 
-# The palette of M. Okabe and K. Ito (2008), then colours chosen one by one to be far from all previous ones in CIELAB,
-# also for deuteranopes and protanopes. Neighbours, which touch in a stack, differ in lightness.
-_AREAS = [
-    "#E69F00", "#009E73", "#F0E442", "#D55E00", "#56B4E9", "#0072B2", "#CC79A7", "#C3F0A5",
-    "#692D0F", "#69FFFF", "#69005A", "#D2A55A", "#2D5A4B", "#1EF0C3", "#003C96", "#FFE178",
-    "#69783C", "#4BA5FF", "#785A87", "#3CC3D2", "#964B00", "#FF8796", "#780F2D", "#B4D2FF",
-    "#3C4B87", "#87A569", "#0F69C3", "#96962D", "#5A2D4B", "#96D2D2", "#3C8787", "#000000",
+# Colours of components: six of the palette of M. Okabe and K. Ito (2008), then each as far as possible from all
+# previous ones in CIEDE2000, for normal vision, deuteranopes and protanopes, and neither white nor black, so that all
+# are seen on both. `scripts/tools/palette.py` computes them.
+COLORS = [
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#4B4B2D", "#782D5A",
+    "#D2E1A5", "#4BF0E1", "#8778FF", "#3C3C96", "#D2004B", "#4B7878", "#D2B4A5", "#FFE13C",
+    "#874B00", "#2DD269", "#C3D2FF", "#D2695A", "#00694B", "#5A5A78", "#F0C3D2", "#B43C96",
+    "#78A596", "#3CB4C3", "#FF6987", "#A578C3", "#875A69", "#00960F", "#4B692D", "#A5F078",
 ]  # fmt: skip
-# Without yellow, which is too light for a line on white; markers differ too
-_LINES = ["#0072B2", "#D55E00", "#000000", "#56B4E9", "#E69F00", "#CC79A7", "#009E73"]
+BLUE, GREY = "#2E8BC9", "#8C8C8C"  # seen on white and on black
+_LINES = [BLUE, *COLORS[1:6], GREY]
 _MARKERS, _DASHES = "os^DvPX", ("-", "--", ":", "-.")
-BLUE, GREY = "#0072B2", "#7F7F7F"
 _MAX_NAME_LENGTH = 24
 
 
-def area_colors(k: int) -> list[str]:
-    """Colours of k components; after 32 they repeat."""
-    palette = [*_AREAS[:7], _AREAS[-1]] if k <= 8 else _AREAS
-    return [palette[z % len(palette)] for z in range(k)]
+def component_colors(k: int) -> list[str]:
+    """Colours of k components. That of a component depends on its number only; after 32 they repeat."""
+    return [COLORS[z % len(COLORS)] for z in range(k)]
+
+
+def text_color(color: str) -> str:
+    """Black or white, for text on this colour."""
+    red, green, blue = matplotlib_module("colors").to_rgb(color)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
 
 def line_styles(n: int) -> list[dict[str, Any]]:
@@ -81,16 +86,53 @@ def feature_labels(model: Any) -> Labels:
 
 def proportions(W: Any, H: Any) -> np.ndarray:
     """P(z|row), (n, k): shares of expected counts, or without H shares of W; zeros for a row without mass."""
+    if hasattr(W, "obsm"):
+        W = _result_in(W, "" if H is not None else "_topics")
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W = components_of(W, "W")
     return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
+
+
+def _result_in(adata: Any, suffix: str) -> np.ndarray:
+    """W of a fit of `fastpmf.anndata`, or with suffix "_topics" its topic proportions."""
+    keys = [key for key in ("X_pmf", "X_hpf") if key in adata.obsm]
+    if len(keys) != 1:
+        raise ValueError(
+            f"W must be an AnnData object with either X_pmf or X_hpf in .obsm, got {listed(keys) or 'neither'}: give "
+            "an array of .obsm, and a column of .obs as groupby"
+        )
+    return np.asarray(adata.obsm[keys[0] + suffix])
+
+
+def groups_of(groupby: Any, A: Any, name: str, axis: int = 0, argument: str = "groupby") -> Any:
+    """The groups of the rows (axis 0) or columns of A, the argument `name`, in their order.
+
+    `groupby` may be a column of `.obs` or `.var` if A is an AnnData object, or has labels if A has some.
+    """
+    frame_name, item = (".obs", "row") if axis == 0 else (".var", "column")
+    labels = labels_of(A, axis)
+    if hasattr(A, "obsm"):
+        frame = A.obs if axis == 0 else A.var
+        labels = Labels(np.asarray(frame.index))
+        if isinstance(groupby, str):
+            if groupby not in frame:
+                raise ValueError(
+                    f"{argument} must be one of the columns of {frame_name}, {listed(frame)}, got {brief(groupby)}"
+                )
+            return frame[groupby]
+    elif isinstance(groupby, str):
+        raise TypeError(
+            f"{argument} must hold a group for each {item}, got {brief(groupby)}: the name of a column of "
+            f"{frame_name} needs an AnnData object as {name}"
+        )
+    return align(groupby, argument, rows=labels._replace(source=name, item=item))
 
 
 def encode_groups(labels: Any, n: int, name: str, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Names of the groups, (m,), and the group of each row, (n,), -1 for a row that is not drawn.
 
     Groups are in the order of `groups`; by default in the order of the categories of categorical labels, else sorted.
-    Warns about rows without a label.
+    Warns about rows without a group.
     """
     categorical = getattr(labels, "cat", labels)
     if hasattr(categorical, "codes") and hasattr(categorical, "categories"):
@@ -107,7 +149,9 @@ def encode_groups(labels: Any, n: int, name: str, groups: Any = None) -> tuple[n
     used = names[np.unique(codes[codes >= 0])]
     chosen = used if groups is None else np.atleast_1d(groups).astype(str)
     if chosen.ndim != 1 or not len(chosen) or len(set(chosen)) < len(chosen) or not np.isin(chosen, used).all():
-        raise ValueError(f"groups must name some of the {name}, each once, got {chosen.size}: {listed(chosen.flat)}")
+        raise ValueError(
+            f"groups must be some of the values of {name}, each once, got {chosen.size}: {listed(chosen.flat)}"
+        )
     position = {group: g for g, group in enumerate(chosen)}
     return chosen, np.append([position.get(group, -1) for group in names], -1)[codes]
 
@@ -135,6 +179,13 @@ def shorten(name: str) -> str:
     return name.replace("$", r"\$")
 
 
+def heat_map_size(rows: list[str], columns: list[str]) -> tuple[float, float]:
+    """Width and height in inches of a heat map with these names."""
+    across, down = (np.clip(len(names), 8, 40) for names in (columns, rows))
+    upright = 0.0 if max(map(len, columns)) <= 3 else 0.07 * max(map(len, columns))
+    return 1.9 + 0.22 * across + 0.07 * max(map(len, rows)), 1.0 + 0.2 * down + upright
+
+
 def heat_map(ax: Any, values: np.ndarray, rows: list[str], columns: list[str], label: str, **options: Any) -> None:
     """Draw values (m, n) with a colour bar and the names of up to about 40 rows and columns."""
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **options)
@@ -142,6 +193,9 @@ def heat_map(ax: Any, values: np.ndarray, rows: list[str], columns: list[str], l
     for axis, names in ((ax.yaxis, rows), (ax.xaxis, columns)):
         step, font = -(-len(names) // 40), "small" if len(names) <= 24 else "x-small"
         axis.set_ticks(range(0, len(names), step), names[::step], fontsize=font)
+    ax.tick_params(length=0)
+    if max(map(len, columns)) > 3:
+        ax.tick_params(axis="x", rotation=90)
 
 
 def hide_frame(ax: Any) -> None:

@@ -8,7 +8,17 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
 from fastpmf.analysis.features import top_features as compute_top_features
-from fastpmf.plot._common import BLUE, GREY, area_colors, components_of, hide_frame, panels, shorten, single_axes
+from fastpmf.plot._common import (
+    GREY,
+    component_colors,
+    components_of,
+    feature_labels,
+    hide_frame,
+    panels,
+    short_names,
+    shorten,
+    single_axes,
+)
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_names
 
@@ -19,24 +29,25 @@ _SCORES = {"weight": "P(feature | component)", "lift": "lift", "exclusivity": "e
 
 
 def top_features(
-    model: Any, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None, components: Any = None,
-    ax: Any = None,
+    H: Any, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None, components: Any = None,
+    labels: Any = None, ax: Any = None,
 ) -> np.ndarray:  # fmt: skip
     """Bar plots of the n first features of each component, one panel for each.
 
     Parameters
     ----------
-    model : fitted estimator or array-like of shape (k, p)
-        An estimator with `components_`, or H.
+    H : array-like of shape (k, p) or fitted estimator
     n : int, default=10
     by : {"weight", "lift", "exclusivity"}, default="weight"
         The score that orders the features and is the length of their bars; see `fastpmf.top_features`.
     min_weight : float, default=0.0
         Leave out features with P(j|z) below this threshold.
     names : array-like of str, of length p, optional
-        By default the estimator's `feature_names_in_`, else numbers.
+        Names of the features; by default the estimator's `feature_names_in_` or the columns of H, else numbers.
     components : array-like of int, optional
         The components to draw, in this order; by default all.
+    labels : array-like of str, of length k, optional
+        Names of all components, for the titles of the panels; by default "component 0", ...
     ax : array-like of matplotlib Axes, optional
         One for each component that is drawn.
 
@@ -56,10 +67,12 @@ def top_features(
     >>> [label.get_text() for label in axes[1].get_yticklabels()]
     ['cat', 'bee']
     """
-    H = components_of(model, "model")
-    names = getattr(model, "feature_names_in_", None) if names is None else names
+    names = feature_labels(H).values if names is None else names
+    H = components_of(H, "H")
+    titles = [f"component {z}" for z in range(len(H))] if labels is None else labels
+    titles = short_names(titles, len(H), "labels", "component")
     top = compute_top_features(H, n, by=by, min_weight=min_weight, names=names)
-    drawn, colors = _check_components(components, len(H), "components"), area_colors(len(H))
+    drawn, colors = _check_components(components, len(H), "components"), component_colors(len(H))
     n, font = top.scores.shape[1], "small" if n <= 25 else "x-small"
     n_columns = _grid_columns(len(drawn))
     longest = max((len(shorten(name)) for name in top.names[drawn].flat), default=0)
@@ -70,7 +83,7 @@ def top_features(
         panel.barh(positions, top.scores[z, valid], height=0.8, color=colors[z])
         panel.set_yticks(positions, list(map(shorten, top.names[z, valid])), fontsize=font)
         panel.set_ylim(n - 0.5, -0.5)
-        panel.set_title(f"component {z}", fontsize="medium")
+        panel.set_title(titles[z], fontsize="medium")
         hide_frame(panel)
         panel.tick_params(axis="y", length=0)
         if i >= len(drawn) - n_columns:  # there is no panel below
@@ -148,10 +161,11 @@ def differential(
     ax = single_axes(ax, 6.4, 4.8)
     # Rasterized, since vector files would have an element for each of tens of thousands of points
     ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, rasterized=True)
-    ax.plot(x[first], y[first], "o", color=BLUE, markersize=4)
+    color = component_colors(len(result.log2_fold_change))[component]
+    ax.plot(x[first], y[first], "o", color=color, markersize=5, markeredgecolor=GREY, markeredgewidth=0.5)
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
-    ax.set(xlabel="log2 fold change", ylabel="z score", title=f"component {component}")
+    ax.set(xlabel="log2 fold change", ylabel="z score (change / standard error)", title=f"component {component}")
     hide_frame(ax)
     _name_points(ax, x[first], y[first], list(map(shorten, names[first])))
     return ax

@@ -7,16 +7,18 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
-from fastpmf.analysis.selection import Selection
+from fastpmf.analysis.selection import ComponentGains, Selection
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import as_counts
-from fastpmf.counts.labels import MatrixLabels, align, align_factors, order_of
+from fastpmf.counts.labels import MatrixLabels, align_factors, order_of
 from fastpmf.plot._common import (
     BLUE,
     GREY,
     encode_groups,
     feature_labels,
+    groups_of,
     heat_map,
+    heat_map_size,
     hide_frame,
     line_styles,
     matplotlib_module,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 22  # number of rates in memory at once
 _MIN_EXPECTED = 10.0  # expected counts of the group of lowest rates
-_X_LABELS = {"seconds": "seconds", "n_iter": "iterations"}
+_X_LABELS = {"seconds": "time (seconds)", "n_iter": "iterations"}
 
 
 def convergence(
@@ -87,7 +89,7 @@ def convergence(
         difference = trace["objective"] - best
         drawn = np.isfinite(difference) & (difference > 0)
         ax.plot(trace[x][drawn], difference[drawn], label=name, **style)
-    ax.set(yscale="log", xlabel=_X_LABELS[x], ylabel="objective − best (nats)")
+    ax.set(yscale="log", xlabel=_X_LABELS[x], ylabel="objective above the best (nats)")
     hide_frame(ax)
     if labels is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False)
@@ -104,12 +106,12 @@ def _trace(fit: Any) -> np.ndarray:
     return trace
 
 
-def selection(found: Any, *, ax: Any = None) -> np.ndarray:
+def selection(result: Any, *, ax: Any = None) -> np.ndarray:
     """Score of each number of components on held-out counts, and similarity of the components of different splits.
 
     Parameters
     ----------
-    found : Selection
+    result : Selection
         The result of `select_n_components`.
     ax : array-like of matplotlib Axes, optional
         Two Axes, or one if there is a single split.
@@ -128,30 +130,77 @@ def selection(found: Any, *, ax: Any = None) -> np.ndarray:
     >>> len(plot.selection(select_n_components(X, [1, 2], random_state=0)))
     2
     """
-    if not isinstance(found, Selection):
-        raise TypeError(f"found must be what select_n_components returns, got {type(found).__name__}")
-    k, scores = found.n_components, found.log_likelihood
+    if not isinstance(result, Selection):
+        raise TypeError(f"result must be what select_n_components returns, got {type(result).__name__}")
+    k, scores = result.n_components, result.log_likelihood
     several = scores.shape[1] > 1
     axes = panels(ax, 1 + several, 1, 6.4, 2.6 if several else 3.6, sharex=True)
     axes[0].plot(k, scores, "o", color=GREY, alpha=0.35, markersize=5, markeredgewidth=0)
-    axes[0].errorbar(k, found.mean, found.error if several else None, color=BLUE, marker=".", capsize=4)
-    axes[0].set_ylabel("nats per held-out count")
+    axes[0].errorbar(k, result.mean, result.error if several else None, color=BLUE, marker=".", capsize=4)
+    axes[0].set_ylabel("log-likelihood\n(nats per held-out count)")
     axes[0].annotate(
-        f"{found.recommended} recommended", (found.recommended, 1.0), (0, 2), xycoords=("data", "axes fraction"),
+        f"{result.recommended} recommended", (result.recommended, 1.0), (0, 2), xycoords=("data", "axes fraction"),
         textcoords="offset points", ha="center", va="bottom",
     )  # fmt: skip
     if several:
-        axes[1].plot(k, found.similarity, color=BLUE, marker=".")
-        axes[1].set(ylabel="similarity of splits", ylim=(0, 1.05))
+        axes[1].plot(k, result.similarity, color=BLUE, marker=".")
+        axes[1].set(ylabel="similarity between splits", ylim=(0, 1.05))
     for panel in axes:
-        panel.axvline(found.recommended, color=GREY, linestyle=":", zorder=0)
+        panel.axvline(result.recommended, color=GREY, linestyle=":", zorder=0)
         hide_frame(panel)
         panel.xaxis.get_major_locator().set_params(integer=True)
-    axes[-1].set_xlabel("components")
+    axes[-1].set_xlabel("number of components")
     return axes
 
 
-def calibration(X: Any, W: Any, H: Any, exposure: float = 1.0, *, bins: int = 20, ax: Any = None) -> "Axes":
+def component_gains(result: Any, *, labels: Any = None, ax: Any = None) -> "Axes":
+    """What each component contributes to the prediction of held-out counts, the largest first.
+
+    Parameters
+    ----------
+    result : ComponentGains
+        The result of `fastpmf.component_gains`.
+    labels : array-like of str, of length k, optional
+        Names of the components; by default their numbers, from 0.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    Axes
+        Bars are two standard errors to each side. Components whose gain is not that far above 0 are grey.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    Examples
+    --------
+    >>> from fastpmf import ComponentGains, plot
+    >>> import numpy as np
+    >>> ax = plot.component_gains(ComponentGains(np.array([0.1, 0.3, 0.01]), np.array([0.01, 0.02, 0.01])))
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['1', '0', '2']
+    """
+    if not isinstance(result, ComponentGains):
+        raise TypeError(f"result must be what component_gains returns, got {type(result).__name__}")
+    names = short_names(labels, len(result.gain), "labels", "component")
+    order = np.argsort(-result.gain, kind="stable")
+    ax = single_axes(ax, 3.6 + 0.07 * max(map(len, names)), 0.9 + 0.19 * max(len(order), 5))
+    for color, chosen in ((BLUE, result.supported[order]), (GREY, ~result.supported[order])):
+        at = np.flatnonzero(chosen)
+        ax.errorbar(
+            result.gain[order][at], at, xerr=2 * result.error[order][at], fmt="o", color=color, markersize=5, capsize=2
+        )
+    ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+    ax.set_yticks(range(len(order)), [names[z] for z in order], fontsize="small")
+    ax.set(ylim=(len(order) - 0.4, -0.6), xlabel="gain (nats per held-out count)", ylabel="component")
+    ax.tick_params(axis="y", length=0)
+    hide_frame(ax)
+    return ax
+
+
+def calibration(X: Any, W: Any, H: Any, *, exposure: float = 1.0, bins: int = 20, ax: Any = None) -> "Axes":
     """Mean held-out count against mean expected count, for groups of entries of similar rate.
 
     All n p entries are used, zeros included, some millions at a time. This takes 2 n k p operations and about 100 MB;
@@ -239,7 +288,7 @@ def _sums_by_rate(X: sparse.csr_array, W: np.ndarray, H: np.ndarray) -> np.ndarr
 
 
 def residuals(
-    X: Any, W: Any, H: Any, *, row_labels: Any = None, column_labels: Any = None, bins: int = 20, ax: Any = None
+    X: Any, W: Any, H: Any, *, groupby: Any = None, column_groupby: Any = None, bins: int = 20, ax: Any = None
 ) -> "Axes":
     """Heat map of standardised differences between observed and expected counts, for groups of rows and of columns.
 
@@ -248,17 +297,18 @@ def residuals(
 
     Parameters
     ----------
-    X : matrix of counts of shape (n, p)
+    X : matrix of counts of shape (n, p) or AnnData
+        Of an AnnData object, the counts are its `X`.
     W : array-like of shape (n, k)
         Multiplied by the row exposures, if the fit had any.
     H : array-like of shape (k, p) or fitted estimator
-    row_labels : array-like of shape (n,), optional
-        Groups of rows, like `labels` of `structure`. By default rows are ordered by their totals and divided into
-        groups with similar numbers of counts, so that cells are about equally precise.
-    column_labels : array-like of shape (p,), optional
-        Groups of columns, likewise.
+    groupby : array-like of shape (n,) or str, optional
+        Groups of rows, as in `structure`. By default rows are ordered by their totals and divided into groups with
+        similar numbers of counts, so that cells are about equally precise.
+    column_groupby : array-like of shape (p,) or str, optional
+        Groups of columns, likewise; a str is a column of `.var` of an AnnData object.
     bins : int, default=20
-        Number of groups if there are no labels.
+        Number of groups where none are given.
     ax : matplotlib Axes, optional
 
     Returns
@@ -275,30 +325,29 @@ def residuals(
     Examples
     --------
     >>> from fastpmf import plot
-    >>> ax = plot.residuals([[9, 1], [1, 9]], [[5], [5]], [[1, 1]], row_labels=["ape", "bee"], column_labels=[0, 1])
+    >>> ax = plot.residuals([[9, 1], [1, 9]], [[5], [5]], [[1, 1]], groupby=["ape", "bee"], column_groupby=[0, 1])
     >>> ax.images[0].get_array().round(2).tolist()
     [[1.79, -1.79], [-1.79, 1.79]]
     """
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
-    labels = MatrixLabels.of(X)
-    row_labels = align(row_labels, "row_labels", rows=labels.rows)
-    column_labels = align(column_labels, "column_labels", rows=labels.columns)
-    X, W, H = _read(X, W, H)
-    rows, R = _indicators(row_labels, X.sum(axis=1, dtype=np.float64), bins, "row_labels")
-    columns, C = _indicators(column_labels, X.sum(axis=0, dtype=np.float64), bins, "column_labels")
+    groupby = None if groupby is None else groups_of(groupby, X, "X")
+    if column_groupby is not None:
+        column_groupby = groups_of(column_groupby, X, "X", axis=1, argument="column_groupby")
+    X, W, H = _read(X.X if hasattr(X, "obsm") else X, W, H)
+    rows, R = _indicators(groupby, X.sum(axis=1, dtype=np.float64), bins, "groupby")
+    columns, C = _indicators(column_groupby, X.sum(axis=0, dtype=np.float64), bins, "column_groupby")
     observed, expected = (R @ X @ C.T).toarray(), (R @ W) @ (H @ C.T)
     difference = observed - expected
     undefined = np.where(difference > 0, np.inf, 0.0)
     values = np.divide(difference, np.sqrt(expected), out=undefined, where=expected != 0)
     largest = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
-    ax = single_axes(ax, 6.4, 4.8)
+    ax = single_axes(ax, *heat_map_size(rows, columns))
     colors = matplotlib_module("pyplot").colormaps["RdBu_r"]
     colors = colors.with_extremes(bad=colors(1.0))  # infinite values are drawn as bad ones
     label = "(observed − expected) / √expected"
     heat_map(ax, values, rows, columns, label, cmap=colors, vmin=-largest, vmax=largest)
-    ax.tick_params(axis="x", rotation=90)
-    ax.set_ylabel("rows, by their total counts" if row_labels is None else "rows")
-    ax.set_xlabel("columns, by their total counts" if column_labels is None else "columns")
+    ax.set_ylabel("rows, by their total counts" if groupby is None else "groups of rows")
+    ax.set_xlabel("columns, by their total counts" if column_groupby is None else "groups of columns")
     return ax
 
 

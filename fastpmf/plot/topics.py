@@ -4,22 +4,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from scipy.spatial.distance import squareform
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import distributions, match_components
-from fastpmf.counts.labels import align, labels_of, order_of
+from fastpmf.counts.labels import order_of
 from fastpmf.plot._common import (
-    area_colors,
+    component_colors,
     components_of,
     encode_groups,
     feature_labels,
+    groups_of,
     heat_map,
+    heat_map_size,
     matplotlib_module,
     proportions,
     short_names,
     shorten,
     single_axes,
+    text_color,
 )
 from fastpmf.utils.validation import check_option, random_generator
 
@@ -27,30 +31,38 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ORDERS = ("principal", "given")
+_HEIGHT = 2.6  # of the Axes of the structure plot, in inches
+_GRID = 1000  # positions along the rows that are tried for the name of a component
 
 
 def structure(
-    W: Any, H: Any = None, *, labels: Any = None, groups: Any = None, order: str = "principal", names: Any = None,
+    W: Any, H: Any = None, *, groupby: Any = None, groups: Any = None, labels: Any = None, order: str = "principal",
     max_rows: int = 2000, random_state: Any = 0, ax: Any = None,
 ) -> "Axes":  # fmt: skip
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
+    Components are stacked by their mean proportion, the largest at the top. The names of those with enough space are
+    written into their areas; the legend has all of them.
+
     Parameters
     ----------
-    W : array-like of shape (n, k)
+    W : array-like of shape (n, k) or AnnData
+        An AnnData object must have the result of a fit by `fastpmf.anndata` in `.obsm`, as "X_pmf" or "X_hpf".
     H : array-like of shape (k, p) or fitted estimator, optional
         If given, proportions are those of the expected counts of each row, P(z|row) of `to_topics`. Otherwise rows of W
-        are divided by their sums, which depend on the relative scale of W and H.
-    labels : array-like of shape (n,), optional
-        Groups of rows, drawn apart and named. Rows without a label (NaN, None) are left out, with a warning.
+        are divided by their sums, which depend on the relative scale of W and H; of an AnnData object, the saved
+        P(z|row) are drawn.
+    groupby : array-like of shape (n,) or str, optional
+        Groups of rows, drawn apart and named; a str is a column of `.obs` of an AnnData object. Rows without a group
+        (NaN, None) are left out, with a warning. Groups of few rows are drawn wider than their share.
     groups : str or array-like of str, optional
-        The groups to draw, in this order; by default all, in the order of the categories if `labels` are categorical,
+        The groups to draw, in this order; by default all, in the order of the categories if `groupby` is categorical,
         else sorted.
+    labels : array-like of str, of length k, optional
+        Names of the components, such as `model.top_features(2).titles()`; by default their numbers, from 0.
     order : {"principal", "given"}, default="principal"
         Order of the rows in a group. "principal": by dominant topic, and by the first principal component of the
         group's proportions. "given": unchanged.
-    names : array-like of str, of length k, optional
-        Names of the components, for the legend; by default their numbers, from 0.
     max_rows : int, default=2000
         If there are more rows, draw a random subset of about this size, with the same share of each group and at least
         one row of each.
@@ -61,7 +73,8 @@ def structure(
     Returns
     -------
     Axes
-        Rows without mass are blank, at the end of their group.
+        Rows without mass are blank, at the end of their group. The legend is at the right if it takes at most a fifth
+        of the figure's width, else below.
 
     Raises
     ------
@@ -77,48 +90,44 @@ def structure(
     Examples
     --------
     >>> from fastpmf import plot
-    >>> ax = plot.structure([[3, 1], [0, 2], [1, 4]], labels=["ape", "bee", "bee"])
+    >>> ax = plot.structure([[3, 1], [0, 2], [1, 4]], groupby=["ape", "bee", "bee"])
     >>> ax.get_ylabel()
     'topic proportion'
     """
-    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(source="W"))
+    groupby = None if groupby is None else groups_of(groupby, W, "W")
     P = proportions(W, H)
     n, k = P.shape
     check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
-    titles, codes = encode_groups(np.zeros(n, int) if labels is None else labels, n, "labels", groups)
-    legend = short_names(names, k, "names", "component")
-    ax = single_axes(ax, 10.0, 3.2)
-    rng = random_generator(random_state)
-    share = min(1.0, max_rows / np.count_nonzero(codes >= 0))
+    titles, codes = encode_groups(np.zeros(n, int) if groupby is None else groupby, n, "groupby", groups)
+    names, colors = short_names(labels, k, "labels", "component"), component_colors(k)
     members = [np.flatnonzero(codes == g) for g in range(len(titles))]
-    if share < 1:
+    n_chosen, rng = sum(map(len, members)), random_generator(random_state)
+    if n_chosen > max_rows:
+        share = max_rows / n_chosen
         members = [rng.choice(rows, max(1, round(share * len(rows))), replace=False) for rows in members]
     members = [rows[_principal_order(P[rows])] if order == "principal" else np.sort(rows) for rows in members]
-    sizes = np.array([len(rows) for rows in members])
-    gap = max(1, round(0.008 * sizes.sum())) if len(sizes) > 1 else 0
-    starts = np.cumsum(np.append(0, sizes + gap))
-    heights = np.full((k, starts[-1] - gap), np.nan)
-    for start, rows in zip(starts, members, strict=False):
-        heights[:, start : start + len(rows)] = P[rows].T
-    tops, colors, step_patch = heights.cumsum(axis=0), area_colors(k), matplotlib_module("patches").StepPatch
+    heights, edges, middles = _side_by_side(P, members)
+    stack = np.argsort(P.sum(axis=0), kind="stable")  # from the bottom to the top
+    tops = heights[stack].cumsum(axis=0)
+    own_figure, ax = ax is None, single_axes(ax, 10.0, 3.2)
+    ax.figure.figure.draw_without_rendering()  # the layout sets the size of the Axes, and so the space for names
     # From the top down, each drawn over the previous one, so that no background is visible between them
-    stack = [
-        step_patch(tops[z], np.arange(tops.shape[1] + 1.0), facecolor=colors[z], linewidth=0, label=legend[z])
-        for z in range(k)[::-1]
+    step_patch = matplotlib_module("patches").StepPatch
+    patches = [
+        step_patch(top, edges, facecolor=colors[z], linewidth=0, label=names[z])
+        for z, top in zip(stack[::-1], tops[::-1], strict=True)
     ]
-    for patch in stack:
+    for patch in patches:
         ax.add_artist(patch)  # `add_patch` would compute the limits of all steps, which takes seconds
-    ax.set(xlim=(0, tops.shape[1]), ylim=(0, 1), ylabel="topic proportion", xticks=[])
+    n_drawn = sum(map(len, members))
+    xlabel = f"{n:,} rows" if n_drawn == n else f"{n_drawn:,} of {n:,} rows"
+    ax.set(xlim=(0, edges[-1]), ylim=(0, 1), ylabel="topic proportion", xlabel=xlabel, xticks=[])
     ax.spines[["top", "right", "bottom"]].set_visible(False)
-    if labels is None:
-        ax.set_xlabel("rows")
-    else:
-        _name_groups(ax, starts[:-1] + sizes / 2, list(map(shorten, titles)))
-    ax.legend(
-        handles=stack, loc="upper left", bbox_to_anchor=(1.0, 1.03), frameon=False, ncols=-(-k // 12), fontsize="small",
-        handlelength=1.0, handleheight=1.0, columnspacing=1.0, labelspacing=0.3,
-    )  # fmt: skip
+    if groupby is not None:
+        _name_groups(ax, middles, list(map(shorten, titles)))
+    _add_legend(ax, patches, own_figure)
+    _name_areas(ax, [names[z] for z in stack], [colors[z] for z in stack], tops, edges)
     return ax
 
 
@@ -136,18 +145,96 @@ def _principal_order(P: np.ndarray) -> np.ndarray:
     return np.lexsort((score, mean[dominant], ~P.any(axis=1)))
 
 
+def _side_by_side(P: np.ndarray, members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heights of the bars, (k, m), with NaN in gaps between groups; edges of the bars, (m + 1,); middles of groups."""
+    sizes = np.array([len(rows) for rows in members])
+    widths = np.maximum(sizes, min(0.025, 0.5 / len(sizes)) * sizes.sum())
+    gap = max(1.0, 0.005 * widths.sum())
+    heights, steps = [], []
+    for rows, size, width in zip(members, sizes, widths, strict=True):
+        heights += [P[rows].T, np.full((P.shape[1], 1), np.nan)]
+        steps += [np.full(size, width / size), [gap]]
+    starts = np.cumsum(np.append(0, widths + gap))[:-1]
+    edges = np.cumsum(np.append(0, np.concatenate(steps)))
+    return np.concatenate(heights, axis=1)[:, :-1], edges[:-1], starts + widths / 2
+
+
 def _name_groups(ax: Any, middles: np.ndarray, titles: list[str]) -> None:
     """Names below the groups, rotated if they would overlap."""
-    ax.set_xticks(middles, titles)
-    ax.tick_params(axis="x", length=0, pad=7)
-    inches = ax.bbox.width / ax.figure.dpi / np.diff(ax.get_xlim())[0]
-    lengths = np.array([0.09 * (len(title) + 1) for title in titles])
-    if (np.diff(middles) * inches < (lengths[1:] + lengths[:-1]) / 2).any():
-        for text in ax.get_xticklabels():
-            text.set(rotation=40, ha="right", rotation_mode="anchor")
+    font = "medium" if len(titles) <= 24 else "small" if len(titles) <= 40 else "x-small"
+    ax.set_xticks(middles, titles, fontsize=font)
+    ax.tick_params(axis="x", length=0, pad=4)
+    texts = ax.get_xticklabels()
+    boxes = [text.get_window_extent() for text in texts]
+    spans = np.array([(box.x0, box.x1) for box in boxes])
+    if (spans[1:, 0] < spans[:-1, 1] + 4).any():
+        upright = np.diff(spans.mean(axis=1)).min() < 1.6 * boxes[0].height
+        for text in texts:
+            text.set(rotation=90 if upright else 40, ha="right", va="center" if upright else "top")
+            text.set_rotation_mode("anchor")
 
 
-def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
+def _add_legend(ax: Any, patches: list[Any], own_figure: bool) -> None:
+    """The legend, at the right if it is small enough, else below. A figure of our own is made as high as needed."""
+    figure, k = ax.figure.figure, len(patches)
+    look: dict[str, Any] = {
+        "handles": patches, "loc": "upper left", "frameon": False, "fontsize": "small", "handlelength": 1.0,
+        "handleheight": 1.0, "columnspacing": 1.0, "labelspacing": 0.3, "borderaxespad": 0.0, "handletextpad": 0.5,
+    }  # fmt: skip
+    legend = ax.legend(bbox_to_anchor=(1.015, 1.0), ncols=-(-k // 16), **look)
+    legend.set_in_layout(False)  # else a legend that is too wide would leave no Axes to measure
+    figure.draw_without_rendering()
+    box, space = legend.get_window_extent(), figure.bbox if own_figure else ax.bbox
+    if box.width <= 0.2 * space.width and box.height <= 1.2 * ax.bbox.height:
+        legend.set_in_layout(True)
+    else:
+        entry = 0.35 * figure.dpi + max(text.get_window_extent().width for text in legend.get_texts())
+        n_rows = -(-k // int(np.clip(0.92 * space.width // entry, 1, k)))
+        legend.remove()
+        below = (ax.bbox.y0 - ax.xaxis.get_tightbbox().y0) / figure.dpi + 0.08
+        down = matplotlib_module("transforms").ScaledTranslation(0, -below, figure.dpi_scale_trans)
+        ax.legend(bbox_to_anchor=(0.0, 0.0), bbox_transform=ax.transAxes + down, ncols=-(-k // n_rows), **look)
+    if own_figure:
+        figure.draw_without_rendering()
+        figure.set_figheight(figure.get_figheight() + _HEIGHT - ax.bbox.height / figure.dpi)
+    figure.draw_without_rendering()
+
+
+def _name_areas(ax: Any, names: list[str], colors: list[str], tops: np.ndarray, edges: np.ndarray) -> None:
+    """Write the name of each component into its area, where it fits; `tops` are the upper ends of areas, (k, m)."""
+    at = np.searchsorted(edges, (np.arange(_GRID) + 0.5) * edges[-1] / _GRID, side="right") - 1
+    tops = np.nan_to_num(tops[:, np.clip(at, 0, tops.shape[1] - 1)])
+    lows = np.vstack([np.zeros(_GRID), tops[:-1]])
+    for name, color, low, high in zip(names, colors, lows, tops, strict=True):
+        if (high - low).max() < 0.05:
+            continue
+        style = {"color": text_color(color), "fontsize": "small", "ha": "center", "va": "center", "clip_on": True}
+        text = ax.text(0.5, 0.5, name, **style)
+        for layout, rotation in ((name, 0), (name.replace(" ", "\n"), 0), (name, 90)):
+            text.set(text=layout, rotation=rotation)
+            box = text.get_window_extent()
+            width = int(1.1 * box.width / ax.bbox.width * _GRID) + 4
+            if width >= _GRID:
+                continue
+            floor, ceiling = maximum_filter1d(low, width), minimum_filter1d(high, width)
+            space = (ceiling - floor)[width // 2 : _GRID - width // 2]
+            if space.max() >= 1.15 * box.height / ax.bbox.height:
+                middle = _middle_of_longest_run(space >= 0.95 * space.max()) + width // 2
+                text.set_position(((middle + 0.5) / _GRID * edges[-1], (floor[middle] + ceiling[middle]) / 2))
+                break
+        else:
+            text.remove()
+
+
+def _middle_of_longest_run(at: np.ndarray) -> int:
+    starts, ends = np.flatnonzero(np.diff(at, prepend=False, append=False)).reshape(-1, 2).T
+    longest = (ends - starts).argmax()
+    return int(starts[longest] + ends[longest] - 1) // 2
+
+
+def similarity_heatmap(
+    H: Any, other: Any = None, *, labels: Any = None, other_labels: Any = None, ax: Any = None
+) -> "Axes":
     """Heat map of the similarity of components: the Bhattacharyya coefficient of each pair, in one fit or between two.
 
     Parameters
@@ -157,18 +244,24 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
     other : array-like of shape (l, p) or fitted estimator, optional
         Its components are the columns: those matched with a row (`match_components`) in the order of the rows, then the
         others. By default H.
+    labels, other_labels : array-like of str, of length k and l, optional
+        Names of the components; by default their numbers, from 0.
     ax : matplotlib Axes, optional
 
     Returns
     -------
     Axes
-        From 0 for components without common features to 1 for equal distributions. Ticks are numbers of components,
-        from 0.
+        From 0 for components without common features to 1 for equal distributions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
 
     Examples
     --------
     >>> from fastpmf import plot
-    >>> ax = plot.topic_heatmap([[2, 1, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 0], [1, 1, 1]])
+    >>> ax = plot.similarity_heatmap([[2, 1, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 0], [1, 1, 1]])
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
@@ -179,6 +272,10 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
         other_H = other_H[:, order]
     if other_H.shape[1] != H.shape[1]:
         raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
+    row_names = short_names(labels, len(H), "labels", "component")
+    column_names = row_names
+    if other is not None:
+        column_names = short_names(other_labels, len(other_H), "other_labels", "component of other")
     partners, _ = match_components(H, other_H)
     P, Q = (np.sqrt(distributions(A)) for A in (H, other_H))
     rows = np.arange(len(P))
@@ -187,24 +284,28 @@ def topic_heatmap(H: Any, other: Any = None, *, ax: Any = None) -> "Axes":
         rows = leaves_list(linkage(distances, "average", optimal_ordering=True))
     matched = rows if other is None else partners[rows]
     columns = np.append(matched[matched >= 0], np.setdiff1d(np.arange(len(Q)), matched))
-    ax = single_axes(ax, *(1.8 + 0.2 * np.clip([len(Q), len(P)], 12, 36)))
-    values, row_names, column_names = P[rows] @ Q[columns].T, list(map(str, rows)), list(map(str, columns))
-    heat_map(ax, values, row_names, column_names, "Bhattacharyya coefficient", cmap="viridis", vmin=0, vmax=1)
+    ax = single_axes(ax, *heat_map_size([row_names[z] for z in rows], [column_names[z] for z in columns]))
+    heat_map(
+        ax, P[rows] @ Q[columns].T, [row_names[z] for z in rows], [column_names[z] for z in columns],
+        "similarity", cmap="viridis", vmin=0, vmax=1,
+    )  # fmt: skip
     ax.set(ylabel="component", xlabel="component" if other is None else "component of the other fit")
     return ax
 
 
-def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None, ax: Any = None) -> "Axes":
+def group_heatmap(
+    W: Any, H: Any = None, *, groupby: Any, groups: Any = None, labels: Any = None, ax: Any = None
+) -> "Axes":
     """Mean topic proportions of each group of rows.
 
     Parameters
     ----------
-    W : array-like of shape (n, k)
+    W : array-like of shape (n, k) or AnnData
     H : array-like of shape (k, p) or fitted estimator, optional
-        As in `structure`.
-    labels : array-like of shape (n,)
-        Groups of rows, as in `structure`.
-    names : array-like of str, of length k, optional
+    groupby : array-like of shape (n,) or str
+    groups : str or array-like of str, optional
+        These are as in `structure`.
+    labels : array-like of str, of length k, optional
         Names of the components; by default their numbers, from 0.
     ax : matplotlib Axes, optional
 
@@ -214,26 +315,29 @@ def topic_label_heatmap(W: Any, H: Any = None, *, labels: Any, names: Any = None
         A row for each group and a column for each component, ordered by the group with its largest mean. Rows of W
         without mass are left out of the means.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
     Examples
     --------
     >>> from fastpmf import plot
-    >>> ax = plot.topic_label_heatmap([[0, 2], [3, 1], [0, 1]], labels=["ape", "bee", "ape"])
+    >>> ax = plot.group_heatmap([[0, 2], [3, 1], [0, 1]], groupby=["ape", "bee", "ape"])
     >>> ax.images[0].get_array().tolist()
     [[1.0, 0.0], [0.25, 0.75]]
     """
-    labels = align(labels, "labels", rows=labels_of(W, 0)._replace(source="W"))
+    groupby = groups_of(groupby, W, "W")
     P = proportions(W, H)
-    titles, codes = encode_groups(labels, len(P), "labels")
-    legend = short_names(names, P.shape[1], "names", "component")
+    titles, codes = encode_groups(groupby, len(P), "groupby", groups)
+    names = short_names(labels, P.shape[1], "labels", "component")
     P, codes = P[codes >= 0], codes[codes >= 0]
     sizes = np.bincount(codes, P.any(axis=1))
     sums = np.stack([np.bincount(codes, P[:, z]) for z in range(P.shape[1])], axis=1)
     means = sums / np.maximum(sizes, 1)[:, None]
     columns = np.lexsort((-means.max(axis=0), means.argmax(axis=0)))
-    ax = single_axes(ax, *(np.array([2.8, 1.2]) + 0.2 * np.clip([len(legend), len(titles)], 12, 40)))
-    row_names, column_names = list(map(shorten, titles)), [legend[z] for z in columns]
+    row_names, column_names = list(map(shorten, titles)), [names[z] for z in columns]
+    ax = single_axes(ax, *heat_map_size(row_names, column_names))
     heat_map(ax, means[:, columns], row_names, column_names, "mean topic proportion", cmap="viridis", vmin=0)
-    if names is not None:
-        ax.tick_params(axis="x", rotation=90)
-    ax.set_xlabel("component")
+    ax.set(xlabel="component", ylabel="group")
     return ax

@@ -14,10 +14,26 @@ from fastpmf.core.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
+from fastpmf.utils.tables import Table, shown_as_table
 
 
 class Status(StrEnum):
-    """Why a fit stopped, as a sentence; `name` is a short identifier."""
+    """Why a fit stopped, as a sentence; `name` is a short identifier.
+
+    See Also
+    --------
+    Solution : has a status.
+    PoissonNMF : has a `status_`.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, Status
+    >>> model = PoissonNMF(2, random_state=0).fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> model.status_ is Status.CONVERGED
+    True
+    >>> print(model.status_)
+    Converged to within tol.
+    """
 
     CONVERGED = "Converged to within tol."
     MAX_ITER = "Stopped at max_iter before converging to within tol; increase max_iter or tol."
@@ -44,6 +60,19 @@ class Record(NamedTuple):
         and in the last record of a trace, it is that of the current factors.
     seconds : float
         Time since the solver started, without compilation.
+
+    See Also
+    --------
+    PoissonNMF : passes records to its `callback`, and keeps them in `trace_`.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF
+    >>> def callback(record, W, H):
+    ...     return record.n_iter >= 20  # stops the fit
+    >>> model = PoissonNMF(2, tol=0, callback=callback, random_state=0).fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> model.n_iter_, model.status_.name
+    (20, 'CALLBACK')
     """
 
     n_iter: int
@@ -317,6 +346,7 @@ class Contribution(NamedTuple):
     gap: float
 
 
+@shown_as_table
 @dataclass(frozen=True)
 class Solution:
     """Result of a fit.
@@ -340,6 +370,20 @@ class Solution:
         The last objective of each of the `n_init` starts, in nats.
     validation : structured ndarray, optional
         Fields n_iter and log_likelihood of held-out counts, in nats per count; None without validation.
+
+    See Also
+    --------
+    poisson_nmf : returns it.
+    PoissonNMF : has the same results as attributes.
+
+    Examples
+    --------
+    >>> from fastpmf import poisson_nmf
+    >>> solution = poisson_nmf([[4, 0, 2], [0, 3, 0], [2, 0, 1]], 2, random_state=0)
+    >>> solution.W.shape, solution.H.shape
+    ((3, 2), (2, 3))
+    >>> print(solution.status)
+    Converged to within tol.
     """
 
     W: np.ndarray
@@ -357,11 +401,36 @@ class Solution:
         """Indices of components that explain no counts."""
         return np.flatnonzero((self.W.max(axis=0, initial=0) == 0) | (self.H.max(axis=1, initial=0) == 0))
 
+    def _table(self) -> Table:
+        (n, k), p = self.W.shape, self.H.shape[1]
+        facts = {
+            "status": str(self.status), "iterations": f"{self.n_iter:,}", "objective": f"{self.objective:.8g} nats",
+            "kkt_residual": f"{self.kkt_residual:.2g} nats per count",
+        }  # fmt: skip
+        if len(self.trace):
+            facts["seconds"] = f"{self.trace['seconds'][-1]:.3g}"
+        return Table(f"Solution: W {n:,} x {k}, H {k} x {p:,}, {self.H.dtype}", facts=facts)
+
 
 class FitInterrupted(KeyboardInterrupt):
     """Ctrl-C during a fit, after the first iteration; `solution` is the fit so far.
 
     A second Ctrl-C during the final evaluation leaves its objective and residual NaN, and the status UNMEASURED.
+
+    See Also
+    --------
+    Checkpoint : saves fits in progress to disk.
+
+    Examples
+    --------
+    >>> from fastpmf import FitInterrupted, PoissonNMF
+    >>> model = PoissonNMF(2, random_state=0)
+    >>> try:
+    ...     model = model.fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    ... except FitInterrupted:
+    ...     print("stopped early; model has the fit so far")
+    >>> model.components_.shape
+    (2, 3)
     """
 
     def __init__(self, solution: Solution) -> None:

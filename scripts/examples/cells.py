@@ -154,10 +154,8 @@ def plot(W: np.ndarray, H: np.ndarray, genes: np.ndarray, names: list[str], grou
 
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1])
     axes = common.grid(above, len(H), columns=5, size=None)
-    fastpmf.plot.top_features(H, 8, by="lift", min_weight=1e-3, names=genes, ax=axes)
-    for panel, name in zip(axes, names, strict=True):
-        panel.set_title(name, fontsize="medium")
-    fastpmf.plot.structure(W, H, labels=groups, names=names, ax=below.subplots())
+    fastpmf.plot.top_features(H, 8, by="lift", min_weight=1e-3, names=genes, labels=names, ax=axes)
+    fastpmf.plot.structure(W, H, groupby=groups, labels=names, ax=below.subplots())
 
 
 if __name__ == "__main__":

@@ -111,10 +111,8 @@ def plot(W: np.ndarray, H: np.ndarray, words: np.ndarray, names: list[str], n: i
 
     above, below = figure.subfigures(2, 1, height_ratios=[2, 1])
     axes = common.grid(above, len(H), columns=5, size=None)
-    fastpmf.plot.top_features(H, n, names=words, ax=axes)
-    for panel, name in zip(axes, names, strict=True):
-        panel.set_title(name, fontsize="medium")
-    fastpmf.plot.structure(W, H, names=names, ax=below.subplots())
+    fastpmf.plot.top_features(H, n, names=words, labels=names, ax=axes)
+    fastpmf.plot.structure(W, H, labels=names, ax=below.subplots())
 
 
 if __name__ == "__main__":

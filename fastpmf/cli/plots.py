@@ -1,0 +1,124 @@
+"""The plots of `fastpmf plot NAME`, each a function of its parsed arguments that reads, draws and writes."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpmf import plot
+from fastpmf.analysis.selection import Selection
+from fastpmf.cli.commands import check_distinct, differential_expression
+from fastpmf.cli.printing import check_figure, print_result, write_figure
+from fastpmf.cli.reading import fitted_rows, heldout_rows, read_values
+from fastpmf.io import load_model
+from fastpmf.utils.files import READ_ERRORS
+
+
+def structure(arguments: argparse.Namespace) -> None:
+    """Topic proportions of each row."""
+    _check(arguments, arguments.model, *arguments.counts)
+    model = load_model(arguments.model)
+    data, W = fitted_rows(arguments, model)
+    _write(arguments, plot.structure(
+        W, model, labels=_labels(arguments.labels, "--labels", data, 0), groups=arguments.groups,
+        order=arguments.order, max_rows=arguments.max_rows,
+    ))  # fmt: skip
+
+
+def topic_label_heatmap(arguments: argparse.Namespace) -> None:
+    """Topic proportions of groups of rows."""
+    _check(arguments, arguments.model, *arguments.counts)
+    model = load_model(arguments.model)
+    data, W = fitted_rows(arguments, model)
+    labels = _labels(arguments.labels, "--labels", data, 0)
+    _write(arguments, plot.topic_label_heatmap(W, model, labels=labels))
+
+
+def topic_heatmap(arguments: argparse.Namespace) -> None:
+    """Similarity of components."""
+    paths = list(filter(None, (arguments.model, arguments.other)))
+    _check(arguments, *paths)
+    _write(arguments, plot.topic_heatmap(*map(load_model, paths)))
+
+
+def top_features(arguments: argparse.Namespace) -> None:
+    """Top features of each component."""
+    _check(arguments, arguments.model)
+    _write(arguments, plot.top_features(
+        load_model(arguments.model), arguments.top, by=arguments.by, min_weight=arguments.min_weight,
+        components=arguments.components,
+    ))  # fmt: skip
+
+
+def differential(arguments: argparse.Namespace) -> None:
+    """Volcano plot of a component."""
+    _check(arguments, arguments.model, *arguments.counts)
+    result = differential_expression(arguments)
+    _write(arguments, plot.differential(result, arguments.component, n=arguments.top))
+
+
+def convergence(arguments: argparse.Namespace) -> None:
+    """Objective during fits."""
+    _check(arguments, *arguments.models)
+    names = arguments.names or [Path(path).stem for path in arguments.models]
+    if len(names) != len(arguments.models):
+        raise ValueError(
+            f"argument --names: expected {len(arguments.models)} names, one for each model, got {len(names)}"
+        )
+    models = list(map(load_model, arguments.models))
+    _write(arguments, plot.convergence(models, labels=names, x=arguments.by))
+
+
+def selection(arguments: argparse.Namespace) -> None:
+    """Scores of numbers of components."""
+    _check(arguments, arguments.selection)
+    try:
+        facts = json.loads(Path(arguments.selection).read_text("utf-8"))
+        names = ("n_components", "log_likelihood", "similarity", "seconds")
+        found = Selection(*(np.array(facts[name], None if name == "n_components" else np.float64) for name in names))
+        if not len(found.n_components) or found.log_likelihood.shape != found.seconds.shape:
+            raise ValueError
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {arguments.selection}") from None
+    except READ_ERRORS:
+        raise ValueError(f"{arguments.selection} must be the output of `fastpmf select --json`") from None
+    _write(arguments, plot.selection(found))
+
+
+def calibration(arguments: argparse.Namespace) -> None:
+    """Held-out counts against rates."""
+    _check(arguments, arguments.model, *arguments.counts, arguments.train)
+    model = load_model(arguments.model).set_params(n_threads=arguments.threads, verbose=False)
+    data, train, W = heldout_rows(arguments, model)
+    exposure = arguments.exposure or float(data.X.sum(dtype=np.float64) / train.X.sum(dtype=np.float64))
+    _write(arguments, plot.calibration(data, W, model.components_, exposure, bins=arguments.bins))
+
+
+def residuals(arguments: argparse.Namespace) -> None:
+    """Where counts differ from the fit."""
+    _check(arguments, arguments.model, *arguments.counts)
+    model = load_model(arguments.model)
+    data, W = fitted_rows(arguments, model)
+    _write(arguments, plot.residuals(
+        data, W, model.components_, row_labels=_labels(arguments.labels, "--labels", data, 0),
+        column_labels=_labels(arguments.column_labels, "--column-labels", data, 1), bins=arguments.bins,
+    ))  # fmt: skip
+
+
+def _check(arguments: argparse.Namespace, *inputs: str) -> None:
+    """Raise an error if the plot can't be written."""
+    check_figure(arguments.output, "-o/--output")
+    check_distinct(inputs, arguments.output)
+
+
+def _labels(path: str | None, option: str, data: Any, axis: int) -> np.ndarray | None:
+    return None if path is None else read_values(path, option, data, axis=axis)
+
+
+def _write(arguments: argparse.Namespace, axes: Any) -> None:
+    """Write the figure of these axes, and print its path."""
+    figure = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0].figure
+    write_figure(arguments.output, figure, arguments.dpi)
+    print_result(arguments, f"plot in {arguments.output}", {"plot": arguments.output})

@@ -1,0 +1,296 @@
+"""What commands read: counts, names, and the vectors and matrices that belong to them."""
+
+import argparse
+import csv
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpmf import HPF, PoissonNMF
+from fastpmf.cli.printing import print_message
+from fastpmf.counts import Dataset
+from fastpmf.counts.labels import align, labels_of
+from fastpmf.counts.validation import non_integer_fraction
+from fastpmf.io import concatenate_counts, is_model, load_model, read_counts, stream_counts
+from fastpmf.utils.files import READ_ERRORS, STANDARD_INPUT, regular_file
+from fastpmf.utils.messages import brief, listed, printable
+
+Model = PoissonNMF | HPF
+
+
+def read(arguments: argparse.Namespace, paths: Sequence[str | os.PathLike[str]] | None = None) -> Dataset:
+    """Read the counts of a command, from `paths` if they are given."""
+    paths = arguments.counts if paths is None else paths
+    check_format(arguments)
+    parts = []
+    for path in paths:
+        with regular_file(path, standard_input=True) as file:
+            parts.append(read_counts(file, **read_options(arguments)))
+    labels = list(map(os.fspath, paths))
+    data = parts[0] if len(parts) == 1 else concatenate_counts(parts, join=arguments.join, labels=labels)
+    warn_if_not_whole(data.X.data)
+    return with_names(data, arguments)
+
+
+def stream(arguments: argparse.Namespace) -> Dataset:
+    """The counts of a command, which are read from their file in each pass."""
+    if len(arguments.counts) > 1 or arguments.counts[0] == STANDARD_INPUT:
+        raise ValueError("argument --stream: expected one file or folder, which is read several times; "
+                         "`fastpmf convert` puts several together")  # fmt: skip
+    options = read_options(arguments)
+    if options.pop("columns") is not None or options.pop("header") is not None:
+        raise ValueError("argument --stream: --columns and --header are for tables, which can't be streamed; convert "
+                         "them first")  # fmt: skip
+    data = stream_counts(arguments.counts[0], n_threads=arguments.threads, **options)
+    _, first = next(data.X.blocks())
+    warn_if_not_whole(first.side(data.X.storage_axis).data)
+    return with_names(data, arguments)
+
+
+def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `read_counts`."""
+    names = ("format", "layer", "columns", "header", "feature_types", "feature_names", "transpose")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def check_format(arguments: argparse.Namespace) -> None:
+    """Raise an error if standard input is read twice or without --format."""
+    n_pipes = list(arguments.counts).count(STANDARD_INPUT)
+    if n_pipes > 1:
+        raise ValueError("argument COUNTS: expected - for standard input once, got it twice")
+    if n_pipes and arguments.format is None:
+        raise ValueError("argument --format: needed with standard input, which has no name that tells its format")
+
+
+def with_names(data: Dataset, arguments: argparse.Namespace) -> Dataset:
+    """The counts with the names of --row-names and --column-names, where they are given."""
+    for option, field, n in (("row", "row_names", data.X.shape[0]), ("column", "column_names", data.X.shape[1])):
+        if (path := getattr(arguments, field)) is not None:
+            names = read_lines(path)
+            if len(names) != n:
+                raise ValueError(f"argument --{option}-names: expected {n:,} lines, one for each {option}, got "
+                                 f"{len(names):,} in {path}")  # fmt: skip
+            data = data._replace(**{field: np.array(names)})
+    return data
+
+
+def warn_if_not_whole(counts: np.ndarray) -> None:
+    """Warn of counts that are not whole numbers."""
+    if share := non_integer_fraction(counts):
+        print_message(
+            f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or "
+            "logarithms; the model is for counts"
+        )
+
+
+# ── Rows for a fitted model ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_for_model(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, np.ndarray | None]:
+    """Counts aligned with the fitted features if both have names, and which features are not observed, or None."""
+    return aligned(read(arguments), model, arguments, ", ".join(arguments.counts))
+
+
+def aligned(
+    data: Dataset, model: Model, arguments: argparse.Namespace, source: str
+) -> tuple[Dataset, np.ndarray | None]:
+    """As `read_for_model`, for counts that are called `source` in messages."""
+    names = getattr(model, "feature_names_in_", None)
+    if data.column_names is None and names is not None and len(names) == data.X.shape[1]:
+        return data._replace(column_names=names), None  # by position
+    if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
+        return data, None
+    found, left_out, missing = data.aligned(names)
+    if missing.all():
+        raise ValueError(f"no column of {source} has a name that the model was fitted with")
+    if left_out:
+        print_message(f"fastpmf: {left_out} of {len(data.column_names)} columns were not fitted and are left out")
+    if not missing.any():
+        return found, None
+    lacks = f"{source} lacks {np.count_nonzero(missing)} of the {len(names)} fitted columns"
+    treatment = getattr(arguments, "missing", None)
+    if treatment is None:
+        raise ValueError(f"{lacks}, such as {brief(names[missing][0])}")
+    if treatment == "zero":
+        print_message(f"fastpmf: {lacks}: treated as counts of 0")
+        return found, None
+    print_message(f"fastpmf: {lacks}: treated as not observed; --missing zero treats them as counts of 0")
+    return found, missing
+
+
+def fitted_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, np.ndarray]:
+    """Counts aligned with the fitted features, and W of --weights, by default computed."""
+    data, missing = read_for_model(arguments, model)
+    if arguments.weights is None:
+        exposure = getattr(arguments, "row_exposure", None)
+        return data, weights(model, data, missing, **beside(model, data, row_exposure=exposure))
+    W = read_matrix(arguments.weights, "--weights", data.row_names)
+    shape = data.X.shape[0], len(model.components_)
+    if W.shape != shape:
+        raise ValueError(
+            f"argument --weights: expected a matrix of shape {shape}, got {W.shape} in {arguments.weights}"
+        )
+    return data, W
+
+
+def heldout_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, Dataset, np.ndarray]:
+    """Held-out counts, the counts of --train with the same rows in the same order, and W of the latter."""
+    data, missing = read_for_model(arguments, model)
+    if missing is not None:
+        raise ValueError("argument --missing: with --train, expected zero where COUNTS lack fitted columns")
+    train, missing = aligned(read(arguments, [arguments.train]), model, arguments, arguments.train)
+    data = align(data, ", ".join(arguments.counts), rows=labels_of(train, 0)._replace(source=arguments.train))
+    if data.X.shape != train.X.shape:
+        raise ValueError(f"argument --train: expected counts of shape {data.X.shape}, got {train.X.shape}")
+    return data, train, weights(model, train, missing)
+
+
+def weights(model: Model, data: Dataset, missing: np.ndarray | None, **beside: Any) -> np.ndarray:
+    """W of all rows, from the observed features."""
+    part, observed = observed_part(model, data, missing)
+    return part.transform(observed, **beside)
+
+
+def observed_part(model: Model, data: Dataset, missing: np.ndarray | None) -> tuple[Model, Dataset]:
+    """The model and the counts of the observed features only."""
+    if missing is None:
+        return model, data
+    here = np.flatnonzero(~missing)
+    names = model.feature_names_in_[here]
+    return model._with_features(here), data._replace(X=data.X.tocsr()[:, here], column_names=names)
+
+
+def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | None = None) -> dict[str, Any]:
+    """The keyword arguments of `transform`, from the options --row-exposure and --mask."""
+    given: dict[str, Any] = {}
+    if row_exposure is not None:
+        if isinstance(model, HPF):
+            raise ValueError("argument --row-exposure: an HPF model has no exposures")
+        given["row_exposure"] = read_vector(row_exposure, "--row-exposure", data, axis=0)
+    if mask is not None:
+        given["mask"] = read_counts(mask)
+    return given
+
+
+# ── Names, vectors and matrices ─────────────────────────────────────────────────────────────────────────────────
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file, without their ends and without empty lines at the end."""
+    try:
+        return Path(path).read_text("utf-8-sig").rstrip("\r\n").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} must be text in UTF-8") from None
+
+
+def read_vector(given: float | str, option: str, data: Dataset, *, axis: int) -> float | np.ndarray:
+    """A number, or the numbers in a file: one for each row (axis 0) or column (axis 1) of the counts."""
+    if isinstance(given, float):
+        return given
+    values = read_values(given, option, data, axis=axis)
+    try:
+        return values.astype(np.float64)
+    except ValueError:
+        wrong = next(value for value in values.tolist() if not _is_number(value))
+        raise ValueError(f"argument {option}: expected numbers, got {brief(wrong)} in {given}") from None
+
+
+def read_values(path: str, option: str, data: Dataset, *, axis: int) -> np.ndarray:
+    """The values in a file: one for each row (axis 0) or column (axis 1) of the counts.
+
+    The file is .npy, or text with one value a line, or a name and a value, separated by a tab or comma, in each line.
+    """
+    item, n = ("row", "column")[axis], data.X.shape[axis]
+    if Path(path).suffix == ".npy":
+        values = _load_npy(path)
+    else:
+        lines = read_lines(path)
+        delimiter = next((mark for mark in "\t," if lines and all(mark in line for line in lines)), None)
+        if delimiter is not None:
+            names = (data.row_names, data.column_names)[axis]
+            return _by_name(csv.reader(lines, delimiter=delimiter), names, f"argument {option}", path, item)
+        values = np.array(lines)
+    if values.shape != (n,):
+        size = f"{len(values):,}" if values.ndim == 1 else f"shape {values.shape}"
+        raise ValueError(f"argument {option}: expected {n:,} values, one for each {item}, got {size} in {path}")
+    return values
+
+
+def _by_name(rows: Any, names: Any, argument: str, path: str, item: str) -> np.ndarray:
+    """The values of lines of names and values, in the order of `names`."""
+    if names is None:
+        raise ValueError(f"{argument}: {path} has names and values, but the {item}s of the counts have no names")
+    values: dict[str, str] = {}
+    for row in rows:
+        if len(row) != 2:
+            raise ValueError(f"{argument}: expected a name and a value in each line of {path}, got {brief(row)}")
+        if row[0] in values:
+            raise ValueError(f"{argument}: {path} has the name {brief(row[0])} twice")
+        values[row[0]] = row[1]
+    if missing := [name for name in map(str, names) if name not in values]:
+        raise ValueError(
+            f"{argument}: {path} lacks {len(missing):,} of the {len(names):,} {item}s: {listed(missing, 1)}"
+        )
+    return np.array([values[name] for name in map(str, names)])
+
+
+def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any = None) -> np.ndarray:
+    """A matrix of .npy, or of .csv or .tsv with a header, with empty cells as NaN; or H of a model.
+
+    If the first column is called "row", it has names of rows, which are matched with `row_names`. The header is matched
+    with `column_names`.
+    """
+    argument, ending = f"argument {option}", Path(path).suffix
+    if ending == ".npy":
+        A = _load_npy(path)
+        if A.ndim != 2 or A.dtype.kind not in "fiu":
+            raise ValueError(f"{argument}: expected a matrix of numbers, got {A.dtype} of shape {A.shape} in {path}")
+        return A
+    if ending == ".npz" and is_model(path):
+        model = load_model(path)
+        names = getattr(model, "feature_names_in_", None)
+        return (
+            model.components_ if names is None else _columns_by_name(model.components_, names, column_names, argument)
+        )
+    if ending not in (".csv", ".tsv"):
+        raise ValueError(f"{argument}: expected a .npy, .csv or .tsv file or a model, got {path}")
+    header, *rows = csv.reader(read_lines(path) or [""], delimiter="," if ending == ".csv" else "\t")
+    try:
+        start = int(header[:1] == ["row"])
+        A = np.array([[float(x) if x else math.nan for x in row[start:]] for row in rows])
+        A = A.reshape(len(rows), len(header) - start)
+    except ValueError:
+        raise ValueError(f"{argument}: expected numbers below a header, as many in each line, in {path}") from None
+    if start and row_names is not None:
+        A = _columns_by_name(A.T, [row[0] for row in rows], row_names, argument).T
+    return _columns_by_name(A, header[start:], column_names, argument)
+
+
+def _columns_by_name(A: np.ndarray, own: Any, names: Any, argument: str) -> np.ndarray:
+    """The columns of A, which are called `own`, in the order of `names`; unchanged if `names` is None."""
+    if names is None:
+        return A
+    position = {str(name): j for j, name in enumerate(own)}
+    if missing := [name for name in map(str, names) if name not in position]:
+        raise ValueError(f"{argument}: it lacks {len(missing):,} of {len(names):,} names: {listed(missing, 1)}")
+    return A[:, [position[str(name)] for name in names]]
+
+
+def _load_npy(path: str) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}") from None
+    except READ_ERRORS as error:
+        raise ValueError(f"{path} can't be read as .npy: {printable(error)}") from None
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
