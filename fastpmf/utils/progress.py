@@ -236,6 +236,7 @@ class FitProgress:
 
     def end(self, solution: Any) -> None:
         """Show the solution, and why the fit stopped; a bar is full unless it was interrupted."""
+        self._start = ""
         if self._bar is not None:
             self._bar.set_description_str(solution.status.name.lower().replace("_", " "), refresh=False)
             self._bar.set_postfix_str(self._text(solution), refresh=False)
