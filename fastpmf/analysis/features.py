@@ -325,7 +325,7 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     See Also
     --------
     top_features : the features of each component.
-    fastpmf.plot.topic_heatmap : draws similarities of components.
+    fastpmf.plot.similarity_heatmap : draws similarities of components.
 
     Examples
     --------

@@ -311,6 +311,11 @@ def heldout_log_likelihood(
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
 
+    See Also
+    --------
+    thin_counts : splits counts into the two parts.
+    select_n_components : compares numbers of components by this score.
+
     Examples
     --------
     >>> from fastpmf import PoissonNMF, heldout_log_likelihood, thin_counts

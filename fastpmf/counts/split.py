@@ -84,6 +84,11 @@ def split_entries(X: Any, fraction: float, *, random_state: Any = None) -> tuple
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    thin_counts : splits the counts themselves, independently under the Poisson model.
+    ranking_scores : scores recommendations on held-out entries.
+
     Examples
     --------
     >>> from fastpmf import split_entries

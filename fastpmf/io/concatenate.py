@@ -37,6 +37,11 @@ def concatenate_counts(datasets: Sequence[Any], *, join: str = "same", labels: S
     TypeError, ValueError
         If an argument has an invalid type or value, or columns do not match.
 
+    See Also
+    --------
+    fastpmf.io.read_counts : reads counts from a file.
+    fastpmf.io.Dataset : counts with names.
+
     Examples
     --------
     >>> from fastpmf.io import Dataset, concatenate_counts

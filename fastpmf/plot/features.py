@@ -60,6 +60,10 @@ def top_features(
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    top_features : the same as arrays.
+
     Examples
     --------
     >>> from fastpmf import plot
@@ -136,6 +140,10 @@ def differential(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    differential_expression : computes what is drawn.
 
     Examples
     --------

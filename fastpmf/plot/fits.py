@@ -64,6 +64,10 @@ def convergence(
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    PoissonNMF : has the trace that is drawn, `trace_`.
+
     Examples
     --------
     >>> from fastpmf import plot, poisson_nmf
@@ -122,6 +126,10 @@ def selection(result: Any, *, ax: Any = None) -> np.ndarray:
         The first has nats per held-out count: means, with standard errors of their difference to the best, and dots for
         single splits; the recommended number is marked. The second has the similarity, if there are several splits.
 
+    See Also
+    --------
+    select_n_components : computes what is drawn.
+
     Examples
     --------
     >>> from fastpmf import plot, select_n_components
@@ -173,6 +181,10 @@ def component_gains(result: Any, *, labels: Any = None, ax: Any = None) -> "Axes
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    component_gains : computes what is drawn.
 
     Examples
     --------
@@ -229,6 +241,11 @@ def calibration(X: Any, W: Any, H: Any, *, exposure: float = 1.0, bins: int = 20
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    thin_counts : holds out counts.
+    fastpmf.plot.residuals : groups of rows and columns where a fit deviates.
 
     Examples
     --------
@@ -321,6 +338,10 @@ def residuals(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    fastpmf.plot.calibration : held-out counts against their expectations.
 
     Examples
     --------

@@ -82,6 +82,11 @@ def structure(
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    to_topics : the proportions that are drawn.
+    fastpmf.plot.group_heatmap : their means in groups of rows.
+
     References
     ----------
     N. A. Rosenberg et al., "Genetic structure of human populations", Science 298 (2002); K. K. Dey, C. J. Hsiao and
@@ -260,6 +265,10 @@ def similarity_heatmap(
     TypeError, ValueError
         If an argument has an invalid type or value.
 
+    See Also
+    --------
+    match_components : the best one-to-one assignment of components.
+
     Examples
     --------
     >>> from fastpmf import plot
@@ -321,6 +330,10 @@ def group_heatmap(
     ------
     TypeError, ValueError
         If an argument has an invalid type or value.
+
+    See Also
+    --------
+    fastpmf.plot.structure : the proportions of each row.
 
     Examples
     --------
