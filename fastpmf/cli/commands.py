@@ -45,8 +45,10 @@ from fastpmf.cli.reading import (
     Model,
     beside,
     check_format,
+    exposure_of,
     fitted_rows,
     heldout_rows,
+    load,
     observed_part,
     read,
     read_for_model,
@@ -234,7 +236,7 @@ def transform(arguments: argparse.Namespace) -> None:
     if not to_stdout:
         check_output(arguments.output, ".npy", *TABLES, name="argument -o/--output")
         check_distinct([arguments.model, *arguments.counts], arguments.output)
-    model = _load(arguments)
+    model = load(arguments)
     data, missing = read_for_model(arguments, model)
     W = weights(model, data, missing, **beside(model, data, arguments.row_exposure, arguments.mask))
     if to_stdout:
@@ -245,12 +247,6 @@ def transform(arguments: argparse.Namespace) -> None:
     _write_weights(arguments.output, W, data.row_names)
     facts = {"n_rows": W.shape[0], "n_components": W.shape[1], "weights": arguments.output}
     print_result(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
-
-
-def _load(arguments: argparse.Namespace) -> Model:
-    """The model of a command, with its options."""
-    model = load_model(arguments.model)
-    return model.set_params(n_threads=getattr(arguments, "threads", None), verbose=False)
 
 
 def select(arguments: argparse.Namespace) -> None:
@@ -307,7 +303,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     """List the columns of highest rate for each row."""
     check_table(arguments)
     check_distinct([arguments.model, *arguments.counts], arguments.output)
-    model = _load(arguments)
+    model = load(arguments)
     data, missing = read_for_model(arguments, model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
     W = None
@@ -377,7 +373,7 @@ def differential(arguments: argparse.Namespace) -> None:
 
 def differential_expression(arguments: argparse.Namespace) -> Any:
     """The result of `differential_expression`, with the options of the command."""
-    model = _load(arguments)
+    model = load(arguments)
     data, W = fitted_rows(arguments, model)
     row_exposure = arguments.row_exposure
     return model.differential_expression(
@@ -392,7 +388,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for option in ("exposure", "top"):
         if arguments.train is None and getattr(arguments, option) is not None:
             raise ValueError(f"argument --{option}: it needs --train, the counts that the model was fitted to")
-    model = _load(arguments)
+    model = load(arguments)
     if arguments.train is None:
         data, missing = read_for_model(arguments, model)
         part, observed = observed_part(model, data, missing)
@@ -414,7 +410,7 @@ def _heldout_scores(
     """Scores of held-out counts, as facts and as lines."""
     fitted = as_counts(train)
     rows, columns = (fitted.sums(side) for side in Side)
-    options = {"exposure": arguments.exposure, "n_threads": arguments.threads}
+    options: dict[str, Any] = {"exposure": exposure_of(arguments, data, train), "n_threads": arguments.threads}
     score = heldout_log_likelihood(train, W, model.components_, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
@@ -455,7 +451,7 @@ def report(arguments: argparse.Namespace) -> None:
     check_distinct([arguments.model, *arguments.counts], arguments.output)
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
-    model = _load(arguments)
+    model = load(arguments)
     X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
     model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
@@ -553,18 +549,22 @@ def plan(arguments: argparse.Namespace) -> None:
             shape, nnz, k, arguments.dtype, counts_dtype=counts_dtype, solver=arguments.solver or "auto",
             n_threads=arguments.threads,
         )  # fmt: skip
-        sizes = found.input_bytes, found.transpose_bytes, found.factor_bytes, found.input_bytes + found.peak_bytes
-        rows.append((k, *sizes, limit, "yes" if sizes[-1] <= limit else "no"))
+        total = found.input_bytes + found.peak_bytes
+        parts = found.input_bytes, found.transpose_bytes, found.factor_bytes
+        rows.append((k, *parts, total, limit, "yes" if total <= limit else "no"))
     names = ("input_bytes", "transpose_bytes", "factor_bytes", "total_bytes", "limit_bytes")
-    lines = [f"{'k':>6}{'counts':>12}{'transpose':>12}{'factors':>12}{'total':>12}   of {_gib(limit)} GiB"]
+    lines = [f"{'k':>6}{'counts':>12}{'transpose':>12}{'factors':>12}{'total':>12}   of {_readable(limit)}"]
     for row in rows:
-        cells = "".join(f"{_gib(size):>12}" for size in row[1:5])
-        lines.append(f"{row[0]:>6}{cells}   {'fits' if row[-1] == 'yes' else 'too large'}")
+        sizes = "".join(f"{_readable(size):>12}" for size in row[1:5])
+        lines.append(f"{row[0]:>6}{sizes}   {'fits' if row[-1] == 'yes' else 'too large'}")
     print_table(arguments, ("k", *names, "fits"), rows, "\n".join(lines))
 
 
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.3g}"
+def _readable(n_bytes: float) -> str:
+    size, unit = next(
+        (n_bytes / scale, unit) for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if n_bytes >= scale
+    )
+    return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
 
 
 def warmup(arguments: argparse.Namespace) -> None:

@@ -639,7 +639,7 @@ _PLOT = """\
 Draw a plot of a fitted model to a .png, .svg or .pdf file; NAME is that of a function of fastpmf.plot.
 Needs matplotlib.
 
-  fastpmf plot structure model.npz counts.npz --labels groups.txt -o plot.png
+  fastpmf plot structure model.npz counts.npz --groupby groups.txt -o plot.png
   fastpmf plot top-features model.npz -n 15 -o features.pdf
   fastpmf plot structure --help
 
@@ -648,22 +648,22 @@ _STRUCTURE = """\
 Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
   fastpmf plot structure model.npz counts.npz -o structure.png
-  fastpmf plot structure model.npz counts.npz --labels groups.txt -o plot.png
+  fastpmf plot structure model.npz counts.npz --groupby groups.txt -o plot.png
 
 usage: fastpmf plot structure MODEL COUNTS... -o PLOT.png [options]"""
-_TOPIC_LABEL_HEATMAP = """\
+_GROUP_HEATMAP = """\
 Heat map of the mean topic proportions of groups of rows.
 
-  fastpmf plot topic-label-heatmap model.npz counts.npz --labels a.txt -o a.png
+  fastpmf plot group-heatmap model.npz counts.npz --groupby groups.txt -o a.png
 
-usage: fastpmf plot topic-label-heatmap MODEL COUNTS... --labels FILE -o PLOT.png [options]"""
-_TOPIC_HEATMAP = """\
+usage: fastpmf plot group-heatmap MODEL COUNTS... --groupby FILE -o PLOT.png [options]"""
+_SIMILARITY_HEATMAP = """\
 Heat map of the similarity of components, of one model or of two.
 
-  fastpmf plot topic-heatmap model.npz -o similarity.png
-  fastpmf plot topic-heatmap model.npz other.npz -o similarity.png
+  fastpmf plot similarity-heatmap model.npz -o similarity.png
+  fastpmf plot similarity-heatmap model.npz other.npz -o similarity.png
 
-usage: fastpmf plot topic-heatmap MODEL [OTHER] -o PLOT.png [options]"""
+usage: fastpmf plot similarity-heatmap MODEL [OTHER] -o PLOT.png [options]"""
 _TOP_FEATURES = """\
 Bars of the top features of each component.
 
@@ -691,6 +691,13 @@ Scores of numbers of components, from the output of `fastpmf select --json`.
   fastpmf plot selection k.json -o k.png
 
 usage: fastpmf plot selection SELECTION.json -o PLOT.png [options]"""
+_COMPONENT_GAINS = """\
+What each component contributes to the prediction of held-out counts; near 0
+for noise and copies of other components.
+
+  fastpmf plot component-gains model.npz test --train train -o gains.png
+
+usage: fastpmf plot component-gains MODEL COUNTS... --train COUNTS -o PLOT.png [options]"""
 _CALIBRATION = """\
 Held-out counts against the rates that a model expects, in groups of entries.
 
@@ -701,7 +708,7 @@ _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
   fastpmf plot residuals model.npz counts.npz -o residuals.png
-  fastpmf plot residuals model.npz counts.npz --labels groups.txt -o residuals.png
+  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o residuals.png
 
 usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
 
@@ -714,23 +721,23 @@ def _plot(parser: Parser) -> None:
     _add_model_file(structure)
     _add_counts(structure, missing=True)
     _add_weights(structure)
-    _add_labels(structure)
+    _add_groupby(structure)
+    _add_groups(structure)
     group = "what to draw"
-    text = "groups to draw, in this order (default: all)"
-    structure.option("--groups", text, group=group, nargs="+", metavar="GROUP")
     text = "order of the rows in a group"
     structure.option("--order", text, "principal", group=group, choices=["principal", "given"])
     structure.option("--max-rows", "draw a random subset of more rows", 2000, group=group, type=positive, metavar="N")
 
-    labels = kinds.command(
-        plots.topic_label_heatmap, "topic-label-heatmap", "topic proportions of groups of rows", _TOPIC_LABEL_HEATMAP
-    )
-    _add_model_file(labels)
-    _add_counts(labels, missing=True)
-    _add_weights(labels)
-    _add_labels(labels, required=True)
+    groups = kinds.command(plots.group_heatmap, "group-heatmap", "topic proportions of groups of rows", _GROUP_HEATMAP)
+    _add_model_file(groups)
+    _add_counts(groups, missing=True)
+    _add_weights(groups)
+    _add_groupby(groups, required=True)
+    _add_groups(groups)
 
-    heatmap = kinds.command(plots.topic_heatmap, "topic-heatmap", "similarity of components", _TOPIC_HEATMAP)
+    heatmap = kinds.command(
+        plots.similarity_heatmap, "similarity-heatmap", "similarity of components", _SIMILARITY_HEATMAP
+    )
     _add_model_file(heatmap)
     heatmap.option("other", "another model of the same columns", group="input", nargs="?", metavar="OTHER.npz")
 
@@ -761,6 +768,13 @@ def _plot(parser: Parser) -> None:
     text = "output of `fastpmf select --json`"
     selection.option("selection", text, group="input", metavar="SELECTION.json")
 
+    gains = kinds.command(
+        plots.component_gains, "component-gains", "contributions to the prediction of held-out counts", _COMPONENT_GAINS
+    )
+    _add_model_file(gains)
+    _add_counts(gains, missing=True)
+    _add_train(gains, required=True)
+
     calibration = kinds.command(plots.calibration, "calibration", "held-out counts against rates", _CALIBRATION)
     _add_model_file(calibration)
     _add_counts(calibration, missing=True)
@@ -771,17 +785,28 @@ def _plot(parser: Parser) -> None:
     _add_model_file(residuals)
     _add_counts(residuals)
     _add_weights(residuals)
-    _add_labels(residuals)
-    text = "group of each column, as --labels for rows"
-    residuals.option("--column-labels", text, group="what to draw", metavar="FILE")
-    text = "number of groups by total count, without labels"
+    _add_groupby(residuals)
+    text = "group of each column, as --groupby for rows"
+    residuals.option("--column-groupby", text, group="what to draw", metavar="FILE")
+    text = "number of groups by total count, where no groups are given"
     residuals.option("--bins", text, 20, group="what to draw", type=positive, metavar="N")
 
-    for kind in (structure, labels, heatmap, features, differential, convergence, selection, calibration, residuals):
+    for kind in (
+        structure,
+        groups,
+        heatmap,
+        features,
+        differential,
+        convergence,
+        selection,
+        gains,
+        calibration,
+        residuals,
+    ):
         text = "the plot, as .png, .svg or .pdf (required)"
         kind.option("-o --output", text, group="output", required=True, metavar="PLOT.png")
         kind.option("--dpi", "resolution of .png, in dots per inch", 150, group="output", type=positive, metavar="N")
-        _add_common(kind, threads=kind in (structure, labels, differential, calibration, residuals))
+        _add_common(kind, threads=kind in (structure, groups, differential, gains, calibration, residuals))
 
 
 # ── Options of several commands ─────────────────────────────────────────────────────────────────────────────────
@@ -909,10 +934,15 @@ def _add_train(command: Parser, *, required: bool = False) -> None:
     command.option("--exposure", text, group=group, type=non_negative, metavar="R")
 
 
-def _add_labels(command: Parser, *, required: bool = False) -> None:
+def _add_groupby(command: Parser, *, required: bool = False) -> None:
     text = "group of each row: one a line, or row name and group separated by a tab or comma"
     text += " (required)" if required else ""
-    command.option("--labels", text, group="what to draw", required=required, metavar="FILE")
+    command.option("--groupby", text, group="what to draw", required=required, metavar="FILE")
+
+
+def _add_groups(command: Parser) -> None:
+    text = "groups to draw, in this order (default: all)"
+    command.option("--groups", text, group="what to draw", nargs="+", metavar="GROUP")
 
 
 def _add_top(command: Parser, text: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf import component_gains as compute_gains
 from fastpmf import plot
 from fastpmf.analysis.selection import Selection
 from fastpmf.cli.commands import check_distinct, differential_expression
 from fastpmf.cli.printing import check_figure, print_result, write_figure
-from fastpmf.cli.reading import fitted_rows, heldout_rows, read_values
+from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_values
 from fastpmf.io import load_model
 from fastpmf.utils.files import READ_ERRORS
 
@@ -19,37 +20,37 @@ from fastpmf.utils.files import READ_ERRORS
 def structure(arguments: argparse.Namespace) -> None:
     """Topic proportions of each row."""
     _check(arguments, arguments.model, *arguments.counts)
-    model = load_model(arguments.model)
+    model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    _write(arguments, plot.structure(
-        W, model, labels=_labels(arguments.labels, "--labels", data, 0), groups=arguments.groups,
-        order=arguments.order, max_rows=arguments.max_rows,
-    ))  # fmt: skip
+    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    axes = plot.structure(
+        W, model, groupby=groupby, groups=arguments.groups, order=arguments.order, max_rows=arguments.max_rows
+    )
+    _write(arguments, axes)
 
 
-def topic_label_heatmap(arguments: argparse.Namespace) -> None:
+def group_heatmap(arguments: argparse.Namespace) -> None:
     """Topic proportions of groups of rows."""
     _check(arguments, arguments.model, *arguments.counts)
-    model = load_model(arguments.model)
+    model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    labels = _labels(arguments.labels, "--labels", data, 0)
-    _write(arguments, plot.topic_label_heatmap(W, model, labels=labels))
+    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    _write(arguments, plot.group_heatmap(W, model, groupby=groupby, groups=arguments.groups))
 
 
-def topic_heatmap(arguments: argparse.Namespace) -> None:
+def similarity_heatmap(arguments: argparse.Namespace) -> None:
     """Similarity of components."""
     paths = list(filter(None, (arguments.model, arguments.other)))
     _check(arguments, *paths)
-    _write(arguments, plot.topic_heatmap(*map(load_model, paths)))
+    _write(arguments, plot.similarity_heatmap(*map(load_model, paths)))
 
 
 def top_features(arguments: argparse.Namespace) -> None:
     """Top features of each component."""
     _check(arguments, arguments.model)
-    _write(arguments, plot.top_features(
-        load_model(arguments.model), arguments.top, by=arguments.by, min_weight=arguments.min_weight,
-        components=arguments.components,
-    ))  # fmt: skip
+    model, k = load_model(arguments.model), arguments.components
+    axes = plot.top_features(model, arguments.top, by=arguments.by, min_weight=arguments.min_weight, components=k)
+    _write(arguments, axes)
 
 
 def differential(arguments: argparse.Namespace) -> None:
@@ -87,24 +88,35 @@ def selection(arguments: argparse.Namespace) -> None:
     _write(arguments, plot.selection(found))
 
 
+def component_gains(arguments: argparse.Namespace) -> None:
+    """Contribution of each component to the prediction of held-out counts."""
+    _check(arguments, arguments.model, *arguments.counts, arguments.train)
+    model = load(arguments)
+    data, train, _ = heldout_rows(arguments, model)
+    exposure, n_threads = exposure_of(arguments, data, train), arguments.threads
+    gains = compute_gains(train, model.components_, data, exposure=exposure, n_threads=n_threads)
+    _write(arguments, plot.component_gains(gains))
+
+
 def calibration(arguments: argparse.Namespace) -> None:
     """Held-out counts against rates."""
     _check(arguments, arguments.model, *arguments.counts, arguments.train)
-    model = load_model(arguments.model).set_params(n_threads=arguments.threads, verbose=False)
+    model = load(arguments)
     data, train, W = heldout_rows(arguments, model)
-    exposure = arguments.exposure or float(data.X.sum(dtype=np.float64) / train.X.sum(dtype=np.float64))
-    _write(arguments, plot.calibration(data, W, model.components_, exposure, bins=arguments.bins))
+    exposure = exposure_of(arguments, data, train)
+    _write(arguments, plot.calibration(data, W, model, exposure=exposure, bins=arguments.bins))
 
 
 def residuals(arguments: argparse.Namespace) -> None:
     """Where counts differ from the fit."""
     _check(arguments, arguments.model, *arguments.counts)
-    model = load_model(arguments.model)
+    model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    _write(arguments, plot.residuals(
-        data, W, model.components_, row_labels=_labels(arguments.labels, "--labels", data, 0),
-        column_labels=_labels(arguments.column_labels, "--column-labels", data, 1), bins=arguments.bins,
-    ))  # fmt: skip
+    groups = {
+        "groupby": _groups(arguments.groupby, "--groupby", data, 0),
+        "column_groupby": _groups(arguments.column_groupby, "--column-groupby", data, 1),
+    }
+    _write(arguments, plot.residuals(data, W, model, **groups, bins=arguments.bins))
 
 
 def _check(arguments: argparse.Namespace, *inputs: str) -> None:
@@ -113,7 +125,7 @@ def _check(arguments: argparse.Namespace, *inputs: str) -> None:
     check_distinct(inputs, arguments.output)
 
 
-def _labels(path: str | None, option: str, data: Any, axis: int) -> np.ndarray | None:
+def _groups(path: str | None, option: str, data: Any, axis: int) -> np.ndarray | None:
     return None if path is None else read_values(path, option, data, axis=axis)
 
 

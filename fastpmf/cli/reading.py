@@ -90,6 +90,11 @@ def warn_if_not_whole(counts: np.ndarray) -> None:
 # ── Rows for a fitted model ─────────────────────────────────────────────────────────────────────────────────────
 
 
+def load(arguments: argparse.Namespace) -> Model:
+    """The model of a command, with its number of threads."""
+    return load_model(arguments.model).set_params(n_threads=arguments.threads, verbose=False)
+
+
 def read_for_model(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, np.ndarray | None]:
     """Counts aligned with the fitted features if both have names, and which features are not observed, or None."""
     return aligned(read(arguments), model, arguments, ", ".join(arguments.counts))
@@ -147,6 +152,16 @@ def heldout_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, 
     if data.X.shape != train.X.shape:
         raise ValueError(f"argument --train: expected counts of shape {data.X.shape}, got {train.X.shape}")
     return data, train, weights(model, train, missing)
+
+
+def exposure_of(arguments: argparse.Namespace, data: Dataset, train: Dataset) -> float:
+    """The ratio of the rates of held-out counts to those of the fitted ones; by default that of their totals."""
+    if arguments.exposure is not None:
+        return arguments.exposure
+    heldout, fitted = (float(A.X.sum(dtype=np.float64)) for A in (data, train))
+    if not heldout or not fitted:
+        raise ValueError(f"{', '.join(arguments.counts)} and {arguments.train} must each hold a positive count")
+    return heldout / fitted
 
 
 def weights(model: Model, data: Dataset, missing: np.ndarray | None, **beside: Any) -> np.ndarray:
