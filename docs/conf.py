@@ -1,5 +1,7 @@
 """Sphinx's settings. Neither building the pages nor reading them needs a network."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -7,6 +9,8 @@ from sphinx.application import Sphinx
 from sphinx.ext.autosummary import AutoLink
 
 from fastpmf import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "fastpmf"
 author = "The fastpmf developers"
@@ -21,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "benchmark_figure",
 ]
 exclude_patterns = ["_build", "sg_execution_times.rst", "**/GALLERY_HEADER.rst"]
 default_role = "name"
