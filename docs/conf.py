@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxRole
 
 from fastpmf import __version__
 
-sys.path.insert(0, str(Path(__file__).parent))  # gallery_order
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_extensions")]  # gallery_order, benchmark_figure
 
 project = "fastpmf"
 author = "The fastpmf developers"
@@ -30,6 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "benchmark_figure",
 ]
 exclude_patterns = ["_build", "**/sg_execution_times.rst", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

@@ -26,6 +26,7 @@ from fastpmf.kernels.threads import available_threads
 
 PACKAGES = ("python", "numpy", "numba", "scikit-learn", "fastpmf")  # whose versions are in the tables
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 # Command line
 
@@ -78,6 +79,8 @@ class Parser(argparse.ArgumentParser):
         "max_iter": ("iterations of each fit", {"type": positive_int}),
         "dtype": ("dtype of the factors", {"choices": ["float32", "float64"]}),
         "threads": ("threads; by default all that this process may use", {"type": positive_int}),
+        "clock": ("what seconds are: wall-clock time, or processor time, which depends less on other processes; use it"
+                  " with --threads 1", {"choices": [*CLOCKS]}),
     }  # fmt: skip
 
     def __init__(self, description: str, examples: str = "") -> None:
@@ -132,11 +135,12 @@ def read_matrices(parser: argparse.ArgumentParser, files: Sequence[str] | None) 
 # Measuring
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of a call and its wall-clock time in seconds."""
-    start = time.perf_counter()
+def timed(call: Callable[[], Any], clock: str = "wall") -> tuple[Any, float]:
+    """The result of a call and its time in seconds."""
+    now = CLOCKS[clock]
+    start = now()
     result = call()
-    return result, time.perf_counter() - start
+    return result, now() - start
 
 
 def peak_memory(call: Callable[[], object]) -> float:
@@ -363,6 +367,19 @@ def read_table(path: str) -> Table:
     return Table(facts, list(reader.fieldnames or ()), list(reader))
 
 
+def typed_rows(table: Table, kind: type) -> list:
+    """The rows of a table as named tuples of this kind, which the study's `plot` and `verdict` take."""
+    types = {"int": int, "float": float, "str": str}
+    hints = {name: types.get(hint, hint) for name, hint in kind.__annotations__.items()}
+
+    def value(name: str, cell: str) -> Any:
+        if hints[name] is str:
+            return cell
+        return hints[name](float(cell)) if cell else math.nan
+
+    return [kind(**{name: value(name, cell) for name, cell in row.items()}) for row in table.rows]
+
+
 def provenance() -> dict[str, str]:
     """Command, machine and versions of this process."""
     script = Path(sys.argv[0])
@@ -374,7 +391,33 @@ def provenance() -> dict[str, str]:
         "command": shlex.join(["python", f"scripts/{folder}{script.name}", *words]),
         "machine": f"{cpu_name()} ({facts['cpu'].split(',')[0]}), {available_threads()} cores in use",
         "versions": ", ".join(f"{name} {facts[name]}" for name in PACKAGES),
+        **load_of_others(),
     }
+
+
+def processor_seconds() -> tuple[float, float, float] | None:
+    """Wall-clock time, and processor seconds of this process with its ended children and of the whole system."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), sum(os.times()[:4]), busy
+
+
+AT_START = processor_seconds()
+
+
+def load_of_others() -> dict[str, str]:
+    """The share of the machine's cores that other processes have used since this process began."""
+    now = processor_seconds()
+    if AT_START is None or now is None:
+        return {}
+    seconds, own, busy = (b - a for a, b in zip(AT_START, now, strict=True))
+    cores = os.cpu_count() or 1
+    share = min(max((busy - own) / (cores * seconds), 0), 1)
+    return {"load": f"other processes used {share:.0%} of the machine's {cores} cores"}
 
 
 def cpu_name() -> str:

@@ -61,6 +61,7 @@ class Setup(NamedTuple):
     H: np.ndarray
     seed: int
     n_threads: int
+    clock: str = "wall"
 
     @property
     def k(self) -> int:
@@ -94,10 +95,10 @@ class Package:
     @classmethod
     def fit_until(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
         """Fit for `budget` seconds; after each call, call `report(iterations, seconds, W, H)`, which is not timed."""
-        fit, preparation = common.timed(partial(cls, setup))
+        fit, preparation = common.timed(partial(cls, setup), setup.clock)
         clock, n_iter, step = preparation, 0, cls.stride
         while step > 0 and (n_iter == 0 or clock < budget):
-            seconds = common.timed(partial(fit.advance, step))[1]
+            seconds = common.timed(partial(fit.advance, step), setup.clock)[1]
             clock = preparation + seconds if cls.restarts else clock + seconds
             n_iter = step if cls.restarts else n_iter + step
             report(n_iter, clock, *fit.factors())
@@ -121,16 +122,17 @@ class Fastpmf(Package):
 
     @classmethod
     def fit_until(cls, setup: Setup, budget: float, report: Callable[[int, float, Any, Any], object]) -> None:
-        paused, began, latest = 0.0, time.perf_counter(), 0
+        now = common.CLOCKS[setup.clock]
+        paused, began, latest = 0.0, now(), 0
 
         def callback(record: Any, W: np.ndarray, H: np.ndarray) -> bool:
             nonlocal paused, latest
-            arrived = time.perf_counter()
+            arrived = now()
             seconds = arrived - began - paused
-            if record.n_iter and record.n_iter >= 1.05 * latest:
+            if record.n_iter and record.n_iter >= 1.1 * latest:
                 report(record.n_iter, seconds, W, H)
                 latest = record.n_iter
-            paused += time.perf_counter() - arrived
+            paused += now() - arrived
             return latest > 0 and seconds >= budget
 
         cls.fit(setup, max_iter=10**9, tol=0, eval_every=EVERY, dtype=setup.W.dtype, n_threads=setup.n_threads,
@@ -408,7 +410,7 @@ class Point(NamedTuple):
 def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION)
-    parser.shared(data=[], components=[20], seed=0, dtype="float32", threads=None)
+    parser.shared(data=[], components=[20], seed=0, dtype="float32", threads=None, clock="wall")
     parser.option("--score", "score", DIVERGENCE, choices=[DIVERGENCE, HELD_OUT])
     parser.option("--seconds", "for each package", 10.0)
     parser.option("--patience", "seconds without a result, beyond --seconds, after which a package is stopped", 180.0)
@@ -477,7 +479,7 @@ def run(pipe: Any, package: type[Package], n_threads: int, X: Any, k: int, argum
         if arguments.score == HELD_OUT:
             train, test = thin_counts(X, FRACTION, random_state=arguments.seed)
             train = train.to_scipy()
-        setup = make_setup(train, k, arguments.seed, arguments.dtype, n_threads)
+        setup = make_setup(train, k, arguments.seed, arguments.dtype, n_threads, arguments.clock)
         importlib.import_module(package.module)
         if package.compiling:
             compile_first(package, setup)
@@ -504,9 +506,9 @@ def compile_first(package: type[Package], setup: Setup) -> None:
         package(setup).advance(package.compiling)
 
 
-def make_setup(X: Any, k: int, seed: int, dtype: str, n_threads: int) -> Setup:
+def make_setup(X: Any, k: int, seed: int, dtype: str, n_threads: int, clock: str = "wall") -> Setup:
     """Counts and a random start."""
-    return Setup(X, X.tocsr().astype(dtype), *common.random_start(X, k, seed, dtype), seed, n_threads)
+    return Setup(X, X.tocsr().astype(dtype), *common.random_start(X, k, seed, dtype), seed, n_threads, clock)
 
 
 def rescaled(X: Any, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -120,7 +120,7 @@ def division_chains(table, part, worker):
 def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION)
-    parser.shared(data=[], components=[32], dtype=["float32"], threads=None, repeats=7)
+    parser.shared(data=[], components=[32], dtype=["float32"], threads=None, repeats=7, clock="wall")
     parser.option("--nnz", "nonzeros of the counts that are drawn without --data", 10_000_000)
     parser.option("--mib", "MiB of the arrays of the stream bound", 256)
     arguments = parser.parse_args()
@@ -148,10 +148,10 @@ def measure(matrices: dict[str, Any], ladder: list[int], arguments: argparse.Nam
                 counts = as_counts(X)
                 for k in arguments.components:
                     for dtype in arguments.dtype:
-                        yield measure_kernels(name, counts, t, k, np.dtype(dtype), rates, arguments.repeats)
+                        yield measure_kernels(name, counts, t, k, np.dtype(dtype), rates, arguments)
 
 
-def min_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+def min_seconds(calls: list[Callable[[], object]], repeats: int, clock: str) -> list[float]:
     """Minimum seconds of each call, interleaved. Other activity of the machine can only increase them."""
     for call in calls:
         call()  # compiles, and touches the pages
@@ -159,9 +159,7 @@ def min_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     while turns < repeats or time.perf_counter() < since + 0.02 * repeats:  # short calls are repeated more often
         turns += 1
         for c, call in enumerate(calls):
-            began = time.perf_counter()
-            call()
-            best[c] = min(best[c], time.perf_counter() - began)
+            best[c] = min(best[c], common.timed(call, clock)[1])
     return best
 
 
@@ -176,7 +174,7 @@ def stream(t: int, n_bytes: int) -> tuple[Callable[[], object], int]:
 def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
     """Bandwidth, and rates of multiply-adds and divisions."""
     call, moved = stream(t, arguments.mib << 20)
-    (seconds,) = min_seconds([call], arguments.repeats)
+    (seconds,) = min_seconds([call], arguments.repeats, arguments.clock)
     rows = [Row("bound", "stream", "", "", t, "float64", 0, seconds, 0, 1e-9 * moved / seconds, math.nan, "", math.nan)]
     for name, chains, flops in (("FMA", fma_chains, 2), ("divide", division_chains, 1)):
         for dtype in DTYPES:
@@ -184,7 +182,7 @@ def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
             for n in (5, 10):  # chains that hide the latency, without running out of registers
                 out = empty_factor(t, n * 64 // np.dtype(dtype).itemsize, np.dtype(dtype))
                 run = partial(chains, t, 0.5, 1.0, rounds, row_width(out), out)
-                (seconds,) = min_seconds([run], arguments.repeats)
+                (seconds,) = min_seconds([run], arguments.repeats, arguments.clock)
                 rates.append((1e-9 * flops * rounds * out.size / seconds, seconds))
             rate, seconds = max(rates)
             rows.append(Row("bound", f"{name} {dtype}", "", "", t, dtype, 0, seconds, rate, 0, math.nan, "", math.nan))
@@ -192,8 +190,9 @@ def measure_machine(t: int, arguments: argparse.Namespace) -> list[Row]:
 
 
 def measure_kernels(
-    name: str, counts: MemoryCounts, t: int, k: int, dtype: np.dtype, rates: dict[str, float], repeats: int
-) -> list[Row]:
+    name: str, counts: MemoryCounts, t: int, k: int, dtype: np.dtype, rates: dict[str, float],
+    arguments: argparse.Namespace,
+) -> list[Row]:  # fmt: skip
     """Each kernel, on the side of W and, where it has one, on that of H."""
     rng, nnz, rows = np.random.default_rng(0), counts.nnz, []
     factors = [padded(rng.random((m, k)) + 0.5, dtype) for m in counts.shape]  # no rate is near 0
@@ -219,7 +218,8 @@ def measure_kernels(
             kernels["log_rate"] = (partial(counts.log_rate, U, V), 2 * nnz * width, 1, X.data.nbytes, 0)
         streams = [stream(t, n_bytes) for _, _, _, n_bytes, _ in kernels.values()]
         calls = [call for call, *_ in kernels.values()] + [call for call, _ in streams]
-        seconds = min_seconds([*calls, partial(gather, counts, side, U, V, gathered)], repeats)
+        seconds = min_seconds([*calls, partial(gather, counts, side, U, V, gathered)], arguments.repeats,
+                              arguments.clock)  # fmt: skip
         for i, (label, (_, flops, n_gathers, n_bytes, divisions)) in enumerate(kernels.items()):
             streaming = seconds[len(kernels) + i] * n_bytes / streams[i][1]
             memory, works_in = n_gathers * seconds[-1] + streaming, "float64" if label == "log_rate" else dtype

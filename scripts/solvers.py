@@ -4,7 +4,7 @@ import argparse
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ against the seconds of each fit. "+x" is a solver with acceleration="extrapolati
 
 A fit ends after --seconds, or earlier after --max-iter iterations, if given. The time includes the iterations and the
 objective, which is evaluated every --eval-every iterations, but not reading the counts and compilation. For each seed
-the solvers run one after another.
+the solvers run one after another. The table has records that are at least 10 % of the iterations apart.
 
 The divergence is not jointly convex in both factors, so the optimum depends on the start. Gaps are relative,
 (D - best) / best, to the lowest objective found from the same seed, which compares speed, and to the lowest of all,
@@ -34,6 +34,7 @@ SOLVERS = ["mu", "mu+r", "mu+x", "em", "em+x", "cd", "cd+x"]
 DEFAULT = "cd+x"  # what `poisson_nmf` does by default
 LEVELS = (1e-2, 1e-3, 1e-4)
 UNLIMITED = 10**9
+WARM_UP = 12  # iterations, more than the multiplicative ones before coordinate descent
 
 
 class Point(NamedTuple):
@@ -55,7 +56,8 @@ class Point(NamedTuple):
 def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION)
-    parser.shared(data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None)
+    parser.shared(data=[], components=[20], seeds=[0, 1, 2], max_iter=None, dtype="float32", threads=None,
+                  clock="wall")  # fmt: skip
     parser.option("--seconds", "of each fit", 10.0)
     parser.option("--solvers", "solvers", ["mu", "mu+r", "em", "cd", "cd+x"], choices=SOLVERS)
     parser.option("--inits", "initializations", ["random"], choices=["random", "nndsvd", "nndsvda", "nndsvdar"])
@@ -91,18 +93,42 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                             poisson_nmf, counts, k, solver=base, acceleration=ACCELERATION[suffix], init=init, tol=0,
                             random_state=seed, dtype=arguments.dtype, n_threads=arguments.threads,
                         )  # fmt: skip
-                        solution = fit(max_time=arguments.seconds, max_iter=arguments.max_iter or UNLIMITED,
-                                       eval_every=arguments.eval_every)  # fmt: skip
+                        fit(max_iter=WARM_UP)  # compiles
+                        solution, clock = timed_fit(fit, arguments)
                         fixed = (name, k, init, solver)
                         yield [
-                            Point(*fixed, 1, seed, int(n), float(seconds), float(D), float(gap), arguments.dtype)
-                            for n, D, gap, seconds in solution.trace.tolist()
+                            Point(*fixed, 1, seed, n, clock[n], D, gap, arguments.dtype)
+                            for n, D, gap, _ in thinned(solution.trace.tolist())
                         ]
                         if arguments.restarts and solver == DEFAULT:
                             again = partial(fit, n_init=arguments.restarts, max_iter=solution.n_iter)
-                            solution, seconds = common.timed(again)
+                            solution, seconds = common.timed(again, arguments.clock)
                             end = (solution.n_iter, seconds, solution.objective, solution.kkt_residual)
                             yield [Point(*fixed, arguments.restarts, seed, *end, arguments.dtype)]
+
+
+def timed_fit(fit: Callable[..., Any], arguments: argparse.Namespace) -> tuple[Any, dict[int, float]]:
+    """A fit that ends after `--seconds`, and the seconds at which each record was made, by its iteration."""
+    now, seconds = common.CLOCKS[arguments.clock], {}
+    began = now()
+
+    def callback(record: Any, W: np.ndarray, H: np.ndarray) -> bool:
+        seconds[record.n_iter] = now() - began
+        return seconds[record.n_iter] >= arguments.seconds
+
+    max_iter = arguments.max_iter or UNLIMITED
+    solution = fit(max_iter=max_iter, eval_every=arguments.eval_every, callback=callback)
+    seconds.setdefault(solution.n_iter, now() - began)
+    return solution, seconds
+
+
+def thinned(records: list[tuple]) -> list[tuple]:
+    """The first and the last record of a trace, and between them those at least 10 % later than the one before."""
+    kept = records[:1]
+    for record in records[1:-1]:
+        if record[0] >= 1.1 * kept[-1][0]:
+            kept.append(record)
+    return kept + records[1:][-1:]
 
 
 def cases(points: list[Point]) -> dict[tuple, list[Point]]:

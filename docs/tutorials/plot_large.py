@@ -142,7 +142,9 @@ PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0).fit(
 
 resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month, resume=folder / "saved")
 whole = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month)
-print(f"{resumed.n_iter_} and {whole.n_iter_} iterations, equal: {np.array_equal(resumed.components_, whole.components_)}")
+print(
+    f"{resumed.n_iter_} and {whole.n_iter_} iterations, equal: {np.array_equal(resumed.components_, whole.components_)}"
+)
 
 # %%
 # Counts that arrive

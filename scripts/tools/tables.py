@@ -1,7 +1,9 @@
 """Make Markdown tables for the documentation from the CSV files that the studies write."""
 
 import argparse
+import importlib
 import math
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,19 +15,24 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import common
 
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "benchmarks" / "results"
 DESCRIPTION = """\
-Print Markdown tables of the CSV files that solvers.py, versus_sklearn.py, packages.py, scaling.py, roofline.py,
-models.py, known_truth.py, formats.py and examples/cnmf_pipeline.py write. Files of one study are combined, in the given
-order. Each table has the commands that made it, and the machine and versions, which are printed once if they are the
-same for all tables.
+Write the tables of the documentation from CSV files of the studies: solvers.py, versus_sklearn.py, packages.py,
+scaling.py, roofline.py, models.py, known_truth.py, formats.py and examples/cnmf_pipeline.py.
 
---into FILE puts the tables between these lines of a document:
+Without arguments, all tables in README.md and docs/benchmarks/*.md are written from docs/benchmarks/results/*.csv. A
+table is between two lines of a document, and files of one study are combined:
 
-    <!-- tables: begin -->
-    <!-- tables: end -->
+    <!-- fit: begin -->
+    <!-- fit: end -->
+
+With CSV files as arguments, their tables are printed.
 """
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+MARKED = re.compile(r"<!-- ([\w-]+): begin -->\n.*?<!-- \1: end -->", re.DOTALL)
 FACTS = ("command", "machine", "versions")
+SPEED = [("fit", "sc_pbmc_facs"), ("fit", "text_20newsgroups"), ("fit", "rec_online_retail_baskets"),
+         ("first", "sc_10x_v3_tiny")]  # fmt: skip  # rows of the README's table: part and counts
 LEVEL = 1e-3  # relative gap that solvers are timed to
 NEAR = {"divergence": 0.0, "held-out": 0.01}  # scores that count as equal
 Row = dict[str, str]
@@ -33,8 +40,9 @@ Lines = list[list[str]]
 
 
 class Kind(NamedTuple):
-    """One table of a study: which of its rows, a caption, and a function that makes lines of cells, the head first."""
+    """A table: which rows of a study, a caption, and a function that makes lines of cells, the head first."""
 
+    name: str
     study: str
     part: str
     caption: str
@@ -64,11 +72,14 @@ def reach(rows: list[Row], column: str, value: float) -> float:
 
 
 def flat(**columns: str | Callable[[Row], str]) -> Callable[[list[Row]], Lines]:
-    """A line for each row. A column is one of the study, or computed from the row; heads have spaces instead of _."""
+    """A line for each row; columns are those of the study, or computed. In heads "__" becomes "-", and "_" a space."""
     getters = [column if callable(column) else itemgetter(column) for column in columns.values()]
 
     def make(rows: list[Row]) -> Lines:
-        return [[name.replace("_", " ") for name in columns], *([get(row) for get in getters] for row in rows)]
+        return [
+            [name.replace("__", "-").replace("_", " ") for name in columns],
+            *([get(row) for get in getters] for row in rows),
+        ]
 
     return make
 
@@ -98,11 +109,24 @@ def objectives(row: Row) -> str:
     return " / ".join(dict.fromkeys(f"{float(row[c]):,.1f}" for c in ("objective", "sklearn_objective")))
 
 
+def speed(rows: list[Row]) -> Lines:
+    lines = [["counts", "scikit-learn", "fastpmf", "ratio", "objective, nats"]]
+    for part, name in SPEED:
+        for row in rows:
+            if row["part"] == part and row["counts"].split(",")[0] == name:
+                what = row["counts"] + (" (first fit on a machine, with compilation)" if part == "first" else "")
+                seconds = [number(row[column], unit=" s") for column in ("sklearn_seconds", "seconds")]
+                lines.append([what, *seconds, number(row["ratio"]), f"{float(row['sklearn_objective']):,.0f}"])
+    return lines
+
+
 def sklearn_fits(rows: list[Row]) -> Lines:
-    lines = [["counts", "k", "iterations", "fastpmf", "scikit-learn", "ratio"]]
+    lines = [["counts", "k", "iterations", "fastpmf", "scikit-learn", "ratio", "objective"]]
     for (counts, k), own in common.group(rows, "counts", "k").items():
         seconds = [number(middle(own, c), unit=" s") for c in ("seconds", "sklearn_seconds")]
-        lines.append([counts, k, f"{middle(own, 'iterations'):.0f}", *seconds, number(middle(own, "ratio"))])
+        row = own[len(own) // 2]
+        lines.append([counts, k, f"{middle(own, 'iterations'):.0f}", *seconds, number(middle(own, "ratio")),
+                      f"{float(row['sklearn_objective']):,.0f}"])  # fmt: skip
     return lines
 
 
@@ -228,85 +252,121 @@ def pipelines(rows: list[Row]) -> Lines:
 
 
 KINDS = [
-    Kind("versus_sklearn", "iteration",
-         "One multiplicative iteration, from the same start; the objectives after five; and the peak memory of a fit.",
+    Kind("speed", "versus_sklearn", "fit first",
+         "Seconds to the objective that scikit-learn's `NMF(solver=\"mu\")` has after its default of 200 iterations; "
+         "k = 20, one thread each.", speed),
+    Kind("iteration", "versus_sklearn", "iteration",
+         "One multiplicative iteration of both factors from the same start: time, objectives after five iterations "
+         "(one number if they agree), and fastpmf's peak memory, measured and predicted by `plan`.",
          flat(counts="counts", k="k", dtype="dtype",
               fastpmf=lambda row: number(1e3 * float(row["seconds"]), unit=" ms"),
-              sklearn=lambda row: number(1e3 * float(row["sklearn_seconds"]), unit=" ms"),
-              ratio=lambda row: number(row["ratio"]), nats=objectives,
-              peak_MiB=lambda row: number(row["peak_mib"]), planned=lambda row: number(row["planned_mib"]))),
-    Kind("versus_sklearn", "fit",
-         "Seconds to where scikit-learn's 200 iterations end, from the same starts; iterations are fastpmf's.",
+              scikit__learn=lambda row: number(1e3 * float(row["sklearn_seconds"]), unit=" ms"),
+              ratio=lambda row: number(row["ratio"]), objective=objectives,
+              peak_MiB=lambda row: number(row["peak_mib"]), predicted=lambda row: number(row["planned_mib"]))),
+    Kind("fit", "versus_sklearn", "fit",
+         "Time to the objective that scikit-learn has after its default of 200 iterations, from the same start, and "
+         "the number of iterations that fastpmf's default solver needs for it.", sklearn_fits),
+    Kind("first", "versus_sklearn", "first",
+         "The same, for the first fit on a machine: fastpmf's time includes the compilation of its kernels.",
          sklearn_fits),
-    Kind("versus_sklearn", "transform",
-         "Seconds to find W for new rows, by `transform` at each tol and by scikit-learn; the objectives of both; and "
-         "the gap certified by fastpmf, in nats per 1,000 counts.",
+    Kind("transform", "versus_sklearn", "transform",
+         "Time to find W for new rows by `transform`, for several `tol`, and by scikit-learn; the objectives of both; "
+         "and fastpmf's certified optimality gap in nats per 1,000 counts.",
          flat(counts="counts", k="k", rows="rows", tol="tol", fastpmf=lambda row: number(row["seconds"], unit=" s"),
-              sklearn=lambda row: number(row["sklearn_seconds"], unit=" s"), ratio=lambda row: number(row["ratio"]),
-              nats=objectives, certified_gap=lambda row: number(row["gap_per_1000"]))),
-    Kind("solvers", "",
-         f"Seconds to within {LEVEL:g} of the lowest objective that any solver found from the same seed, medians over "
-         "the seeds; a dash where it was not reached. +x is extrapolated, +r relaxed.", solver_times),
-    Kind("solvers", "",
-         "Final objectives, in nats, and numbers of iterations, medians over the seeds; with n_init also the seconds, "
-         "relative to a single fit.", solver_ends),
-    Kind("packages", "divergence",
-         "The lowest objective, in nats, that each package reaches in the same time, and when fastpmf is as low; *"
-         " where rates were 0 under positive counts, so that one component more was scored.", packages),
-    Kind("packages", "held-out",
-         "Hierarchical Poisson factorization: minus the log-likelihood of held-out counts, in nats per count, and the "
-         f"seconds to within {NEAR['held-out']:g} of it. `explicit` stores the allocation of counts, as scHPF does.",
+              scikit__learn=lambda row: number(row["sklearn_seconds"], unit=" s"),
+              ratio=lambda row: number(row["ratio"]), objective=objectives,
+              certified_gap=lambda row: number(row["gap_per_1000"]))),
+    Kind("solver-times", "solvers", "",
+         f"Seconds to a relative gap of {LEVEL:g} to the lowest objective that any solver found from the same seed "
+         "(median over the seeds). A dash means that it was not reached.", solver_times),
+    Kind("solver-ends", "solvers", "",
+         "Final objective in nats, and the number of iterations in parentheses (medians over the seeds).", solver_ends),
+    Kind("packages", "packages", "divergence",
+         "The lowest objective (nats) of each package within the time limit, the time to reach it, and the time at "
+         "which fastpmf's default solver has reached the same objective. The ratio is the package's time over that of "
+         "fastpmf. Where a package has rates of 0 under positive counts, one component was added for the score (*).",
          packages),
-    Kind("scaling", "",
-         "Time of an iteration per nonzero, with all threads, and the peak memory of a fit beyond its input.", scaling),
-    Kind("roofline", "",
-         "Nanoseconds per nonzero of each kernel, the bound of the machine that applies, and the seconds of this bound "
-         "over those of the kernel.", kernels),
-    Kind("models", "prediction",
-         "Log-likelihood of held-out counts, in nats per count, of rates that are 99 % the model's and 1 % without "
-         "structure; and whether some of them are impossible under maximum likelihood.", predictions),
-    Kind("models", "cost", "Seconds of an iteration of each model over those of maximum likelihood, medians.",
+    Kind("held-out", "packages", "held-out",
+         "Hierarchical Poisson factorization: negative log-likelihood of held-out counts, in nats per count, and "
+         f"the time until it is within {NEAR['held-out']:g} of the lowest of the package. `explicit` stores the "
+         "allocation of each count to the components, as scHPF does.", packages),
+    Kind("scaling", "scaling", "",
+         "Time of an iteration per nonzero, and peak memory of a fit beyond its input, measured and predicted by "
+         "`plan`.", scaling),
+    Kind("roofline", "roofline", "",
+         "Time of each kernel per nonzero, the bound of the machine that applies to it, and the share of this bound "
+         "that the kernel reaches.", kernels),
+    Kind("prediction", "models", "prediction",
+         "Log-likelihood of held-out counts in nats per count (higher is better; the best is bold). The rates are 99 % "
+         "the model's and 1 % row sum times column sum, because exact zeros can make a held-out count impossible; the "
+         "third column says whether this happens under maximum likelihood.", predictions),
+    Kind("cost", "models", "cost", "Time of an iteration relative to maximum likelihood (medians).",
          pivot("counts k solver", "model", lambda own: f"{float(own[0]['ratio']):.2f}")),
-    Kind("known_truth", "recovery",
-         "Counts drawn from known factors: correlation of matched components with the truth; the share of entries in "
-         "HPF's 90 % credible intervals; and by what factor these are too narrow.", recovery),
-    Kind("known_truth", "components",
-         "Counts drawn with k components: how often `select_n_components` recommends k, exactly / within one; how "
-         "often the best prediction is at k; and how often components agree most between splits there.",
+    Kind("recovery", "known_truth", "recovery",
+         "Correlation of the fitted with the true components (`recovered`); the share of true entries inside HPF's "
+         "90 % credible intervals (`covered`); and the factor by which these intervals are too narrow. Means over the "
+         "draws.", recovery),
+    Kind("components", "known_truth", "components",
+         "How often `select_n_components` finds the true k (exactly / within one), by three criteria: its "
+         "recommendation, the best held-out score, and the best agreement of components between splits.",
          pivot("k", "model", chosen)),
-    Kind("formats", "",
-         "Reading counts from files in the page cache, and by the library usually used for the format.", formats),
-    Kind("examples/cnmf_pipeline", "",
+    Kind("formats", "formats", "",
+         "Time to read a file relative to the library usually used for the format (2× means that fastpmf takes half as "
+         "long), size of the file, and peak memory of both.", formats),
+    Kind("cnmf", "examples/cnmf_pipeline", "",
          "cNMF on scikit-learn and on fastpmf: seconds of each step, divergences of its fits in nats per count (mixed: "
-         "of rates that are 1 % without structure), and the similarity of programs. The last refit is from the same "
-         "usages; `reported` is scikit-learn's own loss.", pipelines),
+         "rates that are 1 % row sum times column sum), and the similarity of programs. `reported` is scikit-learn's "
+         "own loss.", pipelines),
 ]  # fmt: skip
+VERDICTS = {"versus_sklearn": "Row", "solvers": "Point", "scaling": "Row", "roofline": "Row", "models": "Row",
+            "known_truth": "Row", "formats": "Row"}  # fmt: skip  # studies, and their named tuples
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the files; print the tables, or write them into a document."""
+    """Write the tables into the documents, or print those of the given files."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", metavar="CSV", help="written by the studies")
-    parser.add_argument(
-        "--into", type=Path, metavar="FILE", help="replace what is between the markers of this document"
-    )
+    parser.add_argument("files", nargs="*", metavar="CSV", help="print the tables of these files")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a document would change")
     options = parser.parse_args(arguments)
     try:
-        text = section([read(path) for path in options.files])
-        if options.into is None:
-            print(text, end="")  # noqa: T201
-        else:
-            document = options.into.read_text(encoding="utf-8")
-            options.into.write_text(replaced(document, text, options.into.name), encoding="utf-8")
+        if options.files:
+            print("\n\n".join(blocks([read(path) for path in options.files]).values()))  # noqa: T201
+            return 0
+        made = blocks([read(path) for path in sorted(RESULTS.glob("*.csv"))])
+        changed = [path for path in documents() if fill(path, made, write=not options.check)]
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    if options.check and changed:
+        names = ", ".join(path.name for path in changed)
+        parser.error(f"tables of {names} are not those of the CSV files: run python scripts/tools/tables.py")
     return 0
 
 
-def read(path: str) -> common.Table:
+def documents() -> list[Path]:
+    """The documents that have tables."""
+    return [ROOT / "README.md", *sorted(RESULTS.parent.glob("*.md"))]
+
+
+def fill(path: Path, made: dict[str, str], *, write: bool) -> bool:
+    """Replace the text between the markers of a document; whether it differs."""
+    document = path.read_text(encoding="utf-8")
+
+    def block(found: re.Match) -> str:
+        name = found[1]
+        if name not in made:
+            raise ValueError(f"{path.name} has a place for the table {name!r}, which no CSV file has")
+        return f"<!-- {name}: begin -->\n{made[name]}\n<!-- {name}: end -->"
+
+    text = MARKED.sub(block, document)
+    if write and text != document:
+        path.write_text(text, encoding="utf-8")
+    return text != document
+
+
+def read(path: str | Path) -> common.Table:
     """A table that has its provenance and rows."""
     try:
-        table = common.read_table(path)
+        table = common.read_table(str(path))
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a CSV file") from None
     if missing := [fact for fact in FACTS if fact not in table.facts]:
@@ -323,34 +383,52 @@ def study_of(table: common.Table) -> str:
     return shlex.split(table.facts["command"])[1].removeprefix("scripts/").removesuffix(".py")
 
 
-def replaced(document: str, text: str, name: str) -> str:
-    """The document with this text between the markers."""
-    if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(BEGIN) > document.index(END):
-        raise ValueError(f"{name} must have a line {BEGIN} and after it a line {END}, each once")
-    return document[: document.index(BEGIN) + len(BEGIN)] + f"\n{text}" + document[document.index(END) :]
+def select(tables: list[common.Table], study: str, part: str = "") -> list[common.Table]:
+    """The tables of one part of a study, or of several, with the rows of these parts alone."""
+    found = []
+    for table in tables:
+        if study_of(table) == study:
+            rows = [row for row in table.rows if not part or row.get("part", row.get("score")) in part.split()]
+            found += [table._replace(rows=rows)] if rows else []
+    return found
 
 
-def section(tables: list[common.Table]) -> str:
-    """All tables, by kind, with their provenance."""
-    places = {place(table) for table in tables}
-    paragraphs = [f"Measured on {place(tables[0])}."] if len(places) == 1 else []
+def blocks(tables: list[common.Table]) -> dict[str, str]:
+    """Every table in Markdown, and the verdict of every study, by name."""
+    made = {}
     for kind in KINDS:
-        own, rows = [table for table in tables if study_of(table) == kind.study], []
-        for table in own:
-            facts = ((name.removeprefix("counts "), fact) for name, fact in table.facts.items())
-            titles = {name: f"{name}, {fact}" for name, fact in facts}
-            rows += [row | {"counts": titles.get(row["counts"], row["counts"])} if "counts" in row else row
-                     for row in table.rows if kind.part in (row.get("part"), row.get("score"), "")]  # fmt: skip
-        if rows:
-            where = (f" on {place(table)}" if len(places) > 1 else "" for table in own)
-            made = (f"`{table.facts['command']}`{suffix}" for table, suffix in zip(own, where, strict=True))
-            paragraphs += [f"{kind.caption} From {', '.join(dict.fromkeys(made))}.".strip(), markdown(kind.make(rows))]
-    return "\n\n".join(paragraphs) + "\n"
+        if own := select(tables, kind.study, kind.part):
+            lines = measured(own)
+            if kind.name != "speed":  # the README is read without Sphinx
+                lines = [":::{dropdown} How this was measured", *lines, ":::"]
+            made[kind.name] = "\n\n".join([kind.caption, markdown(kind.make(described(own))), "\n".join(lines)])
+    for study, rows in VERDICTS.items():
+        if own := select(tables, study):
+            module = importlib.import_module(study)
+            found = [row for table in own for row in common.typed_rows(table, getattr(module, rows))]
+            made[f"{study}-verdict"] = "\n".join(f"- {line}" for line in module.verdict(found))
+    return made
 
 
-def place(table: common.Table) -> str:
-    """Machine and versions."""
-    return f"{table.facts['machine']}; {table.facts['versions']}"
+def described(tables: list[common.Table]) -> list[Row]:
+    """The rows of all tables, with the sizes of the counts beside their names."""
+    rows = []
+    for table in tables:
+        facts = ((name.removeprefix("counts "), fact) for name, fact in table.facts.items())
+        titles = {name: f"{name}, {fact}" for name, fact in facts}
+        rows += [row | {"counts": titles.get(row["counts"], row["counts"])} if "counts" in row else dict(row)
+                 for row in table.rows]  # fmt: skip
+    return rows
+
+
+def measured(tables: list[common.Table]) -> list[str]:
+    """For each table its command, the machine, the load by other processes, and versions."""
+    lines = []
+    for table in tables:
+        command = re.sub(r" --(csv|png) \S+", "", table.facts["command"])
+        facts = (table.facts.get(fact) for fact in ("machine", "load", "versions"))
+        lines.append(f"- `{command}`: {'; '.join(fact for fact in facts if fact)}.")
+    return lines
 
 
 def markdown(lines: Lines) -> str:
