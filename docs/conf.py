@@ -14,7 +14,10 @@ from sphinx.util.docutils import SphinxRole
 
 from fastpmf import __version__
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_extensions")]  # gallery_order, benchmark_figure
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parent / "_extensions"),
+]  # gallery_order, benchmark_figure
 
 project = "fastpmf"
 author = "The fastpmf developers"

@@ -21,8 +21,8 @@ ROOT = Path(fastpmf.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 # Modules import from their own folder and from folders on lower levels
 LEVELS = (
-    ("_version", "utils"), ("kernels",), ("core", "_show_versions"), ("counts", "model"), ("solvers",), ("fitting",), ("analysis",),
-    ("plot",), ("estimators",),
+    ("_version", "utils"), ("kernels",), ("core", "_show_versions"), ("counts", "model"), ("solvers",), ("fitting",),
+    ("analysis",), ("plot",), ("estimators",),
 )  # fmt: skip
 PUBLIC = [getattr(fastpmf, name) for name in fastpmf.__all__ if inspect.isroutine(getattr(fastpmf, name))]
 ESTIMATORS = (fastpmf.PoissonNMF, fastpmf.HPF)

@@ -3,19 +3,19 @@ Past memory and past one machine
 ================================
 
 What to do when counts grow: estimate the memory of a fit, leave the counts on the disk, save a fit so that it can be
-resumed, learn from counts as they arrive, and use the workers of a Dask cluster. The model is the same each time, and this
-page checks that the results are.
+resumed, learn from counts as they arrive, and use the workers of a Dask cluster. The model is the same each time,
+and this page checks that the results are.
 
-The counts are small here, so that the page is built in seconds. All steps are those for counts that are a thousand times as
-large.
+The counts are small here, so that the page is built in seconds. All steps are those for counts that are a thousand
+times as large.
 """
 
 # %%
 # Will it fit?
 # ------------
 #
-# :func:`fastpmf.plan` estimates the memory of a fit from the size of the counts, before anything is read. Suppose there are
-# 1.2 million users, 20,000 items and a billion purchases:
+# :func:`fastpmf.plan` estimates the memory of a fit from the size of the counts, before anything is read. Suppose
+# there are 1.2 million users, 20,000 items and a billion purchases:
 
 import fastpmf
 
@@ -25,9 +25,9 @@ print("em:      ", fastpmf.plan(**size, solver="em"))
 print("streamed:", fastpmf.plan(**size, block_entries=2**23))
 
 # %%
-# The first needs the counts, a transposed copy of them, and the factors. ``solver="em"`` needs no transposed copy. Streamed
-# counts stay on the disk, and two blocks of them are in memory at a time. A fit that needs more than this machine has is an
-# error before it begins, and the message says what would fit.
+# The first needs the counts, a transposed copy of them, and the factors. ``solver="em"`` needs no transposed copy.
+# Streamed counts stay on the disk, and two blocks of them are in memory at a time. A fit that needs more than this
+# machine has is an error before it begins, and the message says what would fit.
 #
 # Counts on the disk
 # ------------------
@@ -49,9 +49,9 @@ table = pd.DataFrame({"user": entries.row, "item": entries.col, "n": entries.dat
 table.to_csv(folder / "purchases.csv", index=False)
 
 # %%
-# :func:`fastpmf.io.convert_counts` turns a file of any format into a folder of ``.npy`` files. It reads CSV, TSV, Parquet,
-# HDF5 and zarr in chunks, so the table may be larger than memory. On the command line this is
-# ``fastpmf convert purchases.csv counts``.
+# :func:`fastpmf.io.convert_counts` turns a file of any format into a folder of ``.npy`` files. It reads CSV, TSV,
+# Parquet, HDF5 and zarr in chunks, so the table may be larger than memory. On the command line this is ``fastpmf
+# convert purchases.csv counts``.
 
 from fastpmf.io import convert_counts
 
@@ -60,14 +60,15 @@ print(type(data.X.data).__name__, data.X.shape, data.row_names[:3])
 print(*sorted(path.name for path in (folder / "counts").iterdir()))
 
 # %%
-# The result is memory-mapped: the operating system reads what is used. That is enough if the counts fit into memory once.
+# The result is memory-mapped: the operating system reads what is used. That is enough if the counts fit into memory
+# once.
 #
 # Stream them
 # -----------
 #
-# If not, :func:`fastpmf.io.stream_counts` reads a block of rows at a time. Each iteration is one pass over the file, and the
-# next block is read while one is in use. Blocks here are tiny; the default of 8 million nonzeros, some 50 MB, is good for
-# real files.
+# If not, :func:`fastpmf.io.stream_counts` reads a block of rows at a time. Each iteration is one pass over the file,
+# and the next block is read while one is in use. Blocks here are tiny; the default of 8 million nonzeros, some 50 MB,
+# is good for real files.
 
 from fastpmf import PoissonNMF
 from fastpmf.io import stream_counts
@@ -79,9 +80,9 @@ print(from_disk.status_)
 print("equal to the last bit:", np.array_equal(in_memory.components_, from_disk.components_))
 
 # %%
-# ``solver="mu"`` does the same arithmetic in both cases. The default solver, coordinate descent, is faster but needs the
-# counts of a column together. From the disk it updates W by coordinate descent and H by multiplicative steps: another path
-# to an optimum, with more iterations.
+# ``solver="mu"`` does the same arithmetic in both cases. The default solver, coordinate descent, is faster but needs
+# the counts of a column together. From the disk it updates W by coordinate descent and H by multiplicative steps:
+# another path to an optimum, with more iterations.
 
 default_in_memory = PoissonNMF(10, tol=1e-2, random_state=0).fit(data)
 default_from_disk = PoissonNMF(10, tol=1e-2, random_state=0).fit(streamed)
@@ -92,9 +93,10 @@ for name, model in (("in memory", default_in_memory), ("from disk", default_from
 import fastpmf.plot
 
 axes = fastpmf.plot.convergence(
-    [in_memory, default_in_memory, default_from_disk], labels=["mu, either", "default, in memory", "default, from disk"],
+    [in_memory, default_in_memory, default_from_disk],
+    labels=["mu, either", "default, in memory", "default, from disk"],
     x="n_iter",
-)  # fmt: skip
+)
 
 # %%
 # ``transform`` takes streamed counts too, and returns W in memory.
@@ -106,8 +108,8 @@ W.shape
 # Your own blocks
 # ---------------
 #
-# Counts in several files, or in a database? :class:`fastpmf.StreamedCounts` takes a function that yields all blocks of rows,
-# anew for each pass.
+# Counts in several files, or in a database? :class:`fastpmf.StreamedCounts` takes a function that yields all blocks
+# of rows, anew for each pass.
 
 from scipy import sparse
 
@@ -128,8 +130,9 @@ print(by_month.shape, f"{by_month.nnz:,} nonzeros, at most {by_month.block_entri
 # A fit that may be stopped
 # -------------------------
 #
-# A long fit should survive a restart of the machine. ``checkpoint`` saves everything that the next iteration depends on,
-# every ten minutes or as a :class:`fastpmf.Checkpoint` says. Here the fit is stopped after 20 iterations by ``max_iter``.
+# A long fit should survive a restart of the machine. ``checkpoint`` saves everything that the next iteration depends
+# on, every ten minutes or as a :class:`fastpmf.Checkpoint` says. Here the fit is stopped after 20 iterations by
+# ``max_iter``.
 
 from fastpmf import Checkpoint
 
@@ -138,7 +141,8 @@ PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0).fit(
 )
 
 # %%
-# The warning says what to do. ``resume`` continues from the last checkpoint, to the bits of a fit that was never stopped.
+# The warning says what to do. ``resume`` continues from the last checkpoint, to the bits of a fit that was never
+# stopped.
 
 resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month, resume=folder / "saved")
 whole = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month)
@@ -150,9 +154,9 @@ print(
 # Counts that arrive
 # ------------------
 #
-# ``fit`` needs all counts in each iteration. :meth:`fastpmf.PoissonNMF.partial_fit` sees a batch of rows once and updates H.
-# That is an approximation; more passes make it better. ``score`` is the log-likelihood per count of rows under their best
-# W, here of users that no model has seen.
+# ``fit`` needs all counts in each iteration. :meth:`fastpmf.PoissonNMF.partial_fit` sees a batch of rows once and
+# updates H. That is an approximation; more passes make it better. ``score`` is the log-likelihood per count of rows
+# under their best W, here of users that no model has seen.
 
 new_users = make_poisson_counts(6_000, 1_000, 10, nnz=200_000, concentration=0.1, random_state=0).X[5_500:]
 batches = [X[start : start + 500] for start in range(0, 5_500, 500)]
@@ -168,8 +172,8 @@ print(f"fit to all:   {full.score(new_users):.4f}")
 # Several machines
 # ----------------
 #
-# If one machine is too slow, or has no disk for all counts, :mod:`fastpmf.dask` spreads the rows over the workers of a Dask
-# cluster. Counts and W stay where they are. In each iteration only a sum of the size of H is sent.
+# If one machine is too slow, or has no disk for all counts, :mod:`fastpmf.dask` spreads the rows over the workers of
+# a Dask cluster. Counts and W stay where they are. In each iteration only a sum of the size of H is sent.
 #
 # X may be a path that all workers can read, a dask array, or a list of delayed blocks. To keep this page simple, the
 # cluster is a single worker inside this process. On a real cluster only the line that makes it differs.
@@ -204,8 +208,8 @@ print(f"{distributed.n_iter_} iterations, equal: {np.allclose(model.components_,
 #             model = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit("counts")
 #             print(model.communication_)
 #
-# This was run once, beside this page. Its 61 iterations end in the same factors up to a relative difference of 4e-15, with
-# two messages of H between the two workers in each:
+# This was run once, beside this page. Its 61 iterations end in the same factors up to a relative difference of 4e-15,
+# with two messages of H between the two workers in each:
 #
 # .. code-block:: text
 #

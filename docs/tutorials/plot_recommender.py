@@ -59,9 +59,8 @@ data.X
 
 counts = np.sort(data.X.data)[::-1]
 top = round(0.01 * len(counts))
-print(
-    f"median {np.median(counts):.0f}, largest {counts[0]}, share of the top 1 %: {counts[:top].sum() / counts.sum():.0%}"
-)
+share = counts[:top].sum() / counts.sum()
+print(f"median {np.median(counts):.0f}, largest {counts[0]}, share of the top 1 %: {share:.0%}")
 
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 ax.hist(counts, bins=np.geomspace(1, counts[0], 30), log=True)
@@ -69,8 +68,8 @@ ax.set(xscale="log", xlabel="pieces of an item bought by a user", ylabel="entrie
 ax.spines[["top", "right"]].set_visible(False)
 
 # %%
-# Two ways to prepare them are common. ``x > 0`` asks only whether somebody has the item. ``log2(1 + x)`` keeps a part of the
-# amount: 1 remains 1, 1000 becomes 10. We will try both.
+# Two ways to prepare them are common. ``x > 0`` asks only whether somebody has the item. ``log2(1 + x)`` keeps a part
+# of the amount: 1 remains 1, 1000 becomes 10. We will try both.
 
 preparations = {
     "raw counts": lambda X: X,
@@ -82,15 +81,17 @@ preparations = {
 # Hold out purchases
 # ------------------
 #
-# A recommendation is good if the user buys the item later. To measure this, hide a fifth of the purchases and see whether
-# the model ranks them high. There are three ways to hide counts; here the first is the right one:
+# A recommendation is good if the user buys the item later. To measure this, hide a fifth of the purchases and see
+# whether the model ranks them high. There are three ways to hide counts; here the first is the right one:
 #
-# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero like any other item
+# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero like any other
+# item
 #   that the user has not bought. The model faces what it will face in the shop.
 # * :func:`fastpmf.thin_counts` moves single units. Of 5 pieces of tea, 4 may stay and 1 be hidden. The parts are
 #   independent if counts are Poisson, as words and molecules nearly are, and serve to compare *likelihoods*. To
 #   predict that somebody who has bought tea buys tea is no recommendation.
-# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. That is for entries that could not
+# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. That is for entries that could
+# not
 #   have a count, such as an item that was not on sale in a user's country. Do not mask the hidden purchases: the mask
 #   would tell the model where they are, as we will see.
 
@@ -103,8 +104,8 @@ print(train.X.nnz, "purchases to fit,", test.X.nnz, "to predict")
 # The baseline
 # ------------
 #
-# :func:`fastpmf.ranking_scores` ranks for each user all items that the user does not have in ``exclude``, and compares the
-# first ten with the hidden purchases. It gives means over all users who have any:
+# :func:`fastpmf.ranking_scores` ranks for each user all items that the user does not have in ``exclude``, and
+# compares the first ten with the hidden purchases. It gives means over all users who have any:
 #
 # * precision: the share of the ten recommended items that are hidden purchases,
 # * recall: the share of the hidden purchases that are among the ten,
@@ -195,8 +196,8 @@ ax.spines[["top", "right"]].set_visible(False)
 # Recommend
 # ---------
 #
-# Fit all purchases with what was chosen. :meth:`fastpmf.PoissonNMF.recommend` gives the items with the highest rates that
-# the user does not have yet. Users can be given by name.
+# Fit all purchases with what was chosen. :meth:`fastpmf.PoissonNMF.recommend` gives the items with the highest rates
+# that the user does not have yet. Users can be given by name.
 
 bought = Dataset(data.X.sign(), data.row_names, data.column_names)
 model = PoissonNMF(6, prior_W="auto", prior_H="auto", random_state=0)
@@ -211,8 +212,8 @@ best = model.recommend(bought, W, n=2, rows=["user 1"], items=["coffee 9", "baki
 print(best.names[0])
 
 # %%
-# Why these? The components say it: each is a distribution over items, and a user's row of W says how much of it the user
-# buys.
+# Why these? The components say it: each is a distribution over items, and a user's row of W says how much of it the
+# user buys.
 
 import fastpmf.plot
 
@@ -222,8 +223,8 @@ axes = fastpmf.plot.top_features(model, 6)
 # Similar items
 # -------------
 #
-# "Who likes this also likes": :meth:`fastpmf.PoissonNMF.similar_items` finds items whose rates rise and fall together with
-# those of a given one, whether or not they are popular.
+# "Who likes this also likes": :meth:`fastpmf.PoissonNMF.similar_items` finds items whose rates rise and fall together
+# with those of a given one, whether or not they are popular.
 
 similar = model.similar_items(["garden 12", "toys 3"], n=4)
 pd.DataFrame(similar.names, index=similar.row_names)
@@ -232,9 +233,9 @@ pd.DataFrame(similar.names, index=similar.row_names)
 # New users
 # ---------
 #
-# A user who was not fitted needs no new fit. Three purchases are enough for a guess: ``recommend`` finds the user's row of
-# W with H as it is, by :meth:`fastpmf.PoissonNMF.transform`. ``aligned`` puts the purchases into the columns of the
-# model.
+# A user who was not fitted needs no new fit. Three purchases are enough for a guess: ``recommend`` finds the user's
+# row of W with H as it is, by :meth:`fastpmf.PoissonNMF.transform`. ``aligned`` puts the purchases into the columns
+# of the model.
 
 dora = Dataset.from_entries(["dora"] * 3, ["coffee 2", "coffee 9", "paper 1"])
 dora = dora.aligned(model.feature_names_in_).data
@@ -252,8 +253,8 @@ print(model.recommend(nobody, n=5).names[0])
 # ---------
 #
 # A new item has no column in H until somebody buys it. Once a few users have bought it, fit its column alone, with W
-# fixed and the prior of the model, and append it to H. We draw a new item of the coffee department, bought by a few dozen
-# users:
+# fixed and the prior of the model, and append it to H. We draw a new item of the coffee department, bought by a few
+# dozen users:
 
 likes = taste[[int(name.split()[1]) for name in data.row_names], 0]  # of coffee
 sales = rng.poisson(0.3 * likes)[:, None] > 0
@@ -264,7 +265,8 @@ names = [*model.feature_names_in_, "coffee new"]
 H = pd.DataFrame(np.hstack([model.components_, new.components_]), columns=names)
 
 # %%
-# The functions :func:`fastpmf.similar_columns` and :func:`fastpmf.recommend` do the same as the methods for any W and H:
+# The functions :func:`fastpmf.similar_columns` and :func:`fastpmf.recommend` do the same as the methods for any W and
+# H:
 
 from fastpmf import recommend, similar_columns
 
@@ -274,8 +276,8 @@ for i in np.argsort(np.where(np.isnan(rates), -1, rates))[::-1][:3]:
     print(f"{data.row_names[i]}: rate {rates[i]:.2f}, true share of coffee {likes[i]:.2f}")
 
 # %%
-# An item that nobody has bought yet has no information for this model. Show it to some users at random, or give it, for a
-# start, the column of an item that it resembles.
+# An item that nobody has bought yet has no information for this model. Show it to some users at random, or give it,
+# for a start, the column of an item that it resembles.
 #
 # What next
 # ---------

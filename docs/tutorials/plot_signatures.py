@@ -3,11 +3,11 @@ Mutational signatures
 =====================
 
 Some components are known and others are to be found: fit counts of mutations with known signatures fixed, discover an
-unknown one, check that it is real, and find the exposures of new samples with their uncertainty. The same steps apply to
-other spectra of counts with known parts, such as emission lines or reference cell types.
+unknown one, check that it is real, and find the exposures of new samples with their uncertainty. The same steps
+apply to other spectra of counts with known parts, such as emission lines or reference cell types.
 
-The signatures of this page are made up and the counts are drawn from them, so that the truth is known. For real work take
-the known ones from a catalogue such as COSMIC.
+The signatures of this page are made up and the counts are drawn from them, so that the truth is known. For real
+work take the known ones from a catalogue such as COSMIC.
 """
 
 # %%
@@ -41,7 +41,8 @@ truth /= truth.sum(axis=1, keepdims=True)
 # A channel can mutate only where its three bases occur. How often they do, the *opportunity*, differs between channels,
 # and between exomes and genomes. Signatures are rates per opportunity, so that they can be compared between both.
 #
-# A sample has some of the signatures, each with an exposure: the number of mutations that it adds at an opportunity of 1.
+# A sample has some of the signatures, each with an exposure: the number of mutations that it adds at an opportunity
+# of 1.
 
 opportunity = rng.gamma(4, 0.25, 96)
 samples = [f"sample {i}" for i in range(150)]
@@ -70,9 +71,10 @@ print("known signatures unchanged:", np.array_equal(model.components_[:4], known
 # Was it found?
 # -------------
 #
-# The scale of a component is arbitrary: H can be multiplied and W divided by the same number. Divide the new signature by
-# its sum and multiply W. :func:`fastpmf.match_components` does not depend on the scale. It pairs the components of two
-# fits, here those of the fit with the truth, one to one, and gives their similarity: 1 for equal distributions.
+# The scale of a component is arbitrary: H can be multiplied and W divided by the same number. Divide the new
+# signature by its sum and multiply W. :func:`fastpmf.match_components` does not depend on the scale. It pairs the
+# components of two fits, here those of the fit with the truth, one to one, and gives their similarity: 1 for equal
+# distributions.
 
 from fastpmf import match_components
 
@@ -106,10 +108,10 @@ axes[0].set_ylabel("estimated")
 # How many are unknown?
 # ---------------------
 #
-# With real data nobody knows the truth. Ask held-out mutations instead: :func:`fastpmf.thin_counts` moves each mutation with
-# probability 0.2 to a second part, independent of the first. Fit the first part with the known signatures and zero, one,
-# two or three free ones, and compare the log-likelihoods of the second. A weak prior keeps rates above zero, so that no
-# held-out mutation is impossible.
+# With real data nobody knows the truth. Ask held-out mutations instead: :func:`fastpmf.thin_counts` moves each
+# mutation with probability 0.2 to a second part, independent of the first. Fit the first part with the known
+# signatures and zero, one, two or three free ones, and compare the log-likelihoods of the second. A weak prior keeps
+# rates above zero, so that no held-out mutation is impossible.
 
 from fastpmf import poisson_log_likelihood, thin_counts
 
@@ -204,5 +206,6 @@ for name, background in (("without", None), ("with", errors)):
 # What next
 # ---------
 #
-# * :doc:`/guide/guide` has more of what may be known beside the counts: masks, row exposures, weights, structural zeros.
+# * :doc:`/guide/guide` has more of what may be known beside the counts: masks, row exposures, weights, structural
+# zeros.
 # * :doc:`/guide/choosing_k` is about the number of components if none of them is known.

@@ -240,8 +240,8 @@ print(f"{(new.obs['predicted'] == new.obs['type']).mean():.1%} of {new.n_obs} ne
 # What next
 # ---------
 #
-# ``adata.write_h5ad("cells.h5ad")`` keeps the results with the data, and ``model.save("model.npz")`` keeps the model for
-# more new cells.
+# ``adata.write_h5ad("cells.h5ad")`` keeps the results with the data, and ``model.save("model.npz")`` keeps the model
+# for more new cells.
 #
 # - A fit depends on its random start: ``n_init=10`` tries ten and finishes the best.
 # - :doc:`/guide/choosing_k` says more about the number of topics, and how to find topics that are noise.

@@ -19,7 +19,7 @@ from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
-from fastpmf.plot._common import BLUE, GREY, area_colors, hide_frame
+from fastpmf.plot._common import BLUE, GREY, component_colors, hide_frame
 from fastpmf.solvers import Status
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import atomic_write, check_folder
@@ -226,7 +226,7 @@ def _data_facts(counts: Any) -> dict[str, str]:
 
 def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Quality | None) -> str:
     """A table with a row for each component."""
-    H, colors = model.components_, area_colors(len(model.components_))
+    H, colors = model.components_, component_colors(len(model.components_))
     mean = model.mean_W_ if W is None else W
     shares = None if mean is None else component_shares(mean, H)
     scores = {} if quality is None else quality._columns()

@@ -2,16 +2,13 @@
 
     python scripts/examples/hero.py
 
-writes docs/_static/hero-light.svg and hero-dark.svg. Words and modules depend on the version of Python.
+writes docs/_static/hero-light.png and hero-dark.png. Words and modules depend on the version of Python.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
 from fastpmf import PoissonNMF, plot
 from fastpmf.datasets import load_stdlib
 
@@ -28,12 +25,12 @@ def main() -> None:
     for theme, ink in INK.items():
         names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
         with plt.rc_context(dict.fromkeys(names, ink) | {"svg.hashsalt": "hero"}):
-            figure = draw(X, model, W)
+            figure = draw(model, W)
         figure.savefig(FOLDER / f"hero-{theme}.png", transparent=True, dpi=200)
         plt.close(figure)
 
 
-def draw(X, model, W):
+def draw(model, W):
     """The structure plot of the modules, and the words of the topics below it."""
     figure = plt.figure(figsize=(8.3, 4.9), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1.35, 1])
@@ -41,7 +38,6 @@ def draw(X, model, W):
     plot.structure(W, model, labels=model.top_features(2).titles(), ax=ax)
     ax.get_legend().remove()
     ax.set(xlabel="", ylabel="share of topics", yticks=[0, 1], yticklabels=["0", "100 %"])
-    n, p = X.X.shape
     ax.set_title(f"{K} topics in the source code of Python's standard library", loc="left", fontweight="bold")
     order = model.to_topics(W).mixtures.sum(axis=0).argsort()[::-1]
     axes = below.subplots(2, K // 2)
