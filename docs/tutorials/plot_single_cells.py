@@ -108,7 +108,7 @@ shares.groupby([adata.obs["type"], adata.obs["batch"]], observed=True).mean().ro
 # %%
 
 group = adata.obs["type"].astype(str) + adata.obs["batch"].astype(str)
-ax = plot.structure(adata.obsm["X_pmf"], model, labels=group)
+ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group)
 ax.set_title("Type and batch of the cells")
 plt.show()
 
@@ -154,7 +154,7 @@ fixed_W[:, :2] = of_batch * (library / np.median(library))[:, None]
 
 model = fastpmf.anndata.poisson_nmf(adata, k, fixed_W=fixed_W, **options)
 names = ["batch 1", "batch 2", *map(str, range(2, k))]
-ax = plot.structure(adata.obsm["X_pmf"], model, labels=group, names=names)
+ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group, labels=names)
 plt.show()
 
 # %%
