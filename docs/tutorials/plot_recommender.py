@@ -84,16 +84,14 @@ preparations = {
 # A recommendation is good if the user buys the item later. To measure this, hide a fifth of the purchases and see
 # whether the model ranks them high. There are three ways to hide counts; here the first is the right one:
 #
-# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero like any other
-# item
-#   that the user has not bought. The model faces what it will face in the shop.
-# * :func:`fastpmf.thin_counts` moves single units. Of 5 pieces of tea, 4 may stay and 1 be hidden. The parts are
-#   independent if counts are Poisson, as words and molecules nearly are, and serve to compare *likelihoods*. To
-#   predict that somebody who has bought tea buys tea is no recommendation.
-# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. That is for entries that could
-# not
-#   have a count, such as an item that was not on sale in a user's country. Do not mask the hidden purchases: the mask
-#   would tell the model where they are, as we will see.
+# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero, like any other
+#   item that the user has not bought. This is what the model will meet in the shop.
+# * :func:`fastpmf.thin_counts` moves single units. Of 5 pieces of tea, 4 may stay and 1 be hidden. The two parts are
+#   independent if counts are Poisson, which makes them right for comparing *likelihoods*. But predicting that somebody
+#   who has bought tea buys tea is no recommendation.
+# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. This is for entries that could
+#   not have a count, such as an item that was not on sale in a user's country. Do not mask the hidden purchases: the
+#   mask would tell the model where they are, as we will see.
 
 from fastpmf import split_entries
 

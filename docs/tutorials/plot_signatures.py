@@ -206,6 +206,9 @@ for name, background in (("without", None), ("with", errors)):
 # What next
 # ---------
 #
-# * :doc:`/guide/guide` has more of what may be known beside the counts: masks, row exposures, weights, structural
-# zeros.
+# * :doc:`/guide/priors` has more of what may be known beside the counts: masks, row exposures, weights, structural
+#   zeros.
 # * :doc:`/guide/choosing_k` is about the number of components if none of them is known.
+# * :doc:`/guide/stability` measures how far solutions of different starts agree.
+# * ``model.save("signatures.npz")`` keeps the model for new samples, and ``model.report("report.html", X)`` writes a
+#   report on it.
