@@ -11,5 +11,8 @@ from fastpmf.datasets import make_poisson_counts
 
 X = make_poisson_counts(500, 300, 8, nnz=20_000, random_state=0).X
 solvers = ["cd", "mu", "em"]
-fits = [PoissonNMF(8, solver=solver, eval_every=1, tol=0.02, random_state=0).fit(X) for solver in solvers]
+fits = [
+    PoissonNMF(8, solver=solver, eval_every=1, tol=0.02, random_state=0).fit(X)
+    for solver in solvers
+]
 ax = plot.convergence(fits, labels=solvers, x="n_iter")

@@ -24,12 +24,23 @@ import sysconfig
 from pathlib import Path
 
 root = Path(sysconfig.get_path("stdlib"))
-others = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "site-packages", "dist-packages"}
+others = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "pydoc_data",
+    "site-packages",
+    "dist-packages",
+}
 
 texts = {}
 for path in sorted(root.rglob("*.py")):
     parts = path.relative_to(root).with_suffix("").parts
-    source = path.read_text(encoding="utf-8", errors="ignore") if others.isdisjoint(parts) else ""
+    source = (
+        path.read_text(encoding="utf-8", errors="ignore") if others.isdisjoint(parts) else ""
+    )
     docstrings = re.findall(r'"""(.*?)"""', source, re.DOTALL)
     if sum(map(len, docstrings)) >= 1000:
         texts[".".join(part for part in parts if part != "__init__")] = "\n".join(docstrings)
@@ -58,11 +69,16 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from fastpmf.io import Dataset
 
-stop_words = list(ENGLISH_STOP_WORDS | {"arg", "args", "def", "int", "key", "rfc", "self", "str"})
-vectorizer = CountVectorizer(stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=r"\b[a-z]{3,}\b")
+stop_words = list(
+    ENGLISH_STOP_WORDS | {"arg", "args", "def", "int", "key", "rfc", "self", "str"}
+)
+vectorizer = CountVectorizer(
+    stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=r"\b[a-z]{3,}\b"
+)
 counts = vectorizer.fit_transform(texts.values())
 X = Dataset(counts, list(texts), vectorizer.get_feature_names_out())
-print(f"{counts.shape[0]} documents, {counts.shape[1]:,} words, {counts.sum():,} counts, {counts.nnz:,} nonzeros")
+n, p = counts.shape
+print(f"{n} documents, {p:,} words, {counts.sum():,} counts, {counts.nnz:,} nonzeros")
 
 # %%
 # A :class:`~fastpmf.io.Dataset` is the matrix with the names of its rows and columns.
@@ -123,6 +139,7 @@ for title in titles:
 
 package = shares.index.str.split(".").str[0]
 largest = package.value_counts().index[:8]
+# sphinx_gallery_thumbnail_number = 2
 ax = plot.structure(W, model, groupby=package, groups=largest, labels=titles)
 
 # %%
@@ -161,7 +178,9 @@ new_texts = [
     "Open the file and read the bytes of the buffered stream until the end of the input.",
     "The client sends a request to the server and waits for a response with a status code.",
 ]
-new_W = model.transform(Dataset(vectorizer.transform(new_texts), column_names=vectorizer.get_feature_names_out()))
+new_W = model.transform(
+    Dataset(vectorizer.transform(new_texts), column_names=vectorizer.get_feature_names_out())
+)
 new_shares = pd.DataFrame(model.to_topics(new_W).mixtures, columns=titles)
 new_shares.T.round(2)
 
@@ -171,7 +190,9 @@ new_shares.T.round(2)
 
 from sklearn.pipeline import make_pipeline
 
-pipeline = make_pipeline(vectorizer, PoissonNMF(12, prior_W="auto", prior_H="auto", random_state=0))
+pipeline = make_pipeline(
+    vectorizer, PoissonNMF(12, prior_W="auto", prior_H="auto", random_state=0)
+)
 pipeline.fit(list(texts.values())[:-10])
 pipeline.transform(list(texts.values())[-10:]).shape
 
