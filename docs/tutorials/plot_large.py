@@ -19,12 +19,7 @@ large.
 
 import fastpmf
 
-size = {
-    "shape": (1_200_000, 20_000),
-    "nnz": 1_000_000_000,
-    "n_components": 50,
-    "dtype": "float32",
-}
+size = {"shape": (1_200_000, 20_000), "nnz": 10**9, "n_components": 50, "dtype": "float32"}
 print("default: ", fastpmf.plan(**size))
 print("em:      ", fastpmf.plan(**size, solver="em"))
 print("streamed:", fastpmf.plan(**size, block_entries=2**23))
@@ -87,7 +82,7 @@ print("equal to the last bit:", np.array_equal(in_memory.components_, from_disk.
 # %%
 # ``solver="mu"`` does the same arithmetic in both cases. The default solver, coordinate descent, is faster but needs
 # all counts of a column at once. With streamed counts it updates W by coordinate descent and H by multiplicative steps,
-# which takes another path to an optimum, and more iterations.
+# which takes another path, and more iterations. Here it ends in another local optimum, which is not as good.
 
 default_in_memory = PoissonNMF(10, tol=1e-2, random_state=0).fit(data)
 default_from_disk = PoissonNMF(10, tol=1e-2, random_state=0).fit(streamed)
@@ -129,9 +124,8 @@ def read_months():
 
 
 by_month = fastpmf.StreamedCounts(read_months)
-print(
-    by_month.shape, f"{by_month.nnz:,} nonzeros, at most {by_month.block_entries:,} in a block"
-)
+print(by_month.shape)
+print(f"{by_month.nnz:,} nonzeros, at most {by_month.block_entries:,} in a block")
 
 # %%
 # A fit that may be stopped
@@ -141,19 +135,21 @@ print(
 # on, every ten minutes or as a :class:`fastpmf.Checkpoint` says. Here the fit is stopped after 20 iterations by
 # ``max_iter``.
 
+import warnings
+
 from fastpmf import Checkpoint
 
-PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0).fit(
-    by_month, checkpoint=Checkpoint(folder / "saved", iterations=10)
-)
+every_ten = Checkpoint(folder / "saved", iterations=10)
+short = PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0)
+with warnings.catch_warnings(action="ignore"):
+    short.fit(by_month, checkpoint=every_ten)
+print(short.status_)
 
 # %%
-# The warning says what to do. ``resume`` continues from the last checkpoint, and gives bitwise the result of a fit that
-# was never stopped.
+# ``resume`` continues from the last checkpoint, and gives bitwise the result of a fit that was never stopped.
 
-resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(
-    by_month, resume=folder / "saved"
-)
+resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0)
+resumed.fit(by_month, resume=folder / "saved")
 whole = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month)
 print(f"{resumed.n_iter_} and {whole.n_iter_} iterations")
 print("equal to the last bit:", np.array_equal(resumed.components_, whole.components_))
@@ -166,18 +162,15 @@ print("equal to the last bit:", np.array_equal(resumed.components_, whole.compon
 # updates H. The result is an approximation that more passes improve. ``score`` is the log-likelihood per count of rows
 # under their best W, here for users that no model has seen.
 
-new_users = make_poisson_counts(
-    6_000, 1_000, 10, nnz=200_000, concentration=0.1, random_state=0
-).X[5_500:]
+new_users = X[5_500:]
 batches = [X[start : start + 500] for start in range(0, 5_500, 500)]
-online = PoissonNMF(10, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), random_state=0)
+options = {"prior_W": (1.1, 1.0), "prior_H": (1.1, 1.0), "random_state": 0}
+online = PoissonNMF(10, **options)
 for epoch in range(3):
     for batch in batches:
         online.partial_fit(batch)
     print(f"after pass {epoch + 1}: {online.score(new_users):.4f} nats per count")
-full = PoissonNMF(10, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), tol=1e-3, random_state=0).fit(
-    X[:5_500]
-)
+full = PoissonNMF(10, tol=1e-3, **options).fit(X[:5_500])
 print(f"fit to all:   {full.score(new_users):.4f}")
 
 # %%

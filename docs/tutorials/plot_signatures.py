@@ -34,16 +34,9 @@ strength = {  # of each substitution
     "repair": [0.3, 0.2, 1, 0.3, 4, 1],
     "unknown": [0.1, 2, 1.5, 0.1, 0.1, 2],
 }
-shape = {
-    "aging": 0.3,
-    "flat": 8,
-    "smoke": 1,
-    "repair": 1,
-    "unknown": 0.5,
-}  # low: a few high peaks
-truth = np.array(
-    [np.repeat(strength[s], 16) * rng.gamma(shape[s], size=96) for s in signatures]
-)
+shape = np.array([0.3, 8, 1, 1, 0.5])[:, None]  # low: a few high peaks
+truth = np.array([np.repeat(strength[s], 16) for s in signatures])
+truth = truth * rng.gamma(shape, size=(5, 96))
 truth /= truth.sum(axis=1, keepdims=True)
 
 # %%
@@ -89,19 +82,16 @@ from fastpmf import match_components
 
 partners, similarity = match_components(model.components_, truth)
 print(
-    "partner of the new component:", signatures[partners[4]], f"similarity {similarity[4]:.3f}"
+    f"partner of the new component: {signatures[partners[4]]}, similarity {similarity[4]:.3f}"
 )
 
 scale = model.components_.sum(axis=1)
 found, W = model.components_ / scale[:, None], W * scale
 
-colors = np.repeat(
-    ["tab:blue", "tab:gray", "tab:red", "tab:olive", "tab:green", "tab:pink"], 16
-)
+colors = np.repeat(["tab:" + c for c in ["blue", "gray", "red", "olive", "green", "pink"]], 16)
 fig, axes = plt.subplots(2, figsize=(8, 3.6), sharex=True, layout="constrained")
-for ax, rates, title in zip(
-    axes, [truth[4], found[4]], ["unknown signature", "found"], strict=True
-):
+signature_of = {"unknown signature": truth[4], "found": found[4]}
+for ax, (title, rates) in zip(axes, signature_of.items(), strict=True):
     ax.bar(range(96), rates, color=colors)
     ax.set(ylabel=title, yticks=[], xlim=(-1, 96))
     ax.spines[["top", "right"]].set_visible(False)
@@ -112,7 +102,7 @@ axes[1].tick_params(length=0)
 # The exposures are right too, those of the known signatures as well:
 
 fig, axes = plt.subplots(
-    1, 5, figsize=(10, 2.5), layout="constrained", sharex=True, sharey=True
+    1, 5, figsize=(10, 2.5), layout="constrained", sharex="all", sharey="all"
 )
 for ax, signature, true, estimated in zip(axes, signatures, exposures.T, W.T, strict=True):
     ax.axline((0, 0), slope=1, color="tab:gray", linewidth=1)
@@ -138,11 +128,8 @@ for n_free in range(4):
     candidate = PoissonNMF(4 + n_free, prior_W=(1.1, 0.001), prior_H=(1.1, 0.1), random_state=0)
     weights = candidate.fit_transform(train, fixed_H=fixed, column_exposure=opportunity)
     rates = candidate.components_ * opportunity * 0.2 / 0.8
-    print(
-        n_free,
-        "free:",
-        f"{poisson_log_likelihood(test, weights, rates) / test.X.sum():.4f} nats per mutation",
-    )
+    score = poisson_log_likelihood(test, weights, rates) / test.X.sum()
+    print(f"{n_free} free: {score:.4f} nats per mutation")
 
 # %%
 # One free signature explains the held-out mutations much better than none, and a second adds nothing.
@@ -169,9 +156,8 @@ print(f"similarity of the new signatures at least {min(likeness):.4f}")
 resampled = []
 for seed in range(20):
     rows = np.random.default_rng(seed).integers(150, size=150)
-    again = PoissonNMF(5, random_state=0).fit(
-        X.to_numpy()[rows], fixed_H=one_free, column_exposure=opportunity
-    )
+    again = PoissonNMF(5, random_state=0)
+    again.fit(X.to_numpy()[rows], fixed_H=one_free, column_exposure=opportunity)
     resampled.append(again.components_[4] / again.components_[4].sum())
 low, high = np.quantile(resampled, [0.05, 0.95], axis=0)
 
@@ -204,16 +190,9 @@ print(f"{patient.to_numpy().sum()} mutations, gap {gap[0]:.1e} nats")
 x = patient.to_numpy()[0]
 draws = pd.DataFrame(rng.multinomial(x.sum(), x / x.sum(), size=1000), columns=channels)
 again = model.transform(draws) * scale
-table = pd.DataFrame(
-    {
-        "true": true[0],
-        "estimate": estimate[0],
-        "5 %": np.quantile(again, 0.05, 0),
-        "95 %": np.quantile(again, 0.95, 0),
-    },
-    signatures,
-).round()
-table
+table = pd.DataFrame({"true": true[0], "estimate": estimate[0]}, signatures)
+table["5 %"], table["95 %"] = np.quantile(again, [0.05, 0.95], axis=0)
+table.round()
 
 # %%
 # A rate without any signature
@@ -225,16 +204,13 @@ table
 
 errors = np.where(np.char.find(channels, "C>A") >= 0, 3.0, 0.1)
 noisy = X + rng.poisson(errors * opportunity, X.shape)
-for name, background in (("without", None), ("with", errors)):
+known_parts = {"fixed_H": one_free, "column_exposure": opportunity}
+mean_error = pd.DataFrame(index=signatures[:4])
+for name, background in (("without background", None), ("with background", errors)):
     fit = PoissonNMF(5, random_state=0)
-    V = fit.fit_transform(
-        noisy, fixed_H=one_free, column_exposure=opportunity, background=background
-    )
-    excess = (V - exposures).mean(axis=0)[:4]
-    print(
-        f"{name:7} background, mean error of the exposures:",
-        dict(zip(signatures, excess.round().tolist(), strict=False)),
-    )
+    fitted = fit.fit_transform(noisy, background=background, **known_parts)
+    mean_error[name] = (fitted - exposures).mean(axis=0)[:4]
+mean_error.round(1)
 
 # %%
 # What next

@@ -17,30 +17,21 @@ The output depends on the version of Python.
 #
 # ``texts`` maps the name of a module to its docstrings.
 # Modules with less than 1,000 characters of them are left out.
-# To use your own texts, put them into such a dictionary, or into two lists.
+# To use your own texts, put them into such a dictionary.
 
 import re
 import sysconfig
 from pathlib import Path
 
 root = Path(sysconfig.get_path("stdlib"))
-others = {
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "turtledemo",
-    "pydoc_data",
-    "site-packages",
-    "dist-packages",
-}
+others = {"test", "tests", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages"}
 
 texts = {}
 for path in sorted(root.rglob("*.py")):
     parts = path.relative_to(root).with_suffix("").parts
-    source = (
-        path.read_text(encoding="utf-8", errors="ignore") if others.isdisjoint(parts) else ""
-    )
+    if not others.isdisjoint(parts):
+        continue
+    source = path.read_text(encoding="utf-8", errors="ignore")
     docstrings = re.findall(r'"""(.*?)"""', source, re.DOTALL)
     if sum(map(len, docstrings)) >= 1000:
         texts[".".join(part for part in parts if part != "__init__")] = "\n".join(docstrings)
@@ -69,12 +60,9 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from fastpmf.io import Dataset
 
-stop_words = list(
-    ENGLISH_STOP_WORDS | {"arg", "args", "def", "int", "key", "rfc", "self", "str"}
-)
-vectorizer = CountVectorizer(
-    stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=r"\b[a-z]{3,}\b"
-)
+stop_words = [*ENGLISH_STOP_WORDS, "arg", "args", "def", "int", "key", "rfc", "self", "str"]
+pattern = r"\b[a-z]{3,}\b"  # at least three letters
+vectorizer = CountVectorizer(stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=pattern)
 counts = vectorizer.fit_transform(texts.values())
 X = Dataset(counts, list(texts), vectorizer.get_feature_names_out())
 n, p = counts.shape
@@ -178,9 +166,8 @@ new_texts = [
     "Open the file and read the bytes of the buffered stream until the end of the input.",
     "The client sends a request to the server and waits for a response with a status code.",
 ]
-new_W = model.transform(
-    Dataset(vectorizer.transform(new_texts), column_names=vectorizer.get_feature_names_out())
-)
+new_X = Dataset(vectorizer.transform(new_texts), column_names=X.column_names)
+new_W = model.transform(new_X)
 new_shares = pd.DataFrame(model.to_topics(new_W).mixtures, columns=titles)
 new_shares.T.round(2)
 
@@ -190,9 +177,8 @@ new_shares.T.round(2)
 
 from sklearn.pipeline import make_pipeline
 
-pipeline = make_pipeline(
-    vectorizer, PoissonNMF(12, prior_W="auto", prior_H="auto", random_state=0)
-)
+new_model = PoissonNMF(12, prior_W="auto", prior_H="auto", random_state=0)
+pipeline = make_pipeline(vectorizer, new_model)
 pipeline.fit(list(texts.values())[:-10])
 pipeline.transform(list(texts.values())[-10:]).shape
 
