@@ -20,6 +20,8 @@ from fastpmf.utils.files import READ_ERRORS
 def structure(arguments: argparse.Namespace) -> None:
     """Topic proportions of each row."""
     _check(arguments, arguments.model, *arguments.counts)
+    if arguments.groups and arguments.groupby is None:
+        raise ValueError("argument --groups: it needs --groupby, the group of each row")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groupby = _groups(arguments.groupby, "--groupby", data, 0)
