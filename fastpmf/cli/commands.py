@@ -77,6 +77,7 @@ from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
 from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import printable
+from fastpmf.utils.progress import stage
 from fastpmf.warmup import warmup as warm_up
 
 STANDARD_OUTPUT = STANDARD_INPUT
@@ -124,7 +125,8 @@ def fit(arguments: argparse.Namespace) -> None:
         write_factors(arguments.factors, W, model, data.row_names)
         arguments.written += f", {arguments.factors}"
     if arguments.report:
-        model.report(arguments.report, None if arguments.stream else data, W)
+        with stage("drawing the report"):
+            model.report(arguments.report, None if arguments.stream else data, W)
         arguments.written += f", {arguments.report}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
@@ -318,7 +320,8 @@ def recommend(arguments: argparse.Namespace) -> None:
     if W is None and missing is not None:
         W = weights(model, data, missing)
     items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
-    best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
+    with stage("finding the columns of highest rate"):
+        best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
     print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows))
 
 
@@ -375,11 +378,13 @@ def differential_expression(arguments: argparse.Namespace) -> Any:
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     row_exposure = arguments.row_exposure
-    return model.differential_expression(
-        data, W, against=arguments.against, pseudocount=arguments.pseudocount,
-        standard_errors=arguments.standard_errors, shrink=arguments.shrink,
-        row_exposure=None if row_exposure is None else read_vector(row_exposure, "--row-exposure", data, axis=0),
-    )  # fmt: skip
+    if row_exposure is not None:
+        row_exposure = read_vector(row_exposure, "--row-exposure", data, axis=0)
+    with stage("computing log fold changes"):
+        return model.differential_expression(
+            data, W, against=arguments.against, pseudocount=arguments.pseudocount,
+            standard_errors=arguments.standard_errors, shrink=arguments.shrink, row_exposure=row_exposure,
+        )  # fmt: skip
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -395,7 +400,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         lines = [f"log-likelihood {facts['log_likelihood']:.6g} nats per count, under the best weights of these rows"]
     else:
         data, train, W = heldout_rows(arguments, model)
-        facts, lines = _heldout_scores(arguments, model, data, train, W)
+        with stage("scoring the held-out counts"):
+            facts, lines = _heldout_scores(arguments, model, data, train, W)
     print_result(arguments, "\n".join([f"{facts['n_rows']:,} rows, {facts['total']:,.6g} counts", *lines]), facts)
 
 
@@ -452,7 +458,8 @@ def report(arguments: argparse.Namespace) -> None:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
     model = load(arguments)
     X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
-    model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
+    with stage("drawing the report"):
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
@@ -610,6 +617,8 @@ def demo(arguments: argparse.Namespace) -> None:
         verbose=not arguments.quiet,
     )  # fmt: skip
     W, H = model.fit_transform(data), model.components_
+    assert modules is not None
+    assert words is not None
     mass = W * H.sum(axis=1)  # expected number of words by module and topic
     shares = mass.sum(axis=0) / mass.sum()
     found = [

@@ -70,9 +70,7 @@ class Parser(argparse.ArgumentParser):
         assert self.description is not None
         if self._commands is None:
             metavar = "NAME" if " " in self.prog else "COMMAND"
-            self._commands = self.add_subparsers(
-                metavar=metavar, prog=self.prog, help=argparse.SUPPRESS, parser_class=Parser
-            )
+            self._commands = self.add_subparsers(metavar=metavar, prog=self.prog, parser_class=Parser)
             self.description += f"\n\n{metavar} is one of\n"
         self.description += f"\n  {name:<20}{summary}"
         parser: Parser = self._commands.add_parser(name, help=summary, description=text)
@@ -104,9 +102,10 @@ class Parser(argparse.ArgumentParser):
         return action
 
     def format_help(self) -> str:
-        """As argparse's, with the groups that all commands have at the end."""
+        """As argparse's, with the groups that all commands have at the end; the description has the commands."""
         last = {title: place for place, title in enumerate(_LAST_GROUPS, 1)}
-        self._action_groups.sort(key=lambda group: last.get(str(group.title), 0))
+        groups = [group for group in self._action_groups if group is not self._positionals]
+        self._action_groups = sorted(groups, key=lambda group: last.get(str(group.title), 0))
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
