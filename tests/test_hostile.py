@@ -353,6 +353,7 @@ def test_names_from_files_steer_no_terminal_and_forge_no_line(tmp_path, monkeypa
     path = f"{EVIL.replace('/', '')}.csv"
     Path(path).write_text("u\n")
     assert cli.main(["fit", "X.csv", "-k", "1", "-o", "model.npz", "--max-iter", "3", "-q"]) == 0
+    capsys.readouterr()
     for line in (
         ["topics", "model.npz"],
         ["info", "X.csv"],

@@ -695,7 +695,7 @@ _TOP_FEATURES = """\
 Bars of the top features of each component.
 
   fastpmf plot top-features model.npz -o features.png
-  fastpmf plot top-features model.npz --by lift --min-weight 0.001 -o features.png
+  fastpmf plot top-features model.npz --by lift --min-weight 0.001 -o lift.png
 
 usage: fastpmf plot top-features MODEL -o PLOT.png [options]"""
 _PLOT_DIFFERENTIAL = """\
