@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf import plot
+import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
