@@ -25,9 +25,7 @@ rng = np.random.default_rng(0)
 departments = np.array(["coffee", "baking", "garden", "paper", "toys", "candles"])
 items = np.array([f"{department} {i}" for i in range(1, 31) for department in departments])
 popularity = np.arange(1, 181) ** -0.7
-taste = rng.dirichlet(
-    np.full(6, 0.25), size=800
-)  # shares of the departments for each of 800 users
+taste = rng.dirichlet(np.full(6, 0.25), size=800)  # shares of the departments for 800 users
 rate = 110 * rng.gamma(1.5, size=(800, 1)) * np.tile(taste, 30) * popularity / popularity.sum()
 user, item = np.nonzero(rng.poisson(rate))
 purchases = pd.DataFrame(
