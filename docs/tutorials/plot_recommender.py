@@ -187,9 +187,8 @@ for name, make in candidates.items():
     for k in numbers:
         model = make(k)
         W = model.fit_transform(bought)
-        recalls.append(
-            ranking_scores(validation, W, model.components_, 10, exclude=part).recall
-        )
+        scores = ranking_scores(validation, W, model.components_, 10, exclude=part)
+        recalls.append(scores.recall)
     ax.plot(numbers, recalls, marker="o", label=name)
     print(f"{name:8}", " ".join(f"{r:.3f}" for r in recalls))
 ax.set(xlabel="components", ylabel="recall among ten")
@@ -216,9 +215,8 @@ pd.DataFrame(best.names, index=best.row_names)
 # %%
 # To recommend only items in stock, give them as ``items``:
 
-best = model.recommend(
-    bought, W, n=2, rows=["user 1"], items=["coffee 9", "baking 30", "toys 12", "toys 20"]
-)
+in_stock = ["coffee 9", "baking 30", "toys 12", "toys 20"]
+best = model.recommend(bought, W, n=2, rows=["user 1"], items=in_stock)
 print(best.names[0])
 
 # %%
@@ -280,9 +278,8 @@ H = pd.DataFrame(np.hstack([model.components_, new.components_]), columns=names)
 from fastpmf import recommend, similar_columns
 
 print("similar to it:", similar_columns(H, "coffee new", 5).names[0])
-rates = recommend(
-    W, H, 1, exclude=np.hstack([data.X.toarray(), sales]), items=["coffee new"]
-).rates[:, 0]
+known = np.hstack([data.X.toarray(), sales])
+rates = recommend(W, H, 1, exclude=known, items=["coffee new"]).rates[:, 0]
 for i in np.argsort(np.where(np.isnan(rates), -1, rates))[::-1][:3]:
     print(f"{data.row_names[i]}: rate {rates[i]:.2f}, true share of coffee {likes[i]:.2f}")
 
