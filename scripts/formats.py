@@ -83,7 +83,7 @@ class Row(NamedTuple):
 def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION, EXAMPLES)
-    parser.shared(repeats=3, seed=0)
+    parser.shared(repeats=3, seed=0, clock="wall")
     parser.option("--nnz", "nonzeros", 10_000_000, type=common.number(int, 10_000))
     parser.option("--formats", "formats", [*FORMATS], choices=FORMATS)
     parser.option("--folder", "for the files", tempfile.gettempdir())
@@ -110,10 +110,10 @@ def measure_all(names: list[str], X: sparse.csr_array, arguments: argparse.Names
             yield []
         else:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                yield [measure(name, X, Path(folder), arguments.repeats)]
+                yield [measure(name, X, Path(folder), arguments.repeats, arguments.clock)]
 
 
-def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
+def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int, clock: str) -> Row:
     """Write one format, check that all readers return the same matrix, and time them."""
     form = FORMATS[name]
     for place, part in (("small", X[:SMALL]), ("large", X)):
@@ -127,18 +127,18 @@ def measure(name: str, X: sparse.csr_array, folder: Path, repeats: int) -> Row:
     drawn, comparable = fingerprint(X), slice(2 if form.renumbered else 3)
     if len({*prints.values()}) > 1 or prints[OURS][comparable] != drawn[comparable]:
         raise ValueError(f"{name} is not read as it was written: sum, nonzeros and u X v are {prints}, not {drawn}")
-    clock: dict[str, list[float]] = {reader: [] for reader in (*readers, "as_counts")}
+    found: dict[str, list[float]] = {reader: [] for reader in (*readers, "as_counts")}
     for _ in range(repeats):
         for reader in readers:
-            matrix, seconds = common.timed(partial(read, name, reader, folder / "large"))
-            clock[reader].append(seconds)
+            matrix, seconds = common.timed(partial(read, name, reader, folder / "large"), clock)
+            found[reader].append(seconds)
             if reader == CONVERT:
-                clock["as_counts"].append(common.timed(partial(as_counts, matrix))[1])
+                found["as_counts"].append(common.timed(partial(as_counts, matrix), clock)[1])
             del matrix  # before the next one reads
     # Two at a time, since a peak does not depend on other processes
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
         peaks = dict(zip(readers, pool.starmap(peak, [(name, r, folder) for r in readers], chunksize=1), strict=True))
-    middle = {reader: median(seconds) for reader, seconds in clock.items()}
+    middle = {reader: median(seconds) for reader, seconds in found.items()}
     theirs = middle.get(THEIRS, math.nan)
     library = f"{form.library} {common.version_of(form.library) or '-'} {form.function}"
     return Row(

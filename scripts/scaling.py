@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import common
+import numpy as np
 
 from fastpmf import StreamedCounts, as_counts, plan, poisson_nmf
 from fastpmf.datasets import make_poisson_counts
@@ -72,6 +73,7 @@ class Case(NamedTuple):
     threads: tuple[int, ...]
     place: str = MEMORY
     data: str | None = None
+    clock: str = "wall"
 
 
 SHOWN = "study nnz k threads solver seconds ns_per_nonzero cpu_seconds objective peak_bytes planned_bytes"
@@ -111,7 +113,7 @@ def main() -> int:
     """Run the studies."""
     most = available_threads()
     parser = common.Parser(DESCRIPTION)
-    parser.shared(components=32, threads=most, dtype="float32", repeats=3)
+    parser.shared(components=32, threads=most, dtype="float32", repeats=3, clock="wall")
     size = common.number(int, 10_000)
     parser.option("--studies", "by default all, or with --data those that can use it", [], choices=STUDIES)
     parser.option("--data", "counts for threads, k, streamed and workers")
@@ -138,6 +140,8 @@ def main() -> int:
     for name, default in usual.items():
         setattr(arguments, name, getattr(arguments, name) or (300_000 if arguments.quick else default))
     arguments.studies = arguments.studies or (WITH_DATA if arguments.data else STUDIES)
+    if arguments.clock == "processor" and (arguments.threads > 1 or WORKERS in arguments.studies):
+        parser.error("--clock processor needs --threads 1, and --studies without workers")
     if arguments.data and (others := set(arguments.studies) - {*WITH_DATA}):
         parser.error(f"--data is for {', '.join(WITH_DATA)}, not for {', '.join(sorted(others))}")
     try:
@@ -165,7 +169,7 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, Case]]:
              place: str = MEMORY) -> Case:  # fmt: skip
         side = round(math.sqrt(nnz / density)) if density else 0
         shape = (side, side) if density else (max(nnz // PER_ROW, 1), N_COLUMNS)
-        return Case(shape, nnz, k, skew, threads, place, arguments.data)
+        return Case(shape, nnz, k, skew, threads, place, arguments.data, arguments.clock)
 
     found = {
         "threads": [case(threads=ladder)],
@@ -244,11 +248,16 @@ def measure(case: Case, repeats: int, dtype: str) -> list[tuple]:
 def local_fit(counts: Any, case: Case, t: int, options: dict, total: float, solver: str) -> tuple:
     """Seconds, processor seconds and bytes between workers of an iteration, and the objective per count."""
     extrapolated = solver == "cd" and case.place == MEMORY
+    now, readings = common.CLOCKS[case.clock], {}
+
+    def callback(record: Any, W: np.ndarray, H: np.ndarray) -> None:
+        readings[record.n_iter] = now()
+
     cpu = time.process_time()
     solution = poisson_nmf(counts, case.k, solver=solver, acceleration="extrapolation" if extrapolated else None,
-                           n_threads=t, **options)  # fmt: skip
+                           n_threads=t, callback=callback, **options)  # fmt: skip
     cpu = (time.process_time() - cpu) / N_ITER
-    return common.seconds_per_iteration(solution.trace, EVERY, 2 * EVERY), cpu, 0.0, solution.objective / total
+    return (readings[2 * EVERY] - readings[EVERY]) / EVERY, cpu, 0.0, solution.objective / total
 
 
 @contextlib.contextmanager

@@ -439,7 +439,7 @@ def test_a_library_that_reads_something_else_ends_the_study(script, tiny, tmp_pa
     wrong = formats.FORMATS["npz"]._replace(read=lambda path: 2 * sparse.load_npz(path))
     monkeypatch.setitem(formats.FORMATS, "npz", wrong)
     with pytest.raises(ValueError, match="npz is not read as it was written: sum, nonzeros and u X v are"):
-        formats.measure("npz", tiny, tmp_path, 1)
+        formats.measure("npz", tiny, tmp_path, 1, "wall")
 
 
 def test_formats_times_all_readers(study, threads_for_processes):
@@ -472,6 +472,7 @@ def test_formats_times_all_readers(study, threads_for_processes):
         ("packages", ["--seconds", "inf"], "--seconds: must be a number above 0, got inf"),
         ("scaling", ["--nnz", "5"], "--nnz: must be an integer at least 10000, got 5"),
         ("scaling", ["--threads", "100000"], "--threads must be at most"),
+        ("scaling", ["--clock", "processor", "--threads", "1"], "--clock processor needs --threads 1, and --studies"),
         (
             "scaling",
             ["--data", "tiny.npz", "--studies", "skew"],
