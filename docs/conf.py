@@ -43,13 +43,18 @@ default_role = "name"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:name", ".*"),
-    ("py:.*", r"(anndata|dask|matplotlib|numba|numpy|np|pandas|scanpy|scipy|sklearn|sys|os|pathlib)(\..*)?"),
+    (
+        "py:.*",
+        r"(anndata|dask|matplotlib|numba|numpy|np|pandas|scanpy|scipy|sklearn|sys|os|pathlib)(\..*)?",
+    ),
 ]
 
 autodoc_typehints = "none"  # the docstrings have the types
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
-autosummary_filename_map = {"fastpmf.plan": "fastpmf.plan_"}  # the class Plan has the name on some file systems
+autosummary_filename_map = {
+    "fastpmf.plan": "fastpmf.plan_"
+}  # the class Plan has the name on some file systems
 numpydoc_show_class_members = False
 python_maximum_signature_line_length = 88
 
@@ -74,6 +79,7 @@ sphinx_gallery_conf = {
     "reference_url": {"fastpmf": None},
     "ignore_repr_types": r"matplotlib\.",
     "remove_config_comments": True,
+    "thumbnail_size": (480, 320),
     "min_reported_time": 3600,  # seconds, which depend on the machine
     "show_memory": False,
     "show_signature": False,
@@ -102,7 +108,10 @@ html_theme_options = {
     "footer_end": ["sphinx-version"],
 }
 html_sidebars = {"index": [], "changelog": [], "benchmarks/index": [], "coming_from/index": []}
-html_static_path = ["_static", str(resources.files("sphinx-mathjax-offline") / "static" / "mathjax" / mathjax_path)]
+html_static_path = [
+    "_static",
+    str(resources.files("sphinx-mathjax-offline") / "static" / "mathjax" / mathjax_path),
+]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 
@@ -113,12 +122,16 @@ INTERNAL = {
 }  # fmt: skip
 
 
-def skip_member(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool:
+def skip_member(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool:
     """Whether the reference leaves out a member of a class: private, internal or inherited from another package."""
     if isinstance(member, property):
         member = member.fget
     if not callable(member):
-        member = type(member)  # attributes are described in the docstring of the class, except the members of enums
+        member = type(
+            member
+        )  # attributes are described in the docstring of the class, except the members of enums
     home = getattr(inspect.unwrap(member), "__module__", None) or ""
     return name.startswith("_") or name in INTERNAL or not home.startswith("fastpmf")
 
@@ -128,10 +141,18 @@ class Name(SphinxRole):
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The nodes of one name."""
-        context = {f"py:{key}": self.env.ref_context.get(f"py:{key}") for key in ("module", "class")}
+        context = {
+            f"py:{key}": self.env.ref_context.get(f"py:{key}") for key in ("module", "class")
+        }
         code = nodes.literal(self.rawtext, self.text, classes=["xref", "py"])
         reference = addnodes.pending_xref(
-            self.rawtext, code, refdomain="py", reftype="name", reftarget=self.text, refdoc=self.env.docname, **context
+            self.rawtext,
+            code,
+            refdomain="py",
+            reftype="name",
+            reftarget=self.text,
+            refdoc=self.env.docname,
+            **context,
         )
         return [reference], []
 
@@ -143,7 +164,9 @@ def resolve_in_package(
     if node["refdomain"] != "py":
         return None
     target = f"fastpmf.{node['reftarget']}"
-    return env.domains.python_domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, code)
+    return env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", target, node, code
+    )
 
 
 def setup(app: Sphinx) -> None:

@@ -1,11 +1,24 @@
 """The order of the tutorials and of the gallery."""
 
 ORDER = [
+    # tutorials
     "plot_text.py",
     "plot_single_cells.py",
     "plot_recommender.py",
     "plot_signatures.py",
     "plot_large.py",
+    # gallery
+    "plot_structure.py",
+    "plot_group_heatmap.py",
+    "plot_top_features.py",
+    "plot_differential.py",
+    "plot_similarity.py",
+    "plot_selection.py",
+    "plot_component_gains.py",
+    "plot_convergence.py",
+    "plot_calibration.py",
+    "plot_residuals.py",
+    "plot_panels.py",
 ]
 
 

@@ -95,6 +95,19 @@ def test_every_script_of_the_tutorials_and_of_the_gallery_runs(script, folder):
     runpy.run_path(str(script), run_name="__main__")
 
 
+def test_every_plot_is_in_the_gallery():
+    pytest.importorskip("matplotlib")
+    gallery = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS if path.parent.name == "gallery")
+    from fastpmf import plot
+
+    assert not [name for name in plot.__all__ if f"plot.{name}(" not in gallery]
+
+
+def test_every_script_has_a_place_in_the_order():
+    order = runpy.run_path(str(DOCS / "gallery_order.py"))["ORDER"]
+    assert {path.name for path in SCRIPTS} == set(order)
+
+
 def public_names() -> set[str]:
     names = {f"fastpmf.{name}" for name in fastpmf.__all__}
     for found in pkgutil.iter_modules(fastpmf.__path__):

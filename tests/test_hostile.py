@@ -353,6 +353,7 @@ def test_names_from_files_steer_no_terminal_and_forge_no_line(tmp_path, monkeypa
     path = f"{EVIL.replace('/', '')}.csv"
     Path(path).write_text("u\n")
     assert cli.main(["fit", "X.csv", "-k", "1", "-o", "model.npz", "--max-iter", "3", "-q"]) == 0
+    capsys.readouterr()
     for line in (
         ["topics", "model.npz"],
         ["info", "X.csv"],
@@ -361,11 +362,13 @@ def test_names_from_files_steer_no_terminal_and_forge_no_line(tmp_path, monkeypa
     ):
         cli.main(line)
         captured = capsys.readouterr()
-        assert all(c.isprintable() or c == "\n" for c in captured.out + captured.err)
+        assert all(c.isprintable() or c in "\n\t" for c in captured.out + captured.err)
+        if line[0] in ("topics", "recommend"):
+            assert {shown.count("\t") for shown in captured.out.splitlines()} == {3}
         if line[0] in ("topics", "info"):
             assert "x$^$" not in [shown.strip() for shown in captured.out.splitlines()]
     assert cli.main(["topics", "model.npz", "--json"]) == 0
-    names = [feature["feature"] for feature in json.loads(capsys.readouterr().out)[0]["features"]]
+    names = [row["feature"] for row in json.loads(capsys.readouterr().out)]
     assert sorted(names) == sorted([EVIL, "x"])  # JSON escapes, so that no name changes
 
 

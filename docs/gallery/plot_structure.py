@@ -2,13 +2,26 @@
 Structure plot
 ==============
 
-Topic shares of each row as stacked bars.
+Each row of X is a bar, divided by the shares of its topics.
+Groups of rows, here packages of Python's standard library, are drawn apart.
 """
 
-import fastpmf.plot
-from fastpmf import PoissonNMF
+import numpy as np
+
+from fastpmf import PoissonNMF, plot
 from fastpmf.datasets import load_stdlib
 
+words = load_stdlib()
 model = PoissonNMF(10, random_state=0)
-W = model.fit_transform(load_stdlib())
-fastpmf.plot.structure(W, model)
+W = model.fit_transform(words)
+
+package = np.array([name.split(".")[0] for name in words.row_names])
+names, sizes = np.unique(package, return_counts=True)
+largest = names[np.argsort(-sizes)[:8]]
+ax = plot.structure(
+    W, model, groupby=package, groups=largest, labels=model.top_features(2).titles()
+)
+
+# %%
+# Rows are ordered by their dominant topic.
+# ``order="principal"`` suits gradual changes, and ``groups`` may be left out.

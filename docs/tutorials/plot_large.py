@@ -1,13 +1,13 @@
 """
-Past memory and past one machine
-================================
+Large data: disk, batches, clusters
+===================================
 
-What to do when counts grow: estimate the memory of a fit, leave the counts on the disk, save a fit so that it can be
-resumed, learn from counts as they arrive, and use the workers of a Dask cluster. The model is the same each time,
-and this page checks that the results are.
+What to do when counts grow: estimate the memory of a fit, leave the counts on disk, save a fit so that it can be
+resumed, learn from counts as they arrive, and use the workers of a Dask cluster. The model is always the same, and
+this page checks that the results are.
 
-The counts are small here, so that the page is built in seconds. All steps are those for counts that are a thousand
-times as large.
+The counts are small here, so that the page is built in seconds. The steps are the same for counts a thousand times as
+large.
 """
 
 # %%
@@ -15,22 +15,22 @@ times as large.
 # ------------
 #
 # :func:`fastpmf.plan` estimates the memory of a fit from the size of the counts, before anything is read. Suppose
-# there are 1.2 million users, 20,000 items and a billion purchases:
+# there are 1.2 million users, 20,000 items and a billion nonzeros:
 
 import fastpmf
 
-size = {"shape": (1_200_000, 20_000), "nnz": 1_000_000_000, "n_components": 50, "dtype": "float32"}
+size = {"shape": (1_200_000, 20_000), "nnz": 10**9, "n_components": 50, "dtype": "float32"}
 print("default: ", fastpmf.plan(**size))
 print("em:      ", fastpmf.plan(**size, solver="em"))
 print("streamed:", fastpmf.plan(**size, block_entries=2**23))
 
 # %%
-# The first needs the counts, a transposed copy of them, and the factors. ``solver="em"`` needs no transposed copy.
-# Streamed counts stay on the disk, and two blocks of them are in memory at a time. A fit that needs more than this
-# machine has is an error before it begins, and the message says what would fit.
+# The default needs the counts, a transposed copy of them, and the factors. ``solver="em"`` needs no transposed copy.
+# Streamed counts stay on disk, with two blocks of them in memory at a time. If a fit needs more memory than there is,
+# it raises an error before it starts, and the message says what would fit.
 #
-# Counts on the disk
-# ------------------
+# Counts on disk
+# --------------
 #
 # We draw counts, and write them as a table of purchases, as a shop might export it.
 
@@ -60,8 +60,8 @@ print(type(data.X.data).__name__, data.X.shape, data.row_names[:3])
 print(*sorted(path.name for path in (folder / "counts").iterdir()))
 
 # %%
-# The result is memory-mapped: the operating system reads what is used. That is enough if the counts fit into memory
-# once.
+# The result is memory-mapped: the operating system reads what is used. This is enough if memory holds the counts, but
+# no second copy of them.
 #
 # Stream them
 # -----------
@@ -81,13 +81,13 @@ print("equal to the last bit:", np.array_equal(in_memory.components_, from_disk.
 
 # %%
 # ``solver="mu"`` does the same arithmetic in both cases. The default solver, coordinate descent, is faster but needs
-# the counts of a column together. From the disk it updates W by coordinate descent and H by multiplicative steps:
-# another path to an optimum, with more iterations.
+# all counts of a column at once. With streamed counts it updates W by coordinate descent and H by multiplicative steps,
+# which takes another path, and more iterations. Here it ends in another local optimum, which is not as good.
 
 default_in_memory = PoissonNMF(10, tol=1e-2, random_state=0).fit(data)
 default_from_disk = PoissonNMF(10, tol=1e-2, random_state=0).fit(streamed)
 for name, model in (("in memory", default_in_memory), ("from disk", default_from_disk)):
-    print(f"{name}: objective {model.objective_:,.0f} after {model.n_iter_} iterations. {model.status_}")
+    print(f"{name}: {model.objective_:,.0f} after {model.n_iter_} iterations. {model.status_}")
 
 # %%
 import fastpmf.plot
@@ -108,8 +108,8 @@ W.shape
 # Your own blocks
 # ---------------
 #
-# Counts in several files, or in a database? :class:`fastpmf.StreamedCounts` takes a function that yields all blocks
-# of rows, anew for each pass.
+# For counts in several files or in a database, :class:`fastpmf.StreamedCounts` takes a function that yields the blocks
+# of rows. It is called again for each pass.
 
 from scipy import sparse
 
@@ -124,7 +124,8 @@ def read_months():
 
 
 by_month = fastpmf.StreamedCounts(read_months)
-print(by_month.shape, f"{by_month.nnz:,} nonzeros, at most {by_month.block_entries:,} in a block")
+print(by_month.shape)
+print(f"{by_month.nnz:,} nonzeros, at most {by_month.block_entries:,} in a block")
 
 # %%
 # A fit that may be stopped
@@ -134,46 +135,50 @@ print(by_month.shape, f"{by_month.nnz:,} nonzeros, at most {by_month.block_entri
 # on, every ten minutes or as a :class:`fastpmf.Checkpoint` says. Here the fit is stopped after 20 iterations by
 # ``max_iter``.
 
+import warnings
+
 from fastpmf import Checkpoint
 
-PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0).fit(
-    by_month, checkpoint=Checkpoint(folder / "saved", iterations=10)
-)
+every_ten = Checkpoint(folder / "saved", iterations=10)
+short = PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0)
+with warnings.catch_warnings(action="ignore"):
+    short.fit(by_month, checkpoint=every_ten)
+print(short.status_)
 
 # %%
-# The warning says what to do. ``resume`` continues from the last checkpoint, to the bits of a fit that was never
-# stopped.
+# ``resume`` continues from the last checkpoint, and gives bitwise the result of a fit that was never stopped.
 
-resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month, resume=folder / "saved")
+resumed = PoissonNMF(10, solver="mu", tol=0.02, random_state=0)
+resumed.fit(by_month, resume=folder / "saved")
 whole = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit(by_month)
-print(
-    f"{resumed.n_iter_} and {whole.n_iter_} iterations, equal: {np.array_equal(resumed.components_, whole.components_)}"
-)
+print(f"{resumed.n_iter_} and {whole.n_iter_} iterations")
+print("equal to the last bit:", np.array_equal(resumed.components_, whole.components_))
 
 # %%
-# Counts that arrive
-# ------------------
+# Counts that keep arriving
+# -------------------------
 #
 # ``fit`` needs all counts in each iteration. :meth:`fastpmf.PoissonNMF.partial_fit` sees a batch of rows once and
-# updates H. That is an approximation; more passes make it better. ``score`` is the log-likelihood per count of rows
-# under their best W, here of users that no model has seen.
+# updates H. The result is an approximation that more passes improve. ``score`` is the log-likelihood per count of rows
+# under their best W, here for users that no model has seen.
 
-new_users = make_poisson_counts(6_000, 1_000, 10, nnz=200_000, concentration=0.1, random_state=0).X[5_500:]
+new_users = X[5_500:]
 batches = [X[start : start + 500] for start in range(0, 5_500, 500)]
-online = PoissonNMF(10, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), random_state=0)
+options = {"prior_W": (1.1, 1.0), "prior_H": (1.1, 1.0), "random_state": 0}
+online = PoissonNMF(10, **options)
 for epoch in range(3):
     for batch in batches:
         online.partial_fit(batch)
     print(f"after pass {epoch + 1}: {online.score(new_users):.4f} nats per count")
-full = PoissonNMF(10, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), tol=1e-3, random_state=0).fit(X[:5_500])
+full = PoissonNMF(10, tol=1e-3, **options).fit(X[:5_500])
 print(f"fit to all:   {full.score(new_users):.4f}")
 
 # %%
 # Several machines
 # ----------------
 #
-# If one machine is too slow, or has no disk for all counts, :mod:`fastpmf.dask` spreads the rows over the workers of
-# a Dask cluster. Counts and W stay where they are. In each iteration only a sum of the size of H is sent.
+# If one machine is too slow or too small, ``fastpmf.dask`` spreads the rows over the workers of a Dask cluster. Counts
+# and W stay where they are. In each iteration only a sum of the size of H is sent.
 #
 # X may be a path that all workers can read, a dask array, or a list of delayed blocks. To keep this page simple, the
 # cluster is a single worker inside this process. On a real cluster only the line that makes it differs.
@@ -190,13 +195,14 @@ with local_cluster(1, processes=False) as cluster, Client(cluster):
     model = distributed.to_local()
 
 print(distributed.status_)
-print(f"{distributed.n_iter_} iterations, equal: {np.allclose(model.components_, whole.components_, rtol=1e-10)}")
+print(distributed.n_iter_, "iterations")
+print("equal:", np.allclose(model.components_, whole.components_, rtol=1e-10))
 
 # %%
 # With several workers the factors differ by rounding, since sums are formed in another order. ``to_local`` gives an
-# ordinary :class:`fastpmf.PoissonNMF`, which can be saved, applied to new rows, and plotted.
+# ordinary :class:`fastpmf.PoissonNMF`, to be saved, applied to new rows, and plotted.
 #
-# For worker processes on one machine write a script, since each of them imports it again:
+# For worker processes on one machine, guard the script by ``__name__``, since each worker imports it again:
 #
 # .. code-block:: python
 #
@@ -208,8 +214,8 @@ print(f"{distributed.n_iter_} iterations, equal: {np.allclose(model.components_,
 #             model = PoissonNMF(10, solver="mu", tol=0.02, random_state=0).fit("counts")
 #             print(model.communication_)
 #
-# This was run once, beside this page. Its 61 iterations end in the same factors up to a relative difference of 4e-15,
-# with two messages of H between the two workers in each:
+# A run of this script took 61 iterations and gave the same factors as above, up to a relative difference of 4e-15. In
+# each iteration the two workers sent two messages of the size of H:
 #
 # .. code-block:: text
 #
@@ -218,6 +224,6 @@ print(f"{distributed.n_iter_} iterations, equal: {np.allclose(model.components_,
 # What next
 # ---------
 #
-# * :doc:`/guide/scale` has measured times and memory for a billion nonzeros.
+# * :doc:`/guide/scale` is about streams and checkpoints, with measured times and memory.
 # * :doc:`/guide/dask` is about SLURM, Kubernetes, lost workers, and what is sent.
 # * :doc:`/guide/performance` is about threads.

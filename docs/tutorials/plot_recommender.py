@@ -2,8 +2,8 @@
 Recommendations for a shop
 ==========================
 
-From a table of purchases to recommendations: read the table, hold out purchases, choose a model, compare it with
-popularity, and recommend to known users, to new users, and with new items.
+This tutorial goes from a table of purchases to recommendations: read the table, hold out purchases, compare models with
+popularity, choose one, and recommend items to known users, items to new users, and new items.
 
 The purchases are drawn at random here, so that the script runs without any download and the truth is known. To use your
 own, replace the first block by ``pandas.read_csv`` or a query.
@@ -14,8 +14,8 @@ own, replace the first block by ``pandas.read_csv`` or a query.
 # --------------------
 #
 # A shop has six departments of 30 items each. Every user has favourite departments, and every department has popular
-# and less popular items. How many pieces somebody buys of an item has a heavy tail and nothing to do with taste: a café
-# buys 500 of the napkins that others buy one of.
+# and less popular items. The number of pieces that a user buys of an item has a heavy tail and nothing to do with
+# taste: a café buys 500 napkins where others buy one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +25,9 @@ rng = np.random.default_rng(0)
 departments = np.array(["coffee", "baking", "garden", "paper", "toys", "candles"])
 items = np.array([f"{department} {i}" for i in range(1, 31) for department in departments])
 popularity = np.arange(1, 181) ** -0.7
-taste = rng.dirichlet(np.full(6, 0.25), size=800)  # shares of the departments for each of 800 users
+taste = rng.dirichlet(
+    np.full(6, 0.25), size=800
+)  # shares of the departments for each of 800 users
 rate = 110 * rng.gamma(1.5, size=(800, 1)) * np.tile(taste, 30) * popularity / popularity.sum()
 user, item = np.nonzero(rng.poisson(rate))
 purchases = pd.DataFrame(
@@ -41,9 +43,9 @@ purchases
 # Counts with names
 # -----------------
 #
-# A fit needs a matrix of users × items. :meth:`fastpmf.io.Dataset.from_entries` makes it: a sparse matrix and the names
-# of its rows and columns. For a file, :func:`fastpmf.io.read_counts` does the same; a list without counts, such as one
-# line for each click, needs no third column.
+# A fit needs a matrix of users × items. :meth:`fastpmf.io.Dataset.from_entries` makes one: a sparse matrix with the
+# names of its rows and columns. For a file, :func:`fastpmf.io.read_counts` does the same. The third column is optional:
+# without it, each line is one count, such as a click.
 
 from fastpmf.io import Dataset
 
@@ -68,8 +70,8 @@ ax.set(xscale="log", xlabel="pieces of an item bought by a user", ylabel="entrie
 ax.spines[["top", "right"]].set_visible(False)
 
 # %%
-# Two ways to prepare them are common. ``x > 0`` asks only whether somebody has the item. ``log2(1 + x)`` keeps a part
-# of the amount: 1 remains 1, 1000 becomes 10. We will try both.
+# Two ways to prepare them are common. ``x > 0`` keeps only whether a user has the item. ``log2(1 + x)`` keeps part of
+# the amount: 1 remains 1, and 1000 becomes 10. We will try both.
 
 preparations = {
     "raw counts": lambda X: X,
@@ -82,18 +84,16 @@ preparations = {
 # ------------------
 #
 # A recommendation is good if the user buys the item later. To measure this, hide a fifth of the purchases and see
-# whether the model ranks them high. There are three ways to hide counts; here the first is the right one:
+# whether the model ranks them high. There are three ways to hide counts. Here the first is the right one:
 #
-# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero like any other
-# item
-#   that the user has not bought. The model faces what it will face in the shop.
-# * :func:`fastpmf.thin_counts` moves single units. Of 5 pieces of tea, 4 may stay and 1 be hidden. The parts are
-#   independent if counts are Poisson, as words and molecules nearly are, and serve to compare *likelihoods*. To
-#   predict that somebody who has bought tea buys tea is no recommendation.
-# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. That is for entries that could
-# not
-#   have a count, such as an item that was not on sale in a user's country. Do not mask the hidden purchases: the mask
-#   would tell the model where they are, as we will see.
+# * :func:`fastpmf.split_entries` moves whole entries. In the first part, a hidden purchase is a zero, like any other
+#   item that the user has not bought. This is what the model will meet in the shop.
+# * :func:`fastpmf.thin_counts` moves single units. Of 5 pieces of tea, 4 may stay and 1 be hidden. The two parts are
+#   independent if counts are Poisson, which makes them right for comparing *likelihoods*. But predicting that somebody
+#   who has bought tea buys tea is no recommendation.
+# * ``fit(X, mask=...)`` declares entries unobserved, so that their zeros are not used. This is for entries that could
+#   not have a count, such as an item that was not on sale in a user's country. Do not mask the hidden purchases: the
+#   mask would tell the model where they are, as we will see.
 
 from fastpmf import split_entries
 
@@ -142,18 +142,24 @@ for name, prepare in preparations.items():
     score(f"HPF, {name}", model.fit_transform(X), model.components_)
 
 masked = PoissonNMF(6, prior_W="auto", prior_H="auto", random_state=0)
-score("PoissonNMF, x > 0, masked", masked.fit_transform(data.X.sign(), mask=test.X > 0), masked.components_)
+score(
+    "PoissonNMF, x > 0, masked",
+    masked.fit_transform(data.X.sign(), mask=test.X > 0),
+    masked.components_,
+)
 
 pd.DataFrame(table).T.style.format("{:.3f}")
 
 # %%
-# Two things to see. With raw counts both models are worse than popularity; the preparation matters more than the model.
-# And the mask of the hidden purchases *seems* to help. It does not: its score contains the answer, since every masked
-# entry is a purchase.
+# With raw counts both models are worse than popularity: the preparation matters more than the model. The mask of the
+# hidden purchases *seems* to help. It does not: every masked entry is a purchase, so the model was given the answer.
 
+# sphinx_gallery_thumbnail_number = 2
 scores = pd.DataFrame(table).T.iloc[:-1]
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-colors = ["tab:gray"] + ["tab:blue" if "Poisson" in name else "tab:orange" for name in scores.index[1:]]
+colors = ["tab:gray"] + [
+    "tab:blue" if "Poisson" in name else "tab:orange" for name in scores.index[1:]
+]
 ax.barh(scores.index, scores["recall"], color=colors)
 ax.axvline(scores["recall"]["popularity"], color="tab:gray", linestyle=":")
 ax.set(xlabel="recall among ten recommended items")
@@ -164,15 +170,17 @@ ax.spines[["top", "right"]].set_visible(False)
 # How many components
 # -------------------
 #
-# Choose the number, and the prior, by the score on hidden purchases. Hide others than the final test for this,
-# otherwise the final score is too good.
+# Choose the number, and the prior, by the score on hidden purchases. For this, hide other purchases than those of the
+# final test: a score that was used to choose is too good.
 
 part, validation = split_entries(train, 0.2, random_state=1)
 bought = Dataset(part.X.sign(), part.row_names, part.column_names)
 numbers = [2, 4, 6, 8, 12, 20, 30]
 candidates = {
     "auto": lambda k: PoissonNMF(k, prior_W="auto", prior_H="auto", tol=1e-3, random_state=0),
-    "sparse": lambda k: PoissonNMF(k, prior_W="sparse", prior_H="sparse", tol=1e-3, random_state=0),
+    "sparse": lambda k: PoissonNMF(
+        k, prior_W="sparse", prior_H="sparse", tol=1e-3, random_state=0
+    ),
     "HPF": lambda k: HPF(k, learn_prior=True, tol=1e-3, random_state=0),
 }
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -181,7 +189,9 @@ for name, make in candidates.items():
     for k in numbers:
         model = make(k)
         W = model.fit_transform(bought)
-        recalls.append(ranking_scores(validation, W, model.components_, 10, exclude=part).recall)
+        recalls.append(
+            ranking_scores(validation, W, model.components_, 10, exclude=part).recall
+        )
     ax.plot(numbers, recalls, marker="o", label=name)
     print(f"{name:8}", " ".join(f"{r:.3f}" for r in recalls))
 ax.set(xlabel="components", ylabel="recall among ten")
@@ -189,9 +199,9 @@ ax.legend()
 ax.spines[["top", "right"]].set_visible(False)
 
 # %%
-# Six components, one for each department, are best for the two priors of ``PoissonNMF``; ``HPF`` with ``learn_prior``
-# empties components that the counts do not support, and loses less with too many. On real purchases more components are
-# better: see :doc:`/guide/recommenders` for figures on public data.
+# Six components, one for each department, are best for the two priors of ``PoissonNMF``. ``HPF`` with ``learn_prior``
+# empties components that the counts do not support, and loses less if there are too many. Real purchases usually need
+# more components; :doc:`/guide/recommenders` has figures on public data.
 #
 # Recommend
 # ---------
@@ -206,14 +216,16 @@ best = model.recommend(bought, W, n=5, rows=["user 1", "user 2", "user 3"])
 pd.DataFrame(best.names, index=best.row_names)
 
 # %%
-# Only items in stock may be recommended? Give them as ``items``.
+# To recommend only items in stock, give them as ``items``:
 
-best = model.recommend(bought, W, n=2, rows=["user 1"], items=["coffee 9", "baking 30", "toys 12", "toys 20"])
+best = model.recommend(
+    bought, W, n=2, rows=["user 1"], items=["coffee 9", "baking 30", "toys 12", "toys 20"]
+)
 print(best.names[0])
 
 # %%
-# Why these? The components say it: each is a distribution over items, and a user's row of W says how much of it the
-# user buys.
+# The components explain the recommendations: each is a distribution over items, and a user's row of W says how much of
+# each component the user buys.
 
 import fastpmf.plot
 
@@ -233,9 +245,9 @@ pd.DataFrame(similar.names, index=similar.row_names)
 # New users
 # ---------
 #
-# A user who was not fitted needs no new fit. Three purchases are enough for a guess: ``recommend`` finds the user's
-# row of W with H as it is, by :meth:`fastpmf.PoissonNMF.transform`. ``aligned`` puts the purchases into the columns
-# of the model.
+# A new user needs no new fit. Without W, ``recommend`` finds the user's row of W by
+# :meth:`fastpmf.PoissonNMF.transform`, with H unchanged. Three purchases are enough for a guess. ``aligned`` puts them
+# into the columns of the model.
 
 dora = Dataset.from_entries(["dora"] * 3, ["coffee 2", "coffee 9", "paper 1"])
 dora = dora.aligned(model.feature_names_in_).data
@@ -243,7 +255,7 @@ print("recommended:", model.recommend(dora, n=5).names[0])
 print("shares of the components:", model.to_topics(model.transform(dora)).mixtures.round(2)[0])
 
 # %%
-# A user without any purchases is recommended what an average user buys: the most popular items.
+# A user without any purchases gets the items with the highest rates on average: the most popular ones.
 
 nobody = Dataset(np.zeros((1, len(model.feature_names_in_))), ["new"], model.feature_names_in_)
 print(model.recommend(nobody, n=5).names[0])
@@ -252,9 +264,8 @@ print(model.recommend(nobody, n=5).names[0])
 # New items
 # ---------
 #
-# A new item has no column in H until somebody buys it. Once a few users have bought it, fit its column alone, with W
-# fixed and the prior of the model, and append it to H. We draw a new item of the coffee department, bought by a few
-# dozen users:
+# A new item has no column in H. Once a few users have bought it, fit its column alone, with W fixed and the prior of
+# the model, and append it to H. We draw a new item of the coffee department:
 
 likes = taste[[int(name.split()[1]) for name in data.row_names], 0]  # of coffee
 sales = rng.poisson(0.3 * likes)[:, None] > 0
@@ -271,17 +282,20 @@ H = pd.DataFrame(np.hstack([model.components_, new.components_]), columns=names)
 from fastpmf import recommend, similar_columns
 
 print("similar to it:", similar_columns(H, "coffee new", 5).names[0])
-rates = recommend(W, H, 1, exclude=np.hstack([data.X.toarray(), sales]), items=["coffee new"]).rates[:, 0]
+rates = recommend(
+    W, H, 1, exclude=np.hstack([data.X.toarray(), sales]), items=["coffee new"]
+).rates[:, 0]
 for i in np.argsort(np.where(np.isnan(rates), -1, rates))[::-1][:3]:
     print(f"{data.row_names[i]}: rate {rates[i]:.2f}, true share of coffee {likes[i]:.2f}")
 
 # %%
-# An item that nobody has bought yet has no information for this model. Show it to some users at random, or give it,
-# for a start, the column of an item that it resembles.
+# About an item that nobody has bought this model knows nothing. Show it to some users at random, or give it the column
+# of a similar item to start with.
 #
 # What next
 # ---------
 #
 # * :doc:`/guide/recommenders` has the recipe in short, and scores on public data.
-# * ``model.save("model.npz")`` and ``fastpmf recommend`` serve recommendations from the command line.
-# * :ref:`sphx_glr__generated_tutorials_plot_large.py`, for purchases that do not fit into memory.
+# * After ``model.save("model.npz")``, the command ``fastpmf recommend`` gives recommendations; see
+#   :doc:`/guide/command_line`.
+# * :ref:`sphx_glr__generated_tutorials_plot_large.py` is for purchases that do not fit in memory.

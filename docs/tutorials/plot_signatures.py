@@ -2,9 +2,10 @@
 Mutational signatures
 =====================
 
-Some components are known and others are to be found: fit counts of mutations with known signatures fixed, discover an
-unknown one, check that it is real, and find the exposures of new samples with their uncertainty. The same steps
-apply to other spectra of counts with known parts, such as emission lines or reference cell types.
+In this tutorial some components are known and others are to be found: fit counts of mutations with known signatures
+fixed, discover an unknown one, check that it is real, and find the exposures of new samples with their uncertainty. The
+same steps apply to other counts with known parts, such as spectra with known emission lines or tissues with known cell
+types.
 
 The signatures of this page are made up and the counts are drawn from them, so that the truth is known. For real
 work take the known ones from a catalogue such as COSMIC.
@@ -33,8 +34,9 @@ strength = {  # of each substitution
     "repair": [0.3, 0.2, 1, 0.3, 4, 1],
     "unknown": [0.1, 2, 1.5, 0.1, 0.1, 2],
 }
-shape = {"aging": 0.3, "flat": 8, "smoke": 1, "repair": 1, "unknown": 0.5}  # low: a few high peaks
-truth = np.array([np.repeat(strength[s], 16) * rng.gamma(shape[s], size=96) for s in signatures])
+shape = np.array([0.3, 8, 1, 1, 0.5])[:, None]  # low: a few high peaks
+truth = np.array([np.repeat(strength[s], 16) for s in signatures])
+truth = truth * rng.gamma(shape, size=(5, 96))
 truth /= truth.sum(axis=1, keepdims=True)
 
 # %%
@@ -71,22 +73,25 @@ print("known signatures unchanged:", np.array_equal(model.components_[:4], known
 # Was it found?
 # -------------
 #
-# The scale of a component is arbitrary: H can be multiplied and W divided by the same number. Divide the new
-# signature by its sum and multiply W. :func:`fastpmf.match_components` does not depend on the scale. It pairs the
-# components of two fits, here those of the fit with the truth, one to one, and gives their similarity: 1 for equal
-# distributions.
+# :func:`fastpmf.match_components` pairs the components of two fits one to one, here those of the fit with the truth,
+# and gives their similarity: 1 for equal distributions. It does not depend on the scale of components, which is
+# arbitrary: H can be multiplied and W divided by the same number. To compare exposures, divide each signature by its
+# sum and multiply W.
 
 from fastpmf import match_components
 
 partners, similarity = match_components(model.components_, truth)
-print("partner of the new component:", signatures[partners[4]], f"similarity {similarity[4]:.3f}")
+print(
+    f"partner of the new component: {signatures[partners[4]]}, similarity {similarity[4]:.3f}"
+)
 
 scale = model.components_.sum(axis=1)
 found, W = model.components_ / scale[:, None], W * scale
 
-colors = np.repeat(["tab:blue", "tab:gray", "tab:red", "tab:olive", "tab:green", "tab:pink"], 16)
+colors = np.repeat(["tab:" + c for c in ["blue", "gray", "red", "olive", "green", "pink"]], 16)
 fig, axes = plt.subplots(2, figsize=(8, 3.6), sharex=True, layout="constrained")
-for ax, rates, title in zip(axes, [truth[4], found[4]], ["unknown signature", "found"], strict=True):
+signature_of = {"unknown signature": truth[4], "found": found[4]}
+for ax, (title, rates) in zip(axes, signature_of.items(), strict=True):
     ax.bar(range(96), rates, color=colors)
     ax.set(ylabel=title, yticks=[], xlim=(-1, 96))
     ax.spines[["top", "right"]].set_visible(False)
@@ -96,7 +101,9 @@ axes[1].tick_params(length=0)
 # %%
 # The exposures are right too, those of the known signatures as well:
 
-fig, axes = plt.subplots(1, 5, figsize=(10, 2.5), layout="constrained", sharex=True, sharey=True)
+fig, axes = plt.subplots(
+    1, 5, figsize=(10, 2.5), layout="constrained", sharex="all", sharey="all"
+)
 for ax, signature, true, estimated in zip(axes, signatures, exposures.T, W.T, strict=True):
     ax.axline((0, 0), slope=1, color="tab:gray", linewidth=1)
     ax.plot(true, estimated, ".", markersize=4)
@@ -108,10 +115,10 @@ axes[0].set_ylabel("estimated")
 # How many are unknown?
 # ---------------------
 #
-# With real data nobody knows the truth. Ask held-out mutations instead: :func:`fastpmf.thin_counts` moves each
+# With real data the truth is unknown. Held-out mutations decide instead: :func:`fastpmf.thin_counts` moves each
 # mutation with probability 0.2 to a second part, independent of the first. Fit the first part with the known
-# signatures and zero, one, two or three free ones, and compare the log-likelihoods of the second. A weak prior keeps
-# rates above zero, so that no held-out mutation is impossible.
+# signatures and zero to three free ones, and compare the log-likelihoods of the second. A weak prior keeps rates above
+# zero, so that no held-out mutation is impossible.
 
 from fastpmf import poisson_log_likelihood, thin_counts
 
@@ -121,7 +128,8 @@ for n_free in range(4):
     candidate = PoissonNMF(4 + n_free, prior_W=(1.1, 0.001), prior_H=(1.1, 0.1), random_state=0)
     weights = candidate.fit_transform(train, fixed_H=fixed, column_exposure=opportunity)
     rates = candidate.components_ * opportunity * 0.2 / 0.8
-    print(n_free, "free:", f"{poisson_log_likelihood(test, weights, rates) / test.X.sum():.4f} nats per mutation")
+    score = poisson_log_likelihood(test, weights, rates) / test.X.sum()
+    print(f"{n_free} free: {score:.4f} nats per mutation")
 
 # %%
 # One free signature explains the held-out mutations much better than none, and a second adds nothing.
@@ -131,20 +139,25 @@ for n_free in range(4):
 #
 # Each random start may end in another local optimum. Fit from several, and compare what was found.
 
-starts = [PoissonNMF(5, random_state=seed).fit(X, fixed_H=one_free, column_exposure=opportunity) for seed in range(10)]
+starts = [
+    PoissonNMF(5, random_state=seed).fit(X, fixed_H=one_free, column_exposure=opportunity)
+    for seed in range(10)
+]
 new = np.array([start.components_[4] for start in starts])
 objectives = np.array([start.objective_ for start in starts])
 likeness = [match_components(new[:1], each[None])[1][0] for each in new]
-print(f"objectives from {objectives.min():.2f} to {objectives.max():.2f}, similarity at least {min(likeness):.4f}")
+print(f"objectives from {objectives.min():.2f} to {objectives.max():.2f}")
+print(f"similarity of the new signatures at least {min(likeness):.4f}")
 
 # %%
-# All starts agree. The other uncertainty is that of the sample: other patients, other counts. Draw patients with
-# replacement, fit again, and look at the spread of each channel.
+# All starts agree. The sample is another source of uncertainty: other patients would have other counts. Draw patients
+# with replacement, fit again, and look at the spread of each channel.
 
 resampled = []
 for seed in range(20):
     rows = np.random.default_rng(seed).integers(150, size=150)
-    again = PoissonNMF(5, random_state=0).fit(X.to_numpy()[rows], fixed_H=one_free, column_exposure=opportunity)
+    again = PoissonNMF(5, random_state=0)
+    again.fit(X.to_numpy()[rows], fixed_H=one_free, column_exposure=opportunity)
     resampled.append(again.components_[4] / again.components_[4].sum())
 low, high = np.quantile(resampled, [0.05, 0.95], axis=0)
 
@@ -160,9 +173,9 @@ ax.spines[["top", "right"]].set_visible(False)
 # New samples: refit
 # ------------------
 #
-# Once all signatures are known, the exposures of new samples are a convex problem, each sample by itself:
-# :meth:`fastpmf.PoissonNMF.transform`. There are no starts and no local optima. ``return_gap_bound`` gives for each
-# sample how many nats it could at most be from the optimum.
+# Once all signatures are known, the exposures of a new sample are the solution of a convex problem, which
+# :meth:`fastpmf.PoissonNMF.transform` finds. There are no starts and no local optima. ``return_gap_bound`` returns for
+# each sample a bound of the distance from the optimum, in nats.
 
 true = np.array([[300, 150, 0, 0, 120]])
 patient = pd.DataFrame(rng.poisson(true @ truth * opportunity), ["patient"], channels)
@@ -171,41 +184,41 @@ estimate *= scale
 print(f"{patient.to_numpy().sum()} mutations, gap {gap[0]:.1e} nats")
 
 # %%
-# How certain is that? Draw the patient's mutations again, with replacement, a thousand times. All thousand are rows of
-# one ``transform``.
+# How certain is this? Draw the patient's mutations again, with replacement, a thousand times. One call of ``transform``
+# takes all thousand as rows.
 
 x = patient.to_numpy()[0]
 draws = pd.DataFrame(rng.multinomial(x.sum(), x / x.sum(), size=1000), columns=channels)
 again = model.transform(draws) * scale
-table = pd.DataFrame(
-    {"true": true[0], "estimate": estimate[0], "5 %": np.quantile(again, 0.05, 0), "95 %": np.quantile(again, 0.95, 0)},
-    signatures,
-).round()
-table
+table = pd.DataFrame({"true": true[0], "estimate": estimate[0]}, signatures)
+table["5 %"], table["95 %"] = np.quantile(again, [0.05, 0.95], axis=0)
+table.round()
 
 # %%
 # A rate without any signature
 # ----------------------------
 #
 # Sequencing errors add mutations to every sample, whatever its signatures. If their rate is known, for example from
-# controls, it is the ``background``: a rate per opportunity in each channel. Without it, errors are taken for mutations
-# of the known signatures that resemble them.
+# controls, give it as ``background``: a rate per opportunity in each channel. Without it, errors count as mutations of
+# the known signatures that resemble them.
 
 errors = np.where(np.char.find(channels, "C>A") >= 0, 3.0, 0.1)
 noisy = X + rng.poisson(errors * opportunity, X.shape)
-for name, background in (("without", None), ("with", errors)):
+known_parts = {"fixed_H": one_free, "column_exposure": opportunity}
+mean_error = pd.DataFrame(index=signatures[:4])
+for name, background in (("without background", None), ("with background", errors)):
     fit = PoissonNMF(5, random_state=0)
-    V = fit.fit_transform(noisy, fixed_H=one_free, column_exposure=opportunity, background=background)
-    excess = (V - exposures).mean(axis=0)[:4]
-    print(
-        f"{name:7} background, mean error of the exposures:",
-        dict(zip(signatures, excess.round().tolist(), strict=False)),
-    )
+    fitted = fit.fit_transform(noisy, background=background, **known_parts)
+    mean_error[name] = (fitted - exposures).mean(axis=0)[:4]
+mean_error.round(1)
 
 # %%
 # What next
 # ---------
 #
-# * :doc:`/guide/guide` has more of what may be known beside the counts: masks, row exposures, weights, structural
-# zeros.
+# * :doc:`/guide/priors` has more of what may be known beside the counts: masks, row exposures, weights, structural
+#   zeros.
 # * :doc:`/guide/choosing_k` is about the number of components if none of them is known.
+# * :doc:`/guide/stability` measures how far solutions of different starts agree.
+# * ``model.save("signatures.npz")`` keeps the model for new samples, and ``model.report("report.html", X)`` writes a
+#   report on it.

@@ -46,7 +46,10 @@ counts = rng.poisson(rng.gamma(10, rate / 10)).astype("float32")
 everything = anndata.AnnData(
     sparse.csr_matrix(counts),
     obs=pd.DataFrame(
-        {"type": pd.Categorical.from_codes(kind, list("ABCDE")), "batch": pd.Categorical.from_codes(batch, ["1", "2"])},
+        {
+            "type": pd.Categorical.from_codes(kind, list("ABCDE")),
+            "batch": pd.Categorical.from_codes(batch, ["1", "2"]),
+        },
         index=[f"cell{i}" for i in range(n_cells)],
     ),
     var=pd.DataFrame(index=genes),
@@ -79,9 +82,9 @@ print(selection)
 
 # %%
 # The score rises steeply and then levels off.
-# From there on it is a matter of taste: fewer topics are easier to read, more separate finer programs.
-# ``recommended`` is the smallest number whose score is as good as the best one's up to its error.
-# With 50,000 cells, do this on a random subset of 5,000.
+# ``recommended`` is the smallest number whose score is, up to its error, as good as the best one.
+# Fewer topics are easier to read, more topics separate finer programs.
+# With many cells, use a random subset of a few thousand for this step.
 
 # %%
 # Fit
@@ -108,14 +111,15 @@ shares.groupby([adata.obs["type"], adata.obs["batch"]], observed=True).mean().ro
 # %%
 
 group = adata.obs["type"].astype(str) + adata.obs["batch"].astype(str)
-ax = plot.structure(adata.obsm["X_pmf"], model, labels=group)
+ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group)
 ax.set_title("Type and batch of the cells")
 plt.show()
 
 # %%
-# Two topics take half of the counts of every cell, one in each batch.
+# Two topics have more than a third of the counts of most cells, one in each batch.
 # These topics are the batches.
-# In your data, print the means of the shares for each batch, and look for topics whose means differ by a large factor:
+# In your data, compare the mean shares of the topics between batches.
+# Look for topics whose means differ by a large factor:
 
 by_batch = shares.groupby(adata.obs["batch"], observed=True).mean().T
 by_batch["ratio"] = by_batch.max(axis=1) / by_batch.min(axis=1)
@@ -141,10 +145,11 @@ print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f
 # A known batch
 # -------------
 #
-# fastpmf has no model of batches that multiplies each gene by a factor.
-# It can give each batch a profile that all its cells share.
+# fastpmf has no batch model that multiplies each gene by a factor, but it can give each batch a profile that all its
+# cells share.
 # For this, fix one column of W for each batch: the library sizes of its cells, and 0 for the cells of other batches.
-# The rows of H that belong to these columns are fitted, as are all other topics, of which two fewer are needed.
+# The rows of H of these columns are fitted like all others.
+# The number of components is unchanged: two of them are now the batches.
 
 library = np.asarray(adata.X.sum(axis=1)).ravel()
 of_batch = pd.get_dummies(adata.obs["batch"]).to_numpy(float)
@@ -154,14 +159,16 @@ fixed_W[:, :2] = of_batch * (library / np.median(library))[:, None]
 
 model = fastpmf.anndata.poisson_nmf(adata, k, fixed_W=fixed_W, **options)
 names = ["batch 1", "batch 2", *map(str, range(2, k))]
-ax = plot.structure(adata.obsm["X_pmf"], model, labels=group, names=names)
+ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group, labels=names)
 plt.show()
 
 # %%
 # Leave out the shares of the batches and divide the others by their sum.
 # The clusters are now the types, and they have nothing to do with the batches.
 
-shares = pd.DataFrame(adata.obsm["X_pmf_topics"], index=adata.obs_names, columns=names).iloc[:, 2:]
+shares = pd.DataFrame(adata.obsm["X_pmf_topics"], index=adata.obs_names, columns=names).iloc[
+    :, 2:
+]
 shares = shares.div(shares.sum(axis=1), axis=0)
 found = clusters(shares)
 print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}")
@@ -169,8 +176,8 @@ print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f
 pd.crosstab(adata.obs["type"], found)
 
 # %%
-# Two limits of this method: batches must be known, and what is common to all cells of a batch counts as batch.
-# If one batch consists of cells of a single type, no method can separate the two.
+# The method has two limits: batches must be known, and what all cells of a batch have in common counts as batch.
+# If all cells of a batch are of one type that no other batch has, no method can separate the type from the batch.
 #
 # In scanpy, neighbours and UMAP of the shares work as with any other embedding:
 #
@@ -192,25 +199,30 @@ pd.crosstab(adata.obs["type"], found)
 changes = model.differential_expression(X, adata.obsm["X_pmf"])
 top = changes.top(8)
 for z in range(2, k):
-    genes_and_bounds = (f"{gene} {bound:.1f}" for gene, bound in zip(top.names[z], top.scores[z], strict=True))
+    genes_and_bounds = (
+        f"{gene} {bound:.1f}" for gene, bound in zip(top.names[z], top.scores[z], strict=True)
+    )
     print(f"topic {z}:", ", ".join(genes_and_bounds))
 
 # %%
-# With real data you would now look these genes up.
-# Here they can be compared with the truth: which program has each topic's first eight genes as markers?
+# With real data you would now look up these genes.
+# Here they can be compared with the truth: of which program are the first eight genes of each topic markers?
 
 program_of = pd.Series("-", index=genes)
 for program, own in zip(programs, markers, strict=True):
     program_of[genes[own]] = program
-pd.DataFrame([program_of[row].value_counts() for row in top.names[2:]], index=names[2:]).fillna(0).astype(int)
+pd.DataFrame([program_of[row].value_counts() for row in top.names[2:]], index=names[2:]).fillna(
+    0
+).astype(int)
 
 # %%
-# The topic of "activated" is no cell type: its cells are of all types.
-# A clustering cannot find it, since its cells are in all clusters.
+# The topic "activated" is not a cell type: it occurs in cells of all types.
+# Clustering cannot find it, since these cells are in all clusters.
 
 titles = program_of[top.names[:, 0]].to_list()
 activated = titles.index("activated")
-print(f"correlation of its share with the truth: {np.corrcoef(shares[names[activated]], activation[:1000])[0, 1]:.3f}")
+correlation = np.corrcoef(shares[names[activated]], activation[:1000])[0, 1]
+print(f"correlation of its share with the truth: {correlation:.3f}")
 ax = plot.differential(changes, activated)
 plt.show()
 
@@ -224,7 +236,9 @@ plt.show()
 # Here, transform finds the shares of the batches too, since only ``fit`` takes fixed parts of W.
 
 fastpmf.anndata.transform(new, model)
-new_shares = pd.DataFrame(new.obsm["X_pmf_topics"], index=new.obs_names, columns=names).iloc[:, 2:]
+new_shares = pd.DataFrame(new.obsm["X_pmf_topics"], index=new.obs_names, columns=names).iloc[
+    :, 2:
+]
 new_shares = new_shares.div(new_shares.sum(axis=1), axis=0)
 
 # %%
@@ -234,7 +248,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 classifier = KNeighborsClassifier().fit(np.sqrt(shares), adata.obs["type"])
 new.obs["predicted"] = classifier.predict(np.sqrt(new_shares))
-print(f"{(new.obs['predicted'] == new.obs['type']).mean():.1%} of {new.n_obs} new cells have the right type")
+right = (new.obs["predicted"] == new.obs["type"]).mean()
+print(f"{right:.1%} of {new.n_obs} new cells have the right type")
 
 # %%
 # What next

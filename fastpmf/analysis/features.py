@@ -148,7 +148,8 @@ class Quality(NamedTuple):
         Examples
         --------
         >>> from fastpmf import topic_quality
-        >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).to_frame()["npmi"].tolist()
+        >>> quality = topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]])
+        >>> quality.to_frame()["npmi"].round(6).tolist()
         [1.0, -1.0]
         """
         return data_frame(self._columns(), np.arange(len(self.umass)), "component")

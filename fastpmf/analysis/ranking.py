@@ -152,7 +152,7 @@ class RankingScores(NamedTuple):
 
     def _table(self) -> Table:
         scores = {name: [value] for name, value in self._asdict().items() if value is not None and name != "n_rows"}
-        return Table(f"Ranking scores, means over {self.n_rows:,} rows", scores)
+        return Table(f"Ranking scores, means over {self.n_rows:,} row{'s' * (self.n_rows != 1)}", scores)
 
 
 def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = None) -> Recommendations:
@@ -246,7 +246,9 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     --------
     >>> from fastpmf import ranking_scores
     >>> ranking_scores([[0, 1, 0]], [[1.0]], [[3, 2, 1]], 2, auc=True)
-    RankingScores(precision=0.5, recall=1.0, ndcg=0.6309297535714575, auc=0.5, n_rows=1)
+    Ranking scores, means over 1 row
+    precision  recall    ndcg  auc
+          0.5       1  0.6309  0.5
     """
     labels = MatrixLabels.of(X)
     exclude = align(exclude, "exclude", rows=labels.rows, columns=labels.columns)

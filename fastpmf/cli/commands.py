@@ -22,7 +22,6 @@ from fastpmf import (
     as_counts,
     heldout_log_likelihood,
     plot,
-    poisson_nmf,
     ranking_scores,
     split_entries,
     thin_counts,
@@ -75,9 +74,10 @@ from fastpmf.io import (
 from fastpmf.io.npy import check_target
 from fastpmf.io.results import check_factors_path, check_output
 from fastpmf.utils.extras import import_optional
-from fastpmf.utils.files import STANDARD_INPUT, regular_file
+from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
 from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import printable
+from fastpmf.utils.progress import stage
 from fastpmf.warmup import warmup as warm_up
 
 STANDARD_OUTPUT = STANDARD_INPUT
@@ -125,7 +125,8 @@ def fit(arguments: argparse.Namespace) -> None:
         write_factors(arguments.factors, W, model, data.row_names)
         arguments.written += f", {arguments.factors}"
     if arguments.report:
-        model.report(arguments.report, None if arguments.stream else data, W)
+        with stage("drawing the report"):
+            model.report(arguments.report, None if arguments.stream else data, W)
         arguments.written += f", {arguments.report}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
@@ -319,7 +320,8 @@ def recommend(arguments: argparse.Namespace) -> None:
     if W is None and missing is not None:
         W = weights(model, data, missing)
     items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
-    best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
+    with stage("finding the columns of highest rate"):
+        best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
     print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows))
 
 
@@ -376,11 +378,13 @@ def differential_expression(arguments: argparse.Namespace) -> Any:
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     row_exposure = arguments.row_exposure
-    return model.differential_expression(
-        data, W, against=arguments.against, pseudocount=arguments.pseudocount,
-        standard_errors=arguments.standard_errors, shrink=arguments.shrink,
-        row_exposure=None if row_exposure is None else read_vector(row_exposure, "--row-exposure", data, axis=0),
-    )  # fmt: skip
+    if row_exposure is not None:
+        row_exposure = read_vector(row_exposure, "--row-exposure", data, axis=0)
+    with stage("computing log fold changes"):
+        return model.differential_expression(
+            data, W, against=arguments.against, pseudocount=arguments.pseudocount,
+            standard_errors=arguments.standard_errors, shrink=arguments.shrink, row_exposure=row_exposure,
+        )  # fmt: skip
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -396,7 +400,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         lines = [f"log-likelihood {facts['log_likelihood']:.6g} nats per count, under the best weights of these rows"]
     else:
         data, train, W = heldout_rows(arguments, model)
-        facts, lines = _heldout_scores(arguments, model, data, train, W)
+        with stage("scoring the held-out counts"):
+            facts, lines = _heldout_scores(arguments, model, data, train, W)
     print_result(arguments, "\n".join([f"{facts['n_rows']:,} rows, {facts['total']:,.6g} counts", *lines]), facts)
 
 
@@ -453,7 +458,8 @@ def report(arguments: argparse.Namespace) -> None:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
     model = load(arguments)
     X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
-    model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
+    with stage("drawing the report"):
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
@@ -487,7 +493,8 @@ def _info_of_model(model: Model, arguments: argparse.Namespace) -> None:
         arguments,
         f"{kind} of {k} components x {p:,} features, {model.components_.dtype}, features "
         f"{'with' if named else 'without'} names\n{_objective(model)}\n{_status(model)}",
-        {"model": kind, "features": p, "named": named, "dtype": str(model.components_.dtype)} | _facts_of_model(model),
+        {"kind": kind, "n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)}
+        | _facts_of_model(model),
     )
 
 
@@ -599,44 +606,65 @@ def completion(arguments: argparse.Namespace) -> None:
 def demo(arguments: argparse.Namespace) -> None:
     """Fit topics to the words of the standard library, and print them."""
     check_figure(arguments.plot, "--plot")
-    X, modules, words = load_stdlib()
-    counts = as_counts(X)
+    folder = Path(arguments.save) if arguments.save else None
+    if folder is not None:
+        check_target(folder / "counts") if folder.exists() else check_folder(folder)
+    data = load_stdlib()
+    counts, (_, modules, words) = as_counts(data), data
     n, p = counts.shape
-    solution = poisson_nmf(
-        counts, arguments.components, max_iter=500, tol=2e-3, random_state=0, dtype="float32",
-        n_threads=arguments.threads, verbose=not arguments.quiet,
+    model = PoissonNMF(
+        arguments.components, max_iter=500, tol=2e-3, random_state=0, dtype="float32", n_threads=arguments.threads,
+        verbose=not arguments.quiet,
     )  # fmt: skip
+    W, H = model.fit_transform(data), model.components_
     assert modules is not None
     assert words is not None
-    mass = solution.W * solution.H.sum(axis=1)  # expected number of words by module and topic
-    order = np.argsort(-mass.sum(axis=0))
+    mass = W * H.sum(axis=1)  # expected number of words by module and topic
     shares = mass.sum(axis=0) / mass.sum()
     found = [
-        (int(k), float(shares[k]), words[np.argsort(-solution.H[k])[:9]], modules[np.argsort(-mass[:, k])[:4]])
-        for k in order
+        (int(k), float(shares[k]), words[np.argsort(-H[k])[:9]], modules[np.argsort(-mass[:, k])[:4]])
+        for k in np.argsort(-shares)
     ]
     # The best fit with one component is row sum x column sum / total; its divergence is the deviance to explain
     sums = (counts.sums(side) for side in Side)
     null = counts.entropy + xlogy(counts.total, counts.total) - sum(xlogy(s, s).sum() for s in sums)
-    explained, seconds = max(0.0, 1 - solution.objective / null), float(solution.trace["seconds"][-1])
+    explained, seconds = max(0.0, 1 - model.objective_ / null), float(model.trace_["seconds"][-1])
     lines = [f"{n:,} modules x {p:,} words of Python's standard library, {counts.total:,.0f} words in all"]
     for k, share, top_words, top_modules in found:
         lines += [f"\n{k:>2}. {share:>5.1%}  {' '.join(top_words)}", f"           in {', '.join(top_modules)}"]
     lines += [
-        f"\n{solution.status}",
+        f"\n{model.status_}",
         f"deviance explained: {explained:.1%}, relative to a single topic",
-        f"{solution.n_iter} iterations in {seconds:.1f} s, without compilation",
+        f"{model.n_iter_} iterations in {seconds:.1f} s, without compilation",
     ]
-    facts = {
-        "n_rows": n, "n_columns": p, "total": counts.total, "n_iter": solution.n_iter, "seconds": seconds,
-        "status": solution.status.name, "deviance_explained": explained, "plot": arguments.plot,
-        "topics": [{"component": k, "share": share, "words": w, "modules": m} for k, share, w, m in found],
-    }  # fmt: skip
     if arguments.plot:
-        axes = plot.convergence(solution, x="n_iter")
+        axes = plot.convergence(model, x="n_iter")
         write_figure(arguments.plot, axes.figure)
         lines.append(f"objective by iteration: {arguments.plot}")
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        write_counts(folder / "counts", data)
+        model.save(folder / "model.npz")
+        lines.append(_DEMO_SAVED.format(folder=folder))
+    else:
+        lines.append(_DEMO_NEXT)
+    facts = {
+        "n_rows": n, "n_columns": p, "total": counts.total, "n_iter": model.n_iter_, "seconds": seconds,
+        "status": model.status_.name, "deviance_explained": explained, "plot": arguments.plot, "saved": arguments.save,
+        "topics": [{"component": k, "share": share, "words": w, "modules": m} for k, share, w, m in found],
+    }  # fmt: skip
     print_result(arguments, "\n".join(lines), facts)
+
+
+_DEMO_NEXT = """
+Next, a model of your own counts, or of these, which --save DEMO writes to a folder:
+  fastpmf fit counts.npz -k 20 -o model.npz --report report.html
+  fastpmf demo --save DEMO"""
+_DEMO_SAVED = """
+The counts are in {folder}/counts, the model is in {folder}/model.npz. Next:
+  fastpmf topics {folder}/model.npz -n 15
+  fastpmf differential {folder}/model.npz {folder}/counts -n 5
+  fastpmf report {folder}/model.npz {folder}/counts -o report.html"""
 
 
 def check_distinct(inputs: Sequence[str], *outputs: str | None) -> None:
@@ -644,5 +672,5 @@ def check_distinct(inputs: Sequence[str], *outputs: str | None) -> None:
     known = set(map(os.path.realpath, inputs))
     for path in filter(None, outputs):
         if (target := os.path.realpath(path)) in known:
-            raise ValueError(f"every output must be a different file, got {path} twice")
+            raise ValueError(f"every output must be a different file, and none of the inputs, got {path} twice")
         known.add(target)

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from shutil import get_terminal_size
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any, NoReturn
 
 from fastpmf import __version__
@@ -28,7 +28,21 @@ except ImportError:
     shtab = None  # type: ignore[assignment]
 
 MAX_WIDTH = 100  # columns of help; fewer in a narrower terminal
+_LAST_GROUPS = ("how to read the counts", "other options")  # of all commands, at the end of the help of each
 _DTYPES = ["float32", "float64"]
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """As argparse's, with "-o, --output FILE" in all versions of Python, and without line breaks at hyphens."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        values = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {values}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(text, width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,9 +55,10 @@ class Parser(argparse.ArgumentParser):
         width = min(get_terminal_size().columns, MAX_WIDTH)
         super().__init__(
             description="\n\n".join(
-                part if part.startswith(" ") else fill(part, width) for part in description.split("\n\n")
+                part if part.startswith(" ") else fill(part, width, break_on_hyphens=False)
+                for part in description.split("\n\n")
             ),
-            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=width, max_help_position=26),
+            formatter_class=partial(HelpFormatter, width=width, max_help_position=26),
             usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False, **options,
         )  # fmt: skip
         self._groups: dict[str, Any] = {}
@@ -55,9 +70,7 @@ class Parser(argparse.ArgumentParser):
         assert self.description is not None
         if self._commands is None:
             metavar = "NAME" if " " in self.prog else "COMMAND"
-            self._commands = self.add_subparsers(
-                required=True, metavar=metavar, prog=self.prog, help=argparse.SUPPRESS, parser_class=Parser
-            )
+            self._commands = self.add_subparsers(metavar=metavar, prog=self.prog, parser_class=Parser)
             self.description += f"\n\n{metavar} is one of\n"
         self.description += f"\n  {name:<20}{summary}"
         parser: Parser = self._commands.add_parser(name, help=summary, description=text)
@@ -88,17 +101,26 @@ class Parser(argparse.ArgumentParser):
         self._flags += action.option_strings
         return action
 
+    def format_help(self) -> str:
+        """As argparse's, with the groups that all commands have at the end; the description has the commands."""
+        last = {title: place for place, title in enumerate(_LAST_GROUPS, 1)}
+        groups = [group for group in self._action_groups if group is not self._positionals]
+        self._action_groups = sorted(groups, key=lambda group: last.get(str(group.title), 0))
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but an error for unknown arguments, with a suggestion for an option."""
+        """As argparse's, but an error for unknown arguments, with a suggestion for an option, or without a command."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = unknown[0].partition("=")[0]
             known = self._flags if option.startswith("-") else []
             self.error(f"unknown argument {unknown[0]!r}{suggestion(option, known)}")
+        if self._commands is not None and getattr(parsed, "run", None) is None:
+            self.error(f"expected a {self._commands.metavar}; `{self.prog} --help` lists them")
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -403,9 +425,10 @@ standard errors.
   fastpmf differential model.npz counts.npz
   fastpmf differential model.npz counts.npz --shrink -n 20 -o markers.csv
 
-Features are ordered by the lower end of an interval around the log fold change. COUNTS are the fitted
-ones. The table has the columns component, rank, feature, lower_bound, log2_fold_change,
-standard_error and against, and with --shrink false_sign_rate.
+Features are ordered by the lower end of a 95 % interval around the log fold change, or with --shrink
+by the change itself, which is smaller where it is uncertain. COUNTS are the fitted ones. The table has
+the columns component, rank, feature, lower_bound, log2_fold_change, standard_error and against, and
+with --shrink false_sign_rate.
 
 usage: fastpmf differential MODEL COUNTS... [options]"""
 
@@ -593,6 +616,7 @@ Fit topics to the words of Python's standard library, as installed on this machi
 
   fastpmf demo
   fastpmf demo -k 10 --plot objective.png
+  fastpmf demo --save demo
 
 usage: fastpmf demo [options]"""
 
@@ -602,6 +626,8 @@ def _demo(parser: Parser) -> None:
     demo.option("-k --components", "number of topics", 20, group="fit", type=positive, metavar="K")
     text = "also plot the objective by iteration, as .png, .svg or .pdf; needs matplotlib"
     demo.option("--plot", text, group="output", metavar="PLOT.png")
+    text = "also save the counts and the model in this folder, to try the other commands"
+    demo.option("--save", text, group="output", metavar="FOLDER")
     _add_common(demo)
 
 
@@ -631,7 +657,8 @@ usage: fastpmf completion SHELL"""
 
 def _completion(parser: Parser) -> None:
     completion = parser.command(commands.completion, "completion", "a script of completions for a shell", _COMPLETION)
-    completion.option("shell", "the shell", group="input", choices=["bash", "zsh", "tcsh"])
+    text = "bash, zsh or tcsh"
+    completion.option("shell", text, group="input", choices=["bash", "zsh", "tcsh"], metavar="SHELL")
     _add_help(completion)
 
 
@@ -668,7 +695,7 @@ _TOP_FEATURES = """\
 Bars of the top features of each component.
 
   fastpmf plot top-features model.npz -o features.png
-  fastpmf plot top-features model.npz --by lift --min-weight 0.001 -o features.png
+  fastpmf plot top-features model.npz --by lift --min-weight 0.001 -o lift.png
 
 usage: fastpmf plot top-features MODEL -o PLOT.png [options]"""
 _PLOT_DIFFERENTIAL = """\
@@ -724,8 +751,11 @@ def _plot(parser: Parser) -> None:
     _add_groupby(structure)
     _add_groups(structure)
     group = "what to draw"
-    text = "order of the rows in a group"
-    structure.option("--order", text, "principal", group=group, choices=["principal", "given"])
+    text = (
+        "order of the rows in a group: by their largest component and its proportion; by it and the first principal "
+        "component; or as in COUNTS"
+    )
+    structure.option("--order", text, "dominant", group=group, choices=["dominant", "principal", "given"])
     structure.option("--max-rows", "draw a random subset of more rows", 2000, group=group, type=positive, metavar="N")
 
     groups = kinds.command(plots.group_heatmap, "group-heatmap", "topic proportions of groups of rows", _GROUP_HEATMAP)
@@ -820,6 +850,10 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: bool = Fals
     group = "input"
     text = f"files, folders or pipes: {', '.join(FORMATS)}; - for standard input. Rows of several are put together"
     command.option("counts", text, group=group, nargs=nargs, metavar="COUNTS" if nargs != 1 else "FILE")
+    if missing:
+        text = "fitted columns that the counts lack: not observed, or with counts of 0"
+        command.option("--missing", text, "unobserved", group=group, choices=["unobserved", "zero"])
+    group = "how to read the counts"
     text = "format of COUNTS, one of the above (default: according to the name)"
     command.option("--format", text, group=group, choices=FORMATS, metavar="F")
     text = "for csv, tsv and parquet: names, or numbers from 0; needed if there are more than three columns"
@@ -843,9 +877,6 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: bool = Fals
             "where a file lacks one; inner: those in all files"
         )
         command.option("--join", text, "same", group=group, choices=JOINS)
-    if missing:
-        text = "fitted columns that the counts lack: not observed, or with counts of 0"
-        command.option("--missing", text, "unobserved", group=group, choices=["unobserved", "zero"])
 
 
 def _add_model(command: Parser, text: str, **options: Any) -> None:

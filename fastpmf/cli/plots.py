@@ -15,11 +15,14 @@ from fastpmf.cli.printing import check_figure, print_result, write_figure
 from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_values
 from fastpmf.io import load_model
 from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.progress import stage
 
 
 def structure(arguments: argparse.Namespace) -> None:
     """Topic proportions of each row."""
     _check(arguments, arguments.model, *arguments.counts)
+    if arguments.groups and arguments.groupby is None:
+        raise ValueError("argument --groups: it needs --groupby, the group of each row")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groupby = _groups(arguments.groupby, "--groupby", data, 0)
@@ -94,7 +97,8 @@ def component_gains(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, train, _ = heldout_rows(arguments, model)
     exposure, n_threads = exposure_of(arguments, data, train), arguments.threads
-    gains = compute_gains(train, model.components_, data, exposure=exposure, n_threads=n_threads)
+    with stage("computing the contributions of components"):
+        gains = compute_gains(train, model.components_, data, exposure=exposure, n_threads=n_threads)
     _write(arguments, plot.component_gains(gains))
 
 
@@ -104,7 +108,9 @@ def calibration(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, train, W = heldout_rows(arguments, model)
     exposure = exposure_of(arguments, data, train)
-    _write(arguments, plot.calibration(data, W, model, exposure=exposure, bins=arguments.bins))
+    with stage("computing the rates of all entries"):
+        axes = plot.calibration(data, W, model, exposure=exposure, bins=arguments.bins)
+    _write(arguments, axes)
 
 
 def residuals(arguments: argparse.Namespace) -> None:

@@ -70,7 +70,7 @@ def with_names(data: Dataset, arguments: argparse.Namespace) -> Dataset:
     """The counts with the names of --row-names and --column-names, where they are given."""
     for option, field, n in (("row", "row_names", data.X.shape[0]), ("column", "column_names", data.X.shape[1])):
         if (path := getattr(arguments, field)) is not None:
-            names = read_lines(path)
+            names = read_lines(path, f"--{option}-names")
             if len(names) != n:
                 raise ValueError(f"argument --{option}-names: expected {n:,} lines, one for each {option}, got "
                                  f"{len(names):,} in {path}")  # fmt: skip
@@ -107,6 +107,9 @@ def aligned(
     names = getattr(model, "feature_names_in_", None)
     if data.column_names is None and names is not None and len(names) == data.X.shape[1]:
         return data._replace(column_names=names), None  # by position
+    if data.X.shape[1] != (p := model.components_.shape[1]) and (names is None or data.column_names is None):
+        raise ValueError(f"{source} has {data.X.shape[1]:,} columns, the model was fitted to {p:,}; they can't be "
+                         "matched without names")  # fmt: skip
     if names is None or data.column_names is None or np.array_equal(data.column_names, names.astype(str)):
         return data, None
     found, left_out, missing = data.aligned(names)
@@ -194,12 +197,14 @@ def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | No
 # ── Names, vectors and matrices ─────────────────────────────────────────────────────────────────────────────────
 
 
-def read_lines(path: str) -> list[str]:
-    """The lines of a text file, without their ends and without empty lines at the end."""
+def read_lines(path: str, option: str) -> list[str]:
+    """The lines of the text file of an option, without their ends and without empty lines at the end."""
     try:
         return Path(path).read_text("utf-8-sig").rstrip("\r\n").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"argument {option}: no file {path}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path} must be text in UTF-8") from None
+        raise ValueError(f"argument {option}: expected text in UTF-8, got {path}") from None
 
 
 def read_vector(given: float | str, option: str, data: Dataset, *, axis: int) -> float | np.ndarray:
@@ -221,9 +226,9 @@ def read_values(path: str, option: str, data: Dataset, *, axis: int) -> np.ndarr
     """
     item, n = ("row", "column")[axis], data.X.shape[axis]
     if Path(path).suffix == ".npy":
-        values = _load_npy(path)
+        values = _load_npy(path, option)
     else:
-        lines = read_lines(path)
+        lines = read_lines(path, option)
         delimiter = next((mark for mark in "\t," if lines and all(mark in line for line in lines)), None)
         if delimiter is not None:
             names = (data.row_names, data.column_names)[axis]
@@ -261,7 +266,7 @@ def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any
     """
     argument, ending = f"argument {option}", Path(path).suffix
     if ending == ".npy":
-        A = _load_npy(path)
+        A = _load_npy(path, option)
         if A.ndim != 2 or A.dtype.kind not in "fiu":
             raise ValueError(f"{argument}: expected a matrix of numbers, got {A.dtype} of shape {A.shape} in {path}")
         return A
@@ -273,7 +278,7 @@ def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any
         )
     if ending not in (".csv", ".tsv"):
         raise ValueError(f"{argument}: expected a .npy, .csv or .tsv file or a model, got {path}")
-    header, *rows = csv.reader(read_lines(path) or [""], delimiter="," if ending == ".csv" else "\t")
+    header, *rows = csv.reader(read_lines(path, option) or [""], delimiter="," if ending == ".csv" else "\t")
     try:
         start = int(header[:1] == ["row"])
         A = np.array([[float(x) if x else math.nan for x in row[start:]] for row in rows])
@@ -295,13 +300,13 @@ def _columns_by_name(A: np.ndarray, own: Any, names: Any, argument: str) -> np.n
     return A[:, [position[str(name)] for name in names]]
 
 
-def _load_npy(path: str) -> np.ndarray:
+def _load_npy(path: str, option: str) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path}") from None
+        raise FileNotFoundError(f"argument {option}: no file {path}") from None
     except READ_ERRORS as error:
-        raise ValueError(f"{path} can't be read as .npy: {printable(error)}") from None
+        raise ValueError(f"argument {option}: {path} can't be read as .npy: {printable(error)}") from None
 
 
 def _is_number(text: Any) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_scalar
 
-from fastpmf import plot
+import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
-from fastpmf.analysis.features import Quality, TopFeatures
+from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
 from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
@@ -96,7 +96,7 @@ def write_report(
     top = model.top_features(n_top)
     counts, W = _read_data(model, X, W)
     in_memory = counts if isinstance(counts, MemoryCounts) else None
-    quality = None if in_memory is None else model.quality(in_memory, n_top, W=W)
+    quality = None if in_memory is None else topic_quality(in_memory, model.components_, n_top, W=W)
     k, p = model.components_.shape
     title = title or f"{type(model).__name__}: {k} component{'s' * (k > 1)} of {p:,} features"
     parts = [

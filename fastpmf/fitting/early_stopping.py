@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.core.counts import Side
-from fastpmf.counts import MemoryCounts, as_counts
+from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.masked import hide_entries, keep_entries, weight_rows
 from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.options import FitData
@@ -52,7 +52,8 @@ class EarlyStopping:
         weight = vector(data.sample_weight, counts.shape[0], "sample_weight", zero=True)
         if not weight.all():  # rows of weight 0 must not influence the fit
             counts = weight_rows(counts, (weight > 0).astype(np.int8), counts.dtype)
-        if isinstance(validation, np.generic) or (np.ndim(validation) == 0 and not hasattr(validation, "shape")):
+        is_matrix = isinstance(validation, Dataset) or hasattr(validation, "shape") or np.ndim(validation) > 0
+        if isinstance(validation, np.generic) or not is_matrix:
             is_number = isinstance(validation, int | float | np.number) and not isinstance(validation, bool)
             if not is_number or not 0 < validation < 1:
                 raise ValueError(f"validation must be a fraction between 0 and 1, or counts, got {brief(validation)}")

@@ -271,7 +271,7 @@ def stream_counts(
         source.close()
         raise ValueError(
             f"{os.fspath(path)} can't be streamed, since its format can't be read by rows: write it to a folder with "
-            "convert_counts"
+            "convert_counts or `fastpmf convert`"
         )
     stamps = _stamps(Path(path))
     canonical = False  # whether all blocks were checked and needed no conversion

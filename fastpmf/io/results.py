@@ -207,7 +207,9 @@ def check_output(path: str | os.PathLike[str], *endings: str, name: str) -> None
     """Raise an error if a file can't be written or has none of these endings; `name` is the argument's name."""
     target = Path(path)
     if target.suffix not in endings:
-        raise ValueError(f"{name} must be a {' or '.join(endings)} file, got {target.name!r}")
+        *others, last = endings
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} must be a {expected} file, got {target.name!r}")
     if target.is_dir():
         raise IsADirectoryError(f"{name} must be a file, {target} is a folder")
     check_folder(target)

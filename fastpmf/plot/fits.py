@@ -365,7 +365,7 @@ def residuals(
     ax = single_axes(ax, *heat_map_size(rows, columns))
     colors = matplotlib_module("pyplot").colormaps["RdBu_r"]
     colors = colors.with_extremes(bad=colors(1.0))  # infinite values are drawn as bad ones
-    label = "(observed − expected) / √expected"
+    label = "(observed − expected)\n/ √expected"
     heat_map(ax, values, rows, columns, label, cmap=colors, vmin=-largest, vmax=largest)
     ax.set_ylabel("rows, by their total counts" if groupby is None else "groups of rows")
     ax.set_xlabel("columns, by their total counts" if column_groupby is None else "groups of columns")

@@ -26,7 +26,7 @@ def main() -> None:
         names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
         with plt.rc_context(dict.fromkeys(names, ink) | {"svg.hashsalt": "hero"}):
             figure = draw(model, W)
-        figure.savefig(FOLDER / f"hero-{theme}.png", transparent=True, dpi=200)
+        figure.savefig(FOLDER / f"hero-{theme}.png", transparent=True, dpi=150)
         plt.close(figure)
 
 
