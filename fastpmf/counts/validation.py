@@ -390,17 +390,40 @@ def non_integer_fraction(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
+def check_sums(X: sparse.csr_array, row_names: np.ndarray, column_names: np.ndarray, name: str) -> None:
+    """Raise a ValueError, which names the first of them, if any sum of counts of the argument `name` is negative."""
+    if len(negative := np.flatnonzero(X.data < 0)):
+        p = negative[0]
+        i = np.searchsorted(X.indptr, p, side="right") - 1
+        raise ValueError(
+            f"{name} must have sums >= 0 for each row and column, and {len(negative):,} of {X.nnz:,} are negative, "
+            f"such as {X.data[p]} in row {brief(row_names[i])}, column {brief(column_names[X.indices[p]])}: remove the "
+            "entries below 0, such as cancelled orders, or the rows and columns with these sums"
+        )
+
+
 def _number_ids(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The number of each id, in the order of first occurrence, and the ids as text; `name` is that of the argument."""
     values = np.asarray(ids)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be a list of at least one id, got shape {values.shape}")
-    number: dict[Any, int] = {}
-    numbers = np.array([number.setdefault(value, len(number)) for value in values.tolist()])
-    for value, n in number.items():
-        if not isinstance(value, str) and str(value) in ("None", "nan", "NaT", "<NA>"):
-            raise ValueError(f"{name} must not have missing ids, got {value} at position {(numbers == n).argmax()}")
-    return numbers, np.array([str(value) for value in number])
+    value_numbers: dict[Any, int] = {}
+    numbers = np.array([value_numbers.setdefault(value, len(value_numbers)) for value in values.tolist()])
+    missing = np.array([not isinstance(v, str) and str(v) in ("None", "nan", "NaT", "<NA>") for v in value_numbers])
+    if missing.any():
+        lacking = missing[numbers]
+        raise ValueError(
+            f"{name} must have an id in each entry, and {lacking.sum():,} of {len(lacking):,} lack one (the first is "
+            f"at position {lacking.argmax()}): remove these entries, for example by DataFrame.dropna"
+        )
+    text_numbers: dict[str, int] = {}  # 7, 7.0 and "7" are one id
+    merged = np.array([text_numbers.setdefault(_id_text(value), len(text_numbers)) for value in value_numbers])
+    return merged[numbers], np.array(list(text_numbers))
+
+
+def _id_text(value: Any) -> str:
+    """An id as text; whole numbers without a fraction, since pandas stores integers as floats if any is missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @shown_as_table
@@ -439,7 +462,7 @@ class Dataset(NamedTuple):
         ----------
         rows, columns : array-like of shape (m,)
             Ids of the row and of the column of each entry, such as users and items. Ids become names, as text, in the
-            order of their first occurrence.
+            order of their first occurrence; 7 and 7.0 become "7".
         counts : array-like of shape (m,), optional
             By default each line counts 1. The counts of lines with equal ids are summed; the sums must be >= 0.
 
@@ -470,8 +493,9 @@ class Dataset(NamedTuple):
                 f"rows, columns and counts must have equal lengths, got shapes {i.shape}, {j.shape} and {values.shape}"
             )
         shape = len(row_names), len(column_names)
-        X = as_counts(sparse.coo_array((values, (i, j)), shape=shape), name="counts")
-        return cls(X.to_scipy(), row_names, column_names)
+        X = sparse.coo_array((values.astype(sum_dtype(values.dtype)), (i, j)), shape=shape).tocsr()
+        check_sums(X, row_names, column_names, "counts")
+        return cls(as_counts(X, name="counts").to_scipy(), row_names, column_names)
 
     def aligned(self, names: Any) -> "Alignment":
         """These counts with the columns in the order of `names`, such as the feature names of a fitted model.

@@ -279,10 +279,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         n : int, default=10
             How many features to recommend to each row.
         rows : array-like of int or str, optional
-            Rows to recommend to, by number or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
-            name; by default all. If the row names are integers, integers are names.
+            Rows to recommend to, by position or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
+            name; by default all. An integer is a name if the names are integers, and a position if they are text, as
+            those of a `Dataset` are; it is an error if it is a position and its text the name of another one.
         items : array-like of int or str, optional
-            Features that may be recommended, by number or name; by default all.
+            Features that may be recommended, by position or name, as for `rows`; by default all.
         exclude_seen : bool, default=True
             Whether to leave out the features of which a row has counts in X.
 
@@ -333,10 +334,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         features : int, str or array-like of either, of shape (m,)
-            Numbers or names of features.
+            Positions or names of features. It is an error if an integer is a position and its text the name of another
+            one.
         n : int, default=10
         items : array-like of int or str, optional
-            Features that may be returned, by number or name; by default all.
+            Features that may be returned, by position or name; by default all.
 
         Returns
         -------
