@@ -353,8 +353,8 @@ def test_lines_without_an_id_or_a_count_are_counted_and_the_first_is_named(tmp_p
     (tmp_path / "X.csv").write_text("\n".join(lines) + "\n")  # more than a block
     sentence = (
         "1,200,000 of 3,000,000 lines have no id in column 'u' (the first is line 4) and 600,000 of 3,000,000 lines "
-        "have no count in column 'n' (the first is line 5) and 600,000 of 3,000,000 lines have no id in column 'i' (the "
-        "first is line 6): remove these lines"
+        "have no id in column 'i' (the first is line 6) and 600,000 of 3,000,000 lines have no count in column 'n' "
+        "(the first is line 5): remove these lines"
     )
     with pytest.raises(ValueError, match=re.escape(sentence)):
         read_counts(tmp_path / "X.csv")
