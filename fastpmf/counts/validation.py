@@ -76,6 +76,11 @@ def read_matrix(
     mask: MemoryCounts | None = None,
 ) -> MemoryCounts:  # fmt: skip
     """`as_counts` without the NaN, infinite and negative values at the entries of `mask`."""
+    if isinstance(X, Alignment):
+        raise TypeError(
+            f"{name} must be counts, got what Dataset.aligned returns: give its .data, and mask=.mask to fit, "
+            "transform and score"
+        )
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
@@ -190,12 +195,18 @@ def _check_dtype(dtype: np.dtype, name: str) -> None:
         raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
 
 
-def _objects_as_float(array: np.ndarray, message: str) -> np.ndarray:
-    """An array of objects as float64, and any other array unchanged; an error begins with `message`."""
+def _objects_as_float(array: np.ndarray, message: str, *, in_table: bool) -> np.ndarray:
+    """An array of objects as float64, and any other array unchanged; an error begins with `message`.
+
+    `in_table` says whether the array is from a DataFrame, which may be a table with a line for each entry.
+    """
     try:
         return array.astype(np.float64) if array.dtype == object else array
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{message}: {error!s:.80}") from None
+        message = f"{message}: {error!s:.80}"
+        if in_table:
+            message = f"{message}; for a table of row ids, column ids and counts use Dataset.from_entries"
+        raise type(error)(message) from None
 
 
 def _read_dataframe(frame: Any, name: str) -> sparse.csc_array:
@@ -213,7 +224,7 @@ def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         _check_dtype(values.sp_values.dtype, full_name)
         return values.sp_index.to_int_index().indices, values.sp_values
     dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
-    dense = _objects_as_float(dense, f"{full_name} must hold numbers")
+    dense = _objects_as_float(dense, f"{full_name} must hold numbers", in_table=True)
     _check_dtype(dense.dtype, full_name)
     rows = np.flatnonzero(dense)
     return rows, dense[rows]
@@ -228,7 +239,7 @@ def _read_dense(X: Any, name: str) -> sparse.csr_array:
         raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
-    array = _objects_as_float(array, f"{name} must be a matrix of numbers, got objects")
+    array = _objects_as_float(array, f"{name} must be a matrix of numbers, got objects", in_table=is_dataframe(X))
     _check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_message(array.shape)}")
@@ -351,8 +362,8 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
     low, high = data.min(), data.max()  # both are NaN if any entry is
     if not (np.isfinite(low) and np.isfinite(high)):
         has_mask = _is_fitted_data(name) and np.isnan(data).any()
-        advice = "; fit takes a mask of entries that are not observed" if has_mask else ""
-        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
+        advice = "; give 0 (fillna(0)) where it means no count, and fit a mask where it means not observed"
+        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice if has_mask else ''}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
     return data
