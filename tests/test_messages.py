@@ -229,21 +229,16 @@ def test_an_alignment_in_place_of_its_counts_is_refused_with_the_way_to_them(tmp
     model = PoissonNMF(1, random_state=0).fit(Dataset(X, None, list("abcdef")))
     found = Dataset([[1, 2]], None, ["f", "z"]).aligned(model.feature_names_in_)
     given = [found] if method != "report" else [tmp_path / "report.html", found]
-    with pytest.raises(
-        TypeError, match=r"^X must be counts, got what Dataset\.aligned returns: give its \.data, and"
-    ):
+    with pytest.raises(TypeError, match=r"^X must be counts, got what Dataset\.aligned returns: give its \.data, and"):
         getattr(model, method)(*given)
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
 def test_a_table_with_a_line_for_each_entry_is_refused_with_the_function_that_reads_it(dtype):
     table = pd.DataFrame({"user": pd.array(["ada", "bob"], dtype), "item": ["tea", "jam"], "n": [2, 1]})
-    with pytest.raises(
-        ValueError, match=r"'ada'; for a table of row ids, column ids and counts use Dataset\.from_entries"
-    ):
+    with pytest.raises(ValueError, match=r"'ada'; for a table of row ids, .* use Dataset\.from_entries$"):
         PoissonNMF(2).fit(table)
-    for read in (fastpmf.io.read_counts, fastpmf.io.stream_counts, lambda A: fastpmf.io.convert_counts(A, "counts")):
-        with pytest.raises(
-            TypeError, match=r"^path must be .*, got a DataFrame; .* use Dataset\.from_entries$"
-        ):
+    io = fastpmf.io
+    for read in (io.read_counts, io.stream_counts, lambda A: io.convert_counts(A, "counts")):
+        with pytest.raises(TypeError, match=r"^path must be .*, got a DataFrame; .* use Dataset\.from_entries$"):
             read(table)

@@ -1,6 +1,5 @@
 """The files that services read agree with the package."""
 
-import ast
 import re
 import tomllib
 from pathlib import Path
@@ -38,19 +37,3 @@ def test_the_workflows_test_every_python_that_the_package_names():
 def test_the_oldest_dependencies_that_are_tested_are_those_asked_for():
     tested = set(re.findall(r"'([\w-]+)==([\d.]+)\.\*'", text(".github/workflows/tests.yml")))
     assert tested == {tuple(line.split(">=")) for line in PROJECT["dependencies"] if ";" not in line}
-
-
-def test_the_extras_that_messages_name_have_the_libraries_that_are_missing():
-    """Of the calls of `import_optional`, those with a constant module."""
-    named = set()
-    for path in (ROOT / "fastpmf").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "import_optional":
-                module, extra = node.args[:2]
-                parts = module.values if isinstance(module, ast.JoinedStr) else [module]
-                if isinstance(parts[0], ast.Constant):
-                    named.add((parts[0].value.partition(".")[0], extra.value))
-    assert {("pandas", "tables"), ("pyarrow", "tables"), ("matplotlib", "plot"), ("h5py", "anndata")} <= named
-    extras = PROJECT["optional-dependencies"]
-    listed = {(re.split(r"[\[>]", line)[0], extra) for extra, lines in extras.items() for line in lines}
-    assert named <= listed
