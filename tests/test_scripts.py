@@ -669,15 +669,15 @@ def test_tables_of_each_study_have_their_machine_versions_and_command(script, fi
         for package in ("numpy", "numba", "scikit-learn", "fastpmf"):
             assert f", {package} " in line
     assert "somewhere" not in out
-    tiny = "| tiny, 1,107 × 507, 0 nonzeros |"
+    tiny = "| tiny |"
     for line in (
         f"{tiny} 5 | float32 | 2.5 ms | 50 ms | 20 | 7.2 | 1.5 | 1.2 |",  # 7.25 and 1.25: halves to even
         f"{tiny} 5 | 19 | 0.20 s | 8.0 s | 40 | 7 |",
         f"{tiny} 5 | 553 | 0.001 | 0.012 s | 1.2 s | 100 | 812.5 / 813.8 | 0.032 |",
         f"{tiny} 5 | random | 1.5 s | - |",
         f"{tiny} 5 | random | 100 (10) | 110 (10) | 90 (10), 2.0 fits |",
-        f"{tiny} 5 | fastpmf (1) | Poisson/KL | 2 | float32 | 100 | 1.5 s | 200 | 1.5 s | 1.0 |",
-        "| | 5 | lda (2) | LDA | 1 | | failed: ImportError: no \\| such module | - | - | - | - |",
+        f"{tiny} 5 | fastpmf (1) | Poisson/KL | 100 | 1.5 s | 200 ms | 1.5 s | 1.0 |",
+        "| | 5 | lda (2) | LDA | failed: ImportError: no \\| such module | - | - | - | - |",
         "| weak | 2 | 50,000 × 20,000 | 10.0 M | 32 | 2 | 1.5 GiB (96 MiB) | 4.3 ns | 12 ns |",
         "| descend | W | 20 | float32 | 2 | 12 | gather | 0.46 |",
         "| | H | 20 | float32 | 2 | 12 | gather | 0.46 |",
@@ -733,7 +733,7 @@ def test_tables_are_written_between_the_markers_of_the_documents(script, pages, 
     assert tables.main([]) == 0
     written = pages.read_text(encoding="utf-8")
     assert re.sub(r"(begin -->\n).*?(<!-- \w+: end)", r"\1\2", written, flags=re.DOTALL) == PAGE.format("", "")
-    assert "| tiny, 1,107 × 507, 0 nonzeros | 5 | 19 |" in written
+    assert "| tiny | 5 | 19 |" in written
     assert tables.main(["--check"]) == tables.main([]) == 0
     assert pages.read_text(encoding="utf-8") == written
 

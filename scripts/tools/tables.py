@@ -164,13 +164,12 @@ def solver_ends(rows: list[Row]) -> Lines:
 
 
 def packages(rows: list[Row]) -> Lines:
-    lines = [["counts", "k", "package", "problem", "threads", "dtype", "lowest score", "after", "ms an iteration"]]
-    lines[0] += ["fastpmf there after", "ratio"]
+    lines = [["counts", "k", "package", "problem", "lowest score", "after", "per iteration", "fastpmf after", "ratio"]]
     for (counts, k), own in common.group(rows, "counts", "k").items():
         ours = [row for row in own if row["package"] == own[0]["package"]]
         for (name, version), fit in common.group(own, "package", "version").items():
             points = [row for row in fit if row["value"]]
-            line = [counts, k, f"{name} ({version})", *(fit[0][column] for column in ("problem", "threads", "dtype"))]
+            line = [counts, k, f"{name} ({version})", fit[0]["problem"]]
             if points:
                 best = min(float(row["value"]) for row in points)
                 star = "*" if any(float(row["weight"]) for row in points) else ""
@@ -178,7 +177,7 @@ def packages(rows: list[Row]) -> Lines:
                 first, last = ([float(points[i][c]) for c in ("iteration", "seconds")] for i in (0, -1))
                 pace = 1e3 * (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else math.nan
                 line += [f"{best:,.0f}{star}" if best > 100 else f"{best:.4f}{star}", number(theirs, unit=" s")]
-                line += [number(pace), number(mine, unit=" s"), number(theirs / mine)]
+                line += [number(pace, unit=" ms"), number(mine, unit=" s"), number(theirs / mine)]
             else:
                 line += [f"failed: {fit[-1]['error']}", *["-"] * 4]
             lines.append(line)
@@ -405,7 +404,9 @@ def blocks(tables: list[common.Table]) -> dict[str, str]:
             if kind.name == "speed":  # the README is short, and read without Sphinx
                 machines = dict.fromkeys(table.facts["machine"] for table in own)
                 lines = [f"{'; '.join(machines)}, shared with other programs. {SOURCES}"]
-            made[kind.name] = "\n\n".join([kind.caption, markdown(kind.make(described(own))), "\n".join(lines)])
+            made[kind.name] = "\n\n".join(
+                [kind.caption, markdown(kind.make(described(own, sizes=kind.name == "speed"))), "\n".join(lines)]
+            )
     for study, rows in VERDICTS.items():
         if own := select(tables, study):
             module = importlib.import_module(study)
@@ -414,12 +415,12 @@ def blocks(tables: list[common.Table]) -> dict[str, str]:
     return made
 
 
-def described(tables: list[common.Table]) -> list[Row]:
-    """The rows of all tables, with the sizes of the counts beside their names."""
+def described(tables: list[common.Table], *, sizes: bool) -> list[Row]:
+    """The rows of all tables; with the sizes of the counts beside their names if the table is to have them."""
     rows = []
     for table in tables:
         facts = ((name.removeprefix("counts "), fact) for name, fact in table.facts.items())
-        titles = {name: f"{name}, {fact}" for name, fact in facts}
+        titles = {name: f"{name}, {fact}" for name, fact in facts} if sizes else {}
         rows += [row | {"counts": titles.get(row["counts"], row["counts"])} if "counts" in row else dict(row)
                  for row in table.rows]  # fmt: skip
     return rows
