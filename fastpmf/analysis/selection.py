@@ -249,7 +249,7 @@ def select_n_components(
     def selection(n_done: int) -> Selection:
         return Selection(ks, scores[:, :n_done], _similarity(found[:n_done], len(ks)), seconds[:, :n_done])
 
-    with threads(n_threads), progress_bar(len(ks) * n_splits, "fit", verbose=verbose) as progress:
+    with threads(n_threads), progress_bar(len(ks) * n_splits, "fits", verbose=verbose) as progress:
         if estimator is None:
             check_memory_before_reading(X, int(ks[-1]), None, make_solver("auto", "auto"))
         else:

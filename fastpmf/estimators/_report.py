@@ -40,11 +40,11 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; --text: #1f2328; --muted: #59636e; --back: #ffffff; --line: #d1d9e0; --bar: #0072b2;
+:root {{ color-scheme: light dark; --text: #1f2328; --muted: #59636e; --back: #ffffff; --line: #d1d9e0;
   --good: #1a7f37; --bad: #9a6700; --panel: #f6f8fa }}
 @media (prefers-color-scheme: dark) {{
-  :root {{ --text: #e6edf3; --muted: #9da7b3; --back: #0d1117; --line: #3d444d; --bar: #56b4e9; --good: #3fb950;
-    --bad: #d29922; --panel: #161b22 }}
+  :root {{ --text: #e6edf3; --muted: #9da7b3; --back: #0d1117; --line: #3d444d;
+    --good: #3fb950; --bad: #d29922; --panel: #161b22 }}
 }}
 body {{ margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 15px/1.5 system-ui, sans-serif; color: var(--text);
   background: var(--back) }}
@@ -68,12 +68,18 @@ td.features span {{ white-space: nowrap }}
 td.features small {{ color: var(--muted); margin-right: 0.5em }}
 .swatch {{ display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border: 1px solid var(--line);
   vertical-align: -0.05em }}
-.bar {{ display: inline-block; height: 0.7em; background: var(--bar); vertical-align: 0.05em }}
+.bar {{ display: inline-block; height: 0.7em; vertical-align: 0.05em }}
 .share {{ display: inline-block; width: 5rem; text-align: left; margin-left: 0.6em }}
 img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 4px }}
 figure {{ margin: 0.8rem 0 }}
 figcaption {{ color: var(--muted); max-width: 50rem }}
 .changed {{ font-weight: 600 }}
+@media (max-width: 45rem) {{
+  body {{ padding: 1rem }}
+  .share {{ display: none }}
+  th.number {{ white-space: normal }}
+  td.features {{ min-width: 14rem }}
+}}
 </style>
 </head>
 <body>
@@ -238,7 +244,9 @@ def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Qua
         cells = [f'<td><span class="swatch" style="background:{color}"></span>{z}</td>']
         if shares is not None:
             width = 5.0 * shares[z] / (shares.max() or 1.0)
-            bar = f'<span class="share"><span class="bar" style="width:{width:.2f}rem"></span></span>'
+            bar = (
+                f'<span class="share"><span class="bar" style="width:{width:.2f}rem;background:{color}"></span></span>'
+            )
             cells.append(f'<td class="number">{shares[z]:.1%}{bar}</td>')
         features = " ".join(
             f"<span>{escape(short_name(name))} <small>{weight(score)}</small></span>"

@@ -170,7 +170,7 @@ def convert_counts(
             path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
             feature_names=feature_names, transpose=transpose,
         ) as source,
-        progress_bar(None, "entry", verbose=verbose) as progress,
+        progress_bar(None, "entries", verbose=verbose) as progress,
     ):  # fmt: skip
         return write_folder(folder, source, progress.update).to_dataset()
 

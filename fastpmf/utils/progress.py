@@ -159,7 +159,7 @@ class _Lines:
 class Progress:
     """Progress over `total` units, or an unknown number of them, shown by a bar or by lines; nothing unless `verbose`.
 
-    Use `progress_bar`.
+    `unit` is a plural, such as "entries". Use `progress_bar`.
     """
 
     def __init__(self, total: int | None, unit: str, *, verbose: bool) -> None:
@@ -183,7 +183,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(n)
         elif self._verbose and self._total is None:
-            self._lines.write_if_due(f"{self._done:,} {self._unit}s")
+            self._lines.write_if_due(f"{self._done:,} {self._unit}")
 
     def close(self) -> None:
         if self._bar is not None:

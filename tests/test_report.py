@@ -1,0 +1,209 @@
+"""Reports of fitted models, and the tables and HTML that results are shown as."""
+
+import re
+import sys
+import warnings
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+import fastpmf
+from fastpmf import HPF, PoissonNMF, differential_expression, select_n_components
+from fastpmf.io import Dataset, stream_counts, write_counts
+from fastpmf.utils.tables import MAX_NAME_LENGTH, MAX_ROWS, Table, Weighted
+
+EVIL = '<script src="https://example.org/x.js">alert(1)</script>'
+
+
+@pytest.fixture(scope="module")
+def data():
+    X = np.random.default_rng(0).poisson(1.5, (50, 12))
+    return Dataset(sparse.csr_array(X), None, np.array([EVIL, *(f"word {j}" for j in range(1, 12))]))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return PoissonNMF(3, prior_W="auto", prior_H="auto", random_state=0).fit(data)
+
+
+class Page(HTMLParser):
+    """Tags of HTML with their attributes; each must be closed, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self._open = [], []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+
+def headings(path):
+    """The titles of the sections of a report."""
+    return re.findall("<h2>(.*?)</h2>", path.read_text("utf-8"))
+
+
+def test_a_report_is_one_file_that_loads_nothing(model, data, tmp_path):
+    found = Page(model.report(tmp_path / "report.html", data).read_text("utf-8"))
+    names = [tag for tag, _ in found.tags]
+    assert not {"script", "link", "iframe", "object", "form", "a"} & set(names)
+    sources = [given["src"] for _, given in found.tags if "src" in given]
+    assert len(sources) == names.count("img") >= 4
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(given["alt"] for tag, given in found.tags if tag == "img")
+    policy = next(given["content"] for _, given in found.tags if given.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text("utf-8"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
+
+
+def test_names_and_titles_are_escaped(model, data, tmp_path):
+    text = model.report(tmp_path / "report.html", data, title=EVIL).read_text("utf-8")
+    assert "<script" not in text
+    assert "&lt;script" in text
+
+
+def test_a_report_has_the_sections_that_its_data_allow(model, data, tmp_path):
+    path = tmp_path / "report.html"
+    model.report(path)
+    assert headings(path) == ["Fit", "Components", "Parameters", "Versions"]
+    model.report(path, W=model.transform(data))
+    assert headings(path) == ["Fit", "Components", "Structure", "Parameters", "Versions"]
+    model.report(path, data, n_top=2)
+    complete = ["Fit", "Data", "Components", "Structure", "Agreement with the counts", "Parameters", "Versions"]
+    assert headings(path) == complete
+    text = path.read_text("utf-8")
+    for fact in ("50 rows x 12 columns", "Converged to within tol.", "&#x27;auto&#x27;", "effective features"):
+        assert fact in text
+    write_counts(tmp_path / "counts", data)
+    model.report(path, stream_counts(tmp_path / "counts"))
+    assert headings(path) == complete
+    assert "need counts in memory" in path.read_text("utf-8")
+
+
+def test_a_report_of_hpf_knows_the_fitted_rows(data, tmp_path):
+    hpf = HPF(2, random_state=0).fit(data)
+    text = hpf.report(tmp_path / "report.html").read_text("utf-8")
+    assert "Structure" in headings(tmp_path / "report.html")
+    assert "<title>HPF: 2 components of 12 features</title>" in text
+
+
+def test_a_report_says_what_to_do_about_a_fit_that_has_not_converged(data, tmp_path):
+    with pytest.warns(ConvergenceWarning):
+        model = PoissonNMF(3, max_iter=2, random_state=0).fit(data)
+    text = model.report(tmp_path / "report.html").read_text("utf-8")
+    assert "Stopped at max_iter" in text
+    assert "Fit again with max_iter above 2" in text
+
+
+@pytest.mark.parametrize("known", ["column_exposure", "background"])
+def test_a_report_includes_what_is_known_beside_the_factors(data, tmp_path, known):
+    model = PoissonNMF(2, random_state=0)
+    W = model.fit_transform(data, **{known: np.linspace(0.1, 0.5, 12)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.report(tmp_path / "report.html", data, W)
+    assert "Agreement with the counts" in headings(tmp_path / "report.html")
+
+
+def test_a_report_warns_of_nothing_and_leaves_matplotlib_as_it_was(model, data, tmp_path):
+    with mpl.rc_context({"axes.facecolor": "black", "font.size": 3.0}):
+        before = dict(mpl.rcParams)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.report(tmp_path / "report.html", data)
+        assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_what_a_report_can_not_have_is_one_sentence(model, data, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    for error, message, given in (
+        (ValueError, "path must be a .html file, got 'report.pdf'", (tmp_path / "report.pdf",)),
+        (FileNotFoundError, "no folder .*absent", (tmp_path / "absent" / "report.html",)),
+        (ValueError, "W must have shape", (path, data, np.ones((50, 2)))),
+        (ValueError, "12 features", (path, np.ones((4, 5)))),
+    ):
+        with pytest.raises(error, match=message):
+            model.report(*given)
+    with pytest.raises(ValueError, match="n_top == 0, must be >= 1"):
+        model.report(path, n_top=0)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"report needs matplotlib: pip install 'fastpmf\[plot\]'"):
+        model.report(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── Tables ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def results(model, data):
+    W = model.transform(data)
+    return {
+        "summary": model.summary(),
+        "top features": model.top_features(3),
+        "quality": model.quality(data, 3, W=W),
+        "topics": model.to_topics(W),
+        "recommendations": model.recommend(data, W, 2),
+        "differential expression": differential_expression(data, W, model.components_, names=data.column_names),
+        "selection": select_n_components(data, [1, 2], n_splits=2, random_state=0),
+        "memory": fastpmf.plan((100, 50), 2_000, 4),
+        "dataset": data,
+    }
+
+
+def test_every_result_is_shown_as_text_and_as_html_without_scripts(model, data):
+    for name, result in results(model, data).items():
+        text, html = str(result), result._repr_html_()
+        assert all(character.isprintable() or character == "\n" for character in text), name
+        assert "<script" not in html, name
+        assert not {"script", "style", "img"} & {tag for tag, _ in Page(html).tags}, name
+        if name != "dataset":
+            assert max(map(len, text.splitlines())) <= 120, name
+
+
+def test_frames_have_all_rows_of_what_is_shown(model, data):
+    pytest.importorskip("pandas")
+    found = {name: result.to_frame() for name, result in results(model, data).items() if hasattr(result, "to_frame")}
+    assert set(found) >= {"summary", "top features", "quality", "recommendations", "selection"}
+    assert len(found["top features"]) == 9
+    assert len(found["selection"]) == 2
+    assert len(found["recommendations"]) <= 100
+
+
+def test_a_long_table_is_cut_and_says_so():
+    table = Table("numbers", {"i": range(MAX_ROWS + 1_234)})
+    text = table.to_text().splitlines()
+    assert len(text) == MAX_ROWS + 3
+    assert text[-1] == "1,234 more rows are not shown; to_frame() has all."
+    assert table.to_html().count("<tr>") == MAX_ROWS + 1
+
+
+def test_columns_are_aligned_and_long_names_shortened():
+    name = "a" * 40 + "end"
+    table = Table("", {"name": ["x", name], "n": [1, 20_000]}).to_text().splitlines()
+    assert table[0].split() == ["name", "n"]
+    assert [line.split()[1] for line in table[1:]] == ["1", "20,000"]
+    assert len(set(map(len, table))) == 1
+    assert len(table[2].split()[0]) <= MAX_NAME_LENGTH
+    assert table[2].split()[0].endswith("aaaaaend")
+    assert table[2].startswith("aaa")
+
+
+def test_names_with_their_weights_are_listed_in_a_cell():
+    table = Table("", {"component": [0], "top": [Weighted(["tea & jam", "rye"], [0.125, 0.5])]})
+    assert table.to_text().splitlines()[1].endswith("tea & jam, rye")
+    assert "tea &amp; jam" in table.to_html()
+    assert ">0.12<" in table.to_html()
