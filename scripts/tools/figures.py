@@ -128,6 +128,6 @@ DRAWINGS = {
     "scaling": Drawing("scaling", "", "Row", scaling),
     "roofline": Drawing("roofline", "", "Row", roofline, (7, 5.5)),
     "prediction": Drawing("models", "prediction", "Row"),
-    "recovery": Drawing("known_truth", "recovery", "Row"),
+    "recovery": Drawing("known_truth", "recovery", "Row", None, (7, 4)),
     "formats": Drawing("formats", "", "Row", None, (7, 6)),
 }
