@@ -206,7 +206,7 @@ def test_a_package_continues_or_starts_again_until_the_seconds_are_spent(script,
 
     Package.restarts = restarts
     with pytest.raises(KeyboardInterrupt):
-        Package.fit_until(None, 1e9, lambda n, *rest: points.append(n))
+        Package.fit_until(SimpleNamespace(clock="wall"), 1e9, lambda n, *rest: points.append(n))
     assert (calls, points) == (([1, 2, 4, 8], [1, 2, 4]) if restarts else ([1] * 4, [1, 2, 3]))
 
 
@@ -258,7 +258,7 @@ class Broken(Dead):
 
 
 def test_a_package_that_crashes_or_raises_leaves_a_line(script, tiny):
-    arguments = SimpleNamespace(score="divergence", seed=0, dtype="float64", seconds=1.0, patience=60.0)
+    arguments = SimpleNamespace(score="divergence", seed=0, dtype="float64", seconds=1.0, patience=60.0, clock="wall")
     packages, sent = script("packages"), []
     assert packages.watch(Dead, 1, tiny, 3, arguments) == ([], "its process died with exit code 3")
     packages.run(SimpleNamespace(send=sent.append), Broken, 1, tiny, 3, arguments)
@@ -774,7 +774,7 @@ def test_results_are_small_and_name_no_folder(script):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_drawn_from_the_results_in_the_colour_of_the_page(script, name):
-    drawn = script("tools/figures").main(name)
+    drawn = script("tools/figures").drawn(name)
     assert drawn.startswith("<svg ")
     assert "currentColor" in drawn
     assert len(drawn.encode()) < 150_000
