@@ -165,12 +165,12 @@ def solver_ends(rows: list[Row]) -> Lines:
 
 
 def packages(rows: list[Row]) -> Lines:
-    lines = [["counts", "package", "problem", "lowest score", "after", "fastpmf after", "ratio"]]
+    lines = [["counts", "package", "lowest score", "after", "fastpmf after", "ratio", "problem"]]
     for (counts, k), own in common.group(rows, "counts", "k").items():
         ours = [row for row in own if row["package"] == own[0]["package"]]
         for (name, version), fit in common.group(own, "package", "version").items():
             points = [row for row in fit if row["value"]]
-            line = [f"{counts}, k = {k}", f"{name} ({version})", fit[0]["problem"]]
+            line = [f"{counts}, k = {k}", f"{name} ({version})"]
             if points:
                 best = min(float(row["value"]) for row in points)
                 star = "*" if any(float(row["weight"]) for row in points) else ""
@@ -179,7 +179,7 @@ def packages(rows: list[Row]) -> Lines:
                 line += [number(mine, unit=" s"), number(theirs / mine)]
             else:
                 line += [f"failed: {fit[-1]['error']}", *["-"] * 3]
-            lines.append(line)
+            lines.append([*line, fit[0]["problem"]])
     return lines
 
 
