@@ -77,6 +77,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "_generated/backreferences",
     "doc_module": ("fastpmf",),
     "reference_url": {"fastpmf": None},
+    "reset_modules": ("matplotlib", "gallery_order.show_warnings_without_paths"),
     "ignore_repr_types": r"matplotlib\.",
     "remove_config_comments": True,
     "thumbnail_size": (480, 320),

@@ -1,4 +1,7 @@
-"""The order of the tutorials and of the gallery."""
+"""For sphinx-gallery: the order of the tutorials and of the gallery, and what warnings look like."""
+
+import warnings
+from typing import Any
 
 ORDER = [
     # tutorials
@@ -25,3 +28,8 @@ ORDER = [
 def position(name: str) -> tuple[int, str]:
     """Sort key of a script; those that are not listed come last, by name."""
     return (ORDER.index(name) if name in ORDER else len(ORDER)), name
+
+
+def show_warnings_without_paths(gallery_conf: dict[str, Any], script: str) -> None:
+    """Called before each script: paths depend on the machine."""
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"

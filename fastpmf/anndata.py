@@ -316,6 +316,11 @@ def to_dataset(adata: "AnnData", *, layer: str | None = None, mask_var: Any = No
     UserWarning
         If counts are not whole numbers.
 
+    See Also
+    --------
+    fastpmf.anndata.poisson_nmf : fits the counts and writes the results into the AnnData object.
+    fastpmf.anndata.to_anndata : the other direction, for a fitted model.
+
     Examples
     --------
     >>> import anndata, numpy as np

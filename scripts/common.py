@@ -352,7 +352,7 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     facts = provenance() | {f"counts {name}": describe(X) for name, X in counts.items()}
     text = io.StringIO(newline="")
     text.writelines(f"# {name}: {fact}\n" for name, fact in facts.items())
-    csv.writer(text).writerows([columns, *([None if x != x else x for x in row] for row in rows)])
+    csv.writer(text, lineterminator="\n").writerows([columns, *([None if x != x else x for x in row] for row in rows)])
     temporary = Path(f"{path}.part")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(path)

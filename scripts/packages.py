@@ -581,7 +581,8 @@ def plot(points: list[Point], figure: Any) -> None:
     """Score above the best against seconds; other models are dashed."""
     scored = [p for p in points if p.value == p.value]
     cases = common.group(scored, "counts", "k")
-    for axes, ((counts, k), own) in zip(common.grid(figure, len(cases), size=(7, 5)), cases.items(), strict=True):
+    panels = common.grid(figure, len(cases), columns=1, size=(7, 4))
+    for axes, ((counts, k), own) in zip(panels, cases.items(), strict=True):
         top = lowest(own).value
         for i, ((name,), curve) in enumerate(common.group(own, "package").items()):
             x, y = np.array(sorted((p.seconds, p.value / top - 1) for p in curve)).T

@@ -20,7 +20,7 @@ against the seconds of each fit. "+x" is a solver with acceleration="extrapolati
 
 A fit ends after --seconds, or earlier after --max-iter iterations, if given. The time includes the iterations and the
 objective, which is evaluated every --eval-every iterations, but not reading the counts and compilation. For each seed
-the solvers run one after another. The table has records that are at least 10 % of the iterations apart.
+the solvers run one after another. The table has records that are at least a quarter of the iterations apart.
 
 The divergence is not jointly convex in both factors, so the optimum depends on the start. Gaps are relative,
 (D - best) / best, to the lowest objective found from the same seed, which compares speed, and to the lowest of all,
@@ -123,10 +123,10 @@ def timed_fit(fit: Callable[..., Any], arguments: argparse.Namespace) -> tuple[A
 
 
 def thinned(records: list[tuple]) -> list[tuple]:
-    """The first and the last record of a trace, and between them those at least 10 % later than the one before."""
+    """The first and the last record of a trace, and between them those at least a quarter later than the one before."""
     kept = records[:1]
     for record in records[1:-1]:
-        if record[0] >= 1.1 * kept[-1][0]:
+        if record[0] >= 1.25 * kept[-1][0]:
             kept.append(record)
     return kept + records[1:][-1:]
 
@@ -207,7 +207,7 @@ def restarts(name: str, k: int, points: list[Point]) -> list[str]:
 
 def plot(points: list[Point], figure: Any) -> None:
     """For each case the gap to the seed's best against seconds, and the ends of all fits."""
-    axes = common.grid(figure, 2 * len(cases(points)), columns=2, size=(5.5, 4))
+    axes = common.grid(figure, 2 * len(cases(points)), columns=2, size=(4.2, 3.4))
     for n, ((name, k), own) in enumerate(cases(points).items()):
         speed, final = axes[2 * n : 2 * n + 2]
         solvers = list(dict.fromkeys(p.solver for p in own))
@@ -226,7 +226,7 @@ def plot(points: list[Point], figure: Any) -> None:
         final.set_xticks(range(len(ticks)), ticks)
         final.set(ylabel="end above the lowest of all, %", title=f"{name}, k = {k}")
         for level in LEVELS:
-            speed.axhline(level, color="0.85", lw=0.8, zorder=0)
+            speed.axhline(level, color="0.5", alpha=0.5, lw=0.8, zorder=0)
         speed.set(xscale="log", yscale="log", xlabel="seconds", ylabel="relative gap to the best from the same seed",
                   ylim=(1e-6, None), title=f"{name}, k = {k}")  # fmt: skip
         speed.legend(fontsize="small")

@@ -635,7 +635,7 @@ def files(script, wrote):
               ["tiny", 5, "divergence", *other, 0, nan, nan, nan, "ImportError: no | such module"]),
         wrote("scaling", columns("scaling"),
               *(["weak", "memory", 50_000, 20_000, 10_000_000, 0.01, 32, 0.0, *fact, 2, solver, 0.1, ns, 0.2, 17, 0.5,
-                 1.5 * 2**30, 96.4 * 2**20, 0.1, 0.0] for solver, ns in (("mu", 4.321), ("cd", 12.34)))),
+                 1.5 * 2**30, 96.4 * 2**20, 0.0] for solver, ns in (("mu", 4.321), ("cd", 12.34)))),
         wrote("roofline", columns("roofline"),
               ["bound", "stream", "", "", 2, "float64", 0, 0.01, 0, 30, nan, "", nan],
               *(["kernel", name, "tiny", side, 2, "float32", 20, 0.1, 10, 20, 12.34, "gather", 0.456]
@@ -662,16 +662,17 @@ def test_tables_of_each_study_have_their_machine_versions_and_command(script, fi
     assert script("tools/tables").main([*reversed(files)]) == 0
     out = capsys.readouterr().out
     lines = out.splitlines()
-    assert lines[0].startswith("Measured on this one")
-    for package in ("numpy", "numba", "scikit-learn", "fastpmf"):
-        assert f", {package} " in lines[0]
     for name in ("versus_sklearn", "packages", "examples/cnmf_pipeline"):
-        assert f"From `python scripts/{name}.py --data tiny.npz`." in out
+        line = next(
+            line for line in lines if line.startswith(f"- `python scripts/{name}.py --data tiny.npz`: this one")
+        )
+        for package in ("numpy", "numba", "scikit-learn", "fastpmf"):
+            assert f", {package} " in line
     assert "somewhere" not in out
     tiny = "| tiny, 1,107 × 507, 0 nonzeros |"
     for line in (
         f"{tiny} 5 | float32 | 2.5 ms | 50 ms | 20 | 7.2 | 1.5 | 1.2 |",  # 7.25 and 1.25: halves to even
-        f"{tiny} 5 | 19 | 0.20 s | 8.0 s | 40 |",
+        f"{tiny} 5 | 19 | 0.20 s | 8.0 s | 40 | 7 |",
         f"{tiny} 5 | 553 | 0.001 | 0.012 s | 1.2 s | 100 | 812.5 / 813.8 | 0.032 |",
         f"{tiny} 5 | random | 1.5 s | - |",
         f"{tiny} 5 | random | 100 (10) | 110 (10) | 90 (10), 2.0 fits |",
@@ -692,24 +693,6 @@ def test_tables_of_each_study_have_their_machine_versions_and_command(script, fi
         assert line in lines, f"{line}\nis not in\n{out}"
 
 
-def test_tables_replace_what_is_between_the_markers(script, files, tmp_path, capsys):
-    tables, document = script("tools/tables"), tmp_path / "page.md"
-    around = "# A\n\n<!-- tables: begin -->{}<!-- tables: end -->\n\nB\n"
-    document.write_text(around.format("\nold\n"), encoding="utf-8")
-    assert tables.main([*files, "--into", str(document)]) == 0
-    tables.main(files)
-    assert document.read_text(encoding="utf-8") == around.format(f"\n{capsys.readouterr().out}")
-
-
-def test_machines_that_differ_are_named_at_each_table(script, wrote, files, capsys):
-    rows = script("common").read_table(files[0]).rows
-    other = wrote("versus_sklearn", [*rows[0]], *(row.values() for row in rows), machine="Another")
-    script("tools/tables").main([files[1], other])
-    out = capsys.readouterr().out
-    assert not out.startswith("Measured on")
-    assert "From `python scripts/versus_sklearn.py --data tiny.npz` on Another " in out
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -728,10 +711,70 @@ def test_a_table_that_can_not_be_made_is_rejected_in_a_sentence(script, tmp_path
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_document_without_markers_is_left_as_it_is(script, files, tmp_path, capsys):
-    document = tmp_path / "page.md"
-    document.write_text("# A\n", encoding="utf-8")
+@pytest.fixture
+def pages(script, files, tmp_path, monkeypatch):
+    """A page with two places for tables, in place of the documents, and the files of the studies as results."""
+    tables, page = script("tools/tables"), tmp_path / "page.md"
+    page.write_text(PAGE.format("", ""), encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "documents", lambda: [page])
+    return page
+
+
+PAGE = "# A\n\n<!-- fit: begin -->\n{}<!-- fit: end -->\nB\n<!-- cost: begin -->\n{}<!-- cost: end -->\n"
+
+
+def test_tables_are_written_between_the_markers_of_the_documents(script, pages, capsys):
+    tables = script("tools/tables")
     with pytest.raises(SystemExit, match="2"):
-        script("tools/tables").main([*files, "--into", str(document)])
-    assert "page.md must have a line <!-- tables: begin -->" in capsys.readouterr().err
-    assert document.read_text(encoding="utf-8") == "# A\n"
+        tables.main(["--check"])
+    assert "tables of page.md are not those of the CSV files" in capsys.readouterr().err
+    assert pages.read_text(encoding="utf-8") == PAGE.format("", "")
+    assert tables.main([]) == 0
+    written = pages.read_text(encoding="utf-8")
+    assert re.sub(r"(begin -->\n).*?(<!-- \w+: end)", r"\1\2", written, flags=re.DOTALL) == PAGE.format("", "")
+    assert "| tiny, 1,107 × 507, 0 nonzeros | 5 | 19 |" in written
+    assert tables.main(["--check"]) == tables.main([]) == 0
+    assert pages.read_text(encoding="utf-8") == written
+
+
+def test_a_place_for_a_table_that_no_file_has_is_an_error(script, pages, capsys):
+    pages.write_text("<!-- heights: begin -->\n<!-- heights: end -->\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        script("tools/tables").main([])
+    assert "page.md has a place for the table 'heights', which no CSV file has" in capsys.readouterr().err
+
+
+DOCS = SCRIPTS.parent / "docs" / "benchmarks"
+PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md")))
+FIGURES = re.findall(r"^```{benchmark-figure} (\w+)$", PAGES, re.MULTILINE)
+
+
+def test_the_tables_of_the_documentation_and_of_the_readme_are_those_of_the_results(script):
+    assert script("tools/tables").main(["--check"]) == 0
+
+
+def test_no_place_for_a_table_is_empty_and_every_result_is_shown(script):
+    tables = script("tools/tables")
+    text = "".join(path.read_text(encoding="utf-8") for path in tables.documents())
+    shown = dict(re.findall(r"<!-- ([\w-]+): begin -->\n(.*?)<!-- \1: end -->", text, re.DOTALL))
+    assert all(shown.values())
+    made = tables.blocks([tables.read(path) for path in tables.RESULTS.glob("*.csv")])
+    assert {name for name in made if not name.endswith("-verdict")} <= shown.keys()
+    assert shown["speed"].count("\n|") == 2 + 4  # head, rule and rows
+
+
+def test_results_are_small_and_name_no_folder(script):
+    files = [*(DOCS / "results").glob("*.csv")]
+    assert sum(path.stat().st_size for path in files) < 150_000
+    for path in files:
+        facts = script("common").read_table(path).facts
+        assert not [word for word in facts["command"].split()[2:] if "/" in word]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_from_the_results_in_the_colour_of_the_page(script, name):
+    drawn = script("tools/figures").main(name)
+    assert drawn.startswith("<svg ")
+    assert "currentColor" in drawn
+    assert len(drawn.encode()) < 150_000

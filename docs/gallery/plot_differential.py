@@ -16,10 +16,8 @@ genes = [f"GENE{j}" for j in range(500)]
 H = np.tile(rng.gamma(0.5, size=500), (3, 1))
 H[1, :10] *= rng.uniform(2, 10, 10)
 H[2, 10:40] *= rng.uniform(2, 10, 30)
-X = Dataset(
-    rng.poisson(rng.dirichlet([0.3, 0.3, 0.3], 400) @ H * rng.gamma(5, 0.3, (400, 1))),
-    column_names=genes,
-)
+W = rng.dirichlet([0.3, 0.3, 0.3], 400) * rng.gamma(5, 0.3, (400, 1))
+X = Dataset(rng.poisson(W @ H), column_names=genes)
 
 model = PoissonNMF(3, random_state=0)
 W = model.fit_transform(X)

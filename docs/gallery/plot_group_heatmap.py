@@ -17,6 +17,6 @@ W = model.fit_transform(words)
 
 package = np.array([name.split(".")[0] for name in words.row_names])
 names, sizes = np.unique(package, return_counts=True)
-ax = plot.group_heatmap(
-    W, model, groupby=package, groups=names[sizes >= 5], labels=model.top_features(2).titles()
-)
+large = names[sizes >= 5]
+labels = model.top_features(2).titles()
+ax = plot.group_heatmap(W, model, groupby=package, groups=large, labels=labels)

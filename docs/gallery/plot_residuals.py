@@ -12,9 +12,7 @@ from fastpmf import PoissonNMF, plot
 
 rng = np.random.default_rng(0)
 kind, batch = rng.integers(3, size=600), rng.integers(2, size=600)
-gene_set = np.array(["A", "B", "C", "stress", "other"])[
-    rng.choice(5, 400, p=[0.1, 0.1, 0.1, 0.1, 0.6])
-]
+gene_set = rng.choice(["A", "B", "C", "stress", "other"], 400, p=[0.1, 0.1, 0.1, 0.1, 0.6])
 rates = np.ones((600, 400))
 for z, name in enumerate("ABC"):
     rates[np.ix_(kind == z, gene_set == name)] *= 4

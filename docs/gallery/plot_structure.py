@@ -18,9 +18,8 @@ W = model.fit_transform(words)
 package = np.array([name.split(".")[0] for name in words.row_names])
 names, sizes = np.unique(package, return_counts=True)
 largest = names[np.argsort(-sizes)[:8]]
-ax = plot.structure(
-    W, model, groupby=package, groups=largest, labels=model.top_features(2).titles()
-)
+labels = model.top_features(2).titles()
+ax = plot.structure(W, model, groupby=package, groups=largest, labels=labels)
 
 # %%
 # Rows are ordered by their dominant topic.

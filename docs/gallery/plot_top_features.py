@@ -14,9 +14,8 @@ from fastpmf.io import Dataset
 
 words = load_stdlib()
 text = ~np.char.startswith(words.row_names, "encodings")  # these are tables of characters
-model = PoissonNMF(6, random_state=0).fit(
-    Dataset(words.X[text], column_names=words.column_names)
-)
+X = Dataset(words.X[text], column_names=words.column_names)
+model = PoissonNMF(6, random_state=0).fit(X)
 axes = plot.top_features(model, 8)
 
 # %%

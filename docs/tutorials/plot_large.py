@@ -135,15 +135,11 @@ print(f"{by_month.nnz:,} nonzeros, at most {by_month.block_entries:,} in a block
 # on, every ten minutes or as a :class:`fastpmf.Checkpoint` says. Here the fit is stopped after 20 iterations by
 # ``max_iter``.
 
-import warnings
-
 from fastpmf import Checkpoint
 
 every_ten = Checkpoint(folder / "saved", iterations=10)
 short = PoissonNMF(10, solver="mu", tol=0.02, max_iter=20, random_state=0)
-with warnings.catch_warnings(action="ignore"):
-    short.fit(by_month, checkpoint=every_ten)
-print(short.status_)
+short = short.fit(by_month, checkpoint=every_ten)
 
 # %%
 # ``resume`` continues from the last checkpoint, and gives bitwise the result of a fit that was never stopped.

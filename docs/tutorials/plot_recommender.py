@@ -25,9 +25,7 @@ rng = np.random.default_rng(0)
 departments = np.array(["coffee", "baking", "garden", "paper", "toys", "candles"])
 items = np.array([f"{department} {i}" for i in range(1, 31) for department in departments])
 popularity = np.arange(1, 181) ** -0.7
-taste = rng.dirichlet(
-    np.full(6, 0.25), size=800
-)  # shares of the departments for each of 800 users
+taste = rng.dirichlet(np.full(6, 0.25), size=800)  # shares of the departments for 800 users
 rate = 110 * rng.gamma(1.5, size=(800, 1)) * np.tile(taste, 30) * popularity / popularity.sum()
 user, item = np.nonzero(rng.poisson(rate))
 purchases = pd.DataFrame(
@@ -189,9 +187,8 @@ for name, make in candidates.items():
     for k in numbers:
         model = make(k)
         W = model.fit_transform(bought)
-        recalls.append(
-            ranking_scores(validation, W, model.components_, 10, exclude=part).recall
-        )
+        scores = ranking_scores(validation, W, model.components_, 10, exclude=part)
+        recalls.append(scores.recall)
     ax.plot(numbers, recalls, marker="o", label=name)
     print(f"{name:8}", " ".join(f"{r:.3f}" for r in recalls))
 ax.set(xlabel="components", ylabel="recall among ten")
@@ -218,9 +215,8 @@ pd.DataFrame(best.names, index=best.row_names)
 # %%
 # To recommend only items in stock, give them as ``items``:
 
-best = model.recommend(
-    bought, W, n=2, rows=["user 1"], items=["coffee 9", "baking 30", "toys 12", "toys 20"]
-)
+in_stock = ["coffee 9", "baking 30", "toys 12", "toys 20"]
+best = model.recommend(bought, W, n=2, rows=["user 1"], items=in_stock)
 print(best.names[0])
 
 # %%
@@ -282,9 +278,8 @@ H = pd.DataFrame(np.hstack([model.components_, new.components_]), columns=names)
 from fastpmf import recommend, similar_columns
 
 print("similar to it:", similar_columns(H, "coffee new", 5).names[0])
-rates = recommend(
-    W, H, 1, exclude=np.hstack([data.X.toarray(), sales]), items=["coffee new"]
-).rates[:, 0]
+known = np.hstack([data.X.toarray(), sales])
+rates = recommend(W, H, 1, exclude=known, items=["coffee new"]).rates[:, 0]
 for i in np.argsort(np.where(np.isnan(rates), -1, rates))[::-1][:3]:
     print(f"{data.row_names[i]}: rate {rates[i]:.2f}, true share of coffee {likes[i]:.2f}")
 

@@ -81,9 +81,8 @@ print("known signatures unchanged:", np.array_equal(model.components_[:4], known
 from fastpmf import match_components
 
 partners, similarity = match_components(model.components_, truth)
-print(
-    f"partner of the new component: {signatures[partners[4]]}, similarity {similarity[4]:.3f}"
-)
+print("partner of the new component:", signatures[partners[4]])
+print(f"similarity: {similarity[4]:.3f}")
 
 scale = model.components_.sum(axis=1)
 found, W = model.components_ / scale[:, None], W * scale
@@ -102,7 +101,7 @@ axes[1].tick_params(length=0)
 # The exposures are right too, those of the known signatures as well:
 
 fig, axes = plt.subplots(
-    1, 5, figsize=(10, 2.5), layout="constrained", sharex="all", sharey="all"
+    1, 5, figsize=(10, 2.5), layout="constrained", sharex=True, sharey=True
 )
 for ax, signature, true, estimated in zip(axes, signatures, exposures.T, W.T, strict=True):
     ax.axline((0, 0), slope=1, color="tab:gray", linewidth=1)

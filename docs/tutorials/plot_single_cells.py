@@ -199,10 +199,8 @@ pd.crosstab(adata.obs["type"], found)
 changes = model.differential_expression(X, adata.obsm["X_pmf"])
 top = changes.top(8)
 for z in range(2, k):
-    genes_and_bounds = (
-        f"{gene} {bound:.1f}" for gene, bound in zip(top.names[z], top.scores[z], strict=True)
-    )
-    print(f"topic {z}:", ", ".join(genes_and_bounds))
+    pairs = zip(top.names[z], top.scores[z], strict=True)
+    print(f"topic {z}:", ", ".join(f"{gene} {bound:.1f}" for gene, bound in pairs))
 
 # %%
 # With real data you would now look up these genes.
@@ -211,9 +209,8 @@ for z in range(2, k):
 program_of = pd.Series("-", index=genes)
 for program, own in zip(programs, markers, strict=True):
     program_of[genes[own]] = program
-pd.DataFrame([program_of[row].value_counts() for row in top.names[2:]], index=names[2:]).fillna(
-    0
-).astype(int)
+found_in = [program_of[row].value_counts() for row in top.names[2:]]
+pd.DataFrame(found_in, index=names[2:]).fillna(0).astype(int)
 
 # %%
 # The topic "activated" is not a cell type: it occurs in cells of all types.

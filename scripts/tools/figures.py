@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -88,6 +89,7 @@ def scaling(rows: list, figure: Any) -> None:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.tick_params(axis="y", which="minor", labelsize=8)
         axes.legend()
@@ -115,8 +117,8 @@ def roofline(rows: list, figure: Any) -> None:
     axes.set_yticks([y + 0.4 - height / 2 for y in range(len(cases))], [f"{name}, {side}" for name, side in cases])
     axes.invert_yaxis()
     axes.axvline(1, color=INK, lw=0.8, ls=":")
-    axes.set(xlabel=f"share of the machine's bound, {most} threads (1: as fast as the bound)")
-    axes.legend(fontsize="small")
+    axes.set(xlabel=f"share of the machine's bound, {most} thread{'s' * (most > 1)} (1: as fast as the bound)")
+    axes.legend(fontsize="small", loc="lower right", bbox_to_anchor=(0.93, 0))
 
 
 DRAWINGS = {
