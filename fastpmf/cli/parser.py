@@ -735,7 +735,7 @@ _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
   fastpmf plot residuals model.npz counts.npz -o residuals.png
-  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o residuals.png
+  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o plot.png
 
 usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
 
