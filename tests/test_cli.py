@@ -181,7 +181,7 @@ def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
     Path("X.h5").touch()
     code, out, err = run("info X.h5")
     assert (code, out) == (1, "")  # nothing is wrong with the command line
-    assert err == "fastpmf info: error: this format needs h5py: pip install 'fastpmf[anndata]'\n"
+    assert err == "fastpmf info: error: reading .h5 of 10x Genomics needs h5py: pip install 'fastpmf[anndata]'\n"
 
 
 def test_transpose_fits_the_columns(run):
@@ -197,10 +197,10 @@ def test_quiet_says_nothing_on_standard_error(run):
     ("line", "message"),
     [
         ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
-        ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format: *.npz, *.mtx, *.mtx.gz, *.h5"),
+        ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format; give format, one of npz, mtx"),
         ("fit X.npz -k 2 -o m.npz --layer raw", "layer is an option of 10x-h5, h5ad, zarr only, and X.npz is npz"),
         ("fit X.npz -k 2 -o m.npz --columns a,b", "columns is an option of csv, tsv, parquet only"),
-        ("fit X.npz -k 2 -o m.npz --format doc", "got 'doc'; did you mean docword?"),
+        ("fit X.npz -k 2 -o m.npz --format doc", "got 'doc'; did you mean 'docword'?"),
         ("convert X.npz -o X.mtx", "X.mtx exists and is not a folder of .npy, which could be replaced"),
         ("convert X.npz -o X.npz", "every output must be a different file"),
         ("convert X.npz -o absent/X", "no folder absent"),
@@ -362,7 +362,8 @@ JSON = {
     ],
     "evaluate shop.npz shop": {"n_rows", "total", "log_likelihood"},
     "evaluate train.npz test --train train -n 3": {
-        "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "n_ranked_rows",
+        "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "popularity",
+        "n_ranked_rows",
     },
     "split shop --train a --test b": {"train", "test"},
     "plot top-features shop.npz -o plot.svg": {"plot"},
@@ -441,7 +442,7 @@ def test_similar_columns_are_those_of_the_model(shop):
     assert [row["similar"] for row in rows] == model.similar_items(["item3", "item0"], 2).names.ravel().tolist()
     code, _, err = shop("similar shop.npz itm3")
     assert code == 2
-    assert err == "fastpmf similar: error: argument ITEM: expected a fitted column, got 'itm3'; did you mean item3?\n"
+    assert err == "fastpmf similar: error: argument ITEM: expected a fitted column, got 'itm3'; did you mean 'item3'?\n"
 
 
 def test_differential_features_are_those_of_the_model(shop):
@@ -620,7 +621,7 @@ def test_what_factors_need_is_checked_before_the_fit(run, monkeypatch):
         code, _, err = run(f"fit X.npz -k 2 -o model.npz --factors {option}")
         assert (code, message in err) == (2, True)
     monkeypatch.setitem(sys.modules, "anndata", None)
-    assert "this format needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
+    assert "writing .h5ad needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
 
 
 def test_a_fit_that_time_ends_says_how_far_it_is(run):

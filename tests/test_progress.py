@@ -76,7 +76,7 @@ def test_a_fit_of_the_command_line_says_where_it_is(every_stage, X, tmp_path, mo
 @pytest.mark.parametrize(
     ("line", "stage"),
     [
-        ("transform m.npz X.npz -o W.npy", "finding W of the rows of X"),
+        ("transform m.npz X.npz -o W.npy", "computing the weights of the rows"),
         ("recommend m.npz X.npz", "finding the columns of highest rate"),
         ("differential m.npz X.npz", "computing log fold changes"),
         ("evaluate m.npz X.npz --train X.npz", "scoring the held-out counts"),
