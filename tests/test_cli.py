@@ -396,6 +396,7 @@ def test_every_command_has_json_and_help_that_fits_a_terminal(run, monkeypatch):
     plots = re.findall(r"^  ([a-z-]+) {2,}", run("plot --help")[1].partition("NAME is one of")[2], re.MULTILINE)
     assert set(commands) == {line.split()[0] for line in JSON} | {"completion"}
     assert [name.replace("-", "_") for name in sorted(plots)] == fastpmf.plot.__all__
+    assert max(map(len, run("--help")[1].splitlines())) <= 80
     for command in [*commands, *(f"plot {name}" for name in plots)]:
         code, out, err = run(f"{command} --help")
         assert (code, err) == (0, "")

@@ -498,13 +498,12 @@ def info(arguments: argparse.Namespace) -> None:
 
 def _info_of_model(model: Model, arguments: argparse.Namespace) -> None:
     k, p = model.components_.shape
-    named, kind = hasattr(model, "feature_names_in_"), type(model).__name__
+    named = hasattr(model, "feature_names_in_")
     print_result(
         arguments,
-        f"{kind} of {k} components x {p:,} features, {model.components_.dtype}, features "
+        f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, features "
         f"{'with' if named else 'without'} names\n{_objective(model)}\n{_status(model)}",
-        {"kind": kind, "n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)}
-        | _facts_of_model(model),
+        _facts_of_model(model) | {"n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)},
     )
 
 
@@ -519,8 +518,10 @@ def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
 
 
 def _facts_of_model(model: Model) -> dict[str, Any]:
-    facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name,
-             "max_iter": model.max_iter, "tol": model.tol}  # fmt: skip
+    facts = {
+        "kind": type(model).__name__, "n_components": len(model.components_), "n_iter": model.n_iter_,
+        "status": model.status_.name, "max_iter": model.max_iter, "tol": model.tol,
+    }  # fmt: skip
     if isinstance(model, PoissonNMF):
         return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
     return facts | {"bound": getattr(model, "elbo_", None), "residual": getattr(model, "residual_", None)}

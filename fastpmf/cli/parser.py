@@ -212,11 +212,11 @@ def _against(text: str) -> str | int:
 _FASTPMF = """\
 Poisson matrix factorization (KL-NMF) of large sparse counts.
 
-  fastpmf demo                                     topics of Python's standard library
-  fastpmf info counts.npz                          describe a file
-  fastpmf select counts.npz -k 5 10 20 40          compare numbers of components
-  fastpmf fit counts.npz -k 20 -o model.npz        fit a model
-  fastpmf topics model.npz                         list the top features of each component
+  fastpmf demo                                 see what it does
+  fastpmf info counts.npz                      describe a file
+  fastpmf select counts.npz -k 5 10 20 40      compare numbers of components
+  fastpmf fit counts.npz -k 20 -o model.npz    fit a model
+  fastpmf topics model.npz                     list the features of components
 
 `fastpmf COMMAND --help` explains a command. Counts are read from many formats, with cells, documents
 or users as rows and genes, words or items as columns.
@@ -756,7 +756,7 @@ _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
   fastpmf plot residuals model.npz counts.npz -o residuals.png
-  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o residuals.png
+  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o plot.png
 
 usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
 
