@@ -620,8 +620,9 @@ def demo(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.save) if arguments.save else None
     if folder is not None:
         check_target(folder / "counts") if folder.exists() else check_folder(folder)
-    with stage("counting the words of Python's standard library"):
-        data = load_stdlib()
+    if not arguments.quiet:
+        print_message("counting the words of Python's standard library ...")
+    data = load_stdlib()
     counts, (_, modules, words) = as_counts(data), data
     n, p = counts.shape
     model = PoissonNMF(

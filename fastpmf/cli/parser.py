@@ -561,7 +561,7 @@ Write counts of any format to a folder, which is memory-mapped when it is read, 
 
   fastpmf convert filtered_feature_bc_matrix.h5 -o cells
   fastpmf convert january.csv february.csv --join outer -o purchases
-  fastpmf convert orders.csv --columns invoice,product,quantity --values binary -o orders
+  fastpmf convert orders.csv --columns order,item,n --values binary -o orders
 
 The folder has canonical CSR as data.npy, indices.npy and indptr.npy, and the names of rows and columns
 if there are any. Later commands read it without --columns and --values, and warnings about the table
@@ -883,8 +883,8 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
     text = "for csv and tsv: whether the first line is a header (default: if --columns has names or its count is text)"
     command.option("--header", text, group=group, action=argparse.BooleanOptionalAction)
     text = (
-        "values to use of the counts x: x; log2, log2(1 + x); or binary, 1 where x > 0. log2 and binary suit heavy-tailed "
-        "counts such as purchases"
+        "use the counts x as they are; or log2(1 + x); or binary values, 1 where x > 0. log2 and binary suit counts "
+        "with a heavy tail, such as plays and purchases"
     )
     command.option("--values", text, "counts", group=group, choices=_VALUES)
     command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
