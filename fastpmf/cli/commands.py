@@ -57,6 +57,7 @@ from fastpmf.cli.reading import (
     stream,
     warn_if_not_whole,
     weights,
+    with_values,
 )
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
@@ -137,7 +138,8 @@ def fit(arguments: argparse.Namespace) -> None:
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
-        f"{seconds:.1f} s\n{_objective(model)}\n{_status(model)}\n{files}",
+        f"{model.trace_['seconds'][-1]:.1f} s, {seconds:.1f} s with preparation and compilation\n"
+        f"{_objective(model)}\n{_status(model)}\n{files}",
         facts,
     )
     if interrupted:
@@ -181,7 +183,9 @@ def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
         given["mask"] = read_counts(arguments.mask)
     if arguments.validation is not None:
         value = arguments.validation
-        given["validation"] = value if isinstance(value, float) else read_counts(value)
+        given["validation"] = (
+            value if isinstance(value, float) else with_values(read_counts(value), arguments.values, value)
+        )
     return given
 
 
@@ -322,7 +326,8 @@ def recommend(arguments: argparse.Namespace) -> None:
     items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
     with stage("finding the columns of highest rate"):
         best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
-    print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows))
+    note = "rate: expected count of the item in the row"
+    print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows), note=note)
 
 
 def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
@@ -419,15 +424,20 @@ def _heldout_scores(
     score = heldout_log_likelihood(train, W, model.components_, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
-    lines = [f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} against rates without "
-             "structure"]  # fmt: skip
+    lines = [
+        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with row total x column "
+        "total"
+    ]
     if arguments.top is not None:
         n = arguments.top
-        scores = ranking_scores(data, W, model.components_, n, exclude=train)
-        facts |= {"n": n, "precision": scores.precision, "recall": scores.recall, "ndcg": scores.ndcg,
-                  "n_ranked_rows": scores.n_rows}  # fmt: skip
-        lines.append(f"precision@{n} {scores.precision:.4f}, recall@{n} {scores.recall:.4f}, NDCG@{n} "
-                     f"{scores.ndcg:.4f}, means of {scores.n_rows:,} rows")  # fmt: skip
+        own = ranking_scores(data, W, model.components_, n, exclude=train)
+        popular = ranking_scores(data, np.ones((len(W), 1)), columns[None], n, exclude=train)
+        names = ("precision", "recall", "ndcg")
+        facts |= {"n": n} | {name: getattr(own, name) for name in names}
+        facts |= {"popularity": {name: getattr(popular, name) for name in names}, "n_ranked_rows": own.n_rows}
+        lines.append(f"{f'means of {own.n_rows:,} rows':<20}{'precision':>10}{'recall':>10}{'NDCG':>10}   at {n}")
+        for name, scores in (("model", own), ("popularity", popular)):
+            lines.append(f"{name:<20}{scores.precision:>10.4f}{scores.recall:>10.4f}{scores.ndcg:>10.4f}")
     return facts, lines
 
 
@@ -523,7 +533,7 @@ def convert(arguments: argparse.Namespace) -> None:
     check_target(arguments.output)
     replaced = ", replacing the old folder" if os.path.exists(arguments.output) else ""
     began = time.perf_counter()
-    if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names:
+    if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names or arguments.values != "counts":
         write_counts(arguments.output, read(arguments))
         X = read_counts(arguments.output).X
     else:
@@ -610,6 +620,8 @@ def demo(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.save) if arguments.save else None
     if folder is not None:
         check_target(folder / "counts") if folder.exists() else check_folder(folder)
+    if not arguments.quiet:
+        print_message("counting the words of Python's standard library ...")
     data = load_stdlib()
     counts, (_, modules, words) = as_counts(data), data
     n, p = counts.shape
