@@ -440,8 +440,8 @@ def _heldout_scores(
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
     lines = [
-        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with row total x column "
-        "total"
+        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with rates "
+        "from the totals of rows and columns alone"
     ]
     if arguments.top is not None:
         n = arguments.top
