@@ -533,7 +533,7 @@ def test_components_known_for_the_chosen_genes_alone_are_aligned_with_them(adata
 
 def test_missing_values_are_told_of_mask(adata):
     adata.X = np.where(np.arange(25) == 3, np.nan, adata.X.toarray())
-    with pytest.raises(ValueError, match=r"^adata.X must be finite, got NaN; fit takes a mask"):
+    with pytest.raises(ValueError, match=r"^adata.X must be finite, got NaN; give 0 .* and fit a mask"):
         fa.poisson_nmf(adata, 2)
 
 

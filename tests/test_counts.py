@@ -443,7 +443,7 @@ def test_missing_values_of_a_nullable_column_are_reported_as_nan(dtype):
     frame = pd.DataFrame({"a": pd.array([1, None], dtype), "b": [1, 2]})
     with pytest.raises(
         ValueError,
-        match=r"^X must be finite, got NaN; fit takes a mask of entries that are not observed$",
+        match=r"^X must be finite, got NaN; give 0 \(fillna\(0\)\) where it means no count, and fit a mask where ",
     ):
         as_counts(frame)
 

@@ -173,16 +173,32 @@ def test_a_table_in_memory_becomes_the_counts_of_its_file(tmp_path):
 
 def test_purchases_and_returns_of_an_item_are_summed():
     assert Dataset.from_entries(["a", "a"], ["x", "x"], [3, -1]).X.toarray().tolist() == [[2]]
-    with pytest.raises(ValueError, match="counts must hold counts >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"^counts must .* 1 of 1 are negative, such as -1 in row 'a', column 'x': "):
         Dataset.from_entries(["a", "a"], ["x", "x"], [1, -2])
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
 def test_missing_ids_are_refused(missing):
     ids = pd.Series(["a", missing, "nan"], dtype=object)
-    with pytest.raises(ValueError, match=r"^rows must not have missing ids, got .* at position 1$"):
+    with pytest.raises(
+        ValueError, match=r"^rows must have an id in each entry, and 1 of 3 lack one \(the first is at position 1\): ."
+    ):
         Dataset.from_entries(ids, ["x", "y", "z"])
     assert Dataset.from_entries(["nan"], ["x"]).row_names.tolist() == ["nan"]
+
+
+def test_whole_numbers_stored_as_floats_are_named_like_integers():
+    ids = pd.Series([17850, None, 17850, 13047]).dropna()  # of float64, since an id was missing
+    assert Dataset.from_entries(ids, [7, 7.5, 8.0]).row_names.tolist() == ["17850", "13047"]
+    mixed = np.array([7, "7", 7.0, 7.5], object)
+    assert Dataset.from_entries(mixed, mixed).column_names.tolist() == ["7", "7.5"]
+
+
+def test_the_row_and_the_column_of_a_negative_sum_are_named(tmp_path):
+    (tmp_path / "X.csv").write_text("u,i,n\nada,tea,3\nbob,jam,-2\nada,tea,-1\n")
+    sentence = "1 of 2 are negative, such as -2 in row 'bob', column 'jam': remove the entries below 0"
+    with pytest.raises(ValueError, match=f"its counts must have sums >= 0 .*{sentence}"):
+        read_counts(tmp_path / "X.csv")
 
 
 def test_tables_of_another_shape_are_refused():
@@ -299,7 +315,7 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
         ("X.csv", "a\nb\n", "it has 1 column(s): give those of row ids, column ids and counts as `columns`"),
         ("X.csv", ",g1,g2,g3\na,1,0,2\nb,3,1,1\n", "for a table with a line for each row, fit the DataFrame"),
         ("X.csv", "", "it is empty"),
-        ("X.csv", "u,i,n\n,x,2\n", "it has a line without an id in column 'u'"),
+        ("X.csv", "u,i,n\n,x,2\n", "1 of 1 lines have no id in column 'u' (the first is line 2): remove these lines"),
         ("X.mtx", "no market", "can't be read as mtx: Line 1: Not a Matrix Market file"),
         (
             "X.mtx",
@@ -332,9 +348,37 @@ def test_a_wrong_file_raises_an_error_of_one_line_that_names_it(tmp_path, name, 
     assert "\n" not in str(caught.value)
 
 
+def test_lines_without_an_id_or_a_count_are_counted_and_the_first_is_named(tmp_path):
+    lines = ["", "u,i,n", *["a,x,1", ",x,1", "a,x,", "a,,1", ",x,2"] * 600_000]
+    (tmp_path / "X.csv").write_text("\n".join(lines) + "\n")  # more than a block
+    sentence = (
+        "1,200,000 of 3,000,000 lines have no id in column 'u' (the first is line 4) and 600,000 of 3,000,000 lines "
+        "have no id in column 'i' (the first is line 6) and 600,000 of 3,000,000 lines have no count in column 'n' "
+        "(the first is line 5): remove these lines"
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        read_counts(tmp_path / "X.csv")
+
+
+@pytest.mark.parametrize("n_before", [0, 100_000])
+@pytest.mark.parametrize("end", ["csv", "tsv"])
+def test_a_table_that_is_not_in_utf8_is_refused_with_a_way_out(tmp_path, end, n_before):
+    separator = {"csv": ",", "tsv": "\t"}[end]
+    lines = [["u", "i", "n"], *[["ada", "tea", "1"]] * n_before, ["josé", "café", "1"]]
+    path = tmp_path / f"X.{end}"
+    path.write_bytes("".join(f"{separator.join(line)}\n" for line in lines).encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=rf"X\.{end} can't be read as {end}: its text is not in UTF-8: .*iconv.*pandas"
+    ):
+        read_counts(path)
+    path.write_bytes("josé,tea,1\n".replace(",", separator).encode("latin-1"))
+    with pytest.raises(ValueError, match="its text is not in UTF-8: convert it"):
+        read_counts(path)
+
+
 def test_a_line_of_parquet_without_an_id_is_an_error(tmp_path):
     pd.DataFrame({"u": ["a", None], "i": [1, 2], "n": [1, 1]}).to_parquet(tmp_path / "X.parquet")
-    with pytest.raises(ValueError, match="it has a line without an id in column 'u'"):
+    with pytest.raises(ValueError, match="lines have no id in column 'u'"):
         read_counts(tmp_path / "X.parquet")
     pd.DataFrame({"u": [7, 8], "i": [1, 2], "n": [1, 1]}).to_parquet(tmp_path / "X.parquet")
     assert read_counts(tmp_path / "X.parquet").row_names.tolist() == ["7", "8"]

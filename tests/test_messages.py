@@ -1,6 +1,7 @@
 """Error messages are short and name the argument."""
 
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from scipy import sparse
 import fastpmf
 import fastpmf.io
 from fastpmf import HPF, PoissonNMF, as_counts, match_components, plot, select_n_components
+from fastpmf.io import Dataset
 from fastpmf.utils.messages import MAX_LENGTH, brief, listed
 from fastpmf.utils.validation import check_option
 
@@ -98,7 +100,7 @@ def test_an_argument_that_is_not_finite_is_named(name, value, shown):
     }
     A = np.ones((20, 6))
     A[0, 0] = value
-    advice = "; fit takes a mask of entries that are not observed" if (name, shown) == ("X", "NaN") else ""
+    advice = "; give 0 .* means no count, and fit a mask where .*" if (name, shown) == ("X", "NaN") else ""
     with pytest.raises(ValueError, match=f"^{name} must be finite, got {shown}{advice}$"):
         calls[name](A)
 
@@ -204,3 +206,39 @@ def test_the_message_for_a_dask_mask_does_not_suggest_to_fit_it():
     array = pytest.importorskip("dask.array")
     with pytest.raises(TypeError, match=r"^mask must be in memory, got a Dask Array: give mask.compute\(\)$"):
         PoissonNMF(2).fit(X, mask=array.zeros(X.shape, dtype=bool))
+
+
+@pytest.mark.parametrize("Model", [PoissonNMF, HPF])
+def test_counts_of_other_features_are_refused_with_the_first_that_differ(Model):
+    model = Model(1, random_state=0).fit(Dataset(X, None, list("abcdef")))
+    new = Dataset([[1, 2]], None, ["f", "z"])
+    sentence = (
+        "X must have the 6 fitted features, got 2, without 'a' and 4 more, with 'z' that the fit did not have: "
+        "Dataset.aligned gives the counts of the fitted features"
+    )
+    for call in (model.recommend, model.transform, model.score, model.quality):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            call(new)
+    with pytest.raises(ValueError, match=r"^X must have the 6 fitted features, got 7: Dataset\.aligned"):
+        model.transform(Dataset(np.ones((1, 7)), None, list("abcdeff")))
+    assert model.recommend(new.aligned(model.feature_names_in_).data, n=1).names.shape == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["fit", "transform", "score", "recommend", "quality", "partial_fit", "report"])
+def test_an_alignment_in_place_of_its_counts_is_refused_with_the_way_to_them(tmp_path, method):
+    model = PoissonNMF(1, random_state=0).fit(Dataset(X, None, list("abcdef")))
+    found = Dataset([[1, 2]], None, ["f", "z"]).aligned(model.feature_names_in_)
+    given = [found] if method != "report" else [tmp_path / "report.html", found]
+    with pytest.raises(TypeError, match=r"^X must be counts, got what Dataset\.aligned returns: give its \.data, and"):
+        getattr(model, method)(*given)
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_a_table_with_a_line_for_each_entry_is_refused_with_the_function_that_reads_it(dtype):
+    table = pd.DataFrame({"user": pd.array(["ada", "bob"], dtype), "item": ["tea", "jam"], "n": [2, 1]})
+    with pytest.raises(ValueError, match=r"'ada'; for a table of row ids, .* use Dataset\.from_entries$"):
+        PoissonNMF(2).fit(table)
+    io = fastpmf.io
+    for read in (io.read_counts, io.stream_counts, lambda A: io.convert_counts(A, "counts")):
+        with pytest.raises(TypeError, match=r"^path must be .*, got a DataFrame; .* use Dataset\.from_entries$"):
+            read(table)

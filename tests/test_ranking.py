@@ -1,5 +1,6 @@
 """Recommendations are exactly the columns of highest rate, and scores equal their definitions."""
 
+import re
 import tracemalloc
 import warnings
 
@@ -326,6 +327,45 @@ def test_numbers_below_zero_or_too_large_are_rejected(fitted, call, name, wrong)
     model, data, _ = fitted
     with pytest.raises(ValueError, match=rf"{name} must lie in 0 \.\.\. (8|13), got"):
         call(model, data, wrong)
+
+
+def test_an_integer_that_is_a_position_and_the_name_of_another_is_refused():
+    ids = np.array(["3", "1", "0", "17850"])
+    data = Dataset(np.arange(16).reshape(4, 4) % 5, ids, ids)
+    model = HPF(2, random_state=0, max_iter=5, tol=1.0).fit(data)
+    calls = {
+        "rows": lambda chosen: model.recommend(data, rows=chosen, exclude_seen=False).row_names,
+        "items": lambda chosen: model.recommend(data, items=chosen, exclude_seen=False).names,
+        "features": lambda chosen: model.similar_items(chosen).row_names,
+        "columns": lambda chosen: model.predictive_mean("3", chosen),
+    }
+    for name, call in calls.items():
+        with pytest.raises(
+            ValueError, match=rf"^{name} is ambiguous, got 0, .*: give '0' for the name or '3' for the po"
+        ):
+            call([0])
+        with pytest.raises(ValueError, match=rf"^{name} is ambiguous, got 17850, .*: give '17850' for the name$"):
+            call([17850])
+        call([1])  # the position of its own name
+        call([2])  # no name
+    assert calls["rows"]("0").tolist() == calls["rows"]([2]).tolist() == ["0"]
+    labelled = pd.DataFrame(model.components_, columns=ids)
+    with pytest.raises(ValueError, match=r"^columns is ambiguous, got 0"):
+        similar_columns(labelled, 0)
+    with pytest.raises(ValueError, match=r"^items is ambiguous, got 0"):
+        recommend(model.W_posterior_.mean, labelled, items=[0])
+
+
+def test_names_that_begin_like_an_unknown_one_or_resemble_it_are_suggested():
+    names = ["PARTY BUNTING", "PARTY BUNTING SPOTTY", "party bunting red", "PARTY BUNTING, LARGE", "TEA CUP"]
+    model = PoissonNMF(1, random_state=0).fit(Dataset(np.ones((2, 5)), None, names))
+    expected = "got 'PARTY BUNTIN'; did you mean 'PARTY BUNTING', 'PARTY BUNTING SPOTTY' or 'party bunting red'?"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        model.similar_items("PARTY BUNTIN")
+    with pytest.raises(ValueError, match=r"got 'TAE CUP'; did you mean 'TEA CUP'\?$"):
+        model.similar_items("TAE CUP")
+    with pytest.raises(ValueError, match=r"got 'xyz'$"):
+        model.similar_items("xyz")
 
 
 @pytest.mark.parametrize(

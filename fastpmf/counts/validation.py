@@ -76,6 +76,11 @@ def read_matrix(
     mask: MemoryCounts | None = None,
 ) -> MemoryCounts:  # fmt: skip
     """`as_counts` without the NaN, infinite and negative values at the entries of `mask`."""
+    if isinstance(X, Alignment):
+        raise TypeError(
+            f"{name} must be counts, got what Dataset.aligned returns: give its .data, and mask=.mask to fit, "
+            "transform and score"
+        )
     if isinstance(X, Dataset):
         X = X.X
     if isinstance(X, MemoryCounts) and shape is None:
@@ -190,12 +195,18 @@ def _check_dtype(dtype: np.dtype, name: str) -> None:
         raise TypeError(f"{name} must hold numbers, got dtype {dtype}")
 
 
-def _objects_as_float(array: np.ndarray, message: str) -> np.ndarray:
-    """An array of objects as float64, and any other array unchanged; an error begins with `message`."""
+def _objects_as_float(array: np.ndarray, message: str, *, in_table: bool) -> np.ndarray:
+    """An array of objects as float64, and any other array unchanged; an error begins with `message`.
+
+    `in_table` says whether the array is from a DataFrame, which may be a table with a line for each entry.
+    """
     try:
         return array.astype(np.float64) if array.dtype == object else array
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{message}: {error!s:.80}") from None
+        message = f"{message}: {error!s:.80}"
+        if in_table:
+            message = f"{message}; for a table of row ids, column ids and counts use Dataset.from_entries"
+        raise type(error)(message) from None
 
 
 def _read_dataframe(frame: Any, name: str) -> sparse.csc_array:
@@ -213,7 +224,7 @@ def _read_column(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         _check_dtype(values.sp_values.dtype, full_name)
         return values.sp_index.to_int_index().indices, values.sp_values
     dense = column.to_numpy(np.float64, na_value=np.nan) if is_nullable(column) else np.asarray(values)
-    dense = _objects_as_float(dense, f"{full_name} must hold numbers")
+    dense = _objects_as_float(dense, f"{full_name} must hold numbers", in_table=True)
     _check_dtype(dense.dtype, full_name)
     rows = np.flatnonzero(dense)
     return rows, dense[rows]
@@ -228,7 +239,7 @@ def _read_dense(X: Any, name: str) -> sparse.csr_array:
         raise TypeError(f"{name} must be a matrix of numbers, got {type(X).__name__}: {error!s:.80}") from None
     if array.dtype == object and array.ndim == 0:
         raise TypeError(f"{name} must be a matrix, got {type(X).__name__}")
-    array = _objects_as_float(array, f"{name} must be a matrix of numbers, got objects")
+    array = _objects_as_float(array, f"{name} must be a matrix of numbers, got objects", in_table=is_dataframe(X))
     _check_dtype(array.dtype, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, got {array.ndim} dimension(s){_sklearn_message(array.shape)}")
@@ -351,8 +362,8 @@ def _check_values(data: np.ndarray, name: str) -> np.ndarray:
     low, high = data.min(), data.max()  # both are NaN if any entry is
     if not (np.isfinite(low) and np.isfinite(high)):
         has_mask = _is_fitted_data(name) and np.isnan(data).any()
-        advice = "; fit takes a mask of entries that are not observed" if has_mask else ""
-        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice}")
+        advice = "; give 0 (fillna(0)) where it means no count, and fit a mask where it means not observed"
+        raise ValueError(f"{name} must be finite, got {not_finite(data)}{advice if has_mask else ''}")
     if low < 0:
         raise ValueError(f"{name} must hold counts >= 0, got {low} (Negative values in data)")
     return data
@@ -390,17 +401,40 @@ def non_integer_fraction(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
+def check_sums(X: sparse.csr_array, row_names: np.ndarray, column_names: np.ndarray, name: str) -> None:
+    """Raise a ValueError, which names the first of them, if any sum of counts of the argument `name` is negative."""
+    if len(negative := np.flatnonzero(X.data < 0)):
+        p = negative[0]
+        i = np.searchsorted(X.indptr, p, side="right") - 1
+        raise ValueError(
+            f"{name} must have sums >= 0 for each row and column, and {len(negative):,} of {X.nnz:,} are negative, "
+            f"such as {X.data[p]} in row {brief(row_names[i])}, column {brief(column_names[X.indices[p]])}: remove the "
+            "entries below 0, such as cancelled orders, or the rows and columns with these sums"
+        )
+
+
 def _number_ids(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The number of each id, in the order of first occurrence, and the ids as text; `name` is that of the argument."""
     values = np.asarray(ids)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name} must be a list of at least one id, got shape {values.shape}")
-    number: dict[Any, int] = {}
-    numbers = np.array([number.setdefault(value, len(number)) for value in values.tolist()])
-    for value, n in number.items():
-        if not isinstance(value, str) and str(value) in ("None", "nan", "NaT", "<NA>"):
-            raise ValueError(f"{name} must not have missing ids, got {value} at position {(numbers == n).argmax()}")
-    return numbers, np.array([str(value) for value in number])
+    value_numbers: dict[Any, int] = {}
+    numbers = np.array([value_numbers.setdefault(value, len(value_numbers)) for value in values.tolist()])
+    missing = np.array([not isinstance(v, str) and str(v) in ("None", "nan", "NaT", "<NA>") for v in value_numbers])
+    if missing.any():
+        lacking = missing[numbers]
+        raise ValueError(
+            f"{name} must have an id in each entry, and {lacking.sum():,} of {len(lacking):,} lack one (the first is "
+            f"at position {lacking.argmax()}): remove these entries, for example by DataFrame.dropna"
+        )
+    text_numbers: dict[str, int] = {}  # 7, 7.0 and "7" are one id
+    merged = np.array([text_numbers.setdefault(_id_text(value), len(text_numbers)) for value in value_numbers])
+    return merged[numbers], np.array(list(text_numbers))
+
+
+def _id_text(value: Any) -> str:
+    """An id as text; whole numbers without a fraction, since pandas stores integers as floats if any is missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @shown_as_table
@@ -439,7 +473,7 @@ class Dataset(NamedTuple):
         ----------
         rows, columns : array-like of shape (m,)
             Ids of the row and of the column of each entry, such as users and items. Ids become names, as text, in the
-            order of their first occurrence.
+            order of their first occurrence; 7 and 7.0 become "7".
         counts : array-like of shape (m,), optional
             By default each line counts 1. The counts of lines with equal ids are summed; the sums must be >= 0.
 
@@ -470,8 +504,9 @@ class Dataset(NamedTuple):
                 f"rows, columns and counts must have equal lengths, got shapes {i.shape}, {j.shape} and {values.shape}"
             )
         shape = len(row_names), len(column_names)
-        X = as_counts(sparse.coo_array((values, (i, j)), shape=shape), name="counts")
-        return cls(X.to_scipy(), row_names, column_names)
+        X = sparse.coo_array((values.astype(sum_dtype(values.dtype)), (i, j)), shape=shape).tocsr()
+        check_sums(X, row_names, column_names, "counts")
+        return cls(as_counts(X, name="counts").to_scipy(), row_names, column_names)
 
     def aligned(self, names: Any) -> "Alignment":
         """These counts with the columns in the order of `names`, such as the feature names of a fitted model.

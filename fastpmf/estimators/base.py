@@ -28,7 +28,7 @@ from fastpmf.fitting.options import NO_DATA, FitData
 from fastpmf.fitting.transform import log_likelihood_of_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
-from fastpmf.utils.messages import brief
+from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
@@ -37,13 +37,22 @@ _PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
-    """Raise an error if there are as many names as fitted features, but they or their order differ."""
-    if len(names) == len(fitted) and (names != fitted).any():
-        j = int(np.flatnonzero(names != fitted)[0])
+    """Raise an error if the names of features, or their order, are not those that were fitted."""
+    if len(names) == len(fitted) and (names == fitted).all():
+        return
+    missing, unknown = fitted[~np.isin(fitted, names)].tolist(), names[~np.isin(names, fitted)].tolist()
+    if missing or unknown or len(names) != len(fitted):
+        lacking = f", without {listed(missing, 1)}" if missing else ""
+        added = f", with {listed(unknown, 1)} that the fit did not have" if unknown else ""
         raise ValueError(
-            f"X must have the fitted feature names in the same order: feature {j} is {brief(names[j])}, was "
-            f"{brief(fitted[j])}"
+            f"X must have the {len(fitted):,} fitted features, got {len(names):,}{lacking}{added}: Dataset.aligned "
+            "gives the counts of the fitted features"
         )
+    j = int(np.flatnonzero(names != fitted)[0])
+    raise ValueError(
+        f"X must have the fitted feature names in the same order: feature {j} is {brief(names[j])}, was "
+        f"{brief(fitted[j])}"
+    )
 
 
 def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -279,10 +288,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         n : int, default=10
             How many features to recommend to each row.
         rows : array-like of int or str, optional
-            Rows to recommend to, by number or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
-            name; by default all. If the row names are integers, integers are names.
+            Rows to recommend to, by position or, if X has row names (of a `Dataset`, or the index of a DataFrame), by
+            name; by default all. An integer is a name if the names are integers, and a position if they are text, as
+            those of a `Dataset` are; it is an error if it is a position and its text the name of another one.
         items : array-like of int or str, optional
-            Features that may be recommended, by number or name; by default all.
+            Features that may be recommended, by position or name, as for `rows`; by default all.
         exclude_seen : bool, default=True
             Whether to leave out the features of which a row has counts in X.
 
@@ -333,10 +343,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         features : int, str or array-like of either, of shape (m,)
-            Numbers or names of features.
+            Positions or names of features. It is an error if an integer is a position and its text the name of another
+            one.
         n : int, default=10
         items : array-like of int or str, optional
-            Features that may be returned, by number or name; by default all.
+            Features that may be returned, by position or name; by default all.
 
         Returns
         -------
@@ -436,7 +447,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             known = None if reset else getattr(estimator, "feature_names_in_", None)
             if known is not None:
                 check_feature_names(names, known)
-            if reset or known is None or len(names) != len(known):
+            if known is None:
                 validate_data(estimator, X=counts, reset=reset, skip_check_array=True)
             if reset:
                 estimator.feature_names_in_ = names

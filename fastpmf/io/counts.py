@@ -19,6 +19,7 @@ from fastpmf.io.npy import check_target, write_folder
 from fastpmf.io.sources import NAMELESS, Compressed, Names, Source, file_errors
 from fastpmf.utils.files import regular_file
 from fastpmf.utils.progress import progress_bar, stage
+from fastpmf.utils.validation import is_dataframe
 
 BLOCK = 1 << 23  # entries of a block, about 50 MB; the overhead of a block is then negligible
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # data, indices and indptr
@@ -102,11 +103,18 @@ def read_counts(
     >>> data.X.toarray().tolist(), data.row_names.tolist(), data.column_names.tolist()
     ([[2, 1], [1, 0]], ['ada', 'bob'], ['tea', 'jam'])
     """
-    with stage(f"reading {os.fspath(path)}"), _opened(
+    _check_path(path)
+    with stage(f"reading {path}"), _opened(
         path, format, layer=layer, columns=columns, header=header, feature_types=feature_types,
         feature_names=feature_names, transpose=transpose,
     ) as source:  # fmt: skip
         return source.to_dataset()
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        advice = "; for a table in memory use Dataset.from_entries" if is_dataframe(path) else ""
+        raise TypeError(f"path must be the path of a file or folder, got a {type(path).__name__}{advice}")
 
 
 @contextmanager
@@ -164,6 +172,7 @@ def convert_counts(
     >>> read_counts(folder / "counts").row_names.tolist()
     ['ada', 'bob']
     """
+    _check_path(path)
     check_target(folder)
     with (
         _opened(
@@ -263,6 +272,7 @@ def stream_counts(
     >>> PoissonNMF(n_components=3, random_state=0).fit(X).components_.shape
     (3, 40)
     """
+    _check_path(path)
     check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     source = open_counts(
         path, format, layer=layer, feature_types=feature_types, feature_names=feature_names, transpose=transpose

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from fastpmf.counts import COUNT_DTYPES, Dataset
 from fastpmf.counts.partition import blocks_of
-from fastpmf.counts.validation import sum_dtype
+from fastpmf.counts.validation import check_sums, sum_dtype
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.memory import check_array_bytes, check_compression, memory_limit
 from fastpmf.utils.messages import printable
@@ -244,7 +244,11 @@ class Coordinates(_Open):
         i, j, x = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
         del chunks
         X = sparse.coo_array((x, (i, j)), shape=shape)
-        return Dataset(X.tocsr() if self.distinct else summed(X), *names)
+        if self.distinct:
+            return Dataset(X.tocsr(), *names)
+        counts = summed(X)
+        check_sums(counts, *names, "its counts")
+        return Dataset(counts, *names)
 
 
 Source = Compressed | Coordinates

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.io.sources import Coordinates, Entries, Names, as_integers, as_names
-from fastpmf.io.text import LineStream, open_text
+from fastpmf.io.text import NOT_UTF8, LineStream, decoding_errors, open_text
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.messages import listed
 from fastpmf.utils.warnings import warn
@@ -79,7 +79,8 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
                 yield batch.columns
 
     doubtful = header is None and not has_header and len(places) == 2
-    return _triplets(path, [first[c] if has_header else str(c) for c in places], read, may_have_header=doubtful)
+    names = [first[c] if has_header else str(c) for c in places]
+    return _triplets(path, names, read, n_before=n_empty + bool(has_header), may_have_header=doubtful)
 
 
 def parquet(path: Path, columns: Columns = None) -> Coordinates:
@@ -106,19 +107,25 @@ def parquet(path: Path, columns: Columns = None) -> Coordinates:
 
 
 def _triplets(
-    path: Path, fields: list[str], read: Callable[[], Iterator[list[Any]]], *, may_have_header: bool = False
-) -> Coordinates:
-    """Coordinates from batches of the columns that `fields` names."""
+    path: Path, fields: list[str], read: Callable[[], Iterator[list[Any]]], *, n_before: int = 0,
+    may_have_header: bool = False,
+) -> Coordinates:  # fmt: skip
+    """Coordinates from batches of the columns that `fields` names; `n_before` lines are before the first entry."""
     arrow = import_optional("pyarrow", "tables")
     row_ids, column_ids = _Ids(), _Ids()
 
     def chunks() -> Iterator[Entries]:
+        gaps = _Gaps(fields, n_before)
         try:
             for batch in read():
-                i, j = row_ids.number(fields[0], batch[0]), column_ids.number(fields[1], batch[1])
-                yield Entries(i, j, _counts(fields[2], batch[2]) if len(batch) > 2 else np.ones(len(i), np.int64))
+                i, j = row_ids.number(batch[0]), column_ids.number(batch[1])
+                gaps.add([i < 0, j < 0, *(values.is_null().to_numpy(zero_copy_only=False) for values in batch[2:])])
+                if not gaps.found:
+                    yield Entries(i, j, _counts(fields[2], batch[2]) if len(batch) > 2 else np.ones(len(i), np.int64))
         except arrow.ArrowException as error:  # not all are ValueErrors
-            raise ValueError(str(error)) from None
+            raise ValueError(NOT_UTF8 if "invalid UTF8" in str(error) else str(error)) from None
+        if gaps.found:
+            raise ValueError(gaps.message())
 
     def describe() -> tuple[tuple[int, int], Names]:
         rows, columns = row_ids.names(), column_ids.names()
@@ -134,6 +141,36 @@ def _triplets(
     return Coordinates(chunks, describe, stored=path.stat().st_size)
 
 
+class _Gaps:
+    """Counts the lines without an id or a count.
+
+    Attributes
+    ----------
+    found : dict of str to [int, int]
+        By column, the number of its gaps and the number of the line of the first one, from 1.
+    """
+
+    def __init__(self, fields: list[str], n_before: int) -> None:
+        self.found: dict[str, list[int]] = {}
+        self._fields, self._n_before, self._n_lines = fields, n_before, 0
+
+    def add(self, missing: list[np.ndarray]) -> None:
+        """Whether each of the next lines has a gap, for each column."""
+        for field, gaps in zip(self._fields, missing, strict=True):
+            if gaps.any():
+                first = self._n_before + self._n_lines + int(gaps.argmax()) + 1
+                self.found.setdefault(field, [0, first])[0] += np.count_nonzero(gaps)
+        self._n_lines += len(missing[0])
+
+    def message(self) -> str:
+        parts = (
+            f"{n:,} of {self._n_lines:,} lines have no {'count' if field in self._fields[2:] else 'id'} in column "
+            f"{field!r} (the first is line {first:,})"
+            for field, (n, first) in self.found.items()
+        )
+        return f"{' and '.join(parts)}: remove these lines"
+
+
 class _Ids:
     """Numbers of ids, in order of first occurrence.
 
@@ -147,18 +184,16 @@ class _Ids:
         self._numbers: dict[str, int] = {}
         self.first_recurs = False
 
-    def number(self, field: str, values: Any) -> np.ndarray:
-        """The number of each id in a column; new ids get new numbers."""
+    def number(self, values: Any) -> np.ndarray:
+        """The number of each id in a column, -1 where it is missing; new ids get new numbers."""
         coded = values.dictionary_encode()
         # A stored dictionary may hold unused values, in any order
         used = coded.indices.dictionary_encode()
         ids = coded.dictionary.take(used.dictionary).cast("string").to_pylist()
-        if values.null_count or None in ids:
-            raise ValueError(f"it has a line without an id in column {field!r}")
         began = bool(self._numbers)
-        numbers = np.array([self._numbers.setdefault(each, len(self._numbers)) for each in ids], np.int64)
+        found = [-1 if each is None else self._numbers.setdefault(each, len(self._numbers)) for each in ids]
         index = np.int32 if len(self._numbers) <= np.iinfo(np.int32).max else np.int64
-        numbers = numbers.astype(index)[used.indices.to_numpy()]
+        numbers = np.array([*found, -1], index)[used.indices.fill_null(len(ids)).to_numpy()]
         self.first_recurs = self.first_recurs or bool((numbers[not began :] == 0).any())
         return numbers
 
@@ -167,9 +202,7 @@ class _Ids:
 
 
 def _counts(field: str, values: Any) -> np.ndarray:
-    """A column of counts."""
-    if values.null_count:
-        raise ValueError(f"it has a line without a count in column {field!r}")
+    """A column of counts, none of which is missing."""
     message = f"its counts must be numbers, and column {field!r} has "
     if values.type != "string":
         counts = values.to_numpy(zero_copy_only=False)
@@ -207,7 +240,7 @@ def _warn_of_blanks(ids: list[str]) -> None:
 
 def _first_line(path: Path, *, quoted: bool) -> tuple[list[str], int, str]:
     """The cells of the first line that is not empty, the number of empty lines before it, and the delimiter."""
-    with io.TextIOWrapper(open_text(path), "utf-8", newline="") as file:
+    with decoding_errors(), io.TextIOWrapper(open_text(path), "utf-8", newline="") as file:
         lines = iter(lambda: file.readline(_BLOCK_BYTES), "")  # pyarrow does not read longer lines either
         n_empty, line = next(((n, line) for n, line in enumerate(lines) if line.strip("\r\n")), (0, ""))
         if not line:

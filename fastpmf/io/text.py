@@ -3,6 +3,8 @@
 import gzip
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,7 +18,20 @@ from fastpmf.utils.warnings import warn
 
 _GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"  # first bytes of such files
 _PRINTABLE = bytes(c if c in b"\t\n\r" or 32 <= c < 127 else ord("?") for c in range(256))
+NOT_UTF8 = (
+    "its text is not in UTF-8: convert it, for example by iconv -f LATIN1 -t UTF-8, or read it by "
+    "pandas.read_csv(path, encoding='latin-1') and Dataset.from_entries"
+)
 _EMPTY_LINE = re.compile(rb"^[ \t\r]*\n", re.MULTILINE)
+
+
+@contextmanager
+def decoding_errors() -> Iterator[None]:
+    """Raise an error of text that is not in UTF-8 as one that says what to do."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise ValueError(NOT_UTF8) from None
 
 
 def open_text(path: Path) -> IO[bytes]:
@@ -138,8 +153,9 @@ def read_name_file(path: Path | None, n: int, *, or_more: bool = False) -> np.nd
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        text = content.decode("utf-8", "replace")
-        warn(f"{path.name} is not in UTF-8: invalid bytes in its names are replaced by U+FFFD")
+        raise ValueError(
+            f"the names in {path.name} are not in UTF-8: convert it, for example by iconv -f LATIN1 -t UTF-8"
+        ) from None
     # `splitlines` would also split at U+2028, U+0085 and other characters that names have
     lines = text.removesuffix("\n").split("\n") if text else []
     if len(lines) < n or (len(lines) > n and not or_more):

@@ -2,11 +2,14 @@
 
 import reprlib
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 MAX_LENGTH = 80  # characters
+_N_SUGGESTED = 3
+_MAX_COMPARED = 20_000  # names, above which the search for similar ones would take more than about a second
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = MAX_LENGTH
 
@@ -22,6 +25,19 @@ def listed(values: Iterable[Any], n: int = 10) -> str:
     values = list(values)
     rest = len(values) - n
     return ", ".join(map(brief, values[:n])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: known names that begin with it, or else are similar to it."""
+    names = list(dict.fromkeys(map(str, known)))
+    start = given.casefold()
+    found = [name for name in names if start and name.casefold().startswith(start)]
+    if len(found) < _N_SUGGESTED and len(names) <= _MAX_COMPARED:
+        found += [name for name in get_close_matches(given, names, _N_SUGGESTED) if name not in found]
+    if not found:
+        return ""
+    *others, last = map(brief, found[:_N_SUGGESTED])
+    return f"; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
 
 
 def printable(text: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state, check_scalar
 
-from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.messages import brief, listed, suggestion
 
 
 def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
@@ -129,7 +129,8 @@ def positions(chosen: Any, size: int, name: str, names: Any = None) -> np.ndarra
     """Positions of the chosen rows or columns as an array of int64 in the shape of `chosen`.
 
     `chosen`, the value of the argument `name`, holds numbers from 0 to size - 1 or some of the `names`, which are an
-    array-like of length `size` or None. If `names` holds integers, integers are names.
+    array-like of length `size` or None. If `names` holds integers, integers are names. If it holds text, an integer is
+    a position, and an error if its text is the name of another position.
     """
     try:
         chosen_array = np.asarray(chosen)
@@ -138,6 +139,8 @@ def positions(chosen: Any, size: int, name: str, names: Any = None) -> np.ndarra
     names = None if names is None else np.asarray(names)
     by_number = names is None or names.dtype.kind not in "iu"
     if (chosen_array.dtype.kind in "iu" and by_number) or not chosen_array.size:
+        if names is not None and chosen_array.size:
+            _check_unambiguous(chosen_array, names.astype(str).tolist(), name)
         if chosen_array.size and not 0 <= chosen_array.min() <= chosen_array.max() < size:
             raise ValueError(
                 f"{name} must lie in 0 ... {size - 1}, got {chosen_array.min()} to {chosen_array.max()}"
@@ -151,7 +154,19 @@ def positions(chosen: Any, size: int, name: str, names: Any = None) -> np.ndarra
     labels = (names.astype(str) if by_number else names).tolist()
     position = dict(zip(labels, range(size), strict=True))
     if unknown := [key for key in keys if key not in position]:
-        raise ValueError(f"{name} must hold known names, got {listed(unknown, 1)}")
+        raise ValueError(f"{name} must hold known names, got {listed(unknown, 1)}{suggestion(str(unknown[0]), labels)}")
     if len(position) < size and (ambiguous := set(keys) & set(duplicates(labels))):
         raise ValueError(f"{name} must hold names that occur once, but {brief(min(ambiguous))} occurs more than once")
     return np.array([position[key] for key in keys], np.int64).reshape(chosen_array.shape)
+
+
+def _check_unambiguous(numbers: np.ndarray, names: list[str], name: str) -> None:
+    """Raise a ValueError if the text of any of the numbers is the name of another position."""
+    others = {text for position, text in enumerate(names) if text != str(position)}
+    for number in np.unique(numbers).tolist():
+        if str(number) in others:
+            at = f" or {brief(names[number])} for the position" if 0 <= number < len(names) else ""
+            raise ValueError(
+                f"{name} is ambiguous, got {number}, which is also the name of another position: give '{number}' for "
+                f"the name{at}"
+            )
