@@ -21,6 +21,7 @@ from test_files import KINDS, write_tenx
 
 import fastpmf
 from fastpmf import HPF, PoissonNMF, cli
+from fastpmf.cli import commands
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import Dataset, read_counts, write_counts
 
@@ -121,6 +122,19 @@ def test_numbers_of_components_are_compared_in_a_table(run):
     assert lines[0].split() == ["k", "log_likelihood", "error", "similarity", "seconds", "choice"]
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
     assert "recommended" in out
+
+
+@pytest.mark.parametrize("kind", ["poisson", "hpf"])
+def test_a_long_fit_of_a_selection_shows_its_iterations(run, monkeypatch, kind):
+    monkeypatch.setattr(commands, "SECONDS_BETWEEN_LINES", 0.0)
+    line = f"select X.npz -k 1 2 --splits 1 --max-iter 30 --model {kind}"
+    code, shown, err = run(f"{line} --json")
+    assert code == 0
+    assert "iteration    10 of 30" in err
+    monkeypatch.setattr(commands, "SECONDS_BETWEEN_LINES", 1e6)
+    assert "iteration" not in run(line)[2]
+    scores = (json.loads(text)["log_likelihood"] for text in (shown, run(f"{line} --json -q")[1]))
+    np.testing.assert_array_equal(*scores)
 
 
 def test_topics_are_a_table_of_features_by_name(run):

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,11 @@ from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
 from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import printable
-from fastpmf.utils.progress import stage
+from fastpmf.utils.progress import stage, write_line
 from fastpmf.warmup import warmup as warm_up
 
 STANDARD_OUTPUT = STANDARD_INPUT
+SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
     "fixed_W", "fixed_H",
@@ -259,7 +260,8 @@ def select(arguments: argparse.Namespace) -> None:
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
     check_distinct(arguments.counts, arguments.output, arguments.plot)
-    model = _model(arguments, 1).set_params(verbose=False)
+    callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
+    model = _model(arguments, 1).set_params(verbose=False, callback=callback)
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
@@ -287,6 +289,19 @@ def select(arguments: argparse.Namespace) -> None:
     if interrupted:
         arguments.written = "the table is that of the completed splits"
         raise interrupted
+
+
+def _iterations_shown(max_iter: int) -> Callable[..., None]:
+    """A callback of fits that writes the iteration on standard error every few seconds."""
+    last = time.perf_counter()
+
+    def show(record: Any, *_: Any) -> None:
+        nonlocal last
+        if (now := time.perf_counter()) - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            write_line(f"iteration {record.n_iter:>5} of {max_iter}")
+
+    return show
 
 
 def topics(arguments: argparse.Namespace) -> None:
@@ -425,8 +440,8 @@ def _heldout_scores(
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
     lines = [
-        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with row total x column "
-        "total"
+        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with rates "
+        "from the totals of rows and columns alone"
     ]
     if arguments.top is not None:
         n = arguments.top
@@ -435,9 +450,9 @@ def _heldout_scores(
         names = ("precision", "recall", "ndcg")
         facts |= {"n": n} | {name: getattr(own, name) for name in names}
         facts |= {"popularity": {name: getattr(popular, name) for name in names}, "n_ranked_rows": own.n_rows}
-        lines.append(f"{f'means of {own.n_rows:,} rows':<20}{'precision':>10}{'recall':>10}{'NDCG':>10}   at {n}")
+        lines.append(f"{f'means of {own.n_rows:,} rows':<26}{'precision':>10}{'recall':>10}{'NDCG':>10}   at {n}")
         for name, scores in (("model", own), ("popularity", popular)):
-            lines.append(f"{name:<20}{scores.precision:>10.4f}{scores.recall:>10.4f}{scores.ndcg:>10.4f}")
+            lines.append(f"{name:<26}{scores.precision:>10.4f}{scores.recall:>10.4f}{scores.ndcg:>10.4f}")
     return facts, lines
 
 

@@ -94,7 +94,7 @@ def warn_if_not_whole(counts: np.ndarray) -> None:
     if share := non_integer_fraction(counts):
         print_message(
             f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or "
-            "logarithms; the model is for counts"
+            "logarithms; fit counts, or log2(1 + x) made by --values log2"
         )
 
 
