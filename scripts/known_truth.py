@@ -163,7 +163,8 @@ def verdict(rows: list[Row]) -> list[str]:
 
 def plot(rows: list[Row], figure: Any) -> None:
     """Correlation by mean count, coverage by level, and the numbers chosen."""
-    left, middle, right = figure.subplots(1, 3)
+    chosen = [row for row in rows if row.part == "components"]
+    left, middle, *right = figure.subplots(1, 3 if chosen else 2)
     recovered = [row for row in rows if "recovered" in row.what]
     for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
         means = list(dict.fromkeys(row.mean_count for row in own))
@@ -176,13 +177,13 @@ def plot(rows: list[Row], figure: Any) -> None:
         middle.plot(
             LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}"
         )
-    chosen = [row for row in rows if row.part == "components"]
     for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
-        right.plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
+        right[0].plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
     middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals")
-    right.set(xlabel="true number of components", ylabel="chosen less true", title="components")
-    for axes in filter(lambda axes: axes.lines, (left, middle, right)):
+    for axes in right:
+        axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
+    for axes in filter(lambda axes: axes.lines, (left, middle, *right)):
         axes.legend(fontsize="small")
 
 

@@ -581,13 +581,14 @@ def plot(points: list[Point], figure: Any) -> None:
     """Score above the best against seconds; other models are dashed."""
     scored = [p for p in points if p.value == p.value]
     cases = common.group(scored, "counts", "k")
+    colors = {name: f"C{i % 10}" for i, (name,) in enumerate(common.group(scored, "package"))}
     panels = common.grid(figure, len(cases), columns=1, size=(7, 4))
     for axes, ((counts, k), own) in zip(panels, cases.items(), strict=True):
         top = lowest(own).value
         for i, ((name,), curve) in enumerate(common.group(own, "package").items()):
             x, y = np.array(sorted((p.seconds, p.value / top - 1) for p in curve)).T
             style = "-" if curve[0].problem == own[0].problem else "--"
-            axes.plot(x, np.maximum(y, 1e-5), style, color=f"C{i % 10}", lw=2.5 if i == 0 else 1.2, marker=".", ms=4,
+            axes.plot(x, np.maximum(y, 1e-5), style, color=colors[name], lw=2.5 if i == 0 else 1.2, marker=".", ms=4,
                       label=name)  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="seconds", ylim=(0.8e-5, None), title=f"{counts}, k = {k}",
                  ylabel="relative gap to the best of all (1e-5 or less)")  # fmt: skip

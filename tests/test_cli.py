@@ -21,6 +21,7 @@ from test_files import KINDS, write_tenx
 
 import fastpmf
 from fastpmf import HPF, PoissonNMF, cli
+from fastpmf.cli import commands
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import Dataset, read_counts, write_counts
 
@@ -123,6 +124,19 @@ def test_numbers_of_components_are_compared_in_a_table(run):
     assert "recommended" in out
 
 
+@pytest.mark.parametrize("kind", ["poisson", "hpf"])
+def test_a_long_fit_of_a_selection_shows_its_iterations(run, monkeypatch, kind):
+    monkeypatch.setattr(commands, "SECONDS_BETWEEN_LINES", 0.0)
+    line = f"select X.npz -k 1 2 --splits 1 --max-iter 30 --model {kind}"
+    code, shown, err = run(f"{line} --json")
+    assert code == 0
+    assert "iteration    10 of 30" in err
+    monkeypatch.setattr(commands, "SECONDS_BETWEEN_LINES", 1e6)
+    assert "iteration" not in run(line)[2]
+    scores = (json.loads(text)["log_likelihood"] for text in (shown, run(f"{line} --json -q")[1]))
+    np.testing.assert_array_equal(*scores)
+
+
 def test_topics_are_a_table_of_features_by_name(run):
     Path("X.csv").write_text("who,what,n\n" + "".join(f"u{i},w{i % 3},{i + 1}\n" for i in range(6)))
     run("fit X.csv -k 2 -o model.npz --max-iter 5 -q")
@@ -181,7 +195,7 @@ def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
     Path("X.h5").touch()
     code, out, err = run("info X.h5")
     assert (code, out) == (1, "")  # nothing is wrong with the command line
-    assert err == "fastpmf info: error: this format needs h5py: pip install 'fastpmf[anndata]'\n"
+    assert err == "fastpmf info: error: reading .h5 of 10x Genomics needs h5py: pip install 'fastpmf[anndata]'\n"
 
 
 def test_transpose_fits_the_columns(run):
@@ -197,10 +211,10 @@ def test_quiet_says_nothing_on_standard_error(run):
     ("line", "message"),
     [
         ("fit absent.npz -k 2 -o m.npz", "no file absent.npz"),
-        ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format: *.npz, *.mtx, *.mtx.gz, *.h5"),
+        ("fit X.doc -k 2 -o m.npz", "X.doc has no name of a known format; give format, one of npz, mtx"),
         ("fit X.npz -k 2 -o m.npz --layer raw", "layer is an option of 10x-h5, h5ad, zarr only, and X.npz is npz"),
         ("fit X.npz -k 2 -o m.npz --columns a,b", "columns is an option of csv, tsv, parquet only"),
-        ("fit X.npz -k 2 -o m.npz --format doc", "got 'doc'; did you mean docword?"),
+        ("fit X.npz -k 2 -o m.npz --format doc", "got 'doc'; did you mean 'docword'?"),
         ("convert X.npz -o X.mtx", "X.mtx exists and is not a folder of .npy, which could be replaced"),
         ("convert X.npz -o X.npz", "every output must be a different file"),
         ("convert X.npz -o absent/X", "no folder absent"),
@@ -362,10 +376,11 @@ JSON = {
     ],
     "evaluate shop.npz shop": {"n_rows", "total", "log_likelihood"},
     "evaluate train.npz test --train train -n 3": {
-        "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "n_ranked_rows",
+        "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "popularity",
+        "n_ranked_rows",
     },
     "split shop --train a --test b": {"train", "test"},
-    "plot top-features shop.npz -o plot.svg": {"plot"},
+    "plot top-features shop.npz -o plot.svg -q": {"plot"},
     "report shop.npz -o report.html -q": {"report"},
     "convert shop -o folder": {"n_rows", "nonzeros", "folder"},
     "plan shop -k 2": [
@@ -395,6 +410,7 @@ def test_every_command_has_json_and_help_that_fits_a_terminal(run, monkeypatch):
     plots = re.findall(r"^  ([a-z-]+) {2,}", run("plot --help")[1].partition("NAME is one of")[2], re.MULTILINE)
     assert set(commands) == {line.split()[0] for line in JSON} | {"completion"}
     assert [name.replace("-", "_") for name in sorted(plots)] == fastpmf.plot.__all__
+    assert max(map(len, run("--help")[1].splitlines())) <= 80
     for command in [*commands, *(f"plot {name}" for name in plots)]:
         code, out, err = run(f"{command} --help")
         assert (code, err) == (0, "")
@@ -422,7 +438,7 @@ PLOTS = {
 def test_every_plot_is_drawn_with_its_labels(shop, line):
     Path("k.json").write_text(shop("select shop -k 1 2 --splits 2 -q --json --max-iter 5")[1])
     with plt.rc_context({"svg.fonttype": "none"}):
-        code, out, err = shop(f"plot {line} -o plot.svg")
+        code, out, err = shop(f"plot {line} -o plot.svg -q")
     assert (code, out, err) == (0, "plot in plot.svg\n", "")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", Path("plot.svg").read_text("utf-8"))
     assert PLOTS[line] <= set(texts), texts
@@ -441,7 +457,7 @@ def test_similar_columns_are_those_of_the_model(shop):
     assert [row["similar"] for row in rows] == model.similar_items(["item3", "item0"], 2).names.ravel().tolist()
     code, _, err = shop("similar shop.npz itm3")
     assert code == 2
-    assert err == "fastpmf similar: error: argument ITEM: expected a fitted column, got 'itm3'; did you mean item3?\n"
+    assert err == "fastpmf similar: error: argument ITEM: expected a fitted column, got 'itm3'; did you mean 'item3'?\n"
 
 
 def test_differential_features_are_those_of_the_model(shop):
@@ -577,7 +593,7 @@ def test_fitted_features_that_a_file_lacks_are_not_observed_and_counted(run):
         expected = model.transform(Dataset(seen, None, names), mask=None if option else mask)
         W = np.load("W.npy")
         np.testing.assert_allclose(W, expected, rtol=1e-3)  # rows stop at tol=1e-6 nats per count
-    rows = table(run("recommend model.npz part -n 1 --seen")[1])
+    rows = table(run("recommend model.npz part -n 1 --seen --missing unobserved")[1])
     rates = W @ model.components_
     assert [row["item"] for row in rows] == names[rates.argmax(axis=1)].tolist()
     np.testing.assert_allclose([float(row["rate"]) for row in rows], rates.max(axis=1), rtol=1e-5)  # six digits of it
@@ -620,7 +636,7 @@ def test_what_factors_need_is_checked_before_the_fit(run, monkeypatch):
         code, _, err = run(f"fit X.npz -k 2 -o model.npz --factors {option}")
         assert (code, message in err) == (2, True)
     monkeypatch.setitem(sys.modules, "anndata", None)
-    assert "this format needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
+    assert "writing .h5ad needs anndata" in run("fit X.npz -k 2 -o model.npz --factors f.h5ad")[2]
 
 
 def test_a_fit_that_time_ends_says_how_far_it_is(run):
@@ -749,3 +765,111 @@ def test_the_standard_library_is_a_document_term_matrix():
     assert X.data.min() >= 1
     assert X.has_canonical_format
     assert list(words) == sorted(set(words))
+
+
+@pytest.mark.parametrize(("values", "of"), [("binary", np.sign), ("log2", lambda x: np.log2(1 + x))])
+def test_counts_are_used_with_the_values_that_are_asked_for(shop, values, of):
+    data = read_counts("shop")
+    expected = of(data.X.toarray().astype(float))
+    code, _, err = shop(f"convert shop --values {values} -o changed")
+    assert (code, err) == (0, "")
+    changed = read_counts("changed")
+    np.testing.assert_allclose(changed.X.toarray(), expected)
+    assert changed.row_names.tolist() == data.row_names.tolist()
+    line = f"--values {values} -k 2 -q --max-iter 5"
+    assert shop(f"fit shop {line} -o a.npz --validation test")[0] == 0
+    assert shop(f"fit shop {line} -o b.npz")[0] == 0
+    shop("fit changed -k 2 -q --max-iter 5 -o c.npz")
+    b, c = (PoissonNMF.load(f"{name}.npz").components_ for name in "bc")
+    np.testing.assert_array_equal(b, c)
+    rows = [shop(f"recommend b.npz {counts} -n 2 -q --json")[1] for counts in (f"shop --values {values}", "changed")]
+    assert rows[0] == rows[1]
+    assert "--stream reads counts as they are" in shop(f"fit shop --stream {line} -o d.npz")[2]
+
+
+def test_values_of_negative_counts_are_an_error(run):
+    sparse.save_npz("returns.npz", sparse.csr_array(np.array([[1, -1]])))
+    for values in ("binary", "log2"):
+        code, _, err = run(f"convert returns.npz --values {values} -o X")
+        assert (code, "returns.npz must hold counts >= 0, got -1" in err) == (2, True)
+
+
+def test_ranking_scores_stand_beside_those_of_popularity(shop):
+    assert shop("split shop --by entries --fraction 0.3 --train a --test b")[0] == 0
+    assert shop("fit a -k 2 --prior auto -o a.npz -q")[0] == 0
+    line = "evaluate a.npz b --train a -n 3 -q"
+    found = json.loads(shop(f"{line} --json")[1])["popularity"]
+    train, test = read_counts("a"), read_counts("b")
+    popular = fastpmf.ranking_scores(test.X, np.ones((40, 1)), train.X.sum(axis=0)[None], 3, exclude=train.X)
+    expected = {name: getattr(popular, name) for name in ("precision", "recall", "ndcg")}
+    assert found == pytest.approx(expected)
+    lines = {line.split()[0]: line.split()[1:] for line in shop(line)[1].splitlines()}
+    assert lines["popularity"] == [f"{x:.4f}" for x in expected.values()]
+    assert len(lines["model"]) == 3
+
+
+def test_columns_that_a_row_lacks_count_0_for_recommendations(shop):
+    whole = read_counts("shop")
+    write_counts("part", Dataset(whole.X[:, :10], whole.row_names, whole.column_names[:10]))
+    code, out, err = shop("recommend shop.npz part -n 3")
+    assert code == 0
+    assert err.startswith("fastpmf: part lacks 5 of the 15 fitted columns: treated as counts of 0")
+    X = whole.X.toarray()
+    X[:, 10:] = 0
+    best = PoissonNMF.load("shop.npz").recommend(Dataset(X, whole.row_names, whole.column_names), n=3)
+    assert [row["item"] for row in table(out)] == best.names[best.indices >= 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["similar", "m.npz", "GLASS STAR"], "got 'GLASS STAR'; did you mean 'GLASS STAR FROSTED T-LIGHT HOLDER'?"),
+        (["similar", "m.npz", "POCKET FAN"], "got 'POCKET FAN'; did you mean 'POCKET FAN '?"),
+        (["similar", "m.npz", "pockt fan"], "got 'pockt fan'; did you mean 'POCKET FAN '?"),
+        (["similar", "m.npz", "TEA"], "got 'TEA'"),
+        ("fit X.csv -k 2 -o m.npz --iterations 5", "unknown argument '--iterations'"),
+        ("fit X.csv -k 2 -o m.npz --max-iters 5", "unknown argument '--max-iters'; did you mean '--max-iter'?"),
+        ("fit X.csv --k 5 -o m.npz", "unknown argument '--k'; did you mean '-k'?"),
+        ("fit --comp=5", "unknown argument '--comp=5'; did you mean '--components'?"),
+        ("--versions", "unknown argument '--versions'; did you mean '--version'?"),
+        (
+            "info X.csv --columns order product n",
+            "unknown argument 'product'; separate the columns by commas, without blanks",
+        ),
+        ("fit X.csv -k5", "the following arguments are required: -o/--output"),
+        (
+            "info X.csv",
+            "X.csv can't be read as csv: it has 4 column(s): give those of row ids, column ids and counts as `columns` "
+            "(--columns ROW,COLUMN,COUNT on the command line), by name or by number from 0; for a table with a line "
+            "for each row, fit the DataFrame of pandas.read_csv. Its first line is 'order', 'product', 'n', 'country'",
+        ),
+        ("info X.xlsx", "X.xlsx is a spreadsheet: save it as CSV"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_what_is_close_to_it(run, line, message):
+    Path("X.csv").write_text("order,product,n,country\n1,tea,2,UK\n")
+    Path("X.xlsx").touch()
+    names = np.array(["GLASS STAR FROSTED T-LIGHT HOLDER", "POCKET FAN ", "RED MUG"])
+    PoissonNMF(1, max_iter=5, tol=0).fit(Dataset(np.ones((3, 3)), None, names)).save("m.npz")
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert err.partition("error: ")[2].removeprefix("argument ITEM: expected a fitted column, ") == f"{message}\n"
+
+
+def test_a_rate_is_explained_in_a_terminal_only(shop, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    terminal.isatty = lambda: True
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        assert cli.main(["recommend", "shop.npz", "shop", "-n", "1", "-q"]) == 0
+    assert terminal.buffer.getvalue().decode().endswith("\nrate: expected count of the item in the row\n")
+    assert "expected count" not in shop("recommend shop.npz shop -n 1 -q")[1]
+
+
+def test_formats_that_need_pyarrow_are_named(run, monkeypatch):
+    for module in ("pyarrow", "pyarrow.csv", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name, message in (("X.csv", "reading CSV and TSV needs pyarrow"), ("X.parquet", "reading Parquet needs")):
+        Path(name).touch()
+        code, _, err = run(f"info {name}")
+        assert (code, message in err) == (1, True)

@@ -312,7 +312,7 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
             "u,i,n\na,x,2\nb,x,many\n",
             "can't be read as csv: its counts must be numbers, and column 'n'",
         ),
-        ("X.csv", "a\nb\n", "it has 1 column(s): give the columns of row ids, column ids and counts as `columns`"),
+        ("X.csv", "a\nb\n", "it has 1 column(s): give those of row ids, column ids and counts as `columns`"),
         ("X.csv", ",g1,g2,g3\na,1,0,2\nb,3,1,1\n", "for a table with a line for each row, fit the DataFrame"),
         ("X.csv", "", "it is empty"),
         ("X.csv", "u,i,n\n,x,2\n", "1 of 1 lines have no id in column 'u' (the first is line 2): remove these lines"),
@@ -336,7 +336,7 @@ def test_triplets_come_with_header_or_without_in_any_columns_and_add_up(tmp_path
         ("X.h5", "not HDF5", "can't be read as 10x-h5"),
         ("X.parquet", "not Parquet", "can't be read as parquet"),
         ("X.npz", "not a zip", "can't be read as npz: it is empty, truncated or of another kind"),
-        ("X.doc", "?", "has no name of a known format: *.npz, *.mtx"),
+        ("X.doc", "?", "has no name of a known format; give format, one of npz, mtx"),
     ],
 )
 def test_a_wrong_file_raises_an_error_of_one_line_that_names_it(tmp_path, name, text, sentence):

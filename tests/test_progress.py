@@ -76,11 +76,11 @@ def test_a_fit_of_the_command_line_says_where_it_is(every_stage, X, tmp_path, mo
 @pytest.mark.parametrize(
     ("line", "stage"),
     [
-        ("transform m.npz X.npz -o W.npy", "finding W of the rows of X"),
+        ("transform m.npz X.npz -o W.npy", "computing the weights of rows"),
         ("recommend m.npz X.npz", "finding the columns of highest rate"),
         ("differential m.npz X.npz", "computing log fold changes"),
         ("evaluate m.npz X.npz --train X.npz", "scoring the held-out counts"),
-        ("plot calibration m.npz X.npz --train X.npz -o c.png", "computing the rates of all entries"),
+        ("plot calibration m.npz X.npz --train X.npz -o c.png", "drawing the plot"),
         ("plot component-gains m.npz X.npz --train X.npz -o c.png", "computing the contributions of components"),
         ("report m.npz X.npz -o r.html", "drawing the report"),
         ("split X.npz --train a --test b", "writing a"),

@@ -29,7 +29,7 @@ class BenchmarkFigure(SphinxDirective):
             self.env.note_dependency(str(path))
         caption = " ".join(self.content)
         label = f'<svg role="img" aria-label="{html.escape(caption)}"'
-        drawn = figures.main(self.arguments[0]).replace("<svg", label, 1)
+        drawn = figures.drawn(self.arguments[0]).replace("<svg", label, 1)
         found = nodes.figure("", nodes.raw("", drawn, format="html"))
         found += nodes.caption("", "", *self.parse_inline(caption)[0])
         return [found]

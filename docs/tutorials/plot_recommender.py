@@ -140,11 +140,8 @@ for name, prepare in preparations.items():
     score(f"HPF, {name}", model.fit_transform(X), model.components_)
 
 masked = PoissonNMF(6, prior_W="auto", prior_H="auto", random_state=0)
-score(
-    "PoissonNMF, x > 0, masked",
-    masked.fit_transform(data.X.sign(), mask=test.X > 0),
-    masked.components_,
-)
+W = masked.fit_transform(data.X.sign(), mask=test.X > 0)
+score("PoissonNMF, x > 0, masked", W, masked.components_)
 
 pd.DataFrame(table).T.style.format("{:.3f}")
 
@@ -155,9 +152,7 @@ pd.DataFrame(table).T.style.format("{:.3f}")
 # sphinx_gallery_thumbnail_number = 2
 scores = pd.DataFrame(table).T.iloc[:-1]
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-colors = ["tab:gray"] + [
-    "tab:blue" if "Poisson" in name else "tab:orange" for name in scores.index[1:]
-]
+colors = ["tab:gray"] + ["tab:blue", "tab:orange"] * 3
 ax.barh(scores.index, scores["recall"], color=colors)
 ax.axvline(scores["recall"]["popularity"], color="tab:gray", linestyle=":")
 ax.set(xlabel="recall among ten recommended items")
@@ -174,12 +169,11 @@ ax.spines[["top", "right"]].set_visible(False)
 part, validation = split_entries(train, 0.2, random_state=1)
 bought = Dataset(part.X.sign(), part.row_names, part.column_names)
 numbers = [2, 4, 6, 8, 12, 20, 30]
+options = {"tol": 1e-3, "random_state": 0}
 candidates = {
-    "auto": lambda k: PoissonNMF(k, prior_W="auto", prior_H="auto", tol=1e-3, random_state=0),
-    "sparse": lambda k: PoissonNMF(
-        k, prior_W="sparse", prior_H="sparse", tol=1e-3, random_state=0
-    ),
-    "HPF": lambda k: HPF(k, learn_prior=True, tol=1e-3, random_state=0),
+    "auto": lambda k: PoissonNMF(k, prior_W="auto", prior_H="auto", **options),
+    "sparse": lambda k: PoissonNMF(k, prior_W="sparse", prior_H="sparse", **options),
+    "HPF": lambda k: HPF(k, learn_prior=True, **options),
 }
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, make in candidates.items():

@@ -166,14 +166,17 @@ plt.show()
 # Leave out the shares of the batches and divide the others by their sum.
 # The clusters are now the types, and they have nothing to do with the batches.
 
-shares = pd.DataFrame(adata.obsm["X_pmf_topics"], index=adata.obs_names, columns=names).iloc[
-    :, 2:
-]
-shares = shares.div(shares.sum(axis=1), axis=0)
+
+def without_batches(topics):
+    shares = pd.DataFrame(topics, columns=names).iloc[:, 2:]
+    return shares.div(shares.sum(axis=1), axis=0)
+
+
+shares = without_batches(adata.obsm["X_pmf_topics"])
 found = clusters(shares)
 print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}")
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
-pd.crosstab(adata.obs["type"], found)
+pd.crosstab(adata.obs["type"], pd.Series(found, adata.obs_names, name="cluster"))
 
 # %%
 # The method has two limits: batches must be known, and what all cells of a batch have in common counts as batch.
@@ -197,14 +200,14 @@ pd.crosstab(adata.obs["type"], found)
 # ``top`` orders genes by a lower bound of this change, the estimate minus two standard errors, in log2.
 
 changes = model.differential_expression(X, adata.obsm["X_pmf"])
-top = changes.top(8)
+top = changes.top(6)
 for z in range(2, k):
     pairs = zip(top.names[z], top.scores[z], strict=True)
     print(f"topic {z}:", ", ".join(f"{gene} {bound:.1f}" for gene, bound in pairs))
 
 # %%
 # With real data you would now look up these genes.
-# Here they can be compared with the truth: of which program are the first eight genes of each topic markers?
+# Here they can be compared with the truth: of which program are the first six genes of each topic markers?
 
 program_of = pd.Series("-", index=genes)
 for program, own in zip(programs, markers, strict=True):
@@ -233,10 +236,7 @@ plt.show()
 # Here, transform finds the shares of the batches too, since only ``fit`` takes fixed parts of W.
 
 fastpmf.anndata.transform(new, model)
-new_shares = pd.DataFrame(new.obsm["X_pmf_topics"], index=new.obs_names, columns=names).iloc[
-    :, 2:
-]
-new_shares = new_shares.div(new_shares.sum(axis=1), axis=0)
+new_shares = without_batches(new.obsm["X_pmf_topics"])
 
 # %%
 # Any classifier of scikit-learn can now carry the types over from the old cells to the new ones:
@@ -252,10 +252,11 @@ print(f"{right:.1%} of {new.n_obs} new cells have the right type")
 # What next
 # ---------
 #
+# The cell types of this page are clearer than real ones, so expect less clear results with your own data.
 # ``adata.write_h5ad("cells.h5ad")`` keeps the results with the data, and ``model.save("model.npz")`` keeps the model
 # for more new cells.
 #
 # - A fit depends on its random start: ``n_init=10`` tries ten and finishes the best.
 # - :doc:`/guide/choosing_k` says more about the number of topics, and how to find topics that are noise.
 # - :doc:`/guide/reading` says more about reading topics.
-# - Real types differ less than these.
+# - ``model.report("report.html", X)`` writes the topics, their quality and plots into one file.

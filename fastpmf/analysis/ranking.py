@@ -101,7 +101,8 @@ class Recommendations(NamedTuple):
         items = self.indices if self.names is None else self.names
         rows = range(m) if self.row_names is None else self.row_names.tolist()
         found = top_weighted(items[first], self.rates[first], self.indices[first] >= 0, n)
-        return Table(f"{n} recommendations for {m:,} rows", {"row": rows[first], "items": found}, n_rows=m)
+        title = f"{n} recommendation{'s' * (n != 1)} for {m:,} row{'s' * (m != 1)}"
+        return Table(title, {"row": rows[first], "items": found}, n_rows=m)
 
 
 @shown_as_table

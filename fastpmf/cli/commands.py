@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from fastpmf.cli.reading import (
     stream,
     warn_if_not_whole,
     weights,
+    with_values,
 )
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
@@ -77,10 +78,11 @@ from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
 from fastpmf.utils.memory import memory_limit
 from fastpmf.utils.messages import printable
-from fastpmf.utils.progress import stage
+from fastpmf.utils.progress import stage, write_line
 from fastpmf.warmup import warmup as warm_up
 
 STANDARD_OUTPUT = STANDARD_INPUT
+SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
     "fixed_W", "fixed_H",
@@ -137,7 +139,8 @@ def fit(arguments: argparse.Namespace) -> None:
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
-        f"{seconds:.1f} s\n{_objective(model)}\n{_status(model)}\n{files}",
+        f"{model.trace_['seconds'][-1]:.1f} s, {seconds:.1f} s with preparation and compilation\n"
+        f"{_objective(model)}\n{_status(model)}\n{files}",
         facts,
     )
     if interrupted:
@@ -181,7 +184,9 @@ def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
         given["mask"] = read_counts(arguments.mask)
     if arguments.validation is not None:
         value = arguments.validation
-        given["validation"] = value if isinstance(value, float) else read_counts(value)
+        given["validation"] = (
+            value if isinstance(value, float) else with_values(read_counts(value), arguments.values, value)
+        )
     return given
 
 
@@ -255,7 +260,8 @@ def select(arguments: argparse.Namespace) -> None:
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
     check_distinct(arguments.counts, arguments.output, arguments.plot)
-    model = _model(arguments, 1).set_params(verbose=False)
+    callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
+    model = _model(arguments, 1).set_params(verbose=False, callback=callback)
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
@@ -283,6 +289,19 @@ def select(arguments: argparse.Namespace) -> None:
     if interrupted:
         arguments.written = "the table is that of the completed splits"
         raise interrupted
+
+
+def _iterations_shown(max_iter: int) -> Callable[..., None]:
+    """A callback of fits that writes the iteration on standard error every few seconds."""
+    last = time.perf_counter()
+
+    def show(record: Any, *_: Any) -> None:
+        nonlocal last
+        if (now := time.perf_counter()) - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            write_line(f"iteration {record.n_iter:>5} of {max_iter}")
+
+    return show
 
 
 def topics(arguments: argparse.Namespace) -> None:
@@ -322,7 +341,8 @@ def recommend(arguments: argparse.Namespace) -> None:
     items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
     with stage("finding the columns of highest rate"):
         best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
-    print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows))
+    note = "rate: expected count of the item in the row"
+    print_table(arguments, ("row", "rank", "item", "rate"), _ranked(best, rows), note=note)
 
 
 def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
@@ -419,15 +439,20 @@ def _heldout_scores(
     score = heldout_log_likelihood(train, W, model.components_, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
-    lines = [f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} against rates without "
-             "structure"]  # fmt: skip
+    lines = [
+        f"log-likelihood {score:.6g} nats per held-out count, {score - baseline:+.4g} compared with rates "
+        "from the totals of rows and columns alone"
+    ]
     if arguments.top is not None:
         n = arguments.top
-        scores = ranking_scores(data, W, model.components_, n, exclude=train)
-        facts |= {"n": n, "precision": scores.precision, "recall": scores.recall, "ndcg": scores.ndcg,
-                  "n_ranked_rows": scores.n_rows}  # fmt: skip
-        lines.append(f"precision@{n} {scores.precision:.4f}, recall@{n} {scores.recall:.4f}, NDCG@{n} "
-                     f"{scores.ndcg:.4f}, means of {scores.n_rows:,} rows")  # fmt: skip
+        own = ranking_scores(data, W, model.components_, n, exclude=train)
+        popular = ranking_scores(data, np.ones((len(W), 1)), columns[None], n, exclude=train)
+        names = ("precision", "recall", "ndcg")
+        facts |= {"n": n} | {name: getattr(own, name) for name in names}
+        facts |= {"popularity": {name: getattr(popular, name) for name in names}, "n_ranked_rows": own.n_rows}
+        lines.append(f"{f'means of {own.n_rows:,} rows':<26}{'precision':>10}{'recall':>10}{'NDCG':>10}   at {n}")
+        for name, scores in (("model", own), ("popularity", popular)):
+            lines.append(f"{name:<26}{scores.precision:>10.4f}{scores.recall:>10.4f}{scores.ndcg:>10.4f}")
     return facts, lines
 
 
@@ -488,13 +513,12 @@ def info(arguments: argparse.Namespace) -> None:
 
 def _info_of_model(model: Model, arguments: argparse.Namespace) -> None:
     k, p = model.components_.shape
-    named, kind = hasattr(model, "feature_names_in_"), type(model).__name__
+    named = hasattr(model, "feature_names_in_")
     print_result(
         arguments,
-        f"{kind} of {k} components x {p:,} features, {model.components_.dtype}, features "
+        f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, features "
         f"{'with' if named else 'without'} names\n{_objective(model)}\n{_status(model)}",
-        {"kind": kind, "n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)}
-        | _facts_of_model(model),
+        _facts_of_model(model) | {"n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)},
     )
 
 
@@ -509,8 +533,10 @@ def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
 
 
 def _facts_of_model(model: Model) -> dict[str, Any]:
-    facts = {"n_components": len(model.components_), "n_iter": model.n_iter_, "status": model.status_.name,
-             "max_iter": model.max_iter, "tol": model.tol}  # fmt: skip
+    facts = {
+        "kind": type(model).__name__, "n_components": len(model.components_), "n_iter": model.n_iter_,
+        "status": model.status_.name, "max_iter": model.max_iter, "tol": model.tol,
+    }  # fmt: skip
     if isinstance(model, PoissonNMF):
         return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}
     return facts | {"bound": getattr(model, "elbo_", None), "residual": getattr(model, "residual_", None)}
@@ -522,7 +548,7 @@ def convert(arguments: argparse.Namespace) -> None:
     check_target(arguments.output)
     replaced = ", replacing the old folder" if os.path.exists(arguments.output) else ""
     began = time.perf_counter()
-    if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names:
+    if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names or arguments.values != "counts":
         write_counts(arguments.output, read(arguments))
         X = read_counts(arguments.output).X
     else:
@@ -609,6 +635,8 @@ def demo(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.save) if arguments.save else None
     if folder is not None:
         check_target(folder / "counts") if folder.exists() else check_folder(folder)
+    if not arguments.quiet:
+        print_message("counting the words of Python's standard library ...")
     data = load_stdlib()
     counts, (_, modules, words) = as_counts(data), data
     n, p = counts.shape

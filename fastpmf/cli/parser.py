@@ -5,6 +5,8 @@ added by one function each.
 """
 
 import argparse
+import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from shutil import get_terminal_size
@@ -30,6 +32,7 @@ except ImportError:
 MAX_WIDTH = 100  # columns of help; fewer in a narrower terminal
 _LAST_GROUPS = ("how to read the counts", "other options")  # of all commands, at the end of the help of each
 _DTYPES = ["float32", "float64"]
+_VALUES = ["counts", "log2", "binary"]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -113,15 +116,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but an error for unknown arguments, with a suggestion for an option, or without a command."""
+        """As argparse's, but an error for unknown arguments, or without a command; unknown options come first."""
+        args = sys.argv[1:] if args is None else list(args)
+        self._check_options(args)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            option = unknown[0].partition("=")[0]
-            known = self._flags if option.startswith("-") else []
-            self.error(f"unknown argument {unknown[0]!r}{suggestion(option, known)}")
+            hint = "; separate the columns by commas, without blanks" if "--columns" in args else ""
+            self.error(f"unknown argument {unknown[0]!r}{hint}")
         if self._commands is not None and getattr(parsed, "run", None) is None:
             self.error(f"expected a {self._commands.metavar}; `{self.prog} --help` lists them")
         return parsed, unknown
+
+    def _check_options(self, args: list[str]) -> None:
+        """An error for the first unknown option, with a suggestion; argparse reports required ones before it."""
+        for text in args:
+            if text == "--" or (self._commands is not None and not text.startswith("-")):
+                return  # arguments or the options of a command follow
+            option = text.partition("=")[0] if text.startswith("--") else text[:2]
+            # As for argparse, "-", negative numbers and texts with blanks are values
+            if re.match(r"-[^\d.]", text) and " " not in text and option not in self._flags:
+                self.error(f"unknown argument {text!r}{suggestion(text.partition('=')[0], self._flags)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """As argparse's, with the same message in all versions of Python and with a suggestion."""
@@ -198,11 +212,11 @@ def _against(text: str) -> str | int:
 _FASTPMF = """\
 Poisson matrix factorization (KL-NMF) of large sparse counts.
 
-  fastpmf demo                                     topics of Python's standard library
-  fastpmf info counts.npz                          describe a file
-  fastpmf select counts.npz -k 5 10 20 40          compare numbers of components
-  fastpmf fit counts.npz -k 20 -o model.npz        fit a model
-  fastpmf topics model.npz                         list the top features of each component
+  fastpmf demo                                 see what it does
+  fastpmf info counts.npz                      describe a file
+  fastpmf select counts.npz -k 5 10 20 40      compare numbers of components
+  fastpmf fit counts.npz -k 20 -o model.npz    fit a model
+  fastpmf topics model.npz                     list the features of components
 
 `fastpmf COMMAND --help` explains a command. Counts are read from many formats, with cells, documents
 or users as rows and genes, words or items as columns.
@@ -307,7 +321,7 @@ usage: fastpmf transform MODEL COUNTS... -o W.npy [options]"""
 def _transform(parser: Parser) -> None:
     transform = parser.command(commands.transform, "transform", "weights of new rows under a fitted model", _TRANSFORM)
     _add_model_file(transform)
-    _add_counts(transform, missing=True)
+    _add_counts(transform, missing="unobserved")
     text = "W, rows x components, as .npy, .csv or .tsv; - for .npy on standard output (required)"
     transform.option("-o --output", text, group="output", required=True, metavar="W.npy")
     _add_row_exposure(transform)
@@ -320,10 +334,13 @@ Compare numbers of components by how well they predict held-out counts, and reco
 
   fastpmf select counts.npz -k 5 10 20 40
   fastpmf select counts.npz -k 10 20 30 --prior auto --splits 5 --plot k.png
-  fastpmf select ratings.csv -k 10 20 40 --model hpf --json > k.json
+  fastpmf select documents.npz -k 10 20 40 --model hpf --json > k.json
 
 A tenth of the counts is held out by thinning, and each number is fitted to the rest, with the options
-of `fastpmf fit`. The table has the log-likelihood of the held-out counts in nats per count, the
+of `fastpmf fit`. Thinning suits counts of words or molecules. For recommendations from purchases or
+ratings, hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
+
+The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
 splits. The smallest number within one standard error of the best is recommended. Ctrl-C prints the
 table of the completed splits.
@@ -373,10 +390,12 @@ List the columns of highest rate for each row, without those that the row has co
 
   fastpmf recommend model.npz purchases.csv
   fastpmf recommend model.npz purchases.csv --rows ada bob -n 5 -o best.csv
-  fastpmf recommend model.npz new.csv --missing zero --json
+  fastpmf recommend model.npz new.csv --json
 
 The rows may be fitted or new ones: their weights are computed first, as by `fastpmf transform`, whose
-help describes how columns are matched. The table has the columns row, rank, item and rate.
+help describes how columns are matched. Fitted columns that the counts lack have counts of 0, since
+rows that did not choose an item have no entry for it. The table has the columns row, rank, item and
+rate, which is the expected count of the item in the row.
 
 usage: fastpmf recommend MODEL COUNTS... [options]"""
 
@@ -384,7 +403,7 @@ usage: fastpmf recommend MODEL COUNTS... [options]"""
 def _recommend(parser: Parser) -> None:
     recommend = parser.command(commands.recommend, "recommend", "columns of highest rate for each row", _RECOMMEND)
     _add_model_file(recommend)
-    _add_counts(recommend, missing=True)
+    _add_counts(recommend, missing="zero")
     _add_top(recommend, "number of columns")
     group = "what to list"
     text = "only for these rows, by name, or by number from 0 if rows have no names"
@@ -455,9 +474,10 @@ Score a fitted model on counts that it was not fitted to.
 
 Without --train, COUNTS are new rows, and the score is their log-likelihood under their own best
 weights. With --train, COUNTS are held-out counts of the rows in TRAIN, as `fastpmf split` writes
-them: the weights are computed from TRAIN, and the log-likelihood is that of `fastpmf select`, beside
-that of rates without structure, row sum times column sum. -n adds precision, recall and NDCG of the
-columns of highest rate that are not in TRAIN. Log-likelihoods are in nats per count.
+them. The weights are computed from TRAIN. The log-likelihood is computed as by `fastpmf select`, and
+compared with that of a baseline without components, whose rates are row total x column total / total.
+-n adds precision, recall and NDCG of the N columns of highest rate that are not in TRAIN, and those of
+popularity, which ranks columns by their totals in TRAIN. Log-likelihoods are in nats per count.
 
 usage: fastpmf evaluate MODEL COUNTS... [options]"""
 
@@ -465,7 +485,7 @@ usage: fastpmf evaluate MODEL COUNTS... [options]"""
 def _evaluate(parser: Parser) -> None:
     evaluate = parser.command(commands.evaluate, "evaluate", "score a model on held-out counts", _EVALUATE)
     _add_model_file(evaluate)
-    _add_counts(evaluate, missing=True)
+    _add_counts(evaluate, missing="unobserved")
     _add_train(evaluate)
     text = "also score recommendations of N columns to each row; needs --train"
     evaluate.option("-n --top", text, group="what to score", type=positive, metavar="N")
@@ -541,11 +561,12 @@ Write counts of any format to a folder, which is memory-mapped when it is read, 
 
   fastpmf convert filtered_feature_bc_matrix.h5 -o cells
   fastpmf convert january.csv february.csv --join outer -o purchases
-  fastpmf convert counts.npz --column-names genes.txt -o cells
+  fastpmf convert orders.csv --columns order,item,n --values binary -o orders
 
 The folder has canonical CSR as data.npy, indices.npy and indptr.npy, and the names of rows and columns
-if there are any. A single CSV, TSV, Parquet, HDF5 or zarr file is read a chunk at a time, so it may be
-larger than memory, unless names are given.
+if there are any. Later commands read it without --columns and --values, and warnings about the table
+are not repeated. A single CSV, TSV, Parquet, HDF5 or zarr file is read a chunk at a time, so it may be
+larger than memory, unless names or --values are given.
 
 usage: fastpmf convert COUNTS... -o FOLDER [options]"""
 
@@ -735,7 +756,7 @@ _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
   fastpmf plot residuals model.npz counts.npz -o residuals.png
-  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o residuals.png
+  fastpmf plot residuals model.npz counts.npz --groupby groups.txt -o plot.png
 
 usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
 
@@ -746,7 +767,7 @@ def _plot(parser: Parser) -> None:
 
     structure = kinds.command(plots.structure, "structure", "topic proportions of each row", _STRUCTURE)
     _add_model_file(structure)
-    _add_counts(structure, missing=True)
+    _add_counts(structure, missing="unobserved")
     _add_weights(structure)
     _add_groupby(structure)
     _add_groups(structure)
@@ -760,7 +781,7 @@ def _plot(parser: Parser) -> None:
 
     groups = kinds.command(plots.group_heatmap, "group-heatmap", "topic proportions of groups of rows", _GROUP_HEATMAP)
     _add_model_file(groups)
-    _add_counts(groups, missing=True)
+    _add_counts(groups, missing="unobserved")
     _add_weights(groups)
     _add_groupby(groups, required=True)
     _add_groups(groups)
@@ -802,12 +823,12 @@ def _plot(parser: Parser) -> None:
         plots.component_gains, "component-gains", "contributions to the prediction of held-out counts", _COMPONENT_GAINS
     )
     _add_model_file(gains)
-    _add_counts(gains, missing=True)
+    _add_counts(gains, missing="unobserved")
     _add_train(gains, required=True)
 
     calibration = kinds.command(plots.calibration, "calibration", "held-out counts against rates", _CALIBRATION)
     _add_model_file(calibration)
-    _add_counts(calibration, missing=True)
+    _add_counts(calibration, missing="unobserved")
     _add_train(calibration, required=True)
     calibration.option("--bins", "number of groups", 20, group="what to draw", type=positive, metavar="N")
 
@@ -846,13 +867,14 @@ def _add_model_file(command: Parser) -> None:
     command.option("model", "output of `fastpmf fit`", group="input", metavar="MODEL")
 
 
-def _add_counts(command: Parser, *, nargs: str | int = "+", missing: bool = False) -> None:
+def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None = None) -> None:
+    """The options of reading counts; `missing` is the default of --missing, None for commands without it."""
     group = "input"
     text = f"files, folders or pipes: {', '.join(FORMATS)}; - for standard input. Rows of several are put together"
     command.option("counts", text, group=group, nargs=nargs, metavar="COUNTS" if nargs != 1 else "FILE")
-    if missing:
+    if missing is not None:
         text = "fitted columns that the counts lack: not observed, or with counts of 0"
-        command.option("--missing", text, "unobserved", group=group, choices=["unobserved", "zero"])
+        command.option("--missing", text, missing, group=group, choices=["unobserved", "zero"])
     group = "how to read the counts"
     text = "format of COUNTS, one of the above (default: according to the name)"
     command.option("--format", text, group=group, choices=FORMATS, metavar="F")
@@ -860,6 +882,11 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: bool = Fals
     command.option("--columns", text, group=group, type=_columns, metavar="ROW,COLUMN[,COUNT]")
     text = "for csv and tsv: whether the first line is a header (default: if --columns has names or its count is text)"
     command.option("--header", text, group=group, action=argparse.BooleanOptionalAction)
+    text = (
+        "use the counts x as they are; or log2(1 + x); or binary values, 1 where x > 0. log2 and binary suit counts "
+        "with a heavy tail, such as plays and purchases"
+    )
+    command.option("--values", text, "counts", group=group, choices=_VALUES)
     command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
     text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
     command.option("--feature-types", text, group=group, type=_feature_types, metavar="TYPE[,TYPE]")

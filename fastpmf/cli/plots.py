@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ def structure(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groupby = _groups(arguments.groupby, "--groupby", data, 0)
-    axes = plot.structure(
-        W, model, groupby=groupby, groups=arguments.groups, order=arguments.order, max_rows=arguments.max_rows
-    )
-    _write(arguments, axes)
+    _draw(
+        arguments, plot.structure, W, model, groupby=groupby, groups=arguments.groups, order=arguments.order,
+        max_rows=arguments.max_rows,
+    )  # fmt: skip
 
 
 def group_heatmap(arguments: argparse.Namespace) -> None:
@@ -38,29 +39,30 @@ def group_heatmap(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groupby = _groups(arguments.groupby, "--groupby", data, 0)
-    _write(arguments, plot.group_heatmap(W, model, groupby=groupby, groups=arguments.groups))
+    _draw(arguments, plot.group_heatmap, W, model, groupby=groupby, groups=arguments.groups)
 
 
 def similarity_heatmap(arguments: argparse.Namespace) -> None:
     """Similarity of components."""
     paths = list(filter(None, (arguments.model, arguments.other)))
     _check(arguments, *paths)
-    _write(arguments, plot.similarity_heatmap(*map(load_model, paths)))
+    _draw(arguments, plot.similarity_heatmap, *map(load_model, paths))
 
 
 def top_features(arguments: argparse.Namespace) -> None:
     """Top features of each component."""
     _check(arguments, arguments.model)
-    model, k = load_model(arguments.model), arguments.components
-    axes = plot.top_features(model, arguments.top, by=arguments.by, min_weight=arguments.min_weight, components=k)
-    _write(arguments, axes)
+    _draw(
+        arguments, plot.top_features, load_model(arguments.model), arguments.top, by=arguments.by,
+        min_weight=arguments.min_weight, components=arguments.components,
+    )  # fmt: skip
 
 
 def differential(arguments: argparse.Namespace) -> None:
     """Volcano plot of a component."""
     _check(arguments, arguments.model, *arguments.counts)
     result = differential_expression(arguments)
-    _write(arguments, plot.differential(result, arguments.component, n=arguments.top))
+    _draw(arguments, plot.differential, result, arguments.component, n=arguments.top)
 
 
 def convergence(arguments: argparse.Namespace) -> None:
@@ -72,7 +74,7 @@ def convergence(arguments: argparse.Namespace) -> None:
             f"argument --names: expected {len(arguments.models)} names, one for each model, got {len(names)}"
         )
     models = list(map(load_model, arguments.models))
-    _write(arguments, plot.convergence(models, labels=names, x=arguments.by))
+    _draw(arguments, plot.convergence, models, labels=names, x=arguments.by)
 
 
 def selection(arguments: argparse.Namespace) -> None:
@@ -88,7 +90,7 @@ def selection(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no file {arguments.selection}") from None
     except READ_ERRORS:
         raise ValueError(f"{arguments.selection} must be the output of `fastpmf select --json`") from None
-    _write(arguments, plot.selection(found))
+    _draw(arguments, plot.selection, found)
 
 
 def component_gains(arguments: argparse.Namespace) -> None:
@@ -99,7 +101,7 @@ def component_gains(arguments: argparse.Namespace) -> None:
     exposure, n_threads = exposure_of(arguments, data, train), arguments.threads
     with stage("computing the contributions of components"):
         gains = compute_gains(train, model.components_, data, exposure=exposure, n_threads=n_threads)
-    _write(arguments, plot.component_gains(gains))
+    _draw(arguments, plot.component_gains, gains)
 
 
 def calibration(arguments: argparse.Namespace) -> None:
@@ -108,9 +110,7 @@ def calibration(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, train, W = heldout_rows(arguments, model)
     exposure = exposure_of(arguments, data, train)
-    with stage("computing the rates of all entries"):
-        axes = plot.calibration(data, W, model, exposure=exposure, bins=arguments.bins)
-    _write(arguments, axes)
+    _draw(arguments, plot.calibration, data, W, model, exposure=exposure, bins=arguments.bins)
 
 
 def residuals(arguments: argparse.Namespace) -> None:
@@ -122,7 +122,7 @@ def residuals(arguments: argparse.Namespace) -> None:
         "groupby": _groups(arguments.groupby, "--groupby", data, 0),
         "column_groupby": _groups(arguments.column_groupby, "--column-groupby", data, 1),
     }
-    _write(arguments, plot.residuals(data, W, model, **groups, bins=arguments.bins))
+    _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins)
 
 
 def _check(arguments: argparse.Namespace, *inputs: str) -> None:
@@ -135,8 +135,10 @@ def _groups(path: str | None, option: str, data: Any, axis: int) -> np.ndarray |
     return None if path is None else read_values(path, option, data, axis=axis)
 
 
-def _write(arguments: argparse.Namespace, axes: Any) -> None:
-    """Write the figure of these axes, and print its path."""
-    figure = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0].figure
-    write_figure(arguments.output, figure, arguments.dpi)
+def _draw(arguments: argparse.Namespace, draw: Callable[..., Any], *given: Any, **options: Any) -> None:
+    """Draw a plot with a function of `fastpmf.plot`, write it, and print its path."""
+    with stage("drawing the plot"):
+        axes = draw(*given, **options)
+        figure = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0].figure
+        write_figure(arguments.output, figure, arguments.dpi)
     print_result(arguments, f"plot in {arguments.output}", {"plot": arguments.output})

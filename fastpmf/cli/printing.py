@@ -27,12 +27,13 @@ def print_result(arguments: argparse.Namespace, lines: str, facts: Any) -> None:
 
 
 def print_table(
-    arguments: argparse.Namespace, columns: Sequence[str], rows: Iterable[Sequence[Any]], text: str | None = None
-) -> None:
+    arguments: argparse.Namespace, columns: Sequence[str], rows: Iterable[Sequence[Any]], text: str | None = None, *,
+    note: str = "",
+) -> None:  # fmt: skip
     """Write a table to the file of -o, or print it.
 
-    In a terminal, `text` is printed, or without it the table with aligned columns; in a pipe, the table separated by
-    tabs. With --json it is printed as a list of objects, also if it is written to a file.
+    In a terminal, `text` is printed, or without it the table with aligned columns and `note`; in a pipe, the table
+    separated by tabs. With --json it is printed as a list of objects, also if it is written to a file.
     """
     rows = list(rows)
     if arguments.output:
@@ -43,7 +44,7 @@ def print_table(
         table = [list(map(printable, columns)), *([printable(cell(value)) for value in row] for row in rows)]
         if not sys.stdout.isatty():
             text = "\n".join(map("\t".join, table))
-        print_lines(_aligned_table(table, rows) if text is None else text)
+        print_lines("\n".join(filter(None, [_aligned_table(table, rows), note])) if text is None else text)
 
 
 def _aligned_table(table: list[list[str]], rows: Sequence[Sequence[Any]]) -> str:
@@ -88,9 +89,11 @@ def print_message(line: str) -> None:
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """The end of an error message about something unknown: what is meant, if it is clear."""
-    close = get_close_matches(given, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    """The end of an error message about something unknown: a name that begins with it or is close to it, if any."""
+    names, prefix = {name.lower(): name for name in known}, given.strip().lower()
+    longer = sorted((name for name in names if prefix and name.startswith(prefix)), key=len)
+    close = longer or get_close_matches(prefix, names, 1, cutoff=0.8)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def check_table(arguments: argparse.Namespace) -> None:

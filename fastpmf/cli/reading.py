@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf import HPF, PoissonNMF
+from fastpmf import HPF, PoissonNMF, as_counts
 from fastpmf.cli.printing import print_message
 from fastpmf.counts import Dataset
 from fastpmf.counts.labels import align, labels_of
@@ -33,7 +33,16 @@ def read(arguments: argparse.Namespace, paths: Sequence[str | os.PathLike[str]] 
     labels = list(map(os.fspath, paths))
     data = parts[0] if len(parts) == 1 else concatenate_counts(parts, join=arguments.join, labels=labels)
     warn_if_not_whole(data.X.data)
-    return with_names(data, arguments)
+    return with_names(with_values(data, arguments.values, ", ".join(labels)), arguments)
+
+
+def with_values(data: Dataset, values: str, source: str) -> Dataset:
+    """The counts x with the values of --values: x itself, log2(1 + x), or 1 where x > 0; errors name `source`."""
+    if values == "counts":
+        return data
+    X = as_counts(data.X, name=source).to_scipy()
+    X.data = np.ones(X.nnz, np.uint8) if values == "binary" else np.log2(1.0 + X.data)
+    return data._replace(X=X)
 
 
 def stream(arguments: argparse.Namespace) -> Dataset:
@@ -41,6 +50,8 @@ def stream(arguments: argparse.Namespace) -> Dataset:
     if len(arguments.counts) > 1 or arguments.counts[0] == STANDARD_INPUT:
         raise ValueError("argument --stream: expected one file or folder, which is read several times; "
                          "`fastpmf convert` puts several together")  # fmt: skip
+    if arguments.values != "counts":
+        raise ValueError("argument --values: --stream reads counts as they are; convert them first, with --values")
     options = read_options(arguments)
     if options.pop("columns") is not None or options.pop("header") is not None:
         raise ValueError("argument --stream: --columns and --header are for tables, which can't be streamed; convert "
@@ -83,7 +94,7 @@ def warn_if_not_whole(counts: np.ndarray) -> None:
     if share := non_integer_fraction(counts):
         print_message(
             f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or "
-            "logarithms; the model is for counts"
+            "logarithms; fit counts, or log2(1 + x) made by --values log2"
         )
 
 
@@ -124,7 +135,7 @@ def aligned(
     if treatment is None:
         raise ValueError(f"{lacks}, such as {brief(names[missing][0])}")
     if treatment == "zero":
-        print_message(f"fastpmf: {lacks}: treated as counts of 0")
+        print_message(f"fastpmf: {lacks}: treated as counts of 0; --missing unobserved treats them as not observed")
         return found, None
     print_message(f"fastpmf: {lacks}: treated as not observed; --missing zero treats them as counts of 0")
     return found, missing

@@ -470,7 +470,7 @@ class HPF(FactorModel):
         return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("finding W of the rows of X"):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):
             parts, rows = [], []
             for selected, block, block_data in blocks_with_data(counts, data):
                 observed = hide_entries(block, block_data.mask)

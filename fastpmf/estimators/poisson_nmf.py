@@ -531,7 +531,7 @@ class PoissonNMF(FactorModel):
 
     def _transform(self, counts: Counts, data: FitData) -> tuple[np.ndarray, np.ndarray]:
         penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_)
-        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("finding W of the rows of X"):
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):
             return transform_blocks(
                 counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
             )

@@ -70,7 +70,9 @@ class Plan:
     def _repr_html_(self) -> str:
         parts = {"counts": self.input_bytes, "their transpose": self.transpose_bytes, "blocks": self.block_bytes,
                  "factors": self.factor_bytes, "peak beyond the counts": self.peak_bytes}  # fmt: skip
-        facts = {name: f"{n / 2**20:,.1f} MiB" for name, n in parts.items()}
+        facts = {
+            name: f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB" for name, n in parts.items() if n
+        }
         return Table("Estimated memory of a fit", facts=facts).to_html()
 
 

@@ -76,8 +76,9 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
     if folder:
         members = ", ".join(known.contents[0] for known in FORMATS.values() if known.contents)
         raise ValueError(f"{path} is a folder, but of no known format: it has none of {members}")
-    patterns = ", ".join(pattern for known in FORMATS.values() for pattern in known.patterns)
-    raise ValueError(f"{path} has no name of a known format: {patterns}; give format, one of {', '.join(FORMATS)}")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise ValueError(f"{path} is a spreadsheet: save it as CSV")
+    raise ValueError(f"{path} has no name of a known format; give format, one of {', '.join(FORMATS)}")
 
 
 def open_counts(

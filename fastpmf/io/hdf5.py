@@ -56,13 +56,13 @@ class StoredVector:
 
 def h5ad(path: Path, layer: str | None = None) -> Source:
     """AnnData in HDF5: X, a layer, or raw.X for "raw" if no layer has this name; sparse or dense."""
-    h5py = import_optional("h5py", "anndata")
+    h5py = import_optional("h5py", "anndata", "reading .h5ad")
     return _anndata(lambda: h5py.File(path, "r"), layer)
 
 
 def zarr(path: Path, layer: str | None = None) -> Source:
     """AnnData in zarr, as `h5ad`."""
-    library = import_optional("zarr", "anndata")
+    library = import_optional("zarr", "anndata", "reading zarr")
     return _anndata(lambda: nullcontext(library.open_group(str(path), mode="r")), layer)
 
 

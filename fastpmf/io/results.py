@@ -219,5 +219,5 @@ def check_factors_path(path: str | os.PathLike[str], name: str = "path") -> None
     """Raise an error if `write_factors` can't write to a path; `name` is the argument's name."""
     check_output(path, ".npz", ".h5ad", name=name)
     if Path(path).suffix == ".h5ad":
-        import_optional("h5py", "anndata")
-        import_optional("anndata", "anndata")
+        import_optional("h5py", "anndata", "writing .h5ad")
+        import_optional("anndata", "anndata", "writing .h5ad")

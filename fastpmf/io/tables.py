@@ -48,7 +48,7 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
         Whether the first line is a header. By default it is one if columns are given by name, or if its count is text
         that does not begin like a number.
     """
-    reader = import_optional("pyarrow.csv", "tables")
+    reader = import_optional("pyarrow.csv", "tables", "reading CSV and TSV")
     first, n_empty, delimiter = _first_line(path, quoted=quoted)
     by_name = any(isinstance(c, str) for c in columns or ())
     if by_name and header is False:
@@ -85,7 +85,7 @@ def text(path: Path, columns: Columns = None, header: bool | None = None, *, quo
 
 def parquet(path: Path, columns: Columns = None) -> Coordinates:
     """Parquet, whose columns may have any type."""
-    library = import_optional("pyarrow.parquet", "tables")
+    library = import_optional("pyarrow.parquet", "tables", "reading Parquet")
     schema = library.read_schema(path)
     names = schema.names
     if columns is None:  # pandas stores an index as a column after the others
@@ -159,7 +159,7 @@ class _Gaps:
         for field, gaps in zip(self._fields, missing, strict=True):
             if gaps.any():
                 first = self._n_before + self._n_lines + int(gaps.argmax()) + 1
-                self.found.setdefault(field, [0, first])[0] += np.count_nonzero(gaps)
+                self.found.setdefault(field, [0, first])[0] += int(np.count_nonzero(gaps))
         self._n_lines += len(missing[0])
 
     def message(self) -> str:
@@ -266,8 +266,9 @@ def _places(columns: Columns, first: list[str]) -> list[int]:
     if columns is None:
         if len(first) not in (2, 3):
             raise ValueError(
-                f"it has {len(first)} column(s): give the columns of row ids, column ids and counts as `columns`, by "
-                "name or by number from 0; for a table with a line for each row, fit the DataFrame of pandas.read_csv"
+                f"it has {len(first)} column(s): give those of row ids, column ids and counts as `columns` (--columns "
+                "ROW,COLUMN,COUNT on the command line), by name or by number from 0; for a table with a line for each "
+                f"row, fit the DataFrame of pandas.read_csv. Its first line is {listed(first)}"
             )
         return list(range(len(first)))
     if isinstance(columns, str) or len(columns) not in (2, 3):

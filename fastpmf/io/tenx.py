@@ -54,7 +54,7 @@ def hdf5(
 ) -> Compressed:
     """An HDF5 file. In version 2 it has a group for each genome; `layer` is its name, needed if there are several."""
     check_option(feature_names, FEATURE_NAMES, "feature_names")
-    h5py = import_optional("h5py", "anndata")
+    h5py = import_optional("h5py", "anndata", "reading .h5 of 10x Genomics")
     with ExitStack() as stack:
         file = stack.enter_context(h5py.File(path, "r"))
         genomes = [name for name in file if "barcodes" in members(child(file, name))]

@@ -41,11 +41,12 @@ def _bar_class() -> Any:
     return tqdm if in_notebook or sys.stderr.isatty() else None
 
 
-def _write_line(text: str) -> None:
+def write_line(text: str) -> None:
+    """Write a line on standard error, above any bars."""
     if (tqdm := _tqdm()) is None:
         sys.stderr.write(f"{text}\n")
     else:
-        tqdm.write(text, file=sys.stderr)  # above any bars
+        tqdm.write(text, file=sys.stderr)
 
 
 class _Notice(event.Listener):
@@ -97,7 +98,7 @@ class _Notice(event.Listener):
         with self._lock:
             if self._timer is not None and self._n_open > 0 and not self._written:
                 self._written = True
-                _write_line(MESSAGE)
+                write_line(MESSAGE)
 
 
 _notice = _Notice()
@@ -131,7 +132,7 @@ def stage(text: str) -> Iterator[None]:
     if not _shown.get():
         yield
         return
-    timer = threading.Timer(DELAY, lambda: _write_line(printable(text)))
+    timer = threading.Timer(DELAY, lambda: write_line(printable(text)))
     timer.daemon = True
     timer.start()
     try:

@@ -5,6 +5,7 @@
 writes docs/_static/hero-light.png and hero-dark.png. Words and modules depend on the version of Python.
 """
 
+import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "_static"
 
 def main() -> None:
     """Fit, and draw both pictures."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X = load_stdlib()
     model = PoissonNMF(K, prior_W="auto", prior_H="auto", n_init=10, random_state=0)
     W = model.fit_transform(X)

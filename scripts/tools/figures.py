@@ -1,5 +1,6 @@
 """Draw the figures of the benchmark pages from the CSV files of the studies."""
 
+import argparse
 import importlib
 import io
 import re
@@ -37,7 +38,15 @@ class Drawing(NamedTuple):
     size: tuple[float, float] = (7, 4.5)
 
 
-def main(name: str) -> str:
+def main() -> int:
+    """Print a figure."""
+    parser = argparse.ArgumentParser(description=f"{__doc__} Print one of them as SVG.")
+    parser.add_argument("name", choices=DRAWINGS, metavar="NAME", help=", ".join(DRAWINGS))
+    print(drawn(parser.parse_args().name))  # noqa: T201
+    return 0
+
+
+def drawn(name: str) -> str:
     """The figure of this name as an SVG element, which has the colours of the page that it is in."""
     drawing = DRAWINGS[name]
     found = tables.select([tables.read(path) for path in sorted(tables.RESULTS.glob("*.csv"))], *drawing[:2])
@@ -128,6 +137,10 @@ DRAWINGS = {
     "scaling": Drawing("scaling", "", "Row", scaling),
     "roofline": Drawing("roofline", "", "Row", roofline, (7, 5.5)),
     "prediction": Drawing("models", "prediction", "Row"),
-    "recovery": Drawing("known_truth", "recovery", "Row"),
+    "recovery": Drawing("known_truth", "recovery", "Row", None, (7, 4)),
     "formats": Drawing("formats", "", "Row", None, (7, 6)),
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

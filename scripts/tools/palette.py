@@ -12,6 +12,7 @@ References: G. Sharma, W. Wu and E. N. Dalal, "The CIEDE2000 color-difference fo
 vision deficiency", IEEE Transactions on Visualization and Computer Graphics 15 (2009).
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ XYZ = np.array(
 
 def main() -> None:
     """Choose and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     levels = np.linspace(0, 1, N_GRID)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = seen(grid)["normal"]

@@ -107,7 +107,8 @@ def mean(rows: list[Row], column: str) -> float:
 
 def objectives(row: Row) -> str:
     """Objectives of fastpmf and scikit-learn, or one if they look the same."""
-    return " / ".join(dict.fromkeys(f"{float(row[c]):,.1f}" for c in ("objective", "sklearn_objective")))
+    both = [float(row[column]) for column in ("objective", "sklearn_objective")]
+    return " / ".join(dict.fromkeys(f"{x:,.{0 if x > 1e5 else 1}f}" for x in both))
 
 
 def speed(rows: list[Row]) -> Lines:
@@ -164,24 +165,21 @@ def solver_ends(rows: list[Row]) -> Lines:
 
 
 def packages(rows: list[Row]) -> Lines:
-    lines = [["counts", "k", "package", "problem", "threads", "dtype", "lowest score", "after", "ms an iteration"]]
-    lines[0] += ["fastpmf there after", "ratio"]
+    lines = [["counts", "package", "lowest score", "after", "fastpmf after", "ratio", "problem"]]
     for (counts, k), own in common.group(rows, "counts", "k").items():
         ours = [row for row in own if row["package"] == own[0]["package"]]
         for (name, version), fit in common.group(own, "package", "version").items():
             points = [row for row in fit if row["value"]]
-            line = [counts, k, f"{name} ({version})", *(fit[0][column] for column in ("problem", "threads", "dtype"))]
+            line = [f"{counts}, k = {k}", f"{name} ({version})"]
             if points:
                 best = min(float(row["value"]) for row in points)
                 star = "*" if any(float(row["weight"]) for row in points) else ""
                 theirs, mine = (reach(p, "value", best + NEAR[fit[0]["score"]]) for p in (points, ours))
-                first, last = ([float(points[i][c]) for c in ("iteration", "seconds")] for i in (0, -1))
-                pace = 1e3 * (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else math.nan
                 line += [f"{best:,.0f}{star}" if best > 100 else f"{best:.4f}{star}", number(theirs, unit=" s")]
-                line += [number(pace), number(mine, unit=" s"), number(theirs / mine)]
+                line += [number(mine, unit=" s"), number(theirs / mine)]
             else:
-                line += [f"failed: {fit[-1]['error']}", *["-"] * 4]
-            lines.append(line)
+                line += [f"failed: {fit[-1]['error']}", *["-"] * 3]
+            lines.append([*line, fit[0]["problem"]])
     return lines
 
 
@@ -261,7 +259,7 @@ KINDS = [
     Kind("iteration", "versus_sklearn", "iteration",
          "One multiplicative iteration of both factors from the same start: time, objectives after five iterations "
          "(one number if they agree), and fastpmf's peak memory, measured and predicted by `plan`.",
-         flat(counts="counts", k="k", dtype="dtype",
+         flat(counts="counts", k="k",
               fastpmf=lambda row: number(1e3 * float(row["seconds"]), unit=" ms"),
               scikit__learn=lambda row: number(1e3 * float(row["sklearn_seconds"]), unit=" ms"),
               ratio=lambda row: number(row["ratio"]), objective=objectives,
@@ -304,7 +302,7 @@ KINDS = [
          "the model's and 1 % row sum times column sum, because exact zeros can make a held-out count impossible; the "
          "third column says whether this happens under maximum likelihood.", predictions),
     Kind("cost", "models", "cost", "Time of an iteration relative to maximum likelihood (medians).",
-         pivot("counts k solver", "model", lambda own: f"{float(own[0]['ratio']):.2f}")),
+         pivot("counts k model", "solver", lambda own: f"{float(own[0]['ratio']):.2f}")),
     Kind("recovery", "known_truth", "recovery",
          "Correlation of the fitted with the true components (`recovered`); the share of true entries inside HPF's "
          "90 % credible intervals (`covered`); and the factor by which these intervals are too narrow. Means over the "
@@ -405,7 +403,9 @@ def blocks(tables: list[common.Table]) -> dict[str, str]:
             if kind.name == "speed":  # the README is short, and read without Sphinx
                 machines = dict.fromkeys(table.facts["machine"] for table in own)
                 lines = [f"{'; '.join(machines)}, shared with other programs. {SOURCES}"]
-            made[kind.name] = "\n\n".join([kind.caption, markdown(kind.make(described(own))), "\n".join(lines)])
+            made[kind.name] = "\n\n".join(
+                [kind.caption, markdown(kind.make(described(own, sizes=kind.name == "speed"))), "\n".join(lines)]
+            )
     for study, rows in VERDICTS.items():
         if own := select(tables, study):
             module = importlib.import_module(study)
@@ -414,12 +414,12 @@ def blocks(tables: list[common.Table]) -> dict[str, str]:
     return made
 
 
-def described(tables: list[common.Table]) -> list[Row]:
-    """The rows of all tables, with the sizes of the counts beside their names."""
+def described(tables: list[common.Table], *, sizes: bool) -> list[Row]:
+    """The rows of all tables; with the sizes of the counts beside their names if the table is to have them."""
     rows = []
     for table in tables:
         facts = ((name.removeprefix("counts "), fact) for name, fact in table.facts.items())
-        titles = {name: f"{name}, {fact}" for name, fact in facts}
+        titles = {name: f"{name}, {fact}" for name, fact in facts} if sizes else {}
         rows += [row | {"counts": titles.get(row["counts"], row["counts"])} if "counts" in row else dict(row)
                  for row in table.rows]  # fmt: skip
     return rows
