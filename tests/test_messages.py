@@ -242,3 +242,10 @@ def test_a_table_with_a_line_for_each_entry_is_refused_with_the_function_that_re
     for read in (io.read_counts, io.stream_counts, lambda A: io.convert_counts(A, "counts")):
         with pytest.raises(TypeError, match=r"^path must be .*, got a DataFrame; .* use Dataset\.from_entries$"):
             read(table)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model", "model.h5", "model.npz.gz"])
+def test_models_are_saved_under_names_that_end_in_npz_only(tmp_path, name):
+    with pytest.raises(ValueError, match=f"^path must be a .npz file, got '{name}'$"):
+        PoissonNMF(2, random_state=0).fit(X).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -383,3 +383,24 @@ def test_unknown_names_raise_a_clear_error(fitted, call, sentence):
     model, data, _ = fitted
     with pytest.raises(ValueError, match=sentence):
         call(model, data)
+
+
+def test_the_table_of_similar_items_has_similarities_and_that_of_recommendations_rates(fitted):
+    model, data, W = fitted
+    assert model.recommend(data, W, n=2).to_frame().columns.tolist() == ["row", "rank", "item", "rate"]
+    similar = model.similar_items(["item 3"], 2)
+    assert similar.to_frame().columns.tolist() == ["row", "rank", "item", "similarity"]
+    assert str(similar).startswith("2 similar items for 1 row\n")
+    assert similar_columns(model.components_, 0, 1).to_frame()["similarity"].between(0, 1).all()
+
+
+def test_a_transposed_H_is_blamed_itself(case):
+    W, H, _, test = case
+    sentence = r"^H must have 3 rows, as many as W has columns, got 20: give its transpose$"
+    for call in (
+        lambda: ranking_scores(test, W, H.T),
+        lambda: recommend(W, H.T),
+        lambda: fastpmf.to_topics(W, H.T),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call()

@@ -80,7 +80,9 @@ def test_a_file_of_another_model_is_refused(X, tmp_path):
     path = tmp_path / "model.npz"
     PoissonNMF(2, random_state=0, max_iter=5, tol=0).fit(X).save(path)
     assert isinstance(load_model(path), PoissonNMF)
-    with pytest.raises(ValueError, match="holds a PoissonNMF of format version 1, expected a HPF"):
+    with pytest.raises(
+        ValueError, match=r"of class PoissonNMF and .*, expected HPF and version 1; fastpmf\.io\.load_model"
+    ):
         HPF.load(path)
     arrays = dict(np.load(path))
     header = json.loads(str(arrays.pop("header"))) | {"kind": "LDA"}

@@ -275,7 +275,7 @@ def test_a_half_step_matches_row_totals_and_is_the_em_step_for_mixtures(planted)
 BAD = {
     "W_vector": (ValueError, (W[:, 0], H), r"^W must be a matrix .* got shape \(6,\)"),
     "H_empty": (ValueError, (W, H[:, :0]), r"^H must be a matrix with at least .* got shape \(3, 0\)"),
-    "H_transposed": (ValueError, (W, H.T), "^H must have 3 rows, as many as W has columns, got 5"),
+    "H_transposed": (ValueError, (W, H.T), "^H must have 3 rows, as many as W has columns, got 5: give its transpose$"),
     "W_negative": (ValueError, (-W, H), "^W must be non-negative"),
     "H_sparse": (TypeError, (W, sparse.csr_array(H)), "^H must be a dense array, got a sparse csr_array"),
     "too_large": (ValueError, (W * 1e200, H * 1e200), "^W and H must be small enough"),

@@ -8,6 +8,8 @@ this page checks that the results are.
 
 The counts are small here, so that the page is built in seconds. The steps are the same for counts a thousand times as
 large.
+
+It needs ``pip install 'fastpmf[dask,plot,tables]'``.
 """
 
 # %%

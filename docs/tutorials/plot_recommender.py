@@ -7,6 +7,8 @@ popularity, choose one, and recommend items to known users, items to new users, 
 
 The purchases are drawn at random here, so that the script runs without any download and the truth is known. To use your
 own, replace the first block by ``pandas.read_csv`` or a query.
+
+It needs ``pip install fastpmf pandas matplotlib``.
 """
 
 # %%
@@ -20,6 +22,7 @@ own, replace the first block by ``pandas.read_csv`` or a query.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy.sparse
 
 rng = np.random.default_rng(0)
 departments = np.array(["coffee", "baking", "garden", "paper", "toys", "candles"])
@@ -143,7 +146,7 @@ masked = PoissonNMF(6, prior_W="auto", prior_H="auto", random_state=0)
 W = masked.fit_transform(data.X.sign(), mask=test.X > 0)
 score("PoissonNMF, x > 0, masked", W, masked.components_)
 
-pd.DataFrame(table).T.style.format("{:.3f}")
+pd.DataFrame(table).T.round(3)
 
 # %%
 # With raw counts both models are worse than popularity: the preparation matters more than the model. The mask of the
@@ -272,7 +275,7 @@ H = pd.DataFrame(np.hstack([model.components_, new.components_]), columns=names)
 from fastpmf import recommend, similar_columns
 
 print("similar to it:", similar_columns(H, "coffee new", 5).names[0])
-known = np.hstack([data.X.toarray(), sales])
+known = scipy.sparse.hstack([data.X, sales.astype(int)])
 rates = recommend(W, H, 1, exclude=known, items=["coffee new"]).rates[:, 0]
 for i in np.argsort(np.where(np.isnan(rates), -1, rates))[::-1][:3]:
     print(f"{data.row_names[i]}: rate {rates[i]:.2f}, true share of coffee {likes[i]:.2f}")

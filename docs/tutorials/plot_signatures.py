@@ -9,6 +9,8 @@ types.
 
 The signatures of this page are made up and the counts are drawn from them, so that the truth is known. For real
 work take the known ones from a catalogue such as COSMIC.
+
+It needs ``pip install fastpmf pandas matplotlib``.
 """
 
 # %%

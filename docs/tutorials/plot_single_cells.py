@@ -8,6 +8,8 @@ A cell is a mixture of topics, so it can be of one type and also divide or respo
 
 The counts are drawn here, so that every step can be compared with the truth.
 With your own data, start at :ref:`choose_k`.
+
+It needs ``pip install 'fastpmf[anndata,plot]'``.
 """
 
 # %%

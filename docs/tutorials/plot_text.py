@@ -9,6 +9,8 @@ A topic is a distribution over words, and a document is a mixture of topics.
 The documents are the docstrings of Python's standard library, one document for each module.
 They are on every machine, and most readers can judge the topics.
 The output depends on the version of Python.
+
+It needs ``pip install fastpmf pandas matplotlib``.
 """
 
 # %%

@@ -15,7 +15,7 @@ from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components, align_factors, labels_of
 from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
-from fastpmf.utils.validation import check_array, check_factor, check_matrix, positions
+from fastpmf.utils.validation import check_array, check_components, check_factor, check_matrix, positions
 
 _BLOCK = 1 << 21  # number of rates in a block
 _ROWS_SHOWN = 10
@@ -31,11 +31,13 @@ class Recommendations(NamedTuple):
     indices : ndarray of shape (m, n), int64
         Numbers of columns; -1 if a row has fewer than n columns with a positive rate that may be recommended.
     rates : ndarray of shape (m, n), float64
-        W_i . H_j; NaN where the index is -1.
+        Expected counts W_i . H_j, or similarities; NaN where the index is -1.
     names : ndarray of shape (m, n), object, or None
         Names of the columns, "" where the index is -1; None if columns have no names.
     row_names : ndarray of shape (m,), or None
         Names of the rows; None if rows have no names.
+    quantity : str
+        What `rates` are: "rate", or "similarity" in results of `similar_columns`.
 
     See Also
     --------
@@ -53,6 +55,7 @@ class Recommendations(NamedTuple):
     rates: np.ndarray
     names: np.ndarray | None = None
     row_names: np.ndarray | None = None
+    quantity: str = "rate"
 
     def named(self, names: np.ndarray | None, row_names: np.ndarray | None = None) -> "Recommendations":
         """The same with names, given those of all p columns and of the m rows; None if they have none."""
@@ -65,8 +68,9 @@ class Recommendations(NamedTuple):
         Parameters
         ----------
         wide : bool, default=False
-            False: a row for each recommendation, with columns row, rank (from 1), item and rate. True: the items only,
-            with a row for each row and a column for each rank; "" or -1 where there are fewer.
+            False: a row for each recommendation, with columns row, rank (from 1), item and rate, an expected count;
+            the last is named similarity in results of `similar_columns`. True: the items only, with a row for each row
+            and a column for each rank; "" or -1 where there are fewer.
 
         Returns
         -------
@@ -94,14 +98,16 @@ class Recommendations(NamedTuple):
             frame.columns.name = "rank"
             return frame
         i, rank = valid = np.nonzero(self.indices >= 0)
-        return data_frame({"row": rows[i], "rank": rank + 1, "item": items[valid], "rate": self.rates[valid]})
+        columns = {"row": rows[i], "rank": rank + 1, "item": items[valid], self.quantity: self.rates[valid]}
+        return data_frame(columns)
 
     def _table(self) -> Table:
         (m, n), first = self.indices.shape, slice(_ROWS_SHOWN)
         items = self.indices if self.names is None else self.names
         rows = range(m) if self.row_names is None else self.row_names.tolist()
         found = top_weighted(items[first], self.rates[first], self.indices[first] >= 0, n)
-        title = f"{n} recommendation{'s' * (n != 1)} for {m:,} row{'s' * (m != 1)}"
+        kind = "recommendation" if self.quantity == "rate" else "similar item"
+        title = f"{n} {kind}{'s' * (n != 1)} for {m:,} row{'s' * (m != 1)}"
         return Table(title, {"row": rows[first], "items": found}, n_rows=m)
 
 
@@ -328,7 +334,8 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
     itself = sparse.csr_array((np.ones(m, np.uint8), columns, np.arange(m + 1)), shape=(m, p)) if m else None
     items = None if items is None else positions(items, p, "items", names)
     found = recommend(P[:, columns].T, P, n, exclude=itself, items=items)
-    found = found._replace(rates=np.minimum(found.rates, 1.0))  # rounding may add a little
+    rates = np.minimum(found.rates, 1.0)  # rounding may add a little
+    found = found._replace(rates=rates, quantity="similarity")
     return found.named(names, None if names is None else names[columns])
 
 
@@ -408,6 +415,8 @@ def _factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
     """W, which may have no rows, and H in float64, such that no rate is infinite."""
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
     W, H = check_array(W, "W"), check_matrix(H, "H")
+    if W.ndim == 2:
+        check_components(W, H)
     W = check_factor(W, (len(np.atleast_1d(W)), len(H)), "W")
     component_sums(W, H)  # raises an error if their sum is infinite
     return W, H.astype(np.float64, copy=False)

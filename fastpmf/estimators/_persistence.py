@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,15 @@ def write_model(
         No object arrays.
     facts : dict
         Fitted attributes that JSON can represent.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in .npz.
     """
+    target = Path(path)
+    if target.suffix != ".npz" and not target.is_dir():
+        raise ValueError(f"path must be a .npz file, got {target.name!r}")
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,8 +69,9 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str
         parameters, facts = header["parameters"], header["facts"]
     if (header.get("kind"), header.get("version")) != (kind, VERSION):
         raise ValueError(
-            f"{os.fspath(path)} holds a {_field(header, 'kind')} of format version {_field(header, 'version')}, "
-            f"expected a {kind} of version {VERSION}"
+            f"{os.fspath(path)} holds a model of class {_field(header, 'kind')} and format version "
+            f"{_field(header, 'version')}, expected {kind} and version {VERSION}; fastpmf.io.load_model reads all "
+            "classes"
         )
     return parameters, arrays, facts
 

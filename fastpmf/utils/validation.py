@@ -94,9 +94,15 @@ def check_matrix(A: Any, name: str) -> np.ndarray:
 def check_factors(W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
     """W and H as matrices of shape (n, k) and (k, p); errors as in `check_matrix`."""
     W, H = check_matrix(W, "W"), check_matrix(H, "H")
-    if len(H) != W.shape[1]:
-        raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}")
+    check_components(W, H)
     return W, H
+
+
+def check_components(W: np.ndarray, H: np.ndarray) -> None:
+    """Raise a ValueError unless W has as many columns as H has rows."""
+    if len(H) != W.shape[1]:
+        advice = ": give its transpose" if H.shape[1] == W.shape[1] else ""
+        raise ValueError(f"H must have {W.shape[1]} rows, as many as W has columns, got {len(H)}{advice}")
 
 
 def check_shape_dtype(A: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
