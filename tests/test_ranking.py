@@ -290,7 +290,7 @@ def test_the_average_row_is_saved_and_updated_by_partial_fit(tmp_path):
     ("call", "sentence"),
     [
         (lambda: recommend([[1]], [[1]], 0), "n == 0, must be >= 1"),
-        (lambda: recommend([[1]], [[1], [2]]), r"W must have shape \(1, 2\), got \(1, 1\)"),
+        (lambda: recommend([[1]], [[1], [2]]), "H must have 1 rows, as many as W has columns, got 2: give its"),
         (lambda: recommend([[1]], [[np.nan]]), "H must be finite"),
         (lambda: recommend([[1e200]], [[1e200]]), "W and H must be small enough for the sum of W H to be finite"),
         (lambda: recommend([[1]], [[1, 2]], exclude=[[1]]), r"exclude must have shape \(1, 2\), as W H has"),
