@@ -344,7 +344,7 @@ def test_names_that_are_not_in_utf8_are_refused_and_a_mark_is_no_part_of_one(tmp
     (tmp_path / "X.titles").write_bytes("\ufeffé\nb\n".encode())
     assert read(tmp_path / "X.ldac", "1 0:1\n1 1:3\n").row_names.tolist() == ["é", "b"]
     (tmp_path / "X.titles").write_bytes("é\nb\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"the names in X\.titles are not in UTF-8: convert it, for example by `iconv"):
+    with pytest.raises(ValueError, match=r"the names in X\.titles are not in UTF-8: convert it, for example by iconv"):
         read_counts(tmp_path / "X.ldac")
 
 
