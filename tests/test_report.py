@@ -99,7 +99,7 @@ def test_the_components_of_a_report_are_sorted_by_their_share_and_keep_their_num
     model = PoissonNMF(3).fit(X, fixed_H=np.array(H))
     text = model.report(tmp_path / "report.html", X).read_text("utf-8")
     assert re.findall(r'class="swatch".*?</span>(\d+)</td>', text) == ["2", "1", "0"]
-    assert re.findall(r'class="features"[^>]*><span>(\d+) ', text) == ["2", "1", "0"]
+    assert re.findall(r'class="features"[^>]*><span>(\d+)&', text) == ["2", "1", "0"]
 
 
 def test_rows_without_counts_are_left_out_of_the_structure_plot(data, model, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ td {{ overflow-wrap: anywhere }}
 td.number, th.number {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }}
 .components {{ width: 100% }}
 .components tr:nth-child(odd) td {{ border-bottom: none; padding-bottom: 0 }}
-td.features {{ padding-left: 1.2em; overflow-wrap: normal }}
+td.features {{ padding-left: 1.2em; font-size: 0.87rem; line-height: 1.35; overflow-wrap: normal }}
 td.features small {{ color: var(--muted); margin-right: 0.6em }}
 .swatch {{ display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border: 1px solid var(--line);
   vertical-align: -0.05em }}
@@ -250,7 +250,7 @@ def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Qua
             )
             cells.append(f'<td class="number">{shares[z]:.1%}{bar}</td>')
         features = " ".join(
-            f"<span>{escape(short_name(name))} <small>{weight(score)}</small></span>"
+            f"<span>{escape(short_name(name))}&nbsp;<small>{weight(score)}</small></span>"
             for name, score, j in zip(top.names[z], top.scores[z], top.indices[z], strict=True)
             if j >= 0
         )

@@ -43,7 +43,7 @@ def structure(
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
     Components are stacked by their mean proportion, the largest at the top. The names of those with enough space are
-    written where they are the largest or at least 15 % of the rows; the legend has all of them.
+    written where they are at least 15 % of the rows; the legend has all of them.
 
     Parameters
     ----------
@@ -213,10 +213,9 @@ def _name_areas(ax: Any, names: list[str], colors: list[str], tops: np.ndarray, 
     at = np.searchsorted(edges, (np.arange(_GRID) + 0.5) * edges[-1] / _GRID, side="right") - 1
     tops = np.nan_to_num(tops[:, np.clip(at, 0, tops.shape[1] - 1)])
     lows = np.vstack([np.zeros(_GRID), tops[:-1]])
-    heights = tops - lows
-    tops = np.where((heights == heights.max(axis=0)) | (heights >= _NAMED_HEIGHT), tops, lows)
+    tops = np.where(tops - lows >= _NAMED_HEIGHT, tops, lows)
     for name, color, low, high in zip(names, colors, lows, tops, strict=True):
-        if (high - low).max() < 0.05:
+        if not (high > low).any():
             continue
         style = {"color": text_color(color), "fontsize": "small", "ha": "center", "va": "center", "clip_on": True}
         text = ax.text(0.5, 0.5, name, **style)
