@@ -149,6 +149,17 @@ class TestStructure:
         assert plot.structure(np.ones((3000, 2))).get_xlabel() == "2,000 of 3,000 rows"
 
 
+def test_a_component_is_named_where_it_is_large_and_not_in_equal_stripes():
+    W = np.vstack([np.eye(12).repeat(8, axis=0), np.ones((40, 12))])
+    ax = plot.structure(W, labels=[f"{z}" for z in range(12)])
+    n_stripes = 40 / len(W)
+    at = [text.get_position()[0] for text in ax.texts]
+    edge = ax.get_xlim()[1]
+    first = [x for x in at if x / edge > 8 / len(W) and x / edge < 8 / len(W) + n_stripes]
+    assert len(at) == 12
+    assert len(first) <= 1  # of the component whose rows are beside the stripes
+
+
 @pytest.mark.parametrize("k", [3, 20, 30])
 @pytest.mark.parametrize("length", [1, 10, 60])
 def test_the_legend_is_in_the_figure_and_at_most_a_fifth_of_its_width_or_below(k, length):

@@ -92,6 +92,27 @@ def test_a_report_has_the_sections_that_its_data_allow(model, data, tmp_path):
     assert "need counts in memory" in path.read_text("utf-8")
 
 
+def test_the_components_of_a_report_are_sorted_by_their_share_and_keep_their_numbers(tmp_path):
+    X = np.zeros((9, 4), int)
+    X[:2, 0], X[2:5, 1], X[5:, 2:] = 1, 5, 50
+    H = [[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]
+    model = PoissonNMF(3).fit(X, fixed_H=np.array(H))
+    text = model.report(tmp_path / "report.html", X).read_text("utf-8")
+    assert re.findall(r'class="swatch".*?</span>(\d+)</td>', text) == ["2", "1", "0"]
+    assert re.findall(r'class="features"[^>]*><span>(\d+) ', text) == ["2", "1", "0"]
+
+
+def test_rows_without_counts_are_left_out_of_the_structure_plot(data, model, tmp_path, monkeypatch):
+    drawn, structure = [], fastpmf.plot.structure
+    monkeypatch.setattr(fastpmf.plot, "structure", lambda W, H, ax: drawn.append(W) or structure(W, H, ax=ax))
+    X = sparse.vstack([data.X, sparse.csr_array((7, 12))])
+    text = model.report(tmp_path / "report.html", Dataset(X, None, data.column_names)).read_text("utf-8")
+    assert "rows are sorted by similarity; 7 rows without counts are left out. Colours" in text
+    np.testing.assert_array_equal(drawn[0], model.transform(data))
+    nothing = Dataset(np.zeros((2, 12)), None, data.column_names)
+    assert "No row has counts." in model.report(tmp_path / "report.html", nothing).read_text("utf-8")
+
+
 def test_a_report_of_hpf_knows_the_fitted_rows(data, tmp_path):
     hpf = HPF(2, random_state=0).fit(data)
     text = hpf.report(tmp_path / "report.html").read_text("utf-8")

@@ -3,7 +3,6 @@ Convergence
 ===========
 
 How far the objective is above the best one, during fits of the same counts with different solvers.
-A straight line means that each iteration removes the same fraction of the difference.
 """
 
 from fastpmf import PoissonNMF, plot
@@ -16,3 +15,7 @@ fits = [
     for solver in solvers
 ]
 ax = plot.convergence(fits, labels=solvers, x="n_iter")
+
+# %%
+# A straight line means that each iteration removes the same fraction of the difference.
+# The lowest objective of all fits is the reference, so its own last point is not drawn.

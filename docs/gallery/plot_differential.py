@@ -24,3 +24,6 @@ W = model.fit_transform(X)
 changes = model.differential_expression(X, W)
 topic = changes.log2_fold_change[:, :10].sum(axis=1).argmax()  # topics have no order
 ax = plot.differential(changes, topic)
+
+# %%
+# The ten genes with the largest change, after subtracting two standard errors, have names.

@@ -20,3 +20,6 @@ names, sizes = np.unique(package, return_counts=True)
 large = names[sizes >= 5]
 labels = model.top_features(2).titles()
 ax = plot.group_heatmap(W, model, groupby=package, groups=large, labels=labels)
+
+# %%
+# Columns are ordered by the group with their largest mean.

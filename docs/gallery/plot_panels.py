@@ -19,3 +19,6 @@ plot.structure(W, model, ax=axes["s"])
 plot.top_features(model, 8, components=[0, 1], ax=[axes["a"], axes["b"]])
 for ax, letter in zip(axes.values(), "abc", strict=True):
     ax.set_title(letter, loc="left", fontweight="bold")
+
+# %%
+# The components have the same colours in all plots.

@@ -14,4 +14,4 @@ axes = plot.selection(select_n_components(X, [2, 4, 6, 8, 10, 12, 16], random_st
 
 # %%
 # Above: with too few components structure is missed, with too many noise is fitted.
-# Below: components of different splits are alike up to the true number, and differ beyond it.
+# Below: components of different splits are most alike at the true number.

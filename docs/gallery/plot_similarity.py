@@ -2,9 +2,7 @@
 Similarity of components
 ========================
 
-Components of two fits from different random starts: bright cells off the diagonal, or a dim diagonal, are components
-that depend on the start.
-With one fit as the argument, it shows which of its components are alike.
+Components of two fits from different random starts, matched one to one.
 """
 
 import matplotlib.pyplot as plt
@@ -18,3 +16,7 @@ labels, other_labels = (model.top_features(2).titles() for model in (first, seco
 
 fig, ax = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
 plot.similarity_heatmap(first, second, labels=labels, other_labels=other_labels, ax=ax)
+
+# %%
+# A dim cell on the diagonal, or a bright one off it, belongs to a component that depends on the start.
+# ``plot.similarity_heatmap(model)`` compares the components of one fit with each other.

@@ -401,15 +401,17 @@ def non_integer_fraction(counts: np.ndarray) -> float:
     return np.count_nonzero(counts != np.floor(counts)) / max(len(counts), 1) if counts.dtype.kind == "f" else 0.0
 
 
-def check_sums(X: sparse.csr_array, row_names: np.ndarray, column_names: np.ndarray, name: str) -> None:
+def check_sums(X: sparse.csr_array, row_names: np.ndarray | None, column_names: np.ndarray | None, name: str) -> None:
     """Raise a ValueError, which names the first of them, if any sum of counts of the argument `name` is negative."""
     if len(negative := np.flatnonzero(X.data < 0)):
         p = negative[0]
-        i = np.searchsorted(X.indptr, p, side="right") - 1
+        i, j = np.searchsorted(X.indptr, p, side="right") - 1, X.indices[p]
+        row = i if row_names is None else brief(row_names[i])
+        column = j if column_names is None else brief(column_names[j])
         raise ValueError(
             f"{name} must have sums >= 0 for each row and column, and {len(negative):,} of {X.nnz:,} are negative, "
-            f"such as {X.data[p]} in row {brief(row_names[i])}, column {brief(column_names[X.indices[p]])}: remove the "
-            "entries below 0, such as cancelled orders, or the rows and columns with these sums"
+            f"such as {X.data[p]} in row {row}, column {column}: remove the entries "
+            "below 0, such as cancelled orders, or the rows and columns with these sums"
         )
 
 

@@ -63,13 +63,14 @@ th {{ font-weight: 600 }}
 tbody th {{ font-weight: 400; color: var(--muted); white-space: nowrap }}
 td {{ overflow-wrap: anywhere }}
 td.number, th.number {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }}
-td.features {{ min-width: 18rem; overflow-wrap: normal }}
-td.features span {{ white-space: nowrap }}
-td.features small {{ color: var(--muted); margin-right: 0.5em }}
+.components {{ width: 100% }}
+.components tr:nth-child(odd) td {{ border-bottom: none; padding-bottom: 0 }}
+td.features {{ padding-left: 1.2em; overflow-wrap: normal }}
+td.features small {{ color: var(--muted); margin-right: 0.6em }}
 .swatch {{ display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border: 1px solid var(--line);
   vertical-align: -0.05em }}
 .bar {{ display: inline-block; height: 0.7em; vertical-align: 0.05em }}
-.share {{ display: inline-block; width: 5rem; text-align: left; margin-left: 0.6em }}
+.share {{ display: inline-block; width: 4rem; text-align: left; margin-left: 0.6em }}
 img {{ max-width: 100%; height: auto; background: #ffffff; border-radius: 4px }}
 figure {{ margin: 0.8rem 0 }}
 figcaption {{ color: var(--muted); max-width: 50rem }}
@@ -78,7 +79,6 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
   body {{ padding: 1rem }}
   .share {{ display: none }}
   th.number {{ white-space: normal }}
-  td.features {{ min-width: 14rem }}
 }}
 </style>
 </head>
@@ -112,7 +112,7 @@ def write_report(
         _section("Fit", _table(_without(fit_facts(model), "status")), *_fit_pictures(model)),
         "" if counts is None else _section("Data", _table(_data_facts(counts))),
         _section("Components", _components(model, W, top, quality)),
-        "" if W is None else _section("Structure", _structure(model, W)),
+        "" if W is None else _section("Structure", _structure(model, W, counts)),
         "" if in_memory is None else _section("Agreement with the counts", *_agreement(model, in_memory, W)),
         "" if counts is None or in_memory else _section("Agreement with the counts", _NEEDS_MEMORY),
         f'<div class="pair">{_section("Parameters", _parameters(model))}{_section("Versions", _versions())}</div>',
@@ -231,19 +231,20 @@ def _data_facts(counts: Any) -> dict[str, str]:
 
 
 def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Quality | None) -> str:
-    """A table with a row for each component."""
+    """A table with two rows for each component, the largest first: its numbers, and its top features."""
     H, colors = model.components_, component_colors(len(model.components_))
     mean = model.mean_W_ if W is None else W
     shares = None if mean is None else component_shares(mean, H)
     scores = {} if quality is None else quality._columns()
+    order = range(len(H)) if shares is None else np.argsort(-shares, kind="stable").tolist()
     head = ["<th>component</th>"] + ['<th class="number">share of counts</th>'] * (shares is not None)
-    head.append("<th>top features and their weights</th>")
     head += [f'<th class="number">{name.replace("_", " ")}</th>' for name in scores]
     lines = []
-    for z, color in enumerate(colors):
+    for z in order:
+        color = colors[z]
         cells = [f'<td><span class="swatch" style="background:{color}"></span>{z}</td>']
         if shares is not None:
-            width = 5.0 * shares[z] / (shares.max() or 1.0)
+            width = 4.0 * shares[z] / (shares.max() or 1.0)
             bar = (
                 f'<span class="share"><span class="bar" style="width:{width:.2f}rem;background:{color}"></span></span>'
             )
@@ -253,23 +254,32 @@ def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Qua
             for name, score, j in zip(top.names[z], top.scores[z], top.indices[z], strict=True)
             if j >= 0
         )
-        cells.append(f'<td class="features">{features or "(empty)"}</td>')
         cells += [f'<td class="number">{number(values[z])}</td>' for values in scores.values()]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    notes = ["Weights are probabilities of a feature given the component."]
+        lines.append(f'<tr><td class="features" colspan="{len(head)}">{features or "(empty)"}</td></tr>')
+    notes = ["Below each component are its top features, with their probabilities given the component."]
     if shares is not None:
-        notes.append("Shares are those of the expected counts, without exposures and background.")
+        notes.append(
+            "Components are sorted by their share of the expected counts, without exposures and background; their "
+            "numbers are those of the fit."
+        )
     if quality is not None:
         notes.append(
             "UMass and NPMI coherence: whether the top features occur in the same rows; NPMI is from -1, never, to 1, "
             "always. Exclusivity: the component's share of its top features, at most 1. Effective features: the number "
             "of equally likely features with the same entropy; effective rows likewise."
         )
-    table = f"<table><thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<div class="scroll">{table}</div><p class="muted">{" ".join(notes)}</p>'
+    table = f'<table class="components"><thead><tr>{"".join(head)}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return f'<p class="muted">{" ".join(notes)}</p><div class="scroll">{table}</div>'
 
 
-def _structure(model: Any, W: np.ndarray) -> str:
+def _structure(model: Any, W: np.ndarray, counts: Any) -> str:
+    """The structure plot of the rows that have counts; W of others is that of the prior, and says nothing of them."""
+    empty = np.zeros(len(W), bool) if counts is None else counts.sums(Side.ROWS) == 0
+    if empty.all():
+        return "<p>No row has counts.</p>"
+    W = W[~empty]
+
     def draw(ax: Any) -> None:
         plot.structure(W, model.components_, ax=ax)
         if len(model.components_) > _LEGEND_COMPONENTS:
@@ -278,6 +288,8 @@ def _structure(model: Any, W: np.ndarray) -> str:
     caption = "Shares of the components in the expected counts of each row; rows are sorted by similarity"
     if len(W) > 2000:
         caption += f", a random 2,000 of {len(W):,}"
+    if empty.any():
+        caption += f"; {np.count_nonzero(empty):,} rows without counts are left out"
     return _picture(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
 
 

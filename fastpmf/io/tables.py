@@ -159,7 +159,7 @@ class _Gaps:
         for field, gaps in zip(self._fields, missing, strict=True):
             if gaps.any():
                 first = self._n_before + self._n_lines + int(gaps.argmax()) + 1
-                self.found.setdefault(field, [0, first])[0] += np.count_nonzero(gaps)
+                self.found.setdefault(field, [0, first])[0] += int(np.count_nonzero(gaps))
         self._n_lines += len(missing[0])
 
     def message(self) -> str:

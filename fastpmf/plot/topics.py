@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ORDERS = ("dominant", "principal", "given")
 _HEIGHT = 2.6  # of the Axes of the structure plot, in inches
+_NAMED_HEIGHT = 0.15  # proportion of a component in a row, from which its name may be written there
 _GRID = 1000  # positions along the rows that are tried for the name of a component
 
 
@@ -42,7 +43,7 @@ def structure(
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
     Components are stacked by their mean proportion, the largest at the top. The names of those with enough space are
-    written into their areas; the legend has all of them.
+    written where they are the largest or at least 15 % of the rows; the legend has all of them.
 
     Parameters
     ----------
@@ -212,6 +213,8 @@ def _name_areas(ax: Any, names: list[str], colors: list[str], tops: np.ndarray, 
     at = np.searchsorted(edges, (np.arange(_GRID) + 0.5) * edges[-1] / _GRID, side="right") - 1
     tops = np.nan_to_num(tops[:, np.clip(at, 0, tops.shape[1] - 1)])
     lows = np.vstack([np.zeros(_GRID), tops[:-1]])
+    heights = tops - lows
+    tops = np.where((heights == heights.max(axis=0)) | (heights >= _NAMED_HEIGHT), tops, lows)
     for name, color, low, high in zip(names, colors, lows, tops, strict=True):
         if (high - low).max() < 0.05:
             continue
