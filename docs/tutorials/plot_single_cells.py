@@ -64,6 +64,7 @@ adata
 # Do not normalise them and do not take logarithms: library sizes are part of the model, and zeros cost nothing.
 # If ``adata.X`` holds logarithms, give the layer that holds the counts, ``layer="counts"``.
 # ``mask_var="highly_variable"`` fits those genes only.
+# Call ``adata.var_names_make_unique()`` first if gene symbols occur more than once: new cells are aligned by these names.
 
 # %%
 # .. _choose_k:

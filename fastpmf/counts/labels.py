@@ -164,10 +164,11 @@ def align_factors(X: Any, W: Any, H: Any) -> tuple[Any, Any]:
     return W, H
 
 
-def warn_of_duplicates(names: np.ndarray | None) -> None:
-    """Warn of names of features that occur more than once."""
+def warn_of_duplicates(names: np.ndarray | None, source: str = "X") -> None:
+    """Warn of names of features that occur more than once; `source` is the counts that have them, for the message."""
     if names is not None and (repeated := duplicates(names.tolist())):
         warn(
-            f"X has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: nothing can be "
-            "aligned by them; make them unique"
+            f"{source} has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: new counts can't be "
+            "aligned with a model by them; make them unique by adata.var_names_make_unique(), or use ids as names "
+            "(feature_names='id' for 10x Genomics, --column-names on the command line)"
         )

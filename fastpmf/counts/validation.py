@@ -175,7 +175,12 @@ def _check_in_memory(X: Any, name: str) -> None:
         alternative = "fit it with fastpmf.dask.PoissonNMF or HPF, or " if _is_fitted_data(name) else ""
         raise TypeError(f"{name} must be in memory, got a Dask {kind}: {alternative}give {name}.compute()")
     if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would convert it as a nested sequence, which is slow
-        raise TypeError(f"{name} must be a matrix, got an {kind} object: give its X, or one of its layers")
+        if not _is_fitted_data(name):
+            raise TypeError(f"{name} must be a matrix, got an {kind} object: give one of its layers")
+        raise TypeError(
+            f"{name} must be a matrix, got an {kind} object: fit it with fastpmf.anndata.poisson_nmf, or give "
+            "fastpmf.anndata.to_dataset(adata), which keeps names"
+        )
     if hasattr(X, "to_memory"):
         alternative = ", or read the file in blocks by fastpmf.io.stream_counts(path)" if _is_fitted_data(name) else ""
         raise TypeError(
@@ -542,8 +547,8 @@ class Dataset(NamedTuple):
         if self.column_names is None:
             raise ValueError("column_names must not be None for columns to be aligned with names")
         target, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
-        check_unique(target, "names")
-        check_unique(own, "column_names")
+        check_unique(target, "names of the model (the argument names)", "fit counts with names made unique")
+        check_unique(own, "names of the new counts (column_names)")
         position = {name: j for j, name in enumerate(target.tolist())}
         new_column = np.array([position.get(name, -1) for name in own.tolist()], np.int64)
         X = as_counts(self).side(Side.ROWS)

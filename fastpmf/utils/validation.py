@@ -117,10 +117,14 @@ def duplicates(names: Iterable[Any]) -> list[Any]:
     return [name for name, n in Counter(names).items() if n > 1]
 
 
-def check_unique(names: np.ndarray, name: str) -> None:
-    """Raise a ValueError if any of the names, those of the argument `name`, occurs more than once."""
+def check_unique(names: np.ndarray, name: str, advice: str = "make them unique") -> None:
+    """Raise a ValueError if any of these names of features occurs more than once; `name` says whose they are."""
     if repeated := duplicates(names.tolist()):
-        raise ValueError(f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once")
+        raise ValueError(
+            f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once: {advice} by "
+            "adata.var_names_make_unique(), or use ids as names (feature_names='id' for 10x Genomics, --column-names on "
+            "the command line)"
+        )
 
 
 def check_names(names: Any, n: int, name: str, item: str) -> np.ndarray:
