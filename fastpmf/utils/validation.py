@@ -122,8 +122,8 @@ def check_unique(names: np.ndarray, name: str, advice: str = "make them unique")
     if repeated := duplicates(names.tolist()):
         raise ValueError(
             f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once: {advice} by "
-            "adata.var_names_make_unique(), or use ids as names (feature_names='id' for 10x Genomics, --column-names on "
-            "the command line)"
+            "adata.var_names_make_unique(), or use ids as names (feature_names='id' for 10x Genomics, --column-names "
+            "on the command line)"
         )
 
 
