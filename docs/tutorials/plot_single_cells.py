@@ -87,7 +87,8 @@ print(selection)
 # The score rises steeply and then levels off.
 # ``recommended`` is the smallest number whose score is, up to its error, as good as the best one.
 # Fewer topics are easier to read, more topics separate finer programs.
-# With many cells, use a random subset of a few thousand for this step: ``X[rng.choice(len(adata), 3000, replace=False)]``.
+# With many cells, use a random subset of a few thousand for this step:
+# ``X[rng.choice(len(adata), 3000, replace=False)]``.
 
 # %%
 # Fit

@@ -168,7 +168,7 @@ def warn_of_duplicates(names: np.ndarray | None, source: str = "X") -> None:
     """Warn of names of features that occur more than once; `source` is the counts that have them, for the message."""
     if names is not None and (repeated := duplicates(names.tolist())):
         warn(
-            f"{source} has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: new counts "
-            "can't be aligned with a model by them; make them unique by adata.var_names_make_unique(), or use ids as names "
-            "(feature_names='id' for 10x Genomics, --column-names on the command line)"
+            f"{source} has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: new "
+            "counts can't be aligned with a model by them; make them unique by adata.var_names_make_unique(), or use "
+            "ids as names (feature_names='id' for 10x Genomics, --column-names on the command line)"
         )
