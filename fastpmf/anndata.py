@@ -3,7 +3,7 @@
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 transform            W and topic shares of new cells under a fitted model, by gene names
 to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
-to_anndata           a fitted model as an AnnData object
+to_anndata           W and a fitted model as an AnnData object
 """
 
 import warnings
@@ -122,7 +122,8 @@ def poisson_nmf(
     MemoryError
         If the estimated memory exceeds this process's limit.
     FitInterrupted
-        On Ctrl-C. As with any error after the fit, the attribute `model` of the exception is the fitted model.
+        On Ctrl-C. As with any error after the fit, the attribute `model` of the exception is the fitted model, and
+        nothing is written to `adata`. ``transform(adata, error.model)`` of this module writes W of the fit so far.
 
     Warns
     -----
@@ -338,7 +339,7 @@ def to_dataset(adata: "AnnData", *, layer: str | None = None, mask_var: Any = No
 
 
 def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
-    """A fitted model as an AnnData object without X, with the results of `poisson_nmf` or `hpf`.
+    """W and its fitted model as an AnnData object without X, with the results that `poisson_nmf` or `hpf` write.
 
     Parameters
     ----------
@@ -443,8 +444,8 @@ class _Counts(NamedTuple):
         if layer == "raw" and raw is not None:
             return cls(adata, raw.X, "adata.raw", raw.var, raw.varm)
         names = [*layers, *(["raw"] if raw is not None else [])]
-        known = f"which are {listed(names)}" if names else "which has none"
-        raise ValueError(f"layer must be one of adata's, {known}, got {brief(layer)}")
+        known = f"None for adata.X, or {listed(names)}" if names else "None, since adata has neither layers nor raw"
+        raise ValueError(f"layer must be {known}, got {brief(layer)}")
 
     @property
     def var_name(self) -> str:

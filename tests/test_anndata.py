@@ -453,7 +453,7 @@ def test_what_does_not_look_like_counts_is_warned_of_and_the_layers_are_named(ad
 @pytest.mark.parametrize(
     ("given", "error", "sentence"),
     [
-        ({"layer": "raw"}, ValueError, "layer must be one of adata's, which has none, got 'raw'"),
+        ({"layer": "raw"}, ValueError, "layer must be None, since adata has neither layers nor raw, got 'raw'"),
         ({"mask_var": "x"}, ValueError, "mask_var must be a column of adata.var, which are 'highly_variable', got 'x'"),
         ({"mask": "x"}, ValueError, "mask must be a key of adata.layers, which are none, got 'x'"),
         ({"mask": np.ones((25, 40))}, ValueError, r"mask must have shape \(40, 25\), got \(25, 40\)"),

@@ -674,7 +674,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (
             lambda: plot.structure([[1]], groupby=[1, 2]),
             ValueError,
-            r"groupby must be 1, one for each, got shape \(2,\)",
+            r"groupby must have shape \(1,\), a group for each row, got shape \(2,\)",
         ),
         (lambda: plot.structure([[1]], groupby=["a"], groups=["b"]), ValueError, "each once, got 1: 'b'"),
         (
@@ -720,7 +720,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.calibration(X2, np.eye(2), H2, bins=0), ValueError, "bins == 0, must be >= 1"),
         (lambda: plot.calibration(X2, 0 * H2[:, :2], H2), ValueError, "X must hold a positive count, and W H"),
         (lambda: plot.calibration(X2, np.eye(2) * 1e308, H2 * 9), ValueError, "small enough for the sum of W H to be"),
-        (lambda: plot.residuals(X2, np.eye(2), H2, groupby=[1]), ValueError, "groupby must be 2, one for each"),
+        (lambda: plot.residuals(X2, np.eye(2), H2, groupby=[1]), ValueError, r"groupby must have shape \(2,\), a gr"),
         (lambda: plot.residuals([[-1]], [[1]], [[1]]), ValueError, "X must hold counts >= 0, got -1"),
         (lambda: plot.differential(H2, 0), TypeError, "result must be what differential_expression returns, got ndarr"),
         (lambda: plot.differential(CHANGES, 2), ValueError, "component must be numbers from 0 to 1, got 2"),

@@ -130,7 +130,8 @@ def encode_groups(labels: Any, n: int, name: str, groups: Any = None) -> tuple[n
     else:
         codes, names = _sorted_codes(np.asarray(labels))
     if codes.shape != (n,):
-        raise ValueError(f"{name} must be {n}, one for each, got shape {codes.shape}")
+        item = "column" if name == "column_groupby" else "row"
+        raise ValueError(f"{name} must have shape ({n},), a group for each {item}, got shape {codes.shape}")
     missing = np.count_nonzero(codes < 0)
     if missing == n:
         raise ValueError(f"{name} must have at least one value, but all are missing")
