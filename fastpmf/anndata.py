@@ -6,6 +6,7 @@ to_dataset           the counts of an AnnData object with the names of cells and
 to_anndata           W and a fitted model as an AnnData object
 """
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.fitting.problem import REAL_OR_NAN, vector
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_memory_for
-from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.messages import brief, listed, suggestion
 from fastpmf.utils.validation import check_array, check_unique, is_pandas
 from fastpmf.utils.warnings import warn
 
@@ -146,7 +147,7 @@ def poisson_nmf(
     ((50, 3), (50, 3), (30, 3), 'CONVERGED')
     """
     return _fit(
-        adata, PoissonNMF(n_components, **options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
+        adata, _estimator(PoissonNMF, n_components, options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
         fixed_W=fixed_W, fixed_H=fixed_H, obs_exposure=obs_exposure, var_exposure=var_exposure, background=background,
         mask=mask, sample_weight=sample_weight, validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
@@ -198,7 +199,7 @@ def hpf(
     (50, 3)
     """
     return _fit(
-        adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, mask=mask,
+        adata, _estimator(HPF, n_components, options), key_added, layer=layer, mask_var=mask_var, mask=mask,
         validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
 
@@ -381,6 +382,26 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features))
     _write(adata, _Keys.of(model), W, model, np.arange(p), _parameters(model))
     return adata
+
+
+_OTHER_NAMES = {"seed": "random_state", "n_jobs": "n_threads", "row_exposure": "obs_exposure",
+                "column_exposure": "var_exposure"}  # fmt: skip
+
+
+def _estimator(kind: type[Model], n_components: int, options: dict[str, Any]) -> Model:
+    """An estimator with these parameters; an error names the one that it does not have, and a similar one."""
+    function = poisson_nmf if kind is PoissonNMF else hpf
+    known = sorted({*kind._get_param_names(), *inspect.signature(function).parameters} - {"adata", "options"})
+    for name in options:
+        if name not in known:
+            other = _OTHER_NAMES.get(name, name)
+            only_nmf = other in inspect.signature(poisson_nmf).parameters and other not in known
+            advice = f"; did you mean {other!r}?" if other in known else suggestion(name, known)
+            advice = (
+                ": it is an argument of poisson_nmf only" if only_nmf else advice or f", which has {listed(known, 99)}"
+            )
+            raise TypeError(f"{brief(name)} is not a parameter of {kind.__name__}{advice}")
+    return kind(n_components, **options)
 
 
 def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var: Any, **arguments: Any) -> Model:

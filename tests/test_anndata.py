@@ -382,7 +382,7 @@ class TestNothingIsLost:
 
     def test_an_unknown_option_is_refused(self, adata):
         for function in (fa.poisson_nmf, fa.hpf):
-            with pytest.raises(TypeError, match="got an unexpected keyword argument 'tolerance'"):
+            with pytest.raises(TypeError, match="'tolerance' is not a parameter of"):
                 function(adata, 2, tolerance=1)
 
     def test_names_that_come_twice_are_warned_of_once(self, adata):
@@ -564,3 +564,34 @@ def test_a_file_of_factors_of_another_kind_or_width_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"row_names must be 4, one for each row of W, got shape \(1,\)"):
         write_factors(tmp_path / "factors.npz", np.ones((4, 2)), model, ["a"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fit", "option", "sentence"),
+    [
+        (fa.poisson_nmf, "seed", "'seed' is not a parameter of PoissonNMF; did you mean 'random_state'"),
+        (fa.hpf, "max_iters", "'max_iters' is not a parameter of HPF; did you mean 'max_iter'"),
+        (
+            fa.poisson_nmf,
+            "row_exposure",
+            "'row_exposure' is not a parameter of PoissonNMF; did you mean 'obs_exposure'",
+        ),
+        (fa.hpf, "obs_exposure", "'obs_exposure' is not a parameter of HPF: it is an argument of poisson_nmf only"),
+        (fa.hpf, "zzz", "'zzz' is not a parameter of HPF, which has 'a', "),
+    ],
+)
+def test_an_unknown_option_is_named_with_a_similar_one(adata, fit, option, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        fit(adata, 2, **{option: 1})
+
+
+def test_a_column_of_text_is_no_exposure(adata):
+    adata.obs["donor"] = ["ann"] * adata.n_obs
+    with pytest.raises(TypeError, match="obs_exposure must hold real numbers, got text, such as 'ann'"):
+        fa.poisson_nmf(adata, 2, obs_exposure="donor")
+
+
+def test_a_model_file_is_no_file_of_counts(tmp_path, adata):
+    fastpmf.HPF(2, max_iter=5, tol=0, random_state=0).fit(adata.X).save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"it holds a fitted model, which fastpmf\.io\.load_model reads"):
+        fastpmf.io.read_counts(tmp_path / "model.npz")

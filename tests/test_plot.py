@@ -366,11 +366,29 @@ class TestAnnData:
 
     def test_an_unknown_column_and_an_object_without_a_fit_raise_a_clear_error(self, adata):
         with pytest.raises(
-            ValueError, match=r"^W must be an AnnData object with either X_pmf or X_hpf in \.obsm, got nei"
+            ValueError, match=r"^W must be an AnnData object with the result of fastpmf\.anndata in \.obsm"
         ):
             plot.structure(adata, groupby="day")
         with pytest.raises(ValueError, match=r"^groupby must be one of the columns of \.obs, 'day', got 'night'$"):
             plot.structure(adata, groupby="night")
+
+    def test_key_chooses_between_the_results_of_several_fits(self, adata):
+        fastpmf_anndata = pytest.importorskip("fastpmf.anndata")
+        fits = {"X_pmf": fastpmf_anndata.poisson_nmf, "X_hpf": fastpmf_anndata.hpf}
+        models = {key: fit(adata, 2, random_state=0, max_iter=5, tol=0) for key, fit in fits.items()}
+        for key, model in models.items():
+            expected = stacks(plot.structure(adata.obsm[key], model))
+            np.testing.assert_allclose(stacks(plot.structure(adata, key=key)), expected, atol=1e-6)
+            plot.group_heatmap(adata, groupby="day", key=key)
+        with pytest.raises(ValueError, match=r"key must be one of the results in \.obsm, 'X_pmf', 'X_hpf', got None"):
+            plot.structure(adata)
+        with pytest.raises(ValueError, match=r"key is for an AnnData object as W, got 'X_pmf' with ndarray"):
+            plot.structure(adata.obsm["X_pmf"], key="X_pmf")
+
+    def test_a_result_of_any_name_is_found(self, adata):
+        fastpmf_anndata = pytest.importorskip("fastpmf.anndata")
+        fastpmf_anndata.poisson_nmf(adata, 2, random_state=0, max_iter=5, tol=0, key_added="programs")
+        assert len(stacks(plot.structure(adata))) == len(stacks(plot.structure(adata, key="programs")))
 
 
 def test_components_are_numbered_from_zero_everywhere():
