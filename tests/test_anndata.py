@@ -369,6 +369,9 @@ class TestNothingIsLost:
         with pytest.raises(OSError, match="no space") as caught:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert caught.value.model.components_.shape == (2, 25)
+        assert not adata.obsm
+        fa.transform(adata, caught.value.model)  # writes the fit so far
+        assert adata.obsm["X_pmf_topics"].shape == (40, 2)
         assert "`model`" in caught.value.__notes__[0]
 
     def test_an_interrupted_fit_leaves_the_model_in_the_exception(self, adata):

@@ -146,6 +146,8 @@ print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
 
 # %%
+# .. _known_batch:
+#
 # A known batch
 # -------------
 #
