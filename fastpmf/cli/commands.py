@@ -338,7 +338,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     data = data._replace(X=X, row_names=rows)
     if W is None and missing is not None:
         W = weights(model, data, missing)
-    items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
+    items = None if arguments.items is None else _columns(model, arguments.items, "--items")
     with stage("finding the columns of highest rate"):
         best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
     note = "rate: expected count of the item in the row"
@@ -356,15 +356,15 @@ def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
     ]
 
 
-def _column_numbers(model: Model, given: list[str], option: str) -> list[int]:
-    """The numbers of columns of a model that are given by name, or by number if the model has no names."""
+def _columns(model: Model, given: list[str], option: str) -> list[str] | list[int]:
+    """The columns of a model that are given: their names, or their numbers if the model has no names."""
     p, names = model.components_.shape[1], getattr(model, "feature_names_in_", None)
     position = {str(name): j for j, name in enumerate(range(p) if names is None else names)}
     for name in given:
         if name not in position:
             known = f"a number from 0 to {p - 1}, since the model has no names" if names is None else "a fitted column"
             raise ValueError(f"argument {option}: expected {known}, got {name!r}{suggestion(name, position)}")
-    return [position[name] for name in given]
+    return [position[name] for name in given] if names is None else given
 
 
 def similar(arguments: argparse.Namespace) -> None:
@@ -372,8 +372,8 @@ def similar(arguments: argparse.Namespace) -> None:
     check_table(arguments)
     check_distinct([arguments.model], arguments.output)
     model = load_model(arguments.model)
-    found = model.similar_items(_column_numbers(model, arguments.of, "ITEM"), arguments.top)
-    print_table(arguments, ("item", "rank", "similar", "cosine"), _ranked(found, arguments.of))
+    found = model.similar_items(_columns(model, arguments.of, "ITEM"), arguments.top)
+    print_table(arguments, ("item", "rank", "similar", "similarity"), _ranked(found, arguments.of))
 
 
 def differential(arguments: argparse.Namespace) -> None:

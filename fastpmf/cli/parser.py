@@ -422,7 +422,7 @@ List the columns most similar to given ones, by the cosine of their shares of th
   fastpmf similar model.npz tea
   fastpmf similar model.npz tea jam -n 5 -o similar.csv
 
-The table has the columns item, rank, similar and cosine.
+The table has the columns item, rank, similar and similarity.
 
 usage: fastpmf similar MODEL ITEM... [options]"""
 
