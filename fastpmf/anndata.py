@@ -583,7 +583,7 @@ def _positions_of_fitted(model: FactorModel, counts: _Counts) -> np.ndarray:
         raise ValueError(f"adata must have the {n} fitted genes, since model has no feature names, got {len(own)}")
     if names is None or np.array_equal(names, own):
         return np.arange(n)
-    check_unique(names, "model.feature_names_in_")
+    check_unique(names, "names of the model (model.feature_names_in_)", "fit again with names made unique")
     check_unique(own, f"{counts.var_name}_names")
     place = counts.var.index.get_indexer(names)
     if (place < 0).all():

@@ -304,6 +304,10 @@ class TestTransform:
         other.var_names = ["twice", "twice", *adata.var_names[2:]]
         with pytest.raises(ValueError, match=r"adata.var_names must be unique to be aligned by, got 'twice' more"):
             fa.transform(other, model)
+        with pytest.warns(UserWarning, match=r"var_names_make_unique\(\)"):
+            twice = fa.poisson_nmf(other, 2, random_state=0)
+        with pytest.raises(ValueError, match=r"names of the model .* got 'twice' .*: fit again with names made unique"):
+            fa.transform(adata, twice)
         unnamed = fastpmf.PoissonNMF(2, random_state=0).fit(adata.X)
         np.testing.assert_array_equal(fa.transform(other, unnamed), fa.transform(adata, model))
         with pytest.raises(ValueError, match=r"adata must have the 25 fitted genes, .* got 20"):
@@ -476,7 +480,7 @@ def test_what_does_not_fit_is_told_in_one_sentence_and_changes_nothing(adata, gi
 
 
 def test_an_anndata_object_is_no_matrix(adata):
-    with pytest.raises(TypeError, match="X must be a matrix, got an AnnData object: give its X, or one of its layers"):
+    with pytest.raises(TypeError, match=r"X must be a matrix, got an AnnData .*poisson_nmf, .*to_dataset"):
         fastpmf.PoissonNMF(2).fit(adata)
     with pytest.raises(TypeError, match="H must be an array, got an AnnData object: give one of its arrays"):
         fastpmf.top_features(adata)

@@ -16,7 +16,7 @@ from scipy import io, sparse
 from sklearn.datasets import dump_svmlight_file
 
 from fastpmf import PoissonNMF, as_counts
-from fastpmf.io import Dataset, convert_counts, read_counts
+from fastpmf.io import Dataset, convert_counts, read_counts, write_counts
 
 RAW = Path(os.environ.get("FASTPMF_REAL_FILES", "absent"))  # a folder of real files of these formats
 CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
@@ -157,8 +157,16 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
     assert left_out == 1
     with pytest.raises(ValueError, match="column_names must not be None"):
         Dataset(data.X).aligned(["a"])
-    with pytest.raises(ValueError, match="names must be unique to be aligned by, got 'a' more than once"):
+    with pytest.raises(ValueError, match=r"^names of the model .* got 'a' more than once: fit counts with"):
         data.aligned(["a", "a"])
+    with pytest.raises(ValueError, match=r"^names of the new counts .* got 'b' .*adata.var_names_make_unique\(\)"):
+        Dataset(data.X, None, np.array(["b", "b", "a"])).aligned(["a", "b"])
+
+
+def test_a_conversion_warns_of_duplicate_feature_names(tmp_path):
+    write_counts(tmp_path / "counts", Dataset([[1, 2]], ["cell"], ["U1", "U1"]))
+    with pytest.warns(UserWarning, match=r"counts has 1 feature name\(s\) more than once, for example 'U1'"):
+        convert_counts(tmp_path / "counts", tmp_path / "again")
 
 
 def test_a_table_in_memory_becomes_the_counts_of_its_file(tmp_path):

@@ -168,7 +168,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     Parameters
     ----------
     W : array-like of shape (m, k)
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     n : int, default=10
     exclude : matrix of counts of shape (m, p), optional
         Columns with a positive count in a row are not recommended to it.
@@ -227,7 +227,7 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     X : matrix of counts of shape (m, p)
         Held-out counts: a column with a positive count is relevant to the row.
     W : array-like of shape (m, k)
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     n : int, default=10
         Number of columns to recommend to each row, as by `recommend`.
     exclude : matrix of counts of shape (m, p), optional
@@ -295,7 +295,7 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
 
     Parameters
     ----------
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     columns : int, str or array-like of either, of shape (m,)
         Columns by number or, if H is a DataFrame, by name.
     n : int, default=10

@@ -28,7 +28,7 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
         Anything that `as_counts` reads.
     W : array-like of shape (n_samples, n_components)
         Non-negative.
-    H : array-like of shape (n_components, n_features)
+    H : array-like of shape (n_components, n_features) or fitted estimator
         Non-negative.
     mask : matrix of shape (n_samples, n_features), optional
         True or positive for entries that are not observed. They are left out of the sum, and may be NaN in X.

@@ -293,7 +293,7 @@ def heldout_log_likelihood(
         The counts that W was fitted to, such as the first part of `thin_counts`. The other arguments are aligned with X
         by labels if both have labels.
     W : array-like of shape (n_samples, n_components)
-    H : array-like of shape (n_components, n_features)
+    H : array-like of shape (n_components, n_features) or fitted estimator
     heldout : matrix of counts of shape (n_samples, n_features)
         Counts of the same rows that were not fitted, such as the second part of `thin_counts`.
     exposure : float, default=None
@@ -424,7 +424,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     X : matrix of counts of shape (n_samples, n_features)
         The counts that H was fitted to, the first part of `thin_counts`. `H` and `heldout` are aligned with X by labels
         if both have labels.
-    H : array-like of shape (n_components, n_features)
+    H : array-like of shape (n_components, n_features) or fitted estimator
         `components_` of a model of at least two components.
     heldout : matrix of counts of shape (n_samples, n_features)
         Counts of the same rows that were not fitted, the second part of `thin_counts`.

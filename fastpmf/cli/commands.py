@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def fit(arguments: argparse.Namespace) -> None:
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
     try:
-        W = model.fit_transform(data._replace(X=counts), checkpoint=checkpoint, resume=arguments.resume, **beside_X)
+        W = model.fit_transform(replace(data, X=counts), checkpoint=checkpoint, resume=arguments.resume, **beside_X)
         interrupted = None
     except FitInterrupted as error:
         W = model.W_posterior_.mean if isinstance(model, HPF) else error.solution.W
@@ -335,7 +336,7 @@ def recommend(arguments: argparse.Namespace) -> None:
             raise ValueError(f"argument --rows: no row {', '.join(sorted(absent))} in {', '.join(arguments.counts)}")
         chosen = np.concatenate([np.flatnonzero(rows == name) for name in arguments.rows])
         rows, X, W = rows[chosen], X.tocsr()[chosen], None if W is None else W[chosen]
-    data = data._replace(X=X, row_names=rows)
+    data = replace(data, X=X, row_names=rows)
     if W is None and missing is not None:
         W = weights(model, data, missing)
     items = None if arguments.items is None else _columns(model, arguments.items, "--items")
@@ -467,7 +468,7 @@ def split(arguments: argparse.Namespace) -> None:
     facts, lines = {}, []
     for name, counts in zip(("train", "test"), parts, strict=True):
         path = getattr(arguments, name)
-        write_counts(path, data._replace(X=counts))
+        write_counts(path, replace(data, X=counts))
         arguments.written = f"{path} is written"
         facts[name] = {"folder": path, "nonzeros": counts.nnz, "total": counts.total}
         lines.append(f"{name}: {counts.total:,.6g} counts in {counts.nnz:,} nonzeros, in {path}")

@@ -5,6 +5,7 @@ import csv
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def with_values(data: Dataset, values: str, source: str) -> Dataset:
         return data
     X = as_counts(data.X, name=source).to_scipy()
     X.data = np.ones(X.nnz, np.uint8) if values == "binary" else np.log2(1.0 + X.data)
-    return data._replace(X=X)
+    return replace(data, X=X)
 
 
 def stream(arguments: argparse.Namespace) -> Dataset:
@@ -85,7 +86,7 @@ def with_names(data: Dataset, arguments: argparse.Namespace) -> Dataset:
             if len(names) != n:
                 raise ValueError(f"argument --{option}-names: expected {n:,} lines, one for each {option}, got "
                                  f"{len(names):,} in {path}")  # fmt: skip
-            data = data._replace(**{field: np.array(names)})
+            data = replace(data, **{field: np.array(names)})
     return data
 
 
@@ -117,7 +118,7 @@ def aligned(
     """As `read_for_model`, for counts that are called `source` in messages."""
     names = getattr(model, "feature_names_in_", None)
     if data.column_names is None and names is not None and len(names) == data.X.shape[1]:
-        return data._replace(column_names=names), None  # by position
+        return replace(data, column_names=names), None  # by position
     if data.X.shape[1] != (p := model.components_.shape[1]) and (names is None or data.column_names is None):
         raise ValueError(f"{source} has {data.X.shape[1]:,} columns, the model was fitted to {p:,}; they can't be "
                          "matched without names")  # fmt: skip
@@ -190,7 +191,7 @@ def observed_part(model: Model, data: Dataset, missing: np.ndarray | None) -> tu
         return model, data
     here = np.flatnonzero(~missing)
     names = model.feature_names_in_[here]
-    return model._with_features(here), data._replace(X=data.X.tocsr()[:, here], column_names=names)
+    return model._with_features(here), replace(data, X=data.X.tocsr()[:, here], column_names=names)
 
 
 def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | None = None) -> dict[str, Any]:

@@ -454,7 +454,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             elif known is None:
                 warn(f"X has feature names, but {type(self).__name__} was fitted without feature names")
             return
-        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+        validate_data(estimator, X=counts if isinstance(X, tuple | Dataset) else X, reset=reset, skip_check_array=True)
 
     @property
     def _n_features_out(self) -> int:

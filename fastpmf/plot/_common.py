@@ -76,23 +76,13 @@ def matplotlib_module(name: str) -> Any:
     return import_optional(f"matplotlib.{name}", "plot", "fastpmf.plot")
 
 
-def components_of(model: Any, name: str) -> np.ndarray:
-    """H of a fitted estimator, or a given matrix, (k, p), float64."""
-    return check_matrix(getattr(model, "components_", model), name).astype(np.float64)
-
-
-def feature_labels(model: Any) -> Labels:
-    """Feature names of a fitted estimator, or labels of the columns of H."""
-    return Labels(getattr(model, "feature_names_in_", None)) if hasattr(model, "components_") else labels_of(model, 1)
-
-
 def proportions(W: Any, H: Any) -> np.ndarray:
     """P(z|row), (n, k): shares of expected counts, or without H shares of W; zeros for a row without mass."""
     if hasattr(W, "obsm"):
         W = _result_in(W, "" if H is not None else "_topics")
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
-    W = components_of(W, "W")
-    return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
+    W = check_matrix(W, "W").astype(np.float64)
+    return to_topics(W, np.eye(W.shape[1]) if H is None else check_matrix(H, "H").astype(np.float64)).mixtures
 
 
 def _result_in(adata: Any, suffix: str) -> np.ndarray:

@@ -8,11 +8,10 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
 from fastpmf.analysis.features import top_features as compute_top_features
+from fastpmf.counts.labels import labels_of
 from fastpmf.plot._common import (
     GREY,
     component_colors,
-    components_of,
-    feature_labels,
     hide_frame,
     matplotlib_module,
     panels,
@@ -21,7 +20,7 @@ from fastpmf.plot._common import (
     single_axes,
 )
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_names
+from fastpmf.utils.validation import check_matrix, check_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +71,8 @@ def top_features(
     >>> [label.get_text() for label in axes[1].get_yticklabels()]
     ['cat', 'bee']
     """
-    names = feature_labels(H).values if names is None else names
-    H = components_of(H, "H")
+    names = labels_of(H, 1).values if names is None else names
+    H = check_matrix(H, "H").astype(np.float64)
     titles = [f"component {z}" for z in range(len(H))] if labels is None else labels
     titles = short_names(titles, len(H), "labels", "component")
     top = compute_top_features(H, n, by=by, min_weight=min_weight, names=names)

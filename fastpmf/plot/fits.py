@@ -10,12 +10,11 @@ from sklearn.utils import check_scalar
 from fastpmf.analysis.selection import ComponentGains, Selection
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import as_counts
-from fastpmf.counts.labels import MatrixLabels, align_factors, order_of
+from fastpmf.counts.labels import align_factors
 from fastpmf.plot._common import (
     BLUE,
     GREY,
     encode_groups,
-    feature_labels,
     groups_of,
     heat_map,
     heat_map_size,
@@ -395,9 +394,6 @@ def _range(totals: np.ndarray) -> str:
 
 def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
     """X as a sparse array, and W and H in float64, aligned with X."""
-    if hasattr(H, "components_"):
-        order = order_of(feature_labels(H), MatrixLabels.of(X).columns, "H")
-        H = H.components_ if order is None else H.components_[:, order]
     W, H = align_factors(X, W, H)
     counts, (W, H) = as_counts(X), check_factors(W, H)
     if counts.shape != (len(W), H.shape[1]):

@@ -9,12 +9,10 @@ from scipy.spatial.distance import squareform
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import distributions, match_components
-from fastpmf.counts.labels import order_of
+from fastpmf.counts.labels import labels_of, order_of
 from fastpmf.plot._common import (
     component_colors,
-    components_of,
     encode_groups,
-    feature_labels,
     groups_of,
     heat_map,
     heat_map_size,
@@ -25,7 +23,7 @@ from fastpmf.plot._common import (
     single_axes,
     text_color,
 )
-from fastpmf.utils.validation import check_option, random_generator
+from fastpmf.utils.validation import check_matrix, check_option, random_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -278,10 +276,10 @@ def similarity_heatmap(
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
-    target = feature_labels(H)._replace(source="H", item="column")
-    H = components_of(H, "H")
-    other_H = H if other is None else components_of(other, "other")
-    if (order := order_of(feature_labels(other), target, "other")) is not None:
+    target = labels_of(H, 1)._replace(source="H", item="column")
+    H = check_matrix(H, "H").astype(np.float64)
+    other_H = H if other is None else check_matrix(other, "other").astype(np.float64)
+    if (order := order_of(labels_of(other, 1), target, "other")) is not None:
         other_H = other_H[:, order]
     if other_H.shape[1] != H.shape[1]:
         raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
