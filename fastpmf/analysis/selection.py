@@ -275,7 +275,7 @@ def select_n_components(
         except KeyboardInterrupt:
             n_done = sum(len(split) == len(ks) for split in found)
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit
-                raise KeyboardInterrupt("Interrupted from the keyboard before the first split was complete.") from None
+                raise KeyboardInterrupt("Interrupted before the first split was complete.") from None
             raise SelectionInterrupted(selection(n_done)) from None
 
 
