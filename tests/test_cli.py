@@ -370,7 +370,7 @@ JSON = {
     "topics shop.npz": ["component", "rank", "feature", "score"],
     "topics hpf.npz": ["component", "rank", "feature", "score"],
     "recommend shop.npz shop": ["row", "rank", "item", "rate"],
-    "similar shop.npz item3": ["item", "rank", "similar", "cosine"],
+    "similar shop.npz item3": ["item", "rank", "similar", "similarity"],
     "differential shop.npz shop": [
         "component", "rank", "feature", "lower_bound", "log2_fold_change", "standard_error", "against",
     ],
@@ -873,3 +873,11 @@ def test_formats_that_need_pyarrow_are_named(run, monkeypatch):
         Path(name).touch()
         code, _, err = run(f"info {name}")
         assert (code, message in err) == (1, True)
+
+
+def test_numbers_that_are_names_of_columns_are_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = Dataset(np.random.default_rng(0).poisson(1.0, (9, 4)), None, np.array(["3", "1", "0", "17850"]))
+    PoissonNMF(2, random_state=0).fit(data).save("m.npz")
+    assert cli.main(["similar", "m.npz", "3", "17850", "--top", "1"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["item", "3", "17850"]

@@ -223,6 +223,19 @@ def test_bars_have_the_lengths_of_the_scores_and_the_names_of_the_features(facto
         assert panel.get_title() == f"component {z}"
 
 
+def test_names_of_features_fit_between_panels_without_a_layout_engine():
+    names = [letter * 24 for letter in "WiM"]  # of very different widths
+    axes = plot.top_features(np.eye(3), 3, names=names)
+    figure = axes[0].figure
+    assert figure.get_layout_engine() is None  # constrained layout of 64 panels takes half a minute
+    figure.draw_without_rendering()
+    panels = [panel.get_tightbbox() for panel in axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(panels) for b in panels[:i])
+    assert all(figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1 for box in panels)
+    assert all(figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1 for box in panels)
+    assert len({panel.get_xlim() for panel in axes}) == 1
+
+
 def test_a_component_without_features_is_an_empty_panel_and_long_names_lose_their_middle():
     long = "a name that is far too long for a panel"
     axes = plot.top_features([[1, 2], [0, 0]], names=["b", long])

@@ -103,7 +103,7 @@ def fit(arguments: argparse.Namespace) -> None:
         import_optional("matplotlib", "plot", "--report")
     outputs = arguments.output, arguments.weights, arguments.factors, arguments.report
     check_distinct(arguments.counts, *outputs)
-    model = _model(arguments)
+    model = _model(arguments, arguments.components, "none")
     data = stream(arguments) if arguments.stream else read(arguments)
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     folder = arguments.checkpoint or arguments.resume
@@ -136,19 +136,20 @@ def fit(arguments: argparse.Namespace) -> None:
               "factors": arguments.factors, "report": arguments.report}  # fmt: skip
     n, p = counts.shape
     names = ("model", "W", "both factors", "report")
+    status = "" if interrupted else f"{_status(model)}\n"  # the message of an interrupt follows
     files = ", ".join(f"{name} in {path}" for name, path in zip(names, outputs, strict=True) if path)
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
         f"{model.trace_['seconds'][-1]:.1f} s, {seconds:.1f} s with preparation and compilation\n"
-        f"{_objective(model)}\n{_status(model)}\n{files}",
+        f"{_objective(model)}\n{status}{files}",
         facts,
     )
     if interrupted:
         raise interrupted
 
 
-def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Model:
+def _model(arguments: argparse.Namespace, n_components: int, default_prior: str) -> Model:
     """The estimator that the options of `fit` and `select` describe."""
     hpf = arguments.kind == "hpf"
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
@@ -156,7 +157,7 @@ def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Mo
             option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
     options = {
-        "n_components": n_components or arguments.components, "init": arguments.init, "n_init": arguments.n_init,
+        "n_components": n_components, "init": arguments.init, "n_init": arguments.n_init,
         "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
         "random_state": arguments.seed, "dtype": arguments.dtype, "n_threads": arguments.threads,
         "verbose": not arguments.quiet,
@@ -166,7 +167,7 @@ def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Mo
         options |= {name: value for name, value in shapes.items() if value is not None}
         return HPF(**options, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
     for name in ("prior_W", "prior_H"):
-        prior = getattr(arguments, name) or arguments.prior
+        prior = getattr(arguments, name) or arguments.prior or default_prior
         options[name] = None if prior == "none" else prior
     return PoissonNMF(**options, solver=arguments.solver or "auto")
 
@@ -262,7 +263,7 @@ def select(arguments: argparse.Namespace) -> None:
     check_figure(arguments.plot, "--plot")
     check_distinct(arguments.counts, arguments.output, arguments.plot)
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
-    model = _model(arguments, 1).set_params(verbose=False, callback=callback)
+    model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
@@ -339,7 +340,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     data = replace(data, X=X, row_names=rows)
     if W is None and missing is not None:
         W = weights(model, data, missing)
-    items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
+    items = None if arguments.items is None else _columns(model, arguments.items, "--items")
     with stage("finding the columns of highest rate"):
         best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
     note = "rate: expected count of the item in the row"
@@ -357,15 +358,15 @@ def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
     ]
 
 
-def _column_numbers(model: Model, given: list[str], option: str) -> list[int]:
-    """The numbers of columns of a model that are given by name, or by number if the model has no names."""
+def _columns(model: Model, given: list[str], option: str) -> list[str] | list[int]:
+    """The columns of a model that are given: their names, or their numbers if the model has no names."""
     p, names = model.components_.shape[1], getattr(model, "feature_names_in_", None)
     position = {str(name): j for j, name in enumerate(range(p) if names is None else names)}
     for name in given:
         if name not in position:
             known = f"a number from 0 to {p - 1}, since the model has no names" if names is None else "a fitted column"
             raise ValueError(f"argument {option}: expected {known}, got {name!r}{suggestion(name, position)}")
-    return [position[name] for name in given]
+    return [position[name] for name in given] if names is None else given
 
 
 def similar(arguments: argparse.Namespace) -> None:
@@ -373,8 +374,8 @@ def similar(arguments: argparse.Namespace) -> None:
     check_table(arguments)
     check_distinct([arguments.model], arguments.output)
     model = load_model(arguments.model)
-    found = model.similar_items(_column_numbers(model, arguments.of, "ITEM"), arguments.top)
-    print_table(arguments, ("item", "rank", "similar", "cosine"), _ranked(found, arguments.of))
+    found = model.similar_items(_columns(model, arguments.of, "ITEM"), arguments.top)
+    print_table(arguments, ("item", "rank", "similar", "similarity"), _ranked(found, arguments.of))
 
 
 def differential(arguments: argparse.Namespace) -> None:

@@ -196,7 +196,12 @@ def _number_or_file(text: str) -> float | str:
 
 
 def _columns(text: str) -> list[str | int]:
-    return [int(column) if column.isdecimal() else column for column in text.split(",")]
+    names = text.split(",")
+    if len(names) < 2 or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"expected names or numbers of columns, separated by commas, without blanks, got {text!r}"
+        )
+    return [int(column) if column.isdecimal() else column for column in names]
 
 
 def _feature_types(text: str) -> str | list[str]:
@@ -273,7 +278,7 @@ def _fit(parser: Parser) -> None:
     fit.option("--factors", text, group=group, metavar="FACTORS.npz")
     text = "also write a report with plots, for a browser; needs matplotlib"
     fit.option("--report", text, group=group, metavar="REPORT.html")
-    _add_model(fit, "number of components (required)")
+    _add_model(fit, "number of components (required)", default_prior="none")
     _add_row_exposure(fit)
     group = "data beside the counts"
     text = "exposure of each column"
@@ -333,12 +338,14 @@ _SELECT = """\
 Compare numbers of components by how well they predict held-out counts, and recommend one.
 
   fastpmf select counts.npz -k 5 10 20 40
-  fastpmf select counts.npz -k 10 20 30 --prior auto --splits 5 --plot k.png
+  fastpmf select counts.npz -k 10 20 30 --splits 5 --plot k.png
   fastpmf select documents.npz -k 10 20 40 --model hpf --json > k.json
 
 A tenth of the counts is held out by thinning, and each number is fitted to the rest, with the options
-of `fastpmf fit`. Thinning suits counts of words or molecules. For recommendations from purchases or
-ratings, hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
+of `fastpmf fit`. The default is --prior auto, since maximum likelihood, the default of `fit`, needs
+fewer components: choose k with the prior that you will fit with. Thinning suits counts of words or
+molecules. For recommendations from purchases or ratings, hold out entries instead: `fastpmf split --by
+entries`, then `fit` and `evaluate -n` for each k.
 
 The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
@@ -357,7 +364,7 @@ def _select(parser: Parser) -> None:
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")
-    _add_model(select, "numbers of components (required)", nargs="+")
+    _add_model(select, "numbers of components (required)", default_prior="auto", nargs="+")
     _add_how_to_fit(select)
     _add_common(select)
 
@@ -422,7 +429,7 @@ List the columns most similar to given ones, by the cosine of their shares of th
   fastpmf similar model.npz tea
   fastpmf similar model.npz tea jam -n 5 -o similar.csv
 
-The table has the columns item, rank, similar and cosine.
+The table has the columns item, rank, similar and similarity.
 
 usage: fastpmf similar MODEL ITEM... [options]"""
 
@@ -906,15 +913,16 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
         command.option("--join", text, "same", group=group, choices=JOINS)
 
 
-def _add_model(command: Parser, text: str, **options: Any) -> None:
+def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any) -> None:
     group = "model"
     command.option("-k --components", text, group=group, type=positive, required=True, metavar="K", **options)
     text = "poisson: PoissonNMF, maximum likelihood or posterior mode; hpf: HPF, posteriors by variational inference"
     command.option("--model", text, "poisson", group=group, dest="kind", choices=["poisson", "hpf"])
     group = "model poisson"
     text = (
-        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, which predicts better; sparse: L1 "
-        "penalties, for many components and few counts; or its shape and rate (default: none)"
+        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, for cells and to "
+        "predict new counts; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
+        f"{default_prior})"
     )
     command.option("--prior", text, group=group, type=prior, metavar="PRIOR")
     command.option("--prior-W", "of W only", group=group, type=prior, metavar="PRIOR", dest="prior_W")

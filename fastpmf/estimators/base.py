@@ -466,6 +466,11 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             elif known is None:
                 warn(f"X has feature names, but {type(self).__name__} was fitted without feature names")
             return
+        if not reset and not is_dataframe(X) and counts.shape[1] != estimator.n_features_in_:
+            raise ValueError(  # that of scikit-learn, which first warns that X has no names
+                f"X has {counts.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{estimator.n_features_in_} features as input"
+            )
         validate_data(estimator, X=counts if isinstance(X, tuple | Dataset) else X, reset=reset, skip_check_array=True)
 
     @property

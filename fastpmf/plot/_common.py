@@ -50,13 +50,15 @@ def single_axes(ax: Any, width: float, height: float) -> Any:
     return panels(ax, 1, 1, width, height)[0]
 
 
-def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **options: Any) -> np.ndarray:
+def panels(
+    ax: Any, n: int, n_columns: int, width: float, height: float, *, layout: str | None = "constrained", **options: Any
+) -> np.ndarray:
     """The n Axes in `ax`, (n,), or those of a new figure with panels of this size in inches."""
     if ax is None:
         n_rows = -(-n // n_columns)
         size = (width * n_columns, height * n_rows)
         _, grid = matplotlib_module("pyplot").subplots(
-            n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options
+            n_rows, n_columns, figsize=size, layout=layout, squeeze=False, **options
         )
         for spare in grid.flat[n:]:
             spare.remove()
