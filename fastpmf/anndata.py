@@ -146,8 +146,9 @@ def poisson_nmf(
     >>> adata.obsm["X_pmf"].shape, adata.obsm["X_pmf_topics"].shape, adata.varm["PMF"].shape, adata.uns["pmf"]["status"]
     ((50, 3), (50, 3), (30, 3), 'CONVERGED')
     """
+    _check_options(options, PoissonNMF)
     return _fit(
-        adata, _estimator(PoissonNMF, n_components, options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
+        adata, PoissonNMF(n_components, **options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
         fixed_W=fixed_W, fixed_H=fixed_H, obs_exposure=obs_exposure, var_exposure=var_exposure, background=background,
         mask=mask, sample_weight=sample_weight, validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
@@ -198,8 +199,9 @@ def hpf(
     >>> adata.obsm["X_hpf"].shape
     (50, 3)
     """
+    _check_options(options, HPF)
     return _fit(
-        adata, _estimator(HPF, n_components, options), key_added, layer=layer, mask_var=mask_var, mask=mask,
+        adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, mask=mask,
         validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
 
@@ -388,20 +390,21 @@ _OTHER_NAMES = {"seed": "random_state", "n_jobs": "n_threads", "row_exposure": "
                 "column_exposure": "var_exposure"}  # fmt: skip
 
 
-def _estimator(kind: type[Model], n_components: int, options: dict[str, Any]) -> Model:
-    """An estimator with these parameters; an error names the one that it does not have, and a similar one."""
-    function = poisson_nmf if kind is PoissonNMF else hpf
-    known = sorted({*kind._get_param_names(), *inspect.signature(function).parameters} - {"adata", "options"})
+def _check_options(options: dict[str, Any], kind: Any) -> None:
+    """Raise a TypeError for an option that an estimator of this class does not have; it names a similar one."""
+    arguments = {fit: set(inspect.signature(fit).parameters) for fit in (poisson_nmf, hpf)}
+    own = arguments[hpf if kind is HPF else poisson_nmf]
+    known = sorted({*inspect.signature(kind).parameters, *own} - {"adata", "options"})
     for name in options:
         if name not in known:
             other = _OTHER_NAMES.get(name, name)
-            only_nmf = other in inspect.signature(poisson_nmf).parameters and other not in known
-            advice = f"; did you mean {other!r}?" if other in known else suggestion(name, known)
-            advice = (
-                ": it is an argument of poisson_nmf only" if only_nmf else advice or f", which has {listed(known, 99)}"
-            )
+            if other in known:
+                advice = f"; did you mean {other!r}?"
+            elif other in arguments[poisson_nmf]:
+                advice = ": it is an argument of poisson_nmf only"
+            else:
+                advice = suggestion(name, known) or f", which has {listed(known, 99)}"
             raise TypeError(f"{brief(name)} is not a parameter of {kind.__name__}{advice}")
-    return kind(n_components, **options)
 
 
 def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var: Any, **arguments: Any) -> Model:
