@@ -81,6 +81,7 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
   body {{ padding: 1rem }}
   .share {{ display: none }}
   th.number {{ white-space: normal }}
+  td.features > .pair {{ max-width: calc(100vw - 3.5rem) }}
 }}
 </style>
 </head>
