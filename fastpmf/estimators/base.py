@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
+from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.summary import Summary, summary_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
@@ -278,6 +279,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     ) -> Recommendations:  # fmt: skip
         """The n features with the highest rates for each row; see `fastpmf.recommend`.
 
+        Rates are expected counts, with the column exposures and the background of the fit and without row exposures.
+
         A row without any counts in X (or of zeros in W, if W is given) gets the recommendations of the average fitted
         row: the most popular features. If the mean of W is not known, as after a fit with `fastpmf.dask`, such a row
         gets no recommendations without a prior, and otherwise those that its prior implies.
@@ -337,7 +340,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             unknown = ~W.any(axis=1)
         if unknown.any() and (average := self.mean_W_) is not None:
             W = np.where(unknown[:, None], average, W)
-        found = recommend(W, self.components_, n, exclude=counts if exclude_seen else None, items=items)
+        W, H = model_rates(self, W)
+        found = recommend(W, H, n, exclude=counts if exclude_seen else None, items=items)
         return found.named(names, row_names)
 
     def similar_items(self, features: Any, n: int = 10, *, items: Any = None) -> Recommendations:
