@@ -220,7 +220,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def report(
         self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None,
-        groupby: Any = None,
+        groupby: Any = None, row_exposure: Any = None, mask: Any = None,
     ) -> Path:  # fmt: skip
         """Write a report on the fit, with pictures, as one HTML file that opens in any browser without a network.
 
@@ -235,14 +235,18 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         X : matrix of counts of shape (n_samples, n_features), optional
             The fitted counts, or new ones.
         W : array-like of shape (n_samples, n_components), optional
-            Result of `fit_transform` or `transform` for X; by default ``transform(X)``. Give it if the fit had
-            exposures or a mask, which are not known here.
+            Result of `fit_transform` or `transform` for X; by default that of `transform`.
         n_top : int, default=10
             Number of top features of each component.
         title : str, optional
             Heading of the report; by default the model and its size.
         groupby : array-like of shape (n_samples,), optional
             Groups of rows, such as types of cells, that the structure plot draws apart; see `fastpmf.plot.structure`.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures of the rows of X that `fit` or `transform` got, of a `PoissonNMF`.
+        mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry of X is not observed, as in `transform`. There are no calibration and
+            residuals then.
 
         Returns
         -------
@@ -271,7 +275,9 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
 
-        return write_report(self, path, X, W, n_top=n_top, title=title, groupby=groupby)
+        return write_report(
+            self, path, X, W, n_top=n_top, title=title, groupby=groupby, row_exposure=row_exposure, mask=mask
+        )
 
     def recommend(
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
