@@ -42,6 +42,7 @@ from fastpmf.cli.printing import (
     write_figure,
 )
 from fastpmf.cli.reading import (
+    VALUES_FILE,
     Model,
     beside,
     check_format,
@@ -52,6 +53,7 @@ from fastpmf.cli.reading import (
     observed_part,
     read,
     read_for_model,
+    read_groups,
     read_matrix,
     read_options,
     read_vector,
@@ -62,6 +64,7 @@ from fastpmf.cli.reading import (
 )
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import (
     convert_counts,
@@ -483,10 +486,15 @@ def report(arguments: argparse.Namespace) -> None:
     check_distinct([arguments.model, *arguments.counts], arguments.output)
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
+    if arguments.groupby and not arguments.counts:
+        raise ValueError("argument --groupby: it needs COUNTS, whose rows have the groups")
     model = load(arguments)
-    X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
+    X = W = groupby = None
+    if arguments.counts:
+        X, W = fitted_rows(arguments, model)
+        groupby = arguments.groupby and read_groups(arguments.groupby, "--groupby", X, arguments, axis=0)
     with stage("drawing the report"):
-        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
@@ -501,9 +509,11 @@ def info(arguments: argparse.Namespace) -> None:
         data = read(arguments, [path])
     counts = as_counts(data, name=source)
     (n, p), facts = counts.shape, _facts_of_counts(data, counts)
+    facts["not_whole"] = share = non_integer_fraction(counts.to_scipy().data)
     lines = [
         f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), stored as {counts.dtype}",
-        f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}",
+        f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}"
+        + (f", {share:.0%} of the nonzeros are not whole numbers" if share else ""),
     ]
     for names, axis in ((data.row_names, "rows"), (data.column_names, "columns")):
         text = "no names"
@@ -552,12 +562,14 @@ def convert(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names or arguments.values != "counts":
         write_counts(arguments.output, read(arguments))
+        if arguments.values != "counts":
+            Path(arguments.output, VALUES_FILE).write_text(f"{arguments.values}\n")
         X = read_counts(arguments.output).X
     else:
         check_format(arguments)
         with regular_file(arguments.counts[0], standard_input=True) as path:
             X = convert_counts(path, arguments.output, verbose=not arguments.quiet, **read_options(arguments)).X
-        warn_if_not_whole(X.data)
+            warn_if_not_whole(X.data, arguments, path)
     (n, p), seconds = X.shape, time.perf_counter() - began
     facts = {"n_rows": n, "n_columns": p, "nonzeros": X.nnz, "dtype": str(X.data.dtype), "folder": arguments.output,
              "seconds": seconds}  # fmt: skip

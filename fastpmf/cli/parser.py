@@ -378,6 +378,8 @@ List the top features of each component of a fitted model.
 
 Components count from 0, as in Python. Features are ordered by weight, which is their share of the
 component's counts, or by lift or exclusivity, which favour features that are typical of the component.
+Of cells, the same abundant genes have the largest weights in every component: use --by lift with
+--min-weight, or `fastpmf differential`, which also needs the counts.
 The table has the columns component, rank, feature and score.
 
 usage: fastpmf topics MODEL [options]"""
@@ -531,6 +533,7 @@ Write a report on a fitted model with plots, one HTML file for a browser.
 
   fastpmf report model.npz -o report.html
   fastpmf report model.npz counts.npz -o report.html --title "Twenty topics"
+  fastpmf report model.npz cells.h5ad --groupby celltype -o report.html
 
 With the fitted counts, it also describes the data and how well they are fitted. Needs matplotlib.
 
@@ -542,6 +545,7 @@ def _report(parser: Parser) -> None:
     _add_model_file(report)
     _add_counts(report, nargs="*")
     _add_weights(report)
+    _add_groupby(report)
     report.option("-o --output", "the report (required)", group="output", required=True, metavar="REPORT.html")
     report.option("--title", "heading (default: the model and its size)", group="output", metavar="TEXT")
     _add_top(report, "number of top features of each component")
@@ -704,6 +708,7 @@ Structure plot: the topic proportions of each row as a stacked bar, rows side by
 
   fastpmf plot structure model.npz counts.npz -o structure.png
   fastpmf plot structure model.npz counts.npz --groupby groups.txt -o plot.png
+  fastpmf plot structure model.npz cells.h5ad --groupby celltype -o plot.png
 
 usage: fastpmf plot structure MODEL COUNTS... -o PLOT.png [options]"""
 _GROUP_HEATMAP = """\
@@ -844,7 +849,7 @@ def _plot(parser: Parser) -> None:
     _add_counts(residuals)
     _add_weights(residuals)
     _add_groupby(residuals)
-    text = "group of each column, as --groupby for rows"
+    text = "group of each column, as --groupby for rows; or a column of .var"
     residuals.option("--column-groupby", text, group="what to draw", metavar="FILE")
     text = "number of groups by total count, where no groups are given"
     residuals.option("--bins", text, 20, group="what to draw", type=positive, metavar="N")
@@ -897,7 +902,10 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
     command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
     text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
     command.option("--feature-types", text, group=group, type=_feature_types, metavar="TYPE[,TYPE]")
-    text = "for 10x Genomics: name features by names, which may not be unique, or by ids (default: name)"
+    text = (
+        "for 10x Genomics: name features by names, which may not be unique, or by ids, which are (default: name); "
+        "--column-names gives others"
+    )
     command.option("--feature-names", text, group=group, choices=FEATURE_NAMES)
     text = "swap rows and columns; without it, genes of 10x Genomics' files are columns"
     command.flag("--transpose", text, group=group)
@@ -920,8 +928,8 @@ def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any
     command.option("--model", text, "poisson", group=group, dest="kind", choices=["poisson", "hpf"])
     group = "model poisson"
     text = (
-        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, for cells and to "
-        "predict new counts; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
+        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, cells and "
+        "predictions; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
         f"{default_prior})"
     )
     command.option("--prior", text, group=group, type=prior, metavar="PRIOR")
@@ -1001,8 +1009,8 @@ def _add_train(command: Parser, *, required: bool = False) -> None:
 
 
 def _add_groupby(command: Parser, *, required: bool = False) -> None:
-    text = "group of each row: one a line, or row name and group separated by a tab or comma"
-    text += " (required)" if required else ""
+    text = "group of each row: a file with one a line, or row name and group separated by a tab or comma; or a column "
+    text += f"of .obs, if COUNTS are .h5ad or .zarr{' (required)' if required else ''}"
     command.option("--groupby", text, group="what to draw", required=required, metavar="FILE")
 
 

@@ -13,7 +13,7 @@ from fastpmf import plot
 from fastpmf.analysis.selection import Selection
 from fastpmf.cli.commands import check_distinct, differential_expression
 from fastpmf.cli.printing import check_figure, print_result, write_figure
-from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_values
+from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_groups
 from fastpmf.io import load_model
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import stage
@@ -26,7 +26,7 @@ def structure(arguments: argparse.Namespace) -> None:
         raise ValueError("argument --groups: it needs --groupby, the group of each row")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    groupby = _groups(arguments, "groupby", data, 0)
     _draw(
         arguments, plot.structure, W, model, groupby=groupby, groups=arguments.groups, order=arguments.order,
         max_rows=arguments.max_rows,
@@ -38,7 +38,7 @@ def group_heatmap(arguments: argparse.Namespace) -> None:
     _check(arguments, arguments.model, *arguments.counts)
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    groupby = _groups(arguments, "groupby", data, 0)
     _draw(arguments, plot.group_heatmap, W, model, groupby=groupby, groups=arguments.groups)
 
 
@@ -119,8 +119,8 @@ def residuals(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groups = {
-        "groupby": _groups(arguments.groupby, "--groupby", data, 0),
-        "column_groupby": _groups(arguments.column_groupby, "--column-groupby", data, 1),
+        "groupby": _groups(arguments, "groupby", data, 0),
+        "column_groupby": _groups(arguments, "column_groupby", data, 1),
     }
     _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins)
 
@@ -131,8 +131,9 @@ def _check(arguments: argparse.Namespace, *inputs: str) -> None:
     check_distinct(inputs, arguments.output)
 
 
-def _groups(path: str | None, option: str, data: Any, axis: int) -> np.ndarray | None:
-    return None if path is None else read_values(path, option, data, axis=axis)
+def _groups(arguments: argparse.Namespace, name: str, data: Any, axis: int) -> Any:
+    given, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
+    return None if given is None else read_groups(given, option, data, arguments, axis=axis)
 
 
 def _draw(arguments: argparse.Namespace, draw: Callable[..., Any], *given: Any, **options: Any) -> None:

@@ -230,13 +230,14 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return summary_of(self, self.top_features(n))
 
     def report(
-        self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None
-    ) -> Path:
+        self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None,
+        groupby: Any = None,
+    ) -> Path:  # fmt: skip
         """Write a report on the fit, with pictures, as one HTML file that opens in any browser without a network.
 
-        It has the course of the fit, what to do if it did not converge, the components with their sizes and top
-        features, the parameters and the versions of libraries. With X it also has the size of the data, coherence,
-        calibration and residuals; with X or W a structure plot.
+        It has the course of the fit, what to do if it did not converge, the components with their sizes, their most
+        frequent and most distinctive features, the parameters and the versions of libraries. With X it also has the
+        size of the data, coherence, calibration and residuals; with X or W a structure plot.
 
         Parameters
         ----------
@@ -251,6 +252,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             Number of top features of each component.
         title : str, optional
             Heading of the report; by default the model and its size.
+        groupby : array-like of shape (n_samples,), optional
+            Groups of rows, such as types of cells, that the structure plot draws apart; see `fastpmf.plot.structure`.
 
         Returns
         -------
@@ -279,7 +282,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
 
-        return write_report(self, path, X, W, n_top=n_top, title=title)
+        return write_report(self, path, X, W, n_top=n_top, title=title, groupby=groupby)
 
     def recommend(
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
