@@ -366,6 +366,18 @@ def test_an_interrupt_is_reported_once_and_not_as_one_from_the_keyboard(run, mon
     assert "keyboard" not in str(PoissonNMF.load("model.npz").status_)
 
 
+def test_an_interrupt_while_the_commands_are_imported_is_one_line(run, monkeypatch):
+    class Interrupt:
+        @staticmethod
+        def find_spec(name, *_):
+            if name == "fastpmf.cli.parser":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "fastpmf.cli.parser", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupt, *sys.meta_path])
+    assert run("info X.npz") == (130, "", "fastpmf: interrupted, nothing was written\n")
+
+
 def test_numbers_of_components_are_compared_with_the_weak_prior_of_python_by_default(run, monkeypatch):
     fitted = []
     monkeypatch.setattr(commands, "select_n_components", lambda X, k, estimator, **_: fitted.append(estimator) or 1 / 0)
