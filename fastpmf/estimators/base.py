@@ -16,7 +16,7 @@ from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.rates import model_rates
-from fastpmf.analysis.summary import Summary, summary_of
+from fastpmf.analysis.summary import Summary, fit_facts, summary_of, title_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -31,6 +31,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.progress import compilation_shown, stage
+from fastpmf.utils.tables import Table
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
@@ -86,6 +87,17 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
 
 class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What `PoissonNMF` and `HPF` share: reading of input, fitted attributes, and analyses of the fitted factors."""
+
+    def _fit_html(self) -> str:
+        """The size of the model and how its fit went, for notebooks; empty before the fit."""
+        return Table(title_of(self), facts=fit_facts(self)).to_html() if hasattr(self, "components_") else ""
+
+    def _repr_html_inner(self) -> str:
+        return self._fit_html() + super()._repr_html_inner()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle | {"text/html": self._fit_html() + bundle["text/html"]} if "text/html" in bundle else bundle
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """The rates W H, without exposures and background, as a dense matrix.
