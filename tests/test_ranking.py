@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -147,9 +148,9 @@ def fitted(request):
 def test_estimators_recommend_to_fitted_and_to_new_rows(fitted):
     model, data, W = fitted
     X, H = data.X, model.components_
-    known = model.recommend(data._replace(X=X[:3], row_names=None), W[:3], n=4)
+    known = model.recommend(replace(data, X=X[:3], row_names=None), W[:3], n=4)
     np.testing.assert_array_equal(known.indices, recommend(W[:3], H, 4, exclude=X[:3]).indices)
-    new = model.recommend(data._replace(X=X[10:], row_names=None), n=4, exclude_seen=False)
+    new = model.recommend(replace(data, X=X[10:], row_names=None), n=4, exclude_seen=False)
     np.testing.assert_array_equal(new.indices, recommend(model.transform(data)[10:], H, 4).indices)
     np.testing.assert_array_equal(model.similar_items([0, 2], 3).indices, similar_columns(H, [0, 2], 3).indices)
     with pytest.raises(ValueError, match="X must be given to exclude its features; give exclude_seen=False"):
@@ -190,14 +191,14 @@ def test_rows_and_items_are_chosen_by_name_or_number_and_returned_with_names(fit
 
 def test_missing_recommendations_have_no_name(fitted):
     model, data, W = fitted
-    everything = data._replace(X=data.X + sparse.csr_array(np.ones((14, 9), int)))
+    everything = replace(data, X=data.X + sparse.csr_array(np.ones((14, 9), int)))
     found = model.recommend(everything, W, n=1, rows=[0])
     assert (found.indices.tolist(), found.names.tolist()) == ([[-1]], [[""]])
 
 
 def test_a_row_without_counts_gets_the_most_popular_items(fitted):
     model, data, W = fitted
-    nothing = data._replace(X=np.zeros((2, 9), int), row_names=None)
+    nothing = replace(data, X=np.zeros((2, 9), int), row_names=None)
     popular = np.argsort(-(W.sum(axis=0) @ model.components_), kind="stable")
     for found in (
         model.recommend(nothing, n=4),
@@ -208,7 +209,7 @@ def test_a_row_without_counts_gets_the_most_popular_items(fitted):
         np.testing.assert_allclose(found.rates[0], W.mean(axis=0) @ model.components_[:, popular[:4]], rtol=1e-6)
     others = [item for item in popular if item not in popular[:2]]
     assert model.recommend(nothing, n=3, items=others).indices[0].tolist() == popular[2:5].tolist()
-    mixed = data._replace(X=sparse.vstack([data.X[:1], nothing.X[:1]]).tocsr(), row_names=None)  # rows are independent
+    mixed = replace(data, X=sparse.vstack([data.X[:1], nothing.X[:1]]).tocsr(), row_names=None)  # rows are independent
     np.testing.assert_array_equal(model.recommend(mixed, n=4).indices[0], model.recommend(data, n=4).indices[0])
 
 
@@ -374,9 +375,9 @@ def test_names_that_begin_like_an_unknown_one_or_resemble_it_are_suggested():
         (lambda model, data: model.recommend(data, rows=["eve"]), "rows must hold known names, got 'eve'"),
         (lambda model, data: model.recommend(data, items=["x", "item 1", "y"]), "items .* names, got 'x' and 1 more"),
         (lambda model, data: model.similar_items("eve"), "features must hold known names, got 'eve'"),
-        (lambda model, data: model.recommend(data._replace(row_names=None), rows="user 1"), "rows must hold integers"),
-        (lambda model, data: model.recommend(data._replace(row_names=["a"] * 14), rows="a"), "'a' occurs more than"),
-        (lambda model, data: model.recommend(data._replace(row_names=["a"])), "each of its 14 rows, got 1 row names"),
+        (lambda model, data: model.recommend(replace(data, row_names=None), rows="user 1"), "rows must hold integers"),
+        (lambda model, data: model.recommend(replace(data, row_names=["a"] * 14), rows="a"), "'a' occurs more than"),
+        (lambda model, data: model.recommend(replace(data, row_names=["a"])), "each of the 14 rows of X, got 1"),
     ],
 )
 def test_unknown_names_raise_a_clear_error(fitted, call, sentence):

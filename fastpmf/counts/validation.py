@@ -451,6 +451,29 @@ def check_sums(X: sparse.csr_array, row_names: np.ndarray | None, column_names: 
         )
 
 
+def _check_names(data: "Dataset", axis: int, shape: tuple[int, ...]) -> None:
+    """Raise an error unless the names along an axis are a list with one name for each item; no `shape` is unknown."""
+    item, name = ("row", "column")[axis], ("row_names", "column_names")[axis]
+    names = getattr(data, name)
+    if names is None:
+        return
+    if isinstance(names, Mapping) or hasattr(names, "get_feature_names_out"):
+        raise TypeError(
+            f"{name} must be a list of names, got a {type(names).__name__}: get_feature_names_out() of a "
+            "CountVectorizer gives those of its columns"
+        )
+    ndim = 1 if isinstance(names, list | tuple) else np.ndim(names)
+    if ndim != 1:
+        given = f"shape {np.shape(names)}" if ndim else brief(names)
+        raise (ValueError if ndim else TypeError)(f"{name} must be a list of names, got {given}")
+    if len(shape) == 2 and len(names) != shape[axis]:
+        other = ("column", "row")[axis]
+        hint = f", which is the number of {other}s: give {other}_names=" if len(names) == shape[1 - axis] else ""
+        raise ValueError(
+            f"{name} must have one name for each of the {shape[axis]:,} {item}s of X, got {len(names):,}{hint}"
+        )
+
+
 def _number_ids(ids: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The number of each id, in the order of first occurrence, and the ids as text; `name` is that of the argument."""
     values = np.asarray(ids)
@@ -488,6 +511,11 @@ class Dataset:
     X : sparse array of shape (n_rows, n_columns)
     row_names, column_names : ndarray of str, or None
 
+    Raises
+    ------
+    TypeError, ValueError
+        If names are not a list of one name for each row or column.
+
     See Also
     --------
     fastpmf.io.read_counts : reads one from a file.
@@ -508,6 +536,16 @@ class Dataset:
     X: Any
     row_names: np.ndarray | None = None
     column_names: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.row_names is None and self.column_names is None:
+            return
+        try:
+            shape = () if isinstance(self.X, tuple) else np.shape(self.X)
+        except ValueError:  # lists of unequal lengths, which `as_counts` reports
+            shape = ()
+        for axis in (0, 1):
+            _check_names(self, axis, shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

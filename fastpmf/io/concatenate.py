@@ -56,6 +56,8 @@ def concatenate_counts(datasets: Sequence[Any], *, join: str = "same", labels: S
     if not len(datasets):
         raise ValueError("datasets must hold at least one matrix of counts, got none")
     labels = [f"datasets[{i}]" for i in range(len(datasets))] if labels is None else labels
+    if len(labels) != len(datasets):
+        raise ValueError(f"labels must have one label for each of the {len(datasets)} datasets, got {len(labels)}")
     parts = [A if isinstance(A, Dataset) else Dataset(A) for A in datasets]
     parts = [replace(A, X=as_counts(A, name=label)) for A, label in zip(parts, labels, strict=True)]
     names = _column_names(parts, join, labels)
