@@ -141,6 +141,8 @@ def plan(
         shape, nnz = X.shape, max(X.nnz, 1)
         counts_dtype = X.dtype if counts_dtype is None else counts_dtype
         block_entries = getattr(X, "block_entries", None) if block_entries is None else block_entries
+    if nnz is None:
+        raise TypeError("nnz must be given with a shape")
     n, p = shape
     for name, size in (("shape[0]", n), ("shape[1]", p), ("nnz", nnz), ("n_components", n_components)):
         check_scalar(size, name, (int, np.integer), min_val=1)
