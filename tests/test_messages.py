@@ -233,10 +233,49 @@ def test_an_alignment_in_place_of_its_counts_is_refused_with_the_way_to_them(tmp
         getattr(model, method)(*given)
 
 
+TEXTS = ["the cat", "a dog sat"]
+WORDS = [text.split() for text in TEXTS]
+
+
+@pytest.mark.parametrize("texts", [TEXTS, tuple(TEXTS), ["", *TEXTS], pd.Series([None, *TEXTS]), np.array(TEXTS)])
+def test_texts_are_refused_with_what_counts_their_words(texts):
+    with pytest.raises(TypeError, match=r"^X must be counts, got texts: .* by scikit-learn's CountVectorizer$"):
+        PoissonNMF(2).fit(texts)
+
+
+@pytest.mark.parametrize("words", [WORDS, [[], *WORDS], pd.Series(WORDS), [["the", "cat"], ["a", "dog"]]])
+def test_lists_of_words_are_refused_with_what_counts_them(words):
+    with pytest.raises(TypeError, match=r"^X must be counts, got lists of words: .*CountVectorizer\(analyzer=list\)$"):
+        HPF(2).fit(words)
+
+
+@pytest.mark.parametrize("bags", [[[(0, 1), (1, 2)], [(0, 2)]], [[(0, 1), (1, 2)]] * 2, [[], [(0, 1.5)]]])
+def test_bags_of_words_of_gensim_are_refused_with_what_makes_them_a_matrix(bags):
+    with pytest.raises(TypeError, match=r"^X must be a matrix, got lists of \(id, count\) pairs: give gensim\."):
+        PoissonNMF(2).fit(bags)
+
+
+@pytest.mark.parametrize("estimator", [PoissonNMF, HPF])
+@pytest.mark.parametrize(("k", "error"), [("auto", TypeError), (None, TypeError), (True, TypeError), (0, ValueError)])
+def test_without_a_number_of_components_the_function_that_chooses_one_is_named(estimator, k, error):
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(error, match=f"^n_components must be an integer >= 1, got {k!r}; select_n_components finds"):
+            getattr(estimator(k), method)(X)
+
+
+@pytest.mark.parametrize("estimator", [PoissonNMF, HPF])
+def test_a_wrong_number_of_columns_is_an_error_without_a_warning_before(estimator):
+    model = estimator(2, random_state=0, max_iter=3, tol=1.0).fit(pd.DataFrame(X, columns=list("abcdef")))
+    for method in ("transform", "score"):
+        with pytest.raises(ValueError, match=r"^X has 4 features, but \w+ is expecting 6 features as input$"):
+            getattr(model, method)(X[:, :4])
+
+
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
 def test_a_table_with_a_line_for_each_entry_is_refused_with_the_function_that_reads_it(dtype):
     table = pd.DataFrame({"user": pd.array(["ada", "bob"], dtype), "item": ["tea", "jam"], "n": [2, 1]})
-    with pytest.raises(ValueError, match=r"'ada'; for a table of row ids, .* use Dataset\.from_entries$"):
+    advice = r"'ada'; for a table of row ids, .* use Dataset\.from_entries, for texts scikit-learn's CountVectorizer$"
+    with pytest.raises(ValueError, match=advice):
         PoissonNMF(2).fit(table)
     io = fastpmf.io
     for read in (io.read_counts, io.stream_counts, lambda A: io.convert_counts(A, "counts")):

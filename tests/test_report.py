@@ -217,7 +217,17 @@ def results(model, data):
         "selection": select_n_components(data, [1, 2], n_splits=2, random_state=0),
         "memory": fastpmf.plan((100, 50), 2_000, 4),
         "dataset": data,
+        "posterior": fastpmf.GammaPosterior(np.ones((2, 3)), np.full((2, 3), 2.0)),
     }
+
+
+def test_a_fitted_model_is_shown_with_its_status_and_size_in_notebooks(model):
+    for html in (model._repr_html_(), model._repr_mimebundle_()["text/html"]):
+        before_the_box = html[: html.index("<style>")]
+        assert "3 components of" in before_the_box
+        assert str(model.status_) in before_the_box
+        assert "objective" in before_the_box
+    assert fastpmf.PoissonNMF(3)._repr_html_().startswith("<style>")
 
 
 def test_every_result_is_shown_as_text_and_as_html_without_scripts(model, data):

@@ -81,7 +81,8 @@ from fastpmf import select_n_components
 
 X = fastpmf.anndata.to_dataset(adata)
 selection = select_n_components(X, [2, 4, 6, 8, 10], random_state=0)
-print(selection)
+print("recommended:", selection.recommended)
+print(selection.to_frame().drop(columns="seconds").round(4))
 
 # %%
 # The score rises steeply and then levels off.
@@ -146,6 +147,8 @@ print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
 
 # %%
+# .. _known_batch:
+#
 # A known batch
 # -------------
 #

@@ -19,14 +19,17 @@ It needs ``pip install fastpmf pandas matplotlib``.
 #
 # ``texts`` maps the name of a module to its docstrings.
 # Modules with less than 1,000 characters of them are left out.
-# To use your own texts, put them into such a dictionary.
+# For texts of your own, in a folder of ``.txt`` files, this line replaces the loop::
+#
+#     texts = {path.stem: path.read_text("utf-8") for path in sorted(Path("folder").glob("*.txt"))}
 
 import re
 import sysconfig
 from pathlib import Path
 
 root = Path(sysconfig.get_path("stdlib"))
-others = {"test", "tests", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages"}
+others = {"test", "tests", "idlelib", "lib2to3", "pydoc_data"}
+others |= {"site-packages", "dist-packages"}
 
 texts = {}
 for path in sorted(root.rglob("*.py")):
@@ -64,7 +67,9 @@ from fastpmf.io import Dataset
 
 stop_words = [*ENGLISH_STOP_WORDS, "arg", "args", "def", "int", "key", "rfc", "self", "str"]
 pattern = r"\b[a-z]{3,}\b"  # at least three letters
-vectorizer = CountVectorizer(stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=pattern)
+vectorizer = CountVectorizer(
+    stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=pattern
+)  # fmt: skip
 counts = vectorizer.fit_transform(texts.values())
 X = Dataset(counts, list(texts), vectorizer.get_feature_names_out())
 n, p = counts.shape
@@ -83,7 +88,8 @@ print(f"{n} documents, {p:,} words, {counts.sum():,} counts, {counts.nnz:,} nonz
 from fastpmf import PoissonNMF, plot, select_n_components
 
 selection = select_n_components(X, [2, 4, 8, 12, 16, 24], n_splits=2, random_state=0)
-print(selection)
+print("recommended:", selection.recommended)
+print(selection.to_frame().drop(columns="seconds").round(4))
 axes = plot.selection(selection)
 
 # %%
@@ -166,12 +172,21 @@ ax = plot.similarity_heatmap(model, labels=titles)
 
 new_texts = [
     "Open the file and read the bytes of the buffered stream until the end of the input.",
-    "The client sends a request to the server and waits for a response with a status code.",
+    "The client sends a request to the server and waits for a response with a status.",
+    "Zebras graze.",
 ]
 new_X = Dataset(vectorizer.transform(new_texts), column_names=X.column_names)
 new_W = model.transform(new_X)
 new_shares = pd.DataFrame(model.to_topics(new_W).mixtures, columns=titles)
 new_shares.T.round(2)
+
+# %%
+# The last text has no known word.
+# Its shares are nearly equal: they are those of the prior and say nothing about the text.
+# (Without a prior they are 0.)
+# To find such texts, count the known words of each:
+
+print("known words:", new_X.X.sum(axis=1).tolist())
 
 # %%
 # A pipeline holds both steps in one object, which takes texts.

@@ -79,7 +79,8 @@ class Topics:
     """A factorization in the normalised form of PLSI: W H = total * (rows * weights) @ columns.
 
     A component without mass has weight 0, and zeros in place of P(row|z) or P(column|z) if W or H is zero there; a row
-    without mass has zeros in `mixtures`. See `to_topics`.
+    without mass has zeros in `mixtures`. Rows without counts have no mass in a fit without priors; with
+    ``prior_W="auto"``, or in `HPF`, the prior gives them a little mass, and mixtures near 1 / k. See `to_topics`.
 
     Attributes
     ----------

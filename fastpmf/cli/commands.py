@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from fastpmf.cli.printing import (
     print_message,
     print_result,
     print_table,
-    suggestion,
     write_figure,
 )
 from fastpmf.cli.reading import (
@@ -80,8 +79,8 @@ from fastpmf.io.npy import check_target
 from fastpmf.io.results import check_factors_path, check_output
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
-from fastpmf.utils.memory import memory_limit
-from fastpmf.utils.messages import printable
+from fastpmf.utils.memory import memory_limit, sizes_text
+from fastpmf.utils.messages import printable, suggestion
 from fastpmf.utils.progress import stage, write_line
 from fastpmf.warmup import warmup as warm_up
 
@@ -104,8 +103,6 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.report:
         check_output(arguments.report, ".html", name="argument --report")
         import_optional("matplotlib", "plot", "--report")
-    outputs = arguments.output, arguments.weights, arguments.factors, arguments.report
-    check_distinct(arguments.counts, *outputs)
     model = _model(arguments, arguments.components, "none")
     data = stream(arguments) if arguments.stream else read(arguments)
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
@@ -138,9 +135,10 @@ def fit(arguments: argparse.Namespace) -> None:
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
               "factors": arguments.factors, "report": arguments.report}  # fmt: skip
     n, p = counts.shape
-    names = ("model", "W", "both factors", "report")
+    outputs = {"model": arguments.output, "W": arguments.weights, "both factors": arguments.factors,
+               "report": arguments.report}  # fmt: skip
     status = "" if interrupted else f"{_status(model)}\n"  # the message of an interrupt follows
-    files = ", ".join(f"{name} in {path}" for name, path in zip(names, outputs, strict=True) if path)
+    files = ", ".join(f"{name} in {path}" for name, path in outputs.items() if path)
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
@@ -246,7 +244,6 @@ def transform(arguments: argparse.Namespace) -> None:
         raise ValueError("argument --json: it writes to standard output, and so does -o -; give -o a file")
     if not to_stdout:
         check_output(arguments.output, ".npy", *TABLES, name="argument -o/--output")
-        check_distinct([arguments.model, *arguments.counts], arguments.output)
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
     W = weights(model, data, missing, **beside(model, data, arguments.row_exposure, arguments.mask))
@@ -264,7 +261,6 @@ def select(arguments: argparse.Namespace) -> None:
     """Compare numbers of components."""
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
-    check_distinct(arguments.counts, arguments.output, arguments.plot)
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
     model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:
@@ -312,7 +308,6 @@ def _iterations_shown(max_iter: int) -> Callable[..., None]:
 def topics(arguments: argparse.Namespace) -> None:
     """List the top features of each component."""
     check_table(arguments)
-    check_distinct([arguments.model], arguments.output)
     top = load_model(arguments.model).top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
     rows = [
         (k, rank, str(name), float(score))
@@ -327,7 +322,6 @@ def topics(arguments: argparse.Namespace) -> None:
 def recommend(arguments: argparse.Namespace) -> None:
     """List the columns of highest rate for each row."""
     check_table(arguments)
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
@@ -375,7 +369,6 @@ def _columns(model: Model, given: list[str], option: str) -> list[str] | list[in
 def similar(arguments: argparse.Namespace) -> None:
     """List the columns most similar to given ones."""
     check_table(arguments)
-    check_distinct([arguments.model], arguments.output)
     model = load_model(arguments.model)
     found = model.similar_items(_columns(model, arguments.of, "ITEM"), arguments.top)
     print_table(arguments, ("item", "rank", "similar", "similarity"), _ranked(found, arguments.of))
@@ -384,7 +377,6 @@ def similar(arguments: argparse.Namespace) -> None:
 def differential(arguments: argparse.Namespace) -> None:
     """List the features whose rate is most increased in each component."""
     check_table(arguments)
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     result = differential_expression(arguments)
     top = result.top(arguments.top)
     names = ["log2_fold_change", "standard_error", "against"]
@@ -463,7 +455,6 @@ def _heldout_scores(
 
 def split(arguments: argparse.Namespace) -> None:
     """Divide counts into train and test."""
-    check_distinct(arguments.counts, arguments.train, arguments.test)
     check_target(arguments.train)
     check_target(arguments.test)
     data = read(arguments)
@@ -483,7 +474,6 @@ def report(arguments: argparse.Namespace) -> None:
     """Write a report on a fitted model."""
     check_output(arguments.output, ".html", name="argument -o/--output")
     import_optional("matplotlib", "plot", "report")
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
     if arguments.groupby and not arguments.counts:
@@ -556,7 +546,6 @@ def _facts_of_model(model: Model) -> dict[str, Any]:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Write counts to a memory-mapped folder."""
-    check_distinct(arguments.counts, arguments.output)
     check_target(arguments.output)
     replaced = ", replacing the old folder" if os.path.exists(arguments.output) else ""
     began = time.perf_counter()
@@ -580,7 +569,6 @@ def convert(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """Estimate the memory of fits."""
     check_table(arguments)
-    check_distinct(arguments.counts, arguments.output)
     if arguments.counts:
         if arguments.shape or arguments.nnz or arguments.counts_dtype:
             raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz, got both")
@@ -600,18 +588,12 @@ def plan(arguments: argparse.Namespace) -> None:
         parts = found.input_bytes, found.transpose_bytes, found.factor_bytes
         rows.append((k, *parts, total, limit, "yes" if total <= limit else "no"))
     names = ("input_bytes", "transpose_bytes", "factor_bytes", "total_bytes", "limit_bytes")
-    lines = [f"{'k':>6}{'counts':>12}{'transpose':>12}{'factors':>12}{'total':>12}   of {_readable(limit)}"]
+    header = "".join(f"{name:>14}" for name in ("counts", "transpose", "factors", "total"))
+    lines = [f"{'k':>6}{header}   of {sizes_text(limit)[0]}"]
     for row in rows:
-        sizes = "".join(f"{_readable(size):>12}" for size in row[1:5])
+        sizes = "".join(f"{size:>14}" for size in sizes_text(*row[1:5]))
         lines.append(f"{row[0]:>6}{sizes}   {'fits' if row[-1] == 'yes' else 'too large'}")
     print_table(arguments, ("k", *names, "fits"), rows, "\n".join(lines))
-
-
-def _readable(n_bytes: float) -> str:
-    size, unit = next(
-        (n_bytes / scale, unit) for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if n_bytes >= scale
-    )
-    return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
 
 
 def warmup(arguments: argparse.Namespace) -> None:
@@ -707,12 +689,3 @@ The counts are in {folder}/counts, the model is in {folder}/model.npz. Next:
   fastpmf topics {folder}/model.npz -n 15
   fastpmf differential {folder}/model.npz {folder}/counts -n 5
   fastpmf report {folder}/model.npz {folder}/counts -o report.html"""
-
-
-def check_distinct(inputs: Sequence[str], *outputs: str | None) -> None:
-    """Raise an error if an output file is the same as an input file or another output file."""
-    known = set(map(os.path.realpath, inputs))
-    for path in filter(None, outputs):
-        if (target := os.path.realpath(path)) in known:
-            raise ValueError(f"every output must be a different file, and none of the inputs, got {path} twice")
-        known.add(target)

@@ -5,6 +5,7 @@ added by one function each.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,13 +17,14 @@ from typing import Any, NoReturn
 from fastpmf import __version__
 from fastpmf.analysis.features import ORDERS
 from fastpmf.cli import commands, plots
-from fastpmf.cli.printing import suggestion
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS, JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
+from fastpmf.utils.files import STANDARD_INPUT
+from fastpmf.utils.messages import printable, suggestion
 
 try:
     import shtab
@@ -66,6 +68,8 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
         self._groups: dict[str, Any] = {}
         self._flags: list[str] = []
+        self._inputs: list[str] = []  # the names of the arguments that are files or folders to read
+        self._outputs: list[str] = []  # and to write
         self._commands: Any = None
 
     def command(self, run: Callable[[argparse.Namespace], None] | None, name: str, summary: str, text: str) -> "Parser":
@@ -83,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     def option(self, flags: str, text: str, default: Any = None, *, group: str, **options: Any) -> None:
         """Add an option, or an argument, to the group of this title.
 
-        A default that is not None is appended to its text. Shells complete files if its `metavar` is one.
+        A default that is not None is appended to its text. If `metavar` is that of a file or folder, shells complete
+        it, and an output file must differ from all other files; outputs are those in the group "output".
         """
         text = text if default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
         if flags.startswith("-"):
@@ -92,6 +97,7 @@ class Parser(argparse.ArgumentParser):
         metavar = options.get("metavar")
         if isinstance(metavar, str) and ("." in metavar or metavar in ("COUNTS", "FILE", "FOLDER", "MODEL")):
             action.complete = shtab and shtab.FILE  # type: ignore[attr-defined]
+            (self._outputs if group == "output" else self._inputs).append(action.dest)
 
     def flag(self, flags: str, text: str, *, group: str) -> None:
         """Add an option without a value to the group of this title."""
@@ -113,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an error for unknown arguments, or without a command; unknown options come first."""
@@ -125,7 +131,18 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {unknown[0]!r}{hint}")
         if self._commands is not None and getattr(parsed, "run", None) is None:
             self.error(f"expected a {self._commands.metavar}; `{self.prog} --help` lists them")
+        self._check_files(parsed)
         return parsed, unknown
+
+    def _check_files(self, parsed: argparse.Namespace) -> None:
+        """An error if an output is also an input or another output, or a folder that an input is in."""
+        inputs = {os.path.realpath(path): path for name in self._inputs for path in _paths(getattr(parsed, name))}
+        for path in (path for name in self._outputs for path in _paths(getattr(parsed, name))):
+            target = os.path.realpath(path)
+            for known, other in inputs.items():
+                if f"{known}{os.sep}".startswith(f"{target}{os.sep}"):
+                    self.error(f"every output must be a different file, and none of the inputs, got {path} and {other}")
+            inputs[target] = path
 
     def _check_options(self, args: list[str]) -> None:
         """An error for the first unknown option, with a suggestion; argparse reports required ones before it."""
@@ -143,6 +160,12 @@ class Parser(argparse.ArgumentParser):
             choices = list(map(str, action.choices))
             message = f"expected one of {', '.join(choices)}, got {value!r}{suggestion(str(value), choices)}"
             raise argparse.ArgumentError(action, message)
+
+
+def _paths(value: Any) -> list[str]:
+    """The paths in the value of an argument, which may be one, several, none or a number; not standard streams."""
+    values = value if isinstance(value, list) else [value]
+    return [path for path in values if isinstance(path, str) and path != STANDARD_INPUT]
 
 
 # ── Types of values ─────────────────────────────────────────────────────────────────────────────────────────────

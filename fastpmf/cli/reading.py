@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from fastpmf import HPF, PoissonNMF, as_counts
-from fastpmf.cli.printing import print_message, suggestion
+from fastpmf.cli.printing import print_message
 from fastpmf.counts import Dataset
 from fastpmf.counts.labels import align, labels_of
 from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.io import annotations, concatenate_counts, is_model, load_model, read_counts, stream_counts
 from fastpmf.utils.files import READ_ERRORS, STANDARD_INPUT, regular_file
-from fastpmf.utils.messages import brief, listed, printable
+from fastpmf.utils.messages import brief, listed, printable, suggestion
 
 Model = PoissonNMF | HPF
 VALUES_FILE = "values.txt"  # in a folder of `convert`, if its values are not the counts themselves

@@ -16,7 +16,15 @@ from fastpmf.kernels.threads import threads
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, short_name, shown_as_table
-from fastpmf.utils.validation import check_array, check_unique, is_dataframe, is_nullable, not_finite, positions
+from fastpmf.utils.validation import (
+    check_array,
+    check_unique,
+    is_dataframe,
+    is_nullable,
+    is_pandas,
+    not_finite,
+    positions,
+)
 
 _INT32_MAX = np.iinfo(np.int32).max
 _CHUNK = 1 << 20  # adjacent column indices that are compared at once
@@ -91,6 +99,8 @@ def read_matrix(
         )
     with threads(n_threads):
         check_memory_to_read(X, name)
+        if _is_fitted_data(name):
+            _check_not_texts(X, name)
         if isinstance(X, tuple):
             return MemoryCounts(_canonical(*_check_triple(X, shape, name), Side.ROWS, name, mask))
         if shape is not None:
@@ -192,6 +202,24 @@ def _check_in_memory(X: Any, name: str) -> None:
         raise TypeError(f"{name} must be a matrix, got {kind}")
 
 
+def _check_not_texts(X: Any, name: str) -> None:
+    """Raise an error for texts, lists of words and lists of (id, count) pairs; the message says how to get counts."""
+    is_array = (isinstance(X, np.ndarray) or is_pandas(X)) and X.ndim == 1 and X.dtype.kind in "OU"
+    if not is_array and not isinstance(X, list | tuple):
+        return
+    first = next((row for row in X if isinstance(row, str | list | tuple) and row), ())
+    counter = "scikit-learn's CountVectorizer"
+    if isinstance(first, str):
+        raise TypeError(f"{name} must be counts, got texts: count their words by {counter}")
+    if first and all(isinstance(word, str) for word in first):
+        raise TypeError(f"{name} must be counts, got lists of words: count them by {counter}(analyzer=list)")
+    if first and all(isinstance(pair, tuple) and len(pair) == 2 for pair in first):
+        raise TypeError(
+            f"{name} must be a matrix, got lists of (id, count) pairs: give "
+            f"gensim.matutils.corpus2csc({name}, num_terms=len(dictionary)).T"
+        )
+
+
 def _check_dtype(dtype: np.dtype, name: str) -> None:
     """Raise an error unless this is a dtype of real numbers."""
     if dtype.kind == "c":
@@ -210,7 +238,10 @@ def _objects_as_float(array: np.ndarray, message: str, *, in_table: bool) -> np.
     except (TypeError, ValueError) as error:
         message = f"{message}: {error!s:.80}"
         if in_table:
-            message = f"{message}; for a table of row ids, column ids and counts use Dataset.from_entries"
+            message = (
+                f"{message}; for a table of row ids, column ids and counts use Dataset.from_entries, for texts "
+                "scikit-learn's CountVectorizer"
+            )
         raise type(error)(message) from None
 
 

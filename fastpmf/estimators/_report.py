@@ -15,17 +15,20 @@ import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
+from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
+from fastpmf.fitting.options import FitData
+from fastpmf.fitting.problem import vector
 from fastpmf.plot._common import BLUE, GREY, component_colors, groups_of, hide_frame
 from fastpmf.solvers import Status
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import atomic_write, check_folder
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import escape, number, short_name, weight
-from fastpmf.utils.validation import check_factor
+from fastpmf.utils.validation import check_factor, check_matrix
 
 _CALIBRATION_ENTRIES = 40_000_000  # rates that are computed for the calibration plot, about two seconds
 _RESIDUAL_ENTRIES = 50_000_000  # nonzeros, above which residuals are those of a subset of the rows
@@ -94,7 +97,7 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
 
 def write_report(
     model: Any, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10,
-    title: str | None = None, groupby: Any = None,
+    title: str | None = None, groupby: Any = None, row_exposure: Any = None, mask: Any = None,
 ) -> Path:  # fmt: skip
     """Write the report; see `FactorModel.report`."""
     import_optional("matplotlib", "plot", "report")
@@ -106,7 +109,7 @@ def write_report(
     rankings = {"frequent": model.top_features(n_top)}
     if len(model.components_) > 1:
         rankings["distinctive"] = model.top_features(n_top, by="lift", min_weight=_MIN_WEIGHT)
-    counts, W_of_rows = _read_data(model, X, W)
+    counts, W_of_rows, row_exposure = _read_data(model, X, W, row_exposure, mask)
     if groupby is not None:
         groupby = _check_groups(groupby, X, W, W_of_rows)
     W = W_of_rows
@@ -122,8 +125,7 @@ def write_report(
         "" if counts is None else _section("Data", _table(_data_facts(counts))),
         _section("Components", _components(model, W, rankings, quality)),
         "" if W is None else _section("Structure", _structure(model, W, counts, groupby)),
-        "" if in_memory is None else _section("Agreement with the counts", *_agreement(model, in_memory, W)),
-        "" if counts is None or in_memory else _section("Agreement with the counts", _NEEDS_MEMORY),
+        "" if counts is None else _section("Agreement with the counts", *_agreement(model, counts, W, row_exposure)),
         f'<div class="pair">{_section("Parameters", _parameters(model))}{_section("Versions", _versions())}</div>',
     ]
     page = _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
@@ -133,21 +135,33 @@ def write_report(
 
 
 _NEEDS_MEMORY = "<p>Coherence, calibration and residuals need counts in memory, and these are streamed.</p>"
+_NEEDS_ALL = "<p>Calibration and residuals are of all entries, and some of these are masked.</p>"
 
 
-def _read_data(model: Any, X: Any, W: Any) -> tuple[Any, np.ndarray | None]:
-    """The counts, checked, and W of their rows; None if they are not known."""
+def _read_data(
+    model: Any, X: Any, W: Any, row_exposure: Any, mask: Any
+) -> tuple[Any, np.ndarray | None, np.ndarray | None]:
+    """The counts, checked, W of their rows, and the exposures of rows; None if they are not known."""
+    beside = {"row_exposure": row_exposure, "mask": mask}
+    beside = {name: value for name, value in beside.items() if value is not None}
+    if X is None and beside:
+        raise ValueError(f"{next(iter(beside))} must be None without X, whose entries it belongs to")
+    if row_exposure is not None and not hasattr(model, "column_exposure_"):
+        raise ValueError(f"row_exposure must be None, since a model of type {type(model).__name__} has no exposures")
     if X is None and W is None:
         posterior = getattr(model, "W_posterior_", None)
-        return None, None if posterior is None else posterior.mean
+        return None, None if posterior is None else posterior.mean, None
     k = len(model.components_)
     if X is None:
-        return None, check_factor(W, (len(W), k), "W")
-    counts = model._read_new_data(X, streamed=True)[0]
+        W = check_matrix(W, "W")
+        return None, check_factor(W, (len(W), k), "W"), None
+    counts, data = model._read_new_data(X, FitData(**beside), streamed=True)
+    if row_exposure is not None:
+        row_exposure = vector(data.row_exposure, counts.shape[0], "row_exposure")
     if W is None:
-        return counts, model.transform(X)
+        return counts, model.transform(X, **beside), row_exposure
     W = align(W, "W", rows=model._labels(X).rows)
-    return counts, check_factor(W, (counts.shape[0], k), "W")
+    return counts, check_factor(W, (counts.shape[0], k), "W"), row_exposure
 
 
 def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) -> Any:
@@ -183,7 +197,7 @@ def next_steps(model: Any) -> list[str]:
     limits = {Status.MAX_ITER: ("max_iter", model.max_iter), Status.MAX_TIME: ("max_time", model.max_time)}
     if status in limits:
         name, value = limits[status]
-        residual = getattr(model, "residual_", None) or getattr(model, "kkt_residual_", np.nan)
+        residual = getattr(model, "residual_" if hasattr(model, "residual_") else "kkt_residual_", np.nan)
         steps.append(f"Its residual is {residual:.2g}, and tol is {model.tol:.2g}.")
         steps.append(f"Fit again with {name} above {value:g}; with a checkpoint the fit can be resumed.")
         if not hasattr(model, "elbo_"):
@@ -327,14 +341,13 @@ def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
     return _picture(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
 
 
-def _agreement(model: Any, counts: MemoryCounts, W: np.ndarray) -> list[str]:
+def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray | None) -> list[str]:
     """Calibration and residuals, of a random subset of the rows if there are very many entries."""
-    H = model.components_
-    if (exposure := getattr(model, "column_exposure_", None)) is not None:
-        H = H * exposure
-    if (background := getattr(model, "background_", None)) is not None:
-        W, H = np.column_stack([W, np.ones(len(W))]), np.vstack([H, np.broadcast_to(background, H.shape[1:])])
-        H[-1] *= 1.0 if exposure is None else exposure
+    if not isinstance(counts, MemoryCounts):
+        return [_NEEDS_MEMORY]
+    if counts.unobserved is not None:
+        return [_NEEDS_ALL]
+    W, H = model_rates(model, W, row_exposure)
     (n, p), X = counts.shape, counts.to_scipy()
     n_drawn = min(n, max(1, _CALIBRATION_ENTRIES // p))
     drawn = np.sort(np.random.default_rng(0).choice(n, n_drawn, replace=False))

@@ -306,8 +306,8 @@ class HPF(FactorModel):
         Posteriors of rows are not stored: use `posterior`. After `fit`, partial_fit starts again from the beginning; a
         saved and loaded model continues.
 
-        Rows without counts count as rows, and lower the rates of all components. The first mini-batch must have a
-        positive count. A later mini-batch without rows changes nothing.
+        A row without counts is not skipped, since its zeros were observed: it lowers the rates of all components. The
+        first mini-batch must have a positive count. A later mini-batch without rows changes nothing.
 
         Parameters
         ----------

@@ -416,8 +416,8 @@ class PoissonNMF(FactorModel):
         when they are complete, they are fitted together from a random start; until then components may change places.
         After `fit`, partial_fit starts again from the beginning; a saved and loaded model continues.
 
-        Rows without counts count as rows; without a prior they leave H unchanged, as in `fit`. The first mini-batch
-        must have a positive count. A later mini-batch without rows changes nothing.
+        A row without counts is not skipped, since its zeros were observed; without a prior it leaves H unchanged, as in
+        `fit`. The first mini-batch must have a positive count. A later mini-batch without rows changes nothing.
 
         Parameters
         ----------

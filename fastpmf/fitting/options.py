@@ -25,6 +25,14 @@ class Penalties(NamedTuple):
     l1_ratio: float = 0.0
 
 
+def _check_n_components(k: Any) -> None:
+    """Raise an error unless the number of components is an integer >= 1."""
+    is_integer = isinstance(k, int | np.integer) and not isinstance(k, bool)
+    if not is_integer or k < 1:
+        message = f"n_components must be an integer >= 1, got {brief(k)}; select_n_components finds a good one"
+        raise (ValueError if is_integer else TypeError)(message)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
     """Parameters that all fits share, with the meaning they have in `PoissonNMF`.
@@ -55,9 +63,8 @@ class FitOptions:
         return cls(**{name: getattr(estimator, name) for name in names})
 
     def __post_init__(self) -> None:
-        if isinstance(self.n_components, bool):
-            raise TypeError(f"n_components must be an integer, got {self.n_components}")
-        for name in ("n_components", "inner_steps", "n_init", "max_iter", "eval_every"):
+        _check_n_components(self.n_components)
+        for name in ("inner_steps", "n_init", "max_iter", "eval_every"):
             check_scalar(getattr(self, name), name, (int, np.integer), min_val=1)
         check_scalar(self.tol, "tol", (int, float, np.number), min_val=0)
         if math.isnan(self.tol):

@@ -36,7 +36,7 @@ _GRID = 1000  # positions along the rows that are tried for the name of a compon
 
 def structure(
     W: Any, H: Any = None, *, groupby: Any = None, groups: Any = None, labels: Any = None, order: str = "dominant",
-    max_rows: int = 2000, random_state: Any = 0, ax: Any = None,
+    max_rows: int = 2000, random_state: Any = 0, key: str | None = None, ax: Any = None,
 ) -> "Axes":  # fmt: skip
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
@@ -46,7 +46,7 @@ def structure(
     Parameters
     ----------
     W : array-like of shape (n, k) or AnnData
-        An AnnData object must have the result of a fit by `fastpmf.anndata` in `.obsm`, as "X_pmf" or "X_hpf".
+        An AnnData object must have the result of a fit by `fastpmf.anndata` in `.obsm`.
     H : array-like of shape (k, p) or fitted estimator, optional
         If given, proportions are those of the expected counts of each row, P(z|row) of `to_topics`. Otherwise rows of W
         are divided by their sums, which depend on the relative scale of W and H; of an AnnData object, the saved
@@ -68,6 +68,9 @@ def structure(
         one row of each.
     random_state : int, RandomState, Generator or None, default=0
         For the random subset.
+    key : str, optional
+        Name of the result in `.obsm` of an AnnData object, such as "X_hpf" or the `key_added` of the fit; by default
+        the only one.
     ax : matplotlib Axes, optional
 
     Returns
@@ -100,7 +103,7 @@ def structure(
     'topic proportion'
     """
     groupby = None if groupby is None else groups_of(groupby, W, "W")
-    P = proportions(W, H)
+    P = proportions(W, H, key)
     n, k = P.shape
     check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
@@ -305,8 +308,9 @@ def similarity_heatmap(
 
 
 def group_heatmap(
-    W: Any, H: Any = None, *, groupby: Any, groups: Any = None, labels: Any = None, ax: Any = None
-) -> "Axes":
+    W: Any, H: Any = None, *, groupby: Any, groups: Any = None, labels: Any = None, key: str | None = None,
+    ax: Any = None,
+) -> "Axes":  # fmt: skip
     """Mean topic proportions of each group of rows.
 
     Parameters
@@ -318,6 +322,8 @@ def group_heatmap(
         These are as in `structure`.
     labels : array-like of str, of length k, optional
         Names of the components; by default their numbers, from 0.
+    key : str, optional
+        As in `structure`.
     ax : matplotlib Axes, optional
 
     Returns
@@ -343,7 +349,7 @@ def group_heatmap(
     [[1.0, 0.0], [0.25, 0.75]]
     """
     groupby = groups_of(groupby, W, "W")
-    P = proportions(W, H)
+    P = proportions(W, H, key)
     titles, codes = encode_groups(groupby, len(P), "groupby", groups)
     names = short_names(labels, P.shape[1], "labels", "component")
     P, codes = P[codes >= 0], codes[codes >= 0]

@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.utils.messages import brief, listed, suggestion
 
+_MAX_SEARCHED = 1000  # values that are searched for a text, for a message
+
 
 def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
     """Raise a ValueError unless the value is one of these strings, or None if `none` is true."""
@@ -74,7 +76,9 @@ def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
     except ValueError:
         raise ValueError(f"{name} must be an array, got a {type(A).__name__} of unequal lengths") from None
     if A.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold {holding}, got dtype {A.dtype}")
+        text = next((value for value in A.ravel()[:_MAX_SEARCHED].tolist() if isinstance(value, str)), None)
+        got = f"dtype {A.dtype}" if text is None else f"text, such as {brief(text)}"
+        raise TypeError(f"{name} must hold {holding}, got {got}")
     return A
 
 
