@@ -171,7 +171,7 @@ def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) ->
     groupby = groups_of(groupby, W if X is None else X, "W" if X is None else "X")
     groupby = groupby if hasattr(groupby, "dtype") else np.asarray(groupby)
     if groupby.shape != (n := len(W_of_rows),):
-        raise ValueError(f"groupby must be {n}, one for each, got shape {groupby.shape}")
+        raise ValueError(f"groupby must have shape ({n},), a group for each row, got shape {groupby.shape}")
     return groupby
 
 
