@@ -68,8 +68,11 @@ from fastpmf.io import Dataset
 stop_words = [*ENGLISH_STOP_WORDS, "arg", "args", "def", "int", "key", "rfc", "self", "str"]
 pattern = r"\b[a-z]{3,}\b"  # at least three letters
 vectorizer = CountVectorizer(
-    stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=pattern
-)  # fmt: skip
+    stop_words=stop_words,
+    min_df=4,
+    max_df=0.3,
+    token_pattern=pattern,
+)
 counts = vectorizer.fit_transform(texts.values())
 X = Dataset(counts, list(texts), vectorizer.get_feature_names_out())
 n, p = counts.shape
