@@ -14,7 +14,11 @@ as_counts, StreamedCounts                                   counts in memory, co
 thin_counts, split_entries, heldout_log_likelihood          random splits of counts, and the score of a fit to one part
 Checkpoint, plan, warmup                                    save a fit in progress, estimate its memory, compile ahead
 datasets, show_versions                                     example data, versions for bug reports
+io, plot, anndata, dask, cnmf                               modules, each imported at its first use
 """
+
+from importlib import import_module
+from types import ModuleType
 
 import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
@@ -85,3 +89,15 @@ __all__ = [
     "topic_quality",
     "warmup",
 ]
+
+_LAZY = ("anndata", "cnmf", "dask", "io", "plot")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return import_module(f"fastpmf.{name}")
+    raise AttributeError(f"module 'fastpmf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY} - {"import_module", "ModuleType"})

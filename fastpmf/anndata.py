@@ -3,9 +3,10 @@
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 transform            W and topic shares of new cells under a fitted model, by gene names
 to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
-to_anndata           a fitted model as an AnnData object
+to_anndata           W and a fitted model as an AnnData object
 """
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ from fastpmf.estimators.base import FactorModel, named_weights
 from fastpmf.fitting.problem import REAL_OR_NAN, vector
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_memory_for
-from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.messages import brief, listed, suggestion
 from fastpmf.utils.validation import check_array, check_unique, is_pandas
 from fastpmf.utils.warnings import warn
 
@@ -122,7 +123,8 @@ def poisson_nmf(
     MemoryError
         If the estimated memory exceeds this process's limit.
     FitInterrupted
-        On Ctrl-C. As with any error after the fit, the attribute `model` of the exception is the fitted model.
+        On Ctrl-C. As with any error after the fit, the attribute `model` of the exception is the fitted model, and
+        nothing is written to `adata`. ``transform(adata, error.model)`` of this module writes W of the fit so far.
 
     Warns
     -----
@@ -144,6 +146,7 @@ def poisson_nmf(
     >>> adata.obsm["X_pmf"].shape, adata.obsm["X_pmf_topics"].shape, adata.varm["PMF"].shape, adata.uns["pmf"]["status"]
     ((50, 3), (50, 3), (30, 3), 'CONVERGED')
     """
+    _check_options(options, PoissonNMF)
     return _fit(
         adata, PoissonNMF(n_components, **options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
         fixed_W=fixed_W, fixed_H=fixed_H, obs_exposure=obs_exposure, var_exposure=var_exposure, background=background,
@@ -196,6 +199,7 @@ def hpf(
     >>> adata.obsm["X_hpf"].shape
     (50, 3)
     """
+    _check_options(options, HPF)
     return _fit(
         adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, mask=mask,
         validation=validation, checkpoint=checkpoint, resume=resume,
@@ -338,7 +342,7 @@ def to_dataset(adata: "AnnData", *, layer: str | None = None, mask_var: Any = No
 
 
 def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
-    """A fitted model as an AnnData object without X, with the results of `poisson_nmf` or `hpf`.
+    """W and its fitted model as an AnnData object without X, with the results that `poisson_nmf` or `hpf` write.
 
     Parameters
     ----------
@@ -380,6 +384,27 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
     adata = anndata.AnnData(obs=pandas.DataFrame(index=names), var=pandas.DataFrame(index=features))
     _write(adata, _Keys.of(model), W, model, np.arange(p), _parameters(model))
     return adata
+
+
+_OTHER_NAMES = {"seed": "random_state", "n_jobs": "n_threads", "row_exposure": "obs_exposure",
+                "column_exposure": "var_exposure"}  # fmt: skip
+
+
+def _check_options(options: dict[str, Any], kind: Any) -> None:
+    """Raise a TypeError for an option that an estimator of this class does not have; it names a similar one."""
+    arguments = {fit: set(inspect.signature(fit).parameters) for fit in (poisson_nmf, hpf)}
+    own = arguments[hpf if kind is HPF else poisson_nmf]
+    known = sorted({*inspect.signature(kind).parameters, *own} - {"adata", "options"})
+    for name in options:
+        if name not in known:
+            other = _OTHER_NAMES.get(name, name)
+            if other in known:
+                advice = f"; did you mean {other!r}?"
+            elif other in arguments[poisson_nmf]:
+                advice = ": it is an argument of poisson_nmf only"
+            else:
+                advice = suggestion(name, known) or f", which has {listed(known, 99)}"
+            raise TypeError(f"{brief(name)} is not a parameter of {kind.__name__}{advice}")
 
 
 def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var: Any, **arguments: Any) -> Model:
@@ -443,8 +468,8 @@ class _Counts(NamedTuple):
         if layer == "raw" and raw is not None:
             return cls(adata, raw.X, "adata.raw", raw.var, raw.varm)
         names = [*layers, *(["raw"] if raw is not None else [])]
-        known = f"which are {listed(names)}" if names else "which has none"
-        raise ValueError(f"layer must be one of adata's, {known}, got {brief(layer)}")
+        known = f"None for adata.X, or {listed(names)}" if names else "None, since adata has neither layers nor raw"
+        raise ValueError(f"layer must be {known}, got {brief(layer)}")
 
     @property
     def var_name(self) -> str:
@@ -583,7 +608,7 @@ def _positions_of_fitted(model: FactorModel, counts: _Counts) -> np.ndarray:
         raise ValueError(f"adata must have the {n} fitted genes, since model has no feature names, got {len(own)}")
     if names is None or np.array_equal(names, own):
         return np.arange(n)
-    check_unique(names, "model.feature_names_in_")
+    check_unique(names, "names of the model (model.feature_names_in_)", "fit again with names made unique")
     check_unique(own, f"{counts.var_name}_names")
     place = counts.var.index.get_indexer(names)
     if (place < 0).all():

@@ -245,7 +245,7 @@ class TestRaw:
     def test_it_is_offered_where_counts_are_looked_for(self, filtered):
         with pytest.warns(UserWarning, match="adata.X doesn't look like counts: .* layer may be 'raw'"):
             fa.poisson_nmf(filtered, 2, random_state=0)
-        with pytest.raises(ValueError, match="layer must be one of adata's, which are 'raw', got 'counts'"):
+        with pytest.raises(ValueError, match="layer must be None for adata.X, or 'raw', got 'counts'"):
             fa.poisson_nmf(filtered, 2, layer="counts")
 
 
@@ -304,6 +304,10 @@ class TestTransform:
         other.var_names = ["twice", "twice", *adata.var_names[2:]]
         with pytest.raises(ValueError, match=r"adata.var_names must be unique to be aligned by, got 'twice' more"):
             fa.transform(other, model)
+        with pytest.warns(UserWarning, match=r"var_names_make_unique\(\)"):
+            twice = fa.poisson_nmf(other, 2, random_state=0)
+        with pytest.raises(ValueError, match=r"names of the model .* got 'twice' .*: fit again with names made unique"):
+            fa.transform(adata, twice)
         unnamed = fastpmf.PoissonNMF(2, random_state=0).fit(adata.X)
         np.testing.assert_array_equal(fa.transform(other, unnamed), fa.transform(adata, model))
         with pytest.raises(ValueError, match=r"adata must have the 25 fitted genes, .* got 20"):
@@ -365,6 +369,9 @@ class TestNothingIsLost:
         with pytest.raises(OSError, match="no space") as caught:
             fa.poisson_nmf(adata, 2, random_state=0)
         assert caught.value.model.components_.shape == (2, 25)
+        assert not adata.obsm
+        fa.transform(adata, caught.value.model)  # writes the fit so far
+        assert adata.obsm["X_pmf_topics"].shape == (40, 2)
         assert "`model`" in caught.value.__notes__[0]
 
     def test_an_interrupted_fit_leaves_the_model_in_the_exception(self, adata):
@@ -378,7 +385,7 @@ class TestNothingIsLost:
 
     def test_an_unknown_option_is_refused(self, adata):
         for function in (fa.poisson_nmf, fa.hpf):
-            with pytest.raises(TypeError, match="got an unexpected keyword argument 'tolerance'"):
+            with pytest.raises(TypeError, match="'tolerance' is not a parameter of"):
                 function(adata, 2, tolerance=1)
 
     def test_names_that_come_twice_are_warned_of_once(self, adata):
@@ -449,7 +456,7 @@ def test_what_does_not_look_like_counts_is_warned_of_and_the_layers_are_named(ad
 @pytest.mark.parametrize(
     ("given", "error", "sentence"),
     [
-        ({"layer": "raw"}, ValueError, "layer must be one of adata's, which has none, got 'raw'"),
+        ({"layer": "raw"}, ValueError, "layer must be None, since adata has neither layers nor raw, got 'raw'"),
         ({"mask_var": "x"}, ValueError, "mask_var must be a column of adata.var, which are 'highly_variable', got 'x'"),
         ({"mask": "x"}, ValueError, "mask must be a key of adata.layers, which are none, got 'x'"),
         ({"mask": np.ones((25, 40))}, ValueError, r"mask must have shape \(40, 25\), got \(25, 40\)"),
@@ -476,7 +483,7 @@ def test_what_does_not_fit_is_told_in_one_sentence_and_changes_nothing(adata, gi
 
 
 def test_an_anndata_object_is_no_matrix(adata):
-    with pytest.raises(TypeError, match="X must be a matrix, got an AnnData object: give its X, or one of its layers"):
+    with pytest.raises(TypeError, match=r"X must be a matrix, got an AnnData .*poisson_nmf, .*to_dataset"):
         fastpmf.PoissonNMF(2).fit(adata)
     with pytest.raises(TypeError, match="H must be an array, got an AnnData object: give one of its arrays"):
         fastpmf.top_features(adata)
@@ -560,3 +567,34 @@ def test_a_file_of_factors_of_another_kind_or_width_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"row_names must be 4, one for each row of W, got shape \(1,\)"):
         write_factors(tmp_path / "factors.npz", np.ones((4, 2)), model, ["a"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fit", "option", "sentence"),
+    [
+        (fa.poisson_nmf, "seed", "'seed' is not a parameter of PoissonNMF; did you mean 'random_state'"),
+        (fa.hpf, "max_iters", "'max_iters' is not a parameter of HPF; did you mean 'max_iter'"),
+        (
+            fa.poisson_nmf,
+            "row_exposure",
+            "'row_exposure' is not a parameter of PoissonNMF; did you mean 'obs_exposure'",
+        ),
+        (fa.hpf, "obs_exposure", "'obs_exposure' is not a parameter of HPF: it is an argument of poisson_nmf only"),
+        (fa.hpf, "zzz", "'zzz' is not a parameter of HPF, which has 'a', "),
+    ],
+)
+def test_an_unknown_option_is_named_with_a_similar_one(adata, fit, option, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        fit(adata, 2, **{option: 1})
+
+
+def test_a_column_of_text_is_no_exposure(adata):
+    adata.obs["donor"] = ["ann"] * adata.n_obs
+    with pytest.raises(TypeError, match="obs_exposure must hold real numbers, got text, such as 'ann'"):
+        fa.poisson_nmf(adata, 2, obs_exposure="donor")
+
+
+def test_a_model_file_is_no_file_of_counts(tmp_path, adata):
+    fastpmf.HPF(2, max_iter=5, tol=0, random_state=0).fit(adata.X).save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"it holds a fitted model, which fastpmf\.io\.load_model reads"):
+        fastpmf.io.read_counts(tmp_path / "model.npz")

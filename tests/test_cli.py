@@ -7,12 +7,15 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import anndata
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from scipy.io import mmwrite
@@ -190,6 +193,69 @@ def test_logarithms_are_warned_of(run):
     assert "100% of the nonzeros are not whole numbers" in err
 
 
+def test_the_layer_that_may_have_the_counts_is_named_where_the_values_are_not_counts(run):
+    X = sparse.csr_matrix(sparse.load_npz("X.npz"))
+    anndata.AnnData(X.log1p(), layers={"counts": X}).write_h5ad("log.h5ad")
+    for line in ("fit log.h5ad -k 1 -o model.npz --max-iter 5 -q", "info log.h5ad", "convert log.h5ad -o log -q"):
+        code, out, err = run(line)
+        assert code == 0
+        assert err.endswith("as after normalisation or logarithms; --layer may be 'counts'\n")
+    assert "100% of the nonzeros are not whole numbers" in run("info log.h5ad")[1]
+    assert "whole numbers" not in "".join(run("info log.h5ad --layer counts")[1:])
+    assert json.loads(run("info log.h5ad --json")[1])["not_whole"] == 1.0
+
+
+def test_values_that_convert_made_are_not_warned_of(run):
+    assert run("convert X.npz -o log --values log2 -q")[2] == ""
+    assert Path("log/values.txt").read_text() == "log2\n"
+    assert run("fit log -k 1 -o model.npz --max-iter 5 -q")[2] == ""
+    assert run("convert X.npz -o log -q")[2] == ""
+    assert not Path("log/values.txt").exists()
+
+
+def test_names_that_are_not_unique_are_warned_of_when_they_are_converted(run):
+    write_tenx(
+        Path("cells"), sparse.csc_array(sparse.load_npz("X.npz").T), [f"id {j}" for j in range(12)], ["gene"] * 12
+    )
+    err = run("convert cells -o converted -q")[2]
+    assert "1 feature name(s) more than once, for example 'gene'" in err
+    assert "--column-names" in err
+    assert "feature_names='id'" in err
+    assert run("convert cells -o converted -q --feature-names id")[2] == ""
+
+
+def test_groups_are_a_file_or_a_column_of_anndata(run, monkeypatch):
+    drawn, X = [], sparse.csr_matrix(sparse.load_npz("X.npz").astype(np.float32))
+    for name in ("structure", "group_heatmap", "residuals"):
+        real = getattr(fastpmf.plot, name)
+        monkeypatch.setattr(fastpmf.plot, name, lambda *a, real=real, **k: drawn.append(k) or real(*a, **k))
+    kinds = pd.Categorical(["B", "A", None] * 10, categories=["B", "A"])
+    adata = anndata.AnnData(X, obs={"kind": kinds, "batch": np.arange(30) % 2}, var={"sort": list("xy") * 6})
+    adata.write_h5ad("cells.h5ad")
+    adata[:, ::-1].copy().write_zarr("cells.zarr")
+    run("fit cells.h5ad -k 2 -o m.npz --max-iter 5 -q")
+    for file in ("cells.h5ad", "cells.zarr"):
+        code, _, err = run(f"plot structure m.npz {file} --groupby kind -o a.png -q")
+        assert (code, "groupby has no value for 10 of 30" in err) == (0, True)
+        assert drawn[-1]["groupby"].categories.tolist() == ["B", "A"]
+        assert run(f"plot residuals m.npz {file} --groupby batch --column-groupby sort -o a.png -q")[0] == 0
+        assert drawn[-1]["groupby"].tolist() == [0, 1] * 15
+        assert drawn[-1]["column_groupby"].tolist() == list("xy") * 6  # in the order of the fitted columns
+        assert run(f"report m.npz {file} --groupby batch -o a.html -q")[0] == 0
+    assert run("plot group-heatmap m.npz cells.h5ad cells.h5ad --groupby batch -o a.png -q")[0] == 0
+    assert drawn[-1]["groupby"].tolist() == [0, 1] * 30
+    Path("kind").write_text("C\nD\n" * 15)  # a file comes first
+    assert run("plot structure m.npz cells.h5ad --groupby kind -o a.png -q")[0] == 0
+    assert drawn[-1]["groupby"].tolist() == ["C", "D"] * 15
+    for counts, message in (
+        ("cells.h5ad", "expected a file or a column of .obs of cells.h5ad, which are batch, kind, got 'batches'"),
+        ("X.npz", "no file batches; the name of a column of .obs needs COUNTS in .h5ad or .zarr"),
+    ):
+        code, _, err = run(f"report m.npz {counts} --groupby batches -o b.html -q")
+        assert (code, f"argument --groupby: {message}" in err) == (2, True)
+    assert "argument --groupby: it needs COUNTS" in run("report m.npz --groupby batch -o b.html")[2]
+
+
 def test_a_library_that_is_missing_is_named_in_one_sentence(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     Path("X.h5").touch()
@@ -282,6 +348,38 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
     assert PoissonNMF.load("model.npz").n_iter_ == 10
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_reported_once_and_not_as_one_from_the_keyboard(run, monkeypatch, number):
+    real = PoissonNMF.fit_transform
+
+    def interrupted(self, *args, **kwargs):
+        stop = lambda record, W, H: record.n_iter == 10 and signal.raise_signal(number)
+        return real(self.set_params(callback=stop), *args, **kwargs)
+
+    monkeypatch.setattr(PoissonNMF, "fit_transform", interrupted)
+    code, out, err = run("fit X.npz -k 2 -o model.npz")
+    assert code == 128 + number
+    assert f"{out}{err}".lower().count("interrupt") == 1
+    assert err.endswith("fastpmf fit: interrupted, the model fitted so far is written: model.npz\n")
+    assert "keyboard" not in str(PoissonNMF.load("model.npz").status_)
+
+
+def test_numbers_of_components_are_compared_with_the_weak_prior_of_python_by_default(run, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(commands, "select_n_components", lambda X, k, estimator, **_: fitted.append(estimator) or 1 / 0)
+    for options, priors in (
+        ("", ["auto", "auto"]),
+        (" --prior none", [None, None]),
+        (" --prior-W none", [None, "auto"]),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            run(f"select X.npz -k 2 3 -q{options}")
+        assert [fitted[-1].prior_W, fitted[-1].prior_H] == priors
+    run("fit X.npz -k 2 -o m.npz -q --max-iter 2")
+    assert PoissonNMF.load("m.npz").prior_W is None
+    assert "(default: auto)" in " ".join(run("select --help")[1].split())
+
+
 def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypatch):
     calls, real = [], PoissonNMF.fit_transform
 
@@ -370,7 +468,7 @@ JSON = {
     "topics shop.npz": ["component", "rank", "feature", "score"],
     "topics hpf.npz": ["component", "rank", "feature", "score"],
     "recommend shop.npz shop": ["row", "rank", "item", "rate"],
-    "similar shop.npz item3": ["item", "rank", "similar", "cosine"],
+    "similar shop.npz item3": ["item", "rank", "similar", "similarity"],
     "differential shop.npz shop": [
         "component", "rank", "feature", "lower_bound", "log2_fold_change", "standard_error", "against",
     ],
@@ -834,7 +932,15 @@ def test_columns_that_a_row_lacks_count_0_for_recommendations(shop):
         ("--versions", "unknown argument '--versions'; did you mean '--version'?"),
         (
             "info X.csv --columns order product n",
-            "unknown argument 'product'; separate the columns by commas, without blanks",
+            "argument --columns: expected names or numbers of columns, separated by commas, without blanks, got 'order'",
+        ),
+        (
+            "fit --columns order product n X.csv -k 2 -o m.npz",
+            "argument --columns: expected names or numbers of columns, separated by commas, without blanks, got 'order'",
+        ),
+        (
+            "info X.csv --columns order,product n",
+            "unknown argument 'n'; separate the columns by commas, without blanks",
         ),
         ("fit X.csv -k5", "the following arguments are required: -o/--output"),
         (
@@ -873,3 +979,11 @@ def test_formats_that_need_pyarrow_are_named(run, monkeypatch):
         Path(name).touch()
         code, _, err = run(f"info {name}")
         assert (code, message in err) == (1, True)
+
+
+def test_numbers_that_are_names_of_columns_are_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = Dataset(np.random.default_rng(0).poisson(1.0, (9, 4)), None, np.array(["3", "1", "0", "17850"]))
+    PoissonNMF(2, random_state=0).fit(data).save("m.npz")
+    assert cli.main(["similar", "m.npz", "3", "17850", "--top", "1"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["item", "3", "17850"]

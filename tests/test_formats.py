@@ -16,7 +16,7 @@ from scipy import io, sparse
 from sklearn.datasets import dump_svmlight_file
 
 from fastpmf import PoissonNMF, as_counts
-from fastpmf.io import Dataset, convert_counts, read_counts
+from fastpmf.io import Dataset, convert_counts, read_counts, write_counts
 
 RAW = Path(os.environ.get("FASTPMF_REAL_FILES", "absent"))  # a folder of real files of these formats
 CELLS, GENES = [f"cell{i}" for i in range(7)], [f"gène{j}" for j in range(5)]
@@ -157,8 +157,16 @@ def test_columns_are_put_in_the_order_of_names_and_others_counted():
     assert left_out == 1
     with pytest.raises(ValueError, match="column_names must not be None"):
         Dataset(data.X).aligned(["a"])
-    with pytest.raises(ValueError, match="names must be unique to be aligned by, got 'a' more than once"):
+    with pytest.raises(ValueError, match=r"^names of the model .* got 'a' more than once: fit counts with"):
         data.aligned(["a", "a"])
+    with pytest.raises(ValueError, match=r"^names of the new counts .* got 'b' .*adata.var_names_make_unique\(\)"):
+        Dataset(data.X, None, np.array(["b", "b", "a"])).aligned(["a", "b"])
+
+
+def test_a_conversion_warns_of_duplicate_feature_names(tmp_path):
+    write_counts(tmp_path / "counts", Dataset([[1, 2]], ["cell"], ["U1", "U1"]))
+    with pytest.warns(UserWarning, match=r"counts has 1 feature name\(s\) more than once, for example 'U1'"):
+        convert_counts(tmp_path / "counts", tmp_path / "again")
 
 
 def test_a_table_in_memory_becomes_the_counts_of_its_file(tmp_path):
@@ -252,7 +260,7 @@ def test_transpose_swaps_rows_and_columns_and_their_names(file):
 def test_a_layer_is_read_by_its_name_and_an_error_lists_the_layers(tmp_path, X):
     as_anndata(X, sparse.csr_matrix).write_h5ad(tmp_path / "X.h5ad")
     np.testing.assert_array_equal(read_counts(tmp_path / "X.h5ad", layer="twice").X.toarray(), 2 * X)
-    with pytest.raises(ValueError, match=r"X\.h5ad can't .* it has no layers/thrice; layer may be 'twice'"):
+    with pytest.raises(ValueError, match=r"X\.h5ad can't .* it has no layer 'thrice'; .* None for X or 'twice'"):
         read_counts(tmp_path / "X.h5ad", layer="thrice")
 
 

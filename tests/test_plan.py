@@ -42,6 +42,27 @@ def test_the_bytes_planned_are_those_that_a_fit_allocates(X, fit):
     assert "beyond the" in str(planned)
 
 
+def test_counts_stand_for_their_size(X, tmp_path):
+    planned = fastpmf.plan(SHAPE, X.nnz, 20, counts_dtype=X.dtype, n_threads=1)
+    assert fastpmf.plan(X, n_components=20, n_threads=1) == planned
+    assert fastpmf.plan(fastpmf.io.Dataset(X), n_components=20, n_threads=1) == planned
+    fastpmf.io.write_counts(tmp_path / "counts", X)
+    assert fastpmf.plan(fastpmf.io.stream_counts(tmp_path / "counts"), n_components=20).block_bytes
+    with pytest.raises(TypeError, match=r"n_components must be given, as in .*plan\(X, n_components=10\)"):
+        fastpmf.plan(X, 20)
+    with pytest.raises(ValueError, match="nnz must be None for counts, which know it, got 5"):
+        fastpmf.plan(X, 5, 20)
+
+
+def test_a_plan_is_shown_in_units_that_suit_it():
+    small, large = fastpmf.plan((100, 20), 500, 2), fastpmf.plan((10**6, 30_000), 10**9, 20)
+    assert "KiB beyond the" in str(small)
+    assert "GiB beyond the" in str(large)
+    for shown in (repr(large), large._repr_html_()):
+        assert "peak beyond the counts" in shown
+        assert "GiB" in shown
+
+
 BAD = {
     "shape": ({"shape": (0, 5)}, "shape\\[0\\]"),
     "nnz": ({"nnz": 51}, "nnz must be at most 10 x 5 = 50, got 51"),

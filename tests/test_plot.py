@@ -223,6 +223,19 @@ def test_bars_have_the_lengths_of_the_scores_and_the_names_of_the_features(facto
         assert panel.get_title() == f"component {z}"
 
 
+def test_names_of_features_fit_between_panels_without_a_layout_engine():
+    names = [letter * 24 for letter in "WiM"]  # of very different widths
+    axes = plot.top_features(np.eye(3), 3, names=names)
+    figure = axes[0].figure
+    assert figure.get_layout_engine() is None  # constrained layout of 64 panels takes half a minute
+    figure.draw_without_rendering()
+    panels = [panel.get_tightbbox() for panel in axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(panels) for b in panels[:i])
+    assert all(figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1 for box in panels)
+    assert all(figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1 for box in panels)
+    assert len({panel.get_xlim() for panel in axes}) == 1
+
+
 def test_a_component_without_features_is_an_empty_panel_and_long_names_lose_their_middle():
     long = "a name that is far too long for a panel"
     axes = plot.top_features([[1, 2], [0, 0]], names=["b", long])
@@ -366,11 +379,29 @@ class TestAnnData:
 
     def test_an_unknown_column_and_an_object_without_a_fit_raise_a_clear_error(self, adata):
         with pytest.raises(
-            ValueError, match=r"^W must be an AnnData object with either X_pmf or X_hpf in \.obsm, got nei"
+            ValueError, match=r"^W must be an AnnData object with the result of fastpmf\.anndata in \.obsm"
         ):
             plot.structure(adata, groupby="day")
         with pytest.raises(ValueError, match=r"^groupby must be one of the columns of \.obs, 'day', got 'night'$"):
             plot.structure(adata, groupby="night")
+
+    def test_key_chooses_between_the_results_of_several_fits(self, adata):
+        fastpmf_anndata = pytest.importorskip("fastpmf.anndata")
+        fits = {"X_pmf": fastpmf_anndata.poisson_nmf, "X_hpf": fastpmf_anndata.hpf}
+        models = {key: fit(adata, 2, random_state=0, max_iter=5, tol=0) for key, fit in fits.items()}
+        for key, model in models.items():
+            expected = stacks(plot.structure(adata.obsm[key], model))
+            np.testing.assert_allclose(stacks(plot.structure(adata, key=key)), expected, atol=1e-6)
+            plot.group_heatmap(adata, groupby="day", key=key)
+        with pytest.raises(ValueError, match=r"key must be one of the results in \.obsm, 'X_pmf', 'X_hpf', got None"):
+            plot.structure(adata)
+        with pytest.raises(ValueError, match=r"key is for an AnnData object as W, got 'X_pmf' with ndarray"):
+            plot.structure(adata.obsm["X_pmf"], key="X_pmf")
+
+    def test_a_result_of_any_name_is_found(self, adata):
+        fastpmf_anndata = pytest.importorskip("fastpmf.anndata")
+        fastpmf_anndata.poisson_nmf(adata, 2, random_state=0, max_iter=5, tol=0, key_added="programs")
+        assert len(stacks(plot.structure(adata))) == len(stacks(plot.structure(adata, key="programs")))
 
 
 def test_components_are_numbered_from_zero_everywhere():
@@ -674,7 +705,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (
             lambda: plot.structure([[1]], groupby=[1, 2]),
             ValueError,
-            r"groupby must be 1, one for each, got shape \(2,\)",
+            r"groupby must have shape \(1,\), a group for each row, got shape \(2,\)",
         ),
         (lambda: plot.structure([[1]], groupby=["a"], groups=["b"]), ValueError, "each once, got 1: 'b'"),
         (
@@ -720,7 +751,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.calibration(X2, np.eye(2), H2, bins=0), ValueError, "bins == 0, must be >= 1"),
         (lambda: plot.calibration(X2, 0 * H2[:, :2], H2), ValueError, "X must hold a positive count, and W H"),
         (lambda: plot.calibration(X2, np.eye(2) * 1e308, H2 * 9), ValueError, "small enough for the sum of W H to be"),
-        (lambda: plot.residuals(X2, np.eye(2), H2, groupby=[1]), ValueError, "groupby must be 2, one for each"),
+        (lambda: plot.residuals(X2, np.eye(2), H2, groupby=[1]), ValueError, r"groupby must have shape \(2,\), a gr"),
         (lambda: plot.residuals([[-1]], [[1]], [[1]]), ValueError, "X must hold counts >= 0, got -1"),
         (lambda: plot.differential(H2, 0), TypeError, "result must be what differential_expression returns, got ndarr"),
         (lambda: plot.differential(CHANGES, 2), ValueError, "component must be numbers from 0 to 1, got 2"),

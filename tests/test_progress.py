@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf import PoissonNMF, cli, select_n_components
 from fastpmf.utils import progress
@@ -111,7 +112,17 @@ def test_starts_are_numbered(X, monkeypatch, capsys):
     lines = [text for text in capsys.readouterr().err.splitlines() if text != progress.MESSAGE]
     numbers = [int(number) for number in re.findall(r"^start (\d) of 3, iteration ", "\n".join(lines), re.MULTILINE)]
     assert list(dict.fromkeys(numbers))[:3] == [1, 2, 3]
-    assert lines[-1].startswith("iteration ")  # of the best start
+    assert lines[-1].startswith(("iteration ", "final factors"))  # of the best start
+
+
+def test_an_iteration_has_one_line_and_the_final_factors_another(X, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "perf_counter", itertools.count(0.0, 100.0).__next__)  # every line is due
+    with pytest.warns(ConvergenceWarning):
+        PoissonNMF(2, max_iter=20, tol=1e-9, random_state=0, verbose=True).fit(X)
+    lines = [text for text in capsys.readouterr().err.splitlines() if text != progress.MESSAGE]
+    assert sum("iteration    20 of 20" in line for line in lines) == 1
+    assert lines[-1].startswith("final factors  objective ")
+    assert "Stopped at max_iter" in lines[-1]
 
 
 def test_a_terminal_gets_a_bar_that_ends_full(X, monkeypatch):

@@ -99,18 +99,53 @@ def test_the_components_of_a_report_are_sorted_by_their_share_and_keep_their_num
     model = PoissonNMF(3).fit(X, fixed_H=np.array(H))
     text = model.report(tmp_path / "report.html", X).read_text("utf-8")
     assert re.findall(r'class="swatch".*?</span>(\d+)</td>', text) == ["2", "1", "0"]
-    assert re.findall(r'class="features"[^>]*><span>(\d+)&', text) == ["2", "1", "0"]
+    assert re.findall(r'class="ranking">frequent</span> <span>(\d+)&', text) == ["2", "1", "0"]
 
 
 def test_rows_without_counts_are_left_out_of_the_structure_plot(data, model, tmp_path, monkeypatch):
     drawn, structure = [], fastpmf.plot.structure
-    monkeypatch.setattr(fastpmf.plot, "structure", lambda W, H, ax: drawn.append(W) or structure(W, H, ax=ax))
+    monkeypatch.setattr(fastpmf.plot, "structure", lambda W, H, **k: drawn.append(W) or structure(W, H, **k))
     X = sparse.vstack([data.X, sparse.csr_array((7, 12))])
     text = model.report(tmp_path / "report.html", Dataset(X, None, data.column_names)).read_text("utf-8")
     assert "rows are sorted by similarity; 7 rows without counts are left out. Colours" in text
     np.testing.assert_array_equal(drawn[0], model.transform(data))
     nothing = Dataset(np.zeros((2, 12)), None, data.column_names)
     assert "No row has counts." in model.report(tmp_path / "report.html", nothing).read_text("utf-8")
+
+
+def test_a_report_has_the_distinctive_features_beside_the_frequent_ones(tmp_path):
+    H = [[0.9, 0.0995, 0.0005, 0], [0.9, 0, 0, 0.1]]  # the first is frequent in both, the third too rare
+    model = PoissonNMF(2).fit(np.ones((5, 4)) * 1000, fixed_H=np.array(H))
+    text = model.report(tmp_path / "report.html", n_top=3).read_text("utf-8")
+    lists = re.findall(r'class="ranking">(\w+)</span> (.*?)</div>', text)
+    found = [(kind, re.findall(r"<span>(\d+)&nbsp;<small>(.*?)</small>", names)) for kind, names in lists]
+    assert {kind: names[0] for kind, names in found} == {
+        "frequent": ("0", "0.9"),
+        "distinctive": (found[-1][1][0][0], "2"),
+    }
+    assert sorted(names[0][0] for kind, names in found if kind == "distinctive") == ["1", "3"]
+    assert all("2" not in dict(names) for kind, names in found if kind == "distinctive")
+    assert "divided by its mean over all components" in text
+    one = PoissonNMF(1).fit(np.ones((5, 4)))  # which nothing distinguishes
+    assert "distinctive" not in one.report(tmp_path / "report.html").read_text("utf-8")
+
+
+def test_the_structure_plot_of_a_report_has_the_groups_of_the_rows_that_are_drawn(data, model, tmp_path, monkeypatch):
+    drawn, structure = [], fastpmf.plot.structure
+    monkeypatch.setattr(fastpmf.plot, "structure", lambda *a, **k: drawn.append(k["groupby"]) or structure(*a, **k))
+    X = sparse.vstack([sparse.csr_array((1, 12)), data.X])
+    counts, groups = Dataset(X, None, data.column_names), ["none", *("ab" * 25)]
+    text = model.report(tmp_path / "report.html", counts, groupby=groups).read_text("utf-8")
+    assert "rows are sorted by similarity, in each group" in text
+    assert drawn[0].tolist() == groups[1:]
+    for wrong, given in (
+        ("groupby must be 51", (counts, None, groups[1:])),
+        ("groupby must be None", (None, None, groups)),
+    ):
+        with pytest.raises(ValueError, match=wrong):
+            model.report(tmp_path / "report.html", *given[:2], groupby=given[2])
+    with pytest.raises(TypeError, match="groupby must hold a group for each row, got 'celltype'"):
+        model.report(tmp_path / "report.html", counts, groupby="celltype")
 
 
 def test_a_report_of_hpf_knows_the_fitted_rows(data, tmp_path):
@@ -182,7 +217,17 @@ def results(model, data):
         "selection": select_n_components(data, [1, 2], n_splits=2, random_state=0),
         "memory": fastpmf.plan((100, 50), 2_000, 4),
         "dataset": data,
+        "posterior": fastpmf.GammaPosterior(np.ones((2, 3)), np.full((2, 3), 2.0)),
     }
+
+
+def test_a_fitted_model_is_shown_with_its_status_and_size_in_notebooks(model):
+    for html in (model._repr_html_(), model._repr_mimebundle_()["text/html"]):
+        before_the_box = html[: html.index("<style>")]
+        assert "3 components of" in before_the_box
+        assert str(model.status_) in before_the_box
+        assert "objective" in before_the_box
+    assert fastpmf.PoissonNMF(3)._repr_html_().startswith("<style>")
 
 
 def test_every_result_is_shown_as_text_and_as_html_without_scripts(model, data):

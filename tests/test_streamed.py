@@ -368,4 +368,4 @@ def test_the_bytes_planned_for_streamed_counts_are_those_that_a_fit_allocates(tm
     tracemalloc.stop()
     assert planned.peak_bytes == pytest.approx(peak, rel=0.1)
     assert planned.transpose_bytes == 0
-    assert "GiB for blocks" in str(planned)
+    assert "MiB for blocks" in str(planned)

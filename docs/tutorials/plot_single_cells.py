@@ -64,6 +64,7 @@ adata
 # Do not normalise them and do not take logarithms: library sizes are part of the model, and zeros cost nothing.
 # If ``adata.X`` holds logarithms, give the layer that holds the counts, ``layer="counts"``.
 # ``mask_var="highly_variable"`` fits those genes only.
+# Call ``adata.var_names_make_unique()`` first if gene symbols occur more than once: new cells are aligned by name.
 
 # %%
 # .. _choose_k:
@@ -87,7 +88,8 @@ print(selection.to_frame().drop(columns="seconds").round(4))
 # The score rises steeply and then levels off.
 # ``recommended`` is the smallest number whose score is, up to its error, as good as the best one.
 # Fewer topics are easier to read, more topics separate finer programs.
-# With many cells, use a random subset of a few thousand for this step.
+# With many cells, use a random subset of a few thousand for this step:
+# ``X[rng.choice(len(adata), 3000, replace=False)]``.
 
 # %%
 # Fit
@@ -145,6 +147,8 @@ print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
 
 # %%
+# .. _known_batch:
+#
 # A known batch
 # -------------
 #

@@ -200,7 +200,7 @@ def differential_expression(
         The fitted counts.
     W : array-like of shape (n, k)
         Fitted W; treated as known.
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
         Only its row sums are used, for the scale of W: the rates of each feature are fitted again, with W fixed.
     against : {"others", "mean"} or int, default="others"
         "others": the other component with the nearest rate, which gives the smallest log fold change in absolute value.

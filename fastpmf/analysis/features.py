@@ -194,7 +194,7 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", min_weight: float =
 
     Parameters
     ----------
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     n : int, default=10
     by : {"weight", "lift", "exclusivity"}, default="weight"
         "weight": P(j|z). "lift": P(j|z) over its mean over components. "exclusivity": P(j|z) over its sum over
@@ -238,7 +238,7 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     ----------
     X : matrix of counts of shape (n_rows, p)
         The rows in which co-occurrences of features are counted: those that were fitted, or others.
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     n : int, default=10
         Number of top features (by weight) of each component to use.
     W : array-like of shape (n_rows, k), optional
@@ -313,7 +313,7 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    H, other : array-like of shape (k, p) and (l, p)
+    H, other : array-like of shape (k, p) and (l, p), or fitted estimators
 
     Returns
     -------
@@ -333,6 +333,9 @@ def match_components(H: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> from fastpmf import match_components
     >>> match_components([[1, 0], [0, 1]], [[0, 5], [1, 0]])[0].tolist()
     [1, 0]
+    >>> from fastpmf import PoissonNMF
+    >>> first, second = (PoissonNMF(2, random_state=seed).fit([[4, 0, 1], [0, 3, 0]]) for seed in (0, 1))
+    >>> partners, similarity = match_components(first, second)
     """
     other = align(other, "other", columns=labels_of(H, 1)._replace(source="H", item="column"))
     P, Q = distributions(H), distributions(other, "other")

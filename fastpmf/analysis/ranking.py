@@ -11,9 +11,10 @@ from scipy import sparse
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import distributions, safe_divide
+from fastpmf.analysis.rates import align_rates
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components, align_factors, labels_of
+from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components, labels_of
 from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 from fastpmf.utils.validation import check_array, check_components, check_factor, check_matrix, positions
 
@@ -168,7 +169,8 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     Parameters
     ----------
     W : array-like of shape (m, k)
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
+        Of a fitted estimator, the rates have its column exposures and background.
     n : int, default=10
     exclude : matrix of counts of shape (m, p), optional
         Columns with a positive count in a row are not recommended to it.
@@ -200,7 +202,7 @@ def recommend(W: Any, H: Any, n: int = 10, *, exclude: Any = None, items: Any = 
     """
     rows, columns = labels_of(W, 0)._replace(source="W"), labels_of(H, 1)._replace(source="H", item="column")
     exclude = align(exclude, "exclude", rows=rows, columns=columns)
-    W, H = _factors(W, H)
+    W, H = _factors(*align_rates(None, W, H))
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
     seen = None if exclude is None else _counts(exclude, m, p, "exclude")
@@ -227,7 +229,8 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     X : matrix of counts of shape (m, p)
         Held-out counts: a column with a positive count is relevant to the row.
     W : array-like of shape (m, k)
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
+        Of a fitted estimator, the rates have its column exposures and background.
     n : int, default=10
         Number of columns to recommend to each row, as by `recommend`.
     exclude : matrix of counts of shape (m, p), optional
@@ -259,7 +262,7 @@ def ranking_scores(X: Any, W: Any, H: Any, n: int = 10, *, exclude: Any = None, 
     """
     labels = MatrixLabels.of(X)
     exclude = align(exclude, "exclude", rows=labels.rows, columns=labels.columns)
-    W, H = _factors(*align_factors(X, W, H))
+    W, H = _factors(*align_rates(X, W, H))
     check_scalar(n, "n", (int, np.integer), min_val=1)
     m, p = len(W), H.shape[1]
     relevant = _counts(X, m, p, "X")
@@ -295,7 +298,7 @@ def similar_columns(H: Any, columns: Any, n: int = 10, *, items: Any = None) -> 
 
     Parameters
     ----------
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     columns : int, str or array-like of either, of shape (m,)
         Columns by number or, if H is a DataFrame, by name.
     n : int, default=10

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf.analysis.rates import align_rates
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.masked import hide_entries, observed_counts
 from fastpmf.kernels.threads import threads
 from fastpmf.model.objective import divergence
@@ -28,8 +29,8 @@ def kl_divergence(X: Any, W: Any, H: Any, *, mask: Any = None, n_threads: int | 
         Anything that `as_counts` reads.
     W : array-like of shape (n_samples, n_components)
         Non-negative.
-    H : array-like of shape (n_components, n_features)
-        Non-negative.
+    H : array-like of shape (n_components, n_features) or fitted estimator
+        Non-negative. Of a fitted estimator, the rates have its column exposures and background.
     mask : matrix of shape (n_samples, n_features), optional
         True or positive for entries that are not observed. They are left out of the sum, and may be NaN in X.
     n_threads : int or None, default=None
@@ -120,7 +121,7 @@ def _read(
 ) -> tuple[MemoryCounts, np.ndarray, np.ndarray, float]:
     """Observed counts, W and H transposed as padded factors, and the sum of the rates of observed entries."""
     labels = MatrixLabels.of(X)
-    W, H = align_factors(X, W, H)
+    W, H = align_rates(X, W, H)
     mask = align(mask, "mask", rows=labels.rows, columns=labels.columns)
     counts = hide_entries(observed_counts(X, mask, n_threads=n_threads), mask)
     n, p = counts.shape

@@ -11,15 +11,16 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import match_components
+from fastpmf.analysis.rates import align_rates, column_data, rate_factors
 from fastpmf.analysis.scores import poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
-from fastpmf.fitting.options import Penalties
+from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
@@ -275,7 +276,7 @@ def select_n_components(
         except KeyboardInterrupt:
             n_done = sum(len(split) == len(ks) for split in found)
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit
-                raise KeyboardInterrupt("Interrupted from the keyboard before the first split was complete.") from None
+                raise KeyboardInterrupt("Interrupted before the first split was complete.") from None
             raise SelectionInterrupted(selection(n_done)) from None
 
 
@@ -293,7 +294,9 @@ def heldout_log_likelihood(
         The counts that W was fitted to, such as the first part of `thin_counts`. The other arguments are aligned with X
         by labels if both have labels.
     W : array-like of shape (n_samples, n_components)
-    H : array-like of shape (n_components, n_features)
+        Multiplied by the row exposures, if the fit had any.
+    H : array-like of shape (n_components, n_features) or fitted estimator
+        Of a fitted estimator, the rates have its column exposures and background.
     heldout : matrix of counts of shape (n_samples, n_features)
         Counts of the same rows that were not fitted, such as the second part of `thin_counts`.
     exposure : float, default=None
@@ -331,7 +334,7 @@ def heldout_log_likelihood(
     """
     with threads(n_threads):
         labels = MatrixLabels.of(X)
-        W, H = align_factors(X, W, H)
+        W, H = align_rates(X, W, H)
         counts = as_counts(X)
         rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
         if rest.shape != counts.shape:
@@ -424,8 +427,8 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
     X : matrix of counts of shape (n_samples, n_features)
         The counts that H was fitted to, the first part of `thin_counts`. `H` and `heldout` are aligned with X by labels
         if both have labels.
-    H : array-like of shape (n_components, n_features)
-        `components_` of a model of at least two components.
+    H : array-like of shape (n_components, n_features) or fitted estimator
+        Of at least two components. Of a fitted estimator, the rates have its column exposures and background.
     heldout : matrix of counts of shape (n_samples, n_features)
         Counts of the same rows that were not fitted, the second part of `thin_counts`.
     exposure : float
@@ -468,6 +471,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         labels = MatrixLabels.of(X)
         counts = as_counts(X)
         rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
+        exposures, background = column_data(H, labels.columns)
         H = check_array(align(H, "H", columns=labels.columns), "H")
         if H.ndim != 2 or len(H) < 2:
             raise ValueError(f"H must have at least two components, got shape {H.shape}")
@@ -477,10 +481,12 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         if not rest.total:
             raise ValueError("heldout must hold a positive count")
 
+        data = FitData(column_exposure=exposures, background=background)
+
         def score(H: np.ndarray) -> np.ndarray:
             """Log-likelihood of each row, up to a constant of the data."""
-            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, warn_unconverged=False)
-            W, H = _mixed(counts, W, H, exposure)
+            W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, data=data, warn_unconverged=False)
+            W, H = _mixed(counts, *rate_factors(W, H, exposures, background), exposure)
             return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
 
         full = score(H)

@@ -56,10 +56,16 @@ class Summary:
 
 def summary_of(model: Any, top: TopFeatures) -> Summary:
     """The summary of a fitted estimator with these top features."""
-    k, p = model.components_.shape
-    title = f"{type(model).__name__}: {k} component{'s' * (k > 1)} of {p:,} features, {model.components_.dtype}"
     mean = model.mean_W_
-    return Summary(title, fit_facts(model), None if mean is None else component_shares(mean, model.components_), top)
+    return Summary(
+        title_of(model), fit_facts(model), None if mean is None else component_shares(mean, model.components_), top
+    )
+
+
+def title_of(model: Any) -> str:
+    """The class and the size of a fitted estimator."""
+    k, p = model.components_.shape
+    return f"{type(model).__name__}: {k} component{'s' * (k > 1)} of {p:,} features, {model.components_.dtype}"
 
 
 def component_shares(W: np.ndarray, H: np.ndarray) -> np.ndarray:

@@ -316,7 +316,7 @@ def to_topics(W: Any, H: Any) -> Topics:
     ----------
     W : array-like of shape (n, k)
         Non-negative.
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
         Non-negative.
 
     Returns
@@ -368,7 +368,7 @@ def pyldavis_input(X: Any, W: Any, H: Any, names: Any = None) -> dict[str, np.nd
     ----------
     X : matrix of counts of shape (n, p)
     W : array-like of shape (n, k)
-    H : array-like of shape (k, p)
+    H : array-like of shape (k, p) or fitted estimator
     names : array-like of str, of length p, optional
         Names of the features; by default the column labels of X, else numbers.
 

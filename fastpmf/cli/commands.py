@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ from fastpmf.cli.printing import (
     print_message,
     print_result,
     print_table,
-    suggestion,
     write_figure,
 )
 from fastpmf.cli.reading import (
+    VALUES_FILE,
     Model,
     beside,
     check_format,
@@ -51,6 +52,7 @@ from fastpmf.cli.reading import (
     observed_part,
     read,
     read_for_model,
+    read_groups,
     read_matrix,
     read_options,
     read_vector,
@@ -61,6 +63,7 @@ from fastpmf.cli.reading import (
 )
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import (
     convert_counts,
@@ -76,8 +79,8 @@ from fastpmf.io.npy import check_target
 from fastpmf.io.results import check_factors_path, check_output
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
-from fastpmf.utils.memory import memory_limit
-from fastpmf.utils.messages import printable
+from fastpmf.utils.memory import memory_limit, sizes_text
+from fastpmf.utils.messages import printable, suggestion
 from fastpmf.utils.progress import stage, write_line
 from fastpmf.warmup import warmup as warm_up
 
@@ -100,9 +103,7 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.report:
         check_output(arguments.report, ".html", name="argument --report")
         import_optional("matplotlib", "plot", "--report")
-    outputs = arguments.output, arguments.weights, arguments.factors, arguments.report
-    check_distinct(arguments.counts, *outputs)
-    model = _model(arguments)
+    model = _model(arguments, arguments.components, "none")
     data = stream(arguments) if arguments.stream else read(arguments)
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     folder = arguments.checkpoint or arguments.resume
@@ -110,7 +111,7 @@ def fit(arguments: argparse.Namespace) -> None:
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
     try:
-        W = model.fit_transform(data._replace(X=counts), checkpoint=checkpoint, resume=arguments.resume, **beside_X)
+        W = model.fit_transform(replace(data, X=counts), checkpoint=checkpoint, resume=arguments.resume, **beside_X)
         interrupted = None
     except FitInterrupted as error:
         W = model.W_posterior_.mean if isinstance(model, HPF) else error.solution.W
@@ -134,20 +135,22 @@ def fit(arguments: argparse.Namespace) -> None:
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
               "factors": arguments.factors, "report": arguments.report}  # fmt: skip
     n, p = counts.shape
-    names = ("model", "W", "both factors", "report")
-    files = ", ".join(f"{name} in {path}" for name, path in zip(names, outputs, strict=True) if path)
+    outputs = {"model": arguments.output, "W": arguments.weights, "both factors": arguments.factors,
+               "report": arguments.report}  # fmt: skip
+    status = "" if interrupted else f"{_status(model)}\n"  # the message of an interrupt follows
+    files = ", ".join(f"{name} in {path}" for name, path in outputs.items() if path)
     print_result(
         arguments,
         f"{n:,} x {p:,}, {counts.nnz:,} nonzeros, {arguments.components} components: {model.n_iter_} iterations in "
         f"{model.trace_['seconds'][-1]:.1f} s, {seconds:.1f} s with preparation and compilation\n"
-        f"{_objective(model)}\n{_status(model)}\n{files}",
+        f"{_objective(model)}\n{status}{files}",
         facts,
     )
     if interrupted:
         raise interrupted
 
 
-def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Model:
+def _model(arguments: argparse.Namespace, n_components: int, default_prior: str) -> Model:
     """The estimator that the options of `fit` and `select` describe."""
     hpf = arguments.kind == "hpf"
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
@@ -155,7 +158,7 @@ def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Mo
             option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
     options = {
-        "n_components": n_components or arguments.components, "init": arguments.init, "n_init": arguments.n_init,
+        "n_components": n_components, "init": arguments.init, "n_init": arguments.n_init,
         "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
         "random_state": arguments.seed, "dtype": arguments.dtype, "n_threads": arguments.threads,
         "verbose": not arguments.quiet,
@@ -165,7 +168,7 @@ def _model(arguments: argparse.Namespace, n_components: int | None = None) -> Mo
         options |= {name: value for name, value in shapes.items() if value is not None}
         return HPF(**options, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
     for name in ("prior_W", "prior_H"):
-        prior = getattr(arguments, name) or arguments.prior
+        prior = getattr(arguments, name) or arguments.prior or default_prior
         options[name] = None if prior == "none" else prior
     return PoissonNMF(**options, solver=arguments.solver or "auto")
 
@@ -241,7 +244,6 @@ def transform(arguments: argparse.Namespace) -> None:
         raise ValueError("argument --json: it writes to standard output, and so does -o -; give -o a file")
     if not to_stdout:
         check_output(arguments.output, ".npy", *TABLES, name="argument -o/--output")
-        check_distinct([arguments.model, *arguments.counts], arguments.output)
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
     W = weights(model, data, missing, **beside(model, data, arguments.row_exposure, arguments.mask))
@@ -259,9 +261,8 @@ def select(arguments: argparse.Namespace) -> None:
     """Compare numbers of components."""
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
-    check_distinct(arguments.counts, arguments.output, arguments.plot)
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
-    model = _model(arguments, 1).set_params(verbose=False, callback=callback)
+    model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
@@ -307,7 +308,6 @@ def _iterations_shown(max_iter: int) -> Callable[..., None]:
 def topics(arguments: argparse.Namespace) -> None:
     """List the top features of each component."""
     check_table(arguments)
-    check_distinct([arguments.model], arguments.output)
     top = load_model(arguments.model).top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
     rows = [
         (k, rank, str(name), float(score))
@@ -322,7 +322,6 @@ def topics(arguments: argparse.Namespace) -> None:
 def recommend(arguments: argparse.Namespace) -> None:
     """List the columns of highest rate for each row."""
     check_table(arguments)
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
@@ -335,10 +334,10 @@ def recommend(arguments: argparse.Namespace) -> None:
             raise ValueError(f"argument --rows: no row {', '.join(sorted(absent))} in {', '.join(arguments.counts)}")
         chosen = np.concatenate([np.flatnonzero(rows == name) for name in arguments.rows])
         rows, X, W = rows[chosen], X.tocsr()[chosen], None if W is None else W[chosen]
-    data = data._replace(X=X, row_names=rows)
+    data = replace(data, X=X, row_names=rows)
     if W is None and missing is not None:
         W = weights(model, data, missing)
-    items = None if arguments.items is None else _column_numbers(model, arguments.items, "--items")
+    items = None if arguments.items is None else _columns(model, arguments.items, "--items")
     with stage("finding the columns of highest rate"):
         best = model.recommend(data, W, arguments.top, items=items, exclude_seen=not arguments.seen)
     note = "rate: expected count of the item in the row"
@@ -356,30 +355,28 @@ def _ranked(best: Any, rows: Any) -> list[tuple[str, int, str, float]]:
     ]
 
 
-def _column_numbers(model: Model, given: list[str], option: str) -> list[int]:
-    """The numbers of columns of a model that are given by name, or by number if the model has no names."""
+def _columns(model: Model, given: list[str], option: str) -> list[str] | list[int]:
+    """The columns of a model that are given: their names, or their numbers if the model has no names."""
     p, names = model.components_.shape[1], getattr(model, "feature_names_in_", None)
     position = {str(name): j for j, name in enumerate(range(p) if names is None else names)}
     for name in given:
         if name not in position:
             known = f"a number from 0 to {p - 1}, since the model has no names" if names is None else "a fitted column"
             raise ValueError(f"argument {option}: expected {known}, got {name!r}{suggestion(name, position)}")
-    return [position[name] for name in given]
+    return [position[name] for name in given] if names is None else given
 
 
 def similar(arguments: argparse.Namespace) -> None:
     """List the columns most similar to given ones."""
     check_table(arguments)
-    check_distinct([arguments.model], arguments.output)
     model = load_model(arguments.model)
-    found = model.similar_items(_column_numbers(model, arguments.of, "ITEM"), arguments.top)
-    print_table(arguments, ("item", "rank", "similar", "cosine"), _ranked(found, arguments.of))
+    found = model.similar_items(_columns(model, arguments.of, "ITEM"), arguments.top)
+    print_table(arguments, ("item", "rank", "similar", "similarity"), _ranked(found, arguments.of))
 
 
 def differential(arguments: argparse.Namespace) -> None:
     """List the features whose rate is most increased in each component."""
     check_table(arguments)
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     result = differential_expression(arguments)
     top = result.top(arguments.top)
     names = ["log2_fold_change", "standard_error", "against"]
@@ -458,7 +455,6 @@ def _heldout_scores(
 
 def split(arguments: argparse.Namespace) -> None:
     """Divide counts into train and test."""
-    check_distinct(arguments.counts, arguments.train, arguments.test)
     check_target(arguments.train)
     check_target(arguments.test)
     data = read(arguments)
@@ -467,7 +463,7 @@ def split(arguments: argparse.Namespace) -> None:
     facts, lines = {}, []
     for name, counts in zip(("train", "test"), parts, strict=True):
         path = getattr(arguments, name)
-        write_counts(path, data._replace(X=counts))
+        write_counts(path, replace(data, X=counts))
         arguments.written = f"{path} is written"
         facts[name] = {"folder": path, "nonzeros": counts.nnz, "total": counts.total}
         lines.append(f"{name}: {counts.total:,.6g} counts in {counts.nnz:,} nonzeros, in {path}")
@@ -478,13 +474,17 @@ def report(arguments: argparse.Namespace) -> None:
     """Write a report on a fitted model."""
     check_output(arguments.output, ".html", name="argument -o/--output")
     import_optional("matplotlib", "plot", "report")
-    check_distinct([arguments.model, *arguments.counts], arguments.output)
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
+    if arguments.groupby and not arguments.counts:
+        raise ValueError("argument --groupby: it needs COUNTS, whose rows have the groups")
     model = load(arguments)
-    X, W = fitted_rows(arguments, model) if arguments.counts else (None, None)
+    X = W = groupby = None
+    if arguments.counts:
+        X, W = fitted_rows(arguments, model)
+        groupby = arguments.groupby and read_groups(arguments.groupby, "--groupby", X, arguments, axis=0)
     with stage("drawing the report"):
-        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title)
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
@@ -499,9 +499,11 @@ def info(arguments: argparse.Namespace) -> None:
         data = read(arguments, [path])
     counts = as_counts(data, name=source)
     (n, p), facts = counts.shape, _facts_of_counts(data, counts)
+    facts["not_whole"] = share = non_integer_fraction(counts.to_scipy().data)
     lines = [
         f"{n:,} x {p:,} counts, {counts.nnz:,} nonzeros ({counts.nnz / (n * p):.2%}), stored as {counts.dtype}",
-        f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}",
+        f"sum {counts.total:,.6g}, mean of rows {counts.total / n:,.4g}, largest {facts['largest']:,.6g}"
+        + (f", {share:.0%} of the nonzeros are not whole numbers" if share else ""),
     ]
     for names, axis in ((data.row_names, "rows"), (data.column_names, "columns")):
         text = "no names"
@@ -544,18 +546,19 @@ def _facts_of_model(model: Model) -> dict[str, Any]:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Write counts to a memory-mapped folder."""
-    check_distinct(arguments.counts, arguments.output)
     check_target(arguments.output)
     replaced = ", replacing the old folder" if os.path.exists(arguments.output) else ""
     began = time.perf_counter()
     if len(arguments.counts) > 1 or arguments.row_names or arguments.column_names or arguments.values != "counts":
         write_counts(arguments.output, read(arguments))
+        if arguments.values != "counts":
+            Path(arguments.output, VALUES_FILE).write_text(f"{arguments.values}\n")
         X = read_counts(arguments.output).X
     else:
         check_format(arguments)
         with regular_file(arguments.counts[0], standard_input=True) as path:
             X = convert_counts(path, arguments.output, verbose=not arguments.quiet, **read_options(arguments)).X
-        warn_if_not_whole(X.data)
+            warn_if_not_whole(X.data, arguments, path)
     (n, p), seconds = X.shape, time.perf_counter() - began
     facts = {"n_rows": n, "n_columns": p, "nonzeros": X.nnz, "dtype": str(X.data.dtype), "folder": arguments.output,
              "seconds": seconds}  # fmt: skip
@@ -566,7 +569,6 @@ def convert(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """Estimate the memory of fits."""
     check_table(arguments)
-    check_distinct(arguments.counts, arguments.output)
     if arguments.counts:
         if arguments.shape or arguments.nnz or arguments.counts_dtype:
             raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz, got both")
@@ -586,18 +588,12 @@ def plan(arguments: argparse.Namespace) -> None:
         parts = found.input_bytes, found.transpose_bytes, found.factor_bytes
         rows.append((k, *parts, total, limit, "yes" if total <= limit else "no"))
     names = ("input_bytes", "transpose_bytes", "factor_bytes", "total_bytes", "limit_bytes")
-    lines = [f"{'k':>6}{'counts':>12}{'transpose':>12}{'factors':>12}{'total':>12}   of {_readable(limit)}"]
+    header = "".join(f"{name:>14}" for name in ("counts", "transpose", "factors", "total"))
+    lines = [f"{'k':>6}{header}   of {sizes_text(limit)[0]}"]
     for row in rows:
-        sizes = "".join(f"{_readable(size):>12}" for size in row[1:5])
+        sizes = "".join(f"{size:>14}" for size in sizes_text(*row[1:5]))
         lines.append(f"{row[0]:>6}{sizes}   {'fits' if row[-1] == 'yes' else 'too large'}")
     print_table(arguments, ("k", *names, "fits"), rows, "\n".join(lines))
-
-
-def _readable(n_bytes: float) -> str:
-    size, unit = next(
-        (n_bytes / scale, unit) for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if n_bytes >= scale
-    )
-    return f"{size:,.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
 
 
 def warmup(arguments: argparse.Namespace) -> None:
@@ -693,12 +689,3 @@ The counts are in {folder}/counts, the model is in {folder}/model.npz. Next:
   fastpmf topics {folder}/model.npz -n 15
   fastpmf differential {folder}/model.npz {folder}/counts -n 5
   fastpmf report {folder}/model.npz {folder}/counts -o report.html"""
-
-
-def check_distinct(inputs: Sequence[str], *outputs: str | None) -> None:
-    """Raise an error if an output file is the same as an input file or another output file."""
-    known = set(map(os.path.realpath, inputs))
-    for path in filter(None, outputs):
-        if (target := os.path.realpath(path)) in known:
-            raise ValueError(f"every output must be a different file, and none of the inputs, got {path} twice")
-        known.add(target)

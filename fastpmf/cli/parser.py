@@ -5,6 +5,7 @@ added by one function each.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -16,13 +17,14 @@ from typing import Any, NoReturn
 from fastpmf import __version__
 from fastpmf.analysis.features import ORDERS
 from fastpmf.cli import commands, plots
-from fastpmf.cli.printing import suggestion
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS, JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
+from fastpmf.utils.files import STANDARD_INPUT
+from fastpmf.utils.messages import printable, suggestion
 
 try:
     import shtab
@@ -66,6 +68,8 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
         self._groups: dict[str, Any] = {}
         self._flags: list[str] = []
+        self._inputs: list[str] = []  # the names of the arguments that are files or folders to read
+        self._outputs: list[str] = []  # and to write
         self._commands: Any = None
 
     def command(self, run: Callable[[argparse.Namespace], None] | None, name: str, summary: str, text: str) -> "Parser":
@@ -83,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     def option(self, flags: str, text: str, default: Any = None, *, group: str, **options: Any) -> None:
         """Add an option, or an argument, to the group of this title.
 
-        A default that is not None is appended to its text. Shells complete files if its `metavar` is one.
+        A default that is not None is appended to its text. If `metavar` is that of a file or folder, shells complete
+        it, and an output file must differ from all other files; outputs are those in the group "output".
         """
         text = text if default in (None, argparse.SUPPRESS) else f"{text} (default: %(default)s)"
         if flags.startswith("-"):
@@ -92,6 +97,7 @@ class Parser(argparse.ArgumentParser):
         metavar = options.get("metavar")
         if isinstance(metavar, str) and ("." in metavar or metavar in ("COUNTS", "FILE", "FOLDER", "MODEL")):
             action.complete = shtab and shtab.FILE  # type: ignore[attr-defined]
+            (self._outputs if group == "output" else self._inputs).append(action.dest)
 
     def flag(self, flags: str, text: str, *, group: str) -> None:
         """Add an option without a value to the group of this title."""
@@ -113,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an error for unknown arguments, or without a command; unknown options come first."""
@@ -125,7 +131,18 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {unknown[0]!r}{hint}")
         if self._commands is not None and getattr(parsed, "run", None) is None:
             self.error(f"expected a {self._commands.metavar}; `{self.prog} --help` lists them")
+        self._check_files(parsed)
         return parsed, unknown
+
+    def _check_files(self, parsed: argparse.Namespace) -> None:
+        """An error if an output is also an input or another output, or a folder that an input is in."""
+        inputs = {os.path.realpath(path): path for name in self._inputs for path in _paths(getattr(parsed, name))}
+        for path in (path for name in self._outputs for path in _paths(getattr(parsed, name))):
+            target = os.path.realpath(path)
+            for known, other in inputs.items():
+                if f"{known}{os.sep}".startswith(f"{target}{os.sep}"):
+                    self.error(f"every output must be a different file, and none of the inputs, got {path} and {other}")
+            inputs[target] = path
 
     def _check_options(self, args: list[str]) -> None:
         """An error for the first unknown option, with a suggestion; argparse reports required ones before it."""
@@ -143,6 +160,12 @@ class Parser(argparse.ArgumentParser):
             choices = list(map(str, action.choices))
             message = f"expected one of {', '.join(choices)}, got {value!r}{suggestion(str(value), choices)}"
             raise argparse.ArgumentError(action, message)
+
+
+def _paths(value: Any) -> list[str]:
+    """The paths in the value of an argument, which may be one, several, none or a number; not standard streams."""
+    values = value if isinstance(value, list) else [value]
+    return [path for path in values if isinstance(path, str) and path != STANDARD_INPUT]
 
 
 # ── Types of values ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +219,12 @@ def _number_or_file(text: str) -> float | str:
 
 
 def _columns(text: str) -> list[str | int]:
-    return [int(column) if column.isdecimal() else column for column in text.split(",")]
+    names = text.split(",")
+    if len(names) < 2 or not all(names):
+        raise argparse.ArgumentTypeError(
+            f"expected names or numbers of columns, separated by commas, without blanks, got {text!r}"
+        )
+    return [int(column) if column.isdecimal() else column for column in names]
 
 
 def _feature_types(text: str) -> str | list[str]:
@@ -273,7 +301,7 @@ def _fit(parser: Parser) -> None:
     fit.option("--factors", text, group=group, metavar="FACTORS.npz")
     text = "also write a report with plots, for a browser; needs matplotlib"
     fit.option("--report", text, group=group, metavar="REPORT.html")
-    _add_model(fit, "number of components (required)")
+    _add_model(fit, "number of components (required)", default_prior="none")
     _add_row_exposure(fit)
     group = "data beside the counts"
     text = "exposure of each column"
@@ -333,12 +361,14 @@ _SELECT = """\
 Compare numbers of components by how well they predict held-out counts, and recommend one.
 
   fastpmf select counts.npz -k 5 10 20 40
-  fastpmf select counts.npz -k 10 20 30 --prior auto --splits 5 --plot k.png
+  fastpmf select counts.npz -k 10 20 30 --splits 5 --plot k.png
   fastpmf select documents.npz -k 10 20 40 --model hpf --json > k.json
 
 A tenth of the counts is held out by thinning, and each number is fitted to the rest, with the options
-of `fastpmf fit`. Thinning suits counts of words or molecules. For recommendations from purchases or
-ratings, hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
+of `fastpmf fit`. The default is --prior auto, since maximum likelihood, the default of `fit`, needs
+fewer components: choose k with the prior that you will fit with. Thinning suits counts of words or
+molecules. For recommendations from purchases or ratings, hold out entries instead: `fastpmf split --by
+entries`, then `fit` and `evaluate -n` for each k.
 
 The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
@@ -357,7 +387,7 @@ def _select(parser: Parser) -> None:
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")
-    _add_model(select, "numbers of components (required)", nargs="+")
+    _add_model(select, "numbers of components (required)", default_prior="auto", nargs="+")
     _add_how_to_fit(select)
     _add_common(select)
 
@@ -371,6 +401,8 @@ List the top features of each component of a fitted model.
 
 Components count from 0, as in Python. Features are ordered by weight, which is their share of the
 component's counts, or by lift or exclusivity, which favour features that are typical of the component.
+Of cells, the same abundant genes have the largest weights in every component: use --by lift with
+--min-weight, or `fastpmf differential`, which also needs the counts.
 The table has the columns component, rank, feature and score.
 
 usage: fastpmf topics MODEL [options]"""
@@ -422,7 +454,7 @@ List the columns most similar to given ones, by the cosine of their shares of th
   fastpmf similar model.npz tea
   fastpmf similar model.npz tea jam -n 5 -o similar.csv
 
-The table has the columns item, rank, similar and cosine.
+The table has the columns item, rank, similar and similarity.
 
 usage: fastpmf similar MODEL ITEM... [options]"""
 
@@ -524,6 +556,7 @@ Write a report on a fitted model with plots, one HTML file for a browser.
 
   fastpmf report model.npz -o report.html
   fastpmf report model.npz counts.npz -o report.html --title "Twenty topics"
+  fastpmf report model.npz cells.h5ad --groupby celltype -o report.html
 
 With the fitted counts, it also describes the data and how well they are fitted. Needs matplotlib.
 
@@ -535,6 +568,7 @@ def _report(parser: Parser) -> None:
     _add_model_file(report)
     _add_counts(report, nargs="*")
     _add_weights(report)
+    _add_groupby(report)
     report.option("-o --output", "the report (required)", group="output", required=True, metavar="REPORT.html")
     report.option("--title", "heading (default: the model and its size)", group="output", metavar="TEXT")
     _add_top(report, "number of top features of each component")
@@ -697,6 +731,7 @@ Structure plot: the topic proportions of each row as a stacked bar, rows side by
 
   fastpmf plot structure model.npz counts.npz -o structure.png
   fastpmf plot structure model.npz counts.npz --groupby groups.txt -o plot.png
+  fastpmf plot structure model.npz cells.h5ad --groupby celltype -o plot.png
 
 usage: fastpmf plot structure MODEL COUNTS... -o PLOT.png [options]"""
 _GROUP_HEATMAP = """\
@@ -837,7 +872,7 @@ def _plot(parser: Parser) -> None:
     _add_counts(residuals)
     _add_weights(residuals)
     _add_groupby(residuals)
-    text = "group of each column, as --groupby for rows"
+    text = "group of each column, as --groupby for rows; or a column of .var"
     residuals.option("--column-groupby", text, group="what to draw", metavar="FILE")
     text = "number of groups by total count, where no groups are given"
     residuals.option("--bins", text, 20, group="what to draw", type=positive, metavar="N")
@@ -890,7 +925,10 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
     command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
     text = "for 10x Genomics: feature types to read, such as 'Antibody Capture', or all (default: Gene Expression)"
     command.option("--feature-types", text, group=group, type=_feature_types, metavar="TYPE[,TYPE]")
-    text = "for 10x Genomics: name features by names, which may not be unique, or by ids (default: name)"
+    text = (
+        "for 10x Genomics: name features by names, which may not be unique, or by ids, which are (default: name); "
+        "--column-names gives others"
+    )
     command.option("--feature-names", text, group=group, choices=FEATURE_NAMES)
     text = "swap rows and columns; without it, genes of 10x Genomics' files are columns"
     command.flag("--transpose", text, group=group)
@@ -906,15 +944,16 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
         command.option("--join", text, "same", group=group, choices=JOINS)
 
 
-def _add_model(command: Parser, text: str, **options: Any) -> None:
+def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any) -> None:
     group = "model"
     command.option("-k --components", text, group=group, type=positive, required=True, metavar="K", **options)
     text = "poisson: PoissonNMF, maximum likelihood or posterior mode; hpf: HPF, posteriors by variational inference"
     command.option("--model", text, "poisson", group=group, dest="kind", choices=["poisson", "hpf"])
     group = "model poisson"
     text = (
-        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, which predicts better; sparse: L1 "
-        "penalties, for many components and few counts; or its shape and rate (default: none)"
+        "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, cells and "
+        "predictions; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
+        f"{default_prior})"
     )
     command.option("--prior", text, group=group, type=prior, metavar="PRIOR")
     command.option("--prior-W", "of W only", group=group, type=prior, metavar="PRIOR", dest="prior_W")
@@ -993,8 +1032,8 @@ def _add_train(command: Parser, *, required: bool = False) -> None:
 
 
 def _add_groupby(command: Parser, *, required: bool = False) -> None:
-    text = "group of each row: one a line, or row name and group separated by a tab or comma"
-    text += " (required)" if required else ""
+    text = "group of each row: a file with one a line, or row name and group separated by a tab or comma; or a column "
+    text += f"of .obs, if COUNTS are .h5ad or .zarr{' (required)' if required else ''}"
     command.option("--groupby", text, group="what to draw", required=required, metavar="FILE")
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from fastpmf import component_gains as compute_gains
 from fastpmf import plot
 from fastpmf.analysis.selection import Selection
-from fastpmf.cli.commands import check_distinct, differential_expression
+from fastpmf.cli.commands import differential_expression
 from fastpmf.cli.printing import check_figure, print_result, write_figure
-from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_values
+from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_groups
 from fastpmf.io import load_model
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import stage
@@ -21,12 +21,12 @@ from fastpmf.utils.progress import stage
 
 def structure(arguments: argparse.Namespace) -> None:
     """Topic proportions of each row."""
-    _check(arguments, arguments.model, *arguments.counts)
+    check_figure(arguments.output, "-o/--output")
     if arguments.groups and arguments.groupby is None:
         raise ValueError("argument --groups: it needs --groupby, the group of each row")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    groupby = _groups(arguments, "groupby", data, 0)
     _draw(
         arguments, plot.structure, W, model, groupby=groupby, groups=arguments.groups, order=arguments.order,
         max_rows=arguments.max_rows,
@@ -35,23 +35,23 @@ def structure(arguments: argparse.Namespace) -> None:
 
 def group_heatmap(arguments: argparse.Namespace) -> None:
     """Topic proportions of groups of rows."""
-    _check(arguments, arguments.model, *arguments.counts)
+    check_figure(arguments.output, "-o/--output")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    groupby = _groups(arguments.groupby, "--groupby", data, 0)
+    groupby = _groups(arguments, "groupby", data, 0)
     _draw(arguments, plot.group_heatmap, W, model, groupby=groupby, groups=arguments.groups)
 
 
 def similarity_heatmap(arguments: argparse.Namespace) -> None:
     """Similarity of components."""
     paths = list(filter(None, (arguments.model, arguments.other)))
-    _check(arguments, *paths)
+    check_figure(arguments.output, "-o/--output")
     _draw(arguments, plot.similarity_heatmap, *map(load_model, paths))
 
 
 def top_features(arguments: argparse.Namespace) -> None:
     """Top features of each component."""
-    _check(arguments, arguments.model)
+    check_figure(arguments.output, "-o/--output")
     _draw(
         arguments, plot.top_features, load_model(arguments.model), arguments.top, by=arguments.by,
         min_weight=arguments.min_weight, components=arguments.components,
@@ -60,14 +60,14 @@ def top_features(arguments: argparse.Namespace) -> None:
 
 def differential(arguments: argparse.Namespace) -> None:
     """Volcano plot of a component."""
-    _check(arguments, arguments.model, *arguments.counts)
+    check_figure(arguments.output, "-o/--output")
     result = differential_expression(arguments)
     _draw(arguments, plot.differential, result, arguments.component, n=arguments.top)
 
 
 def convergence(arguments: argparse.Namespace) -> None:
     """Objective during fits."""
-    _check(arguments, *arguments.models)
+    check_figure(arguments.output, "-o/--output")
     names = arguments.names or [Path(path).stem for path in arguments.models]
     if len(names) != len(arguments.models):
         raise ValueError(
@@ -79,7 +79,7 @@ def convergence(arguments: argparse.Namespace) -> None:
 
 def selection(arguments: argparse.Namespace) -> None:
     """Scores of numbers of components."""
-    _check(arguments, arguments.selection)
+    check_figure(arguments.output, "-o/--output")
     try:
         facts = json.loads(Path(arguments.selection).read_text("utf-8"))
         names = ("n_components", "log_likelihood", "similarity", "seconds")
@@ -95,7 +95,7 @@ def selection(arguments: argparse.Namespace) -> None:
 
 def component_gains(arguments: argparse.Namespace) -> None:
     """Contribution of each component to the prediction of held-out counts."""
-    _check(arguments, arguments.model, *arguments.counts, arguments.train)
+    check_figure(arguments.output, "-o/--output")
     model = load(arguments)
     data, train, _ = heldout_rows(arguments, model)
     exposure, n_threads = exposure_of(arguments, data, train), arguments.threads
@@ -106,7 +106,7 @@ def component_gains(arguments: argparse.Namespace) -> None:
 
 def calibration(arguments: argparse.Namespace) -> None:
     """Held-out counts against rates."""
-    _check(arguments, arguments.model, *arguments.counts, arguments.train)
+    check_figure(arguments.output, "-o/--output")
     model = load(arguments)
     data, train, W = heldout_rows(arguments, model)
     exposure = exposure_of(arguments, data, train)
@@ -115,24 +115,19 @@ def calibration(arguments: argparse.Namespace) -> None:
 
 def residuals(arguments: argparse.Namespace) -> None:
     """Where counts differ from the fit."""
-    _check(arguments, arguments.model, *arguments.counts)
+    check_figure(arguments.output, "-o/--output")
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
     groups = {
-        "groupby": _groups(arguments.groupby, "--groupby", data, 0),
-        "column_groupby": _groups(arguments.column_groupby, "--column-groupby", data, 1),
+        "groupby": _groups(arguments, "groupby", data, 0),
+        "column_groupby": _groups(arguments, "column_groupby", data, 1),
     }
     _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins)
 
 
-def _check(arguments: argparse.Namespace, *inputs: str) -> None:
-    """Raise an error if the plot can't be written."""
-    check_figure(arguments.output, "-o/--output")
-    check_distinct(inputs, arguments.output)
-
-
-def _groups(path: str | None, option: str, data: Any, axis: int) -> np.ndarray | None:
-    return None if path is None else read_values(path, option, data, axis=axis)
+def _groups(arguments: argparse.Namespace, name: str, data: Any, axis: int) -> Any:
+    given, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
+    return None if given is None else read_groups(given, option, data, arguments, axis=axis)
 
 
 def _draw(arguments: argparse.Namespace, draw: Callable[..., Any], *given: Any, **options: Any) -> None:

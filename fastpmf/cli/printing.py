@@ -5,7 +5,6 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +85,6 @@ def print_lines(lines: str) -> None:
 def print_message(line: str) -> None:
     """Print a line on standard error."""
     print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """The end of an error message about something unknown: a name that begins with it or is close to it, if any."""
-    names, prefix = {name.lower(): name for name in known}, given.strip().lower()
-    longer = sorted((name for name in names if prefix and name.startswith(prefix)), key=len)
-    close = longer or get_close_matches(prefix, names, 1, cutoff=0.8)
-    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def check_table(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import csv
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from fastpmf.cli.printing import print_message
 from fastpmf.counts import Dataset
 from fastpmf.counts.labels import align, labels_of
 from fastpmf.counts.validation import non_integer_fraction
-from fastpmf.io import concatenate_counts, is_model, load_model, read_counts, stream_counts
+from fastpmf.io import annotations, concatenate_counts, is_model, load_model, read_counts, stream_counts
 from fastpmf.utils.files import READ_ERRORS, STANDARD_INPUT, regular_file
-from fastpmf.utils.messages import brief, listed, printable
+from fastpmf.utils.messages import brief, listed, printable, suggestion
 
 Model = PoissonNMF | HPF
+VALUES_FILE = "values.txt"  # in a folder of `convert`, if its values are not the counts themselves
 
 
 def read(arguments: argparse.Namespace, paths: Sequence[str | os.PathLike[str]] | None = None) -> Dataset:
@@ -32,7 +34,7 @@ def read(arguments: argparse.Namespace, paths: Sequence[str | os.PathLike[str]] 
             parts.append(read_counts(file, **read_options(arguments)))
     labels = list(map(os.fspath, paths))
     data = parts[0] if len(parts) == 1 else concatenate_counts(parts, join=arguments.join, labels=labels)
-    warn_if_not_whole(data.X.data)
+    warn_if_not_whole(data.X.data, arguments, paths[0])
     return with_names(with_values(data, arguments.values, ", ".join(labels)), arguments)
 
 
@@ -42,7 +44,7 @@ def with_values(data: Dataset, values: str, source: str) -> Dataset:
         return data
     X = as_counts(data.X, name=source).to_scipy()
     X.data = np.ones(X.nnz, np.uint8) if values == "binary" else np.log2(1.0 + X.data)
-    return data._replace(X=X)
+    return replace(data, X=X)
 
 
 def stream(arguments: argparse.Namespace) -> Dataset:
@@ -58,7 +60,7 @@ def stream(arguments: argparse.Namespace) -> Dataset:
                          "them first")  # fmt: skip
     data = stream_counts(arguments.counts[0], n_threads=arguments.threads, **options)
     _, first = next(data.X.blocks())
-    warn_if_not_whole(first.side(data.X.storage_axis).data)
+    warn_if_not_whole(first.side(data.X.storage_axis).data, arguments, arguments.counts[0])
     return with_names(data, arguments)
 
 
@@ -85,17 +87,22 @@ def with_names(data: Dataset, arguments: argparse.Namespace) -> Dataset:
             if len(names) != n:
                 raise ValueError(f"argument --{option}-names: expected {n:,} lines, one for each {option}, got "
                                  f"{len(names):,} in {path}")  # fmt: skip
-            data = data._replace(**{field: np.array(names)})
+            data = replace(data, **{field: np.array(names)})
     return data
 
 
-def warn_if_not_whole(counts: np.ndarray) -> None:
-    """Warn of counts that are not whole numbers."""
-    if share := non_integer_fraction(counts):
-        print_message(
-            f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or "
-            "logarithms; fit counts, or log2(1 + x) made by --values log2"
-        )
+def warn_if_not_whole(counts: np.ndarray, arguments: argparse.Namespace, path: str | os.PathLike[str]) -> None:
+    """Warn of counts that are not whole numbers, unless `convert --values log2` made them."""
+    share = non_integer_fraction(counts)
+    if not share or (Path(path) / VALUES_FILE).is_file():
+        return
+    found = annotations.layers(path, arguments.format) if annotations.is_anndata(path, arguments.format) else []
+    others = [name for name in found if name != arguments.layer]
+    advice = f"--layer may be {listed(others)}" if others else "fit counts, or log2(1 + x) made by --values log2"
+    print_message(
+        f"fastpmf: warning: {share:.0%} of the nonzeros are not whole numbers, as after normalisation or logarithms; "
+        f"{advice}"
+    )
 
 
 # ── Rows for a fitted model ─────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +124,7 @@ def aligned(
     """As `read_for_model`, for counts that are called `source` in messages."""
     names = getattr(model, "feature_names_in_", None)
     if data.column_names is None and names is not None and len(names) == data.X.shape[1]:
-        return data._replace(column_names=names), None  # by position
+        return replace(data, column_names=names), None  # by position
     if data.X.shape[1] != (p := model.components_.shape[1]) and (names is None or data.column_names is None):
         raise ValueError(f"{source} has {data.X.shape[1]:,} columns, the model was fitted to {p:,}; they can't be "
                          "matched without names")  # fmt: skip
@@ -190,7 +197,7 @@ def observed_part(model: Model, data: Dataset, missing: np.ndarray | None) -> tu
         return model, data
     here = np.flatnonzero(~missing)
     names = model.feature_names_in_[here]
-    return model._with_features(here), data._replace(X=data.X.tocsr()[:, here], column_names=names)
+    return model._with_features(here), replace(data, X=data.X.tocsr()[:, here], column_names=names)
 
 
 def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | None = None) -> dict[str, Any]:
@@ -249,6 +256,35 @@ def read_values(path: str, option: str, data: Dataset, *, axis: int) -> np.ndarr
         size = f"{len(values):,}" if values.ndim == 1 else f"shape {values.shape}"
         raise ValueError(f"argument {option}: expected {n:,} values, one for each {item}, got {size} in {path}")
     return values
+
+
+def read_groups(given: str, option: str, data: Dataset, arguments: argparse.Namespace, *, axis: int) -> Any:
+    """The group of each row (axis 0) or column (axis 1) of the counts of a command.
+
+    They are those in a file, as of `read_values`, or a column of .obs (axis 0) or .var if the counts are AnnData.
+    """
+    if os.path.exists(given):
+        return read_values(given, option, data, axis=axis)
+    frame, format, paths = ("obs", "var")[axis != arguments.transpose], arguments.format, arguments.counts
+    if not all(annotations.is_anndata(path, format) for path in paths):
+        raise FileNotFoundError(
+            f"argument {option}: no file {given}; the name of a column of .{frame} needs COUNTS in .h5ad or .zarr"
+        )
+    for path in paths:
+        names = annotations.columns(path, format, frame=frame)
+        if given not in names:
+            raise ValueError(
+                f"argument {option}: expected a file or a column of .{frame} of {path}, which are "
+                f"{', '.join(names) or 'none'}, got {brief(given)}{suggestion(given, names)}"
+            )
+    if axis == 1:  # the columns of the counts are in the order of the fitted ones
+        values = annotations.read_column(paths[0], given, format, frame=frame)
+        if data.column_names is None:
+            return values
+        own = annotations.read_index(paths[0], format, frame=frame)
+        return _by_name(zip(own, values, strict=True), data.column_names, f"argument {option}", paths[0], "column")
+    parts = [annotations.read_column(path, given, format, frame=frame) for path in paths]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.asarray(part, object) for part in parts])
 
 
 def _by_name(rows: Any, names: Any, argument: str, path: str, item: str) -> np.ndarray:

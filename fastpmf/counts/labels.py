@@ -68,6 +68,8 @@ def labels_of(A: Any, axis: int) -> Labels:
     elif is_pandas(A):
         values = A.index if axis == 0 else getattr(A, "columns", None)
         is_default = type(values).__name__ == "RangeIndex" and (values.start, values.step) == (0, 1)
+    elif axis == 1 and hasattr(A, "components_"):  # a fitted estimator in place of H
+        values = getattr(A, "feature_names_in_", None)
     elif axis == 1 and hasattr(A, "__dataframe__"):  # other data frames have no index
         values = np.array(list(A.columns), dtype=object)
     return Labels(None if values is None else np.asarray(values), is_default)
@@ -136,7 +138,7 @@ def _reorder(A: Any, order: np.ndarray, axis: int) -> Any:
         return Dataset(X[order] if axis == 0 else X[:, order], *names)
     if is_pandas(A):
         return A.iloc[order] if axis == 0 else A.iloc[:, order]
-    return np.asarray(A)[:, order]
+    return np.asarray(getattr(A, "components_", A))[:, order]
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:
@@ -164,10 +166,11 @@ def align_factors(X: Any, W: Any, H: Any) -> tuple[Any, Any]:
     return W, H
 
 
-def warn_of_duplicates(names: np.ndarray | None) -> None:
-    """Warn of names of features that occur more than once."""
+def warn_of_duplicates(names: np.ndarray | None, source: str = "X") -> None:
+    """Warn of names of features that occur more than once; `source` is the counts that have them, for the message."""
     if names is not None and (repeated := duplicates(names.tolist())):
         warn(
-            f"X has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: nothing can be "
-            "aligned by them; make them unique"
+            f"{source} has {len(repeated)} feature name(s) more than once, for example {brief(repeated[0])}: new "
+            "counts can't be aligned with a model by them; make them unique by adata.var_names_make_unique(), or use "
+            "ids as names (feature_names='id' for 10x Genomics, --column-names on the command line)"
         )

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from fastpmf.core.counts import Side
 from fastpmf.counts.in_memory import MemoryCounts
-from fastpmf.counts.validation import as_counts, matrix_size, read_matrix
+from fastpmf.counts.validation import Dataset, as_counts, matrix_size, read_matrix
 
 
 def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None = None) -> MemoryCounts:
@@ -16,7 +16,9 @@ def observed_counts(X: Any, mask: Any, *, name: str = "X", n_threads: int | None
     if mask is None:
         return as_counts(X, name=name, n_threads=n_threads)
     mask = as_counts(mask, name="mask", n_threads=n_threads)
-    if not isinstance(X, tuple) and (size := matrix_size(X)) is not None:  # before X is checked without the mask
+    if (
+        not isinstance(X, tuple | Dataset) and (size := matrix_size(X)) is not None
+    ):  # before X is checked without the mask
         _check_shape(mask, size.shape)
     counts = read_matrix(X, name=name, n_threads=n_threads, mask=mask)
     return hide_entries(counts, mask)

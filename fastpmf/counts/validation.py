@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,15 @@ from fastpmf.kernels.threads import threads
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, short_name, shown_as_table
-from fastpmf.utils.validation import check_array, check_unique, is_dataframe, is_nullable, is_pandas, not_finite
+from fastpmf.utils.validation import (
+    check_array,
+    check_unique,
+    is_dataframe,
+    is_nullable,
+    is_pandas,
+    not_finite,
+    positions,
+)
 
 _INT32_MAX = np.iinfo(np.int32).max
 _CHUNK = 1 << 20  # adjacent column indices that are compared at once
@@ -177,7 +185,12 @@ def _check_in_memory(X: Any, name: str) -> None:
         alternative = "fit it with fastpmf.dask.PoissonNMF or HPF, or " if _is_fitted_data(name) else ""
         raise TypeError(f"{name} must be in memory, got a Dask {kind}: {alternative}give {name}.compute()")
     if hasattr(X, "obsm") and hasattr(X, "layers"):  # NumPy would convert it as a nested sequence, which is slow
-        raise TypeError(f"{name} must be a matrix, got an {kind} object: give its X, or one of its layers")
+        if not _is_fitted_data(name):
+            raise TypeError(f"{name} must be a matrix, got an {kind} object: give one of its layers")
+        raise TypeError(
+            f"{name} must be a matrix, got an {kind} object: fit it with fastpmf.anndata.poisson_nmf, or give "
+            "fastpmf.anndata.to_dataset(adata), which keeps names"
+        )
     if hasattr(X, "to_memory"):
         alternative = ", or read the file in blocks by fastpmf.io.stream_counts(path)" if _is_fitted_data(name) else ""
         raise TypeError(
@@ -463,8 +476,12 @@ def _id_text(value: Any) -> str:
 
 
 @shown_as_table
-class Dataset(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Dataset:
     """Counts with names of their rows and columns, which `as_counts` and `fit` accept.
+
+    ``data[rows]`` and ``data[rows, columns]`` select a part of the counts, with its names. `rows` and `columns` are
+    slices, positions, names or arrays of bool. ``X, row_names, column_names = data`` unpacks it.
 
     Attributes
     ----------
@@ -484,11 +501,36 @@ class Dataset(NamedTuple):
     >>> counts = Dataset([[4, 0], [0, 3], [2, 1]], row_names=None, column_names=np.array(["ape", "bee"]))
     >>> PoissonNMF(2, random_state=0).fit(counts).feature_names_in_.tolist()
     ['ape', 'bee']
+    >>> counts.shape, counts[1:, "bee"].X.toarray().tolist()
+    ((3, 2), [[3], [1]])
     """
 
     X: Any
     row_names: np.ndarray | None = None
     column_names: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows and columns."""
+        return as_counts(self).shape if isinstance(self.X, tuple) else np.shape(self.X)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from (self.X, self.row_names, self.column_names)
+
+    def __getitem__(self, key: Any) -> "Dataset":
+        keys = [k for k in (key if isinstance(key, tuple) else (key,)) if k is not Ellipsis]
+        if len(keys) > 2:
+            raise ValueError(f"a Dataset has rows and columns, got {len(keys)} indices")
+        if getattr(self.X, "unobserved", None) is not None:
+            raise ValueError("rows and columns must be selected before entries are masked")
+        X = self.X if sparse.issparse(self.X) else as_counts(self).to_scipy()
+        X, names = X if X.format in ("csr", "csc") else X.tocsr(), [self.row_names, self.column_names]
+        for axis, key_of_axis in enumerate(keys):
+            chosen = _chosen(key_of_axis, X.shape[axis], ("rows", "columns")[axis], names[axis])
+            X = X[chosen] if axis == 0 else X[:, chosen]
+            own = names[axis]
+            names[axis] = None if own is None else np.asarray(own)[chosen]
+        return Dataset(X, *names)
 
     @classmethod
     def from_entries(cls, rows: Any, columns: Any, counts: Any = None) -> "Dataset":
@@ -565,8 +607,8 @@ class Dataset(NamedTuple):
         if self.column_names is None:
             raise ValueError("column_names must not be None for columns to be aligned with names")
         target, own = (np.asarray(A).astype(str) for A in (names, self.column_names))
-        check_unique(target, "names")
-        check_unique(own, "column_names")
+        check_unique(target, "names of the model (the argument names)", "fit counts with names made unique")
+        check_unique(own, "names of the new counts (column_names)")
         position = {name: j for j, name in enumerate(target.tolist())}
         new_column = np.array([position.get(name, -1) for name in own.tolist()], np.int64)
         X = as_counts(self).side(Side.ROWS)
@@ -576,7 +618,7 @@ class Dataset(NamedTuple):
         return Alignment(Dataset(moved, self.row_names, target), int((new_column < 0).sum()), missing)
 
     def _table(self) -> Table:
-        shape, dtype = np.shape(self.X), getattr(self.X, "dtype", None)
+        shape, dtype = self.shape, getattr(self.X, "dtype", None)
         title = "Dataset of " + " x ".join(f"{n:,}" for n in shape) + " counts"
         facts = {} if dtype is None else {"dtype": str(dtype)}
         if hasattr(self.X, "nnz"):
@@ -585,6 +627,22 @@ class Dataset(NamedTuple):
             shown = "none" if names is None else ", ".join(map(short_name, names[:5]))
             facts[kind] = shown + ", …" * (names is not None and len(names) > 5)
         return Table(title, facts=facts)
+
+
+def _chosen(key: Any, size: int, name: str, names: np.ndarray | None) -> np.ndarray:
+    """Positions of the rows or columns (`name`) that an index of a `Dataset` selects."""
+    if isinstance(key, slice):
+        return np.arange(size)[key]
+    array = np.atleast_1d(key)
+    if array.dtype == bool:
+        if array.shape != (size,):
+            raise ValueError(f"{name} as booleans must have shape ({size},), got {array.shape}")
+        return np.flatnonzero(array)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a slice, a position, a name or a list of these, got shape {array.shape}")
+    if array.dtype.kind in "iu":
+        return positions(np.where(array < 0, array + size, array), size, name)
+    return positions(array, size, name, None if names is None else np.asarray(names).astype(str))
 
 
 class Alignment(NamedTuple):

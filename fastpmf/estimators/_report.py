@@ -15,20 +15,24 @@ import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
+from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
-from fastpmf.plot._common import BLUE, GREY, component_colors, hide_frame
+from fastpmf.fitting.options import FitData
+from fastpmf.fitting.problem import vector
+from fastpmf.plot._common import BLUE, GREY, component_colors, encode_groups, groups_of, hide_frame
 from fastpmf.solvers import Status
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import atomic_write, check_folder
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import escape, number, short_name, weight
-from fastpmf.utils.validation import check_factor
+from fastpmf.utils.validation import check_factor, check_matrix
 
 _CALIBRATION_ENTRIES = 40_000_000  # rates that are computed for the calibration plot, about two seconds
 _RESIDUAL_ENTRIES = 50_000_000  # nonzeros, above which residuals are those of a subset of the rows
+_MIN_WEIGHT = 0.001  # probability of a distinctive feature; rarer ones have the highest lifts by chance
 _LEGEND_COMPONENTS = 24  # the legend of more would be larger than the structure plot
 
 # Browsers apply the policy to the whole page: no script, no request, whatever the names in it are
@@ -66,6 +70,7 @@ td.number, th.number {{ text-align: right; white-space: nowrap; font-variant-num
 .components {{ width: 100% }}
 .components tr:nth-child(odd) td {{ border-bottom: none; padding-bottom: 0 }}
 td.features {{ padding-left: 1.2em; font-size: 0.87rem; line-height: 1.35; overflow-wrap: normal }}
+.ranking {{ color: var(--muted); display: block; font-size: 0.85em }}
 td.features small {{ color: var(--muted); margin-right: 0.6em }}
 .swatch {{ display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.4em; border: 1px solid var(--line);
   vertical-align: -0.05em }}
@@ -79,6 +84,7 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
   body {{ padding: 1rem }}
   .share {{ display: none }}
   th.number {{ white-space: normal }}
+  td.features > .pair {{ max-width: calc(100vw - 3.5rem) }}
 }}
 </style>
 </head>
@@ -90,8 +96,9 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
 
 
 def write_report(
-    model: Any, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None
-) -> Path:
+    model: Any, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10,
+    title: str | None = None, groupby: Any = None, row_exposure: Any = None, mask: Any = None,
+) -> Path:  # fmt: skip
     """Write the report; see `FactorModel.report`."""
     import_optional("matplotlib", "plot", "report")
     target = Path(path)
@@ -99,8 +106,13 @@ def write_report(
         raise ValueError(f"path must be a .html file, got {target.name!r}")
     check_folder(target)
     check_scalar(n_top, "n_top", (int, np.integer), min_val=1)
-    top = model.top_features(n_top)
-    counts, W = _read_data(model, X, W)
+    rankings = {"frequent": model.top_features(n_top)}
+    if len(model.components_) > 1:
+        rankings["distinctive"] = model.top_features(n_top, by="lift", min_weight=_MIN_WEIGHT)
+    counts, W_of_rows, row_exposure = _read_data(model, X, W, row_exposure, mask)
+    if groupby is not None:
+        groupby = _check_groups(groupby, X, W, W_of_rows)
+    W = W_of_rows
     in_memory = counts if isinstance(counts, MemoryCounts) else None
     quality = None if in_memory is None else topic_quality(in_memory, model.components_, n_top, W=W)
     k, p = model.components_.shape
@@ -111,10 +123,9 @@ def write_report(
         _status(model),
         _section("Fit", _table(_without(fit_facts(model), "status")), *_fit_pictures(model)),
         "" if counts is None else _section("Data", _table(_data_facts(counts))),
-        _section("Components", _components(model, W, top, quality)),
-        "" if W is None else _section("Structure", _structure(model, W, counts)),
-        "" if in_memory is None else _section("Agreement with the counts", *_agreement(model, in_memory, W)),
-        "" if counts is None or in_memory else _section("Agreement with the counts", _NEEDS_MEMORY),
+        _section("Components", _components(model, W, rankings, quality)),
+        "" if W is None else _section("Structure", _structure(model, W, counts, groupby)),
+        "" if counts is None else _section("Agreement with the counts", *_agreement(model, counts, W, row_exposure)),
         f'<div class="pair">{_section("Parameters", _parameters(model))}{_section("Versions", _versions())}</div>',
     ]
     page = _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
@@ -124,21 +135,42 @@ def write_report(
 
 
 _NEEDS_MEMORY = "<p>Coherence, calibration and residuals need counts in memory, and these are streamed.</p>"
+_NEEDS_ALL = "<p>Calibration and residuals are of all entries, and some of these are masked.</p>"
 
 
-def _read_data(model: Any, X: Any, W: Any) -> tuple[Any, np.ndarray | None]:
-    """The counts, checked, and W of their rows; None if they are not known."""
+def _read_data(
+    model: Any, X: Any, W: Any, row_exposure: Any, mask: Any
+) -> tuple[Any, np.ndarray | None, np.ndarray | None]:
+    """The counts, checked, W of their rows, and the exposures of rows; None if they are not known."""
+    beside = {"row_exposure": row_exposure, "mask": mask}
+    beside = {name: value for name, value in beside.items() if value is not None}
+    if X is None and beside:
+        raise ValueError(f"{next(iter(beside))} must be None without X, whose entries it belongs to")
+    if row_exposure is not None and not hasattr(model, "column_exposure_"):
+        raise ValueError(f"row_exposure must be None, since a model of type {type(model).__name__} has no exposures")
     if X is None and W is None:
         posterior = getattr(model, "W_posterior_", None)
-        return None, None if posterior is None else posterior.mean
+        return None, None if posterior is None else posterior.mean, None
     k = len(model.components_)
     if X is None:
-        return None, check_factor(W, (len(W), k), "W")
-    counts = model._read_new_data(X, streamed=True)[0]
+        W = check_matrix(W, "W")
+        return None, check_factor(W, (len(W), k), "W"), None
+    counts, data = model._read_new_data(X, FitData(**beside), streamed=True)
+    if row_exposure is not None:
+        row_exposure = vector(data.row_exposure, counts.shape[0], "row_exposure")
     if W is None:
-        return counts, model.transform(X)
+        return counts, model.transform(X, **beside), row_exposure
     W = align(W, "W", rows=model._labels(X).rows)
-    return counts, check_factor(W, (counts.shape[0], k), "W")
+    return counts, check_factor(W, (counts.shape[0], k), "W"), row_exposure
+
+
+def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) -> Any:
+    """The groups of the rows, in their order, as what bools select from."""
+    if W_of_rows is None:
+        raise ValueError("groupby must be None without X and W, whose rows have the groups")
+    groupby = groups_of(groupby, W if X is None else X, "W" if X is None else "X")
+    encode_groups(groupby, len(W_of_rows), "groupby")
+    return groupby if hasattr(groupby, "dtype") else np.asarray(groupby)
 
 
 def _section(title: str, *parts: str) -> str:
@@ -163,7 +195,7 @@ def next_steps(model: Any) -> list[str]:
     limits = {Status.MAX_ITER: ("max_iter", model.max_iter), Status.MAX_TIME: ("max_time", model.max_time)}
     if status in limits:
         name, value = limits[status]
-        residual = getattr(model, "residual_", None) or getattr(model, "kkt_residual_", np.nan)
+        residual = getattr(model, "residual_" if hasattr(model, "residual_") else "kkt_residual_", np.nan)
         steps.append(f"Its residual is {residual:.2g}, and tol is {model.tol:.2g}.")
         steps.append(f"Fit again with {name} above {value:g}; with a checkpoint the fit can be resumed.")
         if not hasattr(model, "elbo_"):
@@ -230,8 +262,8 @@ def _data_facts(counts: Any) -> dict[str, str]:
     }
 
 
-def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Quality | None) -> str:
-    """A table with two rows for each component, the largest first: its numbers, and its top features."""
+def _components(model: Any, W: np.ndarray | None, rankings: Mapping[str, TopFeatures], quality: Quality | None) -> str:
+    """A table with two rows for each component, the largest first: its numbers, and the first features of rankings."""
     H, colors = model.components_, component_colors(len(model.components_))
     mean = model.mean_W_ if W is None else W
     shares = None if mean is None else component_shares(mean, H)
@@ -249,15 +281,19 @@ def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Qua
                 f'<span class="share"><span class="bar" style="width:{width:.2f}rem;background:{color}"></span></span>'
             )
             cells.append(f'<td class="number">{shares[z]:.1%}{bar}</td>')
-        features = " ".join(
-            f"<span>{escape(short_name(name))}&nbsp;<small>{weight(score)}</small></span>"
-            for name, score, j in zip(top.names[z], top.scores[z], top.indices[z], strict=True)
-            if j >= 0
+        features = "".join(
+            f'<div><span class="ranking">{name}</span> {_features(top, z) or "(none)"}</div>'
+            for name, top in rankings.items()
         )
         cells += [f'<td class="number">{number(values[z])}</td>' for values in scores.values()]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-        lines.append(f'<tr><td class="features" colspan="{len(head)}">{features or "(empty)"}</td></tr>')
-    notes = ["Below each component are its top features, with their probabilities given the component."]
+        lines.append(f'<tr><td class="features" colspan="{len(head)}"><div class="pair">{features}</div></td></tr>')
+    notes = ["Below each component are its most frequent features, with their probabilities given the component."]
+    if len(rankings) > 1:
+        notes.append(
+            "Its most distinctive features have the highest lift, the probability divided by its mean over all "
+            f"components, among those with a probability of at least {_MIN_WEIGHT}."
+        )
     if shares is not None:
         notes.append(
             "Components are sorted by their share of the expected counts, without exposures and background; their "
@@ -273,19 +309,29 @@ def _components(model: Any, W: np.ndarray | None, top: TopFeatures, quality: Qua
     return f'<p class="muted">{" ".join(notes)}</p><div class="scroll">{table}</div>'
 
 
-def _structure(model: Any, W: np.ndarray, counts: Any) -> str:
+def _features(top: TopFeatures, z: int) -> str:
+    """The first features of component z, each with its score."""
+    return " ".join(
+        f"<span>{escape(short_name(name))}&nbsp;<small>{weight(score)}</small></span>"
+        for name, score, j in zip(top.names[z], top.scores[z], top.indices[z], strict=True)
+        if j >= 0
+    )
+
+
+def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
     """The structure plot of the rows that have counts; W of others is that of the prior, and says nothing of them."""
     empty = np.zeros(len(W), bool) if counts is None else counts.sums(Side.ROWS) == 0
     if empty.all():
         return "<p>No row has counts.</p>"
-    W = W[~empty]
+    W, groupby = W[~empty], None if groupby is None else groupby[~empty]
 
     def draw(ax: Any) -> None:
-        plot.structure(W, model.components_, ax=ax)
+        plot.structure(W, model.components_, groupby=groupby, ax=ax)
         if len(model.components_) > _LEGEND_COMPONENTS:
             ax.get_legend().remove()
 
     caption = "Shares of the components in the expected counts of each row; rows are sorted by similarity"
+    caption += "" if groupby is None else ", in each group"
     if len(W) > 2000:
         caption += f", a random 2,000 of {len(W):,}"
     if empty.any():
@@ -293,14 +339,13 @@ def _structure(model: Any, W: np.ndarray, counts: Any) -> str:
     return _picture(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
 
 
-def _agreement(model: Any, counts: MemoryCounts, W: np.ndarray) -> list[str]:
+def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray | None) -> list[str]:
     """Calibration and residuals, of a random subset of the rows if there are very many entries."""
-    H = model.components_
-    if (exposure := getattr(model, "column_exposure_", None)) is not None:
-        H = H * exposure
-    if (background := getattr(model, "background_", None)) is not None:
-        W, H = np.column_stack([W, np.ones(len(W))]), np.vstack([H, np.broadcast_to(background, H.shape[1:])])
-        H[-1] *= 1.0 if exposure is None else exposure
+    if not isinstance(counts, MemoryCounts):
+        return [_NEEDS_MEMORY]
+    if counts.unobserved is not None:
+        return [_NEEDS_ALL]
+    W, H = model_rates(model, W, row_exposure)
     (n, p), X = counts.shape, counts.to_scipy()
     n_drawn = min(n, max(1, _CALIBRATION_ENTRIES // p))
     drawn = np.sort(np.random.default_rng(0).choice(n, n_drawn, replace=False))

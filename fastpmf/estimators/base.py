@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
-from fastpmf.analysis.summary import Summary, summary_of
+from fastpmf.analysis.rates import model_rates
+from fastpmf.analysis.summary import Summary, fit_facts, summary_of, title_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -30,6 +31,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
 from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.progress import compilation_shown, stage
+from fastpmf.utils.tables import Table
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
@@ -85,6 +87,17 @@ def named_weights(W: Any, model: "FactorModel", names: Any, name: str) -> tuple[
 
 class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What `PoissonNMF` and `HPF` share: reading of input, fitted attributes, and analyses of the fitted factors."""
+
+    def _fit_html(self) -> str:
+        """The size of the model and how its fit went, for notebooks; empty before the fit."""
+        return Table(title_of(self), facts=fit_facts(self)).to_html() if hasattr(self, "components_") else ""
+
+    def _repr_html_inner(self) -> str:
+        return self._fit_html() + super()._repr_html_inner()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle | {"text/html": self._fit_html() + bundle["text/html"]} if "text/html" in bundle else bundle
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """The rates W H, without exposures and background, as a dense matrix.
@@ -218,13 +231,14 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return summary_of(self, self.top_features(n))
 
     def report(
-        self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None
-    ) -> Path:
+        self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None,
+        groupby: Any = None, row_exposure: Any = None, mask: Any = None,
+    ) -> Path:  # fmt: skip
         """Write a report on the fit, with pictures, as one HTML file that opens in any browser without a network.
 
-        It has the course of the fit, what to do if it did not converge, the components with their sizes and top
-        features, the parameters and the versions of libraries. With X it also has the size of the data, coherence,
-        calibration and residuals; with X or W a structure plot.
+        It has the course of the fit, what to do if it did not converge, the components with their sizes, their most
+        frequent and most distinctive features, the parameters and the versions of libraries. With X it also has the
+        size of the data, coherence, calibration and residuals; with X or W a structure plot.
 
         Parameters
         ----------
@@ -233,12 +247,18 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         X : matrix of counts of shape (n_samples, n_features), optional
             The fitted counts, or new ones.
         W : array-like of shape (n_samples, n_components), optional
-            Result of `fit_transform` or `transform` for X; by default ``transform(X)``. Give it if the fit had
-            exposures or a mask, which are not known here.
+            Result of `fit_transform` or `transform` for X; by default that of `transform`.
         n_top : int, default=10
             Number of top features of each component.
         title : str, optional
             Heading of the report; by default the model and its size.
+        groupby : array-like of shape (n_samples,), optional
+            Groups of rows, such as types of cells, that the structure plot draws apart; see `fastpmf.plot.structure`.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures of the rows of X that `fit` or `transform` got, of a `PoissonNMF`.
+        mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry of X is not observed, as in `transform`. There are no calibration and
+            residuals then.
 
         Returns
         -------
@@ -267,13 +287,17 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
 
-        return write_report(self, path, X, W, n_top=n_top, title=title)
+        return write_report(
+            self, path, X, W, n_top=n_top, title=title, groupby=groupby, row_exposure=row_exposure, mask=mask
+        )
 
     def recommend(
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
         exclude_seen: bool = True,
     ) -> Recommendations:  # fmt: skip
         """The n features with the highest rates for each row; see `fastpmf.recommend`.
+
+        Rates are expected counts, with the column exposures and the background of the fit and without row exposures.
 
         A row without any counts in X (or of zeros in W, if W is given) gets the recommendations of the average fitted
         row: the most popular features. If the mean of W is not known, as after a fit with `fastpmf.dask`, such a row
@@ -334,7 +358,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             unknown = ~W.any(axis=1)
         if unknown.any() and (average := self.mean_W_) is not None:
             W = np.where(unknown[:, None], average, W)
-        found = recommend(W, self.components_, n, exclude=counts if exclude_seen else None, items=items)
+        W, H = model_rates(self, W)
+        found = recommend(W, H, n, exclude=counts if exclude_seen else None, items=items)
         return found.named(names, row_names)
 
     def similar_items(self, features: Any, n: int = 10, *, items: Any = None) -> Recommendations:
@@ -459,7 +484,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 f"X has {counts.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{estimator.n_features_in_} features as input"
             )
-        validate_data(estimator, X=counts if isinstance(X, tuple) else X, reset=reset, skip_check_array=True)
+        validate_data(estimator, X=counts if isinstance(X, tuple | Dataset) else X, reset=reset, skip_check_array=True)
 
     @property
     def _n_features_out(self) -> int:

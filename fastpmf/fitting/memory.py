@@ -11,17 +11,20 @@ from fastpmf.core.factors import padded_width, working_dtype
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.csr import SAFE_ROWS
 from fastpmf.counts.partition import panel_width
+from fastpmf.counts.streamed import as_fittable
 from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.solvers import Solver, make_solver
-from fastpmf.utils.memory import check_memory_for, memory_limit
-from fastpmf.utils.tables import Table
+from fastpmf.utils.memory import check_memory_for, memory_limit, sizes_text
+from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, shown_as_table
 
 _BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
 
-@dataclass(frozen=True)
+@shown_as_table
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Estimated memory of a fit.
 
@@ -59,30 +62,28 @@ class Plan:
         return self.transpose_bytes + self.block_bytes + self.factor_bytes
 
     def __str__(self) -> str:
-        peak, counts, transpose, blocks, factors = (
-            f"{n / 2**30:.2f} GiB"
-            for n in (self.peak_bytes, self.input_bytes, self.transpose_bytes, self.block_bytes, self.factor_bytes)
+        peak, counts, transpose, blocks, factors = sizes_text(
+            self.peak_bytes, self.input_bytes, self.transpose_bytes, self.block_bytes, self.factor_bytes
         )
         if self.block_bytes:
             return f"{peak}: {blocks} for blocks of the {counts} of counts, {factors} for factors"
         return f"{peak} beyond the {counts} of counts: {transpose} for their transpose, {factors} for factors"
 
-    def _repr_html_(self) -> str:
+    def _table(self) -> Table:
         parts = {"counts": self.input_bytes, "their transpose": self.transpose_bytes, "blocks": self.block_bytes,
                  "factors": self.factor_bytes, "peak beyond the counts": self.peak_bytes}  # fmt: skip
-        facts = {
-            name: f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB" for name, n in parts.items() if n
-        }
-        return Table("Estimated memory of a fit", facts=facts).to_html()
+        parts = {name: n for name, n in parts.items() if n}
+        facts = dict(zip(parts, sizes_text(*parts.values()), strict=True))
+        return Table("Estimated memory of a fit", facts=facts)
 
 
 def plan(
-    shape: tuple[int, int],
-    nnz: int,
-    n_components: int,
+    shape: Any,
+    nnz: int | None = None,
+    n_components: int | None = None,
     dtype: Any = None,
     *,
-    counts_dtype: Any = "uint16",
+    counts_dtype: Any = None,
     solver: str = "auto",
     acceleration: str | None = "auto",
     block_entries: int | None = None,
@@ -92,15 +93,15 @@ def plan(
 
     Parameters
     ----------
-    shape : (int, int)
-        Number of samples and features.
+    shape : (int, int) or matrix of counts of shape (n_samples, n_features)
+        Number of samples and features. Counts, in memory or streamed, stand for their shape, nnz, dtype and blocks.
     nnz : int
-        Number of nonzeros.
+        Number of nonzeros; None for counts.
     n_components : int
     dtype : {None, "float32", "float64"}, default=None
         Dtype of the factors. None: the default of `PoissonNMF` for such counts.
-    counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, default="uint16"
-        Dtype of the counts.
+    counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, optional
+        Dtype of the counts; by default "uint16", or that of the given counts.
     solver, acceleration
         As in `PoissonNMF`.
     block_entries : int or None, default=None
@@ -128,13 +129,26 @@ def plan(
     >>> fit = fastpmf.plan((10_000, 2_000), 300_000, 20, "float32")
     >>> fit.transpose_bytes / 300_000  # 4 bytes for a row number and 2 for a count, plus the column pointers
     6.05336
+    >>> fastpmf.plan([[4, 0, 2], [0, 3, 0]], n_components=2).input_bytes  # of counts
+    39
     """
+    if n_components is None:
+        raise TypeError("n_components must be given, as in plan(shape, nnz, 10) or plan(X, n_components=10)")
+    if np.ndim(shape) != 1:
+        if nnz is not None:
+            raise ValueError(f"nnz must be None for counts, which know it, got {brief(nnz)}")
+        X = as_fittable(shape)
+        shape, nnz = X.shape, max(X.nnz, 1)
+        counts_dtype = X.dtype if counts_dtype is None else counts_dtype
+        block_entries = getattr(X, "block_entries", None) if block_entries is None else block_entries
+    if nnz is None:
+        raise TypeError("nnz must be given with a shape")
     n, p = shape
     for name, size in (("shape[0]", n), ("shape[1]", p), ("nnz", nnz), ("n_components", n_components)):
         check_scalar(size, name, (int, np.integer), min_val=1)
     if nnz > n * p:
         raise ValueError(f"nnz must be at most {n} x {p} = {n * p}, got {nnz}")
-    counts_dtype = np.dtype(counts_dtype)
+    counts_dtype = np.dtype("uint16" if counts_dtype is None else counts_dtype)
     if counts_dtype not in COUNT_DTYPES:
         raise ValueError(f"counts_dtype must be one of {', '.join(map(str, COUNT_DTYPES))}, got {counts_dtype}")
     if block_entries is not None:

@@ -1,6 +1,7 @@
 """The rows of several matrices of counts, put together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def concatenate_counts(datasets: Sequence[Any], *, join: str = "same", labels: S
         raise ValueError("datasets must hold at least one matrix of counts, got none")
     labels = [f"datasets[{i}]" for i in range(len(datasets))] if labels is None else labels
     parts = [A if isinstance(A, Dataset) else Dataset(A) for A in datasets]
-    parts = [A._replace(X=as_counts(A, name=label)) for A, label in zip(parts, labels, strict=True)]
+    parts = [replace(A, X=as_counts(A, name=label)) for A, label in zip(parts, labels, strict=True)]
     names = _column_names(parts, join, labels)
     if names is not None:
         parts = [A.aligned(names).data if _names_differ(A, names) else A for A in parts]

@@ -12,6 +12,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset, MemoryCounts, SparseRows, as_counts
+from fastpmf.counts.labels import warn_of_duplicates
 from fastpmf.counts.partition import blocks_of
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.io.formats import format_of, open_counts
@@ -157,6 +158,11 @@ def convert_counts(
     FileNotFoundError, ImportError, PermissionError, ValueError
         As in `read_counts`, or if the folder can't be written.
 
+    Warns
+    -----
+    UserWarning
+        If names of columns are not unique.
+
     See Also
     --------
     fastpmf.io.write_counts : writes counts in memory.
@@ -181,7 +187,9 @@ def convert_counts(
         ) as source,
         progress_bar(None, "entries", verbose=verbose) as progress,
     ):  # fmt: skip
-        return write_folder(folder, source, progress.update).to_dataset()
+        data = write_folder(folder, source, progress.update).to_dataset()
+    warn_of_duplicates(data.column_names, os.fspath(path))
+    return data
 
 
 def write_counts(path: str | os.PathLike[str], X: Any) -> None:

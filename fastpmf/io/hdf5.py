@@ -17,7 +17,7 @@ from scipy import sparse
 from fastpmf.io.sources import CHUNK, Compressed, Coordinates, Entries, Names, Source, as_names, check_shape
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_array_bytes, check_compression
-from fastpmf.utils.messages import listed
+from fastpmf.utils.messages import brief
 
 
 class StoredVector:
@@ -75,7 +75,9 @@ def _anndata(open_root: Callable[[], AbstractContextManager[Any]], layer: str | 
         X = child(root, place, optional=True)
         if X is None:
             layers += ["raw"] * ("raw" in members(root))
-            raise ValueError(f"it has no {place}; layer may be {listed(layers) or 'None only'}")
+            missing = "X" if layer is None else "raw" if raw else f"layer {brief(layer)}"
+            known = [*(["None for X"] if layer is not None else []), *map(brief, layers)]
+            raise ValueError(f"it has no {missing}; layer may be {' or '.join(known)}")
         kind = _text(X.attrs.get("encoding-type", X.attrs.get("h5sparse_format", "array")))
         dense = hasattr(X, "shape")
         if dense:

@@ -26,6 +26,8 @@ def scipy_npz(path: Path) -> Compressed:
     """A file that `scipy.sparse.save_npz` wrote; compressed archives can only be read whole."""
     with open_npz(path) as (arrays, file):
         if not {"format", "shape"} <= set(arrays.files):
+            if "header" in arrays.files:
+                raise ValueError("it holds a fitted model, which fastpmf.io.load_model reads, not a sparse matrix")
             raise ValueError(f"it holds {', '.join(arrays.files)}, not a sparse matrix")
         check_shape(*as_shape(arrays["shape"]))
         file.seek(0)

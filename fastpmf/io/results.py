@@ -90,7 +90,7 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
     with regular_file(path) as file:
         kind = kind_of(file)
         if kind not in _MODELS:
-            raise ValueError(f"{os.fspath(path)} holds a {kind}, expected one of {', '.join(_MODELS)}")
+            raise ValueError(f"{os.fspath(path)} holds a model of class {kind}, expected one of {', '.join(_MODELS)}")
         return _MODELS[kind].load(file)
 
 

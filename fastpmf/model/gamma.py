@@ -9,9 +9,11 @@ from scipy.special import digamma
 
 from fastpmf.model.hierarchy import GammaFactor
 from fastpmf.utils.messages import brief
+from fastpmf.utils.tables import Table, number, shown_as_table
 
 
-@dataclass(frozen=True)
+@shown_as_table
+@dataclass(frozen=True, repr=False)
 class GammaPosterior:
     """Independent Gamma distributions, by shape and rate.
 
@@ -51,9 +53,12 @@ class GammaPosterior:
         """Posteriors of the rates of the rows of a factor whose entries are divided by `exposure`, (n_rows,)."""
         return cls(np.full(len(factor.activity_rate), factor.activity_shape), factor.activity_rate / exposure)
 
-    def __repr__(self) -> str:
-        size = " x ".join(f"{n:,}" for n in np.shape(self.shape))
-        return f"<{type(self).__name__}: {size} entries>"
+    def _table(self) -> Table:
+        mean = self.mean
+        size = " x ".join(f"{n:,}" for n in mean.shape)
+        facts = {"mean": f"{number(mean.min())} to {number(mean.max())}"} if mean.size else {}
+        note = ".mean, .variance, .interval(0.9) and .sample() compute what is needed."
+        return Table(f"GammaPosterior of {size} entries", facts=facts, note=note)
 
     @property
     def mean(self) -> np.ndarray:

@@ -50,13 +50,15 @@ def single_axes(ax: Any, width: float, height: float) -> Any:
     return panels(ax, 1, 1, width, height)[0]
 
 
-def panels(ax: Any, n: int, n_columns: int, width: float, height: float, **options: Any) -> np.ndarray:
+def panels(
+    ax: Any, n: int, n_columns: int, width: float, height: float, *, layout: str | None = "constrained", **options: Any
+) -> np.ndarray:
     """The n Axes in `ax`, (n,), or those of a new figure with panels of this size in inches."""
     if ax is None:
         n_rows = -(-n // n_columns)
         size = (width * n_columns, height * n_rows)
         _, grid = matplotlib_module("pyplot").subplots(
-            n_rows, n_columns, figsize=size, layout="constrained", squeeze=False, **options
+            n_rows, n_columns, figsize=size, layout=layout, squeeze=False, **options
         )
         for spare in grid.flat[n:]:
             spare.remove()
@@ -74,34 +76,33 @@ def matplotlib_module(name: str) -> Any:
     return import_optional(f"matplotlib.{name}", "plot", "fastpmf.plot")
 
 
-def components_of(model: Any, name: str) -> np.ndarray:
-    """H of a fitted estimator, or a given matrix, (k, p), float64."""
-    return check_matrix(getattr(model, "components_", model), name).astype(np.float64)
+def proportions(W: Any, H: Any, key: str | None = None) -> np.ndarray:
+    """P(z|row), (n, k): shares of expected counts, or without H shares of W; zeros for a row without mass.
 
-
-def feature_labels(model: Any) -> Labels:
-    """Feature names of a fitted estimator, or labels of the columns of H."""
-    return Labels(getattr(model, "feature_names_in_", None)) if hasattr(model, "components_") else labels_of(model, 1)
-
-
-def proportions(W: Any, H: Any) -> np.ndarray:
-    """P(z|row), (n, k): shares of expected counts, or without H shares of W; zeros for a row without mass."""
+    `key` is the name of the result in an AnnData object W.
+    """
     if hasattr(W, "obsm"):
-        W = _result_in(W, "" if H is not None else "_topics")
+        W = _result_in(W, key, "" if H is not None else "_topics")
+    elif key is not None:
+        raise ValueError(f"key is for an AnnData object as W, got {brief(key)} with {type(W).__name__}")
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
-    W = components_of(W, "W")
-    return to_topics(W, np.eye(W.shape[1]) if H is None else components_of(H, "H")).mixtures
+    W = check_matrix(W, "W").astype(np.float64)
+    return to_topics(W, np.eye(W.shape[1]) if H is None else check_matrix(H, "H").astype(np.float64)).mixtures
 
 
-def _result_in(adata: Any, suffix: str) -> np.ndarray:
+def _result_in(adata: Any, key: str | None, suffix: str) -> np.ndarray:
     """W of a fit of `fastpmf.anndata`, or with suffix "_topics" its topic proportions."""
-    keys = [key for key in ("X_pmf", "X_hpf") if key in adata.obsm]
-    if len(keys) != 1:
+    results = [name for name in adata.obsm if f"{name}_topics" in adata.obsm]
+    if key is None and len(results) == 1:
+        key = results[0]
+    if not results:
         raise ValueError(
-            f"W must be an AnnData object with either X_pmf or X_hpf in .obsm, got {listed(keys) or 'neither'}: give "
-            "an array of .obsm, and a column of .obs as groupby"
+            "W must be an AnnData object with the result of fastpmf.anndata in .obsm, got none: give an array of "
+            ".obsm, and a column of .obs as groupby"
         )
-    return np.asarray(adata.obsm[keys[0] + suffix])
+    if key is None or f"{key}{suffix}" not in adata.obsm:
+        raise ValueError(f"key must be one of the results in .obsm, {listed(results)}, got {brief(key)}")
+    return np.asarray(adata.obsm[f"{key}{suffix}"])
 
 
 def groups_of(groupby: Any, A: Any, name: str, axis: int = 0, argument: str = "groupby") -> Any:
@@ -140,7 +141,8 @@ def encode_groups(labels: Any, n: int, name: str, groups: Any = None) -> tuple[n
     else:
         codes, names = _sorted_codes(np.asarray(labels))
     if codes.shape != (n,):
-        raise ValueError(f"{name} must be {n}, one for each, got shape {codes.shape}")
+        item = "column" if name == "column_groupby" else "row"
+        raise ValueError(f"{name} must have shape ({n},), a group for each {item}, got shape {codes.shape}")
     missing = np.count_nonzero(codes < 0)
     if missing == n:
         raise ValueError(f"{name} must have at least one value, but all are missing")

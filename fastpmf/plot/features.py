@@ -8,19 +8,19 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
 from fastpmf.analysis.features import top_features as compute_top_features
+from fastpmf.counts.labels import labels_of
 from fastpmf.plot._common import (
     GREY,
     component_colors,
-    components_of,
-    feature_labels,
     hide_frame,
+    matplotlib_module,
     panels,
     short_names,
     shorten,
     single_axes,
 )
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_names
+from fastpmf.utils.validation import check_matrix, check_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,29 +71,57 @@ def top_features(
     >>> [label.get_text() for label in axes[1].get_yticklabels()]
     ['cat', 'bee']
     """
-    names = feature_labels(H).values if names is None else names
-    H = components_of(H, "H")
+    names = labels_of(H, 1).values if names is None else names
+    H = check_matrix(H, "H").astype(np.float64)
     titles = [f"component {z}" for z in range(len(H))] if labels is None else labels
     titles = short_names(titles, len(H), "labels", "component")
     top = compute_top_features(H, n, by=by, min_weight=min_weight, names=names)
     drawn, colors = _check_components(components, len(H), "components"), component_colors(len(H))
     n, font = top.scores.shape[1], "small" if n <= 25 else "x-small"
     n_columns = _grid_columns(len(drawn))
-    longest = max((len(shorten(name)) for name in top.names[drawn].flat), default=0)
-    axes = panels(ax, len(drawn), n_columns, 1.8 + 0.07 * longest, 0.55 + 0.19 * n, sharex=True)
-    for i, (z, panel) in enumerate(zip(drawn, axes, strict=True)):
-        valid = top.indices[z] >= 0
-        positions = np.arange(valid.sum())
-        panel.barh(positions, top.scores[z, valid], height=0.8, color=colors[z])
-        panel.set_yticks(positions, list(map(shorten, top.names[z, valid])), fontsize=font)
+    labels_of_rows = [list(map(shorten, top.names[z, top.indices[z] >= 0])) for z in drawn]
+    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, font))
+    longest_bar = top.scores[drawn][top.indices[drawn] >= 0].max(initial=0.0) or 1.0
+    for i, (z, panel, features) in enumerate(zip(drawn, axes, labels_of_rows, strict=True)):
+        positions = np.arange(len(features))
+        panel.barh(positions, top.scores[z, top.indices[z] >= 0], height=0.8, color=colors[z])
+        panel.set_yticks(positions, features, fontsize=font)
         panel.set_ylim(n - 0.5, -0.5)
         panel.set_title(titles[z], fontsize="medium")
         hide_frame(panel)
         panel.tick_params(axis="y", length=0)
-        if i >= len(drawn) - n_columns:  # there is no panel below
-            panel.tick_params(labelbottom=True)
+        if ax is None:
+            panel.set_xlim(0, 1.05 * longest_bar)
+        is_last = i >= len(drawn) - n_columns  # there is no panel below
+        panel.tick_params(labelbottom=is_last or ax is not None)
+        if is_last:
             panel.set_xlabel(_SCORES[by])
     return axes
+
+
+def _bar_panels(ax: Any, n_panels: int, n_columns: int, n_bars: int, names: float) -> np.ndarray:
+    """The Axes in `ax`, or those of a new figure, with the width in inches of the names left of each.
+
+    The layout is computed here, since a constrained layout of 64 panels takes half a minute.
+    """
+    bars, side, title, bottom = 1.45, 0.3, 0.4, 0.55  # inches
+    height, n_rows = 0.19 * n_bars, -(-n_panels // n_columns)
+    width, total = names + side + bars, n_rows * (height + title) + bottom
+    axes = panels(ax, n_panels, n_columns, width, total / n_rows, layout=None)
+    if ax is None:
+        axes[0].figure.subplots_adjust(
+            left=(names + side / 2) / (n_columns * width), right=1 - side / 2 / (n_columns * width),
+            wspace=(names + side) / bars, bottom=bottom / total, top=1 - title / total, hspace=title / height,
+        )  # fmt: skip
+    return axes
+
+
+def _width_of_longest(names: list[list[str]], font: str) -> float:
+    """Width in inches of the widest of these names."""
+    text = matplotlib_module("textpath").TextPath
+    size = matplotlib_module("font_manager").FontProperties(size=font)
+    longest = sorted({name for part in names for name in part}, key=len)[-20:]
+    return max((text((0, 0), name, prop=size).get_extents().width / 72 for name in longest if name), default=0.0) + 0.1
 
 
 def _check_components(components: Any, k: int, name: str) -> np.ndarray:

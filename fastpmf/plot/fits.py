@@ -7,15 +7,16 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
+from fastpmf.analysis.rates import align_rates
 from fastpmf.analysis.selection import ComponentGains, Selection
 from fastpmf.core.factors import component_sums
 from fastpmf.counts import as_counts
-from fastpmf.counts.labels import MatrixLabels, align_factors, order_of
+from fastpmf.counts.labels import MatrixLabels, align
+from fastpmf.fitting.problem import vector
 from fastpmf.plot._common import (
     BLUE,
     GREY,
     encode_groups,
-    feature_labels,
     groups_of,
     heat_map,
     heat_map_size,
@@ -212,7 +213,9 @@ def component_gains(result: Any, *, labels: Any = None, ax: Any = None) -> "Axes
     return ax
 
 
-def calibration(X: Any, W: Any, H: Any, *, exposure: float = 1.0, bins: int = 20, ax: Any = None) -> "Axes":
+def calibration(
+    X: Any, W: Any, H: Any, *, exposure: float = 1.0, row_exposure: Any = None, bins: int = 20, ax: Any = None
+) -> "Axes":
     """Mean held-out count against mean expected count, for groups of entries of similar rate.
 
     All n p entries are used, zeros included, some millions at a time. This takes 2 n k p operations and about 100 MB;
@@ -224,8 +227,11 @@ def calibration(X: Any, W: Any, H: Any, *, exposure: float = 1.0, bins: int = 20
         Held-out counts, for example from `thin_counts`.
     W : array-like of shape (n, k)
     H : array-like of shape (k, p) or fitted estimator
+        Of a fitted estimator, the rates have its column exposures and background.
     exposure : float, default=1.0
         The rates of X are `exposure` times W H: f / (1 - f) after thinning by f.
+    row_exposure : float or array-like of shape (n,), optional
+        The exposures given to `fit` or `transform`.
     bins : int, default=20
         Number of groups of entries, equally wide in the logarithm of the rate, in addition to one group of the lowest
         rates that together expect fewer than ten counts.
@@ -258,7 +264,7 @@ def calibration(X: Any, W: Any, H: Any, *, exposure: float = 1.0, bins: int = 20
     """
     check_number(exposure, "exposure", positive=True)
     check_scalar(bins, "bins", (int, np.integer), min_val=1)
-    X, W, H = _read(X, W, H)
+    X, W, H = _read(X, W, H, row_exposure)
     n, expected, observed = _sums_by_rate(X, exposure * W, H)
     if not expected.any() or not observed.any():
         raise ValueError("X must hold a positive count, and W H a positive rate")
@@ -305,8 +311,9 @@ def _sums_by_rate(X: sparse.csr_array, W: np.ndarray, H: np.ndarray) -> np.ndarr
 
 
 def residuals(
-    X: Any, W: Any, H: Any, *, groupby: Any = None, column_groupby: Any = None, bins: int = 20, ax: Any = None
-) -> "Axes":
+    X: Any, W: Any, H: Any, *, groupby: Any = None, column_groupby: Any = None, row_exposure: Any = None,
+    bins: int = 20, ax: Any = None,
+) -> "Axes":  # fmt: skip
     """Heat map of standardised differences between observed and expected counts, for groups of rows and of columns.
 
     Each cell is (observed - expected) / sqrt(expected) of its sums. W H is not formed: the expected count of a cell is
@@ -317,13 +324,15 @@ def residuals(
     X : matrix of counts of shape (n, p) or AnnData
         Of an AnnData object, the counts are its `X`.
     W : array-like of shape (n, k)
-        Multiplied by the row exposures, if the fit had any.
     H : array-like of shape (k, p) or fitted estimator
+        Of a fitted estimator, the rates have its column exposures and background.
     groupby : array-like of shape (n,) or str, optional
         Groups of rows, as in `structure`. By default rows are ordered by their totals and divided into groups with
         similar numbers of counts, so that cells are about equally precise.
     column_groupby : array-like of shape (p,) or str, optional
         Groups of columns, likewise; a str is a column of `.var` of an AnnData object.
+    row_exposure : float or array-like of shape (n,), optional
+        The exposures given to `fit` or `transform`.
     bins : int, default=20
         Number of groups where none are given.
     ax : matplotlib Axes, optional
@@ -354,7 +363,7 @@ def residuals(
     groupby = None if groupby is None else groups_of(groupby, X, "X")
     if column_groupby is not None:
         column_groupby = groups_of(column_groupby, X, "X", axis=1, argument="column_groupby")
-    X, W, H = _read(X.X if hasattr(X, "obsm") else X, W, H)
+    X, W, H = _read(X.X if hasattr(X, "obsm") else X, W, H, row_exposure)
     rows, R = _indicators(groupby, X.sum(axis=1, dtype=np.float64), bins, "groupby")
     columns, C = _indicators(column_groupby, X.sum(axis=0, dtype=np.float64), bins, "column_groupby")
     observed, expected = (R @ X @ C.T).toarray(), (R @ W) @ (H @ C.T)
@@ -393,14 +402,15 @@ def _range(totals: np.ndarray) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def _read(X: Any, W: Any, H: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
-    """X as a sparse array, and W and H in float64, aligned with X."""
-    if hasattr(H, "components_"):
-        order = order_of(feature_labels(H), MatrixLabels.of(X).columns, "H")
-        H = H.components_ if order is None else H.components_[:, order]
-    W, H = align_factors(X, W, H)
+def _read(X: Any, W: Any, H: Any, row_exposure: Any) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
+    """X as a sparse array, and the factors of its rates in float64, aligned with X."""
+    row_exposure = align(row_exposure, "row_exposure", rows=MatrixLabels.of(X).rows)
+    W, H = align_rates(X, W, H)
     counts, (W, H) = as_counts(X), check_factors(W, H)
     if counts.shape != (len(W), H.shape[1]):
         raise ValueError(f"X must have shape {(len(W), H.shape[1])}, as W H has, got {counts.shape}")
+    W, H = W.astype(np.float64), H.astype(np.float64)
+    if row_exposure is not None:
+        W *= vector(row_exposure, len(W), "row_exposure")[:, None]
     component_sums(W, H)  # raises an error if the sum of W H is infinite
-    return counts.to_scipy(), W.astype(np.float64), H.astype(np.float64)
+    return counts.to_scipy(), W, H

@@ -9,12 +9,10 @@ from scipy.spatial.distance import squareform
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import distributions, match_components
-from fastpmf.counts.labels import order_of
+from fastpmf.counts.labels import labels_of, order_of
 from fastpmf.plot._common import (
     component_colors,
-    components_of,
     encode_groups,
-    feature_labels,
     groups_of,
     heat_map,
     heat_map_size,
@@ -25,7 +23,7 @@ from fastpmf.plot._common import (
     single_axes,
     text_color,
 )
-from fastpmf.utils.validation import check_option, random_generator
+from fastpmf.utils.validation import check_matrix, check_option, random_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +36,7 @@ _GRID = 1000  # positions along the rows that are tried for the name of a compon
 
 def structure(
     W: Any, H: Any = None, *, groupby: Any = None, groups: Any = None, labels: Any = None, order: str = "dominant",
-    max_rows: int = 2000, random_state: Any = 0, ax: Any = None,
+    max_rows: int = 2000, random_state: Any = 0, key: str | None = None, ax: Any = None,
 ) -> "Axes":  # fmt: skip
     """Structure plot: the topic proportions of each row as a stacked bar, rows side by side.
 
@@ -48,7 +46,7 @@ def structure(
     Parameters
     ----------
     W : array-like of shape (n, k) or AnnData
-        An AnnData object must have the result of a fit by `fastpmf.anndata` in `.obsm`, as "X_pmf" or "X_hpf".
+        An AnnData object must have the result of a fit by `fastpmf.anndata` in `.obsm`.
     H : array-like of shape (k, p) or fitted estimator, optional
         If given, proportions are those of the expected counts of each row, P(z|row) of `to_topics`. Otherwise rows of W
         are divided by their sums, which depend on the relative scale of W and H; of an AnnData object, the saved
@@ -70,6 +68,9 @@ def structure(
         one row of each.
     random_state : int, RandomState, Generator or None, default=0
         For the random subset.
+    key : str, optional
+        Name of the result in `.obsm` of an AnnData object, such as "X_hpf" or the `key_added` of the fit; by default
+        the only one.
     ax : matplotlib Axes, optional
 
     Returns
@@ -102,7 +103,7 @@ def structure(
     'topic proportion'
     """
     groupby = None if groupby is None else groups_of(groupby, W, "W")
-    P = proportions(W, H)
+    P = proportions(W, H, key)
     n, k = P.shape
     check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
@@ -278,10 +279,10 @@ def similarity_heatmap(
     >>> ax.images[0].get_array().round(2).tolist()
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
-    target = feature_labels(H)._replace(source="H", item="column")
-    H = components_of(H, "H")
-    other_H = H if other is None else components_of(other, "other")
-    if (order := order_of(feature_labels(other), target, "other")) is not None:
+    target = labels_of(H, 1)._replace(source="H", item="column")
+    H = check_matrix(H, "H").astype(np.float64)
+    other_H = H if other is None else check_matrix(other, "other").astype(np.float64)
+    if (order := order_of(labels_of(other, 1), target, "other")) is not None:
         other_H = other_H[:, order]
     if other_H.shape[1] != H.shape[1]:
         raise ValueError(f"other must have {H.shape[1]} columns, as many as H, got {other_H.shape[1]}")
@@ -307,8 +308,9 @@ def similarity_heatmap(
 
 
 def group_heatmap(
-    W: Any, H: Any = None, *, groupby: Any, groups: Any = None, labels: Any = None, ax: Any = None
-) -> "Axes":
+    W: Any, H: Any = None, *, groupby: Any, groups: Any = None, labels: Any = None, key: str | None = None,
+    ax: Any = None,
+) -> "Axes":  # fmt: skip
     """Mean topic proportions of each group of rows.
 
     Parameters
@@ -320,6 +322,8 @@ def group_heatmap(
         These are as in `structure`.
     labels : array-like of str, of length k, optional
         Names of the components; by default their numbers, from 0.
+    key : str, optional
+        As in `structure`.
     ax : matplotlib Axes, optional
 
     Returns
@@ -345,7 +349,7 @@ def group_heatmap(
     [[1.0, 0.0], [0.25, 0.75]]
     """
     groupby = groups_of(groupby, W, "W")
-    P = proportions(W, H)
+    P = proportions(W, H, key)
     titles, codes = encode_groups(groupby, len(P), "groupby", groups)
     names = short_names(labels, P.shape[1], "labels", "component")
     P, codes = P[codes >= 0], codes[codes >= 0]

@@ -41,8 +41,8 @@ class Status(StrEnum):
     VALIDATION = "Stopped because the likelihood of held-out counts no longer improved."
     MAX_TIME = "Stopped at max_time before converging to within tol; increase max_time or tol."
     ONLINE = "Fitted by partial_fit, one mini-batch after another."
-    INTERRUPTED = "Interrupted from the keyboard; the factors of the last complete update are kept."
-    UNMEASURED = "Interrupted from the keyboard during the final evaluation; the last factors are kept, unmeasured."
+    INTERRUPTED = "Interrupted; the factors of the last complete update are kept."
+    UNMEASURED = "Interrupted during the final evaluation; the last factors are kept, unmeasured."
     NON_FINITE = "Stopped at a rate that is not a positive finite number; the factors before it are kept."
 
 

@@ -118,7 +118,7 @@ class Run:
             If the factors in the user's units are out of the range of their dtype.
         """
         if self.status is Status.INTERRUPTED and self.n_iter == 0:
-            raise KeyboardInterrupt("Interrupted from the keyboard before an iteration was done; nothing is kept.")
+            raise KeyboardInterrupt("Interrupted before an iteration was done; nothing is kept.")
         try:
             return self._solution()
         except KeyboardInterrupt:

@@ -35,6 +35,13 @@ def check_memory_for(what: str, n_bytes: int, advice: str = "") -> None:
         raise MemoryError(f"{what} needs at least {need:.3g} GiB, and this process may have {have:.3g} GiB{advice}")
 
 
+def sizes_text(*sizes: int) -> list[str]:
+    """Numbers of bytes in the one unit, KiB, MiB or GiB, that suits the largest of them."""
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    unit, size = next((unit for unit in units if max(sizes) >= unit[1]), units[-1])
+    return [f"{n / size:,.2f} {unit}" for n in sizes]
+
+
 def check_compression(n_bytes: int, stored_bytes: int) -> None:
     """Raise a ValueError if arrays of `n_bytes` cannot come from so few stored bytes."""
     if n_bytes > UNCHECKED_BYTES and n_bytes > MAX_COMPRESSION * stored_bytes:

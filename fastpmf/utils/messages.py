@@ -9,6 +9,7 @@ import numpy as np
 
 MAX_LENGTH = 80  # characters
 _N_SUGGESTED = 3
+_MIN_SIMILARITY = 0.8  # of `difflib`, from 0 to 1
 _MAX_COMPARED = 20_000  # names, above which the search for similar ones would take more than about a second
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = MAX_LENGTH
@@ -28,15 +29,18 @@ def listed(values: Iterable[Any], n: int = 10) -> str:
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: known names that begin with it, or else are similar to it."""
-    names = list(dict.fromkeys(map(str, known)))
-    start = given.casefold()
-    found = [name for name in names if start and name.casefold().startswith(start)]
-    if len(found) < _N_SUGGESTED and len(names) <= _MAX_COMPARED:
-        found += [name for name in get_close_matches(given, names, _N_SUGGESTED) if name not in found]
+    """The end of an error message about an unknown name: known names that begin with it, or else are similar to it.
+
+    Upper and lower case are alike.
+    """
+    names = {name.strip().casefold(): name for name in map(str, known)}
+    start = given.strip().casefold()
+    found = [name for name in names if start and name.startswith(start)]
+    if not found and len(names) <= _MAX_COMPARED:
+        found = get_close_matches(start, names, _N_SUGGESTED, _MIN_SIMILARITY)
     if not found:
         return ""
-    *others, last = map(brief, found[:_N_SUGGESTED])
+    *others, last = (brief(names[name]) for name in found[:_N_SUGGESTED])
     return f"; did you mean {', '.join(others) + ' or ' if others else ''}{last}?"
 
 

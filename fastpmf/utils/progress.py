@@ -17,7 +17,7 @@ from numba.core import event
 from fastpmf.utils.messages import printable
 
 COMPILING = "fastpmf:compile"  # Numba event of the compilation of a kernel that is not in the cache
-MESSAGE = "compiling kernels (once per machine)"
+MESSAGE = "compiling kernels for this kind of model and counts, once per machine"
 DELAY = 1.0  # seconds of compilation before the message
 
 
@@ -151,10 +151,12 @@ class _Lines:
         self._last = perf_counter()
         sys.stderr.write(f"{printable(text)}\n")
 
-    def write_if_due(self, text: str) -> None:
+    def write_if_due(self, text: str) -> bool:
+        """Write a line if it is due; return whether it is."""
         now = perf_counter()
-        if now - self._last >= min(60.0, max(1.0, 0.1 * (now - self._start))):
+        if is_due := now - self._last >= min(60.0, max(1.0, 0.1 * (now - self._start))):
             self.write(text)
+        return is_due
 
 
 class Progress:
@@ -212,6 +214,7 @@ class FitProgress:
         self._max_iter, self._residual, self._n_starts, self._verbose = max_iter, residual, n_starts, verbose
         self._start = ""
         self._lines: _Lines | None = None
+        self._written = -1  # iteration of the last line
         bars = _bar_class() if verbose else None
         self._bar = None if bars is None else bars(total=max_iter, unit="it", file=sys.stderr, dynamic_ncols=True)
 
@@ -232,21 +235,24 @@ class FitProgress:
         elif self._lines is None:
             self._lines = _Lines()
             self._lines.write(self._line(record))
-        else:
-            self._lines.write_if_due(self._line(record))
+            self._written = record.n_iter
+        elif self._lines.write_if_due(self._line(record)):
+            self._written = record.n_iter
 
     def end(self, solution: Any) -> None:
-        """Show the solution, and why the fit stopped; a bar is full unless it was interrupted."""
+        """Show the solution, and why the fit stopped, unless an exception says it; then a bar is not full."""
         self._start = ""
+        interrupted = solution.status.name in ("INTERRUPTED", "UNMEASURED")
         if self._bar is not None:
             self._bar.set_description_str(solution.status.name.lower().replace("_", " "), refresh=False)
             self._bar.set_postfix_str(self._text(solution), refresh=False)
             self._bar.n = solution.n_iter
-            if solution.status.name not in ("INTERRUPTED", "UNMEASURED"):
+            if not interrupted:
                 self._bar.total = solution.n_iter
             self._bar.refresh()
         elif self._verbose:
-            (self._lines or _Lines()).write(f"{self._line(solution)}  {solution.status}")
+            status = "" if interrupted else f"  {solution.status}"
+            (self._lines or _Lines()).write(f"{self._line(solution)}{status}")
 
     def close(self) -> None:
         if self._bar is not None:
@@ -258,8 +264,12 @@ class FitProgress:
 
     def _line(self, fit: Any) -> str:
         start = f"{self._start}, " if self._start else ""
-        seconds = fit.seconds if hasattr(fit, "seconds") else fit.trace["seconds"][-1]
-        return f"{start}iteration {fit.n_iter:>5} of {self._max_iter}  {self._text(fit)}  {seconds:.1f} s"
+        at = f"iteration {fit.n_iter:>5} of {self._max_iter}"
+        if is_solution := not hasattr(fit, "seconds"):
+            # Its residual is that of the final factors, and that of the last record was measured during the iteration
+            at = "final factors" if fit.n_iter == self._written else at
+        seconds = fit.trace["seconds"][-1] if is_solution else fit.seconds
+        return f"{start}{at}  {self._text(fit)}  {seconds:.1f} s"
 
 
 @contextmanager

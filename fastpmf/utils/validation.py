@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.utils.messages import brief, listed, suggestion
+
+_MAX_SEARCHED = 1000  # values that are searched for a text, for a message
 
 
 def check_option(value: Any, options: Iterable[str], name: str, *, none: bool = False) -> None:
@@ -52,9 +55,20 @@ def is_nullable(A: Any) -> bool:
 
 
 def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
-    """A as a dense array of real numbers; an error if it is sparse, ragged or holds anything else."""
+    """A as a dense array of real numbers; an error if it is sparse, ragged or holds anything else.
+
+    A fitted estimator stands for its `components_`.
+    """
     if hasattr(A, "obsm"):  # NumPy would convert an AnnData object as a nested sequence, which is slow
         raise TypeError(f"{name} must be an array, got an {type(A).__name__} object: give one of its arrays")
+    if hasattr(A, "fit") and hasattr(A, "transform"):
+        check_is_fitted(A)
+        if name in ("W", "fixed_W"):
+            raise TypeError(
+                f"{name} must be an array, got a fitted {type(A).__name__}: give the result of its fit_transform or "
+                "transform"
+            )
+        A = getattr(A, "components_", A)
     if sparse.issparse(A):
         raise TypeError(f"{name} must be a dense array, got a sparse {type(A).__name__}")
     try:
@@ -62,7 +76,9 @@ def check_array(A: Any, name: str, holding: str = "real numbers") -> np.ndarray:
     except ValueError:
         raise ValueError(f"{name} must be an array, got a {type(A).__name__} of unequal lengths") from None
     if A.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold {holding}, got dtype {A.dtype}")
+        text = next((value for value in A.ravel()[:_MAX_SEARCHED].tolist() if isinstance(value, str)), None)
+        got = f"dtype {A.dtype}" if text is None else f"text, such as {brief(text)}"
+        raise TypeError(f"{name} must hold {holding}, got {got}")
     return A
 
 
@@ -117,10 +133,14 @@ def duplicates(names: Iterable[Any]) -> list[Any]:
     return [name for name, n in Counter(names).items() if n > 1]
 
 
-def check_unique(names: np.ndarray, name: str) -> None:
-    """Raise a ValueError if any of the names, those of the argument `name`, occurs more than once."""
+def check_unique(names: np.ndarray, name: str, advice: str = "make them unique") -> None:
+    """Raise a ValueError if any of these names of features occurs more than once; `name` says whose they are."""
     if repeated := duplicates(names.tolist()):
-        raise ValueError(f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once")
+        raise ValueError(
+            f"{name} must be unique to be aligned by, got {brief(repeated[0])} more than once: {advice} by "
+            "adata.var_names_make_unique(), or use ids as names (feature_names='id' for 10x Genomics, --column-names "
+            "on the command line)"
+        )
 
 
 def check_names(names: Any, n: int, name: str, item: str) -> np.ndarray:
