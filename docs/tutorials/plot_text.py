@@ -189,7 +189,9 @@ new_shares.T.round(2)
 # (Without a prior they are 0.)
 # To find such texts, count the known words of each:
 
-print("known words:", new_X.X.sum(axis=1).tolist())
+import numpy as np
+
+print("known words:", np.ravel(new_X.X.sum(axis=1)))
 
 # %%
 # A pipeline holds both steps in one object, which takes texts.
@@ -210,8 +212,6 @@ pipeline.transform(list(texts.values())[-10:]).shape
 # time and forgets it.
 # The vocabulary must be fixed before, for example by a vectorizer that was fitted to a random sample.
 # Here each paragraph is a document, and the paragraphs come in random order:
-
-import numpy as np
 
 paragraphs = np.random.default_rng(0).permutation("\n\n".join(texts.values()).split("\n\n"))
 online = PoissonNMF(12, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), random_state=0)
