@@ -29,6 +29,7 @@ from fastpmf import (
 )
 from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
+from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
 from fastpmf.cli.printing import (
     TABLES,
@@ -44,6 +45,7 @@ from fastpmf.cli.reading import (
     VALUES_FILE,
     Model,
     beside,
+    beside_counts,
     check_format,
     exposure_of,
     fitted_rows,
@@ -129,7 +131,8 @@ def fit(arguments: argparse.Namespace) -> None:
         arguments.written += f", {arguments.factors}"
     if arguments.report:
         with stage("drawing the report"):
-            model.report(arguments.report, None if arguments.stream else data, W)
+            given = {} if arguments.stream else {"X": data, **beside_counts(arguments, model, data)}
+            model.report(arguments.report, W=W, **given)
         arguments.written += f", {arguments.report}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
@@ -413,7 +416,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.train is None:
         data, missing = read_for_model(arguments, model)
         part, observed = observed_part(model, data, missing)
-        facts = _size(data) | {"log_likelihood": part.score(observed)}
+        given = beside_counts(arguments, model, data)
+        facts = _size(data) | {"log_likelihood": part.score(observed, **given)}
         lines = [f"log-likelihood {facts['log_likelihood']:.6g} nats per count, under the best weights of these rows"]
     else:
         data, train, W = heldout_rows(arguments, model)
@@ -433,7 +437,8 @@ def _heldout_scores(
     fitted = as_counts(train)
     rows, columns = (fitted.sums(side) for side in Side)
     options: dict[str, Any] = {"exposure": exposure_of(arguments, data, train), "n_threads": arguments.threads}
-    score = heldout_log_likelihood(train, W, model.components_, data, **options)
+    W, H = model_rates(model, W, **beside_counts(arguments, model, train))
+    score = heldout_log_likelihood(train, W, H, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
     lines = [
@@ -442,7 +447,7 @@ def _heldout_scores(
     ]
     if arguments.top is not None:
         n = arguments.top
-        own = ranking_scores(data, W, model.components_, n, exclude=train)
+        own = ranking_scores(data, W, H, n, exclude=train)
         popular = ranking_scores(data, np.ones((len(W), 1)), columns[None], n, exclude=train)
         names = ("precision", "recall", "ndcg")
         facts |= {"n": n} | {name: getattr(own, name) for name in names}
@@ -476,15 +481,19 @@ def report(arguments: argparse.Namespace) -> None:
     import_optional("matplotlib", "plot", "report")
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
-    if arguments.groupby and not arguments.counts:
-        raise ValueError("argument --groupby: it needs COUNTS, whose rows have the groups")
+    for name, of in (("groupby", "rows have the groups"), ("row_exposure", "rows have the exposures"),
+                     ("mask", "entries are masked")):  # fmt: skip
+        if getattr(arguments, name) is not None and not arguments.counts:
+            raise ValueError(f"argument --{name.replace('_', '-')}: it needs COUNTS, whose {of}")
     model = load(arguments)
     X = W = groupby = None
+    given: dict[str, Any] = {}
     if arguments.counts:
         X, W = fitted_rows(arguments, model)
         groupby = arguments.groupby and read_groups(arguments.groupby, "--groupby", X, arguments, axis=0)
+        given = beside_counts(arguments, model, X)
     with stage("drawing the report"):
-        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby)
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby, **given)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 
