@@ -1153,10 +1153,10 @@ def test_columns_that_held_out_counts_lack_count_0(shop):
 
 def test_the_counts_of_train_have_a_format_of_their_own(shop):
     test = read_counts("test")
-    entries = test.X.tocoo()
     lines = (
-        f"{test.row_names[i]},{test.column_names[j]},{x},x\n"
-        for i, j, x in zip(entries.row, entries.col, entries.data, strict=True)
+        f"{row},{column},{x},x\n"
+        for row, counts in zip(test.row_names, test.X.toarray(), strict=True)
+        for column, x in zip(test.column_names, counts, strict=True)
     )
     Path("test.txt").write_text("who,what,n,note\n" + "".join(lines))
     options = "--format csv --columns who,what,n"

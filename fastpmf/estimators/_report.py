@@ -1,4 +1,4 @@
-"""A report on a fitted model: one HTML file with pictures, which loads nothing and runs no scripts."""
+"""A report on a fitted model: one HTML file with plots, which loads nothing and runs no scripts."""
 
 import base64
 import io
