@@ -245,7 +245,7 @@ class TestRaw:
     def test_it_is_offered_where_counts_are_looked_for(self, filtered):
         with pytest.warns(UserWarning, match="adata.X doesn't look like counts: .* layer may be 'raw'"):
             fa.poisson_nmf(filtered, 2, random_state=0)
-        with pytest.raises(ValueError, match="layer must be None for adata.X, or 'raw', got 'counts'"):
+        with pytest.raises(ValueError, match=r"layer must be None for adata\.X, or 'raw', got 'counts'"):
             fa.poisson_nmf(filtered, 2, layer="counts")
 
 

@@ -28,7 +28,7 @@ def column_data(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | Non
 
 def rate_factors(
     W: np.ndarray, H: np.ndarray, column_exposure: np.ndarray | None = None, background: np.ndarray | None = None,
-    row_exposure: np.ndarray | None = None,
+    row_exposure: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """W' and H', whose product has the rates r_i c_j (W_i . H_j + b_j); W and H themselves if there are no r, c and b.
 
@@ -37,7 +37,7 @@ def rate_factors(
     W : ndarray of shape (n, k)
     H : ndarray of shape (k, p)
     column_exposure, background : ndarray of shape (p,), or None
-    row_exposure : ndarray of shape (n,), or None
+    row_exposure : float or ndarray of shape (n,), or None
 
     Returns
     -------
@@ -49,10 +49,10 @@ def rate_factors(
         W, H = np.column_stack([W, np.ones(len(W), W.dtype)]), np.vstack([H, background])
     if column_exposure is not None:
         H = H * column_exposure
-    return W if row_exposure is None else W * row_exposure[:, None], H
+    return W if row_exposure is None else W * np.reshape(row_exposure, (-1, 1)), H
 
 
-def model_rates(model: Any, W: np.ndarray, row_exposure: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def model_rates(model: Any, W: np.ndarray, row_exposure: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """`rate_factors` of a fitted model and W of some rows."""
     return rate_factors(W, model.components_, *column_data(model), row_exposure)
 

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf.cli.parser import make_parser
 from fastpmf.cli.printing import print_message
 from fastpmf.utils.progress import compilation_shown
 
@@ -49,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The output of a fit states its status
             warnings.filterwarnings("ignore", r"Stopped at max_(iter|time)", ConvergenceWarning)
             warnings.showwarning = lambda message, *_, **__: print_message(f"fastpmf: warning: {message}")
+            from fastpmf.cli.parser import make_parser  # takes a while, so Ctrl-C must already be handled
+
             arguments = make_parser().parse_args(argv)
             with compilation_shown(verbose=not getattr(arguments, "quiet", True)):
                 arguments.run(arguments)

@@ -30,8 +30,9 @@ from fastpmf import (
 )
 from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
+from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
-from fastpmf.analysis.summary import component_shares
+from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.cli.printing import (
     TABLES,
     check_figure,
@@ -46,6 +47,7 @@ from fastpmf.cli.reading import (
     VALUES_FILE,
     Model,
     beside,
+    beside_counts,
     check_format,
     exposure_of,
     fitted_rows,
@@ -137,7 +139,8 @@ def fit(arguments: argparse.Namespace) -> None:
         arguments.written += f", {arguments.factors}"
     if arguments.report:
         with stage("drawing the report"):
-            model.report(arguments.report, None if arguments.stream else data, W)
+            given = {} if arguments.stream else {"X": data, **beside_counts(arguments, model, data)}
+            model.report(arguments.report, W=W, **given)
         arguments.written += f", {arguments.report}"
     facts = _facts_of_counts(data, counts) | _facts_of_model(model)
     facts |= {"seconds": seconds, "model": arguments.output, "weights": arguments.weights,
@@ -237,22 +240,17 @@ def _write_weights(path: str, W: np.ndarray, row_names: np.ndarray | None) -> No
 
 
 def _objective(model: Model) -> str:
-    if isinstance(model, PoissonNMF):
-        return f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count"
-    if hasattr(model, "elbo_"):
-        return f"bound {model.elbo_:.8g} nats, residual {model.residual_:.2g} of the counts"
-    return "bound unknown, after online updates"
+    """The objective or bound of a fit, and its residual."""
+    facts = fit_facts(model)
+    names = ("objective", "kkt_residual", "evidence lower bound", "residual")
+    return ", ".join(f"{name} {facts[name]}" for name in names if name in facts) or "bound unknown"
 
 
 def _status(model: Model) -> str:
-    """Why a fit stopped and, if it reached a limit, its residual and tol."""
+    """Why a fit stopped and, if it reached a limit, after how many iterations."""
     if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
-    name = "kkt_residual" if isinstance(model, PoissonNMF) else "residual"
-    return (
-        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, {name} is "
-        f"{getattr(model, f'{name}_'):.2g}, tol {model.tol:.2g}."
-    )
+    return f"{model.status_} These were {model.n_iter_} of at most {model.max_iter} iterations."
 
 
 def transform(arguments: argparse.Namespace) -> None:
@@ -440,7 +438,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.train is None:
         data, missing = read_for_model(arguments, model)
         part, observed = observed_part(model, data, missing)
-        facts = _size(data) | {"log_likelihood": part.score(observed)}
+        given = beside_counts(arguments, model, data)
+        facts = _size(data) | {"log_likelihood": part.score(observed, **given)}
         lines = [f"log-likelihood {facts['log_likelihood']:.6g} nats per count, under the best weights of these rows"]
     else:
         data, train, W = heldout_rows(arguments, model)
@@ -460,7 +459,8 @@ def _heldout_scores(
     fitted = as_counts(train)
     rows, columns = (fitted.sums(side) for side in Side)
     options: dict[str, Any] = {"exposure": exposure_of(arguments, data, train), "n_threads": arguments.threads}
-    score = heldout_log_likelihood(train, W, model.components_, data, **options)
+    W, H = model_rates(model, W, **beside_counts(arguments, model, train))
+    score = heldout_log_likelihood(train, W, H, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
     lines = [
@@ -469,7 +469,7 @@ def _heldout_scores(
     ]
     if arguments.top is not None:
         n = arguments.top
-        own = ranking_scores(data, W, model.components_, n, exclude=train)
+        own = ranking_scores(data, W, H, n, exclude=train)
         popular = ranking_scores(data, np.ones((len(W), 1)), columns[None], n, exclude=train)
         names = ("precision", "recall", "ndcg")
         facts |= {"n": n} | {name: getattr(own, name) for name in names}
@@ -505,15 +505,19 @@ def report(arguments: argparse.Namespace) -> None:
     import_optional("matplotlib", "plot", "report")
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
-    if arguments.groupby and not arguments.counts:
-        raise ValueError("argument --groupby: it needs COUNTS, whose rows have the groups")
+    for name, of in (("groupby", "rows have the groups"), ("row_exposure", "rows have the exposures"),
+                     ("mask", "entries are masked")):  # fmt: skip
+        if getattr(arguments, name) is not None and not arguments.counts:
+            raise ValueError(f"argument --{name.replace('_', '-')}: it needs COUNTS, whose {of}")
     model = load(arguments)
     X = W = groupby = None
+    given: dict[str, Any] = {}
     if arguments.counts:
         X, W = fitted_rows(arguments, model)
         groupby = arguments.groupby and read_groups(arguments.groupby, "--groupby", X, arguments, axis=0)
+        given = beside_counts(arguments, model, X)
     with stage("drawing the report"):
-        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby)
+        model.report(arguments.output, X, W, n_top=arguments.top, title=arguments.title, groupby=groupby, **given)
     print_result(arguments, f"report in {arguments.output}", {"report": arguments.output})
 
 

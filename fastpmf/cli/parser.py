@@ -524,6 +524,7 @@ def _evaluate(parser: Parser) -> None:
     text = "fitted columns that COUNTS lack: not observed, or with counts of 0 (default: unobserved, with --train zero)"
     evaluate.option("--missing", text, group="input", choices=_MISSING)
     _add_train(evaluate)
+    _add_row_exposure(evaluate)
     text = "also score recommendations of N columns to each row; needs --train"
     evaluate.option("-n --top", text, group="what to score", type=positive, metavar="N")
     _add_common(evaluate)
@@ -573,6 +574,8 @@ def _report(parser: Parser) -> None:
     _add_model_file(report)
     _add_counts(report, nargs="*")
     _add_weights(report)
+    _add_row_exposure(report)
+    _add_mask(report)
     _add_groupby(report)
     report.option("-o --output", "the report (required)", group="output", required=True, metavar="REPORT.html")
     report.option("--title", "heading (default: the model and its size)", group="output", metavar="TEXT")
@@ -872,12 +875,14 @@ def _plot(parser: Parser) -> None:
     _add_counts(calibration)
     calibration.set_defaults(missing="zero")
     _add_train(calibration, required=True)
+    _add_row_exposure(calibration)
     calibration.option("--bins", "number of groups", 20, group="what to draw", type=positive, metavar="N")
 
     residuals = kinds.command(plots.residuals, "residuals", "where counts differ from the fit", _RESIDUALS)
     _add_model_file(residuals)
     _add_counts(residuals)
     _add_weights(residuals)
+    _add_row_exposure(residuals)
     _add_groupby(residuals)
     text = "group of each column, as --groupby for rows; or a column of .var"
     residuals.option("--column-groupby", text, group="what to draw", metavar="FILE")

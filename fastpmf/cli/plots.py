@@ -13,7 +13,7 @@ from fastpmf import plot
 from fastpmf.analysis.selection import Selection
 from fastpmf.cli.commands import differential_expression
 from fastpmf.cli.printing import check_figure, print_result, write_figure
-from fastpmf.cli.reading import exposure_of, fitted_rows, heldout_rows, load, read_groups
+from fastpmf.cli.reading import beside_counts, exposure_of, fitted_rows, heldout_rows, load, read_groups
 from fastpmf.io import load_model
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import stage
@@ -101,7 +101,7 @@ def component_gains(arguments: argparse.Namespace) -> None:
     data, train, _ = heldout_rows(arguments, model)
     exposure, n_threads = exposure_of(arguments, data, train), arguments.threads
     with stage("computing the contributions of components"):
-        gains = compute_gains(train, model.components_, data, exposure=exposure, n_threads=n_threads)
+        gains = compute_gains(train, model, data, exposure=exposure, n_threads=n_threads)
     _draw(arguments, plot.component_gains, gains)
 
 
@@ -111,7 +111,8 @@ def calibration(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, train, W = heldout_rows(arguments, model)
     exposure = exposure_of(arguments, data, train)
-    _draw(arguments, plot.calibration, data, W, model, exposure=exposure, bins=arguments.bins)
+    given = beside_counts(arguments, model, train)
+    _draw(arguments, plot.calibration, data, W, model, exposure=exposure, bins=arguments.bins, **given)
 
 
 def residuals(arguments: argparse.Namespace) -> None:
@@ -123,7 +124,8 @@ def residuals(arguments: argparse.Namespace) -> None:
         "groupby": _groups(arguments, "groupby", data, 0),
         "column_groupby": _groups(arguments, "column_groupby", data, 1),
     }
-    _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins)
+    given = beside_counts(arguments, model, data)
+    _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins, **given)
 
 
 def _groups(arguments: argparse.Namespace, name: str, data: Any, axis: int) -> Any:

@@ -167,8 +167,7 @@ def fitted_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, n
     """Counts aligned with the fitted features, and W of --weights, by default computed."""
     data, missing = read_for_model(arguments, model)
     if arguments.weights is None:
-        exposure = getattr(arguments, "row_exposure", None)
-        return data, weights(model, data, missing, **beside(model, data, row_exposure=exposure))
+        return data, weights(model, data, missing, **beside_counts(arguments, model, data))
     return data, read_weights(arguments, model, data)
 
 
@@ -190,7 +189,7 @@ def heldout_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, 
     data = align(data, ", ".join(arguments.counts), rows=labels_of(train, 0)._replace(source=arguments.train))
     if data.X.shape != train.X.shape:
         raise ValueError(f"argument --train: expected counts of shape {data.X.shape}, got {train.X.shape}")
-    return data, train, weights(model, train, missing)
+    return data, train, weights(model, train, missing, **beside_counts(arguments, model, train))
 
 
 def exposure_of(arguments: argparse.Namespace, data: Dataset, train: Dataset) -> float:
@@ -216,6 +215,11 @@ def observed_part(model: Model, data: Dataset, missing: np.ndarray | None) -> tu
     here = np.flatnonzero(~missing)
     names = model.feature_names_in_[here]
     return model._with_features(here), replace(data, X=data.X.tocsr()[:, here], column_names=names)
+
+
+def beside_counts(arguments: argparse.Namespace, model: Model, data: Dataset) -> dict[str, Any]:
+    """`beside` with the options of a command, which may lack either of them."""
+    return beside(model, data, *(getattr(arguments, name, None) for name in ("row_exposure", "mask")))
 
 
 def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
-from fastpmf.plot._common import BLUE, GREY, component_colors, encode_groups, groups_of, hide_frame
+from fastpmf.plot._common import BLUE, GREY, component_colors, groups_of, hide_frame
 from fastpmf.solvers import Status
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import atomic_write, check_folder
@@ -169,8 +169,10 @@ def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) ->
     if W_of_rows is None:
         raise ValueError("groupby must be None without X and W, whose rows have the groups")
     groupby = groups_of(groupby, W if X is None else X, "W" if X is None else "X")
-    encode_groups(groupby, len(W_of_rows), "groupby")
-    return groupby if hasattr(groupby, "dtype") else np.asarray(groupby)
+    groupby = groupby if hasattr(groupby, "dtype") else np.asarray(groupby)
+    if groupby.shape != (n := len(W_of_rows),):
+        raise ValueError(f"groupby must be {n}, one for each, got shape {groupby.shape}")
+    return groupby
 
 
 def _section(title: str, *parts: str) -> str:
