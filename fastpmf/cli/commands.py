@@ -32,7 +32,7 @@ from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
 from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
-from fastpmf.analysis.summary import component_shares
+from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.cli.printing import (
     TABLES,
     check_figure,
@@ -240,22 +240,17 @@ def _write_weights(path: str, W: np.ndarray, row_names: np.ndarray | None) -> No
 
 
 def _objective(model: Model) -> str:
-    if isinstance(model, PoissonNMF):
-        return f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count"
-    if hasattr(model, "elbo_"):
-        return f"bound {model.elbo_:.8g} nats, residual {model.residual_:.2g} of the counts"
-    return "bound unknown, after online updates"
+    """The objective or bound of a fit, and its residual."""
+    facts = fit_facts(model)
+    names = ("objective", "kkt_residual", "evidence lower bound", "residual")
+    return ", ".join(f"{name} {facts[name]}" for name in names if name in facts) or "bound unknown"
 
 
 def _status(model: Model) -> str:
-    """Why a fit stopped and, if it reached a limit, its residual and tol."""
+    """Why a fit stopped and, if it reached a limit, after how many iterations."""
     if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
-    name = "kkt_residual" if isinstance(model, PoissonNMF) else "residual"
-    return (
-        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, {name} is "
-        f"{getattr(model, f'{name}_'):.2g}, tol {model.tol:.2g}."
-    )
+    return f"{model.status_} These were {model.n_iter_} of at most {model.max_iter} iterations."
 
 
 def transform(arguments: argparse.Namespace) -> None:
