@@ -108,8 +108,8 @@ def poisson_nmf(
 
         - `.obsm[key_added or "X_pmf"]`, W of shape (n_obs, n_components);
         - `.obsm["X_pmf_topics"]`, or with `key_added` that name and "_topics", P(topic | cell) of the same shape: the
-          shares of each cell's expected counts, which sum to 1, or are 0 for a cell without any, as
-          `model.to_topics(W).mixtures`;
+          shares of each cell's expected counts, as `model.to_topics(W).mixtures`. They sum to 1; a cell without counts
+          has 0, or the nearly equal shares of the prior;
         - `.varm[key_added or "PMF"]`, H transposed, of shape (n_vars, n_components), 0 for genes that were not fitted.
           With `.raw` its rows are aligned by name; genes that only `.raw` has are in the model but not in `.varm`;
         - `.uns[key_added or "pmf"]`, a dictionary: "params", "objective" (nats), "kkt_residual" (nats per count),

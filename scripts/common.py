@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         name = Path(sys.argv[0]).stem
         self.option("--csv", "table", f"{name}.csv", type=output_file(".csv"), metavar="FILE")
         picture = output_file(".png", ".svg")
-        self.option("--png", "picture, needs matplotlib", f"{name}.png", type=picture, metavar="FILE")
+        self.option("--png", "plot, needs matplotlib", f"{name}.png", type=picture, metavar="FILE")
 
     def option(self, flags: str, text: str, default: Any = None, **options: Any) -> None:
         """Add an option with this help text.
@@ -312,13 +312,13 @@ def save_figure(path: str, plot: Callable[[Any], None], size: tuple = (7, 4.5)) 
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        echo("no picture: matplotlib is not installed")
+        echo("no plot: matplotlib is not installed")
         return
     figure = Figure(layout="constrained", figsize=size)
     plot(figure)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fastpmf"}):  # text stays text, and names are reproducible
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.lower().endswith(".svg") else None)
-    echo(f"picture: {path}")
+    echo(f"plot: {path}")
 
 
 def grid(figure: Any, n: int, columns: int = 3, size: tuple[float, float] | None = (4.2, 3.4)) -> list:

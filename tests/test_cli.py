@@ -25,6 +25,8 @@ from test_files import KINDS, write_tenx
 import fastpmf
 from fastpmf import HPF, PoissonNMF, cli
 from fastpmf.cli import commands
+from fastpmf.cli.parser import make_parser
+from fastpmf.cli.reading import read_matrix
 from fastpmf.datasets import load_stdlib
 from fastpmf.io import Dataset, read_counts, write_counts
 
@@ -567,9 +569,11 @@ def test_similar_columns_are_those_of_the_model(shop):
     rows, model = table(shop("similar shop.npz item3 item0 -n 2")[1]), PoissonNMF.load("shop.npz")
     assert [row["item"] for row in rows] == ["item3", "item3", "item0", "item0"]
     assert [row["similar"] for row in rows] == model.similar_items(["item3", "item0"], 2).names.ravel().tolist()
-    code, _, err = shop("similar shop.npz itm3")
+    code, _, err = shop("similar shop.npz Item14")
     assert code == 2
-    assert err == "fastpmf similar: error: argument ITEM: expected a fitted column, got 'itm3'; did you mean 'item3'?\n"
+    assert err == (
+        "fastpmf similar: error: argument ITEM: expected a fitted column, got 'Item14'; did you mean 'item14'?\n"
+    )
 
 
 def test_differential_features_are_those_of_the_model(shop):
@@ -755,9 +759,9 @@ def test_a_fit_that_time_ends_says_how_far_it_is(run):
     code, out, _ = run("fit X.npz -k 2 -o model.npz -q --max-time 1e-9")
     model = PoissonNMF.load("model.npz")
     assert code == 0
-    how_far = f"After {model.n_iter_} of at most 500 iterations, kkt_residual is {model.kkt_residual_:.2g}, tol 0.0001."
-    assert f"{model.status_} {how_far}" in out
-    assert how_far in run("info model.npz")[1]
+    for text in (out, run("info model.npz")[1]):
+        assert f"kkt_residual {model.kkt_residual_:.2g} nats per count (tol 0.0001)\n" in text
+        assert f"{model.status_} These were {model.n_iter_} of at most 500 iterations.\n" in text
     facts = json.loads(run("info model.npz --json")[1])
     assert (facts["status"], facts["n_iter"], facts["tol"]) == ("MAX_TIME", model.n_iter_, 1e-4)
     assert facts["max_iter"] == 500
@@ -858,8 +862,18 @@ def test_the_commands_that_the_demo_suggests_run_on_what_it_saved(run):
     for line in suggested:
         assert run([*line, "-q"] if line[0] != "topics" else line)[0] == 0
     assert Path("report.html").exists()
-    assert run("demo -k 5 -q --save stdlib")[0] == 0  # replaces what it saved
-    assert run("demo -k 5 -q --save X.npz")[0] == 2
+
+
+def test_the_demo_saves_in_a_new_folder_only(run):
+    Path("mine").mkdir()
+    Path("mine/model.npz").write_text("a model")
+    for folder in ("mine", "X.npz"):
+        code, out, err = run(f"demo -k 2 -q --save {folder}")
+        assert (code, out) == (2, "")
+        assert err == f"fastpmf demo: error: argument --save: expected a new or an empty folder, got {folder}\n"
+    assert [path.name for path in Path("mine").iterdir()] == ["model.npz"]
+    assert Path("mine/model.npz").read_text() == "a model"
+    assert "fastpmf topics 'my demo/model.npz' -n 15\n" in run(["demo", "-k", "2", "-q", "--save", "my demo"])[1]
 
 
 def test_help_teaches_and_versions_tell(run):
@@ -946,17 +960,17 @@ def test_columns_that_a_row_lacks_count_0_for_recommendations(shop):
         ("--versions", "unknown argument '--versions'; did you mean '--version'?"),
         (
             "info X.csv --columns order product n",
-            "argument --columns: expected names or numbers of columns, separated by commas, without blanks, got "
+            "argument --columns: expected names or numbers of columns, separated by commas, without spaces, got "
             "'order'",
         ),
         (
             "fit --columns order product n X.csv -k 2 -o m.npz",
-            "argument --columns: expected names or numbers of columns, separated by commas, without blanks, got "
+            "argument --columns: expected names or numbers of columns, separated by commas, without spaces, got "
             "'order'",
         ),
         (
             "info X.csv --columns order,product n",
-            "unknown argument 'n'; separate the columns by commas, without blanks",
+            "unknown argument 'n'; separate the columns by commas, without spaces",
         ),
         ("fit X.csv -k5", "the following arguments are required: -o/--output"),
         (
@@ -1003,3 +1017,166 @@ def test_numbers_that_are_names_of_columns_are_names(tmp_path, monkeypatch, caps
     PoissonNMF(2, random_state=0).fit(data).save("m.npz")
     assert cli.main(["similar", "m.npz", "3", "17850", "--top", "1"]) == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["item", "3", "17850"]
+
+
+def leaves(parser):
+    """The parsers of all commands, and of all plots."""
+    if parser._commands is None:
+        yield parser
+    else:
+        for command in parser._commands.choices.values():
+            yield from leaves(command)
+
+
+def test_no_output_of_any_command_may_be_one_of_its_inputs_or_another_output(capsys):
+    n_pairs = 0
+    for parser in leaves(make_parser()):
+        named = {action.dest: action for action in parser._actions}
+        for output in parser._outputs:
+            for other in parser._inputs + [name for name in parser._outputs if name != output]:
+                line = {name: "1" for name, action in named.items() if action.required}
+                line |= {output: "one.file", other: "folder/../one.file"}
+                words = [text for name, text in line.items() if not named[name].option_strings]
+                words += [w for name, text in line.items() for w in [*named[name].option_strings[-1:], text]
+                          if named[name].option_strings]  # fmt: skip
+                with pytest.raises(SystemExit, match="2"):
+                    parser.parse_args(words)
+                message = f"{parser.prog}: error: every output must be a different file, and none of the inputs"
+                assert message in capsys.readouterr().err, words
+                n_pairs += 1
+    assert n_pairs > 100
+
+
+def test_every_option_that_takes_a_file_is_known_as_an_input_or_an_output():
+    for parser in leaves(make_parser()):
+        for action in parser._actions:
+            is_file = re.search(r"FILE|FOLDER|COUNTS|MODEL|\.[a-z]{3}", str(action.metavar))
+            known = action.dest in parser._inputs + parser._outputs
+            assert known == (is_file is not None), (parser.prog, action.dest)
+
+
+def test_files_that_a_command_reads_beside_the_counts_are_not_replaced(shop):
+    assert shop("transform shop.npz shop -o W.csv")[0] == 0
+    before = Path("W.csv").read_bytes()
+    code, out, err = shop("recommend shop.npz shop --weights W.csv -o W.csv")
+    assert (code, out) == (2, "")
+    assert "none of the inputs, got W.csv and W.csv" in err
+    assert Path("W.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_tables_have_the_separator_of_their_ending_and_are_read_back(shop, ending):
+    assert shop(f"transform shop.npz shop -o W.{ending}")[0] == 0
+    assert shop("transform shop.npz shop -o W.npy")[0] == 0
+    with open(f"W.{ending}", newline="") as file:
+        header, *rows = csv.reader(file, delimiter={"csv": ",", "tsv": "\t"}[ending])
+    assert header == ["row", "0", "1"]
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], float), np.load("W.npy"))
+    given = [shop(f"recommend shop.npz shop --weights W.{end}") for end in ("npy", ending)]
+    assert given[0] == given[1]
+    assert given[0][0] == 0
+    assert shop(f"topics shop.npz -o topics.{ending}")[0] == 0
+    assert Path(f"topics.{ending}").read_text().startswith({"csv": "component,", "tsv": "component\t"}[ending])
+    assert "must be a .csv or .tsv file" in shop(f"topics shop.npz -o topics.{ending}.gz")[2]
+
+
+def test_repeated_names_of_rows_are_matched_by_position_or_not_at_all(run):
+    X = sparse.csr_array(sparse.load_npz("X.npz"))
+    write_counts("rows", Dataset(X, np.array(["ada", "bob", "ada", *map(str, range(27))])))
+    assert run("fit rows -k 2 -o model.npz -q --max-iter 5 --weights W.csv")[0] == 0
+    W = read_matrix("W.csv", "--weights", read_counts("rows").row_names)
+    assert W.shape == (30, 2)
+    assert not np.array_equal(W[0], W[2])
+    header, *lines = Path("W.csv").read_text().splitlines()
+    Path("W.csv").write_text("\n".join([header, *lines[::-1]]))
+    Path("groups.csv").write_text("".join(f"{line.split(',')[0]},a\n" for line in lines[::-1]))
+    for option, line in {
+        "--weights": "recommend model.npz rows --weights W.csv",
+        "--row-exposure": "fit rows -k 2 -o other.npz --row-exposure groups.csv",
+    }.items():
+        code, _, err = run(line)
+        assert code == 2
+        assert f"error: argument {option}: rows can't be matched by name: in " in err
+        assert "'ada' occurs more than once" in err
+
+
+def test_names_end_at_line_ends_only(run):
+    names = [f"name\x0b\x0c\x1c\x85\u2028{j}" for j in range(12)]
+    Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    assert run("convert X.npz -o named --column-names names.txt")[0] == 0
+    assert len(read_counts("named").column_names) == 12
+    assert json.loads(run("info X.npz --column-names names.txt --json")[1])["column_names"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("recommend shop.npz shop --weights short.npy --rows user39", "argument --weights: expected a matrix of shape"),
+        ("plot selection k.json -o k.png", "k.json must be the output of `fastpmf select --json`"),
+        ("fit shop -k 2 -o m.npz --model hpf --background 0", "argument --background: an option of --model poisson"),
+        (
+            "evaluate shop.npz test --train train --missing unobserved",
+            "argument --missing: with --train, expected zero",
+        ),
+        (
+            "select shop -k 2 --values log2",
+            "argument --values: log2 makes fractions, and thinning divides whole counts",
+        ),
+        ("split shop --train a --test b --values log2", "whole counts; --by entries moves whole entries"),
+        ("fit shop -k 2 -o m.npz --validation 0.1 --values log2", "give --validation a file of held-out counts"),
+        ("fit shop -k 2 -o m.npz --checkpoint-minutes 1", "argument --checkpoint-minutes: it needs --checkpoint"),
+        ("fit shop -k 2 -o m.npz --model hpf --no-hierarchy --a-prime 1", "argument --a-prime: --no-hierarchy has no"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_sentence(shop, line, message):
+    np.save("short.npy", np.ones((3, 2)))
+    scores = {"n_components": [1, 2], "log_likelihood": [-1.0, -2.0], "similarity": [1, 1], "seconds": [1.0, 2.0]}
+    Path("k.json").write_text(json.dumps(scores))
+    code, out, err = shop(line)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_columns_that_held_out_counts_lack_count_0(shop):
+    test = read_counts("test")
+    write_counts("part", Dataset(test.X[:, 3:], test.row_names, test.column_names[3:]))
+    for line in (
+        "evaluate train.npz part --train train -q",
+        "plot calibration train.npz part --train train -o a.png -q",
+        "plot component-gains train.npz part --train train -o a.png -q",
+    ):
+        code, _, err = shop(line)
+        assert code == 0
+        assert err == "fastpmf: part lacks 3 of the 15 fitted columns: treated as counts of 0\n"
+
+
+def test_the_counts_of_train_have_a_format_of_their_own(shop):
+    test = read_counts("test")
+    lines = (
+        f"{row},{column},{x},x\n"
+        for row, counts in zip(test.row_names, test.X.toarray(), strict=True)
+        for column, x in zip(test.column_names, counts, strict=True)
+    )
+    Path("test.txt").write_text("who,what,n,note\n" + "".join(lines))
+    options = "--format csv --columns who,what,n"
+    code, out, _ = shop(f"evaluate train.npz test.txt {options} --train train")
+    assert code == 0
+    assert out == shop("evaluate train.npz test --train train")[1]
+
+
+def test_a_plan_of_one_count_has_a_size_in_a_terminal(run, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, _ = run("plan --shape 1 1 --nnz 1 -k 1")
+    assert code == 0
+    assert " KiB   fits\n" in out
+
+
+def test_a_best_number_that_is_the_largest_is_said_in_a_pipe(shop):
+    code, out, err = shop("select shop -k 1 --splits 2 -q")
+    assert code == 0
+    assert err == "fastpmf: the best number, 1, is the largest that was tried: larger ones may be better\n"
+    assert "largest" not in out
+    code, out, err = shop("select shop -k 1 --splits 2 -q --json")
+    assert json.loads(out)["best_is_largest"] is True
+    assert (code, err) == (0, "")

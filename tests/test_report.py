@@ -139,7 +139,7 @@ def test_the_structure_plot_of_a_report_has_the_groups_of_the_rows_that_are_draw
     assert "rows are sorted by similarity, in each group" in text
     assert drawn[0].tolist() == groups[1:]
     for wrong, given in (
-        ("groupby must be 51", (counts, None, groups[1:])),
+        (r"groupby must have shape \(51,\)", (counts, None, groups[1:])),
         ("groupby must be None", (None, None, groups)),
     ):
         with pytest.raises(ValueError, match=wrong):

@@ -1,4 +1,4 @@
-"""The studies and tools in `scripts` run at their smallest size, and their tables, pictures and verdicts are true."""
+"""The studies and tools in `scripts` run at their smallest size, and their tables, plots and verdicts are true."""
 
 import csv
 import importlib
@@ -522,7 +522,7 @@ def test_a_table_is_replaced_whole_or_not_at_all(script, tmp_path):
 def test_without_matplotlib_there_is_a_table_and_a_sentence(run, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run("solvers", "--data", "tiny.npz", "-k", "3", "--max-iter", "5", "--solvers", "mu") == 0
-    assert "no picture: matplotlib is not installed" in capsys.readouterr().out
+    assert "no plot: matplotlib is not installed" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"solvers.csv", "tiny.npz", "zero.npz"}
 
 

@@ -68,8 +68,11 @@ from fastpmf.io import Dataset
 stop_words = [*ENGLISH_STOP_WORDS, "arg", "args", "def", "int", "key", "rfc", "self", "str"]
 pattern = r"\b[a-z]{3,}\b"  # at least three letters
 vectorizer = CountVectorizer(
-    stop_words=stop_words, min_df=4, max_df=0.3, token_pattern=pattern
-)  # fmt: skip
+    stop_words=stop_words,
+    min_df=4,
+    max_df=0.3,
+    token_pattern=pattern,
+)
 counts = vectorizer.fit_transform(texts.values())
 X = Dataset(counts, list(texts), vectorizer.get_feature_names_out())
 n, p = counts.shape
@@ -186,7 +189,9 @@ new_shares.T.round(2)
 # (Without a prior they are 0.)
 # To find such texts, count the known words of each:
 
-print("known words:", new_X.X.sum(axis=1).tolist())
+import numpy as np
+
+print("known words:", np.ravel(new_X.X.sum(axis=1)))
 
 # %%
 # A pipeline holds both steps in one object, which takes texts.
@@ -207,8 +212,6 @@ pipeline.transform(list(texts.values())[-10:]).shape
 # time and forgets it.
 # The vocabulary must be fixed before, for example by a vectorizer that was fitted to a random sample.
 # Here each paragraph is a document, and the paragraphs come in random order:
-
-import numpy as np
 
 paragraphs = np.random.default_rng(0).permutation("\n\n".join(texts.values()).split("\n\n"))
 online = PoissonNMF(12, prior_W=(1.1, 1.0), prior_H=(1.1, 1.0), random_state=0)

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
 from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
+from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.cli.printing import (
     TABLES,
     check_figure,
@@ -58,6 +60,7 @@ from fastpmf.cli.reading import (
     read_matrix,
     read_options,
     read_vector,
+    read_weights,
     stream,
     warn_if_not_whole,
     weights,
@@ -106,10 +109,15 @@ def fit(arguments: argparse.Namespace) -> None:
         check_output(arguments.report, ".html", name="argument --report")
         import_optional("matplotlib", "plot", "--report")
     model = _model(arguments, arguments.components, "none")
+    if isinstance(arguments.validation, float):
+        _check_thinning(arguments, "give --validation a file of held-out counts")
+    folder = arguments.checkpoint or arguments.resume
+    minutes = arguments.checkpoint_minutes
+    if minutes is not None and not folder:
+        raise ValueError("argument --checkpoint-minutes: it needs --checkpoint or --resume, the folder to save them in")
+    checkpoint = folder and Checkpoint(folder, 10.0 if minutes is None else minutes)
     data = stream(arguments) if arguments.stream else read(arguments)
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
-    folder = arguments.checkpoint or arguments.resume
-    checkpoint = folder and Checkpoint(folder, arguments.checkpoint_minutes)
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
     try:
@@ -157,9 +165,13 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     """The estimator that the options of `fit` and `select` describe."""
     hpf = arguments.kind == "hpf"
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
-        if getattr(arguments, name, None) not in (None, False):
+        value = getattr(arguments, name, None)
+        if value is not None and value is not False:  # 0 is a value
             option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
+    for name in ("a_prime", "c_prime") if arguments.no_hierarchy else ():
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"argument --{name.replace('_', '-')}: --no-hierarchy has no use for it")
     options = {
         "n_components": n_components, "init": arguments.init, "n_init": arguments.n_init,
         "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
@@ -196,6 +208,12 @@ def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
     return given
 
 
+def _check_thinning(arguments: argparse.Namespace, advice: str) -> None:
+    """Raise an error if counts can't be thinned."""
+    if arguments.values == "log2":
+        raise ValueError(f"argument --values: log2 makes fractions, and thinning divides whole counts; {advice}")
+
+
 def _save(model: Model, path: str) -> None:
     """Write a model, which may have taken hours; if that fails, write it to the system's temporary folder."""
     try:
@@ -222,22 +240,17 @@ def _write_weights(path: str, W: np.ndarray, row_names: np.ndarray | None) -> No
 
 
 def _objective(model: Model) -> str:
-    if isinstance(model, PoissonNMF):
-        return f"objective {model.objective_:.8g} nats, kkt_residual {model.kkt_residual_:.2g} nats per count"
-    if hasattr(model, "elbo_"):
-        return f"bound {model.elbo_:.8g} nats, residual {model.residual_:.2g} of the counts"
-    return "bound unknown, after online updates"
+    """The objective or bound of a fit, and its residual."""
+    facts = fit_facts(model)
+    names = ("objective", "kkt_residual", "evidence lower bound", "residual")
+    return ", ".join(f"{name} {facts[name]}" for name in names if name in facts) or "bound unknown"
 
 
 def _status(model: Model) -> str:
-    """Why a fit stopped and, if it reached a limit, its residual and tol."""
+    """Why a fit stopped and, if it reached a limit, after how many iterations."""
     if model.status_ not in (Status.MAX_ITER, Status.MAX_TIME):
         return str(model.status_)
-    name = "kkt_residual" if isinstance(model, PoissonNMF) else "residual"
-    return (
-        f"{model.status_} After {model.n_iter_} of at most {model.max_iter} iterations, {name} is "
-        f"{getattr(model, f'{name}_'):.2g}, tol {model.tol:.2g}."
-    )
+    return f"{model.status_} These were {model.n_iter_} of at most {model.max_iter} iterations."
 
 
 def transform(arguments: argparse.Namespace) -> None:
@@ -264,6 +277,7 @@ def select(arguments: argparse.Namespace) -> None:
     """Compare numbers of components."""
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
+    _check_thinning(arguments, "`fastpmf split --by entries`, then fit and evaluate for each k, do without it")
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
     model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:
@@ -284,8 +298,14 @@ def select(arguments: argparse.Namespace) -> None:
         )
     ]
     if arguments.json:
-        facts = ("n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "best", "recommended")
+        facts = (
+            "n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "best", "recommended",
+            "best_is_largest",
+        )  # fmt: skip
         print_result(arguments, "", {name: getattr(selection, name) for name in facts})
+    elif selection.best_is_largest and (arguments.output or not sys.stdout.isatty()):  # as `str` of it says
+        print_message(f"fastpmf: the best number, {selection.best}, is the largest that was tried: larger ones may be "
+                      "better")  # fmt: skip
     if arguments.output or not arguments.json:
         print_table(argparse.Namespace(output=arguments.output, json=False), columns, rows, str(selection))
     if arguments.plot:
@@ -328,9 +348,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
     rows = np.arange(data.X.shape[0]).astype(str) if data.row_names is None else data.row_names
-    W = None
-    if arguments.weights is not None:
-        W = read_matrix(arguments.weights, "--weights", data.row_names)
+    W = None if arguments.weights is None else read_weights(arguments, model, data)
     X = data.X
     if arguments.rows:
         if absent := set(arguments.rows) - set(rows.tolist()):
@@ -412,6 +430,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for option in ("exposure", "top"):
         if arguments.train is None and getattr(arguments, option) is not None:
             raise ValueError(f"argument --{option}: it needs --train, the counts that the model was fitted to")
+    if arguments.missing is None:
+        arguments.missing = "zero" if arguments.train else "unobserved"
+    elif arguments.missing == "unobserved" and arguments.train:
+        raise ValueError("argument --missing: with --train, expected zero, got unobserved")
     model = load(arguments)
     if arguments.train is None:
         data, missing = read_for_model(arguments, model)
@@ -460,6 +482,8 @@ def _heldout_scores(
 
 def split(arguments: argparse.Namespace) -> None:
     """Divide counts into train and test."""
+    if arguments.by == "thinning":
+        _check_thinning(arguments, "--by entries moves whole entries")
     check_target(arguments.train)
     check_target(arguments.test)
     data = read(arguments)
@@ -639,11 +663,13 @@ def demo(arguments: argparse.Namespace) -> None:
     check_figure(arguments.plot, "--plot")
     folder = Path(arguments.save) if arguments.save else None
     if folder is not None:
-        check_target(folder / "counts") if folder.exists() else check_folder(folder)
+        check_folder(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"argument --save: expected a new or an empty folder, got {folder}")
     if not arguments.quiet:
         print_message("counting the words of Python's standard library ...")
     data = load_stdlib()
-    counts, (_, modules, words) = as_counts(data), data
+    counts, modules = as_counts(data), data.row_names
     n, p = counts.shape
     model = PoissonNMF(
         arguments.components, max_iter=500, tol=2e-3, random_state=0, dtype="float32", n_threads=arguments.threads,
@@ -651,13 +677,8 @@ def demo(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     W, H = model.fit_transform(data), model.components_
     assert modules is not None
-    assert words is not None
-    mass = W * H.sum(axis=1)  # expected number of words by module and topic
-    shares = mass.sum(axis=0) / mass.sum()
-    found = [
-        (int(k), float(shares[k]), words[np.argsort(-H[k])[:9]], modules[np.argsort(-mass[:, k])[:4]])
-        for k in np.argsort(-shares)
-    ]
+    shares, top = component_shares(W, H), model.top_features(9).names
+    found = [(int(k), float(shares[k]), top[k], modules[np.argsort(-W[:, k])[:4]]) for k in np.argsort(-shares)]
     # The best fit with one component is row sum x column sum / total; its divergence is the deviance to explain
     sums = (counts.sums(side) for side in Side)
     null = counts.entropy + xlogy(counts.total, counts.total) - sum(xlogy(s, s).sum() for s in sums)
@@ -678,7 +699,8 @@ def demo(arguments: argparse.Namespace) -> None:
         folder.mkdir(exist_ok=True)
         write_counts(folder / "counts", data)
         model.save(folder / "model.npz")
-        lines.append(_DEMO_SAVED.format(folder=folder))
+        paths = (shlex.quote(str(folder / name)) for name in ("counts", "model.npz"))
+        lines.append(_DEMO_SAVED.format(*paths))
     else:
         lines.append(_DEMO_NEXT)
     facts = {
@@ -691,10 +713,11 @@ def demo(arguments: argparse.Namespace) -> None:
 
 _DEMO_NEXT = """
 Next, a model of your own counts, or of these, which --save DEMO writes to a folder:
-  fastpmf fit counts.npz -k 20 -o model.npz --report report.html
+  fastpmf fit counts.npz -k 20 -o model.npz
   fastpmf demo --save DEMO"""
 _DEMO_SAVED = """
-The counts are in {folder}/counts, the model is in {folder}/model.npz. Next:
-  fastpmf topics {folder}/model.npz -n 15
-  fastpmf differential {folder}/model.npz {folder}/counts -n 5
-  fastpmf report {folder}/model.npz {folder}/counts -o report.html"""
+The counts are in {0}, the model is in {1}. Next:
+  fastpmf topics {1} -n 15
+  fastpmf differential {1} {0} -n 5
+and with matplotlib, which `pip install 'fastpmf[plot]'` installs:
+  fastpmf report {1} {0} -o report.html"""

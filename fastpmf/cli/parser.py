@@ -19,7 +19,8 @@ from fastpmf.analysis.features import ORDERS
 from fastpmf.cli import commands, plots
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.fitting.problem import SHAPES
-from fastpmf.io import FORMATS, JOINS
+from fastpmf.io import FORMATS
+from fastpmf.io.concatenate import JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
 from fastpmf.model.init import INITS
 from fastpmf.solvers import SOLVERS
@@ -35,6 +36,7 @@ MAX_WIDTH = 100  # columns of help; fewer in a narrower terminal
 _LAST_GROUPS = ("how to read the counts", "other options")  # of all commands, at the end of the help of each
 _DTYPES = ["float32", "float64"]
 _VALUES = ["counts", "log2", "binary"]
+_MISSING = ["unobserved", "zero"]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -127,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         self._check_options(args)
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            hint = "; separate the columns by commas, without blanks" if "--columns" in args else ""
+            hint = "; separate the columns by commas, without spaces" if "--columns" in args else ""
             self.error(f"unknown argument {unknown[0]!r}{hint}")
         if self._commands is not None and getattr(parsed, "run", None) is None:
             self.error(f"expected a {self._commands.metavar}; `{self.prog} --help` lists them")
@@ -150,7 +152,7 @@ class Parser(argparse.ArgumentParser):
             if text == "--" or (self._commands is not None and not text.startswith("-")):
                 return  # arguments or the options of a command follow
             option = text.partition("=")[0] if text.startswith("--") else text[:2]
-            # As for argparse, "-", negative numbers and texts with blanks are values
+            # As for argparse, "-", negative numbers and texts with spaces are values
             if re.match(r"-[^\d.]", text) and " " not in text and option not in self._flags:
                 self.error(f"unknown argument {text!r}{suggestion(text.partition('=')[0], self._flags)}")
 
@@ -222,7 +224,7 @@ def _columns(text: str) -> list[str | int]:
     names = text.split(",")
     if len(names) < 2 or not all(names):
         raise argparse.ArgumentTypeError(
-            f"expected names or numbers of columns, separated by commas, without blanks, got {text!r}"
+            f"expected names or numbers of columns, separated by commas, without spaces, got {text!r}"
         )
     return [int(column) if column.isdecimal() else column for column in names]
 
@@ -326,8 +328,8 @@ def _fit(parser: Parser) -> None:
     text = "read the counts from their file in each iteration, with two blocks in memory: npy, h5ad, zarr, 10x-h5"
     fit.flag("--stream", text, group=group)
     fit.option("--checkpoint", "save checkpoints of the fit in this folder", group=group, metavar="FOLDER")
-    text = "minutes between checkpoints; Ctrl-C writes the model, but no checkpoint"
-    fit.option("--checkpoint-minutes", text, 10.0, group=group, type=non_negative, metavar="M")
+    text = "minutes between checkpoints (default: 10); Ctrl-C writes the model, but no checkpoint"
+    fit.option("--checkpoint-minutes", text, group=group, type=non_negative, metavar="M")
     text = "continue from the last checkpoint in this folder, with bitwise the same result, and save checkpoints there"
     fit.option("--resume", text, group=group, metavar="FOLDER")
     _add_common(fit)
@@ -418,7 +420,8 @@ def _topics(parser: Parser) -> None:
 
 
 _RECOMMEND = """\
-List the columns of highest rate for each row, without those that the row has counts of already.
+List the columns of highest rate for each row, excluding columns in which the row already has
+counts.
 
   fastpmf recommend model.npz purchases.csv
   fastpmf recommend model.npz purchases.csv --rows ada bob -n 5 -o best.csv
@@ -517,7 +520,9 @@ usage: fastpmf evaluate MODEL COUNTS... [options]"""
 def _evaluate(parser: Parser) -> None:
     evaluate = parser.command(commands.evaluate, "evaluate", "score a model on held-out counts", _EVALUATE)
     _add_model_file(evaluate)
-    _add_counts(evaluate, missing="unobserved")
+    _add_counts(evaluate)
+    text = "fitted columns that COUNTS lack: not observed, or with counts of 0 (default: unobserved, with --train zero)"
+    evaluate.option("--missing", text, group="input", choices=_MISSING)
     _add_train(evaluate)
     _add_row_exposure(evaluate)
     text = "also score recommendations of N columns to each row; needs --train"
@@ -684,7 +689,7 @@ def _demo(parser: Parser) -> None:
     demo.option("-k --components", "number of topics", 20, group="fit", type=positive, metavar="K")
     text = "also plot the objective by iteration, as .png, .svg or .pdf; needs matplotlib"
     demo.option("--plot", text, group="output", metavar="PLOT.png")
-    text = "also save the counts and the model in this folder, to try the other commands"
+    text = "also save the counts and the model in this new folder, to try the other commands"
     demo.option("--save", text, group="output", metavar="FOLDER")
     _add_common(demo)
 
@@ -861,12 +866,14 @@ def _plot(parser: Parser) -> None:
         plots.component_gains, "component-gains", "contributions to the prediction of held-out counts", _COMPONENT_GAINS
     )
     _add_model_file(gains)
-    _add_counts(gains, missing="unobserved")
+    _add_counts(gains)
+    gains.set_defaults(missing="zero")
     _add_train(gains, required=True)
 
     calibration = kinds.command(plots.calibration, "calibration", "held-out counts against rates", _CALIBRATION)
     _add_model_file(calibration)
-    _add_counts(calibration, missing="unobserved")
+    _add_counts(calibration)
+    calibration.set_defaults(missing="zero")
     _add_train(calibration, required=True)
     _add_row_exposure(calibration)
     calibration.option("--bins", "number of groups", 20, group="what to draw", type=positive, metavar="N")
@@ -914,7 +921,7 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
     command.option("counts", text, group=group, nargs=nargs, metavar="COUNTS" if nargs != 1 else "FILE")
     if missing is not None:
         text = "fitted columns that the counts lack: not observed, or with counts of 0"
-        command.option("--missing", text, missing, group=group, choices=["unobserved", "zero"])
+        command.option("--missing", text, missing, group=group, choices=_MISSING)
     group = "how to read the counts"
     text = "format of COUNTS, one of the above (default: according to the name)"
     command.option("--format", text, group=group, choices=FORMATS, metavar="F")
@@ -924,7 +931,7 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
     command.option("--header", text, group=group, action=argparse.BooleanOptionalAction)
     text = (
         "use the counts x as they are; or log2(1 + x); or binary values, 1 where x > 0. log2 and binary suit counts "
-        "with a heavy tail, such as plays and purchases"
+        "with a heavy tail, such as plays and purchases; log2 makes fractions, which can't be held out by thinning"
     )
     command.option("--values", text, "counts", group=group, choices=_VALUES)
     command.option("--layer", "layer of .h5ad or .zarr, or raw; genome of 10x version 2", group=group, metavar="NAME")
@@ -994,7 +1001,7 @@ def _add_how_to_fit(command: Parser) -> None:
     command.option("--init", "start; auto is random", "auto", group=group, choices=choices)
     text = "number of random starts, most of which are stopped early"
     command.option("--n-init", text, 1, group=group, type=positive, metavar="N")
-    command.option("--seed", "seed of all that is random", 0, group=group, type=seed, metavar="N")
+    command.option("--seed", "random seed", 0, group=group, type=seed, metavar="N")
     _add_dtype(command, group)
 
 
@@ -1060,7 +1067,7 @@ def _add_order(command: Parser) -> None:
 
 def _add_differential(command: Parser) -> None:
     group = "comparison"
-    text = "what a component is compared with: others, the nearest other one; mean; or the number of a component"
+    text = "others (the nearest other component), mean, or a component's number"
     command.option("--against", text, "others", group=group, type=_against, metavar="WHAT")
     text = "counts at the mean rate that are added to each component"
     command.option("--pseudocount", text, 1.0, group=group, type=non_negative, metavar="N")

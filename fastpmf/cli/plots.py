@@ -84,7 +84,8 @@ def selection(arguments: argparse.Namespace) -> None:
         facts = json.loads(Path(arguments.selection).read_text("utf-8"))
         names = ("n_components", "log_likelihood", "similarity", "seconds")
         found = Selection(*(np.array(facts[name], None if name == "n_components" else np.float64) for name in names))
-        if not len(found.n_components) or found.log_likelihood.shape != found.seconds.shape:
+        n, scores = len(found.n_components), found.log_likelihood
+        if not n or scores.ndim != 2 or scores.shape != found.seconds.shape or len(scores) != n:
             raise ValueError
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {arguments.selection}") from None

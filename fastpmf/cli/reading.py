@@ -2,9 +2,10 @@
 
 import argparse
 import csv
+import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from fastpmf.cli.printing import print_message
 from fastpmf.counts import Dataset
 from fastpmf.counts.labels import align, labels_of
 from fastpmf.counts.validation import non_integer_fraction
-from fastpmf.io import annotations, concatenate_counts, is_model, load_model, read_counts, stream_counts
+from fastpmf.io import FORMATS, annotations, concatenate_counts, is_model, load_model, read_counts, stream_counts
+from fastpmf.io.formats import format_of
 from fastpmf.utils.files import READ_ERRORS, STANDARD_INPUT, regular_file
 from fastpmf.utils.messages import brief, listed, printable, suggestion
+from fastpmf.utils.validation import duplicates
 
 Model = PoissonNMF | HPF
+_FORMAT_OPTIONS = ("layer", "columns", "header", "feature_types", "feature_names")
 VALUES_FILE = "values.txt"  # in a folder of `convert`, if its values are not the counts themselves
 
 
@@ -36,6 +40,17 @@ def read(arguments: argparse.Namespace, paths: Sequence[str | os.PathLike[str]] 
     data = parts[0] if len(parts) == 1 else concatenate_counts(parts, join=arguments.join, labels=labels)
     warn_if_not_whole(data.X.data, arguments, paths[0])
     return with_names(with_values(data, arguments.values, ", ".join(labels)), arguments)
+
+
+def read_train(arguments: argparse.Namespace) -> Dataset:
+    """Read the counts of --train: in the format of their name, with those options of COUNTS that this format has."""
+    try:
+        format = format_of(arguments.train)
+    except ValueError:
+        format = arguments.format
+    known = FORMATS[format].options if format else ()
+    options = {name: None for name in _FORMAT_OPTIONS if name not in known} | {"format": format}
+    return read(argparse.Namespace(**(vars(arguments) | options)), [arguments.train])
 
 
 def with_values(data: Dataset, values: str, source: str) -> Dataset:
@@ -66,8 +81,7 @@ def stream(arguments: argparse.Namespace) -> Dataset:
 
 def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of `read_counts`."""
-    names = ("format", "layer", "columns", "header", "feature_types", "feature_names", "transpose")
-    return {name: getattr(arguments, name) for name in names}
+    return {name: getattr(arguments, name) for name in ("format", *_FORMAT_OPTIONS, "transpose")}
 
 
 def check_format(arguments: argparse.Namespace) -> None:
@@ -142,7 +156,8 @@ def aligned(
     if treatment is None:
         raise ValueError(f"{lacks}, such as {brief(names[missing][0])}")
     if treatment == "zero":
-        print_message(f"fastpmf: {lacks}: treated as counts of 0; --missing unobserved treats them as not observed")
+        other = "" if getattr(arguments, "train", None) else "; --missing unobserved treats them as not observed"
+        print_message(f"fastpmf: {lacks}: treated as counts of 0{other}")
         return found, None
     print_message(f"fastpmf: {lacks}: treated as not observed; --missing zero treats them as counts of 0")
     return found, missing
@@ -153,21 +168,24 @@ def fitted_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, n
     data, missing = read_for_model(arguments, model)
     if arguments.weights is None:
         return data, weights(model, data, missing, **beside_counts(arguments, model, data))
+    return data, read_weights(arguments, model, data)
+
+
+def read_weights(arguments: argparse.Namespace, model: Model, data: Dataset) -> np.ndarray:
+    """W of --weights, with a row for each row of the counts."""
     W = read_matrix(arguments.weights, "--weights", data.row_names)
     shape = data.X.shape[0], len(model.components_)
     if W.shape != shape:
         raise ValueError(
             f"argument --weights: expected a matrix of shape {shape}, got {W.shape} in {arguments.weights}"
         )
-    return data, W
+    return W
 
 
 def heldout_rows(arguments: argparse.Namespace, model: Model) -> tuple[Dataset, Dataset, np.ndarray]:
     """Held-out counts, the counts of --train with the same rows in the same order, and W of the latter."""
-    data, missing = read_for_model(arguments, model)
-    if missing is not None:
-        raise ValueError("argument --missing: with --train, expected zero where COUNTS lack fitted columns")
-    train, missing = aligned(read(arguments, [arguments.train]), model, arguments, arguments.train)
+    data, _ = read_for_model(arguments, model)
+    train, missing = aligned(read_train(arguments), model, arguments, arguments.train)
     data = align(data, ", ".join(arguments.counts), rows=labels_of(train, 0)._replace(source=arguments.train))
     if data.X.shape != train.X.shape:
         raise ValueError(f"argument --train: expected counts of shape {data.X.shape}, got {train.X.shape}")
@@ -221,8 +239,13 @@ def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | No
 
 def read_lines(path: str, option: str) -> list[str]:
     """The lines of the text file of an option, without their ends and without empty lines at the end."""
+    text = _read_text(path, option).rstrip("\n")
+    return text.split("\n") if text else []
+
+
+def _read_text(path: str, option: str) -> str:
     try:
-        return Path(path).read_text("utf-8-sig").rstrip("\r\n").splitlines()
+        return Path(path).read_text("utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"argument {option}: no file {path}") from None
     except UnicodeDecodeError:
@@ -295,18 +318,31 @@ def _by_name(rows: Any, names: Any, argument: str, path: str, item: str) -> np.n
     """The values of lines of names and values, in the order of `names`."""
     if names is None:
         raise ValueError(f"{argument}: {path} has names and values, but the {item}s of the counts have no names")
-    values: dict[str, str] = {}
+    rows = list(rows)
     for row in rows:
         if len(row) != 2:
             raise ValueError(f"{argument}: expected a name and a value in each line of {path}, got {brief(row)}")
-        if row[0] in values:
-            raise ValueError(f"{argument}: {path} has the name {brief(row[0])} twice")
-        values[row[0]] = row[1]
-    if missing := [name for name in map(str, names) if name not in values]:
+    own, values = zip(*rows, strict=True)
+    return np.array(values)[_positions(own, names, argument, path, item)]
+
+
+def _positions(own: Iterable[Any], names: Iterable[Any], argument: str, path: str, item: str) -> list[int]:
+    """The positions of names of rows or columns (`item`) of the counts among those in a file, `own`."""
+    own, names = list(map(str, own)), list(map(str, names))
+    if own == names:  # which may repeat
+        return list(range(len(own)))
+    for labels, source in ((own, path), (names, "the counts")):
+        if repeated := duplicates(labels):
+            raise ValueError(
+                f"{argument}: {item}s can't be matched by name: in {source}, {listed(repeated, 1)} occurs more than "
+                "once; the file may have the names of the counts in the same order, or no names"
+            )
+    position = {name: i for i, name in enumerate(own)}
+    if missing := [name for name in names if name not in position]:
         raise ValueError(
             f"{argument}: {path} lacks {len(missing):,} of the {len(names):,} {item}s: {listed(missing, 1)}"
         )
-    return np.array([values[name] for name in map(str, names)])
+    return [position[name] for name in names]
 
 
 def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any = None) -> np.ndarray:
@@ -324,12 +360,13 @@ def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any
     if ending == ".npz" and is_model(path):
         model = load_model(path)
         names = getattr(model, "feature_names_in_", None)
-        return (
-            model.components_ if names is None else _columns_by_name(model.components_, names, column_names, argument)
-        )
+        if names is None or column_names is None:
+            return model.components_
+        return model.components_[:, _positions(names, column_names, argument, path, "column")]
     if ending not in (".csv", ".tsv"):
         raise ValueError(f"{argument}: expected a .npy, .csv or .tsv file or a model, got {path}")
-    header, *rows = csv.reader(read_lines(path, option) or [""], delimiter="," if ending == ".csv" else "\t")
+    lines = io.StringIO(_read_text(path, option) or "\n", newline="")
+    header, *rows = csv.reader(lines, delimiter="," if ending == ".csv" else "\t")
     try:
         start = int(header[:1] == ["row"])
         A = np.array([[float(x) if x else math.nan for x in row[start:]] for row in rows])
@@ -337,18 +374,8 @@ def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any
     except ValueError:
         raise ValueError(f"{argument}: expected numbers below a header, as many in each line, in {path}") from None
     if start and row_names is not None:
-        A = _columns_by_name(A.T, [row[0] for row in rows], row_names, argument).T
-    return _columns_by_name(A, header[start:], column_names, argument)
-
-
-def _columns_by_name(A: np.ndarray, own: Any, names: Any, argument: str) -> np.ndarray:
-    """The columns of A, which are called `own`, in the order of `names`; unchanged if `names` is None."""
-    if names is None:
-        return A
-    position = {str(name): j for j, name in enumerate(own)}
-    if missing := [name for name in map(str, names) if name not in position]:
-        raise ValueError(f"{argument}: it lacks {len(missing):,} of {len(names):,} names: {listed(missing, 1)}")
-    return A[:, [position[str(name)] for name in names]]
+        A = A[_positions([row[0] for row in rows], row_names, argument, path, "row")]
+    return A if column_names is None else A[:, _positions(header[start:], column_names, argument, path, "column")]
 
 
 def _load_npy(path: str, option: str) -> np.ndarray:

@@ -17,8 +17,8 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[A
     """Divide counts into two parts: each unit of a count goes to the second part with probability `fraction`.
 
     If x ~ Poisson(mu), the parts are Poisson((1 - fraction) mu) and Poisson(fraction mu), and independent of each
-    other. The second part can therefore validate a model that was fitted to the first. Neither part has missing
-    entries, and both are sparse.
+    other. The second part can therefore validate a model that was fitted to the first. Both parts are
+    sparse, and entries that X marks as not observed are not observed in either.
 
     Parameters
     ----------

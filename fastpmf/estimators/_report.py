@@ -1,4 +1,4 @@
-"""A report on a fitted model: one HTML file with pictures, which loads nothing and runs no scripts."""
+"""A report on a fitted model: one HTML file with plots, which loads nothing and runs no scripts."""
 
 import base64
 import io
@@ -171,7 +171,7 @@ def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) ->
     groupby = groups_of(groupby, W if X is None else X, "W" if X is None else "X")
     groupby = groupby if hasattr(groupby, "dtype") else np.asarray(groupby)
     if groupby.shape != (n := len(W_of_rows),):
-        raise ValueError(f"groupby must be {n}, one for each, got shape {groupby.shape}")
+        raise ValueError(f"groupby must have shape ({n},), a group for each row, got shape {groupby.shape}")
     return groupby
 
 

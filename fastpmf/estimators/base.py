@@ -234,7 +234,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None,
         groupby: Any = None, row_exposure: Any = None, mask: Any = None,
     ) -> Path:  # fmt: skip
-        """Write a report on the fit, with pictures, as one HTML file that opens in any browser without a network.
+        """Write a report on the fit, with plots, as one HTML file that opens in any browser without a network.
 
         It has the course of the fit, what to do if it did not converge, the components with their sizes, their most
         frequent and most distinctive features, the parameters and the versions of libraries. With X it also has the

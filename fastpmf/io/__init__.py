@@ -8,14 +8,13 @@ text, npy, hdf5, tenx, tables      readers of the formats, which return the sour
 """
 
 from fastpmf.counts import Alignment, Dataset
-from fastpmf.io.concatenate import JOINS, concatenate_counts
+from fastpmf.io.concatenate import concatenate_counts
 from fastpmf.io.counts import convert_counts, read_counts, stream_counts, write_counts
 from fastpmf.io.formats import FORMATS
 from fastpmf.io.results import is_model, load_model, write_factor, write_factors, write_table
 
 __all__ = [
     "FORMATS",
-    "JOINS",
     "Alignment",
     "Dataset",
     "concatenate_counts",

@@ -31,7 +31,7 @@ def concatenate_counts(datasets: Sequence[Any], *, join: str = "same", labels: S
     Returns
     -------
     Dataset
-        Of CSR counts. It has row names if all datasets have them.
+        Of CSR counts. It has row names if all datasets have them; a name that several datasets have is repeated.
 
     Raises
     ------

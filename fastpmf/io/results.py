@@ -97,6 +97,20 @@ def load_model(path: str | os.PathLike[str]) -> PoissonNMF | HPF:
 def write_factor(path: str | os.PathLike[str], A: np.ndarray) -> None:
     """Write a factor as `.npy`.
 
+    Parameters
+    ----------
+    path : path-like
+        It ends with `.npy`.
+    A : ndarray
+        W or H.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If the folder does not exist or is not writable, or `path` is a folder.
+    ValueError
+        If `path` has another ending, or A is an array of objects.
+
     See Also
     --------
     fastpmf.io.write_factors : both factors, with names.
@@ -177,7 +191,23 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
 
 
 def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV.
+    """Write a table with a header.
+
+    Parameters
+    ----------
+    path : path-like
+        `.csv`, with fields separated by commas, or `.tsv`, by tabs.
+    columns : sequence of str
+        The header.
+    rows : iterable of sequences
+        Each as long as `columns`; values are written as `str` of them, None as "".
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If the folder does not exist or is not writable, or `path` is a folder.
+    ValueError
+        If `path` has another ending.
 
     See Also
     --------
@@ -192,14 +222,17 @@ def write_table(path: str | os.PathLike[str], columns: Sequence[str], rows: Iter
     >>> path.read_text().splitlines()
     ['word,weight', 'tea,0.7', 'jam,0.3']
     """
+    check_output(path, ".csv", ".tsv", name="path")
+    delimiter = "\t" if Path(path).suffix == ".tsv" else ","
     with atomic_write(path) as file:
-        file.writelines((csv_line(row) + "\n").encode() for row in (columns, *rows))
+        file.writelines((csv_line(row, delimiter) + "\n").encode() for row in (columns, *rows))
 
 
-def csv_line(row: Sequence[Any]) -> str:
+def csv_line(row: Sequence[Any], delimiter: str = ",") -> str:
     """A line of CSV without its end; fields that hold any kind of line end are quoted."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow(row)  # Python quotes the characters of this line end
+    # Python quotes the characters of this line end
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(row)
     return line.getvalue().removesuffix("\r\n")
 
 

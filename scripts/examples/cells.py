@@ -27,7 +27,7 @@ It prints
     zeros, which can make a count impossible: the last column excludes such counts, for all models
   - for each program of the posterior mode its share of the expression, and the genes of the highest lift,
     P(gene|program) over its mean over programs, among genes of at least 1e-3 of the program
-  - mean memberships P(program|cell) for each label; those of all cells are in the table and in the picture
+  - mean memberships P(program|cell) for each label; those of all cells are in the table and in the plot
 
 --labels groups the cells in the output, and does not affect the fit. --signature is the expression of a known program,
 as lines "gene<tab>expression", and 0 for other genes: this row of H is fixed up to its scale.

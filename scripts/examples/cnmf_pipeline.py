@@ -126,7 +126,7 @@ def main() -> int:
     parser.option("--solvers", "solvers of fastpmf", ["auto", "mu"], choices=["auto", "mu"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    os.environ.setdefault("MPLBACKEND", "agg")  # cNMF draws pictures too
+    os.environ.setdefault("MPLBACKEND", "agg")  # cNMF draws plots too
     try:
         library = importlib.import_module("cnmf.cnmf")
     except ImportError as error:

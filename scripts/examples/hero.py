@@ -1,4 +1,4 @@
-"""Draw the picture of the README: the topics of Python's standard library.
+"""Draw the figure of the README: the topics of Python's standard library.
 
     python scripts/examples/hero.py
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "_static"
 
 
 def main() -> None:
-    """Fit, and draw both pictures."""
+    """Fit, and draw both figures."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X = load_stdlib()
     model = PoissonNMF(K, prior_W="auto", prior_H="auto", n_init=10, random_state=0)

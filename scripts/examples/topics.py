@@ -27,7 +27,7 @@ It prints
     weak Gamma priors, and of one topic under them. Maximum likelihood can make a word impossible, and its perplexity
     infinite: the second perplexity excludes such words, for all models
 
-The table has the mixture P(topic|document) of each document; the picture has the words of the topics, and the mixtures.
+The table has the mixture P(topic|document) of each document; the plot has the words of the topics, and the mixtures.
 """
 
 

@@ -254,8 +254,9 @@ def pipelines(rows: list[Row]) -> Lines:
 KINDS = [
     Kind("speed", "versus_sklearn", "fit first",
          "Processor seconds, with one thread, to the objective that scikit-learn's `NMF(solver=\"mu\")` has after its "
-         "default of 200 iterations. It is the fastest of the [other packages](docs/benchmarks/packages.md) that we "
-         "compared. The last row is a loss: the first fit on a machine compiles for some seconds.", speed),
+         "default of 200 iterations. scikit-learn's `mu` is the fastest of the [other "
+         "packages](docs/benchmarks/packages.md) that we compared. The last row is a loss: the first fit on a machine "
+         "compiles for some seconds.", speed),
     Kind("iteration", "versus_sklearn", "iteration",
          "One multiplicative iteration of both factors from the same start: time, objectives after five iterations "
          "(one number if they agree), and fastpmf's peak memory, measured and predicted by `plan`.",
