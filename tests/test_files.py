@@ -84,6 +84,7 @@ def test_genes_alone_are_read_where_a_10x_file_has_other_features_too(tenx, tmp_
     assert found.row_names.tolist() == [SYMBOLS[j] for j in genes]
 
 
+@pytest.mark.filterwarnings("ignore:.* has 1 feature name.* more than once")  # of all types
 @pytest.mark.parametrize(
     ("types", "chosen"),
     [("all", [0, 1, 2, 3, 4]), ("Peaks", [3]), (["Peaks", "Gene Expression"], [0, 2, 3, 4])],
