@@ -171,7 +171,7 @@ def test_files_are_closed_in_the_end(tmp_path, X, name):
 def test_files_that_cannot_be_opened_are_closed_too(tmp_path, X):
     path = tmp_path / "X.h5ad"
     as_anndata(X, sparse.csr_matrix).write_h5ad(path)
-    with pytest.raises(ValueError, match="it has no layers/none") as first:
+    with pytest.raises(ValueError, match="it has no layer 'none'") as first:
         open_counts(path, layer="none")
     with h5py.File(path, "a") as file:
         file["X/indptr"][2] = 1000

@@ -87,7 +87,7 @@ def test_a_file_of_another_model_is_refused(X, tmp_path):
     arrays = dict(np.load(path))
     header = json.loads(str(arrays.pop("header"))) | {"kind": "LDA"}
     np.savez(path, header=np.array(json.dumps(header)), **arrays)
-    with pytest.raises(ValueError, match="holds a LDA, expected one of PoissonNMF, HPF"):
+    with pytest.raises(ValueError, match="holds a model of class LDA, expected one of PoissonNMF, HPF"):
         load_model(path)
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "absent.npz")
