@@ -1,6 +1,8 @@
 """Reports of fitted models, and the tables and HTML that results are shown as."""
 
 import re
+import shutil
+import subprocess
 import sys
 import warnings
 from html.parser import HTMLParser
@@ -15,8 +17,10 @@ from sklearn.exceptions import ConvergenceWarning
 import fastpmf
 from fastpmf import HPF, PoissonNMF, differential_expression, select_n_components
 from fastpmf.io import Dataset, stream_counts, write_counts
+from fastpmf.plot._common import component_colors
 from fastpmf.utils.tables import MAX_NAME_LENGTH, MAX_ROWS, Table, Weighted
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = '<script src="https://example.org/x.js">alert(1)</script>'
 
 
@@ -66,6 +70,31 @@ def test_a_report_is_one_file_that_loads_nothing(model, data, tmp_path):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert not re.search(r"url\(|@import", (tmp_path / "report.html").read_text("utf-8"))
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """A function that opens a page in a headless Chromium, with the given options."""
+    known = "--headless --no-sandbox --disable-gpu --hide-scrollbars --no-first-run --disable-background-networking"
+
+    def call(url, *options):
+        command = [BROWSER, *known.split(), f"--user-data-dir={tmp_path / 'user'}", *options, url]
+        return subprocess.run(command, capture_output=True, timeout=120).returncode
+
+    if BROWSER is None or call("about:blank", "--dump-dom"):
+        pytest.skip("no Chromium that starts")
+    return call
+
+
+@pytest.mark.parametrize(("preferred", "light"), [(1, True), (0, False)])
+def test_a_browser_draws_a_report_in_the_theme_of_its_reader(model, data, tmp_path, browse, preferred, light):
+    page, picture = model.report(tmp_path / "report.html", data), tmp_path / "page.png"
+    theme = f"--blink-settings=preferredColorScheme={preferred}"
+    assert browse(page.as_uri(), theme, "--window-size=1000,3000", f"--screenshot={picture}") == 0
+    pixels = plt.imread(picture)[..., :3]
+    assert (pixels[0, 0].mean() > 0.5) == light
+    for color in component_colors(3):  # the structure plot alone has more pixels of each
+        assert np.isclose(pixels, mpl.colors.to_rgb(color), atol=0.01).all(axis=-1).sum() > 5_000
 
 
 def test_names_and_titles_are_escaped(model, data, tmp_path):
