@@ -121,7 +121,7 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         f'<p class="muted">fastpmf {__version__}, written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}</p>',
         _status(model),
-        _section("Fit", _table(_without(fit_facts(model), "status")), *_fit_pictures(model)),
+        _section("Fit", _table(_without(fit_facts(model), "status")), *_fit_figures(model)),
         "" if counts is None else _section("Data", _table(_data_facts(counts))),
         _section("Components", _components(model, W, rankings, quality)),
         "" if W is None else _section("Structure", _structure(model, W, counts, groupby)),
@@ -222,24 +222,24 @@ def _versions() -> str:
     return _table({name: version for name, version in collect_versions().items() if version != "not installed"})
 
 
-def _fit_pictures(model: Any) -> list[str]:
+def _fit_figures(model: Any) -> list[str]:
     """The objective and the residual of each record, and the score of held-out counts."""
-    pictures, trace, curve = [], getattr(model, "trace_", None), getattr(model, "validation_", None)
+    figures, trace, curve = [], getattr(model, "trace_", None), getattr(model, "validation_", None)
     if trace is not None:
         objective, residual = trace["objective"], trace["kkt_residual"]
         if np.count_nonzero(objective > np.nanmin(objective, initial=np.inf)) > 1:
             caption = "Objective above the lowest one, by iterations"
-            pictures.append(_picture(lambda ax: plot.convergence(model, x="n_iter", ax=ax), caption))
+            figures.append(_figure(lambda ax: plot.convergence(model, x="n_iter", ax=ax), caption))
         known = np.isfinite(residual) & (residual > 0)
         if np.count_nonzero(known) > 1:
             n_iter, residual = trace["n_iter"][known], residual[known]
             caption = "Residual by iterations" + ", and tol" * (model.tol > 0)
-            pictures.append(_picture(lambda ax: _draw_curve(ax, n_iter, residual, "residual", model.tol), caption))
+            figures.append(_figure(lambda ax: _draw_curve(ax, n_iter, residual, "residual", model.tol), caption))
     if curve is not None and len(curve):
         n_iter, score = curve["n_iter"], curve["log_likelihood"]
         caption = "Log-likelihood of held-out counts by iterations"
-        pictures.append(_picture(lambda ax: _draw_curve(ax, n_iter, score, "nats per held-out count"), caption))
-    return [f'<div class="pair">{"".join(pictures)}</div>'] if pictures else []
+        figures.append(_figure(lambda ax: _draw_curve(ax, n_iter, score, "nats per held-out count"), caption))
+    return [f'<div class="pair">{"".join(figures)}</div>'] if figures else []
 
 
 def _draw_curve(ax: Any, n_iter: np.ndarray, values: np.ndarray, label: str, tol: float | None = None) -> None:
@@ -321,7 +321,7 @@ def _features(top: TopFeatures, z: int) -> str:
 
 
 def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
-    """The structure plot of the rows that have counts; W of others is that of the prior, and says nothing of them."""
+    """The structure plot of the rows that have counts; for rows without counts, W only reflects the prior."""
     empty = np.zeros(len(W), bool) if counts is None else counts.sums(Side.ROWS) == 0
     if empty.all():
         return "<p>No row has counts.</p>"
@@ -338,7 +338,7 @@ def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
         caption += f", a random 2,000 of {len(W):,}"
     if empty.any():
         caption += f"; {np.count_nonzero(empty):,} rows without counts are left out"
-    return _picture(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
+    return _figure(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
 
 
 def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray | None) -> list[str]:
@@ -353,20 +353,20 @@ def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray 
     drawn = np.sort(np.random.default_rng(0).choice(n, n_drawn, replace=False))
     part, W_part = (X, W) if n_drawn == n else (X[drawn], W[drawn])
     subset = "" if n_drawn == n else f" A random {n_drawn:,} of {n:,} rows."
-    pictures = []
+    figures = []
     if part.sum() > 0 and (W_part.sum(axis=0) @ H).sum() > 0:
-        pictures.append(_picture(
+        figures.append(_figure(
             lambda ax: plot.calibration(part, W_part, H, ax=ax),
             "Calibration: mean counts of entries with similar rates; on the diagonal they are as expected. Counts that "
             f"were fitted agree better than new ones.{subset}", 4.8, 4.6,
         ))  # fmt: skip
     all_rows = counts.nnz <= _RESIDUAL_ENTRIES
-    pictures.append(_picture(
+    figures.append(_figure(
         lambda ax: plot.residuals(*((X, W) if all_rows else (part, W_part)), H, ax=ax),
         "Residuals of groups of rows and columns by their totals; for Poisson counts with the fitted rates most are "
         f"between -2 and 2.{'' if all_rows else subset}", 6.4, 4.8,
     ))  # fmt: skip
-    return [f'<div class="pair">{"".join(pictures)}</div>']
+    return [f'<div class="pair">{"".join(figures)}</div>']
 
 
 def _parameters(model: Any) -> str:
@@ -380,8 +380,8 @@ def _parameters(model: Any) -> str:
     return f'<div class="scroll"><table><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _picture(draw: Callable[[Any], Any], caption: str, width: float = 6.4, height: float = 3.6) -> str:
-    """A picture that `draw` draws on Axes, inside of the page."""
+def _figure(draw: Callable[[Any], Any], caption: str, width: float = 6.4, height: float = 3.6) -> str:
+    """A figure that `draw` draws on Axes, as part of the page."""
     matplotlib, figures = import_optional("matplotlib", "plot"), import_optional("matplotlib.figure", "plot")
     with matplotlib.rc_context(), io.BytesIO() as file:
         matplotlib.rcdefaults()
