@@ -27,6 +27,7 @@ from fastpmf.kernels.threads import threads
 from fastpmf.model.init import INITS, initialise
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
+from fastpmf.solvers.component_search import ComponentSearch
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import FitProgress, compilation_shown, fit_progress, stage
 from fastpmf.utils.validation import check_factor, check_option, random_generator
@@ -254,6 +255,7 @@ class PoissonFit(Fit):
     ) -> None:
         self._counts, self._data = counts, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
+        self._searches = options.searches(row_access_only=counts.row_access_only)
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:
@@ -272,6 +274,12 @@ class PoissonFit(Fit):
         facts = facts_of(problem.counts, options, self._dtype, streamed=counts.row_access_only)
         facts |= poisson_facts(options, problem.specs)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
+
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        run = super()._new_run(observers)
+        if self._searches and run.n_iter == 0:
+            ComponentSearch().apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+        return run
 
     def _check(self, solution: Solution) -> None:
         """Compute W of rows of weight 0, and warn of empty components and non-finite rates."""

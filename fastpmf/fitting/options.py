@@ -99,6 +99,11 @@ class PoissonOptions(FitOptions):
             self.solver, self.acceleration, inner_steps=self.inner_steps, row_access_only=row_access_only
         )
 
+    def searches(self, *, row_access_only: bool) -> bool:
+        """Whether the fit begins with a `ComponentSearch`: with init="merge", which is the default in memory."""
+        by_default = self.init == "auto" and self.solver in ("auto", "cd") and not row_access_only
+        return by_default or self.init == "merge"
+
     @property
     def penalties(self) -> Penalties:
         return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)

@@ -13,7 +13,7 @@ from fastpmf.core.factors import column_sums, dot, empty_factor, padded
 from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
-INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
+INITS = ("auto", "random", "merge", "nndsvd", "nndsvda", "nndsvdar", "custom")
 # Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
@@ -46,7 +46,7 @@ def initialise(
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    if init == "auto":
+    if init in ("auto", "merge"):
         init = "random"
     n, p = counts.shape
     if init == "custom":

@@ -13,7 +13,7 @@ closed form, or by Newton's method if there is a ridge, and needs no pass over t
 *units*, W = stored * units and H = stored / units, and priors are converted to the units of the stored factors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,16 @@ class Terms:
     @property
     def penalised(self) -> bool:
         return self.shape is not None or self.rate is not None or self.ridge is not None
+
+    def extended(self, n_components: int, n_new: int, like: int, width: int) -> "Terms":
+        """The terms with `n_new` components more after the first `n_components`, each as `like`; padded to `width`."""
+        columns = np.append(np.arange(n_components), np.full(n_new, like))
+
+        def take(A: np.ndarray | None) -> np.ndarray | None:
+            return None if A is None else np.pad(A[..., columns], [(0, 0)] * (A.ndim - 1) + [(0, width - len(columns))])
+
+        parts = {name: take(getattr(self, name)) for name in ("shape", "rate", "ridge", "fixed", "zeros")}
+        return replace(self, **parts)
 
     def subproblem(
         self, side: Side, n_components: int, V: np.ndarray, observed: np.ndarray, units: np.ndarray

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side, Subproblem
-from fastpmf.core.factors import aligned, column_sums
+from fastpmf.core.factors import aligned, column_sums, padded_width
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
@@ -242,6 +242,29 @@ class Problem:
         """Sum of all counts."""
         return self.counts.total
 
+    def extended(self, n_new: int, like: int, dtype: np.dtype) -> "Problem":
+        """The problem with `n_new` components more, placed last, whose terms are those of component `like`."""
+        K = self.n_components
+        width = padded_width(K + n_new, dtype)
+        rows, columns = (terms.extended(K, n_new, like, width) for terms in self.terms)
+        return Problem(self.counts, K + n_new, (rows, columns))
+
+    @property
+    def interchangeable(self) -> np.ndarray:
+        """Components without fixed entries that have the same terms, those of the first of them; ascending."""
+        free = np.ones(self.n_components, bool)
+        for terms in self.terms:
+            if terms.fixed is not None:
+                free &= ~terms.fixed[: len(free)]
+            if terms.zeros is not None:
+                free &= ~terms.zeros[:, : len(free)].any(axis=0)
+        first = np.flatnonzero(free)[:1]
+        for terms in self.terms:
+            for A in (terms.shape, terms.rate, terms.ridge):
+                if A is not None and len(first):
+                    free &= (A[:, : len(free)] == A[:, first]).all(axis=0)
+        return np.flatnonzero(free)
+
     def best_units(self, state: FactorState) -> np.ndarray:
         """The units that maximise the joint prior, see `fastpmf.model.priors`."""
         return best_units(*self.terms, state.factors, state.sums, state.units)
@@ -307,6 +330,8 @@ class Solver(Protocol):
         Whether it needs the counts transposed too.
     extrapolates : bool
         Whether its steps may start elsewhere than at its factors, so that `State.gaps` belong to other factors.
+    warm_up : int
+        Steps after a random start that differ from later ones; a state with as many `n_steps` is past them.
     """
 
     @property
@@ -317,6 +342,9 @@ class Solver(Protocol):
 
     @property
     def extrapolates(self) -> bool: ...
+
+    @property
+    def warm_up(self) -> int: ...
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> Any:
         """The state that starts from W and Ht, which the solver may overwrite; no pass over the counts."""

@@ -70,6 +70,10 @@ class Extrapolated:
     def needs_transpose(self) -> bool:
         return self.solver.needs_transpose
 
+    @property
+    def warm_up(self) -> int:
+        return self.solver.warm_up
+
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> ExtrapolatedState:
         state = FactorState.start(problem, W, Ht)
         factors, sums = [np.zeros_like(W), np.zeros_like(Ht)], [x.copy() for x in state.sums]
