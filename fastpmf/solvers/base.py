@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side, Subproblem
-from fastpmf.core.factors import aligned, column_sums, padded_width
+from fastpmf.core.factors import aligned, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
@@ -242,10 +242,9 @@ class Problem:
         """Sum of all counts."""
         return self.counts.total
 
-    def extended(self, n_new: int, like: int, dtype: np.dtype) -> "Problem":
-        """The problem with `n_new` components more, placed last, whose terms are those of component `like`."""
+    def extended(self, n_new: int, like: int, width: int) -> "Problem":
+        """The problem with `n_new` components more, placed last, with the terms of component `like`; padded."""
         K = self.n_components
-        width = padded_width(K + n_new, dtype)
         rows, columns = (terms.extended(K, n_new, like, width) for terms in self.terms)
         return Problem(self.counts, K + n_new, (rows, columns))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.core.factors import column_sums, padded
+from fastpmf.core.factors import aligned, column_sums, padded, padded_width
 from fastpmf.model.merging import merge, merge_costs, new_components, random_components, with_new_components
 from fastpmf.solvers.base import FactorState, Problem, Solver, Status
 from fastpmf.solvers.run import Run
@@ -89,7 +89,7 @@ class ComponentSearch:
         """Add components to those of the run, fit all, and merge as many; the run continues from there if it is lower."""
         old, K, n_new = run.state, problem.n_components, new[0].shape[1]
         dtype = old.factors[0].dtype
-        wide = problem.extended(n_new, free[0], dtype)
+        wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
         factors = old.factors[0][:, :K] * old.units[:K], old.factors[1][:, :K] / old.units[:K]
         state = solver.init(wide, *(padded(A, dtype) for A in with_new_components(*factors, new, free)))
         n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps, warm_up=warm_up)
@@ -113,7 +113,7 @@ def _advance(
     return n_steps
 
 
-def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.ndarray) -> list[np.ndarray]:
     """W and H transposed of a problem, from a state of the one with more components; float64, not padded.
 
     Parameters
@@ -125,47 +125,54 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
     free : ndarray of int
         `problem.interchangeable`.
     """
-    K, dtype = problem.n_components, state.factors[0].dtype
+    K, width, dtype = problem.n_components, state.factors[0].shape[1], state.factors[0].dtype
+    factors = [A[:, : wide.n_components].astype(np.float64) for A in (state.factors[0] * state.units, state.factors[1] / state.units)]
     n_extra = wide.n_components - K
-    W, Ht = state.factors[0] * state.units, state.factors[1] / state.units
-    W, Ht = (A[:, : wide.n_components] for A in (W, Ht))
     while n_extra:
         able = np.append(free, np.arange(K, K + n_extra))
         first, second = np.triu_indices(len(able), 1)
-        costs = merge_costs(W[:, able], Ht[:, able])[first, second]
-        nearest = np.argsort(costs, kind="stable")
+        costs = merge_costs(*(A[:, able] for A in factors))[first, second]
+        pairs = np.stack([able[first], able[second]], axis=1)[np.argsort(costs, kind="stable")]
         if not problem.counts.row_access_only:
-            nearest = nearest[: _CANDIDATES * n_extra]
-            smaller = problem.extended(n_extra - 1, free[0], dtype)
-            exact = [_objective(smaller, *_merged(W, Ht, able, [(first[i], second[i])]), dtype) for i in nearest]
-            nearest = nearest[np.argsort(exact, kind="stable")]
-        pairs, used = [], set()
-        for i in nearest:
-            if len(pairs) < n_extra and used.isdisjoint(pair := (first[i], second[i])):
-                pairs.append(pair)
-                used.update(pair)
-        W, Ht = _merged(W, Ht, able, pairs)
-        n_extra -= len(pairs)
-    return W, Ht
+            pairs = pairs[: _CANDIDATES * n_extra]
+            smaller = problem.extended(n_extra - 1, free[0], width)
+            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs, width, dtype), kind="stable")]
+        disjoint: list[tuple[int, int]] = []
+        for a, b in pairs.tolist():
+            if len(disjoint) < n_extra and not {a, b} & {c for pair in disjoint for c in pair}:
+                disjoint.append((a, b))
+        factors = _merged(factors, disjoint, able)
+        n_extra -= len(disjoint)
+    return factors
 
 
-def _merged(
-    W: np.ndarray, Ht: np.ndarray, able: np.ndarray, pairs: list[tuple[int, int]]
-) -> tuple[np.ndarray, np.ndarray]:
+def _merged(factors: list[np.ndarray], pairs: list[tuple[int, int]], able: np.ndarray) -> list[np.ndarray]:
     """The factors with disjoint pairs of the components `able` merged, the rest of these moved to their first places."""
-    left = np.delete(able, [b for _, b in pairs])
-    out = [np.array(A[:, : W.shape[1] - len(pairs)], dtype=np.float64) for A in (W, Ht)]
-    for A, merged in zip((W, Ht), out, strict=True):
-        merged[:, able[: len(left)]] = A[:, left]
+    out = [A.copy() for A in factors]
     for a, b in pairs:
-        place = able[np.searchsorted(left, able[a])]
-        out[0][:, place], out[1][:, place] = merge(W, Ht, able[a], able[b])
-    return out[0], out[1]
+        out[0][:, a], out[1][:, a] = merge(*factors, a, b)
+    left = np.setdiff1d(able, [b for _, b in pairs])
+    for A in out:
+        A[:, able[: len(left)]] = A[:, left]
+    return [A[:, : A.shape[1] - len(pairs)] for A in out]
 
 
-def _objective(problem: Problem, W: np.ndarray, Ht: np.ndarray, dtype: np.dtype) -> float:
-    """Objective of factors without padding, nats."""
-    factors = [padded(A, dtype) for A in (W, Ht)]
-    state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
-    state.balance(problem)
-    return problem.objective(state)
+def _objectives(
+    problem: Problem, factors: list[np.ndarray], pairs: np.ndarray, width: int, dtype: np.dtype
+) -> list[float]:
+    """Objective, in nats, after merging each pair of components; `problem` has one component less than the factors."""
+    out, last = [], factors[0].shape[1] - 1
+    trial = [aligned(len(A), width, dtype, np.zeros) for A in factors]
+    for A, B in zip(trial, factors, strict=True):
+        A[:, :last] = B[:, :last]
+    for a, b in pairs.tolist():
+        for A, B, column in zip(trial, factors, merge(*factors, a, b), strict=True):
+            A[:, b] = B[:, last] if b < last else 0
+            A[:, a] = column
+        state = FactorState(trial, [column_sums(A) for A in trial], np.ones(width))
+        state.balance(problem)
+        out.append(problem.objective(state))
+        for A, B in zip(trial, factors, strict=True):
+            A[:, [a, b]] = B[:, [a, b]]
+            A[:, last] = 0
+    return out
