@@ -13,6 +13,7 @@ Y. Guo and T. E. Holy, "An optimal pairwise merge algorithm improves the quality
 factorization", IEEE Trans. Signal Process. 73 (2025), for least squares; the above is the same for the KL divergence.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,29 +23,35 @@ from fastpmf.core.factors import column_sums
 
 _FROM_ROW = 0.5  # share of a new component that is one row's distribution over the columns; the rest is that of all
 _MASS = 0.5  # mass of a new component relative to the mean of the others
+_ROWS_AT_ONCE = 1 << 14
 
 
-def merge(W: np.ndarray, Ht: np.ndarray, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
-    """The column of W and of H transposed that are best in place of components a and b; float64, equal sums."""
-    w, h = (np.asarray(A[:, [a, b]], dtype=np.float64) for A in (W, Ht))
+def merge(W: np.ndarray, Ht: np.ndarray, a: int, b: int) -> None:
+    """Replace component a, in place, by the best one in place of a and b; its sums are equal in W and H."""
+    w, h = (A[:, [a, b]].astype(np.float64) for A in (W, Ht))
     w_sums, h_sums = w.sum(axis=0), h.sum(axis=0)
     scale = np.sqrt((w_sums * h_sums).sum()) or 1.0
-    return (w * (h_sums / scale)).sum(axis=1), (h * (w_sums / scale)).sum(axis=1)
+    with np.errstate(under="ignore"):
+        W[:, a] = (w * (h_sums / scale)).sum(axis=1)
+        Ht[:, a] = (h * (w_sums / scale)).sum(axis=1)
 
 
-def merge_costs(W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
-    """Estimated increase of the divergence, in nats, for merging each pair of components; shape (k, k), float64.
+def merge_costs(W: np.ndarray, Ht: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Estimated increase of the divergence for merging each pair of components, (k, k), float64, in nats.
 
     The Jensen-Shannon divergence of the margins, approximated from their Hellinger distance, which needs no logarithms:
     with masses m and n and overlap sum_i sqrt(p_i q_i), the smaller of 4 m n / (m + n) (1 - overlap) of both sides.
     """
-    factors = [np.asarray(A, dtype=np.float64) for A in (W, Ht)]
-    sums = [A.sum(axis=0) for A in factors]
-    mass = sums[0] * sums[1]
-    overlap = np.zeros((len(mass), len(mass)))
-    for A, total in zip(factors, sums, strict=True):
-        root = np.sqrt(np.divide(A, total, where=total > 0, out=np.zeros_like(A)))
-        np.maximum(overlap, np.einsum("ia,ib->ab", root, root), out=overlap)
+    mass, overlap = np.ones(len(components)), np.zeros((len(components), len(components)))
+    for A in (W, Ht):
+        sums = A.sum(axis=0, dtype=np.float64)[components]
+        mass *= sums
+        products = np.zeros_like(overlap)
+        for start in range(0, len(A), _ROWS_AT_ONCE):
+            root = np.sqrt(A[start : start + _ROWS_AT_ONCE, components], dtype=np.float64)
+            products += np.einsum("ia,ib->ab", root, root)
+        norm = np.sqrt(sums[:, None] * sums)
+        np.maximum(overlap, np.divide(products, norm, where=norm > 0, out=np.zeros_like(norm)), out=overlap)
     both = mass[:, None] + mass
     harmonic = np.divide(mass[:, None] * mass, both, where=both > 0, out=np.zeros_like(both))
     return 4 * harmonic * np.maximum(1 - overlap, 0)
@@ -107,20 +114,18 @@ def _row_divergences(counts: Counts, factors: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def with_new_components(
-    W: np.ndarray, Ht: np.ndarray, new: tuple[np.ndarray, np.ndarray], scaled: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """W and H transposed with new components appended, float64; the total rate of components `scaled` and new stays.
+def append_components(
+    factors: list[np.ndarray], n_components: int, new: tuple[np.ndarray, np.ndarray], scaled: np.ndarray
+) -> None:
+    """Put new components, in place, behind the first `n_components`; the total rate of these and of `scaled` stays.
 
-    The sums of each component in `scaled` are made equal in W and H.
+    The sums of each component in `scaled` become equal in W and H.
     """
-    W, Ht = (np.array(A, dtype=np.float64) for A in (W, Ht))
+    w_sums, h_sums = (A[:, scaled].sum(axis=0, dtype=np.float64) for A in factors)
     n_new = new[0].shape[1]
-    sums = W[:, scaled].sum(axis=0), Ht[:, scaled].sum(axis=0)
-    total = (sums[0] * sums[1]).sum()
-    mass = _MASS * total / len(scaled)
-    rest = np.sqrt(max(1 - n_new * mass / total, 0.1)) if total > 0 else 1.0
-    ratio = np.sqrt(np.divide(sums[1], sums[0], where=(sums[0] > 0) & (sums[1] > 0), out=np.ones(len(scaled))))
-    W[:, scaled] *= rest * ratio
-    Ht[:, scaled] *= rest / ratio
-    return np.hstack([W, np.sqrt(mass) * new[0]]), np.hstack([Ht, np.sqrt(mass) * new[1]])
+    rest = 1 / math.sqrt(1 + n_new * _MASS / len(scaled))
+    mass = rest**2 * _MASS * (w_sums * h_sums).sum() / len(scaled)
+    ratio = np.sqrt(np.divide(h_sums, w_sums, where=(w_sums > 0) & (h_sums > 0), out=np.ones(len(scaled))))
+    for A, columns, scale in zip(factors, new, (rest * ratio, rest / ratio), strict=True):
+        A[:, scaled] *= scale.astype(A.dtype)
+        A[:, n_components : n_components + n_new] = math.sqrt(mass) * columns

@@ -206,6 +206,16 @@ class FactorState(State):
         state.balance(problem)
         return state
 
+    def without_spares(self) -> "FactorState":
+        """The factors of this state alone, which is to be dropped, in units of 1."""
+        W, Ht = self.factors
+        if (self.units != 1).any():
+            W *= self.units.astype(W.dtype)
+            Ht /= self.units.astype(Ht.dtype)
+        return FactorState(
+            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps
+        )
+
     def balance(self, problem: "Problem") -> None:
         """Choose the relative scale of W and H that maximises the joint prior."""
         self.units = problem.best_units(self)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf.core.factors import aligned, column_sums, padded, padded_width
-from fastpmf.model.merging import merge, merge_costs, new_components, random_components, with_new_components
+from fastpmf.core.factors import column_sums, padded_width, with_width
+from fastpmf.model.merging import append_components, merge, merge_costs, new_components, random_components
 from fastpmf.solvers.base import FactorState, Problem, Solver, Status
 from fastpmf.solvers.run import Run
 
@@ -45,10 +45,10 @@ class ComponentSearch:
     """
 
     first_extra: float = 0.5
-    first_steps: int = 30
+    first_steps: int = 20
     extra: float = 0.25
-    steps: int = 15
-    settling: int = 10
+    steps: int = 10
+    settling: int = 5
     rounds: int = 3
 
     def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
@@ -86,26 +86,32 @@ class ComponentSearch:
         self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
         n_steps: int, *, warm_up: bool = False,
     ) -> None:  # fmt: skip
-        """Add components to those of the run, fit all, and merge as many; the run continues from there if it is lower."""
-        old, K, n_new = run.state, problem.n_components, new[0].shape[1]
-        dtype = old.factors[0].dtype
+        """Add components, fit all, and merge as many; the run continues from there if its objective is lower."""
+        run.state = old = run.state.without_spares()
+        K, n_new, dtype = problem.n_components, new[0].shape[1], old.factors[0].dtype
         wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
-        factors = old.factors[0][:, :K] * old.units[:K], old.factors[1][:, :K] / old.units[:K]
-        state = solver.init(wide, *(padded(A, dtype) for A in with_new_components(*factors, new, free)))
-        n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps, warm_up=warm_up)
-        factors = merged_down(problem, wide, state, free)
-        state = solver.init(problem, *(padded(A, dtype) for A in factors))
+        factors = [with_width(A, K, n_new) for A in old.factors]
+        append_components(factors, K, new, free)
+        state = _start(solver, wide, factors, warm_up=warm_up)
+        n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps)
+        factors = merged_down(problem, wide, state.without_spares(), free)
+        state = _start(solver, problem, factors)
         n_iter += _advance(run, solver, problem, state, self.settling)
-        is_lower = problem.objective(state) < run.objective
-        run.replace_state(state if is_lower else old, n_iter)
+        if not problem.objective(state) < run.objective:
+            state = _start(solver, problem, old.factors)
+            state.gaps = old.gaps
+        run.replace_state(state, n_iter)
 
 
-def _advance(
-    run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int, *, warm_up: bool = False
-) -> int:
-    """Iterate up to `n_steps` times, as long as there is time; the number of iterations done."""
+def _start(solver: Solver, problem: Problem, factors: list[np.ndarray], *, warm_up: bool = False) -> FactorState:
+    state = solver.init(problem, *factors)
     if not warm_up:
         state.n_steps = solver.warm_up
+    return state
+
+
+def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> int:
+    """Iterate up to `n_steps` times, as long as there is time; returns the number of iterations done."""
     for done in range(n_steps):
         if run.out_of_time or np.isnan(state.gaps).any():
             return done
@@ -114,7 +120,7 @@ def _advance(
 
 
 def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.ndarray) -> list[np.ndarray]:
-    """W and H transposed of a problem, from a state of the one with more components; float64, not padded.
+    """W and H transposed for a problem, padded, from a state of the one with more components, which is overwritten.
 
     Parameters
     ----------
@@ -125,54 +131,42 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
     free : ndarray of int
         `problem.interchangeable`.
     """
-    K, width, dtype = problem.n_components, state.factors[0].shape[1], state.factors[0].dtype
-    factors = [A[:, : wide.n_components].astype(np.float64) for A in (state.factors[0] * state.units, state.factors[1] / state.units)]
+    factors, K = state.factors, problem.n_components
     n_extra = wide.n_components - K
     while n_extra:
         able = np.append(free, np.arange(K, K + n_extra))
         first, second = np.triu_indices(len(able), 1)
-        costs = merge_costs(*(A[:, able] for A in factors))[first, second]
+        costs = merge_costs(*factors, able)[first, second]
         pairs = np.stack([able[first], able[second]], axis=1)[np.argsort(costs, kind="stable")]
         if not problem.counts.row_access_only:
             pairs = pairs[: _CANDIDATES * n_extra]
-            smaller = problem.extended(n_extra - 1, free[0], width)
-            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs, width, dtype), kind="stable")]
-        disjoint: list[tuple[int, int]] = []
+            smaller = problem.extended(n_extra - 1, free[0], factors[0].shape[1])
+            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs), kind="stable")]
+        merged: list[int] = []
         for a, b in pairs.tolist():
-            if len(disjoint) < n_extra and not {a, b} & {c for pair in disjoint for c in pair}:
-                disjoint.append((a, b))
-        factors = _merged(factors, disjoint, able)
-        n_extra -= len(disjoint)
-    return factors
+            if len(merged) < 2 * n_extra and a not in merged and b not in merged:
+                merge(*factors, a, b)
+                merged += [a, b]
+        left = np.setdiff1d(able, merged[1::2])
+        for A in factors:
+            A[:, able[: len(left)]] = A[:, left]
+            A[:, able[len(left) :]] = 0
+        n_extra -= len(merged) // 2
+    return [with_width(A, K) for A in factors]
 
 
-def _merged(factors: list[np.ndarray], pairs: list[tuple[int, int]], able: np.ndarray) -> list[np.ndarray]:
-    """The factors with disjoint pairs of the components `able` merged, the rest of these moved to their first places."""
-    out = [A.copy() for A in factors]
-    for a, b in pairs:
-        out[0][:, a], out[1][:, a] = merge(*factors, a, b)
-    left = np.setdiff1d(able, [b for _, b in pairs])
-    for A in out:
-        A[:, able[: len(left)]] = A[:, left]
-    return [A[:, : A.shape[1] - len(pairs)] for A in out]
-
-
-def _objectives(
-    problem: Problem, factors: list[np.ndarray], pairs: np.ndarray, width: int, dtype: np.dtype
-) -> list[float]:
+def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) -> list[float]:
     """Objective, in nats, after merging each pair of components; `problem` has one component less than the factors."""
-    out, last = [], factors[0].shape[1] - 1
-    trial = [aligned(len(A), width, dtype, np.zeros) for A in factors]
-    for A, B in zip(trial, factors, strict=True):
-        A[:, :last] = B[:, :last]
+    out, last = [], problem.n_components
     for a, b in pairs.tolist():
-        for A, B, column in zip(trial, factors, merge(*factors, a, b), strict=True):
-            A[:, b] = B[:, last] if b < last else 0
-            A[:, a] = column
-        state = FactorState(trial, [column_sums(A) for A in trial], np.ones(width))
+        kept = [A[:, [a, b, last]] for A in factors]
+        merge(*factors, a, b)
+        for A in factors:
+            A[:, b] = A[:, last]
+            A[:, last] = 0
+        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
         state.balance(problem)
         out.append(problem.objective(state))
-        for A, B in zip(trial, factors, strict=True):
-            A[:, [a, b]] = B[:, [a, b]]
-            A[:, last] = 0
+        for A, columns in zip(factors, kept, strict=True):
+            A[:, [a, b, last]] = columns
     return out
