@@ -53,12 +53,12 @@ def client(cluster):
 
 @pytest.fixture(scope="module")
 def X():
-    """120 x 40 counts of three components that hardly overlap, so that fits converge quickly."""
+    """120 x 40 counts of three components that hardly overlap, so that fits converge quickly; float64, as `CLOSE`."""
     rng = np.random.default_rng(3)
     H = np.full((3, 40), 0.02)
     for z in range(3):
         H[z, z * 13 : z * 13 + 14] = rng.gamma(2.0, size=14)
-    return sparse.csr_array(rng.poisson(rng.gamma(0.5, size=(120, 3)) @ H))
+    return sparse.csr_array(rng.poisson(rng.gamma(0.5, size=(120, 3)) @ H).astype(float))
 
 
 def blocks_of(X, count):
@@ -422,10 +422,11 @@ def test_tasks_that_dask_runs_again_are_rejected(client, X):
 
 def test_rows_of_files_are_read_by_the_workers(client, X, tmp_path):
     write_counts(tmp_path / "counts", X)
-    local = fastpmf.PoissonNMF(3, **OPTIONS)
+    options = OPTIONS | {"dtype": np.float64}  # the file has integers
+    local = fastpmf.PoissonNMF(3, **options)
     expected = local.fit_transform(streamed(X))
     for memory in (True, False):
-        model = PoissonNMF(3, memory=memory, **OPTIONS)
+        model = PoissonNMF(3, memory=memory, **options)
         W = model.fit_transform(tmp_path / "counts")
         np.testing.assert_allclose(W.compute(), expected, **CLOSE)
         np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
@@ -667,3 +668,12 @@ def test_a_worker_that_vanishes_at_once_is_not_used():
     pool._alive = lambda: next(seen)
     assert pool._wait_for_any() == ["a", "b"]
     assert waited == [(1, 3.0)] * 2
+
+
+def test_the_default_dtype_depends_on_the_counts_of_all_workers(client, X):
+    whole = sparse.csr_array(X.astype(int))
+    assert PoissonNMF(3, **OPTIONS).fit(delayed(whole, 4)).components_.dtype == np.float32
+    large = whole.copy()
+    large.data[-1] = 2**24 + 1  # of one worker, which float32 does not represent
+    assert PoissonNMF(3, **OPTIONS).fit(delayed(large, 4)).components_.dtype == np.float64
+    assert HPF(3, **OPTIONS).fit(delayed(large, 4)).components_.dtype == np.float64

@@ -148,6 +148,10 @@ class Counts(Protocol):
         """A lower bound on the stored counts."""
 
     @property
+    def largest(self) -> float:
+        """The largest count."""
+
+    @property
     def entropy(self) -> float:
         """Sum of x log x over all entries, in nats."""
 

@@ -82,9 +82,12 @@ def padded_width(n_components: int, dtype: np.dtype) -> int:
 
 
 def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
-    """Dtype of the factors: the given one, or by default float32 for float32 counts and float64 for all others."""
+    """Dtype of the factors: the given one, or by default float64 for float64 counts and float32 for all others.
+
+    `dtype_for` also takes the counts themselves into account; this is its result as far as their dtype determines it.
+    """
     if dtype is None:
-        return np.dtype(np.float32 if data == np.float32 else np.float64)
+        return np.dtype(np.float64 if data.kind == "f" and data.itemsize >= 8 else np.float32)
     try:
         work = np.dtype(dtype)
     except TypeError:

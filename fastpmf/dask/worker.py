@@ -70,16 +70,20 @@ class Survey(NamedTuple):
     nnz: int
     total: float
     smallest: float
+    largest: float
     dtype: np.dtype
 
     @classmethod
     def join(cls, parts: "list[Survey]") -> "Survey":
         """The survey of all parts; raises a ValueError if they have different numbers of columns."""
-        rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
+        rows, widths, nnz, total, smallest, largest, dtypes = zip(*parts, strict=True)
         if len(set(widths)) > 1:
             raise ValueError(f"X must have blocks with the same number of columns, got {listed(sorted(set(widths)))}")
         rows = {i: n for part in rows for i, n in part.items()}
-        return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
+        return cls(
+            dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), max(largest),
+            np.result_type(*dtypes),
+        )  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -202,7 +206,7 @@ def open_shards(
             counts = stored.join(new)
             stored.joined = counts if is_first else None
     rows = {number: shard.n_rows for number, shard in new.items()}
-    survey = Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.dtype)
+    survey = Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.largest, counts.dtype)
     return survey, worker.transfer_outgoing_bytes_total
 
 

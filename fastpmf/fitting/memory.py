@@ -8,6 +8,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import padded_width, working_dtype
+from fastpmf.core.ranges import dtype_for
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.csr import SAFE_ROWS
 from fastpmf.counts.partition import panel_width
@@ -99,7 +100,8 @@ def plan(
         Number of nonzeros; None for counts.
     n_components : int
     dtype : {None, "float32", "float64"}, default=None
-        Dtype of the factors. None: the default of `PoissonNMF` for such counts.
+        Dtype of the factors. None: the default of `PoissonNMF` for such counts, which are assumed to be in the range of
+        float32 unless they are given.
     counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, optional
         Dtype of the counts; by default "uint16", or that of the given counts.
     solver, acceleration
@@ -141,6 +143,7 @@ def plan(
         shape, nnz = X.shape, max(X.nnz, 1)
         counts_dtype = X.dtype if counts_dtype is None else counts_dtype
         block_entries = getattr(X, "block_entries", None) if block_entries is None else block_entries
+        dtype = dtype_for(dtype, X)
     if nnz is None:
         raise TypeError("nnz must be given with a shape")
     n, p = shape
