@@ -1,5 +1,6 @@
 """Factors in the layout of the kernels: rows padded with zeros to multiples of 64 bytes, aligned to 64 bytes."""
 
+import ctypes
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -18,8 +19,8 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
     """A C-ordered matrix whose data start at a multiple of 64 bytes."""
     raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
-    start = -raw.ctypes.data % VECTOR_BYTES
-    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(raw))  # a fifth of the time of `raw.ctypes.data`
+    return np.ndarray((n_rows, width), dtype, raw, -address % VECTOR_BYTES)
 
 
 def aligned_copy(A: np.ndarray) -> np.ndarray:
