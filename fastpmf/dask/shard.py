@@ -113,7 +113,7 @@ class ShardState(ABC):
         if not np.isnan(total.rows.gap):
             contraction = total.rows.contraction.copy()  # arrays from another process are read-only
             self.solver.update_other(problem, state, total.rows._replace(contraction=contraction))
-        if not np.isnan(state.gaps).any():
+        if state.is_finite:
             self.solver.finish_step(problem, state)
         state.n_steps += 1
         return state.gaps.copy()
