@@ -16,7 +16,7 @@ MESSAGE = 500_000  # number of bytes that take as long to send as a message take
 
 
 class StaleTaskError(RuntimeError):
-    """A task of another iteration than that of this worker, or of a fit that is not stored here."""
+    """A task of another iteration than that of this worker, of a fit that is not stored here, or without the others."""
 
 
 class Team(NamedTuple):
@@ -109,10 +109,11 @@ class Exchange:
     def _send(self, step: Step, part: str, team: Team, to: int, message: Message) -> None:
         """Send a message from the event loop, without waiting for it."""
         from distributed import get_worker
-        from distributed.protocol import to_serialize
+        from distributed.protocol.serialize import to_serialize
 
         worker, key = get_worker(), (step.epoch, step.name, part, team.me)
-        sent = {"rows": to_serialize(message.rows), "numbers": message.numbers.tobytes()}
+        rows: Any = to_serialize(message.rows)  # type: ignore[no-untyped-call]
+        sent = {"rows": rows, "numbers": message.numbers.tobytes()}
         self.n_messages, self.n_bytes = self.n_messages + 1, self.n_bytes + message.rows.nbytes + message.numbers.nbytes
 
         async def send() -> None:
@@ -134,7 +135,7 @@ class Exchange:
                 if self._epoch != step.epoch:
                     raise StaleTaskError(f"this worker is in epoch {self._epoch}, the task is of epoch {step.epoch}")
                 if self._failure is not None:
-                    raise self._failure
+                    raise StaleTaskError(f"a message could not be sent: {self._failure}") from self._failure
                 if not self._changed.wait(end - time.monotonic()):
                     raise late([team.workers[i] for i in missing], step.name, team.timeout)
             return {i: self._arrived.pop(key) for i, key in keys.items()}

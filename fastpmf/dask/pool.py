@@ -4,6 +4,7 @@ A task of each worker does several iterations, in which the workers send each ot
 update of H. The client receives a few numbers at the end.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from functools import wraps
 from operator import getitem
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from sklearn.utils import check_scalar
@@ -26,11 +27,11 @@ from fastpmf.dask.worker import RowData, Survey
 log = logging.getLogger("fastpmf.dask")
 TICK = 0.25  # seconds between checks that all workers are alive
 MAX_FAILURES = 5  # recoveries in a row without an iteration in between
-SECONDS = 1.0  # of iterations in a task; a task of Dask costs about ten milliseconds
-MAX_TASKS = 100  # finished ones that Dask stores: a client sends its scheduler a message in ten milliseconds, so that
-# forgetting a task delays the next one
+SECONDS = 1.0  # of iterations in a task, which Dask takes about ten milliseconds to start and to finish
+# Finished tasks of which Dask stores the results. The client sends its scheduler a message every ten milliseconds at
+# most, so releasing tasks can delay the next ones.
+MAX_TASKS = 100
 T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class LostWorkerError(RuntimeError):
@@ -45,11 +46,11 @@ class Task(NamedTuple):
     future: Any
 
 
-def recovering(method: Callable[Concatenate["WorkerPool", P], T]) -> Callable[Concatenate["WorkerPool", P], T]:
+def recovering(method: Callable[..., T]) -> Callable[..., T]:
     """Repeat a method of `WorkerPool` after each recovery until it succeeds."""
 
     @wraps(method)
-    def repeated(pool: "WorkerPool", *args: P.args, **kwargs: P.kwargs) -> T:
+    def repeated(pool: "WorkerPool", *args: Any, **kwargs: Any) -> T:
         while True:
             try:
                 if pool.is_broken:
@@ -98,7 +99,7 @@ class WorkerPool:
         self.is_broken = False  # whether workers must be recovered first
         self.iteration, self.recoveries, self._failures = -1, 0, 0
         self._objective = math.nan  # after `iteration`, if it is known
-        self._sent, self._to_client = (0, 0), 0
+        self._n_messages = self._between_workers = self._to_client = 0
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +168,7 @@ class WorkerPool:
         """The state of H. If all workers are lost later, the fit restarts from it."""
         found = self._call(next(iter(self._shards)), "column_state", description="H")
         self._start = {name: np.array(A) for name, A in self._results([found])[0].items()}
+        self.release_tasks()
         return self._start
 
     @recovering
@@ -185,8 +187,9 @@ class WorkerPool:
 
     def traffic(self) -> dict[str, int]:
         """Messages and bytes sent until `release`; see `PoissonNMF.communication_`."""
-        messages, between_workers = self._sent
-        return {"messages": messages, "between_workers": between_workers, "to_client": self._to_client}
+        return {
+            "messages": self._n_messages, "between_workers": self._between_workers, "to_client": self._to_client
+        }  # fmt: skip
 
     def release(self) -> None:
         """Free the data of the fit on all workers. A worker that hangs does so when it continues."""
@@ -199,12 +202,12 @@ class WorkerPool:
             self._submit(worker, on_worker.forget, self._fit, description="freeing memory") for worker in self._shards
         ]
         try:
-            sent = self._results(tasks, min(self._timeout, 20 * TICK))
-            self._sent = tuple(map(sum, zip(*sent, strict=True)))
+            for n_messages, n_bytes in self._results(tasks, min(self._timeout, 20 * TICK)):
+                self._n_messages, self._between_workers = self._n_messages + n_messages, self._between_workers + n_bytes
         except (TimeoutError, LostWorkerError) as error:
             log.info("not all workers confirmed that they freed the fit: %s", error)
-            late = [task.future for task in tasks if not task.future.done()]  # completed ones would stay in memory
-            self._distributed.fire_and_forget(late)
+            futures = [task.future for task in tasks if not task.future.done()]  # completed ones would stay in memory
+            self._distributed.fire_and_forget(futures)
         self.release_tasks()
         for future in self._keepalive.values():
             future.release()
@@ -360,8 +363,12 @@ class WorkerPool:
     def _results(self, tasks: list[Task], timeout: float | None = None) -> list[Any]:
         """Wait for the tasks and return their results."""
         self._wait(tasks, timeout)
+
+        async def results() -> list[Any]:
+            return await asyncio.gather(*(task.future for task in tasks))
+
         try:
-            out = [task.future.result(timeout=self._timeout) for task in tasks]
+            out = self._client.sync(results, callback_timeout=self._timeout)
         except (TimeoutError, self._distributed.CancelledError) as error:
             raise LostWorkerError(f"results were lost: {error}") from None
         self._to_client += sum(map(self._distributed.sizeof.sizeof, out))
@@ -375,6 +382,8 @@ class WorkerPool:
                 self._distributed.wait([task.future for task in tasks], timeout=TICK)
                 break
             except TimeoutError:
+                if any(task.future.status == "error" for task in tasks):
+                    break  # the others may be waiting for this one
                 if gone := self._shards.keys() - self._alive():
                     raise LostWorkerError(f"worker(s) {', '.join(sorted(gone))} have left") from None
                 if time.monotonic() >= end:

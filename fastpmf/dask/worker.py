@@ -373,9 +373,11 @@ def gap(fit: str, epoch: int, team: Team, iteration: int) -> float:
     """The larger gap of the current factors, in nats, computed together with the other workers."""
     _leave_pool()
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        assert isinstance(stored.factors, PoissonShard)
         own = stored.factors.residual_rows()
     rows, _ = _sum(fit, epoch, f"the residual of iteration {iteration}", team, own)
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        assert isinstance(stored.factors, PoissonShard)
         return stored.factors.residual_columns(rows)
 
 
@@ -383,7 +385,7 @@ def _leave_pool() -> None:
     """Let Dask run other tasks beside this one, as another worker may be waiting for the result of one of them."""
     from distributed import secede
 
-    secede()
+    secede()  # type: ignore[no-untyped-call]
 
 
 def _sum(fit: str, epoch: int, name: str, team: Team, own: RowSum, *, is_late: bool = False) -> tuple[RowSum, bool]:
