@@ -12,7 +12,7 @@ import numpy as np
 from fastpmf.core.factors import aligned
 
 RECEIVE = "fastpmf_receive"  # name of the workers' handler of messages
-MESSAGE = 500_000  # number of bytes that take as long to send as a message takes beside its bytes
+MESSAGE = 350_000  # number of bytes that take as long to send as a message takes beside its bytes
 
 
 class StaleTaskError(RuntimeError):
