@@ -88,7 +88,7 @@ class Run:
         try:
             while self.status is None and self.n_iter < max_iter:
                 solver.step(problem, state)
-                self.n_iter, self._residual = self.n_iter + 1, state.residual(problem.total)
+                self.n_iter, self._residual = state.n_steps, state.residual(problem.total)
                 if math.isnan(self._residual):
                     self.status = Status.NON_FINITE
                 elif self._residual <= options.tol and problem.residual(state) <= options.tol:
@@ -128,6 +128,7 @@ class Run:
     def _solution(self) -> Solution:
         problem, state = self._problem, self.state
         problem.complete(state)
+        self.n_iter = state.n_steps
         objective, residual = math.nan, math.nan
         if self.status is not Status.UNMEASURED:
             residual = problem.residual(state)
