@@ -130,7 +130,9 @@ def poisson_nmf(
         background=background, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads), compilation_shown(verbose=verbose):
-        check_memory_before_reading(X, n_components, dtype, options.make_solver(), n_init=n_init)
+        check_memory_before_reading(
+            X, n_components, dtype, options.make_solver(), n_init=n_init, search=options.make_search()
+        )
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)
@@ -171,6 +173,7 @@ class Fit(ABC):
 
     problem: Any
     _solver: Any
+    _search: ComponentSearch | None = None
     _checkpoints: CheckpointFolder | None
 
     def __init__(
@@ -180,7 +183,7 @@ class Fit(ABC):
         data.check_in_memory(counts)
         check_any_counts(counts, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
-        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init)
+        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init, search=self._search)
         check_option(options.init, self.inits, "init")
         single = {
             "init='custom'": options.init == "custom", "checkpoint": checkpoint is not None,
@@ -255,7 +258,7 @@ class PoissonFit(Fit):
     ) -> None:
         self._counts, self._data = counts, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
-        self._searches = options.searches(row_access_only=counts.row_access_only)
+        self._search = options.make_search(row_access_only=counts.row_access_only)
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:
@@ -277,8 +280,8 @@ class PoissonFit(Fit):
 
     def _new_run(self, observers: Sequence[Observer]) -> Run:
         run = super()._new_run(observers)
-        if self._searches and run.n_iter == 0:
-            ComponentSearch().apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+        if self._search is not None and run.n_iter == 0:
+            self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
         return run
 
     def _check(self, solution: Solution) -> None:

@@ -26,9 +26,10 @@ _MASS = 0.5  # mass of a new component relative to the mean of the others
 _ROWS_AT_ONCE = 1 << 14
 
 
-def merge(W: np.ndarray, Ht: np.ndarray, a: int, b: int) -> None:
+def merge(factors: list[np.ndarray], a: int, b: int) -> None:
     """Replace component a, in place, by the best one in place of a and b; its sums are equal in W and H."""
-    w, h = (A[:, [a, b]].astype(np.float64) for A in (W, Ht))
+    W, Ht = factors
+    w, h = (A[:, [a, b]].astype(np.float64) for A in factors)
     w_sums, h_sums = w.sum(axis=0), h.sum(axis=0)
     scale = np.sqrt((w_sums * h_sums).sum()) or 1.0
     with np.errstate(under="ignore"):
@@ -36,14 +37,14 @@ def merge(W: np.ndarray, Ht: np.ndarray, a: int, b: int) -> None:
         Ht[:, a] = (h * (w_sums / scale)).sum(axis=1)
 
 
-def merge_costs(W: np.ndarray, Ht: np.ndarray, components: np.ndarray) -> np.ndarray:
+def merge_costs(factors: list[np.ndarray], components: np.ndarray) -> np.ndarray:
     """Estimated increase of the divergence for merging each pair of components, (k, k), float64, in nats.
 
     The Jensen-Shannon divergence of the margins, approximated from their Hellinger distance, which needs no logarithms:
     with masses m and n and overlap sum_i sqrt(p_i q_i), the smaller of 4 m n / (m + n) (1 - overlap) of both sides.
     """
     mass, overlap = np.ones(len(components)), np.zeros((len(components), len(components)))
-    for A in (W, Ht):
+    for A in factors:
         sums = A.sum(axis=0, dtype=np.float64)[components]
         mass *= sums
         products = np.zeros_like(overlap)

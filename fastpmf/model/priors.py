@@ -13,7 +13,7 @@ closed form, or by Newton's method if there is a ridge, and needs no pass over t
 *units*, W = stored * units and H = stored / units, and priors are converted to the units of the stored factors.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,8 +60,8 @@ class Terms:
         def take(A: np.ndarray | None) -> np.ndarray | None:
             return None if A is None else np.pad(A[..., columns], [(0, 0)] * (A.ndim - 1) + [(0, width - len(columns))])
 
-        parts = {name: take(getattr(self, name)) for name in ("shape", "rate", "ridge", "fixed", "zeros")}
-        return replace(self, **parts)
+        shape, rate, ridge, fixed, zeros = map(take, (self.shape, self.rate, self.ridge, self.fixed, self.zeros))
+        return Terms(shape, rate, ridge, fixed, zeros, self.constant)
 
     def subproblem(
         self, side: Side, n_components: int, V: np.ndarray, observed: np.ndarray, units: np.ndarray

@@ -51,6 +51,15 @@ class ComponentSearch:
     settling: int = 5
     rounds: int = 3
 
+    def n_extra(self, n_components: int) -> tuple[int, int]:
+        """How many components are added to so many that can be merged: at first, and in each round."""
+        return max(1, round(self.first_extra * n_components)), max(1, round(self.extra * n_components))
+
+    def n_factor_copies(self, n_components: int, solver: Solver) -> float:
+        """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
+        wide = (n_components + self.n_extra(n_components)[0]) / n_components
+        return solver.n_factor_copies * wide + 2
+
     def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
         """Search from the start of a run, whose `n_iter` and trace will include the search.
 
@@ -68,7 +77,7 @@ class ComponentSearch:
         free = problem.interchangeable
         if len(free) < 2 or run.status is not None or max_iter < self.first_steps + self.settling:
             return
-        n_first, n_new = (max(1, round(share * len(free))) for share in (self.first_extra, self.extra))
+        n_first, n_new = self.n_extra(len(free))
         try:
             new = random_components(problem.counts, n_first, rng)
             self._add_and_merge(run, problem, solver, free, new, self.first_steps, warm_up=True)
@@ -136,7 +145,7 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
     while n_extra:
         able = np.append(free, np.arange(K, K + n_extra))
         first, second = np.triu_indices(len(able), 1)
-        costs = merge_costs(*factors, able)[first, second]
+        costs = merge_costs(factors, able)[first, second]
         pairs = np.stack([able[first], able[second]], axis=1)[np.argsort(costs, kind="stable")]
         if not problem.counts.row_access_only:
             pairs = pairs[: _CANDIDATES * n_extra]
@@ -145,7 +154,7 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
         merged: list[int] = []
         for a, b in pairs.tolist():
             if len(merged) < 2 * n_extra and a not in merged and b not in merged:
-                merge(*factors, a, b)
+                merge(factors, a, b)
                 merged += [a, b]
         left = np.setdiff1d(able, merged[1::2])
         for A in factors:
@@ -160,7 +169,7 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
     out, last = [], problem.n_components
     for a, b in pairs.tolist():
         kept = [A[:, [a, b, last]] for A in factors]
-        merge(*factors, a, b)
+        merge(factors, a, b)
         for A in factors:
             A[:, b] = A[:, last]
             A[:, last] = 0
@@ -170,3 +179,9 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
         for A, columns in zip(factors, kept, strict=True):
             A[:, [a, b, last]] = columns
     return out
+
+
+def make_search(init: str, solver: str, *, row_access_only: bool = False) -> ComponentSearch | None:
+    """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory."""
+    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only
+    return ComponentSearch() if by_default or init == "merge" else None
