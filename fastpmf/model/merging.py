@@ -87,7 +87,8 @@ def new_components(
     """
     axis = counts.storage_axis
     totals, others = counts.sums(axis), counts.sums(axis.other)
-    weight = np.maximum(_row_divergences(counts, factors), 0)
+    divergence = _row_divergences(counts, factors)
+    weight = np.where(np.isfinite(divergence), np.maximum(divergence, 0), totals)  # infinite: a rate of 0 under a count
     if np.count_nonzero(weight) < n_new:
         return None
     chosen = np.sort(rng.choice(len(weight), n_new, replace=False, p=weight / weight.sum()))

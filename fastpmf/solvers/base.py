@@ -345,8 +345,6 @@ class Solver(Protocol):
         Whether it needs the counts transposed too.
     extrapolates : bool
         Whether its steps may start elsewhere than at its factors, so that `State.gaps` belong to other factors.
-    warm_up : int
-        Steps after a random start that differ from later ones; a state with as many `n_steps` is past them.
     """
 
     @property
@@ -357,9 +355,6 @@ class Solver(Protocol):
 
     @property
     def extrapolates(self) -> bool: ...
-
-    @property
-    def warm_up(self) -> int: ...
 
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> Any:
         """The state that starts from W and Ht, which the solver may overwrite; no pass over the counts."""

@@ -1,6 +1,6 @@
 """Better optima from one start: fit more components, merge some, then replace components in rounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from fastpmf.core.factors import column_sums, padded_width, with_width
 from fastpmf.model.merging import append_components, merge, merge_costs, new_components, random_components
 from fastpmf.solvers.base import FactorState, Problem, Solver, Status
+from fastpmf.solvers.coordinate_descent import CoordinateDescent
+from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.run import Run
 
 _CANDIDATES = 2  # pairs whose objective after merging is computed, for each pair to merge
@@ -36,6 +38,9 @@ class ComponentSearch:
     settling : int
         Iterations after components were merged.
     rounds : int
+    starts_wide : bool
+        Whether to fit more components first, from random ones; otherwise the rounds begin after `settling` iterations
+        from the start of the run, which is not a random one.
 
     References
     ----------
@@ -50,6 +55,7 @@ class ComponentSearch:
     steps: int = 10
     settling: int = 5
     rounds: int = 3
+    starts_wide: bool = True
 
     def n_extra(self, n_components: int) -> tuple[int, int]:
         """How many components are added to so many that can be merged: at first, and in each round."""
@@ -74,13 +80,17 @@ class ComponentSearch:
         max_iter : int
             The search does no more iterations than this: fewer rounds if needed, or nothing.
         """
-        free = problem.interchangeable
-        if len(free) < 2 or run.status is not None or max_iter < self.first_steps + self.settling:
+        free, first_steps = problem.interchangeable, self.first_steps if self.starts_wide else 0
+        if len(free) < 2 or run.status is not None or max_iter < first_steps + self.settling:
             return
         n_first, n_new = self.n_extra(len(free))
         try:
-            new = random_components(problem.counts, n_first, rng)
-            self._add_and_merge(run, problem, solver, free, new, self.first_steps, warm_up=True)
+            if self.starts_wide:
+                new = random_components(problem.counts, n_first, rng)
+                self._add_and_merge(run, problem, solver, free, new, first_steps)
+            else:
+                run.advance(self.settling)
+            solver = past_warm_up(solver)
             for _ in range(self.rounds):
                 if run.status is not None or run.out_of_time or run.n_iter + self.steps + self.settling > max_iter:
                     break
@@ -93,7 +103,7 @@ class ComponentSearch:
 
     def _add_and_merge(
         self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
-        n_steps: int, *, warm_up: bool = False,
+        n_steps: int,
     ) -> None:  # fmt: skip
         """Add components, fit all, and merge as many; the run continues from there if its objective is lower."""
         run.state = old = run.state.without_spares()
@@ -101,22 +111,16 @@ class ComponentSearch:
         wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
         factors = [with_width(A, K, n_new) for A in old.factors]
         append_components(factors, K, new, free)
-        state = _start(solver, wide, factors, warm_up=warm_up)
+        state = solver.init(wide, *factors)
         n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps)
         factors = merged_down(problem, wide, state.without_spares(), free)
-        state = _start(solver, problem, factors)
+        solver = past_warm_up(solver)
+        state = solver.init(problem, *factors)
         n_iter += _advance(run, solver, problem, state, self.settling)
         if not problem.objective(state) < run.objective:
-            state = _start(solver, problem, old.factors)
+            state = solver.init(problem, *old.factors)
             state.gaps = old.gaps
         run.replace_state(state, n_iter)
-
-
-def _start(solver: Solver, problem: Problem, factors: list[np.ndarray], *, warm_up: bool = False) -> FactorState:
-    state = solver.init(problem, *factors)
-    if not warm_up:
-        state.n_steps = solver.warm_up
-    return state
 
 
 def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> int:
@@ -181,7 +185,16 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
     return out
 
 
+def past_warm_up(solver: Any) -> Any:
+    """The solver without the iterations that it does first after a random start."""
+    if isinstance(solver, Extrapolated):
+        return replace(solver, solver=past_warm_up(solver.solver))
+    return replace(solver, warm_up=0) if isinstance(solver, CoordinateDescent) else solver
+
+
 def make_search(init: str, solver: str, *, row_access_only: bool = False) -> ComponentSearch | None:
     """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory."""
     by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only
+    if init == "grow":
+        return ComponentSearch(starts_wide=False, rounds=2)
     return ComponentSearch() if by_default or init == "merge" else None

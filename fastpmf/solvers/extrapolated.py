@@ -70,10 +70,6 @@ class Extrapolated:
     def needs_transpose(self) -> bool:
         return self.solver.needs_transpose
 
-    @property
-    def warm_up(self) -> int:
-        return self.solver.warm_up
-
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> ExtrapolatedState:
         state = FactorState.start(problem, W, Ht)
         factors, sums = [np.zeros_like(W), np.zeros_like(Ht)], [x.copy() for x in state.sums]
@@ -88,7 +84,7 @@ class Extrapolated:
             self.solver.step(problem, state)
             return
         ahead = state.ahead
-        if state.n_steps == self.solver.warm_up:
+        if state.objective == math.inf:
             self._restart(state)
         self.solver.step(problem, ahead)
         state.n_steps += 1

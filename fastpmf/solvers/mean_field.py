@@ -92,7 +92,6 @@ class MeanField(Alternating):
     """
 
     n_factor_copies: ClassVar[int] = 4
-    warm_up: ClassVar[int] = 0
 
     priors: tuple[GammaPrior, GammaPrior]
     learn: bool = False

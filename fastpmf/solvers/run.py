@@ -91,6 +91,7 @@ class Run:
     def replace_state(self, state: State, n_iter: int) -> None:
         """Continue from another state of the same solver, after `n_iter` iterations in all."""
         self.state, self.n_iter, self._residual = state, n_iter, state.residual(self._problem.total)
+        state.n_steps = n_iter
         self._evaluate()
 
     def advance(self, max_iter: int) -> "Run":
