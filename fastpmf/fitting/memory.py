@@ -177,9 +177,9 @@ def estimate(
     # The factors of the solver; both contractions of the final optimality check
     factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
-    # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
-    rows_at_once = min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
-    factors += 8 * (current_threads() + 2) * rows_at_once
+    factors += current_threads() * row  # scratch space
+    # Column sums are formed for some rows at a time, whose pointers are copied; and a float64 copy in float32
+    factors += 8 * min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
     factors += 2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0
     transpose = transpose + _panel_bytes(n, p, nnz, row) + _panel_bytes(p, n, nnz, row) if solver.needs_transpose else 0
     blocks = 0
