@@ -91,10 +91,11 @@ class PoissonNMF(FactorModel):
         sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
         of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
-        Number of random starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is
-        finished (successive halving): ten starts cost about as much as five or six fits of 100 iterations. The result
-        is usually, but not always, lower than with one start: the first start, which n_init=1 finishes, can be dropped
-        and yet end lower. `restarts_` has the objectives of all.
+        Number of starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is finished
+        (successive halving): ten random starts cost about as much as five or six fits of 100 iterations. With "merge",
+        each start is searched to the end before any is dropped. The result is usually, but not always, lower than with
+        one start: the first start, which n_init=1 finishes, can be dropped and yet end lower. `restarts_` has the
+        objectives of all.
     max_iter : int, default=500
         Maximum number of iterations, each of both factors; in `transform`, of rounds of sweeps for a row.
     tol : float, default=1e-4
