@@ -18,7 +18,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
     """A C-ordered matrix whose data start at a multiple of 64 bytes."""
-    raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
+    raw: Any = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
     address = ctypes.addressof(ctypes.c_char.from_buffer(raw))  # a fifth of the time of `raw.ctypes.data`
     return np.ndarray((n_rows, width), dtype, raw, -address % VECTOR_BYTES)
 

@@ -104,7 +104,7 @@ class Kernel:
         key, interfaces, ints, floats = _sort_arguments(args)
         overload = self._overloads.get(key) or self._compile(key, args)
         run_tasks = _launcher("run serial" if state.serial else "run parallel")
-        table = np.empty(overload.table.n_words, np.int64)
+        table: Any = np.empty(overload.table.n_words, np.int64)
         with_table = (table.__array_struct__, *interfaces)
         address = _launcher("fill")(id(with_table), overload.first_written)
         if not address:
