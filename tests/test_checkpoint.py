@@ -292,11 +292,11 @@ def child(write):
     def write_number(record, W, H):
         os.write(write, record.n_iter.to_bytes(2, "big"))
 
-    model = PoissonNMF(4, max_iter=200, callback=write_number, **options)
+    model = PoissonNMF(4, init="random", max_iter=200, callback=write_number, **options)
     model.fit(X, checkpoint=Checkpoint(folder, iterations=1), resume=folder if latest() else None)
     np.save(folder / "H.npy", model.components_)
 
-PoissonNMF(4, max_iter=15, **options).fit(X)  # kernels are loaded once, for all children
+PoissonNMF(4, init="random", max_iter=15, **options).fit(X)  # kernels are loaded once, for all children
 for kill in [*after, None]:
     read, write = os.pipe()
     pid = os.fork()
@@ -339,5 +339,5 @@ def test_kills_at_any_moment_lose_at_most_one_iteration(tmp_path):
     assert all(saved >= seen - 1 for seen, saved, _ in found)
     assert all(before[1] <= after[1] for before, after in pairwise(found))
     X = make_poisson_counts(2000, 300, 3, nnz=60_000, random_state=0).X
-    whole = PoissonNMF(4, random_state=0, tol=0, max_iter=200, eval_every=1).fit(X)
+    whole = PoissonNMF(4, init="random", random_state=0, tol=0, max_iter=200, eval_every=1).fit(X)
     np.testing.assert_array_equal(np.load(tmp_path / "H.npy"), whole.components_)

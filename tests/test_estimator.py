@@ -201,7 +201,7 @@ def test_ctrl_c_keeps_the_fit_so_far(X):
         if record.n_iter == 10:
             raise KeyboardInterrupt
 
-    model = PoissonNMF(2, tol=0, random_state=0, callback=interrupt)
+    model = PoissonNMF(2, init="random", tol=0, random_state=0, callback=interrupt)
     with pytest.raises(FitInterrupted, match="kept"):
         model.fit(X)
     assert model.status_ is Status.INTERRUPTED
@@ -275,7 +275,7 @@ def test_bad_starting_factors_are_named(X, W, H, message):
 
 
 def test_factors_without_init_custom_are_refused(X):
-    with pytest.raises(ValueError, match="init='custom' only"):
+    with pytest.raises(ValueError, match="init='custom' or 'grow' only"):
         PoissonNMF(2).fit_transform(X, W=np.ones((40, 2)), H=np.ones((2, 25)))
 
 

@@ -30,7 +30,7 @@ def test_the_bytes_planned_are_those_that_a_fit_allocates(X, fit):
 
     def run():
         counts = fastpmf.as_counts(X)
-        fastpmf.poisson_nmf(counts, 20, dtype=dtype, max_iter=12, tol=0, random_state=0, **options)
+        fastpmf.poisson_nmf(counts, 20, dtype=dtype, max_iter=52, tol=0, random_state=0, **options)
 
     run()  # compiles
     tracemalloc.start()

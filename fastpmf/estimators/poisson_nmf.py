@@ -85,7 +85,8 @@ class PoissonNMF(FactorModel):
         fit of `StreamedCounts` waits less for the disk. Not with "em".
     init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}, default="auto"
         Start, with scikit-learn's names. "merge": fit more components from a random start, merge the most similar ones,
-        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" on counts in memory, else "random".
+        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" on counts in memory and without
+        `validation`, else "random".
         "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
         components for rows that they fit badly; for a sweep over `n_components`. The others are scaled so that
         sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
@@ -179,12 +180,13 @@ class PoissonNMF(FactorModel):
     Memory beyond X: one transposed copy of the counts (none with "em"), and four copies of the factors: the iterate,
     two working copies (one without acceleration), and the result. W H is never formed.
 
-    With init="merge" a fit first lowers the local optimum in which it will end. It fits 1.5 times as many components
+    With init="merge" a fit first improves the local optimum in which it will end. It fits 1.5 times as many components
     for 20 iterations, merges the most similar ones, and iterates 5 times more. Then in each of three rounds it adds a
     quarter as many components for rows that are fitted badly, iterates 10 times, merges as many, iterates 5 times, and
     undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
-    `max_iter`, so that a fit of less than 50 iterations starts as with "random". The trace has a record for each
-    round. Fixed components, and those with another prior than the first free one, are never merged.
+    `max_iter`, so that a fit of less than 50 iterations starts as with "random". The trace has a record for each round.
+    No checkpoint is saved before the end of the search. Fixed components, and those with another prior than the first
+    free one, are never merged.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.

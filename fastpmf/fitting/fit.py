@@ -261,7 +261,9 @@ class PoissonFit(Fit):
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
         if options.init == "grow":
             self._solver = past_warm_up(self._solver)
-        self._search = options.make_search(row_access_only=counts.row_access_only)
+        self._search = options.make_search(
+            row_access_only=counts.row_access_only, validation=data.validation is not None
+        )
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:
@@ -287,6 +289,8 @@ class PoissonFit(Fit):
         run = super()._new_run(observers)
         if self._search is not None and run.n_iter == 0:
             self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+            if self._checkpoints is not None and run.n_iter:
+                self._checkpoints.save_if_due(run)
         return run
 
     def _check(self, solution: Solution) -> None:

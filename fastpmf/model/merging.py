@@ -23,7 +23,7 @@ from fastpmf.core.factors import column_sums
 
 _FROM_ROW = 0.5  # share of a new component that is one row's distribution over the columns; the rest is that of all
 _MASS = 0.5  # mass of a new component relative to the mean of the others
-_ROWS_AT_ONCE = 1 << 14
+_ROWS_AT_ONCE = 1 << 11
 
 
 def merge(factors: list[np.ndarray], a: int, b: int) -> None:

@@ -72,7 +72,7 @@ class Record(NamedTuple):
     ...     return record.n_iter >= 20  # stops the fit
     >>> model = PoissonNMF(2, tol=0, callback=callback, random_state=0).fit([[4, 0, 2], [0, 3, 1], [2, 1, 1]])
     >>> model.n_iter_, model.status_.name
-    (20, 'CALLBACK')
+    (25, 'CALLBACK')
     """
 
     n_iter: int

@@ -113,7 +113,8 @@ class ComponentSearch:
         append_components(factors, K, new, free)
         state = solver.init(wide, *factors)
         n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps)
-        factors = merged_down(problem, wide, state.without_spares(), free)
+        state = state.without_spares()
+        factors = merged_down(problem, wide, state, free)
         solver = past_warm_up(solver)
         state = solver.init(problem, *factors)
         n_iter += _advance(run, solver, problem, state, self.settling)
@@ -192,9 +193,14 @@ def past_warm_up(solver: Any) -> Any:
     return replace(solver, warm_up=0) if isinstance(solver, CoordinateDescent) else solver
 
 
-def make_search(init: str, solver: str, *, row_access_only: bool = False) -> ComponentSearch | None:
-    """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory."""
-    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only
+def make_search(
+    init: str, solver: str, *, row_access_only: bool = False, validation: bool = False
+) -> ComponentSearch | None:
+    """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory.
+
+    With `validation`, a fit may be at its best after fewer iterations than a search takes.
+    """
+    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only and not validation
     if init == "grow":
         return ComponentSearch(starts_wide=False, rounds=2)
     return ComponentSearch() if by_default or init == "merge" else None
