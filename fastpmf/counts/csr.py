@@ -105,6 +105,15 @@ class SparseRows:
         return float(out.sum())
 
     @property
+    def row_entropies(self) -> np.ndarray:
+        """Sum of x log x over each row, (n_rows,), float64, in nats."""
+        out = np.empty(self.shape[0])
+        for rows, X in self.chunks(_SUM_ENTRIES):
+            x = X.data.astype(np.float64)
+            out[rows] = replace(X, data=x * np.log(x)).sums
+        return out
+
+    @property
     def log_factorial(self) -> float:
         """Sum of log x! over all entries, in nats; log Gamma(x + 1) for counts that are not integers."""
         out, step = 0.0, 1 << 17
