@@ -1,8 +1,12 @@
-"""`descend`: guarded coordinate descent on the convex problem of each row, one factor fixed.
+"""`descend`: guarded coordinate descent on the convex problem of each row, one factor fixed, two coordinates at a time.
 
-Rows are solved in groups. The block of a group holds, for a strip of components, the rows of V that the group's entries
-need, transposed, so that a coordinate is a unit-stride vector over the entries: with E vectors of entries and a strip
-that begins with component low, row (k - low) E + e of the block is component k of the entries in vector e.
+Rows are solved in groups, of at most as many rows as a vector has lanes. What is a sum over the entries of a row has
+the entries along the lanes; what is done with the sums has the rows along the lanes, so that the division, the root and
+the tests of a step are shared by all rows of the group.
+
+Most entries of a factor are 0. Each row lists the components that it visits, and only these are gathered, into a block
+in which a listed component is a unit-stride vector over the entries: component number n of the list of a row that has E
+vectors of entries is in E rows of the block, its slot.
 """
 
 import math
@@ -11,33 +15,36 @@ import numpy as np
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, sqrt, where
+from fastpmf.kernels.formula import add, fma, formula, maximum, sqrt, where
 from fastpmf.kernels.launch import arguments
-from fastpmf.kernels.simd import QUAD
+from fastpmf.kernels.simd import GROUP
 from fastpmf.kernels.special import x_log
 
-ENTRIES, COMPONENTS = 4, 6  # vectors of scratch for each vector of entries, and for each component
+ENTRIES, LISTED, PRODUCTS, BY_ROW, PLACES = 3, 4, 2, 8, 5  # parts of the scratch arrays, see `descend`
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
+_AT_ONCE = 16  # vectors of entries whose rows of V are read twice in succession, the second time from the cache
 # Smallest fraction of a rate that remains after one move, so that rounding does not make a rate 0 or negative
 _SMALLEST_RATE = 1e-6
-# If lambda, see `_guarded_step`, is below this, a step to the left is safe: it is the root of -x - log(1 - x) = x^2,
-# where the upper bound of a self-concordant function returns to its value.
+# If lambda, see `_guarded_step`, is below this, a step is safe: it is the root of -x - log(1 - x) = x^2, where the
+# upper bound of a self-concordant function returns to its value.
 _SAFE = 0.6838
 # If a component has more than this fraction, over K, of a row's smallest count, it may be all of some rate.
 _FEW = 1e-6
 # Rates are updated by differences. A longer step would leave only rounding errors where u is the whole rate.
 _SHRINK = 2.0**-10
+# Two components are moved jointly if their correlation, squared, is at most 1 minus this. Otherwise rounding errors
+# of the sums would be enlarged too much.
+_INDEPENDENT = 2.0**-10
 
 
 # ── reading a group's rows ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
-def _spread_row(data, indices, indptr, i, row_length, counts, offsets):
-    """Lay the entries of row i side by side: counts, and where their rows of V begin; then zeros."""
-    start, length = indptr[i], indptr[i + 1] - indptr[i]
+def _read_entries(data, indices, start, length, row_length, counts, offsets):
+    """Lay out the entries of a row: counts, and where their rows of V begin; then zeros."""
     own, columns = simd.section(data, start, length), simd.section(indices, start, length)
     for p in range(length):
         counts[p] = own[p]
@@ -48,52 +55,6 @@ def _spread_row(data, indices, indptr, i, row_length, counts, offsets):
         offsets[p] = 0
 
 
-@step(inline=True)
-def _fill_lane(data, indices, indptr, i, row_length, counts, offsets, lane, n_lanes, exists):
-    """Lay the entries of row i into one lane: one in each vector; then zeros."""
-    start = indptr[i]
-    length = indptr[i + 1] - start if exists else 0
-    own, columns = simd.section(data, start, length), simd.section(indices, start, length)
-    p = np.uint64(lane)
-    for e in range(length):
-        counts[p] = own[e]
-        offsets[p] = columns[e] * np.int64(row_length)
-        p += np.uint64(n_lanes)
-    while p < len(counts):
-        counts[p] = 0
-        offsets[p] = 0
-        p += np.uint64(n_lanes)
-
-
-@step(inline=True)
-def _read_entries(data, indices, indptr, order, first, n_rows, n_entries, one_row, row_length, counts, offsets):
-    """Lay the entries of a group's rows out in lanes."""
-    n_lanes = counts.shape[1]
-    flat = simd.section(counts, 0, n_entries * n_lanes)
-    if one_row:
-        _spread_row(data, indices, indptr, order[first], row_length, flat, offsets)
-    else:
-        for lane in range(n_lanes):
-            i = order[first + min(lane, n_rows - 1)]
-            _fill_lane(data, indices, indptr, i, row_length, flat, offsets, lane, n_lanes, lane < n_rows)
-
-
-@step(inline=False)
-def _read_row(source, row_step, order, first, n_rows, one_row, offsets, out, n_components):
-    """Lay a group's rows of a factor, or with row_step 0 its only row, out in lanes."""
-    zero = simd.zero(out, 0)
-    if one_row:
-        i = order[first] * row_step
-        for k in range(out.shape[0]):  # all of them are padded with zeros
-            simd.store(out, k, 0, simd.fill_like(zero, np.float64(source[i, k])))
-    else:
-        for lane in range(out.shape[1]):
-            offsets[lane] = order[first + min(lane, n_rows - 1)] * row_step * np.int64(source.shape[1])
-        one = simd.fill_like(zero, 1.0)
-        for k in range(0, n_components, QUAD):
-            simd.store_quad(out, k, 1, simd.gather_quad(source, offsets, 0, k, one))
-
-
 @formula()
 def _sharper(sharpness, x):
     """The largest 1 / x of the counts."""
@@ -101,19 +62,16 @@ def _sharper(sharpness, x):
 
 
 @step(inline=True)
-def _count_totals(counts, n_entries, one_row):
-    """Each row's sum of counts, and 1 over its smallest."""
-    total = sharpness = simd.zero(counts, 0)
-    safe = 0.0
-    for first in range(0, n_entries, _FLUSH_EVERY):
-        for e in range(first, min(first + _FLUSH_EVERY, n_entries)):
+def _count_totals(counts, first, end):
+    """The sum of a row's counts, and 1 over its smallest."""
+    total, sharpness = 0.0, simd.zero(counts, 0)
+    for low in range(first, end, _FLUSH_EVERY):
+        part = simd.zero(counts, 0)
+        for e in range(low, min(low + _FLUSH_EVERY, end)):
             x = simd.load(counts, e, 0)
-            total, sharpness = add(total, x), _sharper(sharpness, x)
-        if one_row:
-            safe, total = safe + simd.total(total), simd.zero(counts, 0)
-    if one_row:
-        total, sharpness = simd.fill_like(total, safe), simd.fill_like(total, simd.highest(sharpness))
-    return total, sharpness
+            part, sharpness = add(part, x), _sharper(sharpness, x)
+        total += simd.total(part)
+    return total, simd.highest(sharpness)
 
 
 @formula()
@@ -123,87 +81,26 @@ def _lifted(u, a, d, tiny):
 
 
 @formula()
-def _if_used(u, d):
-    """u where the weight d is positive and finite, else 0."""
-    return where(d > 0.0, where(d < math.inf, u, 0.0), 0.0)
+def _if_used(u, d, fixed):
+    """u where it is fixed or the weight d is positive and finite, else 0."""
+    return where(fixed > 0.0, u, where(d > 0.0, where(d < math.inf, u, 0.0), 0.0))
 
 
 @step(inline=True)
-def _start_row(u, weight, shape, fixed, has_shape, tiny, n_components, total):
-    """Move u into its domain; the counts and shapes of each row, summed."""
-    for k in range(n_components):
-        x, d = simd.load(u, k, 0), simd.load(weight, k, 0)
+def _start_row(U, i, weight, w, shape, s, fixed, has_shape, tiny, out):
+    """Write row i, moved into its domain; returns the sum of its shapes."""
+    total = 0.0
+    for v in range(simd.width(U)):
+        x, d = simd.load(U, i, v), simd.load(weight, w, v)
         if has_shape:
-            a = simd.load(shape, k, 0)
-            total = add(total, a)
+            a = simd.load(shape, s, v)
+            total += simd.total(a)
             x = _lifted(x, a, d, tiny)
-        if not fixed[k]:
-            x = _if_used(x, d)
-        simd.store(u, k, 0, x)
+        simd.store(out, i, v, _if_used(x, d, simd.load(fixed, 0, v)))
     return total
 
 
-# ── rates and the gap ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-@formula()
-def _add_quad(y, u, v):
-    """y + sum of u v over four components."""
-    for c in range(QUAD):
-        y = fma(u[c], v[c], y)
-    return y
-
-
-@step(inline=False)
-def _gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high):
-    """Transpose the rows of V for components low to high into the block; rates += sum_k u_k v_k over the strip."""
-    for e in range(n_entries):
-        x, y = simd.load(counts, e, 0), simd.load(rates, e, 0)
-        b = e
-        for k in range(low, high, QUAD):
-            v = simd.gather_quad(V, offsets, e, k, x)
-            simd.store_quad(block, b, n_entries, v)
-            y = _add_quad(y, simd.load_quad(u, k, 1), v)
-            b += QUAD * n_entries
-        simd.store(rates, e, 0, y)
-
-
-@step(inline=True)
-def _add_rates(block, n_entries, u, low, high, rates):
-    """rates += sum_k u_k v_k over the strip that is in the block."""
-    for k in range(low, high, QUAD):
-        u_quad, b = simd.load_quad(u, k, 1), (k - low) * n_entries
-        for e in range(n_entries):
-            y = _add_quad(simd.load(rates, e, 0), u_quad, simd.load_quad(block, b + e, n_entries))
-            simd.store(rates, e, 0, y)
-
-
-@formula(QUAD)
-def _add_products(r, s, v):
-    """s + r v of four components."""
-    return [fma(r, v[c], s[c]) for c in range(QUAD)]
-
-
-@step(inline=True)
-def _sum_ratios(block, n_entries, ratios, one_row, sums, low, high):
-    """sums_k = sum r v_k over the strip, r the ratios x / y."""
-    zero = simd.zero(ratios, 0)
-    zeros = zero, zero, zero, zero
-    for k in range(low, high, QUAD):
-        b, s, t = (k - low) * n_entries, zeros, (0.0, 0.0, 0.0, 0.0)
-        for first in range(0, n_entries, _FLUSH_EVERY):
-            for e in range(first, min(first + _FLUSH_EVERY, n_entries)):
-                s = _add_products(simd.load(ratios, e, 0), s, simd.load_quad(block, b + e, n_entries))
-            if one_row:
-                s0, s1, s2, s3 = s
-                t = t[0] + simd.total(s0), t[1] + simd.total(s1), t[2] + simd.total(s2), t[3] + simd.total(s3)
-                s = zeros
-        if one_row:
-            s = (
-                simd.fill_like(zero, t[0]), simd.fill_like(zero, t[1]), simd.fill_like(zero, t[2]),
-                simd.fill_like(zero, t[3]),
-            )  # fmt: skip
-        simd.store_quad(sums, k, 1, s)
+# ── the gap, and the components to visit ────────────────────────────────────────────────────────────────────────
 
 
 @formula(3)
@@ -215,37 +112,44 @@ def _ratio(x, y, sum_):
 
 
 @step(inline=True)
-def _measure(
-    V, offsets, counts, rates, ratios, unused, block, n_entries, strip, loaded, one_row, u, sums, n_components
-):
-    """Compute the rates at u, the ratios of counts to rates, and `sums`, of V times the ratios.
+def _measure(V, U, i, offsets, counts, rates, ratios, first, n_vectors, n_entries, sums, wide_sums):
+    """Compute the rates of row i of U, the ratios of counts to rates, and `sums`, of V times the ratios.
 
-    Returns the first component of the strip that is in the block then, and the sum of the ratios.
+    Returns the sum of the ratios.
     """
-    zero = simd.zero(counts, 0)
-    for e in range(n_entries):
-        simd.store(rates, e, 0, zero)
-    for low in range(0, n_components, strip):
-        high = min(low + strip, n_components)
-        if loaded == low:
-            _add_rates(block, n_entries, u, low, high, rates)
-        else:
-            _gather_strip(V, offsets, counts, rates, block, n_entries, u, low, high)
-            loaded = low
-    ratio_sum = zero
-    for e in range(n_entries):
-        y, ratio, ratio_sum = _ratio(simd.load(counts, e, 0), simd.load(rates, e, 0), ratio_sum)
-        simd.store(rates, e, 0, y)
-        simd.store(ratios, e, 0, ratio)
-    for low in range(0, n_components, strip):
-        high = min(low + strip, n_components)
-        if loaded != low:
-            _gather_strip(V, offsets, counts, unused, block, n_entries, u, low, high)
-            loaded = low
-        _sum_ratios(block, n_entries, ratios, one_row, sums, low, high)
-    if one_row:
-        ratio_sum = simd.fill_like(zero, simd.total(ratio_sum))
-    return loaded, ratio_sum
+    n_lanes = counts.shape[1]
+    end, last = first + n_vectors, first * n_lanes + n_entries
+    flat_rates, flat_ratios = simd.section(rates, 0, end * n_lanes), simd.section(ratios, 0, end * n_lanes)
+    ratio_sum = simd.zero(counts, 0)
+    simd.clear_row(sums, 0)
+    if n_vectors > _AT_ONCE:
+        simd.clear_row(wide_sums, 0)
+    for low in range(first, end, _AT_ONCE):
+        high = min(low + _AT_ONCE, end)
+        begin, stop = low * n_lanes, min(high * n_lanes, last)
+        for p in range(begin, stop, GROUP):
+            simd.store_lanes(flat_rates, p, simd.dots_at(U, i, V, offsets, p))
+        for e in range(low, high):
+            y, ratio, ratio_sum = _ratio(simd.load(counts, e, 0), simd.load(rates, e, 0), ratio_sum)
+            simd.store(rates, e, 0, y)
+            simd.store(ratios, e, 0, ratio)
+        for v in range(0, simd.width(U), 2):
+            other = min(v + 1, simd.width(U) - 1)
+            s, t = simd.zero(U, 0), simd.zero(U, 0)
+            for p in range(begin, stop, GROUP):
+                more_s, more_t = simd.weighted_rows(V, offsets, flat_ratios, p, v, other)
+                s, t = add(s, more_s), add(t, more_t)
+            if n_vectors > _AT_ONCE:
+                simd.add_to_sums(wide_sums, 0, v, s)
+                if other > v:
+                    simd.add_to_sums(wide_sums, 0, other, t)
+            else:
+                simd.store(sums, 0, v, s)
+                simd.store(sums, 0, other, t)
+    if n_vectors > _AT_ONCE:
+        for k in range(sums.shape[1]):
+            sums[0, k] = wide_sums[0, k]
+    return simd.total(ratio_sum)
 
 
 @formula()
@@ -260,111 +164,181 @@ def _bound_term(rate, highest, s, u, d):
 
 
 @formula(2)
-def _general_bound_term(rate, highest, s, u, d, q):
+def _general_bound_term(rate, highest, s, u, d, q, fixed):
     """The sums of the bound."""
-    excess = where(d < math.inf, s - fma(q, u, d), 0.0)
+    excess = where(fixed > 0.0, 0.0, where(d < math.inf, s - fma(q, u, d), 0.0))
     return rate - u * excess, maximum(where(d > 0.0, excess / d, 0.0), highest)
 
 
-@formula()
-def _bound(rate, highest, total, ratio_sum, shift):
-    """The gap, at least 0; near the optimum it is quadratic, and rounding may make it negative. NaN if a rate is 0."""
-    bound = fma(total, highest - shift, rate)
-    return fma(ratio_sum, 0.0, where(bound < 0.0, 0.0, bound))
-
-
 @step(inline=True)
-def _gap(u, weight, shape, ridge, sums, fixed, has_shape, is_general, n_components, total, ratio_sum):
-    """The bound on what a better row could gain; the shapes' part is added to `sums`."""
-    rate = highest = simd.zero(u, 0)
-    for k in range(n_components):
-        x, d, s = simd.load(u, k, 0), simd.load(weight, k, 0), simd.load(sums, k, 0)
+def _gap(U, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, total, ratio_sum):
+    """The bound on what a better row could gain; the shapes' part is added to `sums`.
+
+    It is at least 0: near the optimum it is quadratic, and rounding may make it negative. NaN if a rate is 0.
+    """
+    rate = highest = simd.zero(U, 0)
+    for v in range(simd.width(U)):
+        x, d, t = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v)
         if has_shape:
-            s = _sum_with_shape(s, simd.load(shape, k, 0), x)
-            simd.store(sums, k, 0, s)
-        if not fixed[k]:
-            if is_general:
-                rate, highest = _general_bound_term(rate, highest, s, x, d, simd.load(ridge, k, 0))
-            else:
-                rate, highest = _bound_term(rate, highest, s, x, d)
-    return _bound(rate, highest, total, ratio_sum, 0.0 if is_general else 2.0)
-
-
-@formula()
-def _unsolved(bound, total, tol):
-    """1 in the lanes whose gap is above tol and finite."""
-    return where(bound > total * tol, where(bound < math.inf, 1.0, 0.0), 0.0)
-
-
-# ── sweeps ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@formula()
-def _action(u, d, s, a, total, sharpness, active, tiny, few):
-    """What each lane does with a coordinate: 1 visit it, 2 set it to 0, which also updates the rates, 0 nothing."""
-    action = where(s > d, 1.0, 0.0)
-    action = where(u * s * sharpness > few, 1.0, action)
-    action = where(a > 0.0, 1.0, action)  # no entry with a shape is ever 0, however small
-    action = where(u > total * tiny / d, 1.0, action) * active
-    action = where(d > 0.0, where(d < math.inf, action, 0.0), 0.0)
-    return where(u > 0.0, where(active > action, 2.0, action), action)
-
-
-@step(inline=True)
-def _choose(u, weight, shape, sums, actions, visits, fixed, has_shape, tiny, n_components, total, sharpness, active):
-    """List the components that any lane visits; returns their number."""
-    n_visits, a = 0, simd.zero(u, 0)
-    for k in range(n_components):
-        if not fixed[k]:
-            if has_shape:
-                a = simd.load(shape, k, 0)
-            x, d, s = simd.load(u, k, 0), simd.load(weight, k, 0), simd.load(sums, k, 0)
-            action = _action(x, d, s, a, total, sharpness, active, tiny, _FEW / n_components)
-            simd.store(actions, k, 0, action)
-            if simd.highest(action) > 0.0:
-                visits[n_visits] = k
-                n_visits += 1
-    return n_visits
-
-
-@formula()
-def _moved_rates(y, move, v):
-    """The rates after a coordinate has moved."""
-    return maximum(fma(move, v, y), y * _SMALLEST_RATE)
-
-
-@step(inline=True)
-def _update_rates(block, previous, move, rates, n_entries):
-    """Add the move of the coordinate whose vectors begin at row `previous` of the block to the rates."""
-    for e in range(n_entries):
-        y = _moved_rates(simd.load(rates, e, 0), move, simd.load(block, previous + e, 0))
-        simd.store(rates, e, 0, y)
+            t = _sum_with_shape(t, simd.load(shape, s, v), x)
+            simd.store(sums, 0, v, t)
+        if is_general:
+            q, f = simd.load(ridge, s, v), simd.load(fixed, 0, v)
+            rate, highest = _general_bound_term(rate, highest, t, x, d, q, f)
+        else:
+            rate, highest = _bound_term(rate, highest, t, x, d)
+    shift = 0.0 if is_general else 2.0
+    bound = simd.total(rate) + total * (simd.highest(highest) - shift)
+    return (0.0 if bound < 0.0 else bound) + 0.0 * ratio_sum
 
 
 @formula(2)
-def _add_derivatives(g, c, x, y, v):
-    """Add an entry to the ratio sum and to the curvature."""
-    w = v / y
-    xw = x * w
-    return g + xw, fma(xw, w, c)
+def _choice(u, d, s, a, fixed, sharpness, smallest, few):
+    """1 for the components to visit; and u, 0 if it is neither visited nor fixed."""
+    visit = where(s > d, 1.0, 0.0)
+    visit = where(u * s * sharpness > few, 1.0, visit)
+    visit = where(a > 0.0, 1.0, visit)  # no entry with a shape is ever 0, however small
+    visit = where(u > smallest / d, 1.0, visit)
+    visit = where(d > 0.0, where(d < math.inf, visit, 0.0), 0.0)
+    visit = where(fixed > 0.0, 0.0, visit)
+    return visit, where(fixed > 0.0, u, where(visit > 0.0, u, 0.0))
 
 
 @step(inline=True)
-def _visit(block, b, previous, move, counts, rates, n_entries, one_row):
-    """As `_update_rates`, and in the same loop sum g and c of the coordinate whose vectors begin at row b."""
-    g = c = simd.zero(counts, 0)
-    safe_g = safe_c = 0.0
-    for first in range(0, n_entries, _FLUSH_EVERY):
-        for e in range(first, min(first + _FLUSH_EVERY, n_entries)):
-            y = _moved_rates(simd.load(rates, e, 0), move, simd.load(block, previous + e, 0))
-            simd.store(rates, e, 0, y)
-            g, c = _add_derivatives(g, c, simd.load(counts, e, 0), y, simd.load(block, b + e, 0))
-        if one_row:
-            safe_g, safe_c = safe_g + simd.total(g), safe_c + simd.total(c)
-            g = c = simd.zero(counts, 0)
-    if one_row:
-        g, c = simd.fill_like(g, safe_g), simd.fill_like(c, safe_c)
-    return g, c
+def _choose(U, i, weight, w, shape, s, sums, choice, visits, fixed, has_shape, sharpness, smallest, few, n_components):
+    """List the components to visit, set all others of row i of U to 0; returns the number of the listed."""
+    a = simd.zero(U, 0)
+    for v in range(simd.width(U)):
+        if has_shape:
+            a = simd.load(shape, s, v)
+        x, d, t, f = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v), simd.load(fixed, 0, v)
+        visit, x = _choice(x, d, t, a, f, sharpness, smallest, few)
+        simd.store(choice, 0, v, visit)
+        simd.store(U, i, v, x)
+    n = 0
+    for k in range(n_components):
+        visits[n] = k
+        n += 1 if choice[0, k] > 0.0 else 0
+    return n
+
+
+@step(inline=True)
+def _copy_listed(source, i, visits, n_listed, out, lane):
+    """Copy the listed components of row i of a factor into a lane."""
+    for n in range(n_listed):
+        out[n, lane] = source[i, visits[n]]
+
+
+@step(inline=True)
+def _end_list(visits, n_listed, u, weights, shapes, ridges, lane):
+    """Make the length of a list even, by a component that no entry has, -1; returns the length."""
+    if n_listed % 2:
+        visits[n_listed] = -1
+        u[n_listed, lane] = shapes[n_listed, lane] = ridges[n_listed, lane] = 0.0
+        weights[n_listed, lane] = 1.0
+    return n_listed + n_listed % 2
+
+
+# ── gathering ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@formula()
+def _add_product(a, b, c):
+    """a b + c."""
+    return fma(a, b, c)
+
+
+@formula()
+def _empty_rate(x):
+    """The rate without any component: 0, and 1 where there is no count."""
+    return where(x > 0.0, 0.0, 1.0)
+
+
+@step(inline=True)
+def _fixed_rates(V, U, i, fixed, is_general, offsets, counts, rates, first, n_vectors, n_components):
+    """Set the rates of row i of U to those of the fixed components."""
+    for e in range(first, first + n_vectors):
+        simd.store(rates, e, 0, _empty_rate(simd.load(counts, e, 0)))
+    if is_general:
+        for k in range(n_components):
+            if fixed[0, k] > 0.0:
+                u = simd.fill_like(simd.zero(counts, 0), np.float64(U[i, k]))
+                for e in range(first, first + n_vectors):
+                    v = simd.gather(V, offsets, e, k, simd.load(counts, e, 0))
+                    simd.store(rates, e, 0, _add_product(u, v, simd.load(rates, e, 0)))
+
+
+@step(inline=True)
+def _gather(V, visits, slots, low, high, unused, u, lane, offsets, counts, rates, scale, block, base, first, n_vectors):
+    """Gather the components low to high of a list into the block, and add `scale` u times them to the rates."""
+    zero = simd.zero(counts, 0)
+    for n in range(low, high):
+        k = visits[n]
+        slots[n] = n - low if k >= 0 else unused
+        if k >= 0:
+            b, x = base + (n - low) * n_vectors, simd.fill_like(zero, scale * np.float64(u[n, lane]))
+            for e in range(n_vectors):
+                v = simd.gather(V, offsets, first + e, k, simd.load(counts, first + e, 0))
+                simd.store(block, b + e, 0, v)
+                simd.store(rates, first + e, 0, _add_product(x, v, simd.load(rates, first + e, 0)))
+
+
+# ── visits ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@formula()
+def _moved_rates(y, moves, v):
+    """The rates after two coordinates have moved."""
+    return maximum(fma(moves[1], v[1], fma(moves[0], v[0], y)), y * _SMALLEST_RATE)
+
+
+@formula(5)
+def _add_derivatives(sums, x, y, v):
+    """Add an entry to both ratio sums and to the curvatures aa, ab and bb."""
+    r = 1.0 / y
+    a, b = v[0] * r, v[1] * r
+    xa, xb = x * a, x * b
+    return sums[0] + xa, sums[1] + xb, fma(xa, a, sums[2]), fma(xa, b, sums[3]), fma(xb, b, sums[4])
+
+
+@step(inline=True)
+def _pending(by_row, lane):
+    """The last moves of a row, which its rates do not include."""
+    zero = simd.zero(by_row, 0)
+    a, b = np.float64(by_row[5, lane]), np.float64(by_row[6, lane])
+    return simd.fill_like(zero, a), simd.fill_like(zero, b)
+
+
+@step(inline=True)
+def _settle(block, previous_a, previous_b, by_row, lane, rates, first, n_vectors):
+    """Add the last moves of a row to its rates."""
+    moves = _pending(by_row, lane)
+    for e in range(n_vectors):
+        v = simd.load(block, previous_a + e, 0), simd.load(block, previous_b + e, 0)
+        simd.store(rates, first + e, 0, _moved_rates(simd.load(rates, first + e, 0), moves, v))
+
+
+@step(inline=True)
+def _visit(block, a, b, previous_a, previous_b, by_row, lane, counts, rates, first, n_vectors):
+    """As `_settle`, and in the same loop sum the derivatives of the coordinates whose vectors begin at rows a and b."""
+    moves, zero = _pending(by_row, lane), simd.zero(counts, 0)
+    zeros = zero, zero, zero, zero, zero
+    total = 0.0, 0.0, 0.0, 0.0, 0.0
+    for low in range(0, n_vectors, _FLUSH_EVERY):
+        s = zeros
+        for e in range(low, min(low + _FLUSH_EVERY, n_vectors)):
+            v = simd.load(block, previous_a + e, 0), simd.load(block, previous_b + e, 0)
+            y = _moved_rates(simd.load(rates, first + e, 0), moves, v)
+            simd.store(rates, first + e, 0, y)
+            v = simd.load(block, a + e, 0), simd.load(block, b + e, 0)
+            s = _add_derivatives(s, simd.load(counts, first + e, 0), y, v)
+        s0, s1, s2, s3, s4 = s
+        total = (
+            total[0] + simd.total(s0), total[1] + simd.total(s1), total[2] + simd.total(s2), total[3] + simd.total(s3),
+            total[4] + simd.total(s4),
+        )  # fmt: skip
+    for n in range(5):
+        by_row[n, lane] = total[n]
 
 
 @formula(3)
@@ -374,217 +348,263 @@ def _add_shape(g, c, sharpness, a, u):
     return g + pull, c + where(a > 0.0, pull / u, 0.0), maximum(where(a > 0.0, 1.0 / a, 0.0), sharpness)
 
 
-@formula(3)
-def _add_ridge(c, d, ratio, q, u):
-    """Curvature, price and ratio with a ridge."""
-    return c + q, fma(q, u, d), where(q > 0.0, 1.0, ratio)
+@formula(2)
+def _add_ridge(c, d, q, u):
+    """Curvature and price with a ridge."""
+    return c + q, fma(q, u, d)
 
 
 @formula(3)
-def _newton_step(u, g, c, price, ratio, sharpness):
-    """The step for the neighbourhood of the optimum, its (g - price) / c, and lambda^2 where the slope is negative."""
-    slope = g - price
-    d = slope / c
-    return fma(d, ratio, u), d, where(price > g, sharpness * (slope * d), 0.0)
+def _joint_step(u, g, c, price, sharpness, used):
+    """The step (a, b) to the minimum of the quadratic model over values >= 0; and lambda^2, 0 if no entry shrinks."""
+    (aa, ab, bb), slope = c, (g[0] - price[0], g[1] - price[1])
+    alone = slope[0] / aa, slope[1] / bb  # the Newton steps of each coordinate
+    ratio = ab / aa, ab / bb
+    left = 1.0 - ratio[0] * ratio[1]
+    a, b = (alone[0] - ratio[0] * alone[1]) / left, (alone[1] - ratio[1] * alone[0]) / left
+    lowest = -u[0], -u[1]
+    # If the minimum has one negative entry, that one becomes 0, and the other is best for this
+    beside = maximum(fma(ratio[0], u[1], alone[0]), lowest[0]), maximum(fma(ratio[1], u[0], alone[1]), lowest[1])
+    a, b = (
+        where(a > lowest[0], where(b > lowest[1], a, beside[0]), lowest[0]),
+        where(b > lowest[1], where(a > lowest[0], b, beside[1]), lowest[1]),
+    )
+    # Nearly collinear: only the one that gains more
+    alone = maximum(alone[0], lowest[0]), maximum(alone[1], lowest[1])
+    gain = alone[0] * (2.0 * slope[0] - aa * alone[0]), alone[1] * (2.0 * slope[1] - bb * alone[1])
+    prefers_b = where(gain[1] > gain[0], 1.0, 0.0)
+    a = where(left > _INDEPENDENT, a, where(prefers_b > 0.0, 0.0, alone[0]))
+    b = where(left > _INDEPENDENT, b, where(prefers_b > 0.0, alone[1], 0.0))
+    far = sharpness * (a * fma(aa, a, 2.0 * ab * b) + bb * b * b)
+    shrinks = where(a < 0.0, 1.0, where(b < 0.0, 1.0, 0.0))
+    return a, b, where(used > 0.0, where(shrinks > 0.0, far, 0.0), 0.0)
 
 
-@formula()
-def _guarded(u, g, c, price, ratio, newton, d, far):
-    """The Newton step where it is safe, else a shorter one."""
-    scaled = u * ratio
-    damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
-    damped = maximum(damped, u * _SHRINK)
-    damped = where(c > 0.0, damped, scaled)
-    near = where(far < _SAFE * _SAFE, newton, damped)
-    new = where(price > g, near, newton)
-    return where(c < math.inf, new, scaled)
+@formula(2)
+def _lengthened(u, step, g, price, q):
+    """The coordinates after a step; a longer one if none shrinks: Newton's on 1 / g, never past the optimum."""
+    gain, cost = fma(step[0], g[0], step[1] * g[1]), fma(step[0], price[0], step[1] * price[1])
+    longer = where(gain > cost, gain / cost, 1.0)
+    longer = where(q > 0.0, 1.0, longer)
+    length = where(step[0] < 0.0, 1.0, where(step[1] < 0.0, 1.0, longer))
+    return fma(length, step[0], u[0]), fma(length, step[1], u[1])
 
 
-@formula()
-def _not_negative(a):
-    return where(a > 0.0, a, 0.0)
+@formula(2)
+def _shortened(u, new, step, g, c, price, sharpness, q, far):
+    """The coordinates after a step if it is safe, else the damped or the multiplicative step of both."""
+    root = sqrt(far)
+    damped = u[0] + step[0] / (1.0 + root), u[1] + step[1] / (1.0 + root)
+    ratio = where(q[0] > 0.0, 1.0, g[0] / price[0]), where(q[1] > 0.0, 1.0, g[1] / price[1])
+    scaled = maximum(u[0] * ratio[0], u[0] * _SHRINK), maximum(u[1] * ratio[1], u[1] * _SHRINK)
+    excess = 1.0 - ratio[0], 1.0 - ratio[1]
+    # Lower bounds of what they gain, times the sharpness
+    by_damping = far / (2.0 * (1.0 + root))
+    by_scaling = price[0] * u[0] * excess[0] * excess[0] / (1.0 + ratio[0])
+    by_scaling = by_scaling + price[1] * u[1] * excess[1] * excess[1] / (1.0 + ratio[1])
+    damps = where(c[0] + c[2] < math.inf, where(by_damping > sharpness * by_scaling, 1.0, 0.0), 0.0)
+    near = where(c[0] + c[2] < math.inf, where(far < _SAFE * _SAFE, 1.0, 0.0), 0.0)
+    return (
+        where(near > 0.0, new[0], where(damps > 0.0, damped[0], scaled[0])),
+        where(near > 0.0, new[1], where(damps > 0.0, damped[1], scaled[1])),
+    )
+
+
+@formula(2)
+def _next(u, new, used, old_move):
+    """A coordinate after its step, at least 0, and the move; as before if the lane is not used."""
+    new = where(new > 0.0, new, 0.0)
+    return new, where(used > 0.0, new - u, old_move)
 
 
 @step(inline=True)
-def _guarded_step(u, g, c, price, ratio, sharpness):
-    """The next value of a coordinate, from its ratio sum g, its curvature c and its price: -f' = g - price, f'' = c.
-
-    With d = (g - price) / c, lambda^2 = c d^2 / min x, and ratio = g / price:
-
-        g >= price         u + d ratio                               Newton on 1 / g: never past the optimum
-        lambda <= 0.6838   max(0, u + d ratio)
-        otherwise          min(u ratio, u + d / (1 + lambda))        the multiplicative and the damped Newton point
-                           or u / 1024, if that is more and c is not 0
-
-    None of these steps increases the objective. sharpness = 1 / min x. With a ridge, where the price rises with u,
-    ratio = 1 makes the steps Newton's own, which are as safe: g - price is convex, and a square has no third
-    derivative.
-
-    Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
-    J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because 1 / g is concave along a coordinate.
-    """
-    new, d, far = _newton_step(u, g, c, price, ratio, sharpness)
+def _guarded_step(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Move coordinates n and n + 1 of each row's list, by the sums of its visit."""
+    x = simd.load(u, n, 0), simd.load(u, n + 1, 0)
+    d0, d1 = used = simd.load(weights, n, 0), simd.load(weights, n + 1, 0)
+    g0, g1, aa, ab, bb = (
+        simd.load(by_row, 0, 0), simd.load(by_row, 1, 0), simd.load(by_row, 2, 0), simd.load(by_row, 3, 0),
+        simd.load(by_row, 4, 0),
+    )  # fmt: skip
+    sharpness, q0, q1 = simd.load(by_row, 7, 0), simd.zero(u, 0), simd.zero(u, 0)
+    if has_shape:
+        g0, aa, sharpness = _add_shape(g0, aa, sharpness, simd.load(shapes, n, 0), x[0])
+        g1, bb, sharpness = _add_shape(g1, bb, sharpness, simd.load(shapes, n + 1, 0), x[1])
+    if has_ridge:
+        q0, q1 = simd.load(ridges, n, 0), simd.load(ridges, n + 1, 0)
+        aa, d0 = _add_ridge(aa, d0, q0, x[0])
+        bb, d1 = _add_ridge(bb, d1, q1, x[1])
+    g, c, price = (g0, g1), (aa, ab, bb), (d0, d1)
+    a, b, far = _joint_step(x, g, c, price, sharpness, used[0])
+    new = _lengthened(x, (a, b), g, price, add(q0, q1))
     # Rare after a few iterations. If the curvature overflows, the multiplicative point is used
-    if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(c) < math.inf:
-        new = _guarded(u, g, c, price, ratio, new, d, far)
-    return _not_negative(new)
+    if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(add(aa, bb)) < math.inf:
+        new = _shortened(x, new, (a, b), g, c, price, sharpness, (q0, q1), far)
+    new_a, move_a = _next(x[0], new[0], used[0], simd.load(by_row, 5, 0))
+    new_b, move_b = _next(x[1], new[1], used[0], simd.load(by_row, 6, 0))
+    simd.store(u, n, 0, new_a)
+    simd.store(u, n + 1, 0, new_b)
+    simd.store(by_row, 5, 0, move_a)
+    simd.store(by_row, 6, 0, move_b)
 
 
-@formula(3)
-def _move(u, new, action):
-    """The coordinate after the step, its move, and its next action: an entry that is 0 stays 0 in this round."""
-    new = where(action > 1.0, 0.0, where(action > 0.0, new, u))
-    return new, new - u, where(new > 0.0, action, 0.0)
-
-
-@step(inline=True)
-def _sweep(
-    V, offsets, counts, rates, unused, block, n_entries, strip, loaded, one_row, u, weight, shape, ridge, actions,
-    visits, n_visits, has_shape, has_ridge, n_components, sharpness,
-):  # fmt: skip
-    """Sweep over the listed components once.
-
-    Returns the number of components listed for the next sweep, and the first one of the strip that is in the block.
-    """
-    n = n_next = 0
-    for low in range(0, n_components, strip):
-        high = min(low + strip, n_components)
-        if n < n_visits and visits[n] < high and loaded != low:
-            _gather_strip(V, offsets, counts, unused, block, n_entries, u, low, high)
-            loaded = low
-        move, previous = simd.zero(counts, 0), 0
-        while n < n_visits and visits[n] < high:
-            k = visits[n]
-            b = (k - low) * n_entries
-            g, c = _visit(block, b, previous, move, counts, rates, n_entries, one_row)
-            x, d, sharp = simd.load(u, k, 0), simd.load(weight, k, 0), sharpness
-            if has_shape:
-                g, c, sharp = _add_shape(g, c, sharp, simd.load(shape, k, 0), x)
-            ratio = divide(g, d)
-            if has_ridge:
-                c, d, ratio = _add_ridge(c, d, ratio, simd.load(ridge, k, 0), x)
-            new = _guarded_step(x, g, c, d, ratio, sharp)
-            new, move, action = _move(x, new, simd.load(actions, k, 0))
-            previous = b
-            simd.store(u, k, 0, new)
-            simd.store(actions, k, 0, action)
-            n += 1
-            if simd.highest(action) > 0.0:
-                visits[n_next] = k
-                n_next += 1
-        _update_rates(block, previous, move, rates, n_entries)
-    return n_next, loaded
-
-
-# ── the kernel ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
-def _write(order, first, n_rows, u, bound, offsets, n_components, out, gap):
-    """Write the rows of a group and their gaps."""
-    for lane in range(n_rows):
-        i = order[first + lane]
-        gap[i] = simd.lane_of(bound, lane)
-        offsets[lane] = i * np.int64(out.shape[1])
-    for k in range(0, n_components, QUAD):
-        simd.scatter_quad(out, offsets, n_rows, k, simd.load_quad(u, k, 1))
+def _sweep(low, high, n_rows, strip, places, slots, block, counts, rates, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Visit the components low to high of each list, which are in the block."""
+    for n in range(low, high, 2):
+        for lane in range(n_rows):
+            if n < places[2, lane]:
+                first, n_vectors = places[0, lane], places[1, lane]
+                base = first * (strip + 1)
+                a, b = base + slots[lane, n] * n_vectors, base + slots[lane, n + 1] * n_vectors
+                _visit(block, a, b, places[3, lane], places[4, lane], by_row, lane, counts, rates, first, n_vectors)
+                places[3, lane], places[4, lane] = a, b
+        _guarded_step(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
 
 
 @step(inline=True)
-def _data_term(counts, rates, n_entries):
+def _write(out, i, visits, slots, n_listed, u, weights, shapes, ridges, lane, unused):
+    """Write the listed components of a row, and remove those that are 0 from the list; returns its length."""
+    kept = 0
+    for n in range(n_listed):
+        k, x = visits[n], u[n, lane]
+        if k >= 0:
+            out[i, k] = x
+        if x > 0.0:
+            visits[kept], slots[kept] = k, slots[n]
+            u[kept, lane], weights[kept, lane] = x, weights[n, lane]
+            shapes[kept, lane], ridges[kept, lane] = shapes[n, lane], ridges[n, lane]
+            kept += 1
+    for n in range(kept, n_listed):
+        weights[n, lane] = 0.0
+    slots[kept] = unused
+    return _end_list(visits, kept, u, weights, shapes, ridges, lane)
+
+
+@step(inline=True)
+def _data_term(counts, rates, n_vectors):
     """sum of x log rate over the entries, nats."""
     total = 0.0
-    for e in range(n_entries):
+    for e in range(n_vectors):
         x, y = simd.as_float64(simd.load(counts, e, 0)), simd.as_float64(simd.load(rates, e, 0))
         total += simd.total(x_log(x, y))
     return total
 
 
-@kernel(writes=8)
+@kernel(writes=13)
 def descend(table, group, worker):
-    """Lower the divergence of each row by cyclic coordinate descent, V fixed; monotone, without function evaluation.
-
-    A task is a group of rows: either one row, its entries spread over the lanes, or as many rows as there are lanes, of
-    about equal length, one in each. The rows of V are gathered and transposed once, so that a coordinate is a
-    unit-stride vector. If the transposed block would have more than `strip` components, it is gathered again, strip by
-    strip, in each sweep. A row's objective is that of `multiply`, with d its row of `weight`, a of `shape` and q of
-    `ridge`. With y the row's rates and total = sum_j x_j + sum_k a_k,
-
-        S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
-        g, c  = S_k,  sum_j x_j v_jk^2 / y_j^2 + a_k / u_k^2 + q_k,      u_k <- guarded step(u_k, g, c, d_k + q_k u_k)
-
-    over the active k: those with u_k > `tiny` total / d_k, with a_k > 0, with S_k > d_k or with u_k S_k, the counts of
-    k, > `_FEW` min x / K. The others are set to exactly 0, except fixed ones, which stay.
-
-    in    data, indices, U, V   as in `ratio_contract`
-          indptr     (n_rows + 1,)  int64
-          order      (n_rows,)      int64, the rows, those of a group side by side
-          groups     (n_groups, 5)  int64: first place in `order`, number of rows, vectors of entries, 1 for one row in
-                                    all lanes or 0 for one row a lane, strip
-          weight, shape, ridge  (1 or n_rows, K) as in `multiply`
-          fixed      (K,)           bool
-          n_components, sweeps, max_rounds  int
-          weight_step, shape_step  int: whether `weight`, and `shape` and `ridge`, have a row for each
-          has_shape, has_ridge, is_general  int: whether there is a shape; a ridge; any of ridge, fixed and inf
-          wants_data_term  int: whether to sum `data_term`
-          tol, tiny        float
-    out   offsets    (n_workers, n) int64, scratch: where the entries' rows of V begin
-          visits     (n_workers, K) int64, scratch: the components to visit
-          entries    (n_workers, ENTRIES, n, lanes), scratch: counts, rates, ratios, unused rates
-          block      (n_workers, n, lanes), scratch: transposed rows of V
-          components (n_workers, COMPONENTS, K, lanes), scratch: u, S, actions, weight, shape, ridge
-          out        (n_rows, K)    overwritten, padding excepted
-          gap        (n_rows,)      float64, nats: the bound on what a better row could gain, see `tol`
-          data_term  (n_groups,)    float64, if `wants_data_term`: sum over the rows of  data log(rate), at `out`; nats
-          If tol < 0, there is one round of sweeps, and gap is that of U. Otherwise rounds are repeated until gap, then
-          that of `out`, is at most tol * total; a row of U whose gap already is comes back unchanged.
-    gives bitwise the same row for any number of workers and any other rows
-    cost  per sweep about 8 nnz flops and nnz divisions for each active component; 8 nnz K flops for the gap; gathers
-          nnz K itemsize bytes of V
-    """
+    """TODO"""
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits,
-        all_entries, all_blocks, all_components, out, gap, data_term,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_lists,
+        all_places, all_entries, all_blocks, all_listed, all_products, all_wide, all_by_row, all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
-    first, n_rows, n_entries = groups[group, 0], groups[group, 1], groups[group, 2]
-    one_row, strip = groups[group, 3] == 1, groups[group, 4]
-    offsets, visits = simd.subarray(all_offsets, worker), simd.subarray(all_visits, worker)
-    block = simd.subarray(all_blocks, worker)
-    counts, rates, ratios, unused = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
-    u, sums, actions, weights, shapes, ridges = simd.subarrays(simd.subarray(all_components, worker), COMPONENTS)
+    first_row, n_rows, strip = groups[group, 0], groups[group, 1], groups[group, 2]
+    offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
+    visits, slots = simd.subarrays(simd.subarray(all_lists, worker), 2)
+    counts, rates, ratios = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
+    block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
+    u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
+    sums, choice = simd.subarrays(simd.subarray(all_products, worker), PRODUCTS)
+    wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
+    n_lanes, n_filled, zero = counts.shape[1], 0, simd.zero(counts, 0)
 
-    _read_row(U, 1, order, first, n_rows, one_row, offsets, u, n_components)
-    _read_row(weight, weight_step, order, first, n_rows, one_row, offsets, weights, n_components)
-    if has_shape:
-        _read_row(shape, shape_step, order, first, n_rows, one_row, offsets, shapes, n_components)
-    if is_general:
-        _read_row(ridge, shape_step, order, first, n_rows, one_row, offsets, ridges, n_components)
-    _read_entries(data, indices, indptr, order, first, n_rows, n_entries, one_row, V.shape[1], counts, offsets)
-    total, sharpness = _count_totals(counts, n_entries, one_row)
-    total = _start_row(u, weights, shapes, fixed, has_shape, tiny, n_components, total)
-    active = simd.fill_like(total, 1.0)
-    loaded, n_rounds = -1, 0  # first component of the strip that is in the block
+    for lane in range(n_rows):
+        i = order[first_row + lane]
+        start, length = indptr[i], indptr[i + 1] - indptr[i]
+        n_vectors = (length + n_lanes - 1) // n_lanes
+        begin, size = n_filled * n_lanes, n_vectors * n_lanes
+        _read_entries(
+            data, indices, start, length, V.shape[1], simd.section(counts, begin, size),
+            simd.section(offsets, begin, size),
+        )  # fmt: skip
+        total, sharpness = _count_totals(counts, n_filled, n_filled + n_vectors)
+        total += _start_row(U, i, weight, i * weight_step, shape, i * shape_step, fixed, has_shape, tiny, out)
+        places[0, lane], places[1, lane], places[2, lane] = n_filled, n_vectors, 0
+        totals[lane], by_row[7, lane] = total, sharpness
+        for e in range(n_vectors):
+            simd.store(block, n_filled * (strip + 1) + strip * n_vectors + e, 0, zero)
+        n_filled += n_vectors
+
+    n_rounds = 0
     while True:
-        loaded, ratio_sum = _measure(
-            V, offsets, counts, rates, ratios, unused, block, n_entries, strip, loaded, one_row, u, sums, n_components
-        )
-        bound = _gap(u, weights, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum)
-        if tol >= 0.0:
-            active = _unsolved(bound, total, tol)
-        if n_rounds == max_rounds or simd.highest(active) == 0.0:
+        longest = 0
+        for n in range(u.shape[0]):
+            simd.store(weights, n, 0, zero)
+        for lane in range(n_rows):
+            if places[2, lane] >= 0:
+                i, first, n_vectors = order[first_row + lane], places[0, lane], places[1, lane]
+                w, s, total = i * weight_step, i * shape_step, float(totals[lane])
+                ratio_sum = _measure(
+                    V, out, i, offsets, counts, rates, ratios, first, n_vectors, indptr[i + 1] - indptr[i], sums,
+                    wide_sums,
+                )  # fmt: skip
+                bound = _gap(
+                    out, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, total, ratio_sum
+                )
+                gap[i] = bound
+                if n_rounds == max_rounds or (tol >= 0.0 and not (total * tol < bound < math.inf)):
+                    places[2, lane] = -1
+                else:
+                    own = simd.subarray(visits, lane)
+                    n_listed = _choose(
+                        out, i, weight, w, shape, s, sums, choice, own, fixed, has_shape, float(by_row[7, lane]),
+                        total * tiny, _FEW / n_components, n_components,
+                    )  # fmt: skip
+                    _copy_listed(out, i, own, n_listed, u, lane)
+                    _copy_listed(weight, w, own, n_listed, weights, lane)
+                    if has_shape:
+                        _copy_listed(shape, s, own, n_listed, shapes, lane)
+                    if has_ridge:
+                        _copy_listed(ridge, s, own, n_listed, ridges, lane)
+                    n_listed = _end_list(own, n_listed, u, weights, shapes, ridges, lane)
+                    _fixed_rates(
+                        V, out, i, fixed, is_general, offsets, counts, rates, first, n_vectors, n_components
+                    )
+                    places[2, lane] = n_listed
+                    places[3, lane] = places[4, lane] = first * (strip + 1)
+                    by_row[5, lane] = by_row[6, lane] = 0.0
+                    longest = max(longest, n_listed)
+        if longest == 0:
             break
-        n_visits = _choose(
-            u, weights, shapes, sums, actions, visits, fixed, has_shape, tiny, n_components, total, sharpness, active
-        )
-        for _ in range(sweeps):
-            n_visits, loaded = _sweep(
-                V, offsets, counts, rates, unused, block, n_entries, strip, loaded, one_row, u, weights, shapes, ridges,
-                actions, visits, n_visits, has_shape, has_ridge, n_components, sharpness,
-            )  # fmt: skip
+        in_strips = longest > strip
+        for sweep in range(sweeps + 1):  # the first only gathers, and computes the rates
+            for low in range(0, longest, strip):
+                if sweep == 0 or in_strips:
+                    for lane in range(n_rows):
+                        first, n_vectors = places[0, lane], places[1, lane]
+                        _gather(
+                            V, simd.subarray(visits, lane), simd.subarray(slots, lane), low,
+                            min(low + strip, places[2, lane]), strip, u, lane, offsets, counts, rates,
+                            1.0 if sweep == 0 else 0.0, block, first * (strip + 1), first, n_vectors,
+                        )  # fmt: skip
+                if sweep > 0:
+                    _sweep(
+                        low, min(low + strip, longest), n_rows, strip, places, slots, block, counts, rates, u, weights,
+                        shapes, ridges, by_row, has_shape, has_ridge,
+                    )  # fmt: skip
+                    if in_strips or (wants_data_term and sweep == sweeps):
+                        for lane in range(n_rows):
+                            if places[2, lane] > 0:
+                                _settle(
+                                    block, places[3, lane], places[4, lane], by_row, lane, rates, places[0, lane],
+                                    places[1, lane],
+                                )  # fmt: skip
+                                by_row[5, lane] = by_row[6, lane] = 0.0
+            if sweep > 0:
+                longest = 0
+                for lane in range(n_rows):
+                    if places[2, lane] > 0:
+                        places[2, lane] = _write(
+                            out, order[first_row + lane], simd.subarray(visits, lane), simd.subarray(slots, lane),
+                            places[2, lane], u, weights, shapes, ridges, lane, strip,
+                        )  # fmt: skip
+                        longest = max(longest, places[2, lane])
         n_rounds += 1
         if tol < 0.0:
             break
-    _write(order, first, n_rows, u, bound, offsets, n_components, out, gap)
     if wants_data_term:
-        data_term[group] = _data_term(counts, rates, n_entries)
+        data_term[group] = _data_term(counts, rates, n_filled)

@@ -46,7 +46,6 @@ from fastpmf.kernels._llvm import (
     widen,
 )
 
-QUAD = 4  # components that are transposed at once
 _PREFETCHED = 8  # vectors
 
 
@@ -262,17 +261,6 @@ def fill_like(tile, number):
     return tile(tile, types.float64), emit
 
 
-@operation(lambda tile, lane: float(tile[lane]))
-def lane_of(tile, lane):
-    """lane_of(tile, lane) -> float64, one element of a tile of one vector."""
-
-    def emit(context, builder, vectors, lane):
-        number = builder.extract_element(vectors[0], lane)
-        return number if tile.dtype is types.float64 else builder.fpext(number, ir.DoubleType())
-
-    return types.float64(tile, types.intp), emit
-
-
 # ── float64 sums of factor rows ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -481,112 +469,106 @@ def scatter_rows(T, weights, rows, u):
     return types.void(T, weights, rows, u), emit
 
 
-# ── entries along the lanes: four components of as many rows as a vector has lanes ──────────────────────────────
+# ── entries along the lanes: their rows of V are given by the positions in V where they begin ───────────────────
 
 
-def _transpose_quarters(builder, rows):
-    """Transpose, within each quarter of four vectors, the four by four numbers."""
-    lanes = rows[0].type.count
-
-    def interleave(a, b, lanes_of_quarter):
-        pattern = [q + (lane if lane < QUAD else lane - QUAD + lanes) for q in range(0, lanes, QUAD)
-                   for lane in lanes_of_quarter]  # fmt: skip
-        return shuffle(builder, a, b, pattern)
-
-    pairs = [[interleave(rows[t], rows[t + 1], half) for t in (0, 2)] for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
-    return [interleave(low, high, half) for low, high in pairs for half in ([0, 1, 4, 5], [2, 3, 6, 7])]
+def _rows_at(V, offsets, p):
+    """Addresses of the rows of V of the GROUP entries from p on."""
+    builder, pointer = V.builder, vector(V.dtype).as_pointer()
+    places = [offsets.load_element(builder.add(p, I64(q))) for q in range(GROUP)]
+    return [builder.bitcast(V.element(place), pointer) for place in places]
 
 
-def _gather_quad_meaning(V, offsets, e, k, x):
-    lanes = len(x)
-    columns = V.ravel()[offsets[e * lanes : (e + 1) * lanes, None] + np.arange(k, k + QUAD)]
-    return tuple(np.where(x > 0, columns[:, c], 0).astype(V.dtype) for c in range(QUAD))
+def _rows_at_meaning(V, offsets, p):
+    return V.ravel()[offsets[p : p + GROUP, None] + np.arange(V.shape[1])]
 
 
-@operation(_gather_quad_meaning)
-def gather_quad(V, offsets, e, k, x):
-    """gather_quad(V, offsets, e, k, x) -> four Tiles: components k to k + 3 of the rows of V of a vector of entries.
+@operation(lambda U, i, V, offsets, p: (_rows_at_meaning(V, offsets, p) * U[i]).sum(axis=1))
+def dots_at(U, i, V, offsets, p):
+    """dots_at(U, i, V, offsets, p) -> Lanes, the products U[i] . v with the rows of V of the GROUP entries from p on."""
+    whole = vector(V.dtype)
 
-    `offsets` holds, from e times the number of lanes on, where in V each entry's row begins. Where the count x is 0
-    there is no entry, and the result is 0. Four rows are read into the four quarters of a vector and so on, then
-    transposed in quarters.
+    def emit(context, builder, U, i, V, offsets, p):
+        rows, u = _rows_at(V, offsets, p), U.row(i)
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(whole, None)) for _ in range(GROUP)]
+        for total in sums:
+            builder.store(ir.Constant(whole, None), total)
+        with cgutils.for_range(builder, U.n_vectors) as loop:
+            a = load_vector(builder, u, loop.index)
+            for row, total in zip(rows, sums, strict=True):
+                b = load_vector(builder, row, loop.index)
+                builder.store(call_intrinsic(builder, "fma", a, b, builder.load(total)), total)
+        return lane_sums(builder, [builder.load(total) for total in sums])
+
+    return Lanes(V.dtype)(U, types.intp, V, offsets, types.intp), emit
+
+
+@operation(lambda A, p, lanes: setitem(A, slice(p, p + GROUP), lanes))
+def store_lanes(A, p, lanes):
+    """store_lanes(A, p, lanes): store Lanes in the GROUP elements from p on of an array of one dimension."""
+    check_store(A, lanes.dtype)
+
+    def emit(context, builder, A, p, x):
+        builder.store(x, builder.bitcast(A.element(p), x.type.as_pointer()), align=A.dtype.bitwidth // 8)
+
+    return types.void(A, types.intp, lanes), emit
+
+
+def _weighted_rows_meaning(V, offsets, weights, p, v, w):
+    rows = weights[p : p + GROUP, None] * _rows_at_meaning(V, offsets, p)
+    lanes = lanes_of(V.dtype)
+    return tuple(rows[:, n * lanes : (n + 1) * lanes].sum(axis=0) for n in (v, w))
+
+
+@operation(_weighted_rows_meaning)
+def weighted_rows(V, offsets, weights, p, v, w):
+    """weighted_rows(V, offsets, weights, p, v, w) -> two Tiles, sums over the GROUP entries from p on of weight * row.
+
+    They are vectors v and w of the rows of V.
     """
-    tile, whole = Tile(V.dtype, 1), vector(V.dtype)
+    tile = Tile(V.dtype, 1)
+
+    def emit(context, builder, V, offsets, weights, p, v, w):
+        rows, whole = _rows_at(V, offsets, p), vector(V.dtype)
+        splats = []
+        for q in range(GROUP):
+            one = builder.insert_element(
+                ir.Constant(whole, ir.Undefined), weights.load_element(builder.add(p, I64(q))), I32(0)
+            )
+            splats.append(shuffle(builder, one, one, [0] * whole.count))
+
+        def total(v):
+            xs = [load_vector(builder, row, v) for row in rows]
+            pairs = [
+                call_intrinsic(builder, "fma", xs[q + 1], splats[q + 1], builder.fmul(xs[q], splats[q]))
+                for q in range(0, GROUP, 2)
+            ]
+            return [builder.fadd(*pairs)]
+
+        return [total(v), total(w)]
+
+    return types.UniTuple(tile, 2)(V, offsets, weights, types.intp, types.intp, types.intp), emit
+
+
+def _gather_meaning(V, offsets, e, k, x):
+    lanes = len(x)
+    return np.where(x > 0, V.ravel()[offsets[e * lanes : (e + 1) * lanes] + k], 0).astype(V.dtype)
+
+
+@operation(_gather_meaning)
+def gather(V, offsets, e, k, x):
+    """gather(V, offsets, e, k, x) -> Tile, component k of the rows of V of vector e of the entries.
+
+    Where the count x is 0 there is no entry, and the result is 0.
+    """
+    whole = vector(V.dtype)
 
     def emit(context, builder, V, offsets, e, k, x):
-        first = builder.mul(e, I64(whole.count))
-        quarter = ir.VectorType(whole.element, QUAD).as_pointer()
-        quarters = []
+        first, out = builder.mul(e, I64(whole.count)), ir.Constant(whole, ir.Undefined)
         for lane in range(whole.count):
             offset = offsets.load_element(builder.add(first, I64(lane)))
-            place = builder.bitcast(V.element(builder.add(offset, k)), quarter)
-            quarters.append(builder.load(place, align=V.dtype.bitwidth // 8))
-        rows = []  # rows[t] holds, in quarter q, the four components of entry 4 q + t
-        for t in range(QUAD):
-            joined = quarters[t::QUAD]
-            while len(joined) > 1:
-                joined = [
-                    shuffle(builder, a, b, list(range(2 * a.type.count)))
-                    for a, b in zip(joined[::2], joined[1::2], strict=True)
-                ]
-            rows += joined
+            out = builder.insert_element(out, V.load_element(builder.add(offset, k)), I32(lane))
         zeros = constant(whole, 0.0)
-        exists = builder.fcmp_ordered(">", x[0], zeros)
-        return [[builder.select(exists, column, zeros)] for column in _transpose_quarters(builder, rows)]
+        return [builder.select(builder.fcmp_ordered(">", x[0], zeros), out, zeros)]
 
-    return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
-
-
-def _scatter_quad_meaning(out, offsets, n, k, tiles):
-    flat = out.reshape(-1)
-    for lane in range(n):
-        flat[offsets[lane] + k : offsets[lane] + k + QUAD] = [tile[lane] for tile in tiles]
-
-
-@operation(_scatter_quad_meaning)
-def scatter_quad(out, offsets, n, k, tiles):
-    """scatter_quad(out, offsets, n, k, tiles): store components k to k + 3 of the rows of the first n lanes."""
-    check_store(out, tiles.dtype.dtype)
-
-    def emit(context, builder, out, offsets, n, k, columns):
-        quarter = ir.VectorType(FLOATS[out.dtype], QUAD).as_pointer()
-        for t, row in enumerate(_transpose_quarters(builder, [column[0] for column in columns])):
-            for q in range(0, row.type.count, QUAD):
-                with builder.if_then(builder.icmp_signed("<", I64(q + t), n)):
-                    offset = offsets.load_element(I64(q + t))
-                    place = builder.bitcast(out.element(builder.add(offset, k)), quarter)
-                    x = shuffle(builder, row, row, list(range(q, q + QUAD)))
-                    builder.store(x, place, align=out.dtype.bitwidth // 8)
-
-    return types.void(out, offsets, types.intp, types.intp, tiles), emit
-
-
-def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
-    return [A.row(builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
-
-
-@operation(lambda A, i, stride: tuple(A[i + c * stride].copy() for c in range(QUAD)))
-def load_quad(A, i, stride):
-    """load_quad(A, i, stride) -> four Tiles of one vector, rows i, i + stride, i + 2 stride and i + 3 stride of A."""
-
-    def emit(context, builder, A, i, stride):
-        return [[load_vector(builder, row, 0)] for row in _quad_rows(builder, A, i, stride)]
-
-    return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
-
-
-def _store_quad_meaning(A, i, stride, tiles):
-    for c, tile in enumerate(tiles):
-        A[i + c * stride] = tile
-
-
-@operation(_store_quad_meaning)
-def store_quad(A, i, stride, tiles):
-    """store_quad(A, i, stride, tiles): store the tiles in rows i, i + stride, i + 2 stride and i + 3 stride of A."""
-    check_store(A, tiles.dtype.dtype)
-
-    def emit(context, builder, A, i, stride, tiles):
-        for row, tile in zip(_quad_rows(builder, A, i, stride), tiles, strict=True):
-            store_vector(builder, row, 0, tile[0])
-
-    return types.void(A, types.intp, types.intp, tiles), emit
+    return Tile(V.dtype, 1)(V, offsets, types.intp, types.intp, x), emit
