@@ -15,12 +15,12 @@ import numpy as np
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import add, fma, formula, maximum, sqrt, where
+from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.simd import GROUP
 from fastpmf.kernels.special import x_log
 
-ENTRIES, LISTED, PRODUCTS, BY_ROW, PLACES = 3, 4, 2, 8, 5  # parts of the scratch arrays, see `descend`
+ENTRIES, LISTED, PRODUCTS, BY_ROW, PLACES = 3, 4, 2, 9, 5  # parts of the scratch arrays, see `descend`
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
@@ -356,96 +356,110 @@ def _add_ridge(c, d, q, u):
 
 @formula(3)
 def _joint_step(u, g, c, price, sharpness, used):
-    """The step (a, b) to the minimum of the quadratic model over values >= 0; and lambda^2, 0 if no entry shrinks."""
-    (aa, ab, bb), slope = c, (g[0] - price[0], g[1] - price[1])
-    alone = slope[0] / aa, slope[1] / bb  # the Newton steps of each coordinate
-    ratio = ab / aa, ab / bb
-    left = 1.0 - ratio[0] * ratio[1]
-    a, b = (alone[0] - ratio[0] * alone[1]) / left, (alone[1] - ratio[1] * alone[0]) / left
-    lowest = -u[0], -u[1]
-    # If the minimum has one negative entry, that one becomes 0, and the other is best for this
-    beside = maximum(fma(ratio[0], u[1], alone[0]), lowest[0]), maximum(fma(ratio[1], u[0], alone[1]), lowest[1])
+    """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it isn't a safe one."""
+    aa, ab, bb = c
+    slope, lowest = (g[0] - price[0], g[1] - price[1]), (-u[0], -u[1])
+    # The Newton steps of each alone, and how much less each moves for a step of the other
+    alone = where(aa > 0.0, slope[0] / aa, lowest[0]), where(bb > 0.0, slope[1] / bb, lowest[1])
+    less = where(aa > 0.0, ab / aa, 0.0), where(bb > 0.0, ab / bb, 0.0)
+    independence = 1.0 - less[0] * less[1]
+    a = (alone[0] - less[0] * alone[1]) / independence
+    b = (alone[1] - less[1] * alone[0]) / independence
+    # If the minimum has one negative entry, that one becomes 0, and the other one's best value for this is the minimum
     a, b = (
-        where(a > lowest[0], where(b > lowest[1], a, beside[0]), lowest[0]),
-        where(b > lowest[1], where(a > lowest[0], b, beside[1]), lowest[1]),
+        where(a > lowest[0], where(b > lowest[1], a, maximum(fma(less[0], u[1], alone[0]), lowest[0])), lowest[0]),
+        where(b > lowest[1], where(a > lowest[0], b, maximum(fma(less[1], u[0], alone[1]), lowest[1])), lowest[1]),
     )
-    # Nearly collinear: only the one that gains more
-    alone = maximum(alone[0], lowest[0]), maximum(alone[1], lowest[1])
-    gain = alone[0] * (2.0 * slope[0] - aa * alone[0]), alone[1] * (2.0 * slope[1] - bb * alone[1])
-    prefers_b = where(gain[1] > gain[0], 1.0, 0.0)
-    a = where(left > _INDEPENDENT, a, where(prefers_b > 0.0, 0.0, alone[0]))
-    b = where(left > _INDEPENDENT, b, where(prefers_b > 0.0, alone[1], 0.0))
     far = sharpness * (a * fma(aa, a, 2.0 * ab * b) + bb * b * b)
     shrinks = where(a < 0.0, 1.0, where(b < 0.0, 1.0, 0.0))
-    return a, b, where(used > 0.0, where(shrinks > 0.0, far, 0.0), 0.0)
+    safe = where(far < _SAFE * _SAFE, 1.0, where(shrinks > 0.0, 0.0, where(far < math.inf, 1.0, 0.0)))
+    refused = where(independence > _INDEPENDENT, 1.0 - safe, 1.0)
+    return a, b, where(used > 0.0, refused, 0.0)
 
 
 @formula(2)
-def _lengthened(u, step, g, price, q):
+def _lengthened(u, a, b, g, price, q):
     """The coordinates after a step; a longer one if none shrinks: Newton's on 1 / g, never past the optimum."""
-    gain, cost = fma(step[0], g[0], step[1] * g[1]), fma(step[0], price[0], step[1] * price[1])
-    longer = where(gain > cost, gain / cost, 1.0)
-    longer = where(q > 0.0, 1.0, longer)
-    length = where(step[0] < 0.0, 1.0, where(step[1] < 0.0, 1.0, longer))
-    return fma(length, step[0], u[0]), fma(length, step[1], u[1])
+    gain, cost = fma(a, g[0], b * g[1]), fma(a, price[0], b * price[1])
+    longer = where(q > 0.0, 1.0, where(gain > cost, gain / cost, 1.0))
+    length = where(a < 0.0, 1.0, where(b < 0.0, 1.0, longer))
+    return fma(length, a, u[0]), fma(length, b, u[1])
 
 
 @formula(2)
-def _shortened(u, new, step, g, c, price, sharpness, q, far):
-    """The coordinates after a step if it is safe, else the damped or the multiplicative step of both."""
-    root = sqrt(far)
-    damped = u[0] + step[0] / (1.0 + root), u[1] + step[1] / (1.0 + root)
-    ratio = where(q[0] > 0.0, 1.0, g[0] / price[0]), where(q[1] > 0.0, 1.0, g[1] / price[1])
-    scaled = maximum(u[0] * ratio[0], u[0] * _SHRINK), maximum(u[1] * ratio[1], u[1] * _SHRINK)
-    excess = 1.0 - ratio[0], 1.0 - ratio[1]
-    # Lower bounds of what they gain, times the sharpness
-    by_damping = far / (2.0 * (1.0 + root))
-    by_scaling = price[0] * u[0] * excess[0] * excess[0] / (1.0 + ratio[0])
-    by_scaling = by_scaling + price[1] * u[1] * excess[1] * excess[1] / (1.0 + ratio[1])
-    damps = where(c[0] + c[2] < math.inf, where(by_damping > sharpness * by_scaling, 1.0, 0.0), 0.0)
-    near = where(c[0] + c[2] < math.inf, where(far < _SAFE * _SAFE, 1.0, 0.0), 0.0)
-    return (
-        where(near > 0.0, new[0], where(damps > 0.0, damped[0], scaled[0])),
-        where(near > 0.0, new[1], where(damps > 0.0, damped[1], scaled[1])),
-    )
-
-
-@formula(2)
-def _next(u, new, used, old_move):
-    """A coordinate after its step, at least 0, and the move; as before if the lane is not used."""
-    new = where(new > 0.0, new, 0.0)
+def _next(u, new, old_move, used, refused):
+    """A coordinate after a joint step, at least 0, and its move."""
+    new = where(refused > 0.0, u, where(new > 0.0, new, 0.0))
     return new, where(used > 0.0, new - u, old_move)
 
 
 @step(inline=True)
-def _guarded_step(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
-    """Move coordinates n and n + 1 of each row's list, by the sums of its visit."""
-    x = simd.load(u, n, 0), simd.load(u, n + 1, 0)
-    d0, d1 = used = simd.load(weights, n, 0), simd.load(weights, n + 1, 0)
-    g0, g1, aa, ab, bb = (
-        simd.load(by_row, 0, 0), simd.load(by_row, 1, 0), simd.load(by_row, 2, 0), simd.load(by_row, 3, 0),
-        simd.load(by_row, 4, 0),
-    )  # fmt: skip
-    sharpness, q0, q1 = simd.load(by_row, 7, 0), simd.zero(u, 0), simd.zero(u, 0)
+def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
+    x, d, q = simd.load(u, n, 0), simd.load(weights, n, 0), simd.zero(u, 0)
+    g, c, sharpness = simd.load(by_row, part, 0), simd.load(by_row, 2 + 2 * part, 0), simd.load(by_row, 7, 0)
     if has_shape:
-        g0, aa, sharpness = _add_shape(g0, aa, sharpness, simd.load(shapes, n, 0), x[0])
-        g1, bb, sharpness = _add_shape(g1, bb, sharpness, simd.load(shapes, n + 1, 0), x[1])
+        g, c, sharpness = _add_shape(g, c, sharpness, simd.load(shapes, n, 0), x)
     if has_ridge:
-        q0, q1 = simd.load(ridges, n, 0), simd.load(ridges, n + 1, 0)
-        aa, d0 = _add_ridge(aa, d0, q0, x[0])
-        bb, d1 = _add_ridge(bb, d1, q1, x[1])
-    g, c, price = (g0, g1), (aa, ab, bb), (d0, d1)
-    a, b, far = _joint_step(x, g, c, price, sharpness, used[0])
-    new = _lengthened(x, (a, b), g, price, add(q0, q1))
-    # Rare after a few iterations. If the curvature overflows, the multiplicative point is used
-    if not simd.highest(far) <= _SAFE * _SAFE or not simd.highest(add(aa, bb)) < math.inf:
-        new = _shortened(x, new, (a, b), g, c, price, sharpness, (q0, q1), far)
-    new_a, move_a = _next(x[0], new[0], used[0], simd.load(by_row, 5, 0))
-    new_b, move_b = _next(x[1], new[1], used[0], simd.load(by_row, 6, 0))
-    simd.store(u, n, 0, new_a)
-    simd.store(u, n + 1, 0, new_b)
-    simd.store(by_row, 5, 0, move_a)
-    simd.store(by_row, 6, 0, move_b)
+        q = simd.load(ridges, n, 0)
+        c, d = _add_ridge(c, d, q, x)
+    return x, g, c, d, q, sharpness
+
+
+@formula()
+def _larger(a, b):
+    return maximum(a, b)
+
+
+@step(inline=True)
+def _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether a step is refused."""
+    u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+    u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+    used = simd.load(weights, n, 0)
+    x, g, c, price = (u0, u1), (g0, g1), (aa, simd.load(by_row, 3, 0), bb), (d0, d1)
+    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), used)
+    new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
+    new0, move0 = _next(u0, new0, simd.load(by_row, 5, 0), used, refused)
+    new1, move1 = _next(u1, new1, simd.load(by_row, 6, 0), used, refused)
+    simd.store(u, n, 0, new0)
+    simd.store(u, n + 1, 0, new1)
+    simd.store(by_row, 5, 0, move0)
+    simd.store(by_row, 6, 0, move1)
+    simd.store(by_row, 8, 0, refused)
+    return simd.highest(refused) > 0.0
+
+
+@formula()
+def _guarded_step(u, g, c, price, q, sharpness):
+    """The next value of one coordinate: the Newton step where it is safe, else a shorter one."""
+    ratio = where(q > 0.0, 1.0, g / price)
+    d, scaled = (g - price) / c, u * ratio
+    newton, far = fma(d, ratio, u), sharpness * ((g - price) * d)
+    damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
+    damped = where(c > 0.0, maximum(damped, u * _SHRINK), scaled)
+    new = where(price > g, where(far < _SAFE * _SAFE, newton, damped), newton)
+    new = where(c < math.inf, new, scaled)
+    return where(new > 0.0, new, 0.0)
+
+
+@formula(3)
+def _next_alone(u, new, move, other_move, refused):
+    """A coordinate after its own step, where the joint one is refused; its move, and that of the other."""
+    new = where(refused > 0.0, new, u)
+    return new, where(refused > 0.0, new - u, move), where(refused > 0.0, 0.0, other_move)
+
+
+@step(inline=True)
+def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Move coordinate n alone where the joint step was refused; n is part 0 or 1 of the visited pair."""
+    x, g, c, d, q, sharpness = _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+    new = _guarded_step(x, g, c, d, q, sharpness)
+    moves = simd.load(by_row, 5 + part, 0), simd.load(by_row, 6 - part, 0)
+    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.load(by_row, 8, 0))
+    simd.store(u, n, 0, new)
+    simd.store(by_row, 5 + part, 0, move)
+    simd.store(by_row, 6 - part, 0, other_move)
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -462,7 +476,13 @@ def _sweep(low, high, n_rows, strip, places, slots, block, counts, rates, u, wei
                 a, b = base + slots[lane, n] * n_vectors, base + slots[lane, n + 1] * n_vectors
                 _visit(block, a, b, places[3, lane], places[4, lane], by_row, lane, counts, rates, first, n_vectors)
                 places[3, lane], places[4, lane] = a, b
-        _guarded_step(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+        if _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
+            _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+            for lane in range(n_rows):
+                if by_row[8, lane] > 0.0:
+                    a, b = places[3, lane], places[4, lane]
+                    _visit(block, a, b, a, b, by_row, lane, counts, rates, places[0, lane], places[1, lane])
+            _move_alone(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
 
 
 @step(inline=True)
