@@ -14,10 +14,10 @@ from fastpmf.core.factors import aligned, dot
 from fastpmf.counts.partition import Panel, blocks_of, column_groups, panel_width, row_blocks, row_groups
 from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
-from fastpmf.kernels.coordinate import BY_ROW, ENTRIES, LISTED, PLACES, PRODUCTS, descend
+from fastpmf.kernels.coordinate import BY_ROW, ENTRIES, LISTED, PLACES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
-from fastpmf.kernels.simd import VECTOR_BYTES, lanes_of
+from fastpmf.kernels.simd import QUAD, VECTOR_BYTES, lanes_of
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 
@@ -74,9 +74,9 @@ class SparseRows:
         cut_rows(-(-self.shape[0] // CUT_AT_ONCE), self.indices, self.indptr, bounds, cuts)
         return cuts
 
-    def groups(self, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    def groups(self, n_lanes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, cached for each set of arguments."""
-        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components)
+        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, width)
         if key not in cache:
             cache[key] = row_groups(np.diff(self.indptr), *key)
         return cache[key]
@@ -189,26 +189,28 @@ class SparseRows:
         check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        order, groups = self.groups(n_lanes, n_components)
+        width, listed = U.shape[1], n_components + n_components % 2
+        order, groups = self.groups(n_lanes, width)
         vectors, longest = int(groups[:, 3].max()), int((groups[:, 3] * (groups[:, 2] + 1)).max())
-        listed, width = n_components + n_components % 2, U.shape[1]
         # One allocation: for small counts they cost more than some rows
-        sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, PRODUCTS * width // n_lanes, BY_ROW]) * n_workers
+        sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, width, width // n_lanes, BY_ROW]) * n_workers
         ends = np.cumsum(sizes)
         scratch = aligned(int(ends[-1]), n_lanes, U.dtype)
-        entries, block, lists, products, by_row = (scratch[end - n : end] for end, n in zip(ends, sizes, strict=True))
+        entries, block, lists, choices, sums, by_row = (
+            scratch[end - n : end] for end, n in zip(ends, sizes, strict=True)
+        )
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
             subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
             -1.0 if tol is None else float(tol), float(zero),
-            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, 2, n_lanes, listed + 1), np.int64),
-            np.empty((n_workers, PLACES, n_lanes), np.int64),
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, 2, n_lanes, width), np.int64),
+            np.empty((n_workers, n_lanes, width // QUAD), np.int64), np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
-            lists.reshape(n_workers, LISTED, listed, n_lanes), products.reshape(n_workers, PRODUCTS, 1, width),
-            aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
-            by_row.reshape(n_workers, BY_ROW, n_lanes), np.empty((n_workers, n_lanes)), out, gap, data_term,
+            lists.reshape(n_workers, LISTED, listed, n_lanes), choices.reshape(n_workers, n_lanes, width),
+            sums.reshape(n_workers, 1, width), aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
+            by_row.reshape(n_workers, BY_ROW, n_lanes), np.empty((n_workers, 1, n_lanes)), out, gap, data_term,
         )  # fmt: skip
         return Descent(gap, float(data_term.sum()) if with_data_term else math.nan)
 

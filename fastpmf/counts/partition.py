@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastpmf.kernels.simd import QUAD
+
 # Minimum and maximum of entries plus rows in a block: small enough to give every thread several blocks, large enough
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
 _BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
@@ -108,7 +110,7 @@ def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
 _GROUP_BLOCK, _LONG_ROW_BLOCK = 12288, 1 << 18
 
 
-def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+def row_groups(lengths: np.ndarray, n_lanes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Group rows for vectors of `n_lanes` numbers, the longest first.
 
     Returns
@@ -119,16 +121,15 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np
         First position in `order`, number of rows, number of components whose gathered rows are kept at once, and
         vectors of entries.
     """
-    whole = n_components + n_components % 2
     vectors = -(-lengths // n_lanes)
     order = np.argsort(-vectors, kind="stable")
     vectors = vectors[order]
     # In units of the block: each row counts as at least 1 / n_lanes, so no group has more than n_lanes rows
     unit = -(-_GROUP_BLOCK // n_lanes)
-    size = np.clip(vectors * whole, unit, unit * n_lanes)
+    size = np.clip(vectors * width, unit, unit * n_lanes)
     number = (np.cumsum(size) - size) // (unit * n_lanes)
     first = np.flatnonzero(np.diff(number, prepend=-1))
     n_rows = np.diff(first, append=len(lengths))
     total = np.add.reduceat(vectors, first)
-    strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // 2 * 2, 2, whole)
+    strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // QUAD * QUAD, QUAD, width)
     return order, np.ascontiguousarray(np.stack([first, n_rows, strip, total], axis=1), dtype=np.int64)

@@ -4,9 +4,9 @@ Rows are solved in groups, of at most as many rows as a vector has lanes. What i
 the entries along the lanes; what is done with the sums has the rows along the lanes, so that the division, the root and
 the tests of a step are shared by all rows of the group.
 
-Most entries of a factor are 0. Each row lists the components that it visits, and only these are gathered, into a block
-in which a listed component is a unit-stride vector over the entries: component number n of the list of a row that has E
-vectors of entries is in E rows of the block, its slot.
+Most entries of a factor are 0. Each row lists the components that it visits, and only these are gathered, four
+neighbours at a time, and transposed into a block in which a component is a unit-stride vector over the entries: for a
+row that has E vectors of entries it is in E rows of the block, its slot.
 """
 
 import math
@@ -17,10 +17,16 @@ from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
-from fastpmf.kernels.simd import GROUP
+from fastpmf.kernels.simd import GROUP, QUAD
 from fastpmf.kernels.special import x_log
 
-ENTRIES, LISTED, PRODUCTS, BY_ROW, PLACES = 3, 4, 2, 9, 5  # parts of the scratch arrays, see `descend`
+ENTRIES, LISTED = 3, 4  # vectors of scratch for each vector of entries, and for each component that is listed
+# What is kept of each row of a group. As numbers: five sums over its entries, its last two moves, which its rates do not
+# yet include, 1 over its smallest count, and whether a joint step was refused
+_SUMS, _MOVE, _SHARPNESS, _REFUSED, BY_ROW = 0, 5, 7, 8, 9
+# As int64: its first vector of entries, their number, the length of its list, where its last two visited components are
+# in the block, and whether it is solved
+_FIRST, _VECTORS, _LISTED, _AT, _SOLVED, PLACES = 0, 1, 2, 3, 5, 6
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
@@ -205,82 +211,86 @@ def _choice(u, d, s, a, fixed, sharpness, smallest, few):
 
 
 @step(inline=True)
-def _choose(U, i, weight, w, shape, s, sums, choice, visits, fixed, has_shape, sharpness, smallest, few, n_components):
-    """List the components to visit, set all others of row i of U to 0; returns the number of the listed."""
+def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smallest, few, choice, lane):
+    """Choose the components to visit, and set all others of row i of U to 0, except fixed ones."""
     a = simd.zero(U, 0)
     for v in range(simd.width(U)):
         if has_shape:
             a = simd.load(shape, s, v)
         x, d, t, f = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v), simd.load(fixed, 0, v)
         visit, x = _choice(x, d, t, a, f, sharpness, smallest, few)
-        simd.store(choice, 0, v, visit)
+        simd.store(choice, lane, v, visit)
         simd.store(U, i, v, x)
-    n = 0
-    for k in range(n_components):
-        visits[n] = k
-        n += 1 if choice[0, k] > 0.0 else 0
-    return n
+
+
+# ── lists, and gathering ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@step(inline=True)
+def _list(U, i, choice, lane, low, high, visits, slots, quads):
+    """List the chosen components among low to high, their slots, and the quads that have any of them or a fixed one.
+
+    Returns the numbers of components and of quads.
+    """
+    n = n_quads = 0
+    for first in range(low, high, QUAD):
+        is_used = 0
+        for c in range(QUAD):
+            visit = 1 if simd.get(choice, lane, first + c) > 0.0 else 0
+            simd.put(visits, lane, n, first + c)
+            simd.put(slots, lane, n, QUAD * n_quads + c)
+            n += visit
+            is_used |= visit | (1 if simd.get(U, i, first + c) > 0.0 else 0)
+        simd.put(quads, lane, n_quads, first)
+        n_quads += is_used
+    return n, n_quads
 
 
 @step(inline=True)
 def _copy_listed(source, i, visits, n_listed, out, lane):
     """Copy the listed components of row i of a factor into a lane."""
     for n in range(n_listed):
-        out[n, lane] = source[i, visits[n]]
+        simd.put(out, n, lane, simd.get(source, i, simd.get(visits, lane, n)))
 
 
 @step(inline=True)
-def _end_list(visits, n_listed, u, weights, shapes, ridges, lane):
+def _end_list(visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
     """Make the length of a list even, by a component that no entry has, -1; returns the length."""
     if n_listed % 2:
-        visits[n_listed] = -1
-        u[n_listed, lane] = shapes[n_listed, lane] = ridges[n_listed, lane] = 0.0
-        weights[n_listed, lane] = 1.0
+        simd.put(visits, lane, n_listed, -1)
+        simd.put(slots, lane, n_listed, unused)
+        simd.put(u, n_listed, lane, 0.0)
+        simd.put(weights, n_listed, lane, 1.0)
+        simd.put(shapes, n_listed, lane, 0.0)
+        simd.put(ridges, n_listed, lane, 0.0)
     return n_listed + n_listed % 2
 
 
-# ── gathering ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @formula()
-def _add_product(a, b, c):
-    """a b + c."""
-    return fma(a, b, c)
-
-
-@formula()
-def _empty_rate(x):
+def _rate_of_none(x):
     """The rate without any component: 0, and 1 where there is no count."""
     return where(x > 0.0, 0.0, 1.0)
 
 
-@step(inline=True)
-def _fixed_rates(V, U, i, fixed, is_general, offsets, counts, rates, first, n_vectors, n_components):
-    """Set the rates of row i of U to those of the fixed components."""
-    for e in range(first, first + n_vectors):
-        simd.store(rates, e, 0, _empty_rate(simd.load(counts, e, 0)))
-    if is_general:
-        for k in range(n_components):
-            if fixed[0, k] > 0.0:
-                u = simd.fill_like(simd.zero(counts, 0), np.float64(U[i, k]))
-                for e in range(first, first + n_vectors):
-                    v = simd.gather(V, offsets, e, k, simd.load(counts, e, 0))
-                    simd.store(rates, e, 0, _add_product(u, v, simd.load(rates, e, 0)))
+@formula()
+def _add_quad(y, u, v):
+    """y + sum of u v over four components."""
+    for c in range(QUAD):
+        y = fma(u[c], v[c], y)
+    return y
 
 
 @step(inline=True)
-def _gather(V, visits, slots, low, high, unused, u, lane, offsets, counts, rates, scale, block, base, first, n_vectors):
-    """Gather the components low to high of a list into the block, and add `scale` u times them to the rates."""
-    zero = simd.zero(counts, 0)
-    for n in range(low, high):
-        k = visits[n]
-        slots[n] = n - low if k >= 0 else unused
-        if k >= 0:
-            b, x = base + (n - low) * n_vectors, simd.fill_like(zero, scale * np.float64(u[n, lane]))
-            for e in range(n_vectors):
-                v = simd.gather(V, offsets, first + e, k, simd.load(counts, first + e, 0))
-                simd.store(block, b + e, 0, v)
-                simd.store(rates, first + e, 0, _add_product(x, v, simd.load(rates, first + e, 0)))
+def _gather(V, U, i, quads, lane, n_quads, offsets, counts, rates, first, n_vectors, block, base):
+    """Transpose the listed quads of the rows of V into the block, and add u v over them to the rates."""
+    for e in range(n_vectors):
+        x, y = simd.load(counts, first + e, 0), simd.load(rates, first + e, 0)
+        for m in range(n_quads):
+            k = simd.get(quads, lane, m)
+            v = simd.gather_quad(V, offsets, first + e, k, x)
+            simd.store_quad(block, base + QUAD * m * n_vectors + e, n_vectors, v)
+            y = _add_quad(y, simd.spread_quad(U, i, k), v)
+        simd.store(rates, first + e, 0, y)
 
 
 # ── visits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,40 +315,43 @@ def _add_derivatives(sums, x, y, v):
 def _pending(by_row, lane):
     """The last moves of a row, which its rates do not include."""
     zero = simd.zero(by_row, 0)
-    a, b = np.float64(by_row[5, lane]), np.float64(by_row[6, lane])
+    a, b = simd.get(by_row, _MOVE, lane), simd.get(by_row, _MOVE + 1, lane)
     return simd.fill_like(zero, a), simd.fill_like(zero, b)
 
 
 @step(inline=True)
-def _settle(block, previous_a, previous_b, by_row, lane, rates, first, n_vectors):
+def _settle(block, by_row, places, lane, rates):
     """Add the last moves of a row to its rates."""
-    moves = _pending(by_row, lane)
+    first, n_vectors, moves = simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane), _pending(by_row, lane)
+    old_a, old_b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
     for e in range(n_vectors):
-        v = simd.load(block, previous_a + e, 0), simd.load(block, previous_b + e, 0)
+        v = simd.load(block, old_a + e, 0), simd.load(block, old_b + e, 0)
         simd.store(rates, first + e, 0, _moved_rates(simd.load(rates, first + e, 0), moves, v))
 
 
 @step(inline=True)
-def _visit(block, a, b, previous_a, previous_b, by_row, lane, counts, rates, first, n_vectors):
+def _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums):
     """As `_settle`, and in the same loop sum the derivatives of the coordinates whose vectors begin at rows a and b."""
-    moves, zero = _pending(by_row, lane), simd.zero(counts, 0)
+    first, n_vectors, moves = simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane), _pending(by_row, lane)
+    old_a, old_b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
+    zero = simd.zero(counts, 0)
     zeros = zero, zero, zero, zero, zero
-    total = 0.0, 0.0, 0.0, 0.0, 0.0
     for low in range(0, n_vectors, _FLUSH_EVERY):
         s = zeros
         for e in range(low, min(low + _FLUSH_EVERY, n_vectors)):
-            v = simd.load(block, previous_a + e, 0), simd.load(block, previous_b + e, 0)
+            v = simd.load(block, old_a + e, 0), simd.load(block, old_b + e, 0)
             y = _moved_rates(simd.load(rates, first + e, 0), moves, v)
             simd.store(rates, first + e, 0, y)
             v = simd.load(block, a + e, 0), simd.load(block, b + e, 0)
             s = _add_derivatives(s, simd.load(counts, first + e, 0), y, v)
-        s0, s1, s2, s3, s4 = s
-        total = (
-            total[0] + simd.total(s0), total[1] + simd.total(s1), total[2] + simd.total(s2), total[3] + simd.total(s3),
-            total[4] + simd.total(s4),
-        )  # fmt: skip
-    for n in range(5):
-        by_row[n, lane] = total[n]
+        simd.store_totals(by_row, lane, s)
+        if n_vectors > _FLUSH_EVERY:
+            for n in range(5):
+                total = simd.get(by_row, n, lane) + (simd.get(wide_sums, 0, n) if low else 0.0)
+                simd.put(wide_sums, 0, n, total)
+                simd.put(by_row, n, lane, total)
+    simd.put(places, _AT, lane, a)
+    simd.put(places, _AT + 1, lane, b)
 
 
 @formula(3)
@@ -397,7 +410,7 @@ def _next(u, new, old_move, used, refused):
 def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
     x, d, q = simd.load(u, n, 0), simd.load(weights, n, 0), simd.zero(u, 0)
-    g, c, sharpness = simd.load(by_row, part, 0), simd.load(by_row, 2 + 2 * part, 0), simd.load(by_row, 7, 0)
+    g, c, sharpness = simd.load(by_row, part, 0), simd.load(by_row, 2 + 2 * part, 0), simd.load(by_row, _SHARPNESS, 0)
     if has_shape:
         g, c, sharpness = _add_shape(g, c, sharpness, simd.load(shapes, n, 0), x)
     if has_ridge:
@@ -420,13 +433,13 @@ def _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     x, g, c, price = (u0, u1), (g0, g1), (aa, simd.load(by_row, 3, 0), bb), (d0, d1)
     a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), used)
     new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
-    new0, move0 = _next(u0, new0, simd.load(by_row, 5, 0), used, refused)
-    new1, move1 = _next(u1, new1, simd.load(by_row, 6, 0), used, refused)
+    new0, move0 = _next(u0, new0, simd.load(by_row, _MOVE, 0), used, refused)
+    new1, move1 = _next(u1, new1, simd.load(by_row, _MOVE + 1, 0), used, refused)
     simd.store(u, n, 0, new0)
     simd.store(u, n + 1, 0, new1)
-    simd.store(by_row, 5, 0, move0)
-    simd.store(by_row, 6, 0, move1)
-    simd.store(by_row, 8, 0, refused)
+    simd.store(by_row, _MOVE, 0, move0)
+    simd.store(by_row, _MOVE + 1, 0, move1)
+    simd.store(by_row, _REFUSED, 0, refused)
     return simd.highest(refused) > 0.0
 
 
@@ -455,53 +468,56 @@ def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridg
     """Move coordinate n alone where the joint step was refused; n is part 0 or 1 of the visited pair."""
     x, g, c, d, q, sharpness = _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     new = _guarded_step(x, g, c, d, q, sharpness)
-    moves = simd.load(by_row, 5 + part, 0), simd.load(by_row, 6 - part, 0)
-    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.load(by_row, 8, 0))
+    moves = simd.load(by_row, _MOVE + part, 0), simd.load(by_row, _MOVE + 1 - part, 0)
+    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.load(by_row, _REFUSED, 0))
     simd.store(u, n, 0, new)
-    simd.store(by_row, 5 + part, 0, move)
-    simd.store(by_row, 6 - part, 0, other_move)
+    simd.store(by_row, _MOVE + part, 0, move)
+    simd.store(by_row, _MOVE + 1 - part, 0, other_move)
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
-def _sweep(low, high, n_rows, strip, places, slots, block, counts, rates, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
-    """Visit the components low to high of each list, which are in the block."""
-    for n in range(low, high, 2):
+def _sweep(longest, n_rows, strip, places, slots, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge):
+    """Visit the listed components of all rows of the group once."""
+    for n in range(0, longest, 2):
         for lane in range(n_rows):
-            if n < places[2, lane]:
-                first, n_vectors = places[0, lane], places[1, lane]
-                base = first * (strip + 1)
-                a, b = base + slots[lane, n] * n_vectors, base + slots[lane, n + 1] * n_vectors
-                _visit(block, a, b, places[3, lane], places[4, lane], by_row, lane, counts, rates, first, n_vectors)
-                places[3, lane], places[4, lane] = a, b
+            if n < simd.get(places, _LISTED, lane):
+                base, n_vectors = simd.get(places, _FIRST, lane) * (strip + 1), simd.get(places, _VECTORS, lane)
+                a = base + simd.get(slots, lane, n) * n_vectors
+                b = base + simd.get(slots, lane, n + 1) * n_vectors
+                _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
         if _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
             _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
             for lane in range(n_rows):
-                if by_row[8, lane] > 0.0:
-                    a, b = places[3, lane], places[4, lane]
-                    _visit(block, a, b, a, b, by_row, lane, counts, rates, places[0, lane], places[1, lane])
+                if simd.get(by_row, _REFUSED, lane) > 0.0:
+                    a, b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
+                    _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
             _move_alone(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
 
 
 @step(inline=True)
-def _write(out, i, visits, slots, n_listed, u, weights, shapes, ridges, lane, unused):
+def _write(out, i, choice, visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
     """Write the listed components of a row, and remove those that are 0 from the list; returns its length."""
     kept = 0
     for n in range(n_listed):
-        k, x = visits[n], u[n, lane]
+        k, x = simd.get(visits, lane, n), simd.get(u, n, lane)
         if k >= 0:
-            out[i, k] = x
+            simd.put(out, i, k, x)
+            simd.put(choice, lane, k, x)
         if x > 0.0:
-            visits[kept], slots[kept] = k, slots[n]
-            u[kept, lane], weights[kept, lane] = x, weights[n, lane]
-            shapes[kept, lane], ridges[kept, lane] = shapes[n, lane], ridges[n, lane]
+            if kept < n:
+                simd.put(visits, lane, kept, k)
+                simd.put(slots, lane, kept, simd.get(slots, lane, n))
+                simd.put(u, kept, lane, x)
+                simd.put(weights, kept, lane, simd.get(weights, n, lane))
+                simd.put(shapes, kept, lane, simd.get(shapes, n, lane))
+                simd.put(ridges, kept, lane, simd.get(ridges, n, lane))
             kept += 1
     for n in range(kept, n_listed):
-        weights[n, lane] = 0.0
-    slots[kept] = unused
-    return _end_list(visits, kept, u, weights, shapes, ridges, lane)
+        simd.put(weights, n, lane, 0.0)
+    return _end_list(visits, slots, kept, unused, u, weights, shapes, ridges, lane)
 
 
 @step(inline=True)
@@ -514,23 +530,24 @@ def _data_term(counts, rates, n_vectors):
     return total
 
 
-@kernel(writes=13)
+@kernel(writes=15)
 def descend(table, group, worker):
     """TODO"""
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
         weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_lists,
-        all_places, all_entries, all_blocks, all_listed, all_products, all_wide, all_by_row, all_totals, out, gap, data_term,
+        all_quads, all_places, all_entries, all_blocks, all_listed, all_choices, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first_row, n_rows, strip = groups[group, 0], groups[group, 1], groups[group, 2]
     offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
     visits, slots = simd.subarrays(simd.subarray(all_lists, worker), 2)
+    quads = simd.subarray(all_quads, worker)
     counts, rates, ratios = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
     block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
     u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
-    sums, choice = simd.subarrays(simd.subarray(all_products, worker), PRODUCTS)
+    sums, choice = simd.subarray(all_sums, worker), simd.subarray(all_choices, worker)
     wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
-    n_lanes, n_filled, zero = counts.shape[1], 0, simd.zero(counts, 0)
+    n_lanes, n_filled, zero, width = counts.shape[1], 0, simd.zero(counts, 0), U.shape[1]
 
     for lane in range(n_rows):
         i = order[first_row + lane]
@@ -538,26 +555,27 @@ def descend(table, group, worker):
         n_vectors = (length + n_lanes - 1) // n_lanes
         begin, size = n_filled * n_lanes, n_vectors * n_lanes
         _read_entries(
-            data, indices, start, length, V.shape[1], simd.section(counts, begin, size),
+            data, indices, start, length, width, simd.section(counts, begin, size),
             simd.section(offsets, begin, size),
         )  # fmt: skip
         total, sharpness = _count_totals(counts, n_filled, n_filled + n_vectors)
         total += _start_row(U, i, weight, i * weight_step, shape, i * shape_step, fixed, has_shape, tiny, out)
-        places[0, lane], places[1, lane], places[2, lane] = n_filled, n_vectors, 0
-        totals[lane], by_row[7, lane] = total, sharpness
+        simd.put(places, _FIRST, lane, n_filled)
+        simd.put(places, _VECTORS, lane, n_vectors)
+        simd.put(places, _SOLVED, lane, 0)
+        simd.put(totals, 0, lane, total)
+        simd.put(by_row, _SHARPNESS, lane, sharpness)
         for e in range(n_vectors):
             simd.store(block, n_filled * (strip + 1) + strip * n_vectors + e, 0, zero)
         n_filled += n_vectors
 
     n_rounds = 0
     while True:
-        longest = 0
-        for n in range(u.shape[0]):
-            simd.store(weights, n, 0, zero)
+        n_unsolved = 0
         for lane in range(n_rows):
-            if places[2, lane] >= 0:
-                i, first, n_vectors = order[first_row + lane], places[0, lane], places[1, lane]
-                w, s, total = i * weight_step, i * shape_step, float(totals[lane])
+            if not simd.get(places, _SOLVED, lane):
+                i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
+                w, s, total = i * weight_step, i * shape_step, simd.get(totals, 0, lane)
                 ratio_sum = _measure(
                     V, out, i, offsets, counts, rates, ratios, first, n_vectors, indptr[i + 1] - indptr[i], sums,
                     wide_sums,
@@ -567,62 +585,63 @@ def descend(table, group, worker):
                 )
                 gap[i] = bound
                 if n_rounds == max_rounds or (tol >= 0.0 and not (total * tol < bound < math.inf)):
-                    places[2, lane] = -1
+                    simd.put(places, _SOLVED, lane, 1)
+                    simd.put(places, _LISTED, lane, 0)
                 else:
-                    own = simd.subarray(visits, lane)
-                    n_listed = _choose(
-                        out, i, weight, w, shape, s, sums, choice, own, fixed, has_shape, float(by_row[7, lane]),
-                        total * tiny, _FEW / n_components, n_components,
+                    n_unsolved += 1
+                    _choose(
+                        out, i, weight, w, shape, s, sums, fixed, has_shape, simd.get(by_row, _SHARPNESS, lane),
+                        total * tiny, _FEW / n_components, choice, lane,
                     )  # fmt: skip
-                    _copy_listed(out, i, own, n_listed, u, lane)
-                    _copy_listed(weight, w, own, n_listed, weights, lane)
-                    if has_shape:
-                        _copy_listed(shape, s, own, n_listed, shapes, lane)
-                    if has_ridge:
-                        _copy_listed(ridge, s, own, n_listed, ridges, lane)
-                    n_listed = _end_list(own, n_listed, u, weights, shapes, ridges, lane)
-                    _fixed_rates(
-                        V, out, i, fixed, is_general, offsets, counts, rates, first, n_vectors, n_components
-                    )
-                    places[2, lane] = n_listed
-                    places[3, lane] = places[4, lane] = first * (strip + 1)
-                    by_row[5, lane] = by_row[6, lane] = 0.0
-                    longest = max(longest, n_listed)
-        if longest == 0:
+                    for e in range(first, first + n_vectors):
+                        simd.store(rates, e, 0, _rate_of_none(simd.load(counts, e, 0)))
+        if n_unsolved == 0:
             break
-        in_strips = longest > strip
+        in_strips, longest = strip < width, 0
         for sweep in range(sweeps + 1):  # the first only gathers, and computes the rates
-            for low in range(0, longest, strip):
+            for low in range(0, width, strip):
                 if sweep == 0 or in_strips:
+                    longest = 0
+                    for n in range(u.shape[0]):
+                        simd.store(weights, n, 0, zero)
                     for lane in range(n_rows):
-                        first, n_vectors = places[0, lane], places[1, lane]
-                        _gather(
-                            V, simd.subarray(visits, lane), simd.subarray(slots, lane), low,
-                            min(low + strip, places[2, lane]), strip, u, lane, offsets, counts, rates,
-                            1.0 if sweep == 0 else 0.0, block, first * (strip + 1), first, n_vectors,
-                        )  # fmt: skip
+                        if not simd.get(places, _SOLVED, lane):
+                            i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
+                            n_listed, n_quads = _list(out, i, choice, lane, low, min(low + strip, width), visits, slots, quads)
+                            _copy_listed(out, i, visits, n_listed, u, lane)
+                            _copy_listed(weight, i * weight_step, visits, n_listed, weights, lane)
+                            if has_shape:
+                                _copy_listed(shape, i * shape_step, visits, n_listed, shapes, lane)
+                            if has_ridge:
+                                _copy_listed(ridge, i * shape_step, visits, n_listed, ridges, lane)
+                            n_listed = _end_list(visits, slots, n_listed, strip, u, weights, shapes, ridges, lane)
+                            base = first * (strip + 1)
+                            _gather(
+                                V, out, i, quads, lane, n_quads, offsets, counts, rates if sweep == 0 else ratios, first,
+                                n_vectors, block, base,
+                            )  # fmt: skip
+                            simd.put(places, _LISTED, lane, n_listed)
+                            simd.put(places, _AT, lane, base)
+                            simd.put(places, _AT + 1, lane, base)
+                            simd.put(by_row, _MOVE, lane, 0.0)
+                            simd.put(by_row, _MOVE + 1, lane, 0.0)
+                            longest = max(longest, n_listed)
                 if sweep > 0:
                     _sweep(
-                        low, min(low + strip, longest), n_rows, strip, places, slots, block, counts, rates, u, weights,
-                        shapes, ridges, by_row, has_shape, has_ridge,
+                        longest, n_rows, strip, places, slots, block, counts, rates, u, weights,
+                        shapes, ridges, by_row, wide_sums, has_shape, has_ridge,
                     )  # fmt: skip
-                    if in_strips or (wants_data_term and sweep == sweeps):
-                        for lane in range(n_rows):
-                            if places[2, lane] > 0:
-                                _settle(
-                                    block, places[3, lane], places[4, lane], by_row, lane, rates, places[0, lane],
-                                    places[1, lane],
-                                )  # fmt: skip
-                                by_row[5, lane] = by_row[6, lane] = 0.0
-            if sweep > 0:
-                longest = 0
-                for lane in range(n_rows):
-                    if places[2, lane] > 0:
-                        places[2, lane] = _write(
-                            out, order[first_row + lane], simd.subarray(visits, lane), simd.subarray(slots, lane),
-                            places[2, lane], u, weights, shapes, ridges, lane, strip,
-                        )  # fmt: skip
-                        longest = max(longest, places[2, lane])
+                    longest = 0
+                    for lane in range(n_rows):
+                        if simd.get(places, _LISTED, lane) > 0:
+                            if in_strips or (wants_data_term and sweep == sweeps):
+                                _settle(block, by_row, places, lane, rates)
+                            n_listed = _write(
+                                out, order[first_row + lane], choice, visits, slots,
+                                simd.get(places, _LISTED, lane), strip, u, weights, shapes, ridges, lane,
+                            )  # fmt: skip
+                            simd.put(places, _LISTED, lane, n_listed)
+                            longest = max(longest, n_listed)
         n_rounds += 1
         if tol < 0.0:
             break

@@ -36,6 +36,7 @@ from fastpmf.kernels._llvm import (
     check_store,
     constant,
     fold,
+    halves,
     lane_sums,
     load_vector,
     operation,
@@ -46,6 +47,7 @@ from fastpmf.kernels._llvm import (
     widen,
 )
 
+QUAD = 4  # components that are transposed at once
 _PREFETCHED = 8  # vectors
 
 
@@ -550,25 +552,148 @@ def weighted_rows(V, offsets, weights, p, v, w):
     return types.UniTuple(tile, 2)(V, offsets, weights, types.intp, types.intp, types.intp), emit
 
 
-def _gather_meaning(V, offsets, e, k, x):
+def _transpose_quarters(builder, rows):
+    """Transpose, within each quarter of four vectors, the four by four numbers."""
+    lanes = rows[0].type.count
+
+    def interleave(a, b, lanes_of_quarter):
+        pattern = [q + (lane if lane < QUAD else lane - QUAD + lanes) for q in range(0, lanes, QUAD)
+                   for lane in lanes_of_quarter]  # fmt: skip
+        return shuffle(builder, a, b, pattern)
+
+    pairs = [[interleave(rows[t], rows[t + 1], half) for t in (0, 2)] for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
+    return [interleave(low, high, half) for low, high in pairs for half in ([0, 1, 4, 5], [2, 3, 6, 7])]
+
+
+def _gather_quad_meaning(V, offsets, e, k, x):
     lanes = len(x)
-    return np.where(x > 0, V.ravel()[offsets[e * lanes : (e + 1) * lanes] + k], 0).astype(V.dtype)
+    columns = V.ravel()[offsets[e * lanes : (e + 1) * lanes, None] + np.arange(k, k + QUAD)]
+    return tuple(np.where(x > 0, columns[:, c], 0).astype(V.dtype) for c in range(QUAD))
 
 
-@operation(_gather_meaning)
-def gather(V, offsets, e, k, x):
-    """gather(V, offsets, e, k, x) -> Tile, component k of the rows of V of vector e of the entries.
+@operation(_gather_quad_meaning)
+def gather_quad(V, offsets, e, k, x):
+    """gather_quad(V, offsets, e, k, x) -> four Tiles: components k to k + 3 of the rows of V of a vector of entries.
 
-    Where the count x is 0 there is no entry, and the result is 0.
+    `offsets` holds, from e times the number of lanes on, where in V each entry's row begins. Where the count x is 0
+    there is no entry, and the result is 0. Four rows are read into the four quarters of a vector and so on, then
+    transposed in quarters.
     """
-    whole = vector(V.dtype)
+    tile, whole = Tile(V.dtype, 1), vector(V.dtype)
 
     def emit(context, builder, V, offsets, e, k, x):
-        first, out = builder.mul(e, I64(whole.count)), ir.Constant(whole, ir.Undefined)
+        first = builder.mul(e, I64(whole.count))
+        quarter = ir.VectorType(whole.element, QUAD).as_pointer()
+        quarters = []
         for lane in range(whole.count):
             offset = offsets.load_element(builder.add(first, I64(lane)))
-            out = builder.insert_element(out, V.load_element(builder.add(offset, k)), I32(lane))
+            place = builder.bitcast(V.element(builder.add(offset, k)), quarter)
+            quarters.append(builder.load(place, align=V.dtype.bitwidth // 8))
+        rows = []  # rows[t] holds, in quarter q, the four components of entry 4 q + t
+        for t in range(QUAD):
+            joined = quarters[t::QUAD]
+            while len(joined) > 1:
+                joined = [
+                    shuffle(builder, a, b, list(range(2 * a.type.count)))
+                    for a, b in zip(joined[::2], joined[1::2], strict=True)
+                ]
+            rows += joined
         zeros = constant(whole, 0.0)
-        return [builder.select(builder.fcmp_ordered(">", x[0], zeros), out, zeros)]
+        exists = builder.fcmp_ordered(">", x[0], zeros)
+        return [[builder.select(exists, column, zeros)] for column in _transpose_quarters(builder, rows)]
 
-    return Tile(V.dtype, 1)(V, offsets, types.intp, types.intp, x), emit
+    return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
+
+
+def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
+    return [A.row(builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
+
+
+def _store_quad_meaning(A, i, stride, tiles):
+    for c, tile in enumerate(tiles):
+        A[i + c * stride] = tile
+
+
+@operation(_store_quad_meaning)
+def store_quad(A, i, stride, tiles):
+    """store_quad(A, i, stride, tiles): store the tiles in rows i, i + stride, i + 2 stride and i + 3 stride of A."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, i, stride, tiles):
+        for row, tile in zip(_quad_rows(builder, A, i, stride), tiles, strict=True):
+            store_vector(builder, row, 0, tile[0])
+
+    return types.void(A, types.intp, types.intp, tiles), emit
+
+
+@operation(lambda A, i, k: tuple(np.full(lanes_of(A.dtype), A[i, k + c]) for c in range(QUAD)))
+def spread_quad(A, i, k):
+    """spread_quad(A, i, k) -> four Tiles of one vector, each filled with one of A[i, k] to A[i, k + 3]."""
+
+    def emit(context, builder, A, i, k):
+        place, whole, out = builder.add(builder.mul(i, A.shape[1]), k), vector(A.dtype), []
+        for c in range(QUAD):
+            number = A.load_element(builder.add(place, I64(c)))
+            one = builder.insert_element(ir.Constant(whole, ir.Undefined), number, I32(0))
+            out.append([shuffle(builder, one, one, [0] * whole.count)])
+        return out
+
+    return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
+
+
+def _store_totals_meaning(A, lane, tiles):
+    for n, tile in enumerate(tiles):
+        A[n, lane] = tile.sum()
+
+
+@operation(_store_totals_meaning)
+def store_totals(A, lane, tiles):
+    """store_totals(A, lane, tiles): store the sum of each of five tiles of one vector in row 0 to 4 of A, at this lane."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, lane, tiles):
+        *first, last = (tile[0] for tile in tiles)
+        sums = lane_sums(builder, first)
+        while last.type.count > 1:
+            last = builder.fadd(*halves(builder, last))
+        totals = [builder.extract_element(sums, I32(n)) for n in range(GROUP)] + [builder.extract_element(last, I32(0))]
+        for n, total in enumerate(totals):
+            builder.store(total, A.element(builder.add(builder.mul(I64(n), A.shape[1]), lane)))
+
+    return types.void(A, types.intp, tiles), emit
+
+
+# ── single elements: Numba's own indexing also tests whether an index is negative ───────────────────────────────
+
+
+def _place(builder, A, indices):
+    place = indices[0]
+    for length, index in zip(A.shape[1:], indices[1:], strict=True):
+        place = builder.add(builder.mul(place, length), index)
+    return place
+
+
+@operation(lambda A, i, j: A[i, j].item())
+def get(A, i, j):
+    """get(A, i, j) -> float64 or int64, the element A[i, j]."""
+    type_ = types.float64 if isinstance(A.dtype, types.Float) else types.int64
+
+    def emit(context, builder, A, i, j):
+        x = A.load_element(_place(builder, A, [i, j]))
+        return builder.fpext(x, ir.DoubleType()) if isinstance(x.type, ir.FloatType) else x
+
+    return type_(A, types.intp, types.intp), emit
+
+
+@operation(lambda A, i, j, x: setitem(A, (i, j), x))
+def put(A, i, j, x):
+    """put(A, i, j, x): A[i, j] = x, rounded to the dtype of A."""
+    type_ = types.float64 if isinstance(A.dtype, types.Float) else types.int64
+    check_store(A, A.dtype)
+
+    def emit(context, builder, A, i, j, x):
+        if A.dtype is types.float32:
+            x = builder.fptrunc(x, ir.FloatType())
+        builder.store(x, A.element(_place(builder, A, [i, j])))
+
+    return types.void(A, types.intp, types.intp, type_), emit
