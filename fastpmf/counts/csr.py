@@ -193,12 +193,10 @@ class SparseRows:
         order, groups = self.groups(n_lanes, width)
         vectors, longest = int(groups[:, 3].max()), int((groups[:, 3] * (groups[:, 2] + 1)).max())
         # One allocation: for small counts they cost more than some rows
-        sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, width, width // n_lanes, BY_ROW]) * n_workers
+        sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, width // n_lanes, BY_ROW]) * n_workers
         ends = np.cumsum(sizes)
         scratch = aligned(int(ends[-1]), n_lanes, U.dtype)
-        entries, block, lists, choices, sums, by_row = (
-            scratch[end - n : end] for end, n in zip(ends, sizes, strict=True)
-        )
+        entries, block, lists, sums, by_row = (scratch[end - n : end] for end, n in zip(ends, sizes, strict=True))
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed,
@@ -208,7 +206,7 @@ class SparseRows:
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, 2, n_lanes, width), np.int64),
             np.empty((n_workers, n_lanes, width // QUAD), np.int64), np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
-            lists.reshape(n_workers, LISTED, listed, n_lanes), choices.reshape(n_workers, n_lanes, width),
+            lists.reshape(n_workers, LISTED, listed, n_lanes), np.empty((n_workers, n_lanes, width // n_lanes), np.int64),
             sums.reshape(n_workers, 1, width), aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
             by_row.reshape(n_workers, BY_ROW, n_lanes), np.empty((n_workers, 1, n_lanes)), out, gap, data_term,
         )  # fmt: skip

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels.simd import QUAD
-
 # Minimum and maximum of entries plus rows in a block: small enough to give every thread several blocks, large enough
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
 _BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
@@ -131,5 +129,5 @@ def row_groups(lengths: np.ndarray, n_lanes: int, width: int) -> tuple[np.ndarra
     first = np.flatnonzero(np.diff(number, prepend=-1))
     n_rows = np.diff(first, append=len(lengths))
     total = np.add.reduceat(vectors, first)
-    strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // QUAD * QUAD, QUAD, width)
+    strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // n_lanes * n_lanes, n_lanes, width)
     return order, np.ascontiguousarray(np.stack([first, n_rows, strip, total], axis=1), dtype=np.int64)

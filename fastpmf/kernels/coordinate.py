@@ -15,7 +15,7 @@ import numpy as np
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import add, fma, formula, maximum, minimum, sqrt, where
+from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.simd import GROUP, QUAD
 from fastpmf.kernels.special import x_log
@@ -30,6 +30,7 @@ _FIRST, _VECTORS, _LISTED, _AT, _SOLVED, PLACES = 0, 1, 2, 3, 5, 6
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
+_AHEAD = 4 * GROUP  # distance in entries between those in flight and those whose rows are prefetched
 _AT_ONCE = 16  # vectors of entries whose rows of V are read twice in succession, the second time from the cache
 # Smallest fraction of a rate that remains after one move, so that rounding does not make a rate 0 or negative
 _SMALLEST_RATE = 1e-6
@@ -52,32 +53,34 @@ _INDEPENDENT = 2.0**-10
 def _read_entries(data, indices, start, length, row_length, counts, offsets):
     """Lay out the entries of a row: counts, and where their rows of V begin; then zeros."""
     own, columns = simd.section(data, start, length), simd.section(indices, start, length)
+    factor = np.int32(row_length)  # the product of numbers of 32 bits takes fewer instructions
     for p in range(length):
         counts[p] = own[p]
     for p in range(length):
-        offsets[p] = columns[p] * np.int64(row_length)
+        offsets[p] = np.int64(columns[p]) * np.int64(factor)
     for p in range(length, len(counts)):
         counts[p] = 0
         offsets[p] = 0
 
 
 @formula()
-def _sharper(sharpness, x):
-    """The largest 1 / x of the counts."""
-    return maximum(sharpness, where(x > 0.0, 1.0 / x, 0.0))
+def _smaller(smallest, x):
+    """The smallest of the counts, of which 0 is none."""
+    return where(x > 0.0, minimum(smallest, x), smallest)
 
 
 @step(inline=True)
 def _count_totals(counts, first, end):
     """The sum of a row's counts, and 1 over its smallest."""
-    total, sharpness = 0.0, simd.zero(counts, 0)
+    total, zero = 0.0, simd.zero(counts, 0)
+    smallest = simd.fill_like(zero, math.inf)
     for low in range(first, end, _FLUSH_EVERY):
-        part = simd.zero(counts, 0)
+        part = zero
         for e in range(low, min(low + _FLUSH_EVERY, end)):
-            x = simd.load(counts, e, 0)
-            part, sharpness = add(part, x), _sharper(sharpness, x)
+            x = simd.read(counts, e)
+            part, smallest = add(part, x), _smaller(smallest, x)
         total += simd.total(part)
-    return total, simd.highest(sharpness)
+    return total, simd.highest(divide(simd.fill_like(zero, 1.0), smallest))
 
 
 @formula()
@@ -134,11 +137,12 @@ def _measure(V, U, i, offsets, counts, rates, ratios, first, n_vectors, n_entrie
         high = min(low + _AT_ONCE, end)
         begin, stop = low * n_lanes, min(high * n_lanes, last)
         for p in range(begin, stop, GROUP):
+            simd.prefetch_at(V, offsets, min(p + _AHEAD, len(offsets) - GROUP))
             simd.store_lanes(flat_rates, p, simd.dots_at(U, i, V, offsets, p))
         for e in range(low, high):
-            y, ratio, ratio_sum = _ratio(simd.load(counts, e, 0), simd.load(rates, e, 0), ratio_sum)
-            simd.store(rates, e, 0, y)
-            simd.store(ratios, e, 0, ratio)
+            y, ratio, ratio_sum = _ratio(simd.read(counts, e), simd.read(rates, e), ratio_sum)
+            simd.write(rates, e, y)
+            simd.write(ratios, e, ratio)
         for v in range(0, simd.width(U), 2):
             other = min(v + 1, simd.width(U) - 1)
             s, t = simd.zero(U, 0), simd.zero(U, 0)
@@ -211,7 +215,7 @@ def _choice(u, d, s, a, fixed, sharpness, smallest, few):
 
 
 @step(inline=True)
-def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smallest, few, choice, lane):
+def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smallest, few, chosen, lane):
     """Choose the components to visit, and set all others of row i of U to 0, except fixed ones."""
     a = simd.zero(U, 0)
     for v in range(simd.width(U)):
@@ -219,7 +223,7 @@ def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smalle
             a = simd.load(shape, s, v)
         x, d, t, f = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v), simd.load(fixed, 0, v)
         visit, x = _choice(x, d, t, a, f, sharpness, smallest, few)
-        simd.store(choice, lane, v, visit)
+        simd.put(chosen, lane, v, simd.bits(visit))
         simd.store(U, i, v, x)
 
 
@@ -227,22 +231,24 @@ def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smalle
 
 
 @step(inline=True)
-def _list(U, i, choice, lane, low, high, visits, slots, quads):
-    """List the chosen components among low to high, their slots, and the quads that have any of them or a fixed one.
+def _list(U, i, chosen, lane, low, high, visits, slots, quads):
+    """List the chosen components of vectors low to high of a row, their slots, and the quads that the rates need.
 
     Returns the numbers of components and of quads.
     """
     n = n_quads = 0
-    for first in range(low, high, QUAD):
-        is_used = 0
-        for c in range(QUAD):
-            visit = 1 if simd.get(choice, lane, first + c) > 0.0 else 0
-            simd.put(visits, lane, n, first + c)
-            simd.put(slots, lane, n, QUAD * n_quads + c)
-            n += visit
-            is_used |= visit | (1 if simd.get(U, i, first + c) > 0.0 else 0)
-        simd.put(quads, lane, n_quads, first)
-        n_quads += is_used
+    n_lanes = slots.shape[1] // chosen.shape[1]
+    for v in range(low, high):
+        visit = simd.get(chosen, lane, v)
+        used = visit | simd.bits(simd.load(U, i, v))
+        for first in range(v * n_lanes, (v + 1) * n_lanes, QUAD):
+            for c in range(QUAD):
+                simd.put(visits, lane, n, first + c)
+                simd.put(slots, lane, n, QUAD * n_quads + c)
+                n += visit >> c & 1
+            simd.put(quads, lane, n_quads, first)
+            n_quads += 1 if used & (2**QUAD - 1) else 0
+            visit, used = visit >> QUAD, used >> QUAD
     return n, n_quads
 
 
@@ -284,13 +290,13 @@ def _add_quad(y, u, v):
 def _gather(V, U, i, quads, lane, n_quads, offsets, counts, rates, first, n_vectors, block, base):
     """Transpose the listed quads of the rows of V into the block, and add u v over them to the rates."""
     for e in range(n_vectors):
-        x, y = simd.load(counts, first + e, 0), simd.load(rates, first + e, 0)
+        x, y = simd.read(counts, first + e), simd.read(rates, first + e)
         for m in range(n_quads):
             k = simd.get(quads, lane, m)
             v = simd.gather_quad(V, offsets, first + e, k, x)
             simd.store_quad(block, base + QUAD * m * n_vectors + e, n_vectors, v)
             y = _add_quad(y, simd.spread_quad(U, i, k), v)
-        simd.store(rates, first + e, 0, y)
+        simd.write(rates, first + e, y)
 
 
 # ── visits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -325,8 +331,8 @@ def _settle(block, by_row, places, lane, rates):
     first, n_vectors, moves = simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane), _pending(by_row, lane)
     old_a, old_b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
     for e in range(n_vectors):
-        v = simd.load(block, old_a + e, 0), simd.load(block, old_b + e, 0)
-        simd.store(rates, first + e, 0, _moved_rates(simd.load(rates, first + e, 0), moves, v))
+        v = simd.read(block, old_a + e), simd.read(block, old_b + e)
+        simd.write(rates, first + e, _moved_rates(simd.read(rates, first + e), moves, v))
 
 
 @step(inline=True)
@@ -339,11 +345,11 @@ def _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums):
     for low in range(0, n_vectors, _FLUSH_EVERY):
         s = zeros
         for e in range(low, min(low + _FLUSH_EVERY, n_vectors)):
-            v = simd.load(block, old_a + e, 0), simd.load(block, old_b + e, 0)
-            y = _moved_rates(simd.load(rates, first + e, 0), moves, v)
-            simd.store(rates, first + e, 0, y)
-            v = simd.load(block, a + e, 0), simd.load(block, b + e, 0)
-            s = _add_derivatives(s, simd.load(counts, first + e, 0), y, v)
+            v = simd.read(block, old_a + e), simd.read(block, old_b + e)
+            y = _moved_rates(simd.read(rates, first + e), moves, v)
+            simd.write(rates, first + e, y)
+            v = simd.read(block, a + e), simd.read(block, b + e)
+            s = _add_derivatives(s, simd.read(counts, first + e), y, v)
         simd.store_totals(by_row, lane, s)
         if n_vectors > _FLUSH_EVERY:
             for n in range(5):
@@ -409,12 +415,12 @@ def _next(u, new, old_move, used, refused):
 @step(inline=True)
 def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
-    x, d, q = simd.load(u, n, 0), simd.load(weights, n, 0), simd.zero(u, 0)
-    g, c, sharpness = simd.load(by_row, part, 0), simd.load(by_row, 2 + 2 * part, 0), simd.load(by_row, _SHARPNESS, 0)
+    x, d, q = simd.read(u, n), simd.read(weights, n), simd.zero(u, 0)
+    g, c, sharpness = simd.read(by_row, part), simd.read(by_row, 2 + 2 * part), simd.read(by_row, _SHARPNESS)
     if has_shape:
-        g, c, sharpness = _add_shape(g, c, sharpness, simd.load(shapes, n, 0), x)
+        g, c, sharpness = _add_shape(g, c, sharpness, simd.read(shapes, n), x)
     if has_ridge:
-        q = simd.load(ridges, n, 0)
+        q = simd.read(ridges, n)
         c, d = _add_ridge(c, d, q, x)
     return x, g, c, d, q, sharpness
 
@@ -429,17 +435,17 @@ def _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether a step is refused."""
     u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
-    used = simd.load(weights, n, 0)
-    x, g, c, price = (u0, u1), (g0, g1), (aa, simd.load(by_row, 3, 0), bb), (d0, d1)
+    used = simd.read(weights, n)
+    x, g, c, price = (u0, u1), (g0, g1), (aa, simd.read(by_row, 3), bb), (d0, d1)
     a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), used)
     new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
-    new0, move0 = _next(u0, new0, simd.load(by_row, _MOVE, 0), used, refused)
-    new1, move1 = _next(u1, new1, simd.load(by_row, _MOVE + 1, 0), used, refused)
-    simd.store(u, n, 0, new0)
-    simd.store(u, n + 1, 0, new1)
-    simd.store(by_row, _MOVE, 0, move0)
-    simd.store(by_row, _MOVE + 1, 0, move1)
-    simd.store(by_row, _REFUSED, 0, refused)
+    new0, move0 = _next(u0, new0, simd.read(by_row, _MOVE), used, refused)
+    new1, move1 = _next(u1, new1, simd.read(by_row, _MOVE + 1), used, refused)
+    simd.write(u, n, new0)
+    simd.write(u, n + 1, new1)
+    simd.write(by_row, _MOVE, move0)
+    simd.write(by_row, _MOVE + 1, move1)
+    simd.write(by_row, _REFUSED, refused)
     return simd.highest(refused) > 0.0
 
 
@@ -468,11 +474,11 @@ def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridg
     """Move coordinate n alone where the joint step was refused; n is part 0 or 1 of the visited pair."""
     x, g, c, d, q, sharpness = _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     new = _guarded_step(x, g, c, d, q, sharpness)
-    moves = simd.load(by_row, _MOVE + part, 0), simd.load(by_row, _MOVE + 1 - part, 0)
-    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.load(by_row, _REFUSED, 0))
-    simd.store(u, n, 0, new)
-    simd.store(by_row, _MOVE + part, 0, move)
-    simd.store(by_row, _MOVE + 1 - part, 0, other_move)
+    moves = simd.read(by_row, _MOVE + part), simd.read(by_row, _MOVE + 1 - part)
+    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.read(by_row, _REFUSED))
+    simd.write(u, n, new)
+    simd.write(by_row, _MOVE + part, move)
+    simd.write(by_row, _MOVE + 1 - part, other_move)
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -498,14 +504,11 @@ def _sweep(longest, n_rows, strip, places, slots, block, counts, rates, u, weigh
 
 
 @step(inline=True)
-def _write(out, i, choice, visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
-    """Write the listed components of a row, and remove those that are 0 from the list; returns its length."""
+def _drop_zeros(out, i, chosen, visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
+    """Remove the components that are 0 from a list and from the row; returns the length of the list."""
     kept = 0
     for n in range(n_listed):
         k, x = simd.get(visits, lane, n), simd.get(u, n, lane)
-        if k >= 0:
-            simd.put(out, i, k, x)
-            simd.put(choice, lane, k, x)
         if x > 0.0:
             if kept < n:
                 simd.put(visits, lane, kept, k)
@@ -515,9 +518,21 @@ def _write(out, i, choice, visits, slots, n_listed, unused, u, weights, shapes, 
                 simd.put(shapes, kept, lane, simd.get(shapes, n, lane))
                 simd.put(ridges, kept, lane, simd.get(ridges, n, lane))
             kept += 1
+        elif k >= 0:
+            simd.put(out, i, k, 0.0)
+            n_lanes = slots.shape[1] // chosen.shape[1]
+            simd.put(chosen, lane, k // n_lanes, simd.get(chosen, lane, k // n_lanes) & ~(1 << k % n_lanes))
     for n in range(kept, n_listed):
         simd.put(weights, n, lane, 0.0)
     return _end_list(visits, slots, kept, unused, u, weights, shapes, ridges, lane)
+
+
+@step(inline=True)
+def _write(out, i, visits, n_listed, u, lane):
+    """Write the listed components of a row."""
+    for n in range(n_listed):
+        if simd.get(visits, lane, n) >= 0:
+            simd.put(out, i, simd.get(visits, lane, n), simd.get(u, n, lane))
 
 
 @step(inline=True)
@@ -525,7 +540,7 @@ def _data_term(counts, rates, n_vectors):
     """sum of x log rate over the entries, nats."""
     total = 0.0
     for e in range(n_vectors):
-        x, y = simd.as_float64(simd.load(counts, e, 0)), simd.as_float64(simd.load(rates, e, 0))
+        x, y = simd.as_float64(simd.read(counts, e)), simd.as_float64(simd.read(rates, e))
         total += simd.total(x_log(x, y))
     return total
 
@@ -536,7 +551,7 @@ def descend(table, group, worker):
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
         weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_lists,
-        all_quads, all_places, all_entries, all_blocks, all_listed, all_choices, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
+        all_quads, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first_row, n_rows, strip = groups[group, 0], groups[group, 1], groups[group, 2]
     offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
@@ -545,7 +560,7 @@ def descend(table, group, worker):
     counts, rates, ratios = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
     block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
     u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
-    sums, choice = simd.subarray(all_sums, worker), simd.subarray(all_choices, worker)
+    sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
     wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
     n_lanes, n_filled, zero, width = counts.shape[1], 0, simd.zero(counts, 0), U.shape[1]
 
@@ -566,7 +581,7 @@ def descend(table, group, worker):
         simd.put(totals, 0, lane, total)
         simd.put(by_row, _SHARPNESS, lane, sharpness)
         for e in range(n_vectors):
-            simd.store(block, n_filled * (strip + 1) + strip * n_vectors + e, 0, zero)
+            simd.write(block, n_filled * (strip + 1) + strip * n_vectors + e, zero)
         n_filled += n_vectors
 
     n_rounds = 0
@@ -591,10 +606,10 @@ def descend(table, group, worker):
                     n_unsolved += 1
                     _choose(
                         out, i, weight, w, shape, s, sums, fixed, has_shape, simd.get(by_row, _SHARPNESS, lane),
-                        total * tiny, _FEW / n_components, choice, lane,
+                        total * tiny, _FEW / n_components, chosen, lane,
                     )  # fmt: skip
                     for e in range(first, first + n_vectors):
-                        simd.store(rates, e, 0, _rate_of_none(simd.load(counts, e, 0)))
+                        simd.write(rates, e, _rate_of_none(simd.read(counts, e)))
         if n_unsolved == 0:
             break
         in_strips, longest = strip < width, 0
@@ -603,11 +618,11 @@ def descend(table, group, worker):
                 if sweep == 0 or in_strips:
                     longest = 0
                     for n in range(u.shape[0]):
-                        simd.store(weights, n, 0, zero)
+                        simd.write(weights, n, zero)
                     for lane in range(n_rows):
                         if not simd.get(places, _SOLVED, lane):
                             i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
-                            n_listed, n_quads = _list(out, i, choice, lane, low, min(low + strip, width), visits, slots, quads)
+                            n_listed, n_quads = _list(out, i, chosen, lane, low // n_lanes, min(low + strip, width) // n_lanes, visits, slots, quads)
                             _copy_listed(out, i, visits, n_listed, u, lane)
                             _copy_listed(weight, i * weight_step, visits, n_listed, weights, lane)
                             if has_shape:
@@ -636,10 +651,13 @@ def descend(table, group, worker):
                         if simd.get(places, _LISTED, lane) > 0:
                             if in_strips or (wants_data_term and sweep == sweeps):
                                 _settle(block, by_row, places, lane, rates)
-                            n_listed = _write(
-                                out, order[first_row + lane], choice, visits, slots,
-                                simd.get(places, _LISTED, lane), strip, u, weights, shapes, ridges, lane,
-                            )  # fmt: skip
+                            i, n_listed = order[first_row + lane], simd.get(places, _LISTED, lane)
+                            if in_strips or sweep == sweeps:
+                                _write(out, i, visits, n_listed, u, lane)
+                            if in_strips or sweep < sweeps:
+                                n_listed = _drop_zeros(
+                                    out, i, chosen, visits, slots, n_listed, strip, u, weights, shapes, ridges, lane
+                                )
                             simd.put(places, _LISTED, lane, n_listed)
                             longest = max(longest, n_listed)
         n_rounds += 1

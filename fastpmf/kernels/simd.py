@@ -185,6 +185,31 @@ def store(A, i, which, tile):
     return types.void(A, types.intp, _argument(which), tile), emit
 
 
+def _vector_row(builder: Any, A: Array, i: Any) -> Any:
+    """Address of row i of an array with rows of one vector, whose length is known to the compiler."""
+    start = A.element(builder.mul(i, I64(vector(A.dtype).count)))
+    return builder.bitcast(start, vector(A.dtype).as_pointer())
+
+
+@operation(lambda A, i: A[i].copy())
+def read(A, i):
+    """read(A, i) -> Tile, row i of an array with rows of one vector."""
+    return Tile(A.dtype, 1)(A, types.intp), lambda context, builder, A, i: [
+        load_vector(builder, _vector_row(builder, A, i), 0)
+    ]
+
+
+@operation(lambda A, i, tile: setitem(A, i, tile))
+def write(A, i, tile):
+    """write(A, i, tile): store a tile of one vector in row i of an array with rows of one vector."""
+    check_store(A, tile.dtype)
+
+    def emit(context, builder, A, i, vectors):
+        store_vector(builder, _vector_row(builder, A, i), 0, vectors[0])
+
+    return types.void(A, types.intp, tile), emit
+
+
 def _in_memory(context: Any, builder: Any, tile: Tile, address: Any, n_vectors: Any) -> Any:
     out = ir.Constant(context.get_value_type(tile), ir.Undefined)
     return builder.insert_value(builder.insert_value(out, address, 0), n_vectors, 1)
@@ -585,9 +610,10 @@ def gather_quad(V, offsets, e, k, x):
         first = builder.mul(e, I64(whole.count))
         quarter = ir.VectorType(whole.element, QUAD).as_pointer()
         quarters = []
+        start = V.element(k)
         for lane in range(whole.count):
             offset = offsets.load_element(builder.add(first, I64(lane)))
-            place = builder.bitcast(V.element(builder.add(offset, k)), quarter)
+            place = builder.bitcast(builder.gep(start, [offset]), quarter)
             quarters.append(builder.load(place, align=V.dtype.bitwidth // 8))
         rows = []  # rows[t] holds, in quarter q, the four components of entry 4 q + t
         for t in range(QUAD):
@@ -606,7 +632,7 @@ def gather_quad(V, offsets, e, k, x):
 
 
 def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
-    return [A.row(builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
+    return [_vector_row(builder, A, builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
 
 
 def _store_quad_meaning(A, i, stride, tiles):
@@ -658,9 +684,38 @@ def store_totals(A, lane, tiles):
             last = builder.fadd(*halves(builder, last))
         totals = [builder.extract_element(sums, I32(n)) for n in range(GROUP)] + [builder.extract_element(last, I32(0))]
         for n, total in enumerate(totals):
-            builder.store(total, A.element(builder.add(builder.mul(I64(n), A.shape[1]), lane)))
+            builder.store(total, A.element(builder.add(I64(n * vector(A.dtype).count), lane)))
 
     return types.void(A, types.intp, tiles), emit
+
+
+@operation(lambda tile: sum(1 << n for n in range(len(tile)) if tile[n] > 0))
+def bits(tile):
+    """bits(tile) -> int64, whose bit n is 1 if element n of a tile of one vector is positive."""
+
+    def emit(context, builder, vectors):
+        (x,) = vectors
+        positive = builder.fcmp_ordered(">", x, constant(x.type, 0.0))
+        return builder.zext(builder.bitcast(positive, ir.IntType(x.type.count)), I64)
+
+    return types.int64(tile), emit
+
+
+@operation(lambda V, offsets, p: None)
+def prefetch_at(V, offsets, p):
+    """prefetch_at(V, offsets, p): request the rows of V of the GROUP entries from p on."""
+
+    def emit(context, builder, V, offsets, p):
+        byte = ir.IntType(8).as_pointer()
+        signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        request = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+        rows = _rows_at(V, offsets, p)
+        with cgutils.for_range(builder, V.n_vectors) as loop:
+            for row in rows:
+                place = builder.bitcast(builder.gep(row, [loop.index]), byte)
+                builder.call(request, [place, I32(0), I32(3), I32(1)])
+
+    return types.void(V, offsets, types.intp), emit
 
 
 # ── single elements: Numba's own indexing also tests whether an index is negative ───────────────────────────────
