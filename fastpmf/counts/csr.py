@@ -17,7 +17,7 @@ from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.coordinate import BY_ROW, ENTRIES, LISTED, PLACES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
-from fastpmf.kernels.simd import QUAD, VECTOR_BYTES, lanes_of
+from fastpmf.kernels.simd import VECTOR_BYTES, lanes_of
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 
@@ -203,8 +203,8 @@ class SparseRows:
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
             subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
             -1.0 if tol is None else float(tol), float(zero),
-            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, 2, n_lanes, width), np.int64),
-            np.empty((n_workers, n_lanes, width // QUAD), np.int64), np.empty((n_workers, PLACES, n_lanes), np.int64),
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_lanes, width), np.int64),
+            np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
             lists.reshape(n_workers, LISTED, listed, n_lanes), np.empty((n_workers, n_lanes, width // n_lanes), np.int64),
             sums.reshape(n_workers, 1, width), aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),

@@ -20,7 +20,7 @@ from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.simd import GROUP, QUAD
 from fastpmf.kernels.special import x_log
 
-ENTRIES, LISTED = 3, 4  # vectors of scratch for each vector of entries, and for each component that is listed
+ENTRIES, LISTED = 4, 4  # vectors of scratch for each vector of entries, and for each component that is listed
 # What is kept of each row of a group. As numbers: five sums over its entries, its last two moves, which its rates do not
 # yet include, 1 over its smallest count, and whether a joint step was refused
 _SUMS, _MOVE, _SHARPNESS, _REFUSED, BY_ROW = 0, 5, 7, 8, 9
@@ -30,8 +30,6 @@ _FIRST, _VECTORS, _LISTED, _AT, _SOLVED, PLACES = 0, 1, 2, 3, 5, 6
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
-_AHEAD = 4 * GROUP  # distance in entries between those in flight and those whose rows are prefetched
-_AT_ONCE = 16  # vectors of entries whose rows of V are read twice in succession, the second time from the cache
 # Smallest fraction of a rate that remains after one move, so that rounding does not make a rate 0 or negative
 _SMALLEST_RATE = 1e-6
 # If lambda, see `_guarded_step`, is below this, a step is safe: it is the root of -x - log(1 - x) = x^2, where the
@@ -112,6 +110,53 @@ def _start_row(U, i, weight, w, shape, s, fixed, has_shape, tiny, out):
 # ── the gap, and the components to visit ────────────────────────────────────────────────────────────────────────
 
 
+@formula()
+def _add_quad(y, u, v):
+    """y + sum of u v over four components."""
+    for c in range(QUAD):
+        y = fma(u[c], v[c], y)
+    return y
+
+
+@step(inline=False)
+def _gather(V, U, i, low, high, offsets, counts, rates, first, n_vectors, block, base):
+    """Transpose the rows of V for components low to high into the block, and add sum_k u_k v_k to the rates."""
+    for e in range(n_vectors):
+        x, y = simd.read(counts, first + e), simd.read(rates, first + e)
+        for k in range(low, high, QUAD):
+            v = simd.gather_quad(V, offsets, first + e, k, x)
+            simd.store_quad(block, base + (k - low) * n_vectors + e, n_vectors, v)
+            y = _add_quad(y, simd.spread_quad(U, i, k), v)
+        simd.write(rates, first + e, y)
+
+
+@formula(QUAD)
+def _add_products(r, s, v):
+    """s + r v of four components."""
+    return [fma(r, v[c], s[c]) for c in range(QUAD)]
+
+
+@step(inline=True)
+def _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wide_sums):
+    """sums_k = sum r v_k for components low to high, which are in the block; r are the ratios x / y."""
+    zero = simd.zero(ratios, 0)
+    zeros = zero, zero, zero, zero
+    for k in range(low, high, QUAD):
+        b = base + (k - low) * n_vectors
+        for start in range(0, n_vectors, _FLUSH_EVERY):
+            s = zeros
+            for e in range(start, min(start + _FLUSH_EVERY, n_vectors)):
+                s = _add_products(simd.read(ratios, first + e), s, simd.load_quad(block, b + e, n_vectors))
+            simd.store_four_totals(flat_sums, k, s)
+            if n_vectors > _FLUSH_EVERY:
+                for c in range(k, k + QUAD):
+                    total = flat_sums[c] + (wide_sums[0, c] if start else 0.0)
+                    wide_sums[0, c] = total
+                    flat_sums[c] = total
+        if n_vectors == 0:
+            simd.store_four_totals(flat_sums, k, zeros)
+
+
 @formula(3)
 def _ratio(x, y, sum_):
     """The rate, 1 where there is no count; the ratio of count to rate; and the sum of ratios."""
@@ -121,44 +166,27 @@ def _ratio(x, y, sum_):
 
 
 @step(inline=True)
-def _measure(V, U, i, offsets, counts, rates, ratios, first, n_vectors, n_entries, sums, wide_sums):
+def _measure(V, U, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, base, strip, sums, wide_sums):
     """Compute the rates of row i of U, the ratios of counts to rates, and `sums`, of V times the ratios.
 
-    Returns the sum of the ratios.
+    The block has all components then, unless they are in strips. Returns the sum of the ratios.
     """
-    n_lanes = counts.shape[1]
-    end, last = first + n_vectors, first * n_lanes + n_entries
-    flat_rates, flat_ratios = simd.section(rates, 0, end * n_lanes), simd.section(ratios, 0, end * n_lanes)
-    ratio_sum = simd.zero(counts, 0)
-    simd.clear_row(sums, 0)
-    if n_vectors > _AT_ONCE:
-        simd.clear_row(wide_sums, 0)
-    for low in range(first, end, _AT_ONCE):
-        high = min(low + _AT_ONCE, end)
-        begin, stop = low * n_lanes, min(high * n_lanes, last)
-        for p in range(begin, stop, GROUP):
-            simd.prefetch_at(V, offsets, min(p + _AHEAD, len(offsets) - GROUP))
-            simd.store_lanes(flat_rates, p, simd.dots_at(U, i, V, offsets, p))
-        for e in range(low, high):
-            y, ratio, ratio_sum = _ratio(simd.read(counts, e), simd.read(rates, e), ratio_sum)
-            simd.write(rates, e, y)
-            simd.write(ratios, e, ratio)
-        for v in range(0, simd.width(U), 2):
-            other = min(v + 1, simd.width(U) - 1)
-            s, t = simd.zero(U, 0), simd.zero(U, 0)
-            for p in range(begin, stop, GROUP):
-                more_s, more_t = simd.weighted_rows(V, offsets, flat_ratios, p, v, other)
-                s, t = add(s, more_s), add(t, more_t)
-            if n_vectors > _AT_ONCE:
-                simd.add_to_sums(wide_sums, 0, v, s)
-                if other > v:
-                    simd.add_to_sums(wide_sums, 0, other, t)
-            else:
-                simd.store(sums, 0, v, s)
-                simd.store(sums, 0, other, t)
-    if n_vectors > _AT_ONCE:
-        for k in range(sums.shape[1]):
-            sums[0, k] = wide_sums[0, k]
+    ratio_sum, width = simd.zero(counts, 0), V.shape[1]
+    flat_sums = simd.section(sums, 0, width)
+    for e in range(first, first + n_vectors):
+        simd.write(rates, e, ratio_sum)
+    for low in range(0, width, strip):
+        high = min(low + strip, width)
+        _gather(V, U, i, low, high, offsets, counts, rates, first, n_vectors, block, base)
+    for e in range(first, first + n_vectors):
+        y, ratio, ratio_sum = _ratio(simd.read(counts, e), simd.read(rates, e), ratio_sum)
+        simd.write(rates, e, y)
+        simd.write(ratios, e, ratio)
+    for low in range(0, width, strip):
+        high = min(low + strip, width)
+        if strip < width:
+            _gather(V, U, i, low, high, offsets, counts, unused, first, n_vectors, block, base)
+        _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wide_sums)
     return simd.total(ratio_sum)
 
 
@@ -216,40 +244,34 @@ def _choice(u, d, s, a, fixed, sharpness, smallest, few):
 
 @step(inline=True)
 def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smallest, few, chosen, lane):
-    """Choose the components to visit, and set all others of row i of U to 0, except fixed ones."""
-    a = simd.zero(U, 0)
+    """Choose the components to visit, and set all others of row i of U to 0, except fixed ones.
+
+    Returns whether any was set to 0 that was not before.
+    """
+    a, dropped = simd.zero(U, 0), 0
     for v in range(simd.width(U)):
         if has_shape:
             a = simd.load(shape, s, v)
         x, d, t, f = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v), simd.load(fixed, 0, v)
-        visit, x = _choice(x, d, t, a, f, sharpness, smallest, few)
+        visit, kept = _choice(x, d, t, a, f, sharpness, smallest, few)
         simd.put(chosen, lane, v, simd.bits(visit))
-        simd.store(U, i, v, x)
-
-
-# ── lists, and gathering ────────────────────────────────────────────────────────────────────────────────────────
+        simd.store(U, i, v, kept)
+        dropped |= simd.bits(x) & ~simd.bits(kept)
+    return dropped != 0
 
 
 @step(inline=True)
-def _list(U, i, chosen, lane, low, high, visits, slots, quads):
-    """List the chosen components of vectors low to high of a row, their slots, and the quads that the rates need.
-
-    Returns the numbers of components and of quads.
-    """
-    n = n_quads = 0
-    n_lanes = slots.shape[1] // chosen.shape[1]
-    for v in range(low, high):
+def _list(chosen, lane, low, high, n_lanes, visits):
+    """List the chosen components among low to high of a row; returns their number."""
+    n = 0
+    for v in range(low // n_lanes, high // n_lanes):
         visit = simd.get(chosen, lane, v)
-        used = visit | simd.bits(simd.load(U, i, v))
         for first in range(v * n_lanes, (v + 1) * n_lanes, QUAD):
             for c in range(QUAD):
                 simd.put(visits, lane, n, first + c)
-                simd.put(slots, lane, n, QUAD * n_quads + c)
                 n += visit >> c & 1
-            simd.put(quads, lane, n_quads, first)
-            n_quads += 1 if used & (2**QUAD - 1) else 0
-            visit, used = visit >> QUAD, used >> QUAD
-    return n, n_quads
+            visit >>= QUAD
+    return n
 
 
 @step(inline=True)
@@ -260,11 +282,10 @@ def _copy_listed(source, i, visits, n_listed, out, lane):
 
 
 @step(inline=True)
-def _end_list(visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
-    """Make the length of a list even, by a component that no entry has, -1; returns the length."""
+def _end_list(visits, n_listed, none, u, weights, shapes, ridges, lane):
+    """Make the length of a list even, by a component that no entry has; returns the length."""
     if n_listed % 2:
-        simd.put(visits, lane, n_listed, -1)
-        simd.put(slots, lane, n_listed, unused)
+        simd.put(visits, lane, n_listed, none)
         simd.put(u, n_listed, lane, 0.0)
         simd.put(weights, n_listed, lane, 1.0)
         simd.put(shapes, n_listed, lane, 0.0)
@@ -279,24 +300,26 @@ def _rate_of_none(x):
 
 
 @formula()
-def _add_quad(y, u, v):
-    """y + sum of u v over four components."""
-    for c in range(QUAD):
-        y = fma(u[c], v[c], y)
-    return y
+def _add_product(y, u, v):
+    return fma(u, v, y)
 
 
 @step(inline=True)
-def _gather(V, U, i, quads, lane, n_quads, offsets, counts, rates, first, n_vectors, block, base):
-    """Transpose the listed quads of the rows of V into the block, and add u v over them to the rates."""
-    for e in range(n_vectors):
-        x, y = simd.read(counts, first + e), simd.read(rates, first + e)
-        for m in range(n_quads):
-            k = simd.get(quads, lane, m)
-            v = simd.gather_quad(V, offsets, first + e, k, x)
-            simd.store_quad(block, base + QUAD * m * n_vectors + e, n_vectors, v)
-            y = _add_quad(y, simd.spread_quad(U, i, k), v)
-        simd.write(rates, first + e, y)
+def _reset_rates(V, U, i, offsets, counts, rates, first, n_vectors, block, base, strip):
+    """Compute the rates of row i of U again, after some components have become 0."""
+    width = V.shape[1]
+    for e in range(first, first + n_vectors):
+        simd.write(rates, e, _rate_of_none(simd.read(counts, e)))
+    if strip < width:
+        for low in range(0, width, strip):
+            _gather(V, U, i, low, min(low + strip, width), offsets, counts, rates, first, n_vectors, block, base)
+    else:
+        for k in range(width):
+            if simd.get(U, i, k) > 0.0:
+                u = simd.fill_like(simd.zero(counts, 0), simd.get(U, i, k))
+                for e in range(n_vectors):
+                    y = _add_product(simd.read(rates, first + e), u, simd.read(block, base + k * n_vectors + e))
+                    simd.write(rates, first + e, y)
 
 
 # ── visits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -485,14 +508,14 @@ def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridg
 
 
 @step(inline=True)
-def _sweep(longest, n_rows, strip, places, slots, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge):
+def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge):
     """Visit the listed components of all rows of the group once."""
     for n in range(0, longest, 2):
         for lane in range(n_rows):
             if n < simd.get(places, _LISTED, lane):
                 base, n_vectors = simd.get(places, _FIRST, lane) * (strip + 1), simd.get(places, _VECTORS, lane)
-                a = base + simd.get(slots, lane, n) * n_vectors
-                b = base + simd.get(slots, lane, n + 1) * n_vectors
+                a = base + (simd.get(visits, lane, n) - low) * n_vectors
+                b = base + (simd.get(visits, lane, n + 1) - low) * n_vectors
                 _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
         if _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
             _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
@@ -504,7 +527,7 @@ def _sweep(longest, n_rows, strip, places, slots, block, counts, rates, u, weigh
 
 
 @step(inline=True)
-def _drop_zeros(out, i, chosen, visits, slots, n_listed, unused, u, weights, shapes, ridges, lane):
+def _drop_zeros(out, i, chosen, n_lanes, visits, n_listed, none, u, weights, shapes, ridges, lane):
     """Remove the components that are 0 from a list and from the row; returns the length of the list."""
     kept = 0
     for n in range(n_listed):
@@ -512,27 +535,26 @@ def _drop_zeros(out, i, chosen, visits, slots, n_listed, unused, u, weights, sha
         if x > 0.0:
             if kept < n:
                 simd.put(visits, lane, kept, k)
-                simd.put(slots, lane, kept, simd.get(slots, lane, n))
                 simd.put(u, kept, lane, x)
                 simd.put(weights, kept, lane, simd.get(weights, n, lane))
                 simd.put(shapes, kept, lane, simd.get(shapes, n, lane))
                 simd.put(ridges, kept, lane, simd.get(ridges, n, lane))
             kept += 1
-        elif k >= 0:
+        elif k < none:
             simd.put(out, i, k, 0.0)
-            n_lanes = slots.shape[1] // chosen.shape[1]
             simd.put(chosen, lane, k // n_lanes, simd.get(chosen, lane, k // n_lanes) & ~(1 << k % n_lanes))
     for n in range(kept, n_listed):
         simd.put(weights, n, lane, 0.0)
-    return _end_list(visits, slots, kept, unused, u, weights, shapes, ridges, lane)
+    return _end_list(visits, kept, none, u, weights, shapes, ridges, lane)
 
 
 @step(inline=True)
-def _write(out, i, visits, n_listed, u, lane):
+def _write(out, i, visits, n_listed, none, u, lane):
     """Write the listed components of a row."""
     for n in range(n_listed):
-        if simd.get(visits, lane, n) >= 0:
-            simd.put(out, i, simd.get(visits, lane, n), simd.get(u, n, lane))
+        k = simd.get(visits, lane, n)
+        if k < none:
+            simd.put(out, i, k, simd.get(u, n, lane))
 
 
 @step(inline=True)
@@ -545,19 +567,17 @@ def _data_term(counts, rates, n_vectors):
     return total
 
 
-@kernel(writes=15)
+@kernel(writes=14)
 def descend(table, group, worker):
     """TODO"""
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_lists,
-        all_quads, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first_row, n_rows, strip = groups[group, 0], groups[group, 1], groups[group, 2]
     offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
-    visits, slots = simd.subarrays(simd.subarray(all_lists, worker), 2)
-    quads = simd.subarray(all_quads, worker)
-    counts, rates, ratios = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
+    visits = simd.subarray(all_visits, worker)
+    counts, rates, ratios, unused = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
     block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
     u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
     sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
@@ -592,8 +612,8 @@ def descend(table, group, worker):
                 i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
                 w, s, total = i * weight_step, i * shape_step, simd.get(totals, 0, lane)
                 ratio_sum = _measure(
-                    V, out, i, offsets, counts, rates, ratios, first, n_vectors, indptr[i + 1] - indptr[i], sums,
-                    wide_sums,
+                    V, out, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, first * (strip + 1), strip,
+                    sums, wide_sums,
                 )  # fmt: skip
                 bound = _gap(
                     out, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, total, ratio_sum
@@ -604,17 +624,20 @@ def descend(table, group, worker):
                     simd.put(places, _LISTED, lane, 0)
                 else:
                     n_unsolved += 1
-                    _choose(
+                    dropped = _choose(
                         out, i, weight, w, shape, s, sums, fixed, has_shape, simd.get(by_row, _SHARPNESS, lane),
                         total * tiny, _FEW / n_components, chosen, lane,
                     )  # fmt: skip
-                    for e in range(first, first + n_vectors):
-                        simd.write(rates, e, _rate_of_none(simd.read(counts, e)))
+                    if dropped:
+                        _reset_rates(
+                            V, out, i, offsets, counts, rates, first, n_vectors, block, first * (strip + 1), strip
+                        )
         if n_unsolved == 0:
             break
         in_strips, longest = strip < width, 0
-        for sweep in range(sweeps + 1):  # the first only gathers, and computes the rates
+        for sweep in range(sweeps):
             for low in range(0, width, strip):
+                none = low + strip
                 if sweep == 0 or in_strips:
                     longest = 0
                     for n in range(u.shape[0]):
@@ -622,44 +645,41 @@ def descend(table, group, worker):
                     for lane in range(n_rows):
                         if not simd.get(places, _SOLVED, lane):
                             i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
-                            n_listed, n_quads = _list(out, i, chosen, lane, low // n_lanes, min(low + strip, width) // n_lanes, visits, slots, quads)
+                            n_listed = _list(chosen, lane, low, min(none, width), n_lanes, visits)
                             _copy_listed(out, i, visits, n_listed, u, lane)
                             _copy_listed(weight, i * weight_step, visits, n_listed, weights, lane)
                             if has_shape:
                                 _copy_listed(shape, i * shape_step, visits, n_listed, shapes, lane)
                             if has_ridge:
                                 _copy_listed(ridge, i * shape_step, visits, n_listed, ridges, lane)
-                            n_listed = _end_list(visits, slots, n_listed, strip, u, weights, shapes, ridges, lane)
+                            n_listed = _end_list(visits, n_listed, none, u, weights, shapes, ridges, lane)
                             base = first * (strip + 1)
-                            _gather(
-                                V, out, i, quads, lane, n_quads, offsets, counts, rates if sweep == 0 else ratios, first,
-                                n_vectors, block, base,
-                            )  # fmt: skip
+                            if in_strips and n_listed > 0:
+                                _gather(V, out, i, low, min(none, width), offsets, counts, unused, first, n_vectors, block, base)
                             simd.put(places, _LISTED, lane, n_listed)
                             simd.put(places, _AT, lane, base)
                             simd.put(places, _AT + 1, lane, base)
                             simd.put(by_row, _MOVE, lane, 0.0)
                             simd.put(by_row, _MOVE + 1, lane, 0.0)
                             longest = max(longest, n_listed)
-                if sweep > 0:
-                    _sweep(
-                        longest, n_rows, strip, places, slots, block, counts, rates, u, weights,
-                        shapes, ridges, by_row, wide_sums, has_shape, has_ridge,
-                    )  # fmt: skip
-                    longest = 0
-                    for lane in range(n_rows):
-                        if simd.get(places, _LISTED, lane) > 0:
-                            if in_strips or (wants_data_term and sweep == sweeps):
-                                _settle(block, by_row, places, lane, rates)
-                            i, n_listed = order[first_row + lane], simd.get(places, _LISTED, lane)
-                            if in_strips or sweep == sweeps:
-                                _write(out, i, visits, n_listed, u, lane)
-                            if in_strips or sweep < sweeps:
-                                n_listed = _drop_zeros(
-                                    out, i, chosen, visits, slots, n_listed, strip, u, weights, shapes, ridges, lane
-                                )
-                            simd.put(places, _LISTED, lane, n_listed)
-                            longest = max(longest, n_listed)
+                _sweep(
+                    low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights,
+                    shapes, ridges, by_row, wide_sums, has_shape, has_ridge,
+                )  # fmt: skip
+                longest = 0
+                for lane in range(n_rows):
+                    if simd.get(places, _LISTED, lane) > 0:
+                        if in_strips or (wants_data_term and sweep == sweeps - 1):
+                            _settle(block, by_row, places, lane, rates)
+                        i, n_listed = order[first_row + lane], simd.get(places, _LISTED, lane)
+                        if in_strips or sweep == sweeps - 1:
+                            _write(out, i, visits, n_listed, none, u, lane)
+                        if in_strips or sweep < sweeps - 1:
+                            n_listed = _drop_zeros(
+                                out, i, chosen, n_lanes, visits, n_listed, none, u, weights, shapes, ridges, lane
+                            )
+                        simd.put(places, _LISTED, lane, n_listed)
+                        longest = max(longest, n_listed)
         n_rounds += 1
         if tol < 0.0:
             break

@@ -496,85 +496,7 @@ def scatter_rows(T, weights, rows, u):
     return types.void(T, weights, rows, u), emit
 
 
-# ── entries along the lanes: their rows of V are given by the positions in V where they begin ───────────────────
-
-
-def _rows_at(V, offsets, p):
-    """Addresses of the rows of V of the GROUP entries from p on."""
-    builder, pointer = V.builder, vector(V.dtype).as_pointer()
-    places = [offsets.load_element(builder.add(p, I64(q))) for q in range(GROUP)]
-    return [builder.bitcast(V.element(place), pointer) for place in places]
-
-
-def _rows_at_meaning(V, offsets, p):
-    return V.ravel()[offsets[p : p + GROUP, None] + np.arange(V.shape[1])]
-
-
-@operation(lambda U, i, V, offsets, p: (_rows_at_meaning(V, offsets, p) * U[i]).sum(axis=1))
-def dots_at(U, i, V, offsets, p):
-    """dots_at(U, i, V, offsets, p) -> Lanes, the products U[i] . v with the rows of V of the GROUP entries from p on."""
-    whole = vector(V.dtype)
-
-    def emit(context, builder, U, i, V, offsets, p):
-        rows, u = _rows_at(V, offsets, p), U.row(i)
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(whole, None)) for _ in range(GROUP)]
-        for total in sums:
-            builder.store(ir.Constant(whole, None), total)
-        with cgutils.for_range(builder, U.n_vectors) as loop:
-            a = load_vector(builder, u, loop.index)
-            for row, total in zip(rows, sums, strict=True):
-                b = load_vector(builder, row, loop.index)
-                builder.store(call_intrinsic(builder, "fma", a, b, builder.load(total)), total)
-        return lane_sums(builder, [builder.load(total) for total in sums])
-
-    return Lanes(V.dtype)(U, types.intp, V, offsets, types.intp), emit
-
-
-@operation(lambda A, p, lanes: setitem(A, slice(p, p + GROUP), lanes))
-def store_lanes(A, p, lanes):
-    """store_lanes(A, p, lanes): store Lanes in the GROUP elements from p on of an array of one dimension."""
-    check_store(A, lanes.dtype)
-
-    def emit(context, builder, A, p, x):
-        builder.store(x, builder.bitcast(A.element(p), x.type.as_pointer()), align=A.dtype.bitwidth // 8)
-
-    return types.void(A, types.intp, lanes), emit
-
-
-def _weighted_rows_meaning(V, offsets, weights, p, v, w):
-    rows = weights[p : p + GROUP, None] * _rows_at_meaning(V, offsets, p)
-    lanes = lanes_of(V.dtype)
-    return tuple(rows[:, n * lanes : (n + 1) * lanes].sum(axis=0) for n in (v, w))
-
-
-@operation(_weighted_rows_meaning)
-def weighted_rows(V, offsets, weights, p, v, w):
-    """weighted_rows(V, offsets, weights, p, v, w) -> two Tiles, sums over the GROUP entries from p on of weight * row.
-
-    They are vectors v and w of the rows of V.
-    """
-    tile = Tile(V.dtype, 1)
-
-    def emit(context, builder, V, offsets, weights, p, v, w):
-        rows, whole = _rows_at(V, offsets, p), vector(V.dtype)
-        splats = []
-        for q in range(GROUP):
-            one = builder.insert_element(
-                ir.Constant(whole, ir.Undefined), weights.load_element(builder.add(p, I64(q))), I32(0)
-            )
-            splats.append(shuffle(builder, one, one, [0] * whole.count))
-
-        def total(v):
-            xs = [load_vector(builder, row, v) for row in rows]
-            pairs = [
-                call_intrinsic(builder, "fma", xs[q + 1], splats[q + 1], builder.fmul(xs[q], splats[q]))
-                for q in range(0, GROUP, 2)
-            ]
-            return [builder.fadd(*pairs)]
-
-        return [total(v), total(w)]
-
-    return types.UniTuple(tile, 2)(V, offsets, weights, types.intp, types.intp, types.intp), emit
+# ── entries along the lanes: four components of as many rows as a vector has lanes ──────────────────────────────
 
 
 def _transpose_quarters(builder, rows):
@@ -635,6 +557,16 @@ def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
     return [_vector_row(builder, A, builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
 
 
+@operation(lambda A, i, stride: tuple(A[i + c * stride].copy() for c in range(QUAD)))
+def load_quad(A, i, stride):
+    """load_quad(A, i, stride) -> four Tiles of one vector, rows i, i + stride, i + 2 stride and i + 3 stride of A."""
+
+    def emit(context, builder, A, i, stride):
+        return [[load_vector(builder, row, 0)] for row in _quad_rows(builder, A, i, stride)]
+
+    return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
+
+
 def _store_quad_meaning(A, i, stride, tiles):
     for c, tile in enumerate(tiles):
         A[i + c * stride] = tile
@@ -665,6 +597,22 @@ def spread_quad(A, i, k):
         return out
 
     return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
+
+
+def _store_four_totals_meaning(A, k, tiles):
+    A[k : k + QUAD] = [tile.sum() for tile in tiles]
+
+
+@operation(_store_four_totals_meaning)
+def store_four_totals(A, k, tiles):
+    """store_four_totals(A, k, tiles): store the sums of four tiles of one vector in A[k] to A[k + 3]."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, k, tiles):
+        sums = lane_sums(builder, [tile[0] for tile in tiles])
+        builder.store(sums, builder.bitcast(A.element(k), sums.type.as_pointer()), align=A.dtype.bitwidth // 8)
+
+    return types.void(A, types.intp, tiles), emit
 
 
 def _store_totals_meaning(A, lane, tiles):
@@ -699,23 +647,6 @@ def bits(tile):
         return builder.zext(builder.bitcast(positive, ir.IntType(x.type.count)), I64)
 
     return types.int64(tile), emit
-
-
-@operation(lambda V, offsets, p: None)
-def prefetch_at(V, offsets, p):
-    """prefetch_at(V, offsets, p): request the rows of V of the GROUP entries from p on."""
-
-    def emit(context, builder, V, offsets, p):
-        byte = ir.IntType(8).as_pointer()
-        signature = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        request = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-        rows = _rows_at(V, offsets, p)
-        with cgutils.for_range(builder, V.n_vectors) as loop:
-            for row in rows:
-                place = builder.bitcast(builder.gep(row, [loop.index]), byte)
-                builder.call(request, [place, I32(0), I32(3), I32(1)])
-
-    return types.void(V, offsets, types.intp), emit
 
 
 # ── single elements: Numba's own indexing also tests whether an index is negative ───────────────────────────────
