@@ -166,13 +166,12 @@ def _ratio(x, y, sum_):
 
 
 @step(inline=True)
-def _measure(V, U, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, base, strip, sums, wide_sums):
+def _measure(V, U, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, base, width, strip, sums, wide_sums):
     """Compute the rates of row i of U, the ratios of counts to rates, and `sums`, of V times the ratios.
 
     The block has all components then, unless they are in strips. Returns the sum of the ratios.
     """
-    ratio_sum, width = simd.zero(counts, 0), V.shape[1]
-    flat_sums = simd.section(sums, 0, width)
+    ratio_sum, flat_sums = simd.zero(counts, 0), simd.section(sums, 0, V.shape[1])
     for e in range(first, first + n_vectors):
         simd.write(rates, e, ratio_sum)
     for low in range(0, width, strip):
@@ -264,7 +263,7 @@ def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smalle
 def _list(chosen, lane, low, high, n_lanes, visits):
     """List the chosen components among low to high of a row; returns their number."""
     n = 0
-    for v in range(low // n_lanes, high // n_lanes):
+    for v in range(low // n_lanes, (high + n_lanes - 1) // n_lanes):
         visit = simd.get(chosen, lane, v)
         for first in range(v * n_lanes, (v + 1) * n_lanes, QUAD):
             for c in range(QUAD):
@@ -305,9 +304,8 @@ def _add_product(y, u, v):
 
 
 @step(inline=True)
-def _reset_rates(V, U, i, offsets, counts, rates, first, n_vectors, block, base, strip):
+def _reset_rates(V, U, i, offsets, counts, rates, first, n_vectors, block, base, width, strip):
     """Compute the rates of row i of U again, after some components have become 0."""
-    width = V.shape[1]
     for e in range(first, first + n_vectors):
         simd.write(rates, e, _rate_of_none(simd.read(counts, e)))
     if strip < width:
@@ -582,7 +580,8 @@ def descend(table, group, worker):
     u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
     sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
     wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
-    n_lanes, n_filled, zero, width = counts.shape[1], 0, simd.zero(counts, 0), U.shape[1]
+    n_lanes, n_filled, zero = counts.shape[1], 0, simd.zero(counts, 0)
+    width = (n_components + QUAD - 1) // QUAD * QUAD
 
     for lane in range(n_rows):
         i = order[first_row + lane]
@@ -590,7 +589,7 @@ def descend(table, group, worker):
         n_vectors = (length + n_lanes - 1) // n_lanes
         begin, size = n_filled * n_lanes, n_vectors * n_lanes
         _read_entries(
-            data, indices, start, length, width, simd.section(counts, begin, size),
+            data, indices, start, length, V.shape[1], simd.section(counts, begin, size),
             simd.section(offsets, begin, size),
         )  # fmt: skip
         total, sharpness = _count_totals(counts, n_filled, n_filled + n_vectors)
@@ -604,6 +603,7 @@ def descend(table, group, worker):
             simd.write(block, n_filled * (strip + 1) + strip * n_vectors + e, zero)
         n_filled += n_vectors
 
+    simd.clear_row(sums, 0)
     n_rounds = 0
     while True:
         n_unsolved = 0
@@ -612,7 +612,7 @@ def descend(table, group, worker):
                 i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
                 w, s, total = i * weight_step, i * shape_step, simd.get(totals, 0, lane)
                 ratio_sum = _measure(
-                    V, out, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, first * (strip + 1), strip,
+                    V, out, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, first * (strip + 1), width, strip,
                     sums, wide_sums,
                 )  # fmt: skip
                 bound = _gap(
@@ -630,7 +630,7 @@ def descend(table, group, worker):
                     )  # fmt: skip
                     if dropped:
                         _reset_rates(
-                            V, out, i, offsets, counts, rates, first, n_vectors, block, first * (strip + 1), strip
+                            V, out, i, offsets, counts, rates, first, n_vectors, block, first * (strip + 1), width, strip
                         )
         if n_unsolved == 0:
             break
