@@ -17,7 +17,7 @@ from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.coordinate import BY_ROW, ENTRIES, LISTED, PLACES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
-from fastpmf.kernels.simd import VECTOR_BYTES, lanes_of
+from fastpmf.kernels.simd import QUAD, VECTOR_BYTES, lanes_of
 from fastpmf.kernels.threads import current_threads
 from fastpmf.utils.cached import cached_property
 
@@ -74,9 +74,9 @@ class SparseRows:
         cut_rows(-(-self.shape[0] // CUT_AT_ONCE), self.indices, self.indptr, bounds, cuts)
         return cuts
 
-    def groups(self, n_lanes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def groups(self, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, cached for each set of arguments."""
-        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, width)
+        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components)
         if key not in cache:
             cache[key] = row_groups(np.diff(self.indptr), *key)
         return cache[key]
@@ -189,9 +189,9 @@ class SparseRows:
         check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
         n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        width, listed = U.shape[1], n_components + n_components % 2
-        order, groups = self.groups(n_lanes, width)
-        vectors, longest = int(groups[:, 3].max()), int((groups[:, 3] * (groups[:, 2] + 1)).max())
+        width, listed = U.shape[1], -(-n_components // QUAD) * QUAD
+        order, groups = self.groups(n_lanes, n_components)
+        vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * (groups[:, 4] + 1)).max())
         # One allocation: for small counts they cost more than some rows
         sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, width // n_lanes, BY_ROW]) * n_workers
         ends = np.cumsum(sizes)

@@ -103,31 +103,50 @@ def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
     )
 
 
-# Vectors in the blocks of a group of rows, if all components of all rows were listed: 0.75 MiB, which fits into a
-# second-level cache. A long row may have 16 MiB; what does not fit is gathered again in each sweep.
+# Rows of at most this many entries are processed side by side, one in each lane. A longer row has its entries along the
+# lanes, and its own list of components that are not zero.
+NARROW = 32
+# Vectors in the transposed blocks of a group: 0.75 MiB, which fits into a second-level cache. A long row may have more,
+# up to 16 MiB. What does not fit is gathered again in each sweep.
 _GROUP_BLOCK, _LONG_ROW_BLOCK = 12288, 1 << 18
 
 
-def row_groups(lengths: np.ndarray, n_lanes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
     """Group rows for vectors of `n_lanes` numbers, the longest first.
 
     Returns
     -------
     order : ndarray of shape (n_rows,), int64
         The rows, group by group.
-    groups : ndarray of shape (n_groups, 4), int64
-        First position in `order`, number of rows, number of components whose gathered rows are kept at once, and
-        vectors of entries.
+    groups : ndarray of shape (n_groups, 5), int64
+        First position in `order`, number of rows, vectors of entries, 1 for short rows side by side, and the number of
+        components whose gathered rows are kept at once. Whether a row is a short one depends on this row only.
     """
-    vectors = -(-lengths // n_lanes)
-    order = np.argsort(-vectors, kind="stable")
-    vectors = vectors[order]
+    width = -(-n_components // n_lanes) * n_lanes
+    order = np.argsort(-_length_class(lengths), kind="stable")
+    lengths = lengths[order]
+    n_long = int(np.count_nonzero(lengths > NARROW))
+    vectors = -(-lengths[:n_long] // n_lanes)
     # In units of the block: each row counts as at least 1 / n_lanes, so no group has more than n_lanes rows
     unit = -(-_GROUP_BLOCK // n_lanes)
     size = np.clip(vectors * width, unit, unit * n_lanes)
-    number = (np.cumsum(size) - size) // (unit * n_lanes)
-    first = np.flatnonzero(np.diff(number, prepend=-1))
-    n_rows = np.diff(first, append=len(lengths))
-    total = np.add.reduceat(vectors, first)
+    first = np.flatnonzero(np.diff((np.cumsum(size) - size) // (unit * n_lanes), prepend=-1))
+    n_rows = np.diff(first, append=n_long)
+    total = np.add.reduceat(vectors, first) if n_long else first
     strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // n_lanes * n_lanes, n_lanes, width)
-    return order, np.ascontiguousarray(np.stack([first, n_rows, strip, total], axis=1), dtype=np.int64)
+    long = np.stack([first, n_rows, total, np.zeros_like(first), strip], axis=1)
+    first = np.arange(n_long, len(lengths), n_lanes)
+    longest = np.maximum.reduceat(lengths, first) if len(first) else first
+    n_rows = np.minimum(n_lanes, len(lengths) - first)
+    short = np.stack([first, n_rows, longest, np.ones_like(first), np.full_like(first, width)], axis=1)
+    return order, np.ascontiguousarray(np.concatenate([long, short]), dtype=np.int64)
+
+
+def _length_class(lengths: np.ndarray) -> np.ndarray:
+    """A class for each row that increases with the length.
+
+    Lengths within an eighth share a class, in which rows are not reordered. NARROW is the largest length of its class.
+    """
+    steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / NARROW))
+    # Short lengths differ by more than an eighth: each has its own class, below all others
+    return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

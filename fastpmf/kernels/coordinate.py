@@ -15,12 +15,12 @@ import numpy as np
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
-from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, sqrt, where
+from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, multiply, sqrt, where
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.simd import GROUP, QUAD
 from fastpmf.kernels.special import x_log
 
-ENTRIES, LISTED = 4, 4  # vectors of scratch for each vector of entries, and for each component that is listed
+ENTRIES, LISTED = 4, 6  # vectors of scratch for each vector of entries, and for each component that is listed
 # What is kept of each row of a group. As numbers: five sums over its entries, its last two moves, which its rates do not
 # yet include, 1 over its smallest count, and whether a joint step was refused
 _SUMS, _MOVE, _SHARPNESS, _REFUSED, BY_ROW = 0, 5, 7, 8, 9
@@ -357,20 +357,27 @@ def _settle(block, by_row, places, lane, rates):
 
 
 @step(inline=True)
-def _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums):
+def _sum_derivatives(block, a, b, old_a, old_b, moves, counts, rates, first, low, high):
     """As `_settle`, and in the same loop sum the derivatives of the coordinates whose vectors begin at rows a and b."""
+    zero = simd.zero(counts, 0)
+    s = zero, zero, zero, zero, zero
+    for e in range(low, high):
+        v = simd.read(block, old_a + e), simd.read(block, old_b + e)
+        y = _moved_rates(simd.read(rates, first + e), moves, v)
+        simd.write(rates, first + e, y)
+        v = simd.read(block, a + e), simd.read(block, b + e)
+        s = _add_derivatives(s, simd.read(counts, first + e), y, v)
+    return s
+
+
+@step(inline=True)
+def _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums):
+    """Visit the coordinates of a row whose vectors begin at rows a and b."""
     first, n_vectors, moves = simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane), _pending(by_row, lane)
     old_a, old_b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
-    zero = simd.zero(counts, 0)
-    zeros = zero, zero, zero, zero, zero
     for low in range(0, n_vectors, _FLUSH_EVERY):
-        s = zeros
-        for e in range(low, min(low + _FLUSH_EVERY, n_vectors)):
-            v = simd.read(block, old_a + e), simd.read(block, old_b + e)
-            y = _moved_rates(simd.read(rates, first + e), moves, v)
-            simd.write(rates, first + e, y)
-            v = simd.read(block, a + e), simd.read(block, b + e)
-            s = _add_derivatives(s, simd.read(counts, first + e), y, v)
+        high = min(low + _FLUSH_EVERY, n_vectors)
+        s = _sum_derivatives(block, a, b, old_a, old_b, moves, counts, rates, first, low, high)
         simd.store_totals(by_row, lane, s)
         if n_vectors > _FLUSH_EVERY:
             for n in range(5):
@@ -394,8 +401,32 @@ def _add_ridge(c, d, q, u):
     return c + q, fma(q, u, d)
 
 
+@formula(4)
+def _if_moved(u, g, c, price, weight):
+    """Value, derivatives and price where the weight is positive, else those of a component that no entry has."""
+    return (
+        where(weight > 0.0, u, 0.0), where(weight > 0.0, g, 0.0), where(weight > 0.0, c, 0.0),
+        where(weight > 0.0, price, 1.0),
+    )  # fmt: skip
+
+
+@step(inline=True)
+def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
+    x, weight, q = simd.read(u, n), simd.read(weights, n), simd.zero(u, 0)
+    g, c, sharpness = simd.read(by_row, part), simd.read(by_row, 2 + 2 * part), simd.read(by_row, _SHARPNESS)
+    d = weight
+    if has_shape:
+        g, c, sharpness = _add_shape(g, c, sharpness, simd.read(shapes, n), x)
+    if has_ridge:
+        q = simd.read(ridges, n)
+        c, d = _add_ridge(c, d, q, x)
+    x, g, c, d = _if_moved(x, g, c, d, weight)
+    return x, g, c, d, q, sharpness
+
+
 @formula(3)
-def _joint_step(u, g, c, price, sharpness, used):
+def _joint_step(u, g, c, price, sharpness):
     """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it isn't a safe one."""
     aa, ab, bb = c
     slope, lowest = (g[0] - price[0], g[1] - price[1]), (-u[0], -u[1])
@@ -413,8 +444,7 @@ def _joint_step(u, g, c, price, sharpness, used):
     far = sharpness * (a * fma(aa, a, 2.0 * ab * b) + bb * b * b)
     shrinks = where(a < 0.0, 1.0, where(b < 0.0, 1.0, 0.0))
     safe = where(far < _SAFE * _SAFE, 1.0, where(shrinks > 0.0, 0.0, where(far < math.inf, 1.0, 0.0)))
-    refused = where(independence > _INDEPENDENT, 1.0 - safe, 1.0)
-    return a, b, where(used > 0.0, refused, 0.0)
+    return a, b, where(independence > _INDEPENDENT, 1.0 - safe, 1.0)
 
 
 @formula(2)
@@ -426,48 +456,42 @@ def _lengthened(u, a, b, g, price, q):
     return fma(length, a, u[0]), fma(length, b, u[1])
 
 
-@formula(2)
-def _next(u, new, old_move, used, refused):
-    """A coordinate after a joint step, at least 0, and its move."""
-    new = where(refused > 0.0, u, where(new > 0.0, new, 0.0))
-    return new, where(used > 0.0, new - u, old_move)
-
-
-@step(inline=True)
-def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
-    """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
-    x, d, q = simd.read(u, n), simd.read(weights, n), simd.zero(u, 0)
-    g, c, sharpness = simd.read(by_row, part), simd.read(by_row, 2 + 2 * part), simd.read(by_row, _SHARPNESS)
-    if has_shape:
-        g, c, sharpness = _add_shape(g, c, sharpness, simd.read(shapes, n), x)
-    if has_ridge:
-        q = simd.read(ridges, n)
-        c, d = _add_ridge(c, d, q, x)
-    return x, g, c, d, q, sharpness
-
-
 @formula()
-def _larger(a, b):
-    return maximum(a, b)
+def _both(ab, first_weight, second_weight):
+    """The mixed curvature if both are moved."""
+    return where(first_weight > 0.0, where(second_weight > 0.0, ab, 0.0), 0.0)
+
+
+@formula(2)
+def _next(u, new, weight, visited, old_move, refused):
+    """A coordinate after a step, at least 0, and its move."""
+    new = where(new > 0.0, new, 0.0)
+    new = where(weight > 0.0, where(refused > 0.0, u, new), u)
+    return new, where(visited > 0.0, new - u, old_move)
 
 
 @step(inline=True)
-def _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+def _move_pair(n, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether a step is refused."""
     u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
-    used = simd.read(weights, n)
-    x, g, c, price = (u0, u1), (g0, g1), (aa, simd.read(by_row, 3), bb), (d0, d1)
-    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), used)
+    w0, w1 = simd.read(weights, n), simd.read(weights, n + 1)
+    x, g, c, price = (u0, u1), (g0, g1), (aa, _both(simd.read(by_row, 3), w0, w1), bb), (d0, d1)
+    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1))
     new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
-    new0, move0 = _next(u0, new0, simd.read(by_row, _MOVE), used, refused)
-    new1, move1 = _next(u1, new1, simd.read(by_row, _MOVE + 1), used, refused)
+    new0, move0 = _next(simd.read(u, n), new0, w0, visited, simd.read(by_row, _MOVE), refused)
+    new1, move1 = _next(simd.read(u, n + 1), new1, w1, visited, simd.read(by_row, _MOVE + 1), refused)
     simd.write(u, n, new0)
     simd.write(u, n + 1, new1)
     simd.write(by_row, _MOVE, move0)
     simd.write(by_row, _MOVE + 1, move1)
     simd.write(by_row, _REFUSED, refused)
     return simd.highest(refused) > 0.0
+
+
+@formula()
+def _larger(a, b):
+    return maximum(a, b)
 
 
 @formula()
@@ -479,27 +503,32 @@ def _guarded_step(u, g, c, price, q, sharpness):
     damped = minimum(scaled, u + d / (1.0 + sqrt(far)))
     damped = where(c > 0.0, maximum(damped, u * _SHRINK), scaled)
     new = where(price > g, where(far < _SAFE * _SAFE, newton, damped), newton)
-    new = where(c < math.inf, new, scaled)
-    return where(new > 0.0, new, 0.0)
+    return where(c < math.inf, new, scaled)
 
 
-@formula(3)
-def _next_alone(u, new, move, other_move, refused):
-    """A coordinate after its own step, where the joint one is refused; its move, and that of the other."""
-    new = where(refused > 0.0, new, u)
-    return new, where(refused > 0.0, new - u, move), where(refused > 0.0, 0.0, other_move)
+@formula(2)
+def _next_alone(u, new, weight, old_move, refused):
+    """A coordinate after its own step, at least 0, where the joint one is refused; and its move."""
+    new = where(new > 0.0, new, 0.0)
+    new = where(weight > 0.0, where(refused > 0.0, new, u), u)
+    return new, where(refused > 0.0, new - u, old_move)
 
 
-@step(inline=True)
+@formula()
+def _unless(x, refused):
+    """0 where a joint step is refused."""
+    return where(refused > 0.0, 0.0, x)
+
+
+@step(inline=False)
 def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
     """Move coordinate n alone where the joint step was refused; n is part 0 or 1 of the visited pair."""
     x, g, c, d, q, sharpness = _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
-    new = _guarded_step(x, g, c, d, q, sharpness)
-    moves = simd.read(by_row, _MOVE + part), simd.read(by_row, _MOVE + 1 - part)
-    new, move, other_move = _next_alone(x, new, moves[0], moves[1], simd.read(by_row, _REFUSED))
+    new, refused = _guarded_step(x, g, c, d, q, sharpness), simd.read(by_row, _REFUSED)
+    new, move = _next_alone(simd.read(u, n), new, simd.read(weights, n), simd.read(by_row, _MOVE + part), refused)
     simd.write(u, n, new)
     simd.write(by_row, _MOVE + part, move)
-    simd.write(by_row, _MOVE + 1 - part, other_move)
+    simd.write(by_row, _MOVE + 1 - part, _unless(simd.read(by_row, _MOVE + 1 - part), refused))
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -515,7 +544,7 @@ def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u,
                 a = base + (simd.get(visits, lane, n) - low) * n_vectors
                 b = base + (simd.get(visits, lane, n + 1) - low) * n_vectors
                 _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
-        if _move_pair(n, u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
+        if _move_pair(n, simd.read(weights, n), u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
             _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
             for lane in range(n_rows):
                 if simd.get(by_row, _REFUSED, lane) > 0.0:
@@ -555,6 +584,246 @@ def _write(out, i, visits, n_listed, none, u, lane):
             simd.put(out, i, k, simd.get(u, n, lane))
 
 
+# ── short rows side by side ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@step(inline=True)
+def _fill_lane(data, indices, indptr, i, row_length, counts, offsets, lane, n_lanes, exists):
+    """Lay the entries of row i into one lane: one in each vector; then zeros."""
+    start = indptr[i]
+    length = indptr[i + 1] - start if exists else 0
+    own, columns = simd.section(data, start, length), simd.section(indices, start, length)
+    factor, p = np.int32(row_length), np.uint64(lane)
+    for e in range(length):
+        counts[p] = own[e]
+        offsets[p] = np.int64(columns[e]) * np.int64(factor)
+        p += np.uint64(n_lanes)
+    while p < len(counts):
+        counts[p] = 0
+        offsets[p] = 0
+        p += np.uint64(n_lanes)
+
+
+@step(inline=False)
+def _read_lanes(source, row_step, order, first_row, n_rows, offsets, out, width):
+    """Lay some rows of a factor out in lanes."""
+    one = simd.fill_like(simd.zero(out, 0), 1.0)
+    for lane in range(out.shape[1]):
+        offsets[lane] = order[first_row + min(lane, n_rows - 1)] * row_step * np.int64(source.shape[1])
+    for k in range(0, width, QUAD):
+        simd.store_quad(out, k, 1, simd.gather_quad(source, offsets, 0, k, one))
+
+
+@step(inline=True)
+def _measure_lanes(V, offsets, counts, rates, ratios, n_vectors, block, loaded, u, sums, width):
+    """As `_measure`, of rows in lanes; returns the sums of the ratios."""
+    zero = ratio_sum = simd.zero(counts, 0)
+    zeros = zero, zero, zero, zero
+    for e in range(n_vectors):
+        x, y = simd.read(counts, e), zero
+        for k in range(0, width, QUAD):
+            if loaded:
+                v = simd.load_quad(block, k * n_vectors + e, n_vectors)
+            else:
+                v = simd.gather_quad(V, offsets, e, k, x)
+                simd.store_quad(block, k * n_vectors + e, n_vectors, v)
+            y = _add_quad(y, simd.load_quad(u, k, 1), v)
+        y, ratio, ratio_sum = _ratio(x, y, ratio_sum)
+        simd.write(rates, e, y)
+        simd.write(ratios, e, ratio)
+    for k in range(0, width, QUAD):
+        s = zeros
+        for e in range(n_vectors):
+            s = _add_products(simd.read(ratios, e), s, simd.load_quad(block, k * n_vectors + e, n_vectors))
+        simd.store_quad(sums, k, 1, s)
+    return ratio_sum
+
+
+@formula()
+def _bound(rate, highest, total, ratio_sum, shift):
+    """The gap, see `_gap`."""
+    bound = fma(total, highest - shift, rate)
+    return fma(ratio_sum, 0.0, where(bound < 0.0, 0.0, bound))
+
+
+@step(inline=True)
+def _gap_lanes(u, prices, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum):
+    """As `_gap`, of rows in lanes."""
+    rate = highest = zero = simd.zero(u, 0)
+    for k in range(n_components):
+        x, d, s = simd.read(u, k), simd.read(prices, k), simd.read(sums, k)
+        if has_shape:
+            s = _sum_with_shape(s, simd.read(shapes, k), x)
+            simd.write(sums, k, s)
+        if simd.get(fixed, 0, k) == 0.0:
+            if is_general:
+                rate, highest = _general_bound_term(rate, highest, s, x, d, simd.read(ridges, k), zero)
+            else:
+                rate, highest = _bound_term(rate, highest, s, x, d)
+    return _bound(rate, highest, total, ratio_sum, 0.0 if is_general else 2.0)
+
+
+@formula()
+def _unsolved(bound, total, tol):
+    """1 in the lanes whose gap is above tol and finite."""
+    return where(bound > total * tol, where(bound < math.inf, 1.0, 0.0), 0.0)
+
+
+@formula(2)
+def _if_unsolved(u, kept, visit, d, active):
+    """A component in the lanes that are not solved, and its weight where it is to be visited."""
+    return where(active > 0.0, kept, u), where(active > 0.0, where(visit > 0.0, d, 0.0), 0.0)
+
+
+@step(inline=True)
+def _choose_lanes(u, weights, prices, shapes, sums, visits, fixed, has_shape, total, tiny, sharpness, active, n_components):
+    """As `_choose` and `_list`, of rows in lanes: the list has the pairs that any of them visits.
+
+    The weights are positive where a component is visited. Returns the length of the list.
+    """
+    zero = a = simd.zero(u, 0)
+    smallest, n = multiply(total, simd.fill_like(zero, tiny)), 0
+    for k in range(0, n_components, 2):
+        is_used = False
+        for c in range(k, k + 2):
+            visit, x = zero, simd.read(u, c)
+            if c < n_components and simd.get(fixed, 0, c) == 0.0:
+                if has_shape:
+                    a = simd.read(shapes, c)
+                d = simd.read(prices, c)
+                visit, kept = _choice(x, d, simd.read(sums, c), a, zero, sharpness, smallest, _FEW / n_components)
+                kept, visit = _if_unsolved(x, kept, visit, d, active)
+                simd.write(u, c, kept)
+            simd.write(weights, c, visit)
+            is_used |= simd.bits(visit) != 0
+        if is_used:
+            simd.put(visits, 0, n, k)
+            n += 1
+    return n
+
+
+@step(inline=True)
+def _reset_lanes(block, counts, rates, n_vectors, u, width):
+    """As `_reset_rates`, of rows in lanes."""
+    for e in range(n_vectors):
+        y = _rate_of_none(simd.read(counts, e))
+        for k in range(0, width, QUAD):
+            y = _add_quad(y, simd.load_quad(u, k, 1), simd.load_quad(block, k * n_vectors + e, n_vectors))
+        simd.write(rates, e, y)
+
+
+@step(inline=False)
+def _visit_lanes(block, a, b, old_a, old_b, by_row, counts, rates, n_vectors):
+    """Visit the coordinates whose vectors begin at rows a and b, of rows in lanes."""
+    moves = simd.read(by_row, _MOVE), simd.read(by_row, _MOVE + 1)
+    s = _sum_derivatives(block, a, b, old_a, old_b, moves, counts, rates, 0, 0, n_vectors)
+    for n in range(5):
+        simd.write(by_row, n, s[n])
+
+
+@formula()
+def _weight_of_positive(weight, u):
+    """The weight where u is positive; entries that are 0 are not visited again."""
+    return where(u > 0.0, weight, 0.0)
+
+
+@step(inline=True)
+def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+    """As `_sweep`, of rows in lanes; returns the number of pairs in the list of the next sweep."""
+    zero, kept, old = simd.zero(u, 0), 0, 0
+    visited = simd.fill_like(zero, 1.0)
+    simd.write(by_row, _MOVE, zero)
+    simd.write(by_row, _MOVE + 1, zero)
+    for n in range(n_listed):
+        k = simd.get(visits, 0, n)
+        a = k * n_vectors
+        _visit_lanes(block, a, a + n_vectors, old, old + n_vectors, by_row, counts, rates, n_vectors)
+        if _move_pair(k, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+            _move_alone(k, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+            _visit_lanes(block, a, a + n_vectors, a, a + n_vectors, by_row, counts, rates, n_vectors)
+            simd.write(by_row, _MOVE, zero)
+            simd.write(by_row, _MOVE + 1, zero)
+            _move_alone(k + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+        old, stays = a, False
+        for c in range(k, k + 2):
+            weight = _weight_of_positive(simd.read(weights, c), simd.read(u, c))
+            simd.write(weights, c, weight)
+            stays |= simd.bits(weight) != 0
+        if stays:
+            simd.put(visits, 0, kept, k)
+            kept += 1
+    if n_listed:
+        moves = simd.read(by_row, _MOVE), simd.read(by_row, _MOVE + 1)
+        for e in range(n_vectors):
+            v = simd.read(block, old + e), simd.read(block, old + n_vectors + e)
+            simd.write(rates, e, _moved_rates(simd.read(rates, e), moves, v))
+    return kept
+
+
+@step(inline=False)
+def _solve_side_by_side(
+    data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components, sweeps,
+    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, offsets, visits, counts, rates,
+    ratios, block, u, weights, shapes, ridges, prices, sums, by_row, out, gap,
+):  # fmt: skip
+    """The rounds of a group of short rows, one in each lane."""
+    width, n_lanes = (n_components + QUAD - 1) // QUAD * QUAD, counts.shape[1]
+    zero = simd.zero(counts, 0)
+    _read_lanes(U, 1, order, first_row, n_rows, offsets, u, width)
+    _read_lanes(weight, weight_step, order, first_row, n_rows, offsets, prices, width)
+    if has_shape:
+        _read_lanes(shape, shape_step, order, first_row, n_rows, offsets, shapes, width)
+    if is_general:
+        _read_lanes(ridge, shape_step, order, first_row, n_rows, offsets, ridges, width)
+    flat = simd.section(counts, 0, n_vectors * n_lanes)
+    for lane in range(n_lanes):
+        i = order[first_row + min(lane, n_rows - 1)]
+        _fill_lane(data, indices, indptr, i, V.shape[1], flat, offsets, lane, n_lanes, lane < n_rows)
+    total, least = zero, simd.fill_like(zero, math.inf)
+    for e in range(n_vectors):
+        x = simd.read(counts, e)
+        total, least = add(total, x), _smaller(least, x)
+    sharpness = divide(simd.fill_like(zero, 1.0), least)
+    simd.write(by_row, _SHARPNESS, sharpness)
+    for k in range(n_components):
+        x, d = simd.read(u, k), simd.read(prices, k)
+        if has_shape:
+            a = simd.read(shapes, k)
+            total, x = add(total, a), _lifted(x, a, d, tiny)
+        simd.write(u, k, _if_used(x, d, simd.fill_like(zero, simd.get(fixed, 0, k))))
+    active, n_rounds = simd.fill_like(zero, 1.0), 0
+    while True:
+        ratio_sum = _measure_lanes(
+            V, offsets, counts, rates, ratios, n_vectors, block, n_rounds > 0, u, sums, width
+        )
+        bound = _gap_lanes(
+            u, prices, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum
+        )
+        simd.write(by_row, _REFUSED, bound)
+        for lane in range(n_rows):
+            gap[order[first_row + lane]] = simd.get(by_row, _REFUSED, lane)
+        if tol >= 0.0:
+            active = _unsolved(bound, total, tol)
+        if n_rounds == max_rounds or simd.bits(active) == 0:
+            break
+        n_listed = _choose_lanes(
+            u, weights, prices, shapes, sums, visits, fixed, has_shape, total, tiny, sharpness, active, n_components
+        )
+        _reset_lanes(block, counts, rates, n_vectors, u, width)
+        for _ in range(sweeps):
+            n_listed = _sweep_lanes(
+                n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape,
+                has_ridge,
+            )  # fmt: skip
+        n_rounds += 1
+        if tol < 0.0:
+            break
+    for lane in range(n_rows):
+        offsets[lane] = order[first_row + lane] * np.int64(out.shape[1])
+    for k in range(0, width, QUAD):
+        simd.scatter_quad(out, offsets, n_rows, k, simd.load_quad(u, k, 1))
+
+
 @step(inline=True)
 def _data_term(counts, rates, n_vectors):
     """sum of x log rate over the entries, nats."""
@@ -565,21 +834,14 @@ def _data_term(counts, rates, n_vectors):
     return total
 
 
-@kernel(writes=14)
-def descend(table, group, worker):
-    """TODO"""
-    (
-        data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
-    ) = arguments(table)  # fmt: skip
-    first_row, n_rows, strip = groups[group, 0], groups[group, 1], groups[group, 2]
-    offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
-    visits = simd.subarray(all_visits, worker)
-    counts, rates, ratios, unused = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
-    block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
-    u, weights, shapes, ridges = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
-    sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
-    wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
+@step(inline=False)
+def _solve_rows(
+    data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
+    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, strip, offsets,
+    visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
+    totals, out, gap,
+):  # fmt: skip
+    """The rounds of a group of long rows, the entries of each along the lanes."""
     n_lanes, n_filled, zero = counts.shape[1], 0, simd.zero(counts, 0)
     width = (n_components + QUAD - 1) // QUAD * QUAD
 
@@ -683,5 +945,36 @@ def descend(table, group, worker):
         n_rounds += 1
         if tol < 0.0:
             break
+
+
+@kernel(writes=14)
+def descend(table, group, worker):
+    """TODO"""
+    (
+        data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
+    ) = arguments(table)  # fmt: skip
+    first_row, n_rows, n_vectors = groups[group, 0], groups[group, 1], groups[group, 2]
+    side_by_side, strip = groups[group, 3] == 1, groups[group, 4]
+    offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
+    visits = simd.subarray(all_visits, worker)
+    counts, rates, ratios, unused = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
+    block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
+    u, weights, shapes, ridges, prices, products = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
+    sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
+    wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
+    if side_by_side:
+        _solve_side_by_side(
+            data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components,
+            sweeps, max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, offsets, visits,
+            counts, rates, ratios, block, u, weights, shapes, ridges, prices, products, by_row, out, gap,
+        )  # fmt: skip
+    else:
+        _solve_rows(
+            data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
+            max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, strip, offsets,
+            visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
+            totals, out, gap,
+        )  # fmt: skip
     if wants_data_term:
-        data_term[group] = _data_term(counts, rates, n_filled)
+        data_term[group] = _data_term(counts, rates, n_vectors)

@@ -553,6 +553,30 @@ def gather_quad(V, offsets, e, k, x):
     return types.UniTuple(tile, QUAD)(V, offsets, types.intp, types.intp, x), emit
 
 
+def _scatter_quad_meaning(out, offsets, n, k, tiles):
+    flat = out.reshape(-1)
+    for lane in range(n):
+        flat[offsets[lane] + k : offsets[lane] + k + QUAD] = [tile[lane] for tile in tiles]
+
+
+@operation(_scatter_quad_meaning)
+def scatter_quad(out, offsets, n, k, tiles):
+    """scatter_quad(out, offsets, n, k, tiles): store components k to k + 3 of the rows of the first n lanes."""
+    check_store(out, tiles.dtype.dtype)
+
+    def emit(context, builder, out, offsets, n, k, columns):
+        quarter = ir.VectorType(FLOATS[out.dtype], QUAD).as_pointer()
+        for t, row in enumerate(_transpose_quarters(builder, [column[0] for column in columns])):
+            for q in range(0, row.type.count, QUAD):
+                with builder.if_then(builder.icmp_signed("<", I64(q + t), n)):
+                    offset = offsets.load_element(I64(q + t))
+                    place = builder.bitcast(out.element(builder.add(offset, k)), quarter)
+                    x = shuffle(builder, row, row, list(range(q, q + QUAD)))
+                    builder.store(x, place, align=out.dtype.bitwidth // 8)
+
+    return types.void(out, offsets, types.intp, types.intp, tiles), emit
+
+
 def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
     return [_vector_row(builder, A, builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
 
