@@ -133,7 +133,7 @@ def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np
     first = np.flatnonzero(np.diff((np.cumsum(size) - size) // (unit * n_lanes), prepend=-1))
     n_rows = np.diff(first, append=n_long)
     total = np.add.reduceat(vectors, first) if n_long else first
-    strip = np.clip(max(_LONG_ROW_BLOCK, 2 * _GROUP_BLOCK) // np.maximum(total, 1) // n_lanes * n_lanes, n_lanes, width)
+    strip = np.clip(_LONG_ROW_BLOCK // np.maximum(total, 1) // n_lanes * n_lanes, n_lanes, width)
     long = np.stack([first, n_rows, total, np.zeros_like(first), strip], axis=1)
     first = np.arange(n_long, len(lengths), n_lanes)
     longest = np.maximum.reduceat(lengths, first) if len(first) else first
