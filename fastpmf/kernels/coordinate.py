@@ -143,7 +143,7 @@ def _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wid
     zeros = zero, zero, zero, zero
     for k in range(low, high, QUAD):
         b = base + (k - low) * n_vectors
-        for start in range(0, n_vectors, _FLUSH_EVERY):
+        for start in range(0, max(n_vectors, 1), _FLUSH_EVERY):
             s = zeros
             for e in range(start, min(start + _FLUSH_EVERY, n_vectors)):
                 s = _add_products(simd.read(ratios, first + e), s, simd.load_quad(block, b + e, n_vectors))
@@ -153,8 +153,6 @@ def _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wid
                     total = flat_sums[c] + (wide_sums[0, c] if start else 0.0)
                     wide_sums[0, c] = total
                     flat_sums[c] = total
-        if n_vectors == 0:
-            simd.store_four_totals(flat_sums, k, zeros)
 
 
 @formula(3)
@@ -375,7 +373,7 @@ def _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums):
     """Visit the coordinates of a row whose vectors begin at rows a and b."""
     first, n_vectors, moves = simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane), _pending(by_row, lane)
     old_a, old_b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
-    for low in range(0, n_vectors, _FLUSH_EVERY):
+    for low in range(0, max(n_vectors, 1), _FLUSH_EVERY):
         high = min(low + _FLUSH_EVERY, n_vectors)
         s = _sum_derivatives(block, a, b, old_a, old_b, moves, counts, rates, first, low, high)
         simd.store_totals(by_row, lane, s)
@@ -426,7 +424,7 @@ def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_rid
 
 
 @formula(3)
-def _joint_step(u, g, c, price, sharpness):
+def _joint_step(u, g, c, price, sharpness, visited):
     """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it isn't a safe one."""
     aa, ab, bb = c
     slope, lowest = (g[0] - price[0], g[1] - price[1]), (-u[0], -u[1])
@@ -444,7 +442,7 @@ def _joint_step(u, g, c, price, sharpness):
     far = sharpness * (a * fma(aa, a, 2.0 * ab * b) + bb * b * b)
     shrinks = where(a < 0.0, 1.0, where(b < 0.0, 1.0, 0.0))
     safe = where(far < _SAFE * _SAFE, 1.0, where(shrinks > 0.0, 0.0, where(far < math.inf, 1.0, 0.0)))
-    return a, b, where(independence > _INDEPENDENT, 1.0 - safe, 1.0)
+    return a, b, where(visited > 0.0, where(independence > _INDEPENDENT, 1.0 - safe, 1.0), 0.0)
 
 
 @formula(2)
@@ -477,7 +475,7 @@ def _move_pair(n, visited, u, weights, shapes, ridges, by_row, has_shape, has_ri
     u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     w0, w1 = simd.read(weights, n), simd.read(weights, n + 1)
     x, g, c, price = (u0, u1), (g0, g1), (aa, _both(simd.read(by_row, 3), w0, w1), bb), (d0, d1)
-    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1))
+    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), visited)
     new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
     new0, move0 = _next(simd.read(u, n), new0, w0, visited, simd.read(by_row, _MOVE), refused)
     new1, move1 = _next(simd.read(u, n + 1), new1, w1, visited, simd.read(by_row, _MOVE + 1), refused)
