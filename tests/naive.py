@@ -114,6 +114,8 @@ def joint_step(u, g, C, d, min_count, bends):
     shrinks and the model `bends`, as it does without a ridge, it is longer by (step . g) / (step . d).
     """
     C, slope = np.asarray(C), np.asarray(g) - d
+    if ((C.diagonal() == 0) & (np.asarray(g) > 0)).any():
+        return None
     if len(u) == 2 and (C.diagonal() > 0).all():
         less = C[0, 1] / C.diagonal()
         if not 1 - less[0] * less[1] > 2.0**-10:

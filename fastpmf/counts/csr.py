@@ -188,7 +188,7 @@ class SparseRows:
         V, n_components = subproblem.V, subproblem.n_components
         check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
-        n_lanes, n_workers = lanes_of(U.dtype), current_threads()
+        n_lanes, n_workers, limits = lanes_of(U.dtype), current_threads(), np.finfo(U.dtype)
         width, listed = U.shape[1], -(-n_components // QUAD) * QUAD
         order, groups = self.groups(n_lanes, n_components)
         vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * (groups[:, 4] + 1)).max())
@@ -202,7 +202,7 @@ class SparseRows:
             len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
             subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
-            -1.0 if tol is None else float(tol), float(zero),
+            -1.0 if tol is None else float(tol), float(zero), float(limits.tiny / limits.eps),
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_lanes, width), np.int64),
             np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),

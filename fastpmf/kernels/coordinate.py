@@ -424,7 +424,7 @@ def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_rid
 
 
 @formula(3)
-def _joint_step(u, g, c, price, sharpness, visited):
+def _joint_step(u, g, c, price, sharpness, visited, normal):
     """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it isn't a safe one."""
     aa, ab, bb = c
     slope, lowest = (g[0] - price[0], g[1] - price[1]), (-u[0], -u[1])
@@ -442,6 +442,9 @@ def _joint_step(u, g, c, price, sharpness, visited):
     far = sharpness * (a * fma(aa, a, 2.0 * ab * b) + bb * b * b)
     shrinks = where(a < 0.0, 1.0, where(b < 0.0, 1.0, 0.0))
     safe = where(far < _SAFE * _SAFE, 1.0, where(shrinks > 0.0, 0.0, where(far < math.inf, 1.0, 0.0)))
+    # Smaller curvatures have lost digits to an underflow
+    safe = where(aa > normal, safe, where(g[0] > 0.0, 0.0, safe))
+    safe = where(bb > normal, safe, where(g[1] > 0.0, 0.0, safe))
     return a, b, where(visited > 0.0, where(independence > _INDEPENDENT, 1.0 - safe, 1.0), 0.0)
 
 
@@ -469,13 +472,13 @@ def _next(u, new, weight, visited, old_move, refused):
 
 
 @step(inline=True)
-def _move_pair(n, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+def _move_pair(n, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
     """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether a step is refused."""
     u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
     w0, w1 = simd.read(weights, n), simd.read(weights, n + 1)
     x, g, c, price = (u0, u1), (g0, g1), (aa, _both(simd.read(by_row, 3), w0, w1), bb), (d0, d1)
-    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), visited)
+    a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), visited, normal)
     new0, new1 = _lengthened(x, a, b, g, price, add(q0, q1))
     new0, move0 = _next(simd.read(u, n), new0, w0, visited, simd.read(by_row, _MOVE), refused)
     new1, move1 = _next(simd.read(u, n + 1), new1, w1, visited, simd.read(by_row, _MOVE + 1), refused)
@@ -533,7 +536,7 @@ def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridg
 
 
 @step(inline=True)
-def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge):
+def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge, normal):
     """Visit the listed components of all rows of the group once."""
     for n in range(0, longest, 2):
         for lane in range(n_rows):
@@ -542,7 +545,7 @@ def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u,
                 a = base + (simd.get(visits, lane, n) - low) * n_vectors
                 b = base + (simd.get(visits, lane, n + 1) - low) * n_vectors
                 _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
-        if _move_pair(n, simd.read(weights, n), u, weights, shapes, ridges, by_row, has_shape, has_ridge):  # rare after a few iterations
+        if _move_pair(n, simd.read(weights, n), u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):  # rare after a few iterations
             _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
             for lane in range(n_rows):
                 if simd.get(by_row, _REFUSED, lane) > 0.0:
@@ -726,7 +729,7 @@ def _weight_of_positive(weight, u):
 
 
 @step(inline=True)
-def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
     """As `_sweep`, of rows in lanes; returns the number of pairs in the list of the next sweep."""
     zero, kept, old = simd.zero(u, 0), 0, 0
     visited = simd.fill_like(zero, 1.0)
@@ -736,7 +739,7 @@ def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, 
         k = simd.get(visits, 0, n)
         a = k * n_vectors
         _visit_lanes(block, a, a + n_vectors, old, old + n_vectors, by_row, counts, rates, n_vectors)
-        if _move_pair(k, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+        if _move_pair(k, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
             _move_alone(k, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
             _visit_lanes(block, a, a + n_vectors, a, a + n_vectors, by_row, counts, rates, n_vectors)
             simd.write(by_row, _MOVE, zero)
@@ -761,7 +764,7 @@ def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, 
 @step(inline=False)
 def _solve_side_by_side(
     data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, offsets, visits, counts, rates,
+    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, normal, offsets, visits, counts, rates,
     ratios, block, u, weights, shapes, ridges, prices, sums, by_row, out, gap,
 ):  # fmt: skip
     """The rounds of a group of short rows, one in each lane."""
@@ -811,7 +814,7 @@ def _solve_side_by_side(
         for _ in range(sweeps):
             n_listed = _sweep_lanes(
                 n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape,
-                has_ridge,
+                has_ridge, normal,
             )  # fmt: skip
         n_rounds += 1
         if tol < 0.0:
@@ -835,7 +838,7 @@ def _data_term(counts, rates, n_vectors):
 @step(inline=False)
 def _solve_rows(
     data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, strip, offsets,
+    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets,
     visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
     totals, out, gap,
 ):  # fmt: skip
@@ -924,7 +927,7 @@ def _solve_rows(
                             longest = max(longest, n_listed)
                 _sweep(
                     low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights,
-                    shapes, ridges, by_row, wide_sums, has_shape, has_ridge,
+                    shapes, ridges, by_row, wide_sums, has_shape, has_ridge, normal,
                 )  # fmt: skip
                 longest = 0
                 for lane in range(n_rows):
@@ -950,7 +953,7 @@ def descend(table, group, worker):
     """TODO"""
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first_row, n_rows, n_vectors = groups[group, 0], groups[group, 1], groups[group, 2]
     side_by_side, strip = groups[group, 3] == 1, groups[group, 4]
@@ -964,13 +967,13 @@ def descend(table, group, worker):
     if side_by_side:
         _solve_side_by_side(
             data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components,
-            sweeps, max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, offsets, visits,
+            sweeps, max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, normal, offsets, visits,
             counts, rates, ratios, block, u, weights, shapes, ridges, prices, products, by_row, out, gap,
         )  # fmt: skip
     else:
         _solve_rows(
             data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-            max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, strip, offsets,
+            max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets,
             visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
             totals, out, gap,
         )  # fmt: skip
