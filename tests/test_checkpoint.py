@@ -185,7 +185,7 @@ def started(X, folder, **known):
 
 
 def test_a_fit_with_fixed_parts_and_exposures_resumes_to_the_same_bits(tmp_path, X):
-    known = {"fixed_H": FIXED * 1e-30, "row_exposure": np.arange(1.0, 121)}
+    known = {"fixed_H": FIXED * 1e-15, "row_exposure": np.arange(1.0, 121)}
     once = model("mu", 9).fit(X, **known)
     resumed = model("mu", 9).fit(X, resume=started(X, tmp_path, **known), **known)
     assert_same(resumed, once)

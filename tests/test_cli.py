@@ -183,7 +183,7 @@ def test_info_says_what_a_file_holds(run):
     assert f"30 x 12 counts, {X.nnz} nonzeros" in out
     assert "rows: 0 empty; no names" in out
     run("fit X.npz -k 2 -o model.npz --max-iter 5 -q")
-    assert "PoissonNMF of 2 components x 12 features, float64, features without names" in run("info model.npz")[1]
+    assert "PoissonNMF of 2 components x 12 features, float32, features without names" in run("info model.npz")[1]
     assert run("info absent.npz")[0] == 2
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numba
@@ -20,7 +21,7 @@ dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 array = pytest.importorskip("dask.array")
 
-from fastpmf.dask import HPF, PoissonNMF, local_cluster, worker  # noqa: E402
+from fastpmf.dask import HPF, PoissonNMF, exchange, local_cluster, worker  # noqa: E402
 from fastpmf.dask.pool import WorkerPool  # noqa: E402
 
 WORKERS = 3
@@ -53,12 +54,12 @@ def client(cluster):
 
 @pytest.fixture(scope="module")
 def X():
-    """120 x 40 counts of three components that hardly overlap, so that fits converge quickly."""
+    """120 x 40 counts of three components that hardly overlap, so that fits converge quickly; float64, as `CLOSE`."""
     rng = np.random.default_rng(3)
     H = np.full((3, 40), 0.02)
     for z in range(3):
         H[z, z * 13 : z * 13 + 14] = rng.gamma(2.0, size=14)
-    return sparse.csr_array(rng.poisson(rng.gamma(0.5, size=(120, 3)) @ H))
+    return sparse.csr_array(rng.poisson(rng.gamma(0.5, size=(120, 3)) @ H).astype(float))
 
 
 def blocks_of(X, count):
@@ -274,10 +275,50 @@ def test_results_do_not_depend_on_which_worker_is_done_first(client, X):
         np.testing.assert_array_equal(objective, plain.trace_["objective"])
 
 
+def test_sums_by_slices_are_bitwise_those_of_whole_arrays(client, X):
+    def set_cost(n_bytes):
+        exchange.MESSAGE = n_bytes
+
+    whole = PoissonNMF(4, **OPTIONS).fit(delayed(X, 6))
+    client.run(set_cost, 0)
+    try:
+        sliced = PoissonNMF(4, **OPTIONS).fit(delayed(X, 6))
+    finally:
+        client.run(set_cost, exchange.MESSAGE)
+    np.testing.assert_array_equal(sliced.components_, whole.components_)
+    np.testing.assert_array_equal(sliced.trace_["objective"], whole.trace_["objective"])
+    assert sliced.communication_["messages"] > whole.communication_["messages"]
+    assert sliced.communication_["between_workers"] < whole.communication_["between_workers"]
+
+
+def test_two_fits_at_a_time_do_not_wait_for_each_other_forever(client, X):
+    alone = PoissonNMF(4, client=client, **OPTIONS).fit(delayed(X, 6))
+    with ThreadPoolExecutor(2) as threads:
+        fits = [threads.submit(PoissonNMF(4, client=client, **OPTIONS).fit, delayed(X, 6)) for _ in range(2)]
+        for fit in fits:
+            np.testing.assert_array_equal(fit.result().components_, alone.components_)
+
+
+def test_an_error_on_one_worker_ends_the_fit_although_the_others_wait_for_it(client, X):
+    def fail(fit, epoch, iteration):
+        if iteration == 6:
+            raise ValueError("no rows today")
+        return worker.plain(fit, epoch, iteration)
+
+    address = sorted(client.nthreads())[1:2]
+    client.run(lambda: worker.__dict__.update(plain=worker.update_rows, update_rows=fail), workers=address)
+    try:
+        with pytest.raises(ValueError, match="no rows today"):
+            PoissonNMF(4, **OPTIONS).fit(delayed(X, 6))
+    finally:
+        client.run(lambda: worker.__dict__.update(update_rows=worker.plain), workers=address)
+    assert n_stored(client) == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "local", "which"),
     [
-        (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),  # the root of the tree of sums
+        (PoissonNMF, fastpmf.PoissonNMF, slice(0, 1)),
         pytest.param(HPF, fastpmf.HPF, slice(2, 3), marks=pytest.mark.long),
     ],
 )
@@ -410,22 +451,24 @@ def test_tasks_that_dask_runs_again_are_rejected(client, X):
         survey = pool.open()
         pool.prepare(model, worker.RowData())
         pool.start(RandomStart(np.random.default_rng(0), survey.shape, survey.total, survey.slices))
-        pool.iterate()
+        limits = {"seconds": 60, "tol": 0, "measures": False}
+        pool.iterate(1, **limits)
         address = next(iter(pool._shards))
         for epoch, iteration in ((0, 1), (0, 3), (1, 2)):
             task = client.submit(worker.update_rows, pool._fit, epoch, iteration, workers=[address], pure=False)
             with pytest.raises(worker.StaleTaskError):
                 task.result()
-        pool.iterate()
+        pool.iterate(2, **limits)
         assert pool.iteration == 2
 
 
 def test_rows_of_files_are_read_by_the_workers(client, X, tmp_path):
     write_counts(tmp_path / "counts", X)
-    local = fastpmf.PoissonNMF(3, **OPTIONS)
+    options = OPTIONS | {"dtype": np.float64}  # the file has integers
+    local = fastpmf.PoissonNMF(3, **options)
     expected = local.fit_transform(streamed(X))
     for memory in (True, False):
-        model = PoissonNMF(3, memory=memory, **OPTIONS)
+        model = PoissonNMF(3, memory=memory, **options)
         W = model.fit_transform(tmp_path / "counts")
         np.testing.assert_allclose(W.compute(), expected, **CLOSE)
         np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
@@ -530,9 +573,9 @@ def test_few_bytes_of_a_fit_reach_the_client(client):
     assert sum(n for key, n in here if "-column_state-" in key) >= factor
     assert sum(n for key, n in here if "-column_state-" not in key) < factor / 10
     assert factor <= communication["to_client"] < 1.2 * factor
-    assert communication["messages"] == 4 * (n_iter + 1)
-    assert communication["message_bytes"] == factor
-    assert communication["between_workers"] > 4 * n_iter * factor
+    # Each worker sends all others its contribution before, in and after the iterations, for the residual
+    assert communication["messages"] == 6 * (n_iter + 2)
+    assert 6 * (n_iter + 1) * factor < communication["between_workers"] < 7 * (n_iter + 1) * factor
 
 
 def test_no_task_of_a_fit_stays_with_the_scheduler(client, X):
@@ -557,6 +600,34 @@ def test_a_callback_and_ctrl_c_stop_a_fit_and_keep_it(client, X):
     assert model.n_iter_ == 4
     assert model.components_.shape == (3, 40)
     assert n_stored(client) == 0
+
+
+def test_ctrl_c_while_workers_iterate_keeps_what_they_have_done(client, X, monkeypatch):
+    interrupted = []
+    plain = WorkerPool._wait
+
+    def wait(pool, tasks, timeout=None):
+        plain(pool, tasks, timeout)
+        if pool.iteration == 4 and not interrupted:
+            interrupted.append(True)  # the workers are done with the next iterations, and this process is not told
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkerPool, "_wait", wait)
+    model = PoissonNMF(3, **OPTIONS | {"max_iter": 20})
+    with pytest.raises(fastpmf.FitInterrupted):
+        model.fit(delayed(X, 3))
+    monkeypatch.undo()
+    expected = PoissonNMF(3, **OPTIONS | {"max_iter": model.n_iter_}).fit(delayed(X, 3))
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    assert model.objective_ == expected.objective_
+    assert n_stored(client) == 0
+
+
+def test_a_fit_that_stops_at_max_time_has_the_factors_of_its_last_iteration(client, X):
+    model = PoissonNMF(3, **OPTIONS | {"max_iter": 100_000, "max_time": 0.1}).fit(delayed(X, 3))
+    assert model.status_ is fastpmf.Status.MAX_TIME
+    expected = PoissonNMF(3, **OPTIONS | {"max_iter": model.n_iter_}).fit(delayed(X, 3))
+    np.testing.assert_array_equal(model.components_, expected.components_)
 
 
 def test_workers_have_their_number_of_threads_and_this_process_keeps_its_own(client):
@@ -667,3 +738,12 @@ def test_a_worker_that_vanishes_at_once_is_not_used():
     pool._alive = lambda: next(seen)
     assert pool._wait_for_any() == ["a", "b"]
     assert waited == [(1, 3.0)] * 2
+
+
+def test_the_default_dtype_depends_on_the_counts_of_all_workers(client, X):
+    whole = sparse.csr_array(X.astype(int))
+    assert PoissonNMF(3, **OPTIONS).fit(delayed(whole, 4)).components_.dtype == np.float32
+    large = whole.copy()
+    large.data[-1] = 2**24 + 1  # of one worker, which float32 does not represent
+    assert PoissonNMF(3, **OPTIONS).fit(delayed(large, 4)).components_.dtype == np.float64
+    assert HPF(3, **OPTIONS).fit(delayed(large, 4)).components_.dtype == np.float64

@@ -85,7 +85,7 @@ def test_topics_of_the_standard_library_are_printed_and_drawn(run, script, tmp_p
     assert is_picture(tmp_path / "topics.png")
     assert "topic 2, " in out
     mixtures = [[float(line[name]) for name in ("topic 1", "topic 2")] for line in table(tmp_path / "topics.csv")]
-    assert np.sum(mixtures, axis=1) == pytest.approx(1, rel=1e-12)
+    assert np.sum(mixtures, axis=1) == pytest.approx(1, rel=1e-6)  # rounding of float32
 
 
 def test_the_likelihoods_and_perplexities_of_topics_are_those_of_the_dense_formulas(run, tiny, tmp_path):
@@ -95,9 +95,9 @@ def test_the_likelihoods_and_perplexities_of_topics_are_those_of_the_dense_formu
     model = PoissonNMF(3, tol=1e-3, random_state=0)
     rates = model.fit_transform(train) @ model.components_
     poisson = stats.poisson.logpmf(train, rates).sum()
-    # Printed to six decimals, computed in another order
-    assert number(r"^Poisson log-likelihood +(\S+) nats", out) == pytest.approx(poisson, rel=1e-9)
-    assert number(r"^words given lengths \+ lengths +(\S+) nats", out) == pytest.approx(poisson, rel=1e-9)
+    # Rates in float32, computed in another order
+    assert number(r"^Poisson log-likelihood +(\S+) nats", out) == pytest.approx(poisson, rel=1e-6)
+    assert number(r"^words given lengths \+ lengths +(\S+) nats", out) == pytest.approx(poisson, rel=1e-6)
     with np.errstate(divide="ignore", invalid="ignore"):
         P = np.nan_to_num(rates / rates.sum(axis=1, keepdims=True))
         logs = np.log(P)
@@ -188,7 +188,7 @@ def test_recommendations_from_drawn_counts_are_scored_by_ranking_and_likelihood(
     assert len(lines) == 40 * 5
     for line in lines:
         i, j = (int(line[name].split()[1]) - 1 for name in ("user", "item"))
-        assert float(line["rate"]) == pytest.approx(predicted["HPF"][i, j], rel=1e-12)
+        assert float(line["rate"]) == pytest.approx(predicted["HPF"][i, j], rel=1e-6)  # of float32
         assert seen[i, j] == 0
         assert int(line["held_out"]) == X[i, j]
         assert float(line["low"]) < float(line["rate"]) < float(line["high"])

@@ -65,7 +65,7 @@ def permuted(A, name):
 
 
 def as_dataset(A):
-    return Dataset(sparse.csr_array(A.to_numpy().astype(float)), np.asarray(A.index), np.asarray(A.columns))
+    return Dataset(sparse.csr_array(A.to_numpy()), np.asarray(A.index), np.asarray(A.columns))
 
 
 def same(a, b):

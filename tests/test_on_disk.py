@@ -16,7 +16,7 @@ from scipy import sparse
 from test_formats import FORMATS, as_anndata, write_npy, write_tenx_h5, write_zarr
 
 from fastpmf.counts.partition import blocks_of
-from fastpmf.io import convert_counts, read_counts
+from fastpmf.io import convert_counts, read_counts, write_counts
 from fastpmf.io.formats import open_counts
 from fastpmf.io.hdf5 import StoredVector
 from fastpmf.io.sources import Compressed, Coordinates, Location
@@ -239,6 +239,19 @@ def test_damage_that_shows_when_a_slice_is_read_is_told_in_one_sentence(tmp_path
             whole(path)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert name != "v3.h5" or closed(path)
+
+
+def test_the_memory_of_rows_is_used_again_once_all_views_of_them_are_gone(tmp_path, X):
+    write_counts(tmp_path / "X", X)
+    with open_counts(tmp_path / "X") as source:
+        first = source.rows(0, 3)[1]
+        address, view, expected = first.ctypes.data, first[1:], first[1:].copy()
+        del first
+        second = source.rows(3, 6)[1]
+        np.testing.assert_array_equal(view, expected)
+        assert second.ctypes.data != address
+        del view
+        assert source.rows(0, 3)[1].ctypes.data == address
 
 
 def test_indices_out_of_range_are_told_when_their_rows_are_read(tmp_path, X):

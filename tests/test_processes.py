@@ -348,13 +348,13 @@ def test_the_environment_does_not_change_a_bit(environment):
     out, err = run(
         """
         many = poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0, n_threads=64).H
-        print(fit().sum().hex(), many.sum().hex())
+        print(fit().sum().item().hex(), many.sum().item().hex())
         """,
         **environment,
     )
     assert not err
     alone = poisson_nmf(X, 3, max_iter=20, tol=0, random_state=0).H
-    assert set(out.split()) == {float(alone.sum()).hex()}
+    assert set(out.split()) == {alone.sum().item().hex()}
 
 
 def test_fits_in_threads_leave_the_process_as_it_was():

@@ -24,7 +24,7 @@ CASES = [(), ("column_exposure",), ("background",), ("row_exposure",), tuple(BES
 
 
 def fitted(names, counts=X):
-    model = PoissonNMF(2, random_state=0, max_iter=2_000)
+    model = PoissonNMF(2, random_state=0, max_iter=2_000, dtype=np.float64)
     return model, model.fit_transform(counts, **{name: BESIDE[name] for name in names})
 
 

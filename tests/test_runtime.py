@@ -137,7 +137,7 @@ def test_idle_openmp_threads_do_not_spin_for_long():
 def test_kernels_loaded_from_the_cache_compute_the_same_as_kernels_just_compiled(tmp_path):
     options = {"solver": "mu", "max_iter": 20, "tol": 0, "random_state": 0}
     code = f"""
-    total = poisson_nmf(X, 3, **{options}).H.sum().hex()
+    total = poisson_nmf(X, 3, **{options}).H.sum().item().hex()
     from fastpmf.kernels import contract, log_rate, multiply
     kernels = contract.ratio_contract, log_rate.log_rate, multiply.multiply
     overloads = [overload for kernel in kernels for overload in kernel._overloads.values()]

@@ -379,7 +379,7 @@ def test_models_are_scored_by_the_likelihood_of_counts_they_did_not_see(study, t
     predictions, costs = ([row for row in rows if row["part"] == part] for part in ("prediction", "cost"))
     assert [row["model"] for row in predictions] == ["ml", "map", "hpf", "hpf-learn"]
     train, test = thin_counts(tiny, 0.1, random_state=0)
-    model = PoissonNMF(3, prior_W="auto", prior_H="auto", max_iter=60, random_state=0)
+    model = PoissonNMF(3, prior_W="auto", prior_H="auto", max_iter=60, random_state=0, dtype=np.float64)
     rate = model.fit_transform(train) @ model.components_ / 9
     V = test.to_scipy().toarray()
     log_factorials = sum(math.lgamma(x + 1) for x in V.ravel())

@@ -30,8 +30,8 @@ SCIPY = {"digamma": 3e-16, "gammaln": 5e-16}
 @formula(4)
 def special_functions(x):
     """digamma, log Gamma, exp(-x) and exp(digamma), as kernels evaluate them."""
-    geometric = special.height(x) * special.exp(-special.decay(x))
-    return special.digamma(x), special.log_gamma(x), special.exp(-x), geometric
+    log_gamma, digamma = special.log_gamma_and_digamma(x)
+    return digamma, log_gamma, special.exp(-x), special.height(x) * special.exp(-special.decay(x))
 
 
 @kernel(writes=4)

@@ -40,7 +40,7 @@ class Transform:
     def setup(self, cached, library, shape):
         self.X, H = cached[shape]
         if library == "sklearn":
-            self.X = self.X.astype(np.float64)
+            self.X = self.X.astype(H.dtype)
             self.model = NMF(N_COMPONENTS, solver="mu", beta_loss="kullback-leibler")
             self.model.components_, self.model.n_components_, self.model.n_features_in_ = H, *H.shape  # fitted
         else:

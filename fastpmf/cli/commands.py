@@ -605,16 +605,15 @@ def plan(arguments: argparse.Namespace) -> None:
     if arguments.counts:
         if arguments.shape or arguments.nnz or arguments.counts_dtype:
             raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz, got both")
-        counts = as_counts(read(arguments))
-        shape, nnz, counts_dtype = counts.shape, max(counts.nnz, 1), str(counts.dtype)
+        size: dict[str, Any] = {"shape": as_counts(read(arguments))}
     elif arguments.shape and arguments.nnz:
-        shape, nnz, counts_dtype = tuple(arguments.shape), arguments.nnz, arguments.counts_dtype or "uint16"
+        size = {"shape": tuple(arguments.shape), "nnz": arguments.nnz, "counts_dtype": arguments.counts_dtype}
     else:
         raise ValueError("argument COUNTS: expected COUNTS, or --shape and --nnz")
     limit, rows = memory_limit(), []
     for k in arguments.components:
         found = estimate_memory(
-            shape, nnz, k, arguments.dtype, counts_dtype=counts_dtype, solver=arguments.solver or "auto",
+            **size, n_components=k, dtype=arguments.dtype, solver=arguments.solver or "auto",
             n_threads=arguments.threads,
         )  # fmt: skip
         total = found.input_bytes + found.peak_bytes

@@ -1013,7 +1013,7 @@ def _add_solver(command: Parser, group: str) -> None:
 
 
 def _add_dtype(command: Parser, group: str) -> None:
-    text = "dtype of the factors (default: float32 for float32 counts, else float64)"
+    text = "dtype of the factors (default: float64 for float64 counts and integers above 2**24, else float32)"
     command.option("--dtype", text, group=group, choices=_DTYPES)
 
 

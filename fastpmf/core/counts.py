@@ -16,7 +16,7 @@ class Side(IntEnum):
 
     @property
     def other(self) -> "Side":
-        return Side(1 - self)
+        return Side.COLUMNS if self is Side.ROWS else Side.ROWS
 
 
 class Subproblem(NamedTuple):
@@ -82,7 +82,7 @@ class Subproblem(NamedTuple):
 
 def as_weights(weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Weights as kernels take them: two dimensions, dtype of the factor, C order."""
-    return np.ascontiguousarray(np.atleast_2d(weight), dtype=dtype)
+    return np.ascontiguousarray(weight if weight.ndim == 2 else weight[None], dtype=dtype)
 
 
 def fixed_row(fixed: np.ndarray | None, like: np.ndarray) -> np.ndarray:
@@ -146,6 +146,10 @@ class Counts(Protocol):
     @property
     def smallest(self) -> float:
         """A lower bound on the stored counts."""
+
+    @property
+    def largest(self) -> float:
+        """The largest count."""
 
     @property
     def entropy(self) -> float:

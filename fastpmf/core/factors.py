@@ -1,5 +1,6 @@
 """Factors in the layout of the kernels: rows padded with zeros to multiples of 64 bytes, aligned to 64 bytes."""
 
+import ctypes
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,9 +18,9 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def aligned(n_rows: int, width: int, dtype: np.dtype, allocate: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
     """A C-ordered matrix whose data start at a multiple of 64 bytes."""
-    raw = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
-    start = -raw.ctypes.data % VECTOR_BYTES
-    return raw[start : start + n_rows * width * dtype.itemsize].view(dtype).reshape(n_rows, width)
+    raw: Any = allocate(n_rows * width * dtype.itemsize + VECTOR_BYTES, np.uint8)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(raw))  # a fifth of the time of `raw.ctypes.data`
+    return np.ndarray((n_rows, width), dtype, raw, -address % VECTOR_BYTES)
 
 
 def aligned_copy(A: np.ndarray) -> np.ndarray:
@@ -82,9 +83,12 @@ def padded_width(n_components: int, dtype: np.dtype) -> int:
 
 
 def working_dtype(dtype: Any, data: np.dtype) -> np.dtype:
-    """Dtype of the factors: the given one, or by default float32 for float32 counts and float64 for all others."""
+    """Dtype of the factors: the given one, or by default float64 for float64 counts and float32 for all others.
+
+    `dtype_for` also takes the counts themselves into account; this is its result as far as their dtype determines it.
+    """
     if dtype is None:
-        return np.dtype(np.float32 if data == np.float32 else np.float64)
+        return np.dtype(np.float64 if data.kind == "f" and data.itemsize >= 8 else np.float32)
     try:
         work = np.dtype(dtype)
     except TypeError:

@@ -177,8 +177,8 @@ class SparseRows:
         """out[j] += sum_i x_ij / (U[i] . V[j]) U[i] over the stored entries."""
         check_layout(self, U, V)
         # One panel for each thread: more panels save less than starting each row again in each of them costs
-        cuts = self._cuts(column_groups(self.indices, self.n_columns, current_threads()))
-        scatter_contract(len(cuts) - 1, self.data, self.indices, cuts, U, V, row_width(U), out)
+        bounds = column_groups(self.indices, self.n_columns, current_threads())
+        scatter_contract(len(bounds) - 1, self.data, self.indices, self.indptr, bounds, U, V, row_width(U), out)
 
     def descend(
         self, subproblem: Subproblem, U: np.ndarray, out: np.ndarray, *, sweeps: int, max_rounds: int = 1,

@@ -143,7 +143,7 @@ def matrix_size(X: Any) -> Any:
             return None
         return MatrixSize((X[2].size - 1, 1), max(X[0].size, 1), X[0].dtype)
     if is_dataframe(X):
-        size = MatrixSize(X.shape, 1, np.dtype(np.float64))
+        size = MatrixSize(X.shape, 1, np.dtype(np.uint8))
     elif sparse.issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf"):
         size = MatrixSize(X.shape, max(getattr(X, "nnz", 1), 1), X.dtype)
     else:
@@ -640,7 +640,7 @@ class Dataset:
         >>> found.data.X.toarray().tolist(), found.missing  # b was not observed
         ([[4, 0, 2]], array([False,  True, False]))
         >>> (model.transform(found.data, mask=found.mask) / model.transform(data)[0]).round(6)
-        array([[1.]])
+        array([[1.]], dtype=float32)
         """
         if self.column_names is None:
             raise ValueError("column_names must not be None for columns to be aligned with names")

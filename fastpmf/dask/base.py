@@ -1,6 +1,8 @@
 """Shared by the estimators over workers: the loop of a fit, W as a dask array, and the local model."""
 
 import copy
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -50,13 +52,20 @@ class PoolFit:
     model: Model
     start: RandomStart | CustomStart | ColumnState
     total: float  # sum of all counts
+    options: FitOptions
+    periods: tuple[int, ...]  # the client is needed after iterations that are multiples of these
+    end: float  # when `max_time` is over, on the clock `time.monotonic`
 
     def prepare(self, problem: Objective, state: PoolState) -> None:
         state.pool.start(self.start)
 
     def step(self, problem: Objective, state: PoolState) -> None:
-        state.gaps = state.pool.iterate()
-        state.n_steps += 1
+        """Several iterations, up to the next one after which the client is needed."""
+        n, last, tol = state.n_steps, self.options.max_iter, self.options.tol
+        stop = min(last, *((n // period + 1) * period for period in self.periods))
+        measures = stop == last or stop % self.options.eval_every == 0
+        state.gaps = state.pool.iterate(stop, seconds=self.end - time.monotonic(), tol=tol, measures=measures)
+        state.n_steps = state.pool.iteration
 
     def objective(self, state: PoolState) -> float:
         return state.pool.objective()
@@ -66,6 +75,7 @@ class PoolFit:
 
     def complete(self, state: PoolState) -> None:
         state.columns = state.pool.column_state()
+        state.n_steps = state.pool.iteration
 
     def solution_factors(self, state: PoolState) -> tuple[np.ndarray, np.ndarray]:
         """W without rows, as W stays on the workers, and H once the fit has ended."""
@@ -105,7 +115,9 @@ class DistributedEstimator(BaseEstimator):
         observer = None if callback is None else lambda record, *_: callback(record)
         residual = "residual" if isinstance(model, HPFModel) else "kkt_residual"
         with observed(options, observer, None, residual) as (progress, observers):
-            fit = PoolFit(model, start, pool.survey.total)
+            periods = (options.eval_every, *(() if checkpoints is None else checkpoints.periods))
+            end = math.inf if options.max_time is None else time.monotonic() + options.max_time
+            fit = PoolFit(model, start, pool.survey.total, options, periods, end)
             run = Run(fit, fit, PoolState(pool), options, observers, checkpoints)
             solution = run.advance(options.max_iter).finish()
             progress.end(solution)

@@ -83,8 +83,8 @@ class PoissonNMF(DistributedEstimator):
     recoveries_ : int
         How often rows of lost workers were assigned to others.
     communication_ : dict
-        messages: number of messages between workers in iterations; message_bytes: size of each; between_workers: all
-        bytes that workers sent to each other, according to Dask; to_client: bytes sent to this process, including H.
+        messages: number of messages between workers; between_workers: bytes of the arrays in them; to_client: bytes
+        sent to this process, including H.
 
     See Also
     --------

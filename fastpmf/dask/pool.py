@@ -1,9 +1,10 @@
-"""The client's side of a fit: assignment of rows to workers, the tasks of an iteration, and recovery of lost workers.
+"""The client's side of a fit: assignment of rows to workers, the tasks of a fit, and recovery of lost workers.
 
-The client receives two numbers in an iteration. Sums of shape (p, K) are sent between workers: they are reduced by a
-binary tree, whose order does not depend on which worker finishes first, and sent from its root to all workers.
+A task of each worker does several iterations, in which the workers send each other what their rows contribute to the
+update of H. The client receives a few numbers at the end.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -18,13 +19,18 @@ from sklearn.utils import check_scalar
 
 from fastpmf.dask import worker as on_worker
 from fastpmf.dask.cluster import library
-from fastpmf.dask.shard import ColumnState, CustomStart, Model, RandomStart, add
+from fastpmf.dask.exchange import StaleTaskError, Team, late
+from fastpmf.dask.shard import ColumnState, CustomStart, Model, RandomStart
 from fastpmf.dask.sources import Source
-from fastpmf.dask.worker import RowData, StaleTaskError, Survey
+from fastpmf.dask.worker import RowData, Survey
 
 log = logging.getLogger("fastpmf.dask")
 TICK = 0.25  # seconds between checks that all workers are alive
 MAX_FAILURES = 5  # recoveries in a row without an iteration in between
+SECONDS = 1.0  # of iterations in a task, which Dask takes about ten milliseconds to start and to finish
+# Finished tasks of which Dask stores the results. The client sends its scheduler a message every ten milliseconds at
+# most, so releasing tasks can delay the next ones.
+MAX_TASKS = 100
 T = TypeVar("T")
 
 
@@ -44,15 +50,15 @@ def recovering(method: Callable[..., T]) -> Callable[..., T]:
     """Repeat a method of `WorkerPool` after each recovery until it succeeds."""
 
     @wraps(method)
-    def repeated(pool: "WorkerPool") -> T:
+    def repeated(pool: "WorkerPool", *args: Any, **kwargs: Any) -> T:
         while True:
             try:
                 if pool.is_broken:
                     pool.recover()
-                pool.release_tasks()
+                if len(pool.tasks) > MAX_TASKS:
+                    pool.release_tasks()
                 pool.is_broken = True
-                out = method(pool)
-                pool.release_tasks()
+                out = method(pool, *args, **kwargs)
                 pool.is_broken = False
                 return out
             except LostWorkerError as error:
@@ -88,12 +94,12 @@ class WorkerPool:
         self._distributed = library("distributed")
         self._fit, self._epoch, self._n_submitted = uuid.uuid4().hex, 0, 0  # in the keys and arguments of tasks
         self._shards: dict[str, list[int]] = {}  # of each worker; sums are added in this order
-        self._tasks: list[Task] = []
+        self.tasks: list[Task] = []
         self._keepalive: dict[str, Any] = {}  # futures, which Dask forgets when the client disconnects
         self.is_broken = False  # whether workers must be recovered first
         self.iteration, self.recoveries, self._failures = -1, 0, 0
-        self._messages, self._to_client = 0, 0
-        self._bytes_sent: dict[str, list[int]] = {}  # by each worker in all: before the fit, and now
+        self._objective = math.nan  # after `iteration`, if it is known
+        self._n_messages = self._between_workers = self._to_client = 0
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +128,7 @@ class WorkerPool:
 
     def start(self, start: RandomStart | CustomStart | ColumnState, iteration: int = 0) -> None:
         """Make factors, or continue from a state of H after an iteration."""
-        self._start, self.iteration = start, iteration
+        self._start, self.iteration, self._objective = start, iteration, math.nan
         self._attempt(self._start_all)
 
     def _attempt(self, step: Callable[[], object]) -> None:
@@ -135,32 +141,34 @@ class WorkerPool:
             log.info("%s", error)
 
     @recovering
-    def iterate(self) -> np.ndarray:
-        """One iteration; returns `State.gaps`."""
-        return self._iterate(self.iteration + 1)
+    def iterate(self, stop: int, *, seconds: float, tol: float, measures: bool) -> np.ndarray:
+        """Iterate up to `stop`, or less if it takes longer than `seconds`, or if the residual is NaN or at most `tol`.
+
+        Returns `State.gaps`. If `measures`, the workers also compute the objective after `stop`.
+        """
+        return self._iterate(self.iteration, stop, seconds=min(seconds, SECONDS), tol=tol, measures=measures)
 
     @recovering
     def objective(self) -> float:
         """Objective of the current factors, in nats."""
-        return float(sum(self._results([
-            self._call(worker, "objective", n == 0, description="the objective")
-            for n, worker in enumerate(self._shards)
-        ])))  # fmt: skip
+        if math.isnan(self._objective):
+            self._objective = float(sum(self._results([
+                self._call(worker, "objective", n == 0, description="the objective")
+                for n, worker in enumerate(self._shards)
+            ])))  # fmt: skip
+        return self._objective
 
     @recovering
     def gap(self) -> float:
         """The larger gap of the current factors, in nats; see `Problem.residual`."""
-        total = self._sum([
-            self._call(worker, "residual_rows", description="the residual of W") for worker in self._shards
-        ])  # fmt: skip
-        gap = self._call(total.worker, "residual_columns", total.future, description="the residual of H")
-        return self._results([gap])[0]
+        return self._results(self._submit_to_team(on_worker.gap, self.iteration, description="the residual"))[0]
 
     @recovering
     def column_state(self) -> ColumnState:
         """The state of H. If all workers are lost later, the fit restarts from it."""
         found = self._call(next(iter(self._shards)), "column_state", description="H")
         self._start = {name: np.array(A) for name, A in self._results([found])[0].items()}
+        self.release_tasks()
         return self._start
 
     @recovering
@@ -174,18 +182,14 @@ class WorkerPool:
             for i in numbers:
                 parts[i] = self._submit(worker, getitem, W.future, i, description="W", any_worker=True)
         self._wait(list(parts.values()))
-        self._tasks = [task for task in self._tasks if task not in parts.values()]
+        self.tasks = [task for task in self.tasks if task not in parts.values()]
         return [parts[number].future for number in sorted(parts)]
 
     def traffic(self) -> dict[str, int]:
         """Messages and bytes sent until `release`; see `PoissonNMF.communication_`."""
-        sent = sum(now - before for before, now in self._bytes_sent.values())
         return {
-            "messages": self._messages,
-            "message_bytes": self.survey.shape[1] * self._model.width * self._model.dtype.itemsize,
-            "between_workers": sent - self._to_client,
-            "to_client": self._to_client,
-        }
+            "messages": self._n_messages, "between_workers": self._between_workers, "to_client": self._to_client
+        }  # fmt: skip
 
     def release(self) -> None:
         """Free the data of the fit on all workers. A worker that hangs does so when it continues."""
@@ -198,12 +202,12 @@ class WorkerPool:
             self._submit(worker, on_worker.forget, self._fit, description="freeing memory") for worker in self._shards
         ]
         try:
-            for task, sent in zip(tasks, self._results(tasks, min(self._timeout, 20 * TICK)), strict=True):
-                self._bytes_sent.setdefault(task.worker, [sent, sent])[1] = sent
+            for n_messages, n_bytes in self._results(tasks, min(self._timeout, 20 * TICK)):
+                self._n_messages, self._between_workers = self._n_messages + n_messages, self._between_workers + n_bytes
         except (TimeoutError, LostWorkerError) as error:
             log.info("not all workers confirmed that they freed the fit: %s", error)
-            late = [task.future for task in tasks if not task.future.done()]  # completed ones would stay in memory
-            self._distributed.fire_and_forget(late)
+            futures = [task.future for task in tasks if not task.future.done()]  # completed ones would stay in memory
+            self._distributed.fire_and_forget(futures)
         self.release_tasks()
         for future in self._keepalive.values():
             future.release()
@@ -223,10 +227,7 @@ class WorkerPool:
                 worker, on_worker.open_shards, self._keepalive[worker].key, self._n_threads, numbers, blocks,
                 description="reading its rows",
             ))  # fmt: skip
-        found = self._results(tasks)
-        for task, (_, sent) in zip(tasks, found, strict=True):
-            self._bytes_sent.setdefault(task.worker, [sent, sent])
-        return [survey for survey, _ in found]
+        return self._results(tasks)
 
     def _start_all(self) -> None:
         if isinstance(self._start, dict):
@@ -239,19 +240,19 @@ class WorkerPool:
             )
             for worker, numbers in self._shards.items()
         ])  # fmt: skip
-        self._iterate(self.iteration)
+        self._iterate(self.iteration - 1, self.iteration, seconds=0.0, tol=0.0, measures=True)
 
-    def _iterate(self, iteration: int) -> Any:
-        tasks = self._submit_to_all(on_worker.update_rows, iteration, description=f"the rows of iteration {iteration}")
-        total = self._sum(tasks)
-        # All are submitted before `total` is released, since Dask would otherwise keep the terms of the sum
-        ends = self._submit_to_all(
-            on_worker.update_columns, iteration, total.future, description=f"the columns of iteration {iteration}"
-        )
-        self._wait(ends)
-        gaps = self._results(ends[:1])[0]
-        self._messages += 2 * (len(tasks) - 1)
-        self.iteration, self._failures = iteration, 0
+    def _iterate(self, start: int, stop: int, **limits: Any) -> np.ndarray:
+        """The iterations after `start` up to `stop`; see `iterate`."""
+        tasks = self._submit_to_team(
+            on_worker.iterate, start, stop, **limits, total=self.survey.total,
+            description=f"the rows of iteration {start + 1}",
+        )  # fmt: skip
+        # Workers wait for each other for `timeout` at most, and know better for whom
+        found = self._results(tasks, self._timeout + limits["seconds"] + 4 * TICK)
+        self.iteration, gaps, _ = found[0]
+        self._objective = float(sum(progress.objective for progress in found))
+        self._failures = 0
         return gaps
 
     def _load(self, columns: Any, new: dict[str, list[int]]) -> None:
@@ -274,23 +275,11 @@ class WorkerPool:
         parts = {i: RowData(*(None if A is None else A[slices[i]] for A in (exposure, W))) for i in numbers}
         return self._client.scatter([parts], workers=[worker], hash=False)[0]
 
-    def _sum(self, tasks: list[Task]) -> Task:
-        """The sum of the results, by a binary tree in the order of the workers."""
-        while len(tasks) > 1:
-            pairs = [tasks[n : n + 2] for n in range(0, len(tasks), 2)]
-            tasks = [
-                pair[0] if len(pair) == 1 else self._submit(
-                    pair[0].worker, add, pair[0].future, pair[1].future, description="the sum over rows"
-                )
-                for pair in pairs
-            ]  # fmt: skip
-        return tasks[0]
-
     # Recovery
 
     def recover(self) -> None:
         """Continue from the latest H of the remaining workers, to which the rows of lost workers are assigned."""
-        self._epoch += 1
+        self._epoch, self._objective = self._epoch + 1, math.nan
         self._cancel()
         alive = set(self._wait_for_any())
         self._shards = {worker: numbers for worker, numbers in self._shards.items() if worker in alive}
@@ -315,6 +304,7 @@ class WorkerPool:
                 self.iteration + 1,
             )  # fmt: skip
         latest = max(self._shards, key=lambda worker: positions[worker][0])
+        self.iteration = positions[latest][0]
         columns = self._call(latest, "column_state", description="sending H", check=False)
         new = _reassign(lost, self._shards, sorted(alive))
         self._shards = {w: self._shards.get(w, []) + new.get(w, []) for w in [*self._shards, *new]}
@@ -337,8 +327,20 @@ class WorkerPool:
     def _submit_to_all(self, function: Callable[..., Any], *args: Any, description: str) -> list[Task]:
         return [self._submit_to(worker, function, *args, description=description) for worker in self._shards]
 
-    def _submit_to(self, worker: str, function: Callable[..., Any], *args: Any, description: str) -> Task:
-        return self._submit(worker, function, self._fit, self._epoch, *args, description=description)
+    def _submit_to(
+        self, worker: str, function: Callable[..., Any], *args: Any, description: str, **kwargs: Any
+    ) -> Task:  # fmt: skip
+        return self._submit(worker, function, self._fit, self._epoch, *args, description=description, **kwargs)
+
+    def _submit_to_team(self, function: Callable[..., Any], *args: Any, description: str, **kwargs: Any) -> list[Task]:
+        """Submit a task that all workers do together."""
+        workers = list(self._shards)
+        return [
+            self._submit_to(
+                worker, function, Team(workers, n, self._timeout), *args, description=description, **kwargs
+            )
+            for n, worker in enumerate(workers)
+        ]  # fmt: skip
 
     def _call(self, worker: str, method: str, *args: Any, description: str, check: bool = True) -> Task:
         """Submit a method of the worker's `ShardState`; `check` that it is at the current iteration."""
@@ -347,22 +349,26 @@ class WorkerPool:
 
     def _submit(
         self, worker: str, function: Callable[..., Any], *args: Any, description: str, any_worker: bool = False,
-        name: str | None = None,
+        name: str | None = None, **kwargs: Any,
     ) -> Task:  # fmt: skip
         self._n_submitted += 1
         future = self._client.submit(
-            function, *args, key=f"fastpmf-{name or function.__name__}-{self._fit}-{self._n_submitted}",
+            function, *args, **kwargs, key=f"fastpmf-{name or function.__name__}-{self._fit}-{self._n_submitted}",
             workers=[worker], allow_other_workers=any_worker, pure=False, retries=0,
         )  # fmt: skip
         task = Task(description, worker, future)
-        self._tasks.append(task)
+        self.tasks.append(task)
         return task
 
     def _results(self, tasks: list[Task], timeout: float | None = None) -> list[Any]:
         """Wait for the tasks and return their results."""
         self._wait(tasks, timeout)
+
+        async def results() -> list[Any]:
+            return await asyncio.gather(*(task.future for task in tasks))
+
         try:
-            out = [task.future.result(timeout=self._timeout) for task in tasks]
+            out = self._client.sync(results, callback_timeout=self._timeout)
         except (TimeoutError, self._distributed.CancelledError) as error:
             raise LostWorkerError(f"results were lost: {error}") from None
         self._to_client += sum(map(self._distributed.sizeof.sizeof, out))
@@ -376,6 +382,8 @@ class WorkerPool:
                 self._distributed.wait([task.future for task in tasks], timeout=TICK)
                 break
             except TimeoutError:
+                if any(task.future.status == "error" for task in tasks):
+                    break  # the others may be waiting for this one
                 if gone := self._shards.keys() - self._alive():
                     raise LostWorkerError(f"worker(s) {', '.join(sorted(gone))} have left") from None
                 if time.monotonic() >= end:
@@ -392,13 +400,10 @@ class WorkerPool:
                 raise failure
 
     def _timed_out(self) -> TimeoutError:
-        late = [task for task in self._tasks if not task.future.done()] or self._tasks[-1:]
+        tasks = [task for task in self.tasks if not task.future.done()] or self.tasks[-1:]
         # Later tasks may be waiting for these
-        names = [task.worker for task in late if task.description == late[0].description]
-        return TimeoutError(
-            f"worker(s) {', '.join(names)} did not finish {late[0].description} within timeout={self._timeout:g} s: "
-            "they are busy with other tasks, or hang; see their logs, or increase timeout"
-        )
+        names = [task.worker for task in tasks if task.description == tasks[0].description]
+        return late(names, tasks[0].description, self._timeout)
 
     def _alive(self) -> set[str]:
         """The workers of the scheduler."""
@@ -423,16 +428,16 @@ class WorkerPool:
         return sorted(alive)
 
     def _cancel(self) -> None:
-        futures = [task.future for task in self._tasks if not task.future.done()]
+        futures = [task.future for task in self.tasks if not task.future.done()]
         if futures and self._client.status == "running":
             self._client.cancel(futures, force=True)
         self.release_tasks()
 
     def release_tasks(self) -> None:
         """Let Dask forget all tasks so far."""
-        for task in self._tasks:
+        for task in self.tasks:
             task.future.release()
-        self._tasks = []
+        self.tasks = []
         self._source.release()
 
 

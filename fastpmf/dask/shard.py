@@ -38,12 +38,6 @@ class RowSum(NamedTuple):
     moments: np.ndarray
 
 
-def add(a: RowSum, b: RowSum) -> RowSum:
-    """The sum of two contributions."""
-    x, y = a.rows, b.rows
-    return RowSum(Contribution(x.contraction + y.contraction, x.sums + y.sums, x.gap + y.gap), a.moments + b.moments)
-
-
 @dataclass(frozen=True)
 class RandomStart:
     """Factors drawn from a generator as by `initialise`, scaled so that sum(W H) = total."""
@@ -102,21 +96,23 @@ class ShardState(ABC):
         """Prepare the state for the first iteration, given the sum over all rows."""
 
     def update_rows(self) -> RowSum:
-        """The first half of an iteration."""
-        rows = self.solver.update_by_blocks(self.problem, self.state)
-        return self.row_sum(rows._replace(contraction=rows.contraction.copy()))  # it is a buffer of the solver
+        """The first half of an iteration. The contraction is a buffer of the solver, for `update_columns`."""
+        return self.row_sum(self.solver.update_by_blocks(self.problem, self.state))
 
-    def update_columns(self, total: RowSum) -> np.ndarray:
-        """The second half, given the sum over all rows; returns `State.gaps`."""
+    def update_columns(self, total: RowSum) -> None:
+        """The second half, given the sum over all rows, whose contraction becomes the solver's buffer."""
         problem, state = self.given(total), self.state
+        self.replace_buffer(total.rows.contraction)
         state.gaps[Side.ROWS] = total.rows.gap
         if not np.isnan(total.rows.gap):
-            contraction = total.rows.contraction.copy()  # arrays from another process are read-only
-            self.solver.update_other(problem, state, total.rows._replace(contraction=contraction))
-        if not np.isnan(state.gaps).any():
+            self.solver.update_other(problem, state, total.rows)
+        if state.is_finite:
             self.solver.finish_step(problem, state)
         state.n_steps += 1
-        return state.gaps.copy()
+
+    @abstractmethod
+    def replace_buffer(self, contraction: np.ndarray) -> None:
+        """Replace the buffer in which `Contribution.contraction` is computed."""
 
     def row_sum(self, rows: Contribution) -> RowSum:
         """The contribution of these rows with their moments."""
@@ -234,6 +230,9 @@ class PoissonShard(ShardState):
     def prepare(self, total: RowSum) -> None:
         self.state.balance(self.given(total))
 
+    def replace_buffer(self, contraction: np.ndarray) -> None:
+        self.state.spares[Side.COLUMNS] = contraction
+
     def row_sum(self, rows: Contribution) -> RowSum:
         moments = self.problem.terms[Side.ROWS].moments(self.state.factors[Side.ROWS], rows.sums)
         return RowSum(rows, np.stack(moments))
@@ -257,7 +256,7 @@ class PoissonShard(ShardState):
     def residual_columns(self, total: RowSum) -> float:
         """The larger gap of the current factors, in nats, given the sum over all rows; see `Problem.residual`."""
         self.state.sums[Side.ROWS] = total.rows.sums
-        subproblem, S = self.problem.subproblem(Side.COLUMNS, self.state), total.rows.contraction.copy()
+        subproblem, S = self.problem.subproblem(Side.COLUMNS, self.state), total.rows.contraction
         gap = multiplicative(subproblem, self.state.factors[Side.COLUMNS], S, None).gap
         return float(np.max([total.rows.gap, gap]))
 
@@ -330,6 +329,9 @@ class HPFShard(ShardState):
     def prepare(self, total: RowSum) -> None:
         self.update_columns(total)
         self.state.n_steps = 0
+
+    def replace_buffer(self, contraction: np.ndarray) -> None:
+        self.state.scratch = contraction
 
     def objective(self, with_columns: bool) -> float:
         (rows, columns), priors = self.state.posteriors, self.state.priors

@@ -1,13 +1,16 @@
 """Tasks that run on the workers, and the data of a fit that a worker stores between tasks.
 
-Counts and W are in a registry of the worker's process, outside of Dask's graph; results of tasks are sums and numbers.
-The arguments of a task include its fit, epoch and iteration, and it is rejected if the worker is at another one, so
-that a task that Dask runs twice does not repeat a step.
+Counts and W are in a registry of the worker's process, outside of Dask's graph; results of tasks are numbers. The task
+`iterate` runs on all workers at once, which send each other what their rows contribute to the update of H. Arguments of
+a task include its fit, epoch and iteration, and it is rejected if the worker is at another one, so that a task that
+Dask runs twice does not repeat a step.
 """
 
 import copy
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,19 +25,17 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import empty_factor
 from fastpmf.counts import MemoryCounts, SparseRows, as_counts
 from fastpmf.counts.streamed import StreamedCounts
+from fastpmf.dask.exchange import RECEIVE, Exchange, Message, StaleTaskError, Step, Team
 from fastpmf.dask.shard import ColumnState, CustomStart, Model, PoissonShard, RandomStart, RowState, RowSum, ShardState
 from fastpmf.io.counts import BLOCK, blocks_from
 from fastpmf.io.formats import open_counts
 from fastpmf.io.sources import Compressed, Location
 from fastpmf.kernels.threads import threads
+from fastpmf.solvers.base import Contribution
 from fastpmf.utils.messages import listed
 
 CHECK_EVERY = 30.0  # seconds between checks that the client is still connected
 THREADS = "FASTPMF_NUM_THREADS"  # environment variable of a worker of `local_cluster`: its number of threads
-
-
-class StaleTaskError(RuntimeError):
-    """A task of another iteration than that of this worker, or of a fit that is not stored here."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,20 @@ class Survey(NamedTuple):
     nnz: int
     total: float
     smallest: float
+    largest: float
     dtype: np.dtype
 
     @classmethod
     def join(cls, parts: "list[Survey]") -> "Survey":
         """The survey of all parts; raises a ValueError if they have different numbers of columns."""
-        rows, widths, nnz, total, smallest, dtypes = zip(*parts, strict=True)
+        rows, widths, nnz, total, smallest, largest, dtypes = zip(*parts, strict=True)
         if len(set(widths)) > 1:
             raise ValueError(f"X must have blocks with the same number of columns, got {listed(sorted(set(widths)))}")
         rows = {i: n for part in rows for i, n in part.items()}
-        return cls(dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), np.result_type(*dtypes))
+        return cls(
+            dict(sorted(rows.items())), widths[0], sum(nnz), sum(total), min(smallest), max(largest),
+            np.result_type(*dtypes),
+        )  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,6 +115,11 @@ class WorkerFit:
     files: dict[Location, Compressed] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     joined: Counts | None = None  # the counts of all shards, if they have been joined
+    exchange: Exchange = field(default_factory=Exchange)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.exchange.set_epoch(epoch)
 
     @property
     def factors(self) -> ShardState:
@@ -153,6 +163,7 @@ class WorkerFit:
         return self.files[location]
 
     def close(self) -> None:
+        self.exchange.set_epoch(None)
         for file in self.files.values():
             file.close()
 
@@ -166,9 +177,7 @@ def _stored(
     fit: str, epoch: int, *, W_iteration: int | None = None, H_iteration: int | None = None
 ) -> Iterator[WorkerFit]:
     """The stored data of a fit, for one task at a time; raises an error if they are at another iteration."""
-    stored = fits.get(fit)
-    if stored is None:
-        raise StaleTaskError("this worker does not store the fit, or has freed it; fit again to get its results")
+    stored = _find(fit)
     with stored.lock, threads(stored.n_threads):
         if stored.epoch != epoch or fits.get(fit) is not stored:
             raise StaleTaskError(f"this worker is in epoch {stored.epoch}, the task is of epoch {epoch}")
@@ -178,23 +187,32 @@ def _stored(
         yield stored
 
 
+def _find(fit: str) -> WorkerFit:
+    stored = fits.get(fit)
+    if stored is None:
+        raise StaleTaskError("this worker does not store the fit, or has freed it; fit again to get its results")
+    return stored
+
+
 def keep_alive(fit: str) -> None:
     """A task that Dask forgets when the client disconnects."""
 
 
 def open_shards(
     fit: str, epoch: int, keepalive: str, n_threads: int | None, numbers: list[int], blocks: list[Any]
-) -> tuple[Survey, int]:
-    """Store shards, given as blocks of counts or `FileRows`; returns their sizes, and the bytes sent by this worker."""
+) -> Survey:
+    """Store shards, given as blocks of counts or `FileRows`; returns their sizes."""
     from distributed import get_worker
 
     worker, n_threads = get_worker(), worker_threads(n_threads)
+    worker.handlers[RECEIVE] = receive
     with threads(n_threads):
         stored = fits.setdefault(fit, WorkerFit(fit, epoch, keepalive, n_threads))
         with stored.lock:
             if stored.epoch > epoch:
                 raise StaleTaskError(f"this worker is in epoch {stored.epoch}, the task is of epoch {epoch}")
-            stored.epoch, stored.keepalive = epoch, keepalive
+            stored.set_epoch(epoch)
+            stored.keepalive = keepalive
             _check_clients(worker)
             new = {number: _shard(stored, block) for number, block in zip(numbers, blocks, strict=True)}
             is_first = not stored.shards
@@ -202,8 +220,13 @@ def open_shards(
             counts = stored.join(new)
             stored.joined = counts if is_first else None
     rows = {number: shard.n_rows for number, shard in new.items()}
-    survey = Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.dtype)
-    return survey, worker.transfer_outgoing_bytes_total
+    return Survey(rows, counts.shape[1], counts.nnz, counts.total, counts.smallest, counts.largest, counts.dtype)
+
+
+def receive(fit: str, key: Any, rows: np.ndarray, numbers: bytes) -> None:
+    """The handler of messages from other workers."""
+    if (stored := fits.get(fit)) is not None:
+        stored.exchange.receive(tuple(key), Message(rows, np.frombuffer(numbers)))
 
 
 def worker_threads(n_threads: int | None) -> int:
@@ -305,16 +328,76 @@ def update_rows(fit: str, epoch: int, iteration: int) -> RowSum:
         return found
 
 
-def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.ndarray | None:
-    """The second half of an iteration; returns `State.gaps`, or None before the first iteration."""
+def update_columns(fit: str, epoch: int, iteration: int, total: RowSum) -> np.ndarray:
+    """The second half of an iteration; returns `State.gaps`."""
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration - 1) as stored:
-        gaps = None
         if stored.is_prepared:
-            gaps = stored.factors.update_columns(total)
+            stored.factors.update_columns(total)
         else:
             stored.factors.prepare(total)
         stored.H_iteration, stored.is_prepared = iteration, True
-        return gaps
+        return stored.factors.state.gaps
+
+
+class Progress(NamedTuple):
+    """Where a worker is after `iterate`."""
+
+    iteration: int
+    gaps: np.ndarray  # `State.gaps`
+    objective: float  # the contribution of its rows; NaN if it was not computed
+
+
+def iterate(
+    fit: str, epoch: int, team: Team, iteration: int, stop: int, *, seconds: float, tol: float, total: float,
+    measures: bool,
+) -> Progress:  # fmt: skip
+    """The iterations after `iteration` up to `stop`, together with the other workers.
+
+    The last one is the first that ends after `seconds`, or with a residual that is NaN or at most `tol`. If `measures`,
+    the objective is computed after `stop`.
+    """
+    end = time.monotonic() + seconds
+    _leave_pool()
+    while iteration < stop:
+        iteration += 1
+        own = update_rows(fit, epoch, iteration)
+        is_late = time.monotonic() >= end
+        rows, is_late = _sum(fit, epoch, f"the rows of iteration {iteration}", team, own, is_late=is_late)
+        gaps = update_columns(fit, epoch, iteration, rows)
+        if is_late or not np.max(gaps) / total > tol:
+            break
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        state, objective = stored.factors, math.nan
+        if measures and iteration == stop:
+            objective = state.objective(team.me == 0)
+        return Progress(iteration, state.state.gaps.copy(), objective)
+
+
+def gap(fit: str, epoch: int, team: Team, iteration: int) -> float:
+    """The larger gap of the current factors, in nats, computed together with the other workers."""
+    _leave_pool()
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        assert isinstance(stored.factors, PoissonShard)
+        own = stored.factors.residual_rows()
+    rows, _ = _sum(fit, epoch, f"the residual of iteration {iteration}", team, own)
+    with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
+        assert isinstance(stored.factors, PoissonShard)
+        return stored.factors.residual_columns(rows)
+
+
+def _leave_pool() -> None:
+    """Let Dask run other tasks beside this one, as another worker may be waiting for the result of one of them."""
+    from distributed import secede
+
+    secede()  # type: ignore[no-untyped-call]
+
+
+def _sum(fit: str, epoch: int, name: str, team: Team, own: RowSum, *, is_late: bool = False) -> tuple[RowSum, bool]:
+    """The sum over all workers, and whether any of them is late; see `Exchange.sum`."""
+    (S, sums, gap), moments, K = own.rows, own.moments, len(own.rows.sums)
+    numbers = np.concatenate([sums, moments.ravel(), [gap, is_late]])
+    S, numbers = _find(fit).exchange.sum(Step(fit, epoch, name), team, S, numbers)
+    return RowSum(Contribution(S, numbers[:K], float(numbers[-2])), numbers[K:-2].reshape(3, K)), numbers[-1] > 0
 
 
 def call(fit: str, epoch: int, iteration: int | None, method: str, *args: Any) -> Any:
@@ -339,18 +422,17 @@ def position(fit: str, epoch: int) -> tuple[int, list[int]] | None:
         if stored.state is None or not stored.is_prepared:
             _remove(fit)
             return None
-        stored.epoch = epoch
+        stored.set_epoch(epoch)
         if list(stored.shards) != stored.with_W:  # after a recovery that did not end
             stored.shards, stored.joined = {i: stored.shards[i] for i in stored.with_W}, None
         return stored.H_iteration, stored.with_W
 
 
-def forget(fit: str) -> int:
-    """Free everything of a fit; returns the bytes that this worker has sent since its start."""
-    from distributed import get_worker
-
+def forget(fit: str) -> tuple[int, int]:
+    """Free everything of a fit; returns the numbers of messages and of bytes that this worker has sent to others."""
+    exchange = fits[fit].exchange if fit in fits else Exchange()
     _remove(fit)
-    return get_worker().transfer_outgoing_bytes_total
+    return exchange.n_messages, exchange.n_bytes
 
 
 def _remove(fit: str) -> None:

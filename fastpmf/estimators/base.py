@@ -222,7 +222,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         >>> from fastpmf.io import Dataset
         >>> X = Dataset([[8, 2, 0], [6, 4, 0], [0, 1, 9]], column_names=["tea", "jam", "rye"])
         >>> print(PoissonNMF(1, random_state=0).fit(X).summary(2))  # doctest: +ELLIPSIS
-        PoissonNMF: 1 component of 3 features, float64
+        PoissonNMF: 1 component of 3 features, float32
           status        Converged to within tol.
           ...
         component  share of counts  top features

@@ -97,8 +97,8 @@ class HPF(FactorModel):
     random_state : int, RandomState, Generator or None, default=None
         Equal seeds give bitwise equal results, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Dtype of the posteriors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
-        float64. Sums and the bound are always float64.
+        Dtype of the posteriors. None: as in `PoissonNMF`, float64 for float64 counts, and float32 for float32 counts
+        and integers, if float32 represents them. Sums and the bound are always float64.
     n_threads : int or None, default=None
         Number of threads. None or -1: all that the process may use. The result does not depend on it.
     verbose : bool, default=False

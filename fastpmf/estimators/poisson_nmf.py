@@ -113,9 +113,12 @@ class PoissonNMF(FactorModel):
     random_state : int, RandomState, Generator or None, default=None
         For the random parts of `init`. Equal seeds give bitwise equal results, for any number of threads.
     dtype : {None, "float32", "float64"}, default=None
-        Dtype of the factors. None: float32 for float32 counts that are at least 1e-14 and sum to at most 1e30, else
-        float64. Sums and the objective are always float64. Exposures and weights must be from 1e-10 to 1e10 in float32
-        and from 1e-50 to 1e50 in float64; fixed factors, starts and priors at most 1e30 and 1e130.
+        Dtype of the factors. None: float64 for float64 counts, and float32 for float32 counts and integers; but float64
+        too if there are integers above 2**24, which float32 may not represent, or counts that are below 1e-14 or sum to
+        more than 1e30. An iteration in float32 is 1.9 to 3 times as fast, and ends at the same objective up to 4e-7
+        nats per count. Sums and the objective are always float64. A `tol` below 1e-6 may need float64. Exposures and
+        weights must be from 1e-10 to 1e10 in float32 and from 1e-50 to 1e50 in float64; fixed factors, starts and
+        priors at most 1e30 and 1e130.
     n_threads : int or None, default=None
         Number of threads. None or -1: all that the process may use (its affinity and cgroup quota). The result does not
         depend on it.
@@ -192,7 +195,7 @@ class PoissonNMF(FactorModel):
     >>> model.inverse_transform(W).round(3)
     array([[4., 0., 2.],
            [0., 3., 0.],
-           [2., 0., 1.]])
+           [2., 0., 1.]], dtype=float32)
     """
 
     def __init__(

@@ -88,6 +88,9 @@ def non_negative_factorization(
 
     Notes
     -----
+    As in `PoissonNMF`, integer counts are factorised in float32, where scikit-learn uses float64; convert X to float64
+    for factors in float64.
+
     From the same W and H, without penalties and in float64, solver="mu" has the same iterates as scikit-learn up to
     rounding, as long as no entry is below about 1e-12 of the counts of its row (of H: its column), for about 20
     iterations. Here smaller entries stay at that floor; in scikit-learn they shrink to exact zeros. The two may
@@ -104,7 +107,7 @@ def non_negative_factorization(
     >>> (W @ H).round(2)
     array([[4., 0., 2.],
            [0., 3., 0.],
-           [2., 0., 1.]])
+           [2., 0., 1.]], dtype=float32)
     """
     if not isinstance(beta_loss, str | int | float) or beta_loss not in _LOSSES:
         raise ValueError(f"beta_loss must be 'kullback-leibler' or 1, got {brief(beta_loss)}")

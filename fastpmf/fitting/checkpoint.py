@@ -133,6 +133,11 @@ class CheckpointFolder:
             raise PermissionError(f"checkpoint: the folder {self._folder} can't be written to")
         self._time = time.monotonic()
 
+    @property
+    def periods(self) -> list[int]:
+        """Numbers of iterations: a checkpoint is due after multiples of them."""
+        return [every] if (every := self._schedule.iterations) else []
+
     def save_if_due(self, run: Run) -> None:
         """Write a checkpoint if it is time for one."""
         every = self._schedule.iterations

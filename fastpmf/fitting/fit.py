@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import empty_factor
-from fastpmf.core.ranges import CountSize, check_entries, dtype_for
+from fastpmf.core.ranges import CountSize, check_entries, dtype_for, rounding_advice
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
 from fastpmf.counts.streamed import as_fittable
@@ -116,7 +116,7 @@ def poisson_nmf(
     >>> (solution.W @ solution.H).round(3)
     array([[4., 0., 2.],
            [0., 3., 0.],
-           [2., 0., 1.]])
+           [2., 0., 1.]], dtype=float32)
     """
     options = PoissonOptions(
         n_components=n_components, prior_W=prior_W, prior_H=prior_H, alpha_W=alpha_W, alpha_H=alpha_H,
@@ -348,7 +348,8 @@ def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
         raise FitInterrupted(solution)
     if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not _silent.get():
         reached = measure.format(f"{solution.kkt_residual:.2g}")
-        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {tol:g}.", ConvergenceWarning)
+        wanted = f"{tol:g}{rounding_advice(tol, solution.W.dtype)}"
+        warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {wanted}.", ConvergenceWarning)
 
 
 def facts_of(counts: CountSize, options: FitOptions, dtype: np.dtype, **access: bool) -> dict[str, Any]:

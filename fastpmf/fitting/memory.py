@@ -8,6 +8,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import padded_width, working_dtype
+from fastpmf.core.ranges import dtype_for
 from fastpmf.counts import COUNT_DTYPES
 from fastpmf.counts.csr import SAFE_ROWS
 from fastpmf.counts.partition import panel_width
@@ -99,7 +100,8 @@ def plan(
         Number of nonzeros; None for counts.
     n_components : int
     dtype : {None, "float32", "float64"}, default=None
-        Dtype of the factors. None: the default of `PoissonNMF` for such counts.
+        Dtype of the factors. None: the default of `PoissonNMF` for such counts, which are assumed to be in the range of
+        float32 unless they are given.
     counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, optional
         Dtype of the counts; by default "uint16", or that of the given counts.
     solver, acceleration
@@ -141,6 +143,7 @@ def plan(
         shape, nnz = X.shape, max(X.nnz, 1)
         counts_dtype = X.dtype if counts_dtype is None else counts_dtype
         block_entries = getattr(X, "block_entries", None) if block_entries is None else block_entries
+        dtype = dtype_for(dtype, X)
     if nnz is None:
         raise TypeError("nnz must be given with a shape")
     n, p = shape
@@ -174,9 +177,9 @@ def estimate(
     # The factors of the solver; both contractions of the final optimality check
     factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
-    # Column sums are formed for some rows at a time: panel bounds of these rows, and a float64 copy in float32
-    rows_at_once = min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
-    factors += 8 * (current_threads() + 2) * rows_at_once
+    factors += current_threads() * row  # scratch space
+    # Column sums are formed for some rows at a time, whose pointers are copied; and a float64 copy in float32
+    factors += 8 * min(-(-n * min(block_entries or nnz, nnz) // nnz), SAFE_ROWS)
     factors += 2 * p * row if work.itemsize == 4 and n >= SAFE_ROWS else 0
     transpose = transpose + _panel_bytes(n, p, nnz, row) + _panel_bytes(p, n, nnz, row) if solver.needs_transpose else 0
     blocks = 0

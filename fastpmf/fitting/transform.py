@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS, column_sums, dot, empty_factor
-from fastpmf.core.ranges import check_component_sums, check_range, float64_or
+from fastpmf.core.ranges import check_component_sums, check_range, float64_or, rounding_advice
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, keep_entries
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
@@ -75,9 +75,10 @@ def transform(
             f"{n_lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity: their W is 0", RuntimeWarning
         )
     if warn_unconverged and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
+        advice = f"increase max_iter or tol{rounding_advice(tol, dtype)}"
         warn(
             f"some rows of X did not converge to within tol={tol:g} nats per count in max_iter={max_iter} iterations; "
-            "increase max_iter or tol",
+            f"{advice}",
             ConvergenceWarning,
         )
     return W, gap

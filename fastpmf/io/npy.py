@@ -2,6 +2,8 @@
 
 import os
 import re
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -39,6 +41,26 @@ def scipy_npz(path: Path) -> Compressed:
     return Compressed(X.data, X.indices, X.indptr, as_shape(X.shape), by_column=X.format == "csc")
 
 
+class _ReusedMemory:
+    """Memory of arrays that are no longer in use, for the next arrays: getting new pages takes as long as reading."""
+
+    def __init__(self) -> None:
+        self._free: deque[np.ndarray] = deque(maxlen=2)
+
+    def array(self, n: int, dtype: np.dtype) -> np.ndarray:
+        """A vector whose memory is used again once the vector and all views of it are gone."""
+        n_bytes = n * dtype.itemsize
+        try:
+            memory = self._free.popleft()
+        except IndexError:
+            memory = np.empty(0, np.uint8)
+        if len(memory) < n_bytes:
+            memory = np.empty(-(-n_bytes // 4096) * 4096, np.uint8)  # blocks differ by a few entries
+        out = np.frombuffer(memory.data, dtype, n)  # views of it have it, not the memory, as their base
+        weakref.finalize(out, self._free.append, memory).atexit = False
+        return out
+
+
 class MappedVector:
     """A vector in a .npy file. A slice is read, since pages of a memory map count as this process's memory."""
 
@@ -47,16 +69,22 @@ class MappedVector:
         if self._map.ndim != 1:
             raise ValueError(f"its {path.name} must be a vector, got shape {self._map.shape}")
         self.dtype: np.dtype = self._map.dtype
+        self._memory = _ReusedMemory()
 
     def __len__(self) -> int:
         return len(self._map)
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        offset = self._map.offset + start * self.dtype.itemsize
-        values = np.fromfile(self._path, self.dtype, stop - start, offset=offset)
-        if len(values) < stop - start:
-            raise ValueError(f"its {self._path.name} ends before {len(self)} numbers")
+        values = self._memory.array(max(stop - start, 0), self.dtype)
+        rest = values.view(np.uint8).data
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(self._map.offset + start * self.dtype.itemsize)
+            while len(rest):
+                n_bytes = file.readinto(rest)
+                if not n_bytes:
+                    raise ValueError(f"its {self._path.name} ends before {len(self)} numbers")
+                rest = rest[n_bytes:]
         return values
 
     def whole(self) -> np.ndarray:

@@ -178,7 +178,8 @@ class Compressed(_Open):
 
     def _check(self, indices: np.ndarray) -> None:
         n = self.shape[1 - self.by_column] if self.new_index is None else len(self.new_index)
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n:
+        # A negative index is a large one without its sign, so one pass over the indices is enough
+        if len(indices) and int(indices.view(indices.dtype.str.replace("i", "u")).max()) >= n:
             raise ValueError(f"its indices must lie in 0 ... {n - 1}, got {int(indices.min())} to {int(indices.max())}")
 
     def entries(self) -> Iterator[Entries]:

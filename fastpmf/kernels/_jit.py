@@ -22,6 +22,7 @@ import ctypes
 import gc
 import hashlib
 import signal
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,10 +43,11 @@ from numba.core.runtime import rtsys
 
 from fastpmf.kernels._llvm import VECTOR_BYTES, WIDEST, Width, as_intrinsic
 from fastpmf.kernels.launch import Table, fill, run, run_without_jit, type_of
-from fastpmf.kernels.threads import process_state, start_threads
+from fastpmf.kernels.threads import current_threads, process_state, start_threads
 from fastpmf.utils.progress import COMPILING
 from fastpmf.utils.warnings import warn
 
+_INTEGERS = np.integer, np.bool_
 _WIDTHS = [Width(n) for n in range(WIDEST + 1)]
 _FLAGS = {"error_model": "numpy", "boundscheck": False}
 # Kernels allocate no memory, so reference counting is off
@@ -102,23 +104,20 @@ class Kernel:
         key, interfaces, ints, floats = _sort_arguments(args)
         overload = self._overloads.get(key) or self._compile(key, args)
         run_tasks = _launcher("run serial" if state.serial else "run parallel")
-        table = np.empty(overload.table.n_words, np.int64)
+        table: Any = np.empty(overload.table.n_words, np.int64)
         with_table = (table.__array_struct__, *interfaces)
         address = _launcher("fill")(id(with_table), overload.first_written)
         if not address:
             raise TypeError(
                 f"{self.__name__}: arrays must be C-ordered, and writeable where the kernel writes to them, got another"
             )
-        if ints:
-            table[overload.table.ints] = ints
-        if floats:
-            table[overload.table.floats].view(np.float64)[:] = floats
+        overload.numbers.pack_into(table, overload.first_number, *ints, *floats)
         if n_tasks == 1:
             overload.function(address, 0, 0)
             return
         # "workqueue" can't be entered twice at once
         with state.lock if state.layer == "workqueue" else nullcontext():
-            run_tasks(overload.address, address, n_tasks, min(n_tasks, numba.get_num_threads()))
+            run_tasks(overload.address, address, n_tasks, min(n_tasks, current_threads()))
 
     def _compile(self, key: tuple, args: tuple) -> "_Overload":
         with process_state().lock:
@@ -131,18 +130,24 @@ def _sort_arguments(args: tuple) -> tuple[tuple, list[Any], list[Any], list[Any]
     """The kinds of arguments, for each of which a kernel is compiled; the arrays' interfaces; the ints; the floats."""
     key: list[Any] = []
     interfaces, ints, floats = [], [], []
-    for a in args:
+    for a in args:  # the usual types first: this takes longer than some kernels
         if isinstance(a, np.ndarray):
             key += a.dtype, a.ndim
             interfaces.append(a.__array_struct__)
-        elif isinstance(a, float | np.floating):
+        elif isinstance(a, int):
+            key.append(int)
+            ints.append(a)
+        elif isinstance(a, float):
             key.append(float)
             floats.append(a)
         elif isinstance(a, Width):
             key.append(a)
-        elif isinstance(a, int | np.integer | np.bool_):
+        elif isinstance(a, _INTEGERS):
             key.append(int)
-            ints.append(a)
+            ints.append(int(a))
+        elif isinstance(a, np.floating):
+            key.append(float)
+            floats.append(float(a))
         else:
             raise TypeError(f"the arguments of a kernel must be arrays or numbers, got {type(a).__name__}")
     return tuple(key), interfaces, ints, floats
@@ -157,6 +162,8 @@ class _Overload:
         self.address, self.from_cache = _load_or_compile(body, signature, _KERNEL_FLAGS)
         self.function = ctypes.CFUNCTYPE(None, *[ctypes.c_ssize_t] * 3)(self.address)
         self.first_written = 1 + sum(isinstance(a, np.ndarray) for a in args[:n_read])
+        # The numbers, as they are packed into the table from this byte on
+        self.numbers, self.first_number = struct.Struct(f"={table.n_ints}q{table.n_floats}d"), 8 * table.first_int
 
 
 # The functions of `launch`. `fill` reads Python objects, so it holds the interpreter's lock, as PYFUNCTYPE says

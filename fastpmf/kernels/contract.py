@@ -2,6 +2,7 @@
 
 from fastpmf.kernels import formula, simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.csr import first_at_least
 from fastpmf.kernels.launch import arguments
 
 GROUP = simd.GROUP
@@ -68,7 +69,8 @@ def scatter_contract(table, panel, worker):
 
     in    data       (nnz,)        counts > 0: uint8, uint16, int32, float32 or float64
           indices    (nnz,)        int32 or int64, ascending in each row
-          cuts       (n_panels + 1, n_rows) int64, from `cut_rows`: where rows pass from panel to panel
+          indptr     (n_rows + 1,) int64
+          bounds     (n_panels + 1,) int64, boundaries of the panels, ascending from 0 to the number of columns
           U, V       (n_rows, K), (n_cols, K) float32 or float64, K padded to whole vectors
           n_vectors  Width         of their rows
     out   out        (n_cols, K)   dtype of U, added to
@@ -77,10 +79,14 @@ def scatter_contract(table, panel, worker):
           adds its entries in the order of rows
     cost  4 nnz K flops; gathers nnz K itemsize bytes of V, reads and writes as many of out
     """
-    data, indices, cuts, U, V, n_vectors, out = arguments(table)
-    last = indices.shape[0] - GROUP
-    for i in range(cuts.shape[1]):
-        start, stop = cuts[panel, i], cuts[panel + 1, i]
+    data, indices, indptr, bounds, U, V, n_vectors, out = arguments(table)
+    last, is_last = indices.shape[0] - GROUP, panel == bounds.shape[0] - 2
+    for i in range(indptr.shape[0] - 1):
+        start, stop = indptr[i], indptr[i + 1]
+        if panel > 0:
+            start = first_at_least(indices, start, stop, bounds[panel])
+        if not is_last:
+            stop = first_at_least(indices, start, stop, bounds[panel + 1])
         if start == stop:
             continue
         tail = stop - (stop - start) % GROUP

@@ -1,6 +1,6 @@
 """The structure of large CSR matrices: their transpose, and cuts of their rows into panels of columns."""
 
-from fastpmf.kernels._jit import kernel
+from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.launch import arguments
 
 
@@ -43,6 +43,17 @@ def scatter_columns(table, block, worker):
             out_indices[q] = i
 
 
+@step(inline=True)
+def first_at_least(indices, low, end, bound):
+    """Position of the first of the ascending indices[low:end] that is at least `bound`, else `end`."""
+    n = end - low
+    while n > 0:
+        half = (n + 1) // 2
+        low += half if indices[low + half - 1] < bound else 0  # without a branch, which half the rows would mispredict
+        n -= half
+    return low
+
+
 CUT_AT_ONCE = 4096  # rows in a task of `cut_rows`
 
 
@@ -62,11 +73,4 @@ def cut_rows(table, block, worker):
     for i in range(block * CUT_AT_ONCE, min((block + 1) * CUT_AT_ONCE, out.shape[1])):
         out[0, i] = indptr[i]
         for b in range(1, out.shape[0]):
-            low, high = out[b - 1, i], indptr[i + 1]
-            while low < high:
-                middle = (low + high) // 2
-                if indices[middle] < bounds[b]:
-                    low = middle + 1
-                else:
-                    high = middle
-            out[b, i] = low
+            out[b, i] = first_at_least(indices, out[b - 1, i], indptr[i + 1], bounds[b])

@@ -36,7 +36,8 @@ class Table(types.Type):
                 if isinstance(type_, kind):
                     self.places[n], end = end, end + (1 + type_.ndim if isinstance(type_, types.Array) else 1)
             ends.append(end)
-        self.n_words, self.ints, self.floats = end, slice(*ends[:2]), slice(*ends[1:])
+        self.n_words, self.first_int = end, ends[0]
+        self.n_ints, self.n_floats = ends[1] - ends[0], ends[2] - ends[1]
         super().__init__(name=f"Table{self.arguments}")
 
 

@@ -6,21 +6,25 @@ from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
 from fastpmf.kernels.formula import fma, formula, maximum, where
 from fastpmf.kernels.launch import arguments
-from fastpmf.kernels.special import decay, digamma, exp, height, log, log_gamma
+from fastpmf.kernels.special import decay, exp, height, log, log_gamma_and_digamma
 
 
-@formula(5)
-def _posterior(prior, u, s, shape, mean, weight, rate_of_row, times, step, rest):
-    """The new shape, 1 / rate, the new mean, the change of rate mean, and minus the decay of the shape.
+@formula(7)
+def _posterior(
+    prior, u, s, shape, mean, weight, rate_of_row, times, step, rest, mean_sum, change_sum, highest
+):  # fmt: skip
+    """The new shape, 1 / rate, the new mean, and minus the decay of the shape; and, of the row so far, the sums of the
+    new means and of the changes of rate mean, and the highest of the fourth, which is -inf in padding columns.
 
-    The last is -inf in padding columns. rest = 1 - step.
+    rest = 1 - step.
     """
     new = fma(fma(u, s * times, prior), step, shape * rest)
     rate = rate_of_row + weight
     change = new - rate * mean
     inverse = 1.0 / rate
     exponent = where(prior > 0.0, -decay(where(prior > 0.0, new, 1.0)), -math.inf)
-    return new, inverse, new * inverse, where(prior > 0.0, maximum(change, -change), 0.0), exponent
+    change_sum = change_sum + where(prior > 0.0, maximum(change, -change), 0.0)
+    return new, inverse, new * inverse, exponent, mean_sum + new * inverse, change_sum, maximum(highest, exponent)
 
 
 @formula()
@@ -34,9 +38,9 @@ def _gamma_terms(shape, rate, prior):
     """An entry's terms of the bound, and its E[log u]; 0 in padding columns."""
     exists = prior > 0.0
     shape, rate = where(exists, shape, 1.0), where(exists, rate, 1.0)
-    log_rate = log(rate)
-    log_mean = digamma(shape) - log_rate
-    terms = fma(prior - shape, log_mean, log_gamma(shape) + shape - shape * log_rate)
+    log_rate, (log_gamma, digamma) = log(rate), log_gamma_and_digamma(shape)
+    log_mean = digamma - log_rate
+    terms = fma(prior - shape, log_mean, log_gamma + shape - shape * log_rate)
     return where(exists, terms, 0.0), where(exists, log_mean, 0.0)
 
 
@@ -80,29 +84,28 @@ def update_posterior(table, block, worker):
         S, prior, rate_of_row, weight, row_blocks, weight_step, floor, rho, times, U, mean, shape, column_sum, row_sum,
         offset, moved, exponents,
     ) = arguments(table)  # fmt: skip
-    width = simd.width(U)
+    width, none = simd.width(U), simd.zero(U, 0)
     simd.clear_row(column_sum, block)
     for i in range(row_blocks[block], row_blocks[block + 1]):
-        lowest, mean_sum, change_sum = math.inf, 0.0, 0.0
+        means, changes, highest = none, none, simd.fill_like(none, -math.inf)
         for v in range(width):
-            new_shape, inverse_rate, new_mean, change, exponent = _posterior(
+            new_shape, inverse_rate, new_mean, exponent, means, changes, highest = _posterior(
                 simd.load(prior, 0, v), simd.load(U, i, v), simd.load(S, i, v), simd.load(shape, i, v),
                 simd.load(mean, i, v), simd.load(weight, i * weight_step, v), rate_of_row[i], times, rho, 1.0 - rho,
+                means, changes, highest,
             )  # fmt: skip
             simd.store(shape, i, v, new_shape)
             simd.store(U, i, v, inverse_rate)  # until the offset is known
             simd.store(mean, i, v, new_mean)
             simd.store(exponents, worker, v, exponent)
             simd.add_to_sums(column_sum, block, v, new_mean)
-            change_sum += simd.total(change)
-            mean_sum += simd.total(new_mean)
-            lowest = min(lowest, -simd.highest(exponent))
+        lowest = -simd.highest(highest)
         for v in range(width):
             u = _geometric_mean(
                 simd.load(shape, i, v), simd.load(exponents, worker, v), simd.load(U, i, v), lowest, floor
             )
             simd.store(U, i, v, u)
-        row_sum[i], offset[i], moved[i] = mean_sum, lowest, change_sum
+        row_sum[i], offset[i], moved[i] = simd.total(means), lowest, simd.total(changes)
 
 
 @kernel(writes=2)
@@ -117,7 +120,7 @@ def posterior_terms(table, block, worker):
     out   terms  (n_blocks,) float64, overwritten; nats
           logs   (n_rows,)   float64, overwritten
     gives bitwise the same result for any number of workers; computes in float64 for any dtype
-    cost  a digamma, a log Gamma and four logarithms for each entry
+    cost  a digamma, a log Gamma and three logarithms for each entry
     """
     shape, prior, rate_of_row, weight, row_blocks, weight_step, terms, logs = arguments(table)
     total = 0.0

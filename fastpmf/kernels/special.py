@@ -97,18 +97,14 @@ def decay(x: Any) -> Any:
     return where(x < _FAR, near, far)
 
 
-def digamma(x: Any) -> Any:
-    """The derivative of log Gamma(x)."""
-    return log(height(x)) - decay(x)
-
-
-def log_gamma(x: Any) -> Any:
-    """log Gamma(x)."""
-    y, t = where(x < _FAR, x + _FAR, x), x * (x + 7.0)
-    product = where(x < _FAR, _series([720.0, 252.0, 28.0, 1.0], t) * t, 1.0)  # x (x + 1) ... (x + 7)
-    one = 1.0 / y
+def log_gamma_and_digamma(x: Any) -> tuple[Any, Any]:
+    """log Gamma(x) and its derivative, which share a logarithm."""
+    near = x < _FAR
+    y, t = where(near, x + _FAR, x), x * (x + 7.0)
+    product = where(near, _series([720.0, 252.0, 28.0, 1.0], t) * t, 1.0)  # x (x + 1) ... (x + 7)
+    one, log_y = 1.0 / y, log(y)
     out = fma(_series(_STIRLING, one * one), one, _HALF_LOG_2PI)
-    return out - y + (y - 0.5) * log(y) - log(product)
+    return out - y + (y - 0.5) * log_y - log(product), where(near, 0.0, log_y) - decay(x)
 
 
 def exp(x: Any) -> Any:

@@ -48,7 +48,9 @@ def threads(n_threads: int | None = None) -> Iterator[int]:
 
 def current_threads() -> int:
     """Threads that a kernel called now would use."""
-    return numba.get_num_threads()
+    if start_threads().layer is None:
+        return numba.get_num_threads()
+    return parallel._get_num_threads()  # without the locks of `numba.get_num_threads`, which start threads
 
 
 def threading_layer() -> str | None:

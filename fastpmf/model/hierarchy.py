@@ -64,8 +64,8 @@ class GammaPrior:
         return self.activity_shape / self.activity_mean
 
     def shapes(self, n_components: int) -> np.ndarray:
-        """The shape of each component, (n_components,), float64; a read-only view."""
-        return np.broadcast_to(np.array(self.shape, dtype=np.float64), (n_components,))
+        """The shape of each component, (n_components,), float64."""
+        return np.full(n_components, self.shape, dtype=np.float64)
 
     def posterior_activity_shape(self, n_components: int) -> float:
         """Shape of the posterior of the rate of a row, the same for all rows."""

@@ -62,9 +62,11 @@ class Terms:
             observed = observed + (rate[0] if len(rate) == 1 else rate)
         if self.zeros is not None:
             observed = np.where(self.zeros, np.inf, observed)
-        with np.errstate(under="ignore"):
-            ridge = None if self.ridge is None else (self.ridge * units * units).astype(V.dtype)
-        weight = np.atleast_2d(observed)
+        ridge = None
+        if self.ridge is not None:
+            with np.errstate(under="ignore"):
+                ridge = (self.ridge * units * units).astype(V.dtype)
+        weight = observed if observed.ndim == 2 else observed[None]
         return Subproblem(side, n_components, V, weight, self.shape, ridge, self.fixed, self.zeros is not None)
 
     def floor_weights(self, v_sum: np.ndarray) -> np.ndarray:

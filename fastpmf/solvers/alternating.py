@@ -41,7 +41,7 @@ class Alternating(ABC):
             self.update_factor(problem, state, counts.storage_axis, self.inner_steps)
             if not math.isnan(state.gaps[counts.storage_axis]):
                 self.update_factor(problem, state, counts.storage_axis.other, 1)
-        if not np.isnan(state.gaps).any():
+        if state.is_finite:
             self.finish_step(problem, state)
         state.n_steps += 1
 

@@ -70,7 +70,7 @@ class Record(NamedTuple):
     >>> from fastpmf import PoissonNMF
     >>> def callback(record, W, H):
     ...     return record.n_iter >= 20  # stops the fit
-    >>> model = PoissonNMF(2, tol=0, callback=callback, random_state=0).fit([[4, 0, 2], [0, 3, 0], [2, 0, 1]])
+    >>> model = PoissonNMF(2, tol=0, callback=callback, random_state=0).fit([[4, 0, 2], [0, 3, 1], [2, 1, 1]])
     >>> model.n_iter_, model.status_.name
     (20, 'CALLBACK')
     """
@@ -107,7 +107,12 @@ class State:
 
     def residual(self, total: float) -> float:
         """The larger gap per count; 0 exactly if the Karush-Kuhn-Tucker conditions hold."""
-        return float(np.max(self.gaps)) / total
+        return float(self.gaps.max()) / total
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all rates were positive and finite in the latest updates."""
+        return not (math.isnan(self.gaps[0]) or math.isnan(self.gaps[1]))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """All fields by name, as arrays; the inverse of `load_state_dict`."""
@@ -257,8 +262,9 @@ class Problem:
         W, Ht = state.factors
         rate_total = self.counts.rate_total(W, Ht, *state.sums)
         objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
-        for side in Side:
-            objective += self.terms[side].penalty(state.factors[side], state.sums[side], state.units_of(side))
+        for side, terms in zip(Side, self.terms, strict=True):
+            if terms.penalised:
+                objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
 
     def residual(self, state: Any) -> float:

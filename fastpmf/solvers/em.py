@@ -43,7 +43,7 @@ class JointEM:
         update = multiplicative(problem.subproblem(Side.ROWS, state), W, S, S)
         state.gaps[Side.ROWS] = update.gap
         state.n_steps += 1
-        if np.isnan(state.gaps).any():
+        if not state.is_finite:
             return
         state.replace_factor(Side.ROWS, update.sums)
         # The expected counts of the columns belong to the old W, the sums that divide them to the new one

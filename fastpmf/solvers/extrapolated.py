@@ -88,7 +88,7 @@ class Extrapolated:
             self._restart(state)
         self.solver.step(problem, ahead)
         state.n_steps += 1
-        finite = not np.isnan(ahead.gaps).any()
+        finite = ahead.is_finite
         objective = problem.objective(ahead) if finite else math.inf
         if finite or not state.extrapolates:
             state.gaps = ahead.gaps.copy()

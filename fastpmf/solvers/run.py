@@ -65,6 +65,7 @@ class Run:
         self._clock, self._max_seconds = Clock(), math.inf if options.max_time is None else options.max_time
         self._trace: list[Record] = []
         self._residual = math.inf
+        self._measured: tuple[Any, int, float] = (None, 0, math.nan)  # state, iteration and residual of the factors
         self.n_iter = 0
         self.status: Status | None = None
         self.state: Any = state
@@ -88,10 +89,10 @@ class Run:
         try:
             while self.status is None and self.n_iter < max_iter:
                 solver.step(problem, state)
-                self.n_iter, self._residual = self.n_iter + 1, state.residual(problem.total)
+                self.n_iter, self._residual = state.n_steps, state.residual(problem.total)
                 if math.isnan(self._residual):
                     self.status = Status.NON_FINITE
-                elif self._residual <= options.tol and problem.residual(state) <= options.tol:
+                elif self._residual <= options.tol and self._residual_of_factors() <= options.tol:
                     self.status = Status.CONVERGED
                 elif self._clock.seconds() >= self._max_seconds:
                     self.status = Status.MAX_TIME
@@ -128,9 +129,11 @@ class Run:
     def _solution(self) -> Solution:
         problem, state = self._problem, self.state
         problem.complete(state)
+        self.n_iter = state.n_steps
         objective, residual = math.nan, math.nan
         if self.status is not Status.UNMEASURED:
-            residual = problem.residual(state)
+            # An interrupt may have come between two updates
+            residual = problem.residual(state) if self.status is Status.INTERRUPTED else self._residual_of_factors()
             objective = problem.objective(state)
         last = Record(self.n_iter, objective, residual, self._clock.seconds())
         trace = [record for record in self._trace if record.n_iter < self.n_iter or self.n_iter == 0] or [last]
@@ -149,10 +152,18 @@ class Run:
             np.array([self.objective]),
         )  # fmt: skip
 
+    def _residual_of_factors(self) -> float:
+        """`problem.residual` of the current factors, computed once for each iteration."""
+        state, n_iter, residual = self._measured
+        if state is not self.state or n_iter != self.n_iter:
+            residual = self._problem.residual(self.state)
+            self._measured = self.state, self.n_iter, residual
+        return residual
+
     def _evaluate(self, *, final: bool = False) -> None:
         problem, residual = self._problem, self._residual
         if self._solver.extrapolates and math.isfinite(residual):
-            residual = problem.residual(self.state)
+            residual = self._residual_of_factors()
         record = Record(self.n_iter, problem.objective(self.state), residual, self._clock.seconds())
         self._trace.append(record)
         if final or not self._observers:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 try:
     import resource
@@ -63,17 +62,20 @@ def _cgroup_limits() -> Iterator[int]:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
-        group = PurePosixPath(path.lstrip("/"))
-        for folder in (group, *group.parents):
-            limit = _read_text(Path("/sys/fs/cgroup", root, folder, name)).strip()
+        root, name = (
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else ("/sys/fs/cgroup", "memory.max")
+        )
+        parts = [part for part in path.split("/") if part]
+        for n in range(len(parts), -1, -1):
+            limit = _read_text("/".join([root, *parts[:n], name])).strip()
             if limit.isdigit():  # not "max", and the file exists
                 yield int(limit)
 
 
-def _read_text(path: str | Path) -> str:
+def _read_text(path: str) -> str:
     """The text of a system file, or "" if there is no such file."""
     try:
-        return Path(path).read_text("utf-8")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     except OSError:
         return ""
