@@ -21,8 +21,8 @@ ZERO = 1e-11
 # With the JIT disabled, which is far slower, one dtype runs all lines
 both = pytest.mark.parametrize("dtype", [F32, F64] if ALL or not numba.config.DISABLE_JIT else [F64])
 
-# Rows side by side, one in each lane; each row along the lanes; blocks that hold one vector of components at a time; and
-# groups of one row
+# Rows side by side, one in each lane; each row along the lanes; blocks that hold one vector of components at a time;
+# and groups of one row
 LAYOUTS = {"narrow": (256, 8192, 8192), "wide": (1, 8192, 8192), "strips": (1, 8192, 1), "both": (4, 1, 8192)}
 
 
@@ -173,7 +173,9 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero(layout):
     V[:, 1] = 0
     out, _ = descend(X, U, V, 3)
     assert (out[:, 1] == 0).all()
-    np.testing.assert_allclose(out, naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        out, naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype)), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_an_exact_zero_becomes_positive_if_that_lowers_the_objective(layout):

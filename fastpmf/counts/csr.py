@@ -204,10 +204,11 @@ class SparseRows:
             subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
             -1.0 if tol is None else float(tol), float(zero), float(limits.tiny / limits.eps),
             np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_lanes, width), np.int64),
+            np.empty((n_workers, n_lanes, width // n_lanes), np.int64),
             np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
-            lists.reshape(n_workers, LISTED, listed, n_lanes), np.empty((n_workers, n_lanes, width // n_lanes), np.int64),
-            sums.reshape(n_workers, 1, width), aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
+            lists.reshape(n_workers, LISTED, listed, n_lanes), sums.reshape(n_workers, 1, width),
+            aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
             by_row.reshape(n_workers, BY_ROW, n_lanes), np.empty((n_workers, 1, n_lanes)), out, gap, data_term,
         )  # fmt: skip
         return Descent(gap, float(data_term.sum()) if with_data_term else math.nan)

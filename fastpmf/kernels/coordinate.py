@@ -1,12 +1,15 @@
 """`descend`: guarded coordinate descent on the convex problem of each row, one factor fixed, two coordinates at a time.
 
-Rows are solved in groups, of at most as many rows as a vector has lanes. What is a sum over the entries of a row has
-the entries along the lanes; what is done with the sums has the rows along the lanes, so that the division, the root and
-the tests of a step are shared by all rows of the group.
+Rows are solved in groups, of at most as many rows as a vector has lanes. A group has the rows of V that its entries
+need in a block, transposed, so that a component is a unit-stride vector over the entries. There are two layouts:
 
-Most entries of a factor are 0. Each row lists the components that it visits, and only these are gathered, four
-neighbours at a time, and transposed into a block in which a component is a unit-stride vector over the entries: for a
-row that has E vectors of entries it is in E rows of the block, its slot.
+short rows  side by side, one in each lane; what any of them visits is visited in all lanes
+long rows   the entries of each row along the lanes. Each row lists the components that it visits: most entries of a
+            factor are 0. With E vectors of entries, component k is in rows k E to (k + 1) E of the row's part of the
+            block. If that part can't hold all components, it holds a strip of them, and k counts from its first one.
+
+A visit sums the derivatives of two coordinates over the entries. The step that follows is in both layouts that of all
+rows of the group at once, one in each lane.
 """
 
 import math
@@ -17,34 +20,39 @@ from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel, step
 from fastpmf.kernels.formula import add, divide, fma, formula, maximum, minimum, multiply, sqrt, where
 from fastpmf.kernels.launch import arguments
-from fastpmf.kernels.simd import GROUP, QUAD
+from fastpmf.kernels.simd import QUAD
 from fastpmf.kernels.special import x_log
 
-ENTRIES, LISTED = 4, 6  # vectors of scratch for each vector of entries, and for each component that is listed
-# What is kept of each row of a group. As numbers: five sums over its entries, its last two moves, which its rates do not
-# yet include, 1 over its smallest count, and whether a joint step was refused
-_SUMS, _MOVE, _SHARPNESS, _REFUSED, BY_ROW = 0, 5, 7, 8, 9
-# As int64: its first vector of entries, their number, the length of its list, where its last two visited components are
-# in the block, and whether it is solved
-_FIRST, _VECTORS, _LISTED, _AT, _SOLVED, PLACES = 0, 1, 2, 3, 5, 6
+# Scratch vectors for each vector of entries: counts, rates, ratios, rates that are not used
+ENTRIES = 4
+# Scratch vectors for each component or place in a list: u, its weight, or 0 where it is not visited, shape and ridge;
+# for short rows also all weights, and the sums of ratios
+LISTED = 6
+# Scratch vectors for each group, one number for each row: the five sums of a visit (the two ratio sums, and the
+# curvatures aa, ab and bb), the last two moves, which the rates do not yet include, 1 over the smallest count, whether
+# a joint step was refused
+_MOVE, _SHARPNESS, _REFUSED, BY_ROW = 5, 7, 8, 9
+# int64 for each long row of a group: its first vector of entries, their number, the length of its list, where the two
+# components that moved last are in the block, whether it is solved
+_FIRST, _VECTORS, _LENGTH, _AT, _SOLVED, PLACES = 0, 1, 2, 3, 5, 6
 # Vectors that are summed in their own dtype before their sum is added to one in float64. If a long row's counts and
 # rates are similar, so are the rounding errors of its sum: in float32 they would reach 1e-4 of it after 10^5 entries.
 _FLUSH_EVERY = 256
 # Smallest fraction of a rate that remains after one move, so that rounding does not make a rate 0 or negative
 _SMALLEST_RATE = 1e-6
-# If lambda, see `_guarded_step`, is below this, a step is safe: it is the root of -x - log(1 - x) = x^2, where the
-# upper bound of a self-concordant function returns to its value.
+# If lambda, see `_joint_step`, is below this, a step is safe: it is the root of -x - log(1 - x) = x^2, where the upper
+# bound of a self-concordant function returns to its value.
 _SAFE = 0.6838
 # If a component has more than this fraction, over K, of a row's smallest count, it may be all of some rate.
 _FEW = 1e-6
 # Rates are updated by differences. A longer step would leave only rounding errors where u is the whole rate.
 _SHRINK = 2.0**-10
-# Two components are moved jointly if their correlation, squared, is at most 1 minus this. Otherwise rounding errors
-# of the sums would be enlarged too much.
+# Two components are moved jointly if 1 - correlation^2 of their vectors is above this; below, the step would enlarge
+# the rounding errors of the sums too much.
 _INDEPENDENT = 2.0**-10
 
 
-# ── reading a group's rows ──────────────────────────────────────────────────────────────────────────────────────
+# ── reading rows ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
@@ -94,8 +102,10 @@ def _if_used(u, d, fixed):
 
 
 @step(inline=True)
-def _start_row(U, i, weight, w, shape, s, fixed, has_shape, tiny, out):
+def _start_row(U, i, problem, steps, has_shape, tiny, out):
     """Write row i, moved into its domain; returns the sum of its shapes."""
+    weight, shape, _, fixed = problem
+    w, s = i * steps[0], i * steps[1]
     total = 0.0
     for v in range(simd.width(U)):
         x, d = simd.load(U, i, v), simd.load(weight, w, v)
@@ -107,7 +117,7 @@ def _start_row(U, i, weight, w, shape, s, fixed, has_shape, tiny, out):
     return total
 
 
-# ── the gap, and the components to visit ────────────────────────────────────────────────────────────────────────
+# ── rates, the gap, and the components to visit ─────────────────────────────────────────────────────────────────
 
 
 @formula()
@@ -119,7 +129,7 @@ def _add_quad(y, u, v):
 
 
 @step(inline=False)
-def _gather(V, U, i, low, high, offsets, counts, rates, first, n_vectors, block, base):
+def _gather(V, offsets, U, i, low, high, counts, rates, first, n_vectors, block, base):
     """Transpose the rows of V for components low to high into the block, and add sum_k u_k v_k to the rates."""
     for e in range(n_vectors):
         x, y = simd.read(counts, first + e), simd.read(rates, first + e)
@@ -137,7 +147,7 @@ def _add_products(r, s, v):
 
 
 @step(inline=True)
-def _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wide_sums):
+def _sum_ratios(block, base, low, high, ratios, first, n_vectors, sums, wide_sums):
     """sums_k = sum r v_k for components low to high, which are in the block; r are the ratios x / y."""
     zero = simd.zero(ratios, 0)
     zeros = zero, zero, zero, zero
@@ -147,12 +157,12 @@ def _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wid
             s = zeros
             for e in range(start, min(start + _FLUSH_EVERY, n_vectors)):
                 s = _add_products(simd.read(ratios, first + e), s, simd.load_quad(block, b + e, n_vectors))
-            simd.store_four_totals(flat_sums, k, s)
+            simd.store_four_totals(sums, k, s)
             if n_vectors > _FLUSH_EVERY:
                 for c in range(k, k + QUAD):
-                    total = flat_sums[c] + (wide_sums[0, c] if start else 0.0)
-                    wide_sums[0, c] = total
-                    flat_sums[c] = total
+                    total = simd.get(sums, 0, c) + (simd.get(wide_sums, 0, c) if start else 0.0)
+                    simd.put(wide_sums, 0, c, total)
+                    simd.put(sums, 0, c, total)
 
 
 @formula(3)
@@ -164,17 +174,17 @@ def _ratio(x, y, sum_):
 
 
 @step(inline=True)
-def _measure(V, U, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, base, width, strip, sums, wide_sums):
+def _measure(V, offsets, U, i, width, entries, first, n_vectors, block, base, strip, sums, wide_sums):
     """Compute the rates of row i of U, the ratios of counts to rates, and `sums`, of V times the ratios.
 
-    The block has all components then, unless they are in strips. Returns the sum of the ratios.
+    The block holds all components then, unless they are in strips. Returns the sum of the ratios.
     """
-    ratio_sum, flat_sums = simd.zero(counts, 0), simd.section(sums, 0, V.shape[1])
+    counts, rates, ratios, unused = entries
+    ratio_sum = simd.zero(counts, 0)
     for e in range(first, first + n_vectors):
         simd.write(rates, e, ratio_sum)
     for low in range(0, width, strip):
-        high = min(low + strip, width)
-        _gather(V, U, i, low, high, offsets, counts, rates, first, n_vectors, block, base)
+        _gather(V, offsets, U, i, low, min(low + strip, width), counts, rates, first, n_vectors, block, base)
     for e in range(first, first + n_vectors):
         y, ratio, ratio_sum = _ratio(simd.read(counts, e), simd.read(rates, e), ratio_sum)
         simd.write(rates, e, y)
@@ -182,8 +192,8 @@ def _measure(V, U, i, offsets, counts, rates, ratios, unused, first, n_vectors, 
     for low in range(0, width, strip):
         high = min(low + strip, width)
         if strip < width:
-            _gather(V, U, i, low, high, offsets, counts, unused, first, n_vectors, block, base)
-        _sum_ratios(block, base, low, high, ratios, first, n_vectors, flat_sums, wide_sums)
+            _gather(V, offsets, U, i, low, high, counts, unused, first, n_vectors, block, base)
+        _sum_ratios(block, base, low, high, ratios, first, n_vectors, sums, wide_sums)
     return simd.total(ratio_sum)
 
 
@@ -206,12 +216,14 @@ def _general_bound_term(rate, highest, s, u, d, q, fixed):
 
 
 @step(inline=True)
-def _gap(U, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, total, ratio_sum):
+def _gap(U, i, problem, steps, sums, has_shape, is_general, total, ratio_sum):
     """The bound on what a better row could gain; the shapes' part is added to `sums`.
 
     It is at least 0: near the optimum it is quadratic, and rounding may make it negative. NaN if a rate is 0.
     """
-    rate = highest = simd.zero(U, 0)
+    weight, shape, ridge, fixed = problem
+    w, s, rate = i * steps[0], i * steps[1], simd.zero(U, 0)
+    highest = rate
     for v in range(simd.width(U)):
         x, d, t = simd.load(U, i, v), simd.load(weight, w, v), simd.load(sums, 0, v)
         if has_shape:
@@ -222,8 +234,7 @@ def _gap(U, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, t
             rate, highest = _general_bound_term(rate, highest, t, x, d, q, f)
         else:
             rate, highest = _bound_term(rate, highest, t, x, d)
-    shift = 0.0 if is_general else 2.0
-    bound = simd.total(rate) + total * (simd.highest(highest) - shift)
+    bound = simd.total(rate) + total * (simd.highest(highest) - (0.0 if is_general else 2.0))
     return (0.0 if bound < 0.0 else bound) + 0.0 * ratio_sum
 
 
@@ -240,12 +251,13 @@ def _choice(u, d, s, a, fixed, sharpness, smallest, few):
 
 
 @step(inline=True)
-def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smallest, few, chosen, lane):
+def _choose(U, i, problem, steps, sums, has_shape, sharpness, smallest, few, chosen, lane):
     """Choose the components to visit, and set all others of row i of U to 0, except fixed ones.
 
     Returns whether any was set to 0 that was not before.
     """
-    a, dropped = simd.zero(U, 0), 0
+    weight, shape, _, fixed = problem
+    w, s, a, dropped = i * steps[0], i * steps[1], simd.zero(U, 0), 0
     for v in range(simd.width(U)):
         if has_shape:
             a = simd.load(shape, s, v)
@@ -257,39 +269,6 @@ def _choose(U, i, weight, w, shape, s, sums, fixed, has_shape, sharpness, smalle
     return dropped != 0
 
 
-@step(inline=True)
-def _list(chosen, lane, low, high, n_lanes, visits):
-    """List the chosen components among low to high of a row; returns their number."""
-    n = 0
-    for v in range(low // n_lanes, (high + n_lanes - 1) // n_lanes):
-        visit = simd.get(chosen, lane, v)
-        for first in range(v * n_lanes, (v + 1) * n_lanes, QUAD):
-            for c in range(QUAD):
-                simd.put(visits, lane, n, first + c)
-                n += visit >> c & 1
-            visit >>= QUAD
-    return n
-
-
-@step(inline=True)
-def _copy_listed(source, i, visits, n_listed, out, lane):
-    """Copy the listed components of row i of a factor into a lane."""
-    for n in range(n_listed):
-        simd.put(out, n, lane, simd.get(source, i, simd.get(visits, lane, n)))
-
-
-@step(inline=True)
-def _end_list(visits, n_listed, none, u, weights, shapes, ridges, lane):
-    """Make the length of a list even, by a component that no entry has; returns the length."""
-    if n_listed % 2:
-        simd.put(visits, lane, n_listed, none)
-        simd.put(u, n_listed, lane, 0.0)
-        simd.put(weights, n_listed, lane, 1.0)
-        simd.put(shapes, n_listed, lane, 0.0)
-        simd.put(ridges, n_listed, lane, 0.0)
-    return n_listed + n_listed % 2
-
-
 @formula()
 def _rate_of_none(x):
     """The rate without any component: 0, and 1 where there is no count."""
@@ -298,24 +277,25 @@ def _rate_of_none(x):
 
 @formula()
 def _add_product(y, u, v):
+    """y + u v."""
     return fma(u, v, y)
 
 
 @step(inline=True)
-def _reset_rates(V, U, i, offsets, counts, rates, first, n_vectors, block, base, width, strip):
+def _reset_rates(V, offsets, U, i, width, counts, rates, first, n_vectors, block, base, strip):
     """Compute the rates of row i of U again, after some components have become 0."""
     for e in range(first, first + n_vectors):
         simd.write(rates, e, _rate_of_none(simd.read(counts, e)))
     if strip < width:
         for low in range(0, width, strip):
-            _gather(V, U, i, low, min(low + strip, width), offsets, counts, rates, first, n_vectors, block, base)
-    else:
-        for k in range(width):
-            if simd.get(U, i, k) > 0.0:
-                u = simd.fill_like(simd.zero(counts, 0), simd.get(U, i, k))
-                for e in range(n_vectors):
-                    y = _add_product(simd.read(rates, first + e), u, simd.read(block, base + k * n_vectors + e))
-                    simd.write(rates, first + e, y)
+            _gather(V, offsets, U, i, low, min(low + strip, width), counts, rates, first, n_vectors, block, base)
+        return
+    for k in range(width):
+        if simd.get(U, i, k) > 0.0:
+            u = simd.fill_like(simd.zero(counts, 0), simd.get(U, i, k))
+            for e in range(n_vectors):
+                y = _add_product(simd.read(rates, first + e), u, simd.read(block, base + k * n_vectors + e))
+                simd.write(rates, first + e, y)
 
 
 # ── visits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -409,8 +389,9 @@ def _if_moved(u, g, c, price, weight):
 
 
 @step(inline=True)
-def _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+def _derivatives(n, part, lists, by_row, has_shape, has_ridge):
     """Coordinate n of each row, which was part 0 or 1 of the visited pair: u, g, c, price, ridge and sharpness."""
+    u, weights, shapes, ridges, _, _ = lists
     x, weight, q = simd.read(u, n), simd.read(weights, n), simd.zero(u, 0)
     g, c, sharpness = simd.read(by_row, part), simd.read(by_row, 2 + 2 * part), simd.read(by_row, _SHARPNESS)
     d = weight
@@ -471,11 +452,12 @@ def _next(u, new, weight, visited, old_move, refused):
     return new, where(visited > 0.0, new - u, old_move)
 
 
-@step(inline=True)
-def _move_pair(n, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
-    """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether a step is refused."""
-    u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
-    u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+@step(inline=False)
+def _move_pair(n, visited, lists, by_row, has_shape, has_ridge, normal):
+    """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether any step is refused."""
+    u, weights, _, _, _, _ = lists
+    u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, lists, by_row, has_shape, has_ridge)
+    u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, lists, by_row, has_shape, has_ridge)
     w0, w1 = simd.read(weights, n), simd.read(weights, n + 1)
     x, g, c, price = (u0, u1), (g0, g1), (aa, _both(simd.read(by_row, 3), w0, w1), bb), (d0, d1)
     a, b, refused = _joint_step(x, g, c, price, _larger(sharp0, sharp1), visited, normal)
@@ -522,9 +504,10 @@ def _unless(x, refused):
 
 
 @step(inline=False)
-def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge):
+def _move_alone(n, part, lists, by_row, has_shape, has_ridge):
     """Move coordinate n alone where the joint step was refused; n is part 0 or 1 of the visited pair."""
-    x, g, c, d, q, sharpness = _derivatives(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+    u, weights, _, _, _, _ = lists
+    x, g, c, d, q, sharpness = _derivatives(n, part, lists, by_row, has_shape, has_ridge)
     new, refused = _guarded_step(x, g, c, d, q, sharpness), simd.read(by_row, _REFUSED)
     new, move = _next_alone(simd.read(u, n), new, simd.read(weights, n), simd.read(by_row, _MOVE + part), refused)
     simd.write(u, n, new)
@@ -532,32 +515,98 @@ def _move_alone(n, part, u, weights, shapes, ridges, by_row, has_shape, has_ridg
     simd.write(by_row, _MOVE + 1 - part, _unless(simd.read(by_row, _MOVE + 1 - part), refused))
 
 
-# ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── long rows: lists and sweeps ─────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
-def _sweep(low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights, shapes, ridges, by_row, wide_sums, has_shape, has_ridge, normal):
-    """Visit the listed components of all rows of the group once."""
+def _list(chosen, lane, low, high, n_lanes, visits):
+    """List the chosen components among low to high of a row; returns their number."""
+    n = 0
+    for v in range(low // n_lanes, (high + n_lanes - 1) // n_lanes):
+        visit = simd.get(chosen, lane, v)
+        for first in range(v * n_lanes, (v + 1) * n_lanes, QUAD):
+            for c in range(QUAD):
+                simd.put(visits, lane, n, first + c)
+                n += visit >> c & 1
+            visit >>= QUAD
+    return n
+
+
+@step(inline=True)
+def _copy_listed(source, i, visits, n_listed, out, lane):
+    """Copy the listed components of row i of a factor into a lane."""
+    for n in range(n_listed):
+        simd.put(out, n, lane, simd.get(source, i, simd.get(visits, lane, n)))
+
+
+@step(inline=True)
+def _end_list(visits, lane, n_listed, none, lists):
+    """Make the length of a list even, by a component `none` that no entry has; returns the length."""
+    u, weights, shapes, ridges, _, _ = lists
+    if n_listed % 2:
+        simd.put(visits, lane, n_listed, none)
+        simd.put(u, n_listed, lane, 0.0)
+        simd.put(weights, n_listed, lane, 1.0)
+        simd.put(shapes, n_listed, lane, 0.0)
+        simd.put(ridges, n_listed, lane, 0.0)
+    return n_listed + n_listed % 2
+
+
+@step(inline=True)
+def _start_list(U, i, lane, low, none, problem, steps, has_shape, has_ridge, lists, index, base):
+    """List the chosen components among low to none, with their values, weights, shapes and ridges."""
+    weight, shape, ridge, _ = problem
+    u, weights, shapes, ridges, _, _ = lists
+    places, visits, chosen = index
+    n_listed = _list(chosen, lane, low, min(none, U.shape[1]), weights.shape[1], visits)
+    _copy_listed(U, i, visits, n_listed, u, lane)
+    _copy_listed(weight, i * steps[0], visits, n_listed, weights, lane)
+    if has_shape:
+        _copy_listed(shape, i * steps[1], visits, n_listed, shapes, lane)
+    if has_ridge:
+        _copy_listed(ridge, i * steps[1], visits, n_listed, ridges, lane)
+    simd.put(places, _LENGTH, lane, _end_list(visits, lane, n_listed, none, lists))
+    simd.put(places, _AT, lane, base)
+    simd.put(places, _AT + 1, lane, base)
+
+
+@step(inline=True)
+def _sweep(low, longest, n_rows, strip, index, lists, block, entries, by_row, wide_sums, has_shape, has_ridge, normal):
+    """Visit the listed components of all rows of the group once; those of the block begin with component low."""
+    places, visits, _ = index
+    _, weights, _, _, _, _ = lists
+    counts, rates, _, _ = entries
     for n in range(0, longest, 2):
         for lane in range(n_rows):
-            if n < simd.get(places, _LISTED, lane):
+            if n < simd.get(places, _LENGTH, lane):
                 base, n_vectors = simd.get(places, _FIRST, lane) * (strip + 1), simd.get(places, _VECTORS, lane)
                 a = base + (simd.get(visits, lane, n) - low) * n_vectors
                 b = base + (simd.get(visits, lane, n + 1) - low) * n_vectors
                 _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
-        if _move_pair(n, simd.read(weights, n), u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):  # rare after a few iterations
-            _move_alone(n, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+        if _move_pair(n, simd.read(weights, n), lists, by_row, has_shape, has_ridge, normal):
+            _move_alone(n, 0, lists, by_row, has_shape, has_ridge)
             for lane in range(n_rows):
                 if simd.get(by_row, _REFUSED, lane) > 0.0:
                     a, b = simd.get(places, _AT, lane), simd.get(places, _AT + 1, lane)
                     _visit(block, a, b, by_row, places, lane, counts, rates, wide_sums)
-            _move_alone(n + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+            _move_alone(n + 1, 1, lists, by_row, has_shape, has_ridge)
 
 
 @step(inline=True)
-def _drop_zeros(out, i, chosen, n_lanes, visits, n_listed, none, u, weights, shapes, ridges, lane):
-    """Remove the components that are 0 from a list and from the row; returns the length of the list."""
-    kept = 0
+def _write_listed(out, i, visits, n_listed, none, u, lane):
+    """Write the listed components of a row."""
+    for n in range(n_listed):
+        k = simd.get(visits, lane, n)
+        if k < none:
+            simd.put(out, i, k, simd.get(u, n, lane))
+
+
+@step(inline=True)
+def _drop_zeros(out, i, index, lane, none, lists):
+    """Remove the components that are 0 from a list and from the row."""
+    places, visits, chosen = index
+    u, weights, shapes, ridges, _, _ = lists
+    kept, n_listed, n_lanes = 0, simd.get(places, _LENGTH, lane), weights.shape[1]
     for n in range(n_listed):
         k, x = simd.get(visits, lane, n), simd.get(u, n, lane)
         if x > 0.0:
@@ -573,16 +622,127 @@ def _drop_zeros(out, i, chosen, n_lanes, visits, n_listed, none, u, weights, sha
             simd.put(chosen, lane, k // n_lanes, simd.get(chosen, lane, k // n_lanes) & ~(1 << k % n_lanes))
     for n in range(kept, n_listed):
         simd.put(weights, n, lane, 0.0)
-    return _end_list(visits, kept, none, u, weights, shapes, ridges, lane)
+    simd.put(places, _LENGTH, lane, _end_list(visits, lane, kept, none, lists))
+
+
+# ── long rows: the group ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
-def _write(out, i, visits, n_listed, none, u, lane):
-    """Write the listed components of a row."""
-    for n in range(n_listed):
-        k = simd.get(visits, lane, n)
-        if k < none:
-            simd.put(out, i, k, simd.get(u, n, lane))
+def _read_group(
+    data, indices, indptr, order, first_row, n_rows, U, problem, steps, has_shape, tiny, strip, offsets, counts, block,
+    places, by_row, totals, out,
+):  # fmt: skip
+    """Read the entries and the start of each row."""
+    n_lanes, n_filled = counts.shape[1], 0
+    for lane in range(n_rows):
+        i = order[first_row + lane]
+        start, length = indptr[i], indptr[i + 1] - indptr[i]
+        n_vectors = (length + n_lanes - 1) // n_lanes
+        begin, size = n_filled * n_lanes, n_vectors * n_lanes
+        own, own_offsets = simd.section(counts, begin, size), simd.section(offsets, begin, size)
+        _read_entries(data, indices, start, length, U.shape[1], own, own_offsets)
+        total, sharpness = _count_totals(counts, n_filled, n_filled + n_vectors)
+        total += _start_row(U, i, problem, steps, has_shape, tiny, out)
+        simd.put(places, _FIRST, lane, n_filled)
+        simd.put(places, _VECTORS, lane, n_vectors)
+        simd.put(places, _SOLVED, lane, 0)
+        simd.put(totals, 0, lane, total)
+        simd.put(by_row, _SHARPNESS, lane, sharpness)
+        for e in range(n_vectors):  # the component that no entry has
+            simd.write(block, n_filled * (strip + 1) + strip * n_vectors + e, simd.zero(counts, 0))
+        n_filled += n_vectors
+
+
+@step(inline=True)
+def _start_lists(
+    low, V, out, order, first_row, n_rows, problem, steps, has_shape, has_ridge, width, strip, offsets, entries, block,
+    lists, index, by_row,
+):  # fmt: skip
+    """List what each row visits of a strip of components, and gather the strip if the block can't hold all."""
+    counts, _, _, unused = entries
+    places, _, _ = index
+    zero = simd.zero(counts, 0)
+    for n in range(lists[1].shape[0]):
+        simd.write(lists[1], n, zero)
+    simd.write(by_row, _MOVE, zero)
+    simd.write(by_row, _MOVE + 1, zero)
+    for lane in range(n_rows):
+        if not simd.get(places, _SOLVED, lane):
+            i, first = order[first_row + lane], simd.get(places, _FIRST, lane)
+            n_vectors, base = simd.get(places, _VECTORS, lane), first * (strip + 1)
+            _start_list(out, i, lane, low, low + strip, problem, steps, has_shape, has_ridge, lists, index, base)
+            if strip < width:
+                high = min(low + strip, width)
+                _gather(V, offsets, out, i, low, high, counts, unused, first, n_vectors, block, base)
+
+
+@step(inline=True)
+def _longest_list(places, n_rows):
+    longest = 0
+    for lane in range(n_rows):
+        longest = max(longest, simd.get(places, _LENGTH, lane))
+    return longest
+
+
+@step(inline=False)
+def _solve_long_rows(
+    data, indices, indptr, order, first_row, n_rows, U, V, problem, steps, n_components, sweeps, max_rounds, has_shape,
+    has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets, index, entries, block, lists, sums,
+    wide_sums, by_row, totals, out, gap,
+):  # fmt: skip
+    """The rounds of a group of long rows."""
+    counts, rates, _, _ = entries
+    places, visits, chosen = index
+    width, n_rounds = (n_components + QUAD - 1) // QUAD * QUAD, 0
+    _read_group(
+        data, indices, indptr, order, first_row, n_rows, U, problem, steps, has_shape, tiny, strip, offsets, counts,
+        block, places, by_row, totals, out,
+    )  # fmt: skip
+    simd.clear_row(sums, 0)
+    while True:
+        n_unsolved = 0
+        for lane in range(n_rows):
+            if not simd.get(places, _SOLVED, lane):
+                i, first, total = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(totals, 0, lane)
+                n_vectors, base = simd.get(places, _VECTORS, lane), first * (strip + 1)
+                ratio_sum = _measure(
+                    V, offsets, out, i, width, entries, first, n_vectors, block, base, strip, sums, wide_sums
+                )
+                bound = _gap(out, i, problem, steps, sums, has_shape, is_general, total, ratio_sum)
+                gap[i] = bound
+                if n_rounds == max_rounds or (tol >= 0.0 and not (total * tol < bound < math.inf)):
+                    simd.put(places, _SOLVED, lane, 1)
+                    simd.put(places, _LENGTH, lane, 0)
+                else:
+                    n_unsolved += 1
+                    sharpness, few = simd.get(by_row, _SHARPNESS, lane), _FEW / n_components
+                    if _choose(out, i, problem, steps, sums, has_shape, sharpness, total * tiny, few, chosen, lane):
+                        _reset_rates(V, offsets, out, i, width, counts, rates, first, n_vectors, block, base, strip)
+        if n_unsolved == 0:
+            break
+        for sweep in range(sweeps):
+            for low in range(0, width, strip):
+                if sweep == 0 or strip < width:
+                    _start_lists(
+                        low, V, out, order, first_row, n_rows, problem, steps, has_shape, has_ridge, width, strip,
+                        offsets, entries, block, lists, index, by_row,
+                    )  # fmt: skip
+                _sweep(
+                    low, _longest_list(places, n_rows), n_rows, strip, index, lists, block, entries, by_row, wide_sums,
+                    has_shape, has_ridge, normal,
+                )  # fmt: skip
+                for lane in range(n_rows):
+                    i, n_listed = order[first_row + lane], simd.get(places, _LENGTH, lane)
+                    if n_listed > 0 and (strip < width or (wants_data_term and sweep == sweeps - 1)):
+                        _settle(block, by_row, places, lane, rates)
+                    if strip < width or sweep == sweeps - 1:
+                        _write_listed(out, i, visits, n_listed, low + strip, lists[0], lane)
+                    if strip < width or sweep < sweeps - 1:
+                        _drop_zeros(out, i, index, lane, low + strip, lists)
+        n_rounds += 1
+        if tol < 0.0:
+            break
 
 
 # ── short rows side by side ─────────────────────────────────────────────────────────────────────────────────────
@@ -616,8 +776,9 @@ def _read_lanes(source, row_step, order, first_row, n_rows, offsets, out, width)
 
 
 @step(inline=True)
-def _measure_lanes(V, offsets, counts, rates, ratios, n_vectors, block, loaded, u, sums, width):
+def _measure_lanes(V, offsets, counts, rates, ratios, n_vectors, block, loaded, lists, width):
     """As `_measure`, of rows in lanes; returns the sums of the ratios."""
+    u, _, _, _, _, sums = lists
     zero = ratio_sum = simd.zero(counts, 0)
     zeros = zero, zero, zero, zero
     for e in range(n_vectors):
@@ -648,8 +809,9 @@ def _bound(rate, highest, total, ratio_sum, shift):
 
 
 @step(inline=True)
-def _gap_lanes(u, prices, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum):
+def _gap_lanes(lists, fixed, has_shape, is_general, n_components, total, ratio_sum):
     """As `_gap`, of rows in lanes."""
+    u, _, shapes, ridges, prices, sums = lists
     rate = highest = zero = simd.zero(u, 0)
     for k in range(n_components):
         x, d, s = simd.read(u, k), simd.read(prices, k), simd.read(sums, k)
@@ -677,11 +839,12 @@ def _if_unsolved(u, kept, visit, d, active):
 
 
 @step(inline=True)
-def _choose_lanes(u, weights, prices, shapes, sums, visits, fixed, has_shape, total, tiny, sharpness, active, n_components):
+def _choose_lanes(lists, visits, fixed, has_shape, total, tiny, sharpness, active, n_components):
     """As `_choose` and `_list`, of rows in lanes: the list has the pairs that any of them visits.
 
     The weights are positive where a component is visited. Returns the length of the list.
     """
+    u, weights, shapes, _, prices, sums = lists
     zero = a = simd.zero(u, 0)
     smallest, n = multiply(total, simd.fill_like(zero, tiny)), 0
     for k in range(0, n_components, 2):
@@ -729,8 +892,9 @@ def _weight_of_positive(weight, u):
 
 
 @step(inline=True)
-def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
+def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, lists, by_row, has_shape, has_ridge, normal):
     """As `_sweep`, of rows in lanes; returns the number of pairs in the list of the next sweep."""
+    u, weights, _, _, _, _ = lists
     zero, kept, old = simd.zero(u, 0), 0, 0
     visited = simd.fill_like(zero, 1.0)
     simd.write(by_row, _MOVE, zero)
@@ -739,12 +903,12 @@ def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, 
         k = simd.get(visits, 0, n)
         a = k * n_vectors
         _visit_lanes(block, a, a + n_vectors, old, old + n_vectors, by_row, counts, rates, n_vectors)
-        if _move_pair(k, visited, u, weights, shapes, ridges, by_row, has_shape, has_ridge, normal):
-            _move_alone(k, 0, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+        if _move_pair(k, visited, lists, by_row, has_shape, has_ridge, normal):
+            _move_alone(k, 0, lists, by_row, has_shape, has_ridge)
             _visit_lanes(block, a, a + n_vectors, a, a + n_vectors, by_row, counts, rates, n_vectors)
             simd.write(by_row, _MOVE, zero)
             simd.write(by_row, _MOVE + 1, zero)
-            _move_alone(k + 1, 1, u, weights, shapes, ridges, by_row, has_shape, has_ridge)
+            _move_alone(k + 1, 1, lists, by_row, has_shape, has_ridge)
         old, stays = a, False
         for c in range(k, k + 2):
             weight = _weight_of_positive(simd.read(weights, c), simd.read(u, c))
@@ -761,61 +925,70 @@ def _sweep_lanes(n_listed, visits, block, counts, rates, n_vectors, u, weights, 
     return kept
 
 
-@step(inline=False)
-def _solve_side_by_side(
-    data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, normal, offsets, visits, counts, rates,
-    ratios, block, u, weights, shapes, ridges, prices, sums, by_row, out, gap,
+@step(inline=True)
+def _read_side_by_side(
+    data, indices, indptr, order, first_row, n_rows, n_vectors, U, problem, steps, has_shape, is_general, width, tiny,
+    offsets, counts, lists, by_row,
 ):  # fmt: skip
-    """The rounds of a group of short rows, one in each lane."""
-    width, n_lanes = (n_components + QUAD - 1) // QUAD * QUAD, counts.shape[1]
-    zero = simd.zero(counts, 0)
+    """Read the entries and the start of each row; returns the sums of their counts and shapes."""
+    weight, shape, ridge, fixed = problem
+    u, _, shapes, ridges, prices, _ = lists
+    zero, n_lanes = simd.zero(counts, 0), counts.shape[1]
     _read_lanes(U, 1, order, first_row, n_rows, offsets, u, width)
-    _read_lanes(weight, weight_step, order, first_row, n_rows, offsets, prices, width)
+    _read_lanes(weight, steps[0], order, first_row, n_rows, offsets, prices, width)
     if has_shape:
-        _read_lanes(shape, shape_step, order, first_row, n_rows, offsets, shapes, width)
+        _read_lanes(shape, steps[1], order, first_row, n_rows, offsets, shapes, width)
     if is_general:
-        _read_lanes(ridge, shape_step, order, first_row, n_rows, offsets, ridges, width)
+        _read_lanes(ridge, steps[1], order, first_row, n_rows, offsets, ridges, width)
     flat = simd.section(counts, 0, n_vectors * n_lanes)
     for lane in range(n_lanes):
         i = order[first_row + min(lane, n_rows - 1)]
-        _fill_lane(data, indices, indptr, i, V.shape[1], flat, offsets, lane, n_lanes, lane < n_rows)
-    total, least = zero, simd.fill_like(zero, math.inf)
+        _fill_lane(data, indices, indptr, i, U.shape[1], flat, offsets, lane, n_lanes, lane < n_rows)
+    total, smallest = zero, simd.fill_like(zero, math.inf)
     for e in range(n_vectors):
         x = simd.read(counts, e)
-        total, least = add(total, x), _smaller(least, x)
-    sharpness = divide(simd.fill_like(zero, 1.0), least)
-    simd.write(by_row, _SHARPNESS, sharpness)
-    for k in range(n_components):
+        total, smallest = add(total, x), _smaller(smallest, x)
+    simd.write(by_row, _SHARPNESS, divide(simd.fill_like(zero, 1.0), smallest))
+    for k in range(width):
         x, d = simd.read(u, k), simd.read(prices, k)
         if has_shape:
             a = simd.read(shapes, k)
             total, x = add(total, a), _lifted(x, a, d, tiny)
         simd.write(u, k, _if_used(x, d, simd.fill_like(zero, simd.get(fixed, 0, k))))
-    active, n_rounds = simd.fill_like(zero, 1.0), 0
+    return total
+
+
+@step(inline=False)
+def _solve_short_rows(
+    data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, problem, steps, n_components, sweeps, max_rounds,
+    has_shape, has_ridge, is_general, tol, tiny, normal, offsets, index, entries, block, lists, by_row, out, gap,
+):  # fmt: skip
+    """The rounds of a group of short rows."""
+    counts, rates, ratios, _ = entries
+    fixed, visits, u = problem[3], index[1], lists[0]
+    width, n_rounds, active = (n_components + QUAD - 1) // QUAD * QUAD, 0, simd.fill_like(simd.zero(counts, 0), 1.0)
+    total = _read_side_by_side(
+        data, indices, indptr, order, first_row, n_rows, n_vectors, U, problem, steps, has_shape, is_general, width,
+        tiny, offsets, counts, lists, by_row,
+    )  # fmt: skip
     while True:
-        ratio_sum = _measure_lanes(
-            V, offsets, counts, rates, ratios, n_vectors, block, n_rounds > 0, u, sums, width
-        )
-        bound = _gap_lanes(
-            u, prices, shapes, ridges, sums, fixed, has_shape, is_general, n_components, total, ratio_sum
-        )
-        simd.write(by_row, _REFUSED, bound)
+        ratio_sum = _measure_lanes(V, offsets, counts, rates, ratios, n_vectors, block, n_rounds > 0, lists, width)
+        bound = _gap_lanes(lists, fixed, has_shape, is_general, n_components, total, ratio_sum)
+        simd.write(by_row, _MOVE, bound)
         for lane in range(n_rows):
-            gap[order[first_row + lane]] = simd.get(by_row, _REFUSED, lane)
+            gap[order[first_row + lane]] = simd.get(by_row, _MOVE, lane)
         if tol >= 0.0:
             active = _unsolved(bound, total, tol)
         if n_rounds == max_rounds or simd.bits(active) == 0:
             break
         n_listed = _choose_lanes(
-            u, weights, prices, shapes, sums, visits, fixed, has_shape, total, tiny, sharpness, active, n_components
+            lists, visits, fixed, has_shape, total, tiny, simd.read(by_row, _SHARPNESS), active, n_components
         )
         _reset_lanes(block, counts, rates, n_vectors, u, width)
         for _ in range(sweeps):
             n_listed = _sweep_lanes(
-                n_listed, visits, block, counts, rates, n_vectors, u, weights, shapes, ridges, by_row, has_shape,
-                has_ridge, normal,
-            )  # fmt: skip
+                n_listed, visits, block, counts, rates, n_vectors, lists, by_row, has_shape, has_ridge, normal
+            )
         n_rounds += 1
         if tol < 0.0:
             break
@@ -823,6 +996,9 @@ def _solve_side_by_side(
         offsets[lane] = order[first_row + lane] * np.int64(out.shape[1])
     for k in range(0, width, QUAD):
         simd.scatter_quad(out, offsets, n_rows, k, simd.load_quad(u, k, 1))
+
+
+# ── the kernel ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @step(inline=True)
@@ -835,147 +1011,79 @@ def _data_term(counts, rates, n_vectors):
     return total
 
 
-@step(inline=False)
-def _solve_rows(
-    data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-    max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets,
-    visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
-    totals, out, gap,
-):  # fmt: skip
-    """The rounds of a group of long rows, the entries of each along the lanes."""
-    n_lanes, n_filled, zero = counts.shape[1], 0, simd.zero(counts, 0)
-    width = (n_components + QUAD - 1) // QUAD * QUAD
-
-    for lane in range(n_rows):
-        i = order[first_row + lane]
-        start, length = indptr[i], indptr[i + 1] - indptr[i]
-        n_vectors = (length + n_lanes - 1) // n_lanes
-        begin, size = n_filled * n_lanes, n_vectors * n_lanes
-        _read_entries(
-            data, indices, start, length, V.shape[1], simd.section(counts, begin, size),
-            simd.section(offsets, begin, size),
-        )  # fmt: skip
-        total, sharpness = _count_totals(counts, n_filled, n_filled + n_vectors)
-        total += _start_row(U, i, weight, i * weight_step, shape, i * shape_step, fixed, has_shape, tiny, out)
-        simd.put(places, _FIRST, lane, n_filled)
-        simd.put(places, _VECTORS, lane, n_vectors)
-        simd.put(places, _SOLVED, lane, 0)
-        simd.put(totals, 0, lane, total)
-        simd.put(by_row, _SHARPNESS, lane, sharpness)
-        for e in range(n_vectors):
-            simd.write(block, n_filled * (strip + 1) + strip * n_vectors + e, zero)
-        n_filled += n_vectors
-
-    simd.clear_row(sums, 0)
-    n_rounds = 0
-    while True:
-        n_unsolved = 0
-        for lane in range(n_rows):
-            if not simd.get(places, _SOLVED, lane):
-                i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
-                w, s, total = i * weight_step, i * shape_step, simd.get(totals, 0, lane)
-                ratio_sum = _measure(
-                    V, out, i, offsets, counts, rates, ratios, unused, first, n_vectors, block, first * (strip + 1), width, strip,
-                    sums, wide_sums,
-                )  # fmt: skip
-                bound = _gap(
-                    out, i, weight, w, shape, ridge, s, sums, fixed, has_shape, is_general, total, ratio_sum
-                )
-                gap[i] = bound
-                if n_rounds == max_rounds or (tol >= 0.0 and not (total * tol < bound < math.inf)):
-                    simd.put(places, _SOLVED, lane, 1)
-                    simd.put(places, _LISTED, lane, 0)
-                else:
-                    n_unsolved += 1
-                    dropped = _choose(
-                        out, i, weight, w, shape, s, sums, fixed, has_shape, simd.get(by_row, _SHARPNESS, lane),
-                        total * tiny, _FEW / n_components, chosen, lane,
-                    )  # fmt: skip
-                    if dropped:
-                        _reset_rates(
-                            V, out, i, offsets, counts, rates, first, n_vectors, block, first * (strip + 1), width, strip
-                        )
-        if n_unsolved == 0:
-            break
-        in_strips, longest = strip < width, 0
-        for sweep in range(sweeps):
-            for low in range(0, width, strip):
-                none = low + strip
-                if sweep == 0 or in_strips:
-                    longest = 0
-                    for n in range(u.shape[0]):
-                        simd.write(weights, n, zero)
-                    for lane in range(n_rows):
-                        if not simd.get(places, _SOLVED, lane):
-                            i, first, n_vectors = order[first_row + lane], simd.get(places, _FIRST, lane), simd.get(places, _VECTORS, lane)
-                            n_listed = _list(chosen, lane, low, min(none, width), n_lanes, visits)
-                            _copy_listed(out, i, visits, n_listed, u, lane)
-                            _copy_listed(weight, i * weight_step, visits, n_listed, weights, lane)
-                            if has_shape:
-                                _copy_listed(shape, i * shape_step, visits, n_listed, shapes, lane)
-                            if has_ridge:
-                                _copy_listed(ridge, i * shape_step, visits, n_listed, ridges, lane)
-                            n_listed = _end_list(visits, n_listed, none, u, weights, shapes, ridges, lane)
-                            base = first * (strip + 1)
-                            if in_strips and n_listed > 0:
-                                _gather(V, out, i, low, min(none, width), offsets, counts, unused, first, n_vectors, block, base)
-                            simd.put(places, _LISTED, lane, n_listed)
-                            simd.put(places, _AT, lane, base)
-                            simd.put(places, _AT + 1, lane, base)
-                            simd.put(by_row, _MOVE, lane, 0.0)
-                            simd.put(by_row, _MOVE + 1, lane, 0.0)
-                            longest = max(longest, n_listed)
-                _sweep(
-                    low, longest, n_rows, strip, places, visits, block, counts, rates, u, weights,
-                    shapes, ridges, by_row, wide_sums, has_shape, has_ridge, normal,
-                )  # fmt: skip
-                longest = 0
-                for lane in range(n_rows):
-                    if simd.get(places, _LISTED, lane) > 0:
-                        if in_strips or (wants_data_term and sweep == sweeps - 1):
-                            _settle(block, by_row, places, lane, rates)
-                        i, n_listed = order[first_row + lane], simd.get(places, _LISTED, lane)
-                        if in_strips or sweep == sweeps - 1:
-                            _write(out, i, visits, n_listed, none, u, lane)
-                        if in_strips or sweep < sweeps - 1:
-                            n_listed = _drop_zeros(
-                                out, i, chosen, n_lanes, visits, n_listed, none, u, weights, shapes, ridges, lane
-                            )
-                        simd.put(places, _LISTED, lane, n_listed)
-                        longest = max(longest, n_listed)
-        n_rounds += 1
-        if tol < 0.0:
-            break
-
-
 @kernel(writes=14)
 def descend(table, group, worker):
-    """TODO"""
+    """Lower the divergence of each row by cyclic coordinate descent, V fixed; monotone, without function evaluation.
+
+    A task is a group of rows, in one of two layouts, see the head of this file. A row's objective is that of
+    `multiply`, with d its row of `weight`, a of `shape` and q of `ridge`. With y the row's rates and
+    total = sum_j x_j + sum_k a_k,
+
+        S_k   = sum_j x_j / y_j v_jk + a_k / u_k,                  gap as in `multiply`
+        C_kl  = sum_j x_j v_jk v_jl / y_j^2 + a_k / u_k^2 + q_k,   the last two if k = l
+        (u_k, u_l) <- `_joint_step` (u, S, C, d + q u), or if that isn't safe `_guarded_step` of one after the other
+
+    over pairs of the active k: those with u_k > `tiny` total / d_k, with a_k > 0, with S_k > d_k or with u_k S_k, the
+    counts of k, > `_FEW` min x / K. The others are set to exactly 0, except fixed ones, which stay. Short rows pair
+    components 2 m and 2 m + 1, long ones each two in the list of their active components.
+
+    in    data, indices, U, V   as in `ratio_contract`
+          indptr     (n_rows + 1,)  int64
+          order      (n_rows,)      int64, the rows, those of a group side by side
+          groups     (n_groups, 5)  int64: first place in `order`, number of rows, vectors of entries, 1 for short rows
+                                    side by side or 0 for long ones, strip
+          weight, shape, ridge  (1 or n_rows, K) as in `multiply`
+          fixed      (1, K)         1 for fixed components, else 0; dtype of U
+          n_components, sweeps, max_rounds  int
+          weight_step, shape_step  int: whether `weight`, and `shape` and `ridge`, have a row for each
+          has_shape, has_ridge, is_general  int: whether there is a shape; a ridge; any of ridge, fixed and inf
+          wants_data_term  int: whether to sum `data_term`
+          tol, tiny        float
+          normal           float: curvatures below have lost digits to underflow
+    out   offsets    (n_workers, n * lanes) int64, scratch: where the entries' rows of V begin
+          visits     (n_workers, lanes, K) int64, scratch: the components to visit
+          chosen     (n_workers, lanes, K / lanes) int64, scratch: the same as bits, of each vector of a row
+          places     (n_workers, PLACES, lanes) int64, scratch
+          entries    (n_workers, ENTRIES, n, lanes), scratch
+          block      (n_workers, n, lanes), scratch: transposed rows of V
+          lists      (n_workers, LISTED, K, lanes), scratch
+          sums, wide_sums  (n_workers, 1, K), scratch: S of a row; the latter float64
+          by_row     (n_workers, BY_ROW, lanes), scratch
+          totals     (n_workers, 1, lanes) float64, scratch
+          out        (n_rows, K)    overwritten
+          gap        (n_rows,)      float64, nats: the bound on what a better row could gain, see `tol`
+          data_term  (n_groups,)    float64, if `wants_data_term`: sum over the rows of  data log(rate), at `out`; nats
+          If tol < 0, there is one round of sweeps, and gap is that of U. Otherwise rounds are repeated until gap, then
+          that of `out`, is at most tol * total; a row of U whose gap already is comes back unchanged.
+    gives bitwise the same row for any number of workers and any other rows
+    cost  per sweep about 9 nnz flops for each active component, and nnz divisions for two; 4 nnz K flops for the gap;
+          gathers nnz K itemsize bytes of V
+    """
     (
         data, indices, indptr, order, groups, U, V, weight, shape, ridge, fixed, n_components, sweeps, max_rounds,
-        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, all_offsets, all_visits, all_places, all_entries, all_blocks, all_listed, all_chosen, all_sums, all_wide, all_by_row, all_totals, out, gap, data_term,
+        weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, all_offsets,
+        all_visits, all_chosen, all_places, all_entries, all_blocks, all_lists, all_sums, all_wide, all_by_row,
+        all_totals, out, gap, data_term,
     ) = arguments(table)  # fmt: skip
     first_row, n_rows, n_vectors = groups[group, 0], groups[group, 1], groups[group, 2]
     side_by_side, strip = groups[group, 3] == 1, groups[group, 4]
-    offsets, places = simd.subarray(all_offsets, worker), simd.subarray(all_places, worker)
-    visits = simd.subarray(all_visits, worker)
-    counts, rates, ratios, unused = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
-    block, by_row = simd.subarray(all_blocks, worker), simd.subarray(all_by_row, worker)
-    u, weights, shapes, ridges, prices, products = simd.subarrays(simd.subarray(all_listed, worker), LISTED)
-    sums, chosen = simd.subarray(all_sums, worker), simd.subarray(all_chosen, worker)
-    wide_sums, totals = simd.subarray(all_wide, worker), simd.subarray(all_totals, worker)
+    offsets, block = simd.subarray(all_offsets, worker), simd.subarray(all_blocks, worker)
+    index = simd.subarray(all_places, worker), simd.subarray(all_visits, worker), simd.subarray(all_chosen, worker)
+    entries = simd.subarrays(simd.subarray(all_entries, worker), ENTRIES)
+    lists, by_row = simd.subarrays(simd.subarray(all_lists, worker), LISTED), simd.subarray(all_by_row, worker)
+    sums, wide_sums = simd.subarray(all_sums, worker), simd.subarray(all_wide, worker)
+    problem, steps = (weight, shape, ridge, fixed), (weight_step, shape_step)
     if side_by_side:
-        _solve_side_by_side(
-            data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, weight, shape, ridge, fixed, n_components,
-            sweeps, max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, tol, tiny, normal, offsets, visits,
-            counts, rates, ratios, block, u, weights, shapes, ridges, prices, products, by_row, out, gap,
+        _solve_short_rows(
+            data, indices, indptr, order, first_row, n_rows, n_vectors, U, V, problem, steps, n_components, sweeps,
+            max_rounds, has_shape, has_ridge, is_general, tol, tiny, normal, offsets, index, entries, block, lists,
+            by_row, out, gap,
         )  # fmt: skip
     else:
-        _solve_rows(
-            data, indices, indptr, order, first_row, n_rows, U, V, weight, shape, ridge, fixed, n_components, sweeps,
-            max_rounds, weight_step, shape_step, has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets,
-            visits, places, counts, rates, ratios, unused, block, u, weights, shapes, ridges, sums, chosen, wide_sums, by_row,
-            totals, out, gap,
+        _solve_long_rows(
+            data, indices, indptr, order, first_row, n_rows, U, V, problem, steps, n_components, sweeps, max_rounds,
+            has_shape, has_ridge, is_general, wants_data_term, tol, tiny, normal, strip, offsets, index, entries, block,
+            lists, sums, wide_sums, by_row, simd.subarray(all_totals, worker), out, gap,
         )  # fmt: skip
     if wants_data_term:
-        data_term[group] = _data_term(counts, rates, n_vectors)
+        data_term[group] = _data_term(entries[0], entries[1], n_vectors)

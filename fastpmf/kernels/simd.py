@@ -624,12 +624,12 @@ def spread_quad(A, i, k):
 
 
 def _store_four_totals_meaning(A, k, tiles):
-    A[k : k + QUAD] = [tile.sum() for tile in tiles]
+    A[0, k : k + QUAD] = [tile.sum() for tile in tiles]
 
 
 @operation(_store_four_totals_meaning)
 def store_four_totals(A, k, tiles):
-    """store_four_totals(A, k, tiles): store the sums of four tiles of one vector in A[k] to A[k + 3]."""
+    """store_four_totals(A, k, tiles): store the sums of four tiles of one vector in A[0, k] to A[0, k + 3]."""
     check_store(A, tiles.dtype.dtype)
 
     def emit(context, builder, A, k, tiles):
@@ -646,7 +646,7 @@ def _store_totals_meaning(A, lane, tiles):
 
 @operation(_store_totals_meaning)
 def store_totals(A, lane, tiles):
-    """store_totals(A, lane, tiles): store the sum of each of five tiles of one vector in row 0 to 4 of A, at this lane."""
+    """store_totals(A, lane, tiles): store the sums of five tiles of one vector in rows 0 to 4 of A, at this lane."""
     check_store(A, tiles.dtype.dtype)
 
     def emit(context, builder, A, lane, tiles):
@@ -656,7 +656,8 @@ def store_totals(A, lane, tiles):
             last = builder.fadd(*halves(builder, last))
         totals = [builder.extract_element(sums, I32(n)) for n in range(GROUP)] + [builder.extract_element(last, I32(0))]
         for n, total in enumerate(totals):
-            builder.store(total, A.element(builder.add(I64(n * vector(A.dtype).count), lane)))
+            place = builder.add(I64(n * vector(A.dtype).count), lane)
+            builder.store(total, A.element(place))
 
     return types.void(A, types.intp, tiles), emit
 
