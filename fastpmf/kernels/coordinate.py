@@ -406,7 +406,15 @@ def _derivatives(n, part, lists, by_row, has_shape, has_ridge):
 
 @formula(3)
 def _joint_step(u, g, c, price, sharpness, visited, normal):
-    """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it isn't a safe one."""
+    """The minimum of the quadratic model over values >= 0 as a step (a, b); and 1 where it is refused.
+
+    With slope s = g - price and Hessian C of the pair, it is the minimum of  -s.p + p.C p / 2  over u + p >= 0, so that
+    s.p >= p.C p. Along p the objective is self-concordant: with lambda^2 = p.C p / min x, it rises by at most
+    (-s.p / min x - lambda - log(1 - lambda)) min x, which is not positive for lambda <= 0.6838. If neither coordinate
+    shrinks, all rates grow, the curvature falls along p, and any lambda is safe.
+
+    Source: as of `_guarded_step`; the same bound holds along every line.
+    """
     aa, ab, bb = c
     slope, lowest = (g[0] - price[0], g[1] - price[1]), (-u[0], -u[1])
     # The Newton steps of each alone, and how much less each moves for a step of the other
@@ -431,7 +439,10 @@ def _joint_step(u, g, c, price, sharpness, visited, normal):
 
 @formula(2)
 def _lengthened(u, a, b, g, price, q):
-    """The coordinates after a step; a longer one if none shrinks: Newton's on 1 / g, never past the optimum."""
+    """The coordinates after a step p; if none shrinks, after p (p.g) / (p.price), but with a ridge after p itself.
+
+    That is Newton's step on 1 / g along the line, which does not pass the optimum, since 1 / g is concave there.
+    """
     gain, cost = fma(a, g[0], b * g[1]), fma(a, price[0], b * price[1])
     longer = where(q > 0.0, 1.0, where(gain > cost, gain / cost, 1.0))
     length = where(a < 0.0, 1.0, where(b < 0.0, 1.0, longer))
@@ -454,7 +465,7 @@ def _next(u, new, weight, visited, old_move, refused):
 
 @step(inline=False)
 def _move_pair(n, visited, lists, by_row, has_shape, has_ridge, normal):
-    """Move coordinates n and n + 1 of each row jointly by the sums of its visit; returns whether any step is refused."""
+    """Move coordinates n and n + 1 of each row jointly, by the sums of its visit; returns whether any is refused."""
     u, weights, _, _, _, _ = lists
     u0, g0, aa, d0, q0, sharp0 = _derivatives(n, 0, lists, by_row, has_shape, has_ridge)
     u1, g1, bb, d1, q1, sharp1 = _derivatives(n + 1, 1, lists, by_row, has_shape, has_ridge)
@@ -479,7 +490,22 @@ def _larger(a, b):
 
 @formula()
 def _guarded_step(u, g, c, price, q, sharpness):
-    """The next value of one coordinate: the Newton step where it is safe, else a shorter one."""
+    """The next value of one coordinate, by its ratio sum g, curvature c and price: -f' = g - price, f'' = c.
+
+    With d = (g - price) / c, lambda^2 = c d^2 / min x, and ratio = g / price:
+
+        g >= price         u + d ratio                               Newton on 1 / g: never past the optimum
+        lambda <= 0.6838   max(0, u + d ratio)
+        otherwise          min(u ratio, u + d / (1 + lambda))        the multiplicative and the damped Newton point
+                           or u / 1024, if that is more and c is not 0
+
+    None of these steps increases the objective. If the curvature overflows, the multiplicative point is used. With a
+    ridge, where the price rises with u, ratio = 1 makes the steps Newton's own, which are as safe: g - price is convex,
+    and a square has no third derivative.
+
+    Source: Hien & Gillis, "Algorithms for nonnegative matrix factorization with the Kullback-Leibler divergence",
+    J. Sci. Comput. 87 (2021), section 3.5, for the last two; the first because 1 / g is concave along a coordinate.
+    """
     ratio = where(q > 0.0, 1.0, g / price)
     d, scaled = (g - price) / c, u * ratio
     newton, far = fma(d, ratio, u), sharpness * ((g - price) * d)
