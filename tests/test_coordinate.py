@@ -12,8 +12,8 @@ from scipy import sparse
 from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of, subproblem
 
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import MemoryCounts, as_counts, partition
+from fastpmf.core.factors import aligned, column_sums, padded
+from fastpmf.counts import MemoryCounts, as_counts, csr, partition
 from fastpmf.kernels.simd import lanes_of
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
@@ -129,6 +129,51 @@ def test_one_coordinate_rule_never_raises_a_one_dimensional_objective(dtype):
         new = naive.guarded_step(u, (x * b / y).sum(), (x * b * b / y**2).sum(), v, x.min())
         before, after = (t * v - (x * np.log(rest + t * b)).sum() for t in (u, new))
         assert after <= before + 1e-12 * (abs(before) + u * v)
+
+
+@both
+def test_two_coordinates_at_once_never_raise_a_two_dimensional_objective(dtype):
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(2000):
+        m = rng.integers(2, 8)
+        x = rng.gamma(0.5, size=m) + 1e-3 if rng.random() < 0.5 else rng.integers(1, 30, m).astype(float)
+        V, rest = rng.gamma(0.3, size=(m, 2)) + 1e-9, rng.gamma(0.3, size=m) * rng.integers(0, 2) + 1e-9
+        u, d = 10.0 ** rng.uniform(-2, 2, 2), 10.0 ** rng.uniform(-2, 2, 2)
+        w = V / (rest + V @ u)[:, None]
+        new = naive.joint_step(u, x @ w, w.T @ (x[:, None] * w), d, x.min(), bends=True)
+        refused += new is None
+        if new is not None:
+            before, after = (d @ t - (x * np.log(rest + V @ t)).sum() for t in (u, new))
+            assert after <= before + 1e-12 * (abs(before) + u @ d)
+    assert 100 < refused < 1900  # both happen
+
+
+@both
+@pytest.mark.parametrize("layout", ["wide"], indirect=True)
+def test_rows_longer_than_what_is_summed_at_once_agree_with_the_oracle(dtype, layout):
+    X, k = rows_of([5000, 40], n_columns=6000, count="uint8"), 3
+    U, V = factors(X.shape, k, dtype)
+    out, descent = descend(X, U, V, k)
+    expected = naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype))
+    np.testing.assert_allclose(out[:, :k], expected[:, :k], rtol=4000 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=1e-4)
+
+
+@both
+def test_the_result_does_not_depend_on_what_was_in_the_scratch_arrays(dtype, layout, monkeypatch):
+    X, k = rows_of([*LENGTHS, 12, 11], count="uint8"), 5
+    U, problem, _ = row_problem(KINDS[-1], X, k, dtype)
+    results = []
+    for number in (0.0, -3.0, 1e-30, np.nan, np.inf):
+
+        def filled(*args, number=number):
+            out = aligned(*args)
+            out[:] = number
+            return out
+
+        monkeypatch.setattr(csr, "aligned", filled)
+        results.append(solve(X, problem, U)[0].tobytes())
+    assert len(set(results)) == 1
 
 
 @both
