@@ -204,12 +204,12 @@ def measure_kernels(
         counts.contract(side, U, V, S)
         descend = partial(counts.descend, subproblem, U, out, sweeps=2, zero=1e-11)
         descend()
-        visits = nnz * k + float((out > 0).sum(axis=1) @ np.diff(X.indptr))  # of components, in both sweeps
+        visits = 2.0 * float((out > 0).sum(axis=1) @ np.diff(X.indptr))  # of components, in both sweeps; at least
         # Call, flops, gathers of V, other bytes, divisions
         kernels = {
             "ratio_contract": (partial(counts.contract, side, U, V, S), 4 * nnz * width, 1, X.data.nbytes, 0),
             "multiply": (partial(multiplicative, subproblem, U, S, out), 8 * U.size, 0, 3 * U.nbytes, 0),
-            "descend": (descend, 8 * nnz * width + 8 * visits, 1, X.data.nbytes, visits),
+            "descend": (descend, 4 * nnz * width + 9 * visits, 1, X.data.nbytes, visits / 2),
         }
         if side is Side.ROWS:
             T = np.zeros_like(V)

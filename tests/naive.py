@@ -107,6 +107,34 @@ def guarded_step(u, g, c, v, min_count, ratio=None):
     return max(u / 1024, min(u * ratio, u + d / (1 + decrement))) if c > 0 else max(0.0, u * ratio)
 
 
+def joint_step(u, g, C, d, min_count, bends):
+    """The values of one or two coordinates after a step that is safe, or None.
+
+    The step goes to the minimum over u >= 0 of the quadratic model with gradient d - g and Hessian C. If no coordinate
+    shrinks and the model `bends`, as it does without a ridge, it is longer by (step . g) / (step . d).
+    """
+    C, slope = np.asarray(C), np.asarray(g) - d
+    if ((C.diagonal() == 0) & (np.asarray(g) > 0)).any():
+        return None
+    if len(u) == 2 and (C.diagonal() > 0).all():
+        less = C[0, 1] / C.diagonal()
+        if not 1 - less[0] * less[1] > 2.0**-10:
+            return None
+    elif len(u) == 2:  # one of them has no entries
+        C = np.diag(C.diagonal())
+    best = np.where(C.diagonal() > 0, np.linalg.solve(C + np.diag(C.diagonal() == 0), slope), -u)
+    out = best < -u
+    step = np.where(out, -u, best)
+    for k in range(len(u)):
+        if out.sum() == 1 and not out[k] and C[k, k] > 0:  # the other one becomes 0
+            step[k] = max(-u[k], (slope[k] + C[k, 1 - k] * u[1 - k]) / C[k, k])
+    if (step < 0).any():
+        return np.maximum(u + step, 0) if step @ C @ step / min_count < 0.6838**2 else None
+    if not math.isfinite(step @ C @ step):
+        return None
+    return u + step * (step @ g / (step @ d) if bends and step @ g > step @ d else 1.0)
+
+
 class Rows:
     """The problem of each row: f(u) = d . u + q . u^2 / 2 - a . log u - sum_j x_j log(u . v_j), u_k = 0 where d is inf.
 
@@ -178,49 +206,59 @@ class Rows:
             U = np.where(self.fixed, U, np.divide(2 * U * t, root, out=np.zeros_like(U), where=root > 0))
         return U
 
-    def coordinate_round(self, U, sweeps, zero):
-        """Cyclic guarded coordinate descent: `sweeps` over the components that are positive or would increase.
+    def coordinate_round(self, U, sweeps, zero, narrow=0, strip=None):
+        """Cyclic descent: `sweeps` over the components that are positive or would increase, two at a time.
 
-        Entries that become 0 are skipped in the later sweeps.
+        Rows of at most `narrow` entries move components 2 m and 2 m + 1 together, others the next two in the list, of
+        each strip of components. Entries that become 0 are skipped in the later sweeps.
         """
-        total = self.X.sum(axis=1) + self.a.sum(axis=1)
+        total, n_components = self.X.sum(axis=1) + self.a.sum(axis=1), self.d.shape[1]
         (U,) = wide(U)
         U = np.where(self.fixed | (np.isfinite(self.d) & (self.d > 0)), U, 0.0)
         U = np.maximum(U, np.where(self.a > 0, self.a * zero / np.where(self.d > 0, self.d, math.inf), 0.0))
         t, out = self.attraction(U), np.where(self.fixed, U, 0.0)
         for i, x in enumerate(self.X):
-            d, a, q = self.d[i], self.a[i], self.q[i]
-            alive = [k for k in np.flatnonzero(self.free[i]) if d[k] > 0]
+            d, a = self.d[i], self.a[i]
             threshold = 1e-6 * min(x[x > 0], default=math.inf) / len(d)
             active = [
                 k
-                for k in alive
+                for k in np.flatnonzero(self.free[i] & (d > 0))
                 if U[i, k] > zero * total[i] / d[k] or a[k] > 0 or t[i, k] > d[k] or U[i, k] * t[i, k] > threshold
             ]
             out[i, active] = U[i, active]
-            rate = self.V @ U[i]
-            positive = x > 0
-            for sweep in range(sweeps):
-                for k in active if sweep else alive:
-                    if k not in active:
-                        rate = rate - U[i, k] * self.V[:, k]
-                        continue
-                    w, u = self.V[positive, k] / rate[positive], out[i, k]
-                    counts = x[positive]
-                    g, c, min_count = (counts * w).sum(), (counts * w * w).sum(), min(counts, default=math.inf)
-                    if a[k] > 0:
-                        g, c, min_count = g + a[k] / u, c + a[k] / u**2, min(min_count, a[k])
-                    ridged = {"ratio": 1.0} if q[k] > 0 else {}
-                    new = guarded_step(u, g, c + q[k], d[k] + q[k] * u, min_count, **ridged)
-                    rate = rate + (new - u) * self.V[:, k]
-                    out[i, k] = new
+            is_short = (x > 0).sum() <= narrow
+            for _ in range(sweeps):
+                for low in range(0, n_components, 2 if is_short else strip or n_components):
+                    listed = [k for k in active if low <= k < low + (2 if is_short else strip or n_components)]
+                    for n in range(0, len(listed), 2):
+                        self.move(i, listed[n : n + 2], out[i])
                 active = [k for k in active if out[i, k] > 0]
         return out
 
+    def move(self, i, listed, u):
+        """Move one or two components of row i together, or if that isn't safe one after the other."""
+        C, g, d, min_count, q = self.derivatives(i, listed, u)
+        new = joint_step(u[listed], g, C, d, min_count, not q.any())
+        if new is not None:
+            u[listed] = new
+            return
+        for k in listed:
+            C, g, d, min_count, q = self.derivatives(i, [k], u)
+            u[k] = guarded_step(u[k], g[0], C[0, 0], d[0], min_count, **({"ratio": 1.0} if q[0] > 0 else {}))
 
-def coordinate_round(X, U, V, sweeps, zero):
+    def derivatives(self, i, listed, u):
+        """Hessian, ratio sums, prices, the smallest count or shape, and ridges."""
+        positive, (a, q) = self.X[i] > 0, (A[i, listed] for A in (self.a, self.q))
+        x, w = self.X[i, positive], self.V[positive][:, listed] / (self.V[positive] @ u)[:, None]
+        pull = np.divide(a, u[listed], out=np.zeros(len(listed)), where=a > 0)
+        C = w.T @ (x[:, None] * w) + np.diag(q + np.divide(pull, u[listed], out=np.zeros(len(listed)), where=a > 0))
+        min_count = min([*x, *a[a > 0]], default=math.inf)
+        return C, x @ w + pull, self.d[i, listed] + q * u[listed], min_count, q
+
+
+def coordinate_round(X, U, V, *args):
     """`Rows.coordinate_round` without a prior."""
-    return Rows(X, V).coordinate_round(U, sweeps, zero)
+    return Rows(X, V).coordinate_round(U, *args)
 
 
 def best_rows(X, U, V, n_iter=5000):

@@ -12,25 +12,33 @@ from scipy import sparse
 from test_kernels import F32, F64, LENGTHS, contract, dense, factors, rows_of, subproblem
 
 from fastpmf.core.counts import Side
-from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import MemoryCounts, as_counts, partition
+from fastpmf.core.factors import aligned, column_sums, padded
+from fastpmf.counts import MemoryCounts, as_counts, csr, partition
+from fastpmf.kernels.simd import lanes_of
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
 ZERO = 1e-11
 # With the JIT disabled, which is far slower, one dtype runs all lines
 both = pytest.mark.parametrize("dtype", [F32, F64] if ALL or not numba.config.DISABLE_JIT else [F64])
 
-# Rows beside each other, one in each lane; one row in all lanes; and blocks that hold four components at a time
-LAYOUTS = {"narrow": (256, 8192), "wide": (1, 8192), "strips": (1, 1), "both": (4, 8192)}
+# Rows side by side, one in each lane; each row along the lanes; blocks that hold one vector of components at a time;
+# and groups of one row
+LAYOUTS = {"narrow": (256, 8192, 8192), "wide": (1, 8192, 8192), "strips": (1, 8192, 1), "both": (4, 1, 8192)}
 
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request, monkeypatch):
-    """How rows are laid out in vectors."""
-    narrow, block = LAYOUTS[request.param]
+    """How rows are laid out in vectors: see `naive.Rows.coordinate_round`."""
+    narrow, group, row = LAYOUTS[request.param]
     monkeypatch.setattr(partition, "NARROW", narrow)
-    monkeypatch.setattr(partition, "_GROUP_BLOCK", block)
+    monkeypatch.setattr(partition, "_GROUP_BLOCK", group)
+    monkeypatch.setattr(partition, "_LONG_ROW_BLOCK", row)
     return request.param
+
+
+def pairing(layout, dtype):
+    """How the oracle pairs components in a layout: `narrow` and `strip`."""
+    return LAYOUTS[layout][0], lanes_of(dtype) if layout == "strips" else None
 
 
 def descend(X, U, V, k, **options):
@@ -60,7 +68,7 @@ def test_a_round_of_sweeps_agrees_with_the_oracle(dtype, k, layout):
     U, V = factors(X.shape, k, dtype)
     U = sparse_start(U, k)
     out, _ = descend(X, U, V, k)
-    expected = naive.coordinate_round(dense(X), U, V, 2, ZERO)
+    expected = naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype))
     # Each of 2 k moves is off by some roundings of the row's sums, which is an eps of the row and not of the entry.
     scale = expected.max(axis=1, keepdims=True) + 1e-300
     np.testing.assert_allclose(out / scale, expected / scale, atol=400 * np.finfo(dtype).eps * k)
@@ -124,6 +132,51 @@ def test_one_coordinate_rule_never_raises_a_one_dimensional_objective(dtype):
 
 
 @both
+def test_two_coordinates_at_once_never_raise_a_two_dimensional_objective(dtype):
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(2000):
+        m = rng.integers(2, 8)
+        x = rng.gamma(0.5, size=m) + 1e-3 if rng.random() < 0.5 else rng.integers(1, 30, m).astype(float)
+        V, rest = rng.gamma(0.3, size=(m, 2)) + 1e-9, rng.gamma(0.3, size=m) * rng.integers(0, 2) + 1e-9
+        u, d = 10.0 ** rng.uniform(-2, 2, 2), 10.0 ** rng.uniform(-2, 2, 2)
+        w = V / (rest + V @ u)[:, None]
+        new = naive.joint_step(u, x @ w, w.T @ (x[:, None] * w), d, x.min(), bends=True)
+        refused += new is None
+        if new is not None:
+            before, after = (d @ t - (x * np.log(rest + V @ t)).sum() for t in (u, new))
+            assert after <= before + 1e-12 * (abs(before) + u @ d)
+    assert 100 < refused < 1900  # both happen
+
+
+@both
+@pytest.mark.parametrize("layout", ["wide"], indirect=True)
+def test_rows_longer_than_what_is_summed_at_once_agree_with_the_oracle(dtype, layout):
+    X, k = rows_of([5000, 40], n_columns=6000, count="uint8"), 3
+    U, V = factors(X.shape, k, dtype)
+    out, descent = descend(X, U, V, k)
+    expected = naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype))
+    np.testing.assert_allclose(out[:, :k], expected[:, :k], rtol=4000 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(descent.gap, naive.gap_bound(dense(X), U[:, :k], V[:, :k]), rtol=1e-4)
+
+
+@both
+def test_the_result_does_not_depend_on_what_was_in_the_scratch_arrays(dtype, layout, monkeypatch):
+    X, k = rows_of([*LENGTHS, 12, 11], count="uint8"), 5
+    U, problem, _ = row_problem(KINDS[-1], X, k, dtype)
+    results = []
+    for number in (0.0, -3.0, 1e-30, np.nan, np.inf):
+
+        def filled(*args, number=number):
+            out = aligned(*args)
+            out[:] = number
+            return out
+
+        monkeypatch.setattr(csr, "aligned", filled)
+        results.append(solve(X, problem, U)[0].tobytes())
+    assert len(set(results)) == 1
+
+
+@both
 def test_rounds_go_on_until_every_row_is_certified(dtype, layout):
     X, k, tol = rows_of(LENGTHS * 3), 4, 1e-4
     U, V = factors(X.shape, k, dtype)
@@ -165,7 +218,9 @@ def test_a_component_that_the_other_factor_lacks_becomes_zero(layout):
     V[:, 1] = 0
     out, _ = descend(X, U, V, 3)
     assert (out[:, 1] == 0).all()
-    np.testing.assert_allclose(out, naive.coordinate_round(dense(X), U, V, 2, ZERO), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        out, naive.coordinate_round(dense(X), U, V, 2, ZERO, *pairing(layout, U.dtype)), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_an_exact_zero_becomes_positive_if_that_lowers_the_objective(layout):
@@ -308,7 +363,7 @@ def test_a_round_of_sweeps_with_a_prior_agrees_with_the_oracle(kind, dtype, layo
         U = np.where(problem.fixed if problem.fixed is not None else False, U, sparse_start(U, k))
         U[:, :k][~oracle.free & ~oracle.fixed] = 0
     out, descent = solve(X, problem, U)
-    expected = oracle.coordinate_round(U[:, :k], 2, ZERO)
+    expected = oracle.coordinate_round(U[:, :k], 2, ZERO, *pairing(layout, U.dtype))
     scale = expected.max(axis=1, keepdims=True) + 1e-300
     np.testing.assert_allclose(out[:, :k] / scale, expected / scale, atol=400 * np.finfo(dtype).eps * k)  # as above
     slack = 200 * np.finfo(dtype).eps * sizes(oracle, U[:, :k])

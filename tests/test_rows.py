@@ -32,7 +32,7 @@ def test_nearly_collinear_components_do_not_keep_rows_from_their_optimum(colline
     counts, threshold = as_counts(X), TOL * X.sum(axis=1)
     descent = counts.descend(subproblem, start, np.zeros_like(start), sweeps=SWEEPS, max_rounds=500, tol=TOL)
     assert (descent.gap > threshold).sum() > 20  # coordinate descent alone does not reach it
-    W, gap = solve(X, subproblem, start, 500)
+    W, gap = solve(X, subproblem, start, 700)
     assert (gap <= threshold).all()
     assert (W >= 0).all()
 

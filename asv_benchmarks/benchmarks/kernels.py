@@ -172,10 +172,7 @@ class Multiply(_Kernel):
 
 
 class Descend(_Kernel):
-    """Two sweeps of coordinate descent over every row.
-
-    With 128 components, long rows don't fit in the scratch space and are gathered again in each sweep.
-    """
+    """Two sweeps of coordinate descent over every row."""
 
     param_names = ("shape", "n_components", "dtype")
     params = (names(N_COUNTS, "power_law", "short_rows"), [32, 128], ["float32", "float64"])

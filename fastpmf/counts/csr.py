@@ -11,10 +11,10 @@ from scipy.special import gammaln
 
 from fastpmf.core.counts import Descent, Subproblem
 from fastpmf.core.factors import aligned, dot
-from fastpmf.counts.partition import Panel, block_vectors, blocks_of, column_groups, panel_width, row_blocks, row_groups
+from fastpmf.counts.partition import Panel, blocks_of, column_groups, panel_width, row_blocks, row_groups
 from fastpmf.kernels._jit import row_width
 from fastpmf.kernels.contract import ratio_contract, scatter_contract
-from fastpmf.kernels.coordinate import COMPONENTS, ENTRIES, descend
+from fastpmf.kernels.coordinate import BY_ROW, ENTRIES, LISTED, PLACES, descend
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.simd import QUAD, VECTOR_BYTES, lanes_of
@@ -74,9 +74,9 @@ class SparseRows:
         cut_rows(-(-self.shape[0] // CUT_AT_ONCE), self.indices, self.indptr, bounds, cuts)
         return cuts
 
-    def groups(self, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    def groups(self, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
         """`row_groups` of this matrix, cached for each set of arguments."""
-        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components, block)
+        cache, key = self.__dict__.setdefault("_groups", {}), (n_lanes, n_components)
         if key not in cache:
             cache[key] = row_groups(np.diff(self.indptr), *key)
         return cache[key]
@@ -197,24 +197,28 @@ class SparseRows:
         V, n_components = subproblem.V, subproblem.n_components
         check_layout(self, U, V)
         weight, shape, ridge, fixed = subproblem.kernel_arrays()
-        n_lanes, n_workers = lanes_of(U.dtype), current_threads()
-        order, groups = self.groups(n_lanes, n_components, block_vectors(V.nbytes))
-        vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * groups[:, 4]).max())
-        components = -(-n_components // QUAD) * QUAD
+        n_lanes, n_workers, limits = lanes_of(U.dtype), current_threads(), np.finfo(U.dtype)
+        width, listed = U.shape[1], -(-n_components // QUAD) * QUAD
+        order, groups = self.groups(n_lanes, n_components)
+        vectors, longest = max(int(groups[:, 2].max()), 1), int((groups[:, 2] * (groups[:, 4] + 1)).max())
         # One allocation: for small counts they cost more than some rows
-        sizes = ENTRIES * vectors, longest, COMPONENTS * components
-        scratch = aligned(n_workers * sum(sizes), n_lanes, U.dtype)
-        entries, block = scratch[: n_workers * sizes[0]], scratch[n_workers * sizes[0] : n_workers * sum(sizes[:2])]
+        sizes = np.array([ENTRIES * vectors, longest, LISTED * listed, width // n_lanes, BY_ROW]) * n_workers
+        ends = np.cumsum(sizes)
+        scratch = aligned(int(ends[-1]), n_lanes, U.dtype)
+        entries, block, lists, sums, by_row = (scratch[end - n : end] for end, n in zip(ends, sizes, strict=True))
         gap, data_term = np.empty(len(U)), np.empty(len(groups))
         descend(
-            len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed[0] > 0,
+            len(groups), self.data, self.indices, self.indptr, order, groups, U, V, weight, shape, ridge, fixed,
             n_components, sweeps, max_rounds, len(weight) > 1, len(shape) > 1, subproblem.shape is not None,
             subproblem.ridge is not None, subproblem.row_sums_unknown, with_data_term,
-            -1.0 if tol is None else float(tol), float(zero),
-            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_components), np.int64),
+            -1.0 if tol is None else float(tol), float(zero), float(limits.tiny / limits.eps),
+            np.empty((n_workers, vectors * n_lanes), np.int64), np.empty((n_workers, n_lanes, width), np.int64),
+            np.empty((n_workers, n_lanes, width // n_lanes), np.int64),
+            np.empty((n_workers, PLACES, n_lanes), np.int64),
             entries.reshape(n_workers, ENTRIES, vectors, n_lanes), block.reshape(n_workers, longest, n_lanes),
-            scratch[n_workers * sum(sizes[:2]) :].reshape(n_workers, COMPONENTS, components, n_lanes),
-            out, gap, data_term,
+            lists.reshape(n_workers, LISTED, listed, n_lanes), sums.reshape(n_workers, 1, width),
+            aligned(n_workers, width, np.dtype(float)).reshape(n_workers, 1, width),
+            by_row.reshape(n_workers, BY_ROW, n_lanes), np.empty((n_workers, 1, n_lanes)), out, gap, data_term,
         )  # fmt: skip
         return Descent(gap, float(data_term.sum()) if with_data_term else math.nan)
 

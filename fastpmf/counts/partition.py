@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpmf.kernels.simd import QUAD
-
 # Minimum and maximum of entries plus rows in a block: small enough to give every thread several blocks, large enough
 # that scheduling costs nothing. Independent of the number of threads, as the sums of split rows depend on the blocks.
 _BLOCK, _MAX_BLOCKS = (1 << 12, 1 << 16), 512
@@ -105,52 +103,50 @@ def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
     )
 
 
-# Rows of at most this many entries are processed together, one in each lane, without idle lanes and sums over lanes. A
-# longer row uses all lanes, and has its own list of components that are not zero.
-NARROW = 256
-# Vectors in the transposed block of a group: 0.75 MiB, which fits into a second-level cache. Strips that do not fit are
-# gathered again in each sweep. That is fast while the other factor is in the third-level cache (bytes); for larger
-# factors it is faster to sweep sequentially over a longer block in memory, of up to 16 MiB.
-_GROUP_BLOCK, _LONG_GROUP_BLOCK, _CACHE_BYTES = 12288, 1 << 18, 1 << 24
+# Rows of at most this many entries are processed side by side, one in each lane. A longer row has its entries along the
+# lanes, and its own list of components that are not zero.
+NARROW = 32
+# Vectors in the transposed blocks of a group: 0.75 MiB, which fits into a second-level cache. A long row may have more,
+# up to 16 MiB. What does not fit is gathered again in each sweep.
+_GROUP_BLOCK, _LONG_ROW_BLOCK = 12288, 1 << 18
 
 
-def block_vectors(factor_bytes: int) -> int:
-    """Maximum vectors in the transposed block of a group, gathered from a factor of this size."""
-    return _GROUP_BLOCK if factor_bytes <= _CACHE_BYTES else _LONG_GROUP_BLOCK
-
-
-def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Group rows of about equal length, the longest first, for vectors of `n_lanes` numbers; `block`: `block_vectors`.
+def row_groups(lengths: np.ndarray, n_lanes: int, n_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows for vectors of `n_lanes` numbers, the longest first.
 
     Returns
     -------
     order : ndarray of shape (n_rows,), int64
         The rows, group by group.
     groups : ndarray of shape (n_groups, 5), int64
-        First position in `order`, number of rows, vectors of entries, 1 for one row in all lanes or 0 for one row in
-        each lane, and the number of components whose gathered rows are kept at once. Whether a row is alone in its
-        group depends on this row only.
+        First position in `order`, number of rows, vectors of entries, 1 for short rows side by side, and the number of
+        components whose gathered rows are kept at once. Whether a row is a short one depends on this row only.
     """
-    n_rows, whole = len(lengths), -(-n_components // QUAD) * QUAD
-    narrow = min(NARROW, max(block // whole, 1))  # grouping is not faster if the block must be gathered twice
-    order = np.argsort(-_length_class(lengths, narrow), kind="stable")
+    width = -(-n_components // n_lanes) * n_lanes
+    order = np.argsort(-_length_class(lengths), kind="stable")
     lengths = lengths[order]
-    n_long = int(np.count_nonzero(lengths > narrow))
-    first = np.concatenate([np.arange(n_long), np.arange(n_long, n_rows, n_lanes)])
-    wide = first < n_long
-    size = np.where(wide, 1, np.minimum(n_lanes, n_rows - first))
-    longest = np.maximum.reduceat(lengths, first)
-    vectors = np.where(wide, -(-longest // n_lanes), longest)
-    strip = np.clip(block // np.maximum(vectors, 1) // QUAD * QUAD, QUAD, whole)
-    return order, np.ascontiguousarray(np.stack([first, size, vectors, wide, strip], axis=1), dtype=np.int64)
+    n_long = int(np.count_nonzero(lengths > NARROW))
+    vectors = -(-lengths[:n_long] // n_lanes)
+    # In units of the block: each row counts as at least 1 / n_lanes, so no group has more than n_lanes rows
+    unit = -(-_GROUP_BLOCK // n_lanes)
+    size = np.clip(vectors * width, unit, unit * n_lanes)
+    first = np.flatnonzero(np.diff((np.cumsum(size) - size) // (unit * n_lanes), prepend=-1))
+    n_rows = np.diff(first, append=n_long)
+    total = np.add.reduceat(vectors, first) if n_long else first
+    strip = np.clip(_LONG_ROW_BLOCK // np.maximum(total, 1) // n_lanes * n_lanes, n_lanes, width)
+    long = np.stack([first, n_rows, total, np.zeros_like(first), strip], axis=1)
+    first = np.arange(n_long, len(lengths), n_lanes)
+    longest = np.maximum.reduceat(lengths, first) if len(first) else first
+    n_rows = np.minimum(n_lanes, len(lengths) - first)
+    short = np.stack([first, n_rows, longest, np.ones_like(first), np.full_like(first, width)], axis=1)
+    return order, np.ascontiguousarray(np.concatenate([long, short]), dtype=np.int64)
 
 
-def _length_class(lengths: np.ndarray, narrow: int) -> np.ndarray:
+def _length_class(lengths: np.ndarray) -> np.ndarray:
     """A class for each row that increases with the length.
 
-    Lengths within an eighth share a class, in which rows are not reordered. `narrow` is the largest length of its
-    class.
+    Lengths within an eighth share a class, in which rows are not reordered. NARROW is the largest length of its class.
     """
-    steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / narrow))
+    steps = np.ceil(6 * np.log2(np.maximum(lengths, 1) / NARROW))
     # Short lengths differ by more than an eighth: each has its own class, below all others
     return np.where(lengths <= 8, np.minimum(lengths - 1000, steps), steps).astype(np.int64)

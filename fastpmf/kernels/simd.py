@@ -36,6 +36,7 @@ from fastpmf.kernels._llvm import (
     check_store,
     constant,
     fold,
+    halves,
     lane_sums,
     load_vector,
     operation,
@@ -184,6 +185,31 @@ def store(A, i, which, tile):
     return types.void(A, types.intp, _argument(which), tile), emit
 
 
+def _vector_row(builder: Any, A: Array, i: Any) -> Any:
+    """Address of row i of an array with rows of one vector, whose length is known to the compiler."""
+    start = A.element(builder.mul(i, I64(vector(A.dtype).count)))
+    return builder.bitcast(start, vector(A.dtype).as_pointer())
+
+
+@operation(lambda A, i: A[i].copy())
+def read(A, i):
+    """read(A, i) -> Tile, row i of an array with rows of one vector."""
+    return Tile(A.dtype, 1)(A, types.intp), lambda context, builder, A, i: [
+        load_vector(builder, _vector_row(builder, A, i), 0)
+    ]
+
+
+@operation(lambda A, i, tile: setitem(A, i, tile))
+def write(A, i, tile):
+    """write(A, i, tile): store a tile of one vector in row i of an array with rows of one vector."""
+    check_store(A, tile.dtype)
+
+    def emit(context, builder, A, i, vectors):
+        store_vector(builder, _vector_row(builder, A, i), 0, vectors[0])
+
+    return types.void(A, types.intp, tile), emit
+
+
 def _in_memory(context: Any, builder: Any, tile: Tile, address: Any, n_vectors: Any) -> Any:
     out = ir.Constant(context.get_value_type(tile), ir.Undefined)
     return builder.insert_value(builder.insert_value(out, address, 0), n_vectors, 1)
@@ -260,17 +286,6 @@ def fill_like(tile, number):
         return [splat(builder, vector(tile.dtype), number)] * tile.n_vectors
 
     return tile(tile, types.float64), emit
-
-
-@operation(lambda tile, lane: float(tile[lane]))
-def lane_of(tile, lane):
-    """lane_of(tile, lane) -> float64, one element of a tile of one vector."""
-
-    def emit(context, builder, vectors, lane):
-        number = builder.extract_element(vectors[0], lane)
-        return number if tile.dtype is types.float64 else builder.fpext(number, ir.DoubleType())
-
-    return types.float64(tile, types.intp), emit
 
 
 # ── float64 sums of factor rows ─────────────────────────────────────────────────────────────────────────────────
@@ -517,9 +532,10 @@ def gather_quad(V, offsets, e, k, x):
         first = builder.mul(e, I64(whole.count))
         quarter = ir.VectorType(whole.element, QUAD).as_pointer()
         quarters = []
+        start = V.element(k)
         for lane in range(whole.count):
             offset = offsets.load_element(builder.add(first, I64(lane)))
-            place = builder.bitcast(V.element(builder.add(offset, k)), quarter)
+            place = builder.bitcast(builder.gep(start, [offset]), quarter)
             quarters.append(builder.load(place, align=V.dtype.bitwidth // 8))
         rows = []  # rows[t] holds, in quarter q, the four components of entry 4 q + t
         for t in range(QUAD):
@@ -562,7 +578,7 @@ def scatter_quad(out, offsets, n, k, tiles):
 
 
 def _quad_rows(builder: Any, A: Array, i: Any, stride: Any) -> list[Any]:
-    return [A.row(builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
+    return [_vector_row(builder, A, builder.add(i, builder.mul(I64(c), stride))) for c in range(QUAD)]
 
 
 @operation(lambda A, i, stride: tuple(A[i + c * stride].copy() for c in range(QUAD)))
@@ -590,3 +606,105 @@ def store_quad(A, i, stride, tiles):
             store_vector(builder, row, 0, tile[0])
 
     return types.void(A, types.intp, types.intp, tiles), emit
+
+
+@operation(lambda A, i, k: tuple(np.full(lanes_of(A.dtype), A[i, k + c]) for c in range(QUAD)))
+def spread_quad(A, i, k):
+    """spread_quad(A, i, k) -> four Tiles of one vector, each filled with one of A[i, k] to A[i, k + 3]."""
+
+    def emit(context, builder, A, i, k):
+        place, whole, out = builder.add(builder.mul(i, A.shape[1]), k), vector(A.dtype), []
+        for c in range(QUAD):
+            number = A.load_element(builder.add(place, I64(c)))
+            one = builder.insert_element(ir.Constant(whole, ir.Undefined), number, I32(0))
+            out.append([shuffle(builder, one, one, [0] * whole.count)])
+        return out
+
+    return types.UniTuple(Tile(A.dtype, 1), QUAD)(A, types.intp, types.intp), emit
+
+
+def _store_four_totals_meaning(A, k, tiles):
+    A[0, k : k + QUAD] = [tile.sum() for tile in tiles]
+
+
+@operation(_store_four_totals_meaning)
+def store_four_totals(A, k, tiles):
+    """store_four_totals(A, k, tiles): store the sums of four tiles of one vector in A[0, k] to A[0, k + 3]."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, k, tiles):
+        sums = lane_sums(builder, [tile[0] for tile in tiles])
+        builder.store(sums, builder.bitcast(A.element(k), sums.type.as_pointer()), align=A.dtype.bitwidth // 8)
+
+    return types.void(A, types.intp, tiles), emit
+
+
+def _store_totals_meaning(A, lane, tiles):
+    for n, tile in enumerate(tiles):
+        A[n, lane] = tile.sum()
+
+
+@operation(_store_totals_meaning)
+def store_totals(A, lane, tiles):
+    """store_totals(A, lane, tiles): store the sums of five tiles of one vector in rows 0 to 4 of A, at this lane."""
+    check_store(A, tiles.dtype.dtype)
+
+    def emit(context, builder, A, lane, tiles):
+        *first, last = (tile[0] for tile in tiles)
+        sums = lane_sums(builder, first)
+        while last.type.count > 1:
+            last = builder.fadd(*halves(builder, last))
+        totals = [builder.extract_element(sums, I32(n)) for n in range(GROUP)] + [builder.extract_element(last, I32(0))]
+        for n, total in enumerate(totals):
+            place = builder.add(I64(n * vector(A.dtype).count), lane)
+            builder.store(total, A.element(place))
+
+    return types.void(A, types.intp, tiles), emit
+
+
+@operation(lambda tile: sum(1 << n for n in range(len(tile)) if tile[n] > 0))
+def bits(tile):
+    """bits(tile) -> int64, whose bit n is 1 if element n of a tile of one vector is positive."""
+
+    def emit(context, builder, vectors):
+        (x,) = vectors
+        positive = builder.fcmp_ordered(">", x, constant(x.type, 0.0))
+        return builder.zext(builder.bitcast(positive, ir.IntType(x.type.count)), I64)
+
+    return types.int64(tile), emit
+
+
+# ── single elements: Numba's own indexing also tests whether an index is negative ───────────────────────────────
+
+
+def _place(builder, A, indices):
+    place = indices[0]
+    for length, index in zip(A.shape[1:], indices[1:], strict=True):
+        place = builder.add(builder.mul(place, length), index)
+    return place
+
+
+@operation(lambda A, i, j: A[i, j].item())
+def get(A, i, j):
+    """get(A, i, j) -> float64 or int64, the element A[i, j]."""
+    type_ = types.float64 if isinstance(A.dtype, types.Float) else types.int64
+
+    def emit(context, builder, A, i, j):
+        x = A.load_element(_place(builder, A, [i, j]))
+        return builder.fpext(x, ir.DoubleType()) if isinstance(x.type, ir.FloatType) else x
+
+    return type_(A, types.intp, types.intp), emit
+
+
+@operation(lambda A, i, j, x: setitem(A, (i, j), x))
+def put(A, i, j, x):
+    """put(A, i, j, x): A[i, j] = x, rounded to the dtype of A."""
+    type_ = types.float64 if isinstance(A.dtype, types.Float) else types.int64
+    check_store(A, A.dtype)
+
+    def emit(context, builder, A, i, j, x):
+        if A.dtype is types.float32:
+            x = builder.fptrunc(x, ir.FloatType())
+        builder.store(x, A.element(_place(builder, A, [i, j])))
+
+    return types.void(A, types.intp, types.intp, type_), emit
