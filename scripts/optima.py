@@ -172,7 +172,7 @@ def plot(rows: list[Row], figure: Any) -> None:
             x, y = np.array([(fit.cpu_seconds, fit.excess) for fit in fits]).T
             axes.plot(x, y, f"C{i}o", ms=4, alpha=0.7, label=start)
             axes.plot(median(x), median(y), f"C{i}P", ms=9, mec="k")
-        axes.set(xscale="log", xlabel="processor seconds", ylabel="end above the lowest of all, %",
+        axes.set(xlim=(0, None), xlabel="processor seconds", ylabel="end above the lowest of all, %",
                  title=f"{name}, k = {k}")  # fmt: skip
         axes.legend(fontsize="small")
 
