@@ -18,7 +18,7 @@ import pytest
 from conftest import ALL
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, as_counts, kl_divergence, poisson_nmf, thin_counts
+from fastpmf import HPF, PoissonNMF, as_counts, kl_divergence, match_components, poisson_nmf, thin_counts
 from fastpmf.datasets import make_poisson_counts
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -108,6 +108,27 @@ def test_solvers_has_every_fit_its_exact_end_and_what_restarts_cost(study, tiny)
     assert "tiny, k = 3: to within 0.001 of the best from the same seed: " in out
     assert "n_init=2 takes " in out
     assert "lowest of the initializations: " in out
+
+
+def test_optima_has_the_end_of_every_fit_and_compares_the_seeds(study, tiny):
+    line = ["--data", "tiny.npz", "-k", "3", "--max-iter", "60", "--tol", "0.01", "--restarts", "2"]
+    rows, out = study("optima", *line, "--seeds", "0", "1", "--starts", "random", "merge", "restarts", "nndsvd")
+    starts = ["random", "merge", "random x 2", "nndsvd"]
+    assert [(row["start"], row["seed"]) for row in rows] == [(start, seed) for seed in "01" for start in starts]
+    options = {"init": "merge", "max_iter": 60, "tol": 0.01, "dtype": "float32"}
+    fits = [poisson_nmf(tiny, 3, random_state=seed, **options) for seed in (0, 1)]
+    ends = [float(row["objective"]) for row in rows]
+    assert ends[1::4] == [fit.objective for fit in fits]
+    assert [float(row["excess"]) for row in rows] == pytest.approx([100 * (D / min(ends) - 1) for D in ends], abs=1e-9)
+    similarity = match_components(fits[0].H, fits[1].H)[1].mean()
+    assert [float(row["similarity"]) for row in rows[1::4]] == pytest.approx([similarity] * 2, rel=1e-6)  # float32
+    assert "tiny, k = 3, random x 2: excess " in out
+    assert "components of two seeds " in out
+
+
+def test_a_component_without_counts_is_similar_to_none(script):
+    H = np.array([[1.0, 0, 2], [0, 3, 0], [0, 0, 0]])
+    assert script("optima").similarity(H, H) == pytest.approx(2 / 3)
 
 
 def test_an_interrupted_study_keeps_what_it_has(run, script, tiny, tmp_path, monkeypatch):
