@@ -337,7 +337,7 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
 
     def interrupted(self, *args, **kwargs):
         def stop(record, W, H):
-            if record.n_iter == 10:
+            if record.n_iter == 25:
                 raise KeyboardInterrupt
 
         return real(self.set_params(callback=stop), *args, **kwargs)
@@ -346,7 +346,7 @@ def test_an_interrupted_fit_writes_what_there_is(run, monkeypatch):
     code, _, err = run("fit X.npz -k 2 -o model.npz -q")
     assert code == 130
     assert "the model fitted so far is written" in err
-    assert PoissonNMF.load("model.npz").n_iter_ == 10
+    assert PoissonNMF.load("model.npz").n_iter_ == 25
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -355,7 +355,7 @@ def test_an_interrupt_is_reported_once_and_not_as_one_from_the_keyboard(run, mon
 
     def interrupted(self, *args, **kwargs):
         def stop(record, W, H):
-            if record.n_iter == 10:
+            if record.n_iter == 25:
                 signal.raise_signal(number)
 
         return real(self.set_params(callback=stop), *args, **kwargs)

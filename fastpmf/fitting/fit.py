@@ -288,7 +288,8 @@ class PoissonFit(Fit):
     def _new_run(self, observers: Sequence[Observer]) -> Run:
         run = super()._new_run(observers)
         if self._search is not None and run.n_iter == 0:
-            self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+            with stage("searching for a better start: more components, which are then merged"):
+                self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
             if self._checkpoints is not None and run.n_iter:
                 self._checkpoints.save_if_due(run)
         return run

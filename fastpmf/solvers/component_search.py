@@ -81,7 +81,7 @@ class ComponentSearch:
             The search does no more iterations than this: fewer rounds if needed, or nothing.
         """
         free, first_steps = problem.interchangeable, self.first_steps if self.starts_wide else 0
-        if len(free) < 2 or run.status is not None or max_iter < first_steps + self.settling:
+        if len(free) < 2 or run.status is not None or run.out_of_time or max_iter < first_steps + self.settling:
             return
         n_first, n_new = self.n_extra(len(free))
         try:
