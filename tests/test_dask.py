@@ -337,6 +337,22 @@ def test_a_fit_survives_a_worker_that_is_killed(client, X, kind, local, which, c
     assert n_stored(client) == 0
 
 
+def test_a_fit_survives_a_worker_that_dies_while_the_others_wait_for_it(client, X):
+    def die(fit, epoch, iteration):
+        if iteration == 46:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return worker.plain(fit, epoch, iteration)
+
+    address = sorted(client.nthreads())[1:2]
+    client.run(lambda: worker.__dict__.update(plain=worker.update_rows, update_rows=die), workers=address)
+    options = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
+    model = PoissonNMF(3, timeout=300, **options).fit(delayed(X, 6))
+    assert model.recoveries_ == 1
+    assert model.trace_["n_iter"].tolist() == [0, 20, 40, 60]
+    assert model.objective_ == pytest.approx(fastpmf.PoissonNMF(3, **options).fit(streamed(X)).objective_, rel=1e-6)
+    assert n_stored(client) == 0
+
+
 def test_a_fit_restarts_if_all_workers_are_killed(client, X):
     options = {"random_state": 0, "max_iter": 10, "tol": 0, "eval_every": 5, "timeout": 300}
     # The lost iterations count, so only the last five of ten enter the result

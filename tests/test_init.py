@@ -7,9 +7,9 @@ from fitting import both_dtypes, fit, rates
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from fastpmf import as_counts, poisson_nmf
-from fastpmf.model.init import INITS, initialise
+from fastpmf.model.init import GIVEN, INITS, initialise
 
-SEEDED = [init for init in INITS if init != "custom"]
+SEEDED = [init for init in INITS if init not in GIVEN]
 
 
 def start_of(X, init, k=2, seed=0, **options):
@@ -51,7 +51,7 @@ def test_nndsvd_is_scikit_learns_up_to_scale():
 
 
 BAD_STARTS = {
-    "unknown": ({"init": "kmeans"}, "^init must be one of 'auto', 'random'"),
+    "unknown": ({"init": "kmeans"}, "^init must be one of 'auto', 'merge', 'random'"),
     "nothing_given": ({"init": "custom"}, "^init='custom' needs both W and H"),
     "only_W": ({"init": "custom", "W": np.ones((30, 3))}, "^init='custom' needs both W and H"),
     "unwanted": ({"W": np.ones((30, 3)), "H": np.ones((3, 40))}, "^W and H are starting factors for init='custom'"),

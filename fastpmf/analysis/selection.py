@@ -24,6 +24,7 @@ from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
+from fastpmf.solvers.component_search import make_search
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
@@ -252,7 +253,9 @@ def select_n_components(
 
     with threads(n_threads), progress_bar(len(ks) * n_splits, "fits", verbose=verbose) as progress:
         if estimator is None:
-            check_memory_before_reading(X, int(ks[-1]), None, make_solver("auto", "auto"))
+            check_memory_before_reading(
+                X, int(ks[-1]), None, make_solver("auto", "auto"), search=make_search("auto", "auto")
+            )
         else:
             model(int(ks[-1]))._check_memory(X)
         counts = as_counts(X, n_threads=n_threads)

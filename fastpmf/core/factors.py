@@ -43,6 +43,13 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out
 
 
+def with_width(A: np.ndarray, n_components: int, n_new: int = 0) -> np.ndarray:
+    """A copy of the first `n_components` columns of a padded factor, padded, with room for `n_new` more."""
+    out = empty_factor(len(A), n_components + n_new, A.dtype)
+    out[:, :n_components] = A[:, :n_components]
+    return out
+
+
 def component_sums(W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Column sums of W and row sums of H, (k,), float64; a ValueError if the sum of W H is not finite."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -25,7 +25,7 @@ from fastpmf.utils.cached import cached_property
 COUNT_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "int32", "float32", "float64")))
 SAFE_ROWS = 1 << 17  # rows after which float32 column sums are added to a float64 total
 _SUM_ENTRIES = 1 << 21  # entries summed at once, since NumPy copies them to float64
-_PARALLEL_ENTRIES = 10_000_000  # entries from which the parallel transpose saves more time than it takes to compile
+_PARALLEL_ENTRIES = 1_000_000  # entries from which kernels transpose, twice as fast as SciPy on each thread
 _BINCOUNT_LIMIT = 1 << 16  # integer counts below this are counted by value, to evaluate gammaln once for each value
 
 
@@ -103,6 +103,15 @@ class SparseRows:
         out = np.empty(len(blocks))
         log_count(len(blocks), self.data, blocks, out)
         return float(out.sum())
+
+    @property
+    def row_entropies(self) -> np.ndarray:
+        """Sum of x log x over each row, (n_rows,), float64, in nats."""
+        out = np.empty(self.shape[0])
+        for rows, X in self.chunks(_SUM_ENTRIES):
+            x = X.data.astype(np.float64)
+            out[rows] = replace(X, data=x * np.log(x)).sums
+        return out
 
     @property
     def log_factorial(self) -> float:

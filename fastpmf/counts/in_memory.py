@@ -101,7 +101,7 @@ class MemoryCounts:
         X = self._sides[side]
         if X is None:
             with stage("transposing the counts"):
-                X = self._sides[side] = self._stored.transpose(n_blocks=16)
+                X = self._sides[side] = self._stored.transpose(n_blocks=current_threads())
         return X
 
     def blocks(self) -> "Iterator[tuple[slice, MemoryCounts]]":

@@ -24,7 +24,7 @@ class Team(NamedTuple):
 
     workers: list[str]  # addresses, in the order in which terms are added
     me: int  # number of this worker
-    timeout: float  # maximum seconds to wait for another one
+    timeout: float  # maximum seconds that another one may take for an iteration
 
 
 class Step(NamedTuple):
@@ -33,6 +33,7 @@ class Step(NamedTuple):
     fit: str
     epoch: int
     name: str  # unique among the sums in progress; also for error messages
+    end: float  # when the other workers are too late, on the clock `time.monotonic`
 
 
 class Message(NamedTuple):
@@ -129,14 +130,13 @@ class Exchange:
     def _take(self, step: Step, part: str, team: Team, senders: list[int]) -> dict[int, Message]:
         """Wait for messages, and remove them."""
         keys = {i: (step.epoch, step.name, part, i) for i in senders}
-        end = time.monotonic() + team.timeout
         with self._changed:
             while missing := [i for i, key in keys.items() if key not in self._arrived]:
                 if self._epoch != step.epoch:
                     raise StaleTaskError(f"this worker is in epoch {self._epoch}, the task is of epoch {step.epoch}")
                 if self._failure is not None:
                     raise StaleTaskError(f"a message could not be sent: {self._failure}") from self._failure
-                if not self._changed.wait(end - time.monotonic()):
+                if not self._changed.wait(step.end - time.monotonic()):
                     raise late([team.workers[i] for i in missing], step.name, team.timeout)
             return {i: self._arrived.pop(key) for i, key in keys.items()}
 

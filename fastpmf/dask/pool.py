@@ -146,7 +146,8 @@ class WorkerPool:
 
         Returns `State.gaps`. If `measures`, the workers also compute the objective after `stop`.
         """
-        return self._iterate(self.iteration, stop, seconds=min(seconds, SECONDS), tol=tol, measures=measures)
+        seconds = min(max(seconds, 0.0), SECONDS)
+        return self._iterate(self.iteration, stop, seconds=seconds, tol=tol, measures=measures)
 
     @recovering
     def objective(self) -> float:
@@ -248,7 +249,7 @@ class WorkerPool:
             on_worker.iterate, start, stop, **limits, total=self.survey.total,
             description=f"the rows of iteration {start + 1}",
         )  # fmt: skip
-        # Workers wait for each other for `timeout` at most, and know better for whom
+        # Workers that wait for others give up before this does, and can say for whom they wait
         found = self._results(tasks, self._timeout + limits["seconds"] + 4 * TICK)
         self.iteration, gaps, _ = found[0]
         self._objective = float(sum(progress.objective for progress in found))

@@ -360,9 +360,9 @@ def iterate(
     _leave_pool()
     while iteration < stop:
         iteration += 1
+        step = Step(fit, epoch, f"the rows of iteration {iteration}", time.monotonic() + team.timeout)
         own = update_rows(fit, epoch, iteration)
-        is_late = time.monotonic() >= end
-        rows, is_late = _sum(fit, epoch, f"the rows of iteration {iteration}", team, own, is_late=is_late)
+        rows, is_late = _sum(step, team, own, is_late=time.monotonic() >= end)
         gaps = update_columns(fit, epoch, iteration, rows)
         if is_late or not np.max(gaps) / total > tol:
             break
@@ -376,10 +376,11 @@ def iterate(
 def gap(fit: str, epoch: int, team: Team, iteration: int) -> float:
     """The larger gap of the current factors, in nats, computed together with the other workers."""
     _leave_pool()
+    step = Step(fit, epoch, f"the residual of iteration {iteration}", time.monotonic() + team.timeout)
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
         assert isinstance(stored.factors, PoissonShard)
         own = stored.factors.residual_rows()
-    rows, _ = _sum(fit, epoch, f"the residual of iteration {iteration}", team, own)
+    rows, _ = _sum(step, team, own)
     with _stored(fit, epoch, W_iteration=iteration, H_iteration=iteration) as stored:
         assert isinstance(stored.factors, PoissonShard)
         return stored.factors.residual_columns(rows)
@@ -392,11 +393,11 @@ def _leave_pool() -> None:
     secede()  # type: ignore[no-untyped-call]
 
 
-def _sum(fit: str, epoch: int, name: str, team: Team, own: RowSum, *, is_late: bool = False) -> tuple[RowSum, bool]:
+def _sum(step: Step, team: Team, own: RowSum, *, is_late: bool = False) -> tuple[RowSum, bool]:
     """The sum over all workers, and whether any of them is late; see `Exchange.sum`."""
     (S, sums, gap), moments, K = own.rows, own.moments, len(own.rows.sums)
     numbers = np.concatenate([sums, moments.ravel(), [gap, is_late]])
-    S, numbers = _find(fit).exchange.sum(Step(fit, epoch, name), team, S, numbers)
+    S, numbers = _find(step.fit).exchange.sum(step, team, S, numbers)
     return RowSum(Contribution(S, numbers[:K], float(numbers[-2])), numbers[K:-2].reshape(3, K)), numbers[-1] > 0
 
 

@@ -83,16 +83,19 @@ class PoissonNMF(FactorModel):
     inner_steps : int, default=1
         Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
         fit of `StreamedCounts` waits less for the disk. Not with "em".
-    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}, default="auto"
-        Start, with scikit-learn's names. "auto" is "random", which is free and usually reaches an equally low
-        objective; on small text "nndsvd" ended 2 % lower. "custom": W and H given to `fit`. All others are scaled so
-        that sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the
-        mean, of "nndsvdar" by about a hundredth of it.
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}, default="auto"
+        Start, with scikit-learn's names. "merge": fit more components from a random start, merge the most similar ones,
+        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" on counts in memory, else "random".
+        "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
+        components for rows that they fit badly; for a sweep over `n_components`. The others are scaled so that
+        sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
+        of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
-        Number of random starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is
-        finished (successive halving): ten starts cost about as much as five or six fits of 100 iterations. The result
-        is usually, but not always, lower than with one start: the first start, which n_init=1 finishes, can be dropped
-        and yet end lower. `restarts_` has the objectives of all.
+        Number of starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is finished
+        (successive halving): ten random starts cost about as much as five or six fits of 100 iterations. With "merge",
+        each start is searched to the end before any is dropped. The result is usually, but not always, lower than with
+        one start: the first start, which n_init=1 finishes, can be dropped and yet end lower. `restarts_` has the
+        objectives of all.
     max_iter : int, default=500
         Maximum number of iterations, each of both factors; in `transform`, of rounds of sweeps for a row.
     tol : float, default=1e-4
@@ -176,6 +179,13 @@ class PoissonNMF(FactorModel):
     Memory beyond X: one transposed copy of the counts (none with "em"), and four copies of the factors: the iterate,
     two working copies (one without acceleration), and the result. W H is never formed.
 
+    With init="merge" a fit first lowers the local optimum in which it will end. It fits 1.5 times as many components
+    for 20 iterations, merges the most similar ones, and iterates 5 times more. Then in each of three rounds it adds a
+    quarter as many components for rows that are fitted badly, iterates 10 times, merges as many, iterates 5 times, and
+    undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
+    `max_iter`, so that a fit of less than 50 iterations starts as with "random". The trace has a record for each
+    round. Fixed components, and those with another prior than the first free one, are never merged.
+
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.
 
@@ -183,6 +193,7 @@ class PoissonNMF(FactorModel):
     ----------
     D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000, theorem 2.
     L. T. K. Hien and N. Gillis, J. Sci. Comput. 87 (2021), section 3.5.
+    Y. Guo and T. E. Holy, IEEE Trans. Signal Process. 73 (2025), for merging.
     A. M. S. Ang and N. Gillis, Neural Computation 31 (2019), algorithm 1.
 
     Examples
@@ -285,9 +296,9 @@ class PoissonNMF(FactorModel):
         y : None
             Ignored.
         W : array-like of shape (n_samples, n_components), optional
-            Start, with init="custom".
+            Start, with init="custom" or "grow".
         H : array-like of shape (n_components, n_features), optional
-            Start, with init="custom".
+            Start, with init="custom" or "grow".
         fixed_W : array-like of shape (n_samples, n_components), optional
             Fixed parts of W, NaN where it is free. A column is wholly fixed, or NaN except for zeros.
         fixed_H : array-like of shape (n_components, n_features), optional
@@ -402,8 +413,9 @@ class PoissonNMF(FactorModel):
 
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
-        solver = PoissonOptions.of(self).make_solver()
-        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        options = PoissonOptions.of(self)
+        solver, search = options.make_solver(), options.make_search()
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init, search=search)
 
     def partial_fit(self, X: Any, y: None = None, *, row_exposure: Any = None) -> Self:
         """Take one step of online EM on a mini-batch of rows; one pass over all mini-batches is an epoch.

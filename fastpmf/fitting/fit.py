@@ -24,9 +24,11 @@ from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
-from fastpmf.model.init import INITS, initialise
+from fastpmf.model.init import GIVEN, INITS, initialise, n_components_given
+from fastpmf.model.merging import append_components, new_components, random_components
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
+from fastpmf.solvers.component_search import ComponentSearch, past_warm_up
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import FitProgress, compilation_shown, fit_progress, stage
 from fastpmf.utils.validation import check_factor, check_option, random_generator
@@ -85,9 +87,9 @@ def poisson_nmf(
     max_iter, tol, max_time, eval_every, random_state, dtype, n_threads, verbose, callback
         As in `PoissonNMF`.
     W : array-like of shape (n_samples, n_components), optional
-        Start, with init="custom".
+        Start, with init="custom" or "grow".
     H : array-like of shape (n_components, n_features), optional
-        Start, with init="custom".
+        Start, with init="custom" or "grow".
     fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation, checkpoint, resume
         As in `PoissonNMF.fit`.
 
@@ -129,7 +131,9 @@ def poisson_nmf(
         background=background, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads), compilation_shown(verbose=verbose):
-        check_memory_before_reading(X, n_components, dtype, options.make_solver(), n_init=n_init)
+        check_memory_before_reading(
+            X, n_components, dtype, options.make_solver(), n_init=n_init, search=options.make_search()
+        )
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
         data = data.aligned(labels)
@@ -170,6 +174,7 @@ class Fit(ABC):
 
     problem: Any
     _solver: Any
+    _search: ComponentSearch | None = None
     _checkpoints: CheckpointFolder | None
 
     def __init__(
@@ -179,10 +184,10 @@ class Fit(ABC):
         data.check_in_memory(counts)
         check_any_counts(counts, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
-        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init)
+        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init, search=self._search)
         check_option(options.init, self.inits, "init")
         single = {
-            "init='custom'": options.init == "custom", "checkpoint": checkpoint is not None,
+            f"init={options.init!r}": options.init in GIVEN, "checkpoint": checkpoint is not None,
             "resume": resume is not None, "validation": data.validation is not None,
         }  # fmt: skip
         for name, given in single.items():
@@ -254,6 +259,9 @@ class PoissonFit(Fit):
     ) -> None:
         self._counts, self._data = counts, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
+        if options.init == "grow":
+            self._solver = past_warm_up(self._solver)
+        self._search = options.make_search(row_access_only=counts.row_access_only)
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:
@@ -264,14 +272,22 @@ class PoissonFit(Fit):
         if problem.counts.total == 0:
             raise ValueError("mask and sample_weight must leave at least one positive count of X")
         self._W, self._H = data.W, data.H
-        if options.init == "custom" and self._W is not None and self._H is not None:
-            self._W = check_factor(self._W, (counts.shape[0], k), "W") * problem.scales[0][:, None]
-            self._H = check_factor(self._H, (k, counts.shape[1]), "H") * problem.scales[1]
+        if options.init in GIVEN and self._W is not None and self._H is not None:
+            n, p = counts.shape
+            k = n_components_given(self._W, k) if options.init == "grow" else k
+            self._W = check_factor(self._W, (n, k), "W") * problem.scales[0][:, None]
+            self._H = check_factor(self._H, (k, p), "H") * problem.scales[1]
             for A, name in ((self._W, "W"), (self._H, "H")):
                 check_entries(A, self._dtype, name)
         facts = facts_of(problem.counts, options, self._dtype, streamed=counts.row_access_only)
         facts |= poisson_facts(options, problem.specs)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
+
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        run = super()._new_run(observers)
+        if self._search is not None and run.n_iter == 0:
+            self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+        return run
 
     def _check(self, solution: Solution) -> None:
         """Compute W of rows of weight 0, and warn of empty components and non-finite rates."""
@@ -289,12 +305,24 @@ class PoissonFit(Fit):
                 "components or try another start"
             )
 
+    def _add_components(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Fill, in place, the components that are not given, with init="grow"."""
+        problem, n_given = self.problem, np.shape(self._W)[1]
+        n_new = self._options.n_components - n_given
+        given = problem.interchangeable[problem.interchangeable < n_given]
+        if not len(given):
+            raise ValueError("init='grow' needs a component of W and H that is not fixed")
+        new = new_components(problem.counts, [W, Ht], n_new, self._rng)
+        append_components([W, Ht], n_given, new or random_components(problem.counts, n_new, self._rng), given)
+
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, problem = self._options, self.problem
         W, Ht = problem.start(
             *initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
         )
-        if options.init != "custom":
+        if options.init == "grow":
+            self._add_components(W, Ht)
+        elif options.init != "custom":
             problem.rescale_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(

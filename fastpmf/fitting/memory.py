@@ -1,5 +1,6 @@
 """Memory: the estimate for a fit, the checks before fits and transforms, and the public `plan`."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,13 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
+from fastpmf.model.init import INITS
 from fastpmf.solvers import Solver, make_solver
+from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.utils.memory import check_memory_for, memory_limit, sizes_text
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, shown_as_table
+from fastpmf.utils.validation import check_option
 
 _BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
@@ -87,6 +91,7 @@ def plan(
     counts_dtype: Any = None,
     solver: str = "auto",
     acceleration: str | None = "auto",
+    init: str = "auto",
     block_entries: int | None = None,
     n_threads: int | None = None,
 ) -> Plan:
@@ -104,7 +109,7 @@ def plan(
         float32 unless they are given.
     counts_dtype : {"uint8", "uint16", "int32", "float32", "float64"}, optional
         Dtype of the counts; by default "uint16", or that of the given counts.
-    solver, acceleration
+    solver, acceleration, init
         As in `PoissonNMF`.
     block_entries : int or None, default=None
         Nonzeros in a block of streamed counts; None for counts in memory.
@@ -158,13 +163,16 @@ def plan(
         check_scalar(block_entries, "block_entries", (int, np.integer), min_val=1)
     work = working_dtype(dtype, counts_dtype)
     with threads(n_threads):
-        made = make_solver(solver, acceleration, row_access_only=block_entries is not None)
-        return estimate((n, p), nnz, n_components, work, counts_dtype, made, block_entries=block_entries)
+        streamed = block_entries is not None
+        made = make_solver(solver, acceleration, row_access_only=streamed)
+        check_option(init, INITS, "init")
+        search = make_search(init, solver, row_access_only=streamed)
+        return estimate((n, p), nnz, n_components, work, counts_dtype, made, search=search, block_entries=block_entries)
 
 
 def estimate(
     shape: tuple[int, int], nnz: int, n_components: int, work: np.dtype, counts_dtype: np.dtype, solver: Solver, *,
-    block_entries: int | None = None, n_init: int = 1,
+    search: ComponentSearch | None = None, block_entries: int | None = None, n_init: int = 1,
 ) -> Plan:  # fmt: skip
     """Memory of a fit with the current number of threads; `block_entries` is None for counts in memory."""
     n, p = shape
@@ -175,7 +183,10 @@ def estimate(
     )
     row = -(-n_components // (VECTOR_BYTES // work.itemsize)) * VECTOR_BYTES
     # The factors of the solver; both contractions of the final optimality check
-    factors = (n_init * solver.n_factor_copies + 1) * (n + p) * row
+    copies = n_init * solver.n_factor_copies + 1.0
+    if search is not None:
+        copies = max(copies, (n_init - 1) * solver.n_factor_copies + search.n_factor_copies(n_components, solver))
+    factors = math.ceil(copies * row) * (n + p)
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     factors += current_threads() * row  # scratch space
     # Column sums are formed for some rows at a time, whose pointers are copied; and a float64 copy in float32
@@ -197,14 +208,20 @@ def _panel_bytes(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
     return 8 * (n_panels + 1) * n_rows if n_panels > 1 else 0
 
 
-def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Solver, *, n_init: int = 1) -> None:
+def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Solver, *, n_init: int = 1,
+    search: ComponentSearch | None = None,
+) -> None:  # fmt: skip
     """Raise a MemoryError, which says what would fit, if the estimated memory of a fit exceeds the limit."""
     limit, streamed = memory_limit(), getattr(counts, "block_entries", None)
 
-    def plan_for(k: int, dtype: np.dtype, n_init: int = n_init, block_entries: int | None = streamed) -> Plan:
+    def plan_for(
+        k: int, dtype: np.dtype, n_init: int = n_init, block_entries: int | None = streamed,
+        search: ComponentSearch | None = search,
+    ) -> Plan:  # fmt: skip
         return estimate(
-            counts.shape, counts.nnz, k, dtype, counts.dtype, solver, block_entries=block_entries, n_init=n_init
-        )
+            counts.shape, counts.nnz, k, dtype, counts.dtype, solver, search=search, block_entries=block_entries,
+            n_init=n_init,
+        )  # fmt: skip
 
     need = plan_for(n_components, dtype)
     if need.factor_bytes + need.block_bytes <= limit:  # the transpose may exist already
@@ -214,6 +231,8 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
         ways.append("dtype='float32'")
     if n_init > 1 and plan_for(n_components, dtype, 1).peak_bytes <= limit:
         ways.append("n_init=1")
+    if search is not None and plan_for(n_components, dtype, search=None).peak_bytes <= limit:
+        ways.append("init='random'")
     if streamed is None and plan_for(n_components, dtype, block_entries=_BLOCK_ENTRIES).peak_bytes <= limit:
         ways.append("counts from fastpmf.io.stream_counts")
     fits, fails = 0, n_components
@@ -231,14 +250,17 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     )
 
 
-def check_memory_before_reading(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1) -> None:
+def check_memory_before_reading(X: Any, n_components: Any, dtype: Any, solver: Solver, *, n_init: Any = 1,
+    search: ComponentSearch | None = None,
+) -> None:  # fmt: skip
     """`check_memory` of a matrix that has not been read, if its size is known; other arguments as in the fit.
 
     Values of `n_components` and `n_init` that are not positive integers are rejected later.
     """
     size = matrix_size(X)
     if size is not None and _is_positive_integer(n_components) and _is_positive_integer(n_init):
-        check_memory(size, int(n_components), working_dtype(dtype, size.dtype), solver, n_init=int(n_init))
+        work = working_dtype(dtype, size.dtype)
+        check_memory(size, int(n_components), work, solver, n_init=int(n_init), search=search)
 
 
 def check_columns(n_columns: int, n_components: int, dtype: np.dtype, n_copies: int) -> None:

@@ -12,6 +12,7 @@ from fastpmf.counts import as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
+from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.utils.messages import brief
 
 
@@ -98,6 +99,10 @@ class PoissonOptions(FitOptions):
         return make_solver(
             self.solver, self.acceleration, inner_steps=self.inner_steps, row_access_only=row_access_only
         )
+
+    def make_search(self, *, row_access_only: bool = False) -> ComponentSearch | None:
+        """The search that the fit begins with, if any."""
+        return make_search(self.init, self.solver, row_access_only=row_access_only)
 
     @property
     def penalties(self) -> Penalties:

@@ -2,6 +2,7 @@
 
 from fastpmf.kernels import simd
 from fastpmf.kernels._jit import kernel
+from fastpmf.kernels.contract import AHEAD
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.special import x_log
 
@@ -23,12 +24,14 @@ def log_rate(table, block, worker):
     """
     data, indices, indptr, blocks, U, V, n_vectors, out, partial = arguments(table)
     first_entry, end_entry, slot = blocks[block, 2], blocks[block, 3], blocks[block, 4]
+    last = indices.shape[0] - GROUP
     for i in range(blocks[block, 0], blocks[block, 1]):
         start, stop = max(indptr[i], first_entry), min(indptr[i + 1], end_entry)
         tail = stop - (stop - start) % GROUP
         u = simd.load(U, i, n_vectors)
         total = 0.0
         for p in range(start, tail, GROUP):
+            simd.prefetch(V, indices, min(p + AHEAD, last), n_vectors)
             rate = simd.dots(u, V, simd.rows(indices, p, GROUP), out)
             total += simd.total(x_log(simd.counts(data, p, GROUP, out), rate))
         if tail < stop:

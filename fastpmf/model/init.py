@@ -13,7 +13,8 @@ from fastpmf.core.factors import column_sums, dot, empty_factor, padded
 from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
-INITS = ("auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom")
+GIVEN = ("custom", "grow")  # starts from W and H of the user
+INITS = ("auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", *GIVEN)
 # Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
@@ -27,37 +28,44 @@ def initialise(
     ----------
     counts : Counts of shape (n, p)
     n_components : int
-    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        "auto" is "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD, with zeros
-        raised to 1e-6 of the mean of the factor, since multiplicative updates can't leave an exact zero. "nndsvda":
-        zeros raised to the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H as given.
-        All but "custom" are scaled so that sum(W H) = sum(X).
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}
+        "auto", "merge" and "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD,
+        with zeros raised to 1e-6 of the mean of the factor, since multiplicative updates can't leave an exact zero.
+        "nndsvda": zeros raised to the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H
+        as given. "grow": the same for fewer components, and zeros for the others. All but these two are scaled so that
+        sum(W H) = sum(X).
     random_state : None, int, numpy RandomState or Generator
     dtype : float32 or float64
-    W, H : array-like of shapes (n, k) and (k, p), for "custom" only
+    W, H : array-like of shapes (n, k) and (k, p), for "custom" and "grow" only
 
     Raises
     ------
     ValueError
-        If factors are given without init="custom" or missing with it, or NNDSVD has more components
+        If factors are given without init="custom" or "grow", or missing with them, or NNDSVD has more components
         than min(n, p).
 
     References
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    if init == "auto":
+    if init in ("auto", "merge"):
         init = "random"
     n, p = counts.shape
-    if init == "custom":
+    if init in GIVEN:
         if W is None or H is None:
-            raise ValueError("init='custom' needs both W and H")
-        W_ = padded(check_factor(W, (n, n_components), "W"), dtype)
-        Ht = padded(check_factor(H, (n_components, p), "H").T, dtype)
+            raise ValueError(f"init={init!r} needs both W and H")
+        k = n_components_given(W, n_components) if init == "grow" else n_components
+        W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")
+        if init == "grow":
+            W_, Ht = empty_factor(n, n_components, dtype), empty_factor(p, n_components, dtype)
+            with np.errstate(under="ignore"):
+                W_[:, :k], Ht[:, :k] = W, H.T
+            return W_, Ht
+        W_, Ht = padded(W, dtype), padded(H.T, dtype)
         _reseed_zero_rates(counts, W_, Ht, n_components)
         return W_, Ht
     if W is not None or H is not None:
-        raise ValueError(f"W and H are starting factors for init='custom' only, got init={init!r}")
+        raise ValueError(f"W and H are starting factors for init='custom' or 'grow' only, got init={init!r}")
     rng = random_generator(random_state)
     if init == "random":
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
@@ -72,6 +80,17 @@ def initialise(
     W *= scale
     Ht *= scale
     return W, Ht
+
+
+def n_components_given(W: Any, n_components: int) -> int:
+    """The number of columns of W; a ValueError unless it is at least 1 and below `n_components`."""
+    shape = np.shape(W)
+    if len(shape) != 2 or not 1 <= shape[1] < n_components:
+        raise ValueError(
+            f"W must have from 1 to {n_components - 1} columns with init='grow' and n_components={n_components}, got "
+            f"shape {shape}"
+        )
+    return shape[1]
 
 
 def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.ndarray:

@@ -53,6 +53,16 @@ class Terms:
     def penalised(self) -> bool:
         return self.shape is not None or self.rate is not None or self.ridge is not None
 
+    def extended(self, n_components: int, n_new: int, like: int, width: int) -> "Terms":
+        """The terms with `n_new` components more after the first `n_components`, each as `like`; padded to `width`."""
+        columns = np.append(np.arange(n_components), np.full(n_new, like))
+
+        def take(A: np.ndarray | None) -> np.ndarray | None:
+            return None if A is None else np.pad(A[..., columns], [(0, 0)] * (A.ndim - 1) + [(0, width - len(columns))])
+
+        shape, rate, ridge, fixed, zeros = map(take, (self.shape, self.rate, self.ridge, self.fixed, self.zeros))
+        return Terms(shape, rate, ridge, fixed, zeros, self.constant)
+
     def subproblem(
         self, side: Side, n_components: int, V: np.ndarray, observed: np.ndarray, units: np.ndarray
     ) -> Subproblem:

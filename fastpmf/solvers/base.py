@@ -211,6 +211,16 @@ class FactorState(State):
         state.balance(problem)
         return state
 
+    def without_spares(self) -> "FactorState":
+        """The factors of this state alone, which is to be dropped, in units of 1."""
+        W, Ht = self.factors
+        if (self.units != 1).any():
+            W *= self.units.astype(W.dtype)
+            Ht /= self.units.astype(Ht.dtype)
+        return FactorState(
+            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps
+        )
+
     def balance(self, problem: "Problem") -> None:
         """Choose the relative scale of W and H that maximises the joint prior."""
         self.units = problem.best_units(self)
@@ -246,6 +256,28 @@ class Problem:
     def total(self) -> float:
         """Sum of all counts."""
         return self.counts.total
+
+    def extended(self, n_new: int, like: int, width: int) -> "Problem":
+        """The problem with `n_new` components more, placed last, with the terms of component `like`; padded."""
+        K = self.n_components
+        rows, columns = (terms.extended(K, n_new, like, width) for terms in self.terms)
+        return Problem(self.counts, K + n_new, (rows, columns))
+
+    @property
+    def interchangeable(self) -> np.ndarray:
+        """Components without fixed entries that have the same terms, those of the first of them; ascending."""
+        free = np.ones(self.n_components, bool)
+        for terms in self.terms:
+            if terms.fixed is not None:
+                free &= ~terms.fixed[: len(free)]
+            if terms.zeros is not None:
+                free &= ~terms.zeros[:, : len(free)].any(axis=0)
+        first = np.flatnonzero(free)[:1]
+        for terms in self.terms:
+            for A in (terms.shape, terms.rate, terms.ridge):
+                if A is not None and len(first):
+                    free &= (A[:, : len(free)] == A[:, first]).all(axis=0)
+        return np.flatnonzero(free)
 
     def best_units(self, state: FactorState) -> np.ndarray:
         """The units that maximise the joint prior, see `fastpmf.model.priors`."""

@@ -84,7 +84,7 @@ class Extrapolated:
             self.solver.step(problem, state)
             return
         ahead = state.ahead
-        if state.n_steps == self.solver.warm_up:
+        if state.objective == math.inf:
             self._restart(state)
         self.solver.step(problem, ahead)
         state.n_steps += 1

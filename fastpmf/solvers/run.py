@@ -83,6 +83,17 @@ class Run:
         """Objective of the latest record, in nats; inf if there is none."""
         return self._trace[-1].objective if self._trace else math.inf
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether `max_time` has passed."""
+        return self._clock.seconds() >= self._max_seconds
+
+    def replace_state(self, state: State, n_iter: int) -> None:
+        """Continue from another state of the same solver, after `n_iter` iterations in all."""
+        self.state, self.n_iter, self._residual = state, n_iter, state.residual(self._problem.total)
+        state.n_steps = n_iter
+        self._evaluate()
+
     def advance(self, max_iter: int) -> "Run":
         """Iterate until `max_iter` iterations are done in all, or until the fit stops for another reason."""
         solver, problem, state, options = self._solver, self._problem, self.state, self._options
@@ -94,7 +105,7 @@ class Run:
                     self.status = Status.NON_FINITE
                 elif self._residual <= options.tol and self._residual_of_factors() <= options.tol:
                     self.status = Status.CONVERGED
-                elif self._clock.seconds() >= self._max_seconds:
+                elif self.out_of_time:
                     self.status = Status.MAX_TIME
                 if self.n_iter % options.eval_every == 0:
                     self._evaluate()

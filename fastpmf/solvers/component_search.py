@@ -1,0 +1,200 @@
+"""Better optima from one start: fit more components, merge some, then replace components in rounds."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastpmf.core.factors import column_sums, padded_width, with_width
+from fastpmf.model.merging import append_components, merge, merge_costs, new_components, random_components
+from fastpmf.solvers.base import FactorState, Problem, Solver, Status
+from fastpmf.solvers.coordinate_descent import CoordinateDescent
+from fastpmf.solvers.extrapolated import Extrapolated
+from fastpmf.solvers.run import Run
+
+_CANDIDATES = 2  # pairs whose objective after merging is computed, for each pair to merge
+
+
+@dataclass(frozen=True)
+class ComponentSearch:
+    """Bring a run that has just started to a point from where it ends lower, in a part of its iterations.
+
+    In a poor local optimum some components share what one could explain, and others explain what needs two. So more
+    components than asked for are fitted first, and the most similar ones are merged. Then, in each round, new
+    components are added for rows that are fitted badly, all are fitted for a few iterations, and as many are merged. A
+    round that ends no lower is undone.
+
+    Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
+    pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
+
+    Components with fixed entries are never merged, nor those whose prior differs from that of the first one without.
+
+    Parameters
+    ----------
+    first_extra, extra : float
+        Number of components added at first, and in each round, relative to the number of those that can be merged.
+    first_steps, steps : int
+        Iterations with more components at first, which include the warm-up of the solver, and in each round.
+    settling : int
+        Iterations after components were merged.
+    rounds : int
+    starts_wide : bool
+        Whether to fit more components first, from random ones; otherwise the rounds begin after `settling` iterations
+        from the start of the run, which is not a random one.
+
+    References
+    ----------
+    Y. Guo and T. E. Holy, "An optimal pairwise merge algorithm improves the quality and consistency of nonnegative
+    matrix factorization", IEEE Trans. Signal Process. 73 (2025), for fitting more components and merging them.
+    B. Fritzke, "The k-means algorithm with breathing", arXiv:2006.15666, for rounds that add and remove centres.
+    """
+
+    first_extra: float = 0.5
+    first_steps: int = 20
+    extra: float = 0.25
+    steps: int = 10
+    settling: int = 5
+    rounds: int = 3
+    starts_wide: bool = True
+
+    def n_extra(self, n_components: int) -> tuple[int, int]:
+        """How many components are added to so many that can be merged: at first, and in each round."""
+        return max(1, round(self.first_extra * n_components)), max(1, round(self.extra * n_components))
+
+    def n_factor_copies(self, n_components: int, solver: Solver) -> float:
+        """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
+        wide = (n_components + self.n_extra(n_components)[0]) / n_components
+        return solver.n_factor_copies * wide + 2
+
+    def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
+        """Search from the start of a run, whose `n_iter` and trace will include the search.
+
+        Parameters
+        ----------
+        run : Run
+            Before its first iteration.
+        problem : Problem
+        solver : Solver
+            That of the run, with a `FactorState`.
+        rng : numpy RandomState or Generator
+        max_iter : int
+            The search does no more iterations than this: fewer rounds if needed, or nothing.
+        """
+        free, first_steps = problem.interchangeable, self.first_steps if self.starts_wide else 0
+        if len(free) < 2 or run.status is not None or max_iter < first_steps + self.settling:
+            return
+        n_first, n_new = self.n_extra(len(free))
+        try:
+            if self.starts_wide:
+                new = random_components(problem.counts, n_first, rng)
+                self._add_and_merge(run, problem, solver, free, new, first_steps)
+            else:
+                run.advance(self.settling)
+            solver = past_warm_up(solver)
+            for _ in range(self.rounds):
+                if run.status is not None or run.out_of_time or run.n_iter + self.steps + self.settling > max_iter:
+                    break
+                components = new_components(problem.counts, run.state.factors, n_new, rng)
+                if components is None:
+                    break
+                self._add_and_merge(run, problem, solver, free, components, self.steps)
+        except KeyboardInterrupt:
+            run.status = Status.INTERRUPTED
+
+    def _add_and_merge(
+        self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
+        n_steps: int,
+    ) -> None:  # fmt: skip
+        """Add components, fit all, and merge as many; the run continues from there if its objective is lower."""
+        run.state = old = run.state.without_spares()
+        K, n_new, dtype = problem.n_components, new[0].shape[1], old.factors[0].dtype
+        wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
+        factors = [with_width(A, K, n_new) for A in old.factors]
+        append_components(factors, K, new, free)
+        state = solver.init(wide, *factors)
+        n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps)
+        factors = merged_down(problem, wide, state.without_spares(), free)
+        solver = past_warm_up(solver)
+        state = solver.init(problem, *factors)
+        n_iter += _advance(run, solver, problem, state, self.settling)
+        if not problem.objective(state) < run.objective:
+            state = solver.init(problem, *old.factors)
+            state.gaps = old.gaps
+        run.replace_state(state, n_iter)
+
+
+def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> int:
+    """Iterate up to `n_steps` times, as long as there is time; returns the number of iterations done."""
+    for done in range(n_steps):
+        if run.out_of_time or np.isnan(state.gaps).any():
+            return done
+        solver.step(problem, state)
+    return n_steps
+
+
+def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.ndarray) -> list[np.ndarray]:
+    """W and H transposed for a problem, padded, from a state of the one with more components, which is overwritten.
+
+    Parameters
+    ----------
+    problem, wide : Problem
+        `wide` is `problem.extended(...)`.
+    state : FactorState
+        Of `wide`.
+    free : ndarray of int
+        `problem.interchangeable`.
+    """
+    factors, K = state.factors, problem.n_components
+    n_extra = wide.n_components - K
+    while n_extra:
+        able = np.append(free, np.arange(K, K + n_extra))
+        first, second = np.triu_indices(len(able), 1)
+        costs = merge_costs(factors, able)[first, second]
+        pairs = np.stack([able[first], able[second]], axis=1)[np.argsort(costs, kind="stable")]
+        if not problem.counts.row_access_only:
+            pairs = pairs[: _CANDIDATES * n_extra]
+            smaller = problem.extended(n_extra - 1, free[0], factors[0].shape[1])
+            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs), kind="stable")]
+        merged: list[int] = []
+        for a, b in pairs.tolist():
+            if len(merged) < 2 * n_extra and a not in merged and b not in merged:
+                merge(factors, a, b)
+                merged += [a, b]
+        left = np.setdiff1d(able, merged[1::2])
+        for A in factors:
+            A[:, able[: len(left)]] = A[:, left]
+            A[:, able[len(left) :]] = 0
+        n_extra -= len(merged) // 2
+    return [with_width(A, K) for A in factors]
+
+
+def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) -> list[float]:
+    """Objective, in nats, after merging each pair of components; `problem` has one component less than the factors."""
+    out, last = [], problem.n_components
+    for a, b in pairs.tolist():
+        kept = [A[:, [a, b, last]] for A in factors]
+        merge(factors, a, b)
+        for A in factors:
+            A[:, b] = A[:, last]
+            A[:, last] = 0
+        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
+        state.balance(problem)
+        out.append(problem.objective(state))
+        for A, columns in zip(factors, kept, strict=True):
+            A[:, [a, b, last]] = columns
+    return out
+
+
+def past_warm_up(solver: Any) -> Any:
+    """The solver without the iterations that it does first after a random start."""
+    if isinstance(solver, Extrapolated):
+        return replace(solver, solver=past_warm_up(solver.solver))
+    return replace(solver, warm_up=0) if isinstance(solver, CoordinateDescent) else solver
+
+
+def make_search(init: str, solver: str, *, row_access_only: bool = False) -> ComponentSearch | None:
+    """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory."""
+    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only
+    if init == "grow":
+        return ComponentSearch(starts_wide=False, rounds=2)
+    return ComponentSearch() if by_default or init == "merge" else None
