@@ -105,7 +105,7 @@ def row_blocks(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
 
 # Rows of at most this many entries are processed side by side, one in each lane. A longer row has its entries along the
 # lanes, and its own list of components that are not zero.
-NARROW = 32
+NARROW = 64
 # Vectors in the transposed blocks of a group: 0.75 MiB, which fits into a second-level cache. A long row may have more,
 # up to 16 MiB. What does not fit is gathered again in each sweep.
 _GROUP_BLOCK, _LONG_ROW_BLOCK = 12288, 1 << 18
