@@ -39,7 +39,7 @@ def test_short_values_are_shown_as_they_are():
 
 
 def test_an_option_that_is_an_array_is_refused_as_any_other():
-    with pytest.raises(ValueError, match=r"^init must be one of 'auto', 'random'.*, got array\(\["):
+    with pytest.raises(ValueError, match=r"^init must be one of 'auto', 'merge'.*, got array\(\["):
         PoissonNMF(2, init=np.ones((3, 2))).fit(X)
     with pytest.raises(ValueError, match=r"^solver must be one of"):
         PoissonNMF(2, solver=np.ones(3)).fit(X)

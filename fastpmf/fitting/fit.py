@@ -25,7 +25,7 @@ from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.model.init import GIVEN, INITS, initialise, n_components_given
-from fastpmf.model.merging import append_components, new_components, random_components
+from fastpmf.model.merging import new_components, put_components, random_components
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
 from fastpmf.solvers.component_search import ComponentSearch, past_warm_up
@@ -288,9 +288,9 @@ class PoissonFit(Fit):
     def _new_run(self, observers: Sequence[Observer]) -> Run:
         run = super()._new_run(observers)
         if self._search is not None and run.n_iter == 0:
-            with stage("searching for a better start: more components, which are then merged"):
+            with stage("adding and merging components"):
                 self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
-            if self._checkpoints is not None and run.n_iter:
+            if self._checkpoints is not None and run.n_iter and run.status is None:
                 self._checkpoints.save_if_due(run)
         return run
 
@@ -313,12 +313,13 @@ class PoissonFit(Fit):
     def _add_components(self, W: np.ndarray, Ht: np.ndarray) -> None:
         """Fill, in place, the components that are not given, with init="grow"."""
         problem, n_given = self.problem, np.shape(self._W)[1]
-        n_new = self._options.n_components - n_given
-        given = problem.interchangeable[problem.interchangeable < n_given]
-        if not len(given):
-            raise ValueError("init='grow' needs a component of W and H that is not fixed")
-        new = new_components(problem.counts, [W, Ht], n_new, self._rng)
-        append_components([W, Ht], n_given, new or random_components(problem.counts, n_new, self._rng), given)
+        free = problem.interchangeable
+        given, places = free[free < n_given], free[free >= n_given]
+        mass = (W[:, given].sum(axis=0, dtype=np.float64) * Ht[:, given].sum(axis=0, dtype=np.float64)).sum()
+        if not mass > 0:
+            raise ValueError("init='grow' needs a component of W and H that is not zero and has no fixed entries")
+        new = new_components(problem.counts, [W, Ht], len(places), self._rng)
+        put_components([W, Ht], places, new or random_components(problem.counts, len(places), self._rng), given)
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, problem = self._options, self.problem

@@ -17,13 +17,11 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.counts.validation import matrix_size
 from fastpmf.kernels.simd import VECTOR_BYTES
 from fastpmf.kernels.threads import current_threads, threads
-from fastpmf.model.init import INITS
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.utils.memory import check_memory_for, memory_limit, sizes_text
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, shown_as_table
-from fastpmf.utils.validation import check_option
 
 _BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
@@ -165,7 +163,6 @@ def plan(
     with threads(n_threads):
         streamed = block_entries is not None
         made = make_solver(solver, acceleration, row_access_only=streamed)
-        check_option(init, INITS, "init")
         search = make_search(init, solver, row_access_only=streamed)
         return estimate((n, p), nnz, n_components, work, counts_dtype, made, search=search, block_entries=block_entries)
 

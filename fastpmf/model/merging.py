@@ -89,9 +89,13 @@ def new_components(
     totals, others = counts.sums(axis), counts.sums(axis.other)
     divergence = _row_divergences(counts, factors)
     weight = np.where(np.isfinite(divergence), np.maximum(divergence, 0), totals)  # infinite: a rate of 0 under a count
+    weight[totals == 0] = 0
+    if not weight.any():
+        return None
+    weight /= weight.sum()
     if np.count_nonzero(weight) < n_new:
         return None
-    chosen = np.sort(rng.choice(len(weight), n_new, replace=False, p=weight / weight.sum()))
+    chosen = np.sort(rng.choice(len(weight), n_new, replace=False, p=weight))
     V = np.empty((len(others), n_new))
     V[:] = (1 - _FROM_ROW) * (others / others.sum())[:, None]
     for rows, block in counts.blocks():
@@ -116,10 +120,10 @@ def _row_divergences(counts: Counts, factors: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def append_components(
-    factors: list[np.ndarray], n_components: int, new: tuple[np.ndarray, np.ndarray], scaled: np.ndarray
+def put_components(
+    factors: list[np.ndarray], places: np.ndarray, new: tuple[np.ndarray, np.ndarray], scaled: np.ndarray
 ) -> None:
-    """Put new components, in place, behind the first `n_components`; the total rate of these and of `scaled` stays.
+    """Put new components, in place, into the columns `places`; the total rate of these and of `scaled` stays.
 
     The sums of each component in `scaled` become equal in W and H.
     """
@@ -130,4 +134,4 @@ def append_components(
     ratio = np.sqrt(np.divide(h_sums, w_sums, where=(w_sums > 0) & (h_sums > 0), out=np.ones(len(scaled))))
     for A, columns, scale in zip(factors, new, (rest * ratio, rest / ratio), strict=True):
         A[:, scaled] *= scale.astype(A.dtype)
-        A[:, n_components : n_components + n_new] = math.sqrt(mass) * columns
+        A[:, places] = math.sqrt(mass) * columns

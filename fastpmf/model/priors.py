@@ -58,7 +58,10 @@ class Terms:
         columns = np.append(np.arange(n_components), np.full(n_new, like))
 
         def take(A: np.ndarray | None) -> np.ndarray | None:
-            return None if A is None else np.pad(A[..., columns], [(0, 0)] * (A.ndim - 1) + [(0, width - len(columns))])
+            if A is None:
+                return None
+            padding = [(0, 0)] * (A.ndim - 1) + [(0, width - len(columns))]
+            return np.ascontiguousarray(np.pad(A[..., columns], padding))
 
         shape, rate, ridge, fixed, zeros = map(take, (self.shape, self.rate, self.ridge, self.fixed, self.zeros))
         return Terms(shape, rate, ridge, fixed, zeros, self.constant)

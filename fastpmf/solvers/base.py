@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side, Subproblem
-from fastpmf.core.factors import aligned, column_sums
+from fastpmf.core.factors import aligned, aligned_copy, column_sums
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
@@ -212,14 +212,16 @@ class FactorState(State):
         return state
 
     def without_spares(self) -> "FactorState":
-        """The factors of this state alone, which is to be dropped, in units of 1."""
+        """The factors of this state alone, in units of 1; they share memory if its units are 1."""
         W, Ht = self.factors
         if (self.units != 1).any():
+            W, Ht = (aligned_copy(A) for A in (W, Ht))
             W *= self.units.astype(W.dtype)
             Ht /= self.units.astype(Ht.dtype)
         return FactorState(
-            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps
-        )
+            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps,
+            n_steps=self.n_steps,
+        )  # fmt: skip
 
     def balance(self, problem: "Problem") -> None:
         """Choose the relative scale of W and H that maximises the joint prior."""

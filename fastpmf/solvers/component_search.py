@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 
 from fastpmf.core.factors import column_sums, padded_width, with_width
-from fastpmf.model.merging import append_components, merge, merge_costs, new_components, random_components
+from fastpmf.model.init import INITS
+from fastpmf.model.merging import merge, merge_costs, new_components, put_components, random_components
 from fastpmf.solvers.base import FactorState, Problem, Solver, Status
 from fastpmf.solvers.coordinate_descent import CoordinateDescent
 from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.run import Run
+from fastpmf.utils.validation import check_option
 
 _CANDIDATES = 2  # pairs whose objective after merging is computed, for each pair to merge
 
 
 @dataclass(frozen=True)
 class ComponentSearch:
-    """Bring a run that has just started to a point from where it ends lower, in a part of its iterations.
+    """Move a run that has just started to a point from where it converges to a better local optimum.
 
     In a poor local optimum some components share what one could explain, and others explain what needs two. So more
     components than asked for are fitted first, and the most similar ones are merged. Then, in each round, new
@@ -27,7 +29,8 @@ class ComponentSearch:
     Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
     pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
 
-    Components with fixed entries are never merged, nor those whose prior differs from that of the first one without.
+    Components with fixed entries, and those whose prior differs from that of the first free component, are never
+    merged. The rounds end early if the run has converged.
 
     Parameters
     ----------
@@ -39,8 +42,8 @@ class ComponentSearch:
         Iterations after components were merged.
     rounds : int
     starts_wide : bool
-        Whether to fit more components first, from random ones; otherwise the rounds begin after `settling` iterations
-        from the start of the run, which is not a random one.
+        Whether the run starts from random factors, so that more components are fitted first. If not, `settling`
+        iterations come first.
 
     References
     ----------
@@ -63,7 +66,8 @@ class ComponentSearch:
 
     def n_factor_copies(self, n_components: int, solver: Solver) -> float:
         """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
-        wide = (n_components + self.n_extra(n_components)[0]) / n_components
+        n_extra = self.n_extra(n_components)[0 if self.starts_wide else 1]
+        wide = (n_components + n_extra) / n_components
         return solver.n_factor_copies * wide + 2
 
     def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
@@ -89,15 +93,18 @@ class ComponentSearch:
                 new = random_components(problem.counts, n_first, rng)
                 self._add_and_merge(run, problem, solver, free, new, first_steps)
             else:
-                run.advance(self.settling)
+                _advance(run, solver, problem, run.state, self.settling)
+                run.replace_state(run.state, run.state.n_steps)
             solver = past_warm_up(solver)
             for _ in range(self.rounds):
-                if run.status is not None or run.out_of_time or run.n_iter + self.steps + self.settling > max_iter:
+                if run.status is not None or run.out_of_time or run.converged:
                     break
                 components = new_components(problem.counts, run.state.factors, n_new, rng)
-                if components is None:
+                if components is None or run.n_iter + self.steps + self.settling > max_iter:
                     break
                 self._add_and_merge(run, problem, solver, free, components, self.steps)
+            if run.status is None and run.out_of_time and run.n_iter:
+                run.status = Status.MAX_TIME
         except KeyboardInterrupt:
             run.status = Status.INTERRUPTED
 
@@ -105,35 +112,52 @@ class ComponentSearch:
         self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
         n_steps: int,
     ) -> None:  # fmt: skip
-        """Add components, fit all, and merge as many; the run continues from there if its objective is lower."""
-        run.state = old = run.state.without_spares()
+        """Add components, fit all, and merge as many; the run continues from there if its objective is lower.
+
+        Ctrl-C keeps the factors before, or the merged ones if there has been no iteration before.
+        """
+        old = run.state.without_spares()
+        run.state = old
         K, n_new, dtype = problem.n_components, new[0].shape[1], old.factors[0].dtype
         wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
         factors = [with_width(A, K, n_new) for A in old.factors]
-        append_components(factors, K, new, free)
-        state = solver.init(wide, *factors)
-        n_iter = run.n_iter + _advance(run, solver, wide, state, n_steps)
+        put_components(factors, np.arange(K, K + n_new), new, free)
+        state, interrupted = solver.init(wide, *factors), False
+        try:
+            _advance(run, solver, wide, state, n_steps)
+        except KeyboardInterrupt:
+            if run.n_iter or not state.n_steps:
+                raise
+            interrupted = True
+        n_iter = run.n_iter + state.n_steps
         state = state.without_spares()
-        factors = merged_down(problem, wide, state, free)
+        exact = not (interrupted or run.out_of_time or problem.counts.row_access_only)
+        factors = merged_down(problem, wide, state, free, exact=exact)
         solver = past_warm_up(solver)
         state = solver.init(problem, *factors)
-        n_iter += _advance(run, solver, problem, state, self.settling)
-        if not problem.objective(state) < run.objective:
+        if not interrupted:
+            _advance(run, solver, problem, state, self.settling)
+        n_iter += state.n_steps
+        is_lower = problem.objective(state) < run.objective
+        if not is_lower:
             state = solver.init(problem, *old.factors)
             state.gaps = old.gaps
-        run.replace_state(state, n_iter)
+        run.replace_state(state, n_iter, evaluate=is_lower)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
-def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> int:
-    """Iterate up to `n_steps` times, as long as there is time; returns the number of iterations done."""
-    for done in range(n_steps):
+def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> None:
+    """Iterate up to `n_steps` times, as long as there is time."""
+    for _ in range(n_steps):
         if run.out_of_time or np.isnan(state.gaps).any():
-            return done
+            return
         solver.step(problem, state)
-    return n_steps
 
 
-def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.ndarray) -> list[np.ndarray]:
+def merged_down(
+    problem: Problem, wide: Problem, state: FactorState, free: np.ndarray, *, exact: bool
+) -> list[np.ndarray]:
     """W and H transposed for a problem, padded, from a state of the one with more components, which is overwritten.
 
     Parameters
@@ -144,6 +168,8 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
         Of `wide`.
     free : ndarray of int
         `problem.interchangeable`.
+    exact : bool
+        Whether the objective decides between similar pairs.
     """
     factors, K = state.factors, problem.n_components
     n_extra = wide.n_components - K
@@ -152,7 +178,7 @@ def merged_down(problem: Problem, wide: Problem, state: FactorState, free: np.nd
         first, second = np.triu_indices(len(able), 1)
         costs = merge_costs(factors, able)[first, second]
         pairs = np.stack([able[first], able[second]], axis=1)[np.argsort(costs, kind="stable")]
-        if not problem.counts.row_access_only:
+        if exact:
             pairs = pairs[: _CANDIDATES * n_extra]
             smaller = problem.extended(n_extra - 1, free[0], factors[0].shape[1])
             pairs = pairs[np.argsort(_objectives(smaller, factors, pairs), kind="stable")]
@@ -196,10 +222,16 @@ def past_warm_up(solver: Any) -> Any:
 def make_search(
     init: str, solver: str, *, row_access_only: bool = False, validation: bool = False
 ) -> ComponentSearch | None:
-    """The search of init="merge", which is also that of "auto" with coordinate descent on counts in memory.
+    """The search of init="merge" or "grow"; "auto" is "merge" with coordinate descent on counts in memory.
 
-    With `validation`, a fit may be at its best after fewer iterations than a search takes.
+    With `validation`, "auto" does not search, since the fit may be at its best before the search ends.
+
+    Raises
+    ------
+    ValueError
+        If `init` is not one of `INITS`.
     """
+    check_option(init, INITS, "init")
     by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only and not validation
     if init == "grow":
         return ComponentSearch(starts_wide=False, rounds=2)

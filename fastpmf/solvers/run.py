@@ -88,11 +88,17 @@ class Run:
         """Whether `max_time` has passed."""
         return self._clock.seconds() >= self._max_seconds
 
-    def replace_state(self, state: State, n_iter: int) -> None:
+    @property
+    def converged(self) -> bool:
+        """Whether the residual of the latest step is within `tol`."""
+        return self._residual <= self._options.tol
+
+    def replace_state(self, state: State, n_iter: int, *, evaluate: bool = True) -> None:
         """Continue from another state of the same solver, after `n_iter` iterations in all."""
-        self.state, self.n_iter, self._residual = state, n_iter, state.residual(self._problem.total)
         state.n_steps = n_iter
-        self._evaluate()
+        self.state, self.n_iter, self._residual = state, n_iter, state.residual(self._problem.total)
+        if evaluate:
+            self._evaluate()
 
     def advance(self, max_iter: int) -> "Run":
         """Iterate until `max_iter` iterations are done in all, or until the fit stops for another reason."""
