@@ -178,15 +178,17 @@ class PoissonNMF(FactorModel):
     Notes
     -----
     Memory beyond X: one transposed copy of the counts (none with "em"), and four copies of the factors: the iterate,
-    two working copies (one without acceleration), and the result. W H is never formed.
+    two working copies (one without acceleration), and the result; with init="merge" between six and seven. W H is never
+    formed.
 
     With init="merge" a fit first improves the local optimum in which it will end. It fits 1.5 times as many components
     for 20 iterations, merges the most similar ones, and iterates 5 times more. Then in each of three rounds it adds a
     quarter as many components for rows that are fitted badly, iterates 10 times, merges as many, iterates 5 times, and
     undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
-    `max_iter`, so that a fit of less than 50 iterations starts as with "random". The trace has a record for each round.
-    No checkpoint is saved before the end of the search. Fixed components, and those with another prior than the first
-    free one, are never merged.
+    `max_iter`, so that with `max_iter` below 50 the start is that of "random". The rounds end early if the fit has
+    converged. The trace and `callback` get a record after the first merging and after each round that is kept. No
+    checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
+    that of the first free component, are never merged.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.
@@ -328,7 +330,7 @@ class PoissonNMF(FactorModel):
         resume : path-like, optional
             Such a folder, to continue from its last checkpoint with bitwise the same result; further checkpoints are
             saved there too. X and the parameters must be those of that fit, except max_iter, max_time, tol and those
-            of the display.
+            of the display; with init="merge", max_iter limits the search too, so that another one gives another result.
 
         Returns
         -------
