@@ -1,4 +1,4 @@
-"""Iterative solvers, one file for each algorithm; `run.py` has the only loop over iterations."""
+"""Iterative solvers, one file for each algorithm; `run.py` has the loop, `component_search.py` improves starts."""
 
 from fastpmf.solvers.base import FactorState, FitInterrupted, Problem, Record, Solution, Solver, State, Status
 from fastpmf.solvers.coordinate_descent import CoordinateDescent
