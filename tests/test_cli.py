@@ -507,7 +507,8 @@ JSON = {
 
 
 @pytest.mark.parametrize("line", JSON)
-def test_json_is_one_document_and_nothing_else(shop, line):
+def test_json_is_one_document_and_nothing_else(shop, line, monkeypatch):
+    monkeypatch.setattr("fastpmf.utils.progress.DELAY", 600.0)  # compilation, if it comes to that, may take seconds
     code, out, err = shop(f"{line} --json")
     assert (code, err) == (0, "")
     found = json.loads(out, parse_constant=pytest.fail)  # no NaN, which is no JSON
