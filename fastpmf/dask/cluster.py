@@ -22,7 +22,7 @@ def local_cluster(n_workers: int | None = None, threads_per_worker: int = 1, **o
     Use it in a with statement, under ``if __name__ == "__main__":``, since worker processes import the script again.
     Dask itself runs one task at a time in each worker. Only the worker processes get FASTPMF_NUM_THREADS and
     OMP_NUM_THREADS in their environment. The profiler of Dask's dashboard is off, since it uses a few per cent of
-    each processor, and so is Dask's MALLOC_TRIM_THRESHOLD_, since an iteration uses the memory again that the one
+    each processor, and so is Dask's ``MALLOC_TRIM_THRESHOLD_``, since an iteration uses the memory again that the one
     before has freed.
 
     Parameters
