@@ -44,7 +44,7 @@ def padded(A: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def with_width(A: np.ndarray, n_components: int, n_new: int = 0) -> np.ndarray:
-    """A copy of the first `n_components` columns of a padded factor, padded, with room for `n_new` more."""
+    """A copy of the first `n_components` columns of a padded factor, padded, followed by `n_new` columns of zeros."""
     out = empty_factor(len(A), n_components + n_new, A.dtype)
     out[:, :n_components] = A[:, :n_components]
     return out

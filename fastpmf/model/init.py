@@ -56,13 +56,11 @@ def initialise(
             raise ValueError(f"init={init!r} needs both W and H")
         k = n_components_given(W, n_components) if init == "grow" else n_components
         W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")
-        if init == "grow":
-            W_, Ht = empty_factor(n, n_components, dtype), empty_factor(p, n_components, dtype)
-            with np.errstate(under="ignore"):
-                W_[:, :k], Ht[:, :k] = W, H.T
-            return W_, Ht
-        W_, Ht = padded(W, dtype), padded(H.T, dtype)
-        _reseed_zero_rates(counts, W_, Ht, n_components)
+        W_, Ht = empty_factor(n, n_components, dtype), empty_factor(p, n_components, dtype)
+        with np.errstate(under="ignore"):
+            W_[:, :k], Ht[:, :k] = W, H.T
+        if init == "custom":
+            _reseed_zero_rates(counts, W_, Ht, n_components)
         return W_, Ht
     if W is not None or H is not None:
         raise ValueError(f"W and H are starting factors for init='custom' or 'grow' only, got init={init!r}")

@@ -97,10 +97,11 @@ class ComponentSearch:
                 run.replace_state(run.state, run.state.n_steps)
             solver = past_warm_up(solver)
             for _ in range(self.rounds):
-                if run.status is not None or run.out_of_time or run.converged:
+                ends = run.n_iter + self.steps + self.settling > max_iter
+                if ends or run.status is not None or run.out_of_time or run.converged:
                     break
                 components = new_components(problem.counts, run.state.factors, n_new, rng)
-                if components is None or run.n_iter + self.steps + self.settling > max_iter:
+                if components is None:
                     break
                 self._add_and_merge(run, problem, solver, free, components, self.steps)
             if run.status is None and run.out_of_time and run.n_iter:
