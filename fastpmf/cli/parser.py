@@ -22,7 +22,7 @@ from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS
 from fastpmf.io.concatenate import JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
-from fastpmf.model.init import INITS
+from fastpmf.model.init import GIVEN, INITS
 from fastpmf.solvers import SOLVERS
 from fastpmf.utils.files import STANDARD_INPUT
 from fastpmf.utils.messages import printable, suggestion
@@ -997,8 +997,8 @@ def _add_how_to_fit(command: Parser) -> None:
     command.option(
         "--max-time", "stop after S seconds (default: no limit)", group=group, type=non_negative, metavar="S"
     )
-    choices = [init for init in INITS if init != "custom"]
-    command.option("--init", "start; auto is random", "auto", group=group, choices=choices)
+    choices = [init for init in INITS if init not in GIVEN]
+    command.option("--init", "start; auto is merge with cd and hpf, else random", "auto", group=group, choices=choices)
     text = "number of random starts, most of which are stopped early"
     command.option("--n-init", text, 1, group=group, type=positive, metavar="N")
     command.option("--seed", "random seed", 0, group=group, type=seed, metavar="N")

@@ -85,8 +85,7 @@ class PoissonNMF(FactorModel):
         fit of `StreamedCounts` waits less for the disk. Not with "em".
     init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}, default="auto"
         Start, with scikit-learn's names. "merge": fit more components from a random start, merge the most similar ones,
-        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" on counts in memory and without
-        `validation`, else "random".
+        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" and without `validation`, else "random".
         "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
         components for rows that they fit badly; for a sweep over `n_components`. The others are scaled so that
         sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
@@ -188,7 +187,8 @@ class PoissonNMF(FactorModel):
     `max_iter`, so that with `max_iter` below 50 the start is that of "random". The rounds end early if the fit has
     converged. The trace and `callback` get a record after the first merging and after each round that is kept. No
     checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
-    that of the first free component, are never merged.
+    that of the first free component, are never merged. Which components are merged is decided by the objective, or by
+    similarity alone with `StreamedCounts`.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.

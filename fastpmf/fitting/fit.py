@@ -175,6 +175,7 @@ class Fit(ABC):
     problem: Any
     _solver: Any
     _search: ComponentSearch | None = None
+    _seconds: float = 0.0  # that computing the latest start took, if `max_time` includes them
     _checkpoints: CheckpointFolder | None
 
     def __init__(
@@ -212,7 +213,8 @@ class Fit(ABC):
                 W, Ht = self._start()
         else:
             W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
-        return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
+        state = self._solver.init(problem, W, Ht)
+        return Run(self._solver, problem, state, self._options, observers, checkpoints, self._seconds)
 
     @abstractmethod
     def _check(self, solution: Solution) -> None:
@@ -261,9 +263,7 @@ class PoissonFit(Fit):
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
         if options.init == "grow":
             self._solver = past_warm_up(self._solver)
-        self._search = options.make_search(
-            row_access_only=counts.row_access_only, validation=data.validation is not None
-        )
+        self._search = options.make_search(validation=data.validation is not None)
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:

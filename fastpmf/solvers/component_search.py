@@ -44,6 +44,8 @@ class ComponentSearch:
     starts_wide : bool
         Whether the run starts from random factors, so that more components are fitted first. If not, `settling`
         iterations come first.
+    solver : Solver, optional
+        That of the search, if the fit that starts from its result has another one.
 
     References
     ----------
@@ -59,6 +61,7 @@ class ComponentSearch:
     settling: int = 5
     rounds: int = 3
     starts_wide: bool = True
+    solver: Solver | None = None
 
     def n_extra(self, n_components: int) -> tuple[int, int]:
         """How many components are added to so many that can be merged: at first, and in each round."""
@@ -68,7 +71,7 @@ class ComponentSearch:
         """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
         n_extra = self.n_extra(n_components)[0 if self.starts_wide else 1]
         wide = (n_components + n_extra) / n_components
-        return solver.n_factor_copies * wide + 2
+        return (self.solver or solver).n_factor_copies * wide + 2
 
     def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
         """Search from the start of a run, whose `n_iter` and trace will include the search.
@@ -220,10 +223,8 @@ def past_warm_up(solver: Any) -> Any:
     return replace(solver, warm_up=0) if isinstance(solver, CoordinateDescent) else solver
 
 
-def make_search(
-    init: str, solver: str, *, row_access_only: bool = False, validation: bool = False
-) -> ComponentSearch | None:
-    """The search of init="merge" or "grow"; "auto" is "merge" with coordinate descent on counts in memory.
+def make_search(init: str, solver: str, *, validation: bool = False) -> ComponentSearch | None:
+    """The search of init="merge" or "grow"; "auto" is "merge" with coordinate descent.
 
     With `validation`, "auto" does not search, since the fit may be at its best before the search ends.
 
@@ -233,7 +234,7 @@ def make_search(
         If `init` is not one of `INITS`.
     """
     check_option(init, INITS, "init")
-    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only and not validation
+    by_default = init == "auto" and solver in ("auto", "cd") and not validation
     if init == "grow":
         return ComponentSearch(starts_wide=False, rounds=2)
     return ComponentSearch() if by_default or init == "merge" else None
