@@ -6,9 +6,10 @@ from naive import kl_divergence
 from scipy import sparse
 
 import fastpmf
-from fastpmf import Checkpoint, FitInterrupted, PoissonNMF, as_counts, poisson_nmf
+from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, StreamedCounts, as_counts, poisson_nmf
 from fastpmf.core.factors import padded
 from fastpmf.datasets import make_poisson_counts
+from fastpmf.fitting.hpf import smooth
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem
 from fastpmf.model.merging import merge, merge_costs, new_components, put_components
@@ -116,7 +117,7 @@ def test_fits_end_in_the_same_optimum_where_those_from_random_starts_do_not(topi
     assert merged.max() < random.min()
 
 
-def test_the_default_is_to_merge_with_coordinate_descent_in_memory(topics):
+def test_the_default_is_to_merge_with_coordinate_descent(topics):
     def fit(**options):
         return poisson_nmf(topics, 4, max_iter=100, random_state=0, **options).trace
 
@@ -216,11 +217,81 @@ def test_max_time_ends_the_search(topics):
     assert solution.n_iter < 25
 
 
-def test_streamed_counts_are_merged_by_similarity(topics, tmp_path):
-    fastpmf.io.write_counts(tmp_path / "counts", topics)
-    streamed = fastpmf.io.stream_counts(tmp_path / "counts", block_entries=5_000)
-    merged, random = (poisson_nmf(streamed, 8, init=init, random_state=0) for init in ("merge", "random"))
-    assert merged.objective < 1.01 * random.objective
+def streamed(topics, *, by_column=False):
+    stored = sparse.csr_array(topics.T if by_column else topics)
+    blocks = [stored[i : i + 50] for i in range(0, stored.shape[0], 50)]
+    return StreamedCounts(lambda: blocks, by_column=by_column)
+
+
+@pytest.mark.parametrize("by_column", [False, True], ids=["rows", "columns"])
+def test_streamed_fits_end_lower_from_a_search_which_is_the_default(topics, by_column):
+    def fits(**options):
+        return [poisson_nmf(counts, 6, max_iter=200, random_state=seed, **options) for seed in range(3)]
+
+    counts = streamed(topics, by_column=by_column)
+    merged, default, random = fits(init="merge"), fits(), fits(init="random")
+    assert [fit.objective for fit in merged] == [fit.objective for fit in default]
+    assert np.median([fit.objective for fit in merged]) < np.median([fit.objective for fit in random])
+
+
+@pytest.mark.parametrize("storage", [as_counts, streamed], ids=["memory", "streamed"])
+def test_the_bound_of_hpf_is_higher_from_a_search_which_is_the_default(topics, storage):
+    def bounds(**options):
+        return [HPF(6, max_iter=200, tol=0, random_state=seed, **options).fit(counts).elbo_ for seed in range(3)]
+
+    counts = storage(topics)
+    merged = bounds(init="merge")
+    assert merged == bounds()
+    assert np.median(merged) > np.median(bounds(init="random"))
+
+
+def test_smoothed_factors_keep_their_sums_and_have_no_zeros_in_rows_with_counts():
+    factors = random_factors()
+    factors[0][:, 1], factors[0][3], factors[1][::2, 0] = 0, 0, 0
+    mass = np.sqrt(factors[0].sum(axis=0) * factors[1].sum(axis=0))
+    scaled = [A * np.divide(mass, A.sum(axis=0), where=mass > 0, out=np.zeros(len(mass))) for A in factors]
+    smooth(*factors)
+    for A, before in zip(factors, scaled, strict=True):
+        np.testing.assert_allclose(A.sum(axis=0), mass, rtol=1e-13)
+        np.testing.assert_allclose(A.sum(axis=1), before.sum(axis=1), rtol=1e-13)
+        np.testing.assert_array_equal(A[:, [0, 2, 3]] > 0, before.any(axis=1)[:, None] & np.ones(3, bool))
+
+
+def test_the_iterations_of_hpf_begin_after_its_search(topics):
+    model = HPF(6, max_iter=60, tol=0, random_state=0).fit(topics)
+    assert model.n_iter_ == 60
+    assert model.trace_["n_iter"].tolist() == list(range(0, 61, 10))
+    none, random = (HPF(6, max_iter=40, tol=0, random_state=0, init=init).fit(topics) for init in ("auto", "random"))
+    np.testing.assert_array_equal(none.components_, random.components_)
+
+
+def test_hpf_refuses_starts_from_given_factors(topics):
+    for init in ("grow", "custom"):
+        with pytest.raises(ValueError, match=f"^init must be one of 'auto', 'merge', .*, got '{init}'"):
+            HPF(3, init=init).fit(topics)
+
+
+def test_ctrl_c_in_the_search_of_hpf_leaves_the_estimator_unchanged(topics, monkeypatch):
+    model = HPF(6, random_state=0).fit(topics)
+    before = model.components_
+    monkeypatch.setattr(Extrapolated, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt, match="nothing is kept") as interrupted:
+        model.fit(topics)
+    assert not isinstance(interrupted.value, FitInterrupted)
+    assert model.components_ is before
+
+
+def test_max_time_includes_the_search_of_hpf(topics, monkeypatch):
+    seconds = 0.0
+
+    def advance(self):
+        nonlocal seconds
+        seconds += 1.0
+        return seconds
+
+    monkeypatch.setattr(Clock, "seconds", advance)
+    model = HPF(6, random_state=0, tol=0, max_time=5.0).fit(topics)
+    assert (model.status_.name, model.n_iter_) == ("MAX_TIME", 1)
 
 
 def test_several_starts_are_all_searched(topics):

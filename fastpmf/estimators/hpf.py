@@ -152,7 +152,7 @@ class HPF(FactorModel):
 
     The bound has many local optima. With init="merge" a fit first searches for a good optimum of the likelihood, as
     `PoissonNMF` does with the same `init`: it fits more components, merges the most similar ones, and replaces some in
-    rounds, 70 iterations in all, without priors. Inference starts from the factors found, of which 95 % are replaced by
+    rounds, 70 iterations in all, without priors. Inference starts from the factors found, of which 97 % are replaced by
     their mean over the components, since it would hardly leave their exact zeros. These iterations are not part of
     `n_iter_`. They are at most half of `max_iter`, so that with `max_iter` below 50 the start is that of "random". On
     five data sets at k = 20 the bound was higher by 0.6 to 2 % than from random starts and held-out counts were

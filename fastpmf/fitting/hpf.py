@@ -27,7 +27,7 @@ from fastpmf.utils.warnings import warn
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
 MOVED = "The last updates moved a share of {} of the counts"  # what `tol` is compared with
 DEFAULT_SHAPE = 0.3
-_SMOOTHING = 0.95  # share of the mean of all components in each one, where a search starts the inference
+_SMOOTHING = 0.97  # share of the mean of all components in each one, where a search starts the inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +152,13 @@ class HPFFit(Fit):
 def smooth(W: np.ndarray, Ht: np.ndarray) -> None:
     """Replace, in place, a share of each component by that of all of them; sums of rows and of components stay.
 
-    First the sums of each component are made equal in W and H.
+    First the sums of each component are made equal in W and H. Components that are zero in one become zero in both.
     """
     sums = [column_sums(A) for A in (W, Ht)]
-    positive, mass = (sums[0] > 0) & (sums[1] > 0), np.sqrt(sums[0] * sums[1])
-    ratio = np.sqrt(np.divide(sums[1], sums[0], where=positive, out=np.ones(len(mass))))
+    mass = np.sqrt(sums[0] * sums[1])
     with np.errstate(under="ignore"):
-        for A, scale in ((W, ratio), (Ht, 1 / ratio)):
-            A *= scale.astype(A.dtype)
+        for A, own in zip((W, Ht), sums, strict=True):
+            A *= np.divide(mass, own, where=own > 0, out=np.zeros_like(own)).astype(A.dtype)
             common = _SMOOTHING * A.sum(axis=1, dtype=np.float64) / mass.sum()
             A *= A.dtype.type(1 - _SMOOTHING)
             for k in np.flatnonzero(mass):
