@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from fastpmf import as_counts, match_components, poisson_nmf
+from fastpmf import HPF, Solution, StreamedCounts, as_counts, match_components, poisson_nmf
 
 DESCRIPTION = """\
 Fit the same counts from several seeds with several starts, each until it converges, and record the final objective,
-D(X || W H) in float64, and the time of the fit without reading the counts and compilation.
+D(X || W H) in float64, and the time of the fit without reading the counts and compilation. --model hpf fits HPF, whose
+objective is minus the evidence bound; --model streamed fits PoissonNMF to counts in 16 blocks of rows.
 
   random    a single random start, init="random"
   merge     a single fit that begins with more components and merges them, init="merge"
@@ -29,6 +30,7 @@ components. Times are relative to the median of random, if it is among the start
 mean over the matched components of sum_j sqrt(P(j|z) P'(j|z')), see `match_components`; that of a fit is the median
 over the other seeds of the same start. For each seed the starts are fitted one after another.
 """
+MODELS = ["poisson", "streamed", "hpf"]
 STARTS = ["random", "merge", "restarts", "nndsvd", "nndsvda", "nndsvdar"]
 WARM_UP = 80  # iterations; a search takes half of them at most, and its first 40 call all kernels
 
@@ -38,6 +40,7 @@ class Row(NamedTuple):
 
     counts: str
     k: int
+    model: str
     start: str
     seed: int
     iterations: int
@@ -54,6 +57,7 @@ def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION)
     parser.shared(data=[], components=[20], seeds=[0, 1, 2, 3, 4], max_iter=500, dtype="float32", threads=None)
+    parser.option("--model", "what is fitted", "poisson", choices=MODELS)
     parser.option("--starts", "starts", ["random", "merge", "restarts"], choices=STARTS)
     parser.option("--restarts", "random starts of restarts", 10, type=common.number(int, 2))
     parser.option("--tol", "tolerance of each fit", 1e-4)
@@ -70,12 +74,13 @@ def main() -> int:
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Nothing after each fit but the last of each matrix and number of components, after which all their rows."""
+    function = hpf if arguments.model == "hpf" else poisson_nmf
     for name, X in matrices.items():
-        counts = as_counts(X)
+        counts = blocks(X) if arguments.model == "streamed" else as_counts(X)
         for k in arguments.components:
             fits = {
                 label(start, arguments): partial(
-                    poisson_nmf, counts, k, init="random" if start == "restarts" else start, tol=arguments.tol,
+                    function, counts, k, init="random" if start == "restarts" else start, tol=arguments.tol,
                     n_init=arguments.restarts if start == "restarts" else 1, dtype=arguments.dtype,
                     n_threads=arguments.threads,
                 ) for start in arguments.starts
@@ -91,9 +96,25 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                 solution = fit(max_iter=arguments.max_iter, random_state=seed)
                 seconds = time.process_time() - cpu, time.perf_counter() - wall
                 end = (solution.n_iter, solution.status.name, *seconds, solution.objective)
-                rows.append(Row(name, k, start, seed, *end, np.nan, np.nan, arguments.dtype))
+                rows.append(Row(name, k, arguments.model, start, seed, *end, np.nan, np.nan, arguments.dtype))
                 components[start].append(solution.H)
             yield compared(rows, components, arguments.seeds)
+
+
+def blocks(X: Any) -> StreamedCounts:
+    """The counts in 16 blocks of rows."""
+    ends = np.linspace(0, X.shape[0], 17).astype(int)
+    parts = [X[i:j] for i, j in itertools.pairwise(ends) if j > i]
+    return StreamedCounts(lambda: parts)
+
+
+def hpf(X: Any, k: int, **options: Any) -> Solution:
+    """The posterior means of an HPF as a solution."""
+    model = HPF(k, **options).fit(X)
+    return Solution(
+        model.W_posterior_.mean, model.components_, model.objective_, model.residual_, model.n_iter_, model.status_,
+        model.trace_,
+    )  # fmt: skip
 
 
 def label(start: str, arguments: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ from fastpmf.fitting.problem import build_problem
 from fastpmf.model.merging import merge, merge_costs, new_components, put_components
 from fastpmf.solvers import Extrapolated, FactorState, make_solver
 from fastpmf.solvers.clock import Clock
-from fastpmf.solvers.component_search import merged_down, past_warm_up
+from fastpmf.solvers.component_search import ComponentSearch, merged_down, past_warm_up
 
 DOUBLE = np.dtype(np.float64)
 
@@ -279,6 +279,21 @@ def test_ctrl_c_in_the_search_of_hpf_leaves_the_estimator_unchanged(topics, monk
         model.fit(topics)
     assert not isinstance(interrupted.value, FitInterrupted)
     assert model.components_ is before
+
+
+def test_max_time_includes_the_searches_of_all_starts_of_hpf(topics, monkeypatch):
+    real, seconds = ComponentSearch.apply, []
+
+    def measured(self, run, *args):
+        seconds.append(run.seconds)
+        real(self, run, *args)
+        seconds.append(run.seconds)
+
+    monkeypatch.setattr(ComponentSearch, "apply", measured)
+    model = HPF(6, n_init=2, max_iter=60, random_state=0).fit(topics)
+    assert len(seconds) == 4
+    assert seconds == sorted(seconds)  # the second goes on where the first ended
+    assert model.trace_["seconds"][0] >= seconds[1]
 
 
 def test_max_time_includes_the_search_of_hpf(topics, monkeypatch):

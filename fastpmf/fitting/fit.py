@@ -175,7 +175,7 @@ class Fit(ABC):
     problem: Any
     _solver: Any
     _search: ComponentSearch | None = None
-    _seconds: float = 0.0  # that computing the latest start took, if `max_time` includes them
+    _seconds: float = 0.0  # that computing the starts took so far, if `max_time` includes them
     _checkpoints: CheckpointFolder | None
 
     def __init__(

@@ -133,7 +133,7 @@ class HPFFit(Fit):
         """
         problem, solver = Problem(self.problem.counts, self.problem.n_components), cast(Solver, search.solver)
         state = solver.init(problem, *self._random_start())
-        run = Run(solver, problem, state, replace(self._options, tol=0.0), ())
+        run = Run(solver, problem, state, replace(self._options, tol=0.0), (), seconds=self._seconds)
         del state  # the run replaces it
         search.apply(run, problem, solver, self._rng, self._options.max_iter // 2)
         self._seconds, self._interrupted = run.seconds, run.status is Status.INTERRUPTED
