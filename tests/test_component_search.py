@@ -290,7 +290,7 @@ def test_max_time_includes_the_searches_of_all_starts_of_hpf(topics, monkeypatch
         seconds.append(run.seconds)
 
     monkeypatch.setattr(ComponentSearch, "apply", measured)
-    model = HPF(6, n_init=2, max_iter=60, random_state=0).fit(topics)
+    model = HPF(6, n_init=2, max_iter=60, tol=0, random_state=0).fit(topics)
     assert len(seconds) == 4
     assert seconds == sorted(seconds)  # the second goes on where the first ended
     assert model.trace_["seconds"][0] >= seconds[1]
