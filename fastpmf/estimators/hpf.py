@@ -155,8 +155,8 @@ class HPF(FactorModel):
     rounds, 70 iterations in all, without priors. Inference starts from the factors found, of which 97 % are replaced by
     their mean over the components, since it would hardly leave their exact zeros. These iterations are not part of
     `n_iter_`. They are at most half of `max_iter`, so that with `max_iter` below 50 the start is that of "random". On
-    five data sets at k = 20 the bound was higher by 0.6 to 2 % than from random starts and held-out counts were
-    predicted better, by 0.02 to 0.07 nats each; a fit took 1.3 to 2.4 times as long.
+    seven data sets at k = 20 the bound was higher by 0.6 to 2.4 % than from a random start and held-out counts were
+    predicted better, by 0.003 to 0.07 nats each; a fit took 1.1 to 2.3 times as long.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks; see `PoissonNMF`.
 
