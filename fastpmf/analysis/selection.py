@@ -32,7 +32,7 @@ from fastpmf.utils.tables import Table, data_frame, shown_as_table
 from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
-_WIDER = 1.5  # components of the rough fit that a descent begins with, relative to the largest number
+_WIDER = 4 / 3  # components of the rough fit that a descent begins with, relative to the largest number
 _ROUGH = 20  # iterations of that fit
 _DEFAULT: dict[str, Any] = {"prior_W": "auto", "prior_H": "auto", "max_iter": 300}
 _WEAK = Penalties(prior_W=(1.1, 0.0))  # no weight is zero, whatever the scale of H
@@ -184,8 +184,8 @@ def select_n_components(
     without structure, row sum times column sum (with half a count added to each), since maximum-likelihood fits have
     rates of zero, under which a count is impossible. All models are scored in this way.
 
-    In each split the numbers are fitted from the largest one downwards. The first fit starts from a rough one with half
-    as many components more, and each other one from the fit before: the most similar components are merged, and the
+    In each split the numbers are fitted from the largest one downwards. The first fit starts from a rough one with a
+    third more components, and each other one from the fit before: the most similar components are merged, and the
     rest is fitted until it converges (init="shrink" of `PoissonNMF`). See the Notes.
 
     Parameters
