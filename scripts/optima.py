@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from fastpmf import as_counts, match_components, poisson_nmf
+from fastpmf import Solution, as_counts, match_components, poisson_nmf
 
 DESCRIPTION = """\
 Fit the same counts from several seeds with several starts, each until it converges, and record the final objective,
@@ -22,6 +22,8 @@ D(X || W H) in float64, and the time of the fit without reading the counts and c
   random    a single random start, init="random"
   merge     a single fit that begins with more components and merges them, init="merge"
   restarts  --restarts random starts, init="random" and n_init, of which the best one is finished
+  shrink    for each -k from the fit with the next larger one, init="shrink"; for the largest from a random start of
+            half as many components more, fitted for 20 iterations, as in select_n_components
   nndsvd, nndsvda, nndsvdar    singular vectors
 
 The excess is 100 (D - best) / best, where best is the lowest objective of all fits of these counts and number of
@@ -29,7 +31,7 @@ components. Times are relative to the median of random, if it is among the start
 mean over the matched components of sum_j sqrt(P(j|z) P'(j|z')), see `match_components`; that of a fit is the median
 over the other seeds of the same start. For each seed the starts are fitted one after another.
 """
-STARTS = ["random", "merge", "restarts", "nndsvd", "nndsvda", "nndsvdar"]
+STARTS = ["random", "merge", "restarts", "shrink", "nndsvd", "nndsvda", "nndsvdar"]
 WARM_UP = 80  # iterations; a search takes half of them at most, and its first 40 call all kernels
 
 
@@ -71,11 +73,11 @@ def main() -> int:
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Nothing after each fit but the last of each matrix and number of components, after which all their rows."""
     for name, X in matrices.items():
-        counts = as_counts(X)
-        for k in arguments.components:
+        counts, larger = as_counts(X), dict[int, Solution]()  # the latest fit of shrink for each seed
+        for k in sorted(arguments.components, reverse=True):
             fits = {
                 label(start, arguments): partial(
-                    poisson_nmf, counts, k, init="random" if start == "restarts" else start, tol=arguments.tol,
+                    fit_from, counts, k, start="random" if start == "restarts" else start, tol=arguments.tol,
                     n_init=arguments.restarts if start == "restarts" else 1, dtype=arguments.dtype,
                     n_threads=arguments.threads,
                 ) for start in arguments.starts
@@ -88,12 +90,23 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                 if n:
                     yield []
                 cpu, wall = time.process_time(), time.perf_counter()
-                solution = fit(max_iter=arguments.max_iter, random_state=seed)
+                solution = fit(max_iter=arguments.max_iter, random_state=seed, larger=larger.get(seed))
                 seconds = time.process_time() - cpu, time.perf_counter() - wall
+                if start == "shrink":
+                    larger[seed] = solution
                 end = (solution.n_iter, solution.status.name, *seconds, solution.objective)
                 rows.append(Row(name, k, start, seed, *end, np.nan, np.nan, arguments.dtype))
                 components[start].append(solution.H)
             yield compared(rows, components, arguments.seeds)
+
+
+def fit_from(counts: Any, k: int, *, start: str, larger: Solution | None = None, **options: Any) -> Solution:
+    """A fit from a start; `larger` is the one that "shrink" begins with."""
+    if start != "shrink":
+        return poisson_nmf(counts, k, init=start, **options)
+    if larger is None:
+        larger = poisson_nmf(counts, -(-3 * k // 2), init="random", **options | {"max_iter": 20, "tol": 0})
+    return poisson_nmf(counts, k, init="shrink", W=larger.W, H=larger.H, **options)
 
 
 def label(start: str, arguments: argparse.Namespace) -> str:

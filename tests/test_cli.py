@@ -401,7 +401,7 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
 
     def interrupted(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 4:  # after those of a split: a rough one, and one for each number
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 

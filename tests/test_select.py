@@ -64,12 +64,12 @@ def test_the_lower_of_two_fits_is_used(topics):
     def scores(ks, **options):
         return select_n_components(topics, ks, n_splits=2, random_state=3, **options)
 
-    own, merged = (scores(ks, own_starts=0).log_likelihood[-1] for ks in ([7], [5, 7]))
+    own, merged = (scores(ks).log_likelihood[-1] for ks in ([7], [5, 7]))
     both = scores([5, 7], own_starts=1)
     assert (own != merged).all()
     assert both.log_likelihood[-1].tolist() == [own[0] if both.excess[-1] > 0 else merged[0], merged[1]]
     assert both.to_frame().columns.tolist()[-1] == "excess"
-    assert scores([5, 7], own_starts=0).excess is None
+    assert scores([5, 7]).excess is None
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,9 @@ class PoissonNMF(FactorModel):
         `validation`, else "random".
         "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
         components for rows that they fit badly. "shrink": those of a fit with more components, of which the most
-        similar ones are merged; for a sweep over `n_components`. The others are scaled so that sum(W H) = sum(X). Zeros
-        of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean, of "nndsvdar" by about a
-        hundredth of it.
+        similar ones are merged, and one round of "merge"; for a sweep over `n_components`. The others are scaled so
+        that sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the
+        mean, of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
         Number of starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is finished
         (successive halving): ten random starts cost about as much as five or six fits of 100 iterations. With "merge",
