@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ objective is minus the evidence bound; --model streamed fits PoissonNMF to count
   random    a single random start, init="random"
   merge     a single fit that begins with more components and merges them, init="merge"
   restarts  --restarts random starts, init="random" and n_init, of which the best one is finished
+  shrink    for each -k from the fit with the next larger one, init="shrink"; for the largest from a random start of
+            half as many components more, fitted for 20 iterations, as in select_n_components
   nndsvd, nndsvda, nndsvdar    singular vectors
 
 The excess is 100 (D - best) / best, where best is the lowest objective of all fits of these counts and number of
@@ -31,7 +33,7 @@ mean over the matched components of sum_j sqrt(P(j|z) P'(j|z')), see `match_comp
 over the other seeds of the same start. For each seed the starts are fitted one after another.
 """
 MODELS = ["poisson", "streamed", "hpf"]
-STARTS = ["random", "merge", "restarts", "nndsvd", "nndsvda", "nndsvdar"]
+STARTS = ["random", "merge", "restarts", "shrink", "nndsvd", "nndsvda", "nndsvdar"]
 WARM_UP = 80  # iterations; a search takes half of them at most, and its first 40 call all kernels
 
 
@@ -62,6 +64,8 @@ def main() -> int:
     parser.option("--restarts", "random starts of restarts", 10, type=common.number(int, 2))
     parser.option("--tol", "tolerance of each fit", 1e-4)
     arguments = parser.parse_args()
+    if arguments.model == "hpf" and "shrink" in arguments.starts:
+        parser.error("argument --starts: shrink needs --model poisson or streamed, got hpf")
     matrices = common.read_matrices(parser, arguments.data)
     for name in ("components", "seeds", "starts"):
         setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
@@ -77,10 +81,11 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
     function = hpf if arguments.model == "hpf" else poisson_nmf
     for name, X in matrices.items():
         counts = blocks(X) if arguments.model == "streamed" else as_counts(X)
-        for k in arguments.components:
+        larger = dict[int, Solution]()  # the latest fit of shrink for each seed
+        for k in sorted(arguments.components, reverse=True):
             fits = {
                 label(start, arguments): partial(
-                    function, counts, k, init="random" if start == "restarts" else start, tol=arguments.tol,
+                    fit_from, function, counts, k, start="random" if start == "restarts" else start, tol=arguments.tol,
                     n_init=arguments.restarts if start == "restarts" else 1, dtype=arguments.dtype,
                     n_threads=arguments.threads,
                 ) for start in arguments.starts
@@ -93,8 +98,10 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                 if n:
                     yield []
                 cpu, wall = time.process_time(), time.perf_counter()
-                solution = fit(max_iter=arguments.max_iter, random_state=seed)
+                solution = fit(max_iter=arguments.max_iter, random_state=seed, larger=larger.get(seed))
                 seconds = time.process_time() - cpu, time.perf_counter() - wall
+                if start == "shrink":
+                    larger[seed] = solution
                 end = (solution.n_iter, solution.status.name, *seconds, solution.objective)
                 rows.append(Row(name, k, arguments.model, start, seed, *end, np.nan, np.nan, arguments.dtype))
                 components[start].append(solution.H)
@@ -115,6 +122,23 @@ def hpf(X: Any, k: int, **options: Any) -> Solution:
         model.W_posterior_.mean, model.components_, model.objective_, model.residual_, model.n_iter_, model.status_,
         model.trace_,
     )  # fmt: skip
+
+
+def fit_from(
+    function: Callable[..., Solution],
+    counts: Any,
+    k: int,
+    *,
+    start: str,
+    larger: Solution | None = None,
+    **options: Any,
+) -> Solution:
+    """A fit from a start; `larger` is the one that "shrink" begins with."""
+    if start != "shrink":
+        return function(counts, k, init=start, **options)
+    if larger is None:
+        larger = poisson_nmf(counts, -(-3 * k // 2), init="random", **options | {"max_iter": 20, "tol": 0})
+    return poisson_nmf(counts, k, init="shrink", W=larger.W, H=larger.H, **options)
 
 
 def label(start: str, arguments: argparse.Namespace) -> str:

@@ -347,6 +347,83 @@ def test_growing_needs_a_component_that_is_not_zero(topics):
         poisson_nmf(topics, 5, init="grow", W=np.zeros((300, 3)), H=np.ones((3, 200)))
 
 
+def fits_of(W, H):
+    """Arguments of a fit that shrinks from these factors."""
+    return {"init": "shrink", "W": W, "H": H, "random_state": 0}
+
+
+@pytest.mark.parametrize("solver", ["cd", "mu"])
+def test_a_fit_shrinks_from_one_with_more_components(topics, solver):
+    large = poisson_nmf(topics, 9, solver=solver, random_state=0)
+    W, H = large.W.copy(), large.H.copy()
+    small = poisson_nmf(topics, 6, solver=solver, **fits_of(large.W, large.H))
+    np.testing.assert_array_equal(large.W, W)  # not written to
+    np.testing.assert_array_equal(large.H, H)
+    assert small.W.shape == (300, 6)
+    assert len(small.dead_components) == 0
+    # Merging ends where the search does, which ends below all random starts, see above
+    random = [poisson_nmf(topics, 6, solver=solver, init="random", random_state=seed).objective for seed in range(3)]
+    assert small.objective < min(random)
+
+
+def test_shrinking_merges_components_that_were_split(topics):
+    small = poisson_nmf(topics, 4, random_state=0, dtype="float64")
+    split = np.array([0, 1, 2, 3, 0, 2])
+    W = small.W[:, split] * [0.3, 1, 0.5, 1, 0.7, 0.5]
+    again = poisson_nmf(topics, 4, dtype="float64", max_iter=1, tol=0, **fits_of(W, small.H[split]))
+    assert again.trace["objective"][0] == pytest.approx(small.objective, rel=1e-12)
+
+
+def test_shrinking_keeps_fixed_components_and_a_background(topics):
+    rng = np.random.default_rng(0)
+    fixed = np.full((4, 200), np.nan)
+    fixed[1] = rng.gamma(1.0, size=200)
+    large = poisson_nmf(topics, 7, random_state=0)
+    data = {"fixed_H": fixed, "background": np.full(200, 1e-3), "row_exposure": rng.uniform(0.5, 2, 300)}
+    small = poisson_nmf(topics, 4, **data, **fits_of(large.W, large.H))
+    np.testing.assert_array_equal(small.H[1], fixed[1].astype(small.H.dtype))
+    assert len(small.dead_components) == 0
+    assert small.objective < 1.01 * poisson_nmf(topics, 4, **data, random_state=0).objective
+
+
+def test_shrinking_respects_masks_and_priors(topics):
+    mask = sparse.random_array((300, 200), density=0.05, rng=np.random.default_rng(0), format="csr")
+    data = {"mask": mask, "prior_W": (1.5, 0.1), "prior_H": "auto"}
+    large = poisson_nmf(topics, 8, random_state=0, **data)
+    small = poisson_nmf(topics, 5, **data, **fits_of(large.W, large.H))
+    # Fits from different seeds differ by as much here
+    assert small.objective < 1.003 * poisson_nmf(topics, 5, random_state=0, **data).objective
+
+
+def test_shrinking_from_factors_of_other_counts_replaces_zeros(topics):
+    W, H = np.ones((300, 3)), np.ones((3, 200))
+    H[:, np.flatnonzero(topics.sum(axis=0))[0]] = 0
+    with pytest.warns(UserWarning, match="the zeros there were replaced"):
+        solution = poisson_nmf(topics, 2, **fits_of(W, H))
+    assert np.isfinite(solution.objective)
+
+
+def test_streamed_counts_shrink_by_similarity(topics, tmp_path):
+    fastpmf.io.write_counts(tmp_path / "counts", topics)
+    streamed = fastpmf.io.stream_counts(tmp_path / "counts", block_entries=5_000)
+    large = poisson_nmf(topics, 8, random_state=0)
+    small = poisson_nmf(streamed, 5, **fits_of(large.W, large.H))
+    assert small.objective < 1.01 * poisson_nmf(topics, 5, random_state=0).objective
+
+
+@pytest.mark.parametrize(
+    ("k", "options", "sentence"),
+    [
+        (3, {}, r"W must have at least 4 columns with init='shrink' and n_components=3, got shape \(300, 3\)"),
+        (2, {"fixed_H": np.ones((2, 200))}, "init='shrink' needs a component that has no fixed entries"),
+        (2, {"n_init": 2}, "n_init must be 1 with init='shrink', got 2"),
+    ],
+)
+def test_shrinking_raises_a_clear_error(topics, k, options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        poisson_nmf(topics, k, **options, **fits_of(np.ones((300, 3)), np.ones((3, 200))))
+
+
 @pytest.mark.parametrize(
     "prior", [{"prior_W": (1.5, 0.1), "prior_H": (1.1, 0.5)}, {"alpha_W": 1e-3, "l1_ratio": 1.0}, {"alpha_W": 1e-3}],
     ids=["shape", "rate", "ridge"],

@@ -147,6 +147,17 @@ def test_optima_of_hpf_and_of_streamed_counts(study, tiny):
     assert [float(row["objective"]) for row in rows] == pytest.approx(ends, rel=1e-6)
 
 
+def test_optima_goes_from_the_largest_number_downwards(study, tiny):
+    line = ["--data", "tiny.npz", "-k", "2", "3", "--max-iter", "60", "--tol", "0.01", "--seeds", "1"]
+    rows, _ = study("optima", *line, "--starts", "shrink")
+    options = {"tol": 0.01, "dtype": "float32", "random_state": 1}
+    fit, ends = poisson_nmf(tiny, 5, init="random", **options | {"max_iter": 20, "tol": 0}), []
+    for k in (3, 2):
+        fit = poisson_nmf(tiny, k, init="shrink", W=fit.W, H=fit.H, max_iter=60, **options)
+        ends.append(fit.objective)
+    assert [(int(row["k"]), float(row["objective"])) for row in rows] == list(zip((3, 2), ends, strict=True))
+
+
 def test_a_component_without_counts_is_similar_to_none(script):
     H = np.array([[1.0, 0, 2], [0, 3, 0], [0, 0, 0]])
     assert script("optima").similarity(H, H) == pytest.approx(2 / 3)

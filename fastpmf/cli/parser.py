@@ -377,6 +377,10 @@ standard error of its difference to the best, and the similarity of the componen
 splits. The smallest number within one standard error of the best is recommended. Ctrl-C prints the
 table of the completed splits.
 
+The largest number is fitted first, and each other one starts from the fit before, whose most similar
+components are merged. --own-starts fits each number from its own start too, in some splits, and uses
+the better fit: the excess is how much higher the objective was after merging, in nats per count.
+
 usage: fastpmf select COUNTS... -k K [K ...] [options]"""
 
 
@@ -386,6 +390,8 @@ def _select(parser: Parser) -> None:
     group = "comparison"
     select.option("--splits", "number of random splits", 3, group=group, type=positive, metavar="N")
     select.option("--fraction", "share of the counts to hold out", 0.1, group=group, type=fraction, metavar="F")
+    text = "number of splits in which each number is fitted from its own start too, to compare"
+    select.option("--own-starts", text, 0, group=group, type=number(int, 0, "an integer >= 0"), metavar="N")
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")

@@ -83,13 +83,14 @@ class PoissonNMF(FactorModel):
     inner_steps : int, default=1
         Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
         fit of `StreamedCounts` waits less for the disk. Not with "em".
-    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}, default="auto"
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow", "shrink"}, default="auto"
         Start, with scikit-learn's names. "merge": fit more components from a random start, merge the most similar ones,
         and replace some in rounds; see the Notes. "auto" is "merge" with "cd" and without `validation`, else "random".
         "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
-        components for rows that they fit badly; for a sweep over `n_components`. The others are scaled so that
-        sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
-        of "nndsvdar" by about a hundredth of it.
+        components for rows that they fit badly. "shrink": those of a fit with more components, of which the most
+        similar ones are merged, and one round of "merge"; for a sweep over `n_components`. The others are scaled so
+        that sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the
+        mean, of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
         Number of starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is finished
         (successive halving): ten random starts cost about as much as five or six fits of 100 iterations. With "merge",
@@ -300,9 +301,9 @@ class PoissonNMF(FactorModel):
         y : None
             Ignored.
         W : array-like of shape (n_samples, n_components), optional
-            Start, with init="custom" or "grow".
+            Start, with init="custom", "grow" or "shrink".
         H : array-like of shape (n_components, n_features), optional
-            Start, with init="custom" or "grow".
+            Start, with init="custom", "grow" or "shrink".
         fixed_W : array-like of shape (n_samples, n_components), optional
             Fixed parts of W, NaN where it is free. A column is wholly fixed, or NaN except for zeros.
         fixed_H : array-like of shape (n_components, n_features), optional

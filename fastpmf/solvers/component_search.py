@@ -224,7 +224,7 @@ def past_warm_up(solver: Any) -> Any:
 
 
 def make_search(init: str, solver: str, *, validation: bool = False) -> ComponentSearch | None:
-    """The search of init="merge" or "grow"; "auto" is "merge" with coordinate descent.
+    """The search of init="merge", "grow" or "shrink"; "auto" is "merge" with coordinate descent.
 
     With `validation`, "auto" does not search, since the fit may be at its best before the search ends.
 
@@ -235,6 +235,6 @@ def make_search(init: str, solver: str, *, validation: bool = False) -> Componen
     """
     check_option(init, INITS, "init")
     by_default = init == "auto" and solver in ("auto", "cd") and not validation
-    if init == "grow":
-        return ComponentSearch(starts_wide=False, rounds=2)
+    if init in ("grow", "shrink"):
+        return ComponentSearch(starts_wide=False, rounds=2 if init == "grow" else 1)
     return ComponentSearch() if by_default or init == "merge" else None
