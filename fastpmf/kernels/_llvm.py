@@ -7,7 +7,6 @@ Tile    some vectors of a padded factor row, 64 bytes each, in registers; with `
 Lanes   one number for each of the GROUP stored entries in flight, in registers
 """
 
-import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,9 +16,10 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_builtin, lower_getattr
+from numba.core.registry import cpu_target
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
 VECTOR_BYTES = 64
 GROUP = 4  # stored entries in flight; eight was no faster, and its registers spill from k = 64 on
@@ -100,7 +100,7 @@ represent(Lanes, lambda lanes: ir.VectorType(FLOATS[lanes.dtype], GROUP))
 # ── indexing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _is_full_index(view: Any, index: Any) -> bool:
+def _is_full_index(view, index):
     indices = list(index) if isinstance(index, types.BaseTuple) else [index]
     return isinstance(view, View) and len(indices) == view.ndim and all(isinstance(i, types.Integer) for i in indices)
 
@@ -129,38 +129,41 @@ class _Len(AbstractTemplate):
 class _Attributes(AttributeTemplate):
     key = View
 
-    def resolve_shape(self, view: View) -> Any:
+    def resolve_shape(self, view):
         return types.UniTuple(types.intp, view.ndim)
 
 
-def _element(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+def _element(context, builder, signature, values):
+    """Address of the element that a getitem or setitem names."""
     view, index = signature.args[:2]
     array = Array(context, builder, view, values[0])
     indices, kinds = [values[1]], [index]
     if isinstance(index, types.BaseTuple):
         indices, kinds = cgutils.unpack_tuple(builder, values[1], len(index)), list(index)
-    return array.element(array.position([context.cast(builder, *pair, types.intp) for pair in zip(indices, kinds)]))
+    return array.element(
+        array.position([context.cast(builder, *pair, types.intp) for pair in zip(indices, kinds, strict=True)])
+    )
 
 
 @lower_builtin(operator.getitem, View, types.Any)
-def _lower_getitem(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+def _lower_getitem(context, builder, signature, values):
     return context.unpack_value(builder, signature.return_type, _element(context, builder, signature, values))
 
 
 @lower_builtin(operator.setitem, View, types.Any, types.Any)
-def _lower_setitem(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+def _lower_setitem(context, builder, signature, values):
     place = _element(context, builder, signature, values)
     context.pack_value(builder, signature.args[2], values[2], place)
     return context.get_dummy_value()
 
 
 @lower_builtin(len, View)
-def _lower_len(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+def _lower_len(context, builder, signature, values):
     return builder.extract_value(values[0], 1)
 
 
 @lower_getattr(View, "shape")
-def _lower_shape(context: Any, builder: Any, view: View, value: Any) -> Any:
+def _lower_shape(context, builder, view, value):
     return cgutils.pack_array(builder, [builder.extract_value(value, 1 + axis) for axis in range(view.ndim)])
 
 
@@ -180,7 +183,7 @@ def operation(meaning: Callable) -> Callable[[Callable], Callable]:
             return meaning(*args)
 
     def compiled(function: Callable) -> Callable:
-        def typed(typingctx: Any, *args: types.Type) -> Any:
+        def typed(*args: types.Type) -> Any:
             signature, emit = function(*args)
 
             def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -195,12 +198,24 @@ def operation(meaning: Callable) -> Callable[[Callable], Callable]:
 
 
 def as_intrinsic(typed: Callable, function: Callable, *, prefer_literal: bool = False) -> Callable:
-    """The intrinsic of `typed(typingctx, *args)`, with the parameters of a function, since Numba allows no *args."""
-    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    typed.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
-    return intrinsic(prefer_literal=prefer_literal)(typed)
+    """Make kernels that call `function` emit the instructions of `typed(*types)`, a signature and an `emit`.
+
+    `numba.extending.intrinsic` does the same, but reads all registries of Numba again at each call that it compiles.
+    """
+    signatures: dict[tuple, Any] = {}
+
+    class Template(AbstractTemplate):
+        key = function
+
+        def generic(self, args: tuple, kws: dict) -> Any:
+            if args not in signatures:
+                signatures[args], emit = typed(*args)
+                cpu_target.target_context.insert_func_defn([(emit, function, signatures[args].args)])
+            return signatures[args]
+
+    Template.prefer_literal = prefer_literal
+    infer_global(function, types.Function(Template))
+    return function
 
 
 def _open(context, builder, type_, value):
