@@ -107,7 +107,7 @@ def sklearn_fit(floats: Any, W: np.ndarray, H: np.ndarray, n_iter: int) -> tuple
 
 
 def per_iteration(fit: Callable[[int], Any], few: int, many: int, clock: str) -> float:
-    """Seconds of an iteration, from two fits of different lengths."""
+    """Seconds of an iteration, from two fits of `few` and of `many` iterations."""
     return (common.timed(lambda: fit(many), clock)[1] - common.timed(lambda: fit(few), clock)[1]) / (many - few)
 
 
@@ -121,10 +121,12 @@ def iteration(X: Any, k: int, seed: int, arguments: argparse.Namespace) -> list[
     theirs = partial(sklearn_fit, floats, W, H)
     solution = ours(max_iter=STEPS)  # also compiles
     objectives = [kl_divergence(counts, *factors) for factors in ((solution.W, solution.H), theirs(STEPS))]
+    # As many as take up to half a second: 40 iterations of small counts take a few milliseconds only
+    many = 5 + int(np.clip(0.5 / common.timed(lambda: ours(max_iter=1))[1], 40, 2000))
     clock = []
     for _ in range(arguments.repeats):
         # The first fits after scikit-learn's may compete with its spinning threads, whose processor time counts too
-        own = [per_iteration(lambda n: ours(max_iter=n), 5, 45, arguments.clock) for _ in range(3)]
+        own = [per_iteration(lambda n: ours(max_iter=n), 5, many, arguments.clock) for _ in range(3)]
         clock.append((median(own), per_iteration(theirs, 1, 4, arguments.clock)))
     seconds, sklearn_seconds = map(median, zip(*clock, strict=True))
     with multiprocessing.get_context("spawn").Pool(1) as process:
