@@ -125,14 +125,9 @@ def hpf(X: Any, k: int, **options: Any) -> Solution:
 
 
 def fit_from(
-    function: Callable[..., Solution],
-    counts: Any,
-    k: int,
-    *,
-    start: str,
-    larger: Solution | None = None,
+    function: Callable[..., Solution], counts: Any, k: int, *, start: str, larger: Solution | None = None,
     **options: Any,
-) -> Solution:
+) -> Solution:  # fmt: skip
     """A fit from a start; `larger` is the one that "shrink" begins with."""
     if start != "shrink":
         return function(counts, k, init=start, **options)

@@ -290,7 +290,7 @@ class PoissonFit(Fit):
         run = super()._new_run(observers)
         if self._search is not None and run.n_iter == 0:
             with stage("adding and merging components"):
-                self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+                self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2, self._start)
             if self._checkpoints is not None and run.n_iter and run.status is None:
                 self._checkpoints.save_if_due(run)
         return run

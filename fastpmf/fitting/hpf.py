@@ -135,7 +135,7 @@ class HPFFit(Fit):
         state = solver.init(problem, *self._random_start())
         run = Run(solver, problem, state, replace(self._options, tol=0.0), (), seconds=self._seconds)
         del state  # the run replaces it
-        search.apply(run, problem, solver, self._rng, self._options.max_iter // 2)
+        search.apply(run, problem, solver, self._rng, self._options.max_iter // 2, self._random_start)
         self._seconds, self._interrupted = run.seconds, run.status is Status.INTERRUPTED
         W, Ht = run.state.without_spares().factors
         if run.n_iter:
