@@ -9,6 +9,7 @@ import fastpmf
 from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, StreamedCounts, as_counts, poisson_nmf
 from fastpmf.core.factors import padded
 from fastpmf.datasets import make_poisson_counts
+from fastpmf.fitting.fit import PoissonFit
 from fastpmf.fitting.hpf import smooth
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem
@@ -137,6 +138,18 @@ def test_iterations_of_the_search_count_and_no_record_is_higher_than_the_one_bef
     assert (np.diff(trace["seconds"]) >= 0).all()
 
 
+def test_with_few_components_random_starts_compete_with_the_merged_ones(topics, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(PoissonFit, "_start", lambda self, start=PoissonFit._start: drawn.append(1) or start(self))
+    options = {"init": "merge", "random_state": 0, "tol": 0}
+    poisson_nmf(topics, 4, max_iter=400, **options)
+    assert len(drawn) == 1 + 4
+    drawn.clear()
+    poisson_nmf(topics, 11, max_iter=400, **options)  # more than ten components
+    poisson_nmf(topics, 4, max_iter=180, **options)  # of 90 iterations, 45 are for the rounds, 25 for merging
+    assert len(drawn) == 2
+
+
 def test_the_search_takes_at_most_half_of_the_iterations(topics):
     def trace(max_iter, init="merge"):
         return poisson_nmf(topics, 6, init=init, max_iter=max_iter, tol=0, random_state=0).trace
@@ -199,7 +212,7 @@ def test_ctrl_c_in_the_search_keeps_the_factors_of_the_last_record(topics):
             raise KeyboardInterrupt
 
     with pytest.raises(FitInterrupted) as interrupted:
-        poisson_nmf(topics, 6, init="merge", random_state=0, callback=callback)
+        poisson_nmf(topics, 11, init="merge", random_state=0, callback=callback)  # without other starts
     solution = interrupted.value.solution
     assert solution.n_iter == 40
     assert solution.objective == pytest.approx(records[-1].objective, rel=1e-6)
@@ -392,7 +405,7 @@ def test_shrinking_respects_masks_and_priors(topics):
     large = poisson_nmf(topics, 8, random_state=0, **data)
     small = poisson_nmf(topics, 5, **data, **fits_of(large.W, large.H))
     # Fits from different seeds differ by as much here
-    assert small.objective < 1.003 * poisson_nmf(topics, 5, random_state=0, **data).objective
+    assert small.objective < 1.006 * poisson_nmf(topics, 5, random_state=0, **data).objective
 
 
 def test_shrinking_from_factors_of_other_counts_replaces_zeros(topics):
@@ -450,7 +463,7 @@ def test_ctrl_c_within_a_step_of_the_search_keeps_what_was_fitted(topics, monkey
 
     monkeypatch.setattr(Extrapolated, "step", interrupted)
     checkpoint = Checkpoint(tmp_path, iterations=1)
-    model = PoissonNMF(6, init="merge", random_state=0)
+    model = PoissonNMF(11, init="merge", random_state=0)  # without other starts
     with pytest.raises(FitInterrupted):
         model.fit(topics, checkpoint=checkpoint)
     assert model.n_iter_ == n_iter

@@ -132,7 +132,8 @@ class ComponentSearch:
         n_steps = self.first_steps + self.settling
         max_iter -= self.rounds * (self.steps + self.settling)
         for _ in range(self.n_starts):
-            if run.n_iter + n_steps > max_iter or run.status is not None or run.out_of_time:
+            ends = run.n_iter + n_steps > max_iter
+            if ends or run.status is not None or run.out_of_time or run.converged:
                 return
             state = solver.init(problem, *new_start())
             _advance(run, solver, problem, state, n_steps)
