@@ -204,7 +204,8 @@ def select_n_components(
         Share of the counts to hold out.
     own_starts : int, default=0
         Number of splits, the first ones, in which each number is also fitted from its own start, which takes about
-        three times as long. The lower of the two fits is used, and `Selection.excess` is their difference.
+        three times as long. The lower of the two fits is used, and `Selection.excess` is their difference. 0 for models
+        that are always fitted from their own start, see the Notes.
     random_state : int, RandomState, Generator or None, default=None
         For the splits and the starts.
     n_threads : int or None, default=None
@@ -261,6 +262,11 @@ def select_n_components(
     check_scalar(own_starts, "own_starts", (int, np.integer), min_val=0)
     if estimator is not None and not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "_check_memory")):
         raise TypeError(f"estimator must be a PoissonNMF or an HPF, got {brief(estimator)}")
+    if own_starts and not _can_shrink(estimator):
+        raise ValueError(
+            "own_starts must be 0 for HPF, and with an init other than 'auto' and 'merge' or n_init > 1, since these "
+            f"are always fitted from their own start; got {own_starts}"
+        )
     rng = random_generator(random_state)
     descends = len(ks) > 1 and _can_shrink(estimator)
     n_both = min(own_starts, n_splits) if descends else 0
@@ -312,7 +318,8 @@ def select_n_components(
                     start, fits = time.perf_counter(), []
                     if descends:
                         n_rough = min(_ROUGH, _DEFAULT["max_iter"] if estimator is None else estimator.max_iter)
-                        wide = best or fit(train, math.ceil(_WIDER * k), seed, init="random", max_iter=n_rough, tol=0)
+                        rough = {"init": "random", "max_iter": n_rough, "tol": 0, "callback": None}
+                        wide = best or fit(train, math.ceil(_WIDER * k), seed, **rough)
                         fits.append(fit(train, k, seed, wide))
                         progress.update()
                     if not descends or s < n_both:

@@ -93,8 +93,8 @@ class PoissonNMF(DistributedEstimator):
     Notes
     -----
     If a worker is lost, other workers read its rows again, solve their W from the latest H, and the fit continues. See
-    the page on Dask. Not available: `n_init`, init="merge", "grow", "nndsvd" and its variants, `solver="em"`,
-    extrapolation, `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
+    the page on Dask. Not available: `n_init`, init="merge", "grow", "shrink", "nndsvd" and its variants,
+    `solver="em"`, extrapolation, `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
 
     Examples
     --------

@@ -152,11 +152,12 @@ class HPF(FactorModel):
 
     The bound has many local optima. With init="merge" a fit first searches for a good optimum of the likelihood, as
     `PoissonNMF` does with the same `init`: it fits more components, merges the most similar ones, and replaces some in
-    rounds, 70 iterations in all, without priors. Inference starts from the factors found, of which 97 % are replaced by
-    their mean over the components, since it would hardly leave their exact zeros. These iterations are not part of
-    `n_iter_`. They are at most half of `max_iter`, so that with `max_iter` below 50 the start is that of "random". On
-    seven data sets at k = 20 the bound was higher by 0.6 to 2.4 % than from a random start and held-out counts were
-    predicted better, by 0.003 to 0.07 nats each; a fit took 1.1 to 2.3 times as long.
+    rounds, 70 iterations in all, or 170 with at most ten components, without priors. Inference starts from the factors
+    found, of which 97 % are replaced by their mean over the components, since it would hardly leave their exact zeros.
+    These iterations are not part of `n_iter_`. They are at most half of `max_iter`, so that with `max_iter` below 50
+    the start is that of "random", and take at most half of `max_time`. Ctrl-C before their end keeps nothing. On seven
+    data sets at k = 20 the bound was higher by 0.6 to 2.4 % than from a random start and held-out counts were predicted
+    better, by 0.003 to 0.07 nats each; a fit took 1.1 to 2.3 times as long.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks; see `PoissonNMF`.
 

@@ -182,12 +182,13 @@ class PoissonNMF(FactorModel):
     formed.
 
     With init="merge" a fit first improves the local optimum in which it will end. It fits 1.5 times as many components
-    for 20 iterations, merges the most similar ones, and iterates 5 times more. With at most ten components, and counts in
-    memory, four random starts of 25 iterations compete with the result. Then in each of three rounds it adds a
+    for 20 iterations, merges the most similar ones, and iterates 5 times more. With at most ten components, and counts
+    in memory, up to four random starts of 25 iterations compete with the result. Then in each of three rounds it adds a
     quarter as many components for rows that are fitted badly, iterates 10 times, merges as many, iterates 5 times, and
-    undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
-    `max_iter`, so that with `max_iter` below 50 the start is that of "random". The rounds end early if the fit has
-    converged. The trace and `callback` get a record after the first merging and after each round that is kept. No
+    undoes the round if the objective is no lower. These iterations are counted in `n_iter_`. They are at most half of
+    `max_iter`, so that with `max_iter` below 340 there are fewer starts, and below 50 the start is that of "random";
+    and they take at most half of `max_time`. The rounds end early if the fit has converged. The trace and `callback`
+    get a record after the first merging, and after each start and each round that is kept. No
     checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
     that of the first free component, are never merged. Which components are merged is decided by the objective, or by
     similarity alone with `StreamedCounts`.

@@ -291,6 +291,7 @@ class PoissonFit(Fit):
         if self._search is not None and run.n_iter == 0:
             with stage("adding and merging components"):
                 self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2, self._start)
+            self._seconds = run.seconds
             if self._checkpoints is not None and run.n_iter and run.status is None:
                 self._checkpoints.save_if_due(run)
         return run

@@ -22,11 +22,13 @@ from fastpmf.solvers.base import Observer, Problem
 from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_option
 from fastpmf.utils.warnings import warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
 MOVED = "The last updates moved a share of {} of the counts"  # what `tol` is compared with
 DEFAULT_SHAPE = 0.3
+_INITS = tuple(name for name in INITS if name not in GIVEN)
 _SMOOTHING = 0.97  # share of the mean of all components in each one, where a search starts the inference
 
 
@@ -72,6 +74,7 @@ class HPFOptions(FitOptions):
 
     def make_search(self, *, row_access_only: bool = False) -> ComponentSearch | None:
         """The search by maximum likelihood from which the inference starts, if any."""
+        check_option(self.init, _INITS, "init")
         if make_search(self.init, "auto") is None:
             return None
         return ComponentSearch(solver=make_solver("auto", "auto", row_access_only=row_access_only))
@@ -94,7 +97,7 @@ class HPFFit(Fit):
         Share of the counts that is fitted; the rest is held out.
     """
 
-    inits, residual, scaled_to_all = tuple(name for name in INITS if name not in GIVEN), "residual", False
+    inits, residual, scaled_to_all = _INITS, "residual", False
 
     def __init__(
         self, counts: Counts, options: HPFOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None

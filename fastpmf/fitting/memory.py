@@ -182,7 +182,8 @@ def estimate(
     # The factors of the solver; both contractions of the final optimality check
     copies = n_init * solver.n_factor_copies + 1.0
     if search is not None:
-        copies = max(copies, (n_init - 1) * solver.n_factor_copies + search.n_factor_copies(n_components, solver))
+        searching = search.n_factor_copies(n_components, solver, work)
+        copies = max(copies, (n_init - 1) * solver.n_factor_copies + searching)
     factors = math.ceil(copies * row) * (n + p)
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     factors += current_threads() * row  # scratch space

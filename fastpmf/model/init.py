@@ -48,8 +48,6 @@ def initialise(
     ----------
     C. Boutsidis and E. Gallopoulos, "SVD based initialization", Pattern Recognition 41 (2008), section 2.
     """
-    if init in ("auto", "merge"):
-        init = "random"
     n, p = counts.shape
     if init in GIVEN:
         if W is None or H is None:
@@ -65,7 +63,7 @@ def initialise(
     if W is not None or H is not None:
         raise ValueError(f"W and H are starting factors for init='custom', 'grow' or 'shrink' only, got init={init!r}")
     rng = random_generator(random_state)
-    if init == "random":
+    if init in ("auto", "merge", "random"):
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
     else:
         W, Ht = _nndsvd(counts, n_components, init, rng)

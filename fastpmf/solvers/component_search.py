@@ -16,6 +16,7 @@ from fastpmf.solvers.run import Run
 from fastpmf.utils.validation import check_option
 
 NewStart = Callable[[], tuple[np.ndarray, np.ndarray]]
+_TIME = 0.5  # share of `max_time` after which the search ends
 _CANDIDATES = 2  # pairs whose objective after merging is computed, for each pair to merge
 
 
@@ -76,11 +77,16 @@ class ComponentSearch:
         """How many components are added to so many that can be merged: at first, and in each round."""
         return max(1, round(self.first_extra * n_components)), max(1, round(self.extra * n_components))
 
-    def n_factor_copies(self, n_components: int, solver: Solver) -> float:
-        """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
+    def n_factor_copies(self, n_components: int, solver: Solver, dtype: np.dtype) -> float:
+        """Memory of the search in copies of the padded factors.
+
+        The state of the wider fit, the iterate, merged factors, and new components in float64.
+        """
         n_extra = self.n_extra(n_components)[0 if self.starts_wide else 1]
-        wide = (n_components + n_extra) / n_components
-        return (self.solver or solver).n_factor_copies * wide + 2
+        width = padded_width(n_components, dtype)
+        wide = padded_width(n_components + n_extra, dtype) / width
+        new = 8 * n_extra / (width * dtype.itemsize)
+        return (self.solver or solver).n_factor_copies * wide + 2 + new
 
     def apply(
         self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int, new_start: NewStart | None = None
@@ -101,7 +107,7 @@ class ComponentSearch:
             Returns the W and H transposed, padded, of another random start; None: there are no others.
         """
         free, first_steps = problem.interchangeable, self.first_steps if self.starts_wide else 0
-        if len(free) < 2 or run.status is not None or run.out_of_time or max_iter < first_steps + self.settling:
+        if len(free) < 2 or run.status is not None or run.has_used(_TIME) or max_iter < first_steps + self.settling:
             return
         n_first, n_new = self.n_extra(len(free))
         try:
@@ -116,7 +122,7 @@ class ComponentSearch:
             solver = past_warm_up(solver)
             for _ in range(self.rounds):
                 ends = run.n_iter + self.steps + self.settling > max_iter
-                if ends or run.status is not None or run.out_of_time or run.converged:
+                if ends or run.status is not None or run.has_used(_TIME) or run.converged:
                     break
                 components = new_components(problem.counts, run.state.factors, n_new, rng)
                 if components is None:
@@ -133,7 +139,7 @@ class ComponentSearch:
         max_iter -= self.rounds * (self.steps + self.settling)
         for _ in range(self.n_starts):
             ends = run.n_iter + n_steps > max_iter
-            if ends or run.status is not None or run.out_of_time or run.converged:
+            if ends or run.status is not None or run.has_used(_TIME) or run.converged:
                 return
             state = solver.init(problem, *new_start())
             _advance(run, solver, problem, state, n_steps)
@@ -165,12 +171,21 @@ class ComponentSearch:
             interrupted = True
         n_iter = run.n_iter + state.n_steps
         state = state.without_spares()
-        exact = not (interrupted or run.out_of_time or problem.counts.row_access_only)
-        factors = merged_down(problem, wide, state, free, exact=exact)
+        exact = not (interrupted or run.has_used(_TIME) or problem.counts.row_access_only)
+        try:
+            factors = merged_down(problem, wide, state, free, exact=exact)
+        except KeyboardInterrupt:
+            if run.n_iter:
+                raise
+            interrupted, factors = True, merged_down(problem, wide, state, free, exact=False)
         solver = past_warm_up(solver)
         state = solver.init(problem, *factors)
-        if not interrupted:
-            _advance(run, solver, problem, state, self.settling)
+        try:
+            _advance(run, solver, problem, state, 0 if interrupted else self.settling)
+        except KeyboardInterrupt:
+            if run.n_iter:
+                raise
+            interrupted = True
         n_iter += state.n_steps
         is_lower = problem.objective(state) < run.objective
         if not is_lower:
@@ -184,7 +199,7 @@ class ComponentSearch:
 def _advance(run: Run, solver: Solver, problem: Problem, state: FactorState, n_steps: int) -> None:
     """Iterate up to `n_steps` times, as long as there is time."""
     for _ in range(n_steps):
-        if run.out_of_time or np.isnan(state.gaps).any():
+        if run.has_used(_TIME) or np.isnan(state.gaps).any():
             return
         solver.step(problem, state)
 
@@ -238,11 +253,13 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
         for A in factors:
             A[:, b] = A[:, last]
             A[:, last] = 0
-        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
-        state.balance(problem)
-        out.append(problem.objective(state))
-        for A, columns in zip(factors, kept, strict=True):
-            A[:, [a, b, last]] = columns
+        try:
+            state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
+            state.balance(problem)
+            out.append(problem.objective(state))
+        finally:  # Ctrl-C in a pass over the counts leaves the factors as they were
+            for A, columns in zip(factors, kept, strict=True):
+                A[:, [a, b, last]] = columns
     return out
 
 

@@ -93,7 +93,11 @@ class Run:
     @property
     def out_of_time(self) -> bool:
         """Whether `max_time` has passed."""
-        return self.seconds >= self._max_seconds
+        return self.has_used(1.0)
+
+    def has_used(self, share: float) -> bool:
+        """Whether this share of `max_time` has passed."""
+        return self.seconds >= share * self._max_seconds
 
     @property
     def converged(self) -> bool:
