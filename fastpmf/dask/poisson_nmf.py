@@ -23,6 +23,7 @@ from fastpmf.fitting.problem import (
     check_specs,
     factor_spec,
     fixed_part_of_H,
+    has_entries,
     non_negative_vector,
     read_priors,
     resolve_named_priors,
@@ -311,6 +312,8 @@ def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[
         if scale is not None:
             check_scale(scale, dtype, name)
     total_exposure = (n if exposure is None else float(exposure.sum())) * float(c.sum())
+    if has_entries(options.prior_W):
+        raise ValueError("prior_W must have a number for each component, not for each entry, with fastpmf.dask")
     penalties = resolve_named_priors(options.penalties, k, survey.total, total_exposure)
     row_prior, column_prior = read_priors(penalties, k, survey.shape)
     columns = factor_spec(column_prior, fixed, c, dtype, Side.COLUMNS, background=background)

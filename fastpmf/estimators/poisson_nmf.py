@@ -17,7 +17,6 @@ from fastpmf.estimators._persistence import (
     checked_names,
     damaged_model,
     read_model,
-    to_json,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
@@ -25,7 +24,7 @@ from fastpmf.fitting.fit import PoissonFit, report_end
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, PoissonOptions
-from fastpmf.fitting.problem import as_numbers, vector
+from fastpmf.fitting.problem import as_numbers, has_entries, vector
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
@@ -481,7 +480,10 @@ class PoissonNMF(FactorModel):
             self.__dict__ = vars(self) | attributes
         return self
 
-    def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
+    def transform(
+        self, X: Any, *, row_exposure: Any = None, mask: Any = None, prior_W: Any = None,
+        return_gap_bound: bool = False,
+    ) -> Any:  # fmt: skip
         """The W that minimises the objective for X with `components_` fixed, including the prior of W.
 
         Each row is a separate convex problem, solved by coordinate descent whatever `solver` is, and its result does
@@ -496,6 +498,8 @@ class PoissonNMF(FactorModel):
             Exposures of these rows, 1 by default; column exposures and background are those of `fit`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
+        prior_W : (shape, rate), optional
+            The prior of these rows, instead of that of `fit`; needed if that has numbers for each fitted row.
         return_gap_bound : bool, default=False
             Whether to return the certificate too.
 
@@ -506,12 +510,13 @@ class PoissonNMF(FactorModel):
             With `return_gap_bound`: upper bound, in nats, on the decrease of the objective by any other W for each row,
             up to rounding of the dtype, about 1e-6 nats per count in float32.
         """
-        W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask))
+        W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask), prior_W)
         return (W, gap_bound) if return_gap_bound else W
 
     def score(
-        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None
-    ) -> float:
+        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None,
+        prior_W: Any = None,
+    ) -> float:  # fmt: skip
         """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
 
         Counts of features in which every component is zero, which had none in training, are left out, as in
@@ -526,6 +531,8 @@ class PoissonNMF(FactorModel):
             As in `transform`.
         sample_weight : float or array-like of shape (n_samples,), optional
             Weights of the rows in the score; W does not depend on them.
+        prior_W : (shape, rate), optional
+            As in `transform`.
 
         Returns
         -------
@@ -540,7 +547,7 @@ class PoissonNMF(FactorModel):
         counts, data = self._read_rows(X, row_exposure, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         with compilation_shown(verbose=self.verbose):
-            W, _ = self._transform(counts, data)
+            W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
 
     def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
@@ -548,8 +555,10 @@ class PoissonNMF(FactorModel):
         counts, data = self._read_new_data(X, FitData(row_exposure=row_exposure, mask=mask), streamed=True)
         return counts, replace(data, column_exposure=self.column_exposure_, background=self.background_)
 
-    def _transform(self, counts: Counts, data: FitData) -> tuple[np.ndarray, np.ndarray]:
-        penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_)
+    def _transform(self, counts: Counts, data: FitData, prior_W: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_ if prior_W is None else prior_W)
+        if prior_W is None and has_entries(self.prior_W_):
+            raise ValueError("prior_W must be given for these rows, since that of fit has numbers for each fitted row")
         with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):
             return transform_blocks(
                 counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
@@ -583,7 +592,7 @@ class PoissonNMF(FactorModel):
             "objective": self.objective_,
             "kkt_residual": self.kkt_residual_,
             "status": self.status_.name,
-            "priors": [to_json(self.prior_W_), to_json(self.prior_H_)],
+            "priors": [self.prior_W_, self.prior_H_],
         }
         write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
 

@@ -300,7 +300,7 @@ class PoissonFit(Fit):
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
             solution.W[rows], _ = transform(
                 self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
-                penalties=problem.penalties, data=self._data.select_rows(rows),
+                penalties=problem.penalties.select_rows(rows), data=self._data.select_rows(rows),
             )  # fmt: skip
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)

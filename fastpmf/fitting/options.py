@@ -25,6 +25,12 @@ class Penalties(NamedTuple):
     alpha_H: Any = "same"
     l1_ratio: float = 0.0
 
+    def select_rows(self, rows: Any) -> "Penalties":
+        """The penalties of some rows of W, by numbers or a slice, if `prior_W` has numbers for each entry."""
+        if not isinstance(self.prior_W, tuple | list):
+            return self
+        return self._replace(prior_W=tuple(x if np.ndim(x) < 2 else np.asarray(x)[rows] for x in self.prior_W))
+
 
 def _check_n_components(k: Any) -> None:
     """Raise an error unless the number of components is an integer >= 1."""

@@ -46,6 +46,7 @@ def transform(
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN would be taken for a free entry
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     check_component_sums(H.T, dtype, "components_")
+    penalties = penalties._replace(prior_H=None, alpha_H=0.0)  # no matter, since H is fixed
     problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H))
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     problem = replace(problem, counts=counts)
@@ -91,9 +92,14 @@ def _check_finite(W: np.ndarray) -> None:
         )
 
 
-def transform_blocks(counts: Counts, H: np.ndarray, data: FitData, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+def transform_blocks(
+    counts: Counts, H: np.ndarray, data: FitData, penalties: Penalties, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """`transform` of counts in memory or streamed; options as there."""
-    parts = [transform(block, H, data=part, **options) for _, block, part in blocks_with_data(counts, data)]
+    parts = [
+        transform(block, H, data=part, penalties=penalties.select_rows(rows), **options)
+        for rows, block, part in blocks_with_data(counts, data)
+    ]
     W, gap = zip(*parts, strict=True)
     return (W[0], gap[0]) if len(parts) == 1 else (np.concatenate(W), np.concatenate(gap))
 
