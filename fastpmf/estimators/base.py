@@ -490,6 +490,21 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _n_features_out(self) -> int:
         return len(self.components_)
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the components, for the columns of W: those of `component_names_` if there are any.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_components,), object
+        """
+        names = getattr(self, "component_names_", None)
+        return super().get_feature_names_out(input_features) if names is None else names.astype(object)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
-from fastpmf.counts.labels import align
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_curves,
@@ -25,6 +25,7 @@ from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, PoissonOptions
 from fastpmf.fitting.problem import as_numbers, has_entries, vector
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
@@ -161,6 +162,8 @@ class PoissonNMF(FactorModel):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         As given to `fit`.
+    component_names_ : ndarray of shape (n_components,) or None
+        Names of the components, if `prior_H` is a `SeededPrior`.
     mean_W_ : ndarray of shape (n_components,) or None
         Mean of the fitted rows of W, which `recommend` uses for rows without counts; None after a fit with
         `fastpmf.dask`.
@@ -389,6 +392,7 @@ class PoissonNMF(FactorModel):
             options = PoissonOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
+            options = options.aligned(MatrixLabels.of(X))
             fit = PoissonFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             penalties, p = fit.problem.penalties, counts.shape[1]
             exposure, background = aligned.column_exposure, aligned.background
@@ -398,6 +402,7 @@ class PoissonNMF(FactorModel):
                 "prior_H_": as_numbers(penalties.prior_H),
                 "column_exposure_": None if exposure is None else vector(exposure, p, "column_exposure"),
                 "background_": None if background is None else np.array(background, dtype=np.float64),
+                "component_names_": self.prior_H.component_names if isinstance(self.prior_H, SeededPrior) else None,
             }
 
             def attributes(solution: Solution, _: Any = None) -> dict[str, Any]:
@@ -473,7 +478,7 @@ class PoissonNMF(FactorModel):
         solution = Solution(np.empty((0, k)), H, nan, nan, after.schedule.steps, Status.ONLINE, no_trace)
         attributes = solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
         if online is None:
-            attributes |= features | {"column_exposure_": None, "background_": None}
+            attributes |= features | {"column_exposure_": None, "background_": None, "component_names_": None}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
             self._set_fitted_attributes(attributes)
         else:
@@ -587,6 +592,8 @@ class PoissonNMF(FactorModel):
                 arrays[name] = value
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        if self.component_names_ is not None:
+            arrays["component_names"] = self.component_names_.astype(str)
         facts = {
             "n_iter": self.n_iter_,
             "objective": self.objective_,
@@ -618,6 +625,7 @@ class PoissonNMF(FactorModel):
             check_factor(H, H.shape, "components")
             k, p = H.shape
             names, status = checked_names(arrays, p), Status[facts["status"]]
+            component_names = checked_names(arrays, k, "component_names")
             solution = Solution(
                 np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status,
                 np.empty(0, TRACE_DTYPE),
@@ -632,7 +640,7 @@ class PoissonNMF(FactorModel):
             mean_W = arrays.get("mean_W")
             if mean_W is not None:
                 mean_W = check_factor(check_shape_dtype(mean_W, (k,), np.dtype(float), "mean_W"), (k,), "mean_W")
-            attributes["mean_W_"] = mean_W
+            attributes |= {"mean_W_": mean_W, "component_names_": component_names}
             if "online_schedule" in arrays:
                 attributes["_online"] = OnlineEM.from_arrays(arrays, p, k)
         except READ_ERRORS as error:

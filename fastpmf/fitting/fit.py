@@ -136,7 +136,7 @@ def poisson_nmf(
         )
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
-        data = data.aligned(labels)
+        options, data = options.aligned(labels), data.aligned(labels)
         with stage("reading X"):
             counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
         solution, _ = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
@@ -330,6 +330,7 @@ class PoissonFit(Fit):
             self._add_components(W, Ht)
         elif options.init != "custom":
             problem.rescale_start(W, Ht)
+            problem.pull_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "

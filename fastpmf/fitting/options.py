@@ -10,6 +10,7 @@ from sklearn.utils import check_scalar
 from fastpmf.core.counts import Counts
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.component_search import ComponentSearch, make_search
@@ -99,6 +100,12 @@ class PoissonOptions(FitOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.make_solver()
+
+    def aligned(self, labels: MatrixLabels) -> Self:
+        """The options with a seeded prior aligned with X by the names of its features."""
+        if not isinstance(self.prior_H, SeededPrior):
+            return self
+        return replace(self, prior_H=self.prior_H.aligned(labels.columns))
 
     def make_solver(self, *, row_access_only: bool = False) -> Solver:
         """The solver that the options name."""

@@ -22,20 +22,17 @@ from fastpmf.core.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
-from fastpmf.model.priors import Terms
+from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
 
-# These predicted held-out counts best on text, cells, ratings and baskets, among shapes from 1 to 1.3 and rates from
-# 0.01 to 3 times the one that gives the mean of the data. The shape matters; with a rate as low as this, totals are
-# hardly shrunk.
-AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
 # Shapes of named priors. A shape above 1 acts like shape - 1 counts in each component, too much for many components and
 # few counts in a row. There shape 1, an L1 penalty, gave the best recommendations.
 SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
+_PULL = 100.0
 _MODERATE = 24  # components that sum to between 2**-24 and 2**24 are of moderate size
 REAL_OR_NAN = "real numbers and NaN"  # what a partly fixed factor holds
 
@@ -180,6 +177,19 @@ class FitProblem(Problem):
             power = np.floor(np.log2(sums, where=single & (sums > 0), out=np.zeros(K)))
             power[np.abs(power) <= _MODERATE] = 0
             A[:, :K] *= np.exp2(-power).astype(A.dtype)
+
+    def pull_start(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Multiply, in place, the entries of a random start for which single entries of the prior have more counts.
+
+        The entry with the most counts in its row is multiplied by 1 + `_PULL`, that with the fewest by 1. The first
+        iterations decide what a component will be, before a weak prior can.
+        """
+        for terms, A in zip(self.terms, (W, Ht), strict=True):
+            if terms.shape is None or len(terms.shape) == 1:
+                continue
+            counts = terms.shape[:, : self.n_free] - terms.shape[:, : self.n_free].min(axis=1, keepdims=True)
+            most = counts.max(axis=1, keepdims=True)
+            A[:, : self.n_free] *= 1 + _PULL * np.divide(counts, most, where=most > 0, out=np.zeros_like(counts))
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""

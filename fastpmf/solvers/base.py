@@ -267,19 +267,18 @@ class Problem:
 
     @property
     def interchangeable(self) -> np.ndarray:
-        """Components without fixed entries that have the same terms, those of the first of them; ascending."""
+        """The most components without fixed entries that all have the same terms; ascending."""
         free = np.ones(self.n_components, bool)
         for terms in self.terms:
             if terms.fixed is not None:
                 free &= ~terms.fixed[: len(free)]
             if terms.zeros is not None:
                 free &= ~terms.zeros[:, : len(free)].any(axis=0)
-        first = np.flatnonzero(free)[:1]
-        for terms in self.terms:
-            for A in (terms.shape, terms.rate, terms.ridge):
-                if A is not None and len(first):
-                    free &= (A[:, : len(free)] == A[:, first]).all(axis=0)
-        return np.flatnonzero(free)
+        arrays = [A for terms in self.terms for A in (terms.shape, terms.rate, terms.ridge) if A is not None]
+        alike: dict[bytes, list[int]] = {}
+        for z in np.flatnonzero(free).tolist():
+            alike.setdefault(b"".join(A[:, z].tobytes() for A in arrays), []).append(z)
+        return np.array(max(alike.values(), key=len, default=[]), np.intp)
 
     def best_units(self, state: FactorState) -> np.ndarray:
         """The units that maximise the joint prior, see `fastpmf.model.priors`."""
