@@ -48,6 +48,7 @@ def poisson_nmf(
     alpha_W: float = 0.0,
     alpha_H: Any = "same",
     l1_ratio: float = 0.0,
+    prior_groups: float = 10.0,
     solver: str = "auto",
     acceleration: str | None = "auto",
     inner_steps: int = 1,
@@ -60,6 +61,7 @@ def poisson_nmf(
     row_exposure: Any = None,
     column_exposure: Any = None,
     background: Any = None,
+    groups: Any = None,
     mask: Any = None,
     sample_weight: Any = None,
     validation: Any = None,
@@ -122,13 +124,13 @@ def poisson_nmf(
     """
     options = PoissonOptions(
         n_components=n_components, prior_W=prior_W, prior_H=prior_H, alpha_W=alpha_W, alpha_H=alpha_H,
-        l1_ratio=l1_ratio, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init,
+        l1_ratio=l1_ratio, prior_groups=prior_groups, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init,
         max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state, dtype=dtype,
         verbose=verbose, callback=callback,
     )  # fmt: skip
     data = FitData(
         W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-        background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+        background=background, groups=groups, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads), compilation_shown(verbose=verbose):
         check_memory_before_reading(

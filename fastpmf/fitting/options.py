@@ -15,6 +15,7 @@ from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_number
 
 
 class Penalties(NamedTuple):
@@ -25,6 +26,7 @@ class Penalties(NamedTuple):
     alpha_W: float = 0.0
     alpha_H: Any = "same"
     l1_ratio: float = 0.0
+    prior_groups: float = 10.0
 
     def select_rows(self, rows: Any) -> "Penalties":
         """The penalties of some rows of W, by numbers or a slice, if `prior_W` has numbers for each entry."""
@@ -94,12 +96,14 @@ class PoissonOptions(FitOptions):
     alpha_W: float = 0.0
     alpha_H: Any = "same"
     l1_ratio: float = 0.0
+    prior_groups: float = 10.0
     solver: str = "auto"
     acceleration: str | None = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.make_solver()
+        check_number(self.prior_groups, "prior_groups", positive=True)
 
     def aligned(self, labels: MatrixLabels) -> Self:
         """The options with a seeded prior aligned with X by the names of its features."""
@@ -119,7 +123,9 @@ class PoissonOptions(FitOptions):
 
     @property
     def penalties(self) -> Penalties:
-        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
+        return Penalties(
+            self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio, self.prior_groups
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +139,7 @@ class FitData:
     row_exposure: Any = None
     column_exposure: Any = None
     background: Any = None
+    groups: Any = None
     mask: Any = None
     sample_weight: Any = None
     validation: Any = None
@@ -149,7 +156,10 @@ class FitData:
             (aligned("fixed_W", rows), "fixed_W", 1), (aligned("fixed_H", columns=columns), "fixed_H", 0),
             (aligned("W", rows), "W", 1), (aligned("H", columns=columns), "H", 0),
         ])  # fmt: skip
-        vectors = {"row_exposure": rows, "column_exposure": columns, "background": columns, "sample_weight": rows}
+        vectors = {
+            "row_exposure": rows, "column_exposure": columns, "background": columns, "groups": rows,
+            "sample_weight": rows,
+        }  # fmt: skip
         return FitData(
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, mask=None if mask is None else as_counts(mask, name="mask"),
             validation=aligned("validation", rows, columns),
@@ -166,9 +176,9 @@ class FitData:
         """The data of the given rows, without weights, starts and validation."""
         mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
         exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
-        fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]
+        fixed_W, groups = (None if A is None else np.asarray(A)[rows] for A in (self.fixed_W, self.groups))
         return replace(
-            self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, sample_weight=None, W=None, H=None,
+            self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, groups=groups, sample_weight=None, W=None, H=None,
             validation=None,
         )  # fmt: skip
 

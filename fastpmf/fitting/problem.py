@@ -22,10 +22,11 @@ from fastpmf.core.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
+from fastpmf.model.groups import Groups
 from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
-from fastpmf.utils.messages import brief
+from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
 
@@ -121,6 +122,8 @@ class FitProblem(Problem):
         Components without that of the background.
     specs : (FactorSpec, FactorSpec)
         W and H transposed.
+    group_names : ndarray of shape (n_groups,), or None
+        Names of the groups of rows, in the order of their numbers.
     zero_weight_rows : ndarray of int
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
@@ -129,6 +132,7 @@ class FitProblem(Problem):
 
     n_free: int
     specs: tuple[FactorSpec, FactorSpec]
+    group_names: np.ndarray | None = None
     zero_weight_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.intp))
     penalties: Penalties = NO_PENALTIES
 
@@ -232,10 +236,40 @@ def build_problem(
         factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
+    names = groups = None
+    if data.groups is not None:
+        if data.mask is not None:
+            raise ValueError("groups can't be combined with mask")
+        names, group = read_groups(data.groups, n)
+        groups = Groups.of(counts, group, len(names), penalties.prior_groups) if len(names) > 1 else None
     return FitProblem(
-        counts, k + (b is not None), (specs[0].terms, specs[1].terms), n_free=k, specs=specs,
-        zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
+        counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
+        group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
     )  # fmt: skip
+
+
+def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the groups, sorted, and the number of the group of each row, (n,), int64."""
+    labels = check_group_labels(groups, n)
+    names, group = np.unique(labels, return_inverse=True)
+    if n > 1 and len(names) == n:
+        raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
+    return names, group.astype(np.int64)
+
+
+def check_group_labels(groups: Any, n: int) -> np.ndarray:
+    """One label for each row, (n,): all strings, or all numbers."""
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups must have one label for each of {n} rows, got shape {labels.shape}")
+    if labels.dtype.kind == "O":
+        kinds = {type(label) for label in labels.tolist()}
+        if kinds != {str}:
+            raise TypeError(f"groups must be all strings or all numbers, got {listed(sorted(k.__name__ for k in kinds))}")
+        labels = labels.astype(str)
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError("groups must have a label for each row, got NaN")
+    return labels
 
 
 def factor_spec(
@@ -402,7 +436,7 @@ def as_numbers(prior: Any) -> tuple[Any, ...] | None:
 
 def read_priors(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[FactorPrior, FactorPrior]:
     """The priors of W and of H transposed. scikit-learn's penalties are priors of shape 1, with its scaling."""
-    prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties
+    prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties[:5]
     alpha_W = _number(alpha_W, "alpha_W")
     alpha_H = alpha_W if isinstance(alpha_H, str) and alpha_H == "same" else _number(alpha_H, "alpha_H")
     if _number(l1_ratio, "l1_ratio") > 1:

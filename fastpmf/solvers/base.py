@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side, Subproblem
-from fastpmf.core.factors import aligned, aligned_copy, column_sums
+from fastpmf.core.factors import aligned, aligned_copy, column_sums, dot
+from fastpmf.model.groups import Groups
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
@@ -192,7 +193,9 @@ class FactorState(State):
     units : ndarray of shape (K,), float64
         W is `factors[0] * units` and H transposed `factors[1] / units`; see `fastpmf.model.priors`.
     data_term : float
-        Sum of x log rate over all entries, in nats; NaN if the latest update did not compute it.
+        Sum of x log (W_i . H_j) over all entries, in nats; NaN if the latest update did not compute it.
+    effects : ndarray of shape (p, n_groups), float64
+        Effects of groups of rows on features; (1, 0) without groups.
     spares : list of two ndarray
         Arrays of the shapes of the factors.
     """
@@ -201,13 +204,16 @@ class FactorState(State):
     sums: list[np.ndarray]
     units: np.ndarray
     data_term: float = math.nan
+    effects: np.ndarray = field(default_factory=lambda: np.ones((1, 0)))
     spares: list[np.ndarray] = field(default_factory=list, metadata=NOT_SAVED)
 
     @classmethod
     def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
         """The state of a solver that starts from W and Ht, which it may overwrite."""
         spares = [np.zeros_like(W), np.zeros_like(Ht)]
-        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], np.ones(W.shape[1]), spares=spares, **fields)
+        effects = problem.no_effects()
+        sums = [column_sums(W), column_sums(Ht)]
+        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=effects, spares=spares, **fields)
         state.balance(problem)
         return state
 
@@ -219,8 +225,8 @@ class FactorState(State):
             W *= self.units.astype(W.dtype)
             Ht /= self.units.astype(Ht.dtype)
         return FactorState(
-            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps,
-            n_steps=self.n_steps,
+            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, self.effects,
+            gaps=self.gaps, n_steps=self.n_steps,
         )  # fmt: skip
 
     def balance(self, problem: "Problem") -> None:
@@ -248,11 +254,14 @@ class Problem:
         Columns of the factors, including one for a background.
     terms : (Terms, Terms)
         Priors and fixed parts of W and of H transposed.
+    groups : Groups, optional
+        Groups of rows with effects on features.
     """
 
     counts: Counts
     n_components: int
     terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
+    groups: Groups | None = None
 
     @property
     def total(self) -> float:
@@ -263,7 +272,7 @@ class Problem:
         """The problem with `n_new` components more, placed last, with the terms of component `like`; padded."""
         K = self.n_components
         rows, columns = (terms.extended(K, n_new, like, width) for terms in self.terms)
-        return Problem(self.counts, K + n_new, (rows, columns))
+        return Problem(self.counts, K + n_new, (rows, columns), self.groups)
 
     @property
     def interchangeable(self) -> np.ndarray:
@@ -287,18 +296,48 @@ class Problem:
     def subproblem(self, side: Side, state: FactorState) -> Subproblem:
         """The subproblem of one factor, with the other one as it is in `state`."""
         V = state.factors[side.other]
-        observed = self.counts.observed_sums(side, V, state.sums[side.other])
+        if self.groups is None:
+            observed = self.counts.observed_sums(side, V, state.sums[side.other])
+        elif side is Side.ROWS:
+            observed = self.groups.row_weights(V, state.effects)
+        else:
+            observed = self.groups.column_weights(V, state.effects)
         return self.terms[side].subproblem(side, self.n_components, V, observed, state.units_of(side))
 
     def objective(self, state: Any) -> float:
         """Divergence of the factors minus the log density of their prior, in nats."""
-        W, Ht = state.factors
-        rate_total = self.counts.rate_total(W, Ht, *state.sums)
-        objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
+        (W, Ht), groups = state.factors, self.groups
+        if groups is None:
+            rate_total, rest = self.counts.rate_total(W, Ht, *state.sums), 0.0
+        else:
+            rate_total = dot(state.effects, groups.rates(W, Ht))
+            rest = groups.penalty(state.effects) - groups.log_term(state.effects)
+        objective = divergence(self.counts, W, Ht, rate_total, state.data_term) + rest
         for side, terms in zip(Side, self.terms, strict=True):
             if terms.penalised:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
+
+    def no_effects(self) -> np.ndarray:
+        """Effects of 1, (p, n_groups)."""
+        return np.ones((1, 0)) if self.groups is None else np.ones_like(self.groups.counts)
+
+    def update_effects(self, state: FactorState) -> None:
+        """Set the effects of groups to their optimum, after the best rescaling of the features of H; see `Groups`."""
+        groups, (_, terms) = self.groups, self.terms
+        if groups is None:
+            return
+        W, Ht = state.factors
+        rates = groups.rates(W, Ht)
+        if terms.fixed is None and terms.ridge is None:
+            shape = 0.0 if terms.shape is None else terms.shape.sum(axis=1, dtype=np.float64)
+            cost = 0.0 if terms.rate is None else (Ht * (terms.rate / state.units)).sum(axis=1)
+            scale = groups.best_scale(state.effects, shape, cost)
+            np.multiply(Ht, scale[:, None].astype(Ht.dtype), out=state.spares[Side.COLUMNS])
+            data_term = state.data_term + dot(self.counts.sums(Side.COLUMNS), np.log(scale))
+            state.replace_factor(Side.COLUMNS, column_sums(state.spares[Side.COLUMNS]), data_term)
+            rates *= scale[:, None]
+        state.effects = groups.best_effects(rates)
 
     def residual(self, state: Any) -> float:
         """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration."""
@@ -323,6 +362,8 @@ class Problem:
         """Recompute what an interrupt may have left out of step with the factors."""
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
+        if self.groups is not None:
+            state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
         state.balance(self)
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -123,6 +123,7 @@ class ComponentSearch:
         factors = [with_width(A, K, n_new) for A in old.factors]
         put_components(factors, np.arange(K, K + n_new), new, free)
         state, interrupted = solver.init(wide, *factors), False
+        state.effects = old.effects
         try:
             _advance(run, solver, wide, state, n_steps)
         except KeyboardInterrupt:
@@ -134,14 +135,16 @@ class ComponentSearch:
         exact = not (interrupted or run.out_of_time or problem.counts.row_access_only)
         factors = merged_down(problem, wide, state, free, exact=exact)
         solver = past_warm_up(solver)
+        effects = state.effects
         state = solver.init(problem, *factors)
+        state.effects = effects
         if not interrupted:
             _advance(run, solver, problem, state, self.settling)
         n_iter += state.n_steps
         is_lower = problem.objective(state) < run.objective
         if not is_lower:
             state = solver.init(problem, *old.factors)
-            state.gaps = old.gaps
+            state.gaps, state.effects = old.gaps, old.effects
         run.replace_state(state, n_iter, evaluate=is_lower)
         if interrupted:
             raise KeyboardInterrupt
@@ -181,7 +184,7 @@ def merged_down(
         if exact:
             pairs = pairs[: _CANDIDATES * n_extra]
             smaller = problem.extended(n_extra - 1, free[0], factors[0].shape[1])
-            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs), kind="stable")]
+            pairs = pairs[np.argsort(_objectives(smaller, factors, state.effects, pairs), kind="stable")]
         merged: list[int] = []
         for a, b in pairs.tolist():
             if len(merged) < 2 * n_extra and a not in merged and b not in merged:
@@ -195,7 +198,7 @@ def merged_down(
     return [with_width(A, K) for A in factors]
 
 
-def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) -> list[float]:
+def _objectives(problem: Problem, factors: list[np.ndarray], effects: np.ndarray, pairs: np.ndarray) -> list[float]:
     """Objective, in nats, after merging each pair of components; `problem` has one component less than the factors."""
     out, last = [], problem.n_components
     for a, b in pairs.tolist():
@@ -204,7 +207,9 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
         for A in factors:
             A[:, b] = A[:, last]
             A[:, last] = 0
-        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
+        state = FactorState(
+            factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]), effects=effects
+        )
         state.balance(problem)
         out.append(problem.objective(state))
         for A, columns in zip(factors, kept, strict=True):
