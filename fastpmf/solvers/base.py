@@ -176,6 +176,7 @@ def _parts(value: Any, name: str) -> list[tuple[str, Any]]:
     return [(f"{prefix}{key}", getattr(value, key)) for key in saved]
 
 
+_RESCALE_EVERY = 5  # iterations between rescalings of H by feature, which cost as much as the effects
 NOT_SAVED = {"saved": False}  # metadata of fields that checkpoints leave out
 
 
@@ -318,18 +319,22 @@ class Problem:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
 
+    def effects_of(self, state: Any) -> np.ndarray | None:
+        """The effects of groups, (n_groups, p); None without groups."""
+        return None if self.groups is None else state.effects.T.copy()
+
     def no_effects(self) -> np.ndarray:
         """Effects of 1, (p, n_groups)."""
         return np.ones((1, 0)) if self.groups is None else np.ones_like(self.groups.counts)
 
     def update_effects(self, state: FactorState) -> None:
-        """Set the effects of groups to their optimum, after the best rescaling of the features of H; see `Groups`."""
+        """Set the effects of groups to their optimum; at times after the best rescaling of H. See `Groups`."""
         groups, (_, terms) = self.groups, self.terms
         if groups is None:
             return
         W, Ht = state.factors
         rates = groups.rates(W, Ht)
-        if terms.fixed is None and terms.ridge is None:
+        if state.n_steps % _RESCALE_EVERY == 0 and terms.fixed is None and terms.ridge is None:
             shape = 0.0 if terms.shape is None else terms.shape.sum(axis=1, dtype=np.float64)
             cost = 0.0 if terms.rate is None else (Ht * (terms.rate / state.units)).sum(axis=1)
             scale = groups.best_scale(state.effects, shape, cost)
@@ -448,6 +453,8 @@ class Solution:
         Fields n_iter, objective (nats), kkt_residual and seconds; one record per evaluation, including the start.
     restarts : ndarray
         The last objective of each of the `n_init` starts, in nats.
+    group_effects : ndarray of shape (n_groups, p), float64, optional
+        Effects of the groups, in the order of their sorted labels; None without groups.
     validation : structured ndarray, optional
         Fields n_iter and log_likelihood of held-out counts, in nats per count; None without validation.
 
@@ -474,6 +481,7 @@ class Solution:
     status: Status
     trace: np.ndarray
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
+    group_effects: np.ndarray | None = None
     validation: np.ndarray | None = None
 
     @property

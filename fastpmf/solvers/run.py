@@ -166,7 +166,7 @@ class Run:
         status = self.status or (Status.CONVERGED if residual <= self._options.tol else Status.MAX_ITER)
         return Solution(
             W, H, objective, residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),
-            np.array([self.objective]),
+            np.array([self.objective]), problem.effects_of(state),
         )  # fmt: skip
 
     def _residual_of_factors(self) -> float:
