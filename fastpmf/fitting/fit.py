@@ -124,7 +124,8 @@ def poisson_nmf(
     """
     options = PoissonOptions(
         n_components=n_components, prior_W=prior_W, prior_H=prior_H, alpha_W=alpha_W, alpha_H=alpha_H,
-        l1_ratio=l1_ratio, prior_groups=prior_groups, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init,
+        l1_ratio=l1_ratio, prior_groups=prior_groups, solver=solver, acceleration=acceleration,
+        inner_steps=inner_steps, init=init, n_init=n_init,
         max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state, dtype=dtype,
         verbose=verbose, callback=callback,
     )  # fmt: skip

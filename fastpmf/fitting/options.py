@@ -123,14 +123,32 @@ class PoissonOptions(FitOptions):
 
     @property
     def penalties(self) -> Penalties:
-        return Penalties(
-            self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio, self.prior_groups
-        )
+        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio, self.prior_groups)
+
+
+class KnownEffects(NamedTuple):
+    """Effects of groups that have been fitted, in place of the labels of groups.
+
+    Attributes
+    ----------
+    group : ndarray of shape (n,), int64
+        The group of each row.
+    effects : ndarray of shape (p, n_groups), float64
+    """
+
+    group: np.ndarray
+    effects: np.ndarray
+
+    def select_rows(self, rows: Any) -> "KnownEffects":
+        return KnownEffects(self.group[rows], self.effects)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitData:
-    """Arguments of `PoissonNMF.fit` that belong to rows, columns or entries of X, with the same meaning."""
+    """Arguments of `PoissonNMF.fit` that belong to rows, columns or entries of X, with the same meaning.
+
+    `groups` may also be `KnownEffects`.
+    """
 
     W: Any = None
     H: Any = None

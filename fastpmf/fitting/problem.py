@@ -21,7 +21,7 @@ from fastpmf.core.factors import dot, empty_factor, padded, padded_width
 from fastpmf.core.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
-from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
+from fastpmf.fitting.options import NO_PENALTIES, FitData, KnownEffects, Penalties
 from fastpmf.model.groups import Groups
 from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
@@ -237,11 +237,14 @@ def build_problem(
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
     names = groups = None
-    if data.groups is not None:
-        if data.mask is not None:
-            raise ValueError("groups can't be combined with mask")
+    for name in ("mask", "validation"):
+        if data.groups is not None and getattr(data, name) is not None:
+            raise ValueError(f"{name} must be None with groups")
+    if isinstance(data.groups, KnownEffects):
+        groups = Groups.of(counts, *data.groups, penalties.prior_groups)
+    elif data.groups is not None:
         names, group = read_groups(data.groups, n)
-        groups = Groups.of(counts, group, len(names), penalties.prior_groups) if len(names) > 1 else None
+        groups = Groups.of(counts, group, np.ones((p, len(names))), penalties.prior_groups)
     return FitProblem(
         counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
         group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
@@ -265,7 +268,9 @@ def check_group_labels(groups: Any, n: int) -> np.ndarray:
     if labels.dtype.kind == "O":
         kinds = {type(label) for label in labels.tolist()}
         if kinds != {str}:
-            raise TypeError(f"groups must be all strings or all numbers, got {listed(sorted(k.__name__ for k in kinds))}")
+            raise TypeError(
+                f"groups must be all strings or all numbers, got {listed(sorted(k.__name__ for k in kinds))}"
+            )
         labels = labels.astype(str)
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError("groups must have a label for each row, got NaN")

@@ -116,11 +116,13 @@ def blocks_with_data(counts: Counts, data: FitData) -> Iterator[tuple[slice, Mem
     if counts.storage_axis is not Side.ROWS:
         raise ValueError("X must be stored by rows to be transformed or scored, got columns: use convert_counts")
     exposure = data.row_exposure
-    if counts.row_access_only and exposure is not None:
+    streamed = counts.row_access_only
+    if streamed and exposure is not None:
         exposure = vector(exposure, counts.shape[0], "row_exposure")
     for rows, block in counts.blocks():
-        split = counts.row_access_only and exposure is not None
-        yield rows, block, replace(data, row_exposure=exposure[rows] if split else exposure)
+        part = exposure[rows] if streamed and exposure is not None else exposure
+        groups = data.groups.select_rows(rows) if streamed and data.groups is not None else data.groups
+        yield rows, block, replace(data, row_exposure=part, groups=groups)
 
 
 def log_likelihood(
@@ -139,12 +141,20 @@ def log_likelihood(
     problem = build_problem(counts, k, dtype, NO_PENALTIES, data)
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     W, Ht = problem.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
+    groups = None if problem.groups is None else problem.groups.of_counts(counts)
     sums = column_sums(W), column_sums(Ht)
     if weight is not None:
         w = vector(weight, len(W), "sample_weight", zero=True)
         observed = counts.observed_sums(Side.ROWS, Ht, sums[1])
-        rows = counts.log_rate(W, Ht) - (W.astype(np.float64) * observed).sum(axis=1) - _log_factorials(counts)
+        logs = counts.log_rate(W, Ht)
+        if groups is not None:
+            observed = groups.row_weights(Ht, groups.start)
+            logs = logs + groups.row_log_terms(counts, groups.start)
+        rows = logs - (W.astype(np.float64) * observed).sum(axis=1) - _log_factorials(counts)
         return dot(w, np.where(w > 0, rows, 0.0)), dot(w, counts.sums(Side.ROWS))
+    if groups is not None:
+        logs, rate = counts.log_rate(W, Ht), dot(groups.start, groups.rates(W, Ht))
+        return float(logs.sum()) + groups.log_term(groups.start) - rate - counts.log_factorial, counts.total
     rate = counts.rate_total(W, Ht, *sums)
     if masked_only:
         rate -= hide_entries(counts, mask).rate_total(W, Ht, *sums)

@@ -39,16 +39,19 @@ class Groups:
         Sums of the counts of each feature over the rows of each group.
     strength : float
         Shape and rate a of the prior of the effects, > 0.
+    start : ndarray of shape (p, n_groups), float64
+        The effects before the first update.
     """
 
     group: np.ndarray
     counts: np.ndarray
     strength: float
+    start: np.ndarray
 
     @classmethod
-    def of(cls, counts: Counts, group: np.ndarray, n_groups: int, strength: float) -> "Groups":
+    def of(cls, counts: Counts, group: np.ndarray, start: np.ndarray, strength: float) -> "Groups":
         """The groups of the rows of these counts; one pass."""
-        axis, (n, p) = counts.storage_axis, counts.shape
+        axis, (n, p), n_groups = counts.storage_axis, counts.shape, start.shape[1]
         member = sparse.csr_array((np.ones(n), group, np.arange(n + 1)), shape=(n, n_groups))
         found = np.zeros((p, n_groups))
         for rows, block in counts.blocks():
@@ -58,7 +61,11 @@ class Groups:
                 found += (matrix.T @ member[rows]).toarray()
             else:
                 found[rows] = (matrix @ member).toarray()
-        return cls(group, found, strength)
+        return cls(group, found, strength, start)
+
+    def of_counts(self, counts: Counts) -> "Groups":
+        """The same groups of rows of other counts; one pass."""
+        return Groups.of(counts, self.group, self.start, self.strength)
 
     @property
     def n_groups(self) -> int:
@@ -113,6 +120,18 @@ class Groups:
     def log_term(self, effects: np.ndarray) -> float:
         """What the effects add to the sum of x log rate, in nats."""
         return dot(self.counts, np.log(effects))
+
+    def row_log_terms(self, counts: Counts, effects: np.ndarray) -> np.ndarray:
+        """What the effects add to the sum of x log rate of each row, (n,), float64; counts stored by rows."""
+        out, logs = np.empty(counts.shape[0]), np.log(effects)
+        for rows, block in counts.blocks():
+            X = block.side(Side.ROWS)
+            group = np.repeat(self.group[rows], np.diff(X.indptr))
+            terms = sparse.csr_array(
+                (X.data * logs[X.indices, group], X.indices, X.indptr), shape=(len(X.indptr) - 1, X.n_columns)
+            )
+            out[rows] = terms.sum(axis=1)
+        return out
 
     def penalty(self, effects: np.ndarray) -> float:
         """Negative log prior of the effects, in nats, 0 if all are 1."""

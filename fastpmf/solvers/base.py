@@ -212,7 +212,7 @@ class FactorState(State):
     def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
         """The state of a solver that starts from W and Ht, which it may overwrite."""
         spares = [np.zeros_like(W), np.zeros_like(Ht)]
-        effects = problem.no_effects()
+        effects = np.ones((1, 0)) if problem.groups is None else problem.groups.start
         sums = [column_sums(W), column_sums(Ht)]
         state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=effects, spares=spares, **fields)
         state.balance(problem)
@@ -322,10 +322,6 @@ class Problem:
     def effects_of(self, state: Any) -> np.ndarray | None:
         """The effects of groups, (n_groups, p); None without groups."""
         return None if self.groups is None else state.effects.T.copy()
-
-    def no_effects(self) -> np.ndarray:
-        """Effects of 1, (p, n_groups)."""
-        return np.ones((1, 0)) if self.groups is None else np.ones_like(self.groups.counts)
 
     def update_effects(self, state: FactorState) -> None:
         """Set the effects of groups to their optimum; at times after the best rescaling of H. See `Groups`."""

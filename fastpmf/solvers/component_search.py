@@ -29,7 +29,8 @@ class ComponentSearch:
     Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
     pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
 
-    Only components without fixed entries that have the same prior are merged: the most that do. The rounds end early if the run has converged.
+    Only components without fixed entries that have the same prior are merged: the most that do. The rounds end early if
+    the run has converged.
 
     Parameters
     ----------
@@ -207,9 +208,7 @@ def _objectives(problem: Problem, factors: list[np.ndarray], effects: np.ndarray
         for A in factors:
             A[:, b] = A[:, last]
             A[:, last] = 0
-        state = FactorState(
-            factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]), effects=effects
-        )
+        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]), effects=effects)
         state.balance(problem)
         out.append(problem.objective(state))
         for A, columns in zip(factors, kept, strict=True):
