@@ -24,6 +24,7 @@ from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
+from fastpmf.model.groups import Groups
 from fastpmf.model.init import GIVEN, INITS, initialise, n_components_given
 from fastpmf.model.merging import new_components, put_components, random_components
 from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
@@ -285,7 +286,7 @@ class PoissonFit(Fit):
             for A, name in ((self._W, "W"), (self._H, "H")):
                 check_entries(A, self._dtype, name)
         facts = facts_of(problem.counts, options, self._dtype, streamed=counts.row_access_only)
-        facts |= poisson_facts(options, problem.specs)
+        facts |= poisson_facts(options, problem.specs, problem.groups)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def _new_run(self, observers: Sequence[Observer]) -> Run:
@@ -398,13 +399,17 @@ def facts_of(counts: CountSize, options: FitOptions, dtype: np.dtype, **access: 
     }  # fmt: skip
 
 
-def poisson_facts(options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec]) -> dict[str, Any]:
+def poisson_facts(
+    options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec], groups: Groups | None = None
+) -> dict[str, Any]:
     """What must be equal too for a fit of W and H."""
     digest = hashlib.sha256()
     for spec in specs:
         terms = spec.terms
         for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+    if groups is not None:
+        digest.update(groups.group.tobytes() + np.float64(groups.strength).tobytes())
     for place, A in enumerate((*(spec.fixed_values for spec in specs), *(spec.scale for spec in specs))):
         if A is not None and (A != 1).any():
             digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())

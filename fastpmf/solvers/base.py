@@ -319,6 +319,16 @@ class Problem:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
 
+    def _normalise_effects(self, state: FactorState) -> None:
+        """Rescale H so that the mean of the effects of a feature is 1, if that does not raise the objective."""
+        groups, (_, terms) = self.groups, self.terms
+        if groups is None or terms.fixed is not None or terms.penalised:
+            return
+        scale = state.effects.mean(axis=1)
+        state.factors[Side.COLUMNS] *= scale[:, None].astype(state.factors[Side.COLUMNS].dtype)
+        state.sums[Side.COLUMNS] = column_sums(state.factors[Side.COLUMNS])
+        state.effects = state.effects / scale[:, None]
+
     def effects_of(self, state: Any) -> np.ndarray | None:
         """The effects of groups, (n_groups, p); None without groups."""
         return None if self.groups is None else state.effects.T.copy()
@@ -363,8 +373,7 @@ class Problem:
         """Recompute what an interrupt may have left out of step with the factors."""
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
-        if self.groups is not None:
-            state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
+        self._normalise_effects(state)
         state.balance(self)
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:

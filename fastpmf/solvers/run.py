@@ -29,6 +29,8 @@ class Objective(Protocol):
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def effects_of(self, state: Any) -> np.ndarray | None: ...
+
 
 class Run:
     """A fit in progress: a solver, its state, and the trace so far.
