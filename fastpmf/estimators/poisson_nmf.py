@@ -26,7 +26,7 @@ from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, KnownEffects, Penalties, PoissonOptions
 from fastpmf.fitting.problem import as_numbers, check_group_labels, has_entries, vector
-from fastpmf.fitting.seeds import SeededPrior
+from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
@@ -53,14 +53,17 @@ class PoissonNMF(FactorModel):
     n_components : int
         Number of components, >= 1.
     prior_W : (shape, rate), "auto", "sparse" or None, default=None
-        Gamma prior of the entries of W: shape >= 1 and rate >= 0, each a number or one for each component. None is the
-        flat prior (1, 0), maximum likelihood; with a prior the fit is the posterior mode. Shape 1 is an L1 penalty;
-        with a larger shape no entry is zero. "auto" has shape 1.1 and rate 0.11 sqrt(n_components / mean count per unit
+        Gamma prior of the entries of W: shape >= 1 and rate >= 0, each a number, one for each component, or one for
+        each entry, of shape (n_samples, n_components); a DataFrame is aligned with X by the labels of rows. The rate
+        may be a name too. None is the flat prior (1, 0), maximum likelihood; with a prior the fit is the posterior
+        mode. Shape 1 is an L1 penalty; with a larger shape no entry is zero. A shape acts like shape - 1 counts that
+        the component has in this entry. "auto" has shape 1.1 and rate 0.11 sqrt(n_components / mean count per unit
         of exposure), and predicts held-out counts well. "sparse" has shape 1 and rate 0.1 sqrt(n_components / mean
         count per unit of exposure), for many components and few counts in a row, as in recommendation. The relative
         scale of W and H is set in closed form to maximise the joint prior.
-    prior_H : (shape, rate), "auto", "sparse" or None, default=None
-        Gamma prior of the entries of H.
+    prior_H : (shape, rate), SeededPrior, "auto", "sparse" or None, default=None
+        Gamma prior of the entries of H; numbers for each entry have shape (n_components, n_features). `seeded_prior`
+        makes one from lists of features. The random start is larger where shapes of single entries are.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, instead of a prior: n_features alpha_W [l1_ratio sum W + (1 - l1_ratio) / 2 sum
         W^2] is added to the objective.
@@ -199,8 +202,8 @@ class PoissonNMF(FactorModel):
     undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
     `max_iter`, so that with `max_iter` below 50 the start is that of "random". The rounds end early if the fit has
     converged. The trace and `callback` get a record after the first merging and after each round that is kept. No
-    checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
-    that of the first free component, are never merged.
+    checkpoint is saved before the end of the search. Only components without fixed entries and with equal priors are
+    merged, the largest set of them: never seeded components.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.
@@ -421,7 +424,7 @@ class PoissonNMF(FactorModel):
                 "prior_H_": as_numbers(penalties.prior_H),
                 "column_exposure_": None if exposure is None else vector(exposure, p, "column_exposure"),
                 "background_": None if background is None else np.array(background, dtype=np.float64),
-                "component_names_": self.prior_H.component_names if isinstance(self.prior_H, SeededPrior) else None,
+                "component_names_": component_names(self.prior_H),
             }
 
             def attributes(solution: Solution, _: Any = None) -> dict[str, Any]:
@@ -490,14 +493,15 @@ class PoissonNMF(FactorModel):
             k = self.n_components if online is None else len(self.components_)
             row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
-            penalties = PoissonOptions.of(self).penalties
+            penalties = PoissonOptions.of(self).aligned(self._labels(X)).penalties
             H = None if online is None else self.components_
             after, H = online_em_step(online, H, counts, exposure, k, penalties, OnlineOptions.of(self))
         nan, no_trace = math.nan, np.empty(0, TRACE_DTYPE)
         solution = Solution(np.empty((0, k)), H, nan, nan, after.schedule.steps, Status.ONLINE, no_trace)
         attributes = solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
         if online is None:
-            attributes |= features | {"column_exposure_": None, "background_": None, "component_names_": None}
+            attributes |= features | {"column_exposure_": None, "background_": None}
+            attributes |= {"component_names_": component_names(self.prior_H)}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
             self._set_fitted_attributes(attributes)
         else:
@@ -672,7 +676,12 @@ class PoissonNMF(FactorModel):
             "status": self.status_.name,
             "priors": [self.prior_W_, self.prior_H_],
         }
-        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+        parameters = self.get_params(deep=False)
+        if isinstance(prior := self.prior_H, SeededPrior):
+            parameters["prior_H"] = prior.shape, prior.rate
+            arrays["prior_components"] = prior.component_names.astype(str)
+            arrays["prior_features"] = prior.feature_names.astype(str)
+        write_model(path, type(self).__name__, parameters, arrays, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -689,6 +698,12 @@ class PoissonNMF(FactorModel):
         try:
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
+            if "prior_features" in arrays:
+                shape, rate = parameters["prior_H"]
+                names = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
+                if shape.shape != tuple(map(len, names)):
+                    raise ValueError(f"a prior of shape {shape.shape} and {' x '.join(str(len(x)) for x in names)} names")
+                parameters["prior_H"] = SeededPrior(shape, rate, *names)
             model = cls(**parameters)
             H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:

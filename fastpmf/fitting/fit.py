@@ -317,7 +317,7 @@ class PoissonFit(Fit):
     def _add_components(self, W: np.ndarray, Ht: np.ndarray) -> None:
         """Fill, in place, the components that are not given, with init="grow"."""
         problem, n_given = self.problem, np.shape(self._W)[1]
-        free = problem.interchangeable
+        free = problem.free_components
         given, places = free[free < n_given], free[free >= n_given]
         mass = (W[:, given].sum(axis=0, dtype=np.float64) * Ht[:, given].sum(axis=0, dtype=np.float64)).sum()
         if not mass > 0:
@@ -334,7 +334,7 @@ class PoissonFit(Fit):
             self._add_components(W, Ht)
         elif options.init != "custom":
             problem.rescale_start(W, Ht)
-            problem.pull_start(W, Ht)
+            problem.scale_start_by_prior(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "

@@ -35,6 +35,13 @@ class Penalties(NamedTuple):
         return self._replace(prior_W=tuple(x if np.ndim(x) < 2 else np.asarray(x)[rows] for x in self.prior_W))
 
 
+def align_prior(prior: Any, name: str, **labels: Labels) -> Any:
+    """A prior whose arrays for single entries are aligned with the `rows` or `columns` of X as by `align`."""
+    if not isinstance(prior, tuple | list):
+        return prior
+    return tuple(align(x, name, **labels) if np.ndim(x) == 2 else x for x in prior)
+
+
 def _check_n_components(k: Any) -> None:
     """Raise an error unless the number of components is an integer >= 1."""
     is_integer = isinstance(k, int | np.integer) and not isinstance(k, bool)
@@ -106,10 +113,13 @@ class PoissonOptions(FitOptions):
         check_number(self.prior_groups, "prior_groups", positive=True)
 
     def aligned(self, labels: MatrixLabels) -> Self:
-        """The options with a seeded prior aligned with X by the names of its features."""
-        if not isinstance(self.prior_H, SeededPrior):
-            return self
-        return replace(self, prior_H=self.prior_H.aligned(labels.columns))
+        """The options with priors of single entries aligned with X by labels, and a seeded prior as (shape, rate)."""
+        prior_W = align_prior(self.prior_W, "prior_W", rows=labels.rows)
+        if isinstance(self.prior_H, SeededPrior):
+            prior_H: Any = self.prior_H.aligned(labels.columns, self.n_components)
+        else:
+            prior_H = align_prior(self.prior_H, "prior_H", columns=labels.columns)
+        return replace(self, prior_W=prior_W, prior_H=prior_H)
 
     def make_solver(self, *, row_access_only: bool = False) -> Solver:
         """The solver that the options name."""

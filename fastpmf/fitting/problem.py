@@ -23,7 +23,7 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import NO_PENALTIES, FitData, KnownEffects, Penalties
 from fastpmf.model.groups import Groups
-from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
+from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms, start_scale
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import brief, listed
@@ -33,7 +33,6 @@ from fastpmf.utils.warnings import warn
 # Shapes of named priors. A shape above 1 acts like shape - 1 counts in each component, too much for many components and
 # few counts in a row. There shape 1, an L1 penalty, gave the best recommendations.
 SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
-_PULL = 100.0
 _MODERATE = 24  # components that sum to between 2**-24 and 2**24 are of moderate size
 REAL_OR_NAN = "real numbers and NaN"  # what a partly fixed factor holds
 
@@ -182,18 +181,14 @@ class FitProblem(Problem):
             power[np.abs(power) <= _MODERATE] = 0
             A[:, :K] *= np.exp2(-power).astype(A.dtype)
 
-    def pull_start(self, W: np.ndarray, Ht: np.ndarray) -> None:
-        """Multiply, in place, the entries of a random start for which single entries of the prior have more counts.
-
-        The entry with the most counts in its row is multiplied by 1 + `_PULL`, that with the fewest by 1. The first
-        iterations decide what a component will be, before a weak prior can.
-        """
-        for terms, A in zip(self.terms, (W, Ht), strict=True):
-            if terms.shape is None or len(terms.shape) == 1:
-                continue
-            counts = terms.shape[:, : self.n_free] - terms.shape[:, : self.n_free].min(axis=1, keepdims=True)
-            most = counts.max(axis=1, keepdims=True)
-            A[:, : self.n_free] *= 1 + _PULL * np.divide(counts, most, where=most > 0, out=np.zeros_like(counts))
+    def scale_start_by_prior(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Multiply, in place, the free entries of a random start by `start_scale` of their prior."""
+        k, priors = self.n_free, read_priors(self.penalties, self.n_free, self.counts.shape)
+        for prior, terms, A in zip(priors, self.terms, (W, Ht), strict=True):
+            scale = start_scale(prior.shape)
+            if terms.fixed is not None:
+                scale[:, terms.fixed[:k]] = 1
+            A[:, :k] *= scale
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""
@@ -395,7 +390,7 @@ def _is_name(value: Any) -> bool:
 
 def has_entries(prior: Any) -> bool:
     """Whether a prior has a shape or a rate for each entry of its factor."""
-    return isinstance(prior, tuple | list) and any(np.ndim(x) == 2 for x in prior)
+    return isinstance(prior, tuple | list) and len(prior) == 2 and any(np.ndim(x) == 2 for x in prior)
 
 
 def resolve_named_priors(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
@@ -475,9 +470,10 @@ def _gamma_prior(prior: Any, k: int, n: int, side: Side) -> FactorPrior:
     try:
         shape, rate = map(read, prior)
     except (TypeError, ValueError):
+        got = f"arrays of shapes {np.shape(prior[0])} and {np.shape(prior[1])}" if has_entries(prior) else brief(prior)
         raise ValueError(
             f"{name} must be 'auto', 'sparse' or (shape, rate), each a number, one for each of {k} components, or an "
-            f"array of shape {entries}, got {brief(prior)}"
+            f"array of shape {entries}, got {got}"
         ) from None
     if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():
         raise ValueError(f"{name} must have shapes >= 1, for a finite density at zero, got {shape[wrong][0]:g}")

@@ -276,19 +276,24 @@ class Problem:
         return Problem(self.counts, K + n_new, (rows, columns), self.groups)
 
     @property
-    def interchangeable(self) -> np.ndarray:
-        """The most components without fixed entries that all have the same terms; ascending."""
+    def free_components(self) -> np.ndarray:
+        """The components without fixed entries; ascending."""
         free = np.ones(self.n_components, bool)
         for terms in self.terms:
             if terms.fixed is not None:
                 free &= ~terms.fixed[: len(free)]
             if terms.zeros is not None:
                 free &= ~terms.zeros[:, : len(free)].any(axis=0)
+        return np.flatnonzero(free)
+
+    @property
+    def interchangeable(self) -> np.ndarray:
+        """The largest set of components without fixed entries whose terms are equal; ascending."""
         arrays = [A for terms in self.terms for A in (terms.shape, terms.rate, terms.ridge) if A is not None]
-        alike: dict[bytes, list[int]] = {}
-        for z in np.flatnonzero(free).tolist():
-            alike.setdefault(b"".join(A[:, z].tobytes() for A in arrays), []).append(z)
-        return np.array(max(alike.values(), key=len, default=[]), np.intp)
+        equal: dict[bytes, list[int]] = {}
+        for z in self.free_components.tolist():
+            equal.setdefault(b"".join(A[:, z].tobytes() for A in arrays), []).append(z)
+        return np.array(max(equal.values(), key=len, default=[]), np.intp)
 
     def best_units(self, state: FactorState) -> np.ndarray:
         """The units that maximise the joint prior, see `fastpmf.model.priors`."""

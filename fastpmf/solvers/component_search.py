@@ -29,8 +29,8 @@ class ComponentSearch:
     Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
     pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
 
-    Only components without fixed entries that have the same prior are merged: the most that do. The rounds end early if
-    the run has converged.
+    Only components without fixed entries and with equal priors are merged: the largest set of them. The rounds end
+    early if the run has converged.
 
     Parameters
     ----------
