@@ -700,10 +700,10 @@ class PoissonNMF(FactorModel):
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
             if "prior_features" in arrays:
                 shape, rate = parameters["prior_H"]
-                names = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
-                if shape.shape != tuple(map(len, names)):
-                    raise ValueError(f"a prior of shape {shape.shape} and {' x '.join(str(len(x)) for x in names)} names")
-                parameters["prior_H"] = SeededPrior(shape, rate, *names)
+                labels = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
+                if shape.shape != (sizes := tuple(map(len, labels))):
+                    raise ValueError(f"a prior of shape {shape.shape} with names of {sizes}")
+                parameters["prior_H"] = SeededPrior(shape, rate, *labels)
             model = cls(**parameters)
             H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
