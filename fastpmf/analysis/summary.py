@@ -26,15 +26,12 @@ class Summary:
         mean of W is not known, as after `fastpmf.dask`.
     top : TopFeatures
         The top features of each component.
-    names : ndarray of shape (k,)
-        Names of the components; without names their numbers.
     """
 
     title: str
     facts: dict[str, str]
     shares: np.ndarray | None
     top: TopFeatures
-    names: np.ndarray
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each component, and columns share (if it is known) and features.
@@ -46,11 +43,11 @@ class Summary:
         """
         columns: dict[str, Any] = {} if self.shares is None else {"share": self.shares}
         columns["features"] = [", ".join(filter(None, names)) for names in self.top.names]
-        return data_frame(columns, self.names, "component")
+        return data_frame(columns, self.top.components, "component")
 
     def _table(self) -> Table:
         k, n = self.top.indices.shape
-        columns: dict[str, Any] = {"component": self.names.tolist()}
+        columns: dict[str, Any] = {"component": self.top.components.tolist()}
         if self.shares is not None:
             columns["share of counts"] = [f"{share:.1%}" for share in self.shares]
         columns["top features"] = top_weighted(self.top.names, self.top.scores, self.top.indices >= 0, n)
@@ -59,10 +56,10 @@ class Summary:
 
 def summary_of(model: Any, top: TopFeatures) -> Summary:
     """The summary of a fitted estimator with these top features."""
-    mean, names = model.mean_W_, getattr(model, "component_names_", None)
-    shares = None if mean is None else component_shares(mean, model.components_)
-    names = np.arange(len(model.components_)) if names is None else names
-    return Summary(title_of(model), fit_facts(model), shares, top, names)
+    mean = model.mean_W_
+    return Summary(
+        title_of(model), fit_facts(model), None if mean is None else component_shares(mean, model.components_), top
+    )
 
 
 def title_of(model: Any) -> str:

@@ -30,7 +30,6 @@ from fastpmf.fitting.problem import (
     vector,
 )
 from fastpmf.fitting.seeds import component_names
-from fastpmf.model.priors import start_scale
 from fastpmf.solvers import Multiplicative, Record, Status
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_option
@@ -247,7 +246,7 @@ class PoissonNMF(DistributedEstimator):
             exposure = np.ones(1) if row_data.exposure is None else row_data.exposure
             facts |= poisson_facts(options, (replace(model.row_spec(np.ones(1)), scale=exposure), model.columns))
             checkpoints = open_checkpoints(checkpoint, resume, facts)
-            start, W = self._start(options, data, model, penalties, pool, exposure)
+            start, W = self._start(options, data, model, pool, exposure)
             solution, _, shards = self._run(
                 pool, model, options, start, row_data._replace(W=W), checkpoints, return_W=return_W
             )
@@ -264,17 +263,14 @@ class PoissonNMF(DistributedEstimator):
         return None if shards is None else self._join(list(zip(shards, survey.rows.values(), strict=True)))
 
     def _start(
-        self, options: PoissonOptions, data: FitData, model: PoissonModel, penalties: Penalties, pool: WorkerPool,
-        exposure: np.ndarray,
-    ) -> tuple[RandomStart | CustomStart | ColumnState, np.ndarray | None]:  # fmt: skip
+        self, options: PoissonOptions, data: FitData, model: PoissonModel, pool: WorkerPool, exposure: np.ndarray
+    ) -> tuple[RandomStart | CustomStart | ColumnState, np.ndarray | None]:
         """Start of the factors, and W in the units of the solver if it is given."""
         (n, p), k = pool.survey.shape, options.n_components
         if options.init != "custom":
             if data.W is not None or data.H is not None:
                 raise ValueError(f"W and H are starting factors for init='custom' only, got init={options.init!r}")
-            start = self._random_start(pool, options.random_state)
-            _, prior = read_priors(penalties, k, pool.survey.shape)
-            return replace(start, column_scale=start_scale(prior.shape)), None
+            return self._random_start(pool, options.random_state), None
         if data.H is None:
             raise ValueError("init='custom' needs H")
         Ht = (check_factor(data.H, (k, p), "H") * model.columns.scale).T

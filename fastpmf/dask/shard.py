@@ -40,13 +40,12 @@ class RowSum(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomStart:
-    """Factors drawn from a generator as by `initialise`, scaled so that sum(W H) = total; then H by `column_scale`."""
+    """Factors drawn from a generator as by `initialise`, scaled so that sum(W H) = total."""
 
     rng: Any
     shape: tuple[int, int]
     total: float
     slices: dict[int, slice]  # the rows of each shard
-    column_scale: np.ndarray | float = 1.0  # of H transposed, (1 or p, n_components)
 
     def draw(self, shards: list[slice], n_components: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """W of the rows in ascending slices, and H transposed. All rows are drawn, as a generator can't skip any."""
@@ -63,7 +62,6 @@ class RandomStart:
         scale = dtype.type(np.sqrt(self.total / dot(sums, column_sums(Ht)[:k])))
         W *= scale
         Ht *= scale
-        Ht[:, :k] *= self.column_scale
         return W, Ht
 
 

@@ -334,7 +334,7 @@ class PoissonFit(Fit):
             self._add_components(W, Ht)
         elif options.init != "custom":
             problem.rescale_start(W, Ht)
-            problem.scale_start_by_prior(W, Ht)
+            problem.seed_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "

@@ -17,8 +17,8 @@ from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import FactorPrior, build_problem, depends_on_counts, has_entries, read_priors
 from fastpmf.fitting.transform import transform
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
-from fastpmf.model.init import initialise
-from fastpmf.model.priors import Terms, start_scale
+from fastpmf.model.init import initialise, seed_start
+from fastpmf.model.priors import Terms
 from fastpmf.model.updates import Statistics
 from fastpmf.solvers import CoordinateDescent, Extrapolated, MeanField, Problem, Solver
 from fastpmf.solvers.mean_field import PosteriorProblem
@@ -236,7 +236,8 @@ def _fit_first_rows(
     batches = first.batches
     counts = as_counts(batches[0] if len(batches) == 1 else sparse.vstack(batches, format="csr"))
     W, Ht = initialise(counts, k, "random", random_generator(random_state), dtype)
-    Ht[:, :k] *= start_scale(prior.shape)
+    free = np.ones(k, bool)
+    seed_start(counts, (W, Ht), (np.zeros((1, k)), prior.shape), (free, free))
     share = counts.shape[0] / total_rows
     terms = _column_terms(share * prior.shape, share * prior.rate, dtype)
     data = FitData(row_exposure=np.concatenate(first.exposures), fixed_H=Ht[:, :k].T)

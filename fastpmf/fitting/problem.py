@@ -23,7 +23,8 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
 from fastpmf.fitting.options import NO_PENALTIES, FitData, KnownEffects, Penalties
 from fastpmf.model.groups import Groups
-from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms, start_scale
+from fastpmf.model.init import seed_start
+from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
 from fastpmf.utils.messages import brief, listed
@@ -181,14 +182,14 @@ class FitProblem(Problem):
             power[np.abs(power) <= _MODERATE] = 0
             A[:, :K] *= np.exp2(-power).astype(A.dtype)
 
-    def scale_start_by_prior(self, W: np.ndarray, Ht: np.ndarray) -> None:
-        """Multiply, in place, the free entries of a random start by `start_scale` of their prior."""
-        k, priors = self.n_free, read_priors(self.penalties, self.n_free, self.counts.shape)
-        for prior, terms, A in zip(priors, self.terms, (W, Ht), strict=True):
-            scale = start_scale(prior.shape)
-            if terms.fixed is not None:
-                scale[:, terms.fixed[:k]] = 1
-            A[:, :k] *= scale
+    def seed_start(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Move a random start, in place, towards what priors of single entries expect, see `seed_start`."""
+        k, (rows, columns) = self.n_free, read_priors(self.penalties, self.n_free, self.counts.shape)
+        fixed = [np.zeros(k, bool) if terms.fixed is None else terms.fixed[:k] for terms in self.terms]
+        seed_start(self.counts, (W, Ht), (rows.shape, columns.shape), (~fixed[0], ~fixed[1]))
+        for terms, A in zip(self.terms, (W, Ht), strict=True):
+            if terms.zeros is not None:
+                A[terms.zeros] = 0
 
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""

@@ -25,7 +25,6 @@ from fastpmf.kernels.rows import sum_log
 # 0.01 to 3 times the one that gives the mean of the data. The shape matters; with a rate as low as this, totals are
 # hardly shrunk.
 AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
-_START_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -113,26 +112,6 @@ class Terms:
 
 
 NO_TERMS = Terms()
-
-
-def start_scale(shape: np.ndarray) -> np.ndarray:
-    """How much larger each entry of a random start is to be, from 1 to 101, for a prior with a shape for each entry.
-
-    The first iterations decide what a component describes, before a prior with few counts can. So the start is larger
-    where the prior expects counts: the most for the component with the most of them in a row, and less if these are
-    less than one count. A prior that is the same for all rows has no effect.
-
-    Parameters
-    ----------
-    shape : ndarray of shape (1 or n_rows, k)
-        shape - 1 of the prior.
-
-    Returns
-    -------
-    ndarray of shape (1 or n_rows, k)
-    """
-    counts = shape - shape.min(axis=0)
-    return 1 + _START_SCALE * counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
 
 
 def log_total(A: np.ndarray, shape: np.ndarray) -> float:
