@@ -365,11 +365,16 @@ def topics(arguments: argparse.Namespace) -> None:
     top = load_model(arguments.model).top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
     rows = [
         (k, rank, str(name), float(score))
-        for k, component in enumerate(zip(top.names, top.scores, strict=True))
+        for k, *component in zip(top.components.tolist(), top.names, top.scores, strict=True)
         for rank, (name, score) in enumerate(zip(*component, strict=True), 1)
         if name
     ]
-    lines = (f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names))
+    components = list(map(printable, map(str, top.components)))
+    width = max(4, *map(len, components))
+    lines = (
+        f"{component:>{width}}. {'  '.join(map(printable, filter(None, names)))}"
+        for component, names in zip(components, top.names, strict=True)
+    )
     print_table(arguments, ("component", "rank", "feature", "score"), rows, "\n".join(lines))
 
 
@@ -434,7 +439,7 @@ def differential(arguments: argparse.Namespace) -> None:
     names = ["log2_fold_change", "standard_error", "against"]
     names += [] if result.false_sign_rate is None else ["false_sign_rate"]
     rows = [
-        (k, rank, str(name), float(score), *(getattr(result, field)[k, j].item() for field in names))
+        (top.components[k], rank, str(name), float(score), *(getattr(result, field)[k, j].item() for field in names))
         for k, component in enumerate(zip(top.names, top.scores, top.indices, strict=True))
         for rank, (name, score, j) in enumerate(zip(*component, strict=True), 1)
         if j >= 0
