@@ -96,7 +96,8 @@ class PoissonNMF(DistributedEstimator):
     -----
     If a worker is lost, other workers read its rows again, solve their W from the latest H, and the fit continues. See
     the page on Dask. Not available: `n_init`, init="nndsvd" and its variants, `solver="em"`, extrapolation,
-    `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
+    `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`. A random start does not depend on a seeded
+    prior: start from `components_` of a fit to some rows, with init="custom".
 
     Examples
     --------
