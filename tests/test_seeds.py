@@ -151,6 +151,17 @@ def test_components_can_be_added_to_a_seeded_fit(drawn):
     assert model.components_.any(axis=1).all()
 
 
+@pytest.mark.parametrize("counts", [1, 10])
+def test_a_few_labelled_rows_place_the_components(counts, drawn):
+    X, H = drawn
+    labels = np.array([X[:, 10 * z : 10 * z + 4].sum(axis=1) for z in range(K)]).argmax(axis=0)
+    shapes = np.full((N, K), 1.1)
+    shapes[np.arange(60), labels[:60]] += counts
+    for seed in range(3):
+        model = PoissonNMF(K, prior_W=(shapes, "auto"), prior_H="auto", random_state=seed).fit(X)
+        assert similarity(model.components_, H).argmax(axis=1).tolist() == list(range(K))
+
+
 def test_partial_fit_takes_seeds_with_a_rate(drawn):
     X, H = drawn
     prior = seeded_prior(NAMES, seeds_of([4, 1]), K, strength=50, rate=1.0)

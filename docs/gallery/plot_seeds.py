@@ -2,7 +2,7 @@
 Seeded components
 =================
 
-Three of ten topics of the words in Python's standard library are told what to be about, by three words each. The
+Three of twelve topics of the words in Python's standard library are told what to be about, by a few words each. The
 prior of each is worth 1000 counts.
 """
 
@@ -16,12 +16,12 @@ words = load_stdlib()
 text = ~np.char.startswith(words.row_names, "encodings")  # these are tables of characters
 X = Dataset(words.X[text], column_names=words.column_names)
 seeds = {
-    "network": ["socket", "http", "server"],
-    "dates": ["date", "month", "year"],
-    "numbers": ["decimal", "fraction", "digits"],
+    "threads": ["thread", "lock", "queue"],
+    "mail": ["email", "charset", "message"],
+    "dates": ["date", "month", "year", "calendar"],
 }
-prior = seeded_prior(X, seeds, 10, strength=1000)
-model = PoissonNMF(10, prior_W="auto", prior_H=prior, random_state=0).fit(X)
+prior = seeded_prior(X, seeds, 12, strength=1000)
+model = PoissonNMF(12, prior_W="auto", prior_H=prior, random_state=0).fit(X)
 axes = plot.top_features(model, 10, components=[0, 1, 2])
 
 # %%

@@ -63,7 +63,7 @@ class PoissonNMF(FactorModel):
         scale of W and H is set in closed form to maximise the joint prior.
     prior_H : (shape, rate), SeededPrior, "auto", "sparse" or None, default=None
         Gamma prior of the entries of H; numbers for each entry have shape (n_components, n_features). `seeded_prior`
-        makes one from lists of features. The random start is larger where shapes of single entries are.
+        makes one from lists of features. A random start is moved towards what shapes of single entries expect.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, instead of a prior: n_features alpha_W [l1_ratio sum W + (1 - l1_ratio) / 2 sum
         W^2] is added to the objective.

@@ -88,7 +88,7 @@ def seeded_prior(
     """A prior of H from features that components are expected to have.
 
     The prior of a seeded component acts like `strength` counts of its features that were seen in it before. More counts
-    than these in the data overrule it. The random start of a fit is larger at these features.
+    than these in the data overrule it. The random start of a fit is moved towards the rows that have these features.
 
     Parameters
     ----------
@@ -164,7 +164,8 @@ def _feature_names(features: Any) -> np.ndarray:
     if values.ndim != 1 or not len(values) or not all(isinstance(name, str) for name in values.tolist()):
         raise ValueError(f"features must be names, or counts with column names, got {brief(features)}")
     if repeated := duplicates(values.tolist()):
-        raise ValueError(f"features must be unique, got {listed(repeated, 1)} more than once")
+        raise ValueError(f"features must be unique, got {listed(repeated, 1)} more than once; those of AnnData can be "
+                         "made unique by adata.var_names_make_unique()")  # fmt: skip
     return values
 
 
