@@ -14,6 +14,7 @@ ORDER = [
     "plot_structure.py",
     "plot_group_heatmap.py",
     "plot_top_features.py",
+    "plot_seeds.py",
     "plot_differential.py",
     "plot_similarity.py",
     "plot_selection.py",

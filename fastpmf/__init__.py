@@ -4,6 +4,7 @@ PoissonNMF, poisson_nmf                                     fit W and H: maximum
 non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
 select_n_components, component_gains                        choose the number of components by held-out counts
+SeededPrior, seeded_prior                                   expect features in components
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components               interpret and compare components
 pyldavis_input                                              input of pyLDAvis
@@ -43,6 +44,7 @@ from fastpmf.estimators import HPF, PoissonNMF, non_negative_factorization
 from fastpmf.fitting.checkpoint import Checkpoint
 from fastpmf.fitting.fit import poisson_nmf
 from fastpmf.fitting.memory import Plan, plan
+from fastpmf.fitting.seeds import SeededPrior, seeded_prior
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.solvers import FitInterrupted, Record, Solution, Status
 from fastpmf.warmup import warmup
@@ -58,6 +60,7 @@ __all__ = [
     "Plan",
     "PoissonNMF",
     "Record",
+    "SeededPrior",
     "Selection",
     "SelectionInterrupted",
     "Solution",
@@ -79,6 +82,7 @@ __all__ = [
     "pyldavis_input",
     "ranking_scores",
     "recommend",
+    "seeded_prior",
     "select_n_components",
     "show_versions",
     "similar_columns",

@@ -98,7 +98,8 @@ def poisson_nmf(
     key_added : str, optional
         Name of the results in `.obsm`, `.varm` and `.uns`; by default "X_pmf", "PMF" and "pmf".
     **options
-        Parameters of `PoissonNMF`, such as `random_state`, `prior_W="auto"`, `n_init`, `max_iter`, `n_threads`.
+        Parameters of `PoissonNMF`, such as `random_state`, `prior_W="auto"`, `n_init`, `max_iter`, `n_threads`. The
+        features of a `SeededPrior` are aligned with the genes by name, and may be more than the fitted ones.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def poisson_nmf(
         - `.varm[key_added or "PMF"]`, H transposed, of shape (n_vars, n_components), 0 for genes that were not fitted.
           With `.raw` its rows are aligned by name; genes that only `.raw` has are in the model but not in `.varm`;
         - `.uns[key_added or "pmf"]`, a dictionary: "params", "objective" (nats), "kkt_residual" (nats per count),
-          "n_iter", "status", "trace" and "version".
+          "n_iter", "status", "trace" and "version"; with a seeded prior also "component_names".
 
     Raises
     ------
@@ -136,6 +137,7 @@ def poisson_nmf(
     See Also
     --------
     fastpmf.anndata.transform : W of new cells.
+    fastpmf.seeded_prior : components that start from marker genes.
 
     Examples
     --------
@@ -145,6 +147,15 @@ def poisson_nmf(
     >>> model = fastpmf.anndata.poisson_nmf(adata, 3, random_state=0)
     >>> adata.obsm["X_pmf"].shape, adata.obsm["X_pmf_topics"].shape, adata.varm["PMF"].shape, adata.uns["pmf"]["status"]
     ((50, 3), (50, 3), (30, 3), 'CONVERGED')
+
+    With marker genes of one component:
+
+    >>> from fastpmf import seeded_prior
+    >>> adata.var_names = [f"gene{j}" for j in range(30)]
+    >>> prior = seeded_prior(adata.var_names, {"B cells": ["gene3", "gene7"]}, 3, strength=100)
+    >>> model = fastpmf.anndata.poisson_nmf(adata, 3, prior_W="auto", prior_H=prior, random_state=0)
+    >>> adata.uns["pmf"]["component_names"].tolist()
+    ['B cells', '1', '2']
     """
     _check_options(options, PoissonNMF)
     return _fit(
@@ -678,6 +689,8 @@ def _write(
     for key, attribute in {"trace": "trace_", **({"bound": "elbo_"} if isinstance(model, HPF) else nmf)}.items():
         if hasattr(model, attribute):  # `partial_fit` of HPF sets neither trace nor bound
             facts[key] = getattr(model, attribute)
+    if (names := getattr(model, "component_names_", None)) is not None:
+        facts["component_names"] = names.astype(str)
     _write_weights(adata, keys, W, model)
     adata.varm[keys.varm], adata.uns[keys.uns] = loadings, facts
 
@@ -698,10 +711,14 @@ def _parameters(model: FactorModel) -> dict[str, Any]:
 
 
 def _storable(value: Any) -> Any:
-    """A number, a string, or a prior as an array of shape (2,) or (2, n_components); None for other values."""
+    """A number, a string, or a prior as an array of shape (2,) or (2, n_components); None for other values.
+
+    These are priors of single entries, priors with names, and invalid ones, for which the fit will raise an error.
+    """
     if isinstance(value, list):
         try:
-            return np.array(np.broadcast_arrays(*value), dtype=np.float64)
+            A = np.array(np.broadcast_arrays(*value), dtype=np.float64)
         except (TypeError, ValueError):
-            return None  # an invalid prior, for which the fit will raise an error
+            return None
+        return A if A.ndim <= 2 else None
     return value if isinstance(value, bool | int | float | str) else None

@@ -277,6 +277,14 @@ def transpose(X):
     return np.array(data), np.array([i for _, i in entries], dtype=int), np.array(indptr)
 
 
+def per_entry(x, shape, *, transposed):
+    """A number, one for each of k components, or one for each entry, as an array of this shape, (k, n)."""
+    x = np.array(x, dtype=float)
+    if x.ndim == 2:
+        return x.T if transposed else x
+    return np.broadcast_to(np.broadcast_to(x, shape[0])[:, None], shape)
+
+
 def objective_terms(
     X, W, H, *, prior_W=None, prior_H=None, alpha_W=0.0, alpha_H="same", l1_ratio=0.0, fixed_W=None, fixed_H=None,
     row_exposure=1.0, column_exposure=1.0, background=0.0, mask=None, sample_weight=1.0,
@@ -287,7 +295,7 @@ def objective_terms(
     rate u + ridge u^2 / 2 - (shape - 1) log u  of each entry of W and H that is not fixed, times w_i for W_i.
     """
     X, W, H = wide(X, W, H)
-    (n, p), k = X.shape, W.shape[1]
+    n, p = X.shape
     r, w = (np.broadcast_to(x, n) for x in (row_exposure, sample_weight))
     c, b = (np.broadcast_to(x, p) for x in (column_exposure, background))
     hidden = np.zeros((n, p)) if mask is None else wide(mask)[0]
@@ -300,10 +308,10 @@ def objective_terms(
     for A, prior, alpha, fixed, weight in sides:
         free = np.ones(A.shape, bool) if fixed is None else np.isnan(fixed if A is H else np.transpose(fixed))
         shape, rate = (1.0, alpha * l1_ratio) if prior is None else prior
-        shape, rate = (np.broadcast_to(np.array(x, dtype=float), k) for x in (shape, rate))
+        shape, rate = (per_entry(x, A.shape, transposed=A is not H) for x in (shape, rate))
         ridge = alpha * (1 - l1_ratio) if prior is None else 0.0
         for j, i in zip(*np.nonzero(free), strict=True):
-            u, exponent = A[j, i], shape[j] - 1
-            terms += [weight[i] * rate[j] * u, weight[i] * ridge * u * u / 2]
+            u, exponent = A[j, i], shape[j, i] - 1
+            terms += [weight[i] * rate[j, i] * u, weight[i] * ridge * u * u / 2]
             terms += [-weight[i] * exponent * log(u)] if exponent * weight[i] > 0 else []
     return np.array(terms)

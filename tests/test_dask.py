@@ -186,6 +186,18 @@ def test_a_fit_from_given_factors_is_that_of_one_machine(client, X, given):
     assert model.trace_["objective"][0] == pytest.approx(best.objective_, rel=1e-7)
 
 
+def test_a_fit_with_seeds_from_a_given_start_is_that_of_one_machine(client, X):
+    prior = fastpmf.seeded_prior([f"g{j}" for j in range(40)], {"a": ["g1", "g5"], "b": ["g7"]}, 3, strength=20)
+    options = OPTIONS | {"init": "custom", "prior_W": "auto", "prior_H": prior}
+    rng = np.random.default_rng(0)
+    start = {"W": rng.random((120, 3)) + 0.1, "H": rng.random((3, 40)) + 0.1}
+    model, local = PoissonNMF(3, **options), fastpmf.PoissonNMF(3, **options)
+    model.fit(delayed(X, 4), **start)
+    local.fit(streamed(X), **start)
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    assert model.component_names_.tolist() == model.to_local().component_names_.tolist() == ["a", "b", "2"]
+
+
 def test_a_column_without_counts_may_have_rate_zero(client, X):
     wide, fixed = sparse.csr_array(sparse.hstack([X, sparse.csr_array((120, 1))])), np.zeros((3, 41))
     fixed[:, :40] = np.random.default_rng(0).random((3, 40)) + 0.1

@@ -241,7 +241,7 @@ HALF = np.where(np.arange(30)[:, None] < 15, NAN, np.ones((30, 3)))
 BAD = [
     *((f"prior_{name}", value, message) for name in "WH" for value, message in [
         (3, "must be 'auto', 'sparse' or .shape, rate."), ((1, 2, 3), "must be 'auto', 'sparse' or .shape, rate."),
-        (([1, 2], 1), "must be 'auto', 'sparse' or .shape, rate., each a number or one for each of 3 components"),
+        (([1, 2], 1), "must be 'auto', 'sparse' or .shape, rate., each a number, one for each of 3 components"),
         (("a", 1), "must be 'auto', 'sparse' or .shape, rate."), ("gamma", "must be 'auto', 'sparse' or .shape, rate."),
         ((0.5, 1), "must have shapes >= 1.*got 0.5"), ((NAN, 1), "must have shapes >= 1"),
         ((2, -1), "must have finite rates >= 0, got -1"), ((2, NAN), "must have finite rates >= 0, got nan"),

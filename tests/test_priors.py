@@ -40,6 +40,15 @@ def exposures(n, p, rng):
     return {"row_exposure": 10 ** rng.uniform(-1, 1, n), "column_exposure": 10 ** rng.uniform(-1, 1, p)}
 
 
+def priors_of_entries(n, p, rng, k=3):
+    """Shapes and rates for each entry, some of them flat."""
+    prior_W, prior_H = (
+        (1 + rng.gamma(0.3, size=size) * (rng.random(size) < 0.7), rng.gamma(1.0, size=size) + 0.1)
+        for size in ((n, k), (k, p))
+    )
+    return {"prior_W": prior_W, "prior_H": prior_H}
+
+
 # Options and data of a fit to n x p counts
 MODELS = {
     "Gamma": lambda n, p, rng: GAMMA,
@@ -54,6 +63,14 @@ MODELS = {
     "known": lambda n, p, rng: random_fixed_parts(n, p, 3, rng),
     "exposures": lambda n, p, rng: exposures(n, p, rng) | GAMMA,
     "weights": lambda n, p, rng: {"sample_weight": rng.choice([0.5, 1.0, 3.0], n)} | GAMMA,
+    "entries": lambda n, p, rng: priors_of_entries(n, p, rng),
+    "entries and all": lambda n, p, rng: (
+        {"mask": rng.random((n, p)) < 0.2, "background": rng.gamma(0.3, size=p)}
+        | {"sample_weight": rng.gamma(1.0, size=n)}
+        | random_fixed_parts(n, p, 3, rng)
+        | exposures(n, p, rng)
+        | priors_of_entries(n, p, rng)
+    ),
     "everything": lambda n, p, rng: (
         {"mask": rng.random((n, p)) < 0.2, "background": rng.gamma(0.3, size=p)}
         | {"sample_weight": rng.gamma(1.0, size=n)}
@@ -121,9 +138,10 @@ def slopes(X, W, H, options):
     ):  # fmt: skip
         shape, rate = get(f"prior_{name}") or (1.0, alpha[name] * get("l1_ratio", 0.0))
         ridge = 0.0 if get(f"prior_{name}") else alpha[name] * (1 - get("l1_ratio", 0.0))
-        more = np.broadcast_to(np.array(shape, float) - 1, A.shape)
+        shape, rate = (naive.per_entry(x, A.T.shape, transposed=name == "W").T for x in (shape, rate))
+        more = shape - 1
         minus = minus + weight * np.divide(more, A, out=np.zeros(A.shape), where=(more > 0) & (A > 0))
-        plus = plus + weight * (np.array(rate, float) + ridge * A)
+        plus = plus + weight * (rate + ridge * A)
         fixed = get(f"fixed_{name}")
         free = np.ones(A.shape, bool) if fixed is None else np.isnan(fixed if name == "W" else fixed.T)
         out.append((np.where(free, plus - minus, 0.0), plus, A))
@@ -146,7 +164,9 @@ def test_a_converged_fit_meets_the_optimality_conditions_computed_densely(model,
         assert (gradient >= -3 * math.sqrt(tol) * plus).all()
 
 
-@pytest.mark.parametrize("model", ["Gamma", "L1", "L2", "L1 and L2", "mask", "background", "everything"])
+@pytest.mark.parametrize(
+    "model", ["Gamma", "L1", "L2", "L1 and L2", "mask", "background", "entries and all", "everything"]
+)
 def test_every_solver_reaches_the_optimum_of_a_convex_problem_within_its_residual(model):
     X = counts_of("dense")
     H = np.random.default_rng(1).gamma(0.5, size=(3, X.shape[1])) + 0.01
@@ -191,6 +211,24 @@ def test_a_prior_of_shape_one_is_the_penalty_of_its_rate(options, counts):
     assert_same_bits(prior, penalty)
     same = [fit(counts, alpha_W=0.02, alpha_H=alpha, **options) for alpha in (0.02, "same")]
     assert_same_bits(*same)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_solver
+@pytest.mark.parametrize("model", ["no other data", "exposures", "weights", "mask", "known"])
+def test_arrays_of_equal_numbers_are_the_numbers(model, solver, dtype, counts):
+    (n, p), data = counts.shape, {} if model == "no other data" else options_of(model, counts)
+    data |= {"prior_W": None, "prior_H": None, "dtype": dtype}
+    if model == "weights":
+        data["sample_weight"] = np.where(np.arange(n) < 4, 0.0, data["sample_weight"])  # some rows are not seen
+    (a, b), (c, d) = GAMMA["prior_W"], GAMMA["prior_H"]
+    arrays = {"prior_W": (np.full((n, 3), a), b), "prior_H": (np.tile(c, (p, 1)).T, np.tile(d, (p, 1)).T)}
+    numbers, entries = (fit(counts, **data | priors, **SOLVERS[solver]) for priors in (GAMMA, arrays))
+    # The sum of rates is rounded once more
+    rtol = 1e-3 if dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(entries.H, numbers.H, rtol=rtol, atol=rtol * numbers.H.max())
+    np.testing.assert_allclose(entries.W, numbers.W, rtol=rtol, atol=rtol * numbers.W.max())
+    assert entries.objective == pytest.approx(numbers.objective, rel=rtol)
 
 
 def test_the_first_update_with_a_prior_is_that_of_its_formula(counts, planted):
@@ -293,7 +331,7 @@ def test_units_without_an_optimum_are_kept():
     np.testing.assert_array_equal(best_units(price, fixed, [W, Ht], sums, before), before)
 
 
-@pytest.mark.parametrize("model", ["Gamma", "L1", "L2", "L1 and L2", "exposures", "weights"])
+@pytest.mark.parametrize("model", ["Gamma", "L1", "L2", "L1 and L2", "exposures", "weights", "entries"])
 @pytest.mark.parametrize("max_iter", [1, 40])
 def test_no_rescaling_of_components_is_better(model, max_iter):
     X = counts_of("planted")

@@ -47,7 +47,7 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
 from fastpmf.core.ranges import check_entries
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align, align_factors
+from fastpmf.counts.labels import MatrixLabels, align, align_factors, labels_of
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import transform
@@ -85,6 +85,8 @@ class Differential(NamedTuple):
         Probability that the sign is wrong or that there is no change; None without shrinkage.
     names : ndarray of shape (p,), str, or None
         Names of the features.
+    component_names : ndarray of shape (k,), or None
+        Names of the components, if they have any.
 
     See Also
     --------
@@ -108,6 +110,7 @@ class Differential(NamedTuple):
     against: np.ndarray
     false_sign_rate: np.ndarray | None
     names: np.ndarray | None
+    component_names: np.ndarray | None = None
 
     @property
     def z_score(self) -> np.ndarray:
@@ -155,7 +158,8 @@ class Differential(NamedTuple):
         """
         check_scalar(n, "n", (int, np.integer), min_val=1)
         bound = np.where(self.standard_error > 0, self.lower_bound(z), -np.inf)
-        return highest_scores(bound, n, check_names(self.names, bound.shape[1], "names", "feature"))
+        top = highest_scores(bound, n, check_names(self.names, bound.shape[1], "names", "feature"))
+        return top._replace(component_names=self.component_names)
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each feature of each component.
@@ -170,8 +174,9 @@ class Differential(NamedTuple):
         """
         k, p = self.log2_fold_change.shape
         features = np.arange(p) if self.names is None else self.names
+        components = np.arange(k) if self.component_names is None else self.component_names
         columns = {
-            "component": np.repeat(np.arange(k), p), "feature": np.tile(features, k),
+            "component": np.repeat(components, p), "feature": np.tile(features, k),
             "log2_fold_change": self.log2_fold_change.ravel(), "standard_error": self.standard_error.ravel(),
             "z_score": self.z_score.ravel(), "against": self.against.ravel(),
         }  # fmt: skip
@@ -182,7 +187,8 @@ class Differential(NamedTuple):
     def _table(self) -> Table:
         k, p = self.log2_fold_change.shape
         top = self.top(5)
-        columns = {"component": range(k), "features": top_weighted(top.names, top.scores, top.indices >= 0, 5)}
+        features = top_weighted(top.names, top.scores, top.indices >= 0, 5)
+        columns = {"component": top.components.tolist(), "features": features}
         title = f"Log2 fold changes of {p:,} features in {k} components: largest lower bounds"
         return Table(title, columns, n_rows=k)
 
@@ -277,7 +283,7 @@ def differential_expression(
     >>> found.top(1).names.tolist()
     [['ape'], ['cat']]
     """
-    labels = MatrixLabels.of(X)
+    labels, component_names = MatrixLabels.of(X), labels_of(H, 0).names
     W, H = align_factors(X, W, H)
     row_exposure = align(row_exposure, "row_exposure", rows=labels.rows)
     names = labels.columns.names if names is None else names
@@ -310,7 +316,7 @@ def differential_expression(
                 if defined.any():
                     posterior = adaptive_shrinkage(change[z, defined], error[z, defined])
                     change[z, defined], error[z, defined], wrong[z, defined] = posterior
-        return Differential(change, error, other, wrong, names)
+        return Differential(change, error, other, wrong, names, component_names)
 
 
 def _changes(

@@ -34,6 +34,8 @@ class TopFeatures(NamedTuple):
         The scores that features are ordered by; NaN where the index is -1.
     names : ndarray of shape (k, n), str
         Names of the features, or their numbers if they have no names; "" where the index is -1.
+    component_names : ndarray of shape (k,), or None
+        Names of the components, if they have any.
 
     See Also
     --------
@@ -50,10 +52,22 @@ class TopFeatures(NamedTuple):
     indices: np.ndarray
     scores: np.ndarray
     names: np.ndarray
+    component_names: np.ndarray | None = None
+
+    @property
+    def components(self) -> np.ndarray:
+        """Names of the components, (k,), or their numbers if they have no names."""
+        return np.arange(len(self.names)) if self.component_names is None else self.component_names
 
     def titles(self, n: int = 3) -> list[str]:
-        """A title for each component: the names of its first n features, or "(empty)" if it has none."""
-        return [" ".join(filter(None, names[:n])) or "(empty)" for names in self.names]
+        """A title for each component: its name if it has one other than its number, else its first n features.
+
+        "(empty)" if it has neither.
+        """
+        return [
+            str(component) if str(component) != str(z) else " ".join(filter(None, names[:n])) or "(empty)"
+            for z, (component, names) in enumerate(zip(self.components, self.names, strict=True))
+        ]
 
     def to_frame(self, *, wide: bool = False) -> Any:
         """The table as a pandas DataFrame.
@@ -85,20 +99,19 @@ class TopFeatures(NamedTuple):
         3          1     2     bee    0.3
         """
         if wide:
-            frame = data_frame(dict(enumerate(self.names)), np.arange(1, self.names.shape[1] + 1), "rank")
+            columns = dict(zip(self.components.tolist(), self.names, strict=True))
+            frame = data_frame(columns, np.arange(1, self.names.shape[1] + 1), "rank")
             frame.columns.name = "component"
             return frame
-        component, rank = np.nonzero(self.indices >= 0)
-        valid = component, rank
-        return data_frame(
-            {"component": component, "rank": rank + 1, "feature": self.names[valid], "score": self.scores[valid]}
-        )
+        component, rank = valid = np.nonzero(self.indices >= 0)
+        columns = {"component": self.components[component], "rank": rank + 1}
+        return data_frame(columns | {"feature": self.names[valid], "score": self.scores[valid]})
 
     def _table(self) -> Table:
         k, n = self.indices.shape
         features = top_weighted(self.names, self.scores, self.indices >= 0, n)
         title = f"Top {n} features of {k} components"
-        return Table(title, {"component": range(k), "features": features}, n_rows=k)
+        return Table(title, {"component": self.components.tolist(), "features": features}, n_rows=k)
 
 
 @shown_as_table
@@ -225,10 +238,11 @@ def top_features(H: Any, n: int = 10, *, by: str = "weight", min_weight: float =
     check_number(min_weight, "min_weight")
     if min_weight > 1:
         raise ValueError(f"min_weight must be between 0 and 1, got {min_weight}")
-    P = distributions(H)
+    component_names, P = labels_of(H, 0).names, distributions(H)
     names = check_names(labels_of(H, 1).values if names is None else names, P.shape[1], "names", "feature")
     scores = P if by == "weight" else exclusivity(P) * (len(P) if by == "lift" else 1)
-    return highest_scores(np.where((P > 0) & (min_weight <= P), scores, -np.inf), n, names, P)
+    top = highest_scores(np.where((P > 0) & (min_weight <= P), scores, -np.inf), n, names, P)
+    return top._replace(component_names=component_names)
 
 
 def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:

@@ -43,11 +43,11 @@ class Summary:
         """
         columns: dict[str, Any] = {} if self.shares is None else {"share": self.shares}
         columns["features"] = [", ".join(filter(None, names)) for names in self.top.names]
-        return data_frame(columns, np.arange(len(self.top.names)), "component")
+        return data_frame(columns, self.top.components, "component")
 
     def _table(self) -> Table:
         k, n = self.top.indices.shape
-        columns: dict[str, Any] = {"component": range(k)}
+        columns: dict[str, Any] = {"component": self.top.components.tolist()}
         if self.shares is not None:
             columns["share of counts"] = [f"{share:.1%}" for share in self.shares]
         columns["top features"] = top_weighted(self.top.names, self.top.scores, self.top.indices >= 0, n)

@@ -94,6 +94,8 @@ class Topics:
         Expected total count, the sum of W H.
     row_labels, column_labels : Labels
         Labels of the rows of W and the columns of H, by which the likelihoods align them with X; none by default.
+    component_labels : Labels
+        Labels of the rows of H, such as the names of the components of an estimator; none by default.
 
     See Also
     --------
@@ -123,6 +125,7 @@ class Topics:
     total: float
     row_labels: Labels = _NO_LABELS
     column_labels: Labels = _NO_LABELS
+    component_labels: Labels = _NO_LABELS
 
     @cached_property
     def mixtures(self) -> np.ndarray:
@@ -275,13 +278,16 @@ class Topics:
         check_option(of, ("mixtures", "rows", "columns"), "of")
         labels = self.column_labels if of == "columns" else self.row_labels
         frame = data_frame(self.columns.T if of == "columns" else getattr(self, of), labels.values)
+        if self.component_labels.names is not None:
+            frame.columns = self.component_labels.names
         frame.columns.name = "component"
         return frame.T if of == "columns" else frame
 
     def _table(self) -> Table:
         top = top_features(self.columns, 8, names=self.column_labels.values)
+        top = top._replace(component_names=self.component_labels.names)
         columns = {
-            "topic": range(len(self.weights)), "share of counts": [f"{w:.1%}" for w in self.weights],
+            "topic": top.components.tolist(), "share of counts": [f"{w:.1%}" for w in self.weights],
             "top features": top_weighted(top.names, top.scores, top.indices >= 0, 8),
         }  # fmt: skip
         (n, k), p = self.rows.shape, self.columns.shape[1]
@@ -341,7 +347,7 @@ def to_topics(W: Any, H: Any) -> Topics:
     array([0.4, 0.6])
     """
     W, H = align_components([(W, "W", 1), (H, "H", 0)])
-    labels = labels_of(W, 0), labels_of(H, 1)
+    labels = labels_of(W, 0), labels_of(H, 1), labels_of(H, 0)
     W, H = check_factors(W, H)
     dtype = np.dtype(np.float32 if np.result_type(W.dtype, H.dtype) == np.float32 else np.float64)
     w_sum, h_sum = component_sums(W, H)

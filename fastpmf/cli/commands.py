@@ -20,11 +20,13 @@ from fastpmf import (
     Checkpoint,
     FitInterrupted,
     PoissonNMF,
+    SeededPrior,
     Status,
     as_counts,
     heldout_log_likelihood,
     plot,
     ranking_scores,
+    seeded_prior,
     split_entries,
     thin_counts,
 )
@@ -59,6 +61,7 @@ from fastpmf.cli.reading import (
     read_groups,
     read_matrix,
     read_options,
+    read_seeds,
     read_vector,
     read_weights,
     stream,
@@ -70,6 +73,7 @@ from fastpmf.core.counts import Side
 from fastpmf.counts import Dataset
 from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.datasets import load_stdlib
+from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import (
     convert_counts,
     is_model,
@@ -93,7 +97,7 @@ STANDARD_OUTPUT = STANDARD_INPUT
 SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
-    "fixed_W", "fixed_H",
+    "fixed_W", "fixed_H", "seed_features", "seed_strength",
 )  # fmt: skip
 _HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
@@ -108,7 +112,7 @@ def fit(arguments: argparse.Namespace) -> None:
     if arguments.report:
         check_output(arguments.report, ".html", name="argument --report")
         import_optional("matplotlib", "plot", "--report")
-    model = _model(arguments, arguments.components, "none")
+    model = _model(arguments, arguments.components, "auto" if arguments.seed_features else "none")
     if isinstance(arguments.validation, float):
         _check_thinning(arguments, "give --validation a file of held-out counts")
     folder = arguments.checkpoint or arguments.resume
@@ -116,7 +120,10 @@ def fit(arguments: argparse.Namespace) -> None:
     if minutes is not None and not folder:
         raise ValueError("argument --checkpoint-minutes: it needs --checkpoint or --resume, the folder to save them in")
     checkpoint = folder and Checkpoint(folder, 10.0 if minutes is None else minutes)
+    seeds = _seeds(arguments)
     data = stream(arguments) if arguments.stream else read(arguments)
+    if seeds is not None:
+        model.set_params(prior_H=_seeded_prior(arguments, seeds, data))
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
@@ -186,6 +193,30 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
         prior = getattr(arguments, name) or arguments.prior or default_prior
         options[name] = None if prior == "none" else prior
     return PoissonNMF(**options, solver=arguments.solver or "auto")
+
+
+def _seeds(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The features to expect in components; None without --seed-features."""
+    if (arguments.seed_features is None) != (arguments.seed_strength is None):
+        given, other = ("features", "strength") if arguments.seed_strength is None else ("strength", "features")
+        raise ValueError(f"argument --seed-{given}: it needs --seed-{other}")
+    return None if arguments.seed_features is None else read_seeds(arguments.seed_features, "--seed-features")
+
+
+def _seeded_prior(arguments: argparse.Namespace, seeds: dict[str, Any], data: Dataset) -> SeededPrior:
+    """The prior of H with seeds, and with the shape and the rate of --prior or --prior-H."""
+    prior = arguments.prior_H or arguments.prior or "auto"
+    if prior == "none":
+        raise ValueError("argument --seed-features: it needs a prior of H, got none")
+    if data.column_names is None:
+        raise ValueError("argument --seed-features: the columns of the counts have no names; see --column-names")
+    shape, rate = (SHAPES[prior], prior) if isinstance(prior, str) else prior
+    try:
+        return seeded_prior(
+            data.column_names, seeds, arguments.components, strength=arguments.seed_strength, shape=shape, rate=rate
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"argument --seed-features: {error}") from None
 
 
 def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
@@ -335,11 +366,16 @@ def topics(arguments: argparse.Namespace) -> None:
     top = load_model(arguments.model).top_features(arguments.top, by=arguments.by, min_weight=arguments.min_weight)
     rows = [
         (k, rank, str(name), float(score))
-        for k, component in enumerate(zip(top.names, top.scores, strict=True))
+        for k, *component in zip(top.components.tolist(), top.names, top.scores, strict=True)
         for rank, (name, score) in enumerate(zip(*component, strict=True), 1)
         if name
     ]
-    lines = (f"{k:>4}. {'  '.join(map(printable, filter(None, names)))}" for k, names in enumerate(top.names))
+    components = list(map(printable, map(str, top.components)))
+    width = max(4, *map(len, components))
+    lines = (
+        f"{component:>{width}}. {'  '.join(map(printable, filter(None, names)))}"
+        for component, names in zip(components, top.names, strict=True)
+    )
     print_table(arguments, ("component", "rank", "feature", "score"), rows, "\n".join(lines))
 
 
@@ -404,7 +440,7 @@ def differential(arguments: argparse.Namespace) -> None:
     names = ["log2_fold_change", "standard_error", "against"]
     names += [] if result.false_sign_rate is None else ["false_sign_rate"]
     rows = [
-        (k, rank, str(name), float(score), *(getattr(result, field)[k, j].item() for field in names))
+        (top.components[k], rank, str(name), float(score), *(getattr(result, field)[k, j].item() for field in names))
         for k, component in enumerate(zip(top.names, top.scores, top.indices, strict=True))
         for rank, (name, score, j) in enumerate(zip(*component, strict=True), 1)
         if j >= 0

@@ -191,6 +191,7 @@ def number(kind: type[int] | type[float], minimum: float, what: str) -> Callable
 positive = number(int, 1, "an integer >= 1")
 seed = number(int, 0, "an integer >= 0")
 non_negative = number(float, 0, "a number >= 0")
+positive_number = number(float, 1e-300, "a number > 0")
 
 
 def fraction(text: str) -> float:
@@ -279,6 +280,7 @@ Fit a model to counts and write it to a file, for the other commands and for `Po
 
   fastpmf fit counts.npz -k 20 -o model.npz
   fastpmf fit cells.h5ad -k 30 --prior auto -o model.npz --report report.html
+  fastpmf fit cells.h5ad -k 9 --seed-features s.json --seed-strength 99 -o m.npz
   fastpmf fit ratings.csv --columns 0,1,2 -k 20 --model hpf -o model.npz
   zcat counts.mtx.gz | fastpmf fit - --format mtx -k 20 -o model.npz
 
@@ -304,6 +306,14 @@ def _fit(parser: Parser) -> None:
     text = "also write a report with plots, for a browser; needs matplotlib"
     fit.option("--report", text, group=group, metavar="REPORT.html")
     _add_model(fit, "number of components (required)", default_prior="none")
+    group = "model poisson"
+    text = (
+        'names of features to expect in components, as JSON: {"T cells": ["CD3D", "CD3E"], ...}; the first '
+        "components get these names, and the default of --prior is then auto"
+    )
+    fit.option("--seed-features", text, group=group, metavar="SEEDS.json")
+    text = "counts that the seeds of each component are worth; more counts than these in the data overrule them"
+    fit.option("--seed-strength", text, group=group, type=positive_number, metavar="X")
     _add_row_exposure(fit)
     group = "data beside the counts"
     text = "exposure of each column"
@@ -980,15 +990,13 @@ def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any
     group = "model hpf"
     text = "fit the priors too, with a shape for each component; too many components then cost little"
     command.flag("--learn-prior", text, group=group)
-    shape = number(float, 1e-300, "a number > 0")
-    command.option(
-        "--a", "prior shape of W, below 1 for sparse factors (default: 0.3)", group=group, type=shape, metavar="X"
-    )
-    command.option("--c", "prior shape of H (default: 0.3)", group=group, type=shape, metavar="X")
+    text = "prior shape of W, below 1 for sparse factors (default: 0.3)"
+    command.option("--a", text, group=group, type=positive_number, metavar="X")
+    command.option("--c", "prior shape of H (default: 0.3)", group=group, type=positive_number, metavar="X")
     text = "shape of the activities of rows; with smaller ones rows may differ more (default: 0.3)"
-    command.option("--a-prime", text, group=group, type=shape, metavar="X")
+    command.option("--a-prime", text, group=group, type=positive_number, metavar="X")
     text = "shape of the popularities of columns (default: 0.3)"
-    command.option("--c-prime", text, group=group, type=shape, metavar="X")
+    command.option("--c-prime", text, group=group, type=positive_number, metavar="X")
     command.flag("--no-hierarchy", "no activities and popularities: Gamma-Poisson factorization", group=group)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -343,6 +344,18 @@ def _positions(own: Iterable[Any], names: Iterable[Any], argument: str, path: st
             f"{argument}: {path} lacks {len(missing):,} of the {len(names):,} {item}s: {listed(missing, 1)}"
         )
     return [position[name] for name in names]
+
+
+def read_seeds(path: str, option: str) -> dict[str, Any]:
+    """The features of components, by name, in a JSON file."""
+    text = _read_text(path, option)
+    try:
+        seeds = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"argument {option}: {path} is not JSON: {error}") from None
+    if not isinstance(seeds, dict):
+        raise ValueError(f"argument {option}: expected an object with lists of features in {path}, got {brief(seeds)}")
+    return seeds
 
 
 def read_matrix(path: str, option: str, row_names: Any = None, column_names: Any = None) -> np.ndarray:

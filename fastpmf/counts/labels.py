@@ -68,8 +68,8 @@ def labels_of(A: Any, axis: int) -> Labels:
     elif is_pandas(A):
         values = A.index if axis == 0 else getattr(A, "columns", None)
         is_default = type(values).__name__ == "RangeIndex" and (values.start, values.step) == (0, 1)
-    elif axis == 1 and hasattr(A, "components_"):  # a fitted estimator in place of H
-        values = getattr(A, "feature_names_in_", None)
+    elif hasattr(A, "components_"):  # a fitted estimator in place of H
+        values = getattr(A, "feature_names_in_" if axis == 1 else "component_names_", None)
     elif axis == 1 and hasattr(A, "__dataframe__"):  # other data frames have no index
         values = np.array(list(A.columns), dtype=object)
     return Labels(None if values is None else np.asarray(values), is_default)
@@ -138,7 +138,8 @@ def _reorder(A: Any, order: np.ndarray, axis: int) -> Any:
         return Dataset(X[order] if axis == 0 else X[:, order], *names)
     if is_pandas(A):
         return A.iloc[order] if axis == 0 else A.iloc[:, order]
-    return np.asarray(getattr(A, "components_", A))[:, order]
+    B = np.asarray(getattr(A, "components_", A))
+    return B[order] if axis == 0 else B[:, order]
 
 
 def align_components(parts: Sequence[tuple[Any, str, int]]) -> list[Any]:

@@ -83,6 +83,9 @@ class PoolFit:
         H = self.model.H(state.columns) if state.columns else np.empty((k, 0), self.model.dtype)
         return np.empty((0, k), self.model.dtype), H
 
+    def effects_of(self, state: PoolState) -> None:
+        """No groups of rows."""
+
 
 class DistributedEstimator(BaseEstimator):
     """A model of counts whose rows are on the workers of a Dask cluster."""

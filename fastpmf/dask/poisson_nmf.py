@@ -23,11 +23,13 @@ from fastpmf.fitting.problem import (
     check_specs,
     factor_spec,
     fixed_part_of_H,
+    has_entries,
     non_negative_vector,
     read_priors,
     resolve_named_priors,
     vector,
 )
+from fastpmf.fitting.seeds import component_names
 from fastpmf.solvers import Multiplicative, Record, Status
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_factor, check_option
@@ -94,7 +96,8 @@ class PoissonNMF(DistributedEstimator):
     -----
     If a worker is lost, other workers read its rows again, solve their W from the latest H, and the fit continues. See
     the page on Dask. Not available: `n_init`, init="merge", "grow", "shrink", "nndsvd" and its variants,
-    `solver="em"`, extrapolation, `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
+    `solver="em"`, extrapolation, `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`. A random start
+    does not depend on a seeded prior: start from `components_` of a fit to some rows, with init="custom".
 
     Examples
     --------
@@ -235,7 +238,7 @@ class PoissonNMF(DistributedEstimator):
         options = PoissonOptions.of(self)
         check_option(options.init, ("auto", "random", "custom"), "init")
         client, source = self._open(X)
-        data = data.aligned(source.labels)
+        options, data = options.aligned(source.labels), data.aligned(source.labels)
         with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()
             check_any_counts(survey)
@@ -252,7 +255,7 @@ class PoissonNMF(DistributedEstimator):
         attributes = solution_attributes(solution) | {
             "prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H),
             "column_exposure_": None if data.column_exposure is None else model.columns.scale,
-            "background_": background,
+            "background_": background, "component_names_": component_names(self.prior_H),
         }  # fmt: skip
         self._set_fitted_attributes(estimators.PoissonNMF, attributes, client, source, pool)
         if solution.status is Status.NON_FINITE:
@@ -311,6 +314,8 @@ def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[
         if scale is not None:
             check_scale(scale, dtype, name)
     total_exposure = (n if exposure is None else float(exposure.sum())) * float(c.sum())
+    if has_entries(options.prior_W):
+        raise ValueError("prior_W must have a number for each component, not for each entry, with fastpmf.dask")
     penalties = resolve_named_priors(options.penalties, k, survey.total, total_exposure)
     row_prior, column_prior = read_priors(penalties, k, survey.shape)
     columns = factor_spec(column_prior, fixed, c, dtype, Side.COLUMNS, background=background)

@@ -33,13 +33,14 @@ def write_model(
     arrays : dict of str to ndarray
         No object arrays.
     facts : dict
-        Fitted attributes that JSON can represent.
+        Fitted attributes that JSON can represent. Matrices within them, and within parameters, are stored as arrays.
 
     Raises
     ------
     ValueError
         If the name does not end in .npz.
     """
+    matrices: dict[str, np.ndarray] = {}
     target = Path(path)
     if target.suffix != ".npz" and not target.is_dir():
         raise ValueError(f"path must be a .npz file, got {target.name!r}")
@@ -47,9 +48,14 @@ def write_model(
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "parameters": {name: to_json(value) for name, value in parameters.items() if _is_plain(to_json(value))},
-        "facts": facts,
+        "parameters": {
+            name: plain
+            for name, value in parameters.items()
+            if _is_plain(plain := to_json(_without_matrices(value, matrices)))
+        },
+        "facts": {name: to_json(_without_matrices(value, matrices)) for name, value in facts.items()},
     }
+    arrays = arrays | matrices
     with atomic_write(path) as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
 
@@ -66,7 +72,10 @@ def read_model(path: str | os.PathLike[str], kind: str) -> tuple[Facts, dict[str
     """
     with _opened(path) as (header, stored):
         arrays = {name: stored[name] for name in stored.files if name != "header"}
-        parameters, facts = header["parameters"], header["facts"]
+        parameters, facts = (
+            {name: _with_matrices(value, arrays) for name, value in header[part].items()}
+            for part in ("parameters", "facts")
+        )
     if (header.get("kind"), header.get("version")) != (kind, VERSION):
         raise ValueError(
             f"{os.fspath(path)} holds a model of class {_field(header, 'kind')} and format version "
@@ -144,6 +153,29 @@ def to_json(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+_MATRIX = "matrix_"  # and a number: the name of a matrix in the file, and what stands for it in the header
+
+
+def _without_matrices(value: Any, matrices: dict[str, np.ndarray]) -> Any:
+    """A value whose matrices are moved to `matrices`."""
+    if isinstance(value, tuple | list):
+        return [_without_matrices(element, matrices) for element in value]
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "biuf":
+        name = f"{_MATRIX}{len(matrices)}"
+        matrices[name] = value
+        return [name]
+    return value
+
+
+def _with_matrices(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `_without_matrices`."""
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], str) and value[0].startswith(_MATRIX):
+            return arrays[value[0]]
+        return [_with_matrices(element, arrays) for element in value]
+    return value
 
 
 def _is_plain(value: Any) -> bool:

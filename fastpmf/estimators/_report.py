@@ -276,7 +276,8 @@ def _components(model: Any, W: np.ndarray | None, rankings: Mapping[str, TopFeat
     lines = []
     for z in order:
         color = colors[z]
-        cells = [f'<td><span class="swatch" style="background:{color}"></span>{z}</td>']
+        name = escape(short_name(str(rankings["frequent"].components[z])))
+        cells = [f'<td><span class="swatch" style="background:{color}"></span>{name}</td>']
         if shares is not None:
             width = 4.0 * shares[z] / (shares.max() or 1.0)
             bar = (
@@ -299,7 +300,7 @@ def _components(model: Any, W: np.ndarray | None, rankings: Mapping[str, TopFeat
     if shares is not None:
         notes.append(
             "Components are sorted by their share of the expected counts, without exposures and background; their "
-            "numbers are those of the fit."
+            "numbers or names are those of the fit."
         )
     if quality is not None:
         notes.append(
@@ -328,7 +329,7 @@ def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
     W, groupby = W[~empty], None if groupby is None else groupby[~empty]
 
     def draw(ax: Any) -> None:
-        plot.structure(W, model.components_, groupby=groupby, ax=ax)
+        plot.structure(W, model, groupby=groupby, ax=ax)
         if len(model.components_) > _LEGEND_COMPONENTS:
             ax.get_legend().remove()
 

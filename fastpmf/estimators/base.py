@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -131,8 +130,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Topics
         """
         check_is_fitted(self)
-        topics, names = to_topics(W, self.components_), getattr(self, "feature_names_in_", None)
-        return topics if names is None else replace(topics, column_labels=Labels(names))
+        return to_topics(W, self)
 
     def top_features(
         self, n: int = 10, *, by: str = "weight", min_weight: float = 0.0, names: Any = None
@@ -152,8 +150,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         TopFeatures
         """
         check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None) if names is None else names
-        return top_features(self.components_, n, by=by, min_weight=min_weight, names=names)
+        return top_features(self, n, by=by, min_weight=min_weight, names=names)
 
     def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
@@ -198,7 +195,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         rows = self._labels(X).rows
         W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
         return differential_expression(
-            self._read_new_data(X)[0], W, self.components_, against=against, pseudocount=pseudocount,
+            self._read_new_data(X)[0], W, self, against=against, pseudocount=pseudocount,
             standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
@@ -489,6 +486,21 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     @property
     def _n_features_out(self) -> int:
         return len(self.components_)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the components, for the columns of W: those of `component_names_` if there are any.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_components,), object
+        """
+        names = getattr(self, "component_names_", None)
+        return super().get_feature_names_out(input_features) if names is None else names.astype(object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -10,29 +10,32 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
-from fastpmf.counts.labels import align
+from fastpmf.counts import MemoryCounts
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_curves,
     checked_names,
     damaged_model,
     read_model,
-    to_json,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import PoissonFit, report_end
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
-from fastpmf.fitting.options import FitData, PoissonOptions
-from fastpmf.fitting.problem import as_numbers, vector
+from fastpmf.fitting.options import FitData, KnownEffects, Penalties, PoissonOptions
+from fastpmf.fitting.problem import as_numbers, check_group_labels, has_entries, vector
+from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
+from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import compilation_shown, stage
-from fastpmf.utils.validation import check_factor, check_shape_dtype
+from fastpmf.utils.validation import check_factor, check_option, check_shape_dtype
+from fastpmf.utils.warnings import warn
 
 
 class PoissonNMF(FactorModel):
@@ -50,14 +53,17 @@ class PoissonNMF(FactorModel):
     n_components : int
         Number of components, >= 1.
     prior_W : (shape, rate), "auto", "sparse" or None, default=None
-        Gamma prior of the entries of W: shape >= 1 and rate >= 0, each a number or one for each component. None is the
-        flat prior (1, 0), maximum likelihood; with a prior the fit is the posterior mode. Shape 1 is an L1 penalty;
-        with a larger shape no entry is zero. "auto" has shape 1.1 and rate 0.11 sqrt(n_components / mean count per unit
+        Gamma prior of the entries of W: shape >= 1 and rate >= 0, each a number, one for each component, or one for
+        each entry, of shape (n_samples, n_components); a DataFrame is aligned with X by the labels of rows. The rate
+        may be a name too. None is the flat prior (1, 0), maximum likelihood; with a prior the fit is the posterior
+        mode. Shape 1 is an L1 penalty; with a larger shape no entry is zero. A shape acts like shape - 1 counts that
+        the component has in this entry. "auto" has shape 1.1 and rate 0.11 sqrt(n_components / mean count per unit
         of exposure), and predicts held-out counts well. "sparse" has shape 1 and rate 0.1 sqrt(n_components / mean
         count per unit of exposure), for many components and few counts in a row, as in recommendation. The relative
         scale of W and H is set in closed form to maximise the joint prior.
-    prior_H : (shape, rate), "auto", "sparse" or None, default=None
-        Gamma prior of the entries of H.
+    prior_H : (shape, rate), SeededPrior, "auto", "sparse" or None, default=None
+        Gamma prior of the entries of H; numbers for each entry have shape (n_components, n_features). `seeded_prior`
+        makes one from lists of features. A random start is moved towards what shapes of single entries expect.
     alpha_W : float, default=0.0
         scikit-learn's penalty on W, instead of a prior: n_features alpha_W [l1_ratio sum W + (1 - l1_ratio) / 2 sum
         W^2] is added to the objective.
@@ -65,6 +71,9 @@ class PoissonNMF(FactorModel):
         The penalty on H, times n_samples; "same" is `alpha_W`.
     l1_ratio : float, default=0.0
         Share of the L1 penalty in both, from 0 to 1.
+    prior_groups : float, default=10.0
+        Shape and rate, > 0, of the Gamma prior of the effects of `groups`, whose mean is 1. It acts like so many counts
+        in each group and feature at the rate without an effect.
     solver : {"auto", "cd", "em", "mu"}, default="auto"
         No solver ever raises the objective. "auto" is "cd".
 
@@ -162,6 +171,12 @@ class PoissonNMF(FactorModel):
         The priors as numbers.
     column_exposure_, background_ : ndarray or None
         As given to `fit`.
+    group_effects_ : ndarray of shape (n_groups, n_features) or None
+        Effects of the groups; None without `groups`.
+    group_names_ : ndarray of shape (n_groups,) or None
+        Labels of the groups, sorted.
+    component_names_ : ndarray of shape (n_components,) or None
+        Names of the components, if `prior_H` is a `SeededPrior`.
     mean_W_ : ndarray of shape (n_components,) or None
         Mean of the fitted rows of W, which `recommend` uses for rows without counts; None after a fit with
         `fastpmf.dask`.
@@ -188,9 +203,9 @@ class PoissonNMF(FactorModel):
     undoes the round if the objective is no lower. These iterations are counted in `n_iter_`. They are at most half of
     `max_iter`, so that with `max_iter` below 340 there are fewer starts, and below 50 the start is that of "random";
     and they take at most half of `max_time`. The rounds end early if the fit has converged. The trace and `callback`
-    get a record after the first merging, and after each start and each round that is kept. No
-    checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
-    that of the first free component, are never merged. Which components are merged is decided by the objective, or by
+    get a record after the first merging, and after each start and each round that is kept. No checkpoint is saved
+    before the end of the search. Only components without fixed entries and with equal priors are merged, the largest
+    set of them: never seeded components. Which ones are merged is decided by the objective, or by
     similarity alone with `StreamedCounts`.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
@@ -225,6 +240,7 @@ class PoissonNMF(FactorModel):
         alpha_W: float = 0.0,
         alpha_H: Any = "same",
         l1_ratio: float = 0.0,
+        prior_groups: float = 10.0,
         solver: str = "auto",
         acceleration: str | None = "auto",
         inner_steps: int = 1,
@@ -249,6 +265,7 @@ class PoissonNMF(FactorModel):
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
         self.l1_ratio = l1_ratio
+        self.prior_groups = prior_groups
         self.solver = solver
         self.acceleration = acceleration
         self.inner_steps = inner_steps
@@ -279,6 +296,7 @@ class PoissonNMF(FactorModel):
         row_exposure: Any = None,
         column_exposure: Any = None,
         background: Any = None,
+        groups: Any = None,
         mask: Any = None,
         sample_weight: Any = None,
         validation: Any = None,
@@ -287,9 +305,9 @@ class PoissonNMF(FactorModel):
     ) -> Self:
         r"""Fit the model to X.
 
-        The full model has row exposures r, column exposures c and a background b:
+        The full model has row exposures r, column exposures c, a background b, and effects e of groups g(i) of rows:
 
-        .. math:: x_{ij} \sim \mathrm{Poisson}\bigl(r_i c_j (W_i \cdot H_j + b_j)\bigr)
+        .. math:: x_{ij} \sim \mathrm{Poisson}\bigl(r_i c_j e_{g(i)j} (W_i \cdot H_j + b_j)\bigr)
 
         W and H are in counts per unit of exposure. Arguments that belong to rows or columns of X are
         aligned with it by labels if both have labels (the index and columns of pandas objects, the names of a
@@ -316,6 +334,11 @@ class PoissonNMF(FactorModel):
             c > 0; 1 by default. `transform` and `score` use it too.
         background : float or array-like of shape (n_features,), optional
             b >= 0, the rate without any component; 0 by default. `transform` and `score` use it too.
+        groups : array-like of shape (n_samples,), optional
+            Labels, all strings or all numbers, of the group of each row, such as batches, donors or sites. Each group
+            has an effect on each feature, which is fitted with W and H: its prior is Gamma(`prior_groups`,
+            `prior_groups`), with mean 1. Without priors and fixed parts of H, the mean of the effects of a feature over
+            the groups is 1; otherwise their prior decides on the scale. Not with `mask` or `validation`.
         mask : matrix of shape (n_samples, n_features), optional
             Sparse or dense; True or positive where an entry is not observed. Values of X there are not used, and may be
             NaN or negative. A mask takes memory for another W and H, and time in proportion to its entries.
@@ -351,7 +374,7 @@ class PoissonNMF(FactorModel):
         """
         data = FitData(
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-            background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+            background=background, groups=groups, mask=mask, sample_weight=sample_weight, validation=validation,
         )  # fmt: skip
         self._finish(*self._fit(X, y, data, checkpoint, resume))
         return self
@@ -368,6 +391,7 @@ class PoissonNMF(FactorModel):
         row_exposure: Any = None,
         column_exposure: Any = None,
         background: Any = None,
+        groups: Any = None,
         mask: Any = None,
         sample_weight: Any = None,
         validation: Any = None,
@@ -382,7 +406,7 @@ class PoissonNMF(FactorModel):
         """
         data = FitData(
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-            background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+            background=background, groups=groups, mask=mask, sample_weight=sample_weight, validation=validation,
         )  # fmt: skip
         return self._finish(*self._fit(X, y, data, checkpoint, resume)).W
 
@@ -393,6 +417,7 @@ class PoissonNMF(FactorModel):
             options = PoissonOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
+            options = options.aligned(MatrixLabels.of(X))
             fit = PoissonFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             penalties, p = fit.problem.penalties, counts.shape[1]
             exposure, background = aligned.column_exposure, aligned.background
@@ -402,10 +427,11 @@ class PoissonNMF(FactorModel):
                 "prior_H_": as_numbers(penalties.prior_H),
                 "column_exposure_": None if exposure is None else vector(exposure, p, "column_exposure"),
                 "background_": None if background is None else np.array(background, dtype=np.float64),
+                "component_names_": component_names(self.prior_H),
             }
 
             def attributes(solution: Solution, _: Any = None) -> dict[str, Any]:
-                return known | solution_attributes(solution)
+                return known | solution_attributes(solution) | {"group_names_": fit.problem.group_names}
 
             tasks = self._tasks(attributes, X, y, data)
             solution, _ = fit.run(tasks)
@@ -470,7 +496,7 @@ class PoissonNMF(FactorModel):
             k = self.n_components if online is None else len(self.components_)
             row_exposure = align(row_exposure, "row_exposure", rows=self._labels(X).rows)
             exposure = vector(row_exposure, counts.shape[0], "row_exposure")
-            penalties = PoissonOptions.of(self).penalties
+            penalties = PoissonOptions.of(self).aligned(self._labels(X)).penalties
             H = None if online is None else self.components_
             after, H = online_em_step(online, H, counts, exposure, k, penalties, OnlineOptions.of(self))
         nan, no_trace = math.nan, np.empty(0, TRACE_DTYPE)
@@ -478,13 +504,17 @@ class PoissonNMF(FactorModel):
         attributes = solution_attributes(solution) | {"_online": after, "mean_W_": after.statistics.exposure}
         if online is None:
             attributes |= features | {"column_exposure_": None, "background_": None}
+            attributes |= {"component_names_": component_names(self.prior_H)}
             attributes |= {"prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H)}
             self._set_fitted_attributes(attributes)
         else:
             self.__dict__ = vars(self) | attributes
         return self
 
-    def transform(self, X: Any, *, row_exposure: Any = None, mask: Any = None, return_gap_bound: bool = False) -> Any:
+    def transform(
+        self, X: Any, *, row_exposure: Any = None, groups: Any = None, new_groups: str = "ignore", mask: Any = None,
+        prior_W: Any = None, return_gap_bound: bool = False,
+    ) -> Any:  # fmt: skip
         """The W that minimises the objective for X with `components_` fixed, including the prior of W.
 
         Each row is a separate convex problem, solved by coordinate descent whatever `solver` is, and its result does
@@ -497,8 +527,15 @@ class PoissonNMF(FactorModel):
         X : matrix of counts of shape (n_samples, n_features)
         row_exposure : float or array-like of shape (n_samples,), optional
             Exposures of these rows, 1 by default; column exposures and background are those of `fit`.
+        groups : array-like of shape (n_samples,), optional
+            Labels of the groups of these rows; needed if the model was fitted with groups.
+        new_groups : {"ignore", "estimate"}, default="ignore"
+            What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
+            their effects are fitted to these rows, with H fixed, by alternating with W.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
+        prior_W : (shape, rate), optional
+            The prior of these rows, instead of that of `fit`; needed if that has numbers for each fitted row.
         return_gap_bound : bool, default=False
             Whether to return the certificate too.
 
@@ -509,12 +546,16 @@ class PoissonNMF(FactorModel):
             With `return_gap_bound`: upper bound, in nats, on the decrease of the objective by any other W for each row,
             up to rounding of the dtype, about 1e-6 nats per count in float32.
         """
-        W, gap_bound = self._transform(*self._read_rows(X, row_exposure, mask))
+        check_option(new_groups, ("ignore", "estimate"), "new_groups")
+        counts, data = self._read_rows(X, row_exposure, groups, mask)
+        data = self._with_known_effects(counts, data, prior_W, estimate=new_groups == "estimate")
+        W, gap_bound = self._transform(counts, data, prior_W)
         return (W, gap_bound) if return_gap_bound else W
 
     def score(
-        self, X: Any, y: None = None, *, row_exposure: Any = None, mask: Any = None, sample_weight: Any = None
-    ) -> float:
+        self, X: Any, y: None = None, *, row_exposure: Any = None, groups: Any = None, mask: Any = None,
+        sample_weight: Any = None, prior_W: Any = None,
+    ) -> float:  # fmt: skip
         """Poisson log-likelihood of X under its own best W, per count: ``log L(transform(X), components_) / sum(X)``.
 
         Counts of features in which every component is zero, which had none in training, are left out, as in
@@ -525,10 +566,12 @@ class PoissonNMF(FactorModel):
         X : matrix of counts of shape (n_samples, n_features)
         y : None
             Ignored.
-        row_exposure, mask
-            As in `transform`.
+        row_exposure, groups, mask
+            As in `transform`; effects of new groups are 1.
         sample_weight : float or array-like of shape (n_samples,), optional
             Weights of the rows in the score; W does not depend on them.
+        prior_W : (shape, rate), optional
+            As in `transform`.
 
         Returns
         -------
@@ -540,23 +583,65 @@ class PoissonNMF(FactorModel):
         ValueError
             If X has no counts to score.
         """
-        counts, data = self._read_rows(X, row_exposure, mask)
+        counts, data = self._read_rows(X, row_exposure, groups, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        data = self._with_known_effects(counts, data, prior_W)
         with compilation_shown(verbose=self.verbose):
-            W, _ = self._transform(counts, data)
+            W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
 
-    def _read_rows(self, X: Any, row_exposure: Any, mask: Any) -> tuple[Counts, FitData]:
+    def _read_rows(self, X: Any, row_exposure: Any, groups: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""
-        counts, data = self._read_new_data(X, FitData(row_exposure=row_exposure, mask=mask), streamed=True)
+        data = FitData(row_exposure=row_exposure, groups=groups, mask=mask)
+        counts, data = self._read_new_data(X, data, streamed=True)
+        if groups is None and self.group_effects_ is not None:
+            raise ValueError("groups must be given, since the model was fitted with groups")
+        if groups is not None and self.group_effects_ is None:
+            raise ValueError("groups must be None, since the model was fitted without groups")
         return counts, replace(data, column_exposure=self.column_exposure_, background=self.background_)
 
-    def _transform(self, counts: Counts, data: FitData) -> tuple[np.ndarray, np.ndarray]:
-        penalties = PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_, prior_H=self.prior_H_)
+    def _transform(self, counts: Counts, data: FitData, prior_W: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        penalties = self._row_penalties(prior_W)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):
             return transform_blocks(
                 counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
             )
+
+    def _row_penalties(self, prior_W: Any) -> Penalties:
+        if prior_W is None and has_entries(self.prior_W_):
+            raise ValueError("prior_W must be given for these rows, since that of fit has numbers for each fitted row")
+        return PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_ if prior_W is None else prior_W)
+
+    def _with_known_effects(self, counts: Counts, data: FitData, prior_W: Any, *, estimate: bool = False) -> FitData:
+        """The data with the effects of groups in place of their labels; those of new groups are 1, or estimated."""
+        if data.groups is None:
+            return data
+        labels = check_group_labels(data.groups, counts.shape[0])
+        names, group = np.unique(labels, return_inverse=True)
+        known = {name: g for g, name in enumerate(self.group_names_.tolist())}
+        new = np.array([name not in known for name in names.tolist()])
+        effects = np.ones((counts.shape[1], len(names)))
+        for g, name in enumerate(names.tolist()):
+            if name in known:
+                effects[:, g] = self.group_effects_[known[name]]
+        if new.any() and estimate:
+            if not isinstance(counts, MemoryCounts):
+                raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
+            rows = np.flatnonzero(new[group])
+            penalties = self._row_penalties(prior_W).select_rows(rows)
+            exposure = data.row_exposure if np.ndim(data.row_exposure) == 0 else np.asarray(data.row_exposure)[rows]
+            part = replace(data, groups=labels[rows], row_exposure=exposure, fixed_H=self.components_)
+            options = replace(PoissonOptions.of(self), prior_W=penalties.prior_W, prior_H=None, alpha_H=0.0, n_init=1)
+            with threads(self.n_threads):
+                solution, _ = PoissonFit(counts.select_rows(rows), options, part).run()
+            assert solution.group_effects is not None
+            effects[:, new] = solution.group_effects.T
+        elif new.any():
+            warn(
+                f"groups has {listed(names[new].tolist())}, which the model was not fitted with: their effects are "
+                "taken as 1; new_groups='estimate' fits them"
+            )
+        return replace(data, groups=KnownEffects(group.astype(np.int64), effects))
 
     def _with_features(self, columns: np.ndarray) -> Self:
         model = super()._with_features(columns)
@@ -564,6 +649,10 @@ class PoissonNMF(FactorModel):
         model.column_exposure_, model.background_ = (
             x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )
+        if self.group_effects_ is not None:
+            model.group_effects_ = self.group_effects_[:, columns]
+        if has_entries(self.prior_H_):
+            model.prior_H_ = tuple(x if np.ndim(x) < 2 else x[:, columns] for x in self.prior_H_)
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -576,19 +665,26 @@ class PoissonNMF(FactorModel):
         online = getattr(self, "_online", None)
         if online is not None:
             arrays |= online.to_arrays()
-        for name in ("column_exposure", "background", "validation", "mean_W"):
+        for name in ("column_exposure", "background", "validation", "mean_W", "group_effects", "group_names"):
             if (value := getattr(self, f"{name}_")) is not None:
                 arrays[name] = value
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
+        if self.component_names_ is not None:
+            arrays["component_names"] = self.component_names_.astype(str)
         facts = {
             "n_iter": self.n_iter_,
             "objective": self.objective_,
             "kkt_residual": self.kkt_residual_,
             "status": self.status_.name,
-            "priors": [to_json(self.prior_W_), to_json(self.prior_H_)],
+            "priors": [self.prior_W_, self.prior_H_],
         }
-        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+        parameters = self.get_params(deep=False)
+        if isinstance(prior := self.prior_H, SeededPrior):
+            parameters["prior_H"] = prior.shape, prior.rate
+            arrays["prior_components"] = prior.component_names.astype(str)
+            arrays["prior_features"] = prior.feature_names.astype(str)
+        write_model(path, type(self).__name__, parameters, arrays, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -605,6 +701,12 @@ class PoissonNMF(FactorModel):
         try:
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
+            if "prior_features" in arrays:
+                shape, rate = parameters["prior_H"]
+                labels = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
+                if shape.shape != (sizes := tuple(map(len, labels))):
+                    raise ValueError(f"a prior of shape {shape.shape} with names of {sizes}")
+                parameters["prior_H"] = SeededPrior(shape, rate, *labels)
             model = cls(**parameters)
             H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:
@@ -612,6 +714,7 @@ class PoissonNMF(FactorModel):
             check_factor(H, H.shape, "components")
             k, p = H.shape
             names, status = checked_names(arrays, p), Status[facts["status"]]
+            component_names = checked_names(arrays, k, "component_names")
             solution = Solution(
                 np.empty((0, k)), H, facts["objective"], facts["kkt_residual"], facts["n_iter"], status,
                 np.empty(0, TRACE_DTYPE),
@@ -626,7 +729,14 @@ class PoissonNMF(FactorModel):
             mean_W = arrays.get("mean_W")
             if mean_W is not None:
                 mean_W = check_factor(check_shape_dtype(mean_W, (k,), np.dtype(float), "mean_W"), (k,), "mean_W")
-            attributes["mean_W_"] = mean_W
+            attributes |= {"mean_W_": mean_W, "component_names_": component_names}
+            effects, group_names = arrays.get("group_effects"), arrays.get("group_names")
+            if (effects is None) != (group_names is None):
+                raise ValueError("only one of group_effects and group_names")
+            if effects is not None and group_names is not None:
+                shape = len(group_names), p
+                effects = check_factor(check_shape_dtype(effects, shape, np.dtype(float), "group_effects"), shape, "")
+            attributes |= {"group_effects_": effects, "group_names_": group_names}
             if "online_schedule" in arrays:
                 attributes["_online"] = OnlineEM.from_arrays(arrays, p, k)
         except READ_ERRORS as error:
@@ -653,4 +763,6 @@ def solution_attributes(solution: Solution) -> dict[str, Any]:
         "restarts_": solution.restarts,
         "validation_": solution.validation,
         "mean_W_": mean_W,
+        "group_effects_": solution.group_effects,
+        "group_names_": None,
     }

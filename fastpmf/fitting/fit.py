@@ -24,6 +24,7 @@ from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
+from fastpmf.model.groups import Groups
 from fastpmf.model.init import GIVEN, INITS, initialise, n_components_given
 from fastpmf.model.merging import new_components, put_components, random_components
 from fastpmf.solvers import FactorState, FitInterrupted, Run, Solution, Solver, Status, successive_halving
@@ -48,6 +49,7 @@ def poisson_nmf(
     alpha_W: float = 0.0,
     alpha_H: Any = "same",
     l1_ratio: float = 0.0,
+    prior_groups: float = 10.0,
     solver: str = "auto",
     acceleration: str | None = "auto",
     inner_steps: int = 1,
@@ -60,6 +62,7 @@ def poisson_nmf(
     row_exposure: Any = None,
     column_exposure: Any = None,
     background: Any = None,
+    groups: Any = None,
     mask: Any = None,
     sample_weight: Any = None,
     validation: Any = None,
@@ -122,13 +125,14 @@ def poisson_nmf(
     """
     options = PoissonOptions(
         n_components=n_components, prior_W=prior_W, prior_H=prior_H, alpha_W=alpha_W, alpha_H=alpha_H,
-        l1_ratio=l1_ratio, solver=solver, acceleration=acceleration, inner_steps=inner_steps, init=init, n_init=n_init,
+        l1_ratio=l1_ratio, prior_groups=prior_groups, solver=solver, acceleration=acceleration,
+        inner_steps=inner_steps, init=init, n_init=n_init,
         max_iter=max_iter, tol=tol, max_time=max_time, eval_every=eval_every, random_state=random_state, dtype=dtype,
         verbose=verbose, callback=callback,
     )  # fmt: skip
     data = FitData(
         W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-        background=background, mask=mask, sample_weight=sample_weight, validation=validation,
+        background=background, groups=groups, mask=mask, sample_weight=sample_weight, validation=validation,
     )  # fmt: skip
     with threads(n_threads), compilation_shown(verbose=verbose):
         check_memory_before_reading(
@@ -136,7 +140,7 @@ def poisson_nmf(
         )
         labels = MatrixLabels.of(X)
         warn_of_duplicates(labels.columns.values)
-        data = data.aligned(labels)
+        options, data = options.aligned(labels), data.aligned(labels)
         with stage("reading X"):
             counts = as_fittable(X, mask=data.mask, n_threads=n_threads)
         solution, _ = PoissonFit(counts, options, data, checkpoint=checkpoint, resume=resume).run()
@@ -283,7 +287,7 @@ class PoissonFit(Fit):
             for A, name in ((self._W, "W"), (self._H, "H")):
                 check_entries(A, self._dtype, name)
         facts = facts_of(problem.counts, options, self._dtype, streamed=counts.row_access_only)
-        facts |= poisson_facts(options, problem.specs)
+        facts |= poisson_facts(options, problem.specs, problem.groups)
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def _new_run(self, observers: Sequence[Observer]) -> Run:
@@ -302,7 +306,7 @@ class PoissonFit(Fit):
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
             solution.W[rows], _ = transform(
                 self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
-                penalties=problem.penalties, data=self._data.select_rows(rows),
+                penalties=problem.penalties.select_rows(rows), data=self._data.select_rows(rows),
             )  # fmt: skip
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
@@ -315,7 +319,7 @@ class PoissonFit(Fit):
     def _add_components(self, W: np.ndarray, Ht: np.ndarray) -> None:
         """Fill, in place, the components that are not given, with init="grow"."""
         problem, n_given = self.problem, np.shape(self._W)[1]
-        free = problem.interchangeable
+        free = problem.free_components
         given, places = free[free < n_given], free[free >= n_given]
         mass = (W[:, given].sum(axis=0, dtype=np.float64) * Ht[:, given].sum(axis=0, dtype=np.float64)).sum()
         if not mass > 0:
@@ -347,6 +351,7 @@ class PoissonFit(Fit):
             self._add_components(W, Ht)
         elif options.init not in GIVEN:
             problem.rescale_start(W, Ht)
+            problem.seed_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):
             raise ValueError(
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "
@@ -411,13 +416,17 @@ def facts_of(counts: CountSize, options: FitOptions, dtype: np.dtype, **access: 
     }  # fmt: skip
 
 
-def poisson_facts(options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec]) -> dict[str, Any]:
+def poisson_facts(
+    options: PoissonOptions, specs: tuple[FactorSpec, FactorSpec], groups: Groups | None = None
+) -> dict[str, Any]:
     """What must be equal too for a fit of W and H."""
     digest = hashlib.sha256()
     for spec in specs:
         terms = spec.terms
         for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
+    if groups is not None:
+        digest.update(groups.group.tobytes() + np.float64(groups.strength).tobytes())
     for place, A in enumerate((*(spec.fixed_values for spec in specs), *(spec.scale for spec in specs))):
         if A is not None and (A != 1).any():
             digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())

@@ -14,10 +14,10 @@ from fastpmf.core.ranges import dtype_for
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.fitting.hpf import infer_rows
 from fastpmf.fitting.options import FitData, Penalties
-from fastpmf.fitting.problem import FactorPrior, build_problem, is_named, read_priors
+from fastpmf.fitting.problem import FactorPrior, build_problem, depends_on_counts, has_entries, read_priors
 from fastpmf.fitting.transform import transform
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, Step, update
-from fastpmf.model.init import initialise
+from fastpmf.model.init import initialise, seed_start
 from fastpmf.model.priors import Terms
 from fastpmf.model.updates import Statistics
 from fastpmf.solvers import CoordinateDescent, Extrapolated, MeanField, Problem, Solver
@@ -193,11 +193,16 @@ def online_em_step(
     options : OnlineOptions
     """
     for name, value in zip(("prior_W", "prior_H"), penalties, strict=False):
-        if is_named(value):
+        if depends_on_counts(value):
             raise ValueError(
-                f"{name} must be (shape, rate) or None for partial_fit, got {value!r}, whose rate depends on the mean "
-                f"of all counts: use {name}_ of a fit to some of the rows"
+                f"{name} must be (shape, rate) or None for partial_fit, got {brief(value)}, whose rate depends on the "
+                f"mean of all counts: use {name}_ of a fit to some of the rows"
             )
+    if has_entries(penalties.prior_W):
+        raise ValueError(
+            "prior_W must have a number for each component, not for each entry, for partial_fit, since its entries "
+            "would be those of all mini-batches"
+        )
     _, prior = read_priors(penalties, n_components, counts.shape)
     if prior.ridge.any():
         raise ValueError("partial_fit supports Gamma priors and L1 penalties: l1_ratio must be 1 if alpha is > 0")
@@ -231,8 +236,10 @@ def _fit_first_rows(
     batches = first.batches
     counts = as_counts(batches[0] if len(batches) == 1 else sparse.vstack(batches, format="csr"))
     W, Ht = initialise(counts, k, "random", random_generator(random_state), dtype)
+    free = np.ones(k, bool)
+    seed_start(counts, (W, Ht), (np.zeros((1, k)), prior.shape), (free, free))
     share = counts.shape[0] / total_rows
-    terms = _column_terms(share * prior.shape[None], share * prior.rate, dtype)
+    terms = _column_terms(share * prior.shape, share * prior.rate, dtype)
     data = FitData(row_exposure=np.concatenate(first.exposures), fixed_H=Ht[:, :k].T)
     return _iterate(counts, W, Ht, terms, penalties, data, Extrapolated(CoordinateDescent()), FIRST_ITERATIONS)
 
@@ -257,9 +264,9 @@ def _fit_batch(
 
 
 def _column_terms(shape: np.ndarray, rate: np.ndarray, dtype: np.dtype) -> Terms:
-    """Prior terms of H from shapes - 1, (1 or p, k), and rates, (k,)."""
+    """Prior terms of H from shapes - 1 and rates, (1 or p, k)."""
     A = padded(shape, dtype)
-    rates = np.pad(rate, (0, A.shape[1] - len(rate)))[None]
+    rates = np.pad(rate, [(0, 0), (0, A.shape[1] - rate.shape[1])])
     return Terms(A if shape.any() else None, rates if rate.any() else None)
 
 

@@ -10,10 +10,12 @@ from sklearn.utils import check_scalar
 from fastpmf.core.counts import Counts
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, align_components
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.solvers import Solver, make_solver
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.utils.messages import brief
+from fastpmf.utils.validation import check_number
 
 
 class Penalties(NamedTuple):
@@ -24,6 +26,20 @@ class Penalties(NamedTuple):
     alpha_W: float = 0.0
     alpha_H: Any = "same"
     l1_ratio: float = 0.0
+    prior_groups: float = 10.0
+
+    def select_rows(self, rows: Any) -> "Penalties":
+        """The penalties of some rows of W, by numbers or a slice, if `prior_W` has numbers for each entry."""
+        if not isinstance(self.prior_W, tuple | list):
+            return self
+        return self._replace(prior_W=tuple(x if np.ndim(x) < 2 else np.asarray(x)[rows] for x in self.prior_W))
+
+
+def align_prior(prior: Any, name: str, **labels: Labels) -> Any:
+    """A prior whose arrays for single entries are aligned with the `rows` or `columns` of X as by `align`."""
+    if not isinstance(prior, tuple | list):
+        return prior
+    return tuple(align(x, name, **labels) if np.ndim(x) == 2 else x for x in prior)
 
 
 def _check_n_components(k: Any) -> None:
@@ -87,12 +103,23 @@ class PoissonOptions(FitOptions):
     alpha_W: float = 0.0
     alpha_H: Any = "same"
     l1_ratio: float = 0.0
+    prior_groups: float = 10.0
     solver: str = "auto"
     acceleration: str | None = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.make_solver()
+        check_number(self.prior_groups, "prior_groups", positive=True)
+
+    def aligned(self, labels: MatrixLabels) -> Self:
+        """The options with priors of single entries aligned with X by labels, and a seeded prior as (shape, rate)."""
+        prior_W = align_prior(self.prior_W, "prior_W", rows=labels.rows)
+        if isinstance(self.prior_H, SeededPrior):
+            prior_H: Any = self.prior_H.aligned(labels.columns, self.n_components)
+        else:
+            prior_H = align_prior(self.prior_H, "prior_H", columns=labels.columns)
+        return replace(self, prior_W=prior_W, prior_H=prior_H)
 
     def make_solver(self, *, row_access_only: bool = False) -> Solver:
         """The solver that the options name."""
@@ -106,12 +133,32 @@ class PoissonOptions(FitOptions):
 
     @property
     def penalties(self) -> Penalties:
-        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio)
+        return Penalties(self.prior_W, self.prior_H, self.alpha_W, self.alpha_H, self.l1_ratio, self.prior_groups)
+
+
+class KnownEffects(NamedTuple):
+    """Effects of groups that have been fitted, in place of the labels of groups.
+
+    Attributes
+    ----------
+    group : ndarray of shape (n,), int64
+        The group of each row.
+    effects : ndarray of shape (p, n_groups), float64
+    """
+
+    group: np.ndarray
+    effects: np.ndarray
+
+    def select_rows(self, rows: Any) -> "KnownEffects":
+        return KnownEffects(self.group[rows], self.effects)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitData:
-    """Arguments of `PoissonNMF.fit` that belong to rows, columns or entries of X, with the same meaning."""
+    """Arguments of `PoissonNMF.fit` that belong to rows, columns or entries of X, with the same meaning.
+
+    `groups` may also be `KnownEffects`.
+    """
 
     W: Any = None
     H: Any = None
@@ -120,6 +167,7 @@ class FitData:
     row_exposure: Any = None
     column_exposure: Any = None
     background: Any = None
+    groups: Any = None
     mask: Any = None
     sample_weight: Any = None
     validation: Any = None
@@ -136,7 +184,10 @@ class FitData:
             (aligned("fixed_W", rows), "fixed_W", 1), (aligned("fixed_H", columns=columns), "fixed_H", 0),
             (aligned("W", rows), "W", 1), (aligned("H", columns=columns), "H", 0),
         ])  # fmt: skip
-        vectors = {"row_exposure": rows, "column_exposure": columns, "background": columns, "sample_weight": rows}
+        vectors = {
+            "row_exposure": rows, "column_exposure": columns, "background": columns, "groups": rows,
+            "sample_weight": rows,
+        }  # fmt: skip
         return FitData(
             W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H, mask=None if mask is None else as_counts(mask, name="mask"),
             validation=aligned("validation", rows, columns),
@@ -153,9 +204,9 @@ class FitData:
         """The data of the given rows, without weights, starts and validation."""
         mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
         exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
-        fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]
+        fixed_W, groups = (None if A is None else np.asarray(A)[rows] for A in (self.fixed_W, self.groups))
         return replace(
-            self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, sample_weight=None, W=None, H=None,
+            self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, groups=groups, sample_weight=None, W=None, H=None,
             validation=None,
         )  # fmt: skip
 

@@ -21,18 +21,16 @@ from fastpmf.core.factors import dot, empty_factor, padded, padded_width
 from fastpmf.core.ranges import check_component_sums, check_entries, check_scale
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries, weight_rows
-from fastpmf.fitting.options import NO_PENALTIES, FitData, Penalties
-from fastpmf.model.priors import Terms
+from fastpmf.fitting.options import NO_PENALTIES, FitData, KnownEffects, Penalties
+from fastpmf.model.groups import Groups
+from fastpmf.model.init import seed_start
+from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
-from fastpmf.utils.messages import brief
+from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
 
-# These predicted held-out counts best on text, cells, ratings and baskets, among shapes from 1 to 1.3 and rates from
-# 0.01 to 3 times the one that gives the mean of the data. The shape matters; with a rate as low as this, totals are
-# hardly shrunk.
-AUTO_SHAPE, AUTO_RATE = 1.1, 0.1
 # Shapes of named priors. A shape above 1 acts like shape - 1 counts in each component, too much for many components and
 # few counts in a row. There shape 1, an L1 penalty, gave the best recommendations.
 SHAPES = {"auto": AUTO_SHAPE, "sparse": 1.0}
@@ -41,7 +39,7 @@ REAL_OR_NAN = "real numbers and NaN"  # what a partly fixed factor holds
 
 
 class FactorPrior(NamedTuple):
-    """Prior of one factor in the user's units: shape - 1, rate and ridge, each (n_components,)."""
+    """Prior of one factor in the user's units: shape - 1, rate and ridge, each (1 or n_rows, n_components)."""
 
     shape: np.ndarray
     rate: np.ndarray
@@ -124,6 +122,8 @@ class FitProblem(Problem):
         Components without that of the background.
     specs : (FactorSpec, FactorSpec)
         W and H transposed.
+    group_names : ndarray of shape (n_groups,), or None
+        Names of the groups of rows, in the order of their numbers.
     zero_weight_rows : ndarray of int
         Rows of weight 0, which the solver does not see.
     penalties : Penalties
@@ -132,6 +132,7 @@ class FitProblem(Problem):
 
     n_free: int
     specs: tuple[FactorSpec, FactorSpec]
+    group_names: np.ndarray | None = None
     zero_weight_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.intp))
     penalties: Penalties = NO_PENALTIES
 
@@ -181,6 +182,15 @@ class FitProblem(Problem):
             power[np.abs(power) <= _MODERATE] = 0
             A[:, :K] *= np.exp2(-power).astype(A.dtype)
 
+    def seed_start(self, W: np.ndarray, Ht: np.ndarray) -> None:
+        """Move a random start, in place, towards what priors of single entries expect, see `seed_start`."""
+        k, (rows, columns) = self.n_free, read_priors(self.penalties, self.n_free, self.counts.shape)
+        fixed = [np.zeros(k, bool) if terms.fixed is None else terms.fixed[:k] for terms in self.terms]
+        seed_start(self.counts, (W, Ht), (rows.shape, columns.shape), (~fixed[0], ~fixed[1]))
+        for terms, A in zip(self.terms, (W, Ht), strict=True):
+            if terms.zeros is not None:
+                A[terms.zeros] = 0
+
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""
         if self.has_user_units:
@@ -222,10 +232,45 @@ def build_problem(
         factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
+    names = groups = None
+    for name in ("mask", "validation"):
+        if data.groups is not None and getattr(data, name) is not None:
+            raise ValueError(f"{name} must be None with groups")
+    if isinstance(data.groups, KnownEffects):
+        groups = Groups.of(counts, *data.groups, penalties.prior_groups)
+    elif data.groups is not None:
+        names, group = read_groups(data.groups, n)
+        groups = Groups.of(counts, group, np.ones((p, len(names))), penalties.prior_groups)
     return FitProblem(
-        counts, k + (b is not None), (specs[0].terms, specs[1].terms), n_free=k, specs=specs,
-        zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
+        counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
+        group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
     )  # fmt: skip
+
+
+def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the groups, sorted, and the number of the group of each row, (n,), int64."""
+    labels = check_group_labels(groups, n)
+    names, group = np.unique(labels, return_inverse=True)
+    if n > 1 and len(names) == n:
+        raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
+    return names, group.astype(np.int64)
+
+
+def check_group_labels(groups: Any, n: int) -> np.ndarray:
+    """One label for each row, (n,): all strings, or all numbers."""
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups must have one label for each of {n} rows, got shape {labels.shape}")
+    if labels.dtype.kind == "O":
+        kinds = {type(label) for label in labels.tolist()}
+        if kinds != {str}:
+            raise TypeError(
+                f"groups must be all strings or all numbers, got {listed(sorted(k.__name__ for k in kinds))}"
+            )
+        labels = labels.astype(str)
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError("groups must have a label for each row, got NaN")
+    return labels
 
 
 def factor_spec(
@@ -248,7 +293,7 @@ def factor_spec(
     """
     check_entries(np.concatenate(prior), dtype, ("prior_W or alpha_W", "prior_H or alpha_H")[side])
     weight = np.ones(len(exposure)) if weight is None else weight
-    scale, k = exposure * weight, len(prior.shape)
+    scale, k = exposure * weight, prior.shape.shape[1]
     values, components = fixed.values, fixed.components
     if values is not None:
         values = values if (scale == 1).all() else values * scale[:, None]
@@ -312,11 +357,11 @@ def prior_terms(
     fixed, zeros = pad(part.components), pad(part.zeros)
 
     def spread(number: np.ndarray, factor: np.ndarray) -> np.ndarray | None:
-        """number_k factor_i, a single row if all are equal, 0 for fixed entries; None if all are 0."""
+        """number_ik factor_i, a single row if all are equal, 0 for fixed entries; None if all are 0."""
         if not number.any():
             return None
-        rows = number[None] if (factor == 1).all() and zeros is None else factor[:, None] * number
-        out = np.pad(rows, [(0, 0), (0, width - len(number))])
+        rows = number if (factor == 1).all() and zeros is None else factor[:, None] * number
+        out = np.pad(rows, [(0, 0), (0, width - number.shape[1])])
         if fixed is not None:
             out[:, fixed] = 0
         if zeros is not None:
@@ -335,13 +380,22 @@ def prior_terms(
     return Terms(shape, spread(prior.rate, 1 / exposure), ridge, fixed, zeros, constant)
 
 
-def is_named(prior: Any) -> bool:
-    """Whether a prior is given by name, so that its rate depends on the data."""
-    return isinstance(prior, str) and prior in SHAPES
+def depends_on_counts(prior: Any) -> bool:
+    """Whether a prior, or its rate, is given by name, so that the rate depends on the counts."""
+    return _is_name(prior) or (isinstance(prior, tuple | list) and len(prior) == 2 and _is_name(prior[1]))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value in SHAPES
+
+
+def has_entries(prior: Any) -> bool:
+    """Whether a prior has a shape or a rate for each entry of its factor."""
+    return isinstance(prior, tuple | list) and len(prior) == 2 and any(np.ndim(x) == 2 for x in prior)
 
 
 def resolve_named_priors(penalties: Penalties, k: int, total: float, exposure: float) -> Penalties:
-    """Replace named priors by numbers: the shape of the name, and `AUTO_RATE` times the rate that fits the mean.
+    """Replace named priors and rates by numbers: the shape of the name, and `AUTO_RATE` times its rate for the mean.
 
     With shapes a and rates b of both factors, the prior mean of the rate of an entry is k (a / b)^2.
 
@@ -354,10 +408,11 @@ def resolve_named_priors(penalties: Penalties, k: int, total: float, exposure: f
     """
 
     def resolve(prior: Any) -> Any:
-        if not is_named(prior):
+        if not depends_on_counts(prior):
             return prior
-        shape, mean = SHAPES[prior], total / exposure
-        return shape, AUTO_RATE * shape * math.sqrt(k / mean) if mean > 0 else 1.0
+        shape, name = (SHAPES[prior], prior) if _is_name(prior) else prior
+        mean = total / exposure
+        return shape, AUTO_RATE * SHAPES[name] * math.sqrt(k / mean) if mean > 0 else 1.0
 
     return penalties._replace(prior_W=resolve(penalties.prior_W), prior_H=resolve(penalties.prior_H))
 
@@ -373,43 +428,59 @@ def _total_exposure(counts: Counts, rows: np.ndarray, columns: np.ndarray) -> fl
 
 
 def as_numbers(prior: Any) -> tuple[Any, ...] | None:
-    """A valid prior as Python numbers and lists, which share no memory with the user's arrays."""
-    return None if prior is None else tuple(np.asarray(x, dtype=np.float64).tolist() for x in prior)
+    """A valid prior as numbers, lists, and arrays for single entries, which share no memory with the user's."""
+    if prior is None:
+        return None
+    arrays = [np.array(x, dtype=np.float64) for x in prior]
+    return tuple(x if x.ndim == 2 else x.tolist() for x in arrays)
 
 
 def read_priors(penalties: Penalties, k: int, shape: tuple[int, int]) -> tuple[FactorPrior, FactorPrior]:
     """The priors of W and of H transposed. scikit-learn's penalties are priors of shape 1, with its scaling."""
-    prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties
+    prior_W, prior_H, alpha_W, alpha_H, l1_ratio = penalties[:5]
     alpha_W = _number(alpha_W, "alpha_W")
     alpha_H = alpha_W if isinstance(alpha_H, str) and alpha_H == "same" else _number(alpha_H, "alpha_H")
     if _number(l1_ratio, "l1_ratio") > 1:
         raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio}")
     found = []
-    for prior, alpha, size, name in ((prior_W, alpha_W, shape[1], "W"), (prior_H, alpha_H, shape[0], "H")):
+    for side, prior, alpha in ((Side.ROWS, prior_W, alpha_W), (Side.COLUMNS, prior_H, alpha_H)):
+        name = "WH"[side]
         if prior is None:
+            size = shape[side.other]
             l1, l2 = size * alpha * l1_ratio, size * alpha * (1 - l1_ratio)
-            found.append(FactorPrior(np.zeros(k), np.full(k, l1), np.full(k, l2)))
+            found.append(FactorPrior(np.zeros((1, k)), np.full((1, k), l1), np.full((1, k), l2)))
             continue
         if alpha > 0:
             raise ValueError(f"prior_{name} and alpha_{name} both penalise {name}: give only one of them")
-        found.append(_gamma_prior(prior, k, f"prior_{name}"))
+        found.append(_gamma_prior(prior, k, shape[side], side))
     return found[0], found[1]
 
 
-def _gamma_prior(prior: Any, k: int, name: str) -> FactorPrior:
+def _gamma_prior(prior: Any, k: int, n: int, side: Side) -> FactorPrior:
+    """A prior (shape, rate), each a number, one for each component, or one for each entry of the user's factor."""
+    name, entries = f"prior_{'WH'[side]}", (n, k) if side is Side.ROWS else (k, n)
+
+    def read(values: Any) -> np.ndarray:
+        A = np.asarray(values, dtype=np.float64)
+        if A.ndim < 2:
+            return np.broadcast_to(A, (1, k))
+        if A.shape != entries:
+            raise ValueError
+        return A if side is Side.ROWS else A.T
+
     try:
-        shape, rate = prior
-        shape, rate = (np.broadcast_to(np.asarray(x, dtype=np.float64), (k,)) for x in (shape, rate))
+        shape, rate = map(read, prior)
     except (TypeError, ValueError):
+        got = f"arrays of shapes {np.shape(prior[0])} and {np.shape(prior[1])}" if has_entries(prior) else brief(prior)
         raise ValueError(
-            f"{name} must be 'auto', 'sparse' or (shape, rate), each a number or one for each of {k} components, "
-            f"got {brief(prior)}"
+            f"{name} must be 'auto', 'sparse' or (shape, rate), each a number, one for each of {k} components, or an "
+            f"array of shape {entries}, got {got}"
         ) from None
     if (wrong := ~(np.isfinite(shape) & (shape >= 1))).any():
         raise ValueError(f"{name} must have shapes >= 1, for a finite density at zero, got {shape[wrong][0]:g}")
     if (wrong := ~(np.isfinite(rate) & (rate >= 0))).any():
         raise ValueError(f"{name} must have finite rates >= 0, got {rate[wrong][0]:g}")
-    return FactorPrior(shape - 1, np.array(rate), np.zeros(k))
+    return FactorPrior(shape - 1, np.array(rate), np.zeros((1, k)))
 
 
 def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: int) -> None:

@@ -46,6 +46,7 @@ def transform(
     H = check_factor(H, (k, counts.shape[1]), "components_")  # a NaN would be taken for a free entry
     dtype = H.dtype if H.dtype in FLOATS else np.dtype(np.float64)
     check_component_sums(H.T, dtype, "components_")
+    penalties = penalties._replace(prior_H=None, alpha_H=0.0)  # no matter, since H is fixed
     problem = build_problem(counts, k, dtype, penalties, replace(data, fixed_H=H))
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     problem = replace(problem, counts=counts)
@@ -91,9 +92,14 @@ def _check_finite(W: np.ndarray) -> None:
         )
 
 
-def transform_blocks(counts: Counts, H: np.ndarray, data: FitData, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+def transform_blocks(
+    counts: Counts, H: np.ndarray, data: FitData, penalties: Penalties, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """`transform` of counts in memory or streamed; options as there."""
-    parts = [transform(block, H, data=part, **options) for _, block, part in blocks_with_data(counts, data)]
+    parts = [
+        transform(block, H, data=part, penalties=penalties.select_rows(rows), **options)
+        for rows, block, part in blocks_with_data(counts, data)
+    ]
     W, gap = zip(*parts, strict=True)
     return (W[0], gap[0]) if len(parts) == 1 else (np.concatenate(W), np.concatenate(gap))
 
@@ -110,11 +116,13 @@ def blocks_with_data(counts: Counts, data: FitData) -> Iterator[tuple[slice, Mem
     if counts.storage_axis is not Side.ROWS:
         raise ValueError("X must be stored by rows to be transformed or scored, got columns: use convert_counts")
     exposure = data.row_exposure
-    if counts.row_access_only and exposure is not None:
+    streamed = counts.row_access_only
+    if streamed and exposure is not None:
         exposure = vector(exposure, counts.shape[0], "row_exposure")
     for rows, block in counts.blocks():
-        split = counts.row_access_only and exposure is not None
-        yield rows, block, replace(data, row_exposure=exposure[rows] if split else exposure)
+        part = exposure[rows] if streamed and exposure is not None else exposure
+        groups = data.groups.select_rows(rows) if streamed and data.groups is not None else data.groups
+        yield rows, block, replace(data, row_exposure=part, groups=groups)
 
 
 def log_likelihood(
@@ -133,12 +141,20 @@ def log_likelihood(
     problem = build_problem(counts, k, dtype, NO_PENALTIES, data)
     counts = producible(problem.counts, H if data.background is None else np.vstack([H, problem.background]))
     W, Ht = problem.start(empty_factor(len(W), k, dtype), empty_factor(H.shape[1], k, dtype))
+    groups = None if problem.groups is None else problem.groups.of_counts(counts)
     sums = column_sums(W), column_sums(Ht)
     if weight is not None:
         w = vector(weight, len(W), "sample_weight", zero=True)
         observed = counts.observed_sums(Side.ROWS, Ht, sums[1])
-        rows = counts.log_rate(W, Ht) - (W.astype(np.float64) * observed).sum(axis=1) - _log_factorials(counts)
+        logs = counts.log_rate(W, Ht)
+        if groups is not None:
+            observed = groups.row_weights(Ht, groups.start)
+            logs = logs + groups.row_log_terms(counts, groups.start)
+        rows = logs - (W.astype(np.float64) * observed).sum(axis=1) - _log_factorials(counts)
         return dot(w, np.where(w > 0, rows, 0.0)), dot(w, counts.sums(Side.ROWS))
+    if groups is not None:
+        logs, rate = counts.log_rate(W, Ht), dot(groups.start, groups.rates(W, Ht))
+        return float(logs.sum()) + groups.log_term(groups.start) - rate - counts.log_factorial, counts.total
     rate = counts.rate_total(W, Ht, *sums)
     if masked_only:
         rate -= hide_entries(counts, mask).rate_total(W, Ht, *sums)

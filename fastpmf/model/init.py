@@ -15,6 +15,7 @@ from fastpmf.utils.warnings import warn
 
 GIVEN = ("custom", "grow", "shrink")  # starts from W and H of the user
 INITS = ("auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", *GIVEN)
+_PROFILE_SHARE, _COUNT_SHARE = 0.5, 0.9  # of the start of a component that a prior with many counts decides
 # Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
 
@@ -76,6 +77,57 @@ def initialise(
     W *= scale
     Ht *= scale
     return W, Ht
+
+
+def seed_start(
+    counts: Counts, factors: tuple[np.ndarray, np.ndarray], shapes: tuple[np.ndarray, np.ndarray],
+    free: tuple[np.ndarray, np.ndarray],
+) -> None:  # fmt: skip
+    """Move a random start, in place, towards what priors of single entries expect.
+
+    The first iterations decide what a component describes, before a prior with few counts can. The profile of a
+    component is its shape minus the least shape in it. In the factor with the prior the start becomes a mixture with
+    the profile. In the other factor it becomes a mixture with the counts of each row in the features of the profile,
+    each divided by its sum over all rows, since a few features have a small share of a row's counts. Components without
+    a profile, whose entries have equal shapes, do not change. One pass over the counts for each factor with profiles.
+
+    Parameters
+    ----------
+    counts : Counts of shape (n, p)
+    factors : (W, Ht)
+        Padded.
+    shapes : (ndarray of shape (1 or n, k), ndarray of shape (1 or p, k))
+        shape - 1 of the priors.
+    free : (ndarray of shape (k,), ndarray of shape (k,)), bool
+        Components of each factor that may be changed.
+    """
+    for side in Side:
+        profiles = shapes[side] - shapes[side].min(axis=0)
+        expected = profiles.sum(axis=0)
+        seeded = np.flatnonzero(expected > 0)
+        if not len(seeded):
+            continue
+        profiles, certainty = profiles[:, seeded] / expected[seeded], expected[seeded] / (1 + expected[seeded])
+        other = weighted_sums(counts, side.other, profiles, factors[side.other].dtype)
+        for axis, B, share in ((side, profiles, _PROFILE_SHARE), (side.other, other, _COUNT_SHARE)):
+            sums = B.sum(axis=0)
+            chosen = free[axis][seeded] & (sums > 0)
+            z, weight = seeded[chosen], share * certainty[chosen]
+            A = factors[axis][:, z]
+            factors[axis][:, z] = (1 - weight) * A + weight * A.sum(axis=0) / sums[chosen] * B[:, chosen]
+
+
+def weighted_sums(counts: Counts, side: Side, weights: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """sum_j x_ij w_jk / sum_i x_ij, (n_rows of `side`, k), for weights of the other side, (n_columns, k).
+
+    It is the contraction in which an additional component makes every rate 1.
+    """
+    k, totals = weights.shape[1], counts.sums(side.other)[:, None]
+    V = np.divide(weights, totals, out=np.zeros(weights.shape), where=totals > 0)
+    U, V = np.eye(1, k + 1, k).repeat(counts.shape[side], axis=0), np.append(V, np.ones((len(V), 1)), axis=1)
+    out = empty_factor(len(U), k + 1, dtype)
+    counts.contract(side, padded(U, dtype), padded(V, dtype), out)
+    return out[:, :k].astype(np.float64)
 
 
 def n_components_given(W: Any, n_components: int, init: str) -> int:

@@ -161,8 +161,8 @@ class Statistics(NamedTuple):
     def as_prior(self, n_rows: float, shape: np.ndarray, rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The information of `n_rows` such rows on H transposed, combined with its prior, as a Gamma prior.
 
-        `shape` is shape - 1 and `rate` the rate, both (K,). Returns shape - 1, (p, K), and rate, (K,). Their ratio is
-        the posterior mode of H: (n counts + shape) / (n exposure + rate).
+        `shape` is shape - 1 and `rate` the rate, both (1 or p, K). Returns shape - 1, (p, K), and rate, (1 or p, K).
+        Their ratio is the posterior mode of H: (n counts + shape) / (n exposure + rate).
 
         References
         ----------

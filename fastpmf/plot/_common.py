@@ -90,8 +90,23 @@ def proportions(W: Any, H: Any, key: str | None = None) -> np.ndarray:
     return to_topics(W, np.eye(W.shape[1]) if H is None else check_matrix(H, "H").astype(np.float64)).mixtures
 
 
+def short_component_names(labels: Any, k: int, H: Any, W: Any = None, key: str | None = None) -> list[str]:
+    """Names of components, shortened: `labels`, else those of a fitted estimator H or of the result in an AnnData W."""
+    if labels is None:
+        labels = labels_of(H, 0).names
+    if labels is None and hasattr(W, "obsm"):
+        key = _key_in(W, key, "")
+        labels = W.uns.get({"X_pmf": "pmf", "X_hpf": "hpf"}.get(key, key), {}).get("component_names")
+    return short_names(labels, k, "labels", "component")
+
+
 def _result_in(adata: Any, key: str | None, suffix: str) -> np.ndarray:
     """W of a fit of `fastpmf.anndata`, or with suffix "_topics" its topic proportions."""
+    return np.asarray(adata.obsm[f"{_key_in(adata, key, suffix)}{suffix}"])
+
+
+def _key_in(adata: Any, key: str | None, suffix: str) -> str:
+    """The name in `.obsm` of the result that `key` names, or of the only one."""
     results = [name for name in adata.obsm if f"{name}_topics" in adata.obsm]
     if key is None and len(results) == 1:
         key = results[0]
@@ -102,7 +117,7 @@ def _result_in(adata: Any, key: str | None, suffix: str) -> np.ndarray:
         )
     if key is None or f"{key}{suffix}" not in adata.obsm:
         raise ValueError(f"key must be one of the results in .obsm, {listed(results)}, got {brief(key)}")
-    return np.asarray(adata.obsm[f"{key}{suffix}"])
+    return key
 
 
 def groups_of(groupby: Any, A: Any, name: str, axis: int = 0, argument: str = "groupby") -> Any:

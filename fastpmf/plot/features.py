@@ -47,7 +47,7 @@ def top_features(
     components : array-like of int, optional
         The components to draw, in this order; by default all.
     labels : array-like of str, of length k, optional
-        Names of all components, for the titles of the panels; by default "component 0", ...
+        Names of all components, for the titles of the panels; by default those of the estimator, or "component 0", ...
     ax : array-like of matplotlib Axes, optional
         One for each component that is drawn.
 
@@ -72,6 +72,7 @@ def top_features(
     ['cat', 'bee']
     """
     names = labels_of(H, 1).values if names is None else names
+    labels = labels_of(H, 0).names if labels is None else labels
     H = check_matrix(H, "H").astype(np.float64)
     titles = [f"component {z}" for z in range(len(H))] if labels is None else labels
     titles = short_names(titles, len(H), "labels", "component")

@@ -18,6 +18,7 @@ from fastpmf.plot._common import (
     heat_map_size,
     matplotlib_module,
     proportions,
+    short_component_names,
     short_names,
     shorten,
     single_axes,
@@ -58,7 +59,8 @@ def structure(
         The groups to draw, in this order; by default all, in the order of the categories if `groupby` is categorical,
         else sorted.
     labels : array-like of str, of length k, optional
-        Names of the components, such as `model.top_features(2).titles()`; by default their numbers, from 0.
+        Names of the components, such as `model.top_features(2).titles()`; by default those of the estimator or of the
+        AnnData object, or their numbers, from 0.
     order : {"dominant", "principal", "given"}, default="dominant"
         Order of the rows in a group. "dominant": by dominant topic, largest topic first, and by falling proportion of
         it. "principal": by dominant topic, and by the first principal component of the group's proportions, which suits
@@ -108,7 +110,7 @@ def structure(
     check_option(order, _ORDERS, "order")
     check_scalar(max_rows, "max_rows", (int, np.integer), min_val=1)
     titles, codes = encode_groups(np.zeros(n, int) if groupby is None else groupby, n, "groupby", groups)
-    names, colors = short_names(labels, k, "labels", "component"), component_colors(k)
+    names, colors = short_component_names(labels, k, H, W, key), component_colors(k)
     members = [np.flatnonzero(codes == g) for g in range(len(titles))]
     n_chosen, rng = sum(map(len, members)), random_generator(random_state)
     if n_chosen > max_rows:
@@ -255,7 +257,7 @@ def similarity_heatmap(
         Its components are the columns: those matched with a row (`match_components`) in the order of the rows, then the
         others. By default H.
     labels, other_labels : array-like of str, of length k and l, optional
-        Names of the components; by default their numbers, from 0.
+        Names of the components; by default those of the estimator, or their numbers, from 0.
     ax : matplotlib Axes, optional
 
     Returns
@@ -280,6 +282,8 @@ def similarity_heatmap(
     [[0.99, 0.41, 0.8], [0.41, 0.99, 0.8]]
     """
     target = labels_of(H, 1)._replace(source="H", item="column")
+    labels = labels_of(H, 0).names if labels is None else labels
+    other_labels = labels_of(other, 0).names if other_labels is None else other_labels
     H = check_matrix(H, "H").astype(np.float64)
     other_H = H if other is None else check_matrix(other, "other").astype(np.float64)
     if (order := order_of(labels_of(other, 1), target, "other")) is not None:
@@ -321,7 +325,7 @@ def group_heatmap(
     groups : str or array-like of str, optional
         These are as in `structure`.
     labels : array-like of str, of length k, optional
-        Names of the components; by default their numbers, from 0.
+        Names of the components; by default those of the estimator, or their numbers, from 0.
     key : str, optional
         As in `structure`.
     ax : matplotlib Axes, optional
@@ -351,7 +355,7 @@ def group_heatmap(
     groupby = groups_of(groupby, W, "W")
     P = proportions(W, H, key)
     titles, codes = encode_groups(groupby, len(P), "groupby", groups)
-    names = short_names(labels, P.shape[1], "labels", "component")
+    names = short_component_names(labels, P.shape[1], H, W, key)
     P, codes = P[codes >= 0], codes[codes >= 0]
     sizes = np.bincount(codes, P.any(axis=1))
     sums = np.stack([np.bincount(codes, P[:, z]) for z in range(P.shape[1])], axis=1)

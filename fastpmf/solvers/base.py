@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastpmf.core.counts import Counts, Side, Subproblem
-from fastpmf.core.factors import aligned, aligned_copy, column_sums
+from fastpmf.core.factors import aligned, aligned_copy, column_sums, dot
+from fastpmf.model.groups import Groups
 from fastpmf.model.objective import divergence
 from fastpmf.model.priors import NO_TERMS, Terms, best_units
 from fastpmf.model.updates import multiplicative
@@ -175,6 +176,7 @@ def _parts(value: Any, name: str) -> list[tuple[str, Any]]:
     return [(f"{prefix}{key}", getattr(value, key)) for key in saved]
 
 
+_RESCALE_EVERY = 5  # iterations between rescalings of H by feature, which cost as much as the effects
 NOT_SAVED = {"saved": False}  # metadata of fields that checkpoints leave out
 
 
@@ -192,7 +194,9 @@ class FactorState(State):
     units : ndarray of shape (K,), float64
         W is `factors[0] * units` and H transposed `factors[1] / units`; see `fastpmf.model.priors`.
     data_term : float
-        Sum of x log rate over all entries, in nats; NaN if the latest update did not compute it.
+        Sum of x log (W_i . H_j) over all entries, in nats; NaN if the latest update did not compute it.
+    effects : ndarray of shape (p, n_groups), float64
+        Effects of groups of rows on features; (1, 0) without groups.
     spares : list of two ndarray
         Arrays of the shapes of the factors.
     """
@@ -201,13 +205,16 @@ class FactorState(State):
     sums: list[np.ndarray]
     units: np.ndarray
     data_term: float = math.nan
+    effects: np.ndarray = field(default_factory=lambda: np.ones((1, 0)))
     spares: list[np.ndarray] = field(default_factory=list, metadata=NOT_SAVED)
 
     @classmethod
     def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
         """The state of a solver that starts from W and Ht, which it may overwrite."""
         spares = [np.zeros_like(W), np.zeros_like(Ht)]
-        state = cls([W, Ht], [column_sums(W), column_sums(Ht)], np.ones(W.shape[1]), spares=spares, **fields)
+        effects = np.ones((1, 0)) if problem.groups is None else problem.groups.start
+        sums = [column_sums(W), column_sums(Ht)]
+        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=effects, spares=spares, **fields)
         state.balance(problem)
         return state
 
@@ -219,8 +226,8 @@ class FactorState(State):
             W *= self.units.astype(W.dtype)
             Ht /= self.units.astype(Ht.dtype)
         return FactorState(
-            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, gaps=self.gaps,
-            n_steps=self.n_steps,
+            [W, Ht], [column_sums(W), column_sums(Ht)], np.ones(len(self.units)), self.data_term, self.effects,
+            gaps=self.gaps, n_steps=self.n_steps,
         )  # fmt: skip
 
     def balance(self, problem: "Problem") -> None:
@@ -248,11 +255,14 @@ class Problem:
         Columns of the factors, including one for a background.
     terms : (Terms, Terms)
         Priors and fixed parts of W and of H transposed.
+    groups : Groups, optional
+        Groups of rows with effects on features.
     """
 
     counts: Counts
     n_components: int
     terms: tuple[Terms, Terms] = (NO_TERMS, NO_TERMS)
+    groups: Groups | None = None
 
     @property
     def total(self) -> float:
@@ -263,23 +273,27 @@ class Problem:
         """The problem with `n_new` components more, placed last, with the terms of component `like`; padded."""
         K = self.n_components
         rows, columns = (terms.extended(K, n_new, like, width) for terms in self.terms)
-        return Problem(self.counts, K + n_new, (rows, columns))
+        return Problem(self.counts, K + n_new, (rows, columns), self.groups)
 
     @property
-    def interchangeable(self) -> np.ndarray:
-        """Components without fixed entries that have the same terms, those of the first of them; ascending."""
+    def free_components(self) -> np.ndarray:
+        """The components without fixed entries; ascending."""
         free = np.ones(self.n_components, bool)
         for terms in self.terms:
             if terms.fixed is not None:
                 free &= ~terms.fixed[: len(free)]
             if terms.zeros is not None:
                 free &= ~terms.zeros[:, : len(free)].any(axis=0)
-        first = np.flatnonzero(free)[:1]
-        for terms in self.terms:
-            for A in (terms.shape, terms.rate, terms.ridge):
-                if A is not None and len(first):
-                    free &= (A[:, : len(free)] == A[:, first]).all(axis=0)
         return np.flatnonzero(free)
+
+    @property
+    def interchangeable(self) -> np.ndarray:
+        """The largest set of components without fixed entries whose terms are equal; ascending."""
+        arrays = [A for terms in self.terms for A in (terms.shape, terms.rate, terms.ridge) if A is not None]
+        equal: dict[bytes, list[int]] = {}
+        for z in self.free_components.tolist():
+            equal.setdefault(b"".join(A[:, z].tobytes() for A in arrays), []).append(z)
+        return np.array(max(equal.values(), key=len, default=[]), np.intp)
 
     def best_units(self, state: FactorState) -> np.ndarray:
         """The units that maximise the joint prior, see `fastpmf.model.priors`."""
@@ -288,18 +302,58 @@ class Problem:
     def subproblem(self, side: Side, state: FactorState) -> Subproblem:
         """The subproblem of one factor, with the other one as it is in `state`."""
         V = state.factors[side.other]
-        observed = self.counts.observed_sums(side, V, state.sums[side.other])
+        if self.groups is None:
+            observed = self.counts.observed_sums(side, V, state.sums[side.other])
+        elif side is Side.ROWS:
+            observed = self.groups.row_weights(V, state.effects)
+        else:
+            observed = self.groups.column_weights(V, state.effects)
         return self.terms[side].subproblem(side, self.n_components, V, observed, state.units_of(side))
 
     def objective(self, state: Any) -> float:
         """Divergence of the factors minus the log density of their prior, in nats."""
-        W, Ht = state.factors
-        rate_total = self.counts.rate_total(W, Ht, *state.sums)
-        objective = divergence(self.counts, W, Ht, rate_total, state.data_term)
+        (W, Ht), groups = state.factors, self.groups
+        if groups is None:
+            rate_total, rest = self.counts.rate_total(W, Ht, *state.sums), 0.0
+        else:
+            rate_total = dot(state.effects, groups.rates(W, Ht))
+            rest = groups.penalty(state.effects) - groups.log_term(state.effects)
+        objective = divergence(self.counts, W, Ht, rate_total, state.data_term) + rest
         for side, terms in zip(Side, self.terms, strict=True):
             if terms.penalised:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
+
+    def _normalise_effects(self, state: FactorState) -> None:
+        """Rescale H so that the mean of the effects of a feature is 1, if that does not raise the objective."""
+        groups, (_, terms) = self.groups, self.terms
+        if groups is None or terms.fixed is not None or terms.penalised:
+            return
+        scale = state.effects.mean(axis=1)
+        state.factors[Side.COLUMNS] *= scale[:, None].astype(state.factors[Side.COLUMNS].dtype)
+        state.sums[Side.COLUMNS] = column_sums(state.factors[Side.COLUMNS])
+        state.effects = state.effects / scale[:, None]
+
+    def effects_of(self, state: Any) -> np.ndarray | None:
+        """The effects of groups, (n_groups, p); None without groups."""
+        return None if self.groups is None else state.effects.T.copy()
+
+    def update_effects(self, state: FactorState) -> None:
+        """Set the effects of groups to their optimum; at times after the best rescaling of H. See `Groups`."""
+        groups, (_, terms) = self.groups, self.terms
+        if groups is None:
+            return
+        W, Ht = state.factors
+        rates = groups.rates(W, Ht)
+        if state.n_steps % _RESCALE_EVERY == 0 and terms.fixed is None and terms.ridge is None:
+            shape = 0.0 if terms.shape is None else terms.shape.sum(axis=1, dtype=np.float64)
+            cost = 0.0 if terms.rate is None else (Ht * (terms.rate / state.units)).sum(axis=1)
+            scale = groups.best_scale(state.effects, shape, cost)
+            np.multiply(Ht, scale[:, None].astype(Ht.dtype), out=state.spares[Side.COLUMNS])
+            data_term = state.data_term + dot(self.counts.sums(Side.COLUMNS), np.log(scale))
+            state.replace_factor(Side.COLUMNS, column_sums(state.spares[Side.COLUMNS]), data_term)
+            rates *= scale[:, None]
+        state.effects = groups.best_effects(rates)
 
     def residual(self, state: Any) -> float:
         """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration."""
@@ -324,6 +378,7 @@ class Problem:
         """Recompute what an interrupt may have left out of step with the factors."""
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
+        self._normalise_effects(state)
         state.balance(self)
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -408,6 +463,8 @@ class Solution:
         Fields n_iter, objective (nats), kkt_residual and seconds; one record per evaluation, including the start.
     restarts : ndarray
         The last objective of each of the `n_init` starts, in nats.
+    group_effects : ndarray of shape (n_groups, p), float64, optional
+        Effects of the groups, in the order of their sorted labels; None without groups.
     validation : structured ndarray, optional
         Fields n_iter and log_likelihood of held-out counts, in nats per count; None without validation.
 
@@ -434,6 +491,7 @@ class Solution:
     status: Status
     trace: np.ndarray
     restarts: np.ndarray = field(default_factory=lambda: np.empty(0))
+    group_effects: np.ndarray | None = None
     validation: np.ndarray | None = None
 
     @property

@@ -35,8 +35,8 @@ class ComponentSearch:
     Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
     pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
 
-    Components with fixed entries, and those whose prior differs from that of the first free component, are never
-    merged. The rounds end early if the run has converged.
+    Only components without fixed entries and with equal priors are merged: the largest set of them. The rounds end
+    early if the run has converged.
 
     Parameters
     ----------
@@ -163,6 +163,7 @@ class ComponentSearch:
         factors = [with_width(A, K, n_new) for A in old.factors]
         put_components(factors, np.arange(K, K + n_new), new, free)
         state, interrupted = solver.init(wide, *factors), False
+        state.effects = old.effects
         try:
             _advance(run, solver, wide, state, n_steps)
         except KeyboardInterrupt:
@@ -179,7 +180,9 @@ class ComponentSearch:
                 raise
             interrupted, factors = True, merged_down(problem, wide, state, free, exact=False)
         solver = past_warm_up(solver)
+        effects = state.effects
         state = solver.init(problem, *factors)
+        state.effects = effects
         try:
             _advance(run, solver, problem, state, 0 if interrupted else self.settling)
         except KeyboardInterrupt:
@@ -190,7 +193,7 @@ class ComponentSearch:
         is_lower = problem.objective(state) < run.objective
         if not is_lower:
             state = solver.init(problem, *old.factors)
-            state.gaps = old.gaps
+            state.gaps, state.effects = old.gaps, old.effects
         run.replace_state(state, n_iter, evaluate=is_lower)
         if interrupted:
             raise KeyboardInterrupt
@@ -230,7 +233,7 @@ def merged_down(
         if exact:
             pairs = pairs[: _CANDIDATES * n_extra]
             smaller = problem.extended(n_extra - 1, free[0], factors[0].shape[1])
-            pairs = pairs[np.argsort(_objectives(smaller, factors, pairs), kind="stable")]
+            pairs = pairs[np.argsort(_objectives(smaller, factors, state.effects, pairs), kind="stable")]
         merged: list[int] = []
         for a, b in pairs.tolist():
             if len(merged) < 2 * n_extra and a not in merged and b not in merged:
@@ -244,7 +247,7 @@ def merged_down(
     return [with_width(A, K) for A in factors]
 
 
-def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) -> list[float]:
+def _objectives(problem: Problem, factors: list[np.ndarray], effects: np.ndarray, pairs: np.ndarray) -> list[float]:
     """Objective, in nats, after merging each pair of components; `problem` has one component less than the factors."""
     out, last = [], problem.n_components
     for a, b in pairs.tolist():
@@ -254,7 +257,9 @@ def _objectives(problem: Problem, factors: list[np.ndarray], pairs: np.ndarray) 
             A[:, b] = A[:, last]
             A[:, last] = 0
         try:
-            state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
+            state = FactorState(
+                factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]), effects=effects
+            )
             state.balance(problem)
             out.append(problem.objective(state))
         finally:  # Ctrl-C in a pass over the counts leaves the factors as they were

@@ -49,4 +49,5 @@ class JointEM:
         # The expected counts of the columns belong to the old W, the sums that divide them to the new one
         update = multiplicative(problem.subproblem(Side.COLUMNS, state), Ht, T, T)
         state.replace_factor(Side.COLUMNS, update.sums)
+        problem.update_effects(state)
         state.balance(problem)

@@ -73,8 +73,12 @@ class Extrapolated:
     def init(self, problem: Problem, W: np.ndarray, Ht: np.ndarray) -> ExtrapolatedState:
         state = FactorState.start(problem, W, Ht)
         factors, sums = [np.zeros_like(W), np.zeros_like(Ht)], [x.copy() for x in state.sums]
-        ahead = FactorState(factors, sums, state.units.copy(), spares=state.spares)  # no array is saved twice
-        return ExtrapolatedState(state.factors, state.sums, state.units, spares=state.spares, ahead=ahead)
+        ahead = FactorState(  # no array is saved twice
+            factors, sums, state.units.copy(), effects=state.effects.copy(), spares=state.spares
+        )
+        return ExtrapolatedState(
+            state.factors, state.sums, state.units, effects=state.effects, spares=state.spares, ahead=ahead
+        )
 
     def prepare(self, problem: Problem, state: ExtrapolatedState) -> None:
         pass
@@ -105,7 +109,7 @@ class Extrapolated:
         """Make `ahead` the iterate, and extrapolate from it."""
         ahead, old = state.ahead, state.factors
         state.factors, state.sums = list(ahead.factors), list(ahead.sums)
-        state.data_term, state.units = ahead.data_term, ahead.units
+        state.data_term, state.units, state.effects = ahead.data_term, ahead.units, ahead.effects
         for side, terms in zip(Side, problem.terms, strict=True):
             ahead.sums[side] = extrapolated(
                 state.factors[side], old[side], state.momentum, problem.counts.sums(side),
@@ -121,4 +125,5 @@ class Extrapolated:
         for side in Side:
             np.copyto(ahead.factors[side], state.factors[side])
         ahead.sums, ahead.units, ahead.n_steps = list(state.sums), state.units, state.n_steps
+        ahead.effects = state.effects
         state.extrapolates = False

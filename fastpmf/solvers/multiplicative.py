@@ -112,4 +112,5 @@ class Multiplicative(Alternating):
             state.replace_factor(side, update.sums)
 
     def finish_step(self, problem: Problem, state: FactorState) -> None:
+        problem.update_effects(state)
         state.balance(problem)

@@ -29,6 +29,8 @@ class Objective(Protocol):
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def effects_of(self, state: Any) -> np.ndarray | None: ...
+
 
 class Run:
     """A fit in progress: a solver, its state, and the trace so far.
@@ -177,7 +179,7 @@ class Run:
         status = self.status or (Status.CONVERGED if residual <= self._options.tol else Status.MAX_ITER)
         return Solution(
             W, H, objective, residual, self.n_iter, status, np.array(trace, dtype=TRACE_DTYPE),
-            np.array([self.objective]),
+            np.array([self.objective]), problem.effects_of(state),
         )  # fmt: skip
 
     def _residual_of_factors(self) -> float:
