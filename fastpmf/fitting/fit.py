@@ -20,7 +20,7 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_memory, check_memory_before_reading
-from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
+from fastpmf.fitting.options import FitData, FitOptions, KnownEffects, PoissonOptions
 from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
@@ -85,7 +85,9 @@ def poisson_nmf(
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr); the
         result of `as_counts`, which is not checked or transposed again; or `StreamedCounts`.
-    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, inner_steps, init, n_init
+    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, prior_groups, solver, acceleration, inner_steps
+        As in `PoissonNMF`.
+    init, n_init
         As in `PoissonNMF`.
     max_iter, tol, max_time, eval_every, random_state, dtype, n_threads, verbose, callback
         As in `PoissonNMF`.
@@ -93,13 +95,15 @@ def poisson_nmf(
         Start, with init="custom" or "grow".
     H : array-like of shape (n_components, n_features), optional
         Start, with init="custom" or "grow".
-    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation, checkpoint, resume
+    fixed_W, fixed_H, row_exposure, column_exposure, background, groups, mask, sample_weight, validation
+        As in `PoissonNMF.fit`.
+    checkpoint, resume
         As in `PoissonNMF.fit`.
 
     Returns
     -------
     Solution
-        W, H, objective, kkt_residual, n_iter, status, trace, restarts.
+        W, H, objective, kkt_residual, n_iter, status, trace, restarts, group_effects.
 
     Raises
     ------
@@ -302,9 +306,12 @@ class PoissonFit(Fit):
         """Compute W of rows of weight 0, and warn of empty components and non-finite rates."""
         problem, options = self.problem, self._options
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
+            groups, effects = problem.groups, solution.group_effects
+            known = None if groups is None or effects is None else KnownEffects(groups.group, effects.T)
             solution.W[rows], _ = transform(
                 self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
-                penalties=problem.penalties.select_rows(rows), data=self._data.select_rows(rows),
+                penalties=problem.penalties.select_rows(rows),
+                data=replace(self._data, groups=known).select_rows(rows),
             )  # fmt: skip
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
