@@ -1,5 +1,6 @@
 """Effects of groups of rows on features, such as batches: fits, new rows, and everything that uses rates."""
 
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,16 @@ from sklearn.base import clone
 
 import fastpmf
 import fastpmf.plot
-from fastpmf import Checkpoint, FitInterrupted, PoissonNMF, StreamedCounts, kl_divergence, match_components, poisson_nmf
+from fastpmf import (
+    Checkpoint,
+    FitInterrupted,
+    PoissonNMF,
+    StreamedCounts,
+    cli,
+    kl_divergence,
+    match_components,
+    poisson_nmf,
+)
 from fastpmf.core.factors import padded
 from fastpmf.counts import as_counts
 from fastpmf.io import load_model, write_factors
@@ -543,6 +553,84 @@ def test_factors_are_written_with_the_effects(drawn, fitted, tmp_path):
     with np.load(tmp_path / "factors.npz") as file:
         np.testing.assert_array_equal(file["group_effects"], model.group_effects_)
         assert file["group_names"].tolist() == ["a", "b", "c"]
+
+
+# ── AnnData and the command line ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_batches_of_anndata_are_fitted_stored_written_and_used_for_new_cells(drawn, tmp_path):
+    anndata, pd = pytest.importorskip("anndata"), pytest.importorskip("pandas")
+    fa = pytest.importorskip("fastpmf.anndata")
+    genes = [f"g{j}" for j in range(30)]
+    obs = pd.DataFrame(
+        {"batch": pd.Categorical(drawn.labels), "year": 2000 + drawn.group}, [f"c{i}" for i in range(80)]
+    )
+    adata = anndata.AnnData(drawn.X, obs=obs, var=pd.DataFrame({"use": np.arange(30) > 1}, index=genes))
+    options = {"random_state": 0, "max_iter": 50}
+    model = fa.poisson_nmf(adata, 2, batch_key="batch", mask_var="use", **options)
+    direct = PoissonNMF(2, **options).fit(drawn.X[:, 2:], groups=drawn.labels)
+    np.testing.assert_array_equal(model.group_effects_, direct.group_effects_)
+    np.testing.assert_array_equal(adata.varm["PMF_batch_effects"][2:], model.group_effects_.T)
+    np.testing.assert_array_equal(adata.varm["PMF_batch_effects"][:2], 1)
+    adata.write_h5ad(tmp_path / "adata.h5ad")
+    read = anndata.read_h5ad(tmp_path / "adata.h5ad")
+    assert list(read.uns["pmf"]["batches"]) == ["a", "b", "c"]
+    assert read.uns["pmf"]["params"]["batch_key"] == "batch"
+    W = fa.transform(adata, model, batch_key="batch")
+    np.testing.assert_array_equal(W, direct.transform(drawn.X[:, 2:], groups=drawn.labels))
+    fewer = adata[:, ::-3].copy()
+    with pytest.warns(UserWarning, match="lacks .* of the 28 fitted genes"):
+        assert np.isfinite(fa.transform(fewer, model, batch_key="batch")).all()
+    adata.obs["batch"] = "new"
+    with pytest.warns(UserWarning, match="^groups has 'new'"):
+        ignored = fa.transform(adata, model, batch_key="batch")
+    assert (fa.transform(adata, model, batch_key="batch", new_batches="estimate") != ignored).any()
+    assert fa.poisson_nmf(adata, 2, batch_key="year", **options).group_names_.tolist() == [2000, 2001, 2002]
+    fa.poisson_nmf(adata, 2, **options)
+    assert "PMF_batch_effects" not in adata.varm
+    assert fa.to_anndata(W, direct).varm["PMF_batch_effects"].shape == (28, 3)
+    for call, error, message in (
+        (lambda: fa.transform(adata, model), ValueError, "^batch_key must be given, since the model was fitted with"),
+        (lambda: fa.poisson_nmf(adata, 2, batch_key="bath"), ValueError, "^batch_key must be a column of adata.obs"),
+        (lambda: fa.poisson_nmf(adata, 2, batch_key=[math.nan] * 80), ValueError, "^batch_key must have a label for"),
+        (lambda: fa.poisson_nmf(adata, 2, groups="batch"), TypeError, "did you mean 'batch_key'"),
+        (lambda: fa.hpf(adata, 2, batch_key="batch"), TypeError, "it is an argument of poisson_nmf only"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_the_command_line_fits_transforms_scores_and_reports_with_groups(drawn, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    sparse.save_npz(tmp_path / "X.npz", sparse.csr_matrix(drawn.X))
+    heldout = np.random.default_rng(1).poisson(drawn.rates)
+    sparse.save_npz(tmp_path / "heldout.npz", sparse.csr_matrix(heldout))
+    test = str(tmp_path / "heldout.npz")
+    (tmp_path / "groups.txt").write_text("\n".join(drawn.labels) + "\n")
+    (tmp_path / "new.txt").write_text("\n".join(["new"] * 80) + "\n")
+    X, groups, model, W = (str(tmp_path / name) for name in ("X.npz", "groups.txt", "model.npz", "W.npy"))
+
+    def run(*arguments, status=0):
+        assert cli.main([*arguments, "--quiet"] if arguments[0] == "fit" else list(arguments)) == status
+        return capsys.readouterr()
+
+    run("fit", X, "-k", "2", "--groups", groups, "-o", model, "--report", str(tmp_path / "a.html"))
+    fitted = load_model(model)
+    assert fitted.group_names_.tolist() == ["a", "b", "c"]
+    run("transform", model, X, "--groups", groups, "-o", W)
+    np.testing.assert_array_equal(np.load(W), fitted.transform(drawn.X, groups=drawn.labels))
+    run("transform", model, X, "--groups", str(tmp_path / "new.txt"), "--new-groups", "estimate", "-o", W)
+    run("report", model, X, "--groups", groups, "-o", str(tmp_path / "b.html"))
+    score = json.loads(run("evaluate", model, X, "--groups", groups, "--json").out)["log_likelihood"]
+    assert score == pytest.approx(fitted.score(drawn.X, groups=drawn.labels), rel=1e-6)
+    run("evaluate", model, test, "--train", X, "--groups", groups, "--top", "3")
+    run("plot", "residuals", model, X, "--groups", groups, "-o", str(tmp_path / "r.png"))
+    run("plot", "calibration", model, test, "--train", X, "--groups", groups, "-o", str(tmp_path / "c.png"))
+    assert "groups must be given" in run("transform", model, X, "-o", W, status=2).err
+    missing = run("evaluate", model, test, "--train", X, "--groups", "nothing", status=2)
+    assert "no file nothing, which --train" in missing.err
+    refused = run("fit", X, "-k", "2", "--model", "hpf", "--groups", groups, "-o", model, status=2).err
+    assert "argument --groups: an option of --model poisson" in refused
 
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,13 +25,16 @@ def check_no_groups(model: Any, name: str = "H", advice: str = "") -> None:
         )
 
 
-def check_groups_given(model: Any, groups: Any) -> None:
-    """Raise an error unless groups of rows are given just where a fitted estimator has effects of groups."""
+def check_groups_given(model: Any, groups: Any, name: str = "groups") -> None:
+    """Raise an error unless groups of rows are given just where a fitted estimator has effects of groups.
+
+    `name` is the argument's name, for messages.
+    """
     fitted = getattr(model, "group_effects_", None) is not None
     if fitted and groups is None:
-        raise ValueError("groups must be given, since the model was fitted with groups")
+        raise ValueError(f"{name} must be given, since the model was fitted with groups")
     if not fitted and groups is not None:
-        raise ValueError("groups must be None, since the model was fitted without groups")
+        raise ValueError(f"{name} must be None, since the model was fitted without groups")
 
 
 def column_data(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | None, np.ndarray | None]:

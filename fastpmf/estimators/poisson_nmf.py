@@ -612,7 +612,7 @@ class PoissonNMF(FactorModel):
         if new.any() and estimate:
             effects[new] = self._effects_of_new_groups(counts, data, labels, np.flatnonzero(new[group]), prior_W)
         elif new.any():
-            self._warn_of_new_groups(names[new], "; new_groups='estimate' fits them")
+            self._warn_of_new_groups(names[new])
         return replace(data, groups=KnownEffects(group, effects.T))
 
     def _known_effects(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -626,10 +626,10 @@ class PoissonNMF(FactorModel):
         effects = np.array([fitted.get(name, one) for name in names.tolist()]).reshape(len(names), len(one))
         return names, group.astype(np.int64), effects, np.array([name not in fitted for name in names.tolist()], bool)
 
-    def _warn_of_new_groups(self, names: np.ndarray, advice: str = "") -> None:
+    def _warn_of_new_groups(self, names: np.ndarray) -> None:
         warn(
-            f"groups has {listed(names.tolist())}, which the model was not fitted with: their effects are taken as 1"
-            f"{advice}"
+            f"groups has {listed(names.tolist())}, which the model was not fitted with: their effects are taken as 1, "
+            "and not estimated"
         )
 
     def rate_factors(

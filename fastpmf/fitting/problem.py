@@ -267,11 +267,11 @@ def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     return names, group.astype(np.int64)
 
 
-def check_group_labels(groups: Any, n: int) -> np.ndarray:
-    """One label for each row, (n,): all strings, or all numbers."""
+def check_group_labels(groups: Any, n: int, name: str = "groups") -> np.ndarray:
+    """One label for each row, (n,): all strings, or all numbers; `name` is the argument's name, for messages."""
     labels = np.asarray(groups)
     if labels.shape != (n,):
-        raise ValueError(f"groups must have one label for each of {n} rows, got shape {labels.shape}")
+        raise ValueError(f"{name} must have one label for each of {n} rows, got shape {labels.shape}")
     if labels.dtype.kind == "O":
         values = labels.tolist()
         if all(isinstance(label, str) for label in values):
@@ -280,11 +280,11 @@ def check_group_labels(groups: Any, n: int) -> np.ndarray:
             labels = np.array(values)
         else:
             kinds = ", ".join(sorted({type(label).__name__ for label in values}))
-            raise TypeError(f"groups must be all strings or all numbers, got {kinds}")
+            raise TypeError(f"{name} must be all strings or all numbers, got {kinds}")
     if labels.dtype.kind not in "biufU":
-        raise TypeError(f"groups must be all strings or all numbers, got {labels.dtype}")
+        raise TypeError(f"{name} must be all strings or all numbers, got {labels.dtype}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError("groups must have a label for each row, got NaN")
+        raise ValueError(f"{name} must have a label for each row, got NaN")
     return labels
 
 
