@@ -5,7 +5,7 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from fastpmf import as_counts, match_components, poisson_nmf
+from fastpmf import HPF, Solution, StreamedCounts, as_counts, match_components, poisson_nmf
 
 DESCRIPTION = """\
 Fit the same counts from several seeds with several starts, each until it converges, and record the final objective,
-D(X || W H) in float64, and the time of the fit without reading the counts and compilation.
+D(X || W H) in float64, and the time of the fit without reading the counts and compilation. --model hpf fits HPF, whose
+objective is minus the evidence bound; --model streamed fits PoissonNMF to counts in 16 blocks of rows.
 
   random    a single random start, init="random"
   merge     a single fit that begins with more components and merges them, init="merge"
   restarts  --restarts random starts, init="random" and n_init, of which the best one is finished
+  shrink    for each -k from the fit with the next larger one, init="shrink"; for the largest from a random start of
+            half as many components more, fitted for 20 iterations, as in select_n_components
   nndsvd, nndsvda, nndsvdar    singular vectors
 
 The excess is 100 (D - best) / best, where best is the lowest objective of all fits of these counts and number of
@@ -29,7 +32,8 @@ components. Times are relative to the median of random, if it is among the start
 mean over the matched components of sum_j sqrt(P(j|z) P'(j|z')), see `match_components`; that of a fit is the median
 over the other seeds of the same start. For each seed the starts are fitted one after another.
 """
-STARTS = ["random", "merge", "restarts", "nndsvd", "nndsvda", "nndsvdar"]
+MODELS = ["poisson", "streamed", "hpf"]
+STARTS = ["random", "merge", "restarts", "shrink", "nndsvd", "nndsvda", "nndsvdar"]
 WARM_UP = 80  # iterations; a search takes half of them at most, and its first 40 call all kernels
 
 
@@ -38,6 +42,7 @@ class Row(NamedTuple):
 
     counts: str
     k: int
+    model: str
     start: str
     seed: int
     iterations: int
@@ -54,10 +59,13 @@ def main() -> int:
     """Run the study."""
     parser = common.Parser(DESCRIPTION)
     parser.shared(data=[], components=[20], seeds=[0, 1, 2, 3, 4], max_iter=500, dtype="float32", threads=None)
+    parser.option("--model", "what is fitted", "poisson", choices=MODELS)
     parser.option("--starts", "starts", ["random", "merge", "restarts"], choices=STARTS)
     parser.option("--restarts", "random starts of restarts", 10, type=common.number(int, 2))
     parser.option("--tol", "tolerance of each fit", 1e-4)
     arguments = parser.parse_args()
+    if arguments.model == "hpf" and "shrink" in arguments.starts:
+        parser.error("argument --starts: shrink needs --model poisson or streamed, got hpf")
     matrices = common.read_matrices(parser, arguments.data)
     for name in ("components", "seeds", "starts"):
         setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
@@ -70,12 +78,14 @@ def main() -> int:
 
 def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Nothing after each fit but the last of each matrix and number of components, after which all their rows."""
+    function = hpf if arguments.model == "hpf" else poisson_nmf
     for name, X in matrices.items():
-        counts = as_counts(X)
-        for k in arguments.components:
+        counts = blocks(X) if arguments.model == "streamed" else as_counts(X)
+        larger = dict[int, Solution]()  # the latest fit of shrink for each seed
+        for k in sorted(arguments.components, reverse=True):
             fits = {
                 label(start, arguments): partial(
-                    poisson_nmf, counts, k, init="random" if start == "restarts" else start, tol=arguments.tol,
+                    fit_from, function, counts, k, start="random" if start == "restarts" else start, tol=arguments.tol,
                     n_init=arguments.restarts if start == "restarts" else 1, dtype=arguments.dtype,
                     n_threads=arguments.threads,
                 ) for start in arguments.starts
@@ -88,12 +98,42 @@ def measure(matrices: dict[str, Any], arguments: argparse.Namespace) -> Iterator
                 if n:
                     yield []
                 cpu, wall = time.process_time(), time.perf_counter()
-                solution = fit(max_iter=arguments.max_iter, random_state=seed)
+                solution = fit(max_iter=arguments.max_iter, random_state=seed, larger=larger.get(seed))
                 seconds = time.process_time() - cpu, time.perf_counter() - wall
+                if start == "shrink":
+                    larger[seed] = solution
                 end = (solution.n_iter, solution.status.name, *seconds, solution.objective)
-                rows.append(Row(name, k, start, seed, *end, np.nan, np.nan, arguments.dtype))
+                rows.append(Row(name, k, arguments.model, start, seed, *end, np.nan, np.nan, arguments.dtype))
                 components[start].append(solution.H)
             yield compared(rows, components, arguments.seeds)
+
+
+def blocks(X: Any) -> StreamedCounts:
+    """The counts in 16 blocks of rows."""
+    ends = np.linspace(0, X.shape[0], 17).astype(int)
+    parts = [X[i:j] for i, j in itertools.pairwise(ends) if j > i]
+    return StreamedCounts(lambda: parts)
+
+
+def hpf(X: Any, k: int, **options: Any) -> Solution:
+    """The posterior means of an HPF as a solution."""
+    model = HPF(k, **options).fit(X)
+    return Solution(
+        model.W_posterior_.mean, model.components_, model.objective_, model.residual_, model.n_iter_, model.status_,
+        model.trace_,
+    )  # fmt: skip
+
+
+def fit_from(
+    function: Callable[..., Solution], counts: Any, k: int, *, start: str, larger: Solution | None = None,
+    **options: Any,
+) -> Solution:  # fmt: skip
+    """A fit from a start; `larger` is the one that "shrink" begins with."""
+    if start != "shrink":
+        return function(counts, k, init=start, **options)
+    if larger is None:
+        larger = poisson_nmf(counts, -(-3 * k // 2), init="random", **options | {"max_iter": 20, "tol": 0})
+    return poisson_nmf(counts, k, init="shrink", W=larger.W, H=larger.H, **options)
 
 
 def label(start: str, arguments: argparse.Namespace) -> str:

@@ -124,7 +124,7 @@ def test_numbers_of_components_are_compared_in_a_table(run):
     assert code == 0
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].split() == ["k", "log_likelihood", "error", "similarity", "seconds", "choice"]
+    assert lines[0].split() == ["k", "log_likelihood", "error", "similarity", "seconds", "excess", "choice"]
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
     assert "recommended" in out
 
@@ -401,7 +401,7 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
 
     def interrupted(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 4:  # after those of a split: a rough one, and one for each number
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
@@ -563,7 +563,7 @@ def test_numbers_of_components_are_plotted_and_tabulated_at_once(run):
     code, out, _ = run("select X.npz -k 1 2 --splits 2 -q --plot k.png -o k.csv")
     assert (code, out) == (0, "")
     assert Path("k.png").read_bytes().startswith(b"\x89PNG")
-    assert Path("k.csv").read_text().splitlines()[0] == "k,log_likelihood,error,similarity,seconds,choice"
+    assert Path("k.csv").read_text().splitlines()[0] == "k,log_likelihood,error,similarity,seconds,excess,choice"
 
 
 def test_similar_columns_are_those_of_the_model(shop):

@@ -6,15 +6,17 @@ from naive import kl_divergence
 from scipy import sparse
 
 import fastpmf
-from fastpmf import Checkpoint, FitInterrupted, PoissonNMF, as_counts, poisson_nmf
+from fastpmf import HPF, Checkpoint, FitInterrupted, PoissonNMF, StreamedCounts, as_counts, poisson_nmf
 from fastpmf.core.factors import padded
 from fastpmf.datasets import make_poisson_counts
+from fastpmf.fitting.fit import PoissonFit
+from fastpmf.fitting.hpf import smooth
 from fastpmf.fitting.options import NO_DATA, NO_PENALTIES, FitData, Penalties
 from fastpmf.fitting.problem import build_problem
 from fastpmf.model.merging import merge, merge_costs, new_components, put_components
 from fastpmf.solvers import Extrapolated, FactorState, make_solver
 from fastpmf.solvers.clock import Clock
-from fastpmf.solvers.component_search import merged_down, past_warm_up
+from fastpmf.solvers.component_search import ComponentSearch, merged_down, past_warm_up
 
 DOUBLE = np.dtype(np.float64)
 
@@ -116,7 +118,7 @@ def test_fits_end_in_the_same_optimum_where_those_from_random_starts_do_not(topi
     assert merged.max() < random.min()
 
 
-def test_the_default_is_to_merge_with_coordinate_descent_in_memory(topics):
+def test_the_default_is_to_merge_with_coordinate_descent(topics):
     def fit(**options):
         return poisson_nmf(topics, 4, max_iter=100, random_state=0, **options).trace
 
@@ -134,6 +136,18 @@ def test_iterations_of_the_search_count_and_no_record_is_higher_than_the_one_bef
     assert set(trace["n_iter"][trace["n_iter"] <= 70]) <= {0, 25, 40, 55, 70}  # no record of a round that was undone
     assert (np.diff(trace["objective"]) <= 1e-6 * trace["objective"][1:]).all()  # float32
     assert (np.diff(trace["seconds"]) >= 0).all()
+
+
+def test_with_few_components_random_starts_compete_with_the_merged_ones(topics, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(PoissonFit, "_start", lambda self, start=PoissonFit._start: drawn.append(1) or start(self))
+    options = {"init": "merge", "random_state": 0, "tol": 0}
+    poisson_nmf(topics, 4, max_iter=400, **options)
+    assert len(drawn) == 1 + 4
+    drawn.clear()
+    poisson_nmf(topics, 11, max_iter=400, **options)  # more than ten components
+    poisson_nmf(topics, 4, max_iter=180, **options)  # of 90 iterations, 45 are for the rounds, 25 for merging
+    assert len(drawn) == 2
 
 
 def test_the_search_takes_at_most_half_of_the_iterations(topics):
@@ -198,7 +212,7 @@ def test_ctrl_c_in_the_search_keeps_the_factors_of_the_last_record(topics):
             raise KeyboardInterrupt
 
     with pytest.raises(FitInterrupted) as interrupted:
-        poisson_nmf(topics, 6, init="merge", random_state=0, callback=callback)
+        poisson_nmf(topics, 11, init="merge", random_state=0, callback=callback)  # without other starts
     solution = interrupted.value.solution
     assert solution.n_iter == 40
     assert solution.objective == pytest.approx(records[-1].objective, rel=1e-6)
@@ -216,11 +230,96 @@ def test_max_time_ends_the_search(topics):
     assert solution.n_iter < 25
 
 
-def test_streamed_counts_are_merged_by_similarity(topics, tmp_path):
-    fastpmf.io.write_counts(tmp_path / "counts", topics)
-    streamed = fastpmf.io.stream_counts(tmp_path / "counts", block_entries=5_000)
-    merged, random = (poisson_nmf(streamed, 8, init=init, random_state=0) for init in ("merge", "random"))
-    assert merged.objective < 1.01 * random.objective
+def streamed(topics, *, by_column=False):
+    stored = sparse.csr_array(topics.T if by_column else topics)
+    blocks = [stored[i : i + 50] for i in range(0, stored.shape[0], 50)]
+    return StreamedCounts(lambda: blocks, by_column=by_column)
+
+
+@pytest.mark.parametrize("by_column", [False, True], ids=["rows", "columns"])
+def test_streamed_fits_end_lower_from_a_search_which_is_the_default(topics, by_column):
+    def fits(**options):
+        return [poisson_nmf(counts, 6, max_iter=200, random_state=seed, **options) for seed in range(3)]
+
+    counts = streamed(topics, by_column=by_column)
+    merged, default, random = fits(init="merge"), fits(), fits(init="random")
+    assert [fit.objective for fit in merged] == [fit.objective for fit in default]
+    assert np.median([fit.objective for fit in merged]) < np.median([fit.objective for fit in random])
+
+
+@pytest.mark.parametrize("storage", [as_counts, streamed], ids=["memory", "streamed"])
+def test_the_bound_of_hpf_is_higher_from_a_search_which_is_the_default(topics, storage):
+    def bounds(**options):
+        return [HPF(6, max_iter=200, tol=0, random_state=seed, **options).fit(counts).elbo_ for seed in range(3)]
+
+    counts = storage(topics)
+    merged = bounds(init="merge")
+    assert merged == bounds()
+    assert np.median(merged) > np.median(bounds(init="random"))
+
+
+def test_smoothed_factors_keep_their_sums_and_have_no_zeros_in_rows_with_counts():
+    factors = random_factors()
+    factors[0][:, 1], factors[0][3], factors[1][::2, 0] = 0, 0, 0
+    mass = np.sqrt(factors[0].sum(axis=0) * factors[1].sum(axis=0))
+    scaled = [A * np.divide(mass, A.sum(axis=0), where=mass > 0, out=np.zeros(len(mass))) for A in factors]
+    smooth(*factors)
+    for A, before in zip(factors, scaled, strict=True):
+        np.testing.assert_allclose(A.sum(axis=0), mass, rtol=1e-13)
+        np.testing.assert_allclose(A.sum(axis=1), before.sum(axis=1), rtol=1e-13)
+        np.testing.assert_array_equal(A[:, [0, 2, 3]] > 0, before.any(axis=1)[:, None] & np.ones(3, bool))
+
+
+def test_the_iterations_of_hpf_begin_after_its_search(topics):
+    model = HPF(6, max_iter=60, tol=0, random_state=0).fit(topics)
+    assert model.n_iter_ == 60
+    assert model.trace_["n_iter"].tolist() == list(range(0, 61, 10))
+    none, random = (HPF(6, max_iter=40, tol=0, random_state=0, init=init).fit(topics) for init in ("auto", "random"))
+    np.testing.assert_array_equal(none.components_, random.components_)
+
+
+def test_hpf_refuses_starts_from_given_factors(topics):
+    for init in ("grow", "custom"):
+        with pytest.raises(ValueError, match=f"^init must be one of 'auto', 'merge', .*, got '{init}'"):
+            HPF(3, init=init).fit(topics)
+
+
+def test_ctrl_c_in_the_search_of_hpf_leaves_the_estimator_unchanged(topics, monkeypatch):
+    model = HPF(6, random_state=0).fit(topics)
+    before = model.components_
+    monkeypatch.setattr(Extrapolated, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt, match="nothing is kept") as interrupted:
+        model.fit(topics)
+    assert not isinstance(interrupted.value, FitInterrupted)
+    assert model.components_ is before
+
+
+def test_max_time_includes_the_searches_of_all_starts_of_hpf(topics, monkeypatch):
+    real, seconds = ComponentSearch.apply, []
+
+    def measured(self, run, *args):
+        seconds.append(run.seconds)
+        real(self, run, *args)
+        seconds.append(run.seconds)
+
+    monkeypatch.setattr(ComponentSearch, "apply", measured)
+    model = HPF(6, n_init=2, max_iter=60, tol=0, random_state=0).fit(topics)
+    assert len(seconds) == 4
+    assert seconds == sorted(seconds)  # the second goes on where the first ended
+    assert model.trace_["seconds"][0] >= seconds[1]
+
+
+def test_max_time_includes_the_search_of_hpf(topics, monkeypatch):
+    seconds = 0.0
+
+    def advance(self):
+        nonlocal seconds
+        seconds += 1.0
+        return seconds
+
+    monkeypatch.setattr(Clock, "seconds", advance)
+    model = HPF(6, random_state=0, tol=0, max_time=5.0).fit(topics)
+    assert (model.status_.name, model.n_iter_) == ("MAX_TIME", 1)
 
 
 def test_several_starts_are_all_searched(topics):
@@ -261,6 +360,83 @@ def test_growing_needs_a_component_that_is_not_zero(topics):
         poisson_nmf(topics, 5, init="grow", W=np.zeros((300, 3)), H=np.ones((3, 200)))
 
 
+def fits_of(W, H):
+    """Arguments of a fit that shrinks from these factors."""
+    return {"init": "shrink", "W": W, "H": H, "random_state": 0}
+
+
+@pytest.mark.parametrize("solver", ["cd", "mu"])
+def test_a_fit_shrinks_from_one_with_more_components(topics, solver):
+    large = poisson_nmf(topics, 9, solver=solver, random_state=0)
+    W, H = large.W.copy(), large.H.copy()
+    small = poisson_nmf(topics, 6, solver=solver, **fits_of(large.W, large.H))
+    np.testing.assert_array_equal(large.W, W)  # not written to
+    np.testing.assert_array_equal(large.H, H)
+    assert small.W.shape == (300, 6)
+    assert len(small.dead_components) == 0
+    # Merging ends where the search does, which ends below all random starts, see above
+    random = [poisson_nmf(topics, 6, solver=solver, init="random", random_state=seed).objective for seed in range(3)]
+    assert small.objective < min(random)
+
+
+def test_shrinking_merges_components_that_were_split(topics):
+    small = poisson_nmf(topics, 4, random_state=0, dtype="float64")
+    split = np.array([0, 1, 2, 3, 0, 2])
+    W = small.W[:, split] * [0.3, 1, 0.5, 1, 0.7, 0.5]
+    again = poisson_nmf(topics, 4, dtype="float64", max_iter=1, tol=0, **fits_of(W, small.H[split]))
+    assert again.trace["objective"][0] == pytest.approx(small.objective, rel=1e-12)
+
+
+def test_shrinking_keeps_fixed_components_and_a_background(topics):
+    rng = np.random.default_rng(0)
+    fixed = np.full((4, 200), np.nan)
+    fixed[1] = rng.gamma(1.0, size=200)
+    large = poisson_nmf(topics, 7, random_state=0)
+    data = {"fixed_H": fixed, "background": np.full(200, 1e-3), "row_exposure": rng.uniform(0.5, 2, 300)}
+    small = poisson_nmf(topics, 4, **data, **fits_of(large.W, large.H))
+    np.testing.assert_array_equal(small.H[1], fixed[1].astype(small.H.dtype))
+    assert len(small.dead_components) == 0
+    assert small.objective < 1.01 * poisson_nmf(topics, 4, **data, random_state=0).objective
+
+
+def test_shrinking_respects_masks_and_priors(topics):
+    mask = sparse.random_array((300, 200), density=0.05, rng=np.random.default_rng(0), format="csr")
+    data = {"mask": mask, "prior_W": (1.5, 0.1), "prior_H": "auto"}
+    large = poisson_nmf(topics, 8, random_state=0, **data)
+    small = poisson_nmf(topics, 5, **data, **fits_of(large.W, large.H))
+    # Fits from different seeds differ by as much here
+    assert small.objective < 1.006 * poisson_nmf(topics, 5, random_state=0, **data).objective
+
+
+def test_shrinking_from_factors_of_other_counts_replaces_zeros(topics):
+    W, H = np.ones((300, 3)), np.ones((3, 200))
+    H[:, np.flatnonzero(topics.sum(axis=0))[0]] = 0
+    with pytest.warns(UserWarning, match="the zeros there were replaced"):
+        solution = poisson_nmf(topics, 2, **fits_of(W, H))
+    assert np.isfinite(solution.objective)
+
+
+def test_streamed_counts_shrink_by_similarity(topics, tmp_path):
+    fastpmf.io.write_counts(tmp_path / "counts", topics)
+    streamed = fastpmf.io.stream_counts(tmp_path / "counts", block_entries=5_000)
+    large = poisson_nmf(topics, 8, random_state=0)
+    small = poisson_nmf(streamed, 5, **fits_of(large.W, large.H))
+    assert small.objective < 1.01 * poisson_nmf(topics, 5, random_state=0).objective
+
+
+@pytest.mark.parametrize(
+    ("k", "options", "sentence"),
+    [
+        (3, {}, r"W must have at least 4 columns with init='shrink' and n_components=3, got shape \(300, 3\)"),
+        (2, {"fixed_H": np.ones((2, 200))}, "init='shrink' needs a component that has no fixed entries"),
+        (2, {"n_init": 2}, "n_init must be 1 with init='shrink', got 2"),
+    ],
+)
+def test_shrinking_raises_a_clear_error(topics, k, options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        poisson_nmf(topics, k, **options, **fits_of(np.ones((300, 3)), np.ones((3, 200))))
+
+
 @pytest.mark.parametrize(
     "prior", [{"prior_W": (1.5, 0.1), "prior_H": (1.1, 0.5)}, {"alpha_W": 1e-3, "l1_ratio": 1.0}, {"alpha_W": 1e-3}],
     ids=["shape", "rate", "ridge"],
@@ -287,7 +463,7 @@ def test_ctrl_c_within_a_step_of_the_search_keeps_what_was_fitted(topics, monkey
 
     monkeypatch.setattr(Extrapolated, "step", interrupted)
     checkpoint = Checkpoint(tmp_path, iterations=1)
-    model = PoissonNMF(6, init="merge", random_state=0)
+    model = PoissonNMF(11, init="merge", random_state=0)  # without other starts
     with pytest.raises(FitInterrupted):
         model.fit(topics, checkpoint=checkpoint)
     assert model.n_iter_ == n_iter

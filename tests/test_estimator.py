@@ -275,7 +275,7 @@ def test_bad_starting_factors_are_named(X, W, H, message):
 
 
 def test_factors_without_init_custom_are_refused(X):
-    with pytest.raises(ValueError, match="init='custom' or 'grow' only"):
+    with pytest.raises(ValueError, match="init='custom', 'grow' or 'shrink' only"):
         PoissonNMF(2).fit_transform(X, W=np.ones((40, 2)), H=np.ones((2, 25)))
 
 

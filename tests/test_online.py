@@ -29,7 +29,7 @@ def epoch(model, X, size=60):
 
 @both
 def test_some_epochs_score_within_a_percent_of_a_fit_to_all_rows(kind, counts):
-    whole = kind(3, random_state=0, max_iter=300).fit(counts)
+    whole = kind(3, random_state=0, max_iter=2000).fit(counts)
     model = kind(3, random_state=0, total_samples=300)
     scores = [epoch(model, counts).score(counts) for _ in range(4)]
     assert scores[-1] > whole.score(counts) - 0.01 * abs(whole.score(counts))
@@ -148,7 +148,7 @@ def test_row_exposures_rescale_w(counts):
 def test_the_result_is_the_same_for_any_threads_and_after_an_earlier_fit(kind, counts):
     one, two = (epoch(kind(3, random_state=0, n_threads=n), counts).components_ for n in (1, 2))
     np.testing.assert_array_equal(one, two)
-    model = kind(3, random_state=0, max_iter=300).fit(counts)
+    model = kind(3, random_state=0, max_iter=2000).fit(counts)
     np.testing.assert_array_equal(epoch(model, counts).components_, two)
 
 

@@ -13,7 +13,7 @@ from test_runtime import X, run
 
 from fastpmf import poisson_nmf
 from fastpmf.kernels import _jit
-from fastpmf.kernels._llvm import Width
+from fastpmf.kernels._llvm import View, Width
 from fastpmf.kernels.contract import ratio_contract
 from fastpmf.kernels.launch import Table
 from fastpmf.kernels.log_rate import log_rate
@@ -42,7 +42,7 @@ def names_in_cache():
         for dtype in (types.float32, types.float64):
             for n_vectors in (1, 2):
                 for flags in ({"parallel": False}, {"parallel": True}):
-                    table = Table([types.Array(dtype, 1, "C"), Width(n_vectors)])
+                    table = Table([View(dtype, 1, mutable=True), Width(n_vectors)])
                     yield _jit.with_unique_name(kernel._body, types.void(table), flags).__qualname__
 
 

@@ -139,7 +139,7 @@ def test_a_terminal_gets_a_bar_that_ends_full(X, monkeypatch):
 def test_a_selection_says_which_fit_it_is_at(X, capsys, monkeypatch):
     select_n_components(X, [1, 2], n_splits=2, random_state=0, verbose=True)
     lines = [text for text in capsys.readouterr().err.splitlines() if text != progress.MESSAGE]
-    assert lines[:2] == ["k = 1, split 1 of 2 (1 of 4)", "k = 2, split 1 of 2 (2 of 4)"]
+    assert lines[:2] == ["k = 2, split 1 of 2 (1 of 4)", "k = 1, split 1 of 2 (2 of 4)"]
     assert len(lines) == 4
 
 

@@ -18,7 +18,16 @@ import pytest
 from conftest import ALL
 from scipy import sparse
 
-from fastpmf import HPF, PoissonNMF, as_counts, kl_divergence, match_components, poisson_nmf, thin_counts
+from fastpmf import (
+    HPF,
+    PoissonNMF,
+    StreamedCounts,
+    as_counts,
+    kl_divergence,
+    match_components,
+    poisson_nmf,
+    thin_counts,
+)
 from fastpmf.datasets import make_poisson_counts
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -124,6 +133,29 @@ def test_optima_has_the_end_of_every_fit_and_compares_the_seeds(study, tiny):
     assert [float(row["similarity"]) for row in rows[1::4]] == pytest.approx([similarity] * 2, rel=1e-6)  # float32
     assert "tiny, k = 3, random x 2: excess " in out
     assert "components of two seeds " in out
+
+
+def test_optima_of_hpf_and_of_streamed_counts(study, tiny):
+    line = ["--data", "tiny.npz", "-k", "3", "--max-iter", "60", "--tol", "0.01", "--starts", "random", "merge"]
+    options = {"random_state": 0, "max_iter": 60, "tol": 0.01, "dtype": "float32"}
+    rows, _ = study("optima", *line, "--model", "hpf", "--seeds", "0")
+    ends = [HPF(3, init=init, **options).fit(tiny).objective_ for init in ("random", "merge")]
+    assert [float(row["objective"]) for row in rows] == ends
+    rows, _ = study("optima", *line, "--model", "streamed", "--seeds", "0")
+    streamed = StreamedCounts(lambda: [tiny])
+    ends = [poisson_nmf(streamed, 3, init=init, **options).objective for init in ("random", "merge")]
+    assert [float(row["objective"]) for row in rows] == pytest.approx(ends, rel=1e-6)
+
+
+def test_optima_goes_from_the_largest_number_downwards(study, tiny):
+    line = ["--data", "tiny.npz", "-k", "2", "3", "--max-iter", "60", "--tol", "0.01", "--seeds", "1"]
+    rows, _ = study("optima", *line, "--starts", "shrink")
+    options = {"tol": 0.01, "dtype": "float32", "random_state": 1}
+    fit, ends = poisson_nmf(tiny, 5, init="random", **options | {"max_iter": 20, "tol": 0}), []
+    for k in (3, 2):
+        fit = poisson_nmf(tiny, k, init="shrink", W=fit.W, H=fit.H, max_iter=60, **options)
+        ends.append(fit.objective)
+    assert [(int(row["k"]), float(row["objective"])) for row in rows] == list(zip((3, 2), ends, strict=True))
 
 
 def test_a_component_without_counts_is_similar_to_none(script):

@@ -287,23 +287,24 @@ def select(arguments: argparse.Namespace) -> None:
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
-            fraction=arguments.fraction, random_state=arguments.seed, n_threads=arguments.threads,
-            verbose=not arguments.quiet,
+            fraction=arguments.fraction, own_starts=arguments.own_starts, random_state=arguments.seed,
+            n_threads=arguments.threads, verbose=not arguments.quiet,
         ), None  # fmt: skip
     except SelectionInterrupted as error:
         selection, interrupted = error.selection, error
-    columns = ("k", "log_likelihood", "error", "similarity", "seconds", "choice")
+    columns = ("k", "log_likelihood", "error", "similarity", "seconds", "excess", "choice")
     choice = {selection.best: "best", selection.recommended: "recommended"}
     ks, seconds = selection.n_components.tolist(), selection.seconds.sum(axis=1)
+    excess = np.full(len(ks), np.nan) if selection.excess is None else selection.excess
     rows = [
-        (k, mean, error, similarity, s, choice.get(k, ""))
-        for k, mean, error, similarity, s in zip(
-            ks, selection.mean, selection.error, selection.similarity, seconds, strict=True
+        (k, mean, error, similarity, s, e, choice.get(k, ""))
+        for k, mean, error, similarity, s, e in zip(
+            ks, selection.mean, selection.error, selection.similarity, seconds, excess, strict=True
         )
     ]
     if arguments.json:
         facts = (
-            "n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "best", "recommended",
+            "n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "excess", "best", "recommended",
             "best_is_largest",
         )  # fmt: skip
         print_result(arguments, "", {name: getattr(selection, name) for name in facts})

@@ -22,7 +22,7 @@ from fastpmf.fitting.problem import SHAPES
 from fastpmf.io import FORMATS
 from fastpmf.io.concatenate import JOINS
 from fastpmf.io.tenx import FEATURE_NAMES
-from fastpmf.model.init import INITS
+from fastpmf.model.init import GIVEN, INITS
 from fastpmf.solvers import SOLVERS
 from fastpmf.utils.files import STANDARD_INPUT
 from fastpmf.utils.messages import printable, suggestion
@@ -381,6 +381,10 @@ standard error of its difference to the best, and the similarity of the componen
 splits. The smallest number within one standard error of the best is recommended. Ctrl-C prints the
 table of the completed splits.
 
+The largest number is fitted first, and each other one starts from the fit before, whose most similar
+components are merged. --own-starts fits each number from its own start too, in some splits, and uses
+the better fit: the excess is how much higher the objective was after merging, in nats per count.
+
 usage: fastpmf select COUNTS... -k K [K ...] [options]"""
 
 
@@ -390,6 +394,8 @@ def _select(parser: Parser) -> None:
     group = "comparison"
     select.option("--splits", "number of random splits", 3, group=group, type=positive, metavar="N")
     select.option("--fraction", "share of the counts to hold out", 0.1, group=group, type=fraction, metavar="F")
+    text = "number of splits in which each number is fitted from its own start too, to compare"
+    select.option("--own-starts", text, 0, group=group, type=number(int, 0, "an integer >= 0"), metavar="N")
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")
@@ -1005,8 +1011,8 @@ def _add_how_to_fit(command: Parser) -> None:
     command.option(
         "--max-time", "stop after S seconds (default: no limit)", group=group, type=non_negative, metavar="S"
     )
-    choices = [init for init in INITS if init != "custom"]
-    command.option("--init", "start; auto is random", "auto", group=group, choices=choices)
+    choices = [init for init in INITS if init not in GIVEN]
+    command.option("--init", "start; auto is merge with cd and hpf, else random", "auto", group=group, choices=choices)
     text = "number of random starts, most of which are stopped early"
     command.option("--n-init", text, 1, group=group, type=positive, metavar="N")
     command.option("--seed", "random seed", 0, group=group, type=seed, metavar="N")

@@ -40,7 +40,7 @@ class PoissonNMF(DistributedEstimator):
 
     Each worker stores the counts and W of its rows. In an iteration it updates W, and computes what its rows contribute
     to the update of H, n_features times n_components numbers, which are summed from worker to worker. For any number of
-    workers and of blocks the factors are those of one machine from `StreamedCounts`, up to rounding.
+    workers and of blocks the factors are those of one machine from `StreamedCounts` with init="random", up to rounding.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ class PoissonNMF(DistributedEstimator):
     Notes
     -----
     If a worker is lost, other workers read its rows again, solve their W from the latest H, and the fit continues. See
-    the page on Dask. Not available: `n_init`, init="nndsvd" and its variants, `solver="em"`, extrapolation,
-    `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
+    the page on Dask. Not available: `n_init`, init="merge", "grow", "nndsvd" and its variants, `solver="em"`,
+    extrapolation, `fixed_W`, `mask`, `sample_weight`, `validation` and `partial_fit`.
 
     Examples
     --------

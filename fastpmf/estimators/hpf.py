@@ -74,8 +74,8 @@ class HPF(FactorModel):
         weight.
     inner_steps : int, default=1
         Updates of the posteriors of W in an iteration, for one of those of H; as in `PoissonNMF`.
-    init : {"auto", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
-        Initial means; see `PoissonNMF`.
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
+        Initial means, "auto" is "merge"; see the Notes. The others are as in `PoissonNMF`.
     n_init : int, default=1
         Number of starts; see `PoissonNMF`.
     max_iter : int, default=500
@@ -149,6 +149,14 @@ class HPF(FactorModel):
     -----
     Mean-field posteriors are too narrow, since they treat entries that trade off against each other as independent. The
     intervals are useful to compare entries, not as probabilities.
+
+    The bound has many local optima. With init="merge" a fit first searches for a good optimum of the likelihood, as
+    `PoissonNMF` does with the same `init`: it fits more components, merges the most similar ones, and replaces some in
+    rounds, 70 iterations in all, without priors. Inference starts from the factors found, of which 97 % are replaced by
+    their mean over the components, since it would hardly leave their exact zeros. These iterations are not part of
+    `n_iter_`. They are at most half of `max_iter`, so that with `max_iter` below 50 the start is that of "random". On
+    seven data sets at k = 20 the bound was higher by 0.6 to 2.4 % than from a random start and held-out counts were
+    predicted better, by 0.003 to 0.07 nats each; a fit took 1.1 to 2.3 times as long.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks; see `PoissonNMF`.
 
@@ -293,8 +301,9 @@ class HPF(FactorModel):
 
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
-        solver = MeanField(priors=HPFOptions.of(self).priors())
-        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init)
+        options = HPFOptions.of(self)
+        solver, search = MeanField(priors=options.priors()), options.make_search()
+        check_memory_before_reading(X, self.n_components, self.dtype, solver, n_init=self.n_init, search=search)
 
     def partial_fit(self, X: Any, y: None = None) -> Self:
         """Take one step of stochastic variational inference on a mini-batch of rows.

@@ -90,14 +90,14 @@ class PoissonNMF(FactorModel):
     inner_steps : int, default=1
         Updates of W in an iteration, for one of H (the other way round if counts are stored by columns). With more, a
         fit of `StreamedCounts` waits less for the disk. Not with "em".
-    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}, default="auto"
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow", "shrink"}, default="auto"
         Start, with scikit-learn's names. "merge": fit more components from a random start, merge the most similar ones,
-        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" on counts in memory and without
-        `validation`, else "random".
+        and replace some in rounds; see the Notes. "auto" is "merge" with "cd" and without `validation`, else "random".
         "custom": W and H given to `fit`. "grow": W and H of a fit with fewer components, given to `fit`, and new
-        components for rows that they fit badly; for a sweep over `n_components`. The others are scaled so that
-        sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the mean,
-        of "nndsvdar" by about a hundredth of it.
+        components for rows that they fit badly. "shrink": those of a fit with more components, of which the most
+        similar ones are merged, and one round of "merge"; for a sweep over `n_components`. The others are scaled so
+        that sum(W H) = sum(X). Zeros of "nndsvd" are replaced by 1e-6 of the mean of the factor, of "nndsvda" by the
+        mean, of "nndsvdar" by about a hundredth of it.
     n_init : int, default=1
         Number of starts. The worse half is dropped after 30 iterations, 60, 120 and so on, and the best one is finished
         (successive halving): ten random starts cost about as much as five or six fits of 100 iterations. With "merge",
@@ -195,13 +195,15 @@ class PoissonNMF(FactorModel):
     formed.
 
     With init="merge" a fit first improves the local optimum in which it will end. It fits 1.5 times as many components
-    for 20 iterations, merges the most similar ones, and iterates 5 times more. Then in each of three rounds it adds a
+    for 20 iterations, merges the most similar ones, and iterates 5 times more. With at most ten components, and counts
+    in memory, four random starts of 25 iterations compete with the result. Then in each of three rounds it adds a
     quarter as many components for rows that are fitted badly, iterates 10 times, merges as many, iterates 5 times, and
     undoes the round if the objective is no lower. These iterations are counted in `n_iter_`, and are at most half of
     `max_iter`, so that with `max_iter` below 50 the start is that of "random". The rounds end early if the fit has
     converged. The trace and `callback` get a record after the first merging and after each round that is kept. No
     checkpoint is saved before the end of the search. Components with fixed entries, and those whose prior differs from
-    that of the first free component, are never merged.
+    that of the first free component, are never merged. Which components are merged is decided by the objective, or by
+    similarity alone with `StreamedCounts`.
 
     With scikit-learn 1.9 or later, `set_callbacks` accepts its callbacks. A fit is a task, and every `eval_every`
     iterations are a task within it. `ScoringMonitor` scores if there is a y, which may be anything here.
@@ -316,9 +318,9 @@ class PoissonNMF(FactorModel):
         y : None
             Ignored.
         W : array-like of shape (n_samples, n_components), optional
-            Start, with init="custom" or "grow".
+            Start, with init="custom", "grow" or "shrink".
         H : array-like of shape (n_components, n_features), optional
-            Start, with init="custom" or "grow".
+            Start, with init="custom", "grow" or "shrink".
         fixed_W : array-like of shape (n_samples, n_components), optional
             Fixed parts of W, NaN where it is free. A column is wholly fixed, or NaN except for zeros.
         fixed_H : array-like of shape (n_components, n_features), optional

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts
-from fastpmf.core.factors import empty_factor
+from fastpmf.core.factors import column_sums, empty_factor, padded_width, with_width
 from fastpmf.core.ranges import CountSize, check_entries, dtype_for, rounding_advice
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels, warn_of_duplicates
@@ -27,9 +27,9 @@ from fastpmf.kernels.threads import threads
 from fastpmf.model.groups import Groups
 from fastpmf.model.init import GIVEN, INITS, initialise, n_components_given
 from fastpmf.model.merging import new_components, put_components, random_components
-from fastpmf.solvers import FitInterrupted, Run, Solution, Solver, Status, successive_halving
+from fastpmf.solvers import FactorState, FitInterrupted, Run, Solution, Solver, Status, successive_halving
 from fastpmf.solvers.base import Callback, Observer
-from fastpmf.solvers.component_search import ComponentSearch, past_warm_up
+from fastpmf.solvers.component_search import ComponentSearch, merged_down, past_warm_up
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import FitProgress, compilation_shown, fit_progress, stage
 from fastpmf.utils.validation import check_factor, check_option, random_generator
@@ -92,9 +92,9 @@ def poisson_nmf(
     max_iter, tol, max_time, eval_every, random_state, dtype, n_threads, verbose, callback
         As in `PoissonNMF`.
     W : array-like of shape (n_samples, n_components), optional
-        Start, with init="custom" or "grow".
+        Start, with init="custom", "grow" or "shrink".
     H : array-like of shape (n_components, n_features), optional
-        Start, with init="custom" or "grow".
+        Start, with init="custom", "grow" or "shrink".
     fixed_W, fixed_H, row_exposure, column_exposure, background, groups, mask, sample_weight, validation
         As in `PoissonNMF.fit`.
     checkpoint, resume
@@ -183,6 +183,7 @@ class Fit(ABC):
     problem: Any
     _solver: Any
     _search: ComponentSearch | None = None
+    _seconds: float = 0.0  # that computing the starts took so far, if `max_time` includes them
     _checkpoints: CheckpointFolder | None
 
     def __init__(
@@ -220,7 +221,8 @@ class Fit(ABC):
                 W, Ht = self._start()
         else:
             W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
-        return Run(self._solver, problem, self._solver.init(problem, W, Ht), self._options, observers, checkpoints)
+        state = self._solver.init(problem, W, Ht)
+        return Run(self._solver, problem, state, self._options, observers, checkpoints, self._seconds)
 
     @abstractmethod
     def _check(self, solution: Solution) -> None:
@@ -267,11 +269,9 @@ class PoissonFit(Fit):
     ) -> None:
         self._counts, self._data = counts, data
         self._solver = options.make_solver(row_access_only=counts.row_access_only)
-        if options.init == "grow":
+        if options.init in ("grow", "shrink"):
             self._solver = past_warm_up(self._solver)
-        self._search = options.make_search(
-            row_access_only=counts.row_access_only, validation=data.validation is not None
-        )
+        self._search = options.make_search(validation=data.validation is not None)
         super().__init__(counts, options, data, self._solver, checkpoint=checkpoint, resume=resume)
         fitted, fitted_data, k = counts, data, options.n_components
         if self._early_stopping is not None:
@@ -284,7 +284,8 @@ class PoissonFit(Fit):
         self._W, self._H = data.W, data.H
         if options.init in GIVEN and self._W is not None and self._H is not None:
             n, p = counts.shape
-            k = n_components_given(self._W, k) if options.init == "grow" else k
+            k = n_components_given(self._W, k, options.init)
+            check_memory(counts, k, self._dtype, self._solver)
             self._W = check_factor(self._W, (n, k), "W") * problem.scales[0][:, None]
             self._H = check_factor(self._H, (k, p), "H") * problem.scales[1]
             for A, name in ((self._W, "W"), (self._H, "H")):
@@ -297,7 +298,7 @@ class PoissonFit(Fit):
         run = super()._new_run(observers)
         if self._search is not None and run.n_iter == 0:
             with stage("adding and merging components"):
-                self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2)
+                self._search.apply(run, self.problem, self._solver, self._rng, self._options.max_iter // 2, self._start)
             if self._checkpoints is not None and run.n_iter and run.status is None:
                 self._checkpoints.save_if_due(run)
         return run
@@ -332,14 +333,30 @@ class PoissonFit(Fit):
         new = new_components(problem.counts, [W, Ht], len(places), self._rng)
         put_components([W, Ht], places, new or random_components(problem.counts, len(places), self._rng), given)
 
+    def _merged_start(self, given: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """A start from factors with more components, of which the most similar ones are merged, with init="shrink"."""
+        problem, k = self.problem, self._options.n_components
+        K, free, n_extra = problem.n_components, problem.interchangeable, np.shape(self._W)[1] - k
+        if not len(free):
+            raise ValueError("init='shrink' needs a component that has no fixed entries")
+        factors = [with_width(A, K, n_extra) for A in problem.start(*given)]
+        for A, B in zip(factors, given, strict=True):
+            A[:, K : K + n_extra] = B[:, k : k + n_extra]
+        wide = problem.extended(n_extra, free[0], padded_width(K + n_extra, self._dtype))
+        sums, units = [column_sums(A) for A in factors], np.ones(factors[0].shape[1])
+        state = FactorState(factors, sums, units, effects=problem.start_effects)
+        state.balance(wide)
+        exact = not problem.counts.row_access_only
+        W, Ht = merged_down(problem, wide, state.without_spares(), free, exact=exact)
+        return W, Ht
+
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         options, problem = self._options, self.problem
-        W, Ht = problem.start(
-            *initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
-        )
+        given = initialise(problem.counts, options.n_components, options.init, self._rng, self._dtype, self._W, self._H)
+        W, Ht = self._merged_start(given) if options.init == "shrink" else problem.start(*given)
         if options.init == "grow":
             self._add_components(W, Ht)
-        elif options.init != "custom":
+        elif options.init not in GIVEN:
             problem.rescale_start(W, Ht)
             problem.pull_start(W, Ht)
         if problem.has_fixed_parts and (n := int((problem.counts.log_rate(W, Ht) == -np.inf).sum())):

@@ -1,13 +1,14 @@
 """Posterior inference: from counts, options and priors to posteriors of W and H."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastpmf.core.counts import Counts, Side
-from fastpmf.core.factors import empty_factor
+from fastpmf.core.factors import column_sums, empty_factor
 from fastpmf.core.ranges import check_range
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
@@ -15,8 +16,10 @@ from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import Fit, facts_of
 from fastpmf.fitting.options import FitData, FitOptions
 from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
-from fastpmf.model.init import INITS, initialise
-from fastpmf.solvers import MeanField, Solution, Status
+from fastpmf.model.init import GIVEN, INITS, initialise
+from fastpmf.solvers import MeanField, Run, Solution, Solver, Status, make_solver
+from fastpmf.solvers.base import Observer, Problem
+from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.solvers.mean_field import PosteriorProblem
 from fastpmf.utils.messages import brief
 from fastpmf.utils.warnings import warn
@@ -24,6 +27,7 @@ from fastpmf.utils.warnings import warn
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
 MOVED = "The last updates moved a share of {} of the counts"  # what `tol` is compared with
 DEFAULT_SHAPE = 0.3
+_SMOOTHING = 0.97  # share of the mean of all components in each one, where a search starts the inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,12 @@ class HPFOptions(FitOptions):
             found.append(GammaPrior(shape, activity_shape, activity_mean, bool(self.hierarchy)))
         return found[0], found[1]
 
+    def make_search(self, *, row_access_only: bool = False) -> ComponentSearch | None:
+        """The search by maximum likelihood from which the inference starts, if any."""
+        if make_search(self.init, "auto") is None:
+            return None
+        return ComponentSearch(solver=make_solver("auto", "auto", row_access_only=row_access_only))
+
 
 def _positive(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -84,12 +94,13 @@ class HPFFit(Fit):
         Share of the counts that is fitted; the rest is held out.
     """
 
-    inits, residual, scaled_to_all = tuple(name for name in INITS if name != "custom"), "residual", False
+    inits, residual, scaled_to_all = tuple(name for name in INITS if name not in GIVEN), "residual", False
 
     def __init__(
         self, counts: Counts, options: HPFOptions, data: FitData, *, checkpoint: Any = None, resume: Any = None
     ) -> None:
         solver = MeanField(priors=options.priors())
+        self._search, self._interrupted = options.make_search(row_access_only=counts.row_access_only), False
         super().__init__(counts, options, data, solver, checkpoint=checkpoint, resume=resume)
         self.share = 1.0
         if self._early_stopping is not None:
@@ -108,8 +119,50 @@ class HPFFit(Fit):
         check_finite(solution, self._dtype)
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
-        options, counts = self._options, self.problem.counts
-        return initialise(counts, options.n_components, options.init, self._rng, self._dtype)
+        return self._random_start() if self._search is None else self._searched_start(self._search)
+
+    def _random_start(self) -> tuple[np.ndarray, np.ndarray]:
+        options = self._options
+        return initialise(self.problem.counts, options.n_components, options.init, self._rng, self._dtype)
+
+    def _searched_start(self, search: ComponentSearch) -> tuple[np.ndarray, np.ndarray]:
+        """Means near a better local optimum than random ones; these if `max_iter` is too small for a search.
+
+        The search maximises the likelihood, whose optima have exact zeros and components for a few counts. From these
+        means the inference would hardly move, so a large part of each component is replaced by what all have in common.
+        """
+        problem, solver = Problem(self.problem.counts, self.problem.n_components), cast(Solver, search.solver)
+        state = solver.init(problem, *self._random_start())
+        run = Run(solver, problem, state, replace(self._options, tol=0.0), (), seconds=self._seconds)
+        del state  # the run replaces it
+        search.apply(run, problem, solver, self._rng, self._options.max_iter // 2, self._random_start)
+        self._seconds, self._interrupted = run.seconds, run.status is Status.INTERRUPTED
+        W, Ht = run.state.without_spares().factors
+        if run.n_iter:
+            smooth(W, Ht)
+        return W, Ht
+
+    def _new_run(self, observers: Sequence[Observer]) -> Run:
+        run = super()._new_run(observers)
+        if self._interrupted:
+            run.status = Status.INTERRUPTED
+        return run
+
+
+def smooth(W: np.ndarray, Ht: np.ndarray) -> None:
+    """Replace, in place, a share of each component by that of all of them; sums of rows and of components stay.
+
+    First the sums of each component are made equal in W and H. Components that are zero in one become zero in both.
+    """
+    sums = [column_sums(A) for A in (W, Ht)]
+    mass = np.sqrt(sums[0] * sums[1])
+    with np.errstate(under="ignore"):
+        for A, own in zip((W, Ht), sums, strict=True):
+            A *= np.divide(mass, own, where=own > 0, out=np.zeros_like(own)).astype(A.dtype)
+            common = _SMOOTHING * A.sum(axis=1, dtype=np.float64) / mass.sum()
+            A *= A.dtype.type(1 - _SMOOTHING)
+            for k in np.flatnonzero(mass):
+                A[:, k] += mass[k] * common
 
 
 def check_finite(solution: Solution, dtype: np.dtype) -> None:

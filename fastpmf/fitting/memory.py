@@ -163,7 +163,7 @@ def plan(
     with threads(n_threads):
         streamed = block_entries is not None
         made = make_solver(solver, acceleration, row_access_only=streamed)
-        search = make_search(init, solver, row_access_only=streamed)
+        search = make_search(init, solver)
         return estimate((n, p), nnz, n_components, work, counts_dtype, made, search=search, block_entries=block_entries)
 
 

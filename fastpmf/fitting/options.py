@@ -117,9 +117,9 @@ class PoissonOptions(FitOptions):
             self.solver, self.acceleration, inner_steps=self.inner_steps, row_access_only=row_access_only
         )
 
-    def make_search(self, *, row_access_only: bool = False, validation: bool = False) -> ComponentSearch | None:
+    def make_search(self, *, validation: bool = False) -> ComponentSearch | None:
         """The search that the fit begins with, if any."""
-        return make_search(self.init, self.solver, row_access_only=row_access_only, validation=validation)
+        return make_search(self.init, self.solver, validation=validation)
 
     @property
     def penalties(self) -> Penalties:

@@ -53,11 +53,11 @@ _FLAGS = {"error_model": "numpy", "boundscheck": False}
 # Kernels allocate no memory, so reference counting is off
 _KERNEL_FLAGS = _FLAGS | {"_nrt": False, "no_rewrites": True}
 
-# For closures, overloads that inline, literals, `with` and object mode
+# For closures, overloads that inline, literals, `with`, object mode, and `del` at the end of each variable's life
 _UNUSED_PASSES = {
     "inline_closure_likes", "inline_inlinables", "inline_overloads", "make_function_op_code_to_jit_function",
     "with_lifting", "find_literally", "literal_unroll", "LiteralPropagation", "dead_branch_prune",
-    "rewrite_semantic_constants", "generic_rewrites", "nopython_rewrites",
+    "rewrite_semantic_constants", "generic_rewrites", "nopython_rewrites", "ir_legalization", "ir_processing",
 }  # fmt: skip
 
 
@@ -262,8 +262,13 @@ class _Library:
     def __init__(self, name: str, flags: dict[str, Any]) -> None:
         self._code = cpu_target.target_context.codegen().create_library(name)
         self._code.enable_object_caching()
+        # Numba would optimise each function on its own as well, which is of no use to code that is inlined later
+        self._code._optimize_functions = self._set_data_layout
         self._flags = flags
         self._steps: dict[tuple, Any] = {}
+
+    def _set_data_layout(self, module: Any) -> None:
+        module.data_layout = self._code.codegen._data_layout
 
     def compile(self, function: Callable, signature: Any) -> Any:
         """Compile the kernel, with a C function that calls it."""
@@ -302,7 +307,7 @@ def step(*, inline: bool) -> Callable[[Callable], Callable]:
 
 
 def _step(function: Callable, inline: bool) -> Callable:
-    def typed(typingctx, *arguments):
+    def typed(*arguments):
         # Numba calls this once for each kind of arguments, not once for each kernel
         type_ = _Library.current.step(function, arguments, inline=inline).signature
 

@@ -1,12 +1,13 @@
-"""Numba types of vectors, and how an operation on them becomes LLVM instructions.
+"""Numba types of arrays and vectors, and how an operation on them becomes LLVM instructions.
 
+View    an array as kernels see it: an address and a shape
 Width   how many vectors a padded factor row has: known when a kernel is compiled, or 0 if kernels loop over them
 Tile    some vectors of a padded factor row, 64 bytes each, in registers; with `n_vectors` 0 a whole row in memory,
         given by its address and its number of vectors
 Lanes   one number for each of the GROUP stored entries in flight, in registers
 """
 
-import inspect
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +15,11 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, models, register_model
-from numba.np.arrayobj import populate_array
+from numba.core.imputils import lower_builtin, lower_getattr
+from numba.core.registry import cpu_target
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global
+from numba.extending import models, register_model
 
 VECTOR_BYTES = 64
 GROUP = 4  # stored entries in flight; eight was no faster, and its registers spill from k = 64 on
@@ -23,6 +27,18 @@ WIDEST = 16  # vectors of a factor row up to which a kernel is compiled for thei
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+
+
+class View(types.Type):
+    """A C-ordered array, given by its address and its shape.
+
+    Numba's own arrays have six more fields, and compiling what passes and indexes them takes twice as long. A view has
+    `shape`, `len`, and elements at full indices, none of which is ever negative.
+    """
+
+    def __init__(self, dtype: types.Type, ndim: int, *, mutable: bool) -> None:
+        self.dtype, self.ndim, self.mutable = dtype, ndim, mutable
+        super().__init__(name=f"View({dtype}, {ndim}, {'mutable' if mutable else 'readonly'})")
 
 
 class Width(types.Type):
@@ -69,9 +85,86 @@ def represent(type_: type[types.Type], representation: Callable[[Any], ir.Type])
             super().__init__(dmm, fe_type, representation(fe_type))
 
 
+@register_model(View)
+class _ViewModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, view: View) -> None:
+        element = dmm.lookup(view.dtype).get_data_type()
+        super().__init__(dmm, view, ir.LiteralStructType([element.as_pointer(), *[I64] * view.ndim]))
+
+
 register_model(Width)(models.OpaqueModel)
 represent(Tile, _tile_representation)
 represent(Lanes, lambda lanes: ir.VectorType(FLOATS[lanes.dtype], GROUP))
+
+
+# ── indexing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_full_index(view, index):
+    indices = list(index) if isinstance(index, types.BaseTuple) else [index]
+    return isinstance(view, View) and len(indices) == view.ndim and all(isinstance(i, types.Integer) for i in indices)
+
+
+@infer_global(operator.getitem)
+class _GetItem(AbstractTemplate):
+    def generic(self, args: tuple, kws: dict) -> Any:
+        return signature(args[0].dtype, *args) if _is_full_index(*args) else None
+
+
+@infer_global(operator.setitem)
+class _SetItem(AbstractTemplate):
+    def generic(self, args: tuple, kws: dict) -> Any:
+        view, index, value = args
+        is_element = _is_full_index(view, index) and view.mutable and isinstance(value, types.Number | types.Boolean)
+        return signature(types.void, view, index, view.dtype) if is_element else None
+
+
+@infer_global(len)
+class _Len(AbstractTemplate):
+    def generic(self, args: tuple, kws: dict) -> Any:
+        return signature(types.intp, *args) if isinstance(args[0], View) else None
+
+
+@infer_getattr
+class _Attributes(AttributeTemplate):
+    key = View
+
+    def resolve_shape(self, view):
+        return types.UniTuple(types.intp, view.ndim)
+
+
+def _element(context, builder, signature, values):
+    """Address of the element that a getitem or setitem names."""
+    view, index = signature.args[:2]
+    array = Array(context, builder, view, values[0])
+    indices, kinds = [values[1]], [index]
+    if isinstance(index, types.BaseTuple):
+        indices, kinds = cgutils.unpack_tuple(builder, values[1], len(index)), list(index)
+    return array.element(
+        array.position([context.cast(builder, *pair, types.intp) for pair in zip(indices, kinds, strict=True)])
+    )
+
+
+@lower_builtin(operator.getitem, View, types.Any)
+def _lower_getitem(context, builder, signature, values):
+    return context.unpack_value(builder, signature.return_type, _element(context, builder, signature, values))
+
+
+@lower_builtin(operator.setitem, View, types.Any, types.Any)
+def _lower_setitem(context, builder, signature, values):
+    place = _element(context, builder, signature, values)
+    context.pack_value(builder, signature.args[2], values[2], place)
+    return context.get_dummy_value()
+
+
+@lower_builtin(len, View)
+def _lower_len(context, builder, signature, values):
+    return builder.extract_value(values[0], 1)
+
+
+@lower_getattr(View, "shape")
+def _lower_shape(context, builder, view, value):
+    return cgutils.pack_array(builder, [builder.extract_value(value, 1 + axis) for axis in range(view.ndim)])
 
 
 # ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,7 +183,7 @@ def operation(meaning: Callable) -> Callable[[Callable], Callable]:
             return meaning(*args)
 
     def compiled(function: Callable) -> Callable:
-        def typed(typingctx: Any, *args: types.Type) -> Any:
+        def typed(*args: types.Type) -> Any:
             signature, emit = function(*args)
 
             def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -105,16 +198,28 @@ def operation(meaning: Callable) -> Callable[[Callable], Callable]:
 
 
 def as_intrinsic(typed: Callable, function: Callable, *, prefer_literal: bool = False) -> Callable:
-    """The intrinsic of `typed(typingctx, *args)`, with the parameters of a function, since Numba allows no *args."""
-    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    typed.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
-    return intrinsic(prefer_literal=prefer_literal)(typed)
+    """Make kernels that call `function` emit the instructions of `typed(*types)`, a signature and an `emit`.
+
+    `numba.extending.intrinsic` does the same, but reads all registries of Numba again at each call that it compiles.
+    """
+    signatures: dict[tuple, Any] = {}
+
+    class Template(AbstractTemplate):
+        key = function
+
+        def generic(self, args: tuple, kws: dict) -> Any:
+            if args not in signatures:
+                signatures[args], emit = typed(*args)
+                cpu_target.target_context.insert_func_defn([(emit, function, signatures[args].args)])
+            return signatures[args]
+
+    Template.prefer_literal = prefer_literal
+    infer_global(function, types.Function(Template))
+    return function
 
 
 def _open(context, builder, type_, value):
-    if isinstance(type_, types.Array):
+    if isinstance(type_, View):
         return Array(context, builder, type_, value)
     if isinstance(type_, Tile):
         return Vectors(builder, type_, value)
@@ -139,26 +244,32 @@ def _close(context, builder, type_, result):
 
 
 class Array:
-    """A C-ordered array in an `emit`. No index is ever negative, so none wraps around."""
+    """A view in an `emit`."""
 
-    def __init__(self, context: Any, builder: Any, type_: types.Array, value: Any) -> None:
-        self.context, self.builder, self.type = context, builder, type_
+    def __init__(self, context: Any, builder: Any, type_: View, value: Any) -> None:
+        self.context, self.builder, self.type, self._value = context, builder, type_, value
         self.dtype: Any = type_.dtype
-        self._struct = context.make_array(type_)(context, builder, value)
 
     @property
     def data(self) -> Any:
         """Address of the first element."""
-        return self._struct.data
+        return self.builder.extract_value(self._value, 0)
 
     @property
     def shape(self) -> list[Any]:
-        return cgutils.unpack_tuple(self.builder, self._struct.shape, self.type.ndim)
+        return [self.builder.extract_value(self._value, 1 + axis) for axis in range(self.type.ndim)]
 
     @property
     def n_vectors(self) -> Any:
         """Vectors in a row."""
         return self.builder.sdiv(self.shape[1], I64(vector(self.dtype).count))
+
+    def position(self, indices: list[Any]) -> Any:
+        """Position in memory of the element at these indices."""
+        place = indices[0]
+        for length, index in zip(self.shape[1:], indices[1:], strict=True):
+            place = self.builder.add(self.builder.mul(place, length), index)
+        return place
 
     def element(self, position: Any) -> Any:
         """Address of an element, by its position in memory."""
@@ -174,20 +285,17 @@ class Array:
         start = self.element(self.builder.mul(i, self.shape[1]))
         return self.builder.bitcast(start, vector(self.dtype).as_pointer())
 
-    def part(self, type_: types.Array, position: Any, shape: list[Any]) -> Any:
-        """The elements from a position on as an array of its own, which does not own them."""
-        return c_array(self.context, self.builder, type_, self.element(position), shape)
+    def part(self, type_: View, position: Any, shape: list[Any]) -> Any:
+        """The elements from a position on as a view."""
+        return make_view(self.context, self.builder, type_, self.element(position), shape)
 
 
-def c_array(context: Any, builder: Any, type_: types.Array, data: Any, shape: list[Any]) -> Any:
-    """A C-ordered array of the elements at an address; it does not own them."""
-    array = context.make_array(type_)(context, builder)
-    itemsize = context.get_abi_sizeof(context.get_data_type(type_.dtype))
-    strides = [I64(itemsize)]
-    for length in shape[:0:-1]:
-        strides.insert(0, builder.mul(strides[0], length))
-    populate_array(array, data, shape, strides, itemsize, None)
-    return array._getvalue()
+def make_view(context: Any, builder: Any, type_: View, data: Any, shape: list[Any]) -> Any:
+    """A view of the elements at an address."""
+    view = ir.Constant(context.get_value_type(type_), ir.Undefined)
+    for n, field in enumerate([data, *shape]):
+        view = builder.insert_value(view, field, n)
+    return view
 
 
 class Vectors:
@@ -220,7 +328,7 @@ class Vectors:
             store_vector(self.builder, self.builder.extract_value(self.value, 0), v, x)
 
 
-def check_store(A: types.Array, dtype: types.Float) -> None:
+def check_store(A: View, dtype: types.Float) -> None:
     """Refuse to compile a store into an input of a kernel, or into an array of another dtype."""
     if not A.mutable or A.dtype != dtype:
         raise TypingError(f"vectors of {dtype} can't be stored in {A}")

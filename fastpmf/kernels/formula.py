@@ -122,7 +122,7 @@ def _with_numpy(function: Callable, n_results: int) -> Callable:
 
 
 def _with_llvm(function: Callable, n_results: int) -> Callable:
-    def typed(typingctx, *args):
+    def typed(*args):
         kind = next(x for x in args if isinstance(x, Tile | Lanes))
         out = kind if n_results == 1 else types.UniTuple(kind, n_results)
         parameters = [x if isinstance(x, Tile | Lanes | types.UniTuple) else types.float64 for x in args]

@@ -19,7 +19,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from fastpmf.kernels._llvm import I32, I64, Width, c_array, operation, represent
+from fastpmf.kernels._llvm import I32, I64, View, Width, make_view, operation, represent
 
 _COUNTER = 1  # words before the arguments
 
@@ -31,10 +31,10 @@ class Table(types.Type):
         self.arguments = tuple(arguments)
         self.places, end = [0] * len(self.arguments), _COUNTER  # where in the table each argument begins
         ends = []
-        for kind in (types.Array, types.Integer, types.Float):
+        for kind in (View, types.Integer, types.Float):
             for n, type_ in enumerate(self.arguments):
                 if isinstance(type_, kind):
-                    self.places[n], end = end, end + (1 + type_.ndim if isinstance(type_, types.Array) else 1)
+                    self.places[n], end = end, end + (1 + type_.ndim if isinstance(type_, View) else 1)
             ends.append(end)
         self.n_words, self.first_int = end, ends[0]
         self.n_ints, self.n_floats = ends[1] - ends[0], ends[2] - ends[1]
@@ -47,7 +47,7 @@ represent(Table, lambda table: I64.as_pointer())
 def type_of(value: Any, *, writes: bool) -> types.Type:
     """Numba's type of an argument; arrays that a kernel does not write to are read-only."""
     if isinstance(value, np.ndarray):
-        return types.Array(from_dtype(value.dtype), value.ndim, "C", readonly=not writes)
+        return View(from_dtype(value.dtype), value.ndim, mutable=writes)
     if isinstance(value, Width):
         return value
     return types.float64 if isinstance(value, float | np.floating) else types.intp
@@ -63,10 +63,10 @@ def arguments(table):
 
         values = []
         for place, type_ in zip(table.places, table.arguments, strict=True):
-            if isinstance(type_, types.Array):
+            if isinstance(type_, View):
                 data = builder.inttoptr(word(place), context.get_data_type(type_.dtype).as_pointer())
                 shape = [word(place + 1 + axis) for axis in range(type_.ndim)]
-                values.append(c_array(context, builder, type_, data, shape))
+                values.append(make_view(context, builder, type_, data, shape))
             elif isinstance(type_, Width):
                 values.append(None)
             else:

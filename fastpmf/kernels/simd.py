@@ -31,6 +31,7 @@ from fastpmf.kernels._llvm import (
     Lanes,
     Tile,
     Vectors,
+    View,
     Width,
     call_intrinsic,
     check_store,
@@ -62,14 +63,14 @@ def lanes_of(dtype: np.dtype) -> int:
 @operation(lambda A, i: A[i])
 def subarray(A, i):
     """subarray(A, i) -> array, A[i] without a copy."""
-    type_ = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+    type_ = View(A.dtype, A.ndim - 1, mutable=A.mutable)
     return type_(A, types.intp), lambda context, builder, A, i: _subarray(type_, A, i)
 
 
 @operation(lambda A, n: tuple(A))
 def subarrays(A, n):
     """subarrays(A, n) -> n arrays, A[0] to A[n - 1] without a copy; n is a constant, the length of A."""
-    type_ = types.Array(A.dtype, A.ndim - 1, "C", readonly=not A.mutable)
+    type_ = View(A.dtype, A.ndim - 1, mutable=A.mutable)
 
     def emit(context, builder, A, _):
         return [_subarray(type_, A, I64(i)) for i in range(n.literal_value)]
@@ -77,7 +78,7 @@ def subarrays(A, n):
     return types.UniTuple(type_, n.literal_value)(A, n), emit
 
 
-def _subarray(type_: types.Array, A: Array, i: Any) -> Any:
+def _subarray(type_: View, A: Array, i: Any) -> Any:
     position, shape = i, A.shape[1:]
     for length in shape:
         position = A.builder.mul(position, length)
@@ -87,7 +88,7 @@ def _subarray(type_: types.Array, A: Array, i: Any) -> Any:
 @operation(lambda A, start, length: A.reshape(-1)[start : start + length])
 def section(A, start, length):
     """section(A, start, length) -> array of one dimension, so many elements of A in memory order, without a copy."""
-    type_ = types.Array(A.dtype, 1, "C", readonly=not A.mutable)
+    type_ = View(A.dtype, 1, mutable=A.mutable)
 
     def emit(context, builder, A, start, length):
         return A.part(type_, start, [length])
@@ -674,14 +675,7 @@ def bits(tile):
     return types.int64(tile), emit
 
 
-# ── single elements: Numba's own indexing also tests whether an index is negative ───────────────────────────────
-
-
-def _place(builder, A, indices):
-    place = indices[0]
-    for length, index in zip(A.shape[1:], indices[1:], strict=True):
-        place = builder.add(builder.mul(place, length), index)
-    return place
+# ── single elements as numbers of 64 bits ───────────────────────────────────────────────────────────────────────
 
 
 @operation(lambda A, i, j: A[i, j].item())
@@ -690,7 +684,7 @@ def get(A, i, j):
     type_ = types.float64 if isinstance(A.dtype, types.Float) else types.int64
 
     def emit(context, builder, A, i, j):
-        x = A.load_element(_place(builder, A, [i, j]))
+        x = A.load_element(A.position([i, j]))
         return builder.fpext(x, ir.DoubleType()) if isinstance(x.type, ir.FloatType) else x
 
     return type_(A, types.intp, types.intp), emit
@@ -705,6 +699,6 @@ def put(A, i, j, x):
     def emit(context, builder, A, i, j, x):
         if A.dtype is types.float32:
             x = builder.fptrunc(x, ir.FloatType())
-        builder.store(x, A.element(_place(builder, A, [i, j])))
+        builder.store(x, A.element(A.position([i, j])))
 
     return types.void(A, types.intp, types.intp, type_), emit

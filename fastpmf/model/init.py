@@ -13,7 +13,7 @@ from fastpmf.core.factors import column_sums, dot, empty_factor, padded
 from fastpmf.utils.validation import check_factor, random_generator
 from fastpmf.utils.warnings import warn
 
-GIVEN = ("custom", "grow")  # starts from W and H of the user
+GIVEN = ("custom", "grow", "shrink")  # starts from W and H of the user
 INITS = ("auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", *GIVEN)
 # Multiplicative updates can't leave an exact zero, so zeros of NNDSVD are replaced by this share of the factor mean.
 _FLOORS = {"nndsvd": 1e-6, "nndsvda": 1.0, "nndsvdar": 1e-2}
@@ -28,21 +28,21 @@ def initialise(
     ----------
     counts : Counts of shape (n, p)
     n_components : int
-    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow"}
+    init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar", "custom", "grow", "shrink"}
         "auto", "merge" and "random": absolute values of standard normal numbers. "nndsvd": non-negative double SVD,
         with zeros raised to 1e-6 of the mean of the factor, since multiplicative updates can't leave an exact zero.
         "nndsvda": zeros raised to the mean. "nndsvdar": to random numbers of about a hundredth of it. "custom": W and H
-        as given. "grow": the same for fewer components, and zeros for the others. All but these two are scaled so that
-        sum(W H) = sum(X).
+        as given. "grow": the same for fewer components, and zeros for the others. "shrink": the same for more
+        components, all of them. All but these three are scaled so that sum(W H) = sum(X).
     random_state : None, int, numpy RandomState or Generator
     dtype : float32 or float64
-    W, H : array-like of shapes (n, k) and (k, p), for "custom" and "grow" only
+    W, H : array-like of shapes (n, k) and (k, p), for "custom", "grow" and "shrink" only
 
     Raises
     ------
     ValueError
-        If factors are given without init="custom" or "grow", or missing with them, or NNDSVD has more components
-        than min(n, p).
+        If factors are given without init="custom", "grow" or "shrink", or missing with them, or NNDSVD has more
+        components than min(n, p).
 
     References
     ----------
@@ -54,16 +54,16 @@ def initialise(
     if init in GIVEN:
         if W is None or H is None:
             raise ValueError(f"init={init!r} needs both W and H")
-        k = n_components_given(W, n_components) if init == "grow" else n_components
+        k = n_components_given(W, n_components, init)
         W, H = check_factor(W, (n, k), "W"), check_factor(H, (k, p), "H")
-        W_, Ht = empty_factor(n, n_components, dtype), empty_factor(p, n_components, dtype)
+        W_, Ht = (empty_factor(n_rows, max(k, n_components), dtype) for n_rows in (n, p))
         with np.errstate(under="ignore"):
             W_[:, :k], Ht[:, :k] = W, H.T
-        if init == "custom":
-            _reseed_zero_rates(counts, W_, Ht, n_components)
+        if init != "grow":
+            _reseed_zero_rates(counts, W_, Ht, k)
         return W_, Ht
     if W is not None or H is not None:
-        raise ValueError(f"W and H are starting factors for init='custom' or 'grow' only, got init={init!r}")
+        raise ValueError(f"W and H are starting factors for init='custom', 'grow' or 'shrink' only, got init={init!r}")
     rng = random_generator(random_state)
     if init == "random":
         W, Ht = (_random(n_rows, n_components, rng, dtype) for n_rows in (n, p))
@@ -80,15 +80,18 @@ def initialise(
     return W, Ht
 
 
-def n_components_given(W: Any, n_components: int) -> int:
-    """The number of columns of W; a ValueError unless it is at least 1 and below `n_components`."""
+def n_components_given(W: Any, n_components: int, init: str) -> int:
+    """The number of components of a start that is given; a ValueError if W has too few or too many for `init`."""
+    if init == "custom":
+        return n_components
     shape = np.shape(W)
-    if len(shape) != 2 or not 1 <= shape[1] < n_components:
+    k = shape[1] if len(shape) == 2 else 0
+    if not (k > n_components if init == "shrink" else 1 <= k < n_components):
+        allowed = f"at least {n_components + 1}" if init == "shrink" else f"from 1 to {n_components - 1}"
         raise ValueError(
-            f"W must have from 1 to {n_components - 1} columns with init='grow' and n_components={n_components}, got "
-            f"shape {shape}"
+            f"W must have {allowed} columns with init={init!r} and n_components={n_components}, got shape {shape}"
         )
-    return shape[1]
+    return k
 
 
 def _random(n_rows: int, n_components: int, rng: Any, dtype: np.dtype) -> np.ndarray:

@@ -212,9 +212,8 @@ class FactorState(State):
     def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
         """The state of a solver that starts from W and Ht, which it may overwrite."""
         spares = [np.zeros_like(W), np.zeros_like(Ht)]
-        effects = np.ones((1, 0)) if problem.groups is None else problem.groups.start
         sums = [column_sums(W), column_sums(Ht)]
-        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=effects, spares=spares, **fields)
+        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=problem.start_effects, spares=spares, **fields)
         state.balance(problem)
         return state
 
@@ -318,6 +317,11 @@ class Problem:
             if terms.penalised:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
+
+    @property
+    def start_effects(self) -> np.ndarray:
+        """The effects of groups before the first update, (p, n_groups); (1, 0) without groups."""
+        return np.ones((1, 0)) if self.groups is None else self.groups.start
 
     def effects_of(self, state: Any) -> np.ndarray | None:
         """The effects of groups, (n_groups, p); None without groups."""

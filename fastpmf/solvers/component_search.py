@@ -1,5 +1,6 @@
 """Better optima from one start: fit more components, merge some, then replace components in rounds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastpmf.solvers.extrapolated import Extrapolated
 from fastpmf.solvers.run import Run
 from fastpmf.utils.validation import check_option
 
+NewStart = Callable[[], tuple[np.ndarray, np.ndarray]]
 _CANDIDATES = 2  # pairs whose objective after merging is computed, for each pair to merge
 
 
@@ -25,6 +27,9 @@ class ComponentSearch:
     components than asked for are fitted first, and the most similar ones are merged. Then, in each round, new
     components are added for rows that are fitted badly, all are fitted for a few iterations, and as many are merged. A
     round that ends no lower is undone.
+
+    With few components, where merging two changes much and an iteration costs little, random starts compete with the
+    merged factors: the lowest after the same number of iterations is the one that the rounds continue from.
 
     Which pairs are merged is decided by the objective: that of the merged factors is computed for the most similar
     pairs. If counts are streamed, where each objective is a pass over them, similarity decides alone.
@@ -41,9 +46,13 @@ class ComponentSearch:
     settling : int
         Iterations after components were merged.
     rounds : int
+    few, n_starts : int
+        With at most `few` components that can be merged, `n_starts` random starts. Not if counts are streamed.
     starts_wide : bool
         Whether the run starts from random factors, so that more components are fitted first. If not, `settling`
         iterations come first.
+    solver : Solver, optional
+        That of the search, if the fit that starts from its result has another one.
 
     References
     ----------
@@ -58,7 +67,10 @@ class ComponentSearch:
     steps: int = 10
     settling: int = 5
     rounds: int = 3
+    few: int = 10
+    n_starts: int = 4
     starts_wide: bool = True
+    solver: Solver | None = None
 
     def n_extra(self, n_components: int) -> tuple[int, int]:
         """How many components are added to so many that can be merged: at first, and in each round."""
@@ -68,9 +80,11 @@ class ComponentSearch:
         """Memory of the search in copies of the factors: the state of the wider fit, the iterate and new components."""
         n_extra = self.n_extra(n_components)[0 if self.starts_wide else 1]
         wide = (n_components + n_extra) / n_components
-        return solver.n_factor_copies * wide + 2
+        return (self.solver or solver).n_factor_copies * wide + 2
 
-    def apply(self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int) -> None:
+    def apply(
+        self, run: Run, problem: Problem, solver: Solver, rng: Any, max_iter: int, new_start: NewStart | None = None
+    ) -> None:
         """Search from the start of a run, whose `n_iter` and trace will include the search.
 
         Parameters
@@ -82,7 +96,9 @@ class ComponentSearch:
             That of the run, with a `FactorState`.
         rng : numpy RandomState or Generator
         max_iter : int
-            The search does no more iterations than this: fewer rounds if needed, or nothing.
+            The search does no more iterations than this: fewer starts and rounds if needed, or nothing.
+        new_start : callable, optional
+            Returns the W and H transposed, padded, of another random start; None: there are no others.
         """
         free, first_steps = problem.interchangeable, self.first_steps if self.starts_wide else 0
         if len(free) < 2 or run.status is not None or run.out_of_time or max_iter < first_steps + self.settling:
@@ -92,6 +108,8 @@ class ComponentSearch:
             if self.starts_wide:
                 new = random_components(problem.counts, n_first, rng)
                 self._add_and_merge(run, problem, solver, free, new, first_steps)
+                if new_start is not None and len(free) <= self.few and not problem.counts.row_access_only:
+                    self._try_starts(run, problem, solver, max_iter, new_start)
             else:
                 _advance(run, solver, problem, run.state, self.settling)
                 run.replace_state(run.state, run.state.n_steps)
@@ -108,6 +126,26 @@ class ComponentSearch:
                 run.status = Status.MAX_TIME
         except KeyboardInterrupt:
             run.status = Status.INTERRUPTED
+
+    def _try_starts(self, run: Run, problem: Problem, solver: Solver, max_iter: int, new_start: NewStart) -> None:
+        """Continue from the lowest of the iterate and other starts after as many iterations; the rounds still fit."""
+        n_steps = self.first_steps + self.settling
+        max_iter -= self.rounds * (self.steps + self.settling)
+        for _ in range(self.n_starts):
+            ends = run.n_iter + n_steps > max_iter
+            if ends or run.status is not None or run.out_of_time or run.converged:
+                return
+            state = solver.init(problem, *new_start())
+            _advance(run, solver, problem, state, n_steps)
+            n_iter, state = run.n_iter + state.n_steps, state.without_spares()
+            is_lower = problem.objective(state) < run.objective
+            if is_lower:
+                effects = state.effects
+                state = past_warm_up(solver).init(problem, *state.factors)
+                state.effects = effects
+            else:
+                state = run.state
+            run.replace_state(state, n_iter, evaluate=is_lower)
 
     def _add_and_merge(
         self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
@@ -223,10 +261,8 @@ def past_warm_up(solver: Any) -> Any:
     return replace(solver, warm_up=0) if isinstance(solver, CoordinateDescent) else solver
 
 
-def make_search(
-    init: str, solver: str, *, row_access_only: bool = False, validation: bool = False
-) -> ComponentSearch | None:
-    """The search of init="merge" or "grow"; "auto" is "merge" with coordinate descent on counts in memory.
+def make_search(init: str, solver: str, *, validation: bool = False) -> ComponentSearch | None:
+    """The search of init="merge", "grow" or "shrink"; "auto" is "merge" with coordinate descent.
 
     With `validation`, "auto" does not search, since the fit may be at its best before the search ends.
 
@@ -236,7 +272,7 @@ def make_search(
         If `init` is not one of `INITS`.
     """
     check_option(init, INITS, "init")
-    by_default = init == "auto" and solver in ("auto", "cd") and not row_access_only and not validation
-    if init == "grow":
-        return ComponentSearch(starts_wide=False, rounds=2)
+    by_default = init == "auto" and solver in ("auto", "cd") and not validation
+    if init in ("grow", "shrink"):
+        return ComponentSearch(starts_wide=False, rounds=2 if init == "grow" else 1)
     return ComponentSearch() if by_default or init == "merge" else None

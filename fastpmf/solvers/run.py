@@ -49,6 +49,8 @@ class Run:
     checkpoints : CheckpointFolder, optional
         `save_if_due(run)` is called after each iteration, and may save `state_dict()`. If `saved` is not None, it is
         the `state_dict()` of an earlier run, which is continued; only shapes and dtypes of `state` are then used.
+    seconds : float, default=0.0
+        Time that the fit has taken before.
 
     Attributes
     ----------
@@ -60,11 +62,11 @@ class Run:
 
     def __init__(
         self, solver: Any, problem: Objective, state: State, options: Any, observers: Sequence[Observer],
-        checkpoints: Any = None,
+        checkpoints: Any = None, seconds: float = 0.0,
     ) -> None:  # fmt: skip
         self._solver, self._problem, self._options = solver, problem, options
         self._observers, self._checkpoints = observers, checkpoints
-        self._clock, self._max_seconds = Clock(), math.inf if options.max_time is None else options.max_time
+        self._clock, self._max_seconds = Clock(seconds), math.inf if options.max_time is None else options.max_time
         self._trace: list[Record] = []
         self._residual = math.inf
         self._measured: tuple[Any, int, float] = (None, 0, math.nan)  # state, iteration and residual of the factors
@@ -86,9 +88,14 @@ class Run:
         return self._trace[-1].objective if self._trace else math.inf
 
     @property
+    def seconds(self) -> float:
+        """Time that the fit has taken so far."""
+        return self._clock.seconds()
+
+    @property
     def out_of_time(self) -> bool:
         """Whether `max_time` has passed."""
-        return self._clock.seconds() >= self._max_seconds
+        return self.seconds >= self._max_seconds
 
     @property
     def converged(self) -> bool:
