@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from fastpmf import (
 )
 from fastpmf.core.factors import padded
 from fastpmf.counts import as_counts
+from fastpmf.datasets import make_poisson_counts
 from fastpmf.io import load_model, write_factors
 from fastpmf.model.groups import Groups
+from fastpmf.model.merging import _row_divergences
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -344,6 +347,11 @@ def test_streamed_counts_give_the_fit_in_memory(drawn, solver):
     solution = fit(streamed, 2, groups=drawn.group, max_iter=30, dtype="float64", **drawn.start, **SOLVERS[solver])
     np.testing.assert_allclose(solution.group_effects, whole.group_effects, rtol=1e-9)
     assert solution.objective == pytest.approx(whole.objective, rel=1e-11)
+    by_column = StreamedCounts(lambda: [X.T.tocsr()[:20], X.T.tocsr()[20:]], by_column=True)
+    solution = fit(by_column, 2, groups=drawn.group, max_iter=30, dtype="float64", **drawn.start, **SOLVERS[solver])
+    own = objective(drawn.X, drawn.group, solution.W, solution.H, solution.group_effects)
+    assert solution.objective == pytest.approx(own, rel=1e-10)
+    assert solution.objective == pytest.approx(whole.objective, rel=0.05)
     model = PoissonNMF(2, random_state=0, max_iter=30, solver=solver).fit(drawn.X, groups=drawn.labels)
     W = model.transform(drawn.X, groups=drawn.labels)
     np.testing.assert_allclose(model.transform(streamed, groups=drawn.labels), W, rtol=1e-6)
@@ -386,6 +394,24 @@ def test_ctrl_c_keeps_effects_that_belong_to_the_factors(drawn):
 def test_user_arrays_are_not_written_to(drawn, unchanged):
     X, labels, W, H = unchanged(drawn.X, drawn.labels, drawn.start["W"], drawn.start["H"])
     fit(X, 2, groups=labels, init="custom", W=W, H=H, max_iter=11)
+
+
+@pytest.mark.parametrize("solver", ["em", "extrapolated cd"])
+def test_the_bytes_planned_are_those_that_a_fit_allocates(solver):
+    X = make_poisson_counts(20_000, 3_000, nnz=400_000, random_state=0).X
+    group = np.arange(20_000) % 5
+    planned = fastpmf.plan(X, n_components=20, n_groups=5, **SOLVERS[solver])
+    assert planned.factor_bytes > fastpmf.plan(X, n_components=20, **SOLVERS[solver]).factor_bytes
+
+    def run():
+        fit(as_counts(X), 20, groups=group, max_iter=52, tol=0, **SOLVERS[solver])
+
+    run()  # compiles
+    tracemalloc.start()
+    run()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.95 * peak < planned.peak_bytes < 1.2 * peak  # not all that a fit allocates is in use at its peak
 
 
 # ── new rows, files and copies ──────────────────────────────────────────────────────────────────────────────────────
@@ -653,3 +679,16 @@ def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k):
     np.testing.assert_allclose(groups.row_weights(Ht, effects), (effects.T @ wide_H)[group], rtol=max(tolerance, 1e-13))
     np.testing.assert_allclose(groups.column_weights(W, effects), effects @ sums, rtol=max(tolerance, 1e-13))
     assert groups.row_weights(Ht, effects).dtype == dtype
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_divergences_of_rows_or_columns_have_the_effects(drawn, by_column):
+    counts, effects = as_counts(drawn.X), np.ascontiguousarray(drawn.effects.T) + 0.1
+    if by_column:
+        counts = StreamedCounts(lambda: [sparse.csr_array(drawn.X.T)], by_column=True)
+    groups = Groups.of(counts, drawn.group, effects, 10.0)
+    factors = [padded(A, np.dtype(float)) for A in (drawn.W + 0.1, drawn.H.T + 0.01)]
+    rate = (factors[0] @ factors[1].T) * effects.T[drawn.group]
+    logs = drawn.X * np.log(np.divide(drawn.X, rate, where=drawn.X > 0, out=np.ones_like(rate)))
+    expected = (logs - drawn.X + rate).sum(axis=0 if by_column else 1)
+    np.testing.assert_allclose(_row_divergences(counts, factors, groups, effects), expected, rtol=1e-10)

@@ -118,7 +118,9 @@ class ComponentSearch:
                 ends = run.n_iter + self.steps + self.settling > max_iter
                 if ends or run.status is not None or run.out_of_time or run.converged:
                     break
-                components = new_components(problem.counts, run.state.factors, n_new, rng)
+                components = new_components(
+                    problem.counts, run.state.factors, n_new, rng, problem.groups, run.state.effects
+                )
                 if components is None:
                     break
                 self._add_and_merge(run, problem, solver, free, components, self.steps)
