@@ -659,26 +659,7 @@ def test_the_command_line_fits_transforms_scores_and_reports_with_groups(drawn, 
     assert "argument --groups: an option of --model poisson" in refused
 
 
-# ── kernels ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "p", "k"), [(7, 5, 1), (1100, 530, 3), (30, 700, 33)])
-def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k):
-    rng = np.random.default_rng(0)
-    n_groups, tolerance = 4, 4 * np.finfo(dtype).eps
-    group, effects = rng.integers(0, n_groups, n), rng.gamma(2.0, size=(p, n_groups))
-    W, Ht = (padded(rng.gamma(1.0, size=(m, k)), np.dtype(dtype)) for m in (n, p))
-    X = as_counts(rng.poisson(1.0, (n, p)).astype(float))
-    groups = Groups.of(X, group, effects, 10.0)
-    member, wide_W, wide_H = np.eye(n_groups)[group], W.astype(float), Ht.astype(float)
-    sums = member.T @ wide_W
-    np.testing.assert_array_equal(groups.counts, X.to_scipy().toarray().T @ member)
-    np.testing.assert_allclose(groups.sums(W), sums, rtol=1e-13)
-    np.testing.assert_allclose(groups.rates(W, Ht), wide_H @ sums.T, rtol=1e-13)
-    np.testing.assert_allclose(groups.row_weights(Ht, effects), (effects.T @ wide_H)[group], rtol=max(tolerance, 1e-13))
-    np.testing.assert_allclose(groups.column_weights(W, effects), effects @ sums, rtol=max(tolerance, 1e-13))
-    assert groups.row_weights(Ht, effects).dtype == dtype
+# ── the search of components ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("by_column", [False, True])
