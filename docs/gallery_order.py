@@ -13,6 +13,7 @@ ORDER = [
     # gallery
     "plot_structure.py",
     "plot_group_heatmap.py",
+    "plot_groups.py",
     "plot_top_features.py",
     "plot_seeds.py",
     "plot_differential.py",

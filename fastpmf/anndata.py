@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._version import __version__
+from fastpmf.analysis.rates import check_groups_given
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, align, labels_of
@@ -23,11 +24,11 @@ from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._persistence import to_json
 from fastpmf.estimators.base import FactorModel, named_weights
-from fastpmf.fitting.problem import REAL_OR_NAN, vector
+from fastpmf.fitting.problem import REAL_OR_NAN, check_group_labels, vector
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief, listed, suggestion
-from fastpmf.utils.validation import check_array, check_unique, is_pandas
+from fastpmf.utils.validation import check_array, check_option, check_unique, is_pandas
 from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def poisson_nmf(
     obs_exposure: Any = None,
     var_exposure: Any = None,
     background: Any = None,
+    batch_key: Any = None,
     mask: Any = None,
     sample_weight: Any = None,
     validation: Any = None,
@@ -87,6 +89,9 @@ def poisson_nmf(
         `column_exposure` of `PoissonNMF.fit`: a column of `.var`, or an array.
     background : float, str or array-like of shape (n_vars,), optional
         As in `PoissonNMF.fit`: a number, a column of `.var`, or an array.
+    batch_key : str or array-like of shape (n_obs,), optional
+        `groups` of `PoissonNMF.fit`, such as batches or donors: a column of `.obs`, or an array of labels. The effects
+        of the batches on the genes are fitted with W and H.
     mask : str or matrix of shape (n_obs, n_vars), optional
         As in `PoissonNMF.fit`, positive where an entry is not observed: a layer, or a matrix.
     sample_weight : str or array-like of shape (n_obs,), optional
@@ -114,7 +119,10 @@ def poisson_nmf(
         - `.varm[key_added or "PMF"]`, H transposed, of shape (n_vars, n_components), 0 for genes that were not fitted.
           With `.raw` its rows are aligned by name; genes that only `.raw` has are in the model but not in `.varm`;
         - `.uns[key_added or "pmf"]`, a dictionary: "params", "objective" (nats), "kkt_residual" (nats per count),
-          "n_iter", "status", "trace" and "version"; with a seeded prior also "component_names".
+          "n_iter", "status", "trace" and "version"; with a seeded prior also "component_names";
+        - with `batch_key`, `.varm["PMF_batch_effects"]`, or with `key_added` that name and "_batch_effects", of shape
+          (n_vars, n_batches): `group_effects_` transposed, 1 for genes that were not fitted; and in `.uns[...]`
+          "batches", the labels of its columns.
 
     Raises
     ------
@@ -161,7 +169,8 @@ def poisson_nmf(
     return _fit(
         adata, PoissonNMF(n_components, **options), key_added, layer=layer, mask_var=mask_var, W=W, H=H,
         fixed_W=fixed_W, fixed_H=fixed_H, obs_exposure=obs_exposure, var_exposure=var_exposure, background=background,
-        mask=mask, sample_weight=sample_weight, validation=validation, checkpoint=checkpoint, resume=resume,
+        batch_key=batch_key, mask=mask, sample_weight=sample_weight, validation=validation, checkpoint=checkpoint,
+        resume=resume,
     )  # fmt: skip
 
 
@@ -223,6 +232,8 @@ def transform(
     *,
     layer: str | None = None,
     obs_exposure: Any = None,
+    batch_key: Any = None,
+    new_batches: str = "ignore",
     mask: Any = None,
     key_added: str | None = None,
 ) -> np.ndarray:
@@ -240,6 +251,11 @@ def transform(
         As in `poisson_nmf`.
     obs_exposure : str or array-like of shape (n_obs,), optional
         As in `poisson_nmf`; must be None for `HPF`, which has no exposures.
+    batch_key : str or array-like of shape (n_obs,), optional
+        As in `poisson_nmf`; needed if the model was fitted with batches.
+    new_batches : {"ignore", "estimate"}, default="ignore"
+        What to do with batches that were not fitted. "ignore": their effects are 1, with a warning. "estimate": their
+        effects are fitted to these cells, with H fixed.
     key_added : str, optional
         Name of W in `.obsm`; by default "X_pmf" or "X_hpf".
 
@@ -257,7 +273,7 @@ def transform(
     Warns
     -----
     UserWarning
-        If `adata` lacks fitted genes, or its counts are not whole numbers.
+        If `adata` lacks fitted genes, its counts are not whole numbers, or effects of new batches are taken as 1.
 
     See Also
     --------
@@ -284,6 +300,10 @@ def transform(
         if isinstance(model, HPF):
             raise TypeError("obs_exposure must be None, since HPF has no exposures")
         arguments["row_exposure"] = vector(counts.obs_column(obs_exposure, "obs_exposure"), adata.n_obs, "obs_exposure")
+    check_option(new_batches, ("ignore", "estimate"), "new_batches")
+    check_groups_given(model, batch_key, "batch_key")
+    if batch_key is not None:
+        arguments |= {"groups": counts.batches(batch_key), "new_groups": new_batches}
     place = _positions_of_fitted(model, counts)
     if mask is not None:
         mask = counts.matrix(mask, "mask")
@@ -398,7 +418,7 @@ def to_anndata(W: Any, model: FactorModel, obs_names: Any = None) -> "AnnData":
 
 
 _OTHER_NAMES = {"seed": "random_state", "n_jobs": "n_threads", "row_exposure": "obs_exposure",
-                "column_exposure": "var_exposure"}  # fmt: skip
+                "column_exposure": "var_exposure", "groups": "batch_key"}  # fmt: skip
 
 
 def _check_options(options: dict[str, Any], kind: Any) -> None:
@@ -451,7 +471,7 @@ def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var
 
 # ── Counts and arguments from an AnnData object ─────────────────────────────────────────────────────────────────
 
-_RENAMED = {"obs_exposure": "row_exposure", "var_exposure": "column_exposure"}  # arguments of fit
+_RENAMED = {"obs_exposure": "row_exposure", "var_exposure": "column_exposure", "batch_key": "groups"}  # as in fit
 
 
 class _Counts(NamedTuple):
@@ -520,6 +540,8 @@ class _Counts(NamedTuple):
         if name in ("var_exposure", "background") and (isinstance(value, str) or np.ndim(value)):
             value = self.var_column(value, name)[chosen]
             return vector(value, len(value), name) if name == "var_exposure" else value
+        if name == "batch_key":
+            return self.batches(value)
         if name in ("mask", "validation") and not isinstance(value, int | float | np.number):
             return self.matrix(value, name)[:, chosen]
         if name in ("W", "fixed_W"):
@@ -530,6 +552,10 @@ class _Counts(NamedTuple):
 
     def obs_column(self, value: Any, name: str) -> np.ndarray:
         return _column(value, self.adata.obs, name, self.cells, "adata.obs")
+
+    def batches(self, value: Any) -> np.ndarray:
+        """The label of the batch of each cell."""
+        return check_group_labels(self.obs_column(value, "batch_key"), self.adata.n_obs, "batch_key")
 
     def var_column(self, value: Any, name: str) -> np.ndarray:
         return _column(value, self.var, name, self.genes, self.var_name)
@@ -691,7 +717,14 @@ def _write(
             facts[key] = getattr(model, attribute)
     if (names := getattr(model, "component_names_", None)) is not None:
         facts["component_names"] = names.astype(str)
+    effects, name = getattr(model, "group_effects_", None), f"{keys.varm}_batch_effects"
     _write_weights(adata, keys, W, model)
+    if effects is not None:
+        adata.varm[name] = np.ones((len(place), len(effects)))
+        adata.varm[name][place >= 0] = effects.T[place[place >= 0]]
+        facts["batches"] = model.group_names_
+    elif name in adata.varm:
+        del adata.varm[name]  # of an earlier fit
     adata.varm[keys.varm], adata.uns[keys.uns] = loadings, facts
 
 

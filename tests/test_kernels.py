@@ -11,7 +11,7 @@ from scipy import sparse
 
 from fastpmf.core.counts import Side, Subproblem
 from fastpmf.core.factors import column_sums, padded
-from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, csr, partition, validation
+from fastpmf.counts import COUNT_DTYPES, MemoryCounts, SparseRows, as_counts, csr, partition, validation
 from fastpmf.counts.partition import column_groups, panel_width
 from fastpmf.kernels import simd
 from fastpmf.kernels import threads as threading_state
@@ -23,6 +23,7 @@ from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.threads import threads
+from fastpmf.model.groups import Groups
 from fastpmf.model.priors import log_total
 from fastpmf.model.updates import TINY, extrapolated, multiplicative
 
@@ -570,3 +571,25 @@ def test_factors_of_the_wrong_size_raise(U, V):
         rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones(U), np.ones(V), np.empty(U))
     with pytest.raises(ValueError, match="float64 and float32, don't fit"):
         rows_of([5, 2, 0, 1], n_columns=5).contract(np.ones((4, 8)), np.ones((5, 8), np.float32), np.empty((4, 8)))
+
+
+# ── sums over groups of rows ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "p", "k"), [(7, 5, 1), (600, 530, 3), (30, 520, 17)])
+def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k):
+    rng = np.random.default_rng(0)
+    n_groups, tolerance = 4, 4 * np.finfo(dtype).eps
+    group, effects = rng.integers(0, n_groups, n), rng.gamma(2.0, size=(p, n_groups))
+    W, Ht = (padded(rng.gamma(1.0, size=(m, k)), np.dtype(dtype)) for m in (n, p))
+    X = as_counts(rng.poisson(1.0, (n, p)).astype(float))
+    groups = Groups.of(X, group, effects, 10.0)
+    member, wide_W, wide_H = np.eye(n_groups)[group], W.astype(float), Ht.astype(float)
+    sums = member.T @ wide_W
+    np.testing.assert_array_equal(groups.counts, X.to_scipy().toarray().T @ member)
+    np.testing.assert_allclose(groups.sums(W), sums, rtol=1e-13)
+    np.testing.assert_allclose(groups.rates(W, Ht), wide_H @ sums.T, rtol=1e-13)
+    np.testing.assert_allclose(groups.row_weights(Ht, effects), (effects.T @ wide_H)[group], rtol=max(tolerance, 1e-13))
+    np.testing.assert_allclose(groups.column_weights(W, effects), effects @ sums, rtol=max(tolerance, 1e-13))
+    assert groups.row_weights(Ht, effects).dtype == dtype

@@ -147,14 +147,35 @@ print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
 
 # %%
+# Effects of batches
+# ------------------
+#
+# ``batch_key`` fits a factor for each gene and batch, together with the topics.
+# See the guide on :doc:`batch effects </guide/groups>`.
+
+effects = fastpmf.anndata.poisson_nmf(
+    adata, selection.recommended, batch_key="batch", key_added="by_batch", **options
+)
+found = clusters(adata.obsm["by_batch_topics"])
+print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}")
+print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
+ratio = np.log(effects.group_effects_[1] / effects.group_effects_[0])
+print(
+    f"correlation with the true efficiencies: {np.corrcoef(ratio, np.log(efficiency[1]))[0, 1]:.2f}"
+)
+
+# %%
+# The clusters are the types now.
+
+# %%
 # .. _known_batch:
 #
-# A known batch
-# -------------
+# Batches as components
+# ---------------------
 #
-# fastpmf has no batch model that multiplies each gene by a factor, but it can give each batch a profile that all its
-# cells share.
-# For this, fix one column of W for each batch: the library sizes of its cells, and 0 for the cells of other batches.
+# :meth:`~fastpmf.PoissonNMF.differential_expression`, below, is for models without effects of batches.
+# For it, give each batch a profile that all its cells share: a component of its own.
+# Fix one column of W for each batch: the library sizes of its cells, and 0 for the cells of other batches.
 # The rows of H of these columns are fitted like all others.
 # The number of components is unchanged: two of them are now the batches.
 

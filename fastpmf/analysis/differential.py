@@ -43,6 +43,7 @@ from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
 from fastpmf.analysis.features import TopFeatures, highest_scores
+from fastpmf.analysis.rates import check_no_groups
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
 from fastpmf.core.ranges import check_entries
@@ -283,6 +284,7 @@ def differential_expression(
     >>> found.top(1).names.tolist()
     [['ape'], ['cat']]
     """
+    check_no_groups(H, advice="differential_expression has no groups")
     labels, component_names = MatrixLabels.of(X), labels_of(H, 0).names
     W, H = align_factors(X, W, H)
     row_exposure = align(row_exposure, "row_exposure", rows=labels.rows)

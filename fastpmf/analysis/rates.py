@@ -1,7 +1,9 @@
-"""Factors of the rates of a fitted model, with its exposures and background.
+"""Factors of the rates of a fitted model, with its exposures, background and effects of groups.
 
 The rates of a `PoissonNMF` are r_i c_j (W_i . H_j + b_j), with exposures r of rows and c of columns and a background b.
-They are W' H' with one more component for the background, so that functions of W and H apply to them.
+They are W' H' with one more component for the background, so that functions of W and H apply to them. With effects of
+G groups of rows, r_i c_j e_gj (W_i . H_j + b_j), they are those of G times as many components: a row uses those of its
+group.
 """
 
 from typing import Any
@@ -12,11 +14,40 @@ from fastpmf.counts.labels import Labels, MatrixLabels, align_factors, labels_of
 from fastpmf.utils.validation import check_array, check_factor
 
 
+def check_no_groups(model: Any, name: str = "H", advice: str = "") -> None:
+    """Raise an error if a fitted estimator has effects of groups; `name` is the argument's name."""
+    effects = getattr(model, "group_effects_", None)
+    if effects is not None:
+        advice = advice or "give W and H of model.rate_factors(W, groups=...)"
+        raise ValueError(
+            f"{name} must not be a model with groups, whose rates depend on the group of each row, got a "
+            f"{type(model).__name__} with {len(effects)}: {advice}"
+        )
+
+
+def check_groups_given(model: Any, groups: Any, name: str = "groups") -> None:
+    """Raise an error unless groups of rows are given just where a fitted estimator has effects of groups.
+
+    `name` is the argument's name, for messages.
+    """
+    fitted = getattr(model, "group_effects_", None) is not None
+    if fitted and groups is None:
+        raise ValueError(f"{name} must be given, since the model was fitted with groups")
+    if not fitted and groups is not None:
+        raise ValueError(f"{name} must be None, since the model was fitted without groups")
+
+
 def column_data(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Column exposures and background, (p,), of a fitted estimator in place of H; None where it has none.
 
     They are in the order of the labels `columns`, if both sides have labels.
+
+    Raises
+    ------
+    ValueError
+        If the estimator has effects of groups.
     """
+    check_no_groups(H)
     found = [getattr(H, name, None) for name in ("column_exposure_", "background_")]
     if found[0] is None and found[1] is None:
         return None, None
@@ -52,8 +83,30 @@ def rate_factors(
     return W if row_exposure is None else W * np.reshape(row_exposure, (-1, 1)), H
 
 
+def with_effects(W: np.ndarray, H: np.ndarray, group: np.ndarray, effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W' and H' with the rates effects_gj (W_i . H_j), where g is the group of row i.
+
+    Parameters
+    ----------
+    W : ndarray of shape (n, k)
+    H : ndarray of shape (k, p)
+    group : ndarray of shape (n,), int
+    effects : ndarray of shape (n_groups, p)
+
+    Returns
+    -------
+    W : ndarray of shape (n, n_groups k)
+        Zero outside the k columns of the group of each row.
+    H : ndarray of shape (n_groups k, p)
+    """
+    (n, k), n_groups = W.shape, len(effects)
+    wide = np.zeros((n, n_groups, k), W.dtype)
+    wide[np.arange(n), group] = W
+    return wide.reshape(n, n_groups * k), (effects[:, None] * H).reshape(n_groups * k, H.shape[1])
+
+
 def model_rates(model: Any, W: np.ndarray, row_exposure: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """`rate_factors` of a fitted model and W of some rows."""
+    """`rate_factors` of a fitted model without groups and W of some rows."""
     return rate_factors(W, model.components_, *column_data(model), row_exposure)
 
 

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.features import match_components
-from fastpmf.analysis.rates import align_rates, column_data, rate_factors
+from fastpmf.analysis.rates import align_rates, check_no_groups, column_data, rate_factors
 from fastpmf.analysis.scores import poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
@@ -548,6 +548,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         labels = MatrixLabels.of(X)
         counts = as_counts(X)
         rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
+        check_no_groups(H, advice="component_gains has no groups")
         exposures, background = column_data(H, labels.columns)
         H = check_array(align(H, "H", columns=labels.columns), "H")
         if H.ndim != 2 or len(H) < 2:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fastpmf.analysis.features import TopFeatures
 from fastpmf.core.factors import component_sums
+from fastpmf.utils.messages import listed
 from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
 
 
@@ -87,6 +88,8 @@ def fit_facts(model: Any) -> dict[str, str]:
     elif np.isfinite(getattr(model, "objective_", np.nan)):
         facts["objective"] = f"{model.objective_:.8g} nats"
         facts["kkt_residual"] = f"{model.kkt_residual_:.2g} nats per count (tol {model.tol:.2g})"
+    if (groups := getattr(model, "group_names_", None)) is not None:
+        facts["groups"] = f"{len(groups):,} ({listed(groups.tolist())})"
     if len(restarts := getattr(model, "restarts_", ())) > 1:
         facts["starts"] = f"{len(restarts)}, objectives from {np.min(restarts):.8g} to {np.max(restarts):.8g} nats"
     if (curve := getattr(model, "validation_", None)) is not None and len(curve):

@@ -48,7 +48,6 @@ from fastpmf.cli.printing import (
 from fastpmf.cli.reading import (
     VALUES_FILE,
     Model,
-    beside,
     beside_counts,
     check_format,
     exposure_of,
@@ -97,7 +96,7 @@ STANDARD_OUTPUT = STANDARD_INPUT
 SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
-    "fixed_W", "fixed_H", "seed_features", "seed_strength",
+    "fixed_W", "fixed_H", "row_groups", "seed_features", "seed_strength",
 )  # fmt: skip
 _HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
@@ -174,7 +173,7 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
         value = getattr(arguments, name, None)
         if value is not None and value is not False:  # 0 is a value
-            option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
+            option, other = name.replace("row_groups", "groups").replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
     for name in ("a_prime", "c_prime") if arguments.no_hierarchy else ():
         if getattr(arguments, name) is not None:
@@ -225,6 +224,8 @@ def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
     for name, axis in (("row_exposure", 0), ("column_exposure", 1), ("background", 1), ("sample_weight", 0)):
         if (value := getattr(arguments, name)) is not None:
             given[name] = read_vector(value, f"--{name.replace('_', '-')}", data, axis=axis)
+    if arguments.row_groups is not None:
+        given["groups"] = read_groups(arguments.row_groups, "--groups", data, arguments, axis=0)
     if arguments.fixed_W is not None:
         given["fixed_W"] = read_matrix(arguments.fixed_W, "--fixed-W", data.row_names)
     if arguments.fixed_H is not None:
@@ -293,7 +294,10 @@ def transform(arguments: argparse.Namespace) -> None:
         check_output(arguments.output, ".npy", *TABLES, name="argument -o/--output")
     model = load(arguments)
     data, missing = read_for_model(arguments, model)
-    W = weights(model, data, missing, **beside(model, data, arguments.row_exposure, arguments.mask))
+    given = beside_counts(arguments, model, data)
+    if arguments.new_groups is not None:
+        given["new_groups"] = arguments.new_groups
+    W = weights(model, data, missing, **given)
     if to_stdout:
         content = io.BytesIO()  # NumPy would hide the error of a closed pipe
         np.save(content, W, allow_pickle=False)
@@ -496,7 +500,8 @@ def _heldout_scores(
     fitted = as_counts(train)
     rows, columns = (fitted.sums(side) for side in Side)
     options: dict[str, Any] = {"exposure": exposure_of(arguments, data, train), "n_threads": arguments.threads}
-    W, H = model_rates(model, W, **beside_counts(arguments, model, train))
+    given = beside_counts(arguments, model, train)
+    W, H = model.rate_factors(W, **given) if "groups" in given else model_rates(model, W, **given)
     score = heldout_log_likelihood(train, W, H, data, **options)
     baseline = heldout_log_likelihood(train, rows[:, None], columns[None] / fitted.total, data, **options)
     facts = _size(data) | {"log_likelihood": score, "log_likelihood_without_structure": baseline}
@@ -543,9 +548,10 @@ def report(arguments: argparse.Namespace) -> None:
     if arguments.weights and not arguments.counts:
         raise ValueError("argument --weights: it needs COUNTS, whose rows the weights belong to")
     for name, of in (("groupby", "rows have the groups"), ("row_exposure", "rows have the exposures"),
-                     ("mask", "entries are masked")):  # fmt: skip
+                     ("row_groups", "rows have the groups"), ("mask", "entries are masked")):  # fmt: skip
         if getattr(arguments, name) is not None and not arguments.counts:
-            raise ValueError(f"argument --{name.replace('_', '-')}: it needs COUNTS, whose {of}")
+            option = name.replace("row_groups", "groups").replace("_", "-")
+            raise ValueError(f"argument --{option}: it needs COUNTS, whose {of}")
     model = load(arguments)
     X = W = groupby = None
     given: dict[str, Any] = {}

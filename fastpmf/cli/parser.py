@@ -315,6 +315,7 @@ def _fit(parser: Parser) -> None:
     text = "counts that the seeds of each component are worth; more counts than these in the data overrule them"
     fit.option("--seed-strength", text, group=group, type=positive_number, metavar="X")
     _add_row_exposure(fit)
+    _add_groups_of_rows(fit)
     group = "data beside the counts"
     text = "exposure of each column"
     fit.option("--column-exposure", text, group=group, type=_number_or_file, metavar="FILE")
@@ -365,6 +366,9 @@ def _transform(parser: Parser) -> None:
     text = "W, rows x components, as .npy, .csv or .tsv; - for .npy on standard output (required)"
     transform.option("-o --output", text, group="output", required=True, metavar="W.npy")
     _add_row_exposure(transform)
+    _add_groups_of_rows(transform)
+    text = "groups that were not fitted: their effects are 1, or fitted to these rows (default: ignore)"
+    transform.option("--new-groups", text, group="data beside the counts", choices=["ignore", "estimate"])
     _add_mask(transform)
     _add_common(transform)
 
@@ -541,6 +545,7 @@ def _evaluate(parser: Parser) -> None:
     evaluate.option("--missing", text, group="input", choices=_MISSING)
     _add_train(evaluate)
     _add_row_exposure(evaluate)
+    _add_groups_of_rows(evaluate)
     text = "also score recommendations of N columns to each row; needs --train"
     evaluate.option("-n --top", text, group="what to score", type=positive, metavar="N")
     _add_common(evaluate)
@@ -591,6 +596,7 @@ def _report(parser: Parser) -> None:
     _add_counts(report, nargs="*")
     _add_weights(report)
     _add_row_exposure(report)
+    _add_groups_of_rows(report)
     _add_mask(report)
     _add_groupby(report)
     report.option("-o --output", "the report (required)", group="output", required=True, metavar="REPORT.html")
@@ -892,6 +898,7 @@ def _plot(parser: Parser) -> None:
     calibration.set_defaults(missing="zero")
     _add_train(calibration, required=True)
     _add_row_exposure(calibration)
+    _add_groups_of_rows(calibration)
     calibration.option("--bins", "number of groups", 20, group="what to draw", type=positive, metavar="N")
 
     residuals = kinds.command(plots.residuals, "residuals", "where counts differ from the fit", _RESIDUALS)
@@ -899,6 +906,7 @@ def _plot(parser: Parser) -> None:
     _add_counts(residuals)
     _add_weights(residuals)
     _add_row_exposure(residuals)
+    _add_groups_of_rows(residuals)
     _add_groupby(residuals)
     text = "group of each column, as --groupby for rows; or a column of .var"
     residuals.option("--column-groupby", text, group="what to draw", metavar="FILE")
@@ -1034,6 +1042,12 @@ def _add_dtype(command: Parser, group: str) -> None:
 def _add_row_exposure(command: Parser) -> None:
     text = "exposure of each row, such as library sizes or years at risk"
     command.option("--row-exposure", text, group="data beside the counts", type=_number_or_file, metavar="FILE")
+
+
+def _add_groups_of_rows(command: Parser) -> None:
+    text = "group of each row, such as its batch, with its own effect on each column; or a column of .obs, if COUNTS "
+    text += "are .h5ad or .zarr"
+    command.option("--groups", text, group="data beside the counts", metavar="FILE", dest="row_groups")
 
 
 def _add_mask(command: Parser) -> None:

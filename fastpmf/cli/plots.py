@@ -112,7 +112,8 @@ def calibration(arguments: argparse.Namespace) -> None:
     data, train, W = heldout_rows(arguments, model)
     exposure = exposure_of(arguments, data, train)
     given = beside_counts(arguments, model, train)
-    _draw(arguments, plot.calibration, data, W, model, exposure=exposure, bins=arguments.bins, **given)
+    W, H = _factors(model, W, given)
+    _draw(arguments, plot.calibration, data, W, H, exposure=exposure, bins=arguments.bins, **given)
 
 
 def residuals(arguments: argparse.Namespace) -> None:
@@ -125,7 +126,15 @@ def residuals(arguments: argparse.Namespace) -> None:
         "column_groupby": _groups(arguments, "column_groupby", data, 1),
     }
     given = beside_counts(arguments, model, data)
-    _draw(arguments, plot.residuals, data, W, model, **groups, bins=arguments.bins, **given)
+    W, H = _factors(model, W, given)
+    _draw(arguments, plot.residuals, data, W, H, **groups, bins=arguments.bins, **given)
+
+
+def _factors(model: Any, W: Any, given: dict[str, Any]) -> tuple[Any, Any]:
+    """W and the model, or the factors of its rates if there are groups, which are removed from `given`."""
+    if "groups" not in given:
+        return W, model
+    return model.rate_factors(W, groups=given.pop("groups"))
 
 
 def _groups(arguments: argparse.Namespace, name: str, data: Any, axis: int) -> Any:

@@ -219,13 +219,13 @@ def observed_part(model: Model, data: Dataset, missing: np.ndarray | None) -> tu
 
 
 def beside_counts(arguments: argparse.Namespace, model: Model, data: Dataset) -> dict[str, Any]:
-    """`beside` with the options of a command, which may lack either of them."""
-    return beside(model, data, *(getattr(arguments, name, None) for name in ("row_exposure", "mask")))
-
-
-def beside(model: Model, data: Dataset, row_exposure: Any = None, mask: str | None = None) -> dict[str, Any]:
-    """The keyword arguments of `transform`, from the options --row-exposure and --mask."""
+    """The keyword arguments of `transform`, from the options of a command that has some of them."""
+    row_exposure, groups, mask = (getattr(arguments, name, None) for name in ("row_exposure", "row_groups", "mask"))
     given: dict[str, Any] = {}
+    if groups is not None:
+        if getattr(arguments, "train", None) and not os.path.exists(groups):
+            raise FileNotFoundError(f"argument --groups: no file {groups}, which --train needs")
+        given["groups"] = read_groups(groups, "--groups", data, arguments, axis=0)
     if row_exposure is not None:
         if isinstance(model, HPF):
             raise ValueError("argument --row-exposure: an HPF model has no exposures")

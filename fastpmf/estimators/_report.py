@@ -15,7 +15,7 @@ import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
-from fastpmf.analysis.rates import model_rates
+from fastpmf.analysis.rates import check_groups_given, model_rates
 from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
@@ -97,7 +97,7 @@ figcaption {{ color: var(--muted); max-width: 50rem }}
 
 def write_report(
     model: Any, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10,
-    title: str | None = None, groupby: Any = None, row_exposure: Any = None, mask: Any = None,
+    title: str | None = None, groupby: Any = None, row_exposure: Any = None, groups: Any = None, mask: Any = None,
 ) -> Path:  # fmt: skip
     """Write the report; see `FactorModel.report`."""
     import_optional("matplotlib", "plot", "report")
@@ -109,7 +109,7 @@ def write_report(
     rankings = {"frequent": model.top_features(n_top)}
     if len(model.components_) > 1:
         rankings["distinctive"] = model.top_features(n_top, by="lift", min_weight=_MIN_WEIGHT)
-    counts, W_of_rows, row_exposure = _read_data(model, X, W, row_exposure, mask)
+    counts, W_of_rows, row_exposure, groups = _read_data(model, X, W, row_exposure, groups, mask)
     if groupby is not None:
         groupby = _check_groups(groupby, X, W, W_of_rows)
     W = W_of_rows
@@ -125,7 +125,9 @@ def write_report(
         "" if counts is None else _section("Data", _table(_data_facts(counts))),
         _section("Components", _components(model, W, rankings, quality)),
         "" if W is None else _section("Structure", _structure(model, W, counts, groupby)),
-        "" if counts is None else _section("Agreement with the counts", *_agreement(model, counts, W, row_exposure)),
+        ""
+        if counts is None
+        else _section("Agreement with the counts", *_agreement(model, counts, W, row_exposure, groups)),
         f'<div class="pair">{_section("Parameters", _parameters(model))}{_section("Versions", _versions())}</div>',
     ]
     page = _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
@@ -139,29 +141,31 @@ _NEEDS_ALL = "<p>Calibration and residuals are of all entries, and some of these
 
 
 def _read_data(
-    model: Any, X: Any, W: Any, row_exposure: Any, mask: Any
-) -> tuple[Any, np.ndarray | None, np.ndarray | None]:
-    """The counts, checked, W of their rows, and the exposures of rows; None if they are not known."""
-    beside = {"row_exposure": row_exposure, "mask": mask}
+    model: Any, X: Any, W: Any, row_exposure: Any, groups: Any, mask: Any
+) -> tuple[Any, np.ndarray | None, np.ndarray | None, Any]:
+    """The counts, checked, W of their rows, and the exposures and groups of rows; None if they are not known."""
+    beside = {"row_exposure": row_exposure, "groups": groups, "mask": mask}
     beside = {name: value for name, value in beside.items() if value is not None}
     if X is None and beside:
         raise ValueError(f"{next(iter(beside))} must be None without X, whose entries it belongs to")
     if row_exposure is not None and not hasattr(model, "column_exposure_"):
         raise ValueError(f"row_exposure must be None, since a model of type {type(model).__name__} has no exposures")
+    if X is not None:
+        check_groups_given(model, groups)
     if X is None and W is None:
         posterior = getattr(model, "W_posterior_", None)
-        return None, None if posterior is None else posterior.mean, None
+        return None, None if posterior is None else posterior.mean, None, None
     k = len(model.components_)
     if X is None:
         W = check_matrix(W, "W")
-        return None, check_factor(W, (len(W), k), "W"), None
+        return None, check_factor(W, (len(W), k), "W"), None, None
     counts, data = model._read_new_data(X, FitData(**beside), streamed=True)
     if row_exposure is not None:
         row_exposure = vector(data.row_exposure, counts.shape[0], "row_exposure")
     if W is None:
-        return counts, model.transform(X, **beside), row_exposure
+        return counts, model.transform(X, **beside), row_exposure, data.groups
     W = align(W, "W", rows=model._labels(X).rows)
-    return counts, check_factor(W, (counts.shape[0], k), "W"), row_exposure
+    return counts, check_factor(W, (counts.shape[0], k), "W"), row_exposure, data.groups
 
 
 def _check_groups(groupby: Any, X: Any, W: Any, W_of_rows: np.ndarray | None) -> Any:
@@ -342,13 +346,16 @@ def _structure(model: Any, W: np.ndarray, counts: Any, groupby: Any) -> str:
     return _figure(draw, f"{caption}. Colours are those of the table above.", 10.0, 3.2)
 
 
-def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray | None) -> list[str]:
+def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray | None, groups: Any) -> list[str]:
     """Calibration and residuals, of a random subset of the rows if there are very many entries."""
     if not isinstance(counts, MemoryCounts):
         return [_NEEDS_MEMORY]
     if counts.unobserved is not None:
         return [_NEEDS_ALL]
-    W, H = model_rates(model, W, row_exposure)
+    if groups is None:
+        W, H = model_rates(model, W, row_exposure)
+    else:
+        W, H = model.rate_factors(W, row_exposure=row_exposure, groups=groups)
     (n, p), X = counts.shape, counts.to_scipy()
     n_drawn = min(n, max(1, _CALIBRATION_ENTRIES // p))
     drawn = np.sort(np.random.default_rng(0).choice(n, n_drawn, replace=False))

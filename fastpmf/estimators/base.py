@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
-from fastpmf.analysis.rates import model_rates
+from fastpmf.analysis.rates import check_no_groups, model_rates
 from fastpmf.analysis.summary import Summary, fit_facts, summary_of, title_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
@@ -99,7 +99,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return bundle | {"text/html": self._fit_html() + bundle["text/html"]} if "text/html" in bundle else bundle
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """The rates W H, without exposures and background, as a dense matrix.
+        """The rates W H, without exposures, background and effects of groups, as a dense matrix.
 
         Parameters
         ----------
@@ -190,8 +190,14 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Returns
         -------
         Differential
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted with groups.
         """
         check_is_fitted(self)
+        check_no_groups(self, "the model", "differential_expression has no groups")
         rows = self._labels(X).rows
         W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
         return differential_expression(
@@ -229,7 +235,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def report(
         self, path: str | os.PathLike[str], X: Any = None, W: Any = None, *, n_top: int = 10, title: str | None = None,
-        groupby: Any = None, row_exposure: Any = None, mask: Any = None,
+        groupby: Any = None, row_exposure: Any = None, groups: Any = None, mask: Any = None,
     ) -> Path:  # fmt: skip
         """Write a report on the fit, with plots, as one HTML file that opens in any browser without a network.
 
@@ -253,6 +259,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             Groups of rows, such as types of cells, that the structure plot draws apart; see `fastpmf.plot.structure`.
         row_exposure : float or array-like of shape (n_samples,), optional
             The exposures of the rows of X that `fit` or `transform` got, of a `PoissonNMF`.
+        groups : array-like of shape (n_samples,), optional
+            The groups given to `fit` or `transform`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry of X is not observed, as in `transform`. There are no calibration and
             residuals then.
@@ -285,8 +293,9 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from fastpmf.estimators._report import write_report  # it loads the plots, which `import fastpmf` does not need
 
         return write_report(
-            self, path, X, W, n_top=n_top, title=title, groupby=groupby, row_exposure=row_exposure, mask=mask
-        )
+            self, path, X, W, n_top=n_top, title=title, groupby=groupby, row_exposure=row_exposure, groups=groups,
+            mask=mask,
+        )  # fmt: skip
 
     def recommend(
         self, X: Any = None, W: Any = None, n: int = 10, *, rows: Any = None, items: Any = None,
@@ -342,6 +351,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         if X is None and W is None:
             raise ValueError("X or W must be given")
         check_is_fitted(self)
+        check_no_groups(self, "the model", "give fastpmf.recommend W and H of model.rate_factors(W, groups=...)")
         counts: Any = None if X is None else self._read_new_data(X)[0]
         names = getattr(self, "feature_names_in_", None)
         if items is not None:

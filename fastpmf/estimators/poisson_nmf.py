@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf.analysis.rates import check_groups_given, rate_factors, with_effects
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.labels import MatrixLabels, align
+from fastpmf.counts.labels import MatrixLabels, align, labels_of
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_curves,
@@ -21,7 +22,7 @@ from fastpmf.estimators._persistence import (
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
-from fastpmf.fitting.fit import PoissonFit, report_end
+from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, KnownEffects, Penalties, PoissonOptions
@@ -34,7 +35,7 @@ from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import compilation_shown, stage
-from fastpmf.utils.validation import check_factor, check_option, check_shape_dtype
+from fastpmf.utils.validation import check_array, check_factor, check_option, check_shape_dtype
 from fastpmf.utils.warnings import warn
 
 
@@ -594,10 +595,7 @@ class PoissonNMF(FactorModel):
         """New rows and all the data that belongs to them."""
         data = FitData(row_exposure=row_exposure, groups=groups, mask=mask)
         counts, data = self._read_new_data(X, data, streamed=True)
-        if groups is None and self.group_effects_ is not None:
-            raise ValueError("groups must be given, since the model was fitted with groups")
-        if groups is not None and self.group_effects_ is None:
-            raise ValueError("groups must be None, since the model was fitted without groups")
+        check_groups_given(self, groups)
         return counts, replace(data, column_exposure=self.column_exposure_, background=self.background_)
 
     def _transform(self, counts: Counts, data: FitData, prior_W: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -617,31 +615,112 @@ class PoissonNMF(FactorModel):
         if data.groups is None:
             return data
         labels = check_group_labels(data.groups, counts.shape[0])
-        names, group = np.unique(labels, return_inverse=True)
-        known = {name: g for g, name in enumerate(self.group_names_.tolist())}
-        new = np.array([name not in known for name in names.tolist()])
-        effects = np.ones((counts.shape[1], len(names)))
-        for g, name in enumerate(names.tolist()):
-            if name in known:
-                effects[:, g] = self.group_effects_[known[name]]
+        names, group, effects, new = self._known_effects(labels)
         if new.any() and estimate:
-            if not isinstance(counts, MemoryCounts):
-                raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
-            rows = np.flatnonzero(new[group])
-            penalties = self._row_penalties(prior_W).select_rows(rows)
-            exposure = data.row_exposure if np.ndim(data.row_exposure) == 0 else np.asarray(data.row_exposure)[rows]
-            part = replace(data, groups=labels[rows], row_exposure=exposure, fixed_H=self.components_)
-            options = replace(PoissonOptions.of(self), prior_W=penalties.prior_W, prior_H=None, alpha_H=0.0, n_init=1)
-            with threads(self.n_threads):
-                solution, _ = PoissonFit(counts.select_rows(rows), options, part).run()
-            assert solution.group_effects is not None
-            effects[:, new] = solution.group_effects.T
+            effects[new] = self._effects_of_new_groups(counts, data, labels, np.flatnonzero(new[group]), prior_W)
         elif new.any():
-            warn(
-                f"groups has {listed(names[new].tolist())}, which the model was not fitted with: their effects are "
-                "taken as 1; new_groups='estimate' fits them"
-            )
-        return replace(data, groups=KnownEffects(group.astype(np.int64), effects))
+            self._warn_of_new_groups(names[new])
+        return replace(data, groups=KnownEffects(group, effects.T))
+
+    def _known_effects(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Names of the groups with these labels, the group of each row, effects, and which groups were not fitted.
+
+        Effects have the shape (n_groups, n_features); those of groups that were not fitted are 1.
+        """
+        names, group = np.unique(labels, return_inverse=True)
+        fitted = dict(zip(self.group_names_.tolist(), self.group_effects_, strict=True))
+        one = np.ones(self.components_.shape[1])
+        effects = np.array([fitted.get(name, one) for name in names.tolist()]).reshape(len(names), len(one))
+        return names, group.astype(np.int64), effects, np.array([name not in fitted for name in names.tolist()], bool)
+
+    def _warn_of_new_groups(self, names: np.ndarray) -> None:
+        warn(
+            f"groups has {listed(names.tolist())}, which the model was not fitted with: their effects are taken as 1, "
+            "and not estimated"
+        )
+
+    def rate_factors(
+        self, W: Any, *, row_exposure: Any = None, groups: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Two factors whose product has the rates of the model, with exposures, background and effects of groups.
+
+        Functions of W and H, such as `fastpmf.kl_divergence`, `fastpmf.recommend` and the plots, apply to them.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_samples, n_components)
+            Result of `fit_transform` or `transform`.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            Exposures of these rows, 1 by default.
+        groups : array-like of shape (n_samples,), optional
+            Labels of the groups of these rows; needed if the model was fitted with groups. Effects of groups that were
+            not fitted are 1, with a warning.
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, m)
+            m is n_components, plus 1 with a background, times the number of groups in `groups`.
+        H : ndarray of shape (m, n_features)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type, shape or value.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF, kl_divergence
+        >>> X, groups = [[4, 0, 2], [0, 3, 0], [2, 0, 1], [1, 2, 3]], ["a", "a", "b", "b"]
+        >>> model = PoissonNMF(2, random_state=0)
+        >>> factors = model.rate_factors(model.fit_transform(X, groups=groups), groups=groups)
+        >>> [A.shape for A in factors]
+        [(4, 4), (4, 3)]
+        >>> kl_divergence(X, *factors) < model.objective_  # which has the penalty of the effects too
+        True
+        """
+        check_is_fitted(self)
+        check_groups_given(self, groups)
+        rows = labels_of(W, 0)
+        row_exposure, groups = (
+            align(A, name, rows=rows) for A, name in ((row_exposure, "row_exposure"), (groups, "groups"))
+        )
+        W = check_array(W, "W")
+        W = check_factor(W, (len(np.atleast_1d(W)), len(self.components_)), "W")
+        if row_exposure is not None:
+            row_exposure = vector(row_exposure, len(W), "row_exposure")
+        p = self.components_.shape[1]
+        exposure, background = (
+            None if A is None else np.broadcast_to(A, p) for A in (self.column_exposure_, self.background_)
+        )
+        W, H = rate_factors(W, self.components_, exposure, background, row_exposure)
+        if groups is None:
+            return W, H
+        names, group, effects, new = self._known_effects(check_group_labels(groups, len(W)))
+        if new.any():
+            self._warn_of_new_groups(names[new])
+        return with_effects(W, H, group, effects)
+
+    def _effects_of_new_groups(
+        self, counts: Counts, data: FitData, labels: np.ndarray, rows: np.ndarray, prior_W: Any
+    ) -> np.ndarray:
+        """Effects of the groups of these rows, (n_new, n_features), in the order of their labels; H is fixed."""
+        if not isinstance(counts, MemoryCounts):
+            raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
+        part = counts.select_rows(rows)
+        if part.total == 0:
+            return np.ones((len(np.unique(labels[rows])), counts.shape[1]))
+        data = replace(data, groups=labels, fixed_H=self.components_).select_rows(rows)
+        prior = self._row_penalties(prior_W).select_rows(rows).prior_W
+        options = replace(
+            PoissonOptions.of(self), prior_W=prior, prior_H=None, alpha_H=0.0, init="random", n_init=1, verbose=False,
+            callback=None,
+        )  # fmt: skip
+        with threads(self.n_threads), without_fit_warnings():
+            solution, _ = PoissonFit(part, options, data).run()
+        if solution.status in INTERRUPTIONS:
+            raise KeyboardInterrupt
+        assert solution.group_effects is not None
+        return solution.group_effects
 
     def _with_features(self, columns: np.ndarray) -> Self:
         model = super()._with_features(columns)

@@ -20,8 +20,8 @@ from fastpmf.counts.streamed import as_fittable
 from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_memory, check_memory_before_reading
-from fastpmf.fitting.options import FitData, FitOptions, PoissonOptions
-from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem
+from fastpmf.fitting.options import FitData, FitOptions, KnownEffects, PoissonOptions
+from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem, read_groups
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.model.groups import Groups
@@ -85,7 +85,9 @@ def poisson_nmf(
     X : matrix of counts of shape (n_samples, n_features)
         Anything that `as_counts` reads: scipy.sparse in any format, dense, DataFrame, (data, indices, indptr); the
         result of `as_counts`, which is not checked or transposed again; or `StreamedCounts`.
-    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, solver, acceleration, inner_steps, init, n_init
+    n_components, prior_W, prior_H, alpha_W, alpha_H, l1_ratio, prior_groups, solver, acceleration, inner_steps
+        As in `PoissonNMF`.
+    init, n_init
         As in `PoissonNMF`.
     max_iter, tol, max_time, eval_every, random_state, dtype, n_threads, verbose, callback
         As in `PoissonNMF`.
@@ -93,13 +95,15 @@ def poisson_nmf(
         Start, with init="custom", "grow" or "shrink".
     H : array-like of shape (n_components, n_features), optional
         Start, with init="custom", "grow" or "shrink".
-    fixed_W, fixed_H, row_exposure, column_exposure, background, mask, sample_weight, validation, checkpoint, resume
+    fixed_W, fixed_H, row_exposure, column_exposure, background, groups, mask, sample_weight, validation
+        As in `PoissonNMF.fit`.
+    checkpoint, resume
         As in `PoissonNMF.fit`.
 
     Returns
     -------
     Solution
-        W, H, objective, kkt_residual, n_iter, status, trace, restarts.
+        W, H, objective, kkt_residual, n_iter, status, trace, restarts, group_effects.
 
     Raises
     ------
@@ -189,7 +193,11 @@ class Fit(ABC):
         data.check_in_memory(counts)
         check_any_counts(counts, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
-        check_memory(counts, options.n_components, self._dtype, solver, n_init=options.n_init, search=self._search)
+        n_groups = 0 if data.groups is None else len(read_groups(data.groups, counts.shape[0])[0])
+        check_memory(
+            counts, options.n_components, self._dtype, solver, n_init=options.n_init, search=self._search,
+            n_groups=n_groups,
+        )  # fmt: skip
         check_option(options.init, self.inits, "init")
         single = {
             f"init={options.init!r}": options.init in GIVEN, "checkpoint": checkpoint is not None,
@@ -304,9 +312,12 @@ class PoissonFit(Fit):
         """Compute W of rows of weight 0, and warn of empty components and non-finite rates."""
         problem, options = self.problem, self._options
         if len(rows := problem.zero_weight_rows) and isinstance(self._counts, MemoryCounts):
+            groups, effects = problem.groups, solution.group_effects
+            known = None if groups is None or effects is None else KnownEffects(groups.group, effects.T)
             solution.W[rows], _ = transform(
                 self._counts.select_rows(rows), solution.H, max_iter=options.max_iter, tol=options.tol,
-                penalties=problem.penalties.select_rows(rows), data=self._data.select_rows(rows),
+                penalties=problem.penalties.select_rows(rows),
+                data=replace(self._data, groups=known).select_rows(rows),
             )  # fmt: skip
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
@@ -337,7 +348,8 @@ class PoissonFit(Fit):
         for A, B in zip(factors, given, strict=True):
             A[:, K : K + n_extra] = B[:, k : k + n_extra]
         wide = problem.extended(n_extra, free[0], padded_width(K + n_extra, self._dtype))
-        state = FactorState(factors, [column_sums(A) for A in factors], np.ones(factors[0].shape[1]))
+        sums, units = [column_sums(A) for A in factors], np.ones(factors[0].shape[1])
+        state = FactorState(factors, sums, units, effects=problem.start_effects)
         state.balance(wide)
         exact = not problem.counts.row_access_only
         W, Ht = merged_down(problem, wide, state.without_spares(), free, exact=exact)

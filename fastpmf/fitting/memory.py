@@ -23,6 +23,7 @@ from fastpmf.utils.memory import check_memory_for, memory_limit, sizes_text
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, shown_as_table
 
+_EFFECT_ARRAYS = 8  # of shape (n_columns, n_groups)
 _BLOCK_ENTRIES = 1 << 20  # nonzeros in a block, when it is estimated whether streamed counts would fit
 
 
@@ -90,6 +91,7 @@ def plan(
     solver: str = "auto",
     acceleration: str | None = "auto",
     init: str = "auto",
+    n_groups: int = 0,
     block_entries: int | None = None,
     n_threads: int | None = None,
 ) -> Plan:
@@ -109,6 +111,8 @@ def plan(
         Dtype of the counts; by default "uint16", or that of the given counts.
     solver, acceleration, init
         As in `PoissonNMF`.
+    n_groups : int, default=0
+        Number of groups of rows with effects on features, see `PoissonNMF.fit`.
     block_entries : int or None, default=None
         Nonzeros in a block of streamed counts; None for counts in memory.
     n_threads : int or None, default=None
@@ -152,6 +156,7 @@ def plan(
     n, p = shape
     for name, size in (("shape[0]", n), ("shape[1]", p), ("nnz", nnz), ("n_components", n_components)):
         check_scalar(size, name, (int, np.integer), min_val=1)
+    check_scalar(n_groups, "n_groups", (int, np.integer), min_val=0)
     if nnz > n * p:
         raise ValueError(f"nnz must be at most {n} x {p} = {n * p}, got {nnz}")
     counts_dtype = np.dtype("uint16" if counts_dtype is None else counts_dtype)
@@ -164,12 +169,15 @@ def plan(
         streamed = block_entries is not None
         made = make_solver(solver, acceleration, row_access_only=streamed)
         search = make_search(init, solver)
-        return estimate((n, p), nnz, n_components, work, counts_dtype, made, search=search, block_entries=block_entries)
+        return estimate(
+            (n, p), nnz, n_components, work, counts_dtype, made, search=search, block_entries=block_entries,
+            n_groups=n_groups,
+        )  # fmt: skip
 
 
 def estimate(
     shape: tuple[int, int], nnz: int, n_components: int, work: np.dtype, counts_dtype: np.dtype, solver: Solver, *,
-    search: ComponentSearch | None = None, block_entries: int | None = None, n_init: int = 1,
+    search: ComponentSearch | None = None, block_entries: int | None = None, n_init: int = 1, n_groups: int = 0,
 ) -> Plan:  # fmt: skip
     """Memory of a fit with the current number of threads; `block_entries` is None for counts in memory."""
     n, p = shape
@@ -185,6 +193,8 @@ def estimate(
         searching = search.n_factor_copies(n_components, solver, work)
         copies = max(copies, (n_init - 1) * solver.n_factor_copies + searching)
     factors = math.ceil(copies * row) * (n + p)
+    if n_groups > 1:  # weights of the rows of one factor; effects, their counts and rates, and temporary arrays
+        factors += max(n, p) * row + 8 * (n + _EFFECT_ARRAYS * p * n_groups)
     factors += 40 * (n + p)  # sums, gaps and the order of the rows
     factors += current_threads() * row  # scratch space
     # Column sums are formed for some rows at a time, whose pointers are copied; and a float64 copy in float32
@@ -207,7 +217,7 @@ def _panel_bytes(n_rows: int, n_columns: int, nnz: int, row_bytes: int) -> int:
 
 
 def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Solver, *, n_init: int = 1,
-    search: ComponentSearch | None = None,
+    search: ComponentSearch | None = None, n_groups: int = 0,
 ) -> None:  # fmt: skip
     """Raise a MemoryError, which says what would fit, if the estimated memory of a fit exceeds the limit."""
     limit, streamed = memory_limit(), getattr(counts, "block_entries", None)
@@ -218,7 +228,7 @@ def check_memory(counts: Counts, n_components: int, dtype: np.dtype, solver: Sol
     ) -> Plan:  # fmt: skip
         return estimate(
             counts.shape, counts.nnz, k, dtype, counts.dtype, solver, search=search, block_entries=block_entries,
-            n_init=n_init,
+            n_init=n_init, n_groups=n_groups,
         )  # fmt: skip
 
     need = plan_for(n_components, dtype)

@@ -204,7 +204,10 @@ class FitData:
         """The data of the given rows, without weights, starts and validation."""
         mask = None if self.mask is None else as_counts(self.mask, name="mask").select_rows(rows)
         exposure = self.row_exposure if np.ndim(self.row_exposure) == 0 else np.asarray(self.row_exposure)[rows]
-        fixed_W, groups = (None if A is None else np.asarray(A)[rows] for A in (self.fixed_W, self.groups))
+        fixed_W = None if self.fixed_W is None else np.asarray(self.fixed_W)[rows]
+        groups = self.groups
+        if groups is not None:
+            groups = groups.select_rows(rows) if isinstance(groups, KnownEffects) else np.asarray(groups)[rows]
         return replace(
             self, row_exposure=exposure, mask=mask, fixed_W=fixed_W, groups=groups, sample_weight=None, W=None, H=None,
             validation=None,

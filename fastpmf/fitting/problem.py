@@ -27,7 +27,7 @@ from fastpmf.model.init import seed_start
 from fastpmf.model.priors import AUTO_RATE, AUTO_SHAPE, Terms
 from fastpmf.solvers import Problem
 from fastpmf.utils.cached import cached_property
-from fastpmf.utils.messages import brief, listed
+from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor
 from fastpmf.utils.warnings import warn
 
@@ -191,6 +191,12 @@ class FitProblem(Problem):
             if terms.zeros is not None:
                 A[terms.zeros] = 0
 
+    def effects_of(self, state: Any) -> np.ndarray | None:
+        """As in `Problem`; those of a single group are 1."""
+        if self.groups is None and self.group_names is not None:
+            return np.ones((1, self.counts.shape[1]))
+        return super().effects_of(state)
+
     def in_user_units(self, W: np.ndarray, Ht: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """W and H of the free components; fixed values are exact (bitwise)."""
         if self.has_user_units:
@@ -240,7 +246,8 @@ def build_problem(
         groups = Groups.of(counts, *data.groups, penalties.prior_groups)
     elif data.groups is not None:
         names, group = read_groups(data.groups, n)
-        groups = Groups.of(counts, group, np.ones((p, len(names))), penalties.prior_groups)
+        if len(names) > 1 or data.fixed_H is not None:  # else H has the effects of a single group
+            groups = Groups.of(counts, group, np.ones((p, len(names))), penalties.prior_groups)
     return FitProblem(
         counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
         group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
@@ -256,20 +263,24 @@ def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     return names, group.astype(np.int64)
 
 
-def check_group_labels(groups: Any, n: int) -> np.ndarray:
-    """One label for each row, (n,): all strings, or all numbers."""
+def check_group_labels(groups: Any, n: int, name: str = "groups") -> np.ndarray:
+    """One label for each row, (n,): all strings, or all numbers; `name` is the argument's name, for messages."""
     labels = np.asarray(groups)
     if labels.shape != (n,):
-        raise ValueError(f"groups must have one label for each of {n} rows, got shape {labels.shape}")
+        raise ValueError(f"{name} must have one label for each of {n} rows, got shape {labels.shape}")
     if labels.dtype.kind == "O":
-        kinds = {type(label) for label in labels.tolist()}
-        if kinds != {str}:
-            raise TypeError(
-                f"groups must be all strings or all numbers, got {listed(sorted(k.__name__ for k in kinds))}"
-            )
-        labels = labels.astype(str)
+        values = labels.tolist()
+        if all(isinstance(label, str) for label in values):
+            labels = labels.astype(str)
+        elif all(isinstance(label, int | float | np.number) for label in values):
+            labels = np.array(values)
+        else:
+            kinds = ", ".join(sorted({type(label).__name__ for label in values}))
+            raise TypeError(f"{name} must be all strings or all numbers, got {kinds}")
+    if labels.dtype.kind not in "biufU":
+        raise TypeError(f"{name} must be all strings or all numbers, got {labels.dtype}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError("groups must have a label for each row, got NaN")
+        raise ValueError(f"{name} must have a label for each row, got NaN")
     return labels
 
 

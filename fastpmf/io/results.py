@@ -138,8 +138,9 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     Parameters
     ----------
     path : path-like
-        `.npz`, with the arrays W (n, k), H (k, p) and, if there are any, row_names (n,) and column_names (p,), for
-        `numpy.load`; or `.h5ad`, with the result of `fastpmf.anndata.to_anndata`.
+        `.npz`, with the arrays W (n, k), H (k, p) and, if there are any, row_names (n,), column_names (p,),
+        group_effects (n_groups, p) and group_names (n_groups,), for `numpy.load`; or `.h5ad`, with the result of
+        `fastpmf.anndata.to_anndata`.
     W : array-like of shape (n, k)
         The result of `fit_transform` or `transform`.
     model : PoissonNMF or HPF
@@ -184,6 +185,7 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
             import_optional("anndata", "anndata").io.write_elem(h5, "/", adata)
         return
     arrays = {"W": W, "H": model.components_, "row_names": names}
+    arrays |= {name: getattr(model, f"{name}_", None) for name in ("group_effects", "group_names")}
     if hasattr(model, "feature_names_in_"):
         arrays["column_names"] = model.feature_names_in_.astype(str)
     with atomic_write(path) as file:

@@ -13,8 +13,10 @@ Given W and H, with m_gj = B_g . H_j, the c_gj that minimise
 are c_gj = (x_gj + a) / (m_gj + a): the posterior mode of log c_gj, and its posterior mean given W and H. So a acts like
 `a` counts in each group and feature at the rate without an effect.
 
-The scale of c_j, over the groups, and that of H_j are not determined by the likelihood. The best scale t, which makes
-c_j / t and t H_j, is in closed form: without a prior of H it makes the mean of c_gj over the groups 1.
+The likelihood does not determine the scale of c_j, over the groups, against that of H_j, nor the scale of c_g, over the
+features, against that of W in the rows of g. The best ones are in closed form: without a prior of H the mean of c_gj
+over the groups is 1, and without one of W so is the mean over the features. Updates of c, W and H in turn reach them
+slowly.
 """
 
 from dataclasses import dataclass
@@ -61,7 +63,7 @@ class Groups:
                 found += (matrix.T @ member[rows]).toarray()
             else:
                 found[rows] = (matrix @ member).toarray()
-        return cls(group, found, strength, start)
+        return cls(group, found, strength, np.ascontiguousarray(start))
 
     def of_counts(self, counts: Counts) -> "Groups":
         """The same groups of rows of other counts; one pass."""
@@ -70,6 +72,10 @@ class Groups:
     @property
     def n_groups(self) -> int:
         return self.counts.shape[1]
+
+    def total(self, of_rows: np.ndarray) -> np.ndarray:
+        """Sum of a number of each row over each group, (n_groups,), float64."""
+        return np.bincount(self.group, of_rows, self.n_groups)
 
     def sums(self, W: np.ndarray) -> np.ndarray:
         """Sums of the rows of W over each group, (n_groups, K), float64."""
@@ -105,16 +111,21 @@ class Groups:
         """The effects that minimise the objective given the `rates`, (p, n_groups)."""
         return (self.counts + self.strength) / (rates + self.strength)
 
-    def best_scale(self, effects: np.ndarray, shape: np.ndarray | float, cost: np.ndarray | float) -> np.ndarray:
-        """The scale t of each feature, (p,), by which H is multiplied and its effects are divided.
+    def gap(self, effects: np.ndarray, rates: np.ndarray) -> float:
+        """How much lower the objective is with the best effects given the `rates`, in nats."""
+        ratio = effects / self.best_effects(rates)
+        return dot(self.counts + self.strength, ratio - 1 - np.log(ratio))
 
-        `shape` is the sum over k of shape - 1 of the prior of H, and `cost` the sum of its rates times H. t minimises
-        a sum_g (c_g / t + log t) + cost t - shape log t.
+    def best_scale(self, effects: np.ndarray, shape: np.ndarray, cost: np.ndarray) -> np.ndarray:
+        """The scale t of each row of `effects`, by which a row of W or H is multiplied and these are divided.
+
+        `shape` is the sum over k of shape - 1 of the prior of the factor's row, and `cost` the sum of its rates times
+        the row. t minimises a sum_g (c_g / t + log t) + cost t - shape log t.
         """
         a = self.strength * effects.sum(axis=1)
-        slope = self.strength * self.n_groups - shape
+        slope = self.strength * effects.shape[1] - shape
+        root = np.hypot(slope, 2 * np.sqrt(a * cost))
         with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.hypot(slope, 2 * np.sqrt(a * cost))
             return np.where(slope >= 0, 2 * a / (slope + root), (root - slope) / (2 * cost))
 
     def log_term(self, effects: np.ndarray) -> float:

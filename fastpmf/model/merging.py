@@ -20,6 +20,7 @@ import numpy as np
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums
+from fastpmf.model.groups import Groups
 
 _FROM_ROW = 0.5  # share of a new component that is one row's distribution over the columns; the rest is that of all
 _MASS = 0.5  # mass of a new component relative to the mean of the others
@@ -65,8 +66,9 @@ def random_components(counts: Counts, n_new: int, rng: Any) -> tuple[np.ndarray,
 
 
 def new_components(
-    counts: Counts, factors: list[np.ndarray], n_new: int, rng: Any
-) -> tuple[np.ndarray, np.ndarray] | None:
+    counts: Counts, factors: list[np.ndarray], n_new: int, rng: Any, groups: Groups | None = None,
+    effects: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip
     """Components for rows that are fitted badly: columns to append to W and to H transposed, float64.
 
     Rows are drawn with probabilities proportional to their divergences. A new component has half of the distribution of
@@ -80,6 +82,8 @@ def new_components(
         Of shapes (n, K) and (p, K), padded.
     n_new : int
     rng : numpy RandomState or Generator
+    groups, effects : optional
+        Groups of rows and their effects, (p, n_groups).
 
     Returns
     -------
@@ -87,7 +91,7 @@ def new_components(
     """
     axis = counts.storage_axis
     totals, others = counts.sums(axis), counts.sums(axis.other)
-    divergence = _row_divergences(counts, factors)
+    divergence = _row_divergences(counts, factors, groups, effects)
     weight = np.where(np.isfinite(divergence), np.maximum(divergence, 0), totals)  # infinite: a rate of 0 under a count
     weight[totals == 0] = 0
     if not weight.any():
@@ -108,13 +112,20 @@ def new_components(
     return (U, V) if axis is Side.ROWS else (V, U)
 
 
-def _row_divergences(counts: Counts, factors: list[np.ndarray]) -> np.ndarray:
+def _row_divergences(
+    counts: Counts, factors: list[np.ndarray], groups: Groups | None, effects: np.ndarray | None
+) -> np.ndarray:
     """Divergence of each row of `storage_axis`, in nats."""
     axis = counts.storage_axis
     U, V = factors[axis], factors[axis.other]
-    observed = counts.observed_sums(axis, V, column_sums(V))
+    if groups is None or effects is None:
+        observed, logs = counts.observed_sums(axis, V, column_sums(V)), np.zeros(1)
+    elif axis is Side.ROWS:
+        observed, logs = groups.row_weights(V, effects), groups.row_log_terms(counts, effects)
+    else:
+        observed, logs = groups.column_weights(V, effects), (groups.counts * np.log(effects)).sum(axis=1)
     out = np.einsum("ik,ik->i", U, np.broadcast_to(observed, U.shape), dtype=np.float64)
-    out -= counts.sums(axis) + counts.log_rate(*factors)
+    out -= counts.sums(axis) + counts.log_rate(*factors) + logs
     for rows, block in counts.blocks():
         out[rows] += block.side(axis).row_entropies
     return out

@@ -212,9 +212,8 @@ class FactorState(State):
     def start(cls, problem: "Problem", W: np.ndarray, Ht: np.ndarray, **fields: Any) -> Self:
         """The state of a solver that starts from W and Ht, which it may overwrite."""
         spares = [np.zeros_like(W), np.zeros_like(Ht)]
-        effects = np.ones((1, 0)) if problem.groups is None else problem.groups.start
         sums = [column_sums(W), column_sums(Ht)]
-        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=effects, spares=spares, **fields)
+        state = cls([W, Ht], sums, np.ones(W.shape[1]), effects=problem.start_effects, spares=spares, **fields)
         state.balance(problem)
         return state
 
@@ -324,42 +323,73 @@ class Problem:
                 objective += terms.penalty(state.factors[side], state.sums[side], state.units_of(side))
         return objective
 
-    def _normalise_effects(self, state: FactorState) -> None:
-        """Rescale H so that the mean of the effects of a feature is 1, if that does not raise the objective."""
-        groups, (_, terms) = self.groups, self.terms
-        if groups is None or terms.fixed is not None or terms.penalised:
-            return
-        scale = state.effects.mean(axis=1)
-        state.factors[Side.COLUMNS] *= scale[:, None].astype(state.factors[Side.COLUMNS].dtype)
-        state.sums[Side.COLUMNS] = column_sums(state.factors[Side.COLUMNS])
-        state.effects = state.effects / scale[:, None]
+    @property
+    def start_effects(self) -> np.ndarray:
+        """The effects of groups before the first update, (p, n_groups); (1, 0) without groups."""
+        return np.ones((1, 0)) if self.groups is None else self.groups.start
 
     def effects_of(self, state: Any) -> np.ndarray | None:
         """The effects of groups, (n_groups, p); None without groups."""
         return None if self.groups is None else state.effects.T.copy()
 
     def update_effects(self, state: FactorState) -> None:
-        """Set the effects of groups to their optimum; at times after the best rescaling of H. See `Groups`."""
-        groups, (_, terms) = self.groups, self.terms
-        if groups is None:
+        """Set the effects of groups to their optimum given W and H; at times after the best rescaling of these."""
+        if self.groups is None:
             return
-        W, Ht = state.factors
-        rates = groups.rates(W, Ht)
-        if state.n_steps % _RESCALE_EVERY == 0 and terms.fixed is None and terms.ridge is None:
-            shape = 0.0 if terms.shape is None else terms.shape.sum(axis=1, dtype=np.float64)
-            cost = 0.0 if terms.rate is None else (Ht * (terms.rate / state.units)).sum(axis=1)
-            scale = groups.best_scale(state.effects, shape, cost)
-            np.multiply(Ht, scale[:, None].astype(Ht.dtype), out=state.spares[Side.COLUMNS])
-            data_term = state.data_term + dot(self.counts.sums(Side.COLUMNS), np.log(scale))
-            state.replace_factor(Side.COLUMNS, column_sums(state.spares[Side.COLUMNS]), data_term)
-            rates *= scale[:, None]
-        state.effects = groups.best_effects(rates)
+        if state.n_steps % _RESCALE_EVERY == 0:
+            self._rescale_effects(state)
+        state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
+
+    def _rescale_effects(self, state: FactorState) -> None:
+        """Move the best scales of groups from the effects to W, and those of features to H; see `Groups`.
+
+        Factors change in place: after an interrupt, `complete` sets the effects that belong to them.
+        """
+        assert self.groups is not None
+        by_group, by_feature = self._best_scales(state)
+        for side, scale in ((Side.ROWS, by_group[self.groups.group]), (Side.COLUMNS, by_feature)):
+            A = state.factors[side]
+            A *= scale[:, None].astype(A.dtype)
+            state.sums[side] = column_sums(A)
+            state.data_term += dot(self.counts.sums(side), np.log(scale))
+        state.effects = state.effects / by_group / by_feature[:, None]
+
+    def _best_scales(self, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
+        """Factors of the rows of W by group, and of those of H by feature, by which their effects are divided.
+
+        They are 1 if the rows of the factor have fixed parts or an L2 penalty.
+        """
+        groups, effects = self.groups, state.effects.T
+        assert groups is not None
+        found: list[np.ndarray] = []
+        for side, terms in zip(Side, self.terms, strict=True):
+            A, units = state.factors[side], state.units_of(side)
+            scale = np.ones(len(effects))
+            if terms.fixed is None and terms.ridge is None:
+                shape, cost = np.zeros(len(A)), np.zeros(len(A))
+                if terms.shape is not None:
+                    shape += terms.shape.sum(axis=1, dtype=np.float64)
+                if terms.rate is not None:
+                    cost += (A * (terms.rate * units)).sum(axis=1)
+                if side is Side.ROWS:
+                    shape, cost = groups.total(shape), groups.total(cost)
+                scale = groups.best_scale(effects, shape, cost)
+            found.append(scale)
+            effects = (effects / scale[:, None]).T
+        return found[0], found[1]
 
     def residual(self, state: Any) -> float:
-        """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration."""
+        """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration.
+
+        With groups, their effects are a third factor, after the rescaling that `complete` does.
+        """
         contractions = self.contractions(state)
         gaps = [multiplicative(self.subproblem(side, state), state.factors[side], contractions[side], None).gap
                 for side in Side]  # fmt: skip
+        if self.groups is not None:
+            by_group, by_feature = self._best_scales(state)
+            scale = by_group * by_feature[:, None]
+            gaps.append(self.groups.gap(state.effects / scale, self.groups.rates(*state.factors) * scale))
         return float(np.max(gaps)) / self.total
 
     def contractions(self, state: FactorState) -> list[np.ndarray]:
@@ -378,7 +408,9 @@ class Problem:
         """Recompute what an interrupt may have left out of step with the factors."""
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
-        self._normalise_effects(state)
+        if self.groups is not None:
+            state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
+            self._rescale_effects(state)
         state.balance(self)
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -124,7 +124,9 @@ class ComponentSearch:
                 ends = run.n_iter + self.steps + self.settling > max_iter
                 if ends or run.status is not None or run.has_used(_TIME) or run.converged:
                     break
-                components = new_components(problem.counts, run.state.factors, n_new, rng)
+                components = new_components(
+                    problem.counts, run.state.factors, n_new, rng, problem.groups, run.state.effects
+                )
                 if components is None:
                     break
                 self._add_and_merge(run, problem, solver, free, components, self.steps)
@@ -145,7 +147,12 @@ class ComponentSearch:
             _advance(run, solver, problem, state, n_steps)
             n_iter, state = run.n_iter + state.n_steps, state.without_spares()
             is_lower = problem.objective(state) < run.objective
-            state = past_warm_up(solver).init(problem, *state.factors) if is_lower else run.state
+            if is_lower:
+                effects = state.effects
+                state = past_warm_up(solver).init(problem, *state.factors)
+                state.effects = effects
+            else:
+                state = run.state
             run.replace_state(state, n_iter, evaluate=is_lower)
 
     def _add_and_merge(
