@@ -144,8 +144,8 @@ def test_only_components_without_seeds_are_merged(drawn):
 def test_components_can_be_added_to_a_seeded_fit(drawn):
     X, H = drawn
     seeds = seeds_of([2, 0])
-    small = fit(X, seeded_prior(NAMES, seeds, 4, strength=50), k=4)
-    model = PoissonNMF(5, prior_W="auto", prior_H=seeded_prior(NAMES, seeds, 5, strength=50), init="grow",
+    small = fit(X, seeded_prior(NAMES, seeds, 4, strength=500), k=4)
+    model = PoissonNMF(5, prior_W="auto", prior_H=seeded_prior(NAMES, seeds, 5, strength=500), init="grow",
                        random_state=0).fit(X, W=small.transform(X), H=small.components_)  # fmt: skip
     assert similarity(model.components_, H)[:2].argmax(axis=1).tolist() == [2, 0]
     assert model.components_.any(axis=1).all()

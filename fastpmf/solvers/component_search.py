@@ -139,21 +139,20 @@ class ComponentSearch:
         """Continue from the lowest of the iterate and other starts after as many iterations; the rounds still fit."""
         n_steps = self.first_steps + self.settling
         max_iter -= self.rounds * (self.steps + self.settling)
+        run.hold(run.state.without_spares())
         for _ in range(self.n_starts):
             ends = run.n_iter + n_steps > max_iter
             if ends or run.status is not None or run.has_used(_TIME) or run.converged:
-                return
+                break
             state = solver.init(problem, *new_start())
             _advance(run, solver, problem, state, n_steps)
             n_iter, state = run.n_iter + state.n_steps, state.without_spares()
             is_lower = problem.objective(state) < run.objective
-            if is_lower:
-                effects = state.effects
-                state = past_warm_up(solver).init(problem, *state.factors)
-                state.effects = effects
-            else:
-                state = run.state
-            run.replace_state(state, n_iter, evaluate=is_lower)
+            run.replace_state(state if is_lower else run.state, n_iter, evaluate=is_lower)
+        best = run.state
+        state = past_warm_up(solver).init(problem, *best.factors)
+        state.gaps, state.effects = best.gaps, best.effects
+        run.replace_state(state, run.n_iter, evaluate=False)
 
     def _add_and_merge(
         self, run: Run, problem: Problem, solver: Solver, free: np.ndarray, new: tuple[np.ndarray, np.ndarray],
@@ -164,7 +163,7 @@ class ComponentSearch:
         Ctrl-C keeps the factors before, or the merged ones if there has been no iteration before.
         """
         old = run.state.without_spares()
-        run.state = old
+        run.hold(old)
         K, n_new, dtype = problem.n_components, new[0].shape[1], old.factors[0].dtype
         wide = problem.extended(n_new, free[0], padded_width(K + n_new, dtype))
         factors = [with_width(A, K, n_new) for A in old.factors]

@@ -106,6 +106,10 @@ class Run:
         """Whether the residual of the latest step is within `tol`."""
         return self._residual <= self._options.tol
 
+    def hold(self, state: State) -> None:
+        """Hold only these factors of the current state, and free the rest of its memory."""
+        self.state, self._measured = state, (None, 0, math.nan)
+
     def replace_state(self, state: State, n_iter: int, *, evaluate: bool = True) -> None:
         """Continue from another state of the same solver, after `n_iter` iterations in all."""
         state.n_steps = n_iter
