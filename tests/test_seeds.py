@@ -13,7 +13,18 @@ from scipy import sparse
 from sklearn.base import clone
 
 import fastpmf.anndata
-from fastpmf import PoissonNMF, SeededPrior, StreamedCounts, as_counts, cli, plot, poisson_nmf, seeded_prior, to_topics
+from fastpmf import (
+    PoissonNMF,
+    SeededPrior,
+    StreamedCounts,
+    as_counts,
+    cli,
+    component_gains,
+    plot,
+    poisson_nmf,
+    seeded_prior,
+    to_topics,
+)
 from fastpmf.core.counts import Side
 from fastpmf.fitting.options import NO_DATA, Penalties
 from fastpmf.fitting.problem import build_problem
@@ -334,8 +345,14 @@ def test_tables_and_plots_have_the_names_of_components(named, drawn):
     found = named.differential_expression(data, W)
     assert found.to_frame()["component"].unique().tolist() == names
     assert found.top(2).components.tolist() == names
-    for table in (named.summary(), top, named.to_topics(W), found):
+    quality = named.quality(data)
+    assert quality.to_frame().index.tolist() == names
+    gains = component_gains(data, named, data, exposure=1.0)
+    assert gains.to_frame().index.tolist() == names
+    for table in (named.summary(), top, named.to_topics(W), found, quality, gains):
         assert "B cells" in str(table)
+    assert plot.differential(found, 1).get_title() == "component B cells"
+    assert {label.get_text() for label in plot.component_gains(gains).get_yticklabels()} == set(names)
     structure = plot.structure(W, named)
     assert [text.get_text() for text in structure.get_legend().get_texts()].count("T cells") == 1
     assert [ax.get_title() for ax in plot.top_features(named, 2)] == names
@@ -370,12 +387,15 @@ def test_seeds_on_the_command_line(drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_counts("counts", Dataset(sparse.csr_array(drawn[0]), column_names=NAMES))
     (tmp_path / "seeds.json").write_text(json.dumps({"fish": block(3), "birds": {block(2)[0]: 2, block(2)[1]: 1}}))
-    command = "fit counts -k 4 --seed-features seeds.json -o model.npz -q"
+    command = "fit counts -k 4 --seed-features seeds.json -o model.npz --weights W.csv --factors factors.npz -q"
     assert cli.main([*command.split(), "--seed-strength", "100"]) == 0
     model = PoissonNMF.load("model.npz")
     assert model.component_names_.tolist() == ["fish", "birds", "2", "3"]
     assert model.prior_W == "auto"
     assert set(block(3)) <= set(model.top_features(4).names[0])
+    assert (tmp_path / "W.csv").read_text().splitlines()[0] == "row,fish,birds,2,3"
+    assert np.load("factors.npz")["component_names"].tolist() == ["fish", "birds", "2", "3"]
+    assert cli.main(["plot", "structure", "model.npz", "counts", "--weights", "W.csv", "-o", "structure.png"]) == 0
     capsys.readouterr()
     assert cli.main(["topics", "model.npz", "-n", "2"]) == 0
     assert "\nfish\t1\t" in capsys.readouterr().out

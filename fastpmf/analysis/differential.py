@@ -42,7 +42,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
-from fastpmf.analysis.features import TopFeatures, highest_scores
+from fastpmf.analysis.features import TopFeatures, component_labels, highest_scores
 from fastpmf.analysis.rates import check_no_groups
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
@@ -175,7 +175,7 @@ class Differential(NamedTuple):
         """
         k, p = self.log2_fold_change.shape
         features = np.arange(p) if self.names is None else self.names
-        components = np.arange(k) if self.component_names is None else self.component_names
+        components = component_labels(self.component_names, k)
         columns = {
             "component": np.repeat(components, p), "feature": np.tile(features, k),
             "log2_fold_change": self.log2_fold_change.ravel(), "standard_error": self.standard_error.ravel(),

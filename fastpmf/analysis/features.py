@@ -57,7 +57,7 @@ class TopFeatures(NamedTuple):
     @property
     def components(self) -> np.ndarray:
         """Names of the components, (k,), or their numbers if they have no names."""
-        return np.arange(len(self.names)) if self.component_names is None else self.component_names
+        return component_labels(self.component_names, len(self.names))
 
     def titles(self, n: int = 3) -> list[str]:
         """A title for each component: its name if it has one other than its number, else its first n features.
@@ -131,6 +131,8 @@ class Quality(NamedTuple):
         Exponential of the entropy of P(j|z): the number of equally likely features with the same entropy.
     effective_rows : ndarray of shape (k,), float64, or None
         The same for P(i|z); None if W was not given.
+    component_names : ndarray of shape (k,), or None
+        Names of the components, if they have any.
 
     See Also
     --------
@@ -149,9 +151,10 @@ class Quality(NamedTuple):
     exclusivity: np.ndarray
     effective_features: np.ndarray
     effective_rows: np.ndarray | None = None
+    component_names: np.ndarray | None = None
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame with a row for each component, and the attributes that are not None as columns.
+        """A pandas DataFrame with a row for each component, and the measures that are not None as columns.
 
         Raises
         ------
@@ -165,14 +168,23 @@ class Quality(NamedTuple):
         >>> quality.to_frame()["npmi"].round(6).tolist()
         [1.0, -1.0]
         """
-        return data_frame(self._columns(), np.arange(len(self.umass)), "component")
+        return data_frame(self._columns(), component_labels(self.component_names, len(self.umass)), "component")
 
     def _columns(self) -> dict[str, np.ndarray]:
-        return {name: values for name, values in self._asdict().items() if values is not None}
+        columns = self._asdict()
+        del columns["component_names"]
+        return {name: values for name, values in columns.items() if values is not None}
 
     def _table(self) -> Table:
+        k = len(self.umass)
         columns = {name.replace("_", " "): values.tolist() for name, values in self._columns().items()}
-        return Table(f"Quality of {len(self.umass)} components", {"component": range(len(self.umass)), **columns})
+        components = component_labels(self.component_names, k).tolist()
+        return Table(f"Quality of {k} components", {"component": components, **columns})
+
+
+def component_labels(names: np.ndarray | None, k: int) -> np.ndarray:
+    """The names of the components, or their numbers if they have none, (k,)."""
+    return np.arange(k) if names is None else names
 
 
 def distributions(H: Any, name: str = "H") -> np.ndarray:
@@ -279,6 +291,7 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
     >>> topic_quality([[1, 1, 0], [3, 1, 0], [0, 0, 2]], [[2, 1, 0], [0, 1, 1]]).npmi
     array([ 1., -1.])
     """
+    component_names = labels_of(H, 0).names
     W, H = align_factors(X, W, H)
     P, counts = distributions(H), as_counts(X)
     if counts.shape[1] != P.shape[1]:
@@ -298,7 +311,7 @@ def topic_quality(X: Any, H: Any, n: int = 10, *, W: Any = None) -> Quality:
             at = np.searchsorted(used, features)
             umass[z], npmi[z] = _coherence(together[np.ix_(at, at)], counts.shape[0])
     rows = None if W is None else _effective(distributions(check_factor(W, (counts.shape[0], len(P)), "W").T))
-    return Quality(umass, npmi, mean_share, _effective(P), rows)
+    return Quality(umass, npmi, mean_share, _effective(P), rows, component_names)
 
 
 def _effective(P: np.ndarray) -> np.ndarray:

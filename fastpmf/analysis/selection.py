@@ -11,13 +11,13 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
-from fastpmf.analysis.features import match_components
+from fastpmf.analysis.features import component_labels, match_components
 from fastpmf.analysis.rates import align_rates, check_no_groups, column_data, rate_factors
 from fastpmf.analysis.scores import poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align
+from fastpmf.counts.labels import MatrixLabels, align, labels_of
 from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
@@ -452,6 +452,8 @@ class ComponentGains(NamedTuple):
         Decrease of the log-likelihood of the held-out counts if the component is left out, in nats per held-out count.
     error : ndarray of shape (k,), float64
         Standard error of `gain` over the rows.
+    component_names : ndarray of shape (k,), or None
+        Names of the components, if they have any.
 
     See Also
     --------
@@ -467,6 +469,7 @@ class ComponentGains(NamedTuple):
 
     gain: np.ndarray
     error: np.ndarray
+    component_names: np.ndarray | None = None
 
     @property
     def supported(self) -> np.ndarray:
@@ -482,11 +485,12 @@ class ComponentGains(NamedTuple):
             If pandas is not installed.
         """
         columns = {"gain": self.gain, "error": self.error, "supported": self.supported}
-        return data_frame(columns, np.arange(len(self.gain)), "component")
+        return data_frame(columns, component_labels(self.component_names, len(self.gain)), "component")
 
     def _table(self) -> Table:
+        components = component_labels(self.component_names, len(self.gain)).tolist()
         columns = {
-            "component": range(len(self.gain)), "gain": self.gain.tolist(), "error": self.error.tolist(),
+            "component": components, "gain": self.gain.tolist(), "error": self.error.tolist(),
             "supported": ["yes" if yes else "no" for yes in self.supported],
         }  # fmt: skip
         return Table("Gain of each component, in nats per held-out count", columns)
@@ -550,6 +554,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         rest = as_counts(align(heldout, "heldout", rows=labels.rows, columns=labels.columns), name="heldout")
         check_no_groups(H, advice="component_gains has no groups")
         exposures, background = column_data(H, labels.columns)
+        component_names = labels_of(H, 0).names
         H = check_array(align(H, "H", columns=labels.columns), "H")
         if H.ndim != 2 or len(H) < 2:
             raise ValueError(f"H must have at least two components, got shape {H.shape}")
@@ -570,7 +575,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         full = score(H)
         losses = np.array([full - score(np.delete(H, z, axis=0)) for z in range(len(H))])
     error = np.sqrt(len(full)) * losses.std(axis=1, ddof=1) / rest.total
-    return ComponentGains(losses.sum(axis=1) / rest.total, error)
+    return ComponentGains(losses.sum(axis=1) / rest.total, error, component_names)
 
 
 def _similarity(found: list[list[np.ndarray]], n_ks: int) -> np.ndarray:

@@ -32,6 +32,7 @@ from fastpmf import (
 )
 from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
+from fastpmf.analysis.features import component_labels
 from fastpmf.analysis.rates import model_rates
 from fastpmf.analysis.selection import SelectionInterrupted, select_n_components
 from fastpmf.analysis.summary import component_shares, fit_facts
@@ -138,7 +139,7 @@ def fit(arguments: argparse.Namespace) -> None:
     _save(model, arguments.output)
     arguments.written = f"the model fitted so far is written: {arguments.output}"
     if arguments.weights:
-        _write_weights(arguments.weights, W, data.row_names)
+        _write_weights(arguments.weights, W, model, data.row_names)
         arguments.written += f", {arguments.weights}"
     if arguments.factors:
         write_factors(arguments.factors, W, model, data.row_names)
@@ -261,14 +262,15 @@ def _save(model: Model, path: str) -> None:
         raise OSError(f"{path} could not be written: {error.strerror or error}; the model is in {other}") from None
 
 
-def _write_weights(path: str, W: np.ndarray, row_names: np.ndarray | None) -> None:
-    """Write W as .npy, or as a table with the names or numbers of the rows."""
+def _write_weights(path: str, W: np.ndarray, model: Model, row_names: np.ndarray | None) -> None:
+    """Write W as .npy, or as a table with the names or numbers of the rows and of the components."""
     if Path(path).suffix == ".npy":
         write_factor(path, W)
         return
     names = range(len(W)) if row_names is None else row_names
     rows = ([name, *map(repr, w)] for name, w in zip(names, W.tolist(), strict=True))
-    write_table(path, ["row", *map(str, range(W.shape[1]))], rows)
+    components = component_labels(getattr(model, "component_names_", None), W.shape[1])
+    write_table(path, ["row", *map(str, components)], rows)
 
 
 def _objective(model: Model) -> str:
@@ -303,7 +305,7 @@ def transform(arguments: argparse.Namespace) -> None:
         np.save(content, W, allow_pickle=False)
         sys.stdout.buffer.write(content.getbuffer())
         return
-    _write_weights(arguments.output, W, data.row_names)
+    _write_weights(arguments.output, W, model, data.row_names)
     facts = {"n_rows": W.shape[0], "n_components": W.shape[1], "weights": arguments.output}
     print_result(arguments, f"{W.shape[0]:,} rows x {W.shape[1]} components in {arguments.output}", facts)
 

@@ -167,7 +167,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         check_is_fitted(self)
         W = align(W, "W", rows=self._labels(X).rows)
-        return topic_quality(self._read_new_data(X)[0], self.components_, n, W=W)
+        return topic_quality(self._read_new_data(X)[0], self, n, W=W)
 
     def differential_expression(
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,

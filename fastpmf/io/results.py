@@ -139,8 +139,8 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     ----------
     path : path-like
         `.npz`, with the arrays W (n, k), H (k, p) and, if there are any, row_names (n,), column_names (p,),
-        group_effects (n_groups, p) and group_names (n_groups,), for `numpy.load`; or `.h5ad`, with the result of
-        `fastpmf.anndata.to_anndata`.
+        component_names (k,), group_effects (n_groups, p) and group_names (n_groups,), for `numpy.load`; or `.h5ad`,
+        with the result of `fastpmf.anndata.to_anndata`.
     W : array-like of shape (n, k)
         The result of `fit_transform` or `transform`.
     model : PoissonNMF or HPF
@@ -188,6 +188,8 @@ def write_factors(path: str | os.PathLike[str], W: Any, model: FactorModel, row_
     arrays |= {name: getattr(model, f"{name}_", None) for name in ("group_effects", "group_names")}
     if hasattr(model, "feature_names_in_"):
         arrays["column_names"] = model.feature_names_in_.astype(str)
+    if getattr(model, "component_names_", None) is not None:
+        arrays["component_names"] = model.component_names_.astype(str)
     with atomic_write(path) as file:
         np.savez_compressed(file, **{name: A for name, A in arrays.items() if A is not None})
 

@@ -7,6 +7,7 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
+from fastpmf.analysis.features import component_labels
 from fastpmf.analysis.features import top_features as compute_top_features
 from fastpmf.counts.labels import labels_of
 from fastpmf.plot._common import (
@@ -198,11 +199,12 @@ def differential(
     ax = single_axes(ax, 6.4, 4.8)
     # Rasterized, since vector files would have an element for each of tens of thousands of points
     ax.plot(x, y, ".", color=GREY, alpha=0.5, markersize=4, markeredgewidth=0, rasterized=True)
-    color = component_colors(len(result.log2_fold_change))[component]
+    k = len(result.log2_fold_change)
+    color, label = component_colors(k)[component], component_labels(result.component_names, k)[component]
     ax.plot(x[first], y[first], "o", color=color, markersize=5, markeredgecolor=GREY, markeredgewidth=0.5)
     ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
-    ax.set(xlabel="log2 fold change", ylabel="z score (change / standard error)", title=f"component {component}")
+    ax.set(xlabel="log2 fold change", ylabel="z score (change / standard error)", title=f"component {label}")
     hide_frame(ax)
     _name_points(ax, x[first], y[first], list(map(shorten, names[first])))
     return ax

@@ -170,7 +170,7 @@ def component_gains(result: Any, *, labels: Any = None, ax: Any = None) -> "Axes
     result : ComponentGains
         The result of `fastpmf.component_gains`.
     labels : array-like of str, of length k, optional
-        Names of the components; by default their numbers, from 0.
+        Names of the components; by default those of the model, if it has any, else their numbers, from 0.
     ax : matplotlib Axes, optional
 
     Returns
@@ -197,6 +197,7 @@ def component_gains(result: Any, *, labels: Any = None, ax: Any = None) -> "Axes
     """
     if not isinstance(result, ComponentGains):
         raise TypeError(f"result must be what component_gains returns, got {type(result).__name__}")
+    labels = result.component_names if labels is None else labels
     names = short_names(labels, len(result.gain), "labels", "component")
     order = np.argsort(-result.gain, kind="stable")
     ax = single_axes(ax, 3.6 + 0.07 * max(map(len, names)), 0.9 + 0.19 * max(len(order), 5))
