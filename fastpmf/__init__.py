@@ -4,6 +4,7 @@ PoissonNMF, poisson_nmf                                     fit W and H: maximum
 non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
 select_n_components, component_gains                        choose the number of components by held-out counts
+consensus                                                   what many fits agree on, and how stable it is
 SeededPrior, seeded_prior                                   expect features in components
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components               interpret and compare components
@@ -24,6 +25,7 @@ from types import ModuleType
 import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
+from fastpmf.analysis.consensus import Replicates
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import match_components, top_features, topic_quality
 from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
@@ -41,6 +43,7 @@ from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.split import split_entries, thin_counts
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.estimators import HPF, PoissonNMF, non_negative_factorization
+from fastpmf.estimators.consensus import Consensus, ConsensusInterrupted, consensus
 from fastpmf.fitting.checkpoint import Checkpoint
 from fastpmf.fitting.fit import poisson_nmf
 from fastpmf.fitting.memory import Plan, plan
@@ -53,6 +56,8 @@ __all__ = [
     "HPF",
     "Checkpoint",
     "ComponentGains",
+    "Consensus",
+    "ConsensusInterrupted",
     "Differential",
     "FitInterrupted",
     "GammaPosterior",
@@ -60,6 +65,7 @@ __all__ = [
     "Plan",
     "PoissonNMF",
     "Record",
+    "Replicates",
     "SeededPrior",
     "Selection",
     "SelectionInterrupted",
@@ -70,6 +76,7 @@ __all__ = [
     "__version__",
     "as_counts",
     "component_gains",
+    "consensus",
     "differential_expression",
     "heldout_log_likelihood",
     "kl_divergence",

@@ -739,6 +739,10 @@ class PoissonNMF(FactorModel):
 
         A `random_state` or `callback` that is an object is not saved; it is None in the loaded model.
         """
+        write_model(path, *self._saved())
+
+    def _saved(self) -> tuple[str, dict[str, Any], dict[str, np.ndarray], dict[str, Any]]:
+        """Kind, parameters, arrays and facts of the model file."""
         check_is_fitted(self)
         arrays = {"components": self.components_, "trace": self.trace_, "restarts": self.restarts_}
         online = getattr(self, "_online", None)
@@ -763,7 +767,7 @@ class PoissonNMF(FactorModel):
             parameters["prior_H"] = prior.shape, prior.rate
             arrays["prior_components"] = prior.component_names.astype(str)
             arrays["prior_features"] = prior.feature_names.astype(str)
-        write_model(path, type(self).__name__, parameters, arrays, facts)
+        return type(self).__name__, parameters, arrays, facts
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
