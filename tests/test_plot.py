@@ -11,8 +11,10 @@ from scipy import sparse
 from fastpmf import (
     HPF,
     ComponentGains,
+    Consensus,
     Differential,
     PoissonNMF,
+    Replicates,
     Selection,
     match_components,
     plot,
@@ -621,6 +623,12 @@ H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
 CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
 GAINS = ComponentGains(np.array([0.1, 0.5, 0.01]), np.array([0.01, 0.1, 0.02]))
+FITTED = PoissonNMF(2, random_state=0).fit(X2)
+AGREED = Consensus(
+    model=FITTED, W=H2[:, :2], replicates=Replicates(np.array([H2, H2[::-1]]), np.zeros(2)), stability=np.ones(2),
+    labels=np.array([[0, 1], [1, 0]]), density=np.array([[0.1, 0.1], [0.1, 0.7]]), distance=np.ones(2), silhouette=1.0,
+    kept=np.array([[True, True], [True, False]]), density_threshold=0.5,
+)  # fmt: skip
 PLOTS = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
     "similarity_heatmap": lambda ax: plot.similarity_heatmap(H2, ax=ax),
@@ -632,14 +640,15 @@ PLOTS = {
     "top_features": lambda ax: plot.top_features(H2, ax=ax),
     "selection": lambda ax: plot.selection(TWO_SPLITS, ax=ax),
     "component_gains": lambda ax: plot.component_gains(GAINS, ax=ax),
+    "consensus": lambda ax: plot.consensus(AGREED, ax=ax),
 }
-SEVERAL = {"top_features", "selection"}
+SEVERAL = {"top_features": 2, "selection": 2, "consensus": 3}
 
 
 @pytest.mark.parametrize("name", PLOTS)
 class TestEveryPlot:
     def test_given_axes_are_drawn_on_and_returned(self, name):
-        _, given = plt.subplots(2 if name in SEVERAL else 1)
+        _, given = plt.subplots(SEVERAL.get(name, 1))
         returned = PLOTS[name](given)
         if name in SEVERAL:
             assert list(returned) == list(given)
@@ -653,7 +662,7 @@ class TestEveryPlot:
         assert len(plt.get_fignums()) == 1
 
     def test_other_objects_than_axes_raise_a_clear_error(self, name):
-        expected = "2 matplotlib Axes" if name in SEVERAL else "a matplotlib Axes"
+        expected = f"{SEVERAL[name]} matplotlib Axes" if name in SEVERAL else "a matplotlib Axes"
         with pytest.raises(TypeError, match=f"ax must be {expected} or None, got 1 Figure"):
             PLOTS[name](plt.figure())
 
@@ -745,6 +754,7 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
         (lambda: plot.convergence(trace(2, 1), labels=[]), ValueError, "labels must be 1, one for each fit"),
         (lambda: plot.selection([1, 2]), TypeError, "result must be what select_n_components returns, got list"),
+        (lambda: plot.consensus([1, 2]), TypeError, "result must be what consensus returns, got list"),
         (lambda: plot.calibration(X2, [[1]], H2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
         (lambda: plot.calibration(X2, H2.T, H2), ValueError, r"X must have shape \(3, 3\), as W H has, got \(2, 3"),
         (lambda: plot.calibration(X2, np.eye(2), H2, exposure=0), ValueError, "exposure == 0, must be > 0"),

@@ -244,6 +244,7 @@ def results(model, data):
         "recommendations": model.recommend(data, W, 2),
         "differential expression": differential_expression(data, W, model.components_, names=data.column_names),
         "selection": select_n_components(data, [1, 2], n_splits=2, random_state=0),
+        "consensus": fastpmf.consensus(data, 2, n_replicates=2, density_threshold=1.5, random_state=0),
         "memory": fastpmf.plan((100, 50), 2_000, 4),
         "dataset": data,
         "posterior": fastpmf.GammaPosterior(np.ones((2, 3)), np.full((2, 3), 2.0)),

@@ -11,6 +11,7 @@ from fastpmf import (
     HPF,
     PoissonNMF,
     as_counts,
+    consensus,
     non_negative_factorization,
     poisson_nmf,
     select_n_components,
@@ -51,6 +52,7 @@ CALLS = {
     "HPF.score": lambda X: fitted(HPF).score(X),
     "poisson_nmf": lambda X: poisson_nmf(X, K),
     "select_n_components": lambda X: select_n_components(X, [1, K]),
+    "consensus": lambda X: consensus(X, K),
     "non_negative_factorization": lambda X: non_negative_factorization(X, n_components=K),
 }
 

@@ -164,8 +164,7 @@ def cluster(replicates: Replicates, *, density_threshold: float = 0.5, neighbors
     H = replicates.components
     R, k, p = H.shape
     check_thresholds(density_threshold, neighbors)
-    V = H.reshape(R * k, p).astype(np.float64)
-    V = np.sqrt(safe_divide(V, V.sum(axis=1, keepdims=True)))
+    V = _unit_vectors(H.reshape(R * k, p))
     similarity = V @ V.T
     apart = _distance(similarity)
     np.fill_diagonal(apart, 0.0)
@@ -193,10 +192,22 @@ def cluster(replicates: Replicates, *, density_threshold: float = 0.5, neighbors
             f"{density_threshold:g} (their stability is {stabilities}): their centres are the means of all their "
             "components; fit fewer components, or raise density_threshold"
         )
-    C = found.centres
-    C = np.sqrt(safe_divide(C, C.sum(axis=1, keepdims=True)))
+    C = _unit_vectors(found.centres)
     to_centre = _distance((V * C[flat]).sum(axis=1)).reshape(R, k).mean(axis=1)
     return replace(found, distance=to_centre)
+
+
+def similarities(replicates: Replicates) -> np.ndarray:
+    """Similarity of each pair of components of all replicates, (n_replicates k, n_replicates k)."""
+    H = replicates.components
+    V = _unit_vectors(H.reshape(-1, H.shape[2]))
+    return V @ V.T
+
+
+def _unit_vectors(H: np.ndarray) -> np.ndarray:
+    """sqrt(P(j|z)) of each component, float64; zeros for a component without mass."""
+    H = H.astype(np.float64)
+    return np.sqrt(safe_divide(H, H.sum(axis=1, keepdims=True)))
 
 
 def _distance(similarity: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ group_heatmap                        mean topic proportions of groups of rows
 similarity_heatmap                   similarity of components, of one fit or of two
 top_features, differential           top features of each component; volcano plot of one component
 convergence, selection               objectives during fits; scores of numbers of components
+consensus                            similarity of the components of many fits, and their stability
 component_gains                      contribution of each component to the prediction of held-out counts
 calibration, residuals               held-out counts against their expectations; groups where a fit deviates
 
@@ -16,6 +17,7 @@ several panels. It neither shows the figure nor changes matplotlib's settings, a
 component has the same colour in all plots, and colours suit colour-blind readers.
 """
 
+from fastpmf.plot.consensus import consensus
 from fastpmf.plot.features import differential, top_features
 from fastpmf.plot.fits import calibration, component_gains, convergence, residuals, selection
 from fastpmf.plot.topics import group_heatmap, similarity_heatmap, structure
@@ -23,6 +25,7 @@ from fastpmf.plot.topics import group_heatmap, similarity_heatmap, structure
 __all__ = [
     "calibration",
     "component_gains",
+    "consensus",
     "convergence",
     "differential",
     "group_heatmap",
