@@ -18,6 +18,7 @@ ORDER = [
     "plot_seeds.py",
     "plot_differential.py",
     "plot_similarity.py",
+    "plot_consensus.py",
     "plot_selection.py",
     "plot_component_gains.py",
     "plot_convergence.py",

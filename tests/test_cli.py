@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_files import KINDS, write_tenx
 
 import fastpmf
-from fastpmf import HPF, PoissonNMF, cli
+from fastpmf import HPF, Consensus, PoissonNMF, cli
 from fastpmf.cli import commands
 from fastpmf.cli.parser import make_parser
 from fastpmf.cli.reading import read_matrix
@@ -415,6 +415,42 @@ def test_an_interrupted_selection_prints_the_splits_that_are_done(run, monkeypat
     assert run("select X.npz -k 1 2 -q")[:2] == (130, "")
 
 
+def test_a_consensus_is_a_model_with_a_table_a_plot_and_weights(shop):
+    line = "consensus shop -k 2 --replicates 3 --density-threshold 1.5 -o agreed.npz -q"
+    code, out, err = shop(f"{line} --weights W.csv --plot c.png --row-exposure 2")
+    assert (code, err) == (0, "")
+    assert [line.split("\t") for line in out.splitlines()][0] == ["component", "stability", "kept", "share"]
+    assert len(out.splitlines()) == 3
+    assert Path("c.png").read_bytes().startswith(b"\x89PNG")
+    found = Consensus.load("agreed.npz")
+    W = np.loadtxt("W.csv", delimiter=",", skiprows=1, usecols=(1, 2))
+    np.testing.assert_allclose(W, found.W)
+    assert shop("topics agreed.npz -n 2")[0] == 0
+    assert shop("plot consensus shop.npz -o c.png")[2].endswith("it holds a model without a consensus\n")
+    for resample in ("rows", "counts"):
+        assert shop(f"{line} --resample {resample}")[:2] != (0, out)
+    code, _, err = shop(f"{line} --resample counts --values log2")
+    assert code == 2
+    assert "log2 makes fractions" in err
+
+
+def test_an_interrupted_consensus_is_that_of_the_fits_that_are_done(shop, monkeypatch):
+    calls, real = [], PoissonNMF.fit
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(PoissonNMF, "fit", interrupted)
+    code, out, err = shop("consensus shop -k 2 --replicates 6 --density-threshold 1.5 -o agreed.npz -q")
+    assert code == 130
+    assert err == ("fastpmf consensus: interrupted, the consensus of the completed fits is written: agreed.npz\n")
+    assert len(out.splitlines()) == 3
+    assert len(Consensus.load("agreed.npz").distance) == 3
+
+
 def test_recommendations_are_those_of_the_model_by_name(run):
     table = [f"user {i},item {j},{1 + (i + j) % 3}\n" for i in range(6) for j in range(5) if (i * j) % 3 == 0]
     Path("X.csv").write_text("who,what,n\n" + "".join(table))
@@ -481,6 +517,7 @@ JSON = {
     "transform hpf.npz shop -o W.csv": {"n_rows", "n_components", "weights"},
     "select shop -k 1 2 --splits 1 -q": {"n_components", "log_likelihood", "error", "similarity", "recommended"},
     "select shop -k 1 2 --model hpf --splits 1 -q --max-iter 5": {"n_components", "log_likelihood", "recommended"},
+    "consensus shop -k 2 --replicates 3 --density-threshold 1.5 -o m.npz -q": {"stability", "distance", "model"},
     "topics shop.npz": ["component", "rank", "feature", "score"],
     "topics hpf.npz": ["component", "rank", "feature", "score"],
     "recommend shop.npz shop": ["row", "rank", "item", "rate"],
@@ -543,6 +580,7 @@ PLOTS = {
     "differential shop.npz shop --component 1 -n 2 --shrink": {"component 1", "log2 fold change"},
     "convergence shop.npz train.npz --by n_iter --names whole part": {"whole", "part"},
     "selection k.json": {"number of components"},
+    "consensus agreed.npz": {"similarity", "stability"},
     "component-gains train.npz test --train train": {"component"},
     "calibration train.npz test --train train --bins 5": {"mean expected count per entry"},
     "residuals shop.npz shop --weights shop_W.npy --groupby row_groups.txt --column-groupby column_groups.txt": {"a"},
@@ -552,6 +590,7 @@ PLOTS = {
 @pytest.mark.parametrize("line", PLOTS)
 def test_every_plot_is_drawn_with_its_labels(shop, line):
     Path("k.json").write_text(shop("select shop -k 1 2 --splits 2 -q --json --max-iter 5")[1])
+    shop("consensus shop -k 2 --replicates 2 --density-threshold 1.5 -o agreed.npz -q")
     with plt.rc_context({"svg.fonttype": "none"}):
         code, out, err = shop(f"plot {line} -o plot.svg -q")
     assert (code, out, err) == (0, "plot in plot.svg\n", "")

@@ -17,5 +17,5 @@ with warnings.catch_warnings():
 axes = plot.consensus(found)
 
 # %%
-# Left: bright squares are components that all fits have. Middle: components without near neighbours in the other fits are
-# outliers, and not part of the consensus. Right: the ninth component is not stable, and grey.
+# Left: bright squares are components that all fits have. Middle: components without near neighbours in the other fits
+# are outliers, and not part of the consensus. Right: the ninth component is not stable, and grey.

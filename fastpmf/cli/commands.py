@@ -18,6 +18,8 @@ from scipy.special import xlogy
 from fastpmf import (
     HPF,
     Checkpoint,
+    Consensus,
+    ConsensusInterrupted,
     FitInterrupted,
     PoissonNMF,
     SeededPrior,
@@ -30,6 +32,7 @@ from fastpmf import (
     split_entries,
     thin_counts,
 )
+from fastpmf import consensus as make_consensus
 from fastpmf import plan as estimate_memory
 from fastpmf._show_versions import collect_versions, show_versions
 from fastpmf.analysis.features import component_labels
@@ -179,16 +182,27 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     for name in ("a_prime", "c_prime") if arguments.no_hierarchy else ():
         if getattr(arguments, name) is not None:
             raise ValueError(f"argument --{name.replace('_', '-')}: --no-hierarchy has no use for it")
-    options = {
+    if not hpf:
+        return _poisson(arguments, n_components, default_prior)
+    shapes = {name: getattr(arguments, name) for name in ("a", "c", "a_prime", "c_prime")}
+    given = {name: value for name, value in shapes.items() if value is not None}
+    options = _how_to_fit(arguments, n_components)
+    return HPF(**options, **given, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
+
+
+def _how_to_fit(arguments: argparse.Namespace, n_components: int) -> dict[str, Any]:
+    """The parameters that both estimators have."""
+    return {
         "n_components": n_components, "init": arguments.init, "n_init": arguments.n_init,
         "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
         "random_state": arguments.seed, "dtype": arguments.dtype, "n_threads": arguments.threads,
         "verbose": not arguments.quiet,
     }  # fmt: skip
-    if hpf:
-        shapes = {name: getattr(arguments, name) for name in ("a", "c", "a_prime", "c_prime")}
-        options |= {name: value for name, value in shapes.items() if value is not None}
-        return HPF(**options, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
+
+
+def _poisson(arguments: argparse.Namespace, n_components: int, default_prior: str) -> PoissonNMF:
+    """The `PoissonNMF` that the options describe."""
+    options = _how_to_fit(arguments, n_components)
     for name in ("prior_W", "prior_H"):
         prior = getattr(arguments, name) or arguments.prior or default_prior
         options[name] = None if prior == "none" else prior
@@ -227,13 +241,13 @@ def _beside_fit(arguments: argparse.Namespace, data: Dataset) -> dict[str, Any]:
             given[name] = read_vector(value, f"--{name.replace('_', '-')}", data, axis=axis)
     if arguments.row_groups is not None:
         given["groups"] = read_groups(arguments.row_groups, "--groups", data, arguments, axis=0)
-    if arguments.fixed_W is not None:
+    if getattr(arguments, "fixed_W", None) is not None:
         given["fixed_W"] = read_matrix(arguments.fixed_W, "--fixed-W", data.row_names)
-    if arguments.fixed_H is not None:
+    if getattr(arguments, "fixed_H", None) is not None:
         given["fixed_H"] = read_matrix(arguments.fixed_H, "--fixed-H", None, data.column_names)
     if arguments.mask is not None:
         given["mask"] = read_counts(arguments.mask)
-    if arguments.validation is not None:
+    if getattr(arguments, "validation", None) is not None:
         value = arguments.validation
         given["validation"] = (
             value if isinstance(value, float) else with_values(read_counts(value), arguments.values, value)
@@ -247,7 +261,7 @@ def _check_thinning(arguments: argparse.Namespace, advice: str) -> None:
         raise ValueError(f"argument --values: log2 makes fractions, and thinning divides whole counts; {advice}")
 
 
-def _save(model: Model, path: str) -> None:
+def _save(model: Model | Consensus, path: str) -> None:
     """Write a model, which may have taken hours; if that fails, write it to the system's temporary folder."""
     try:
         model.save(path)
@@ -350,6 +364,50 @@ def select(arguments: argparse.Namespace) -> None:
         write_figure(arguments.plot, plot.selection(selection)[0].figure)
     if interrupted:
         arguments.written = "the table is that of the completed splits"
+        raise interrupted
+
+
+def consensus(arguments: argparse.Namespace) -> None:
+    """Find what many fits agree on, and write it."""
+    check_output(arguments.output, ".npz", name="argument -o/--output")
+    if arguments.weights:
+        check_output(arguments.weights, ".npy", *TABLES, name="argument --weights")
+    check_figure(arguments.plot, "--plot")
+    if arguments.resample == "counts":
+        _check_thinning(arguments, "give --resample rows")
+    callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
+    model = _poisson(arguments, arguments.components, "none").set_params(verbose=False, callback=callback)
+    data = read(arguments)
+    data = replace(data, X=as_counts(data, name=", ".join(arguments.counts)))
+    given = {
+        "estimator": model, "random_state": arguments.seed, "n_threads": arguments.threads,
+        "density_threshold": arguments.density_threshold, "verbose": not arguments.quiet,
+        **_beside_fit(arguments, data),
+    }  # fmt: skip
+    try:
+        found, interrupted = make_consensus(
+            data, arguments.components, n_replicates=arguments.replicates, resample=arguments.resample,
+            fraction=arguments.fraction, **given,
+        ), None  # fmt: skip
+    except ConsensusInterrupted as error:
+        found = make_consensus(data, arguments.components, replicates=error.replicates, **given)
+        interrupted = error
+    found.model.set_params(callback=None)
+    _save(found, arguments.output)
+    if arguments.weights:
+        _write_weights(arguments.weights, found.W, found.model, data.row_names)
+    if arguments.plot:
+        write_figure(arguments.plot, plot.consensus(found)[0].figure)
+    columns = ("component", "stability", "kept", "share")
+    rows = zip(range(len(found.stability)), found.stability, found.n_kept, found.share, strict=True)
+    if arguments.json:
+        facts = {name: getattr(found, name) for name in ("stability", "n_kept", "share", "silhouette", "distance")}
+        facts |= {"objective": found.replicates.objective, "n_outliers": np.count_nonzero(~found.kept)}
+        print_result(arguments, "", facts | {"model": arguments.output, "weights": arguments.weights})
+    else:
+        print_table(argparse.Namespace(output=None, json=False), columns, rows, str(found))
+    if interrupted:
+        arguments.written = f"the consensus of the completed fits is written: {arguments.output}"
         raise interrupted
 
 

@@ -264,7 +264,7 @@ def make_parser() -> Parser:
     """The parser of the command line; it sets the function of a command as `run` and its full name as `prog`."""
     parser = Parser(prog="fastpmf", description=_FASTPMF)
     for add in (
-        _fit, _transform, _select, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot, _report,
+        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot, _report,
         _info, _convert, _plan, _warmup, _demo, _versions, _completion,
     ):  # fmt: skip
         add(parser)
@@ -305,8 +305,9 @@ def _fit(parser: Parser) -> None:
     fit.option("--factors", text, group=group, metavar="FACTORS.npz")
     text = "also write a report with plots, for a browser; needs matplotlib"
     fit.option("--report", text, group=group, metavar="REPORT.html")
-    _add_model(fit, "number of components (required)", default_prior="none")
-    group = "model poisson"
+    _add_components(fit, "number of components (required)")
+    _add_kind(fit)
+    group = _add_poisson(fit, default_prior="none")
     text = (
         'names of features to expect in components, as JSON: {"T cells": ["CD3D", "CD3E"], ...}; the first '
         "components get these names, and the default of --prior is then auto"
@@ -314,20 +315,13 @@ def _fit(parser: Parser) -> None:
     fit.option("--seed-features", text, group=group, metavar="SEEDS.json")
     text = "counts that the seeds of each component are worth; more counts than these in the data overrule them"
     fit.option("--seed-strength", text, group=group, type=positive_number, metavar="X")
-    _add_row_exposure(fit)
-    _add_groups_of_rows(fit)
+    _add_hpf(fit)
+    _add_beside_fit(fit)
     group = "data beside the counts"
-    text = "exposure of each column"
-    fit.option("--column-exposure", text, group=group, type=_number_or_file, metavar="FILE")
-    text = "a number or file: the rate of each column without any component"
-    fit.option("--background", text, group=group, type=_number_or_file, metavar="FILE")
-    text = "weight of each row in the likelihood"
-    fit.option("--sample-weight", text, group=group, metavar="FILE")
     text = "fixed part of W, rows x components; empty or NaN where W is free"
     fit.option("--fixed-W", text, group=group, metavar="W.npy", dest="fixed_W")
     text = "fixed part of H, components x columns, or a model for its H; empty or NaN where H is free"
     fit.option("--fixed-H", text, group=group, metavar="H.npy", dest="fixed_H")
-    _add_mask(fit)
     group = "how to fit"
     _add_how_to_fit(fit)
     text = (
@@ -409,9 +403,62 @@ def _select(parser: Parser) -> None:
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")
-    _add_model(select, "numbers of components (required)", default_prior="auto", nargs="+")
+    _add_components(select, "numbers of components (required)", nargs="+")
+    _add_kind(select)
+    _add_poisson(select, default_prior="auto")
+    _add_hpf(select)
     _add_how_to_fit(select)
     _add_common(select)
+
+
+_CONSENSUS = """\
+Fit the counts many times, find what the fits agree on, and how stable each component is.
+
+  fastpmf consensus counts.npz -k 10 -o model.npz
+  fastpmf consensus cells.h5ad -k 10 -o model.npz --weights W.csv --plot c.png
+  fastpmf consensus counts.npz -k 10 -o model.npz --resample rows
+
+The components of all fits are put into K clusters, with one component of each fit. Those without near
+neighbours in the other fits are outliers. The components of the model are the means of the clusters
+without outliers, and W is fitted to them; other commands read the model as that of `fastpmf fit`.
+
+The table has, for each component, its stability: the mean similarity of two fits in it, from 0 to 1;
+the number of fits whose component is no outlier; and its share of the counts. Ctrl-C makes the
+consensus of the completed fits.
+
+usage: fastpmf consensus COUNTS... -k K -o MODEL.npz [options]"""
+
+
+def _consensus(parser: Parser) -> None:
+    consensus = parser.command(commands.consensus, "consensus", "what many fits agree on", _CONSENSUS)
+    _add_counts(consensus)
+    group = "output"
+    text = "the consensus, a model (required)"
+    consensus.option("-o --output", text, group=group, required=True, metavar="MODEL.npz")
+    text = "also write W, rows x components, as .npy, .csv or .tsv"
+    consensus.option("--weights", text, group=group, metavar="W.npy")
+    text = "also plot similarities and stabilities, as .png, .svg or .pdf; needs matplotlib"
+    consensus.option("--plot", text, group=group, metavar="PLOT.png")
+    group = "consensus"
+    text = "number of fits, at least 2"
+    replicates = number(int, 2, "an integer >= 2")
+    consensus.option("--replicates", text, 20, group=group, type=replicates, metavar="N")
+    text = (
+        "rows: each fit has a bootstrap sample of the rows; counts: a random part of the counts (default: all have X)"
+    )
+    consensus.option("--resample", text, group=group, choices=["rows", "counts"])
+    text = "share of the counts that each fit leaves out, with --resample counts"
+    consensus.option("--fraction", text, 0.5, group=group, type=fraction, metavar="F")
+    text = (
+        "components whose mean distance to their nearest neighbours, between 0 and 1.42, is larger are outliers; 1.5 "
+        "keeps all"
+    )
+    consensus.option("--density-threshold", text, 0.5, group=group, type=positive_number, metavar="D")
+    _add_components(consensus, "number of components (required)")
+    _add_poisson(consensus, default_prior="none", group="model")
+    _add_beside_fit(consensus)
+    _add_how_to_fit(consensus, init="random")
+    _add_common(consensus)
 
 
 _TOPICS = """\
@@ -817,6 +864,13 @@ Held-out counts against the rates that a model expects, in groups of entries.
   fastpmf plot calibration model.npz test --train train -o calibration.png
 
 usage: fastpmf plot calibration MODEL COUNTS... --train COUNTS -o PLOT.png [options]"""
+_PLOT_CONSENSUS = """\
+Similarities of the components of all fits of a consensus, and their stability.
+
+  fastpmf plot consensus model.npz -o consensus.png
+
+usage: fastpmf plot consensus MODEL -o PLOT.png [options]"""
+
 _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
@@ -884,6 +938,9 @@ def _plot(parser: Parser) -> None:
     text = "output of `fastpmf select --json`"
     selection.option("selection", text, group="input", metavar="SELECTION.json")
 
+    consensus = kinds.command(plots.consensus, "consensus", "similarity and stability of fits", _PLOT_CONSENSUS)
+    consensus.option("model", "output of `fastpmf consensus`", group="input", metavar="MODEL")
+
     gains = kinds.command(
         plots.component_gains, "component-gains", "contributions to the prediction of held-out counts", _COMPONENT_GAINS
     )
@@ -921,6 +978,7 @@ def _plot(parser: Parser) -> None:
         differential,
         convergence,
         selection,
+        consensus,
         gains,
         calibration,
         residuals,
@@ -980,12 +1038,17 @@ def _add_counts(command: Parser, *, nargs: str | int = "+", missing: str | None 
         command.option("--join", text, "same", group=group, choices=JOINS)
 
 
-def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any) -> None:
-    group = "model"
-    command.option("-k --components", text, group=group, type=positive, required=True, metavar="K", **options)
+def _add_components(command: Parser, text: str, **options: Any) -> None:
+    command.option("-k --components", text, group="model", type=positive, required=True, metavar="K", **options)
+
+
+def _add_kind(command: Parser) -> None:
     text = "poisson: PoissonNMF, maximum likelihood or posterior mode; hpf: HPF, posteriors by variational inference"
-    command.option("--model", text, "poisson", group=group, dest="kind", choices=["poisson", "hpf"])
-    group = "model poisson"
+    command.option("--model", text, "poisson", group="model", dest="kind", choices=["poisson", "hpf"])
+
+
+def _add_poisson(command: Parser, *, default_prior: str, group: str = "model poisson") -> str:
+    """Options of `PoissonNMF`, in the group that is returned."""
     text = (
         "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, cells and "
         "predictions; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
@@ -995,6 +1058,10 @@ def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any
     command.option("--prior-W", "of W only", group=group, type=prior, metavar="PRIOR", dest="prior_W")
     command.option("--prior-H", "of H only", group=group, type=prior, metavar="PRIOR", dest="prior_H")
     _add_solver(command, group)
+    return group
+
+
+def _add_hpf(command: Parser) -> None:
     group = "model hpf"
     text = "fit the priors too, with a shape for each component; too many components then cost little"
     command.flag("--learn-prior", text, group=group)
@@ -1008,7 +1075,7 @@ def _add_model(command: Parser, text: str, *, default_prior: str, **options: Any
     command.flag("--no-hierarchy", "no activities and popularities: Gamma-Poisson factorization", group=group)
 
 
-def _add_how_to_fit(command: Parser) -> None:
+def _add_how_to_fit(command: Parser, *, init: str = "auto") -> None:
     group = "how to fit"
     command.option("--max-iter", "maximum number of iterations", 500, group=group, type=positive, metavar="N")
     text = (
@@ -1020,7 +1087,7 @@ def _add_how_to_fit(command: Parser) -> None:
         "--max-time", "stop after S seconds (default: no limit)", group=group, type=non_negative, metavar="S"
     )
     choices = [init for init in INITS if init not in GIVEN]
-    command.option("--init", "start; auto is merge with cd and hpf, else random", "auto", group=group, choices=choices)
+    command.option("--init", "start; auto is merge with cd and hpf, else random", init, group=group, choices=choices)
     text = "number of random starts, most of which are stopped early"
     command.option("--n-init", text, 1, group=group, type=positive, metavar="N")
     command.option("--seed", "random seed", 0, group=group, type=seed, metavar="N")
@@ -1053,6 +1120,20 @@ def _add_groups_of_rows(command: Parser) -> None:
 def _add_mask(command: Parser) -> None:
     text = "counts whose positive entries are those that were not observed, in any format, matched by names"
     command.option("--mask", text, group="data beside the counts", metavar="FILE")
+
+
+def _add_beside_fit(command: Parser) -> None:
+    """The data beside the counts of a fit, without fixed parts."""
+    _add_row_exposure(command)
+    _add_groups_of_rows(command)
+    group = "data beside the counts"
+    text = "exposure of each column"
+    command.option("--column-exposure", text, group=group, type=_number_or_file, metavar="FILE")
+    text = "a number or file: the rate of each column without any component"
+    command.option("--background", text, group=group, type=_number_or_file, metavar="FILE")
+    text = "weight of each row in the likelihood"
+    command.option("--sample-weight", text, group=group, metavar="FILE")
+    _add_mask(command)
 
 
 def _add_weights(command: Parser) -> None:

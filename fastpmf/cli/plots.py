@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastpmf import Consensus, plot
 from fastpmf import component_gains as compute_gains
-from fastpmf import plot
 from fastpmf.analysis.selection import Selection
 from fastpmf.cli.commands import differential_expression
 from fastpmf.cli.printing import check_figure, print_result, write_figure
@@ -92,6 +92,12 @@ def selection(arguments: argparse.Namespace) -> None:
     except READ_ERRORS:
         raise ValueError(f"{arguments.selection} must be the output of `fastpmf select --json`") from None
     _draw(arguments, plot.selection, found)
+
+
+def consensus(arguments: argparse.Namespace) -> None:
+    """Similarities of the components of all fits of a consensus, and their stability."""
+    check_figure(arguments.output, "-o/--output")
+    _draw(arguments, plot.consensus, Consensus.load(arguments.model))
 
 
 def component_gains(arguments: argparse.Namespace) -> None:
