@@ -419,7 +419,7 @@ def test_a_consensus_is_a_model_with_a_table_a_plot_and_weights(shop):
     line = "consensus shop -k 2 --replicates 3 --density-threshold 1.5 -o agreed.npz -q"
     code, out, err = shop(f"{line} --weights W.csv --plot c.png --row-exposure 2")
     assert (code, err) == (0, "")
-    assert [line.split("\t") for line in out.splitlines()][0] == ["component", "stability", "kept", "share"]
+    assert out.splitlines()[0].split("\t") == ["component", "stability", "kept", "share"]
     assert len(out.splitlines()) == 3
     assert Path("c.png").read_bytes().startswith(b"\x89PNG")
     found = Consensus.load("agreed.npz")

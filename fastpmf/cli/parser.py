@@ -264,8 +264,8 @@ def make_parser() -> Parser:
     """The parser of the command line; it sets the function of a command as `run` and its full name as `prog`."""
     parser = Parser(prog="fastpmf", description=_FASTPMF)
     for add in (
-        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot, _report,
-        _info, _convert, _plan, _warmup, _demo, _versions, _completion,
+        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot,
+        _report, _info, _convert, _plan, _warmup, _demo, _versions, _completion,
     ):  # fmt: skip
         add(parser)
     version = f"fastpmf {__version__}"

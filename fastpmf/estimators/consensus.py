@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.consensus import Clusters, Replicates, check_replicates, check_thresholds, cluster
+from fastpmf.analysis.summary import component_shares
 from fastpmf.core.counts import Counts, Side
 from fastpmf.counts import Dataset, MemoryCounts
 from fastpmf.counts.split import thin_counts
@@ -86,8 +87,7 @@ class Consensus(Clusters):
     @property
     def share(self) -> np.ndarray:
         """Share of each component in the expected counts, (k,), without exposures and effects of groups."""
-        sizes = self.W.sum(axis=0, dtype=np.float64) * self.model.components_.sum(axis=1, dtype=np.float64)
-        return sizes / sizes.sum()
+        return component_shares(self.W, self.model.components_)
 
     def to_frame(self, *, replicates: bool = False) -> Any:
         """The components, or the replicates, as a pandas DataFrame.
@@ -416,8 +416,7 @@ def _with_model(
         counts if names is None else Dataset(counts, column_names=names),
         fixed_H=H.astype(clusters.replicates.components.dtype), **{name: getattr(data, name) for name in _DATA},
     )  # fmt: skip
-    sizes = W.sum(axis=0, dtype=np.float64) * model.components_.sum(axis=1, dtype=np.float64)
-    order = np.argsort(-sizes, kind="stable")
+    order = np.argsort(-component_shares(W, model.components_), kind="stable")
     model.components_, model.mean_W_ = model.components_[order], model.mean_W_[order]
     clusters = clusters.ordered(order)
     own = {f.name: getattr(clusters, f.name) for f in fields(clusters)}
