@@ -197,4 +197,7 @@ def test_the_example_runs_both_and_the_refit_of_spectra_is_right_on_fastpmf(run,
     )
     assert ours <= min(csc, csr) + 1e-4  # the tol of all
     assert found["fastpmf auto", "like scikit-learn, median", "norm programs"] > 0
-    assert "the refit of the TPM spectra ends at" in capsys.readouterr().out
+    assert found["fastpmf.consensus", "like scikit-learn, median", "norm programs"] > 0.95
+    out = capsys.readouterr().out
+    assert "the refit of the TPM spectra has" in out
+    assert "as much CPU as fastpmf.consensus" in out

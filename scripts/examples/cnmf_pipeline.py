@@ -1,10 +1,11 @@
-"""cNMF on scikit-learn and on fastpmf: seconds of each step, divergences of its fits, and similarity of programs."""
+"""cNMF on scikit-learn, on fastpmf, and `fastpmf.consensus`: seconds, divergences, and similarity of programs."""
 
 import argparse
 import importlib
 import io
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import common
 
 import fastpmf.cnmf
-from fastpmf import kl_divergence, match_components
+from fastpmf import Consensus, PoissonNMF, consensus, kl_divergence, match_components
 from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
@@ -48,6 +49,11 @@ rates of other entries. This refit is therefore repeated from the usages of the 
 for the same matrix as CSR, and by fastpmf. "reported" is scikit-learn's own loss of the given matrix, which it uses
 to stop.
 
+fastpmf.consensus runs on the same norm counts, with as many replicates and the same density threshold, and with
+another seed too. So does cNMF, on fastpmf, with another seed: this similarity is what can be expected of any two runs.
+Two programs of a run may be nearly equal, since cNMF can divide a dense cluster: "like the next" is the similarity of
+each program to the most similar other one.
+
 The similarity of programs, between 0 and 1, is that of fastpmf.match_components. Compilation is not timed. Cells
 without counts in the high-variance genes, which cNMF rejects, are left out.
 """
@@ -57,6 +63,7 @@ EXAMPLES = """\
 """
 THEIRS = "scikit-learn"
 CSC, CSR, OURS, AGAIN = "scikit-learn, CSC", "scikit-learn, CSR", "fastpmf, CSC", "TPM spectra, same usages"
+CONSENSUS, NORM = "fastpmf.consensus", "norm programs"
 STEPS = ("prepare", "factorize", "combine", "k_selection", "consensus")
 REFITS = ("norm usages", "TPM spectra", "TPM usages")  # of the consensus, in this order
 MIN_REPLICATES = 4  # three tenths of them are the neighbours whose distances cNMF averages
@@ -104,6 +111,7 @@ class Run(NamedTuple):
 
     fits: dict[str, list[Fit]]
     seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
     stability: float
     error: float
 
@@ -111,7 +119,7 @@ class Run(NamedTuple):
     def programs(self) -> dict[str, np.ndarray]:
         """Over the genes that were factorized, and over all."""
         usages, spectra, _ = self.fits["consensus"]
-        return {"norm programs": usages.H, "TPM programs": spectra.W.T}
+        return {NORM: usages.H, "TPM programs": spectra.W.T}
 
 
 def main() -> int:
@@ -135,7 +143,7 @@ def main() -> int:
     arguments.solvers = list(dict.fromkeys(arguments.solvers))
     common.echo(f"cNMF {common.version_of('cnmf')}, {arguments.replicates} replicates")
     batches = (batch for name, X in matrices.items() for batch in case(library, name, X, arguments))
-    total = len(matrices) * (2 + len(arguments.solvers))
+    total = len(matrices) * (5 + len(arguments.solvers))
     try:
         rows = common.collect(batches, total, arguments, unit="run", counts=matrices, show="run what measure value")
     except RuntimeError as error:  # raised by cNMF if all spectra are outliers
@@ -158,6 +166,8 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
             run = run_cnmf(library, folder, label, solver, arguments)
             numbers = {("seconds", step): seconds for step, seconds in run.seconds.items()}
             numbers["seconds", "all"] = sum(run.seconds.values())
+            numbers["CPU seconds", NORM] = sum(run.cpu_seconds[step] for step in ("factorize", "combine", "consensus"))
+            numbers["like the next, median", NORM] = median(like_the_next(run.programs[NORM]))
             replicates = run.fits["factorize"]
             nats = {("nats per count", f"replicate {r}"): fit.nats for r, fit in enumerate(replicates)}
             numbers |= nats | {("nats per count", "median replicate"): median(nats.values())}
@@ -168,18 +178,55 @@ def case(library: Any, name: str, X: Any, arguments: argparse.Namespace) -> Iter
             numbers |= {("stability", "k_selection"): run.stability, ("error", "k_selection"): run.error}
             for other, before in runs.items():
                 for what, programs in run.programs.items():
-                    alike = match_components(programs, before.programs[what])[1]
-                    numbers[f"like {other}, median", what] = median(alike)
-                    numbers[f"like {other}, minimum", what] = min(alike)
+                    numbers |= likeness(programs, before.programs[what], other, what)
             runs[label] = run
             yield rows_of(label, numbers)
+        programs = {label: run.programs[NORM] for label, run in runs.items()}
+        solver, other_seed = arguments.solvers[0], arguments.seed + 1
+        again = run_cnmf(library, folder, "another", solver, arguments, other_seed).programs[NORM]
+        yield rows_of(f"seed {other_seed}", likeness(again, programs[f"fastpmf {solver}"], f"fastpmf {solver}", NORM))
+    X = runs[THEIRS].fits["consensus"][0].X
+    numbers = {}
+    for label, seed in ((CONSENSUS, arguments.seed), (f"{CONSENSUS}, seed {other_seed}", other_seed)):
+        found, numbers["seconds", NORM], numbers["CPU seconds", NORM] = run_consensus(X, seed, arguments)
+        H = found.model.components_
+        numbers |= {("silhouette", NORM): found.silhouette, ("kept", NORM): found.kept.mean()}
+        numbers["like the next, median", NORM] = median(like_the_next(H))
+        for other, before in programs.items():
+            numbers |= likeness(H, before, other, NORM)
+        programs[label] = H
+        yield rows_of(label, numbers)
     fits = refit(runs[THEIRS].fits["consensus"][1], arguments)
-    again: list[Row] = []
+    rows: list[Row] = []
     for label, fit in fits.items():
         numbers = {"nats per count": fit.nats, "reported": fit.reported, "iterations": fit.n_iter}
         numbers["like fastpmf's, minimum"] = min(match_components(fit.W.T, fits[OURS].W.T)[1])
-        again += rows_of(label, {(measure, AGAIN): value for measure, value in numbers.items()})
-    yield again
+        rows += rows_of(label, {(measure, AGAIN): value for measure, value in numbers.items()})
+    yield rows
+
+
+def likeness(H: np.ndarray, other: np.ndarray, label: str, what: str) -> dict[tuple[str, str], float]:
+    """Similarities of matched programs of two runs."""
+    alike = match_components(H, other)[1]
+    return {(f"like {label}, median", what): median(alike), (f"like {label}, minimum", what): min(alike)}
+
+
+def like_the_next(H: np.ndarray) -> list[float]:
+    """Similarity of each program to the most similar other one of its run."""
+    return [
+        max(match_components(H[z : z + 1], other[None])[1][0] for other in np.delete(H, z, axis=0))
+        for z in range(len(H))
+    ]
+
+
+def run_consensus(X: Any, seed: int, arguments: argparse.Namespace) -> tuple[Consensus, float, float]:
+    """The consensus of fits of the norm counts, its seconds, and its seconds of CPU."""
+    k, options = arguments.components, {"random_state": seed, "density_threshold": arguments.density_threshold}
+    few = PoissonNMF(k, init="random", max_iter=30, tol=0)
+    consensus(X[:200], k, n_replicates=2, estimator=few, random_state=0, density_threshold=2)  # compiles
+    began = time.process_time()
+    found, seconds = common.timed(lambda: consensus(X, k, n_replicates=arguments.replicates, **options))
+    return found, seconds, time.process_time() - began
 
 
 def write_counts(library: Any, X: Any, n_genes: int, path: str) -> int:
@@ -202,9 +249,12 @@ def write_counts(library: Any, X: Any, n_genes: int, path: str) -> int:
         rows, columns = rows[filled[0]], columns[filled[1]]
 
 
-def run_cnmf(library: Any, folder: str, label: str, solver: str | None, arguments: argparse.Namespace) -> Run:
+def run_cnmf(
+    library: Any, folder: str, label: str, solver: str | None, arguments: argparse.Namespace, seed: int | None = None
+) -> Run:
     """All steps of cNMF, with a record of every factorization."""
-    k, fits, seconds = arguments.components, {step: [] for step in STEPS}, {}
+    k, fits, seconds, cpu_seconds = arguments.components, {step: [] for step in STEPS}, {}, {}
+    seed = arguments.seed if seed is None else seed
     with patch.object(library, "non_negative_factorization", sklearn_factorization), redirect_stdout(io.StringIO()):
         if solver:
             fastpmf.cnmf.patch(solver)
@@ -220,7 +270,7 @@ def run_cnmf(library: Any, folder: str, label: str, solver: str | None, argument
         study = library.cNMF(folder, label)
         calls = (
             lambda: study.prepare(
-                f"{folder}/counts.h5ad", components=[k], n_iter=arguments.replicates, seed=arguments.seed,
+                f"{folder}/counts.h5ad", components=[k], n_iter=arguments.replicates, seed=seed,
                 beta_loss="kullback-leibler", num_highvar_genes=arguments.high_variance_genes,
                 max_NMF_iter=arguments.max_nmf_iter,
             ),
@@ -230,9 +280,11 @@ def run_cnmf(library: Any, folder: str, label: str, solver: str | None, argument
             lambda: study.consensus(k, density_threshold=arguments.density_threshold, show_clustering=False),
         )  # fmt: skip
         for step, call in zip(STEPS, calls, strict=True):
+            began = time.process_time()
             _, seconds[step] = common.timed(call)
+            cpu_seconds[step] = time.process_time() - began
         chosen = library.load_df_from_npz(study.paths["k_selection_stats"]).iloc[0]
-    return Run(fits, seconds, float(chosen["silhouette"]), float(chosen["prediction_error"]))
+    return Run(fits, seconds, cpu_seconds, float(chosen["silhouette"]), float(chosen["prediction_error"]))
 
 
 def compile_first(factorization: Callable, k: int) -> None:
@@ -268,6 +320,20 @@ def verdict(rows: list[Row]) -> list[str]:
                 f"{name}: on scikit-learn the replicates take {ratio[0]:.3g} times as long as on {run}, all of cNMF "
                 f"{ratio[1]:.3g} times; their median divergence is {ends[0]:.4f} and {ends[1]:.4f} nats per count."
             )
+        ratio = found[THEIRS, "CPU seconds", NORM] / found[CONSENSUS, "CPU seconds", NORM]
+        alike = [found[CONSENSUS, f"like {THEIRS}, {which}", NORM] for which in ("median", "minimum")]
+        solver = next(run for run, *_ in found if run.startswith("fastpmf ")).removeprefix("fastpmf ")
+        ceiling = next(
+            [found[run, f"like fastpmf {solver}, {which}", NORM] for which in ("median", "minimum")]
+            for run, *_ in found
+            if run.startswith("seed ")
+        )
+        lines.append(
+            f"{name}: the replicates and consensus of cNMF on scikit-learn take {ratio:.3g} times as much CPU as "
+            f"fastpmf.consensus on the same counts. The matched similarity of their programs is {alike[0]:.3f} "
+            f"(median) and {alike[1]:.3f} (minimum); that of cNMF on fastpmf with two seeds is {ceiling[0]:.3f} and "
+            f"{ceiling[1]:.3f}."
+        )
         csc, csr, ours = (found[which, "nats per count", AGAIN] for which in (CSC, CSR, OURS))
         lines.append(
             f"{name}: the refit of the TPM spectra has {csc:.4f} nats per count on scikit-learn, which reports "
@@ -282,7 +348,7 @@ def plot(rows: list[Row], figure: Any) -> None:
     figure.set_size_inches(13, 4 * len(cases))
     panels = figure.subplots(len(cases), 3, squeeze=False)
     for ((name,), own), (steps, ends, refits) in zip(cases.items(), panels, strict=True):
-        runs = list(dict.fromkeys(row.run for row in own if row.what != AGAIN))
+        runs = list(dict.fromkeys(row.run for row in own if row.what == "factorize"))
         for i, run in enumerate(runs):
             seconds = [row.value for row in own if (row.run, row.measure) == (run, "seconds")]
             steps.barh(np.arange(len(seconds)) + 0.25 * i, seconds, 0.25, color=f"C{i}", label=run)
