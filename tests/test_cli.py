@@ -599,6 +599,15 @@ def test_every_plot_is_drawn_with_its_labels(shop, line):
 
 
 def test_numbers_of_components_are_plotted_and_tabulated_at_once(run):
+    code, out, _ = run("select X.npz -k 2 3 --splits 1 --replicates 2 -q --json")
+    found = json.loads(out)
+    assert len(found["silhouette"]) == len(found["divergence"]) == 2
+    Path("k.json").write_text(out)
+    assert run("plot selection k.json -o k.svg")[0] == 0
+    Path("k.json").write_text(json.dumps(found | {"divergence": [1]}))
+    assert "must be the output of `fastpmf select --json`" in run("plot selection k.json -o k.svg")[2]
+    header = run("select X.npz -k 2 3 --splits 1 --replicates 2 -q")[1].splitlines()[0].split("\t")
+    assert header[-3:] == ["silhouette", "divergence", "choice"]
     code, out, _ = run("select X.npz -k 1 2 --splits 2 -q --plot k.png -o k.csv")
     assert (code, out) == (0, "")
     assert Path("k.png").read_bytes().startswith(b"\x89PNG")

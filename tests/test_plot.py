@@ -469,6 +469,16 @@ def test_selection_draws_means_errors_splits_and_the_recommended_number():
     np.testing.assert_array_equal(similar.get_lines()[0].get_ydata(), found.similarity)
 
 
+def test_replicates_of_a_selection_are_drawn_below():
+    found = Selection(
+        np.array([1, 2]), np.array([[-2.0], [-1.0]]), np.full(2, np.nan), np.ones((2, 1)),
+        silhouette=np.array([np.nan, 0.9]), divergence=np.array([0.7, 0.5]),
+    )  # fmt: skip
+    _, stable, error = plot.selection(found)
+    np.testing.assert_array_equal(stable.get_lines()[0].get_ydata(), found.silhouette)
+    np.testing.assert_array_equal(error.get_lines()[0].get_ydata(), found.divergence)
+
+
 def test_a_single_split_has_neither_errors_nor_similarity():
     found = Selection(np.array([1, 2]), np.array([[-2.0], [-1.0]]), np.full(2, np.nan), np.ones((2, 1)))
     (ax,) = plot.selection(found)

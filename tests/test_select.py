@@ -85,6 +85,25 @@ def test_models_with_a_start_of_their_own_are_fitted_from_it(topics, model):
     assert together.log_likelihood.ravel().tolist() == [scores([k]).log_likelihood[0, 0] for k in (2, 3)]
 
 
+def test_replicates_are_stable_at_the_true_number_and_not_beyond(topics):
+    found = select_n_components(topics, [4, 8, 12], n_splits=1, n_replicates=5, random_state=0)
+    alone = select_n_components(topics, [4, 8, 12], n_splits=1, random_state=0)
+    np.testing.assert_array_equal(found.log_likelihood, alone.log_likelihood)
+    assert alone.silhouette is None
+    assert alone.divergence is None
+    assert found.silhouette[1] > 0.7 > found.silhouette[2] + 0.1
+    assert found.divergence[0] > found.divergence[1] + 0.05
+    assert list(found.to_frame())[-2:] == ["silhouette", "divergence"]
+    assert "silhouette" in str(found).splitlines()[0]
+
+
+def test_one_component_has_a_divergence_and_no_silhouette():
+    X = np.random.default_rng(0).poisson(1.0, (20, 15))
+    found = select_n_components(X, [1], estimator=HPF(1, max_iter=20), n_splits=1, n_replicates=2, random_state=0)
+    assert np.isnan(found.silhouette[0])
+    assert found.divergence[0] > 0
+
+
 def test_recommended_is_the_smallest_within_an_error_of_the_best():
     scores = np.array([[-2.0, -2.2], [-1.5, -1.31], [-1.4, -1.4]])
     found = Selection(np.array([1, 2, 3]), scores, np.ones(3), np.ones((3, 2)))
@@ -170,6 +189,7 @@ def test_component_gains_raise_a_clear_error(change, sentence):
         ({"n_components": []}, "n_components must hold at least one number"),
         ({"n_components": [0]}, "n_components == 0, must be >= 1"),
         ({"n_splits": 0}, "n_splits == 0, must be >= 1"),
+        ({"n_replicates": 1}, "n_replicates must be 0 or at least 2, got 1"),
         ({"own_starts": -1}, "own_starts == -1, must be >= 0"),
         ({"fraction": 1.0}, "fraction must be a number between 0 and 1, got 1.0"),
         ({"X": [[1, 0]]}, "X must hold enough counts to fit and to hold out with fraction=0.1"),

@@ -12,10 +12,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import silhouette_samples
 
 from fastpmf.analysis.features import safe_divide
+from fastpmf.core.counts import Counts, Side
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_number
 from fastpmf.utils.warnings import warn
 
+KEEP_ALL = 1.5  # a density threshold above all distances
 _MAX_ROUNDS = 100  # of matching; a few are enough
 
 
@@ -102,6 +104,13 @@ class Clusters:
             sums[labels[chosen]] += safe_divide(components.astype(np.float64), mass[:, None])[chosen]
             total[labels[chosen]] += mass[chosen]
         return sums / number[:, None] * (total / number)[:, None]
+
+    def components(self, counts: Counts) -> np.ndarray:
+        """The centres, (k, p); a feature with counts that is in none of them gets its share of all counts in each."""
+        H, totals = self.centres, counts.sums(Side.COLUMNS)
+        lost = ~H.any(axis=0) & (totals > 0)
+        H[:, lost] = totals[lost] / totals.sum() * H.sum(axis=1, keepdims=True)
+        return H
 
     def ordered(self, order: np.ndarray) -> Any:
         """The same with clusters renumbered: cluster `order[z]` becomes cluster z."""

@@ -4,16 +4,17 @@ import itertools
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
+from fastpmf.analysis.consensus import KEEP_ALL, Replicates, cluster
 from fastpmf.analysis.features import component_labels, match_components
 from fastpmf.analysis.rates import align_rates, check_no_groups, column_data, rate_factors
-from fastpmf.analysis.scores import poisson_log_likelihood
+from fastpmf.analysis.scores import kl_divergence, poisson_log_likelihood
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
@@ -29,7 +30,7 @@ from fastpmf.solvers.component_search import make_search
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
-from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator
+from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator, random_seed
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
 _WIDER = 1.5  # components of the rough fit that a descent begins with, relative to the largest number
@@ -57,6 +58,12 @@ class Selection:
     excess : ndarray of shape (n_ks,), float64, or None
         How much higher the objective is after merging than from its own start, in nats per count: the mean over
         the splits with both fits, whose lower one is used. None if there are none.
+    silhouette : ndarray of shape (n_ks,), float64, or None
+        Mean silhouette of the components of the replicates of each number (`Consensus`, all components kept): 1 if all
+        replicates have the same components, and NaN for one component. None without replicates.
+    divergence : ndarray of shape (n_ks,), float64, or None
+        Divergence of the consensus of these replicates, with weights fitted to it, in nats per count. None without
+        replicates.
 
     See Also
     --------
@@ -80,6 +87,8 @@ class Selection:
     similarity: np.ndarray
     seconds: np.ndarray
     excess: np.ndarray | None = None
+    silhouette: np.ndarray | None = None
+    divergence: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -112,8 +121,8 @@ class Selection:
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each number of components.
 
-        Its columns are log_likelihood (the mean), error, similarity, seconds (the sum over the splits), and excess if
-        there is one.
+        Its columns are log_likelihood (the mean), error, similarity, seconds (the sum over the splits), and those of
+        excess, silhouette and divergence that are not None.
 
         Raises
         ------
@@ -124,8 +133,9 @@ class Selection:
             "log_likelihood": self.mean, "error": self.error, "similarity": self.similarity,
             "seconds": self.seconds.sum(axis=1),
         }  # fmt: skip
-        if self.excess is not None:
-            columns["excess"] = self.excess
+        for name in ("excess", "silhouette", "divergence"):
+            if (values := getattr(self, name)) is not None:
+                columns[name] = values
         return data_frame(columns, self.n_components, "n_components")
 
     def _table(self) -> Table:
@@ -138,6 +148,9 @@ class Selection:
         }  # fmt: skip
         if self.excess is not None:
             columns["excess"] = [f"{x:+.4f}" for x in self.excess]
+        for name in ("silhouette", "divergence"):
+            if (values := getattr(self, name)) is not None:
+                columns[name] = [f"{x:.3f}" for x in values]
         columns[""] = mark
         note = "The best number is the largest that was tried: larger ones may be better."
         return Table("", columns, note=note * self.best_is_largest)
@@ -173,7 +186,8 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 def select_n_components(
     X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, n_splits: int = 3, fraction: float = 0.1,
-    own_starts: int = 0, random_state: Any = None, n_threads: int | None = None, verbose: bool = False,
+    own_starts: int = 0, n_replicates: int = 0, random_state: Any = None, n_threads: int | None = None,
+    verbose: bool = False,
 ) -> Selection:  # fmt: skip
     """Choose the number of components by the likelihood of held-out counts.
 
@@ -206,6 +220,10 @@ def select_n_components(
         Number of splits, the first ones, in which each number is also fitted from its own start, which takes about
         three times as long. The lower of the two fits is used, and `Selection.excess` is their difference. 0 for models
         that are always fitted from their own start, see the Notes.
+    n_replicates : int, default=0
+        Number of fits of all counts from random starts, 0 or at least 2, for each number of components. With them the
+        result has `silhouette` and `divergence`, the stability and the error by which users of consensus NMF choose.
+        They don't enter `best` and `recommended`.
     random_state : int, RandomState, Generator or None, default=None
         For the splits and the starts.
     n_threads : int or None, default=None
@@ -267,6 +285,9 @@ def select_n_components(
             "own_starts must be 0 for HPF, and with an init other than 'auto' and 'merge' or n_init > 1, since these "
             f"are always fitted from their own start; got {own_starts}"
         )
+    check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=0)
+    if n_replicates == 1:
+        raise ValueError("n_replicates must be 0 or at least 2, got 1")
     rng = random_generator(random_state)
     descends = len(ks) > 1 and _can_shrink(estimator)
     n_both = min(own_starts, n_splits) if descends else 0
@@ -297,7 +318,21 @@ def select_n_components(
             both.mean(axis=1) if both.size else None,
         )  # fmt: skip
 
-    with threads(n_threads), progress_bar(len(ks) * (n_splits + n_both), "fits", verbose=verbose) as progress:
+    def agreement(k: int) -> tuple[float, float]:
+        """Silhouette and divergence of replicates."""
+        fits = []
+        for r in range(n_replicates):
+            progress.describe(f"k = {k}, replicate {r + 1} of {n_replicates}")
+            fits.append(fit(counts, k, random_seed(rng), init="random"))
+            progress.update()
+        replicates = Replicates(np.stack([fit.H for fit in fits]), np.array([fit.objective for fit in fits]))
+        clusters = cluster(replicates, density_threshold=KEEP_ALL)
+        H = clusters.components(counts)
+        W, _ = transform(counts, H, max_iter=200, tol=1e-3, warn_unconverged=False)
+        return clusters.silhouette, kl_divergence(counts, W, H) / counts.total
+
+    n_fits = len(ks) * (n_splits + n_both + n_replicates)
+    with threads(n_threads), progress_bar(n_fits, "fits", verbose=verbose) as progress:
         if estimator is None:
             check_memory_before_reading(
                 X, int(ks[-1]), None, make_solver("auto", "auto"), search=make_search("auto", "auto")
@@ -310,7 +345,7 @@ def select_n_components(
                 train, rest = thin_counts(counts, fraction, random_state=rng)
                 if not train.total or not rest.total:
                     raise ValueError(f"X must hold enough counts to fit and to hold out with fraction={fraction:g}")
-                seed = int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
+                seed = random_seed(rng)
                 found.append([])
                 best: _Fit | None = None
                 for a, k in reversed(list(enumerate(ks.tolist()))):
@@ -333,7 +368,10 @@ def select_n_components(
                         excess[a, s] = (fits[0].objective - fits[1].objective) / train.total
                     scores[a, s] = _heldout_score(train, best.W, best.H, rest, fraction / (1 - fraction))
                     found[s].insert(0, best.H)
-            return selection(n_splits)
+            if not n_replicates:
+                return selection(n_splits)
+            silhouette, divergence = np.array([agreement(k) for k in ks.tolist()]).T
+            return replace(selection(n_splits), silhouette=silhouette, divergence=divergence)
         except KeyboardInterrupt:
             n_done = sum(len(split) == len(ks) for split in found)
             if not n_done:  # not `FitInterrupted`, whose solution is that of a single fit

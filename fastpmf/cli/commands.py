@@ -334,25 +334,25 @@ def select(arguments: argparse.Namespace) -> None:
     try:
         selection, interrupted = select_n_components(
             read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
-            fraction=arguments.fraction, own_starts=arguments.own_starts, random_state=arguments.seed,
-            n_threads=arguments.threads, verbose=not arguments.quiet,
+            fraction=arguments.fraction, own_starts=arguments.own_starts, n_replicates=arguments.replicates,
+            random_state=arguments.seed, n_threads=arguments.threads, verbose=not arguments.quiet,
         ), None  # fmt: skip
     except SelectionInterrupted as error:
         selection, interrupted = error.selection, error
-    columns = ("k", "log_likelihood", "error", "similarity", "seconds", "excess", "choice")
+    measures = [name for name in ("silhouette", "divergence") if getattr(selection, name) is not None]
+    columns = ("k", "log_likelihood", "error", "similarity", "seconds", "excess", *measures, "choice")
     choice = {selection.best: "best", selection.recommended: "recommended"}
     ks, seconds = selection.n_components.tolist(), selection.seconds.sum(axis=1)
     excess = np.full(len(ks), np.nan) if selection.excess is None else selection.excess
-    rows = [
-        (k, mean, error, similarity, s, e, choice.get(k, ""))
-        for k, mean, error, similarity, s, e in zip(
-            ks, selection.mean, selection.error, selection.similarity, seconds, excess, strict=True
-        )
-    ]
+    values = [
+        ks, selection.mean, selection.error, selection.similarity, seconds, excess,
+        *(getattr(selection, name) for name in measures),
+    ]  # fmt: skip
+    rows = [(*row, choice.get(row[0], "")) for row in zip(*values, strict=True)]
     if arguments.json:
         facts = (
-            "n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "excess", "best", "recommended",
-            "best_is_largest",
+            "n_components", "log_likelihood", "mean", "error", "similarity", "seconds", "excess", "silhouette",
+            "divergence", "best", "recommended", "best_is_largest",
         )  # fmt: skip
         print_result(arguments, "", {name: getattr(selection, name) for name in facts})
     elif selection.best_is_largest and (arguments.output or not sys.stdout.isatty()):  # as `str` of it says

@@ -400,6 +400,12 @@ def _select(parser: Parser) -> None:
     select.option("--fraction", "share of the counts to hold out", 0.1, group=group, type=fraction, metavar="F")
     text = "number of splits in which each number is fitted from its own start too, to compare"
     select.option("--own-starts", text, 0, group=group, type=number(int, 0, "an integer >= 0"), metavar="N")
+    text = (
+        "fits of all counts from random starts, 0 or at least 2, for each number of components: the table has their "
+        "silhouette too, and the divergence of their consensus"
+    )
+    replicates = number(int, 0, "an integer >= 0")
+    select.option("--replicates", text, 0, group=group, type=replicates, metavar="N")
     _add_table(select)
     text = "also plot the table, as .png, .svg or .pdf; needs matplotlib"
     select.option("--plot", text, group="output", metavar="PLOT.png")

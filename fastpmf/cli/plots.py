@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,13 @@ def selection(arguments: argparse.Namespace) -> None:
         facts = json.loads(Path(arguments.selection).read_text("utf-8"))
         names = ("n_components", "log_likelihood", "similarity", "seconds")
         found = Selection(*(np.array(facts[name], None if name == "n_components" else np.float64) for name in names))
+        for name in ("silhouette", "divergence"):
+            if facts.get(name) is not None:
+                found = replace(found, **{name: np.array(facts[name], np.float64)})
         n, scores = len(found.n_components), found.log_likelihood
         if not n or scores.ndim != 2 or scores.shape != found.seconds.shape or len(scores) != n:
+            raise ValueError
+        if any(values is not None and values.shape != (n,) for values in (found.silhouette, found.divergence)):
             raise ValueError
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {arguments.selection}") from None

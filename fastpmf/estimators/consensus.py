@@ -11,7 +11,7 @@ from sklearn.utils import check_scalar
 
 from fastpmf.analysis.consensus import Clusters, Replicates, check_replicates, check_thresholds, cluster
 from fastpmf.analysis.summary import component_shares
-from fastpmf.core.counts import Counts, Side
+from fastpmf.core.counts import Counts
 from fastpmf.counts import Dataset, MemoryCounts
 from fastpmf.counts.split import thin_counts
 from fastpmf.estimators._persistence import damaged_model, write_model
@@ -24,7 +24,7 @@ from fastpmf.utils.files import READ_ERRORS, open_npz
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
-from fastpmf.utils.validation import check_option, check_shape_dtype, random_generator
+from fastpmf.utils.validation import check_option, check_shape_dtype, random_generator, random_seed
 
 _N_REPLICATES = 20
 _DATA = ("row_exposure", "column_exposure", "background", "groups", "mask", "sample_weight")
@@ -323,10 +323,7 @@ def consensus(
         raise ValueError(f"n_replicates must be at least {n_given}, the number of replicates given, got {n_replicates}")
     model = _model(estimator, n_components, n_threads, resample)
     rng = random_generator(random_state)
-    seeds = [
-        int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
-        for _ in range(n_replicates)
-    ]
+    seeds = [random_seed(rng) for _ in range(n_replicates)]
     data = FitData(
         row_exposure=row_exposure, column_exposure=column_exposure, background=background, groups=groups, mask=mask,
         sample_weight=sample_weight,
@@ -406,10 +403,7 @@ def _with_model(
     clusters: Clusters, model: PoissonNMF, counts: Counts, data: FitData, features: dict[str, Any]
 ) -> Consensus:
     """The clusters with a model whose components are their centres, the largest first, and its W."""
-    H = clusters.centres
-    totals = counts.sums(Side.COLUMNS)
-    lost = ~H.any(axis=0) & (totals > 0)
-    H[:, lost] = totals[lost] / totals.sum() * H.sum(axis=1, keepdims=True)
+    H = clusters.components(counts)
     names = features.get("feature_names_in_")
     model = model.set_params(init="random", n_init=1)
     W = model.fit_transform(

@@ -119,13 +119,14 @@ def selection(result: Any, *, ax: Any = None) -> np.ndarray:
     result : Selection
         The result of `select_n_components`.
     ax : array-like of matplotlib Axes, optional
-        Two Axes, or one if there is a single split.
+        Two Axes, or one if there is a single split; two more if there are replicates.
 
     Returns
     -------
     ndarray of Axes
         The first has nats per held-out count: means, with standard errors of their difference to the best, and dots for
-        single splits; the recommended number is marked. The second has the similarity, if there are several splits.
+        single splits; the recommended number is marked. The next has the similarity, if there are several splits. The
+        last two have the silhouette of the replicates and the divergence of their consensus, if there are replicates.
 
     See Also
     --------
@@ -143,7 +144,8 @@ def selection(result: Any, *, ax: Any = None) -> np.ndarray:
         raise TypeError(f"result must be what select_n_components returns, got {type(result).__name__}")
     k, scores = result.n_components, result.log_likelihood
     several = scores.shape[1] > 1
-    axes = panels(ax, 1 + several, 1, 6.4, 2.6 if several else 3.6, sharex=True)
+    replicated = result.silhouette is not None
+    axes = panels(ax, 1 + several + 2 * replicated, 1, 6.4, 2.6 if several or replicated else 3.6, sharex=True)
     axes[0].plot(k, scores, "o", color=GREY, alpha=0.35, markersize=5, markeredgewidth=0)
     axes[0].errorbar(k, result.mean, result.error if several else None, color=BLUE, marker=".", capsize=4)
     axes[0].set_ylabel("log-likelihood\n(nats per held-out count)")
@@ -154,6 +156,11 @@ def selection(result: Any, *, ax: Any = None) -> np.ndarray:
     if several:
         axes[1].plot(k, result.similarity, color=BLUE, marker=".")
         axes[1].set(ylabel="similarity between splits", ylim=(0, 1.05))
+    if result.silhouette is not None:
+        axes[-2].plot(k, result.silhouette, color=BLUE, marker=".")
+        axes[-2].set(ylabel="silhouette of replicates", ylim=(min(0.0, np.nanmin([0, *result.silhouette])), 1.05))
+        axes[-1].plot(k, result.divergence, color=BLUE, marker=".")
+        axes[-1].set_ylabel("divergence of consensus\n(nats per count)")
     for panel in axes:
         panel.axvline(result.recommended, color=GREY, linestyle=":", zorder=0)
         hide_frame(panel)

@@ -36,6 +36,11 @@ def random_generator(random_state: Any) -> Any:
     return random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
 
 
+def random_seed(rng: Any) -> int:
+    """The next seed of a result of `random_generator`."""
+    return int(rng.integers(2**31)) if isinstance(rng, np.random.Generator) else int(rng.randint(2**31 - 1))
+
+
 def is_pandas(A: Any) -> bool:
     """Whether this is a pandas Series or DataFrame; objects of Dask are not."""
     return hasattr(type(A), "iloc") and not hasattr(A, "__dask_graph__")
