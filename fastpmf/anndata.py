@@ -1,6 +1,7 @@
 """Fits of AnnData objects in scanpy's style: cells are rows, and results are written to the object.
 
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
+consensus            components that many fits agree on, written likewise
 transform            W and topic shares of new cells under a fitted model, by gene names
 to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
 to_anndata           W and a fitted model as an AnnData object
@@ -8,6 +9,7 @@ to_anndata           W and a fitted model as an AnnData object
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +26,8 @@ from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.estimators import HPF, PoissonNMF
 from fastpmf.estimators._persistence import to_json
 from fastpmf.estimators.base import FactorModel, named_weights
+from fastpmf.estimators.consensus import Consensus
+from fastpmf.estimators.consensus import consensus as find_consensus
 from fastpmf.fitting.problem import REAL_OR_NAN, check_group_labels, vector
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_memory_for
@@ -34,9 +38,10 @@ from fastpmf.utils.warnings import warn
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["hpf", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
+__all__ = ["consensus", "hpf", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
 
 Model = TypeVar("Model", PoissonNMF, HPF)
+Fit = Callable[[Dataset, dict[str, Any]], tuple[np.ndarray, Any, dict[str, Any]]]
 
 
 def poisson_nmf(
@@ -224,6 +229,87 @@ def hpf(
         adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, mask=mask,
         validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
+
+
+def consensus(
+    adata: "AnnData",
+    n_components: int,
+    *,
+    layer: str | None = None,
+    mask_var: Any = None,
+    obs_exposure: Any = None,
+    var_exposure: Any = None,
+    background: Any = None,
+    batch_key: Any = None,
+    mask: Any = None,
+    sample_weight: Any = None,
+    key_added: str | None = None,
+    **options: Any,
+) -> Consensus:
+    """Components that many fits of the counts of an AnnData object agree on; see `fastpmf.consensus`.
+
+    Parameters
+    ----------
+    adata : AnnData of shape (n_obs, n_vars)
+        Counts, not logarithms.
+    n_components : int
+        Number of components, >= 1.
+    layer, mask_var, obs_exposure, var_exposure, background, batch_key, mask, sample_weight : optional
+        As in `poisson_nmf`.
+    key_added : str, optional
+        As in `poisson_nmf`.
+    **options
+        Other parameters of `fastpmf.consensus`, such as `n_replicates`, `estimator`, `resample`, `density_threshold`,
+        `replicates`, `random_state`.
+
+    Returns
+    -------
+    Consensus
+        These results are written to `adata`: those of `poisson_nmf`, for the consensus and its W, and in
+        `.uns[key_added or "pmf"]` also "stability" and "n_kept", the number of replicates in each component.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+    MemoryError
+        If the estimated memory of a fit exceeds this process's limit.
+    ConsensusInterrupted
+        On Ctrl-C after at least two complete replicates; nothing is written to `adata`.
+
+    See Also
+    --------
+    fastpmf.consensus : the same for matrices, described.
+    fastpmf.plot.consensus : draws the result.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import fastpmf.anndata
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+    >>> adata = anndata.AnnData(X.toarray().astype("float32"))
+    >>> found = fastpmf.anndata.consensus(adata, 2, n_replicates=5, random_state=0)
+    >>> adata.obsm["X_pmf"].shape, adata.varm["PMF"].shape, adata.uns["pmf"]["stability"].round(1).tolist()
+    ((100, 2), (50, 2), [1.0, 1.0])
+    """
+    found: list[Consensus] = []
+
+    def fit(X: Dataset, arguments: dict[str, Any]) -> tuple[np.ndarray, PoissonNMF, dict[str, Any]]:
+        result = find_consensus(X, n_components, **arguments, **options)
+        found.append(result)
+        return result.W, result.model, {"stability": result.stability, "n_kept": result.n_kept}
+
+    known = sorted({*inspect.signature(find_consensus).parameters, *inspect.signature(consensus).parameters})
+    for name in options:
+        if name not in known or name in _RENAMED.values():
+            raise TypeError(f"{brief(name)} is not a parameter of consensus{suggestion(name, known)}")
+    model = PoissonNMF(n_components, n_threads=options.get("n_threads"))
+    _fit(
+        adata, model, key_added, fit, layer=layer, mask_var=mask_var, obs_exposure=obs_exposure,
+        var_exposure=var_exposure, background=background, batch_key=batch_key, mask=mask, sample_weight=sample_weight,
+    )  # fmt: skip
+    return found[0]
 
 
 def transform(
@@ -438,11 +524,17 @@ def _check_options(options: dict[str, Any], kind: Any) -> None:
             raise TypeError(f"{brief(name)} is not a parameter of {kind.__name__}{advice}")
 
 
-def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var: Any, **arguments: Any) -> Model:
-    """Fit the model and write the results to adata; `arguments` are those of `poisson_nmf`."""
+def _fit(
+    adata: "AnnData", model: Model, key_added: Any, fit: Fit | None = None, *, layer: Any, mask_var: Any,
+    **arguments: Any,
+) -> Model:  # fmt: skip
+    """Fit the model and write the results to adata; `arguments` are those of `poisson_nmf`.
+
+    `fit` gives W, another model, which is returned, and facts to write.
+    """
     counts, keys = _Counts.of(adata, layer), _Keys.of(model, key_added)
     names = {"layer": layer, "mask_var": mask_var} | arguments
-    parameters = _parameters(model) | {name: value for name, value in names.items() if isinstance(value, str)}
+    places = {name: value for name, value in names.items() if isinstance(value, str)}
     chosen = counts.chosen_genes(mask_var)
     place = _positions_among_fitted(adata, counts, chosen)
     mask = arguments.get("mask")
@@ -457,10 +549,15 @@ def _fit(adata: "AnnData", model: Model, key_added: Any, *, layer: Any, mask_var
     X = counts.read(mask)
     if not chosen.all():
         X = as_counts(X.to_scipy()[:, chosen], n_threads=model.n_threads)
+    data, facts = Dataset(X, column_names=counts.gene_names[chosen]), dict[str, Any]()
     try:
-        # scikit-learn may be configured to return DataFrames
-        W = np.asarray(model.fit_transform(Dataset(X, column_names=counts.gene_names[chosen]), **fit_arguments))
-        _write(adata, keys, W, model, place, parameters)
+        if fit is None:
+            # scikit-learn may be configured to return DataFrames
+            W = np.asarray(model.fit_transform(data, **fit_arguments))
+        else:
+            W, model, facts = fit(data, fit_arguments)
+        _write(adata, keys, W, model, place, _parameters(model) | places)
+        adata.uns[keys.uns] |= facts
     except BaseException as error:
         if hasattr(model, "components_"):
             error.model = model  # type: ignore[attr-defined]

@@ -83,6 +83,28 @@ def test_topic_shares_are_stored_beside_w(adata):
     np.testing.assert_array_equal(adata.obsm["mine_topics"], adata.obsm["X_hpf_topics"])
 
 
+def test_a_consensus_is_written_like_a_fit_with_its_stability(adata):
+    options = {"n_replicates": 3, "density_threshold": 1.5, "random_state": 0}
+    adata.obs["batch"] = np.repeat(["a", "b"], 20)
+    chosen = {"mask_var": "highly_variable", "obs_exposure": "size", "batch_key": "batch"}
+    found = fa.consensus(adata, 2, **chosen, **options, key_added="agreed")
+    X = fa.to_dataset(adata, mask_var="highly_variable")
+    same = fastpmf.consensus(X, 2, row_exposure=adata.obs["size"], groups=adata.obs["batch"], **options)
+    np.testing.assert_array_equal(found.W, same.W)
+    np.testing.assert_array_equal(adata.obsm["agreed"], found.W)
+    np.testing.assert_array_equal(adata.varm["agreed"][adata.var["highly_variable"]], found.model.components_.T)
+    np.testing.assert_array_equal(adata.uns["agreed"]["stability"], found.stability)
+    assert adata.uns["agreed"]["n_kept"].tolist() == [3, 3]
+    assert adata.uns["agreed"]["batches"].tolist() == ["a", "b"]
+    assert found.model.feature_names_in_.tolist() == X.column_names.tolist()
+    np.testing.assert_array_equal(
+        fa.transform(adata, found.model, obs_exposure="size", batch_key="batch").shape, (40, 2)
+    )
+    for name in ("n_replicate", "row_exposure", "n_init"):
+        with pytest.raises(TypeError, match=f"'{name}' is not a parameter of consensus"):
+            fa.consensus(adata, 2, **{name: 3})
+
+
 class TestArgumentsOfFit:
     """Each is the same as a name, as an array, and as a Series or DataFrame whose names are in another order."""
 
