@@ -252,6 +252,7 @@ COMMANDS = {
     "fit --stream": "fit X --stream -k 3 --max-iter 6 --tol 0 -q -o out.npz --checkpoint saved",
     "convert": "convert X.npz -q -o out",
     "transform": "transform model.npz X.npz -o out.npy",
+    "consensus": "consensus X.npz -k 2 --replicates 3 --density-threshold 1.5 --max-iter 3 --tol 0 -q -o out.npz",
     "topics": "topics model.npz -o out.csv",
     "select": "select X.npz -k 1 2 --splits 2 -q --plot out.png",
     "standard input": "info - --format npz",
