@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import sklearn
 from scipy import sparse
 
 from fastpmf import (
@@ -244,6 +245,20 @@ def test_names_of_features_belong_to_the_model(small):
     assert named.model.feature_names_in_.tolist() == names
     assert "gene" in str(named)
     np.testing.assert_array_equal(named.W, result.W)
+
+
+def test_arguments_are_aligned_by_labels_and_dataframes_are_returned_as_arrays(small):
+    pd = pytest.importorskip("pandas")
+    X, _ = small
+    frame = pd.DataFrame(X.toarray(), [f"row {i}" for i in range(60)], [f"column {j}" for j in range(40)])
+    exposure = pd.Series(np.linspace(0.5, 2, 60), frame.index)
+    options = {"n_replicates": 2, "estimator": FEW, "density_threshold": 1.5, "random_state": 0}
+    plain = consensus(X, 3, row_exposure=exposure.to_numpy(), **options)
+    with sklearn.config_context(transform_output="pandas"):
+        named = consensus(frame, 3, row_exposure=exposure[::-1], **options)
+    same(named, plain)
+    assert type(named.W) is np.ndarray
+    assert named.model.feature_names_in_.tolist() == frame.columns.tolist()
 
 
 def test_tables_have_a_row_for_each_component_and_replicate(found):

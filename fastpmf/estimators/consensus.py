@@ -293,7 +293,8 @@ def consensus(
     each. The consensus has a higher objective than a single fit, since W alone is fitted to it; ``PoissonNMF(k,
     init="custom").fit(X, W=found.W, H=found.model.components_)`` goes to the optimum near it.
 
-    The replicates are stored: n_replicates n_components n_features numbers.
+    The replicates are stored, n_replicates n_components n_features numbers; comparing them takes copies in float64, and
+    a matrix of their similarities of (n_replicates n_components)^2 numbers.
 
     References
     ----------
@@ -410,6 +411,7 @@ def _with_model(
         counts if names is None else Dataset(counts, column_names=names),
         fixed_H=H.astype(clusters.replicates.components.dtype), **{name: getattr(data, name) for name in _DATA},
     )  # fmt: skip
+    W = np.asarray(W)  # scikit-learn may be configured to return DataFrames
     order = np.argsort(-component_shares(W, model.components_), kind="stable")
     model.components_, model.mean_W_ = model.components_[order], model.mean_W_[order]
     clusters = clusters.ordered(order)
