@@ -446,7 +446,7 @@ def test_an_interrupted_consensus_is_that_of_the_fits_that_are_done(shop, monkey
     monkeypatch.setattr(PoissonNMF, "fit", interrupted)
     code, out, err = shop("consensus shop -k 2 --replicates 6 --density-threshold 1.5 -o agreed.npz -q")
     assert code == 130
-    assert err == ("fastpmf consensus: interrupted, the consensus of the completed fits is written: agreed.npz\n")
+    assert err == ("fastpmf consensus: interrupted, the consensus of 3 fits is written: agreed.npz\n")
     assert len(out.splitlines()) == 3
     assert len(Consensus.load("agreed.npz").distance) == 3
 

@@ -394,10 +394,13 @@ def consensus(arguments: argparse.Namespace) -> None:
         interrupted = error
     found.model.set_params(callback=None)
     _save(found, arguments.output)
+    arguments.written = f"the consensus of {len(found.distance)} fits is written: {arguments.output}"
     if arguments.weights:
         _write_weights(arguments.weights, found.W, found.model, data.row_names)
+        arguments.written += f", {arguments.weights}"
     if arguments.plot:
         write_figure(arguments.plot, plot.consensus(found)[0].figure)
+        arguments.written += f", {arguments.plot}"
     columns = ("component", "stability", "kept", "share")
     rows = zip(range(len(found.stability)), found.stability, found.n_kept, found.share, strict=True)
     if arguments.json:
@@ -407,7 +410,6 @@ def consensus(arguments: argparse.Namespace) -> None:
     else:
         print_table(argparse.Namespace(output=None, json=False), columns, rows, str(found))
     if interrupted:
-        arguments.written = f"the consensus of the completed fits is written: {arguments.output}"
         raise interrupted
 
 
