@@ -173,8 +173,8 @@ print(
 # Batches as components
 # ---------------------
 #
-# :meth:`~fastpmf.PoissonNMF.differential_expression`, below, is for models without effects of batches.
-# For it, give each batch a profile that all its cells share: a component of its own.
+# A batch can also add counts instead of changing those of all types, such as ambient RNA.
+# Then give each batch a profile that all its cells share: a component of its own.
 # Fix one column of W for each batch: the library sizes of its cells, and 0 for the cells of other batches.
 # The rows of H of these columns are fitted like all others.
 # The number of components is unchanged: two of them are now the batches.
@@ -226,6 +226,7 @@ pd.crosstab(adata.obs["type"], pd.Series(found, adata.obs_names, name="cluster")
 # :meth:`~fastpmf.PoissonNMF.differential_expression` compares the rate of each gene in a topic with the other topic
 # that has the nearest rate.
 # ``top`` orders genes by a lower bound of this change, the estimate minus two standard errors, in log2.
+# For a model with effects of batches, give the batches as ``groups``.
 
 changes = model.differential_expression(X, adata.obsm["X_pmf"])
 top = changes.top(6)

@@ -458,13 +458,11 @@ def differential_expression(arguments: argparse.Namespace) -> Any:
     """The result of `differential_expression`, with the options of the command."""
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    row_exposure = arguments.row_exposure
-    if row_exposure is not None:
-        row_exposure = read_vector(row_exposure, "--row-exposure", data, axis=0)
     with stage("computing log fold changes"):
         return model.differential_expression(
             data, W, against=arguments.against, pseudocount=arguments.pseudocount,
-            standard_errors=arguments.standard_errors, shrink=arguments.shrink, row_exposure=row_exposure,
+            standard_errors=arguments.standard_errors, shrink=arguments.shrink,
+            **beside_counts(arguments, model, data),
         )  # fmt: skip
 
 

@@ -516,6 +516,7 @@ def _differential(parser: Parser) -> None:
     _add_differential(differential)
     _add_weights(differential)
     _add_row_exposure(differential)
+    _add_groups_of_rows(differential)
     _add_table(differential)
     _add_common(differential)
 
@@ -869,6 +870,7 @@ def _plot(parser: Parser) -> None:
     _add_counts(differential)
     _add_weights(differential)
     _add_row_exposure(differential)
+    _add_groups_of_rows(differential)
     text = "the component, from 0 (required)"
     differential.option("--component", text, group="what to list", type=seed, required=True, metavar="Z")
     _add_top(differential, "number of features to name")

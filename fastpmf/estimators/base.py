@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
-from fastpmf.analysis.rates import check_no_groups, model_rates
+from fastpmf.analysis.rates import check_groups_given, check_no_groups, model_rates
 from fastpmf.analysis.summary import Summary, fit_facts, summary_of, title_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
@@ -171,7 +171,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def differential_expression(
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
-        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
+        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None, groups: Any = None,
     ) -> Differential:  # fmt: skip
         """Log fold changes of the rate of each feature in each component; see `fastpmf.differential_expression`.
 
@@ -186,23 +186,23 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         shrink : bool, default=False
         row_exposure : float or array-like of shape (n_samples,), optional
             The exposures given to `fit` or `transform`.
+        groups : array-like of shape (n_samples,), optional
+            The groups given to `fit` or `transform`; needed if the model was fitted with groups. Changes are those of
+            an average group.
 
         Returns
         -------
         Differential
-
-        Raises
-        ------
-        ValueError
-            If the model was fitted with groups.
         """
         check_is_fitted(self)
-        check_no_groups(self, "the model", "differential_expression has no groups")
+        check_groups_given(self, groups)
         rows = self._labels(X).rows
-        W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
+        W, row_exposure, groups = (
+            align(A, name, rows=rows) for A, name in ((W, "W"), (row_exposure, "row_exposure"), (groups, "groups"))
+        )
         return differential_expression(
             self._read_new_data(X)[0], W, self, against=against, pseudocount=pseudocount,
-            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
+            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure, groups=groups,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.rates import check_groups_given, rate_factors, with_effects
+from fastpmf.analysis.rates import RowEffects, check_groups_given, rate_factors, with_effects
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts
@@ -33,10 +33,8 @@ from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
-from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_array, check_factor, check_option, check_shape_dtype
-from fastpmf.utils.warnings import warn
 
 
 class PoissonNMF(FactorModel):
@@ -615,29 +613,13 @@ class PoissonNMF(FactorModel):
         if data.groups is None:
             return data
         labels = check_group_labels(data.groups, counts.shape[0])
-        names, group, effects, new = self._known_effects(labels)
-        if new.any() and estimate:
-            effects[new] = self._effects_of_new_groups(counts, data, labels, np.flatnonzero(new[group]), prior_W)
-        elif new.any():
-            self._warn_of_new_groups(names[new])
-        return replace(data, groups=KnownEffects(group, effects.T))
-
-    def _known_effects(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Names of the groups with these labels, the group of each row, effects, and which groups were not fitted.
-
-        Effects have the shape (n_groups, n_features); those of groups that were not fitted are 1.
-        """
-        names, group = np.unique(labels, return_inverse=True)
-        fitted = dict(zip(self.group_names_.tolist(), self.group_effects_, strict=True))
-        one = np.ones(self.components_.shape[1])
-        effects = np.array([fitted.get(name, one) for name in names.tolist()]).reshape(len(names), len(one))
-        return names, group.astype(np.int64), effects, np.array([name not in fitted for name in names.tolist()], bool)
-
-    def _warn_of_new_groups(self, names: np.ndarray) -> None:
-        warn(
-            f"groups has {listed(names.tolist())}, which the model was not fitted with: their effects are taken as 1, "
-            "and not estimated"
-        )
+        known = RowEffects.of(self, labels)
+        if known.new.any() and estimate:
+            rows = np.flatnonzero(known.new[known.group])
+            known.effects[known.new] = self._effects_of_new_groups(counts, data, labels, rows, prior_W)
+        else:
+            known.warn_of_new()
+        return replace(data, groups=KnownEffects(known.group, known.effects.T))
 
     def rate_factors(
         self, W: Any, *, row_exposure: Any = None, groups: Any = None
@@ -695,10 +677,8 @@ class PoissonNMF(FactorModel):
         W, H = rate_factors(W, self.components_, exposure, background, row_exposure)
         if groups is None:
             return W, H
-        names, group, effects, new = self._known_effects(check_group_labels(groups, len(W)))
-        if new.any():
-            self._warn_of_new_groups(names[new])
-        return with_effects(W, H, group, effects)
+        known = RowEffects.given(self, groups, len(W))
+        return with_effects(W, H, known.group, known.effects)
 
     def _effects_of_new_groups(
         self, counts: Counts, data: FitData, labels: np.ndarray, rows: np.ndarray, prior_W: Any
