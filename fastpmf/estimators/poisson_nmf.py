@@ -3,16 +3,17 @@
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.rates import RowEffects, check_groups_given, rate_factors, with_effects
+from fastpmf.analysis.rates import check_groups_given
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.labels import MatrixLabels, align, labels_of
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_curves,
@@ -25,8 +26,8 @@ from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
-from fastpmf.fitting.options import FitData, KnownEffects, Penalties, PoissonOptions
-from fastpmf.fitting.problem import as_numbers, check_group_labels, has_entries, vector
+from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
+from fastpmf.fitting.problem import as_numbers, has_entries, vector
 from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
@@ -34,7 +35,7 @@ from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import compilation_shown, stage
-from fastpmf.utils.validation import check_array, check_factor, check_option, check_shape_dtype
+from fastpmf.utils.validation import check_factor, check_option, check_shape_dtype
 
 
 class PoissonNMF(FactorModel):
@@ -547,7 +548,8 @@ class PoissonNMF(FactorModel):
         """
         check_option(new_groups, ("ignore", "estimate"), "new_groups")
         counts, data = self._read_rows(X, row_exposure, groups, mask)
-        data = self._with_known_effects(counts, data, prior_W, estimate=new_groups == "estimate")
+        estimate = partial(self._estimated_effects, prior_W=prior_W) if new_groups == "estimate" else None
+        data = self._with_known_effects(counts, data, estimate)
         W, gap_bound = self._transform(counts, data, prior_W)
         return (W, gap_bound) if return_gap_bound else W
 
@@ -584,7 +586,7 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, groups, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        data = self._with_known_effects(counts, data, prior_W)
+        data = self._with_known_effects(counts, data, None)
         with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
@@ -607,19 +609,6 @@ class PoissonNMF(FactorModel):
         if prior_W is None and has_entries(self.prior_W_):
             raise ValueError("prior_W must be given for these rows, since that of fit has numbers for each fitted row")
         return PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_ if prior_W is None else prior_W)
-
-    def _with_known_effects(self, counts: Counts, data: FitData, prior_W: Any, *, estimate: bool = False) -> FitData:
-        """The data with the effects of groups in place of their labels; those of new groups are 1, or estimated."""
-        if data.groups is None:
-            return data
-        labels = check_group_labels(data.groups, counts.shape[0])
-        known = RowEffects.of(self, labels)
-        if known.new.any() and estimate:
-            rows = np.flatnonzero(known.new[known.group])
-            known.effects[known.new] = self._effects_of_new_groups(counts, data, labels, rows, prior_W)
-        else:
-            known.warn_of_new()
-        return replace(data, groups=KnownEffects(known.group, known.effects.T))
 
     def rate_factors(
         self, W: Any, *, row_exposure: Any = None, groups: Any = None
@@ -660,43 +649,19 @@ class PoissonNMF(FactorModel):
         >>> kl_divergence(X, *factors) < model.objective_  # which has the penalty of the effects too
         True
         """
-        check_is_fitted(self)
-        check_groups_given(self, groups)
-        rows = labels_of(W, 0)
-        row_exposure, groups = (
-            align(A, name, rows=rows) for A, name in ((row_exposure, "row_exposure"), (groups, "groups"))
-        )
-        W = check_array(W, "W")
-        W = check_factor(W, (len(np.atleast_1d(W)), len(self.components_)), "W")
-        if row_exposure is not None:
-            row_exposure = vector(row_exposure, len(W), "row_exposure")
-        p = self.components_.shape[1]
-        exposure, background = (
-            None if A is None else np.broadcast_to(A, p) for A in (self.column_exposure_, self.background_)
-        )
-        W, H = rate_factors(W, self.components_, exposure, background, row_exposure)
-        if groups is None:
-            return W, H
-        known = RowEffects.given(self, groups, len(W))
-        return with_effects(W, H, known.group, known.effects)
+        return self._rate_factors(W, row_exposure, groups)
 
-    def _effects_of_new_groups(
-        self, counts: Counts, data: FitData, labels: np.ndarray, rows: np.ndarray, prior_W: Any
+    def _estimated_effects(
+        self, counts: MemoryCounts, data: FitData, rows: np.ndarray, *, prior_W: Any = None
     ) -> np.ndarray:
-        """Effects of the groups of these rows, (n_new, n_features), in the order of their labels; H is fixed."""
-        if not isinstance(counts, MemoryCounts):
-            raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
-        part = counts.select_rows(rows)
-        if part.total == 0:
-            return np.ones((len(np.unique(labels[rows])), counts.shape[1]))
-        data = replace(data, groups=labels, fixed_H=self.components_).select_rows(rows)
+        """Effects of the groups of these rows, (n_groups, n_features), in the order of their labels; H is fixed."""
         prior = self._row_penalties(prior_W).select_rows(rows).prior_W
         options = replace(
             PoissonOptions.of(self), prior_W=prior, prior_H=None, alpha_H=0.0, init="random", n_init=1, verbose=False,
             callback=None,
         )  # fmt: skip
         with threads(self.n_threads), without_fit_warnings():
-            solution, _ = PoissonFit(part, options, data).run()
+            solution, _ = PoissonFit(counts, options, replace(data, fixed_H=self.components_)).run()
         if solution.status in INTERRUPTIONS:
             raise KeyboardInterrupt
         assert solution.group_effects is not None
@@ -708,8 +673,6 @@ class PoissonNMF(FactorModel):
         model.column_exposure_, model.background_ = (
             x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )
-        if self.group_effects_ is not None:
-            model.group_effects_ = self.group_effects_[:, columns]
         if has_entries(self.prior_H_):
             model.prior_H_ = tuple(x if np.ndim(x) < 2 else x[:, columns] for x in self.prior_H_)
         return model

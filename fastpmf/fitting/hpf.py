@@ -1,5 +1,6 @@
 """Posterior inference: from counts, options and priors to posteriors of W and H."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,15 +15,17 @@ from fastpmf.counts import MemoryCounts
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import Fit, facts_of
-from fastpmf.fitting.options import FitData, FitOptions
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update, weights
+from fastpmf.fitting.options import FitData, FitOptions, KnownEffects
+from fastpmf.fitting.problem import build_groups
+from fastpmf.model.groups import Groups, effect_totals
+from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update_given_contraction, weights
 from fastpmf.model.init import GIVEN, INITS, initialise
 from fastpmf.solvers import MeanField, Run, Solution, Solver, Status, make_solver
 from fastpmf.solvers.base import Observer, Problem
 from fastpmf.solvers.component_search import ComponentSearch, make_search
-from fastpmf.solvers.mean_field import PosteriorProblem
+from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_option
+from fastpmf.utils.validation import check_number, check_option
 from fastpmf.utils.warnings import warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
@@ -44,9 +47,11 @@ class HPFOptions(FitOptions):
     d_prime: float = 1.0
     hierarchy: bool = True
     learn_prior: bool = False
+    prior_groups: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number(self.prior_groups, "prior_groups", positive=True)
         for name in ("hierarchy", "learn_prior"):
             if not isinstance(value := getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name} must be True or False, got {brief(value)}")
@@ -89,12 +94,14 @@ def _positive(value: Any, name: str) -> float:
 
 
 class HPFFit(Fit):
-    """Inference of the posteriors of W and H; of `data` it uses mask and validation.
+    """Inference of the posteriors of W and H; of `data` it uses groups, mask and validation.
 
     Attributes
     ----------
     share : float
         Share of the counts that is fitted; the rest is held out.
+    group_names : ndarray of shape (n_groups,), or None
+        Names of the groups of rows, in the order of their numbers.
     """
 
     inits, residual, scaled_to_all = _INITS, "residual", False
@@ -104,6 +111,7 @@ class HPFFit(Fit):
     ) -> None:
         solver = MeanField(priors=options.priors())
         self._search, self._interrupted = options.make_search(row_access_only=counts.row_access_only), False
+        self._searched_effects: np.ndarray | None = None
         super().__init__(counts, options, data, solver, checkpoint=checkpoint, resume=resume)
         self.share = 1.0
         if self._early_stopping is not None:
@@ -112,14 +120,23 @@ class HPFFit(Fit):
             counts = hide_entries(counts, data.mask)
         k = options.n_components
         priors = options.priors(_learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE)
-        self.problem = PosteriorProblem(counts, k)
+        self.group_names, groups = build_groups(counts, data, options.prior_groups)
+        self.problem = PosteriorProblem(counts, k, groups=groups)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
         facts = facts_of(counts, options, self._dtype, streamed=counts.row_access_only)
         facts |= {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
+        if groups is not None:
+            facts["groups"] = hashlib.sha256(groups.digest()).hexdigest()[:16]
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
 
     def _check(self, solution: Solution) -> None:
         check_finite(solution, self._dtype)
+
+    def _first_state(self) -> PosteriorState:
+        state = super()._first_state()
+        if self._searched_effects is not None:
+            state.effects = self._searched_effects
+        return state
 
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         return self._random_start() if self._search is None else self._searched_start(self._search)
@@ -134,15 +151,18 @@ class HPFFit(Fit):
         The search maximises the likelihood, whose optima have exact zeros and components for a few counts. From these
         means the inference would hardly move, so a large part of each component is replaced by what all have in common.
         """
-        problem, solver = Problem(self.problem.counts, self.problem.n_components), cast(Solver, search.solver)
+        solver = cast(Solver, search.solver)
+        problem = Problem(self.problem.counts, self.problem.n_components, groups=self.problem.groups)
         state = solver.init(problem, *self._random_start())
         run = Run(solver, problem, state, replace(self._options, tol=0.0), (), seconds=self._seconds)
         del state  # the run replaces it
         search.apply(run, problem, solver, self._rng, self._options.max_iter // 2, self._random_start)
         self._seconds, self._interrupted = run.seconds, run.status is Status.INTERRUPTED
-        W, Ht = run.state.without_spares().factors
+        found = run.state.without_spares()
+        W, Ht = found.factors
         if run.n_iter:
             smooth(W, Ht)
+            self._searched_effects = found.effects
         return W, Ht
 
     def _new_run(self, observers: Sequence[Observer]) -> Run:
@@ -189,25 +209,34 @@ def _learned_shape_start(counts: Counts, n_components: int) -> float:
 
 
 def infer_rows(
-    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, *, max_iter: int, tol: float,
-    warn_unconverged: bool = True,
+    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, *, effects: KnownEffects | None = None,
+    max_iter: int, tol: float, warn_unconverged: bool = True,
 ) -> GammaFactor:  # fmt: skip
-    """Posteriors of W for rows of counts, with those of H fixed, by repeated updates.
+    """Posteriors of W for rows of counts, with those of H and of effects of groups fixed, by repeated updates.
 
     Each row is updated until it moves at most a share `tol` of its counts. The result for a row does not depend on
     which other rows are passed with it (bitwise).
     """
     dtype, n_components = columns.mean.dtype, columns.n_components
     check_range(counts, dtype)
-    start = empty_factor(counts.shape[0], n_components, dtype)
-    mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
-    start[:, :n_components] = np.maximum(mass[:, None], prior.shapes(n_components) / prior.activity_mean)
-    active, active_counts = np.arange(len(start)), counts
-    factor = GammaFactor.start(start, prior, n_components)
+    totals = None
+    if effects is not None:
+        totals = effect_totals(columns.mean, np.ascontiguousarray(effects.effects))
+        totals[:, n_components:] = np.inf
+
+    def weights_of(counts: MemoryCounts, rows: np.ndarray) -> np.ndarray:
+        if totals is None or effects is None:
+            return weights(counts, Side.ROWS, columns)
+        return totals[effects.group[rows]]
+
+    active, active_counts = np.arange(counts.shape[0]), counts
+    factor = _start_of_rows(counts, columns, prior)
     threshold = tol * (counts.sums(Side.ROWS) + prior.shape_sum(n_components))
     parts, rows, n_lost = [], [], 0
     for n in range(1, max_iter + 1):
-        moved = update(active_counts, Side.ROWS, factor, columns, prior, np.zeros_like(factor.mean))
+        S = np.zeros_like(factor.mean)
+        active_counts.contract(Side.ROWS, factor.geometric, columns.geometric, S)
+        moved = update_given_contraction(factor, S, weights_of(active_counts, active), prior)
         n_lost += int(np.isnan(moved).sum())
         unsolved = moved > threshold[active] if n < max_iter else np.zeros(len(active), bool)
         if unsolved.all():
@@ -229,4 +258,31 @@ def infer_rows(
             "updates; increase max_iter or tol",
             ConvergenceWarning,
         )
-    return GammaFactor.joined(parts, np.concatenate(rows), weights(counts, Side.ROWS, columns))
+    return GammaFactor.joined(parts, np.concatenate(rows), weights_of(counts, np.arange(counts.shape[0])))
+
+
+def _start_of_rows(counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior) -> GammaFactor:
+    """The start of posteriors of W for rows of counts: equal means of all components."""
+    k = columns.n_components
+    start = empty_factor(counts.shape[0], k, columns.mean.dtype)
+    mass = counts.sums(Side.ROWS) / max(float(columns.sums.sum()), 1e-300)
+    start[:, :k] = np.maximum(mass[:, None], prior.shapes(k) / prior.activity_mean)
+    return GammaFactor.start(start, prior, k)
+
+
+def infer_effects(
+    counts: MemoryCounts, columns: GammaFactor, prior: GammaPrior, groups: Groups, *, max_iter: int, tol: float
+) -> np.ndarray:
+    """Posterior means of the effects of groups of rows, (n_groups, p), with the posterior of H fixed.
+
+    Posteriors of W and of the effects are updated in turn, until an update moves at most a share `tol` of the counts.
+    """
+    effects, factor = groups.start, _start_of_rows(counts, columns, prior)
+    S = np.zeros_like(factor.mean)
+    for _ in range(max_iter):
+        counts.contract(Side.ROWS, factor.geometric, columns.geometric, S)
+        moved = update_given_contraction(factor, S, weights(counts, Side.ROWS, columns, groups, effects), prior)
+        effects = groups.best_effects(groups.rates(factor.mean, columns.mean))
+        if not moved.sum() > tol * counts.total:
+            break
+    return effects.T

@@ -17,12 +17,18 @@ The likelihood does not determine the scale of c_j, over the groups, against tha
 features, against that of W in the rows of g. The best ones are in closed form: without a prior of H the mean of c_gj
 over the groups is 1, and without one of W so is the mean over the features. Updates of c, W and H in turn reach them
 slowly.
+
+In mean-field inference the posterior of c_gj is Gamma(x_gj + a, m_gj + a), where m_gj has the posterior means of W and
+H. E[log c_gj] cancels in the allocation of counts to components, so that here too only the sums of the other factor
+change, with E[c_gj] in place of c_gj.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.special import gammaln
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, dot, row_bounds
@@ -73,6 +79,10 @@ class Groups:
     def n_groups(self) -> int:
         return self.counts.shape[1]
 
+    def digest(self) -> bytes:
+        """What must be equal for a fit to resume from a checkpoint."""
+        return self.group.tobytes() + np.float64(self.strength).tobytes()
+
     def total(self, of_rows: np.ndarray) -> np.ndarray:
         """Sum of a number of each row over each group, (n_groups,), float64."""
         return np.bincount(self.group, of_rows, self.n_groups)
@@ -86,10 +96,7 @@ class Groups:
 
     def row_weights(self, Ht: np.ndarray, effects: np.ndarray) -> np.ndarray:
         """sum_j c_gj H_jk for the group of each row, (n, K), dtype of H."""
-        bounds = row_bounds(len(Ht))
-        out = aligned((len(bounds) - 1) * effects.shape[1], Ht.shape[1], np.dtype(float))
-        effect_sums(len(bounds) - 1, Ht, effects, bounds, out)
-        return out.reshape(-1, effects.shape[1], Ht.shape[1]).sum(axis=0).astype(Ht.dtype)[self.group]
+        return effect_totals(Ht, effects)[self.group]
 
     def column_weights(self, W: np.ndarray, effects: np.ndarray) -> np.ndarray:
         """sum_g c_gj B_gk for each feature, (p, K), dtype of W."""
@@ -147,3 +154,21 @@ class Groups:
     def penalty(self, effects: np.ndarray) -> float:
         """Negative log prior of the effects, in nats, 0 if all are 1."""
         return self.strength * float((effects - 1 - np.log(effects)).sum())
+
+    def bound(self, effects: np.ndarray, rates: np.ndarray) -> float:
+        """The terms of the evidence lower bound with effects, in nats, where `effects` are their posterior means.
+
+        The posterior of c_gj is Gamma(s, s / E[c_gj]) with s = x_gj + a. The terms are those of the rates, x E[log c],
+        E[log p(c)] and -E[log q(c)], in which E[log c] cancels.
+        """
+        a, s = self.strength, self.counts + self.strength
+        own = s * (np.log(effects) - np.log(s) + 1) + gammaln(s) - a * effects - rates * effects
+        return float((own + (a * math.log(a) - math.lgamma(a))).sum())
+
+
+def effect_totals(Ht: np.ndarray, effects: np.ndarray) -> np.ndarray:
+    """sum_j c_gj H_jk of each group, (n_groups, K), dtype of H; effects (p, n_groups)."""
+    bounds, n_groups = row_bounds(len(Ht)), effects.shape[1]
+    out = aligned((len(bounds) - 1) * n_groups, Ht.shape[1], np.dtype(float))
+    effect_sums(len(bounds) - 1, Ht, effects, bounds, out)
+    return out.reshape(-1, n_groups, Ht.shape[1]).sum(axis=0).astype(Ht.dtype)

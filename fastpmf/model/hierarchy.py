@@ -12,6 +12,7 @@ allocations are never formed: with Ũ = exp E[log u],
     xi_i:  shape a' + sum_k a_k,   rate a' / b' + sum_k E[u_ik]
 
 which is the contraction of the multiplicative update with geometric means as factors. Without the hierarchy xi_i is b'.
+With effects of groups of rows see `fastpmf.model.groups`.
 
 Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI
 2015 (arXiv:1311.1704), figure 4.
@@ -30,6 +31,7 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, aligned_copy, column_sums, dot, empty_factor, padded_width, row_bounds
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
+from fastpmf.model.groups import Groups
 from fastpmf.utils.validation import check_shape_dtype
 
 # Entries of exp E[log u] are raised to this share of the largest in their row: so small that no allocation changes, and
@@ -208,9 +210,18 @@ class Step(NamedTuple):
 FULL_STEP = Step(1.0, 1.0)
 
 
-def weights(counts: Counts, side: Side, other: GammaFactor) -> np.ndarray:
-    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding."""
-    out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
+def weights(
+    counts: Counts, side: Side, other: GammaFactor, groups: Groups | None = None, effects: np.ndarray | None = None
+) -> np.ndarray:
+    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding.
+
+    With groups, each mean times the mean of the effect of the entry; `effects` are these means, (p, n_groups).
+    """
+    if groups is None or effects is None:
+        observed = counts.observed_sums(side, other.mean, other.sums)
+    else:
+        observed = (groups.row_weights, groups.column_weights)[side](other.mean, effects)
+    out = np.array(np.atleast_2d(observed), dtype=other.mean.dtype)
     out[:, other.n_components :] = np.inf
     return out
 
@@ -281,21 +292,29 @@ def update_given_contraction(
     return 0.5 * moved
 
 
-def evidence_bound(counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior]) -> float:
+def evidence_bound(
+    counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], groups: Groups | None = None,
+    effects: np.ndarray | None = None,
+) -> float:  # fmt: skip
     """The evidence lower bound of these posteriors, with the optimal allocation of counts, in nats.
 
-    It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64.
+    It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64. With
+    groups it has the terms of their effects, whose posterior means are `effects`, (p, n_groups).
     """
     bounds = sum(factor_bound(factor, prior) for factor, prior in zip(factors, priors, strict=True))
-    return data_bound(counts, factors) + bounds
+    return data_bound(counts, factors, groups, effects) + bounds
 
 
-def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
-    """The terms of the bound with counts, in nats."""
+def data_bound(
+    counts: Counts, factors: Sequence[GammaFactor], groups: Groups | None = None, effects: np.ndarray | None = None
+) -> float:
+    """The terms of the bound with counts, and those of effects of groups, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
         logs -= dot(counts.sums(side), factor.offset)
+    if groups is not None and effects is not None:
+        return logs + groups.bound(effects, groups.rates(W.mean, H.mean)) - counts.log_factorial
     return logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
 
 
