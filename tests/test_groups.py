@@ -729,7 +729,6 @@ def test_batches_of_anndata_are_fitted_stored_written_and_used_for_new_cells(dra
         (lambda: fa.poisson_nmf(adata, 2, batch_key="bath"), ValueError, "^batch_key must be a column of adata.obs"),
         (lambda: fa.poisson_nmf(adata, 2, batch_key=[math.nan] * 80), ValueError, "^batch_key must have a label for"),
         (lambda: fa.poisson_nmf(adata, 2, groups="batch"), TypeError, "did you mean 'batch_key'"),
-        (lambda: fa.hpf(adata, 2, batch_key="batch"), TypeError, "it is an argument of poisson_nmf only"),
     ):
         with pytest.raises(error, match=message):
             call()
@@ -771,8 +770,6 @@ def test_the_command_line_fits_transforms_scores_and_reports_with_groups(drawn, 
     assert "groups must be given" in run("transform", model, X, "-o", W, status=2).err
     missing = run("evaluate", model, test, "--train", X, "--groups", "nothing", status=2)
     assert "no file nothing, which --train" in missing.err
-    refused = run("fit", X, "-k", "2", "--model", "hpf", "--groups", groups, "-o", model, status=2).err
-    assert "argument --groups: an option of --model poisson" in refused
 
 
 # ── the search of components ────────────────────────────────────────────────────────────────────────────────────────

@@ -97,7 +97,7 @@ STANDARD_OUTPUT = STANDARD_INPUT
 SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
-    "fixed_W", "fixed_H", "row_groups", "seed_features", "seed_strength",
+    "fixed_W", "fixed_H", "seed_features", "seed_strength",
 )  # fmt: skip
 _HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
@@ -174,7 +174,7 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
         value = getattr(arguments, name, None)
         if value is not None and value is not False:  # 0 is a value
-            option, other = name.replace("row_groups", "groups").replace("_", "-"), "poisson" if hpf else "hpf"
+            option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
     for name in ("a_prime", "c_prime") if arguments.no_hierarchy else ():
         if getattr(arguments, name) is not None:

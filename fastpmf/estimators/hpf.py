@@ -577,7 +577,12 @@ class HPF(FactorModel):
                 )  # fmt: skip
                 parts.append(part)
                 rows.append(np.arange(*selected.indices(counts.shape[0])))
-            factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
+            factor = parts[0]
+            if len(parts) > 1:
+                order, weight = np.concatenate(rows), parts[0].weight
+                if data.groups is not None:  # each row has its own
+                    weight = np.concatenate([part.weight for part in parts])[np.argsort(order)]
+                factor = GammaFactor.joined(parts, order, weight)
         return GammaPosterior.of_entries(factor)
 
     def _entry_posteriors(
@@ -735,8 +740,12 @@ def _group_attributes(names: np.ndarray, p: int, posterior: GammaPosterior | Non
 def _loaded_groups(arrays: dict[str, np.ndarray], n: int, p: int) -> dict[str, Any]:
     """The attributes with groups, from the arrays of a file; a ValueError if they do not belong together."""
     names = arrays.get("group_names")
-    if names is None or "group_effects_shape" not in arrays:
-        return {} if names is None else _group_attributes(names, p, None)
+    if names is None:
+        if "group_effects_shape" in arrays:
+            raise ValueError("effects of groups without names")
+        return {}
+    if "group_effects_shape" not in arrays:
+        return _group_attributes(names, p, None)
     posterior = _checked_posterior(arrays["group_effects_shape"], arrays["group_effects_rate"], (len(names), p))
     group = check_shape_dtype(arrays["group_of_row"], (n,), np.dtype(np.int64), "group_of_row")
     if not ((group >= 0) & (group < len(names))).all():
