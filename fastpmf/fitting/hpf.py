@@ -282,7 +282,7 @@ def infer_effects(
     for _ in range(max_iter):
         counts.contract(Side.ROWS, factor.geometric, columns.geometric, S)
         moved = update_given_contraction(factor, S, weights(counts, Side.ROWS, columns, groups, effects), prior)
-        effects = groups.best_effects(groups.rates(factor.mean, columns.mean))
+        effects = groups.best_effects_of(factor.mean, columns.mean)
         if not moved.sum() > tol * counts.total:
             break
     return effects.T

@@ -32,7 +32,7 @@ from scipy.special import gammaln
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, dot, row_bounds
-from fastpmf.kernels.groups import effect_sums, group_rates, group_sums, group_weights
+from fastpmf.kernels.groups import best_effects, effect_sums, group_rates, group_sums, group_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,19 +118,28 @@ class Groups:
         """The effects that minimise the objective given the `rates`, (p, n_groups)."""
         return (self.counts + self.strength) / (rates + self.strength)
 
+    def best_effects_of(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
+        """The effects that minimise the objective given W and H, (p, n_groups); `best_effects` without rates."""
+        sums, bounds = aligned(self.n_groups, W.shape[1], W.dtype), row_bounds(len(Ht))
+        sums[:] = self.sums(W)
+        out = np.empty((len(Ht), self.n_groups))
+        best_effects(len(bounds) - 1, Ht, sums, self.counts, self.strength, bounds, out)
+        return out
+
     def gap(self, effects: np.ndarray, rates: np.ndarray) -> float:
         """How much lower the objective is with the best effects given the `rates`, in nats."""
         ratio = effects / self.best_effects(rates)
         return dot(self.counts + self.strength, ratio - 1 - np.log(ratio))
 
-    def best_scale(self, effects: np.ndarray, shape: np.ndarray, cost: np.ndarray) -> np.ndarray:
-        """The scale t of each row of `effects`, by which a row of W or H is multiplied and these are divided.
+    def best_scale(self, total: np.ndarray, count: int, shape: np.ndarray, cost: np.ndarray) -> np.ndarray:
+        """The scale t by which rows of W or H are multiplied and `count` effects, whose sum is `total`, are divided.
 
         `shape` is the sum over k of shape - 1 of the prior of the factor's row, and `cost` the sum of its rates times
-        the row. t minimises a sum_g (c_g / t + log t) + cost t - shape log t.
+        the row. t minimises a sum_g (c_g / t + log t) + cost t - shape log t; without a prior it is the mean effect.
         """
-        a = self.strength * effects.sum(axis=1)
-        slope = self.strength * effects.shape[1] - shape
+        if not shape.any() and not cost.any():
+            return total / count
+        a, slope = self.strength * total, self.strength * count - shape
         root = np.hypot(slope, 2 * np.sqrt(a * cost))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(slope >= 0, 2 * a / (slope + root), (root - slope) / (2 * cost))
@@ -151,9 +160,10 @@ class Groups:
             out[rows] = terms.sum(axis=1)
         return out
 
-    def penalty(self, effects: np.ndarray) -> float:
-        """Negative log prior of the effects, in nats, 0 if all are 1."""
-        return self.strength * float((effects - 1 - np.log(effects)).sum())
+    def penalty_and_log_term(self, effects: np.ndarray) -> float:
+        """Negative log prior of the effects, in nats, 0 if all are 1; minus `log_term`."""
+        a = self.strength
+        return a * float((effects - 1).sum()) - dot(self.counts + a, np.log(effects))
 
     def bound(self, effects: np.ndarray, rates: np.ndarray) -> float:
         """The terms of the evidence lower bound with effects, in nats, where `effects` are their posterior means.

@@ -167,8 +167,7 @@ class MeanField(Alternating):
 
     def finish_step(self, problem: Problem, state: PosteriorState) -> None:
         if problem.groups is not None:
-            W, H = (factor.mean for factor in state.posteriors)
-            state.effects = problem.groups.best_effects(problem.groups.rates(W, H))
+            state.effects = problem.groups.best_effects_of(*(factor.mean for factor in state.posteriors))
 
 
 def _weights(problem: Problem, side: Side, state: PosteriorState) -> np.ndarray:
