@@ -1,8 +1,8 @@
 """Oracles of hierarchical Poisson factorization: dense loops, float64, and nothing of fastpmf.
 
 A factor's posterior is (shape, rate, activity_shape, activity_rate), of its entries (n, k) and of its rows (n,); a
-prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime, where a is one number or one for each
-component. X owns W's rows, and X.T those of H'.
+prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime, where a is one number, or one for each
+component, or in `evidence_bound` one for each entry. X owns W's rows, and X.T those of H'.
 """
 
 import math
@@ -83,15 +83,16 @@ def evidence_bound(X, factors, priors, observed=None, effects=None):
     for posterior, prior in zip(factors, priors, strict=True):
         shape, rate, activity_shape, activity_rate = posterior
         a, a_prime, b_prime, hierarchical = prior
-        a = np.broadcast_to(a, shape.shape[1:])
+        a = np.broadcast_to(a, shape.shape)
+        activity_shape = np.broadcast_to(activity_shape, len(shape))
         E_xi, log_xi = activity(posterior, prior)
         for i, k in np.ndindex(*shape.shape):
             s, r = shape[i, k], rate[i, k]
-            terms += [gamma_density(a[k], log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
+            terms += [gamma_density(a[i, k], log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
         if hierarchical:
             b = a_prime / b_prime
-            for i, r in enumerate(activity_rate):
-                terms += [gamma_density(a_prime, math.log(b), b, log_xi[i], E_xi[i]), gamma_entropy(activity_shape, r)]
+            for i, (s, r) in enumerate(zip(activity_shape, activity_rate, strict=True)):
+                terms += [gamma_density(a_prime, math.log(b), b, log_xi[i], E_xi[i]), gamma_entropy(s, r)]
     if effects is not None:
         _, shapes, rates, a = effects
         for s, r in zip(shapes.ravel(), rates.ravel(), strict=True):

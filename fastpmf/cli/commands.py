@@ -97,7 +97,7 @@ STANDARD_OUTPUT = STANDARD_INPUT
 SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
-    "fixed_W", "fixed_H", "seed_features", "seed_strength",
+    "fixed_W", "fixed_H",
 )  # fmt: skip
 _HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
@@ -123,7 +123,7 @@ def fit(arguments: argparse.Namespace) -> None:
     seeds = _seeds(arguments)
     data = stream(arguments) if arguments.stream else read(arguments)
     if seeds is not None:
-        model.set_params(prior_H=_seeded_prior(arguments, seeds, data))
+        model.set_params(**{"c" if arguments.kind == "hpf" else "prior_H": _seeded_prior(arguments, seeds, data)})
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
@@ -188,6 +188,8 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     if hpf:
         shapes = {name: getattr(arguments, name) for name in ("a", "c", "a_prime", "c_prime")}
         options |= {name: value for name, value in shapes.items() if value is not None}
+        if "c" in options and getattr(arguments, "seed_features", None) is not None:
+            raise ValueError("argument --c: --seed-features sets the shapes of H")
         return HPF(**options, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
     for name in ("prior_W", "prior_H"):
         prior = getattr(arguments, name) or arguments.prior or default_prior
@@ -204,7 +206,7 @@ def _seeds(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _seeded_prior(arguments: argparse.Namespace, seeds: dict[str, Any], data: Dataset) -> SeededPrior:
-    """The prior of H with seeds, and with the shape and the rate of --prior or --prior-H."""
+    """The prior of H with seeds, and for `PoissonNMF` with the shape and the rate of --prior or --prior-H."""
     prior = arguments.prior_H or arguments.prior or "auto"
     if prior == "none":
         raise ValueError("argument --seed-features: it needs a prior of H, got none")

@@ -306,7 +306,7 @@ def _fit(parser: Parser) -> None:
     text = "also write a report with plots, for a browser; needs matplotlib"
     fit.option("--report", text, group=group, metavar="REPORT.html")
     _add_model(fit, "number of components (required)", default_prior="none")
-    group = "model poisson"
+    group = "data beside the counts"
     text = (
         'names of features to expect in components, as JSON: {"T cells": ["CD3D", "CD3E"], ...}; the first '
         "components get these names, and the default of --prior is then auto"

@@ -13,7 +13,7 @@ from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
 from fastpmf.core.ranges import check_scale
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.labels import align, names_of
+from fastpmf.counts.labels import MatrixLabels, align, names_of
 from fastpmf.counts.masked import hide_entries
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
@@ -22,6 +22,7 @@ from fastpmf.estimators._persistence import (
     damaged_model,
     read_model,
     to_json,
+    with_seeded_prior,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
@@ -31,11 +32,12 @@ from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData, KnownEffects
 from fastpmf.fitting.problem import check_beside_groups, read_groups
+from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
 from fastpmf.model.groups import Groups
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior
+from fastpmf.model.hierarchy import EntryShapes, GammaFactor, GammaPrior
 from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
@@ -65,7 +67,10 @@ class HPF(FactorModel):
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
         factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
-        min(30, 0.6 times the mean count of a row) / n_components.
+        min(30, 0.6 times the mean count of a row) / n_components. c may also have one for each entry of H, of shape
+        (n_components, n_features): a larger one acts like so many counts more that the component has of the feature.
+        Or it is a `SeededPrior`, made by `seeded_prior` from lists of features, whose counts are added to 0.3; its own
+        shape and rate have no effect. A random start is moved towards what shapes of single entries expect.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: with smaller shapes, rows, or columns, may differ more.
     b_prime, d_prime : float, default=1.0
@@ -125,7 +130,9 @@ class HPF(FactorModel):
         Posteriors of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
         Final values of a, a_prime, b_prime, c, c_prime and d_prime; a and c are arrays of shape (n_components,) if
-        each component has its own shape.
+        each component has its own shape, and c is one of shape (n_components, n_features) if each entry has.
+    component_names_ : ndarray of shape (n_components,) or None
+        Names of the components, if `c` is a `SeededPrior`.
     group_effects_ : ndarray of shape (n_groups, n_features) or None
         Posterior means of the effects of the groups; None without `groups`.
     group_effects_posterior_ : GammaPosterior of shape (n_groups, n_features), or None
@@ -308,17 +315,19 @@ class HPF(FactorModel):
             options = HPFOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
+            options = options.aligned(MatrixLabels.of(X))
             fit = HPFFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             known = features | {"row_names_": names_of(X, 0)}
+            names = {"component_names_": component_names(self.c)}
 
             def attributes(solution: Solution, state: PosteriorState) -> dict[str, Any]:
-                return known | _solution_attributes(solution, copy.deepcopy(state), fit)
+                return known | _solution_attributes(solution, copy.deepcopy(state), fit) | names
 
             tasks = self._tasks(attributes, X, y, data)
             solution, state = fit.run(tasks)
             if tasks is not None:
                 tasks.end(solution, state)
-        return solution, known | _solution_attributes(solution, state, fit)
+        return solution, known | _solution_attributes(solution, state, fit) | names
 
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
@@ -618,8 +627,12 @@ class HPF(FactorModel):
         columns, schedule = self._columns, getattr(self, "_schedule", None)
         arrays = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
         del arrays["activity_shape"], arrays["n_components"]
+        if np.ndim(columns.activity_shape):
+            arrays |= {"column_activity_shape": columns.activity_shape, "column_shapes": self.prior_["c"]}
+        if self.component_names_ is not None:
+            arrays["component_names"] = self.component_names_.astype(str)
         facts: dict[str, Any] = {
-            "activity_shape": to_json(columns.activity_shape),
+            "activity_shape": None if np.ndim(columns.activity_shape) else to_json(columns.activity_shape),
             "priors": [prior.to_numbers() for prior in self._priors],
             "n_components": len(self.components_),
             "n_iter": self.n_iter_,
@@ -644,7 +657,12 @@ class HPF(FactorModel):
             facts |= {"elbo": to_json(self.elbo_), "residual": to_json(self.residual_)}
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
-        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+        parameters = self.get_params(deep=False)
+        if isinstance(prior := self.c, SeededPrior):
+            parameters["c"] = prior.shape, prior.rate
+            arrays["prior_components"] = prior.component_names.astype(str)
+            arrays["prior_features"] = prior.feature_names.astype(str)
+        write_model(path, type(self).__name__, parameters, arrays, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -659,16 +677,24 @@ class HPF(FactorModel):
         """
         parameters, arrays, facts = read_model(path, cls.__name__)
         try:
+            parameters = with_seeded_prior(parameters, arrays, "c")
             model = cls(**parameters)
             k = int(facts["n_components"])  # the parameter may have been changed since the fit
             rows, columns = (GammaPrior.from_numbers(prior, k) for prior in facts["priors"])
             if rows.hierarchical is not columns.hierarchical:
                 raise ValueError("priors of which one has a hierarchy")
-            factor = GammaFactor.from_arrays(arrays | {"activity_shape": facts["activity_shape"]}, k)
+            activity_shape = facts["activity_shape"]
+            if activity_shape is None:
+                activity_shape = arrays["column_activity_shape"]
+            factor = GammaFactor.from_arrays(arrays | {"activity_shape": activity_shape}, k)
             p = len(factor.mean)
+            if "column_shapes" in arrays:
+                shapes = check_shape_dtype(arrays["column_shapes"], (k, p), np.dtype(float), "column_shapes")
+                extra = (shapes - columns.shapes(k)[:, None]).T
+                columns = dataclasses.replace(columns, entries=EntryShapes.of(extra))
             attributes = column_attributes(factor, (rows, columns))
             attributes |= {"n_iter_": int(facts["n_iter"]), "status_": Status[facts["status"]], "n_features_in_": p}
-            attributes["mean_W_"] = None
+            attributes |= {"mean_W_": None, "component_names_": checked_names(arrays, k, "component_names")}
             if facts["schedule"] is not None:
                 attributes["_schedule"] = Schedule.from_numbers(facts["schedule"])
             if (names := checked_names(arrays, p)) is not None:
@@ -697,12 +723,16 @@ def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for prior, (shape, *others) in zip(priors, names, strict=True):
         prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+        if prior.entries is not None:
+            prior_[shape] = np.repeat(prior_[shape][:, None], len(columns.mean), axis=1)
+            prior_[shape][prior.entries.entries[::-1]] += prior.entries.extra
         prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
     return {
         "components_": posterior.mean,
         "H_posterior_": posterior,
         "popularity_": GammaPosterior.of_rows(columns) if priors[1].hierarchical else None,
         "prior_": prior_,
+        "component_names_": None,
         "group_effects_": None,
         "group_effects_posterior_": None,
         "group_names_": None,

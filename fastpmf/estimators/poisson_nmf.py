@@ -20,6 +20,7 @@ from fastpmf.estimators._persistence import (
     checked_names,
     damaged_model,
     read_model,
+    with_seeded_prior,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
@@ -723,12 +724,7 @@ class PoissonNMF(FactorModel):
         try:
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
-            if "prior_features" in arrays:
-                shape, rate = parameters["prior_H"]
-                labels = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
-                if shape.shape != (sizes := tuple(map(len, labels))):
-                    raise ValueError(f"a prior of shape {shape.shape} with names of {sizes}")
-                parameters["prior_H"] = SeededPrior(shape, rate, *labels)
+            parameters = with_seeded_prior(parameters, arrays, "prior_H")
             model = cls(**parameters)
             H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:

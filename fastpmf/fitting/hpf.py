@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -12,20 +12,23 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, empty_factor
 from fastpmf.core.ranges import check_range
 from fastpmf.counts import MemoryCounts
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.counts.masked import hide_entries
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import Fit, facts_of
-from fastpmf.fitting.options import FitData, FitOptions, KnownEffects
-from fastpmf.fitting.problem import build_groups
+from fastpmf.fitting.options import NO_DATA, FitData, FitOptions, KnownEffects, Penalties
+from fastpmf.fitting.problem import build_groups, build_problem
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.model.groups import Groups, effect_totals
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior, update_given_contraction, weights
-from fastpmf.model.init import GIVEN, INITS, initialise
+from fastpmf.model.hierarchy import EntryShapes, GammaFactor, GammaPrior, update_given_contraction, weights
+from fastpmf.model.init import GIVEN, INITS, initialise, seed_start
+from fastpmf.model.priors import AUTO_SHAPE
 from fastpmf.solvers import MeanField, Run, Solution, Solver, Status, make_solver
 from fastpmf.solvers.base import Observer, Problem
 from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
 from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import check_number, check_option
+from fastpmf.utils.validation import check_array, check_factor, check_number, check_option
 from fastpmf.utils.warnings import warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
@@ -57,12 +60,31 @@ class HPFOptions(FitOptions):
                 raise TypeError(f"{name} must be True or False, got {brief(value)}")
         self.priors()
 
+    def aligned(self, labels: MatrixLabels) -> Self:
+        """The options with shapes of single entries of H aligned with X by labels, those of seeds as an array."""
+        c = self.c
+        if isinstance(c, SeededPrior):
+            shape, _ = c.aligned(labels.columns, self.n_components, "c")
+            c = DEFAULT_SHAPE + shape - shape.min()
+        elif np.ndim(c) == 2:
+            c = align(c, "c", columns=labels.columns)
+        return replace(self, c=c)
+
     def priors(self, default_shape: float = DEFAULT_SHAPE) -> tuple[GammaPrior, GammaPrior]:
-        """The priors of W and of H; `default_shape` is the shape of entries whose a or c is None."""
+        """The priors of W and of H; `default_shape` is the shape of entries whose a or c is None.
+
+        The prior of H has the shapes of single entries once the options are aligned.
+        """
         found = []
-        for names in (("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")):
-            shape = getattr(self, names[0])
-            if shape is None:
+        for names, of_entries in ((("a", "a_prime", "b_prime"), False), (("c", "c_prime", "d_prime"), True)):
+            shape, entries = getattr(self, names[0]), None
+            if of_entries and (np.ndim(shape) == 2 or isinstance(shape, SeededPrior)):
+                if self.learn_prior:
+                    raise ValueError("learn_prior must be False if c has shapes of single entries")
+                shapes = shape.shape if isinstance(shape, SeededPrior) else _entry_shapes(shape, self.n_components)
+                shape = tuple(shapes.min(axis=1).tolist())
+                entries = EntryShapes.of((shapes - shapes.min(axis=1, keepdims=True)).T)
+            elif shape is None:
                 shape = default_shape
             elif isinstance(shape, list | tuple | np.ndarray):
                 if np.shape(shape) != (self.n_components,):
@@ -74,7 +96,7 @@ class HPFOptions(FitOptions):
             else:
                 shape = _positive(shape, names[0])
             activity_shape, activity_mean = (_positive(getattr(self, name), name) for name in names[1:])
-            found.append(GammaPrior(shape, activity_shape, activity_mean, bool(self.hierarchy)))
+            found.append(GammaPrior(shape, activity_shape, activity_mean, bool(self.hierarchy), entries))
         return found[0], found[1]
 
     def make_search(self, *, row_access_only: bool = False) -> ComponentSearch | None:
@@ -83,6 +105,23 @@ class HPFOptions(FitOptions):
         if make_search(self.init, "auto") is None:
             return None
         return ComponentSearch(solver=make_solver("auto", "auto", row_access_only=row_access_only))
+
+
+def _entry_shapes(c: Any, n_components: int) -> np.ndarray:
+    """Shapes of single entries of H, (n_components, n_features), float64."""
+    c = check_array(c, "c")
+    if len(c) != n_components:
+        raise ValueError(f"c must have a row for each of {n_components} components, got shape {c.shape}")
+    c = check_factor(c, c.shape, "c").astype(np.float64)
+    if not ((c >= _SMALLEST) & (c <= _LARGEST)).all():
+        raise ValueError(f"c must hold positive numbers from {_SMALLEST:g} to {_LARGEST:g}, got {c.min():g}")
+    return c
+
+
+def check_no_entries(priors: tuple[GammaPrior, GammaPrior], where: str) -> None:
+    """Raise an error if single entries have shapes of their own; `where` is what does not have them."""
+    if priors[1].entries is not None:
+        raise ValueError(f"c must be a number, or one for each component, for {where}, got shapes of single entries")
 
 
 def _positive(value: Any, name: str) -> float:
@@ -120,11 +159,18 @@ class HPFFit(Fit):
             counts = hide_entries(counts, data.mask)
         k = options.n_components
         priors = options.priors(_learned_shape_start(counts, k) if options.learn_prior else DEFAULT_SHAPE)
+        if np.ndim(options.c) == 2 and np.shape(options.c)[1] != counts.shape[1]:
+            raise ValueError(
+                f"c must have a column for each of {counts.shape[1]} features, got shape {np.shape(options.c)}"
+            )
+        self._entries = priors[1].entries
         self.group_names, groups = build_groups(counts, data, options.prior_groups)
         self.problem = PosteriorProblem(counts, k, groups=groups)
         self._solver = MeanField(priors=priors, learn=options.learn_prior, inner_steps=options.inner_steps)
         facts = facts_of(counts, options, self._dtype, streamed=counts.row_access_only)
         facts |= {"learn": bool(options.learn_prior), "priors": [prior.to_numbers() for prior in priors]}
+        if self._entries is not None:
+            facts["c"] = hashlib.sha256(self._seeds(counts.shape[1]).tobytes()).hexdigest()[:16]
         if groups is not None:
             facts["groups"] = hashlib.sha256(groups.digest()).hexdigest()[:16]
         self._checkpoints = open_checkpoints(checkpoint, resume, facts, self._early_stopping)
@@ -142,8 +188,28 @@ class HPFFit(Fit):
         return self._random_start() if self._search is None else self._searched_start(self._search)
 
     def _random_start(self) -> tuple[np.ndarray, np.ndarray]:
-        options = self._options
-        return initialise(self.problem.counts, options.n_components, options.init, self._rng, self._dtype)
+        options, counts, k = self._options, self.problem.counts, self.problem.n_components
+        W, Ht = initialise(counts, k, options.init, self._rng, self._dtype)
+        if self._entries is not None and options.init in ("auto", "merge", "random"):
+            free, shapes = np.ones(k, bool), (np.zeros((1, k)), self._seeds(counts.shape[1]))
+            seed_start(counts, (W, Ht), shapes, (free, free))
+        return W, Ht
+
+    def _seeds(self, p: int) -> np.ndarray:
+        """What the shapes of single entries have beyond those of their component, (p, n_components)."""
+        out = np.zeros((p, self.problem.n_components))
+        if self._entries is not None:
+            out[self._entries.entries] = self._entries.extra
+        return out
+
+    def _search_problem(self) -> Problem:
+        """The problem of the search: maximum likelihood, or with seeds the posterior mode under a prior with them."""
+        counts, k, groups = self.problem.counts, self.problem.n_components, self.problem.groups
+        if self._entries is None:
+            return Problem(counts, k, groups=groups)
+        prior_H = AUTO_SHAPE + self._seeds(counts.shape[1]).T, "auto"
+        penalties = Penalties(prior_W="auto", prior_H=prior_H)
+        return replace(build_problem(counts, k, self._dtype, penalties, NO_DATA), groups=groups)
 
     def _searched_start(self, search: ComponentSearch) -> tuple[np.ndarray, np.ndarray]:
         """Means near a better local optimum than random ones; these if `max_iter` is too small for a search.
@@ -152,7 +218,7 @@ class HPFFit(Fit):
         means the inference would hardly move, so a large part of each component is replaced by what all have in common.
         """
         solver = cast(Solver, search.solver)
-        problem = Problem(self.problem.counts, self.problem.n_components, groups=self.problem.groups)
+        problem = self._search_problem()
         state = solver.init(problem, *self._random_start())
         run = Run(solver, problem, state, replace(self._options, tol=0.0), (), seconds=self._seconds)
         del state  # the run replaces it

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -56,7 +56,8 @@ class PosteriorState(State):
         for side in Side:
             shape = saved_array(arrays, f"prior_shape_{side.value}", float, (), (k,))
             others = saved_array(arrays, f"prior_{side.value}", float, (3,))
-            self.priors[side] = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], k)
+            found = GammaPrior.from_numbers([shape.tolist(), *others.tolist()], k)
+            self.priors[side] = replace(found, entries=self.priors[side].entries)
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,10 @@ class MeanField(Alternating):
         for rows, block in counts.blocks():
             X, part = block.side(side), new.select_rows(rows)
             S, own_weight = np.empty_like(part.mean), weight if len(weight) == 1 else weight[rows]
+            own_prior = prior.select_rows(rows)
             for n in range(self.inner_steps):
                 X.contract(part.geometric, other.geometric, S)
-                moved = update_given_contraction(part, S, own_weight, prior)
+                moved = update_given_contraction(part, S, own_weight, own_prior)
                 gap += float(moved.sum()) if n == 0 else 0.0
             new.put(rows, part)
             if counts.row_access_only:
@@ -151,7 +153,8 @@ class MeanField(Alternating):
         contraction = sums.finish()
         if not counts.row_access_only:
             counts.contract(side.other, other.geometric, new.geometric, contraction)
-        new.weight, new.sums, new.activity_shape = weight, column_sums(new.mean), part.activity_shape
+        new.weight, new.sums = weight, column_sums(new.mean)
+        new.activity_shape = prior.posterior_activity_shape(problem.n_components, len(new.mean))
         state.posteriors[side], state.gaps[side] = new, gap
         return Contribution(contraction, new.sums, gap)
 
