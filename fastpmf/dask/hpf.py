@@ -51,7 +51,8 @@ class HPF(DistributedEstimator):
 
     Notes
     -----
-    Not available: `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
+    Not available: `learn_prior`, `c` for single entries, `n_init`, init other than random, `groups`, `mask`,
+    `validation` and `partial_fit`.
 
     Examples
     --------
