@@ -724,8 +724,7 @@ def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior
     for prior, (shape, *others) in zip(priors, names, strict=True):
         prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
         if prior.entries is not None:
-            prior_[shape] = np.repeat(prior_[shape][:, None], len(columns.mean), axis=1)
-            prior_[shape][prior.entries.entries[::-1]] += prior.entries.extra
+            prior_[shape] = prior.entry_shapes(columns.n_components, len(columns.mean)).T.copy()
         prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
     return {
         "components_": posterior.mean,

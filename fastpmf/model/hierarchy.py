@@ -113,6 +113,15 @@ class GammaPrior:
         """The shape of each component, (n_components,), float64."""
         return np.full(n_components, self.shape, dtype=np.float64)
 
+    def entry_shapes(self, n_components: int, n_rows: int) -> np.ndarray:
+        """The shape of each entry, (1 or n_rows, n_components), float64; one row if single entries have no own."""
+        shapes = self.shapes(n_components)[None]
+        if self.entries is None:
+            return shapes
+        shapes = shapes.repeat(n_rows, axis=0)
+        shapes[self.entries.entries] += self.entries.extra
+        return shapes
+
     def posterior_activity_shape(self, n_components: int, n_rows: int) -> float | np.ndarray:
         """Shape of the posterior of the rate of a row: one for all rows, or with shapes of entries one for each."""
         shape = self.activity_shape + self.shape_sum(n_components)
