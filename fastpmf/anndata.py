@@ -185,6 +185,7 @@ def hpf(
     *,
     layer: str | None = None,
     mask_var: Any = None,
+    batch_key: Any = None,
     mask: Any = None,
     validation: Any = None,
     checkpoint: Any = None,
@@ -196,7 +197,7 @@ def hpf(
 
     Parameters
     ----------
-    adata, n_components, layer, mask_var, mask, validation, checkpoint, resume
+    adata, n_components, layer, mask_var, batch_key, mask, validation, checkpoint, resume
         As in `poisson_nmf`.
     key_added : str, optional
         Name of the results in `.obsm`, `.varm` and `.uns`; by default "X_hpf", "HPF" and "hpf".
@@ -226,7 +227,7 @@ def hpf(
     """
     _check_options(options, HPF)
     return _fit(
-        adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, mask=mask,
+        adata, HPF(n_components, **options), key_added, layer=layer, mask_var=mask_var, batch_key=batch_key, mask=mask,
         validation=validation, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""Recovery of known factors, coverage of HPF's credible intervals, and selection of the number of components."""
+"""Recovery of known factors and effects, coverage of HPF's credible intervals, and the number of components."""
 
 import argparse
+import itertools
 import math
 import sys
 import warnings
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
 
 from fastpmf import HPF, PoissonNMF, select_n_components
 from fastpmf.datasets import make_poisson_counts
@@ -27,15 +29,25 @@ Draw counts from known factors, several times, and fit them.
   components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
               Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
               components that agree best between splits
+  groups      rows are mostly of one of --components kinds, and of one of four groups, in which kinds are not equally
+              frequent. Profiles of kinds differ by log-normal factors with a standard deviation of 0.7, and effects of
+              groups on features are log-normal with the standard deviations --effects. Fitted with and without groups:
+              correlation of matched rows of H with the true ones, and of logarithms of effects with the true ones where
+              the group has 10 counts of the feature or more; adjusted Rand index of the largest component of each row
+              with its kind (1 is the same) and with its group (0 is chance)
 """
-PARTS = ("recovery", "components")
+PARTS = ("recovery", "components", "groups")
+N_GROUPS = 4
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SHAPE = 0.5  # of both Gamma distributions
 RULES = ("recommended", "best", "most similar")
 
 
 class Row(NamedTuple):
-    """A row of the table. In the part components, `value` is the chosen number and `model` the rule."""
+    """A row of the table. In the part components, `value` is the chosen number and `model` the rule.
+
+    `effects` is the standard deviation of logarithms of effects, for the part groups.
+    """
 
     part: str
     k: int
@@ -46,6 +58,7 @@ class Row(NamedTuple):
     level: float
     value: float
     too_narrow: float
+    effects: float = math.nan
 
 
 def main() -> int:
@@ -56,6 +69,7 @@ def main() -> int:
     parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
     parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
+    parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
     parser.option("--splits", "splits of select_n_components", 3)
     arguments = parser.parse_args()
@@ -63,7 +77,7 @@ def main() -> int:
     if arguments.nnz >= n * p:
         parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
-    cases = {"recovery": len(arguments.mean_counts), "components": 1}
+    cases = {"recovery": len(arguments.mean_counts), "components": 1, "groups": len(arguments.effects)}
     total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
     rows = common.collect(measure(arguments), total, arguments, unit="draw")
     return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
@@ -73,6 +87,11 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Every draw of every part."""
     for part in arguments.parts:
         for k in arguments.components:
+            if part == "groups":
+                for spread in arguments.effects:
+                    for seed in arguments.seeds:
+                        yield groups(k, spread, seed, arguments)
+                continue
             for mean in arguments.mean_counts if part == "recovery" else [math.nan]:
                 for seed in arguments.seeds:
                     yield recovery(k, mean, seed, arguments) if part == "recovery" else components(k, seed, arguments)
@@ -138,6 +157,39 @@ def components(k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
             for rule, n in zip(RULES, chosen, strict=True)]  # fmt: skip
 
 
+def groups(k: int, spread: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One draw of rows in groups: recovery of H and of the effects, and what the components follow."""
+    rng, (n, p) = np.random.default_rng(seed), arguments.shape
+    H = rng.gamma(0.5, 1.0, p) * np.exp(0.7 * rng.standard_normal((k, p)))
+    H /= H.sum(axis=1, keepdims=True)
+    group, frequencies = rng.integers(N_GROUPS, size=n), rng.dirichlet(np.full(k, 2.0), N_GROUPS)
+    kind = np.array([rng.choice(k, p=frequencies[g]) for g in group])
+    shares = 0.8 * np.eye(k)[kind] + 0.2 * rng.dirichlet(np.full(k, 0.5), n)
+    effects = np.exp(spread * rng.standard_normal((N_GROUPS, p)))
+    effects /= effects.mean(axis=0)
+    W = shares * rng.gamma(5.0, p / 10, (n, 1))  # about half a count in each entry
+    X = rng.poisson((W @ H) * effects[group]).astype(np.float32)
+    options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
+    fits = {"ml": PoissonNMF(k, **options), "hpf": HPF(k, tol=1e-3, **options)}
+    seen = np.array([X[group == g].sum(axis=0) >= 10 for g in range(N_GROUPS)])
+    rows = []
+    for (name, fit), given in itertools.product(fits.items(), (group, None)):
+        W_fit, found = fit.fit_transform(X, groups=given), fit.components_
+        order = match(W, H, W_fit, found)
+        largest = (W_fit * found.sum(axis=1)).argmax(axis=1)
+        values = {
+            "H recovered": np.mean([correlation(a, b) for a, b in zip(H, found[order], strict=True)]),
+            "agreement with kinds": adjusted_rand_score(kind, largest),
+            "agreement with groups": adjusted_rand_score(group, largest),
+        }
+        if given is not None and spread > 0:
+            values["effects recovered"] = correlation(np.log(effects[seen]), np.log(fit.group_effects_[seen]))
+        model = f"{name} {'without' if given is None else 'with groups'}"
+        rows += [Row("groups", k, math.nan, seed, what, model, math.nan, value, math.nan, spread)
+                 for what, value in values.items()]  # fmt: skip
+    return rows
+
+
 def verdict(rows: list[Row]) -> list[str]:
     """Recovery, coverage, and how often the number is found."""
     lines, parts = [], common.group(rows, "part")
@@ -158,14 +210,20 @@ def verdict(rows: list[Row]) -> list[str]:
         off = [abs(row.value - k) for row in own]
         lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
                      f"{sum(o <= 1 for o in off)}.")  # fmt: skip
+    for (k, spread, what), own in common.group(parts.get(("groups",), []), "k", "effects", "what").items():
+        means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
+        text = ", ".join(f"{model} {mean:.2f}" for model, mean in means.items())
+        lines.append(f"k = {k}, effects of {spread:g}, {what}: {text}.")
     return lines
 
 
 def plot(rows: list[Row], figure: Any) -> None:
     """Correlation by mean count, coverage by level, and the numbers chosen."""
-    chosen = [row for row in rows if row.part == "components"]
-    left, middle, *right = figure.subplots(1, 3 if chosen else 2)
-    recovered = [row for row in rows if "recovered" in row.what]
+    chosen, grouped = ([row for row in rows if row.part == part] for part in ("components", "groups"))
+    left, middle, *right = figure.subplots(1, 2 + bool(chosen) + bool(grouped))
+    if grouped:
+        plot_groups(grouped, right.pop())
+    recovered = [row for row in rows if row.part == "recovery" and "recovered" in row.what]
     for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
         means = list(dict.fromkeys(row.mean_count for row in own))
         y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
@@ -185,6 +243,18 @@ def plot(rows: list[Row], figure: Any) -> None:
         axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
     for axes in filter(lambda axes: axes.lines, (left, middle, *right)):
         axes.legend(fontsize="small")
+
+
+def plot_groups(rows: list[Row], axes: Any) -> None:
+    """What the largest components follow, by the size of the effects."""
+    kinds = [row for row in rows if row.what.startswith("agreement")]
+    for i, ((model, what), own) in enumerate(common.group(kinds, "model", "what").items()):
+        sizes = list(dict.fromkeys(row.effects for row in own))
+        y = [np.mean([row.value for row in own if row.effects == size]) for size in sizes]
+        line = "-" if what.endswith("kinds") else ":"
+        axes.plot(sizes, y, line, marker="o", color=f"C{i // 2}", label=f"{model}, {what.split()[-1]}")
+    axes.set(xlabel="standard deviation of log effects", ylabel="adjusted Rand index", title="groups")
+    axes.legend(fontsize="small")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Oracles of hierarchical Poisson factorization: dense loops, float64, and nothing of fastpmf.
 
 A factor's posterior is (shape, rate, activity_shape, activity_rate), of its entries (n, k) and of its rows (n,); a
-prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime, where a is one number or one for each
-component. X owns W's rows, and X.T those of H'.
+prior is (a, a_prime, b_prime, hierarchical), by shape a_prime and mean b_prime, where a is one number, or one for each
+component, or in `evidence_bound` one for each entry. X owns W's rows, and X.T those of H'.
 """
 
 import math
@@ -57,10 +57,11 @@ def gamma_entropy(shape, rate):
     return shape - np.log(rate) + gammaln(shape) + (1 - shape) * digamma(shape)
 
 
-def evidence_bound(X, factors, priors, observed=None):
+def evidence_bound(X, factors, priors, observed=None, effects=None):
     """E[log p(X, z, u, v, xi, eta)] - E[log q], z being the parts of each count, and the sum of the sizes of its terms.
 
-    Of x in parts z ~ Multinomial(x, phi) under z_k ~ Poisson(u_k v_k), the two E[log z_k!] cancel.
+    Of x in parts z ~ Multinomial(x, phi) under z_k ~ Poisson(u_k v_k), the two E[log z_k!] cancel. `effects` is (group
+    of each row, shapes, rates, a): Gamma posteriors of effects (n_groups, p) with the prior Gamma(a, a).
     """
     W, H = factors
     E_W, E_H, log_W, log_H = W[0] / W[1], H[0] / H[1], log_mean(*W[:2]), log_mean(*H[:2])
@@ -68,24 +69,34 @@ def evidence_bound(X, factors, priors, observed=None):
     for i, j in np.ndindex(*X.shape):
         if observed is not None and not observed[i, j]:
             continue
-        terms += list(-E_W[i] * E_H[j])
+        E_c, log_c = 1.0, 0.0
+        if effects is not None:
+            group, shapes, rates, _ = effects
+            s, r = shapes[group[i], j], rates[group[i], j]
+            E_c, log_c = s / r, log_mean(s, r)
+        terms += list(-E_c * E_W[i] * E_H[j])
         if X[i, j] > 0:
             phi = allotment(log_W[i], log_H[j])
-            for part, log_rate in zip(phi, log_W[i] + log_H[j], strict=True):
+            for part, log_rate in zip(phi, log_W[i] + log_H[j] + log_c, strict=True):
                 terms += [X[i, j] * part * log_rate, -X[i, j] * part * math.log(part)] if part > 0 else []
             terms.append(-math.lgamma(X[i, j] + 1))
     for posterior, prior in zip(factors, priors, strict=True):
         shape, rate, activity_shape, activity_rate = posterior
         a, a_prime, b_prime, hierarchical = prior
-        a = np.broadcast_to(a, shape.shape[1:])
+        a = np.broadcast_to(a, shape.shape)
+        activity_shape = np.broadcast_to(activity_shape, len(shape))
         E_xi, log_xi = activity(posterior, prior)
         for i, k in np.ndindex(*shape.shape):
             s, r = shape[i, k], rate[i, k]
-            terms += [gamma_density(a[k], log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
+            terms += [gamma_density(a[i, k], log_xi[i], E_xi[i], log_mean(s, r), s / r), gamma_entropy(s, r)]
         if hierarchical:
             b = a_prime / b_prime
-            for i, r in enumerate(activity_rate):
-                terms += [gamma_density(a_prime, math.log(b), b, log_xi[i], E_xi[i]), gamma_entropy(activity_shape, r)]
+            for i, (s, r) in enumerate(zip(activity_shape, activity_rate, strict=True)):
+                terms += [gamma_density(a_prime, math.log(b), b, log_xi[i], E_xi[i]), gamma_entropy(s, r)]
+    if effects is not None:
+        _, shapes, rates, a = effects
+        for s, r in zip(shapes.ravel(), rates.ravel(), strict=True):
+            terms += [gamma_density(a, math.log(a), a, log_mean(s, r), s / r), gamma_entropy(s, r)]
     return math.fsum(terms), math.fsum(map(abs, terms))
 
 

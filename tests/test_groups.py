@@ -6,7 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
+from scipy.optimize import minimize
 from sklearn.base import clone
 
 import fastpmf
@@ -469,7 +470,8 @@ def test_groups_must_be_given_to_a_model_with_groups_and_to_no_other(drawn, fitt
     model, W = fitted
     plain = PoissonNMF(2, random_state=0, max_iter=5).fit(drawn.X)
     for call in (lambda m, **g: m.transform(drawn.X, **g), lambda m, **g: m.score(drawn.X, **g),
-                 lambda m, **g: m.rate_factors(W, **g)):  # fmt: skip
+                 lambda m, **g: m.rate_factors(W, **g), lambda m, **g: m.differential_expression(drawn.X, W, **g),
+                 lambda m, **g: fastpmf.differential_expression(drawn.X, W, m, **g)):  # fmt: skip
         with pytest.raises(ValueError, match=r"^groups must be given, since the model was fitted with groups"):
             call(model)
         with pytest.raises(ValueError, match=r"^groups must be None, since the model was fitted without groups"):
@@ -554,8 +556,6 @@ def test_functions_of_rates_refuse_a_model_with_groups_and_take_its_rate_factors
         function(*factors)
     for call in (
         lambda: fastpmf.component_gains(X, model, X, exposure=1.0),
-        lambda: fastpmf.differential_expression(X, W, model),
-        lambda: model.differential_expression(X, W),
         lambda: model.recommend(X),
     ):
         with pytest.raises(ValueError, match="must not be a model with groups"):
@@ -579,6 +579,115 @@ def test_factors_are_written_with_the_effects(drawn, fitted, tmp_path):
     with np.load(tmp_path / "factors.npz") as file:
         np.testing.assert_array_equal(file["group_effects"], model.group_effects_)
         assert file["group_names"].tolist() == ["a", "b", "c"]
+
+
+# ── differential expression ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def known(H, effects, names):
+    """A fitted model that has these components and effects."""
+    model = PoissonNMF(len(H), max_iter=1).fit(np.ones((len(names) + 1, H.shape[1])), groups=[*names, names[0]])
+    model.components_, model.group_effects_ = H, effects
+    return model
+
+
+def test_changes_and_errors_with_groups_are_those_of_dense_regressions():
+    drawn = Drawn(n=120, p=25, k=3, size=400, spread=0.8)
+    X, labels, e = drawn.X.copy(), drawn.labels, 0.5
+    X[::3, :5] = 0
+    model = known(drawn.H, drawn.effects, ["a", "b", "c"])
+    robust, plain = (
+        fastpmf.differential_expression(
+            X, drawn.W, model, groups=labels, against="mean", pseudocount=e, standard_errors=errors
+        )
+        for errors in ("robust", "model")
+    )
+    for j in (0, 4, 17):
+        c = drawn.effects[drawn.group, j, None]
+        m = X[:, j].sum() / (c * drawn.W).sum()
+
+        def value(theta, j=j, c=c, m=m):
+            rate = m * ((c * drawn.W) @ np.exp(theta))
+            return rate.sum() - X[:, j] @ np.log(rate) + e * (np.exp(theta) - theta).sum()
+
+        theta = minimize(value, np.zeros(3), tol=1e-12).x
+        found = robust.log2_fold_change[:, j] * np.log(2)
+        np.testing.assert_allclose(found, theta, atol=1e-4)  # of the minimiser
+        parts = m * c * drawn.W * np.exp(found)
+        mu = parts.sum(axis=1, keepdims=True)
+        shares, x = parts / mu, X[:, j, None]
+        bread = np.linalg.inv((x * shares).T @ shares + e * np.eye(3))
+        leverage = x[:, 0] * np.einsum("ik,kl,il->i", shares, bread, shares)
+        scores = (x - mu) * shares / (1 - leverage[:, None])
+        covariance = bread @ (scores.T @ scores + e * np.eye(3)) @ bread
+        # the regressions end within 1e-9 nats per count of their optimum, which is 3e-5 of g
+        for result, matrix in ((robust, covariance), (plain, bread)):
+            errors = result.standard_error[:, j] * np.log(2)
+            np.testing.assert_allclose(errors, np.sqrt(np.diag(matrix)), rtol=1e-3)
+
+
+def test_effects_of_groups_are_no_changes_of_components_that_are_frequent_in_them():
+    rng = np.random.default_rng(4)
+    n, p = 900, 200
+    kind = rng.integers(2, size=n)
+    group = np.where(rng.random(n) < 0.85, kind, 1 - kind)  # most rows of group 0 are of component 0
+    W = np.eye(2)[kind] * 400 + 40
+    H = np.tile(rng.dirichlet(np.full(p, 5.0)), (2, 1))
+    H[0, :20] *= 3  # the only true changes
+    H /= H.sum(axis=1, keepdims=True)
+    effects = np.exp(0.5 * rng.standard_normal((2, p)))
+    X = rng.poisson((W @ H) * effects[group])
+    true = np.log2(H[0] / H[1])
+    options = {"against": 1, "pseudocount": 0.01}
+    with_groups = fastpmf.differential_expression(X, W, known(H, effects, [0, 1]), groups=group, **options)
+    inside = (np.abs(with_groups.log2_fold_change[0] - true) < 1.645 * with_groups.standard_error[0]).sum()
+    # of 200, 90 % expected; the bounds leave out one case in ten thousand
+    assert stats.binom.ppf(5e-5, p, 0.9) <= inside <= stats.binom.ppf(1 - 5e-5, p, 0.9)
+    assert set(with_groups.top(20).indices[0].tolist()) == set(range(20))
+    without = fastpmf.differential_expression(X, W, H, **options)
+    inside = (np.abs(without.log2_fold_change[0] - true) < 1.645 * without.standard_error[0]).sum()
+    assert inside < 0.5 * p
+
+
+def test_fitted_effects_and_components_give_nearly_the_changes_of_the_true_ones():
+    drawn = Drawn(n=900, p=60, k=3, size=500, spread=0.8, seed=2)
+    model = PoissonNMF(3, random_state=0, max_iter=300)
+    W = model.fit_transform(drawn.X, groups=drawn.labels)
+    order = match_components(model.components_, drawn.H)[0]
+    found = model.differential_expression(drawn.X, W, groups=drawn.labels, against="mean")
+    true = known(drawn.H[order], drawn.effects, ["a", "b", "c"])
+    exact = fastpmf.differential_expression(drawn.X, drawn.W[:, order], true, groups=drawn.labels, against="mean")
+    differences = np.abs(found.log2_fold_change - exact.log2_fold_change) / exact.standard_error
+    assert np.median(differences) < 1  # W and the effects are estimated from the same counts
+
+
+def test_a_single_group_changes_no_change_and_new_groups_have_effects_of_1(drawn):
+    plain = PoissonNMF(2, random_state=0, max_iter=500)
+    W = plain.fit_transform(drawn.X)
+    model = PoissonNMF(2, random_state=0, max_iter=500).fit(drawn.X, groups=["only"] * 80)
+    expected = plain.differential_expression(drawn.X, W)
+    with pytest.warns(UserWarning, match="^groups has 'new', which the model was not fitted with"):
+        new = model.differential_expression(drawn.X, W, groups=["new"] * 80)
+    for found in (model.differential_expression(drawn.X, W, groups=["only"] * 80), new):
+        np.testing.assert_allclose(found.log2_fold_change, expected.log2_fold_change, atol=1e-4)
+        np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-4)
+
+
+def test_changes_with_groups_are_aligned_by_labels_and_the_same_for_any_number_of_threads(drawn):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(drawn.X, [f"row {i}" for i in range(80)], [f"f{j}" for j in range(30)])
+    groups = pd.Series(drawn.labels, X.index)
+    model = PoissonNMF(2, random_state=0, max_iter=20)
+    W = model.fit_transform(X, groups=groups)
+    expected = model.differential_expression(X, W, groups=groups)
+    shuffled = np.random.default_rng(0).permutation(30)
+    found = fastpmf.differential_expression(
+        X.iloc[:, shuffled], W, model, groups=groups.iloc[::-1], n_threads=2, names=X.columns[shuffled]
+    )
+    assert found.names.tolist() == X.columns[shuffled].tolist()
+    np.testing.assert_allclose(found.log2_fold_change, expected.log2_fold_change[:, shuffled], atol=1e-6)
+    one, three = (fastpmf.differential_expression(X, W, model, groups=groups, n_threads=n) for n in (1, 3))
+    np.testing.assert_array_equal(one.standard_error, three.standard_error)
 
 
 # ── AnnData and the command line ────────────────────────────────────────────────────────────────────────────────────
@@ -620,7 +729,6 @@ def test_batches_of_anndata_are_fitted_stored_written_and_used_for_new_cells(dra
         (lambda: fa.poisson_nmf(adata, 2, batch_key="bath"), ValueError, "^batch_key must be a column of adata.obs"),
         (lambda: fa.poisson_nmf(adata, 2, batch_key=[math.nan] * 80), ValueError, "^batch_key must have a label for"),
         (lambda: fa.poisson_nmf(adata, 2, groups="batch"), TypeError, "did you mean 'batch_key'"),
-        (lambda: fa.hpf(adata, 2, batch_key="batch"), TypeError, "it is an argument of poisson_nmf only"),
     ):
         with pytest.raises(error, match=message):
             call()
@@ -650,13 +758,18 @@ def test_the_command_line_fits_transforms_scores_and_reports_with_groups(drawn, 
     score = json.loads(run("evaluate", model, X, "--groups", groups, "--json").out)["log_likelihood"]
     assert score == pytest.approx(fitted.score(drawn.X, groups=drawn.labels), rel=1e-6)
     run("evaluate", model, test, "--train", X, "--groups", groups, "--top", "3")
+    found = json.loads(run("differential", model, X, "--groups", groups, "-n", "1", "--json").out)
+    expected = fitted.differential_expression(
+        drawn.X, fitted.transform(drawn.X, groups=drawn.labels), groups=drawn.labels
+    )
+    assert [row["lower_bound"] for row in found] == pytest.approx(expected.top(1).scores[:, 0].tolist(), rel=1e-6)
+    assert "groups must be given" in run("differential", model, X, status=2).err
+    run("plot", "differential", model, X, "--groups", groups, "--component", "1", "-o", str(tmp_path / "d.png"))
     run("plot", "residuals", model, X, "--groups", groups, "-o", str(tmp_path / "r.png"))
     run("plot", "calibration", model, test, "--train", X, "--groups", groups, "-o", str(tmp_path / "c.png"))
     assert "groups must be given" in run("transform", model, X, "-o", W, status=2).err
     missing = run("evaluate", model, test, "--train", X, "--groups", "nothing", status=2)
     assert "no file nothing, which --train" in missing.err
-    refused = run("fit", X, "-k", "2", "--model", "hpf", "--groups", groups, "-o", model, status=2).err
-    assert "argument --groups: an option of --model poisson" in refused
 
 
 # ── the search of components ────────────────────────────────────────────────────────────────────────────────────────

@@ -577,10 +577,10 @@ def test_factors_of_the_wrong_size_raise(U, V):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "p", "k"), [(7, 5, 1), (600, 530, 3), (30, 520, 17)])
-def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k):
+@pytest.mark.parametrize(("n", "p", "k", "n_groups"), [(7, 5, 1, 2), (600, 530, 3, 4), (30, 520, 17, 3)])
+def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k, n_groups):
     rng = np.random.default_rng(0)
-    n_groups, tolerance = 4, 4 * np.finfo(dtype).eps
+    tolerance = 4 * np.finfo(dtype).eps
     group, effects = rng.integers(0, n_groups, n), rng.gamma(2.0, size=(p, n_groups))
     W, Ht = (padded(rng.gamma(1.0, size=(m, k)), np.dtype(dtype)) for m in (n, p))
     X = as_counts(rng.poisson(1.0, (n, p)).astype(float))
@@ -593,3 +593,5 @@ def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k):
     np.testing.assert_allclose(groups.row_weights(Ht, effects), (effects.T @ wide_H)[group], rtol=max(tolerance, 1e-13))
     np.testing.assert_allclose(groups.column_weights(W, effects), effects @ sums, rtol=max(tolerance, 1e-13))
     assert groups.row_weights(Ht, effects).dtype == dtype
+    best = groups.best_effects(wide_H @ sums.T)
+    np.testing.assert_allclose(groups.best_effects_of(W, Ht), best, rtol=max(tolerance, 1e-13))

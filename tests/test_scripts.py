@@ -446,8 +446,12 @@ def test_models_are_scored_by_the_likelihood_of_counts_they_did_not_see(study, t
 
 def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     line = ["--shape", "80", "60", "-k", "2", "--mean-counts", "5", "--seeds", "0", "1", "--max-iter", "60"]
-    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2")
-    recovered = [float(row["value"]) for row in rows if row["what"].endswith("recovered")]
+    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1")
+    grouped = [row for row in rows if row["part"] == "groups"]
+    assert len(grouped) == 2 * (4 * 3 + 2)
+    assert all(-1 <= float(row["value"]) <= 1 and row["effects"] == "1.0" for row in grouped)
+    assert "k = 2, effects of 1, effects recovered: ml with groups " in out
+    recovered = [float(row["value"]) for row in rows if row["part"] == "recovery" and row["what"].endswith("recovered")]
     assert len(recovered) == 12
     assert all(0.7 < value <= 1 for value in recovered)  # 300 counts in a row, and two components
     covered = [float(row["value"]) for row in rows if row["what"] == "W covered" and row["seed"] == "0"]
@@ -698,8 +702,8 @@ def files(script, wrote):
                 for model, scores in (("ml", (-math.inf, -2.0)), ("map", (-1.5, -1.25)))),
               ["cost", "tiny", 3, "map", "mu", 0, "float32", nan, nan, 30, 0.002, 1.04, 100.0]),
         wrote("known_truth", columns("known_truth"),
-              *(["recovery", 10, 1.0, s, "W covered", "hpf", 0.9, v, 2.5] for s, v in ((0, 0.5), (1, 0.6))),
-              *(["components", 5, nan, s, "chosen", "recommended", nan, n, nan] for s, n in ((0, 5), (1, 7)))),
+              *(["recovery", 10, 1.0, s, "W covered", "hpf", 0.9, v, 2.5, nan] for s, v in ((0, 0.5), (1, 0.6))),
+              *(["components", 5, nan, s, "chosen", "recommended", nan, n, nan, nan] for s, n in ((0, 5), (1, 7)))),
         wrote("formats", columns("formats"),
               ["tiny", "mtx", "scipy mmread", 126.0, 2.0, 4.5, 2.25, 210.0, 260.0, 4.0, 204.0, 0.1, 9, 9.0],
               ["tiny", "ldac", "gensim BleiCorpus", 70.0, 9.0, nan, nan, 230.0, nan, 9.0, 190.0, 0.1, 9, 9.0]),

@@ -402,7 +402,7 @@ def test_seeds_on_the_command_line(drawn, tmp_path, monkeypatch, capsys):
     for more, message in (
         ([], "argument --seed-features: it needs --seed-strength"),
         (["--seed-strength", "9", "--prior", "none"], "argument --seed-features: it needs a prior of H, got none"),
-        (["--seed-strength", "9", "--model", "hpf"], "argument --seed-features: an option of --model poisson"),
+        (["--seed-strength", "9", "--model", "hpf", "--c", "1"], "argument --c: --seed-features sets the shapes of H"),
         (["--seed-strength", "9", "-k", "1"], "argument --seed-features: seeds must have from 1 to n_components = 1"),
     ):
         assert cli.main([*command.split(), *more]) == 2

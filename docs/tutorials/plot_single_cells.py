@@ -151,71 +151,35 @@ print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f
 # ------------------
 #
 # ``batch_key`` fits a factor for each gene and batch, together with the topics.
-# See the guide on :doc:`batch effects </guide/groups>`.
+# Two topics were the batches, so that two fewer are enough.
 
-effects = fastpmf.anndata.poisson_nmf(
-    adata, selection.recommended, batch_key="batch", key_added="by_batch", **options
-)
-found = clusters(adata.obsm["by_batch_topics"])
-print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}")
-print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
-ratio = np.log(effects.group_effects_[1] / effects.group_effects_[0])
-print(
-    f"correlation with the true efficiencies: {np.corrcoef(ratio, np.log(efficiency[1]))[0, 1]:.2f}"
-)
-
-# %%
-# The clusters are the types now.
-
-# %%
-# .. _known_batch:
-#
-# Batches as components
-# ---------------------
-#
-# :meth:`~fastpmf.PoissonNMF.differential_expression`, below, is for models without effects of batches.
-# For it, give each batch a profile that all its cells share: a component of its own.
-# Fix one column of W for each batch: the library sizes of its cells, and 0 for the cells of other batches.
-# The rows of H of these columns are fitted like all others.
-# The number of components is unchanged: two of them are now the batches.
-
-library = np.asarray(adata.X.sum(axis=1)).ravel()
-of_batch = pd.get_dummies(adata.obs["batch"]).to_numpy(float)
-k = selection.recommended
-fixed_W = np.full((adata.n_obs, k), np.nan)  # NaN: to be fitted
-fixed_W[:, :2] = of_batch * (library / np.median(library))[:, None]
-
-model = fastpmf.anndata.poisson_nmf(adata, k, fixed_W=fixed_W, **options)
-names = ["batch 1", "batch 2", *map(str, range(2, k))]
-ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group, labels=names)
+k = selection.recommended - 2
+model = fastpmf.anndata.poisson_nmf(adata, k, batch_key="batch", **options)
+ratio = np.log(model.group_effects_[1] / model.group_effects_[0])
+correlation = np.corrcoef(ratio, np.log(efficiency[1]))[0, 1]
+print(f"correlation of the effects with the true efficiencies: {correlation:.2f}")
+ax = plot.structure(adata.obsm["X_pmf"], model, groupby=group)
 plt.show()
 
 # %%
-# Leave out the shares of the batches and divide the others by their sum.
 # The clusters are now the types, and they have nothing to do with the batches.
 
-
-def without_batches(topics):
-    shares = pd.DataFrame(topics, columns=names).iloc[:, 2:]
-    return shares.div(shares.sum(axis=1), axis=0)
-
-
-shares = without_batches(adata.obsm["X_pmf_topics"])
+shares = pd.DataFrame(adata.obsm["X_pmf_topics"], index=adata.obs_names)
 found = clusters(shares)
 print(f"clusters and types   {adjusted_rand_score(adata.obs['type'], found):.3f}")
 print(f"clusters and batches {adjusted_rand_score(adata.obs['batch'], found):.3f}")
 pd.crosstab(adata.obs["type"], pd.Series(found, adata.obs_names, name="cluster"))
 
 # %%
-# The method has two limits: batches must be known, and what all cells of a batch have in common counts as batch.
+# The method has two limits: batches must be known, and each type should occur in several of them.
 # If all cells of a batch are of one type that no other batch has, no method can separate the type from the batch.
+# The guide on :doc:`batch effects </guide/groups>` says more.
 #
 # In scanpy, neighbours and UMAP of the shares work as with any other embedding:
 #
 # .. code-block:: python
 #
-#    adata.obsm["X_topics"] = shares.to_numpy()
-#    sc.pp.neighbors(adata, use_rep="X_topics")
+#    sc.pp.neighbors(adata, use_rep="X_pmf_topics")
 #    sc.tl.umap(adata)
 
 # %%
@@ -226,10 +190,11 @@ pd.crosstab(adata.obs["type"], pd.Series(found, adata.obs_names, name="cluster")
 # :meth:`~fastpmf.PoissonNMF.differential_expression` compares the rate of each gene in a topic with the other topic
 # that has the nearest rate.
 # ``top`` orders genes by a lower bound of this change, the estimate minus two standard errors, in log2.
+# With ``groups``, effects of batches are no changes of topics.
 
-changes = model.differential_expression(X, adata.obsm["X_pmf"])
+changes = model.differential_expression(X, adata.obsm["X_pmf"], groups=adata.obs["batch"])
 top = changes.top(6)
-for z in range(2, k):
+for z in range(k):
     pairs = zip(top.names[z], top.scores[z], strict=True)
     print(f"topic {z}:", ", ".join(f"{gene} {bound:.1f}" for gene, bound in pairs))
 
@@ -240,16 +205,14 @@ for z in range(2, k):
 program_of = pd.Series("-", index=genes)
 for program, own in zip(programs, markers, strict=True):
     program_of[genes[own]] = program
-found_in = [program_of[row].value_counts() for row in top.names[2:]]
-pd.DataFrame(found_in, index=names[2:]).fillna(0).astype(int)
+pd.DataFrame([program_of[row].value_counts() for row in top.names]).fillna(0).astype(int)
 
 # %%
 # The topic "activated" is not a cell type: it occurs in cells of all types.
 # Clustering cannot find it, since these cells are in all clusters.
 
-titles = program_of[top.names[:, 0]].to_list()
-activated = titles.index("activated")
-correlation = np.corrcoef(shares[names[activated]], activation[:1000])[0, 1]
+activated = program_of[top.names[:, 0]].to_list().index("activated")
+correlation = np.corrcoef(shares[activated], activation[:1000])[0, 1]
 print(f"correlation of its share with the truth: {correlation:.3f}")
 ax = plot.differential(changes, activated)
 plt.show()
@@ -261,18 +224,17 @@ plt.show()
 # :func:`fastpmf.anndata.transform` finds the topics of cells that were not fitted.
 # Genes are matched by name: the new cells have them in the opposite order, and 50 of them are missing.
 # Missing genes count as not observed, not as zeros.
-# Here, transform finds the shares of the batches too, since only ``fit`` takes fixed parts of W.
+# The new cells are of the same batches; ``new_batches="estimate"`` is for others.
 
-fastpmf.anndata.transform(new, model)
-new_shares = without_batches(new.obsm["X_pmf_topics"])
+fastpmf.anndata.transform(new, model, batch_key="batch")
 
 # %%
 # Any classifier of scikit-learn can now carry the types over from the old cells to the new ones:
 
 from sklearn.neighbors import KNeighborsClassifier
 
-classifier = KNeighborsClassifier().fit(np.sqrt(shares), adata.obs["type"])
-new.obs["predicted"] = classifier.predict(np.sqrt(new_shares))
+classifier = KNeighborsClassifier().fit(adata.obsm["X_pmf_topics"] ** 0.5, adata.obs["type"])
+new.obs["predicted"] = classifier.predict(new.obsm["X_pmf_topics"] ** 0.5)
 right = (new.obs["predicted"] == new.obs["type"]).mean()
 print(f"{right:.1%} of {new.n_obs} new cells have the right type")
 

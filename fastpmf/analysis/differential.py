@@ -24,6 +24,16 @@ leverage 0 and score -mu_i p_i. Zeros enter B by the sum over all rows minus tha
 
     sum_{x_i = 0} s_i s_i' = m_j^2 g g' * (W' W - sum_{x_i > 0} W_i W_i')        with the elementwise product *
 
+With effects c of groups of rows, which are known too, mu_ij = sum_k m_j c_g(i)j W_ik g_jk, and m_j the feature's counts
+divided by sum_i c_g(i)j sum_k W_ik: its share of all counts of an average group. The effects cancel in the shares p_i,
+and so in A. In the regression, m_j sum_i W_ik is replaced by m_j sum_g c_gj B_gk, with B_gk the sum of W_ik over the
+rows of group g. With c_j the smallest effect of the feature, this is
+
+    m_j c_j sum_i W_ik + r_jk,    r_jk = m_j sum_g (c_gj - c_j) B_gk >= 0
+
+the regression without effects at a share of m_j c_j, with a prior whose rates are e + r_jk. In the sum over zeros, W'W
+is replaced by sum_g c_gj^2 W_g'W_g with W_g the rows of group g, and W_i by c_g(i)j W_i.
+
 Adaptive shrinkage then estimates the changes of a component jointly, by empirical Bayes (Stephens):
 
     estimate_j ~ Normal(effect_j, error_j^2)        effect_j ~ pi_0 [0] + sum_m pi_m Normal(0, s_m^2)
@@ -43,12 +53,12 @@ from sklearn.utils import check_scalar
 from threadpoolctl import threadpool_limits
 
 from fastpmf.analysis.features import TopFeatures, component_labels, highest_scores
-from fastpmf.analysis.rates import check_no_groups
+from fastpmf.analysis.rates import RowEffects, check_groups_given
 from fastpmf.core.counts import Side
 from fastpmf.core.factors import component_sums
 from fastpmf.core.ranges import check_entries
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.counts.labels import MatrixLabels, align, align_factors, labels_of
+from fastpmf.counts.labels import MatrixLabels, align, align_factors, labels_of, order_of
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import vector
 from fastpmf.fitting.transform import transform
@@ -196,8 +206,8 @@ class Differential(NamedTuple):
 
 def differential_expression(
     X: Any, W: Any, H: Any, *, against: str | int = "others", pseudocount: float = 1.0,
-    standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None, names: Any = None,
-    n_threads: int | None = None,
+    standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None, groups: Any = None,
+    names: Any = None, n_threads: int | None = None,
 ) -> Differential:  # fmt: skip
     """Log2 fold changes of each feature's rate in each component, with standard errors.
 
@@ -227,6 +237,10 @@ def differential_expression(
         standard deviations, and `false_sign_rate` is computed.
     row_exposure : float or array-like of shape (n,), optional
         Row exposures of the fit.
+    groups : array-like of shape (n,), optional
+        Labels of the groups of the rows, if H is an estimator that was fitted with groups. Changes are then those of an
+        average group: the effects, which are treated as known, are not attributed to components that are more frequent
+        in some groups. Effects of groups that were not fitted are 1, with a warning.
     names : array-like of str, of length p, optional
         Names of the features; by default the column labels of X.
     n_threads : int or None, default=None
@@ -249,9 +263,10 @@ def differential_expression(
 
     Notes
     -----
-    The cost is that of a `transform` of the transposed counts plus O(k^2) per nonzero and O(k^3) per feature. Memory
-    beyond X and its transpose: a float64 copy of W, up to four more arrays of that size for one feature at a time, four
-    arrays of shape (k, p), and 8 MiB of covariance matrices (one matrix of shape (k, k) if that is larger).
+    The cost is that of a `transform` of the transposed counts plus O(k^2) per nonzero, and per group of each feature,
+    and O(k^3) per feature. Memory beyond X and its transpose: a float64 copy of W, up to four more arrays of that size
+    for one feature at a time, four arrays of shape (k, p), and 8 MiB of covariance matrices (one matrix of shape (k, k)
+    if that is larger).
 
     Errors do not include the uncertainty of W, and robust errors assume independent rows.
 
@@ -284,10 +299,12 @@ def differential_expression(
     >>> found.top(1).names.tolist()
     [['ape'], ['cat']]
     """
-    check_no_groups(H, advice="differential_expression has no groups")
-    labels, component_names = MatrixLabels.of(X), labels_of(H, 0).names
+    check_groups_given(H, groups)
+    model, labels, component_names = H, MatrixLabels.of(X), labels_of(H, 0).names
     W, H = align_factors(X, W, H)
-    row_exposure = align(row_exposure, "row_exposure", rows=labels.rows)
+    row_exposure, groups = (
+        align(A, name, rows=labels.rows) for A, name in ((row_exposure, "row_exposure"), (groups, "groups"))
+    )
     names = labels.columns.names if names is None else names
     H = check_matrix(H, "H")
     counts, (k, p) = as_counts(X, n_threads=n_threads), H.shape
@@ -301,6 +318,11 @@ def differential_expression(
         row_exposure = vector(row_exposure, len(W), "row_exposure")
     if names is not None:
         names = check_names(names, p, "names", "feature")
+    effects = None
+    if groups is not None:
+        effects = RowEffects.given(model, groups, len(W))
+        if (order := order_of(labels_of(model, 1), labels.columns, "H")) is not None:
+            effects = effects._replace(effects=effects.effects[:, order])
     with np.errstate(under="ignore"):  # rounding to 0 is harmless in all that follows
         W *= component_sums(W, H)[1]
         if row_exposure is not None:
@@ -309,7 +331,7 @@ def differential_expression(
         alive = W.any(axis=0)
         _check_against(against, alive)
         change, error, other = _changes(
-            counts, W, alive, against, float(pseudocount), standard_errors == "robust", n_threads
+            counts, W, effects, alive, against, float(pseudocount), standard_errors == "robust", n_threads
         )
         wrong = None
         if shrink:
@@ -322,8 +344,8 @@ def differential_expression(
 
 
 def _changes(
-    counts: MemoryCounts, W: np.ndarray, alive: np.ndarray, against: str | int, e: float, robust: bool,
-    n_threads: int | None,
+    counts: MemoryCounts, W: np.ndarray, effects: RowEffects | None, alive: np.ndarray, against: str | int, e: float,
+    robust: bool, n_threads: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Log2 fold changes, their standard errors and the components that they are against, each (k, p)."""
     n_features, k = counts.shape[1], W.shape[1]
@@ -332,23 +354,31 @@ def _changes(
     seen = np.flatnonzero(sums)
     if not len(seen) or not alive.any():
         return change, error, other
-    if (smallest := sums[seen].min() / counts.total) < _MIN_SHARE:
+    # Without groups there is one, whose effects are 1
+    group = np.zeros(len(W), np.int64) if effects is None else effects.group
+    c = np.ones((n_features, 1)) if effects is None else np.ascontiguousarray(effects.effects.T)
+    columns, w_sum, by_group = counts.side(Side.COLUMNS), W.sum(axis=0), _group_sums(W, group, c.shape[1])
+    total = counts.total if effects is None else c @ by_group.sum(axis=1)
+    mean = np.where(sums > 0, sums / total, 1.0)  # the results of features without counts are not used
+    if (smallest := (mean * c.min(axis=1))[seen].min()) < _MIN_SHARE:
         raise ValueError(
             f"X must have no feature with less than {_MIN_SHARE:g} of all counts but more than 0, got {smallest:g}"
         )
-    mean = np.where(sums > 0, sums / counts.total, 1.0)  # the results of features without counts are not used
-    columns, w_sum = counts.side(Side.COLUMNS), W.sum(axis=0)
     # The matrices are small, and the order of summation of BLAS depends on its number of threads
     with threads(n_threads), threadpool_limits(1, "blas"):
-        g = _rates(counts, W, mean, e)
-        relative = np.divide(W, w_sum, out=np.zeros_like(W), where=w_sum > 0)
-        gram = relative.T @ relative if robust else None
+        g = _rates(counts, W, mean, e, None if effects is None else c, by_group)
+        grams = None
+        if robust:
+            relative = np.divide(W, w_sum, out=np.zeros_like(W), where=w_sum > 0)
+            members = (relative[group == z] for z in range(c.shape[1]))
+            grams = np.array([A.T @ A for A in members])
         for features in np.array_split(seen, -(-len(seen) // max(1, _BLOCK // k**2))):
             covariance = np.empty((len(features), k, k))
             for out, j in zip(covariance, features, strict=True):
                 stored = slice(columns.indptr[j], columns.indptr[j + 1])
-                x, w = columns.data[stored].astype(np.float64), W[columns.indices[stored]]
-                out[:] = _covariance(x, w, g[j], mean[j], e, w_sum, gram)
+                x, rows = columns.data[stored].astype(np.float64), columns.indices[stored]
+                gram = None if grams is None else np.einsum("g,gkl->kl", c[j] ** 2, grams)
+                out[:] = _covariance(x, W[rows], g[j], mean[j], c[j, group[rows]], e, w_sum, gram)
             contrasts = _contrasts(np.log(g[features]), covariance, alive, against)
             change[:, features], error[:, features], other[:, features] = (A.T for A in contrasts)
     change /= np.log(2)
@@ -368,11 +398,22 @@ def _check_against(against: str | int, alive: np.ndarray) -> None:
         raise ValueError(f"against must be a component with any mass, one of 0 to {len(alive) - 1}, got {against}")
 
 
-def _rates(counts: MemoryCounts, W: np.ndarray, mean: np.ndarray, e: float) -> np.ndarray:
-    """g of each feature, (p, k)."""
+def _group_sums(W: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sums of the rows of W over each group, (n_groups, k)."""
+    return np.array([W[group == z].sum(axis=0) for z in range(n_groups)])
+
+
+def _rates(
+    counts: MemoryCounts, W: np.ndarray, mean: np.ndarray, e: float, c: np.ndarray | None, by_group: np.ndarray
+) -> np.ndarray:
+    """g of each feature, (p, k), with the effects c (p, n_groups) of groups, and the sums of their rows of W."""
     transposed = MemoryCounts(counts.side(Side.COLUMNS), counts.side(Side.ROWS))
+    rate: Any = e
+    if c is not None:
+        smallest = c.min(axis=1)
+        rate, mean = e + mean[:, None] * ((c - smallest[:, None]) @ by_group), mean * smallest
     g, gap = transform(
-        transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ITER, tol=_TOL, penalties=Penalties(prior_W=(1 + e, e)),
+        transposed, np.ascontiguousarray(W.T), max_iter=_MAX_ITER, tol=_TOL, penalties=Penalties(prior_W=(1 + e, rate)),
         data=FitData(row_exposure=mean), warn_unconverged=False,
     )  # fmt: skip
     sums = counts.sums(Side.COLUMNS)
@@ -386,12 +427,14 @@ def _rates(counts: MemoryCounts, W: np.ndarray, mean: np.ndarray, e: float) -> n
 
 
 def _covariance(
-    x: np.ndarray, W: np.ndarray, g: np.ndarray, mean: float, e: float, w_sum: np.ndarray, gram: np.ndarray | None
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, g: np.ndarray, mean: float, c: np.ndarray, e: float, w_sum: np.ndarray,
+    gram: np.ndarray | None,
+) -> np.ndarray:  # fmt: skip
     """Covariance of log g of one feature, (k, k), in the notation of the module.
 
-    x (m,) and W (m, k) are the nonzero counts and their rows of W, which is overwritten; w_sum (k,) are the column sums
-    of all rows of W, and gram (k, k) is W'W after division by these; None for model errors.
+    x (m,), W (m, k) and c (m,) are the nonzero counts, their rows of W, which is overwritten, and the effects of their
+    groups; w_sum (k,) are the column sums of all rows of W, and gram (k, k) is sum_g c_g^2 W_g'W_g after division by
+    these; None for model errors.
     """
     rate = W @ g
     rate[rate == 0] = 1  # if W is zero in a row, the shares are 0, and its count is ignored
@@ -400,7 +443,7 @@ def _covariance(
     covariance, bread = _inverse((shares * x[:, None]).T @ shares, e)
     if gram is None:
         return covariance
-    mu, total = mean * rate, mean * g * w_sum
+    mu, total = mean * c * rate, mean * g * w_sum
     steps = shares @ bread
     leverage = x * np.einsum("ik,ik->i", steps, shares)
     # The second is a lower bound on 1 - leverage, which may round to 0

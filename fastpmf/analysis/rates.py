@@ -6,12 +6,15 @@ G groups of rows, r_i c_j e_gj (W_i . H_j + b_j), they are those of G times as m
 group.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpmf.counts.labels import Labels, MatrixLabels, align_factors, labels_of, order_of
+from fastpmf.fitting.problem import check_group_labels
+from fastpmf.utils.messages import listed
 from fastpmf.utils.validation import check_array, check_factor
+from fastpmf.utils.warnings import warn
 
 
 def check_no_groups(model: Any, name: str = "H", advice: str = "") -> None:
@@ -35,6 +38,52 @@ def check_groups_given(model: Any, groups: Any, name: str = "groups") -> None:
         raise ValueError(f"{name} must be given, since the model was fitted with groups")
     if not fitted and groups is not None:
         raise ValueError(f"{name} must be None, since the model was fitted without groups")
+
+
+class RowEffects(NamedTuple):
+    """Effects of the groups of some rows, in a fitted model.
+
+    Attributes
+    ----------
+    names : ndarray of shape (n_groups,)
+        Labels of the groups of these rows, sorted.
+    group : ndarray of shape (n,), int64
+        The group of each row.
+    effects : ndarray of shape (n_groups, p), float64
+        1 for groups that were not fitted.
+    new : ndarray of shape (n_groups,), bool
+        Which groups were not fitted.
+    """
+
+    names: np.ndarray
+    group: np.ndarray
+    effects: np.ndarray
+    new: np.ndarray
+
+    @classmethod
+    def of(cls, model: Any, labels: np.ndarray) -> "RowEffects":
+        """The effects of the groups with these labels, see `check_group_labels`."""
+        names, group = np.unique(labels, return_inverse=True)
+        fitted = dict(zip(model.group_names_.tolist(), model.group_effects_, strict=True))
+        one = np.ones(model.components_.shape[1])
+        effects = np.array([fitted.get(name, one) for name in names.tolist()]).reshape(len(names), len(one))
+        new = np.array([name not in fitted for name in names.tolist()], bool)
+        return cls(names, group.astype(np.int64), effects, new)
+
+    @classmethod
+    def given(cls, model: Any, groups: Any, n: int) -> "RowEffects":
+        """The effects of the groups of n rows, whose labels are the argument `groups`; warn of new ones."""
+        found = cls.of(model, check_group_labels(groups, n))
+        found.warn_of_new()
+        return found
+
+    def warn_of_new(self) -> None:
+        """Warn of groups that were not fitted, if there are any."""
+        if self.new.any():
+            warn(
+                f"groups has {listed(self.names[self.new].tolist())}, which the model was not fitted with: their "
+                "effects are taken as 1, and not estimated"
+            )
 
 
 def column_data(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | None, np.ndarray | None]:

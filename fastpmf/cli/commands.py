@@ -100,7 +100,7 @@ STANDARD_OUTPUT = STANDARD_INPUT
 SECONDS_BETWEEN_LINES = 5.0  # of the fits of `select`
 _POISSON_ONLY = (
     "prior", "prior_W", "prior_H", "solver", "row_exposure", "column_exposure", "background", "sample_weight",
-    "fixed_W", "fixed_H", "row_groups", "seed_features", "seed_strength",
+    "fixed_W", "fixed_H",
 )  # fmt: skip
 _HPF_ONLY = ("learn_prior", "a", "c", "a_prime", "c_prime", "no_hierarchy")
 
@@ -126,7 +126,7 @@ def fit(arguments: argparse.Namespace) -> None:
     seeds = _seeds(arguments)
     data = stream(arguments) if arguments.stream else read(arguments)
     if seeds is not None:
-        model.set_params(prior_H=_seeded_prior(arguments, seeds, data))
+        model.set_params(**{"c" if arguments.kind == "hpf" else "prior_H": _seeded_prior(arguments, seeds, data)})
     counts = data.X if arguments.stream else as_counts(data, name=", ".join(arguments.counts))
     beside_X = _beside_fit(arguments, data)
     began = time.perf_counter()
@@ -177,7 +177,7 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
     for name in _POISSON_ONLY if hpf else _HPF_ONLY:
         value = getattr(arguments, name, None)
         if value is not None and value is not False:  # 0 is a value
-            option, other = name.replace("row_groups", "groups").replace("_", "-"), "poisson" if hpf else "hpf"
+            option, other = name.replace("_", "-"), "poisson" if hpf else "hpf"
             raise ValueError(f"argument --{option}: an option of --model {other}, got --model {arguments.kind}")
     for name in ("a_prime", "c_prime") if arguments.no_hierarchy else ():
         if getattr(arguments, name) is not None:
@@ -186,6 +186,8 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
         return _poisson(arguments, n_components, default_prior)
     shapes = {name: getattr(arguments, name) for name in ("a", "c", "a_prime", "c_prime")}
     given = {name: value for name, value in shapes.items() if value is not None}
+    if "c" in given and getattr(arguments, "seed_features", None) is not None:
+        raise ValueError("argument --c: --seed-features sets the shapes of H")
     options = _how_to_fit(arguments, n_components)
     return HPF(**options, **given, learn_prior=arguments.learn_prior, hierarchy=not arguments.no_hierarchy)
 
@@ -218,7 +220,7 @@ def _seeds(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _seeded_prior(arguments: argparse.Namespace, seeds: dict[str, Any], data: Dataset) -> SeededPrior:
-    """The prior of H with seeds, and with the shape and the rate of --prior or --prior-H."""
+    """The prior of H with seeds, and for `PoissonNMF` with the shape and the rate of --prior or --prior-H."""
     prior = arguments.prior_H or arguments.prior or "auto"
     if prior == "none":
         raise ValueError("argument --seed-features: it needs a prior of H, got none")
@@ -518,13 +520,11 @@ def differential_expression(arguments: argparse.Namespace) -> Any:
     """The result of `differential_expression`, with the options of the command."""
     model = load(arguments)
     data, W = fitted_rows(arguments, model)
-    row_exposure = arguments.row_exposure
-    if row_exposure is not None:
-        row_exposure = read_vector(row_exposure, "--row-exposure", data, axis=0)
     with stage("computing log fold changes"):
         return model.differential_expression(
             data, W, against=arguments.against, pseudocount=arguments.pseudocount,
-            standard_errors=arguments.standard_errors, shrink=arguments.shrink, row_exposure=row_exposure,
+            standard_errors=arguments.standard_errors, shrink=arguments.shrink,
+            **beside_counts(arguments, model, data),
         )  # fmt: skip
 
 

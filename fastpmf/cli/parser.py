@@ -307,7 +307,8 @@ def _fit(parser: Parser) -> None:
     fit.option("--report", text, group=group, metavar="REPORT.html")
     _add_components(fit, "number of components (required)")
     _add_kind(fit)
-    group = _add_poisson(fit, default_prior="none")
+    _add_poisson(fit, default_prior="none")
+    group = "data beside the counts"
     text = (
         'names of features to expect in components, as JSON: {"T cells": ["CD3D", "CD3E"], ...}; the first '
         "components get these names, and the default of --prior is then auto"
@@ -569,6 +570,7 @@ def _differential(parser: Parser) -> None:
     _add_differential(differential)
     _add_weights(differential)
     _add_row_exposure(differential)
+    _add_groups_of_rows(differential)
     _add_table(differential)
     _add_common(differential)
 
@@ -929,6 +931,7 @@ def _plot(parser: Parser) -> None:
     _add_counts(differential)
     _add_weights(differential)
     _add_row_exposure(differential)
+    _add_groups_of_rows(differential)
     text = "the component, from 0 (required)"
     differential.option("--component", text, group="what to list", type=seed, required=True, metavar="Z")
     _add_top(differential, "number of features to name")
@@ -1053,8 +1056,8 @@ def _add_kind(command: Parser) -> None:
     command.option("--model", text, "poisson", group="model", dest="kind", choices=["poisson", "hpf"])
 
 
-def _add_poisson(command: Parser, *, default_prior: str, group: str = "model poisson") -> str:
-    """Options of `PoissonNMF`, in the group that is returned."""
+def _add_poisson(command: Parser, *, default_prior: str, group: str = "model poisson") -> None:
+    """Options of `PoissonNMF`."""
     text = (
         "Gamma prior of W and H. none: maximum likelihood; auto: a weak prior, recommended for topics, cells and "
         "predictions; sparse: L1 penalties, for many components and few counts; or its shape and rate (default: "
@@ -1064,7 +1067,6 @@ def _add_poisson(command: Parser, *, default_prior: str, group: str = "model poi
     command.option("--prior-W", "of W only", group=group, type=prior, metavar="PRIOR", dest="prior_W")
     command.option("--prior-H", "of H only", group=group, type=prior, metavar="PRIOR", dest="prior_H")
     _add_solver(command, group)
-    return group
 
 
 def _add_hpf(command: Parser) -> None:

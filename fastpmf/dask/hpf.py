@@ -12,7 +12,7 @@ from fastpmf.dask.worker import RowData
 from fastpmf.estimators.hpf import column_attributes, run_attributes
 from fastpmf.fitting.checkpoint import open_checkpoints
 from fastpmf.fitting.fit import check_any_counts, facts_of, report_end
-from fastpmf.fitting.hpf import MOVED, HPFOptions, check_finite
+from fastpmf.fitting.hpf import MOVED, HPFOptions, check_finite, check_no_entries
 from fastpmf.fitting.memory import check_columns
 from fastpmf.solvers import MeanField, Record
 
@@ -51,7 +51,8 @@ class HPF(DistributedEstimator):
 
     Notes
     -----
-    Not available: `learn_prior`, `n_init`, init other than random, `mask`, `validation` and `partial_fit`.
+    Not available: `learn_prior`, `c` for single entries, `n_init`, init other than random, `groups`, `mask`,
+    `validation` and `partial_fit`.
 
     Examples
     --------
@@ -151,6 +152,7 @@ class HPF(DistributedEstimator):
     def _fit(self, X: Any, checkpoint: Any, resume: Any, *, return_W: bool) -> Any:
         options = HPFOptions.of(self)
         solver = MeanField(priors=options.priors(), inner_steps=options.inner_steps)
+        check_no_entries(solver.priors, "fastpmf.dask")
         client, source = self._open(X)
         with WorkerPool(client, source, n_threads=self.n_threads, timeout=self.timeout) as pool:
             survey = pool.open()

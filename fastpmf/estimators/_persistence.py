@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpmf.fitting.early_stopping import VALIDATION_DTYPE
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.solvers.base import TRACE_DTYPE
 from fastpmf.utils.files import READ_ERRORS, atomic_write, open_npz
 from fastpmf.utils.messages import printable
@@ -120,6 +121,17 @@ def damaged_model(path: str | os.PathLike[str], error: BaseException) -> ValueEr
     """The error for a damaged model file."""
     reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else error
     return ValueError(f"{os.fspath(path)} is not a valid fastpmf model file: {printable(reason)[:300]}")
+
+
+def with_seeded_prior(parameters: Facts, arrays: dict[str, np.ndarray], name: str) -> Facts:
+    """The parameters with a `SeededPrior` in place of its shape and rate, if the file has its names."""
+    if "prior_features" not in arrays:
+        return parameters
+    shape, rate = parameters[name]
+    labels = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
+    if shape.shape != (sizes := tuple(map(len, labels))):
+        raise ValueError(f"a prior of shape {shape.shape} with names of {sizes}")
+    return parameters | {name: SeededPrior(shape, rate, *labels)}
 
 
 def checked_curves(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray | None]:

@@ -355,7 +355,7 @@ def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray 
     if groups is None:
         W, H = model_rates(model, W, row_exposure)
     else:
-        W, H = model.rate_factors(W, row_exposure=row_exposure, groups=groups)
+        W, H = model._rate_factors(W, row_exposure, groups)
     (n, p), X = counts.shape, counts.to_scipy()
     n_drawn = min(n, max(1, _CALIBRATION_ENTRIES // p))
     drawn = np.sort(np.random.default_rng(0).choice(n, n_drawn, replace=False))

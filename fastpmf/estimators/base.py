@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
-from fastpmf.analysis.rates import check_no_groups, model_rates
+from fastpmf.analysis.rates import (
+    RowEffects,
+    check_groups_given,
+    check_no_groups,
+    model_rates,
+    rate_factors,
+    with_effects,
+)
 from fastpmf.analysis.summary import Summary, fit_facts, summary_of, title_of
 from fastpmf.analysis.topics import Topics, to_topics
 from fastpmf.core.counts import Counts, Side
@@ -24,7 +32,8 @@ from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.streamed import as_fittable
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
-from fastpmf.fitting.options import NO_DATA, FitData
+from fastpmf.fitting.options import NO_DATA, FitData, KnownEffects
+from fastpmf.fitting.problem import check_group_labels, vector
 from fastpmf.fitting.transform import log_likelihood_of_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution
@@ -34,7 +43,7 @@ from fastpmf.utils.tables import Table
 from fastpmf.utils.validation import check_array, check_factor, check_names, is_dataframe, positions
 from fastpmf.utils.warnings import warn
 
-_PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule")
+_PRIVATE_FITTED = ("_online", "_columns", "_priors", "_schedule", "_group_of_row")
 
 
 def check_feature_names(names: np.ndarray, fitted: np.ndarray) -> None:
@@ -171,7 +180,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def differential_expression(
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
-        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None,
+        standard_errors: str = "robust", shrink: bool = False, row_exposure: Any = None, groups: Any = None,
     ) -> Differential:  # fmt: skip
         """Log fold changes of the rate of each feature in each component; see `fastpmf.differential_expression`.
 
@@ -186,23 +195,23 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         shrink : bool, default=False
         row_exposure : float or array-like of shape (n_samples,), optional
             The exposures given to `fit` or `transform`.
+        groups : array-like of shape (n_samples,), optional
+            The groups given to `fit` or `transform`; needed if the model was fitted with groups. Changes are those of
+            an average group.
 
         Returns
         -------
         Differential
-
-        Raises
-        ------
-        ValueError
-            If the model was fitted with groups.
         """
         check_is_fitted(self)
-        check_no_groups(self, "the model", "differential_expression has no groups")
+        check_groups_given(self, groups)
         rows = self._labels(X).rows
-        W, row_exposure = align(W, "W", rows=rows), align(row_exposure, "row_exposure", rows=rows)
+        W, row_exposure, groups = (
+            align(A, name, rows=rows) for A, name in ((W, "W"), (row_exposure, "row_exposure"), (groups, "groups"))
+        )
         return differential_expression(
             self._read_new_data(X)[0], W, self, against=against, pseudocount=pseudocount,
-            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure,
+            standard_errors=standard_errors, shrink=shrink, row_exposure=row_exposure, groups=groups,
             names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
         )  # fmt: skip
 
@@ -393,6 +402,50 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         found = similar_columns(self.components_, features, n, items=items)
         return found.named(names, None if names is None else names[features])
 
+    def _rate_factors(self, W: Any, row_exposure: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`rate_factors` of both estimators."""
+        check_is_fitted(self)
+        check_groups_given(self, groups)
+        rows = labels_of(W, 0)
+        row_exposure, groups = (
+            align(A, name, rows=rows) for A, name in ((row_exposure, "row_exposure"), (groups, "groups"))
+        )
+        W = check_array(W, "W")
+        W = check_factor(W, (len(np.atleast_1d(W)), len(self.components_)), "W")
+        if row_exposure is not None:
+            row_exposure = vector(row_exposure, len(W), "row_exposure")
+        p = self.components_.shape[1]
+        of_columns = (getattr(self, name, None) for name in ("column_exposure_", "background_"))
+        exposure, background = (None if A is None else np.broadcast_to(A, p) for A in of_columns)
+        W, H = rate_factors(W, self.components_, exposure, background, row_exposure)
+        if groups is None:
+            return W, H
+        known = RowEffects.given(self, groups, len(W))
+        return with_effects(W, H, known.group, known.effects)
+
+    def _with_known_effects(
+        self, counts: Counts, data: FitData, estimate: Callable[[MemoryCounts, FitData, np.ndarray], np.ndarray] | None
+    ) -> FitData:
+        """The data with the effects of groups in place of their labels.
+
+        Those of groups that were not fitted are `estimate(counts, data, rows)`, given the counts and data of these
+        rows and their numbers, of shape (n_new, n_features); if it is None they are 1, with a warning.
+        """
+        if data.groups is None:
+            return data
+        labels = check_group_labels(data.groups, counts.shape[0])
+        known = RowEffects.of(self, labels)
+        if estimate is None:
+            known.warn_of_new()
+        elif known.new.any():
+            if not isinstance(counts, MemoryCounts):
+                raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
+            rows = np.flatnonzero(known.new[known.group])
+            part = counts.select_rows(rows)
+            if part.total > 0:
+                known.effects[known.new] = estimate(part, replace(data, groups=labels).select_rows(rows), rows)
+        return replace(data, groups=KnownEffects(known.group, known.effects.T))
+
     def _with_features(self, columns: np.ndarray) -> Self:
         """A copy of the fitted model for counts of these features only, given by their numbers."""
         check_is_fitted(self)
@@ -400,6 +453,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         model.components_, model.n_features_in_ = np.ascontiguousarray(self.components_[:, columns]), len(columns)
         if hasattr(self, "feature_names_in_"):
             model.feature_names_in_ = self.feature_names_in_[columns]
+        if self.group_effects_ is not None:
+            model.group_effects_ = self.group_effects_[:, columns]
         return model
 
     def _read_training_data(self, X: Any, data: FitData) -> tuple[Counts, FitData, dict[str, Any]]:

@@ -8,10 +8,12 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastpmf.analysis.rates import check_groups_given
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
 from fastpmf.core.ranges import check_scale
-from fastpmf.counts.labels import align, names_of
+from fastpmf.counts import MemoryCounts
+from fastpmf.counts.labels import MatrixLabels, align, names_of
 from fastpmf.counts.masked import hide_entries
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
@@ -20,24 +22,28 @@ from fastpmf.estimators._persistence import (
     damaged_model,
     read_model,
     to_json,
+    with_seeded_prior,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import report_end
-from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_rows
+from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_effects, infer_rows
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
-from fastpmf.fitting.options import FitData
+from fastpmf.fitting.options import FitData, KnownEffects
+from fastpmf.fitting.problem import check_beside_groups, read_groups
+from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
 from fastpmf.model.gamma import GammaPosterior
-from fastpmf.model.hierarchy import GammaFactor, GammaPrior
+from fastpmf.model.groups import Groups
+from fastpmf.model.hierarchy import EntryShapes, GammaFactor, GammaPrior
 from fastpmf.solvers import MeanField, Solution, Status
 from fastpmf.solvers.base import Callback
 from fastpmf.solvers.mean_field import PosteriorState
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import compilation_shown, stage
-from fastpmf.utils.validation import check_number, positions
+from fastpmf.utils.validation import check_number, check_option, check_shape_dtype, positions
 
 
 class HPF(FactorModel):
@@ -49,6 +55,8 @@ class HPF(FactorModel):
         W_ik ~ Gamma(a_k, xi_i),    xi_i ~ Gamma(a_prime, a_prime / b_prime)      activity of a row
         H_kj ~ Gamma(c_k, eta_j),   eta_j ~ Gamma(c_prime, c_prime / d_prime)     popularity of a column
 
+    With groups of rows the rates are e_g(i)j sum_k W_ik H_kj, with effects e_gj ~ Gamma(prior_groups, prior_groups).
+
     The posterior is approximated by independent Gamma distributions, by coordinate ascent on the evidence lower bound,
     which never falls. An iteration is a multiplicative one, with exp E[log W] and exp E[log H] as factors.
 
@@ -59,7 +67,10 @@ class HPF(FactorModel):
     a, c : float or array-like of shape (n_components,), default=None
         Shapes of the entries of W and of H, > 0, one for all components or one for each; below 1 they favour sparse
         factors. With `learn_prior` they are initial values. None is 0.3, and with `learn_prior`
-        min(30, 0.6 times the mean count of a row) / n_components.
+        min(30, 0.6 times the mean count of a row) / n_components. c may also have one for each entry of H, of shape
+        (n_components, n_features): a larger one acts like so many counts more that the component has of the feature.
+        Or it is a `SeededPrior`, made by `seeded_prior` from lists of features, whose counts are added to 0.3; its own
+        shape and rate have no effect. A random start is moved towards what shapes of single entries expect.
     a_prime, c_prime : float, default=0.3
         Shapes of the activities and of the popularities, > 0: with smaller shapes, rows, or columns, may differ more.
     b_prime, d_prime : float, default=1.0
@@ -72,6 +83,8 @@ class HPF(FactorModel):
         Whether to fit a_prime, b_prime, c_prime, d_prime, and shapes a_k and c_k of each component too, by maximising
         the bound (empirical Bayes). Components that the counts do not support end with small shapes and hardly any
         weight.
+    prior_groups : float, default=10.0
+        Shape and rate, > 0, of the prior of the effects of `groups`, as in `PoissonNMF`.
     inner_steps : int, default=1
         Updates of the posteriors of W in an iteration, for one of those of H; as in `PoissonNMF`.
     init : {"auto", "merge", "random", "nndsvd", "nndsvda", "nndsvdar"}, default="auto"
@@ -117,7 +130,15 @@ class HPF(FactorModel):
         Posteriors of xi (n_samples,) and eta (n_features,); None without the hierarchy.
     prior_ : dict
         Final values of a, a_prime, b_prime, c, c_prime and d_prime; a and c are arrays of shape (n_components,) if
-        each component has its own shape.
+        each component has its own shape, and c is one of shape (n_components, n_features) if each entry has.
+    component_names_ : ndarray of shape (n_components,) or None
+        Names of the components, if `c` is a `SeededPrior`.
+    group_effects_ : ndarray of shape (n_groups, n_features) or None
+        Posterior means of the effects of the groups; None without `groups`.
+    group_effects_posterior_ : GammaPosterior of shape (n_groups, n_features), or None
+        Their posteriors; None without `groups`, or with a single group, whose effects are 1.
+    group_names_ : ndarray of shape (n_groups,) or None
+        Labels of the groups, sorted.
     mean_W_ : ndarray of shape (n_components,) or None
         Mean of E[W] over the fitted rows; None after `partial_fit` and `fastpmf.dask`.
     elbo_ : float
@@ -188,6 +209,7 @@ class HPF(FactorModel):
         d_prime: float = 1.0,
         hierarchy: bool = True,
         learn_prior: bool = False,
+        prior_groups: float = 10.0,
         inner_steps: int = 1,
         init: str = "auto",
         n_init: int = 1,
@@ -213,6 +235,7 @@ class HPF(FactorModel):
         self.d_prime = d_prime
         self.hierarchy = hierarchy
         self.learn_prior = learn_prior
+        self.prior_groups = prior_groups
         self.inner_steps = inner_steps
         self.init = init
         self.n_init = n_init
@@ -230,8 +253,8 @@ class HPF(FactorModel):
         self.callback = callback
 
     def fit(
-        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None,
+        self, X: Any, y: None = None, *, groups: Any = None, mask: Any = None, validation: Any = None,
+        checkpoint: Any = None, resume: Any = None,
     ) -> Self:  # fmt: skip
         """Infer the posteriors of W and H given X.
 
@@ -241,6 +264,9 @@ class HPF(FactorModel):
             As in `PoissonNMF.fit`.
         y : None
             Ignored.
+        groups : array-like of shape (n_samples,), optional
+            Labels, all strings or all numbers, of the group of each row, such as batches, donors or sites, whose
+            effects on the features are inferred with W and H; as in `PoissonNMF.fit`. Not with `mask` or `validation`.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed.
         validation : float or matrix of counts of shape (n_samples, n_features), optional
@@ -263,14 +289,15 @@ class HPF(FactorModel):
             On Ctrl-C after the first iteration, a KeyboardInterrupt; the estimator then has the fit so far. Before that
             a plain KeyboardInterrupt, and the estimator is unchanged.
         """
-        solution, attributes = self._fit(X, y, FitData(mask=mask, validation=validation), checkpoint, resume)
+        data = FitData(groups=groups, mask=mask, validation=validation)
+        solution, attributes = self._fit(X, y, data, checkpoint, resume)
         self._set_fitted_attributes(attributes)
         report_end(solution, self.tol, MOVED)
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, *, mask: Any = None, validation: Any = None, checkpoint: Any = None,
-        resume: Any = None,
+        self, X: Any, y: None = None, *, groups: Any = None, mask: Any = None, validation: Any = None,
+        checkpoint: Any = None, resume: Any = None,
     ) -> np.ndarray:  # fmt: skip
         """Infer the posteriors and return E[W]; arguments and errors as in `fit`.
 
@@ -278,7 +305,7 @@ class HPF(FactorModel):
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        self.fit(X, y, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
+        self.fit(X, y, groups=groups, mask=mask, validation=validation, checkpoint=checkpoint, resume=resume)
         return self.W_posterior_.mean
 
     @with_callbacks  # type: ignore[untyped-decorator]
@@ -288,17 +315,19 @@ class HPF(FactorModel):
             options = HPFOptions.of(self)
             self._check_memory(X)
             counts, aligned, features = self._read_training_data(X, data)
+            options = options.aligned(MatrixLabels.of(X))
             fit = HPFFit(counts, options, aligned, checkpoint=checkpoint, resume=resume)
             known = features | {"row_names_": names_of(X, 0)}
+            names = {"component_names_": component_names(self.c)}
 
             def attributes(solution: Solution, state: PosteriorState) -> dict[str, Any]:
-                return known | _solution_attributes(solution, copy.deepcopy(state), fit.share)
+                return known | _solution_attributes(solution, copy.deepcopy(state), fit) | names
 
             tasks = self._tasks(attributes, X, y, data)
             solution, state = fit.run(tasks)
             if tasks is not None:
                 tasks.end(solution, state)
-        return solution, known | _solution_attributes(solution, state, fit.share)
+        return solution, known | _solution_attributes(solution, state, fit) | names
 
     def _check_memory(self, X: Any) -> None:
         """Raise an error if the size of X is known and its fit would exceed the memory limit."""
@@ -354,7 +383,7 @@ class HPF(FactorModel):
             self.__dict__ = vars(self) | attributes
         return self
 
-    def posterior(self, X: Any, *, mask: Any = None) -> GammaPosterior:
+    def posterior(self, X: Any, *, groups: Any = None, new_groups: str = "ignore", mask: Any = None) -> GammaPosterior:
         """Posterior of W for rows of counts, given that of H.
 
         The posterior of each row is updated until an update moves at most a share `tol` of its counts. The result for a
@@ -363,29 +392,39 @@ class HPF(FactorModel):
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
+        groups : array-like of shape (n_samples,), optional
+            Labels of the groups of these rows; needed if the model was fitted with groups. Their effects are fixed at
+            the posterior means.
+        new_groups : {"ignore", "estimate"}, default="ignore"
+            What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
+            their effects are inferred from these rows, with the posterior of H fixed, by alternating with W.
         mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry is not observed; X may hold NaN there.
 
         Returns
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        return self._infer_rows(*self._read_new_data(X, FitData(mask=mask), streamed=True))
+        return self._infer_rows(*self._read_rows(X, groups, new_groups, mask))
 
-    def transform(self, X: Any, *, mask: Any = None) -> np.ndarray:
+    def transform(self, X: Any, *, groups: Any = None, new_groups: str = "ignore", mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, given the posterior of H; see `posterior`.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
-        mask : matrix of shape (n_samples, n_features), optional
+        groups, new_groups, mask
+            As in `posterior`.
 
         Returns
         -------
         W : ndarray of shape (n_samples, n_components)
         """
-        return self.posterior(X, mask=mask).mean
+        return self.posterior(X, groups=groups, new_groups=new_groups, mask=mask).mean
 
-    def score(self, X: Any, y: None = None, *, mask: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: None = None, *, groups: Any = None, mask: Any = None, sample_weight: Any = None
+    ) -> float:
         """Poisson log-likelihood per count of X at the posterior means, W's inferred from X.
 
         Parameters
@@ -393,7 +432,8 @@ class HPF(FactorModel):
         X : matrix of counts of shape (n_samples, n_features)
         y : None
             Ignored.
-        mask : matrix of shape (n_samples, n_features), optional
+        groups, mask
+            As in `posterior`; effects of new groups are 1.
         sample_weight : float or array-like of shape (n_samples,), optional
             Weights of the rows in the score.
 
@@ -402,14 +442,14 @@ class HPF(FactorModel):
         float
             In nats per count, higher is better.
         """
-        counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
+        counts, data = self._read_rows(X, groups, "ignore", mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         with compilation_shown(verbose=self.verbose):  # one message for both steps
             W = self._infer_rows(counts, data).mean
             return self._score(counts, W, dataclasses.replace(data, sample_weight=weight))
 
     def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
-        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows.
+        """Posterior predictive means E[W_i . H_j] of entries of the fitted rows, times E[e_gj] with groups.
 
         Parameters
         ----------
@@ -426,15 +466,17 @@ class HPF(FactorModel):
             If `rows` or `columns` do not hold integers or known names, can't be broadcast, or a number is negative or
             too large.
         """
-        W, H = self._entry_posteriors(rows, columns)
-        return (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
+        W, H, effect = self._entry_posteriors(rows, columns)
+        mean = (W.mean.astype(np.float64) * H.mean).sum(axis=-1)
+        return mean if effect is None else mean * effect.mean
 
     def predictive_sample(
         self, rows: Any, columns: Any, n_samples: int = 100, *, random_state: Any = None
     ) -> np.ndarray:
         """Draws of counts of entries of the fitted rows, from the posterior predictive distribution.
 
-        Each draw is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors, independently for each entry.
+        Each draw is Poisson(W_i . H_j) with W_i and H_j drawn from their posteriors, independently for each entry. With
+        groups its rate is multiplied by a draw of the effect.
 
         Parameters
         ----------
@@ -448,9 +490,10 @@ class HPF(FactorModel):
         counts : ndarray of int64, n_samples draws of the broadcast shape
         """
         rng = np.random.default_rng(random_state) if not hasattr(random_state, "poisson") else random_state
-        W, H = self._entry_posteriors(rows, columns)
+        W, H, effect = self._entry_posteriors(rows, columns)
         size = (n_samples, *W.shape.shape)
-        return rng.poisson((W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1))
+        rate = (W.sample(size, rng) * H.sample(size, rng)).sum(axis=-1)
+        return rng.poisson(rate if effect is None else rate * effect.sample(size[:-1], rng))
 
     def predictive_log_likelihood(self, X: Any, *, exposure: float = 1.0) -> float:
         """Log-likelihood per count of other counts of the fitted rows, at the posterior predictive means.
@@ -459,7 +502,7 @@ class HPF(FactorModel):
         ----------
         X : matrix of counts of shape (n_samples, n_features)
             Held-out counts, for example of `thin_counts`. If both X and the fitted counts have row names, rows are
-            matched by them, and X may have only some of the fitted rows.
+            matched by them, and X may have only some of the fitted rows. Their groups are the fitted ones.
         exposure : float, default=1.0
             Ratio of their rates to those of the fitted counts: f / (1 - f) after thinning by f.
 
@@ -472,25 +515,89 @@ class HPF(FactorModel):
         counts, _ = self._read_new_data(X)
         check_number(exposure, "exposure", positive=True)
         check_scale(np.array([exposure]), np.dtype(np.float64), "exposure")
-        W, names, fitted = self.W_posterior_.mean, names_of(X, 0), getattr(self, "row_names_", None)
+        W, group = self.W_posterior_.mean, self._group_of_row
+        names, fitted = names_of(X, 0), getattr(self, "row_names_", None)
         if names is not None and fitted is not None and not np.array_equal(names, fitted):
-            W = W[positions(names.tolist(), len(W), "row names of X", fitted)]
+            rows = positions(names.tolist(), len(W), "row names of X", fitted)
+            W, group = W[rows], None if group is None else group[rows]
         if counts.shape[0] != len(W):
             raise ValueError(f"X must have the {len(W)} fitted rows, got {counts.shape[0]}")
-        return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure)))
+        groups = None if group is None else KnownEffects(group, self.group_effects_.T)
+        return self._score(counts, W, FitData(row_exposure=np.full(counts.shape[0], exposure), groups=groups))
+
+    def rate_factors(self, W: Any, *, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Two factors whose product has the rates of the model, with the posterior means of H and of the effects.
+
+        Functions of W and H, such as `fastpmf.kl_divergence`, `fastpmf.recommend` and the plots, apply to them.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_samples, n_components)
+            Result of `fit_transform` or `transform`.
+        groups : array-like of shape (n_samples,), optional
+            Labels of the groups of these rows; needed if the model was fitted with groups. Effects of groups that were
+            not fitted are 1, with a warning.
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, m)
+            m is n_components, times the number of groups in `groups`.
+        H : ndarray of shape (m, n_features)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type, shape or value.
+
+        Examples
+        --------
+        >>> from fastpmf import HPF
+        >>> X, groups = [[4, 0, 2], [0, 3, 0], [2, 0, 1], [1, 2, 3]], ["a", "a", "b", "b"]
+        >>> model = HPF(2, random_state=0)
+        >>> factors = model.rate_factors(model.fit_transform(X, groups=groups), groups=groups)
+        >>> [A.shape for A in factors]
+        [(4, 4), (4, 3)]
+        """
+        return self._rate_factors(W, None, groups)
+
+    def _read_rows(self, X: Any, groups: Any, new_groups: str, mask: Any) -> tuple[Counts, FitData]:
+        """New rows, and the data that belong to them, with the effects of their groups."""
+        check_option(new_groups, ("ignore", "estimate"), "new_groups")
+        counts, data = self._read_new_data(X, FitData(groups=groups, mask=mask), streamed=True)
+        check_groups_given(self, groups)
+        check_beside_groups(data)
+        estimate = self._estimated_effects if new_groups == "estimate" else None
+        return counts, self._with_known_effects(counts, data, estimate)
+
+    def _estimated_effects(self, counts: MemoryCounts, data: FitData, rows: np.ndarray) -> np.ndarray:
+        """Effects of the groups of these rows, (n_groups, n_features), in the order of their labels; H is fixed."""
+        names, group = read_groups(data.groups, len(rows))
+        with threads(self.n_threads):
+            groups = Groups.of(counts, group, np.ones((counts.shape[1], len(names))), self.prior_groups)
+            return infer_effects(counts, self._columns, self._priors[0], groups, max_iter=self.max_iter, tol=self.tol)
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
         with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):
             parts, rows = [], []
             for selected, block, block_data in blocks_with_data(counts, data):
-                observed = hide_entries(block, block_data.mask)
-                parts.append(infer_rows(observed, self._columns, self._priors[0], max_iter=self.max_iter, tol=self.tol))
+                part = infer_rows(
+                    hide_entries(block, block_data.mask), self._columns, self._priors[0], effects=block_data.groups,
+                    max_iter=self.max_iter, tol=self.tol,
+                )  # fmt: skip
+                parts.append(part)
                 rows.append(np.arange(*selected.indices(counts.shape[0])))
-            factor = parts[0] if len(parts) == 1 else GammaFactor.joined(parts, np.concatenate(rows), parts[0].weight)
+            factor = parts[0]
+            if len(parts) > 1:
+                order, weight = np.concatenate(rows), parts[0].weight
+                if data.groups is not None:  # each row has its own
+                    weight = np.concatenate([part.weight for part in parts])[np.argsort(order)]
+                factor = GammaFactor.joined(parts, order, weight)
         return GammaPosterior.of_entries(factor)
 
-    def _entry_posteriors(self, rows: Any, columns: Any) -> tuple[GammaPosterior, GammaPosterior]:
-        """Posteriors of W_i and H_j for the given entries (i, j)."""
+    def _entry_posteriors(
+        self, rows: Any, columns: Any
+    ) -> tuple[GammaPosterior, GammaPosterior, GammaPosterior | None]:
+        """Posteriors of W_i, of H_j and of the effect for the given entries (i, j); no effect without groups."""
         check_is_fitted(self, "W_posterior_")
         rows = positions(rows, len(self.W_posterior_.shape), "rows", getattr(self, "row_names_", None))
         names = getattr(self, "feature_names_in_", None)
@@ -501,7 +608,9 @@ class HPF(FactorModel):
             raise ValueError(
                 f"rows and columns must have shapes that can be broadcast, got {rows.shape} and {columns.shape}"
             ) from None
-        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns]
+        group, effects = self._group_of_row, self.group_effects_posterior_
+        effect = None if group is None or effects is None else effects[group[rows], columns]
+        return self.W_posterior_[rows], self.H_posterior_.transposed()[columns], effect
 
     def _with_features(self, columns: np.ndarray) -> Self:
         model = super()._with_features(columns)
@@ -518,8 +627,12 @@ class HPF(FactorModel):
         columns, schedule = self._columns, getattr(self, "_schedule", None)
         arrays = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
         del arrays["activity_shape"], arrays["n_components"]
+        if np.ndim(columns.activity_shape):
+            arrays |= {"column_activity_shape": columns.activity_shape, "column_shapes": self.prior_["c"]}
+        if self.component_names_ is not None:
+            arrays["component_names"] = self.component_names_.astype(str)
         facts: dict[str, Any] = {
-            "activity_shape": to_json(columns.activity_shape),
+            "activity_shape": None if np.ndim(columns.activity_shape) else to_json(columns.activity_shape),
             "priors": [prior.to_numbers() for prior in self._priors],
             "n_components": len(self.components_),
             "n_iter": self.n_iter_,
@@ -529,6 +642,12 @@ class HPF(FactorModel):
         if hasattr(self, "W_posterior_"):  # not after partial_fit
             arrays |= {"W_shape": self.W_posterior_.shape, "W_rate": self.W_posterior_.rate}
             arrays |= {"trace": self.trace_, "restarts": self.restarts_}
+            if self.group_names_ is not None:
+                arrays["group_names"] = self.group_names_
+            if self.group_effects_posterior_ is not None:
+                effects = self.group_effects_posterior_
+                arrays |= {"group_effects_shape": effects.shape, "group_effects_rate": effects.rate}
+                arrays["group_of_row"] = self._group_of_row
             if self.activity_ is not None:
                 arrays |= {"row_activity_shape": self.activity_.shape, "row_activity_rate": self.activity_.rate}
             if self.validation_ is not None:
@@ -538,7 +657,12 @@ class HPF(FactorModel):
             facts |= {"elbo": to_json(self.elbo_), "residual": to_json(self.residual_)}
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in"] = self.feature_names_in_.astype(str)
-        write_model(path, type(self).__name__, self.get_params(deep=False), arrays, facts)
+        parameters = self.get_params(deep=False)
+        if isinstance(prior := self.c, SeededPrior):
+            parameters["c"] = prior.shape, prior.rate
+            arrays["prior_components"] = prior.component_names.astype(str)
+            arrays["prior_features"] = prior.feature_names.astype(str)
+        write_model(path, type(self).__name__, parameters, arrays, facts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -553,16 +677,24 @@ class HPF(FactorModel):
         """
         parameters, arrays, facts = read_model(path, cls.__name__)
         try:
+            parameters = with_seeded_prior(parameters, arrays, "c")
             model = cls(**parameters)
             k = int(facts["n_components"])  # the parameter may have been changed since the fit
             rows, columns = (GammaPrior.from_numbers(prior, k) for prior in facts["priors"])
             if rows.hierarchical is not columns.hierarchical:
                 raise ValueError("priors of which one has a hierarchy")
-            factor = GammaFactor.from_arrays(arrays | {"activity_shape": facts["activity_shape"]}, k)
+            activity_shape = facts["activity_shape"]
+            if activity_shape is None:
+                activity_shape = arrays["column_activity_shape"]
+            factor = GammaFactor.from_arrays(arrays | {"activity_shape": activity_shape}, k)
             p = len(factor.mean)
+            if "column_shapes" in arrays:
+                shapes = check_shape_dtype(arrays["column_shapes"], (k, p), np.dtype(float), "column_shapes")
+                extra = (shapes - columns.shapes(k)[:, None]).T
+                columns = dataclasses.replace(columns, entries=EntryShapes.of(extra))
             attributes = column_attributes(factor, (rows, columns))
             attributes |= {"n_iter_": int(facts["n_iter"]), "status_": Status[facts["status"]], "n_features_in_": p}
-            attributes["mean_W_"] = None
+            attributes |= {"mean_W_": None, "component_names_": checked_names(arrays, k, "component_names")}
             if facts["schedule"] is not None:
                 attributes["_schedule"] = Schedule.from_numbers(facts["schedule"])
             if (names := checked_names(arrays, p)) is not None:
@@ -577,6 +709,7 @@ class HPF(FactorModel):
                     "W_posterior_": W, "activity_": activity, "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
                     "elbo_": elbo, "objective_": -elbo, "residual_": float(facts["residual"]),
                     "row_names_": checked_names(arrays, n, "row_names"), **checked_curves(arrays),
+                    **_loaded_groups(arrays, n, p),
                 }  # fmt: skip
         except READ_ERRORS as error:
             raise damaged_model(path, error) from None
@@ -590,27 +723,63 @@ def column_attributes(columns: GammaFactor, priors: tuple[GammaPrior, GammaPrior
     names = ("a", "a_prime", "b_prime"), ("c", "c_prime", "d_prime")
     for prior, (shape, *others) in zip(priors, names, strict=True):
         prior_[shape] = np.array(prior.shape) if isinstance(prior.shape, tuple) else prior.shape
+        if prior.entries is not None:
+            prior_[shape] = prior.entry_shapes(columns.n_components, len(columns.mean)).T.copy()
         prior_ |= zip(others, (prior.activity_shape, prior.activity_mean), strict=True)
     return {
         "components_": posterior.mean,
         "H_posterior_": posterior,
         "popularity_": GammaPosterior.of_rows(columns) if priors[1].hierarchical else None,
         "prior_": prior_,
+        "component_names_": None,
+        "group_effects_": None,
+        "group_effects_posterior_": None,
+        "group_names_": None,
+        "_group_of_row": None,
         "_columns": columns,
         "_priors": priors,
     }
 
 
-def _solution_attributes(solution: Solution, state: PosteriorState, share: float) -> dict[str, Any]:
-    """The attributes of an estimator after a fit to a share of the counts."""
-    (rows, columns), priors = state.posteriors, state.priors
+def _solution_attributes(solution: Solution, state: PosteriorState, fit: HPFFit) -> dict[str, Any]:
+    """The attributes of an estimator after a fit."""
+    (rows, columns), priors, share, groups = state.posteriors, state.priors, fit.share, fit.problem.groups
     W = GammaPosterior.of_entries(rows, share)
-    return column_attributes(columns, (priors[0], priors[1])) | {
+    found = column_attributes(columns, (priors[0], priors[1])) | {
         "W_posterior_": W,
         "activity_": GammaPosterior.of_rows(rows, share) if priors[0].hierarchical else None,
         "mean_W_": W.mean.mean(axis=0, dtype=np.float64),
         **run_attributes(solution),
     }
+    if groups is not None and fit.group_names is not None:
+        shape = (groups.counts + groups.strength).T
+        found |= _group_attributes(fit.group_names, len(columns.mean), GammaPosterior(shape, shape / state.effects.T))
+        found["_group_of_row"] = groups.group
+    elif fit.group_names is not None:
+        found |= _group_attributes(fit.group_names, len(columns.mean), None)
+    return found
+
+
+def _group_attributes(names: np.ndarray, p: int, posterior: GammaPosterior | None) -> dict[str, Any]:
+    """The attributes of an estimator with the effects of groups; without a posterior they are 1."""
+    effects = np.ones((len(names), p)) if posterior is None else posterior.mean
+    return {"group_effects_": effects, "group_effects_posterior_": posterior, "group_names_": names}
+
+
+def _loaded_groups(arrays: dict[str, np.ndarray], n: int, p: int) -> dict[str, Any]:
+    """The attributes with groups, from the arrays of a file; a ValueError if they do not belong together."""
+    names = arrays.get("group_names")
+    if names is None:
+        if "group_effects_shape" in arrays:
+            raise ValueError("effects of groups without names")
+        return {}
+    if "group_effects_shape" not in arrays:
+        return _group_attributes(names, p, None)
+    posterior = _checked_posterior(arrays["group_effects_shape"], arrays["group_effects_rate"], (len(names), p))
+    group = check_shape_dtype(arrays["group_of_row"], (n,), np.dtype(np.int64), "group_of_row")
+    if not ((group >= 0) & (group < len(names))).all():
+        raise ValueError("a row of an unknown group")
+    return _group_attributes(names, p, posterior) | {"_group_of_row": group}
 
 
 def run_attributes(solution: Solution) -> dict[str, Any]:

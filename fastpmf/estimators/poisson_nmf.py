@@ -3,40 +3,40 @@
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.rates import check_groups_given, rate_factors, with_effects
+from fastpmf.analysis.rates import check_groups_given
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts
-from fastpmf.counts.labels import MatrixLabels, align, labels_of
+from fastpmf.counts.labels import MatrixLabels, align
 from fastpmf.estimators._callbacks import with_callbacks
 from fastpmf.estimators._persistence import (
     checked_curves,
     checked_names,
     damaged_model,
     read_model,
+    with_seeded_prior,
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
-from fastpmf.fitting.options import FitData, KnownEffects, Penalties, PoissonOptions
-from fastpmf.fitting.problem import as_numbers, check_group_labels, has_entries, vector
+from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
+from fastpmf.fitting.problem import as_numbers, has_entries, vector
 from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
-from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import compilation_shown, stage
-from fastpmf.utils.validation import check_array, check_factor, check_option, check_shape_dtype
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.validation import check_factor, check_option, check_shape_dtype
 
 
 class PoissonNMF(FactorModel):
@@ -549,7 +549,8 @@ class PoissonNMF(FactorModel):
         """
         check_option(new_groups, ("ignore", "estimate"), "new_groups")
         counts, data = self._read_rows(X, row_exposure, groups, mask)
-        data = self._with_known_effects(counts, data, prior_W, estimate=new_groups == "estimate")
+        estimate = partial(self._estimated_effects, prior_W=prior_W) if new_groups == "estimate" else None
+        data = self._with_known_effects(counts, data, estimate)
         W, gap_bound = self._transform(counts, data, prior_W)
         return (W, gap_bound) if return_gap_bound else W
 
@@ -586,7 +587,7 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, groups, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
-        data = self._with_known_effects(counts, data, prior_W)
+        data = self._with_known_effects(counts, data, None)
         with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
@@ -609,35 +610,6 @@ class PoissonNMF(FactorModel):
         if prior_W is None and has_entries(self.prior_W_):
             raise ValueError("prior_W must be given for these rows, since that of fit has numbers for each fitted row")
         return PoissonOptions.of(self).penalties._replace(prior_W=self.prior_W_ if prior_W is None else prior_W)
-
-    def _with_known_effects(self, counts: Counts, data: FitData, prior_W: Any, *, estimate: bool = False) -> FitData:
-        """The data with the effects of groups in place of their labels; those of new groups are 1, or estimated."""
-        if data.groups is None:
-            return data
-        labels = check_group_labels(data.groups, counts.shape[0])
-        names, group, effects, new = self._known_effects(labels)
-        if new.any() and estimate:
-            effects[new] = self._effects_of_new_groups(counts, data, labels, np.flatnonzero(new[group]), prior_W)
-        elif new.any():
-            self._warn_of_new_groups(names[new])
-        return replace(data, groups=KnownEffects(group, effects.T))
-
-    def _known_effects(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Names of the groups with these labels, the group of each row, effects, and which groups were not fitted.
-
-        Effects have the shape (n_groups, n_features); those of groups that were not fitted are 1.
-        """
-        names, group = np.unique(labels, return_inverse=True)
-        fitted = dict(zip(self.group_names_.tolist(), self.group_effects_, strict=True))
-        one = np.ones(self.components_.shape[1])
-        effects = np.array([fitted.get(name, one) for name in names.tolist()]).reshape(len(names), len(one))
-        return names, group.astype(np.int64), effects, np.array([name not in fitted for name in names.tolist()], bool)
-
-    def _warn_of_new_groups(self, names: np.ndarray) -> None:
-        warn(
-            f"groups has {listed(names.tolist())}, which the model was not fitted with: their effects are taken as 1, "
-            "and not estimated"
-        )
 
     def rate_factors(
         self, W: Any, *, row_exposure: Any = None, groups: Any = None
@@ -678,45 +650,19 @@ class PoissonNMF(FactorModel):
         >>> kl_divergence(X, *factors) < model.objective_  # which has the penalty of the effects too
         True
         """
-        check_is_fitted(self)
-        check_groups_given(self, groups)
-        rows = labels_of(W, 0)
-        row_exposure, groups = (
-            align(A, name, rows=rows) for A, name in ((row_exposure, "row_exposure"), (groups, "groups"))
-        )
-        W = check_array(W, "W")
-        W = check_factor(W, (len(np.atleast_1d(W)), len(self.components_)), "W")
-        if row_exposure is not None:
-            row_exposure = vector(row_exposure, len(W), "row_exposure")
-        p = self.components_.shape[1]
-        exposure, background = (
-            None if A is None else np.broadcast_to(A, p) for A in (self.column_exposure_, self.background_)
-        )
-        W, H = rate_factors(W, self.components_, exposure, background, row_exposure)
-        if groups is None:
-            return W, H
-        names, group, effects, new = self._known_effects(check_group_labels(groups, len(W)))
-        if new.any():
-            self._warn_of_new_groups(names[new])
-        return with_effects(W, H, group, effects)
+        return self._rate_factors(W, row_exposure, groups)
 
-    def _effects_of_new_groups(
-        self, counts: Counts, data: FitData, labels: np.ndarray, rows: np.ndarray, prior_W: Any
+    def _estimated_effects(
+        self, counts: MemoryCounts, data: FitData, rows: np.ndarray, *, prior_W: Any = None
     ) -> np.ndarray:
-        """Effects of the groups of these rows, (n_new, n_features), in the order of their labels; H is fixed."""
-        if not isinstance(counts, MemoryCounts):
-            raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
-        part = counts.select_rows(rows)
-        if part.total == 0:
-            return np.ones((len(np.unique(labels[rows])), counts.shape[1]))
-        data = replace(data, groups=labels, fixed_H=self.components_).select_rows(rows)
+        """Effects of the groups of these rows, (n_groups, n_features), in the order of their labels; H is fixed."""
         prior = self._row_penalties(prior_W).select_rows(rows).prior_W
         options = replace(
             PoissonOptions.of(self), prior_W=prior, prior_H=None, alpha_H=0.0, init="random", n_init=1, verbose=False,
             callback=None,
         )  # fmt: skip
         with threads(self.n_threads), without_fit_warnings():
-            solution, _ = PoissonFit(part, options, data).run()
+            solution, _ = PoissonFit(counts, options, replace(data, fixed_H=self.components_)).run()
         if solution.status in INTERRUPTIONS:
             raise KeyboardInterrupt
         assert solution.group_effects is not None
@@ -728,8 +674,6 @@ class PoissonNMF(FactorModel):
         model.column_exposure_, model.background_ = (
             x if x is None or x.ndim == 0 else x[columns] for x in (self.column_exposure_, self.background_)
         )
-        if self.group_effects_ is not None:
-            model.group_effects_ = self.group_effects_[:, columns]
         if has_entries(self.prior_H_):
             model.prior_H_ = tuple(x if np.ndim(x) < 2 else x[:, columns] for x in self.prior_H_)
         return model
@@ -784,12 +728,7 @@ class PoissonNMF(FactorModel):
         try:
             # JSON has lists for tuples, and among the parameters only priors are either
             parameters = {name: tuple(x) if isinstance(x, list) else x for name, x in parameters.items()}
-            if "prior_features" in arrays:
-                shape, rate = parameters["prior_H"]
-                labels = [arrays[f"prior_{part}"].astype(object) for part in ("components", "features")]
-                if shape.shape != (sizes := tuple(map(len, labels))):
-                    raise ValueError(f"a prior of shape {shape.shape} with names of {sizes}")
-                parameters["prior_H"] = SeededPrior(shape, rate, *labels)
+            parameters = with_seeded_prior(parameters, arrays, "prior_H")
             model = cls(**parameters)
             H = arrays["components"]
             if H.ndim != 2 or H.dtype not in FLOATS or not H.size:

@@ -217,15 +217,20 @@ class Fit(ABC):
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         """Starting factors, the next ones of the stream of random numbers."""
 
+    def _first_state(self) -> Any:
+        """The state of the solver at the next start."""
+        with stage("computing the starting factors"):
+            W, Ht = self._start()
+        return self._solver.init(self.problem, W, Ht)
+
     def _new_run(self, observers: Sequence[Observer]) -> Run:
-        """A run from `_start()`, or from the checkpoint to resume from."""
+        """A run from the next start, or from the checkpoint to resume from."""
         problem, checkpoints = self.problem, self._checkpoints
         if checkpoints is None or checkpoints.saved is None:
-            with stage("computing the starting factors"):
-                W, Ht = self._start()
+            state = self._first_state()
         else:
             W, Ht = (empty_factor(n, problem.n_components, self._dtype) for n in problem.counts.shape)
-        state = self._solver.init(problem, W, Ht)
+            state = self._solver.init(problem, W, Ht)
         return Run(self._solver, problem, state, self._options, observers, checkpoints, self._seconds)
 
     @abstractmethod
@@ -438,7 +443,7 @@ def poisson_facts(
         for A in (terms.shape, terms.rate, terms.ridge, terms.fixed, terms.zeros):
             digest.update(b"none" if A is None else np.ascontiguousarray(A).tobytes())
     if groups is not None:
-        digest.update(groups.group.tobytes() + np.float64(groups.strength).tobytes())
+        digest.update(groups.digest())
     for place, A in enumerate((*(spec.fixed_values for spec in specs), *(spec.scale for spec in specs))):
         if A is not None and (A != 1).any():
             digest.update(bytes([place]) + np.ascontiguousarray(A).tobytes())

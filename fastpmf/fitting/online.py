@@ -12,7 +12,7 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import column_sums, padded
 from fastpmf.core.ranges import dtype_for
 from fastpmf.counts import MemoryCounts, as_counts
-from fastpmf.fitting.hpf import infer_rows
+from fastpmf.fitting.hpf import check_no_entries, infer_rows
 from fastpmf.fitting.options import FitData, Penalties
 from fastpmf.fitting.problem import FactorPrior, build_problem, depends_on_counts, has_entries, read_priors
 from fastpmf.fitting.transform import transform
@@ -299,6 +299,7 @@ def variational_step(
     """
     if columns is None and counts.total == 0:
         raise ValueError("X must have at least one positive count in the first mini-batch, got none")
+    check_no_entries(priors, "partial_fit")
     step, schedule = schedule.advance(counts.shape[0], options)
     if columns is not None:
         columns = copy.deepcopy(columns)

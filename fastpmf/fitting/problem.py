@@ -238,20 +238,34 @@ def build_problem(
         factor_spec(priors[1], fixed[1], c, dtype, Side.COLUMNS, background=b),
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
-    names = groups = None
-    for name in ("mask", "validation"):
-        if data.groups is not None and getattr(data, name) is not None:
-            raise ValueError(f"{name} must be None with groups")
-    if isinstance(data.groups, KnownEffects):
-        groups = Groups.of(counts, *data.groups, penalties.prior_groups)
-    elif data.groups is not None:
-        names, group = read_groups(data.groups, n)
-        if len(names) > 1 or data.fixed_H is not None:  # else H has the effects of a single group
-            groups = Groups.of(counts, group, np.ones((p, len(names))), penalties.prior_groups)
+    names, groups = build_groups(counts, data, penalties.prior_groups)
     return FitProblem(
         counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
         group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
     )  # fmt: skip
+
+
+def build_groups(counts: Counts, data: FitData, strength: float) -> tuple[np.ndarray | None, Groups | None]:
+    """Names of the groups of the rows, None without groups, and the groups; one pass over the counts.
+
+    A single group has no effects, since H has them, unless H is fixed.
+    """
+    check_beside_groups(data)
+    if data.groups is None:
+        return None, None
+    if isinstance(data.groups, KnownEffects):
+        return None, Groups.of(counts, *data.groups, strength)
+    names, group = read_groups(data.groups, counts.shape[0])
+    if len(names) == 1 and data.fixed_H is None:
+        return names, None
+    return names, Groups.of(counts, group, np.ones((counts.shape[1], len(names))), strength)
+
+
+def check_beside_groups(data: FitData) -> None:
+    """Raise an error if groups are given together with what excludes them."""
+    for name in ("mask", "validation"):
+        if data.groups is not None and getattr(data, name) is not None:
+            raise ValueError(f"{name} must be None with groups")
 
 
 def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from fastpmf.utils.warnings import warn
 
 @dataclass(frozen=True, eq=False)
 class SeededPrior:
-    """A Gamma prior of H with names of components, for the `prior_H` of `PoissonNMF`; see `seeded_prior`.
+    """A Gamma prior of H with names of components, for `prior_H` of `PoissonNMF` or `c` of `HPF`; see `seeded_prior`.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class SeededPrior:
     component_names: np.ndarray
     feature_names: np.ndarray
 
-    def aligned(self, columns: Labels, n_components: int) -> tuple[np.ndarray, Any]:
-        """(shape, rate) with features in the order of the columns of X.
+    def aligned(self, columns: Labels, n_components: int, name: str = "prior_H") -> tuple[np.ndarray, Any]:
+        """(shape, rate) with features in the order of the columns of X; `name` is that of the argument, for messages.
 
         Raises
         ------
@@ -62,13 +62,13 @@ class SeededPrior:
         """
         k, names = len(self.shape), self.component_names
         if k != n_components:
-            raise ValueError(f"n_components must be {k}, that of the seeded prior prior_H, got {n_components}")
-        order = order_of(Labels(self.feature_names), columns, "prior_H")
+            raise ValueError(f"n_components must be {k}, that of the seeded prior {name}, got {n_components}")
+        order = order_of(Labels(self.feature_names), columns, name)
         if order is None:
             return self.shape, self.rate
         shape, least = self.shape[:, order], self.shape.min()
         if len(lost := names[(self.shape > least).any(axis=1) & (shape <= least).all(axis=1)]):
-            warn(f"X lacks all features that prior_H expects in {len(lost)} component(s): {listed(lost.tolist())}")
+            warn(f"X lacks all features that {name} expects in {len(lost)} component(s): {listed(lost.tolist())}")
         return shape, self.rate
 
     def __repr__(self) -> str:
@@ -111,8 +111,8 @@ def seeded_prior(
     Returns
     -------
     SeededPrior
-        For ``PoissonNMF(n_components, prior_W="auto", prior_H=...)``, whose `component_names_` are then the names of
-        the seeds and the numbers of the other components.
+        For ``PoissonNMF(n_components, prior_W="auto", prior_H=...)`` or ``HPF(n_components, c=...)``, whose
+        `component_names_` are then the names of the seeds and the numbers of the other components.
 
     Raises
     ------
@@ -122,6 +122,7 @@ def seeded_prior(
     See Also
     --------
     PoissonNMF : takes it as `prior_H`; its argument `fixed_H` fixes components instead.
+    HPF : takes it as `c`; its own priors decide on the shape and rate without these counts.
 
     Examples
     --------

@@ -54,14 +54,15 @@ def effect_sums(table, block, worker):
     """
     A, effect, row_blocks, out = arguments(table)
     n_groups = effect.shape[1]
-    for g in range(n_groups):
-        simd.clear_row(out, block * n_groups + g)
     for v in range(simd.width(A)):
-        for g in range(n_groups):
-            total = simd.load_sums(out, block * n_groups + g, v, A)
+        for g in range(0, n_groups, 2):
+            after = min(g + 1, n_groups - 1)  # two groups share the conversion of A; of an odd number the last is twice
+            first = second = simd.as_float64(simd.zero(A, v))
             for j in range(row_blocks[block], row_blocks[block + 1]):
-                total = _add_scaled(total, simd.as_float64(simd.load(A, j, v)), effect[j, g])
-            simd.store_sums(out, block * n_groups + g, v, total)
+                a = simd.as_float64(simd.load(A, j, v))
+                first, second = _add_scaled(first, a, effect[j, g]), _add_scaled(second, a, effect[j, after])
+            simd.store_sums(out, block * n_groups + g, v, first)
+            simd.store_sums(out, block * n_groups + after, v, second)
 
 
 @kernel(writes=1)
@@ -84,6 +85,35 @@ def group_rates(table, block, worker):
             for v in range(simd.width(A)):
                 total = _add_product(total, simd.as_float64(simd.load(A, j, v)), simd.load_sums(sums, g, v, A))
             out[j, g] = simd.total(total)
+
+
+@kernel(writes=1)
+def best_effects(table, block, worker):
+    """The posterior modes of the logarithms of effects, given the sums of the other factor over groups.
+
+    out[j, g] = (counts[j, g] + strength) / (sum_k A[j, k] sums[g, k] + strength)
+
+    in    A           (n_rows, K)       float32 or float64, K padded to whole vectors
+          sums        (G, K)            same dtype, in which the products are summed
+          counts      (n_rows, G)       float64
+          strength    float             > 0
+          row_blocks  (n_blocks + 1,)   int64, boundaries of blocks of rows
+    out   out         (n_rows, G)       float64, overwritten
+    gives bitwise the same result for any number of workers
+    cost  2 n_rows K G flops, one stream over A
+    """
+    A, sums, counts, strength, row_blocks, out = arguments(table)
+    n_groups = sums.shape[0]
+    for g in range(0, n_groups, 2):  # two at a time, as in `effect_sums`
+        after = min(g + 1, n_groups - 1)
+        for j in range(row_blocks[block], row_blocks[block + 1]):
+            first = second = simd.zero(A, 0)
+            for v in range(simd.width(A)):
+                a = simd.load(A, j, v)
+                first = _add_product(first, a, simd.load(sums, g, v))
+                second = _add_product(second, a, simd.load(sums, after, v))
+            out[j, g] = (counts[j, g] + strength) / (simd.total(first) + strength)
+            out[j, after] = (counts[j, after] + strength) / (simd.total(second) + strength)
 
 
 @kernel(writes=1)

@@ -17,16 +17,22 @@ The likelihood does not determine the scale of c_j, over the groups, against tha
 features, against that of W in the rows of g. The best ones are in closed form: without a prior of H the mean of c_gj
 over the groups is 1, and without one of W so is the mean over the features. Updates of c, W and H in turn reach them
 slowly.
+
+In mean-field inference the posterior of c_gj is Gamma(x_gj + a, m_gj + a), where m_gj has the posterior means of W and
+H. E[log c_gj] cancels in the allocation of counts to components, so that here too only the sums of the other factor
+change, with E[c_gj] in place of c_gj.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from scipy.special import gammaln
 
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, dot, row_bounds
-from fastpmf.kernels.groups import effect_sums, group_rates, group_sums, group_weights
+from fastpmf.kernels.groups import best_effects, effect_sums, group_rates, group_sums, group_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,10 @@ class Groups:
     def n_groups(self) -> int:
         return self.counts.shape[1]
 
+    def digest(self) -> bytes:
+        """What must be equal for a fit to resume from a checkpoint."""
+        return self.group.tobytes() + np.float64(self.strength).tobytes()
+
     def total(self, of_rows: np.ndarray) -> np.ndarray:
         """Sum of a number of each row over each group, (n_groups,), float64."""
         return np.bincount(self.group, of_rows, self.n_groups)
@@ -86,10 +96,7 @@ class Groups:
 
     def row_weights(self, Ht: np.ndarray, effects: np.ndarray) -> np.ndarray:
         """sum_j c_gj H_jk for the group of each row, (n, K), dtype of H."""
-        bounds = row_bounds(len(Ht))
-        out = aligned((len(bounds) - 1) * effects.shape[1], Ht.shape[1], np.dtype(float))
-        effect_sums(len(bounds) - 1, Ht, effects, bounds, out)
-        return out.reshape(-1, effects.shape[1], Ht.shape[1]).sum(axis=0).astype(Ht.dtype)[self.group]
+        return effect_totals(Ht, effects)[self.group]
 
     def column_weights(self, W: np.ndarray, effects: np.ndarray) -> np.ndarray:
         """sum_g c_gj B_gk for each feature, (p, K), dtype of W."""
@@ -111,19 +118,28 @@ class Groups:
         """The effects that minimise the objective given the `rates`, (p, n_groups)."""
         return (self.counts + self.strength) / (rates + self.strength)
 
+    def best_effects_of(self, W: np.ndarray, Ht: np.ndarray) -> np.ndarray:
+        """The effects that minimise the objective given W and H, (p, n_groups); `best_effects` without rates."""
+        sums, bounds = aligned(self.n_groups, W.shape[1], W.dtype), row_bounds(len(Ht))
+        sums[:] = self.sums(W)
+        out = np.empty((len(Ht), self.n_groups))
+        best_effects(len(bounds) - 1, Ht, sums, self.counts, self.strength, bounds, out)
+        return out
+
     def gap(self, effects: np.ndarray, rates: np.ndarray) -> float:
         """How much lower the objective is with the best effects given the `rates`, in nats."""
         ratio = effects / self.best_effects(rates)
         return dot(self.counts + self.strength, ratio - 1 - np.log(ratio))
 
-    def best_scale(self, effects: np.ndarray, shape: np.ndarray, cost: np.ndarray) -> np.ndarray:
-        """The scale t of each row of `effects`, by which a row of W or H is multiplied and these are divided.
+    def best_scale(self, total: np.ndarray, count: int, shape: np.ndarray, cost: np.ndarray) -> np.ndarray:
+        """The scale t by which rows of W or H are multiplied and `count` effects, whose sum is `total`, are divided.
 
         `shape` is the sum over k of shape - 1 of the prior of the factor's row, and `cost` the sum of its rates times
-        the row. t minimises a sum_g (c_g / t + log t) + cost t - shape log t.
+        the row. t minimises a sum_g (c_g / t + log t) + cost t - shape log t; without a prior it is the mean effect.
         """
-        a = self.strength * effects.sum(axis=1)
-        slope = self.strength * effects.shape[1] - shape
+        if not shape.any() and not cost.any():
+            return total / count
+        a, slope = self.strength * total, self.strength * count - shape
         root = np.hypot(slope, 2 * np.sqrt(a * cost))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(slope >= 0, 2 * a / (slope + root), (root - slope) / (2 * cost))
@@ -144,6 +160,25 @@ class Groups:
             out[rows] = terms.sum(axis=1)
         return out
 
-    def penalty(self, effects: np.ndarray) -> float:
-        """Negative log prior of the effects, in nats, 0 if all are 1."""
-        return self.strength * float((effects - 1 - np.log(effects)).sum())
+    def penalty_and_log_term(self, effects: np.ndarray) -> float:
+        """Negative log prior of the effects, in nats, 0 if all are 1; minus `log_term`."""
+        a = self.strength
+        return a * float((effects - 1).sum()) - dot(self.counts + a, np.log(effects))
+
+    def bound(self, effects: np.ndarray, rates: np.ndarray) -> float:
+        """The terms of the evidence lower bound with effects, in nats, where `effects` are their posterior means.
+
+        The posterior of c_gj is Gamma(s, s / E[c_gj]) with s = x_gj + a. The terms are those of the rates, x E[log c],
+        E[log p(c)] and -E[log q(c)], in which E[log c] cancels.
+        """
+        a, s = self.strength, self.counts + self.strength
+        own = s * (np.log(effects) - np.log(s) + 1) + gammaln(s) - a * effects - rates * effects
+        return float((own + (a * math.log(a) - math.lgamma(a))).sum())
+
+
+def effect_totals(Ht: np.ndarray, effects: np.ndarray) -> np.ndarray:
+    """sum_j c_gj H_jk of each group, (n_groups, K), dtype of H; effects (p, n_groups)."""
+    bounds, n_groups = row_bounds(len(Ht)), effects.shape[1]
+    out = aligned((len(bounds) - 1) * n_groups, Ht.shape[1], np.dtype(float))
+    effect_sums(len(bounds) - 1, Ht, effects, bounds, out)
+    return out.reshape(-1, n_groups, Ht.shape[1]).sum(axis=0).astype(Ht.dtype)

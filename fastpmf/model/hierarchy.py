@@ -12,6 +12,8 @@ allocations are never formed: with Ũ = exp E[log u],
     xi_i:  shape a' + sum_k a_k,   rate a' / b' + sum_k E[u_ik]
 
 which is the contraction of the multiplicative update with geometric means as factors. Without the hierarchy xi_i is b'.
+With effects of groups of rows see `fastpmf.model.groups`. Entries may have shapes of their own, a_k + e_ik with e_ik >=
+0: then the shape of the posterior has e_ik more, and that of xi_i the sum of e_ik over k.
 
 Source: P. Gopalan, J. M. Hofman and D. M. Blei, "Scalable recommendation with hierarchical Poisson factorization", UAI
 2015 (arXiv:1311.1704), figure 4.
@@ -30,12 +32,53 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned, aligned_copy, column_sums, dot, empty_factor, padded_width, row_bounds
 from fastpmf.kernels.posterior import posterior_terms, update_posterior
 from fastpmf.kernels.threads import current_threads
+from fastpmf.model.groups import Groups
 from fastpmf.utils.validation import check_shape_dtype
 
 # Entries of exp E[log u] are raised to this share of the largest in their row: so small that no allocation changes, and
 # large enough that a product of two is a normal number.
 _MIN_SHARE = {np.dtype(np.float32): 1e-18, np.dtype(np.float64): 1e-150}
 _BLOCK = 1 << 13  # rows that `mean_logs` transposes at a time
+
+
+@dataclass(frozen=True, eq=False)
+class EntryShapes:
+    """What the prior shapes of single entries have beyond the shape of their component.
+
+    Attributes
+    ----------
+    rows, components : ndarray of shape (m,), intp
+        The entries.
+    extra : ndarray of shape (m,), float64
+        e_ik > 0 of each.
+    """
+
+    rows: np.ndarray
+    components: np.ndarray
+    extra: np.ndarray
+
+    @classmethod
+    def of(cls, extra: np.ndarray) -> "EntryShapes | None":
+        """From e (n_rows, n_components); None if it is 0."""
+        rows, components = np.nonzero(extra)
+        return cls(rows, components, extra[rows, components].astype(np.float64)) if len(rows) else None
+
+    @property
+    def entries(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows, self.components
+
+    def sums(self, n_rows: int) -> np.ndarray:
+        """Sums over the components, (n_rows,)."""
+        return np.bincount(self.rows, self.extra, n_rows)
+
+    def select_rows(self, rows: slice) -> "EntryShapes":
+        here = (self.rows >= rows.start) & (self.rows < rows.stop)
+        return EntryShapes(self.rows[here] - rows.start, self.components[here], self.extra[here])
+
+    def add_to(self, S: np.ndarray, U: np.ndarray, times: float) -> None:
+        """Add e / (times U) to a contraction S, in place, so that times U S has e more; zeros of U are raised."""
+        U[self.entries] = np.maximum(U[self.entries], _MIN_SHARE[U.dtype])
+        S[self.entries] += (self.extra / (times * U[self.entries].astype(np.float64))).astype(S.dtype)
 
 
 @dataclass(frozen=True)
@@ -52,12 +95,15 @@ class GammaPrior:
         b', prior mean of the rate of a row; the prior's rate is activity_shape / activity_mean.
     hierarchical : bool
         Whether the rate of a row has a posterior; otherwise it is activity_mean.
+    entries : EntryShapes, optional
+        Shapes of single entries.
     """
 
     shape: float | tuple[float, ...]
     activity_shape: float
     activity_mean: float
     hierarchical: bool = True
+    entries: EntryShapes | None = None
 
     @property
     def activity_rate(self) -> float:
@@ -67,16 +113,30 @@ class GammaPrior:
         """The shape of each component, (n_components,), float64."""
         return np.full(n_components, self.shape, dtype=np.float64)
 
-    def posterior_activity_shape(self, n_components: int) -> float:
-        """Shape of the posterior of the rate of a row, the same for all rows."""
-        return self.activity_shape + self.shape_sum(n_components)
+    def entry_shapes(self, n_components: int, n_rows: int) -> np.ndarray:
+        """The shape of each entry, (1 or n_rows, n_components), float64; one row if single entries have no own."""
+        shapes = self.shapes(n_components)[None]
+        if self.entries is None:
+            return shapes
+        shapes = shapes.repeat(n_rows, axis=0)
+        shapes[self.entries.entries] += self.entries.extra
+        return shapes
+
+    def posterior_activity_shape(self, n_components: int, n_rows: int) -> float | np.ndarray:
+        """Shape of the posterior of the rate of a row: one for all rows, or with shapes of entries one for each."""
+        shape = self.activity_shape + self.shape_sum(n_components)
+        return shape if self.entries is None else shape + self.entries.sums(n_rows)
+
+    def select_rows(self, rows: slice) -> "GammaPrior":
+        """The prior of some rows of the factor."""
+        return self if self.entries is None else replace(self, entries=self.entries.select_rows(rows))
 
     def shape_sum(self, n_components: int) -> float:
         """Sum of the shapes of all components."""
         return math.fsum(self.shape) if isinstance(self.shape, tuple) else n_components * self.shape
 
     def to_numbers(self) -> list[Any]:
-        """All fields as a list for a file, as `from_numbers` reads it."""
+        """All fields but `entries` as a list for a file, as `from_numbers` reads it."""
         shape = list(self.shape) if isinstance(self.shape, tuple) else self.shape
         return [shape, self.activity_shape, self.activity_mean, self.hierarchical]
 
@@ -114,7 +174,7 @@ class GammaFactor:
     sums : ndarray of shape (K,), float64
         Column sums of `mean`.
     row_sum, offset : ndarray of shape (n_rows,), float64
-    activity_shape : float
+    activity_shape : float or ndarray of shape (n_rows,)
         Shape of the posteriors of the rates xi of the rows.
     activity_rate : ndarray of shape (n_rows,), float64
     """
@@ -128,7 +188,7 @@ class GammaFactor:
     sums: np.ndarray
     row_sum: np.ndarray
     offset: np.ndarray
-    activity_shape: float
+    activity_shape: float | np.ndarray
     activity_rate: np.ndarray
 
     @classmethod
@@ -136,7 +196,10 @@ class GammaFactor:
         """The factor whose attributes were saved by name; a ValueError if a shape or dtype is wrong for the kernels."""
         dtype, n = parts["mean"].dtype, len(parts["mean"])
         width, double = padded_width(n_components, dtype), np.dtype(float)
-        found: dict[str, Any] = {"activity_shape": float(parts["activity_shape"])}
+        activity_shape = parts["activity_shape"]
+        if np.ndim(activity_shape):
+            activity_shape = check_shape_dtype(activity_shape, (n,), double, "activity_shape")
+        found: dict[str, Any] = {"activity_shape": activity_shape if np.ndim(activity_shape) else float(activity_shape)}
         for name in ("mean", "geometric", "shape"):
             found[name] = aligned_copy(check_shape_dtype(parts[name], (n, width), dtype, name))
             if not n or not (np.isfinite(found[name]).all() and (found[name] >= 0).all()):
@@ -152,7 +215,7 @@ class GammaFactor:
         """A factor with means and geometric means A; it has no posterior before the first `update`."""
         rows, one = np.zeros(len(A)), np.ones((1, A.shape[1]), A.dtype)
         row_sum = A.sum(axis=1, dtype=np.float64)
-        shape, rate = prior.posterior_activity_shape(n_components), prior.activity_rate + row_sum
+        shape, rate = prior.posterior_activity_shape(n_components, len(A)), prior.activity_rate + row_sum
         return cls(
             n_components, A, A.copy(), np.zeros_like(A), rows, one, column_sums(A), row_sum, rows.copy(), shape, rate
         )
@@ -166,7 +229,8 @@ class GammaFactor:
     def select_rows(self, rows: Any) -> "GammaFactor":
         """The factor of some rows, by numbers or a slice (views), whose `weight` is set by the next update."""
         selected: dict[str, Any] = {name: getattr(self, name)[rows] for name in ROW_ATTRIBUTES}
-        return replace(self, **selected)
+        shape = self.activity_shape
+        return replace(self, **selected, activity_shape=shape[rows] if isinstance(shape, np.ndarray) else shape)
 
     @classmethod
     def joined(cls, parts: "list[GammaFactor]", rows: np.ndarray, weight: np.ndarray) -> "GammaFactor":
@@ -208,9 +272,18 @@ class Step(NamedTuple):
 FULL_STEP = Step(1.0, 1.0)
 
 
-def weights(counts: Counts, side: Side, other: GammaFactor) -> np.ndarray:
-    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding."""
-    out = np.array(np.atleast_2d(counts.observed_sums(side, other.mean, other.sums)), dtype=other.mean.dtype)
+def weights(
+    counts: Counts, side: Side, other: GammaFactor, groups: Groups | None = None, effects: np.ndarray | None = None
+) -> np.ndarray:
+    """Sums of the means of the other factor over the observed entries of each row, (1 or n_rows, K), inf in padding.
+
+    With groups, each mean times the mean of the effect of the entry; `effects` are these means, (p, n_groups).
+    """
+    if groups is None or effects is None:
+        observed = counts.observed_sums(side, other.mean, other.sums)
+    else:
+        observed = (groups.row_weights, groups.column_weights)[side](other.mean, effects)
+    out = np.array(np.atleast_2d(observed), dtype=other.mean.dtype)
     out[:, other.n_components :] = np.inf
     return out
 
@@ -263,6 +336,8 @@ def update_given_contraction(
         old, new = (A[:, :n_components] for A in (factor.weight, weight))
         new[:] = (1 - step.length) * old + step.length * step.times * new
     rate_of_row = factor.expected_rate(prior)
+    if prior.entries is not None:
+        prior.entries.add_to(S, U, float(step.times))
     shapes = empty_factor(1, n_components, U.dtype)
     shapes[0, :n_components] = prior.shapes(n_components)
     sums, moved = aligned(len(bounds) - 1, U.shape[1], np.dtype(float)), np.full(len(U), -1.0)
@@ -276,26 +351,34 @@ def update_given_contraction(
         if (moved != -1).all():  # the kernel was complete; Ctrl-C as it returns must not separate its results
             factor.rate_of_row, factor.weight, factor.sums = rate_of_row, weight, sums.sum(axis=0)
             if prior.hierarchical:
-                factor.activity_shape = prior.posterior_activity_shape(n_components)
+                factor.activity_shape = prior.posterior_activity_shape(n_components, len(U))
                 factor.activity_rate = prior.activity_rate + factor.row_sum
     return 0.5 * moved
 
 
-def evidence_bound(counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior]) -> float:
+def evidence_bound(
+    counts: Counts, factors: Sequence[GammaFactor], priors: Sequence[GammaPrior], groups: Groups | None = None,
+    effects: np.ndarray | None = None,
+) -> float:  # fmt: skip
     """The evidence lower bound of these posteriors, with the optimal allocation of counts, in nats.
 
-    It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64.
+    It is E[log p(X, u, v, xi, eta)] - E[log q], exact except for entries raised to `_MIN_SHARE`, in float64. With
+    groups it has the terms of their effects, whose posterior means are `effects`, (p, n_groups).
     """
     bounds = sum(factor_bound(factor, prior) for factor, prior in zip(factors, priors, strict=True))
-    return data_bound(counts, factors) + bounds
+    return data_bound(counts, factors, groups, effects) + bounds
 
 
-def data_bound(counts: Counts, factors: Sequence[GammaFactor]) -> float:
-    """The terms of the bound with counts, in nats."""
+def data_bound(
+    counts: Counts, factors: Sequence[GammaFactor], groups: Groups | None = None, effects: np.ndarray | None = None
+) -> float:
+    """The terms of the bound with counts, and those of effects of groups, in nats."""
     W, H = factors
     logs = float(counts.log_rate(W.geometric, H.geometric).sum())
     for side, factor in zip(Side, factors, strict=True):
         logs -= dot(counts.sums(side), factor.offset)
+    if groups is not None and effects is not None:
+        return logs + groups.bound(effects, groups.rates(W.mean, H.mean)) - counts.log_factorial
     return logs - counts.rate_total(W.mean, H.mean, W.sums, H.sums) - counts.log_factorial
 
 
@@ -307,15 +390,31 @@ def factor_bound(factor: GammaFactor, prior: GammaPrior) -> float:
     terms = np.empty(len(bounds) - 1)
     per_row = len(factor.weight) > 1
     posterior_terms(len(terms), A, shapes, factor.rate_of_row, factor.weight, bounds, per_row, terms, np.empty(len(A)))
-    return float(terms.sum()) + _row_terms(factor, prior)
+    return float(terms.sum()) + _row_terms(factor, prior) + _entry_terms(factor, prior)
+
+
+def _entry_terms(factor: GammaFactor, prior: GammaPrior) -> float:
+    """What shapes of single entries add: e E[log u], and log Gamma(a_k) - log Gamma(a_k + e)."""
+    if prior.entries is None:
+        return 0.0
+    at, extra = prior.entries.entries, prior.entries.extra
+    weight = np.broadcast_to(factor.weight, factor.mean.shape)[at]
+    rate = (factor.rate_of_row[at[0]].astype(weight.dtype) + weight).astype(np.float64)
+    own = prior.shapes(factor.n_components)[at[1]]
+    log_mean = digamma(factor.shape[at].astype(np.float64)) - np.log(rate)
+    return float((extra * log_mean + gammaln(own) - gammaln(own + extra)).sum())
 
 
 def _row_terms(factor: GammaFactor, prior: GammaPrior) -> float:
     """The terms of the bound with the rates of rows: the rest of E[log p(u | xi)], and those of xi itself."""
-    n, total = len(factor.mean), prior.shape_sum(factor.n_components)
+    n, total = len(factor.mean), np.full(len(factor.mean), prior.shape_sum(factor.n_components))
+    if prior.entries is not None:
+        total += prior.entries.sums(n)
     constant = math.fsum(map(math.lgamma, prior.shapes(factor.n_components)))
     if not prior.hierarchical:
-        return n * (total * math.log(prior.activity_mean) - constant) - prior.activity_mean * factor.sums.sum()
+        return (
+            float(total.sum()) * math.log(prior.activity_mean) - n * constant - prior.activity_mean * factor.sums.sum()
+        )
     shape, rate, b = factor.activity_shape, factor.activity_rate, prior.activity_rate
     mean, log_mean = shape / rate, digamma(shape) - np.log(rate)
     out = total * log_mean - constant - mean * factor.row_sum

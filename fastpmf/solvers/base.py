@@ -316,7 +316,7 @@ class Problem:
             rate_total, rest = self.counts.rate_total(W, Ht, *state.sums), 0.0
         else:
             rate_total = dot(state.effects, groups.rates(W, Ht))
-            rest = groups.penalty(state.effects) - groups.log_term(state.effects)
+            rest = groups.penalty_and_log_term(state.effects)
         objective = divergence(self.counts, W, Ht, rate_total, state.data_term) + rest
         for side, terms in zip(Side, self.terms, strict=True):
             if terms.penalised:
@@ -337,11 +337,11 @@ class Problem:
         if self.groups is None:
             return
         if state.n_steps % _RESCALE_EVERY == 0:
-            self._rescale_effects(state)
-        state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
+            self._rescale_factors(state)
+        state.effects = self.groups.best_effects_of(*state.factors)
 
-    def _rescale_effects(self, state: FactorState) -> None:
-        """Move the best scales of groups from the effects to W, and those of features to H; see `Groups`.
+    def _rescale_factors(self, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
+        """Multiply W by the best scales of groups, and H by those of features, by which effects are to be divided.
 
         Factors change in place: after an interrupt, `complete` sets the effects that belong to them.
         """
@@ -352,19 +352,18 @@ class Problem:
             A *= scale[:, None].astype(A.dtype)
             state.sums[side] = column_sums(A)
             state.data_term += dot(self.counts.sums(side), np.log(scale))
-        state.effects = state.effects / by_group / by_feature[:, None]
+        return by_group, by_feature
 
     def _best_scales(self, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
         """Factors of the rows of W by group, and of those of H by feature, by which their effects are divided.
 
         They are 1 if the rows of the factor have fixed parts or an L2 penalty.
         """
-        groups, effects = self.groups, state.effects.T
+        groups, effects = self.groups, state.effects
         assert groups is not None
-        found: list[np.ndarray] = []
+        found = [np.ones(n) for n in effects.shape[::-1]]
         for side, terms in zip(Side, self.terms, strict=True):
             A, units = state.factors[side], state.units_of(side)
-            scale = np.ones(len(effects))
             if terms.fixed is None and terms.ridge is None:
                 shape, cost = np.zeros(len(A)), np.zeros(len(A))
                 if terms.shape is not None:
@@ -373,9 +372,9 @@ class Problem:
                     cost += (A * (terms.rate * units)).sum(axis=1)
                 if side is Side.ROWS:
                     shape, cost = groups.total(shape), groups.total(cost)
-                scale = groups.best_scale(effects, shape, cost)
-            found.append(scale)
-            effects = (effects / scale[:, None]).T
+                # Sums over features, then over groups of what the first scales leave; faster than `sum` along an axis
+                total = np.einsum(("jg,g->g", "jg,g->j")[side], effects, 1 / found[0])
+                found[side] = groups.best_scale(total, effects.shape[side], shape, cost)
         return found[0], found[1]
 
     def residual(self, state: Any) -> float:
@@ -409,8 +408,10 @@ class Problem:
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
         if self.groups is not None:
-            state.effects = self.groups.best_effects(self.groups.rates(*state.factors))
-            self._rescale_effects(state)
+            effects = self.groups.best_effects_of(*state.factors)
+            state.effects = effects
+            by_group, by_feature = self._rescale_factors(state)
+            state.effects = effects / by_group / by_feature[:, None]
         state.balance(self)
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
