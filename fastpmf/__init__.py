@@ -3,6 +3,7 @@
 PoissonNMF, poisson_nmf                                     fit W and H: maximum likelihood, or posterior modes
 non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
+PosteriorDraws, Draws                                       draws from posteriors, and their intervals
 select_n_components, component_gains                        choose the number of components by held-out counts
 SeededPrior, seeded_prior                                   expect features in components
 Topics, to_topics                                           factors as probabilities, which is PLSI
@@ -25,7 +26,9 @@ import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
 from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import match_components, top_features, topic_quality
+from fastpmf.analysis.gibbs import PosteriorDraws
 from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
 from fastpmf.analysis.scores import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.analysis.selection import (
@@ -54,11 +57,15 @@ __all__ = [
     "Checkpoint",
     "ComponentGains",
     "Differential",
+    "Draws",
+    "DrawsInterrupted",
+    "FactorDraws",
     "FitInterrupted",
     "GammaPosterior",
     "MemoryCounts",
     "Plan",
     "PoissonNMF",
+    "PosteriorDraws",
     "Record",
     "SeededPrior",
     "Selection",

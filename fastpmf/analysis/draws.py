@@ -120,6 +120,21 @@ class FactorDraws:
         None if they were not kept.
     feature_names, component_names, row_names : ndarray of str, or None
         Names, if there are any.
+
+    See Also
+    --------
+    PosteriorDraws : draws from the posterior distribution.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastpmf import Draws, FactorDraws
+    >>> H = np.random.default_rng(0).gamma([[8.0, 1.0], [1.0, 9.0]], size=(50, 2, 2))
+    >>> draws = FactorDraws(H=Draws(H), feature_names=np.array(["ape", "bee"]))
+    >>> draws.to_frame(n=1)["feature"].tolist()
+    ['ape', 'bee']
+    >>> draws.feature_shares.mean.sum(axis=1).round(6)
+    array([1., 1.])
     """
 
     H: Draws

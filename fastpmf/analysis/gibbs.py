@@ -28,7 +28,7 @@ Neuroscience (2009), section 3.3, for priors without a hierarchy, exposures and 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_scalar
@@ -37,15 +37,18 @@ from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import component_labels
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import column_sums, padded
+from fastpmf.counts import MemoryCounts
+from fastpmf.counts.masked import hide_entries
 from fastpmf.kernels.draw import ROWS_AT_ONCE, allocate
 from fastpmf.kernels.threads import current_threads
 from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, shown_as_table
+from fastpmf.utils.validation import random_generator
 from fastpmf.utils.warnings import warn
 
-_FEW = 20  # effective draws below which a warning is given
+_FEW = 10  # effective draws below which a warning is given
 _SMALLEST = 1e-150  # of an entry: so small that it changes no allocation, and products of two are positive
 
 
@@ -118,10 +121,18 @@ class Chain:
     @classmethod
     def start(
         cls, counts: Counts, W: np.ndarray, H: np.ndarray, priors: tuple[EntryPrior, EntryPrior],
-        exposures: tuple[np.ndarray, np.ndarray], background: np.ndarray | None, rng: np.random.Generator,
+        exposures: tuple[np.ndarray, np.ndarray] | None = None, background: np.ndarray | None = None, *,
+        mask: Any = None, random_state: Any = None,
     ) -> "Chain":  # fmt: skip
         """A chain that starts from W and H."""
-        factors = [np.maximum(A, _SMALLEST, dtype=np.float64) for A in (W, H.T)]
+        if isinstance(counts, MemoryCounts):
+            counts = hide_entries(counts, mask)
+        if exposures is None:
+            exposures = np.ones(len(W)), np.ones(H.shape[1])
+        rng = random_generator(random_state)
+        if not isinstance(rng, np.random.Generator):
+            rng = np.random.default_rng(rng.randint(2**31 - 1, size=4))
+        factors = [np.maximum(A, _SMALLEST, dtype=np.float64, order="C") for A in (W, H.T)]
         rates = [prior.start_rates(A) for prior, A in zip(priors, factors, strict=True)]
         return cls(counts, priors, exposures, background, rng, factors, rates)
 
@@ -219,7 +230,7 @@ class PosteriorDraws(FactorDraws):
     --------
     >>> from fastpmf import HPF
     >>> from fastpmf.datasets import make_poisson_counts
-    >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+    >>> X = make_poisson_counts(100, 50, 2, nnz=1_000, random_state=0).X
     >>> draws = HPF(2, random_state=0).fit(X).sample_posterior(X, 50, random_state=0)
     >>> low, high = draws.H.interval(0.9)
     >>> low.shape, len(draws)
@@ -313,10 +324,10 @@ def draw_posterior(
                 raise
             raise DrawsInterrupted(draws(n_done)) from None
     found = draws(n_draws)
-    if (few := found.effective_draws < min(_FEW, n_draws / 2)).any():
+    if n_draws >= 2 * _FEW and (few := found.effective_draws < _FEW).any():
         warn(
-            f"The draws of {few.sum()} of {k} components are worth fewer than {min(_FEW, n_draws // 2)} independent "
-            "ones, so that their intervals are too narrow: increase thin, and burn_in with it."
+            f"The draws of {few.sum()} of {k} components are worth fewer than {_FEW} independent ones, so that their "
+            "intervals are too narrow: increase thin, and burn_in with it."
         )
     return found
 
