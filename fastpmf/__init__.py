@@ -3,7 +3,7 @@
 PoissonNMF, poisson_nmf                                     fit W and H: maximum likelihood, or posterior modes
 non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
-PosteriorDraws, Draws                                       draws from posteriors, and their intervals
+bootstrap, PosteriorDraws                                   intervals of factors, by refitting or by sampling
 select_n_components, component_gains                        choose the number of components by held-out counts
 SeededPrior, seeded_prior                                   expect features in components
 Topics, to_topics                                           factors as probabilities, which is PLSI
@@ -25,6 +25,7 @@ from types import ModuleType
 import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
+from fastpmf.analysis.bootstrap import Bootstrap, bootstrap
 from fastpmf.analysis.differential import Differential, differential_expression
 from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import match_components, top_features, topic_quality
@@ -54,6 +55,7 @@ from fastpmf.warmup import warmup
 
 __all__ = [
     "HPF",
+    "Bootstrap",
     "Checkpoint",
     "ComponentGains",
     "Differential",
@@ -76,6 +78,7 @@ __all__ = [
     "Topics",
     "__version__",
     "as_counts",
+    "bootstrap",
     "component_gains",
     "differential_expression",
     "heldout_log_likelihood",

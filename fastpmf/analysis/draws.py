@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+from scipy.stats import gamma
 
+from fastpmf.analysis.differential import Differential
 from fastpmf.analysis.features import component_labels
 from fastpmf.utils.files import READ_ERRORS, atomic_write
 from fastpmf.utils.messages import brief
@@ -21,6 +23,10 @@ class Draws:
     ----------
     values : ndarray of shape (n_draws, ...)
         At least two draws.
+    one_count : ndarray of the shape of a draw, or None
+        How much of each entry a single count makes. An entry without counts may be 0 in all draws of a bootstrap, which
+        does not mean that it is known to be 0. With `one_count` its interval ends where that of a Poisson rate without
+        counts does.
 
     See Also
     --------
@@ -39,6 +45,7 @@ class Draws:
     """
 
     values: np.ndarray
+    one_count: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray) or self.values.dtype.kind != "f" or self.values.ndim < 1:
@@ -96,10 +103,14 @@ class Draws:
         Returns
         -------
         low, high : ndarray of the shape of a draw
+            With `one_count`, `high` is at least the upper end of the interval of a Poisson rate of which no count was
+            seen, under Jeffreys' prior: 1.92 counts for a level of 90 %.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {brief(level)}")
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
+        if self.one_count is not None:
+            high = np.maximum(high, gamma.ppf((1 + level) / 2, 0.5) * self.one_count)
         return low, high
 
     def _table(self) -> Table:
@@ -149,7 +160,8 @@ class FactorDraws:
     @property
     def feature_shares(self) -> Draws:
         """P(feature | component): H with rows that sum to 1, (k, p), which the scale of H does not change."""
-        return Draws(_normalized(self.H.values))
+        sums, one = self.H.values.sum(axis=2, keepdims=True), self.H.one_count
+        return Draws(_quotient(self.H.values, sums), None if one is None else _quotient(one, sums.mean(axis=0)))
 
     @property
     def component_shares(self) -> Draws:
@@ -164,7 +176,11 @@ class FactorDraws:
         """
         if self.W is None:
             raise ValueError("W was not kept: draw again with keep_W=True")
-        return Draws(_normalized(self.W.values * self.H.values.sum(axis=2)[:, None, :]))
+        scale, one = self.H.values.sum(axis=2), self.W.one_count
+        rates = self.W.values * scale[:, None, :]
+        sums = rates.sum(axis=2, keepdims=True)
+        one = None if one is None else _quotient(one * scale.mean(axis=0), sums.mean(axis=0))
+        return Draws(_quotient(rates, sums), one)
 
     def top_share(self, n: int = 10) -> np.ndarray:
         """Share of the draws in which each feature is among the n features of highest weight of a component, (k, p)."""
@@ -176,6 +192,39 @@ class FactorDraws:
             first = np.argpartition(-H, n - 1, axis=1)[:, :n]
             np.put_along_axis(found, first, np.take_along_axis(found, first, axis=1) + 1, axis=1)
         return found / len(self)
+
+    def differential(self, against: str | int = "others") -> Differential:
+        """Log2 fold changes of P(feature | component), with standard errors from the draws.
+
+        Parameters
+        ----------
+        against : {"others", "mean"} or int, default="others"
+            As in `fastpmf.differential_expression`; the nearest other component is that of the mean of the draws, and
+            "mean" is the mean of the components.
+
+        Returns
+        -------
+        Differential
+            Half of `H.one_count` is added to each entry, if there is one, so that features without counts have finite
+            changes. A change is undefined if a draw is 0.
+        """
+        shares = self.feature_shares
+        other = _compared_with(shares.mean, against)
+        values = shares.values.astype(np.float64)
+        if shares.one_count is not None:
+            values += 0.5 * shares.one_count
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log2(values)
+            if against == "mean":
+                changes = logs - np.log2(values.mean(axis=1, keepdims=True))
+            else:
+                changes = logs - np.take_along_axis(logs, np.broadcast_to(other, logs.shape), axis=1)
+            change, error = changes.mean(axis=0), changes.std(axis=0, ddof=1)
+        defined = np.isfinite(change) & np.isfinite(error)
+        return Differential(
+            np.where(defined, change, 0.0), np.where(defined, error, np.inf), other, None, self.feature_names,
+            self.component_names,
+        )  # fmt: skip
 
     def to_frame(self, level: float = 0.9, n: int | None = None) -> Any:
         """A pandas DataFrame of P(feature | component), with a row for each feature of each component.
@@ -216,7 +265,9 @@ class FactorDraws:
         arrays: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            value = value.values if isinstance(value, Draws) else value
+            if isinstance(value, Draws):
+                arrays |= {} if value.one_count is None else {f"{f.name}_one_count": value.one_count}
+                value = value.values
             if value is not None:
                 value = np.asarray(value)
                 arrays[f.name] = value.astype(str) if value.dtype == object else value
@@ -234,14 +285,17 @@ class FactorDraws:
         ValueError
             If the file is damaged, or has other contents.
         """
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls)} | {"H_one_count", "W_one_count"}
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             if "H" not in arrays or set(arrays) - known:
                 raise ValueError(f"it has the arrays {sorted(arrays)}")
             values: dict[str, Any] = {name: A if A.ndim else A.item() for name, A in arrays.items()}
-            values |= {name: Draws(arrays[name]) for name in ("H", "W") if name in arrays}
+            for name in ("H", "W"):
+                one_count = values.pop(f"{name}_one_count", None)
+                if name in values:
+                    values[name] = Draws(values[name], one_count)
             return cls(**values)
         except FileNotFoundError:
             raise
@@ -277,7 +331,24 @@ class DrawsInterrupted(KeyboardInterrupt):
         return type(self), (self.draws,)
 
 
-def _normalized(A: np.ndarray) -> np.ndarray:
-    """A with last axes that sum to 1; those of zeros stay."""
-    sums = A.sum(axis=-1, keepdims=True)
+def _compared_with(mean: np.ndarray, against: str | int) -> np.ndarray:
+    """The component that each entry (k, p) is compared with; -1 for the mean."""
+    k, p = mean.shape
+    if against == "mean":
+        return np.full((k, p), -1)
+    if against == "others":
+        if k < 2:
+            raise ValueError("against must be 'mean' for a single component, got 'others'")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(mean)
+            distance = np.abs(logs[:, None] - logs[None])
+        distance[np.isnan(distance) | np.eye(k, dtype=bool)[:, :, None]] = np.inf
+        return distance.argmin(axis=1)
+    if not isinstance(against, int | np.integer) or isinstance(against, bool) or not 0 <= against < k:
+        raise ValueError(f"against must be 'others', 'mean' or a component from 0 to {k - 1}, got {brief(against)}")
+    return np.full((k, p), int(against))
+
+
+def _quotient(A: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """A / sums, and 0 where a sum is 0."""
     return np.divide(A, sums, out=np.zeros_like(A), where=sums > 0)
