@@ -3,6 +3,7 @@
 PoissonNMF, poisson_nmf                                     fit W and H: maximum likelihood, or posterior modes
 non_negative_factorization                                  the same with scikit-learn's signature
 HPF, GammaPosterior                                         infer posteriors of W and H
+bootstrap, PosteriorDraws                                   intervals of factors, by refitting or by sampling
 select_n_components, component_gains                        choose the number of components by held-out counts
 consensus                                                   what many fits agree on, and how stable it is
 SeededPrior, seeded_prior                                   expect features in components
@@ -25,9 +26,12 @@ from types import ModuleType
 import fastpmf.datasets  # noqa: F401
 from fastpmf._show_versions import show_versions
 from fastpmf._version import __version__
+from fastpmf.analysis.bootstrap import Bootstrap, bootstrap
 from fastpmf.analysis.consensus import Replicates
 from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import match_components, top_features, topic_quality
+from fastpmf.analysis.gibbs import PosteriorDraws
 from fastpmf.analysis.ranking import ranking_scores, recommend, similar_columns
 from fastpmf.analysis.scores import kl_divergence, poisson_deviance, poisson_log_likelihood
 from fastpmf.analysis.selection import (
@@ -54,16 +58,21 @@ from fastpmf.warmup import warmup
 
 __all__ = [
     "HPF",
+    "Bootstrap",
     "Checkpoint",
     "ComponentGains",
     "Consensus",
     "ConsensusInterrupted",
     "Differential",
+    "Draws",
+    "DrawsInterrupted",
+    "FactorDraws",
     "FitInterrupted",
     "GammaPosterior",
     "MemoryCounts",
     "Plan",
     "PoissonNMF",
+    "PosteriorDraws",
     "Record",
     "Replicates",
     "SeededPrior",
@@ -75,6 +84,7 @@ __all__ = [
     "Topics",
     "__version__",
     "as_counts",
+    "bootstrap",
     "component_gains",
     "consensus",
     "differential_expression",

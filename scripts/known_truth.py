@@ -1,4 +1,4 @@
-"""Recovery of known factors and effects, coverage of HPF's credible intervals, and the number of components."""
+"""Recovery of known factors and effects, coverage of intervals, and the number of components."""
 
 import argparse
 import itertools
@@ -22,10 +22,11 @@ Draw counts from known factors, several times, and fit them.
 
   recovery    W_ik ~ Gamma(a, b), H_kj ~ Gamma(c, d), fitted by maximum likelihood, as the posterior mode, and by HPF
               with the true hyperparameters. Components are matched to the true ones. "recovered" is the correlation of
-              matched columns of W, or rows of H, with the true ones; "covered" is how often HPF's central credible
-              intervals of entries contain the true ones. Mean-field posteriors treat dependent entries as independent,
-              and are therefore too narrow: "too narrow" is the factor by which the half widths of the intervals, on a
-              logarithmic scale, would have to be multiplied for the nominal coverage
+              matched columns of W, or rows of H, with the true ones; "covered" is how often central credible intervals
+              of entries contain the true ones: those of HPF's mean-field posterior, which treats dependent entries as
+              independent, and those of draws from the posterior (HPF.sample_posterior). "too narrow" is the factor by
+              which the half widths of the intervals, on a logarithmic scale, would have to be multiplied for the
+              nominal coverage
   components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
               Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
               components that agree best between splits
@@ -68,6 +69,8 @@ def main() -> int:
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
     parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
     parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--draws", "draws from the posterior", 100)
+    parser.option("--thin", "sweeps between draws", 10)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
@@ -98,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
 
 
 def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
-    """One draw: the correlations of every model, and HPF's coverage."""
+    """One draw: the correlations of every model, and the coverage of HPF's intervals."""
     rng, (n, p) = np.random.default_rng(seed), arguments.shape
     rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
     W, H = rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p))
@@ -117,15 +120,21 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
         for what, (truth, found) in pairs.items():
             value = np.mean([correlation(a, b) for a, b in zip(truth, found, strict=True)])
             rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan))
-    posteriors = {"W covered": (W, fit.W_posterior_[:, order]), "H covered": (H, fit.H_posterior_[order])}
-    for what, (truth, posterior) in posteriors.items():
+    mean_field, sampled = "hpf, mean field", "hpf, sampled"
+    sample = fit.sample_posterior(X, arguments.draws, thin=arguments.thin, random_state=seed)
+    posteriors = {
+        (mean_field, "W covered"): fit.W_posterior_, (mean_field, "H covered"): fit.H_posterior_,
+        (sampled, "W covered"): sample.W, (sampled, "H covered"): sample.H,
+    }  # fmt: skip
+    for (model, what), posterior in posteriors.items():
+        truth = W if what.startswith("W") else H
         for level in LEVELS:
-            low, high = posterior.interval(level)
+            low, high = (A[:, order] if what.startswith("W") else A[order] for A in posterior.interval(level))
             inside = np.mean((low <= truth) & (truth <= high))
             # How far the truth is from the interval's middle, in half widths, in the logarithm
-            middle, half = 0.5 * np.log(low * high), 0.5 * np.log(high / low)
+            middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
             factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
-            rows.append(Row("recovery", k, mean, seed, what, "hpf", level, inside, factor))
+            rows.append(Row("recovery", k, mean, seed, what, model, level, inside, factor))
     return rows
 
 
@@ -201,11 +210,12 @@ def verdict(rows: list[Row]) -> list[str]:
             ).items()
         ]
         lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
-        inside, narrow = np.mean([(row.value, row.too_narrow) for row in own if row.level == 0.9], axis=0)
-        lines.append(
-            f"k = {k}, mean count {mean:g}: HPF's 90 % intervals contain {inside:.0%} of the true entries; they are "
-            f"{narrow:.1f} times too narrow."
-        )
+        for (model,), covered in common.group([row for row in own if row.level == 0.9], "model").items():
+            inside, narrow = np.mean([(row.value, row.too_narrow) for row in covered], axis=0)
+            lines.append(
+                f"k = {k}, mean count {mean:g}: 90 % intervals of {model}, contain {inside:.0%} of the true entries; "
+                f"widths would have to be {narrow:.1f} times these."
+            )
     for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
         off = [abs(row.value - k) for row in own]
         lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
@@ -230,15 +240,14 @@ def plot(rows: list[Row], figure: Any) -> None:
         left.plot(means, y, "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
     covered = [row for row in rows if "covered" in row.what and row.level == row.level]
     middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
-    for i, ((mean, what), own) in enumerate(common.group(covered, "mean_count", "what").items()):
+    for i, ((model, mean), own) in enumerate(common.group(covered, "model", "mean_count").items()):
         y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
-        middle.plot(
-            LEVELS, y, marker="o", color=f"C{i // 2}", ls="-" if i % 2 else "--", label=f"mean {mean:g}, {what[0]}"
-        )
+        line = "-" if model.endswith("sampled") else "--"
+        middle.plot(LEVELS, y, line, marker="o", color=f"C{i % 10}", label=f"{model}, mean {mean:g}")
     for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
         right[0].plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
-    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals")
+    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals of W and H")
     for axes in right:
         axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
     for axes in filter(lambda axes: axes.lines, (left, middle, *right)):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from fastpmf.kernels._jit import kernel
-from fastpmf.kernels.draw import ROWS_AT_ONCE, _uniform_meaning, alias_tables, close_gaps, draw_rows, uniform
+from fastpmf.kernels.draw import ROWS_AT_ONCE, _uniform_meaning, alias_tables, allocate, close_gaps, draw_rows, uniform
 from fastpmf.kernels.launch import arguments
 from fastpmf.kernels.threads import current_threads
 
@@ -134,3 +134,39 @@ def test_gaps_are_closed_in_place():
     close_gaps(1, np.array([0, 3, 4, 7]), np.array([0, 1, 1, 3]), columns, data)
     assert columns[:3].tolist() == [4, 1, 5]
     assert data[:3].tolist() == [0, 4, 5]
+
+
+def allocated(X, U, V, seed=3, first=0, dtype=np.uint16):
+    """Units of counts by row and component, and by column and component."""
+    X = sparse.csr_array(X.astype(dtype))
+    of_rows, ends = np.empty(U.shape, np.int64), np.empty((current_threads(), U.shape[1]))
+    of_columns = np.zeros((current_threads(), *V.shape), np.int64)
+    n_tasks = -(-len(U) // ROWS_AT_ONCE)
+    allocate(n_tasks, seed, first, X.data, X.indices, X.indptr.astype(np.int64), U, V, of_rows, of_columns, ends)
+    return of_rows, of_columns.sum(axis=0)
+
+
+def test_every_unit_of_a_count_gets_one_component():
+    rng = np.random.default_rng(0)
+    X, U, V = rng.poisson(0.8, (70, 9)), rng.gamma(1, size=(70, 3)), rng.gamma(1, size=(9, 3))
+    of_rows, of_columns = allocated(X, U, V)
+    np.testing.assert_array_equal(of_rows.sum(axis=1), X.sum(axis=1))
+    np.testing.assert_array_equal(of_columns.sum(axis=1), X.sum(axis=0))
+
+
+def test_allocations_are_multinomial_with_the_shares_of_a_rate():
+    """Means and variances over seeds; 4 standard errors of the mean, and 25 % for the variance of 600 draws."""
+    U, V, n = np.array([[1.0, 2.0, 0.5]]), np.array([[3.0, 1.0, 2.0]]), 40
+    p = U[0] * V[0] / (U @ V.T)
+    found = np.array([allocated(np.array([[n]]), U, V, seed=seed)[0][0] for seed in range(600)])
+    error = np.sqrt(n * p * (1 - p) / len(found))
+    assert (np.abs(found.mean(axis=0) - n * p) < 4 * error.ravel()).all()
+    np.testing.assert_allclose(found.var(axis=0), n * (p * (1 - p))[0], rtol=0.25)
+
+
+def test_allocations_of_a_block_of_rows_are_those_of_the_whole():
+    rng = np.random.default_rng(1)
+    X, U, V = rng.poisson(2.0, (200, 5)), rng.gamma(1, size=(200, 4)), rng.gamma(1, size=(5, 4))
+    whole, _ = allocated(X, U, V)
+    part, _ = allocated(X[30:], U[30:].copy(), V, first=30, dtype=np.float64)
+    np.testing.assert_array_equal(whole[30:], part)

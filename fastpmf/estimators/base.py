@@ -507,6 +507,13 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """The labels of X, with the fitted names of features if it has none."""
         return MatrixLabels.of(X, getattr(self, "feature_names_in_", None))
 
+    def _names(self, X: Any) -> dict[str, np.ndarray | None]:
+        """Names of the features, the components, and the rows of X, for draws of W and H."""
+        return {
+            "feature_names": getattr(self, "feature_names_in_", None),
+            "component_names": getattr(self, "component_names_", None), "row_names": names_of(X, 0),
+        }  # fmt: skip
+
     def _fitted_names(self) -> list[str]:
         """Names of the attributes that a fit sets."""
         return [

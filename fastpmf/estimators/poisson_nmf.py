@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.rates import check_groups_given
+from fastpmf.analysis.gibbs import Chain, EntryPrior, PosteriorDraws, draw_posterior
+from fastpmf.analysis.rates import check_groups_given, check_no_groups
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts
@@ -28,7 +29,7 @@ from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_f
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
-from fastpmf.fitting.problem import as_numbers, has_entries, vector
+from fastpmf.fitting.problem import as_numbers, has_entries, read_priors, vector
 from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
@@ -591,6 +592,92 @@ class PoissonNMF(FactorModel):
         with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
+
+    def sample_posterior(
+        self, X: Any, n_draws: int = 100, *, burn_in: int = 100, thin: int = 10, keep_W: bool = True,
+        row_exposure: Any = None, mask: Any = None, random_state: Any = None,
+    ) -> PosteriorDraws:  # fmt: skip
+        """Draws of W and H from their posterior distribution, by Gibbs sampling.
+
+        The model must have been fitted with priors of both factors. The draws have the whole posterior, whose mode the
+        fit has found; parts of factors that were fixed in the fit are drawn too.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            The fitted counts, or others with the same features; whole numbers.
+        n_draws : int, default=100
+            Number of draws to keep, at least 2. A 90 % interval needs 19.
+        burn_in : int, default=100
+            Sweeps before the first draw.
+        thin : int, default=10
+            Sweeps between draws. The more counts components share, the more slowly they move:
+            `PosteriorDraws.effective_draws` tells what the draws are worth.
+        keep_W : bool, default=True
+            Whether to keep draws of W, which take n_draws times the memory of W.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures given to `fit`.
+        mask : matrix of shape (n_samples, n_features), optional
+            True or positive where an entry is not observed.
+        random_state : int, RandomState, Generator or None, default=None
+            Equal seeds give bitwise equal draws, for any number of threads.
+
+        Returns
+        -------
+        PosteriorDraws
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or value, or the model has no priors of both factors with positive
+            rates.
+        MemoryError
+            If the draws exceed this process's limit.
+        DrawsInterrupted
+            On Ctrl-C after at least two draws; a KeyboardInterrupt with those so far as `draws`.
+
+        See Also
+        --------
+        PosteriorDraws : the result.
+
+        Notes
+        -----
+        See `HPF.sample_posterior` for the method, its cost, and what the chain does not visit.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> from fastpmf.datasets import make_poisson_counts
+        >>> X = make_poisson_counts(100, 50, 2, nnz=1_000, random_state=0).X
+        >>> model = PoissonNMF(2, prior_W="auto", prior_H="auto", random_state=0).fit(X)
+        >>> low, high = model.sample_posterior(X, 50, random_state=0).feature_shares.interval(0.9)
+        >>> low.shape
+        (2, 50)
+        """
+        check_is_fitted(self)
+        check_no_groups(self, "the model", "sample_posterior has no groups")
+        if self.prior_W_ is None or self.prior_H_ is None:
+            raise ValueError("sample_posterior needs a model with prior_W and prior_H")
+        counts, data = self._read_rows(X, row_exposure, None, mask)
+        (n, p), k = counts.shape, len(self.components_)
+        priors = [
+            EntryPrior(prior.shape + 1, prior.rate)
+            for prior in read_priors(Penalties(self.prior_W_, self.prior_H_), k, (n, p))
+        ]
+        if not all((prior.rate > 0).all() for prior in priors):
+            raise ValueError("sample_posterior needs priors with rates > 0, since others are no distributions")
+        exposures = vector(data.row_exposure, n, "row_exposure"), vector(self.column_exposure_, p, "column_exposure")
+        with threads(self.n_threads), compilation_shown(verbose=self.verbose):
+            W, _ = self._transform(counts, data)
+            background = None if self.background_ is None else np.broadcast_to(self.background_, p)
+            chain = Chain.start(
+                counts, W, self.components_, (priors[0], priors[1]), exposures, background, mask=mask,
+                random_state=random_state,
+            )  # fmt: skip
+            return draw_posterior(
+                chain, n_draws, burn_in=burn_in, thin=thin, keep_W=keep_W, dtype=self.components_.dtype,
+                verbose=self.verbose, **self._names(X),
+            )  # fmt: skip
 
     def _read_rows(self, X: Any, row_exposure: Any, groups: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""

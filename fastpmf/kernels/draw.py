@@ -1,4 +1,4 @@
-"""Exact draws from the model: of a component for each count, then of a column; counts on equal columns are merged."""
+"""Exact draws: of counts from the model, and of the components of given counts."""
 
 import numpy as np
 from llvmlite import ir
@@ -173,3 +173,42 @@ def close_gaps(table, task, worker):
         for q in range(indptr[i + 1] - b):
             columns[b + q] = columns[a + q]
             data[b + q] = data[a + q]
+
+
+@kernel(writes=3)
+def allocate(table, block, worker):
+    """Draw the component of each unit of each count, given the factors, and count them; exact.
+
+    The counts of an entry are Multinomial(x_ij, U_ik V_jk / (U_i . V_j)) over the components. A task is `ROWS_AT_ONCE`
+    rows.
+
+    in    seed     int
+          first    int           number of the first row in the whole matrix, which selects its random numbers
+          data     (nnz,)        whole counts > 0: uint8, uint16, int32, float32 or float64
+          indices  (nnz,)        int32 or int64, the column j of each
+          indptr   (n_rows + 1,) int64
+          U, V     (n_rows, K), (n_cols, K) float64, without padding, > 0
+    out   of_rows     (n_rows, K)            int64, overwritten
+          of_columns  (n_workers, n_cols, K) int64, added to; its sum over the workers is that of the columns
+          ends        (n_workers, K)         float64, scratch
+    gives bitwise the same result for any number of workers and blocks, once `of_columns` is summed
+    cost  2 nnz K flops and a gather of nnz K numbers, and K comparisons for each unit of a count
+    """
+    seed, first, data, indices, indptr, U, V, of_rows, of_columns, ends = arguments(table)
+    n_components = U.shape[1]
+    for i in range(block * ROWS_AT_ONCE, min((block + 1) * ROWS_AT_ONCE, U.shape[0])):
+        for k in range(n_components):
+            of_rows[i, k] = 0
+        n_drawn = 0
+        for p in range(indptr[i], indptr[i + 1]):
+            j, total = indices[p], 0.0
+            for k in range(n_components):
+                total += U[i, k] * V[j, k]
+                ends[worker, k] = total
+            for c in range(int(data[p])):
+                place, z = uniform(seed, first + i, n_drawn + c) * total, 0
+                for k in range(n_components - 1):
+                    z += place >= ends[worker, k]
+                of_rows[i, z] += 1
+                of_columns[worker, j, z] += 1
+            n_drawn += int(data[p])
