@@ -170,7 +170,7 @@ class HPF(FactorModel):
     Notes
     -----
     Mean-field posteriors are too narrow, since they treat entries that trade off against each other as independent. The
-    intervals are useful to compare entries, not as probabilities.
+    intervals are useful to compare entries, not as probabilities; those of `sample_posterior` are calibrated.
 
     The bound has many local optima. With init="merge" a fit first searches for a good optimum of the likelihood, as
     `PoissonNMF` does with the same `init`: it fits more components, merges the most similar ones, and replaces some in
