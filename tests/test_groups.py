@@ -786,3 +786,10 @@ def test_divergences_of_rows_or_columns_have_the_effects(drawn, by_column):
     logs = drawn.X * np.log(np.divide(drawn.X, rate, where=drawn.X > 0, out=np.ones_like(rate)))
     expected = (logs - drawn.X + rate).sum(axis=0 if by_column else 1)
     np.testing.assert_allclose(_row_divergences(counts, factors, groups, effects), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("first", [float("nan"), 1, True, None])
+def test_labels_of_several_kinds_in_a_list_are_refused(first):
+    X = np.random.default_rng(0).poisson(2.0, (6, 5))
+    with pytest.raises(TypeError, match="groups must be all strings or all numbers"):
+        PoissonNMF(2, random_state=0).fit(X, groups=[first, "b", "a", "b", "a", "b"])

@@ -411,3 +411,18 @@ def test_seeds_on_the_command_line(drawn, tmp_path, monkeypatch, capsys):
         (tmp_path / "seeds.json").write_text(text)
         assert cli.main([*command.split(), "--seed-strength", "9"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_weights_of_a_series_belong_to_its_labels():
+    names = [f"g{j}" for j in range(5)]
+    series = pd.Series([4.0, 1.0], index=["g3", "g1"])
+    prior = seeded_prior(names, {"A": series}, 2, strength=10)
+    np.testing.assert_allclose(prior.shape[0], [1.1, 3.1, 1.1, 9.1, 1.1])
+    listed = seeded_prior(names, {"A": pd.Series(["g3", "g1"])}, 2, strength=10)
+    np.testing.assert_allclose(listed.shape[0], [1.1, 6.1, 1.1, 6.1, 1.1])
+
+
+@pytest.mark.parametrize("shape", [float("nan"), float("inf"), 0.5])
+def test_a_shape_that_is_no_number_from_1_on_is_refused(shape):
+    with pytest.raises(ValueError, match="shape"):
+        seeded_prior(["a", "b"], {"A": ["a"]}, 2, strength=10, shape=shape)

@@ -279,7 +279,7 @@ def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_group_labels(groups: Any, n: int, name: str = "groups") -> np.ndarray:
     """One label for each row, (n,): all strings, or all numbers; `name` is the argument's name, for messages."""
-    labels = np.asarray(groups)
+    labels = np.asarray(groups, dtype=object if isinstance(groups, list | tuple) else None)  # else all become strings
     if labels.shape != (n,):
         raise ValueError(f"{name} must have one label for each of {n} rows, got shape {labels.shape}")
     if labels.dtype.kind == "O":

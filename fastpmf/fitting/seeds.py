@@ -10,7 +10,7 @@ from sklearn.utils import check_scalar
 from fastpmf.counts.labels import Labels, labels_of, order_of
 from fastpmf.model.priors import AUTO_SHAPE
 from fastpmf.utils.messages import brief, listed
-from fastpmf.utils.validation import check_array, check_factor, check_number, check_option, duplicates
+from fastpmf.utils.validation import check_array, check_factor, check_number, check_option, duplicates, is_pandas
 from fastpmf.utils.warnings import warn
 
 
@@ -95,9 +95,9 @@ def seeded_prior(
     features : array-like of str, of length n_features, or matrix of counts with column names
         The names of all features.
     seeds : dict
-        For each seeded component, by name, the features to expect: a list of their names, a dict with a weight >= 0 for
-        each of them, or an array of shape (n_features,) with a weight for each feature, such as a known profile. They
-        are the first components, in this order.
+        For each seeded component, by name, the features to expect: a list of their names, a dict or Series with a
+        weight >= 0 for each of them, or an array of shape (n_features,) with a weight for each feature, such as a known
+        profile. They are the first components, in this order.
     n_components : int
         Number of components, at least as many as there are seeds; the others have no expected features.
     strength : float
@@ -145,6 +145,7 @@ def seeded_prior(
     if clash := set(seeds).intersection(numbers):
         raise ValueError(f"seeds must not have the number of another component as a name, got {listed(sorted(clash))}")
     check_number(strength, "strength", positive=True)
+    check_number(shape, "shape")
     check_scalar(shape, "shape", (int, float, np.number), min_val=1)
     if isinstance(rate, str):
         check_option(rate, ("auto", "sparse"), "rate")
@@ -175,6 +176,9 @@ def _weights(given: Any, position: dict[Any, int], name: str) -> np.ndarray:
     p = len(position)
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a list of features, a dict or an array, got {brief(given)}")
+    if is_pandas(given):
+        values: Any = given
+        given = values.to_dict() if values.dtype.kind in "iuf" else values.tolist()
     given = given if isinstance(given, Mapping | np.ndarray) else list(given)
     if isinstance(given, Mapping) or any(isinstance(x, str) for x in given):
         if not isinstance(given, Mapping) and (repeated := duplicates(list(given))):
