@@ -299,15 +299,12 @@ def test_labels_may_be_numbers_strings_and_categories_and_are_aligned_by_name(dr
         (np.arange(80), ValueError, "groups must have fewer groups than X has rows, got one for each of 80 rows"),
         ([0.0] * 40 + [math.nan] * 40, ValueError, "groups must have a label for each row, got NaN"),
         (["a"] * 40 + [None] * 40, TypeError, "groups must be all strings or all numbers, got NoneType, str"),
-        ([1] * 40 + ["b"] * 40, None, None),
+        ([1] * 40 + ["b"] * 40, TypeError, "groups must be all strings or all numbers, got int, str"),
         (np.array([1, "b"], object).repeat(40), TypeError, "groups must be all strings or all numbers, got int, str"),
         (np.array(["2020-01-01"] * 80, "datetime64[D]"), TypeError, "groups must be all strings or all numbers, got d"),
     ],
 )
 def test_invalid_groups_are_refused(drawn, groups, error, message):
-    if error is None:  # NumPy makes strings of a list of numbers and strings
-        assert PoissonNMF(2, max_iter=1).fit(drawn.X, groups=groups).group_names_.tolist() == ["1", "b"]
-        return
     with pytest.raises(error, match=f"^{message}"):
         PoissonNMF(2).fit(drawn.X, groups=groups)
 
