@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from fastpmf import HPF, PoissonNMF, select_n_components
+from fastpmf import HPF, PoissonNMF, bootstrap, select_n_components
 from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
@@ -22,11 +22,12 @@ Draw counts from known factors, several times, and fit them.
 
   recovery    W_ik ~ Gamma(a, b), H_kj ~ Gamma(c, d), fitted by maximum likelihood, as the posterior mode, and by HPF
               with the true hyperparameters. Components are matched to the true ones. "recovered" is the correlation of
-              matched columns of W, or rows of H, with the true ones; "covered" is how often central credible intervals
-              of entries contain the true ones: those of HPF's mean-field posterior, which treats dependent entries as
-              independent, and those of draws from the posterior (HPF.sample_posterior). "too narrow" is the factor by
-              which the half widths of the intervals, on a logarithmic scale, would have to be multiplied for the
-              nominal coverage
+              matched columns of W, or rows of H, with the true ones; "covered" is how often central intervals of
+              entries contain the true ones: those of HPF's mean-field posterior, which treats dependent entries as
+              independent; those of draws from the posterior (HPF.sample_posterior); and those of both kinds of
+              bootstrap of the maximum likelihood fit, of expected counts and of probabilities of features. "too narrow"
+              is the factor by which the half widths of the intervals, on a logarithmic scale, would have to be
+              multiplied for the nominal coverage; none if an interval begins at 0
   components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
               Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
               components that agree best between splits
@@ -71,6 +72,7 @@ def main() -> int:
     parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
     parser.option("--draws", "draws from the posterior", 100)
     parser.option("--thin", "sweeps between draws", 10)
+    parser.option("--replicates", "replicates of the bootstrap", 50)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
@@ -79,7 +81,7 @@ def main() -> int:
     n, p = arguments.shape
     if arguments.nnz >= n * p:
         parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
-    warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
+    warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter|increase thin)")
     cases = {"recovery": len(arguments.mean_counts), "components": 1, "groups": len(arguments.effects)}
     total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
     rows = common.collect(measure(arguments), total, arguments, unit="draw")
@@ -101,7 +103,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
 
 
 def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
-    """One draw: the correlations of every model, and the coverage of HPF's intervals."""
+    """One draw: the correlations of every model, and the coverage of intervals."""
     rng, (n, p) = np.random.default_rng(seed), arguments.shape
     rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
     W, H = rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p))
@@ -120,20 +122,42 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
         for what, (truth, found) in pairs.items():
             value = np.mean([correlation(a, b) for a, b in zip(truth, found, strict=True)])
             rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan))
-    mean_field, sampled = "hpf, mean field", "hpf, sampled"
     sample = fit.sample_posterior(X, arguments.draws, thin=arguments.thin, random_state=seed)
-    posteriors = {
-        (mean_field, "W covered"): fit.W_posterior_, (mean_field, "H covered"): fit.H_posterior_,
-        (sampled, "W covered"): sample.W, (sampled, "H covered"): sample.H,
-    }  # fmt: skip
-    for (model, what), posterior in posteriors.items():
-        truth = W if what.startswith("W") else H
+    truths = {"W covered": W, "H covered": H}
+    for model, found in {
+        "hpf, mean field": (fit.W_posterior_, fit.H_posterior_),
+        "hpf, sampled": (sample.W, sample.H),
+    }.items():
+        rows += coverage(k, mean, seed, model, truths, [posterior.interval for posterior in found], order)
+    ml, size = fits["ml"], H.sum(axis=1)
+    truths = {"W covered": W * size, "H covered": H / size[:, None]}  # the scale that replicates have
+    for kind in ("rows", "poisson"):
+        replicates = bootstrap(ml, X, n_replicates=arguments.replicates, kind=kind, random_state=seed)
+        shares, own = replicates.feature_shares, ml.components_.sum(axis=1)
+        order = match(*truths.values(), replicates.W.mean * own, shares.mean)
+        intervals = [partial(scaled_interval, replicates.W, own), shares.interval]
+        rows += coverage(k, mean, seed, f"ml, bootstrap of {kind}", truths, intervals, order)
+    return rows
+
+
+def scaled_interval(draws: Any, scale: np.ndarray, level: float) -> list[np.ndarray]:
+    """The interval of draws times a scale of each component."""
+    return [end * scale for end in draws.interval(level)]
+
+
+def coverage(
+    k: int, mean: float, seed: int, model: str, truths: dict[str, np.ndarray], intervals: list[Any], order: np.ndarray
+) -> list[Row]:
+    """How often intervals of W and H contain the true entries, and by which factor they are too narrow."""
+    rows = []
+    for (what, truth), interval in zip(truths.items(), intervals, strict=True):
         for level in LEVELS:
-            low, high = (A[:, order] if what.startswith("W") else A[order] for A in posterior.interval(level))
-            inside = np.mean((low <= truth) & (truth <= high))
-            # How far the truth is from the interval's middle, in half widths, in the logarithm
-            middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
-            factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
+            low, high = (A[:, order] if what.startswith("W") else A[order] for A in interval(level))
+            inside, factor = np.mean((low <= truth) & (truth <= high)), math.nan
+            if (low > 0).all():
+                # How far the truth is from the interval's middle, in half widths, in the logarithm
+                middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
+                factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
             rows.append(Row("recovery", k, mean, seed, what, model, level, inside, factor))
     return rows
 
@@ -212,9 +236,10 @@ def verdict(rows: list[Row]) -> list[str]:
         lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
         for (model,), covered in common.group([row for row in own if row.level == 0.9], "model").items():
             inside, narrow = np.mean([(row.value, row.too_narrow) for row in covered], axis=0)
+            widths = "" if math.isnan(narrow) else f"; widths would have to be {narrow:.1f} times these"
             lines.append(
-                f"k = {k}, mean count {mean:g}: 90 % intervals of {model}, contain {inside:.0%} of the true entries; "
-                f"widths would have to be {narrow:.1f} times these."
+                f"k = {k}, mean count {mean:g}: 90 % intervals of {model}, contain {inside:.0%} of the true entries"
+                f"{widths}."
             )
     for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
         off = [abs(row.value - k) for row in own]
@@ -242,12 +267,12 @@ def plot(rows: list[Row], figure: Any) -> None:
     middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
     for i, ((model, mean), own) in enumerate(common.group(covered, "model", "mean_count").items()):
         y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
-        line = "-" if model.endswith("sampled") else "--"
+        line = "--" if model.endswith("mean field") else "-"
         middle.plot(LEVELS, y, line, marker="o", color=f"C{i % 10}", label=f"{model}, mean {mean:g}")
     for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
         right[0].plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
-    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals of W and H")
+    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="intervals of W and H")
     for axes in right:
         axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
     for axes in filter(lambda axes: axes.lines, (left, middle, *right)):

@@ -138,6 +138,17 @@ def test_exposures_and_groups_are_those_of_the_fit(drawn):
         bootstrap(grouped, X)
 
 
+def test_masked_entries_have_no_influence(drawn):
+    X, mask = drawn[0].astype(float), np.zeros((N, P), bool)
+    mask[::3, ::4] = True
+    hidden = np.where(mask, np.nan, X)
+    masked = PoissonNMF(K, random_state=0).fit(hidden, mask=mask)
+    for kind in ("rows", "poisson"):
+        options = {"n_replicates": 2, "kind": kind, "mask": mask, "random_state": 0}
+        found = [bootstrap(masked, Y, **options).H.values.tobytes() for Y in (np.where(mask, 0, X), hidden)]
+        assert found[0] == found[1]
+
+
 def test_components_that_are_not_determined_are_told():
     """Two equal components in the truth, fitted apart by noise: nothing keeps them apart in replicates."""
     rng = np.random.default_rng(0)

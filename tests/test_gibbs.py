@@ -97,7 +97,7 @@ def test_intervals_hold_the_share_of_true_entries_that_they_claim(drawn, draws, 
 def test_draws_of_posterior_modes_have_the_priors_of_the_fit(drawn):
     X = drawn[0]
     model = PoissonNMF(K, prior_W="auto", prior_H="auto", random_state=0).fit(X, row_exposure=2.0)
-    draws = model.sample_posterior(X, 40, row_exposure=2.0, random_state=0)
+    draws = model.sample_posterior(X, 19, row_exposure=2.0, random_state=0)
     total = 2.0 * (draws.W.values.sum(axis=1) * draws.H.values.sum(axis=2)).sum(axis=1)
     assert np.abs(total.mean() / X.sum() - 1) < 0.04  # it is known to 0.7 %, and the prior adds 660 or 396 to 22,973
     np.testing.assert_allclose(draws.totals.sum(axis=1), total, rtol=1e-5)
@@ -167,7 +167,7 @@ def test_without_draws_of_W_there_are_no_shares_of_rows(drawn, fitted):
 
 def test_slow_chains_are_told(drawn, fitted):
     with pytest.warns(UserWarning, match="increase thin"):
-        fitted.sample_posterior(drawn[0], 30, burn_in=0, thin=1, random_state=0)
+        fitted.sample_posterior(drawn[0], 20, burn_in=0, thin=1, random_state=0)
 
 
 def test_an_interrupt_keeps_the_complete_draws(drawn, fitted, monkeypatch):

@@ -446,6 +446,7 @@ def test_models_are_scored_by_the_likelihood_of_counts_they_did_not_see(study, t
 
 def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     line = ["--shape", "80", "60", "-k", "2", "--mean-counts", "5", "--seeds", "0", "1", "--max-iter", "60"]
+    line += ["--replicates", "20"]
     rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1")
     grouped = [row for row in rows if row["part"] == "groups"]
     assert len(grouped) == 2 * (4 * 3 + 2)
@@ -454,7 +455,7 @@ def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     recovered = [float(row["value"]) for row in rows if row["part"] == "recovery" and row["what"].endswith("recovered")]
     assert len(recovered) == 12
     assert all(0.7 < value <= 1 for value in recovered)  # 300 counts in a row, and two components
-    for model in ("hpf, mean field", "hpf, sampled"):
+    for model in ("hpf, mean field", "hpf, sampled", "ml, bootstrap of rows", "ml, bootstrap of poisson"):
         own = [row for row in rows if (row["what"], row["seed"], row["model"]) == ("W covered", "0", model)]
         covered = [float(row["value"]) for row in own]
         assert len(covered) == 4

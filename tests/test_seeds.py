@@ -426,3 +426,19 @@ def test_weights_of_a_series_belong_to_its_labels():
 def test_a_shape_that_is_no_number_from_1_on_is_refused(shape):
     with pytest.raises(ValueError, match="shape"):
         seeded_prior(["a", "b"], {"A": ["a"]}, 2, strength=10, shape=shape)
+
+
+def test_a_prior_of_new_rows_is_aligned_and_has_a_row_for_each(drawn):
+    X = pd.DataFrame(drawn[0][:20], index=[f"r{i}" for i in range(20)], columns=NAMES)
+    shape = pd.DataFrame(1 + np.random.default_rng(0).gamma(0.5, 20, (20, 2)), index=X.index)
+    model = PoissonNMF(2, prior_W=(shape, 1.0), prior_H="auto", random_state=0).fit(X)
+    W = model.transform(X, prior_W=(shape, 1.0))
+    np.testing.assert_array_equal(model.transform(X, prior_W=(shape[::-1], 1.0)), W)
+    np.testing.assert_array_equal(model.transform(X[5:9], prior_W=(shape[5:9], 1.0)), W[5:9])
+    for wrong in (shape.to_numpy(), shape.to_numpy()[:3]):
+        with pytest.raises(
+            ValueError, match=r"prior_W must have arrays of shape \(4, 2\), with a row for each row of X"
+        ):
+            model.transform(X[5:9], prior_W=(wrong, 1.0))
+        with pytest.raises(ValueError, match="prior_W must have arrays of shape"):
+            model.score(X[5:9], prior_W=(wrong, 1.0))

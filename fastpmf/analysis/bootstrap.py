@@ -44,7 +44,7 @@ from fastpmf.solvers import Status
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, shown_as_table
-from fastpmf.utils.validation import check_option, random_generator
+from fastpmf.utils.validation import check_option, random_generator, random_seed
 from fastpmf.utils.warnings import warn
 
 _SMALLEST = 1e-4  # of a weight: float32 still represents the product with a count, and the kernels need it positive
@@ -113,7 +113,7 @@ class Bootstrap(FactorDraws):
 
 def bootstrap(
     model: Any, X: Any, *, n_replicates: int = 50, kind: str = "rows", row_exposure: Any = None, groups: Any = None,
-    keep_W: bool = True, random_state: Any = None, verbose: bool = False,
+    mask: Any = None, keep_W: bool = True, random_state: Any = None, verbose: bool = False,
 ) -> Bootstrap:  # fmt: skip
     """Refit a model to reweighted counts, to see how certain its factors are.
 
@@ -127,12 +127,13 @@ def bootstrap(
         At least 2. A 90 % interval needs 19, a 95 % interval 39.
     kind : {"rows", "poisson"}, default="rows"
         "rows": valid for any distribution of the counts, if rows are independent. "poisson": valid for Poisson counts
-        only; for counts that vary more, as most do, its intervals are too narrow. Intervals of W hold less often than
-        claimed with "rows" if rows have few counts, since they rely on many features.
+        only; for counts that vary more, as most do, its intervals are too narrow.
     row_exposure : float or array-like of shape (n_samples,), optional
         The exposures given to `fit`.
     groups : array-like of shape (n_samples,), optional
         The groups given to `fit`; their effects are fitted again in each replicate.
+    mask : matrix of shape (n_samples, n_features), optional
+        The mask given to `fit`.
     keep_W : bool, default=True
         Whether to keep W of all replicates, n_replicates times the memory of W. With kind="rows", W need not be
         computed otherwise.
@@ -168,8 +169,7 @@ def bootstrap(
     Notes
     -----
     Replicates stay near the model's optimum. Other optima, which fits from other starts find, are not visited: compare
-    several fits for these. Fits are biased if rows have few counts, and so are intervals. Parts of factors that were
-    fixed in the fit are fitted.
+    several fits for these. Parts of factors that were fixed in the fit are fitted.
 
     References
     ----------
@@ -191,11 +191,12 @@ def bootstrap(
     check_is_fitted(model)
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=2)
     check_option(kind, KINDS, "kind")
-    counts, data = model._read_rows(X, row_exposure, groups, None)
+    counts, data = model._read_rows(X, row_exposure, groups, mask)
     (n, p), k, dtype = counts.shape, len(model.components_), model.components_.dtype
     n_bytes = n_replicates * k * (p + n * keep_W) * dtype.itemsize
     check_memory_for("bootstrap", n_bytes, ": take fewer replicates, or keep_W=False")
-    seeds = _seeds(random_state, n_replicates)
+    rng = random_generator(random_state)
+    seeds = [random_seed(rng) for _ in range(n_replicates)]
     H, W = np.empty((n_replicates, k, p), dtype), np.empty((n_replicates if keep_W else 0, n, k), dtype)
     same, similarity = np.empty((n_replicates, k), bool), np.empty((n_replicates, k))
     n_done = n_stopped = 0
@@ -277,7 +278,8 @@ class _Refit:
             solution = poisson_nmf(
                 counts, len(model.components_), W=_raised(self.W), H=_raised(model.components_.T).T, init="custom",
                 prior_W=prior_W, prior_H=prior_H, row_exposure=data.row_exposure, column_exposure=data.column_exposure,
-                background=data.background, groups=data.groups, dtype=model.components_.dtype, **options,
+                background=data.background, groups=data.groups, mask=data.mask, dtype=model.components_.dtype,
+                **options,
             )  # fmt: skip
         W: np.ndarray | None = solution.W
         if not with_W:
@@ -320,12 +322,6 @@ class _Refit:
 def _raised(A: np.ndarray) -> np.ndarray:
     """A with entries of at least a small share of the mean of their column: multiplicative updates never leave 0."""
     return np.maximum(A, _RAISED * A.mean(axis=0))
-
-
-def _seeds(random_state: Any, n: int) -> list[int]:
-    rng = random_generator(random_state)
-    draw = rng.integers if isinstance(rng, np.random.Generator) else rng.randint
-    return draw(2**62, size=n).tolist()
 
 
 def _weights(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -308,7 +308,7 @@ class DrawsInterrupted(KeyboardInterrupt):
 
     See Also
     --------
-    HPF.sample_posterior : raises it.
+    bootstrap, HPF.sample_posterior, PoissonNMF.sample_posterior : raise it.
 
     Examples
     --------

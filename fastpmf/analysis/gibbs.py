@@ -45,7 +45,7 @@ from fastpmf.model.hierarchy import GammaPrior
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, shown_as_table
-from fastpmf.utils.validation import random_generator
+from fastpmf.utils.validation import random_generator, random_seed
 from fastpmf.utils.warnings import warn
 
 _FEW = 10  # effective draws below which a warning is given
@@ -92,6 +92,28 @@ class EntryPrior(NamedTuple):
         return self.hierarchy.activity_shape + self.shape.sum(axis=1, keepdims=True)
 
 
+class SamplingOptions(NamedTuple):
+    """Arguments of `HPF.sample_posterior`, with the same meaning."""
+
+    n_draws: int
+    burn_in: int
+    thin: int
+    keep_W: bool
+
+    def check(self, counts: Counts, n_components: int, dtype: np.dtype) -> None:
+        """Raise an error if an option is invalid, the draws exceed the memory limit, or counts are not whole."""
+        check_scalar(self.n_draws, "n_draws", (int, np.integer), min_val=2)
+        check_scalar(self.burn_in, "burn_in", (int, np.integer), min_val=0)
+        check_scalar(self.thin, "thin", (int, np.integer), min_val=1)
+        n, p = counts.shape
+        n_bytes = self.n_draws * (p + n * self.keep_W) * dtype.itemsize + 8 * (current_threads() * p + n)
+        check_memory_for("sample_posterior", n_bytes * n_components, ": take fewer draws, or keep_W=False")
+        for _, block in counts.blocks():
+            data = block.side(Side.ROWS).data
+            if data.dtype.kind == "f" and not ((data == np.floor(data)) & (data < 2.0**53)).all():
+                raise ValueError("X must hold whole counts below 2^53, got fractions or larger ones")
+
+
 @dataclass
 class Chain:
     """The state of a sampler.
@@ -129,9 +151,7 @@ class Chain:
             counts = hide_entries(counts, mask)
         if exposures is None:
             exposures = np.ones(len(W)), np.ones(H.shape[1])
-        rng = random_generator(random_state)
-        if not isinstance(rng, np.random.Generator):
-            rng = np.random.default_rng(rng.randint(2**31 - 1, size=4))
+        rng = np.random.default_rng(random_seed(random_generator(random_state)))
         factors = [np.maximum(A, _SMALLEST, dtype=np.float64, order="C") for A in (W, H.T)]
         rates = [prior.start_rates(A) for prior, A in zip(priors, factors, strict=True)]
         return cls(counts, priors, exposures, background, rng, factors, rates)
@@ -287,17 +307,10 @@ def effective_draws(chain: np.ndarray) -> np.ndarray:
 
 
 def draw_posterior(
-    chain: Chain, n_draws: int, *, burn_in: int, thin: int, keep_W: bool, dtype: np.dtype, verbose: bool,
-    **names: np.ndarray | None,
-) -> PosteriorDraws:  # fmt: skip
-    """Draws of a chain after `burn_in` sweeps, `thin` sweeps apart; arguments as in `HPF.sample_posterior`."""
-    check_scalar(n_draws, "n_draws", (int, np.integer), min_val=2)
-    check_scalar(burn_in, "burn_in", (int, np.integer), min_val=0)
-    check_scalar(thin, "thin", (int, np.integer), min_val=1)
-    (n, p), k = chain.counts.shape, chain.factors[0].shape[1]
-    check_whole(chain.counts)
-    n_bytes = n_draws * k * (p + n * keep_W) * dtype.itemsize + 8 * k * (current_threads() * p + n)
-    check_memory_for("sample_posterior", n_bytes, ": take fewer draws, or keep_W=False")
+    chain: Chain, options: SamplingOptions, dtype: np.dtype, names: dict[str, np.ndarray | None], *, verbose: bool
+) -> PosteriorDraws:
+    """Draws of a chain, stored with this dtype."""
+    (n, p), k, (n_draws, burn_in, thin, keep_W) = chain.counts.shape, chain.factors[0].shape[1], options
     H, W = np.empty((n_draws, k, p), dtype), np.empty((n_draws if keep_W else 0, n, k), dtype)
     totals, logs, n_done = np.empty((n_draws, k)), np.empty(n_draws), 0
 
@@ -330,11 +343,3 @@ def draw_posterior(
             "intervals are too narrow: increase thin, and burn_in with it."
         )
     return found
-
-
-def check_whole(counts: Counts) -> None:
-    """Raise an error if there are counts that are no whole numbers below 2^53."""
-    for _, block in counts.blocks():
-        data = block.side(Side.ROWS).data
-        if data.dtype.kind == "f" and not ((data == np.floor(data)) & (data < 2.0**53)).all():
-            raise ValueError("X must hold whole counts below 2^53, got fractions or larger ones")

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.gibbs import Chain, EntryPrior, PosteriorDraws, draw_posterior
+from fastpmf.analysis.gibbs import Chain, EntryPrior, PosteriorDraws, SamplingOptions, draw_posterior
 from fastpmf.analysis.rates import check_groups_given, check_no_groups
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import column_sums
@@ -519,17 +519,20 @@ class HPF(FactorModel):
         check_is_fitted(self)
         check_no_groups(self, "the model", "sample_posterior has no groups")
         counts, data = self._read_new_data(X, FitData(mask=mask), streamed=True)
+        k, dtype, options = (
+            len(self.components_),
+            self.components_.dtype,
+            SamplingOptions(n_draws, burn_in, thin, keep_W),
+        )
+        options.check(counts, k, dtype)
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            W, k = self._infer_rows(counts, data).mean, len(self.components_)
+            W = self._infer_rows(counts, data).mean
             priors = (
                 EntryPrior.of(self._priors[0], k, len(W)),
                 EntryPrior.of(self._priors[1], k, self.components_.shape[1]),
             )
             chain = Chain.start(counts, W, self.components_, priors, mask=mask, random_state=random_state)
-            return draw_posterior(
-                chain, n_draws, burn_in=burn_in, thin=thin, keep_W=keep_W, dtype=self.components_.dtype,
-                verbose=self.verbose, **self._names(X),
-            )  # fmt: skip
+            return draw_posterior(chain, options, dtype, self._names(X), verbose=self.verbose)
 
     def predictive_mean(self, rows: Any, columns: Any) -> np.ndarray:
         """Posterior predictive means E[W_i . H_j] of entries of the fitted rows, times E[e_gj] with groups.

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastpmf.analysis.gibbs import Chain, EntryPrior, PosteriorDraws, draw_posterior
+from fastpmf.analysis.gibbs import Chain, EntryPrior, PosteriorDraws, SamplingOptions, draw_posterior
 from fastpmf.analysis.rates import check_groups_given, check_no_groups
 from fastpmf.core.counts import Counts
 from fastpmf.core.factors import FLOATS
@@ -28,7 +28,7 @@ from fastpmf.estimators.base import FactorModel
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
-from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
+from fastpmf.fitting.options import FitData, Penalties, PoissonOptions, align_prior
 from fastpmf.fitting.problem import as_numbers, has_entries, read_priors, vector
 from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import transform_blocks
@@ -339,8 +339,9 @@ class PoissonNMF(FactorModel):
         groups : array-like of shape (n_samples,), optional
             Labels, all strings or all numbers, of the group of each row, such as batches, donors or sites. Each group
             has an effect on each feature, which is fitted with W and H: its prior is Gamma(`prior_groups`,
-            `prior_groups`), with mean 1. Without priors and fixed parts of H, the mean of the effects of a feature over
-            the groups is 1; otherwise their prior decides on the scale. Not with `mask` or `validation`.
+            `prior_groups`), with mean 1. Without a background, and priors and fixed parts of H, the mean of the effects
+            of a feature over the groups is 1; otherwise their prior decides on the scale. Not with `mask` or
+            `validation`.
         mask : matrix of shape (n_samples, n_features), optional
             Sparse or dense; True or positive where an entry is not observed. Values of X there are not used, and may be
             NaN or negative. A mask takes memory for another W and H, and time in proportion to its entries.
@@ -550,6 +551,7 @@ class PoissonNMF(FactorModel):
         """
         check_option(new_groups, ("ignore", "estimate"), "new_groups")
         counts, data = self._read_rows(X, row_exposure, groups, mask)
+        prior_W = self._aligned_prior_W(X, counts, prior_W)
         estimate = partial(self._estimated_effects, prior_W=prior_W) if new_groups == "estimate" else None
         data = self._with_known_effects(counts, data, estimate)
         W, gap_bound = self._transform(counts, data, prior_W)
@@ -588,6 +590,7 @@ class PoissonNMF(FactorModel):
         """
         counts, data = self._read_rows(X, row_exposure, groups, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
+        prior_W = self._aligned_prior_W(X, counts, prior_W)
         data = self._with_known_effects(counts, data, None)
         with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data, prior_W)
@@ -659,7 +662,9 @@ class PoissonNMF(FactorModel):
         if self.prior_W_ is None or self.prior_H_ is None:
             raise ValueError("sample_posterior needs a model with prior_W and prior_H")
         counts, data = self._read_rows(X, row_exposure, None, mask)
-        (n, p), k = counts.shape, len(self.components_)
+        (n, p), k, dtype = counts.shape, len(self.components_), self.components_.dtype
+        options = SamplingOptions(n_draws, burn_in, thin, keep_W)
+        options.check(counts, k, dtype)
         priors = [
             EntryPrior(prior.shape + 1, prior.rate)
             for prior in read_priors(Penalties(self.prior_W_, self.prior_H_), k, (n, p))
@@ -668,16 +673,13 @@ class PoissonNMF(FactorModel):
             raise ValueError("sample_posterior needs priors with rates > 0, since others are no distributions")
         exposures = vector(data.row_exposure, n, "row_exposure"), vector(self.column_exposure_, p, "column_exposure")
         with threads(self.n_threads), compilation_shown(verbose=self.verbose):
-            W, _ = self._transform(counts, data)
+            W, _ = self._transform(counts, data, self.prior_W_)
             background = None if self.background_ is None else np.broadcast_to(self.background_, p)
             chain = Chain.start(
                 counts, W, self.components_, (priors[0], priors[1]), exposures, background, mask=mask,
                 random_state=random_state,
             )  # fmt: skip
-            return draw_posterior(
-                chain, n_draws, burn_in=burn_in, thin=thin, keep_W=keep_W, dtype=self.components_.dtype,
-                verbose=self.verbose, **self._names(X),
-            )  # fmt: skip
+            return draw_posterior(chain, options, dtype, self._names(X), verbose=self.verbose)
 
     def _read_rows(self, X: Any, row_exposure: Any, groups: Any, mask: Any) -> tuple[Counts, FitData]:
         """New rows and all the data that belongs to them."""
@@ -692,6 +694,17 @@ class PoissonNMF(FactorModel):
             return transform_blocks(
                 counts, self.components_, data, max_iter=self.max_iter, tol=self.tol, penalties=penalties
             )
+
+    def _aligned_prior_W(self, X: Any, counts: Counts, prior_W: Any) -> Any:
+        """The prior of new rows, with arrays for single entries in the order of the rows of X."""
+        prior_W, size = (
+            align_prior(prior_W, "prior_W", rows=self._labels(X).rows),
+            (counts.shape[0], len(self.components_)),
+        )
+        if has_entries(prior_W) and any(np.ndim(x) == 2 and np.shape(x) != size for x in prior_W):
+            shapes = " and ".join(str(np.shape(x)) for x in prior_W)
+            raise ValueError(f"prior_W must have arrays of shape {size}, with a row for each row of X, got {shapes}")
+        return prior_W
 
     def _row_penalties(self, prior_W: Any) -> Penalties:
         if prior_W is None and has_entries(self.prior_W_):

@@ -305,9 +305,9 @@ KINDS = [
     Kind("cost", "models", "cost", "Time of an iteration relative to maximum likelihood (medians).",
          pivot("counts k model", "solver", lambda own: f"{float(own[0]['ratio']):.2f}")),
     Kind("recovery", "known_truth", "recovery",
-         "Correlation of the fitted with the true components (`recovered`); the share of true entries inside HPF's "
-         "90 % credible intervals (`covered`); and the factor by which these intervals are too narrow. Means over the "
-         "draws.", recovery),
+         "Correlation of the fitted with the true components (`recovered`); the share of true entries inside 90 % "
+         "intervals (`covered`); and the factor by which these intervals are too narrow, if they do not begin at 0. "
+         "Means over the draws.", recovery),
     Kind("components", "known_truth", "components",
          "How often `select_n_components` finds the true k (exactly / within one), by three criteria: its "
          "recommendation, the best held-out score, and the best agreement of components between splits.",
