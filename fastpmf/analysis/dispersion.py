@@ -9,23 +9,24 @@ The score test for phi > 0 and the moment estimate of phi compare squared residu
 and if phi = 0, T has variance 2 sum_i mu_i^2 and third moment sum_i 8 mu_i^3 + 4 mu_i^2, whatever the counts.
 
 W and H were fitted to the same counts, so that residuals are too small. Write l_i for the leverage of a count, by which
-the fitted log rate follows its own count: d log mu_i / d log x_i = l_i, from 0 to 1. For Poisson counts E[x_i g(x_i - 1)]
-= mu_i E[g(x_i)] for any function g (Chen). With g the rate that is fitted, whose difference mu(x_i) - mu(x_i - 1) is
-about l_i mu_i / x_i, the covariance of a count and its fitted rate is about E[l_i mu_i], and so is the variance of this
-rate. Both are a sum over nonzeros, and
+the fitted rate follows it: d log mu_i / d log x_i = l_i, from 0 to 1. For Poisson counts and any function g,
+E[x_i g(x_i - 1)] = mu_i E[g(x_i)] (Chen). With g the fitted rate as a function of x_i, which changes by about
+l_i mu_i / x_i with a count of one less, this is: the covariance of a count and its fitted rate is about E[l_i mu_i].
+The variance of the fitted rate is about the same. Only nonzeros have leverages, and
 
-    T = sum_i (x_i - mu_i)^2 - x_i + sum_{x_i > 0} l_i mu_i          phi = T / (sum_i mu_i^2 - sum_{x_i > 0} l_i mu_i^2)
+    T = sum_i (x_i - mu_i)^2 - x_i + sum_{x_i > 0} l_i mu_i
 
-since of a variance phi mu_i^2 the residuals retain about 1 - l_i. The sums over all rows of mu_i and mu_i^2 are those of
-rows times columns, h' W'W h. Leverages are the sum of those in the regressions of row i on H, and of feature j on W.
-With p_j the shares of the components in mu_ij, and logarithmic weights as parameters, those of a row are
+    phi = T / (sum_i mu_i^2 - sum_{x_i > 0} l_i mu_i^2)
+
+where the residuals retain a share of about 1 - l_i of a variance phi mu_i^2. Leverages are the sum of those in the
+regressions of row i on H and of feature j on W. With p_j the shares of the components in mu_ij, those of a row are
 
     l_ij = x_ij p_j' A^-1 p_j          A = sum_j x_ij p_j p_j' + diag(max(0, e_k - sum_j x_ij p_jk))
 
-with e_k the expected counts of a component in the row. A is the observed information. Its diagonal term is the
-derivative of the log-likelihood: 0 at an interior maximum, and for a weight near 0 so large that it does not count as
-fitted. For a posterior mode it is the information of the prior, a - 1 for a shape of a. So only X and the rates matter,
-and not what they were fitted by.
+with e_k the expected counts of a component in the row. A is the observed information of the logarithms of weights. Its
+diagonal term is a derivative of the log-likelihood: 0 at an interior maximum, and large, relative to the rest, for a
+weight near 0, which thus does not count as fitted. At a posterior mode it is the information of the prior, a - 1 for
+a shape of a. So the statistic needs X and the rates, and not what they were fitted by.
 """
 
 from dataclasses import dataclass
@@ -115,6 +116,12 @@ class Overdispersion:
         p = np.sort(self.p_value)
         passed = np.flatnonzero(p <= _FALSE_DISCOVERIES * np.arange(1, len(p) + 1) / len(p))
         return self.p_value <= (p[passed[-1]] if len(passed) else -1.0)
+
+    @property
+    def variance_error(self) -> np.ndarray:
+        """Standard error of `variance_ratio` if counts are Poisson, (p,); 0 for features without rates."""
+        z = np.where(self.z_score == 0, 1.0, self.z_score)
+        return np.where(self.z_score == 0, 0.0, (self.variance_ratio - 1) / z)
 
     def top(self, n: int = 10) -> np.ndarray:
         """Numbers of the n features of highest z scores, (n,), int64, highest first.
@@ -231,7 +238,7 @@ def overdispersion(
     of groups, exposures and background are treated as known.
 
     p-values are those of a Gamma distribution with the first three moments of the statistic for Poisson counts, since
-    that of features of few counts is skewed.
+    that of features of few counts is skewed, with a continuity correction where it is discrete.
 
     References
     ----------
@@ -316,8 +323,10 @@ def _overdispersion(
     cubes = total(x * mu * mu)  # an estimate of the sum of mu^3
     of_features = _Moments(statistic, remaining, mean, squares, cubes)
     overall = _Moments(*(np.atleast_1d(values.sum()) for values in of_features))
+    dispersion, error, ratio, z, p_value = of_features.measures()
+    all_dispersion, all_error, all_ratio, all_z, all_p_value = (values.item() for values in overall.measures())
     return Overdispersion(
-        *of_features.measures(), mean / n, *(float(values[0]) for values in overall.measures()), names
+        dispersion, error, ratio, z, p_value, mean / n, all_dispersion, all_error, all_ratio, all_z, all_p_value, names
     )
 
 
@@ -342,7 +351,11 @@ class _Moments(NamedTuple):
         z = divide(self.statistic, deviation, 0.0)
         skewness = divide(8 * self.cubes + 4 * self.squares, deviation**3, 1.0)
         shape = 4 / skewness**2
-        p_value = gammaincc(shape, np.maximum(shape + z * np.sqrt(shape), 0.0))
+        # At low rates the statistic changes in steps of 2, with counts of 2 in place of 1. Differences of rates blur
+        # these steps: their part, -2 mu (x - mu), has the variance 4 mu^3
+        half_step = np.exp(-2 * np.pi**2 * self.cubes)
+        at = divide(self.statistic - half_step, deviation, 0.0)
+        p_value = gammaincc(shape, np.maximum(shape + at * np.sqrt(shape), 0.0))
         ratio = 1 + divide(dispersion * self.squares, self.mean, 0.0)
         return dispersion, divide(deviation, self.remaining, np.inf), ratio, z, np.where(known, p_value, 1.0)
 
