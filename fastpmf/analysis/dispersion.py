@@ -164,8 +164,8 @@ class Overdispersion:
             f"The counts vary {self.overall_variance_ratio:.3g} times as much as Poisson counts of the fitted rates "
             f"(dispersion {self.overall_dispersion:.2g}, z = {self.overall_z_score:.1f}); "
             f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features do. Errors that assume "
-            'Poisson counts are too small: use standard_errors="robust" and bootstraps of rows. More components fit '
-            'the extra variation: choose their number with select_n_components(..., holdout="dispersed").'
+            'Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. Thinned counts are '
+            'not independent: choose the number of components with select_n_components(..., holdout="rows").'
         )
 
     def _table(self) -> Table:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.consensus import KEEP_ALL, Replicates, cluster
@@ -198,8 +200,12 @@ def select_n_components(
 ) -> Selection:  # fmt: skip
     """Choose the number of components by the likelihood of held-out counts.
 
-    Binomial thinning splits the counts into two parts that are independent under the model (`thin_counts`). Each number
-    of components is fitted to one part and scored on the other; all numbers are compared on the same splits.
+    Each number of components is fitted to one part of the counts and scored on another; all numbers are compared on the
+    same splits. Two kinds of splits can be chosen by `holdout`. "counts" divides each count by binomial thinning
+    (`thin_counts`) into two parts that are independent if counts are Poisson. If they vary more, both parts share the
+    extra variation, and the score rises with each component that fits it. "rows" fits H to most rows; W of the other
+    rows is inferred from a random half of the columns, and scored on the other half, and the other way round. This
+    needs no more than independent entries.
 
     The score is the log-likelihood of the held-out counts under rates that are 99 % those of the model and 1 % rates
     without structure, row sum times column sum (with half a count added to each), since maximum-likelihood fits have
@@ -212,17 +218,20 @@ def select_n_components(
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads; the counts must be whole numbers.
+        Anything that `as_counts` reads. To hold out counts they must be whole numbers; to hold out rows all entries
+        must be observed.
     n_components : iterable of int, or int
         Numbers to try, each >= 1.
     estimator : PoissonNMF or HPF, default=None
         The model to choose the number for; its own `n_components`, `random_state` and `n_threads` are not used. None:
         posterior modes, ``PoissonNMF(k, prior_W="auto", prior_H="auto", max_iter=300)``. Maximum likelihood overfits
         sooner, so its best number is often smaller: give the model that you will fit.
+    holdout : {"counts", "rows"}, default="counts"
+        What to hold out; see above. `overdispersion` tells whether counts vary more than Poisson counts.
     n_splits : int, default=3
         Number of random splits, each with its own random start.
     fraction : float, default=0.1
-        Share of the counts to hold out.
+        Share of the counts, or of the rows, to hold out.
     own_starts : int, default=0
         Number of splits, the first ones, in which each number is also fitted from its own start, which takes about
         three times as long. The lower of the two fits is used, and `Selection.excess` is their difference. 0 for models
@@ -255,7 +264,8 @@ def select_n_components(
     --------
     Selection : the result.
     component_gains : which components of one fit predict held-out counts.
-    thin_counts : the splits.
+    thin_counts : the splits of counts.
+    overdispersion : whether the counts vary more than Poisson counts, so that rows must be held out.
 
     Notes
     -----
@@ -268,6 +278,8 @@ def select_n_components(
     ----------
     A. Neufeld, L. L. Gao, J. Popp, A. Battle and D. Witten, "Inference after latent variable estimation for
     single-cell RNA sequencing data", Biostatistics 25 (2024), on binomial thinning ("count splitting").
+    A. B. Owen and P. O. Perry, "Bi-cross-validation of the SVD and the nonnegative matrix factorization", Annals of
+    Applied Statistics 3 (2009), on holding out rows and columns together.
 
     Examples
     --------
@@ -318,8 +330,9 @@ def select_n_components(
             W = fitted.fit_transform(train, **start)
 
         def infer(X: MemoryCounts, columns: np.ndarray) -> np.ndarray:
-            with without_fit_warnings():
-                return fitted._with_features(columns).transform(X)
+            # As with fits, rows that have not converged are a valid result here
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                return np.asarray(fitted._with_features(columns).transform(X))
 
         return _Fit(W, fitted.components_, getattr(fitted, "objective_", math.nan), infer)
 
@@ -553,7 +566,7 @@ def _mixed_by_totals(
 
 
 def _mixed(rows: np.ndarray, columns: np.ndarray, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Factors of the rates of held-out counts: those of the model, mixed with rates without structure, row times column."""
+    """Factors of the rates of held-out counts: those of the model, mixed with rates without structure."""
     W = np.column_stack([(1 - _BASELINE_SHARE) * W.astype(np.float64), _BASELINE_SHARE * rows])
     return W, np.vstack([H.astype(np.float64), columns])
 

@@ -293,7 +293,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
         It has the course of the fit, what to do if it did not converge, the components with their sizes, their most
         frequent and most distinctive features, the parameters and the versions of libraries. With X it also has the
-        size of the data, coherence, calibration and residuals; with X or W a structure plot.
+        size of the data, coherence, calibration, residuals and the variation of the counts around their rates; with X
+        or W a structure plot.
 
         Parameters
         ----------
@@ -314,8 +315,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         groups : array-like of shape (n_samples,), optional
             The groups given to `fit` or `transform`.
         mask : matrix of shape (n_samples, n_features), optional
-            True or positive where an entry of X is not observed, as in `transform`. There are no calibration and
-            residuals then.
+            True or positive where an entry of X is not observed, as in `transform`. There are no calibration,
+            residuals and variation then.
 
         Returns
         -------
