@@ -29,7 +29,8 @@ Draw counts from known factors, several times, and fit them.
               nominal coverage
   components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
               Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
-              components that agree best between splits
+              components that agree best between splits. With --dispersions above 0 counts are negative binomial, with
+              the same rates m and variances m + dispersion m^2
   groups      rows are mostly of one of --components kinds, and of one of four groups, in which kinds are not equally
               frequent. Profiles of kinds differ by log-normal factors with a standard deviation of 0.7, and effects of
               groups on features are log-normal with the standard deviations --effects. Fitted with and without groups:
@@ -41,13 +42,15 @@ PARTS = ("recovery", "components", "groups")
 N_GROUPS = 4
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SHAPE = 0.5  # of both Gamma distributions
+HOLDOUTS = ("rows", "counts")
 RULES = ("recommended", "best", "most similar")
 
 
 class Row(NamedTuple):
     """A row of the table. In the part components, `value` is the chosen number and `model` the rule.
 
-    `effects` is the standard deviation of logarithms of effects, for the part groups.
+    `effects` is the standard deviation of logarithms of effects, for the part groups. For the part components, `what` is
+    what was held out.
     """
 
     part: str
@@ -60,6 +63,7 @@ class Row(NamedTuple):
     value: float
     too_narrow: float
     effects: float = math.nan
+    dispersion: float = math.nan
 
 
 def main() -> int:
@@ -72,6 +76,8 @@ def main() -> int:
     parser.option("--draws", "draws from the posterior", 100)
     parser.option("--thin", "sweeps between draws", 10)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
+    parser.option("--dispersions", "dispersions of the counts for components", [0.0])
+    parser.option("--holdout", "what select_n_components holds out", ["rows"], choices=HOLDOUTS)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
     parser.option("--splits", "splits of select_n_components", 3)
@@ -80,7 +86,8 @@ def main() -> int:
     if arguments.nnz >= n * p:
         parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
-    cases = {"recovery": len(arguments.mean_counts), "components": 1, "groups": len(arguments.effects)}
+    kinds = len(arguments.dispersions) * len(arguments.holdout)
+    cases = {"recovery": len(arguments.mean_counts), "components": kinds, "groups": len(arguments.effects)}
     total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
     rows = common.collect(measure(arguments), total, arguments, unit="draw")
     return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
@@ -95,9 +102,13 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                     for seed in arguments.seeds:
                         yield groups(k, spread, seed, arguments)
                 continue
-            for mean in arguments.mean_counts if part == "recovery" else [math.nan]:
+            if part == "components":
+                for case in itertools.product(arguments.dispersions, arguments.holdout, arguments.seeds):
+                    yield components(k, *case, arguments)
+                continue
+            for mean in arguments.mean_counts:
                 for seed in arguments.seeds:
-                    yield recovery(k, mean, seed, arguments) if part == "recovery" else components(k, seed, arguments)
+                    yield recovery(k, mean, seed, arguments)
 
 
 def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
@@ -152,17 +163,21 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / size) if size > 0 else 0.0
 
 
-def components(k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+def components(k: int, dispersion: float, holdout: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One draw: the number that each rule chooses."""
-    X = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed).X
+    data = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed)
+    X = data.X
+    if dispersion > 0:
+        rng, rates = np.random.default_rng(seed), data.W @ data.H
+        X = rng.poisson(rates * rng.gamma(1 / dispersion, dispersion, rates.shape)).astype(np.float32)
     model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300, dtype="float32")
     tried = range(max(1, k - arguments.around), k + arguments.around + 1)
-    found = select_n_components(X, tried, estimator=model, n_splits=arguments.splits, random_state=seed,
-                                n_threads=arguments.threads)  # fmt: skip
+    found = select_n_components(X, tried, estimator=model, holdout=holdout, n_splits=arguments.splits,
+                                random_state=seed, n_threads=arguments.threads)  # fmt: skip
     # A single component is nearly the same in every split
     alike = np.where(found.n_components > 1, np.nan_to_num(found.similarity), 0.0)
     chosen = (found.recommended, found.best, int(found.n_components[alike.argmax()]))
-    return [Row("components", k, math.nan, seed, "chosen", rule, math.nan, n, math.nan)
+    return [Row("components", k, math.nan, seed, holdout, rule, math.nan, n, math.nan, dispersion=dispersion)
             for rule, n in zip(RULES, chosen, strict=True)]  # fmt: skip
 
 
@@ -216,10 +231,11 @@ def verdict(rows: list[Row]) -> list[str]:
                 f"k = {k}, mean count {mean:g}: 90 % intervals of {model}, contain {inside:.0%} of the true entries; "
                 f"widths would have to be {narrow:.1f} times these."
             )
-    for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
+    columns = "k", "dispersion", "what", "model"
+    for (k, dispersion, holdout, rule), own in common.group(parts.get(("components",), []), *columns).items():
         off = [abs(row.value - k) for row in own]
-        lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
-                     f"{sum(o <= 1 for o in off)}.")  # fmt: skip
+        lines.append(f"k = {k}, dispersion {dispersion:g}, {holdout} held out, {len(own)} draws: {rule} is right in "
+                     f"{off.count(0)}, and at most one off in {sum(o <= 1 for o in off)}.")  # fmt: skip
     for (k, spread, what), own in common.group(parts.get(("groups",), []), "k", "effects", "what").items():
         means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
         text = ", ".join(f"{model} {mean:.2f}" for model, mean in means.items())
@@ -244,8 +260,10 @@ def plot(rows: list[Row], figure: Any) -> None:
         y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
         line = "-" if model.endswith("sampled") else "--"
         middle.plot(LEVELS, y, line, marker="o", color=f"C{i % 10}", label=f"{model}, mean {mean:g}")
-    for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
-        right[0].plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
+    for i, ((dispersion, holdout, rule), own) in enumerate(common.group(chosen, "dispersion", "what", "model").items()):
+        label = f"{rule}, {holdout}, dispersion {dispersion:g}"
+        x, y = [r.k + 0.1 * i for r in own], [r.value - r.k for r in own]
+        right[0].plot(x, y, "os^"[i % 3], color=f"C{i // 3 % 10}", alpha=0.5, label=label)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
     middle.set(xlabel="credible level", ylabel="share that contains the truth", title="HPF's intervals of W and H")
     for axes in right:

@@ -446,7 +446,8 @@ def test_models_are_scored_by_the_likelihood_of_counts_they_did_not_see(study, t
 
 def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     line = ["--shape", "80", "60", "-k", "2", "--mean-counts", "5", "--seeds", "0", "1", "--max-iter", "60"]
-    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1")
+    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1",
+                      "--dispersions", "0", "0.5", "--holdout", "rows", "counts")  # fmt: skip
     grouped = [row for row in rows if row["part"] == "groups"]
     assert len(grouped) == 2 * (4 * 3 + 2)
     assert all(-1 <= float(row["value"]) <= 1 and row["effects"] == "1.0" for row in grouped)
@@ -457,10 +458,10 @@ def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     covered = [float(row["value"]) for row in rows if row["what"] == "W covered" and row["seed"] == "0"]
     assert covered == sorted(covered)
     chosen = [int(row["value"]) for row in rows if row["part"] == "components"]
-    assert len(chosen) == 6
+    assert len(chosen) == 6 * 4
     assert set(chosen) <= {1, 2, 3}
     assert "HPF's 90 % intervals contain " in out
-    assert "k = 2, 2 draws: recommended is right in " in out
+    assert "k = 2, dispersion 0.5, rows held out, 2 draws: recommended is right in " in out
 
 
 def test_formats_has_every_format_that_is_read(script):

@@ -164,8 +164,8 @@ class Overdispersion:
             f"The counts vary {self.overall_variance_ratio:.3g} times as much as Poisson counts of the fitted rates "
             f"(dispersion {self.overall_dispersion:.2g}, z = {self.overall_z_score:.1f}); "
             f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features do. Errors that assume "
-            'Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. Thinned counts are '
-            'not independent: choose the number of components with select_n_components(..., holdout="rows").'
+            'Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. The parts of thinned '
+            'counts are not independent: choose the number of components with holdout="rows", the default.'
         )
 
     def _table(self) -> Table:
@@ -226,7 +226,7 @@ def overdispersion(
     --------
     Overdispersion : the result.
     fastpmf.plot.overdispersion : draws it.
-    select_n_components : its argument `holdout` finds the number of components of counts that vary more.
+    select_n_components : finds the number of components of counts that vary more too.
 
     Notes
     -----

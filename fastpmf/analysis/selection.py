@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ from fastpmf.utils.validation import (
 )
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
+_COLUMN_GROUPS = 5  # of the columns of held-out rows, each of which is predicted from the others
 _WIDER = 1.5  # components of the rough fit that a descent begins with, relative to the largest number
 _ROUGH = 20  # iterations of that fit
 _DEFAULT: dict[str, Any] = {"prior_W": "auto", "prior_H": "auto", "max_iter": 300}
@@ -194,18 +195,20 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 
 def select_n_components(
-    X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, holdout: str = "counts", n_splits: int = 3,
+    X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, holdout: str = "rows", n_splits: int = 3,
     fraction: float = 0.1, own_starts: int = 0, n_replicates: int = 0, random_state: Any = None,
     n_threads: int | None = None, verbose: bool = False,
 ) -> Selection:  # fmt: skip
     """Choose the number of components by the likelihood of held-out counts.
 
     Each number of components is fitted to one part of the counts and scored on another; all numbers are compared on the
-    same splits. Two kinds of splits can be chosen by `holdout`. "counts" divides each count by binomial thinning
-    (`thin_counts`) into two parts that are independent if counts are Poisson. If they vary more, both parts share the
-    extra variation, and the score rises with each component that fits it. "rows" fits H to most rows; W of the other
-    rows is inferred from a random half of the columns, and scored on the other half, and the other way round. This
-    needs no more than independent entries.
+    same splits. By default H is fitted to most of the rows. W of the other rows is inferred from four fifths of the
+    columns, at random, and scored on the last fifth, and so for each fifth. This needs counts that are independent
+    given W and H, whatever their distribution.
+
+    With ``holdout="counts"``, binomial thinning divides each count into two parts, which are independent if counts are
+    Poisson (`thin_counts`). If counts vary more, which `overdispersion` tells, both parts share the extra variation,
+    and the score rises with each component that fits it.
 
     The score is the log-likelihood of the held-out counts under rates that are 99 % those of the model and 1 % rates
     without structure, row sum times column sum (with half a count added to each), since maximum-likelihood fits have
@@ -218,20 +221,19 @@ def select_n_components(
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads. To hold out counts they must be whole numbers; to hold out rows all entries
-        must be observed.
+        Anything that `as_counts` reads. To hold out counts they must be whole numbers.
     n_components : iterable of int, or int
         Numbers to try, each >= 1.
     estimator : PoissonNMF or HPF, default=None
         The model to choose the number for; its own `n_components`, `random_state` and `n_threads` are not used. None:
         posterior modes, ``PoissonNMF(k, prior_W="auto", prior_H="auto", max_iter=300)``. Maximum likelihood overfits
         sooner, so its best number is often smaller: give the model that you will fit.
-    holdout : {"counts", "rows"}, default="counts"
-        What to hold out; see above. `overdispersion` tells whether counts vary more than Poisson counts.
+    holdout : {"rows", "counts"}, default="rows"
+        What to hold out, see above.
     n_splits : int, default=3
         Number of random splits, each with its own random start.
     fraction : float, default=0.1
-        Share of the counts, or of the rows, to hold out.
+        Share of the rows, or of the counts, to hold out.
     own_starts : int, default=0
         Number of splits, the first ones, in which each number is also fitted from its own start, which takes about
         three times as long. The lower of the two fits is used, and `Selection.excess` is their difference. 0 for models
@@ -265,7 +267,7 @@ def select_n_components(
     Selection : the result.
     component_gains : which components of one fit predict held-out counts.
     thin_counts : the splits of counts.
-    overdispersion : whether the counts vary more than Poisson counts, so that rows must be held out.
+    overdispersion : whether the counts vary more than Poisson counts.
 
     Notes
     -----
@@ -443,31 +445,41 @@ def _hold_out_counts(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[M
 
 
 def _hold_out_rows(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[MemoryCounts, _Score]:
-    """The counts of most rows, and the score on each half of the columns of the other rows, given the other half."""
+    """The counts of most rows, and the score on each group of columns of the other rows, given the other groups."""
     check_fraction(fraction)
-    (n, p), order = counts.shape, rng.permutation(counts.shape[0])
-    n_heldout = min(max(1, round(fraction * n)), n - 1)
+    n, p = counts.shape
     if n < 2 or p < 2:
         raise ValueError(f"X must have at least two rows and two columns to hold out rows, got shape {counts.shape}")
-    if counts.unobserved is not None:
-        raise ValueError("X must have all entries observed to hold out rows, got a mask: give holdout='counts'")
-    train, heldout = (counts.select_rows(np.sort(rows)) for rows in (order[n_heldout:], order[:n_heldout]))
-    columns, X = rng.permutation(p), heldout.to_scipy()
-    halves = np.sort(columns[: p // 2]), np.sort(columns[p // 2 :])
-    parts = [as_counts(X[:, half]) for half in halves]
-    if not all(part.total for part in (train, *parts)):
+    n_heldout = min(max(1, round(fraction * n)), n - 1)
+    rows, columns = rng.permutation(n), rng.permutation(p)
+    train, heldout = (counts.select_rows(np.sort(part)) for part in (rows[n_heldout:], rows[:n_heldout]))
+    parts = []  # numbers of the columns that are given, their counts, and the same of those that are scored
+    for group in np.array_split(columns, min(_COLUMN_GROUPS, p)):
+        scored = np.zeros(p, bool)
+        scored[group] = True
+        numbers = np.flatnonzero(~scored), np.flatnonzero(scored)
+        parts.append([(given, _take_columns(heldout, given)) for given in numbers])
+    if not train.total or not any(given[1].total and scored[1].total for given, scored in parts):
         raise ValueError(f"X must hold enough counts to fit and to hold out rows with fraction={fraction:g}")
     totals = train.sums(Side.COLUMNS) + 0.5
 
     def score(fit: _Fit) -> float:
         total = 0.0
-        for (given, part), (half, rest) in permutations(zip(halves, parts, strict=True)):
-            rows = (part.sums(Side.ROWS) + 0.5) / totals[given].sum()
-            factors = _mixed(rows, totals[half], fit.infer(part, given), fit.H[:, half])
+        for (given, part), (scored, rest) in parts:
+            row_totals = (part.sums(Side.ROWS) + 0.5) / totals[given].sum()
+            factors = _mixed(row_totals, totals[scored], fit.infer(part, given), fit.H[:, scored])
             total += poisson_log_likelihood(rest, *factors)
         return total / heldout.total
 
     return train, score
+
+
+def _take_columns(counts: MemoryCounts, columns: np.ndarray) -> MemoryCounts:
+    """The counts of these columns alone."""
+    part, mask = as_counts(counts.to_scipy()[:, columns]).side(Side.ROWS), counts.unobserved
+    if mask is None:
+        return MemoryCounts(part)
+    return MemoryCounts(part, unobserved=_take_columns(MemoryCounts(mask), columns).side(Side.ROWS))
 
 
 _HOLDOUTS = {"counts": _hold_out_counts, "rows": _hold_out_rows}

@@ -331,7 +331,7 @@ def select(arguments: argparse.Namespace) -> None:
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
     if arguments.holdout == "counts":
-        _check_thinning(arguments, "give --holdout rows")
+        _check_thinning(arguments, "give --holdout rows, the default")
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
     model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:

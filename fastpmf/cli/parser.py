@@ -375,14 +375,14 @@ Compare numbers of components by how well they predict held-out counts, and reco
   fastpmf select counts.npz -k 10 20 30 --splits 5 --plot k.png
   fastpmf select documents.npz -k 10 20 40 --model hpf --json > k.json
 
-A tenth of the counts is held out, and each number is fitted to the rest, with the options of
+A part of the counts is held out, and each number is fitted to the rest, with the options of
 `fastpmf fit`. The default is --prior auto, since maximum likelihood, the default of `fit`, needs
 fewer components: choose k with the prior that you will fit with.
 
---holdout counts divides each count by thinning, which suits counts that vary as Poisson counts do:
-see `fastpmf overdispersion`. --holdout rows holds out a tenth of the rows, and predicts each half of
-their columns from the other half, whatever the variation. For recommendations from purchases, hold
-out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
+A tenth of the rows is held out, and each fifth of their columns is predicted from the others, whatever
+the variation of the counts. --holdout counts divides each count by thinning instead, which suits only
+counts that vary as Poisson counts do: see `fastpmf overdispersion`. For recommendations from purchases,
+hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
 
 The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
@@ -400,10 +400,10 @@ def _select(parser: Parser) -> None:
     select = parser.command(commands.select, "select", "compare numbers of components", _SELECT)
     _add_counts(select)
     group = "comparison"
-    text = "what to hold out: parts of single counts, or rows"
-    select.option("--holdout", text, "counts", group=group, choices=["counts", "rows"])
+    text = "what to hold out: rows, or parts of single counts"
+    select.option("--holdout", text, "rows", group=group, choices=["rows", "counts"])
     select.option("--splits", "number of random splits", 3, group=group, type=positive, metavar="N")
-    select.option("--fraction", "share of the counts or rows to hold out", 0.1, group=group, type=fraction, metavar="F")
+    select.option("--fraction", "share of the rows or counts to hold out", 0.1, group=group, type=fraction, metavar="F")
     text = "number of splits in which each number is fitted from its own start too, to compare"
     select.option("--own-starts", text, 0, group=group, type=number(int, 0, "an integer >= 0"), metavar="N")
     text = (
@@ -591,7 +591,7 @@ the fitted ones. The table has the features of highest z scores, with the column
 dispersion, standard_error (of the dispersion, if counts are Poisson), variance_ratio, z_score, p_value
 and overdispersed (5 % false discoveries). A terminal and --json show all features together too.
 
-If counts vary more, thinned counts are not independent: use `fastpmf select --holdout rows`.
+If counts vary more, thinned counts are not independent: use `fastpmf select --holdout rows`, the default.
 
 usage: fastpmf overdispersion MODEL COUNTS... [options]"""
 
