@@ -49,8 +49,8 @@ RULES = ("recommended", "best", "most similar")
 class Row(NamedTuple):
     """A row of the table. In the part components, `value` is the chosen number and `model` the rule.
 
-    `effects` is the standard deviation of logarithms of effects, for the part groups. For the part components, `what` is
-    what was held out.
+    `effects` is the standard deviation of logarithms of effects, for the part groups; `what` is what was held out, for
+    the part components.
     """
 
     part: str
@@ -76,7 +76,8 @@ def main() -> int:
     parser.option("--draws", "draws from the posterior", 100)
     parser.option("--thin", "sweeps between draws", 10)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
-    parser.option("--dispersions", "dispersions of the counts for components", [0.0])
+    text = "dispersions of the counts for components"
+    parser.option("--dispersions", text, [0.0], type=common.number(float, 0))
     parser.option("--holdout", "what select_n_components holds out", ["rows"], choices=HOLDOUTS)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
