@@ -455,12 +455,15 @@ def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     recovered = [float(row["value"]) for row in rows if row["part"] == "recovery" and row["what"].endswith("recovered")]
     assert len(recovered) == 12
     assert all(0.7 < value <= 1 for value in recovered)  # 300 counts in a row, and two components
-    covered = [float(row["value"]) for row in rows if row["what"] == "W covered" and row["seed"] == "0"]
-    assert covered == sorted(covered)
+    for model in ("hpf, mean field", "hpf, sampled"):
+        own = [row for row in rows if (row["what"], row["seed"], row["model"]) == ("W covered", "0", model)]
+        covered = [float(row["value"]) for row in own]
+        assert len(covered) == 4
+        assert covered == sorted(covered)
     chosen = [int(row["value"]) for row in rows if row["part"] == "components"]
     assert len(chosen) == 6 * 4
     assert set(chosen) <= {1, 2, 3}
-    assert "HPF's 90 % intervals contain " in out
+    assert "90 % intervals of hpf, sampled, contain " in out
     assert "k = 2, dispersion 0.5, rows held out, 2 draws: recommended is right in " in out
 
 
