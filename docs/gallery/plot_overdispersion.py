@@ -22,7 +22,7 @@ kinds = {
     "negative binomial": rng.poisson(rates * rng.gamma(1 / 0.3, 0.3, rates.shape)),
 }
 fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-for ax, (kind, X) in zip(axes, kinds.items()):
+for ax, (kind, X) in zip(axes, kinds.items(), strict=True):
     model = PoissonNMF(4, random_state=0)
     plot.overdispersion(overdispersion(X, model.fit_transform(X), model), n=3, ax=ax)
     ax.set_title(kind)
