@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from fastpmf import HPF, PoissonNMF, select_n_components
+from fastpmf import HPF, PoissonNMF, differential_expression, select_n_components
 from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
@@ -37,8 +37,13 @@ Draw counts from known factors, several times, and fit them.
               correlation of matched rows of H with the true ones, and of logarithms of effects with the true ones where
               the group has 10 counts of the feature or more; adjusted Rand index of the largest component of each row
               with its kind (1 is the same) and with its group (0 is chance)
+  dispersion  counts of --mean-counts and --dispersions, as for recovery, fitted by maximum likelihood, as the posterior
+              mode, and by HPF. "rejected" is the share of features that the test of fastpmf.overdispersion at 5 % calls
+              overdispersed; "z score" and "dispersion" are those of all features together. "covered" is how often 95 %
+              intervals of log fold changes contain the true ones, by model and by robust standard errors, with the true
+              W, where both components have 10 counts of the feature or more
 """
-PARTS = ("recovery", "components", "groups")
+PARTS = ("recovery", "components", "groups", "dispersion")
 N_GROUPS = 4
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SHAPE = 0.5  # of both Gamma distributions
@@ -72,11 +77,11 @@ def main() -> int:
     parser.shared(components=[10], seeds=[0, 1, 2], max_iter=1000, threads=None)
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
     parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
-    parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--mean-counts", "mean counts of an entry, for recovery and dispersion", [0.1, 1.0, 10.0])
     parser.option("--draws", "draws from the posterior", 100)
     parser.option("--thin", "sweeps between draws", 10)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
-    text = "dispersions of the counts for components"
+    text = "dispersions of the counts, for components and dispersion"
     parser.option("--dispersions", text, [0.0], type=common.number(float, 0))
     parser.option("--holdout", "what select_n_components holds out", ["rows"], choices=HOLDOUTS)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
@@ -88,7 +93,8 @@ def main() -> int:
         parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter)")
     kinds = len(arguments.dispersions) * len(arguments.holdout)
-    cases = {"recovery": len(arguments.mean_counts), "components": kinds, "groups": len(arguments.effects)}
+    cases = {"recovery": len(arguments.mean_counts), "components": kinds, "groups": len(arguments.effects),
+             "dispersion": len(arguments.mean_counts) * len(arguments.dispersions)}  # fmt: skip
     total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
     rows = common.collect(measure(arguments), total, arguments, unit="draw")
     return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
@@ -107,6 +113,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                 for case in itertools.product(arguments.dispersions, arguments.holdout, arguments.seeds):
                     yield components(k, *case, arguments)
                 continue
+            if part == "dispersion":
+                for case in itertools.product(arguments.mean_counts, arguments.dispersions, arguments.seeds):
+                    yield dispersion(k, *case, arguments)
+                continue
             for mean in arguments.mean_counts:
                 for seed in arguments.seeds:
                     yield recovery(k, mean, seed, arguments)
@@ -114,9 +124,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
 
 def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One draw: the correlations of every model, and the coverage of HPF's intervals."""
-    rng, (n, p) = np.random.default_rng(seed), arguments.shape
-    rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
-    W, H = rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p))
+    W, H, rate, rng = factors(k, mean, seed, arguments)
     X = rng.poisson(W @ H).astype(float)
     options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
     fits = {
@@ -150,6 +158,13 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
     return rows
 
 
+def factors(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> tuple[Any, Any, float, Any]:
+    """W and H of counts with this mean, the rate of their Gamma distribution, and the generator that drew them."""
+    rng, (n, p) = np.random.default_rng(seed), arguments.shape
+    rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
+    return rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p)), rate, rng
+
+
 def match(W: np.ndarray, H: np.ndarray, W_fit: np.ndarray, H_fit: np.ndarray) -> np.ndarray:
     """The fitted component for each true one, by the largest total correlation of both factors."""
     k = range(len(H))
@@ -164,13 +179,43 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / size) if size > 0 else 0.0
 
 
+def dispersion(k: int, mean: float, phi: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One draw: the test for overdispersion of every model, and the coverage of intervals of log fold changes."""
+    W, H, _, rng = factors(k, mean, seed, arguments)
+    X = overdispersed(W @ H, phi, rng)
+    options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
+    fits = {
+        "ml": PoissonNMF(k, **options), "map": PoissonNMF(k, prior_W="auto", prior_H="auto", **options),
+        "hpf": HPF(k, **options),
+    }  # fmt: skip
+    found: dict[tuple[str, str], float] = {}
+    for model, fit in fits.items():
+        result = fit.overdispersion(X, fit.fit_transform(X))
+        found["rejected", model] = np.mean(result.p_value < 0.05)
+        found["z score", model], found["dispersion", model] = result.overall_z_score, result.overall_dispersion
+    counted = W.sum(axis=0)[:, None] * H >= 10
+    counted[1:] &= counted[0]
+    shares = H / H.sum(axis=1, keepdims=True)
+    for errors in ("model", "robust"):
+        changes = differential_expression(X, W, H, against=0, standard_errors=errors, n_threads=arguments.threads)
+        inside = np.abs(changes.log2_fold_change - np.log2(shares / shares[0])) <= 1.96 * changes.standard_error
+        found["covered", errors] = np.mean(inside[1:][counted[1:]]) if counted[1:].any() else math.nan
+    return [Row("dispersion", k, mean, seed, what, model, math.nan, value, math.nan, dispersion=phi)
+            for (what, model), value in found.items()]  # fmt: skip
+
+
+def overdispersed(rates: np.ndarray, dispersion: float, rng: np.random.Generator) -> np.ndarray:
+    """Counts of these means: negative binomial of this dispersion, or Poisson if it is 0."""
+    rates = rates if dispersion == 0 else rates * rng.gamma(1 / dispersion, dispersion, rates.shape)
+    return rng.poisson(rates).astype(np.float32)
+
+
 def components(k: int, dispersion: float, holdout: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One draw: the number that each rule chooses."""
     data = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed)
     X = data.X
     if dispersion > 0:
-        rng, rates = np.random.default_rng(seed), data.W @ data.H
-        X = rng.poisson(rates * rng.gamma(1 / dispersion, dispersion, rates.shape)).astype(np.float32)
+        X = overdispersed(data.W @ data.H, dispersion, np.random.default_rng(seed))
     model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300, dtype="float32")
     tried = range(max(1, k - arguments.around), k + arguments.around + 1)
     found = select_n_components(X, tried, estimator=model, holdout=holdout, n_splits=arguments.splits,
@@ -237,6 +282,11 @@ def verdict(rows: list[Row]) -> list[str]:
         off = [abs(row.value - k) for row in own]
         lines.append(f"k = {k}, dispersion {dispersion:g}, {holdout} held out, {len(own)} draws: {rule} is right in "
                      f"{off.count(0)}, and at most one off in {sum(o <= 1 for o in off)}.")  # fmt: skip
+    case = "k", "mean_count", "dispersion", "what"
+    for (k, mean, phi, what), own in common.group(parts.get(("dispersion",), []), *case).items():
+        means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
+        text = ", ".join(f"{value:.3g} by {model}" for model, value in means.items())
+        lines.append(f"k = {k}, mean count {mean:g}, dispersion {phi:g}: {what} {text}.")
     for (k, spread, what), own in common.group(parts.get(("groups",), []), "k", "effects", "what").items():
         means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
         text = ", ".join(f"{model} {mean:.2f}" for model, mean in means.items())

@@ -464,6 +464,10 @@ def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     assert len(chosen) == 6 * 4
     assert set(chosen) <= {1, 2, 3}
     assert "90 % intervals of hpf, sampled, contain " in out
+    dispersed = [row for row in rows if row["part"] == "dispersion"]
+    assert len(dispersed) == 2 * 2 * (3 * 3 + 2)
+    assert all(float(row["value"]) > 10 for row in dispersed if (row["what"], row["dispersion"]) == ("z score", "0.5"))
+    assert "k = 2, mean count 5, dispersion 0.5: covered " in out
     assert "k = 2, dispersion 0.5, rows held out, 2 draws: recommended is right in " in out
 
 
