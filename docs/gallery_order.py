@@ -24,6 +24,7 @@ ORDER = [
     "plot_convergence.py",
     "plot_calibration.py",
     "plot_residuals.py",
+    "plot_overdispersion.py",
     "plot_panels.py",
 ]
 

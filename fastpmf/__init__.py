@@ -10,6 +10,7 @@ SeededPrior, seeded_prior                                   expect features in c
 Topics, to_topics                                           factors as probabilities, which is PLSI
 top_features, topic_quality, match_components               interpret and compare components
 pyldavis_input                                              input of pyLDAvis
+overdispersion                                              whether counts vary more than Poisson counts
 differential_expression                                     log fold changes of features between components
 recommend, similar_columns, ranking_scores                  rank features for rows, and score rankings
 kl_divergence, poisson_log_likelihood, poisson_deviance     score factors exactly
@@ -29,6 +30,7 @@ from fastpmf._version import __version__
 from fastpmf.analysis.bootstrap import Bootstrap, bootstrap
 from fastpmf.analysis.consensus import Replicates
 from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.dispersion import Overdispersion, overdispersion
 from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import match_components, top_features, topic_quality
 from fastpmf.analysis.gibbs import PosteriorDraws
@@ -70,6 +72,7 @@ __all__ = [
     "FitInterrupted",
     "GammaPosterior",
     "MemoryCounts",
+    "Overdispersion",
     "Plan",
     "PoissonNMF",
     "PosteriorDraws",
@@ -92,6 +95,7 @@ __all__ = [
     "kl_divergence",
     "match_components",
     "non_negative_factorization",
+    "overdispersion",
     "plan",
     "poisson_deviance",
     "poisson_log_likelihood",

@@ -2,6 +2,7 @@
 
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 consensus            components that many fits agree on, written likewise
+overdispersion       how much more the counts of each gene vary than Poisson counts, written to `.var`
 transform            W and topic shares of new cells under a fitted model, by gene names
 to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
 to_anndata           W and a fitted model as an AnnData object
@@ -17,6 +18,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._version import __version__
+from fastpmf.analysis.dispersion import Overdispersion
 from fastpmf.analysis.rates import check_groups_given
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -38,7 +40,7 @@ from fastpmf.utils.warnings import warn
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["consensus", "hpf", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
+__all__ = ["consensus", "hpf", "overdispersion", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
 
 Model = TypeVar("Model", PoissonNMF, HPF)
 Fit = Callable[[Dataset, dict[str, Any]], tuple[np.ndarray, Any, dict[str, Any]]]
@@ -409,6 +411,97 @@ def transform(
     W = np.asarray(model._with_features(here).transform(data, **arguments))
     _write_weights(adata, keys, W, model)
     return W
+
+
+def overdispersion(
+    adata: "AnnData", model: PoissonNMF | HPF, *, layer: str | None = None, obs_exposure: Any = None,
+    batch_key: Any = None, key_added: str | None = None,
+) -> Overdispersion:  # fmt: skip
+    """How much more the counts of each gene vary than Poisson counts of the fitted rates; see `fastpmf.overdispersion`.
+
+    Parameters
+    ----------
+    adata : AnnData of shape (n_obs, n_vars)
+        With the results of `poisson_nmf`, `hpf` or `transform`.
+    model : PoissonNMF or HPF
+        The fitted model.
+    layer : str, optional
+        As in `poisson_nmf`.
+    obs_exposure : str or array-like of shape (n_obs,), optional
+        As in `poisson_nmf`; the exposures of the fit.
+    batch_key : str or array-like of shape (n_obs,), optional
+        As in `poisson_nmf`; needed if the model was fitted with batches.
+    key_added : str, optional
+        That of the fit.
+
+    Returns
+    -------
+    Overdispersion
+        Its features are the fitted genes. These results are written to `adata`, with `key_added` in place of "pmf" or
+        "hpf":
+
+        - `.var["pmf_dispersion"]`, `.var["pmf_variance_ratio"]`, `.var["pmf_dispersion_z"]` and
+          `.var["pmf_dispersion_p"]`, float64, NaN for genes that were not fitted;
+        - `.var["pmf_overdispersed"]`, bool, false for genes that were not fitted;
+        - `.uns["pmf_overdispersion"]`, a dictionary with the values of all genes together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value, or `adata` lacks W or a fitted gene.
+
+    See Also
+    --------
+    fastpmf.plot.overdispersion : draws the result.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import fastpmf.anndata
+    >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (50, 30)).astype("float32"))
+    >>> model = fastpmf.anndata.poisson_nmf(adata, 3, random_state=0)
+    >>> found = fastpmf.anndata.overdispersion(adata, model)
+    >>> bool((adata.var["pmf_dispersion"] == found.dispersion).all()), int(adata.var["pmf_overdispersed"].sum())
+    (True, 0)
+    """
+    counts = _Counts.of(adata, layer)
+    if not isinstance(model, PoissonNMF | HPF):
+        raise TypeError(f"model must be a PoissonNMF or HPF, got {type(model).__name__}")
+    check_is_fitted(model)
+    keys = _Keys.of(model, key_added)
+    if keys.obsm not in adata.obsm:
+        raise ValueError(f"adata must have W in .obsm[{keys.obsm!r}]: fit with this key_added, or transform")
+    check_groups_given(model, batch_key, "batch_key")
+    given: dict[str, Any] = {}
+    if obs_exposure is not None:
+        if isinstance(model, HPF):
+            raise TypeError("obs_exposure must be None, since HPF has no exposures")
+        given["row_exposure"] = vector(counts.obs_column(obs_exposure, "obs_exposure"), adata.n_obs, "obs_exposure")
+    if batch_key is not None:
+        given["groups"] = counts.batches(batch_key)
+    place = _positions_of_fitted(model, counts)
+    if n_missing := np.count_nonzero(place < 0):
+        raise ValueError(f"{counts.where} must have all {len(place)} fitted genes, and lacks {n_missing} of them")
+    _check_writable(adata)
+    data = Dataset(counts.read().to_scipy()[:, place], column_names=getattr(model, "feature_names_in_", None))
+    found = model.overdispersion(data, np.asarray(adata.obsm[keys.obsm]), **given)
+    genes = counts.var.index.get_indexer(adata.var_names) if counts.where == "adata.raw" else np.arange(adata.n_vars)
+    columns = {
+        "dispersion": found.dispersion, "variance_ratio": found.variance_ratio, "dispersion_z": found.z_score,
+        "dispersion_p": found.p_value, "overdispersed": found.overdispersed,
+    }  # fmt: skip
+    with warnings.catch_warnings(
+        action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
+    ):
+        for name, values in columns.items():
+            of_counts = np.full(len(counts.var) + 1, False if values.dtype == bool else np.nan)
+            of_counts[place] = values
+            adata.var[f"{keys.uns}_{name}"] = of_counts[genes]  # -1, of a gene that is not in the counts, is the last
+        adata.uns[f"{keys.uns}_overdispersion"] = {
+            name: getattr(found, f"overall_{name}")
+            for name in ("dispersion", "standard_error", "variance_ratio", "z_score", "p_value")
+        }
+    return found
 
 
 def to_dataset(adata: "AnnData", *, layer: str | None = None, mask_var: Any = None) -> Dataset:

@@ -5,7 +5,7 @@ import itertools
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from fastpmf import HPF, PoissonNMF, bootstrap, select_n_components
+from fastpmf import HPF, PoissonNMF, bootstrap, differential_expression, select_n_components
 from fastpmf.datasets import make_poisson_counts
 
 DESCRIPTION = """\
@@ -30,25 +30,33 @@ Draw counts from known factors, several times, and fit them.
               multiplied for the nominal coverage; none if an interval begins at 0
   components  counts are drawn with --components of them, and select_n_components compares numbers around the true one.
               Counted is how often the true number is recommended, has the best held-out log-likelihood, and has the
-              components that agree best between splits
+              components that agree best between splits. With --dispersions above 0 counts are negative binomial, with
+              the same rates m and variances m + dispersion m^2; those for recovery too
   groups      rows are mostly of one of --components kinds, and of one of four groups, in which kinds are not equally
               frequent. Profiles of kinds differ by log-normal factors with a standard deviation of 0.7, and effects of
               groups on features are log-normal with the standard deviations --effects. Fitted with and without groups:
               correlation of matched rows of H with the true ones, and of logarithms of effects with the true ones where
               the group has 10 counts of the feature or more; adjusted Rand index of the largest component of each row
               with its kind (1 is the same) and with its group (0 is chance)
+  dispersion  counts of --mean-counts and --dispersions, as for recovery, fitted by maximum likelihood, as the posterior
+              mode, and by HPF. "rejected" is the share of features that the test of fastpmf.overdispersion at 5 % calls
+              overdispersed; "z score" and "dispersion" are those of all features together. "covered" is how often 95 %
+              intervals of log fold changes contain the true ones, by model and by robust standard errors, with the true
+              W, where both components have 10 counts of the feature or more
 """
-PARTS = ("recovery", "components", "groups")
+PARTS = ("recovery", "components", "groups", "dispersion")
 N_GROUPS = 4
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 SHAPE = 0.5  # of both Gamma distributions
+HOLDOUTS = ("rows", "counts")
 RULES = ("recommended", "best", "most similar")
 
 
 class Row(NamedTuple):
     """A row of the table. In the part components, `value` is the chosen number and `model` the rule.
 
-    `effects` is the standard deviation of logarithms of effects, for the part groups.
+    `effects` is the standard deviation of logarithms of effects, for the part groups; `what` is what was held out, for
+    the part components.
     """
 
     part: str
@@ -61,6 +69,7 @@ class Row(NamedTuple):
     value: float
     too_narrow: float
     effects: float = math.nan
+    dispersion: float = math.nan
 
 
 def main() -> int:
@@ -69,11 +78,14 @@ def main() -> int:
     parser.shared(components=[10], seeds=[0, 1, 2], max_iter=1000, threads=None)
     parser.option("--parts", "parts", [*PARTS], choices=PARTS)
     parser.option("--shape", "rows and columns of the counts", [1000, 500], nargs=2)
-    parser.option("--mean-counts", "mean counts of an entry, for recovery", [0.1, 1.0, 10.0])
+    parser.option("--mean-counts", "mean counts of an entry, for recovery and dispersion", [0.1, 1.0, 10.0])
     parser.option("--draws", "draws from the posterior", 100)
     parser.option("--thin", "sweeps between draws", 10)
     parser.option("--replicates", "replicates of the bootstrap", 50)
     parser.option("--nnz", "nonzeros of the counts for components", 100_000)
+    text = "dispersions of the counts, for all parts but groups"
+    parser.option("--dispersions", text, [0.0], type=common.number(float, 0))
+    parser.option("--holdout", "what select_n_components holds out", ["rows"], choices=HOLDOUTS)
     parser.option("--effects", "standard deviations of log effects, for groups", [0.0, 0.25, 0.5, 1.0])
     parser.option("--around", "numbers compared on either side of the true one", 4)
     parser.option("--splits", "splits of select_n_components", 3)
@@ -82,32 +94,30 @@ def main() -> int:
     if arguments.nnz >= n * p:
         parser.error(f"--nnz must be below {n * p}, the number of entries, got {arguments.nnz}")
     warnings.filterwarnings("ignore", message=".*(carry no counts|Stopped at max_iter|increase thin)")
-    cases = {"recovery": len(arguments.mean_counts), "components": 1, "groups": len(arguments.effects)}
-    total = sum(cases[part] for part in arguments.parts) * len(arguments.components) * len(arguments.seeds)
-    rows = common.collect(measure(arguments), total, arguments, unit="draw")
+    todo = plan(arguments)
+    rows = common.collect((draw() for draw in todo), len(todo), arguments, unit="draw")
     return common.conclude(arguments, partial(plot, rows), verdict(rows), (12, 4))
 
 
-def measure(arguments: argparse.Namespace) -> Iterator[list[Row]]:
+def plan(arguments: argparse.Namespace) -> list[Callable[[], list[Row]]]:
     """Every draw of every part."""
-    for part in arguments.parts:
-        for k in arguments.components:
-            if part == "groups":
-                for spread in arguments.effects:
-                    for seed in arguments.seeds:
-                        yield groups(k, spread, seed, arguments)
-                continue
-            for mean in arguments.mean_counts if part == "recovery" else [math.nan]:
-                for seed in arguments.seeds:
-                    yield recovery(k, mean, seed, arguments) if part == "recovery" else components(k, seed, arguments)
+    parts: dict[str, tuple[Callable[..., list[Row]], *tuple[list[Any], ...]]] = {
+        "recovery": (recovery, arguments.mean_counts, arguments.dispersions),
+        "components": (components, arguments.dispersions, arguments.holdout),
+        "groups": (groups, arguments.effects),
+        "dispersion": (dispersion, arguments.mean_counts, arguments.dispersions),
+    }
+    return [
+        partial(study, *case, arguments)
+        for study, *options in map(parts.get, arguments.parts)
+        for case in itertools.product(arguments.components, *options, arguments.seeds)
+    ]
 
 
-def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
+def recovery(k: int, mean: float, phi: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One draw: the correlations of every model, and the coverage of intervals."""
-    rng, (n, p) = np.random.default_rng(seed), arguments.shape
-    rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
-    W, H = rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p))
-    X = rng.poisson(W @ H).astype(float)
+    W, H, rate, rng = factors(k, mean, seed, arguments)
+    X = overdispersed(W @ H, phi, rng)
     options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
     fits = {
         "ml": PoissonNMF(k, **options),
@@ -121,14 +131,14 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
         pairs = {"W recovered": (W.T, W_fit[:, order].T), "H recovered": (H, fit.components_[order])}
         for what, (truth, found) in pairs.items():
             value = np.mean([correlation(a, b) for a, b in zip(truth, found, strict=True)])
-            rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan))
+            rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan, dispersion=phi))
     sample = fit.sample_posterior(X, arguments.draws, thin=arguments.thin, random_state=seed)
     truths = {"W covered": W, "H covered": H}
     for model, found in {
         "hpf, mean field": (fit.W_posterior_, fit.H_posterior_),
         "hpf, sampled": (sample.W, sample.H),
     }.items():
-        rows += coverage(k, mean, seed, model, truths, [posterior.interval for posterior in found], order)
+        rows += coverage(k, mean, phi, seed, model, truths, [posterior.interval for posterior in found], order)
     ml, size = fits["ml"], H.sum(axis=1)
     truths = {"W covered": W * size, "H covered": H / size[:, None]}  # the scale that replicates have
     for kind in ("rows", "poisson"):
@@ -136,7 +146,7 @@ def recovery(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> l
         shares, own = replicates.feature_shares, ml.components_.sum(axis=1)
         order = match(*truths.values(), replicates.W.mean * own, shares.mean)
         intervals = [partial(scaled_interval, replicates.W, own), shares.interval]
-        rows += coverage(k, mean, seed, f"ml, bootstrap of {kind}", truths, intervals, order)
+        rows += coverage(k, mean, phi, seed, f"ml, bootstrap of {kind}", truths, intervals, order)
     return rows
 
 
@@ -146,8 +156,9 @@ def scaled_interval(draws: Any, scale: np.ndarray, level: float) -> list[np.ndar
 
 
 def coverage(
-    k: int, mean: float, seed: int, model: str, truths: dict[str, np.ndarray], intervals: list[Any], order: np.ndarray
-) -> list[Row]:
+    k: int, mean: float, phi: float, seed: int, model: str, truths: dict[str, np.ndarray], intervals: list[Any],
+    order: np.ndarray,
+) -> list[Row]:  # fmt: skip
     """How often intervals of W and H contain the true entries, and by which factor they are too narrow."""
     rows = []
     for (what, truth), interval in zip(truths.items(), intervals, strict=True):
@@ -158,8 +169,15 @@ def coverage(
                 # How far the truth is from the interval's middle, in half widths, in the logarithm
                 middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
                 factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
-            rows.append(Row("recovery", k, mean, seed, what, model, level, inside, factor))
+            rows.append(Row("recovery", k, mean, seed, what, model, level, inside, factor, dispersion=phi))
     return rows
+
+
+def factors(k: int, mean: float, seed: int, arguments: argparse.Namespace) -> tuple[Any, Any, float, Any]:
+    """W and H of counts with this mean, the rate of their Gamma distribution, and the generator that drew them."""
+    rng, (n, p) = np.random.default_rng(seed), arguments.shape
+    rate = SHAPE * np.sqrt(k / mean)  # both factors have prior mean SHAPE / rate, so that counts have this mean
+    return rng.gamma(SHAPE, 1 / rate, (n, k)), rng.gamma(SHAPE, 1 / rate, (k, p)), rate, rng
 
 
 def match(W: np.ndarray, H: np.ndarray, W_fit: np.ndarray, H_fit: np.ndarray) -> np.ndarray:
@@ -176,17 +194,51 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / size) if size > 0 else 0.0
 
 
-def components(k: int, seed: int, arguments: argparse.Namespace) -> list[Row]:
+def dispersion(k: int, mean: float, phi: float, seed: int, arguments: argparse.Namespace) -> list[Row]:
+    """One draw: the test for overdispersion of every model, and the coverage of intervals of log fold changes."""
+    W, H, _, rng = factors(k, mean, seed, arguments)
+    X = overdispersed(W @ H, phi, rng)
+    options = {"max_iter": arguments.max_iter, "random_state": seed, "n_threads": arguments.threads}
+    fits = {
+        "ml": PoissonNMF(k, **options), "map": PoissonNMF(k, prior_W="auto", prior_H="auto", **options),
+        "hpf": HPF(k, **options),
+    }  # fmt: skip
+    found: dict[tuple[str, str], float] = {}
+    for model, fit in fits.items():
+        result = fit.overdispersion(X, fit.fit_transform(X))
+        found["rejected", model] = np.mean(result.p_value < 0.05)
+        found["z score", model], found["dispersion", model] = result.overall_z_score, result.overall_dispersion
+    counted = W.sum(axis=0)[:, None] * H >= 10
+    counted[1:] &= counted[0]
+    shares = H / H.sum(axis=1, keepdims=True)
+    for errors in ("model", "robust"):
+        changes = differential_expression(X, W, H, against=0, standard_errors=errors, n_threads=arguments.threads)
+        inside = np.abs(changes.log2_fold_change - np.log2(shares / shares[0])) <= 1.96 * changes.standard_error
+        found["covered", errors] = np.mean(inside[1:][counted[1:]]) if counted[1:].any() else math.nan
+    return [Row("dispersion", k, mean, seed, what, model, math.nan, value, math.nan, dispersion=phi)
+            for (what, model), value in found.items()]  # fmt: skip
+
+
+def overdispersed(rates: np.ndarray, dispersion: float, rng: np.random.Generator) -> np.ndarray:
+    """Counts of these means: negative binomial of this dispersion, or Poisson if it is 0."""
+    rates = rates if dispersion == 0 else rates * rng.gamma(1 / dispersion, dispersion, rates.shape)
+    return rng.poisson(rates).astype(np.float32)
+
+
+def components(k: int, dispersion: float, holdout: str, seed: int, arguments: argparse.Namespace) -> list[Row]:
     """One draw: the number that each rule chooses."""
-    X = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed).X
+    data = make_poisson_counts(*arguments.shape, k, nnz=arguments.nnz, random_state=seed)
+    X = data.X
+    if dispersion > 0:
+        X = overdispersed(data.W @ data.H, dispersion, np.random.default_rng(seed))
     model = PoissonNMF(1, prior_W="auto", prior_H="auto", max_iter=300, dtype="float32")
     tried = range(max(1, k - arguments.around), k + arguments.around + 1)
-    found = select_n_components(X, tried, estimator=model, n_splits=arguments.splits, random_state=seed,
-                                n_threads=arguments.threads)  # fmt: skip
+    found = select_n_components(X, tried, estimator=model, holdout=holdout, n_splits=arguments.splits,
+                                random_state=seed, n_threads=arguments.threads)  # fmt: skip
     # A single component is nearly the same in every split
     alike = np.where(found.n_components > 1, np.nan_to_num(found.similarity), 0.0)
     chosen = (found.recommended, found.best, int(found.n_components[alike.argmax()]))
-    return [Row("components", k, math.nan, seed, "chosen", rule, math.nan, n, math.nan)
+    return [Row("components", k, math.nan, seed, holdout, rule, math.nan, n, math.nan, dispersion=dispersion)
             for rule, n in zip(RULES, chosen, strict=True)]  # fmt: skip
 
 
@@ -226,25 +278,29 @@ def groups(k: int, spread: float, seed: int, arguments: argparse.Namespace) -> l
 def verdict(rows: list[Row]) -> list[str]:
     """Recovery, coverage, and how often the number is found."""
     lines, parts = [], common.group(rows, "part")
-    for (k, mean), own in common.group(parts.get(("recovery",), []), "k", "mean_count").items():
+    case = "k", "mean_count", "dispersion"
+    for (k, mean, phi), own in common.group(parts.get(("recovery",), []), *case).items():
+        drawn = f"k = {k}, mean count {mean:g}" + (f", dispersion {phi:g}" if phi > 0 else "")
         text = [
             f"{what} by {model} {np.mean([row.value for row in subset]):.2f}"
             for (what, model), subset in common.group(
                 [r for r in own if "recovered" in r.what], "what", "model"
             ).items()
         ]
-        lines.append(f"k = {k}, mean count {mean:g}, correlation with the truth: {', '.join(text)}.")
+        lines.append(f"{drawn}, correlation with the truth: {', '.join(text)}.")
         for (model,), covered in common.group([row for row in own if row.level == 0.9], "model").items():
             inside, narrow = np.mean([(row.value, row.too_narrow) for row in covered], axis=0)
             widths = "" if math.isnan(narrow) else f"; widths would have to be {narrow:.1f} times these"
-            lines.append(
-                f"k = {k}, mean count {mean:g}: 90 % intervals of {model}, contain {inside:.0%} of the true entries"
-                f"{widths}."
-            )
-    for (k, rule), own in common.group(parts.get(("components",), []), "k", "model").items():
+            lines.append(f"{drawn}: 90 % intervals of {model}, contain {inside:.0%} of the true entries{widths}.")
+    columns = "k", "dispersion", "what", "model"
+    for (k, dispersion, holdout, rule), own in common.group(parts.get(("components",), []), *columns).items():
         off = [abs(row.value - k) for row in own]
-        lines.append(f"k = {k}, {len(own)} draws: {rule} is right in {off.count(0)}, and at most one off in "
-                     f"{sum(o <= 1 for o in off)}.")  # fmt: skip
+        lines.append(f"k = {k}, dispersion {dispersion:g}, {holdout} held out, {len(own)} draws: {rule} is right in "
+                     f"{off.count(0)}, and at most one off in {sum(o <= 1 for o in off)}.")  # fmt: skip
+    for (k, mean, phi, what), own in common.group(parts.get(("dispersion",), []), *case, "what").items():
+        means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
+        text = ", ".join(f"{value:.3g} by {model}" for model, value in means.items())
+        lines.append(f"k = {k}, mean count {mean:g}, dispersion {phi:g}: {what} {text}.")
     for (k, spread, what), own in common.group(parts.get(("groups",), []), "k", "effects", "what").items():
         means = {model: np.mean([row.value for row in same]) for (model,), same in common.group(own, "model").items()}
         text = ", ".join(f"{model} {mean:.2f}" for model, mean in means.items())
@@ -269,8 +325,10 @@ def plot(rows: list[Row], figure: Any) -> None:
         y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
         line = "--" if model.endswith("mean field") else "-"
         middle.plot(LEVELS, y, line, marker="o", color=f"C{i % 10}", label=f"{model}, mean {mean:g}")
-    for i, ((rule,), own) in enumerate(common.group(chosen, "model").items()):
-        right[0].plot([r.k + 0.15 * i for r in own], [r.value - r.k for r in own], "os^"[i], alpha=0.5, label=rule)
+    for i, ((dispersion, holdout, rule), own) in enumerate(common.group(chosen, "dispersion", "what", "model").items()):
+        label = f"{rule}, {holdout}, dispersion {dispersion:g}"
+        x, y = [r.k + 0.1 * i for r in own], [r.value - r.k for r in own]
+        right[0].plot(x, y, "os^"[i % 3], color=f"C{i // 3 % 10}", alpha=0.5, label=label)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
     middle.set(xlabel="credible level", ylabel="share that contains the truth", title="intervals of W and H")
     for axes in right:

@@ -315,3 +315,38 @@ def objective_terms(
             terms += [weight[i] * rate[j, i] * u, weight[i] * ridge * u * u / 2]
             terms += [-weight[i] * exponent * log(u)] if exponent * weight[i] > 0 else []
     return np.array(terms)
+
+
+def leverages(X, shares, expected):
+    """x p' A^+ p of each entry (n, p), row by row; A = sum x p p' + diag(max(expected - sum x p, 0))."""
+    out = np.zeros(X.shape)
+    for i in range(len(X)):
+        P, x = shares[i], X[i]
+        slope = np.maximum(expected[i] - x @ P, 0)
+        inverse = np.linalg.pinv((P * x[:, None]).T @ P + np.diag(slope), hermitian=True, rcond=1e-12)
+        out[i] = x * np.einsum("jk,kl,jl->j", P, inverse, P)
+    return np.clip(out, 0, 1)
+
+
+def overdispersion(X, W, H, r, c, effects, background):
+    """Dispersion and z score of each feature, and of all; rates r_i c_j effects_ij (W_i . H_j + background_j)."""
+    X, W, H = (np.asarray(A, float) for A in (X, W, H))
+    scale = r[:, None] * c * effects
+    parts = np.einsum("ik,kj->ijk", W, H)  # without the background
+    rate = parts.sum(axis=2) + background
+    mu = scale * rate
+    shares = np.divide(parts, rate[:, :, None], out=np.zeros_like(parts), where=rate[:, :, None] > 0)
+    expected = parts * scale[:, :, None]
+    leverage = leverages(X, shares, expected.sum(axis=1))
+    leverage += leverages(X.T, shares.swapaxes(0, 1), expected.sum(axis=0)).T
+    leverage = np.minimum(leverage, 1) * (X > 0)
+    statistic = (np.square(X - mu) - X + leverage * mu).sum(axis=0)
+    squares = np.square(mu).sum(axis=0)
+    remaining = np.maximum((np.square(mu) * (1 - leverage)).sum(axis=0), 0.1 * squares)
+    return {
+        "dispersion": statistic / remaining, "z_score": statistic / np.sqrt(2 * squares),
+        "standard_error": np.sqrt(2 * squares) / remaining, "mean_rate": mu.mean(axis=0),
+        "variance_ratio": 1 + statistic / remaining * squares / mu.sum(axis=0),
+        "overall_dispersion": statistic.sum() / remaining.sum(),
+        "overall_z_score": statistic.sum() / np.sqrt(2 * squares.sum()),
+    }  # fmt: skip

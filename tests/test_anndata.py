@@ -73,6 +73,31 @@ def test_counts_with_names_are_what_was_fitted(adata):
     assert model.quality(data, 3).npmi.shape == (2,)
 
 
+@pytest.mark.parametrize("fit", [fa.poisson_nmf, fa.hpf])
+def test_overdispersion_is_written_for_the_fitted_genes(adata, fit):
+    adata.obs["batch"] = np.repeat(["a", "b"], 20)
+    chosen = adata.var["highly_variable"].to_numpy()
+    given = {"obs_exposure": "size"} if fit is fa.poisson_nmf else {}
+    model = fit(adata, 2, mask_var="highly_variable", batch_key="batch", random_state=0, key_added="mine", **given)
+    found = fa.overdispersion(adata, model, batch_key="batch", key_added="mine", **given)
+    exposure = {"row_exposure": adata.obs["size"].to_numpy()} if given else {}
+    X = adata.X[:, chosen]
+    again = fastpmf.overdispersion(X, adata.obsm["mine"], model, groups=adata.obs["batch"].to_numpy(), **exposure)
+    np.testing.assert_array_equal(found.dispersion, again.dispersion)
+    assert found.names.tolist() == adata.var_names[chosen].tolist()
+    for name, values in {"dispersion": found.dispersion, "dispersion_z": found.z_score}.items():
+        np.testing.assert_array_equal(adata.var[f"mine_{name}"][chosen], values)
+        assert adata.var[f"mine_{name}"][~chosen].isna().all()
+    assert adata.var["mine_overdispersed"].dtype == bool
+    assert adata.uns["mine_overdispersion"]["z_score"] == found.overall_z_score
+    with pytest.raises(ValueError, match="batch_key must be given"):
+        fa.overdispersion(adata, model, key_added="mine")
+    with pytest.raises(ValueError, match="must have W in"):
+        fa.overdispersion(adata, model, batch_key="batch")
+    with pytest.raises(ValueError, match="must have all"):
+        fa.overdispersion(adata[:, np.flatnonzero(chosen)[1:]].copy(), model, batch_key="batch", key_added="mine")
+
+
 def test_topic_shares_are_stored_beside_w(adata):
     for function, key in ((fa.poisson_nmf, "X_pmf"), (fa.hpf, "X_hpf")):
         model = function(adata, 3, random_state=0)

@@ -525,6 +525,7 @@ JSON = {
     "differential shop.npz shop": [
         "component", "rank", "feature", "lower_bound", "log2_fold_change", "standard_error", "against",
     ],
+    "overdispersion shop.npz shop -n 3": {"dispersion", "z_score", "p_value", "n_overdispersed", "features"},
     "evaluate shop.npz shop": {"n_rows", "total", "log_likelihood"},
     "evaluate train.npz test --train train -n 3": {
         "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "popularity",
@@ -581,6 +582,7 @@ PLOTS = {
     "convergence shop.npz train.npz --by n_iter --names whole part": {"whole", "part"},
     "selection k.json": {"number of components"},
     "consensus agreed.npz": {"similarity", "stability"},
+    "overdispersion shop.npz shop --top 2": {"mean rate of the feature"},
     "component-gains train.npz test --train train": {"component"},
     "calibration train.npz test --train train --bins 5": {"mean expected count per entry"},
     "residuals shop.npz shop --weights shop_W.npy --groupby row_groups.txt --column-groupby column_groups.txt": {"a"},
@@ -612,6 +614,24 @@ def test_numbers_of_components_are_plotted_and_tabulated_at_once(run):
     assert (code, out) == (0, "")
     assert Path("k.png").read_bytes().startswith(b"\x89PNG")
     assert Path("k.csv").read_text().splitlines()[0] == "k,log_likelihood,error,similarity,seconds,excess,choice"
+
+
+def test_rows_are_held_out_where_counts_are_not_whole(run):
+    assert "--holdout rows" in run("select X.npz -k 1 2 --values log2")[2]
+    code, out, _ = run("select X.npz -k 1 2 --values log2 --holdout rows --splits 1 -q --json")
+    assert code == 0
+    assert json.loads(out)["n_components"] == [1, 2]
+
+
+def test_overdispersion_is_that_of_the_model(shop):
+    rows = table(shop("overdispersion shop.npz shop -n 3 --weights shop_W.npy")[1])
+    model, data = PoissonNMF.load("shop.npz"), read_counts("shop")
+    found = model.overdispersion(data, np.load("shop_W.npy"))
+    assert [row["feature"] for row in rows] == found.names[found.top(3)].tolist()
+    assert [float(row["z_score"]) for row in rows] == pytest.approx(found.z_score[found.top(3)], rel=1e-5)
+    assert set(rows[0]) == {"feature", *found.to_frame()}
+    shop("overdispersion shop.npz shop -n 15 -o table.csv")
+    assert len(Path("table.csv").read_text().splitlines()) == 16
 
 
 def test_similar_columns_are_those_of_the_model(shop):

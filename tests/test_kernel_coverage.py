@@ -14,7 +14,7 @@ import fastpmf
 TESTS = Path(__file__).parent
 SUITES = [TESTS / name for name in ("test_kernels.py", "test_coordinate.py", "test_draw.py", "test_special.py")]
 FILES = ["contract.py", "log_rate.py", "multiply.py", "csr.py", "coordinate.py", "rows.py", "draw.py", "posterior.py",
-         "groups.py"]  # fmt: skip
+         "groups.py", "leverage.py"]  # fmt: skip
 KERNELS = Path(fastpmf.__file__).parent / "kernels"
 
 

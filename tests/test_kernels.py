@@ -20,6 +20,7 @@ from fastpmf.kernels.contract import ratio_contract, scatter_contract
 from fastpmf.kernels.csr import CUT_AT_ONCE, count_columns, cut_rows, scatter_columns
 from fastpmf.kernels.formula import formula
 from fastpmf.kernels.launch import arguments
+from fastpmf.kernels.leverage import leverages
 from fastpmf.kernels.log_rate import log_count, log_rate
 from fastpmf.kernels.multiply import multiply
 from fastpmf.kernels.threads import threads
@@ -595,3 +596,32 @@ def test_sums_over_groups_are_those_of_numpy(dtype, n, p, k, n_groups):
     assert groups.row_weights(Ht, effects).dtype == dtype
     best = groups.best_effects(wide_H @ sums.T)
     np.testing.assert_allclose(groups.best_effects_of(W, Ht), best, rtol=max(tolerance, 1e-13))
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "k"), [("uint8", "int32", 1), ("float64", "int64", 3), ("int32", "int32", 6)]
+)
+def test_leverages_agree_with_the_oracle_and_are_of_the_first_components(count, index, k):
+    X, K = rows_of(LENGTHS, count=count, index=index), k + 1
+    (n, p), rng = X.shape, np.random.default_rng(0)
+    U, V = rng.gamma(0.5, size=(n, K)), rng.gamma(0.5, size=(p, K))
+    U[3], V[:, 0] = 0, rng.gamma(0.5, size=p) * (rng.random(p) < 0.7)  # a row of rate 0, and shares of 0
+    expected = (U * V.sum(axis=0))[:, :k] * rng.integers(0, 3, (n, k)) * 200
+    rates = U @ V.T
+    shares = np.divide(U[:, None] * V, rates[:, :, None], out=np.zeros((n, p, K)), where=rates[:, :, None] > 0)
+    oracle = naive.leverages(dense(X), shares[:, :, :k], expected)
+    results = []
+    for n_workers, bounds in ((1, [0, n]), (3, [0, 2, 5, n])):
+        with threads(n_workers):
+            rate, out = np.full((2, len(X.data)), np.nan)
+            scratch = np.empty((n_workers * k, k)), np.empty((n_workers, k))
+            leverages(
+                len(bounds) - 1, X.data, X.indices, X.indptr, np.array(bounds), U, V, expected, rate, out, *scratch
+            )
+        results.append((rate.tobytes(), out.tobytes()))
+    assert results[0] == results[1]
+    i = np.repeat(np.arange(n), np.diff(X.indptr))
+    np.testing.assert_allclose(rate, rates[i, X.indices], rtol=K * np.finfo(float).eps, atol=0)
+    # The oracle's pseudoinverse loses digits where a row has fewer entries than components
+    np.testing.assert_allclose(out, oracle[i, X.indices], rtol=1e-6, atol=1e-6)
+    assert (out[i == 3] == 0).all()

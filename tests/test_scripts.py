@@ -447,24 +447,30 @@ def test_models_are_scored_by_the_likelihood_of_counts_they_did_not_see(study, t
 def test_known_truth_tells_correlation_coverage_and_chosen_numbers(study):
     line = ["--shape", "80", "60", "-k", "2", "--mean-counts", "5", "--seeds", "0", "1", "--max-iter", "60"]
     line += ["--replicates", "20"]
-    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1")
+    rows, out = study("known_truth", *line, "--nnz", "3e3", "--around", "1", "--splits", "2", "--effects", "1",
+                      "--dispersions", "0", "0.5", "--holdout", "rows", "counts")  # fmt: skip
     grouped = [row for row in rows if row["part"] == "groups"]
     assert len(grouped) == 2 * (4 * 3 + 2)
     assert all(-1 <= float(row["value"]) <= 1 and row["effects"] == "1.0" for row in grouped)
     assert "k = 2, effects of 1, effects recovered: ml with groups " in out
     recovered = [float(row["value"]) for row in rows if row["part"] == "recovery" and row["what"].endswith("recovered")]
-    assert len(recovered) == 12
+    assert len(recovered) == 2 * 12
     assert all(0.7 < value <= 1 for value in recovered)  # 300 counts in a row, and two components
     for model in ("hpf, mean field", "hpf, sampled", "ml, bootstrap of rows", "ml, bootstrap of poisson"):
-        own = [row for row in rows if (row["what"], row["seed"], row["model"]) == ("W covered", "0", model)]
+        case = ("W covered", "0", model, "0.0")
+        own = [row for row in rows if (row["what"], row["seed"], row["model"], row["dispersion"]) == case]
         covered = [float(row["value"]) for row in own]
         assert len(covered) == 4
         assert covered == sorted(covered)
     chosen = [int(row["value"]) for row in rows if row["part"] == "components"]
-    assert len(chosen) == 6
+    assert len(chosen) == 6 * 4
     assert set(chosen) <= {1, 2, 3}
     assert "90 % intervals of hpf, sampled, contain " in out
-    assert "k = 2, 2 draws: recommended is right in " in out
+    dispersed = [row for row in rows if row["part"] == "dispersion"]
+    assert len(dispersed) == 2 * 2 * (3 * 3 + 2)
+    assert all(float(row["value"]) > 10 for row in dispersed if (row["what"], row["dispersion"]) == ("z score", "0.5"))
+    assert "k = 2, mean count 5, dispersion 0.5: covered " in out
+    assert "k = 2, dispersion 0.5, rows held out, 2 draws: recommended is right in " in out
 
 
 def test_formats_has_every_format_that_is_read(script):
@@ -827,7 +833,7 @@ def test_no_place_for_a_table_is_empty_and_every_result_is_shown(script):
 
 def test_results_are_small_and_name_no_folder(script):
     files = [*(DOCS / "results").glob("*.csv")]
-    assert sum(path.stat().st_size for path in files) < 150_000
+    assert sum(path.stat().st_size for path in files) < 250_000
     for path in files:
         facts = script("common").read_table(path).facts
         assert not [word for word in facts["command"].split()[2:] if "/" in word]
@@ -838,4 +844,4 @@ def test_every_figure_is_drawn_from_the_results_in_the_colour_of_the_page(script
     drawn = script("tools/figures").drawn(name)
     assert drawn.startswith("<svg ")
     assert "currentColor" in drawn
-    assert len(drawn.encode()) < 150_000
+    assert len(drawn.encode()) < 250_000

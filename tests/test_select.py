@@ -1,6 +1,7 @@
 """The number of components is chosen by held-out counts, on the same splits for all numbers."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fastpmf import (
     select_n_components,
     thin_counts,
 )
+from fastpmf.counts.masked import observed_counts
 from fastpmf.datasets import make_poisson_counts
 
 
@@ -30,11 +32,74 @@ def test_the_true_number_of_components_is_found(k):
     assert not found.best_is_largest
 
 
+@pytest.mark.parametrize("model", [None, HPF(1, max_iter=100)], ids=["default", "HPF"])
+def test_the_number_is_found_in_overdispersed_counts_if_rows_are_held_out(model):
+    data, rng = make_poisson_counts(300, 200, 4, nnz=40_000, random_state=0), np.random.default_rng(0)
+    mu = data.W @ data.H
+    X = rng.poisson(mu * rng.gamma(2.0, 0.5, mu.shape))  # negative binomial, of dispersion 0.5
+    rows, counts = (
+        select_n_components(X, [2, 3, 4, 5, 6], estimator=model, holdout=holdout, n_splits=2, random_state=0)
+        for holdout in ("rows", "counts")
+    )
+    assert rows.recommended == 4
+    assert counts.recommended == 6  # both parts of a count share its extra variation, which more components fit
+
+
+def test_the_number_is_found_in_poisson_counts_if_rows_are_held_out():
+    X = make_poisson_counts(300, 200, 4, nnz=20_000, random_state=0).X
+    found = select_n_components(X, [2, 3, 4, 5, 6], holdout="rows", own_starts=1, random_state=0)
+    assert found.recommended == found.best == 4
+    assert found.similarity[2] > 0.95
+    assert found.excess.shape == (5,)
+
+
+@pytest.mark.parametrize("kind", ["default", "given", "hpf"])
+def test_scores_of_held_out_rows_are_those_of_each_fifth_of_the_columns(kind):
+    X = np.random.default_rng(0).poisson(1.0, (30, 20)) / 2  # need not be whole
+    model = PoissonNMF(2, prior_W="auto", prior_H="auto", max_iter=300)
+    model = HPF(2, max_iter=30) if kind == "hpf" else model
+    found = select_n_components(
+        X, [2], estimator=None if kind == "default" else model, holdout="rows", fraction=0.2, n_splits=1,
+        random_state=np.random.default_rng(3),
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    order, columns = rng.permutation(30), rng.permutation(20)
+    train, heldout = X[np.sort(order[6:])], X[np.sort(order[:6])]
+    total = 0.0
+    model.set_params(random_state=int(rng.integers(2**31)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(train)
+    for rest in columns.reshape(5, 4):
+        seen = np.setdiff1d(columns, rest)
+        W = model._with_features(seen).transform(heldout[:, seen])
+        rows = (heldout[:, seen].sum(axis=1) + 0.5) / (train[:, seen].sum(axis=0) + 0.5).sum()
+        rates = 0.99 * W @ model.components_[:, rest] + 0.01 * np.outer(rows, train[:, rest].sum(axis=0) + 0.5)
+        total += poisson_log_likelihood(heldout[:, rest], rates, np.eye(len(rest)))
+    assert found.log_likelihood[0, 0] == pytest.approx(total / heldout.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "message"),
+    [
+        (np.ones((1, 3)), {}, "at least two rows and two columns"),
+        (np.ones((3, 1)), {}, "at least two rows and two columns"),
+        (np.eye(3, dtype=int), {}, "enough counts to fit and to hold out rows"),
+        (np.ones((4, 3)), {"fraction": 1}, "fraction must be a number between 0 and 1"),
+        (observed_counts(np.ones((4, 3)), np.tile([True, True, False], (4, 1))), {}, "enough counts"),
+        (np.ones((4, 3)), {"holdout": "columns"}, "holdout must be one of"),
+    ],
+)
+def test_counts_from_which_no_rows_can_be_held_out_are_refused(X, options, message):
+    with pytest.raises(ValueError, match=message):
+        select_n_components(X, [1], **({"holdout": "rows"} | options))
+
+
 def test_scores_equal_those_of_fits_to_thinned_counts():
     X = np.random.default_rng(0).poisson(1.0, (30, 20))
     options = {"prior_W": "auto", "prior_H": "auto", "max_iter": 20, "tol": 0}
     found = select_n_components(
-        X, [2], estimator=PoissonNMF(1, **options), n_splits=1, random_state=np.random.default_rng(3)
+        X, [2], estimator=PoissonNMF(1, **options), holdout="counts", n_splits=1, random_state=np.random.default_rng(3)
     )
     rng = np.random.default_rng(3)
     train, rest = thin_counts(X, 0.1, random_state=rng)
@@ -192,8 +257,8 @@ def test_component_gains_raise_a_clear_error(change, sentence):
         ({"n_replicates": 1}, "n_replicates must be 0 or at least 2, got 1"),
         ({"own_starts": -1}, "own_starts == -1, must be >= 0"),
         ({"fraction": 1.0}, "fraction must be a number between 0 and 1, got 1.0"),
-        ({"X": [[1, 0]]}, "X must hold enough counts to fit and to hold out with fraction=0.1"),
-        ({"X": [[0.5, 0]]}, "X must hold whole counts"),
+        ({"X": [[1, 0]], "holdout": "counts"}, "X must hold enough counts to fit and to hold out with fraction=0.1"),
+        ({"X": [[0.5, 0]], "holdout": "counts"}, "X must hold whole counts"),
         ({"estimator": "ml"}, "estimator must be a PoissonNMF or an HPF, got 'ml'"),
         ({"estimator": PoissonNMF}, "estimator must be a PoissonNMF or an HPF, got <class"),
         ({"estimator": NMF(1)}, "estimator must be a PoissonNMF or an HPF, got NMF"),

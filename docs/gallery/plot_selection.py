@@ -2,7 +2,7 @@
 Number of components
 ====================
 
-The score of held-out counts for each number of components, with three splits of the counts.
+The score of held-out counts for each number of components, with three splits of the rows.
 The counts are drawn with eight components.
 """
 

@@ -72,8 +72,8 @@ adata
 # How many topics?
 # ----------------
 #
-# :func:`fastpmf.select_n_components` holds out 10 % of the counts at random, and measures how well each number of
-# topics predicts them.
+# :func:`fastpmf.select_n_components` holds out 10 % of the cells at random, and measures how well each number of
+# topics predicts a part of their genes from the others.
 # :func:`fastpmf.anndata.to_dataset` takes the counts with the names of cells and genes out of the AnnData object.
 
 import fastpmf.anndata

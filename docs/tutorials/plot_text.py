@@ -85,8 +85,8 @@ print(f"{n} documents, {p:,} words, {counts.sum():,} counts, {counts.nnz:,} nonz
 # How many topics?
 # ----------------
 #
-# :func:`fastpmf.select_n_components` holds out 10 % of the counts at random, and measures how well each number of
-# topics predicts them.
+# :func:`fastpmf.select_n_components` holds out 10 % of the documents at random, and measures how well each number of
+# topics predicts a part of their words from the others.
 
 from fastpmf import PoissonNMF, plot, select_n_components
 

@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_scalar
 
+from fastpmf.analysis.dispersion import Overdispersion
 from fastpmf.counts import as_counts
 from fastpmf.counts.labels import align, align_factors, labels_of
 from fastpmf.utils.tables import Table, data_frame, shown_as_table, top_weighted
@@ -133,6 +134,8 @@ class Quality(NamedTuple):
         The same for P(i|z); None if W was not given.
     component_names : ndarray of shape (k,), or None
         Names of the components, if they have any.
+    overdispersion : Overdispersion, or None
+        How much more the counts vary than Poisson counts of the fitted rates; only of a model's `quality`, with W.
 
     See Also
     --------
@@ -152,6 +155,7 @@ class Quality(NamedTuple):
     effective_features: np.ndarray
     effective_rows: np.ndarray | None = None
     component_names: np.ndarray | None = None
+    overdispersion: Overdispersion | None = None
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each component, and the measures that are not None as columns.
@@ -172,14 +176,16 @@ class Quality(NamedTuple):
 
     def _columns(self) -> dict[str, np.ndarray]:
         columns = self._asdict()
-        del columns["component_names"]
+        del columns["component_names"], columns["overdispersion"]
         return {name: values for name, values in columns.items() if values is not None}
 
     def _table(self) -> Table:
         k = len(self.umass)
         columns = {name.replace("_", " "): values.tolist() for name, values in self._columns().items()}
         components = component_labels(self.component_names, k).tolist()
-        return Table(f"Quality of {k} components", {"component": components, **columns})
+        found = self.overdispersion
+        facts = {} if found is None else {"variation of the counts": found.sentence()}
+        return Table(f"Quality of {k} components", {"component": components, **columns}, facts)
 
 
 def component_labels(names: np.ndarray | None, k: int) -> np.ndarray:

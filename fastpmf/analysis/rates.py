@@ -97,6 +97,11 @@ def column_data(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | Non
         If the estimator has effects of groups.
     """
     check_no_groups(H)
+    return column_data_of_groups(H, columns)
+
+
+def column_data_of_groups(H: Any, columns: Labels | None = None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`column_data` of an estimator with or without effects of groups, which are not part of it."""
     found = [getattr(H, name, None) for name in ("column_exposure_", "background_")]
     if found[0] is None and found[1] is None:
         return None, None

@@ -1,14 +1,16 @@
 """The number of components: prediction of held-out counts, agreement between splits, and the gain of each component."""
 
-import itertools
 import math
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.consensus import KEEP_ALL, Replicates, cluster
@@ -19,10 +21,10 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, labels_of
-from fastpmf.counts.split import thin_counts
-from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
+from fastpmf.counts.split import check_fraction, thin_counts
+from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
-from fastpmf.fitting.options import FitData, Penalties
+from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
@@ -30,9 +32,17 @@ from fastpmf.solvers.component_search import make_search
 from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
-from fastpmf.utils.validation import check_array, check_factor, check_number, random_generator, random_seed
+from fastpmf.utils.validation import (
+    check_array,
+    check_factor,
+    check_number,
+    check_option,
+    random_generator,
+    random_seed,
+)
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
+_COLUMN_GROUPS = 5  # of the columns of held-out rows, each of which is predicted from the others
 _WIDER = 1.5  # components of the rough fit that a descent begins with, relative to the largest number
 _ROUGH = 20  # iterations of that fit
 _DEFAULT: dict[str, Any] = {"prior_W": "auto", "prior_H": "auto", "max_iter": 300}
@@ -185,14 +195,20 @@ class SelectionInterrupted(KeyboardInterrupt):
 
 
 def select_n_components(
-    X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, n_splits: int = 3, fraction: float = 0.1,
-    own_starts: int = 0, n_replicates: int = 0, random_state: Any = None, n_threads: int | None = None,
-    verbose: bool = False,
+    X: Any, n_components: Iterable[int] | int, *, estimator: Any = None, holdout: str = "rows", n_splits: int = 3,
+    fraction: float = 0.1, own_starts: int = 0, n_replicates: int = 0, random_state: Any = None,
+    n_threads: int | None = None, verbose: bool = False,
 ) -> Selection:  # fmt: skip
     """Choose the number of components by the likelihood of held-out counts.
 
-    Binomial thinning splits the counts into two parts that are independent under the model (`thin_counts`). Each number
-    of components is fitted to one part and scored on the other; all numbers are compared on the same splits.
+    Each number of components is fitted to one part of the counts and scored on another; all numbers are compared on the
+    same splits. By default H is fitted to most of the rows. W of the other rows is inferred from four fifths of the
+    columns, at random, and scored on the last fifth, and so for each fifth. This needs counts that are independent
+    given W and H, whatever their distribution.
+
+    With ``holdout="counts"``, binomial thinning divides each count into two parts, which are independent if counts are
+    Poisson (`thin_counts`). If counts vary more, which `overdispersion` tells, both parts share the extra variation,
+    and the score rises with each component that fits it.
 
     The score is the log-likelihood of the held-out counts under rates that are 99 % those of the model and 1 % rates
     without structure, row sum times column sum (with half a count added to each), since maximum-likelihood fits have
@@ -205,17 +221,19 @@ def select_n_components(
     Parameters
     ----------
     X : matrix of counts of shape (n_samples, n_features)
-        Anything that `as_counts` reads; the counts must be whole numbers.
+        Anything that `as_counts` reads. To hold out counts they must be whole numbers.
     n_components : iterable of int, or int
         Numbers to try, each >= 1.
     estimator : PoissonNMF or HPF, default=None
         The model to choose the number for; its own `n_components`, `random_state` and `n_threads` are not used. None:
         posterior modes, ``PoissonNMF(k, prior_W="auto", prior_H="auto", max_iter=300)``. Maximum likelihood overfits
         sooner, so its best number is often smaller: give the model that you will fit.
+    holdout : {"rows", "counts"}, default="rows"
+        What to hold out, see above.
     n_splits : int, default=3
         Number of random splits, each with its own random start.
     fraction : float, default=0.1
-        Share of the counts to hold out.
+        Share of the rows, or of the counts, to hold out.
     own_starts : int, default=0
         Number of splits, the first ones, in which each number is also fitted from its own start, which takes about
         three times as long. The lower of the two fits is used, and `Selection.excess` is their difference. 0 for models
@@ -248,7 +266,8 @@ def select_n_components(
     --------
     Selection : the result.
     component_gains : which components of one fit predict held-out counts.
-    thin_counts : the splits.
+    thin_counts : the splits of counts.
+    overdispersion : whether the counts vary more than Poisson counts.
 
     Notes
     -----
@@ -261,6 +280,8 @@ def select_n_components(
     ----------
     A. Neufeld, L. L. Gao, J. Popp, A. Battle and D. Witten, "Inference after latent variable estimation for
     single-cell RNA sequencing data", Biostatistics 25 (2024), on binomial thinning ("count splitting").
+    A. B. Owen and P. O. Perry, "Bi-cross-validation of the SVD and the nonnegative matrix factorization", Annals of
+    Applied Statistics 3 (2009), on holding out rows and columns together.
 
     Examples
     --------
@@ -285,6 +306,8 @@ def select_n_components(
             "own_starts must be 0 for HPF, and with an init other than 'auto' and 'merge' or n_init > 1, since these "
             f"are always fitted from their own start; got {own_starts}"
         )
+    check_option(holdout, _HOLDOUTS, "holdout")
+    hold_out = _HOLDOUTS[holdout]
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=0)
     if n_replicates == 1:
         raise ValueError("n_replicates must be 0 or at least 2, got 1")
@@ -303,13 +326,17 @@ def select_n_components(
         if wide is not None:
             start, options["init"] = {"W": wide.W, "H": wide.H}, "shrink"
         with without_fit_warnings():  # empty components are a valid result here
-            if estimator is not None:
-                fitted = model(k, seed, **options)
-                W = fitted.fit_transform(train, **start)
-                return _Fit(W, fitted.components_, getattr(fitted, "objective_", math.nan))
-            options = _DEFAULT | start | options
-            solution = poisson_nmf(train, k, random_state=seed, n_threads=n_threads, **options)
-            return _Fit(solution.W, solution.H, solution.objective)
+            if estimator is None:
+                return _fit_default(train, k, seed, FitData(**start), **options)
+            fitted = model(k, seed, **options)
+            W = fitted.fit_transform(train, **start)
+
+        def infer(X: MemoryCounts, columns: np.ndarray) -> np.ndarray:
+            # As with fits, rows that have not converged are a valid result here
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                return np.asarray(fitted._with_features(columns).transform(X))
+
+        return _Fit(W, fitted.components_, getattr(fitted, "objective_", math.nan), infer)
 
     def selection(n_done: int) -> Selection:
         both = excess[:, :n_done]
@@ -342,9 +369,7 @@ def select_n_components(
         counts = as_counts(X, n_threads=n_threads)
         try:
             for s in range(n_splits):
-                train, rest = thin_counts(counts, fraction, random_state=rng)
-                if not train.total or not rest.total:
-                    raise ValueError(f"X must hold enough counts to fit and to hold out with fraction={fraction:g}")
+                train, score = hold_out(counts, fraction, rng)
                 seed = random_seed(rng)
                 found.append([])
                 best: _Fit | None = None
@@ -366,7 +391,7 @@ def select_n_components(
                     best = min(fits, key=lambda fit: fit.objective)
                     if len(fits) == 2:
                         excess[a, s] = (fits[0].objective - fits[1].objective) / train.total
-                    scores[a, s] = _heldout_score(train, best.W, best.H, rest, fraction / (1 - fraction))
+                    scores[a, s] = score(best)
                     found[s].insert(0, best.H)
             if not n_replicates:
                 return selection(n_splits)
@@ -380,11 +405,84 @@ def select_n_components(
 
 
 class _Fit(NamedTuple):
-    """A fit; NaN in place of the objective of an `HPF`."""
+    """A fit; NaN in place of the objective of an `HPF`.
+
+    `infer` gives W of the rows of new counts of the columns with these numbers.
+    """
 
     W: np.ndarray
     H: np.ndarray
     objective: float
+    infer: Callable[[MemoryCounts, np.ndarray], np.ndarray]
+
+
+def _fit_default(train: MemoryCounts, k: int, seed: int, data: FitData, **options: Any) -> _Fit:
+    """Posterior modes; see `select_n_components`."""
+    fit = PoissonFit(train, PoissonOptions(n_components=k, random_state=seed, **(_DEFAULT | options)), data)
+    solution, _ = fit.run()
+    if solution.status in INTERRUPTIONS:
+        raise KeyboardInterrupt
+    penalties = fit.problem.penalties
+
+    def infer(X: MemoryCounts, columns: np.ndarray) -> np.ndarray:
+        H = np.ascontiguousarray(solution.H[:, columns])
+        return transform(X, H, max_iter=300, tol=1e-4, penalties=penalties, warn_unconverged=False)[0]
+
+    return _Fit(solution.W, solution.H, solution.objective, infer)
+
+
+# ── What is held out: the counts to fit, and the score of a fit to them ─────────────────────────────────────────
+
+_Score = Callable[[_Fit], float]
+
+
+def _hold_out_counts(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[MemoryCounts, _Score]:
+    """Thinned counts, and the score on the rest of them."""
+    train, rest = thin_counts(counts, fraction, random_state=rng)
+    if not train.total or not rest.total:
+        raise ValueError(f"X must hold enough counts to fit and to hold out with fraction={fraction:g}")
+    return train, lambda fit: _heldout_score(train, fit.W, fit.H, rest, fraction / (1 - fraction))
+
+
+def _hold_out_rows(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[MemoryCounts, _Score]:
+    """The counts of most rows, and the score on each group of columns of the other rows, given the other groups."""
+    check_fraction(fraction)
+    n, p = counts.shape
+    if n < 2 or p < 2:
+        raise ValueError(f"X must have at least two rows and two columns to hold out rows, got shape {counts.shape}")
+    n_heldout = min(max(1, round(fraction * n)), n - 1)
+    rows, columns = rng.permutation(n), rng.permutation(p)
+    train, heldout = (counts.select_rows(np.sort(part)) for part in (rows[n_heldout:], rows[:n_heldout]))
+    parts = []  # numbers of the columns that are given, their counts, and the same of those that are scored
+    for group in np.array_split(columns, min(_COLUMN_GROUPS, p)):
+        scored = np.zeros(p, bool)
+        scored[group] = True
+        numbers = np.flatnonzero(~scored), np.flatnonzero(scored)
+        parts.append([(given, _take_columns(heldout, given)) for given in numbers])
+    if not train.total or not any(given[1].total and scored[1].total for given, scored in parts):
+        raise ValueError(f"X must hold enough counts to fit and to hold out rows with fraction={fraction:g}")
+    totals = train.sums(Side.COLUMNS) + 0.5
+
+    def score(fit: _Fit) -> float:
+        total = 0.0
+        for (given, part), (scored, rest) in parts:
+            row_totals = (part.sums(Side.ROWS) + 0.5) / totals[given].sum()
+            factors = _mixed(row_totals, totals[scored], fit.infer(part, given), fit.H[:, scored])
+            total += poisson_log_likelihood(rest, *factors)
+        return total / heldout.total
+
+    return train, score
+
+
+def _take_columns(counts: MemoryCounts, columns: np.ndarray) -> MemoryCounts:
+    """The counts of these columns alone."""
+    part, mask = as_counts(counts.to_scipy()[:, columns]).side(Side.ROWS), counts.unobserved
+    if mask is None:
+        return MemoryCounts(part)
+    return MemoryCounts(part, unobserved=_take_columns(MemoryCounts(mask), columns).side(Side.ROWS))
+
+
+_HOLDOUTS = {"counts": _hold_out_counts, "rows": _hold_out_rows}
 
 
 def _can_shrink(estimator: Any) -> bool:
@@ -468,15 +566,20 @@ def heldout_log_likelihood(
 
 def _heldout_score(train: MemoryCounts, W: np.ndarray, H: np.ndarray, rest: MemoryCounts, exposure: float) -> float:
     """The score of `heldout_log_likelihood`."""
-    return poisson_log_likelihood(rest, *_mixed(train, W, H, exposure)) / rest.total
+    return poisson_log_likelihood(rest, *_mixed_by_totals(train, W, H, exposure)) / rest.total
 
 
-def _mixed(train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float) -> tuple[np.ndarray, np.ndarray]:
-    """Factors of the rates of held-out counts: those of the model, mixed with rates without structure."""
+def _mixed_by_totals(
+    train: MemoryCounts, W: np.ndarray, H: np.ndarray, exposure: float
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """`_mixed` with the totals of rows and columns of the counts that were fitted."""
     rows, columns = (train.sums(side) + 0.5 for side in Side)
-    W = exposure * np.column_stack(
-        [(1 - _BASELINE_SHARE) * W.astype(np.float64), _BASELINE_SHARE * rows / columns.sum()]
-    )
+    return _mixed(exposure * rows / columns.sum(), columns, exposure * W.astype(np.float64), H)
+
+
+def _mixed(rows: np.ndarray, columns: np.ndarray, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the rates of held-out counts: those of the model, mixed with rates without structure."""
+    W = np.column_stack([(1 - _BASELINE_SHARE) * W.astype(np.float64), _BASELINE_SHARE * rows])
     return W, np.vstack([H.astype(np.float64), columns])
 
 
@@ -607,7 +710,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
         def score(H: np.ndarray) -> np.ndarray:
             """Log-likelihood of each row, up to a constant of the data."""
             W, _ = transform(counts, H, max_iter=200, tol=1e-3, penalties=_WEAK, data=data, warn_unconverged=False)
-            W, H = _mixed(counts, *rate_factors(W, H, exposures, background), exposure)
+            W, H = _mixed_by_totals(counts, *rate_factors(W, H, exposures, background), exposure)
             return rest.log_rate(padded(W, W.dtype), padded(H.T, H.dtype)) - W @ H.sum(axis=1)
 
         full = score(H)
@@ -618,7 +721,7 @@ def component_gains(X: Any, H: Any, heldout: Any, *, exposure: float, n_threads:
 
 def _similarity(found: list[list[np.ndarray]], n_ks: int) -> np.ndarray:
     """Mean similarity of matched components over components and pairs of splits, (n_ks,); NaN with one split."""
-    pairs = list(itertools.combinations(found, 2))
+    pairs = list(combinations(found, 2))
     if not pairs:
         return np.full(n_ks, np.nan)
     return np.array([np.mean([match_components(a[i], b[i])[1].mean() for a, b in pairs]) for i in range(n_ks)])

@@ -330,14 +330,16 @@ def select(arguments: argparse.Namespace) -> None:
     """Compare numbers of components."""
     check_table(arguments)
     check_figure(arguments.plot, "--plot")
-    _check_thinning(arguments, "`fastpmf split --by entries`, then fit and evaluate for each k, do without it")
+    if arguments.holdout == "counts":
+        _check_thinning(arguments, "give --holdout rows, the default")
     callback = None if arguments.quiet else _iterations_shown(arguments.max_iter)
     model = _model(arguments, 1, "auto").set_params(verbose=False, callback=callback)
     try:
         selection, interrupted = select_n_components(
-            read(arguments), arguments.components, estimator=model, n_splits=arguments.splits,
-            fraction=arguments.fraction, own_starts=arguments.own_starts, n_replicates=arguments.replicates,
-            random_state=arguments.seed, n_threads=arguments.threads, verbose=not arguments.quiet,
+            read(arguments), arguments.components, estimator=model, holdout=arguments.holdout,
+            n_splits=arguments.splits, fraction=arguments.fraction, own_starts=arguments.own_starts,
+            n_replicates=arguments.replicates, random_state=arguments.seed, n_threads=arguments.threads,
+            verbose=not arguments.quiet,
         ), None  # fmt: skip
     except SelectionInterrupted as error:
         selection, interrupted = error.selection, error
@@ -526,6 +528,36 @@ def differential_expression(arguments: argparse.Namespace) -> Any:
             standard_errors=arguments.standard_errors, shrink=arguments.shrink,
             **beside_counts(arguments, model, data),
         )  # fmt: skip
+
+
+def overdispersion(arguments: argparse.Namespace) -> None:
+    """Compare the variation of the counts with that of Poisson counts."""
+    check_table(arguments)
+    found = overdispersion_of(arguments)
+    top = found.top(arguments.top)
+    names = np.arange(len(found.dispersion)) if found.names is None else found.names
+    fields = ("mean_rate", "dispersion", "standard_error", "variance_ratio", "z_score", "p_value", "overdispersed")
+    columns = ("feature", *fields)
+    rows = [(str(names[j]), *(getattr(found, field)[j].item() for field in fields)) for j in top]
+    if arguments.json:
+        overall = {field: getattr(found, f"overall_{field}") for field in fields[1:-1]}
+        overall |= {"n_overdispersed": np.count_nonzero(found.overdispersed), "n_features": len(names)}
+        print_result(arguments, "", overall | {"features": [dict(zip(columns, row, strict=True)) for row in rows]})
+    if arguments.output or not arguments.json:
+        note = (
+            f"All features together: dispersion {found.overall_dispersion:.3g}, variance ratio "
+            f"{found.overall_variance_ratio:.3g}, z score {found.overall_z_score:.1f}. "
+            f"{np.count_nonzero(found.overdispersed):,} of {len(names):,} features vary more than Poisson counts."
+        )
+        print_table(argparse.Namespace(output=arguments.output, json=False), columns, rows, note=note)
+
+
+def overdispersion_of(arguments: argparse.Namespace) -> Any:
+    """The result of `overdispersion`, with the options of the command."""
+    model = load(arguments)
+    data, W = fitted_rows(arguments, model)
+    with stage("comparing the counts with their rates"):
+        return model.overdispersion(data, W, **beside_counts(arguments, model, data))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

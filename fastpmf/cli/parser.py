@@ -264,8 +264,8 @@ def make_parser() -> Parser:
     """The parser of the command line; it sets the function of a command as `run` and its full name as `prog`."""
     parser = Parser(prog="fastpmf", description=_FASTPMF)
     for add in (
-        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _evaluate, _split, _plot,
-        _report, _info, _convert, _plan, _warmup, _demo, _versions, _completion,
+        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _overdispersion, _evaluate,
+        _split, _plot, _report, _info, _convert, _plan, _warmup, _demo, _versions, _completion,
     ):  # fmt: skip
         add(parser)
     version = f"fastpmf {__version__}"
@@ -375,11 +375,14 @@ Compare numbers of components by how well they predict held-out counts, and reco
   fastpmf select counts.npz -k 10 20 30 --splits 5 --plot k.png
   fastpmf select documents.npz -k 10 20 40 --model hpf --json > k.json
 
-A tenth of the counts is held out by thinning, and each number is fitted to the rest, with the options
-of `fastpmf fit`. The default is --prior auto, since maximum likelihood, the default of `fit`, needs
-fewer components: choose k with the prior that you will fit with. Thinning suits counts of words or
-molecules. For recommendations from purchases or ratings, hold out entries instead: `fastpmf split --by
-entries`, then `fit` and `evaluate -n` for each k.
+A part of the counts is held out, and each number is fitted to the rest, with the options of
+`fastpmf fit`. The default is --prior auto, since maximum likelihood, the default of `fit`, needs
+fewer components: choose k with the prior that you will fit with.
+
+A tenth of the rows is held out, and each fifth of their columns is predicted from the others, whatever
+the variation of the counts. --holdout counts divides each count by thinning instead, which suits only
+counts that vary as Poisson counts do: see `fastpmf overdispersion`. For recommendations from purchases,
+hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
 
 The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
@@ -397,8 +400,10 @@ def _select(parser: Parser) -> None:
     select = parser.command(commands.select, "select", "compare numbers of components", _SELECT)
     _add_counts(select)
     group = "comparison"
+    text = "what to hold out: rows, or parts of single counts"
+    select.option("--holdout", text, "rows", group=group, choices=["rows", "counts"])
     select.option("--splits", "number of random splits", 3, group=group, type=positive, metavar="N")
-    select.option("--fraction", "share of the counts to hold out", 0.1, group=group, type=fraction, metavar="F")
+    select.option("--fraction", "share of the rows or counts to hold out", 0.1, group=group, type=fraction, metavar="F")
     text = "number of splits in which each number is fitted from its own start too, to compare"
     select.option("--own-starts", text, 0, group=group, type=number(int, 0, "an integer >= 0"), metavar="N")
     text = (
@@ -573,6 +578,35 @@ def _differential(parser: Parser) -> None:
     _add_groups_of_rows(differential)
     _add_table(differential)
     _add_common(differential)
+
+
+_OVERDISPERSION = """\
+Test whether the counts vary more than Poisson counts of the fitted rates, and estimate how much.
+
+  fastpmf overdispersion model.npz counts.npz
+  fastpmf overdispersion model.npz counts.npz -n 1000 -o features.csv
+
+A count of rate m has the variance m + d m^2, and the dispersion d is 0 for Poisson counts. COUNTS are
+the fitted ones. The table has the features of highest z scores, with the columns feature, mean_rate,
+dispersion, standard_error (of the dispersion, if counts are Poisson), variance_ratio, z_score, p_value
+and overdispersed (5 % false discoveries). A terminal and --json show all features together too.
+
+If counts vary more, thinned counts are not independent: use `fastpmf select --holdout rows`, the default.
+
+usage: fastpmf overdispersion MODEL COUNTS... [options]"""
+
+
+def _overdispersion(parser: Parser) -> None:
+    text = "whether counts vary more than Poisson counts"
+    overdispersion = parser.command(commands.overdispersion, "overdispersion", text, _OVERDISPERSION)
+    _add_model_file(overdispersion)
+    _add_counts(overdispersion)
+    _add_top(overdispersion, "number of features")
+    _add_weights(overdispersion)
+    _add_row_exposure(overdispersion)
+    _add_groups_of_rows(overdispersion)
+    _add_table(overdispersion)
+    _add_common(overdispersion)
 
 
 _EVALUATE = """\
@@ -887,6 +921,13 @@ Heat map of groups of rows and columns: where counts differ from the fit.
 
 usage: fastpmf plot residuals MODEL COUNTS... -o PLOT.png [options]"""
 
+_PLOT_OVERDISPERSION = """\
+Variance of the counts of each feature, relative to that of Poisson counts, by its mean rate.
+
+  fastpmf plot overdispersion model.npz counts.npz -o overdispersion.png
+
+usage: fastpmf plot overdispersion MODEL COUNTS... -o PLOT.png [options]"""
+
 
 def _plot(parser: Parser) -> None:
     kinds = parser.command(None, "plot", "plots of a fitted model", _PLOT)
@@ -979,6 +1020,16 @@ def _plot(parser: Parser) -> None:
     text = "number of groups by total count, where no groups are given"
     residuals.option("--bins", text, 20, group="what to draw", type=positive, metavar="N")
 
+    overdispersion = kinds.command(
+        plots.overdispersion, "overdispersion", "variation of the counts of each feature", _PLOT_OVERDISPERSION
+    )
+    _add_model_file(overdispersion)
+    _add_counts(overdispersion)
+    _add_weights(overdispersion)
+    _add_row_exposure(overdispersion)
+    _add_groups_of_rows(overdispersion)
+    _add_top(overdispersion, "number of features to name")
+
     for kind in (
         structure,
         groups,
@@ -991,11 +1042,13 @@ def _plot(parser: Parser) -> None:
         gains,
         calibration,
         residuals,
+        overdispersion,
     ):
+        with_threads = structure, groups, differential, gains, calibration, residuals, overdispersion
         text = "the plot, as .png, .svg or .pdf (required)"
         kind.option("-o --output", text, group="output", required=True, metavar="PLOT.png")
         kind.option("--dpi", "resolution of .png, in dots per inch", 150, group="output", type=positive, metavar="N")
-        _add_common(kind, threads=kind in (structure, groups, differential, gains, calibration, residuals))
+        _add_common(kind, threads=kind in with_threads)
 
 
 # ── Options of several commands ─────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ import numpy as np
 from fastpmf import Consensus, plot
 from fastpmf import component_gains as compute_gains
 from fastpmf.analysis.selection import Selection
-from fastpmf.cli.commands import differential_expression
+from fastpmf.cli.commands import differential_expression, overdispersion_of
 from fastpmf.cli.printing import check_figure, print_result, write_figure
 from fastpmf.cli.reading import beside_counts, exposure_of, fitted_rows, heldout_rows, load, read_groups
 from fastpmf.io import load_model
@@ -140,6 +140,12 @@ def residuals(arguments: argparse.Namespace) -> None:
     given = beside_counts(arguments, model, data)
     W, H = _factors(model, W, given)
     _draw(arguments, plot.residuals, data, W, H, **groups, bins=arguments.bins, **given)
+
+
+def overdispersion(arguments: argparse.Namespace) -> None:
+    """Variation of the counts of each feature."""
+    check_figure(arguments.output, "-o/--output")
+    _draw(arguments, plot.overdispersion, overdispersion_of(arguments), n=arguments.top)
 
 
 def _factors(model: Any, W: Any, given: dict[str, Any]) -> tuple[Any, Any]:

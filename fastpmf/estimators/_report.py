@@ -14,6 +14,7 @@ from sklearn.utils import check_scalar
 import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
+from fastpmf.analysis.dispersion import Overdispersion, overdispersion
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
 from fastpmf.analysis.rates import check_groups_given, model_rates
 from fastpmf.analysis.summary import component_shares, fit_facts
@@ -32,6 +33,7 @@ from fastpmf.utils.validation import check_factor, check_matrix
 
 _CALIBRATION_ENTRIES = 40_000_000  # rates that are computed for the calibration plot, about two seconds
 _RESIDUAL_ENTRIES = 50_000_000  # nonzeros, above which residuals are those of a subset of the rows
+_LEVERAGE_OPERATIONS = 5e9  # nonzeros times squared components, above which there is no overdispersion
 _MIN_WEIGHT = 0.001  # probability of a distinctive feature; rarer ones have the highest lifts by chance
 _LEGEND_COMPONENTS = 24  # the legend of more would be larger than the structure plot
 
@@ -115,6 +117,11 @@ def write_report(
     W = W_of_rows
     in_memory = counts if isinstance(counts, MemoryCounts) else None
     quality = None if in_memory is None else topic_quality(in_memory, model.components_, n_top, W=W)
+    dispersion = None
+    if in_memory is not None and in_memory.unobserved is None and _is_affordable(in_memory, W):
+        dispersion = overdispersion(
+            in_memory, W, model, row_exposure=row_exposure, groups=groups, n_threads=model.n_threads
+        )
     k, p = model.components_.shape
     title = title or f"{type(model).__name__}: {k} component{'s' * (k > 1)} of {p:,} features"
     parts = [
@@ -128,6 +135,7 @@ def write_report(
         ""
         if counts is None
         else _section("Agreement with the counts", *_agreement(model, counts, W, row_exposure, groups)),
+        "" if dispersion is None else _section("Variation of the counts", *_variation(dispersion)),
         f'<div class="pair">{_section("Parameters", _parameters(model))}{_section("Versions", _versions())}</div>',
     ]
     page = _PAGE.format(title=escape(title), body="\n".join(filter(None, parts)))
@@ -375,6 +383,23 @@ def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray 
         f"between -2 and 2.{'' if all_rows else subset}", 6.4, 4.8,
     ))  # fmt: skip
     return [f'<div class="pair">{"".join(figures)}</div>']
+
+
+def _is_affordable(counts: MemoryCounts, W: np.ndarray) -> bool:
+    """Whether the overdispersion takes some seconds at most."""
+    return counts.nnz * W.shape[1] ** 2 <= _LEVERAGE_OPERATIONS
+
+
+def _variation(found: Overdispersion) -> list[str]:
+    """Whether the counts vary more than Poisson counts, what follows from it, and the plot."""
+    parts = [f"<p>{escape(found.sentence())}</p>"]
+    if np.isfinite(found.standard_error).any():
+        parts.append(_figure(
+            lambda ax: plot.overdispersion(found, ax=ax),
+            "Variance of each feature around its fitted rates, relative to that of Poisson counts, most of which would "
+            "be in the grey band. The features of highest z scores are named.", 6.4, 4.4,
+        ))  # fmt: skip
+    return parts
 
 
 def _parameters(model: Any) -> str:

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.analysis.differential import Differential, differential_expression
+from fastpmf.analysis.dispersion import Overdispersion, overdispersion
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.rates import (
@@ -161,14 +162,23 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         return top_features(self, n, by=by, min_weight=min_weight, names=names)
 
-    def quality(self, X: Any, n: int = 10, *, W: Any = None) -> Quality:
+    def quality(
+        self, X: Any, n: int = 10, *, W: Any = None, row_exposure: Any = None, groups: Any = None
+    ) -> Quality:  # fmt: skip
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
+
+        With W, the result also says how much the counts vary around the fitted rates; see `fastpmf.overdispersion`.
 
         Parameters
         ----------
         X : matrix of counts of shape (n_samples, n_features)
         n : int, default=10
         W : array-like of shape (n_samples, n_components), optional
+            The result of `fit_transform` or `transform` for X.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures given to `fit` or `transform`, for the overdispersion.
+        groups : array-like of shape (n_samples,), optional
+            The groups given to `fit` or `transform`; without them there is no overdispersion of a model with groups.
 
         Returns
         -------
@@ -176,7 +186,40 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         check_is_fitted(self)
         W = align(W, "W", rows=self._labels(X).rows)
-        return topic_quality(self._read_new_data(X)[0], self, n, W=W)
+        counts = self._read_new_data(X)[0]
+        found = topic_quality(counts, self, n, W=W)
+        known = (groups is None) == (getattr(self, "group_effects_", None) is None) and counts.unobserved is None
+        if W is None or not known:
+            return found
+        return found._replace(overdispersion=self.overdispersion(X, W, row_exposure=row_exposure, groups=groups))
+
+    def overdispersion(self, X: Any, W: Any, *, row_exposure: Any = None, groups: Any = None) -> Overdispersion:
+        """How much more counts vary than Poisson counts of the fitted rates; see `fastpmf.overdispersion`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            The fitted counts.
+        W : array-like of shape (n_samples, n_components)
+            The result of `fit_transform` for X.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            The exposures given to `fit`.
+        groups : array-like of shape (n_samples,), optional
+            The groups given to `fit`.
+
+        Returns
+        -------
+        Overdispersion
+        """
+        check_is_fitted(self)
+        rows = self._labels(X).rows
+        W, row_exposure, groups = (
+            align(A, name, rows=rows) for A, name in ((W, "W"), (row_exposure, "row_exposure"), (groups, "groups"))
+        )
+        return overdispersion(
+            self._read_new_data(X)[0], W, self, row_exposure=row_exposure, groups=groups,
+            names=getattr(self, "feature_names_in_", None), n_threads=self.n_threads,
+        )  # fmt: skip
 
     def differential_expression(
         self, X: Any, W: Any, *, against: str | int = "others", pseudocount: float = 1.0,
@@ -250,7 +293,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
         It has the course of the fit, what to do if it did not converge, the components with their sizes, their most
         frequent and most distinctive features, the parameters and the versions of libraries. With X it also has the
-        size of the data, coherence, calibration and residuals; with X or W a structure plot.
+        size of the data, coherence, calibration, residuals and the variation of the counts around their rates; with X
+        or W a structure plot.
 
         Parameters
         ----------
@@ -271,8 +315,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         groups : array-like of shape (n_samples,), optional
             The groups given to `fit` or `transform`.
         mask : matrix of shape (n_samples, n_features), optional
-            True or positive where an entry of X is not observed, as in `transform`. There are no calibration and
-            residuals then.
+            True or positive where an entry of X is not observed, as in `transform`. There are no calibration,
+            residuals and variation then.
 
         Returns
         -------

@@ -19,6 +19,7 @@ posterior   `update_posterior` and `posterior_terms`: Gamma posteriors of hierar
 rows        sums, logarithms and extrapolation of a factor's rows
 csr         transposing and cutting CSR matrices
 draw        drawing counts from the model
+leverage    `leverages`: how far fitted rates follow single counts
 
 A kernel is serial code for one task, such as a block of rows; its docstring gives its formula, the shapes of its
 arguments, what it promises and what it costs. `_jit` shows a complete example.

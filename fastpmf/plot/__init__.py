@@ -8,6 +8,7 @@ convergence, selection               objectives during fits; scores of numbers o
 consensus                            similarity of the components of many fits, and their stability
 component_gains                      contribution of each component to the prediction of held-out counts
 calibration, residuals               held-out counts against their expectations; groups where a fit deviates
+overdispersion                       variance of each feature, compared with that of Poisson counts
 
 Data come first, as far as a plot needs them, in the order X, W, H; a fitted estimator may replace H. `groupby` is a
 group for each row, `labels` are names of components or fits, and `names` those of features.
@@ -19,7 +20,7 @@ component has the same colour in all plots, and colours suit colour-blind reader
 
 from fastpmf.plot.consensus import consensus
 from fastpmf.plot.features import differential, top_features
-from fastpmf.plot.fits import calibration, component_gains, convergence, residuals, selection
+from fastpmf.plot.fits import calibration, component_gains, convergence, overdispersion, residuals, selection
 from fastpmf.plot.topics import group_heatmap, similarity_heatmap, structure
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "convergence",
     "differential",
     "group_heatmap",
+    "overdispersion",
     "residuals",
     "selection",
     "similarity_heatmap",

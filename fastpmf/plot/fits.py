@@ -1,4 +1,4 @@
-"""Plots of fits: convergence, numbers of components, calibration on held-out counts, and residuals."""
+"""Plots of fits: convergence, numbers of components, calibration on held-out counts, residuals, and overdispersion."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +7,7 @@ from scipy import sparse
 from scipy.stats import chi2
 from sklearn.utils import check_scalar
 
+from fastpmf.analysis.dispersion import Overdispersion
 from fastpmf.analysis.rates import align_rates
 from fastpmf.analysis.selection import ComponentGains, Selection
 from fastpmf.core.factors import component_sums
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 22  # number of rates in memory at once
 _MIN_EXPECTED = 10.0  # expected counts of the group of lowest rates
+_BAND = 1.96  # standard deviations on either side, of 95 % of Poisson counts
+_BAND_GROUPS = 40  # groups of features of similar rates, with a width of the band for each
 _X_LABELS = {"seconds": "time (seconds)", "n_iter": "iterations"}
 
 
@@ -386,6 +389,77 @@ def residuals(
     heat_map(ax, values, rows, columns, label, cmap=colors, vmin=-largest, vmax=largest)
     ax.set_ylabel("rows, by their total counts" if groupby is None else "groups of rows")
     ax.set_xlabel("columns, by their total counts" if column_groupby is None else "groups of columns")
+    return ax
+
+
+def overdispersion(result: Any, *, n: int = 5, names: Any = None, ax: Any = None) -> "Axes":
+    """Variance of the counts of each feature, relative to that of Poisson counts, by its mean rate.
+
+    Parameters
+    ----------
+    result : Overdispersion
+        The result of `fastpmf.overdispersion`.
+    n : int, default=5
+        Number of features to name, those of highest z scores among the overdispersed ones; 0 for none.
+    names : array-like of str, of length p, optional
+        Names of the features; by default those of the result, else their numbers, from 0.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    Axes
+        A point for each feature with a positive rate, blue if it is overdispersed (5 % false discoveries). Of Poisson
+        counts, about 95 % of the points are in the grey band, 1.96 standard errors on either side of 1. Both axes are
+        logarithmic, and ratios below 0.1 are drawn there.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    See Also
+    --------
+    fastpmf.overdispersion : computes what is drawn.
+    fastpmf.plot.residuals : groups of rows and columns where a fit deviates.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, overdispersion, plot
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+    >>> model = PoissonNMF(2, random_state=0)
+    >>> plot.overdispersion(overdispersion(X, model.fit_transform(X), model)).get_xlabel()
+    'mean rate of the feature'
+    """
+    if not isinstance(result, Overdispersion):
+        raise TypeError(f"result must be what overdispersion returns, got {type(result).__name__}")
+    check_scalar(n, "n", (int, np.integer), min_val=0)
+    names = short_names(result.names if names is None else names, len(result.dispersion), "names", "feature")
+    drawn = np.flatnonzero(np.isfinite(result.standard_error))
+    if not len(drawn):
+        raise ValueError("result must hold a feature with a positive rate")
+    drawn = drawn[np.argsort(result.mean_rate[drawn], kind="stable")]
+    rate, ratio, found = result.mean_rate[drawn], result.variance_ratio[drawn], result.overdispersed[drawn]
+    groups = np.array_split(np.arange(len(drawn)), min(_BAND_GROUPS, len(drawn)))
+    middle, width = (
+        np.array([np.median(values[group]) for group in groups])
+        for values in (rate, _BAND * result.variance_error[drawn])
+    )
+    middle[0], middle[-1] = rate[0], rate[-1]
+    bottom = max(0.1, min(0.95, ratio.min(), (1 - width).min()))
+    ax = single_axes(ax, 6.4, 4.4)
+    ax.fill_between(middle, np.maximum(1 - width, bottom), 1 + width, color=GREY, alpha=0.2, linewidth=0)
+    ax.axhline(1.0, color=GREY, linewidth=1.0, zorder=0)
+    for chosen, color, label in ((~found, GREY, "others"), (found, BLUE, "overdispersed")):
+        y = np.maximum(ratio[chosen], bottom)
+        ax.plot(rate[chosen], y, "o", color=color, markersize=4, markeredgewidth=0, alpha=0.8, label=label)
+    shown = [j for j in result.top(max(n, 1)) if result.overdispersed[j]][:n]
+    for j in shown:
+        at = result.mean_rate[j], result.variance_ratio[j]
+        ax.annotate(names[j], at, (4, 2), textcoords="offset points", fontsize="small")
+    ax.set(xscale="log", yscale="log", xlabel="mean rate of the feature", ylabel="variance relative to Poisson counts")
+    ax.legend(frameon=False, loc="upper left")
+    hide_frame(ax)
     return ax
 
 
