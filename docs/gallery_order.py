@@ -19,6 +19,7 @@ ORDER = [
     "plot_differential.py",
     "plot_similarity.py",
     "plot_consensus.py",
+    "plot_intervals.py",
     "plot_selection.py",
     "plot_component_gains.py",
     "plot_convergence.py",

@@ -2,6 +2,8 @@
 
 poisson_nmf, hpf     fit a model and write W, topic shares and H to the object
 consensus            components that many fits agree on, written likewise
+bootstrap            intervals of topic shares and of gene shares, from refits to reweighted counts
+sample_posterior     the same, from draws of the posterior distribution
 overdispersion       how much more the counts of each gene vary than Poisson counts, written to `.var`
 transform            W and topic shares of new cells under a fitted model, by gene names
 to_dataset           the counts of an AnnData object with the names of cells and genes, for all other functions
@@ -11,6 +13,7 @@ to_anndata           W and a fitted model as an AnnData object
 import inspect
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,7 +21,11 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from fastpmf._version import __version__
+from fastpmf.analysis.bootstrap import Bootstrap
+from fastpmf.analysis.bootstrap import bootstrap as make_replicates
 from fastpmf.analysis.dispersion import Overdispersion
+from fastpmf.analysis.draws import FactorDraws
+from fastpmf.analysis.gibbs import PosteriorDraws
 from fastpmf.analysis.rates import check_groups_given
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
@@ -34,13 +41,23 @@ from fastpmf.fitting.problem import REAL_OR_NAN, check_group_labels, vector
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.messages import brief, listed, suggestion
-from fastpmf.utils.validation import check_array, check_option, check_unique, is_pandas
+from fastpmf.utils.validation import check_array, check_option, check_share, check_unique, is_pandas
 from fastpmf.utils.warnings import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["consensus", "hpf", "overdispersion", "poisson_nmf", "to_anndata", "to_dataset", "transform"]
+__all__ = [
+    "bootstrap",
+    "consensus",
+    "hpf",
+    "overdispersion",
+    "poisson_nmf",
+    "sample_posterior",
+    "to_anndata",
+    "to_dataset",
+    "transform",
+]
 
 Model = TypeVar("Model", PoissonNMF, HPF)
 Fit = Callable[[Dataset, dict[str, Any]], tuple[np.ndarray, Any, dict[str, Any]]]
@@ -303,10 +320,7 @@ def consensus(
         found.append(result)
         return result.W, result.model, {"stability": result.stability, "n_kept": result.n_kept}
 
-    known = sorted({*inspect.signature(find_consensus).parameters, *inspect.signature(consensus).parameters})
-    for name in options:
-        if name not in known or name in _RENAMED.values():
-            raise TypeError(f"{brief(name)} is not a parameter of consensus{suggestion(name, known)}")
+    _check_parameters(options, find_consensus, consensus)
     model = PoissonNMF(n_components, n_threads=options.get("n_threads"))
     _fit(
         adata, model, key_added, fit, layer=layer, mask_var=mask_var, obs_exposure=obs_exposure,
@@ -464,43 +478,149 @@ def overdispersion(
     >>> bool((adata.var["pmf_dispersion"] == found.dispersion).all()), int(adata.var["pmf_overdispersed"].sum())
     (True, 0)
     """
-    counts = _Counts.of(adata, layer)
-    if not isinstance(model, PoissonNMF | HPF):
-        raise TypeError(f"model must be a PoissonNMF or HPF, got {type(model).__name__}")
-    check_is_fitted(model)
-    keys = _Keys.of(model, key_added)
+    fitted = _Fitted.of(adata, model, layer, obs_exposure, batch_key, None, key_added)
+    keys = fitted.keys
     if keys.obsm not in adata.obsm:
         raise ValueError(f"adata must have W in .obsm[{keys.obsm!r}]: fit with this key_added, or transform")
-    check_groups_given(model, batch_key, "batch_key")
-    given: dict[str, Any] = {}
-    if obs_exposure is not None:
-        if isinstance(model, HPF):
-            raise TypeError("obs_exposure must be None, since HPF has no exposures")
-        given["row_exposure"] = vector(counts.obs_column(obs_exposure, "obs_exposure"), adata.n_obs, "obs_exposure")
-    if batch_key is not None:
-        given["groups"] = counts.batches(batch_key)
-    place = _positions_of_fitted(model, counts)
-    if n_missing := np.count_nonzero(place < 0):
-        raise ValueError(f"{counts.where} must have all {len(place)} fitted genes, and lacks {n_missing} of them")
-    _check_writable(adata)
-    data = Dataset(counts.read().to_scipy()[:, place], column_names=getattr(model, "feature_names_in_", None))
-    found = model.overdispersion(data, np.asarray(adata.obsm[keys.obsm]), **given)
-    genes = counts.var.index.get_indexer(adata.var_names) if counts.where == "adata.raw" else np.arange(adata.n_vars)
+    found = model.overdispersion(fitted.data(), np.asarray(adata.obsm[keys.obsm]), **fitted.given)
     columns = {
         "dispersion": found.dispersion, "variance_ratio": found.variance_ratio, "dispersion_z": found.z_score,
         "dispersion_p": found.p_value, "overdispersed": found.overdispersed,
     }  # fmt: skip
-    with warnings.catch_warnings(
-        action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
-    ):
+    with _written():
         for name, values in columns.items():
-            of_counts = np.full(len(counts.var) + 1, False if values.dtype == bool else np.nan)
-            of_counts[place] = values
-            adata.var[f"{keys.uns}_{name}"] = of_counts[genes]  # -1, of a gene that is not in the counts, is the last
+            adata.var[f"{keys.uns}_{name}"] = fitted.of_genes(values, False if values.dtype == bool else np.nan)
         adata.uns[f"{keys.uns}_overdispersion"] = {
             name: getattr(found, f"overall_{name}")
             for name in ("dispersion", "standard_error", "variance_ratio", "z_score", "p_value")
         }
+    return found
+
+
+def bootstrap(
+    adata: "AnnData", model: PoissonNMF, *, level: float = 0.9, layer: str | None = None, obs_exposure: Any = None,
+    batch_key: Any = None, mask: Any = None, key_added: str | None = None, **options: Any,
+) -> Bootstrap:  # fmt: skip
+    """Intervals of topic shares and gene shares, from refits to reweighted counts; see `fastpmf.bootstrap`.
+
+    Parameters
+    ----------
+    adata : AnnData of shape (n_obs, n_vars)
+        The fitted cells.
+    model : PoissonNMF
+        The result of `poisson_nmf`.
+    level : float, default=0.9
+        Of the intervals, between 0 and 1.
+    layer, obs_exposure, batch_key, mask : optional
+        Those of the fit, as in `poisson_nmf`.
+    key_added : str, optional
+        That of the fit.
+    **options
+        Other parameters of `fastpmf.bootstrap`: `n_replicates`, `kind`, `random_state`, `verbose`.
+
+    Returns
+    -------
+    Bootstrap
+        Its features are the fitted genes. These results are written to `adata`, with `key_added` in place of "X_pmf",
+        "PMF" and "pmf":
+
+        - `.obsm["X_pmf_topics_low"]` and `.obsm["X_pmf_topics_high"]`, of shape (n_obs, n_components): intervals of
+          P(topic | cell), without exposures of genes;
+        - `.varm["PMF_shares_low"]` and `.varm["PMF_shares_high"]`, of shape (n_vars, n_components): intervals of
+          P(gene | topic), NaN for genes that were not fitted;
+        - `.uns["pmf_intervals"]`, a dictionary: "level", "n_draws" and "identified", whether each component stays
+          itself in the replicates.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value, or `adata` lacks a fitted gene.
+    MemoryError
+        If the replicates exceed this process's limit.
+    DrawsInterrupted
+        On Ctrl-C after at least two replicates; nothing is written to `adata`.
+
+    See Also
+    --------
+    fastpmf.bootstrap : the same for matrices, described.
+    fastpmf.plot.intervals : draws the result.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import fastpmf.anndata
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+    >>> adata = anndata.AnnData(X.toarray().astype("float32"))
+    >>> model = fastpmf.anndata.poisson_nmf(adata, 2, random_state=0)
+    >>> replicates = fastpmf.anndata.bootstrap(adata, model, n_replicates=20, random_state=0)
+    >>> low, high = adata.obsm["X_pmf_topics_low"], adata.obsm["X_pmf_topics_high"]
+    >>> bool((low <= high).all()), adata.uns["pmf_intervals"]["identified"].tolist()
+    (True, [True, True])
+    """
+    if not isinstance(model, PoissonNMF):
+        raise TypeError(f"model must be a PoissonNMF, got {type(model).__name__}; HPF has sample_posterior")
+    check_share(level, "level")
+    _check_parameters(options, make_replicates, bootstrap)
+    fitted = _Fitted.of(adata, model, layer, obs_exposure, batch_key, mask, key_added)
+    found = make_replicates(model, fitted.data(), **fitted.given, **options)
+    _write_intervals(fitted, found, level, {"identified": found.identified})
+    return found
+
+
+def sample_posterior(
+    adata: "AnnData", model: PoissonNMF | HPF, *, level: float = 0.9, layer: str | None = None,
+    obs_exposure: Any = None, mask: Any = None, key_added: str | None = None, **options: Any,
+) -> PosteriorDraws:  # fmt: skip
+    """Intervals of topic shares and gene shares, from draws of the posterior; see `HPF.sample_posterior`.
+
+    Parameters
+    ----------
+    adata, level, layer, obs_exposure, mask, key_added
+        As in `bootstrap`; `obs_exposure` must be None for `HPF`, which has no exposures.
+    model : PoissonNMF with priors of W and H, or HPF
+        The result of `poisson_nmf` or `hpf`, fitted without batches.
+    **options
+        Other parameters of `sample_posterior`: `n_draws`, `burn_in`, `thin`, `random_state`.
+
+    Returns
+    -------
+    PosteriorDraws
+        Intervals are written to `adata` as by `bootstrap`; `.uns["pmf_intervals"]` has "effective_draws" in place of
+        "identified".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value, the model has no priors of both factors, or `adata` lacks a fitted
+        gene.
+    MemoryError
+        If the draws exceed this process's limit.
+    DrawsInterrupted
+        On Ctrl-C after at least two draws; nothing is written to `adata`.
+
+    See Also
+    --------
+    HPF.sample_posterior, PoissonNMF.sample_posterior : the same for matrices, described.
+    fastpmf.plot.intervals : draws the result.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import fastpmf.anndata
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
+    >>> adata = anndata.AnnData(X.toarray().astype("float32"))
+    >>> model = fastpmf.anndata.hpf(adata, 2, random_state=0)
+    >>> draws = fastpmf.anndata.sample_posterior(adata, model, n_draws=50, random_state=0)
+    >>> adata.varm["HPF_shares_low"].shape, adata.uns["hpf_intervals"]["n_draws"]
+    ((50, 2), 50)
+    """
+    check_share(level, "level")
+    _check_parameters(options, type(model).sample_posterior if isinstance(model, HPF | PoissonNMF) else HPF, bootstrap)
+    fitted = _Fitted.of(adata, model, layer, obs_exposure, None, mask, key_added)
+    found = model.sample_posterior(fitted.data(), **fitted.given, **options)
+    _write_intervals(fitted, found, level, {"effective_draws": found.effective_draws})
     return found
 
 
@@ -618,6 +738,14 @@ def _check_options(options: dict[str, Any], kind: Any) -> None:
             raise TypeError(f"{brief(name)} is not a parameter of {kind.__name__}{advice}")
 
 
+def _check_parameters(options: dict[str, Any], function: Callable[..., Any], own: Callable[..., Any]) -> None:
+    """Raise a TypeError for an option that neither a function nor that of this module has; it names a similar one."""
+    known = sorted({*inspect.signature(function).parameters, *inspect.signature(own).parameters} - {*_NOT_GIVEN})
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{brief(name)} is not a parameter of {function.__name__}{suggestion(name, known)}")
+
+
 def _fit(
     adata: "AnnData", model: Model, key_added: Any, fit: Fit | None = None, *, layer: Any, mask_var: Any,
     **arguments: Any,
@@ -663,6 +791,7 @@ def _fit(
 # ── Counts and arguments from an AnnData object ─────────────────────────────────────────────────────────────────
 
 _RENAMED = {"obs_exposure": "row_exposure", "var_exposure": "column_exposure", "batch_key": "groups"}  # as in fit
+_NOT_GIVEN = {*_RENAMED.values(), "self", "model", "X"}  # of other functions, which have them by other names here
 
 
 class _Counts(NamedTuple):
@@ -847,6 +976,55 @@ def _positions_of_fitted(model: FactorModel, counts: _Counts) -> np.ndarray:
     return place
 
 
+class _Fitted(NamedTuple):
+    """The counts of all genes of a fitted model, what was given beside them, and the names of the results."""
+
+    counts: _Counts
+    model: FactorModel
+    keys: "_Keys"
+    place: np.ndarray
+    given: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, adata: "AnnData", model: FactorModel, layer: Any, obs_exposure: Any, batch_key: Any, mask: Any,
+        key_added: Any,
+    ) -> "_Fitted":  # fmt: skip
+        """Check the arguments, which are as in `poisson_nmf`; nothing is read."""
+        counts = _Counts.of(adata, layer)
+        if not isinstance(model, PoissonNMF | HPF):
+            raise TypeError(f"model must be a PoissonNMF or HPF, got {type(model).__name__}")
+        check_is_fitted(model)
+        check_groups_given(model, batch_key, "batch_key")
+        given: dict[str, Any] = {}
+        if obs_exposure is not None:
+            if isinstance(model, HPF):
+                raise TypeError("obs_exposure must be None, since HPF has no exposures")
+            given["row_exposure"] = vector(counts.obs_column(obs_exposure, "obs_exposure"), adata.n_obs, "obs_exposure")
+        if batch_key is not None:
+            given["groups"] = counts.batches(batch_key)
+        place = _positions_of_fitted(model, counts)
+        if n_missing := np.count_nonzero(place < 0):
+            raise ValueError(f"{counts.where} must have all {len(place)} fitted genes, and lacks {n_missing} of them")
+        if mask is not None:
+            given["mask"] = counts.matrix(mask, "mask")[:, place]
+        _check_writable(adata)
+        return cls(counts, model, _Keys.of(model, key_added), place, given)
+
+    def data(self) -> Dataset:
+        """The counts of the fitted genes."""
+        X = self.counts.read().to_scipy()[:, self.place]
+        return Dataset(X, column_names=getattr(self.model, "feature_names_in_", None))
+
+    def of_genes(self, values: np.ndarray, otherwise: Any) -> np.ndarray:
+        """Values of the fitted genes (p, ...) in the order of the genes of the object."""
+        var, names = self.counts.var, self.counts.adata.var_names
+        genes = var.index.get_indexer(names) if self.counts.where == "adata.raw" else np.arange(len(names))
+        of_counts = np.full((len(var) + 1, *values.shape[1:]), otherwise)
+        of_counts[self.place] = values
+        return of_counts[genes]  # -1, of a gene that is not in the counts, is the last
+
+
 def _positions_among_fitted(adata: "AnnData", counts: _Counts, chosen: np.ndarray) -> np.ndarray:
     """Position among the fitted genes of each gene of adata, (n_vars,); -1 if it is not fitted."""
     if counts.where != "adata.raw":
@@ -920,12 +1098,28 @@ def _write(
 
 
 def _write_weights(adata: "AnnData", keys: _Keys, W: np.ndarray, model: FactorModel) -> None:
-    """Write W and topic shares. `_check_writable` has already warned about a view, as anndata does."""
+    """Write W and topic shares."""
     topics = to_topics(W, model.components_).mixtures
-    with warnings.catch_warnings(
-        action="ignore", category=import_optional("anndata", "anndata").ImplicitModificationWarning
-    ):
+    with _written():
         adata.obsm[keys.obsm], adata.obsm[f"{keys.obsm}_topics"] = W, topics
+
+
+def _written() -> AbstractContextManager[None]:
+    """A context to write in; `_check_writable` has already warned about a view, as anndata does."""
+    anndata = import_optional("anndata", "anndata")
+    return warnings.catch_warnings(action="ignore", category=anndata.ImplicitModificationWarning)
+
+
+def _write_intervals(fitted: "_Fitted", draws: FactorDraws, level: float, facts: dict[str, Any]) -> None:
+    """Write intervals of topic shares, if W was kept, and of gene shares."""
+    adata, keys = fitted.counts.adata, fitted.keys
+    with _written():
+        for end, values in zip(("low", "high"), draws.feature_shares.interval(level), strict=True):
+            adata.varm[f"{keys.varm}_shares_{end}"] = fitted.of_genes(values.T, np.nan)
+        if draws.W is not None:
+            for end, values in zip(("low", "high"), draws.component_shares.interval(level), strict=True):
+                adata.obsm[f"{keys.obsm}_topics_{end}"] = values
+        adata.uns[f"{keys.uns}_intervals"] = {"level": level, "n_draws": len(draws), **facts}
 
 
 def _parameters(model: FactorModel) -> dict[str, Any]:

@@ -98,6 +98,50 @@ def test_overdispersion_is_written_for_the_fitted_genes(adata, fit):
         fa.overdispersion(adata[:, np.flatnonzero(chosen)[1:]].copy(), model, batch_key="batch", key_added="mine")
 
 
+@pytest.mark.parametrize("method", ["bootstrap", "hpf", "posterior"])
+def test_intervals_are_written_for_the_fitted_genes_and_all_cells(adata, method):
+    chosen = adata.var["highly_variable"].to_numpy()
+    options = {"mask_var": "highly_variable", "random_state": 0, "key_added": "mine"}
+    X = fa.to_dataset(adata, mask_var="highly_variable")
+    given, beside = {"obs_exposure": "size"}, {"row_exposure": adata.obs["size"].to_numpy()}
+    if method == "bootstrap":
+        adata.obs["batch"] = np.repeat(["a", "b"], 20)
+        given["batch_key"], beside["groups"] = "batch", adata.obs["batch"].to_numpy()
+        model = fa.poisson_nmf(adata, 2, **given, **options)
+        found = fa.bootstrap(adata, model, level=0.5, key_added="mine", n_replicates=4, random_state=0, **given)
+        again = fastpmf.bootstrap(model, X, n_replicates=4, random_state=0, **beside)
+        assert adata.uns["mine_intervals"]["identified"].tolist() == found.identified.tolist()
+    else:
+        given, beside = ({}, {}) if method == "hpf" else (given, beside)
+        priors = {} if method == "hpf" else {"prior_W": "auto", "prior_H": "auto"}
+        model = (fa.hpf if method == "hpf" else fa.poisson_nmf)(adata, 2, **given, **priors, **options)
+        found = fa.sample_posterior(adata, model, level=0.5, key_added="mine", n_draws=4, random_state=0, **given)
+        again = model.sample_posterior(X, 4, random_state=0, **beside)
+        assert adata.uns["mine_intervals"]["effective_draws"].tolist() == found.effective_draws.tolist()
+    np.testing.assert_array_equal(found.H.values, again.H.values)
+    assert found.feature_names.tolist() == adata.var_names[chosen].tolist()
+    ends = zip(("low", "high"), found.feature_shares.interval(0.5), found.component_shares.interval(0.5), strict=True)
+    for end, genes, cells in ends:
+        np.testing.assert_array_equal(adata.varm[f"mine_shares_{end}"][chosen], genes.T)
+        assert np.isnan(adata.varm[f"mine_shares_{end}"][~chosen]).all()
+        np.testing.assert_array_equal(adata.obsm[f"mine_topics_{end}"], cells)
+    assert (adata.uns["mine_intervals"]["level"], adata.uns["mine_intervals"]["n_draws"]) == (0.5, 4)
+
+
+def test_intervals_of_wrong_arguments_are_refused(adata):
+    model, other = fa.poisson_nmf(adata, 2, random_state=0), fa.hpf(adata, 2, random_state=0)
+    with pytest.raises(TypeError, match="'n_replicate' is not a parameter of bootstrap; did you mean 'n_replicates'"):
+        fa.bootstrap(adata, model, n_replicate=3)
+    with pytest.raises(TypeError, match="'keep_w' is not a parameter of sample_posterior"):
+        fa.sample_posterior(adata, other, keep_w=False)
+    with pytest.raises(TypeError, match="model must be a PoissonNMF, got HPF; HPF has sample_posterior"):
+        fa.bootstrap(adata, other)
+    with pytest.raises(ValueError, match="level must be a number between 0 and 1, got 90"):
+        fa.bootstrap(adata, model, level=90)
+    with pytest.raises(TypeError, match="model must be a PoissonNMF or HPF, got str"):
+        fa.sample_posterior(adata, "pmf")
+
+
 def test_topic_shares_are_stored_beside_w(adata):
     for function, key in ((fa.poisson_nmf, "X_pmf"), (fa.hpf, "X_hpf")):
         model = function(adata, 3, random_state=0)

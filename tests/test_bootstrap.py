@@ -9,7 +9,16 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from fastpmf import HPF, DrawsInterrupted, PoissonNMF, StreamedCounts, as_counts, bootstrap
+from fastpmf import (
+    HPF,
+    DrawsInterrupted,
+    FactorDraws,
+    PoissonNMF,
+    PosteriorDraws,
+    StreamedCounts,
+    as_counts,
+    bootstrap,
+)
 from fastpmf.analysis import bootstrap as module
 from fastpmf.io import Dataset
 
@@ -190,6 +199,9 @@ def test_a_bootstrap_is_saved_and_loaded(replicates, tmp_path):
     for a, b in ((loaded.H, replicates.H), (loaded.W, replicates.W)):
         assert a.interval(0.9)[1].tobytes() == b.interval(0.9)[1].tobytes()
     assert loaded.identified.tolist() == replicates.identified.tolist()
+    assert type(FactorDraws.load(tmp_path / "replicates.npz")) is type(replicates)
+    with pytest.raises(ValueError, match="is no PosteriorDraws"):
+        PosteriorDraws.load(tmp_path / "replicates.npz")
 
 
 def test_an_interrupt_keeps_the_complete_replicates(model, drawn, monkeypatch):

@@ -23,7 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from test_files import KINDS, write_tenx
 
 import fastpmf
-from fastpmf import HPF, Consensus, PoissonNMF, cli
+from fastpmf import HPF, Bootstrap, Consensus, FactorDraws, PoissonNMF, PosteriorDraws, cli
+from fastpmf.analysis.gibbs import Chain
 from fastpmf.cli import commands
 from fastpmf.cli.parser import make_parser
 from fastpmf.cli.reading import read_matrix
@@ -120,7 +121,7 @@ def test_counts_are_converted_once_and_fitted_from_the_folder_with_their_names(r
 
 
 def test_numbers_of_components_are_compared_in_a_table(run):
-    code, out, err = run("select X.npz -k 1 2 3 --splits 2 -q")
+    code, out, err = run("select X.npz -k 1 2 3 --splits 2 --holdout counts -q")
     assert code == 0
     assert err == ""
     lines = out.splitlines()
@@ -526,6 +527,7 @@ JSON = {
         "component", "rank", "feature", "lower_bound", "log2_fold_change", "standard_error", "against",
     ],
     "overdispersion shop.npz shop -n 3": {"dispersion", "z_score", "p_value", "n_overdispersed", "features"},
+    "intervals shop.npz shop --draws 3 -n 2 -q": ["component", "rank", "feature", "mean", "low", "high", "in_top"],
     "evaluate shop.npz shop": {"n_rows", "total", "log_likelihood"},
     "evaluate train.npz test --train train -n 3": {
         "log_likelihood", "log_likelihood_without_structure", "precision", "recall", "ndcg", "popularity",
@@ -582,6 +584,7 @@ PLOTS = {
     "convergence shop.npz train.npz --by n_iter --names whole part": {"whole", "part"},
     "selection k.json": {"number of components"},
     "consensus agreed.npz": {"similarity", "stability"},
+    "intervals draws.npz --components 1 -n 2": {"component 1", "P(feature | component)"},
     "overdispersion shop.npz shop --top 2": {"mean rate of the feature"},
     "component-gains train.npz test --train train": {"component"},
     "calibration train.npz test --train train --bins 5": {"mean expected count per entry"},
@@ -593,6 +596,7 @@ PLOTS = {
 def test_every_plot_is_drawn_with_its_labels(shop, line):
     Path("k.json").write_text(shop("select shop -k 1 2 --splits 2 -q --json --max-iter 5")[1])
     shop("consensus shop -k 2 --replicates 2 --density-threshold 1.5 -o agreed.npz -q")
+    shop("intervals shop.npz shop --draws 2 --draws-file draws.npz -q")
     with plt.rc_context({"svg.fonttype": "none"}):
         code, out, err = shop(f"plot {line} -o plot.svg -q")
     assert (code, out, err) == (0, "plot in plot.svg\n", "")
@@ -617,7 +621,7 @@ def test_numbers_of_components_are_plotted_and_tabulated_at_once(run):
 
 
 def test_rows_are_held_out_where_counts_are_not_whole(run):
-    assert "--holdout rows" in run("select X.npz -k 1 2 --values log2")[2]
+    assert "--holdout rows" in run("select X.npz -k 1 2 --values log2 --holdout counts")[2]
     code, out, _ = run("select X.npz -k 1 2 --values log2 --holdout rows --splits 1 -q --json")
     assert code == 0
     assert json.loads(out)["n_components"] == [1, 2]
@@ -632,6 +636,57 @@ def test_overdispersion_is_that_of_the_model(shop):
     assert set(rows[0]) == {"feature", *found.to_frame()}
     shop("overdispersion shop.npz shop -n 15 -o table.csv")
     assert len(Path("table.csv").read_text().splitlines()) == 16
+
+
+def test_intervals_are_those_of_the_draws_in_the_file(shop):
+    line = "intervals shop.npz shop --draws 5 --level 0.5 -n 2 -q"
+    for method, kind in {"rows": Bootstrap, "poisson": Bootstrap, "posterior": PosteriorDraws}.items():
+        code, out, err = shop(f"{line} --method {method} --draws-file draws.npz --plot intervals.png")
+        assert (code, err) == (0, "")
+        found = FactorDraws.load("draws.npz")
+        assert type(found) is kind
+        low, high = found.feature_shares.interval(0.5)
+        rows, names = table(out), found.feature_names.tolist()
+        assert [row["component"] for row in rows] == ["0", "0", "1", "1"]
+        for row in rows:
+            at = int(row["component"]), names.index(row["feature"])
+            assert [float(row[end]) for end in ("low", "high")] == pytest.approx([low[at], high[at]], rel=1e-5)
+        assert Path("intervals.png").read_bytes().startswith(b"\x89PNG")
+    model, data = PoissonNMF.load("shop.npz"), read_counts("shop")
+    same = model.sample_posterior(data, 5, random_state=0)
+    assert same.H.values.tobytes() == found.H.values.tobytes()
+    shop(f"{line} --method posterior --thin 2 --burn-in 3 --row-exposure 2 --draws-file draws.npz")
+    same = model.sample_posterior(
+        data, 5, thin=2, burn_in=3, row_exposure=np.full(data.X.shape[0], 2.0), random_state=0
+    )
+    assert same.H.values.tobytes() == FactorDraws.load("draws.npz").H.values.tobytes()
+    assert shop("intervals hpf.npz shop --draws 2 -q")[0] == 0
+    for options, message in {
+        "hpf.npz shop --method rows": "argument --method: expected posterior for an HPF model, got rows",
+        "shop.npz shop --thin 2": "argument --thin: it needs --method posterior",
+        "shop.npz shop --draws 1": "argument --draws: expected an integer >= 2, got '1'",
+    }.items():
+        code, _, err = shop(f"intervals {options}")
+        assert code == 2
+        assert message in err
+
+
+def test_interrupted_intervals_are_those_of_the_draws_so_far(shop, monkeypatch):
+    calls, sweep = [], Chain.sweep
+
+    def interrupted(chain):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        sweep(chain)
+
+    monkeypatch.setattr(Chain, "sweep", interrupted)
+    line = "intervals hpf.npz shop --draws 9 --burn-in 0 --thin 1 -n 1 --draws-file draws.npz -q"
+    code, out, err = shop(line)
+    assert code == 130
+    assert err == "fastpmf intervals: interrupted, the intervals are those of 5 draws, written: draws.npz\n"
+    assert len(table(out)) == 2
+    assert len(FactorDraws.load("draws.npz")) == 5
 
 
 def test_similar_columns_are_those_of_the_model(shop):
@@ -1188,7 +1243,7 @@ def test_names_end_at_line_ends_only(run):
             "argument --missing: with --train, expected zero",
         ),
         (
-            "select shop -k 2 --values log2",
+            "select shop -k 2 --values log2 --holdout counts",
             "argument --values: log2 makes fractions, and thinning divides whole counts",
         ),
         ("split shop --train a --test b --values log2", "whole counts; --by entries moves whole entries"),

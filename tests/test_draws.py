@@ -25,7 +25,7 @@ def test_mean_and_std_are_those_of_the_draws():
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, float("nan")])
 def test_levels_outside_of_0_and_1_are_refused(level):
-    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be a number between 0 and 1"):
         Draws(np.ones((3, 2))).interval(level)
 
 

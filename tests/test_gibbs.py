@@ -165,7 +165,11 @@ def test_without_draws_of_W_there_are_no_shares_of_rows(drawn, fitted):
         draws.component_shares  # noqa: B018
 
 
-def test_slow_chains_are_told(drawn, fitted):
+def test_slow_chains_are_told(drawn, fitted, monkeypatch):
+    def drift(chain):
+        chain.factors[0] *= 1.01
+
+    monkeypatch.setattr(Chain, "sweep", drift)
     with pytest.warns(UserWarning, match="increase thin"):
         fitted.sample_posterior(drawn[0], 20, burn_in=0, thin=1, random_state=0)
 

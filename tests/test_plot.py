@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from dataclasses import replace
 
 import numpy as np
 import numpydoc_light
@@ -10,9 +11,11 @@ from scipy import sparse
 
 from fastpmf import (
     HPF,
+    Bootstrap,
     ComponentGains,
     Consensus,
     Differential,
+    Draws,
     PoissonNMF,
     Replicates,
     Selection,
@@ -629,6 +632,27 @@ class TestDifferential:
         np.testing.assert_allclose(points[:, 1], result.z_score[0])
 
 
+class TestIntervals:
+    def test_points_are_means_and_lines_are_intervals_of_the_first_features(self):
+        H = REPLICATES.H.values * [1.0, 0.1, 1.0]
+        first, second = plot.intervals(replace(REPLICATES, H=Draws(H)), 2, level=0.5)
+        shares = Draws(H / H.sum(axis=2, keepdims=True))
+        low, high = shares.interval(0.5)
+        assert [label.get_text() for label in first.get_yticklabels()] == ["ape", "cat"]
+        np.testing.assert_allclose(first.get_lines()[0].get_xdata(), shares.mean[0, [0, 2]])
+        ends = [line[:, 0] for line in first.collections[0].get_segments()]
+        np.testing.assert_allclose(ends, np.transpose([low[0, [0, 2]], high[0, [0, 2]]]))
+        assert first.get_title() == "component 0"
+        assert second.get_xlim()[1] >= high.max()
+
+    def test_a_component_that_is_not_identified_is_grey_and_named_so(self):
+        named = replace(REPLICATES, component_names=np.array(["apes", "cats"]))
+        first, second = plot.intervals(named)
+        assert [ax.get_title() for ax in (first, second)] == ["apes", "cats (not identified)"]
+        assert second.get_lines()[0].get_color() != first.get_lines()[0].get_color()
+        assert len(plot.intervals(named, components=[1])) == 1
+
+
 H2, X2 = np.array([[2.0, 1.0, 0.5], [0.5, 1.0, 2.0]]), [[2, 1, 1], [1, 1, 2]]
 TWO_SPLITS = Selection(np.array([1, 2]), np.array([[-2.0, -2.1], [-1.0, -1.1]]), np.ones(2), np.ones((2, 2)))
 CHANGES = Differential(H2, H2, np.full((2, 3), -1), None, None)
@@ -638,6 +662,10 @@ AGREED = Consensus(
     model=FITTED, W=H2[:, :2], replicates=Replicates(np.array([H2, H2[::-1]]), np.zeros(2)), stability=np.ones(2),
     labels=np.array([[0, 1], [1, 0]]), density=np.array([[0.1, 0.1], [0.1, 0.7]]), distance=np.ones(2), silhouette=1.0,
     kept=np.array([[True, True], [True, False]]), density_threshold=0.5,
+)  # fmt: skip
+REPLICATES = Bootstrap(
+    H=Draws(np.array([H2, 2 * H2, H2[:, ::-1]])), feature_names=np.array(["ape", "bee", "cat"]),
+    similarity=np.ones((3, 2)), same=np.array([[True, True], [True, False], [True, True]]),
 )  # fmt: skip
 PLOTS = {
     "structure": lambda ax: plot.structure(H2.T, ax=ax),
@@ -651,8 +679,9 @@ PLOTS = {
     "selection": lambda ax: plot.selection(TWO_SPLITS, ax=ax),
     "component_gains": lambda ax: plot.component_gains(GAINS, ax=ax),
     "consensus": lambda ax: plot.consensus(AGREED, ax=ax),
+    "intervals": lambda ax: plot.intervals(REPLICATES, ax=ax),
 }
-SEVERAL = {"top_features": 2, "selection": 2, "consensus": 3}
+SEVERAL = {"top_features": 2, "selection": 2, "consensus": 3, "intervals": 2}
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -764,6 +793,10 @@ def test_inputs_are_not_written_to(unchanged, factors):
         (lambda: plot.convergence(trace(1, 1)), ValueError, "fits must hold an objective above the best"),
         (lambda: plot.convergence(trace(2, 1), labels=[]), ValueError, "labels must be 1, one for each fit"),
         (lambda: plot.selection([1, 2]), TypeError, "result must be what select_n_components returns, got list"),
+        (lambda: plot.intervals(H2), TypeError, "draws must be what bootstrap or sample_posterior returns, got ndarr"),
+        (lambda: plot.intervals(REPLICATES, 0), ValueError, "n == 0, must be >= 1"),
+        (lambda: plot.intervals(REPLICATES, level=1), ValueError, "level must be a number between 0 and 1, got 1"),
+        (lambda: plot.intervals(REPLICATES, components=[2]), ValueError, "components must be numbers from 0 to 1"),
         (lambda: plot.consensus([1, 2]), TypeError, "result must be what consensus returns, got list"),
         (lambda: plot.calibration(X2, [[1]], H2), ValueError, "H must have 1 rows, as many as W has columns, got 2"),
         (lambda: plot.calibration(X2, H2.T, H2), ValueError, r"X must have shape \(3, 3\), as W H has, got \(2, 3"),

@@ -12,6 +12,7 @@ from fastpmf.analysis.features import component_labels
 from fastpmf.utils.files import READ_ERRORS, atomic_write
 from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, data_frame, number, shown_as_table
+from fastpmf.utils.validation import check_share
 
 
 @shown_as_table
@@ -106,8 +107,7 @@ class Draws:
             With `one_count`, `high` is at least the upper end of the interval of a Poisson rate of which no count was
             seen, under Jeffreys' prior: 1.92 counts for a level of 90 %.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {brief(level)}")
+        check_share(level, "level")
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
         if self.one_count is not None:
             high = np.maximum(high, gamma.ppf((1 + level) / 2, 0.5) * self.one_count)
@@ -276,7 +276,7 @@ class FactorDraws:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read what `save` wrote; `FactorDraws.load` also reads a `Bootstrap` and `PosteriorDraws`.
 
         Raises
         ------
@@ -285,18 +285,20 @@ class FactorDraws:
         ValueError
             If the file is damaged, or has other contents.
         """
-        known = {f.name for f in fields(cls)} | {"H_one_count", "W_one_count"}
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            if "H" not in arrays or set(arrays) - known:
+            kinds = {kind: {f.name for f in fields(kind)} for kind in (cls, *cls.__subclasses__())}
+            given = set(arrays) - {"H_one_count", "W_one_count"}
+            kind = next((kind for kind, known in kinds.items() if "H" in given and given <= known), None)
+            if kind is None:
                 raise ValueError(f"it has the arrays {sorted(arrays)}")
             values: dict[str, Any] = {name: A if A.ndim else A.item() for name, A in arrays.items()}
             for name in ("H", "W"):
                 one_count = values.pop(f"{name}_one_count", None)
                 if name in values:
                     values[name] = Draws(values[name], one_count)
-            return cls(**values)
+            return kind(**values)
         except FileNotFoundError:
             raise
         except READ_ERRORS as error:

@@ -21,7 +21,7 @@ from fastpmf.core.counts import Side
 from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, labels_of
-from fastpmf.counts.split import check_fraction, thin_counts
+from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
@@ -37,6 +37,7 @@ from fastpmf.utils.validation import (
     check_factor,
     check_number,
     check_option,
+    check_share,
     random_generator,
     random_seed,
 )
@@ -446,7 +447,7 @@ def _hold_out_counts(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[M
 
 def _hold_out_rows(counts: MemoryCounts, fraction: float, rng: Any) -> tuple[MemoryCounts, _Score]:
     """The counts of most rows, and the score on each group of columns of the other rows, given the other groups."""
-    check_fraction(fraction)
+    check_share(fraction, "fraction")
     n, p = counts.shape
     if n < 2 or p < 2:
         raise ValueError(f"X must have at least two rows and two columns to hold out rows, got shape {counts.shape}")

@@ -20,11 +20,14 @@ from fastpmf import (
     Checkpoint,
     Consensus,
     ConsensusInterrupted,
+    DrawsInterrupted,
+    FactorDraws,
     FitInterrupted,
     PoissonNMF,
     SeededPrior,
     Status,
     as_counts,
+    bootstrap,
     heldout_log_likelihood,
     plot,
     ranking_scores,
@@ -558,6 +561,63 @@ def overdispersion_of(arguments: argparse.Namespace) -> Any:
     data, W = fitted_rows(arguments, model)
     with stage("comparing the counts with their rates"):
         return model.overdispersion(data, W, **beside_counts(arguments, model, data))
+
+
+def intervals(arguments: argparse.Namespace) -> None:
+    """Compute intervals of the shares of features in components."""
+    check_table(arguments)
+    check_figure(arguments.plot, "--plot")
+    if arguments.draws_file:
+        check_output(arguments.draws_file, ".npz", name="argument --draws-file")
+    model = load(arguments)
+    is_hpf = isinstance(model, HPF)
+    method = arguments.method or ("posterior" if is_hpf else "rows")
+    if is_hpf and method != "posterior":
+        raise ValueError(f"argument --method: expected posterior for an HPF model, got {method}")
+    for option in ("thin", "burn_in"):
+        if method != "posterior" and getattr(arguments, option) is not None:
+            raise ValueError(f"argument --{option.replace('_', '-')}: it needs --method posterior")
+    if method == "posterior" and getattr(model, "group_effects_", None) is not None:
+        raise ValueError("argument --method: expected rows or poisson for a model with groups, got posterior")
+    data = read_for_model(arguments, model)[0]
+    given = {"random_state": arguments.seed} | beside_counts(arguments, model, data)
+    n = arguments.draws or (100 if method == "posterior" else 50)
+    try:
+        found: FactorDraws
+        if method == "posterior":
+            steps = {name: value for name in ("thin", "burn_in") if (value := getattr(arguments, name)) is not None}
+            found = model.set_params(verbose=not arguments.quiet).sample_posterior(data, n, **steps, **given)
+        else:
+            found = bootstrap(model, data, n_replicates=n, kind=method, verbose=not arguments.quiet, **given)
+        interrupted = None
+    except DrawsInterrupted as error:
+        found, interrupted = error.draws, error
+    files = []
+    if arguments.draws_file:
+        found.save(arguments.draws_file)
+        files.append(arguments.draws_file)
+    if arguments.plot:
+        axes = plot.intervals(found, arguments.top, level=arguments.level)
+        write_figure(arguments.plot, axes[0].figure)
+        files.append(arguments.plot)
+    (k, p), top = found.H.shape, min(arguments.top, found.H.shape[1])
+    mean, (low, high) = found.feature_shares.mean, found.feature_shares.interval(arguments.level)
+    in_top, names = found.top_share(top), np.arange(p) if found.feature_names is None else found.feature_names
+    components = component_labels(found.component_names, k).tolist()
+    columns = ("component", "rank", "feature", "mean", "low", "high", "in_top")
+    rows = [
+        (components[z], rank, str(names[j]), *(A[z, j].item() for A in (mean, low, high, in_top)))
+        for z in range(k)
+        for rank, j in enumerate(np.argsort(-mean[z], kind="stable")[:top], 1)
+    ]
+    print_table(arguments, columns, rows, note=f"\n{found}")
+    if arguments.output:
+        files.append(arguments.output)
+    if interrupted:
+        arguments.written = f"the intervals are those of {len(found)} draws"
+        if files:
+            arguments.written += f", written: {', '.join(files)}"
+        raise interrupted
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

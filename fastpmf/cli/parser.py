@@ -264,8 +264,9 @@ def make_parser() -> Parser:
     """The parser of the command line; it sets the function of a command as `run` and its full name as `prog`."""
     parser = Parser(prog="fastpmf", description=_FASTPMF)
     for add in (
-        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _overdispersion, _evaluate,
-        _split, _plot, _report, _info, _convert, _plan, _warmup, _demo, _versions, _completion,
+        _fit, _transform, _select, _consensus, _topics, _recommend, _similar, _differential, _intervals,
+        _overdispersion, _evaluate, _split, _plot, _report, _info, _convert, _plan, _warmup, _demo, _versions,
+        _completion,
     ):  # fmt: skip
         add(parser)
     version = f"fastpmf {__version__}"
@@ -578,6 +579,58 @@ def _differential(parser: Parser) -> None:
     _add_groups_of_rows(differential)
     _add_table(differential)
     _add_common(differential)
+
+
+_INTERVALS = """\
+How certain the components of a fitted model are: intervals of the share of each feature in them.
+
+  fastpmf intervals model.npz counts.npz
+  fastpmf intervals model.npz counts.npz --plot i.png --draws-file draws.npz
+  fastpmf intervals hpf.npz counts.npz --draws 200 --thin 20
+
+COUNTS are the fitted ones, with all that was given beside them. The methods are
+
+  rows       refits with random weights of rows, for counts of any distribution
+  poisson    refits with random weights of single counts, for Poisson counts
+  posterior  draws from the posterior, for Poisson counts and models with priors
+
+Rows is the default, and posterior that of HPF. `fastpmf overdispersion` tells whether counts are Poisson:
+if they vary more, intervals of poisson and posterior are too narrow.
+
+The table has the features of highest means, with the columns component, rank, feature, mean, low, high
+and in_top, the share of the draws in which the feature is among the first N of the component. A terminal
+also shows which components are identified, or what the draws of a posterior are worth. Ctrl-C makes
+intervals from the draws so far.
+
+usage: fastpmf intervals MODEL COUNTS... [options]"""
+
+
+def _intervals(parser: Parser) -> None:
+    intervals = parser.command(commands.intervals, "intervals", "how certain the components are", _INTERVALS)
+    _add_model_file(intervals)
+    _add_counts(intervals)
+    group = "intervals"
+    text = "see above (default: rows, or posterior for hpf)"
+    intervals.option("--method", text, group=group, choices=["rows", "poisson", "posterior"])
+    draws = number(int, 2, "an integer >= 2")
+    text = "number of refits (default: 50) or draws (default: 100)"
+    intervals.option("--draws", text, group=group, type=draws, metavar="N")
+    text = "sweeps between draws of a posterior (default: 10)"
+    intervals.option("--thin", text, group=group, type=positive, metavar="N")
+    text = "sweeps before the first draw of a posterior (default: 100)"
+    intervals.option("--burn-in", text, group=group, type=seed, metavar="N")
+    intervals.option("--level", "level of the intervals", 0.9, group=group, type=fraction, metavar="F")
+    intervals.option("--seed", "random seed", 0, group=group, type=seed, metavar="N")
+    _add_top(intervals, "number of features of each component")
+    _add_row_exposure(intervals)
+    _add_groups_of_rows(intervals)
+    _add_mask(intervals)
+    _add_table(intervals)
+    text = "also plot the intervals, as .png, .svg or .pdf; needs matplotlib"
+    intervals.option("--plot", text, group="output", metavar="PLOT.png")
+    text = "also write all draws of W and H, for `fastpmf plot intervals` and Python"
+    intervals.option("--draws-file", text, group="output", metavar="DRAWS.npz")
+    _add_common(intervals)
 
 
 _OVERDISPERSION = """\
@@ -913,6 +966,13 @@ Similarities of the components of all fits of a consensus, and their stability.
 
 usage: fastpmf plot consensus MODEL -o PLOT.png [options]"""
 
+_PLOT_INTERVALS = """\
+Intervals of the shares of features in components, from the draws of `fastpmf intervals`.
+
+  fastpmf intervals model.npz counts.npz --draws-file draws.npz
+  fastpmf plot intervals draws.npz -o intervals.png
+
+usage: fastpmf plot intervals DRAWS -o PLOT.png [options]"""
 _RESIDUALS = """\
 Heat map of groups of rows and columns: where counts differ from the fit.
 
@@ -991,6 +1051,14 @@ def _plot(parser: Parser) -> None:
     consensus = kinds.command(plots.consensus, "consensus", "similarity and stability of fits", _PLOT_CONSENSUS)
     consensus.option("model", "output of `fastpmf consensus`", group="input", metavar="MODEL")
 
+    intervals = kinds.command(plots.intervals, "intervals", "how certain components are", _PLOT_INTERVALS)
+    intervals.option("draws", "output of `fastpmf intervals --draws-file`", group="input", metavar="DRAWS")
+    _add_top(intervals, "number of features of each component")
+    group = "what to draw"
+    intervals.option("--level", "level of the intervals", 0.9, group=group, type=fraction, metavar="F")
+    text = "the components, from 0 (default: all)"
+    intervals.option("--components", text, group=group, type=seed, nargs="+", metavar="Z")
+
     gains = kinds.command(
         plots.component_gains, "component-gains", "contributions to the prediction of held-out counts", _COMPONENT_GAINS
     )
@@ -1039,6 +1107,7 @@ def _plot(parser: Parser) -> None:
         convergence,
         selection,
         consensus,
+        intervals,
         gains,
         calibration,
         residuals,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpmf import Consensus, plot
+from fastpmf import Consensus, FactorDraws, plot
 from fastpmf import component_gains as compute_gains
 from fastpmf.analysis.selection import Selection
 from fastpmf.cli.commands import differential_expression, overdispersion_of
@@ -104,6 +104,13 @@ def consensus(arguments: argparse.Namespace) -> None:
     """Similarities of the components of all fits of a consensus, and their stability."""
     check_figure(arguments.output, "-o/--output")
     _draw(arguments, plot.consensus, Consensus.load(arguments.model))
+
+
+def intervals(arguments: argparse.Namespace) -> None:
+    """Intervals of the shares of features in components."""
+    check_figure(arguments.output, "-o/--output")
+    draws = FactorDraws.load(arguments.draws)
+    _draw(arguments, plot.intervals, draws, arguments.top, level=arguments.level, components=arguments.components)
 
 
 def component_gains(arguments: argparse.Namespace) -> None:

@@ -9,8 +9,7 @@ from fastpmf.core.counts import Side
 from fastpmf.counts.in_memory import MemoryCounts
 from fastpmf.counts.labels import MatrixLabels
 from fastpmf.counts.validation import Dataset, as_counts
-from fastpmf.utils.messages import brief
-from fastpmf.utils.validation import random_generator
+from fastpmf.utils.validation import check_share, random_generator
 
 
 def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[Any, Any]:
@@ -49,7 +48,7 @@ def thin_counts(X: Any, fraction: float, *, random_state: Any = None) -> tuple[A
     >>> train.total + test.total
     51.0
     """
-    check_fraction(fraction)
+    check_share(fraction, "fraction")
     counts = as_counts(X)
     data = counts.side(Side.ROWS).data
     if data.dtype.kind == "f" and not ((data == np.floor(data)) & (data < 2.0**63)).all():
@@ -96,17 +95,11 @@ def split_entries(X: Any, fraction: float, *, random_state: Any = None) -> tuple
     >>> train.to_scipy().toarray().tolist(), test.to_scipy().toarray().tolist()
     ([[8, 0, 2], [0, 40, 0]], [[0, 0, 0], [3, 0, 1]])
     """
-    check_fraction(fraction)
+    check_share(fraction, "fraction")
     counts = as_counts(X)
     data = counts.side(Side.ROWS).data
     second = random_generator(random_state).uniform(size=len(data)) < fraction
     return _parts(X, counts, data * ~second, data * second)
-
-
-def check_fraction(fraction: Any) -> None:
-    """Raise an error unless this is a number between 0 and 1, both excluded."""
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
-        raise ValueError(f"fraction must be a number between 0 and 1, got {brief(fraction)}")
 
 
 def _parts(X: Any, counts: MemoryCounts, *values: np.ndarray) -> tuple[Any, Any]:

@@ -8,8 +8,8 @@ from scipy import stats
 from scipy.special import digamma
 
 from fastpmf.model.hierarchy import GammaFactor
-from fastpmf.utils.messages import brief
 from fastpmf.utils.tables import Table, number, shown_as_table
+from fastpmf.utils.validation import check_share
 
 
 @shown_as_table
@@ -88,8 +88,7 @@ class GammaPosterior:
         -------
         low, high : ndarray of the shape of `mean`, float64
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {brief(level)}")
+        check_share(level, "level")
         return stats.gamma.interval(level, self.shape.astype(np.float64), scale=1.0 / self.rate.astype(np.float64))
 
     def sample(self, size: Any = None, random_state: Any = None) -> np.ndarray:

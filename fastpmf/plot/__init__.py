@@ -5,6 +5,7 @@ group_heatmap                        mean topic proportions of groups of rows
 similarity_heatmap                   similarity of components, of one fit or of two
 top_features, differential           top features of each component; volcano plot of one component
 convergence, selection               objectives during fits; scores of numbers of components
+intervals                            how certain the top features of each component are
 consensus                            similarity of the components of many fits, and their stability
 component_gains                      contribution of each component to the prediction of held-out counts
 calibration, residuals               held-out counts against their expectations; groups where a fit deviates
@@ -19,7 +20,7 @@ component has the same colour in all plots, and colours suit colour-blind reader
 """
 
 from fastpmf.plot.consensus import consensus
-from fastpmf.plot.features import differential, top_features
+from fastpmf.plot.features import differential, intervals, top_features
 from fastpmf.plot.fits import calibration, component_gains, convergence, overdispersion, residuals, selection
 from fastpmf.plot.topics import group_heatmap, similarity_heatmap, structure
 
@@ -30,6 +31,7 @@ __all__ = [
     "convergence",
     "differential",
     "group_heatmap",
+    "intervals",
     "overdispersion",
     "residuals",
     "selection",

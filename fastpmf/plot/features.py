@@ -1,4 +1,4 @@
-"""Plots of features: the top features of each component, and the differential expression of one component."""
+"""Plots of features: the top features of each component, their intervals, and differential expression."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +7,7 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.differential import Differential
+from fastpmf.analysis.draws import FactorDraws
 from fastpmf.analysis.features import component_labels
 from fastpmf.analysis.features import top_features as compute_top_features
 from fastpmf.counts.labels import labels_of
@@ -98,6 +99,91 @@ def top_features(
         panel.tick_params(labelbottom=is_last or ax is not None)
         if is_last:
             panel.set_xlabel(_SCORES[by])
+    return axes
+
+
+def intervals(
+    draws: Any, n: int = 10, *, level: float = 0.9, names: Any = None, components: Any = None, labels: Any = None,
+    ax: Any = None,
+) -> np.ndarray:  # fmt: skip
+    """Intervals of P(feature | component) of the n first features of each component, one panel for each.
+
+    Parameters
+    ----------
+    draws : Bootstrap or PosteriorDraws
+        The result of `bootstrap` or `sample_posterior`.
+    n : int, default=10
+        Number of features, those of the highest means.
+    level : float, default=0.9
+        Of the intervals.
+    names : array-like of str, of length p, optional
+        Names of the features; by default those of the draws, else numbers.
+    components : array-like of int, optional
+        The components to draw, in this order; by default all.
+    labels : array-like of str, of length k, optional
+        Names of all components, for the titles of the panels; by default those of the draws, or "component 0", ...
+    ax : array-like of matplotlib Axes, optional
+        One for each component that is drawn.
+
+    Returns
+    -------
+    ndarray of Axes, one for each component
+        A point is the mean of the draws, a line the interval. Components that bootstrap replicates do not identify
+        are grey.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has an invalid type or value.
+
+    See Also
+    --------
+    bootstrap, HPF.sample_posterior, PoissonNMF.sample_posterior : compute what is drawn.
+
+    Examples
+    --------
+    >>> from fastpmf import PoissonNMF, bootstrap, plot
+    >>> from fastpmf.datasets import make_poisson_counts
+    >>> X = make_poisson_counts(100, 50, 2, nnz=1_000, random_state=0).X
+    >>> model = PoissonNMF(2, random_state=0).fit(X)
+    >>> axes = plot.intervals(bootstrap(model, X, n_replicates=20, random_state=0), 5)
+    >>> axes[0].get_xlabel()
+    'P(feature | component)'
+    """
+    if not isinstance(draws, FactorDraws):
+        raise TypeError(f"draws must be what bootstrap or sample_posterior returns, got {type(draws).__name__}")
+    check_scalar(n, "n", (int, np.integer), min_val=1)
+    k, p = draws.H.shape
+    titles = component_labels(draws.component_names, k) if labels is None else labels
+    if labels is None and draws.component_names is None:
+        titles = [f"component {z}" for z in range(k)]
+    titles = short_names(titles, k, "labels", "component")
+    names = check_names(draws.feature_names if names is None else names, p, "names", "feature")
+    drawn, n = _check_components(components, k, "components"), min(n, p)
+    shares = draws.feature_shares
+    mean, (low, high) = shares.mean, shares.interval(level)
+    top = np.argsort(-mean, axis=1, kind="stable")[:, :n]
+    colors, known = component_colors(k), getattr(draws, "identified", np.ones(k, bool))
+    font = "small" if n <= 25 else "x-small"
+    labels_of_rows = [list(map(shorten, names[top[z]])) for z in drawn]
+    n_columns, positions = _grid_columns(len(drawn)), np.arange(n)
+    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, font))
+    longest = max(high[z, top[z]].max() for z in drawn) or 1.0
+    for i, (z, panel, features) in enumerate(zip(drawn, axes, labels_of_rows, strict=True)):
+        at, color = top[z], colors[z] if known[z] else GREY
+        panel.hlines(positions, low[z, at], high[z, at], color=color, linewidth=2.0, alpha=0.6)
+        panel.plot(mean[z, at], positions, "o", color=color, markersize=4)
+        panel.set_yticks(positions, features, fontsize=font)
+        panel.set_ylim(n - 0.5, -0.5)
+        panel.set_title(titles[z] if known[z] else f"{titles[z]} (not identified)", fontsize="medium")
+        hide_frame(panel)
+        panel.tick_params(axis="y", length=0)
+        if ax is None:
+            panel.set_xlim(0, 1.05 * longest)
+        is_last = i >= len(drawn) - n_columns
+        panel.tick_params(labelbottom=is_last or ax is not None)
+        if is_last:
+            panel.set_xlabel(_SCORES["weight"])
     return axes
 
 

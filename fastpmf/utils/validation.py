@@ -31,6 +31,12 @@ def check_number(value: Any, name: str, *, positive: bool = False) -> None:
         raise ValueError(f"{name} must be finite, got {value}")
 
 
+def check_share(value: Any, name: str) -> None:
+    """Raise an error unless the value is a number between 0 and 1, both excluded."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {brief(value)}")
+
+
 def random_generator(random_state: Any) -> Any:
     """A `numpy.random.Generator` unchanged, and any other random state as in scikit-learn, a `RandomState`."""
     return random_state if isinstance(random_state, np.random.Generator) else check_random_state(random_state)
