@@ -46,7 +46,7 @@ Draw counts from known factors, several times, and fit them.
 """
 PARTS = ("recovery", "components", "groups", "dispersion")
 N_GROUPS = 4
-LEVELS = (0.5, 0.8, 0.9, 0.95)
+LEVEL = 0.9  # of the intervals
 SHAPE = 0.5  # of both Gamma distributions
 HOLDOUTS = ("rows", "counts")
 RULES = ("recommended", "best", "most similar")
@@ -65,9 +65,8 @@ class Row(NamedTuple):
     seed: int
     what: str
     model: str
-    level: float
     value: float
-    too_narrow: float
+    too_narrow: float = math.nan
     effects: float = math.nan
     dispersion: float = math.nan
 
@@ -131,7 +130,7 @@ def recovery(k: int, mean: float, phi: float, seed: int, arguments: argparse.Nam
         pairs = {"W recovered": (W.T, W_fit[:, order].T), "H recovered": (H, fit.components_[order])}
         for what, (truth, found) in pairs.items():
             value = np.mean([correlation(a, b) for a, b in zip(truth, found, strict=True)])
-            rows.append(Row("recovery", k, mean, seed, what, model, math.nan, value, math.nan, dispersion=phi))
+            rows.append(Row("recovery", k, mean, seed, what, model, value, dispersion=phi))
     sample = fit.sample_posterior(X, arguments.draws, thin=arguments.thin, random_state=seed)
     truths = {"W covered": W, "H covered": H}
     for model, found in {
@@ -162,14 +161,13 @@ def coverage(
     """How often intervals of W and H contain the true entries, and by which factor they are too narrow."""
     rows = []
     for (what, truth), interval in zip(truths.items(), intervals, strict=True):
-        for level in LEVELS:
-            low, high = (A[:, order] if what.startswith("W") else A[order] for A in interval(level))
-            inside, factor = np.mean((low <= truth) & (truth <= high)), math.nan
-            if (low > 0).all():
-                # How far the truth is from the interval's middle, in half widths, in the logarithm
-                middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
-                factor = np.quantile(np.abs(np.log(truth) - middle) / half, level)
-            rows.append(Row("recovery", k, mean, seed, what, model, level, inside, factor, dispersion=phi))
+        low, high = (A[:, order] if what.startswith("W") else A[order] for A in interval(LEVEL))
+        inside, factor = np.mean((low <= truth) & (truth <= high)), math.nan
+        if (low > 0).all():
+            # How far the truth is from the interval's middle, in half widths, in the logarithm
+            middle, half = 0.5 * (np.log(low) + np.log(high)), 0.5 * (np.log(high) - np.log(low))
+            factor = np.quantile(np.abs(np.log(truth) - middle) / half, LEVEL)
+        rows.append(Row("recovery", k, mean, seed, what, model, inside, factor, dispersion=phi))
     return rows
 
 
@@ -215,7 +213,7 @@ def dispersion(k: int, mean: float, phi: float, seed: int, arguments: argparse.N
         changes = differential_expression(X, W, H, against=0, standard_errors=errors, n_threads=arguments.threads)
         inside = np.abs(changes.log2_fold_change - np.log2(shares / shares[0])) <= 1.96 * changes.standard_error
         found["covered", errors] = np.mean(inside[1:][counted[1:]]) if counted[1:].any() else math.nan
-    return [Row("dispersion", k, mean, seed, what, model, math.nan, value, math.nan, dispersion=phi)
+    return [Row("dispersion", k, mean, seed, what, model, value, dispersion=phi)
             for (what, model), value in found.items()]  # fmt: skip
 
 
@@ -238,7 +236,7 @@ def components(k: int, dispersion: float, holdout: str, seed: int, arguments: ar
     # A single component is nearly the same in every split
     alike = np.where(found.n_components > 1, np.nan_to_num(found.similarity), 0.0)
     chosen = (found.recommended, found.best, int(found.n_components[alike.argmax()]))
-    return [Row("components", k, math.nan, seed, holdout, rule, math.nan, n, math.nan, dispersion=dispersion)
+    return [Row("components", k, math.nan, seed, holdout, rule, n, dispersion=dispersion)
             for rule, n in zip(RULES, chosen, strict=True)]  # fmt: skip
 
 
@@ -270,7 +268,7 @@ def groups(k: int, spread: float, seed: int, arguments: argparse.Namespace) -> l
         if given is not None and spread > 0:
             values["effects recovered"] = correlation(np.log(effects[seen]), np.log(fit.group_effects_[seen]))
         model = f"{name} {'without' if given is None else 'with groups'}"
-        rows += [Row("groups", k, math.nan, seed, what, model, math.nan, value, math.nan, spread)
+        rows += [Row("groups", k, math.nan, seed, what, model, value, effects=spread)
                  for what, value in values.items()]  # fmt: skip
     return rows
 
@@ -288,7 +286,7 @@ def verdict(rows: list[Row]) -> list[str]:
             ).items()
         ]
         lines.append(f"{drawn}, correlation with the truth: {', '.join(text)}.")
-        for (model,), covered in common.group([row for row in own if row.level == 0.9], "model").items():
+        for (model,), covered in common.group([r for r in own if " covered" in r.what], "model").items():
             inside, narrow = np.mean([(row.value, row.too_narrow) for row in covered], axis=0)
             widths = "" if math.isnan(narrow) else f"; widths would have to be {narrow:.1f} times these"
             lines.append(f"{drawn}: 90 % intervals of {model}, contain {inside:.0%} of the true entries{widths}.")
@@ -314,23 +312,23 @@ def plot(rows: list[Row], figure: Any) -> None:
     left, middle, *right = figure.subplots(1, 2 + bool(chosen) + bool(grouped))
     if grouped:
         plot_groups(grouped, right.pop())
-    recovered = [row for row in rows if row.part == "recovery" and "recovered" in row.what]
-    for i, ((model, what), own) in enumerate(common.group(recovered, "model", "what").items()):
-        means = list(dict.fromkeys(row.mean_count for row in own))
-        y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
-        left.plot(means, y, "so"[i % 2] + "-", color=f"C{i // 2}", label=f"{model}, {what[0]}")
-    covered = [row for row in rows if "covered" in row.what and row.level == row.level]
-    middle.plot([0.4, 1], [0.4, 1], ":", color="0.5", label="as claimed")
-    for i, ((model, mean), own) in enumerate(common.group(covered, "model", "mean_count").items()):
-        y = [np.mean([r.value for r in own if r.level == level]) for level in LEVELS]
-        line = "--" if model.endswith("mean field") else "-"
-        middle.plot(LEVELS, y, line, marker="o", color=f"C{i % 10}", label=f"{model}, mean {mean:g}")
+    recovered, covered = (
+        [row for row in rows if row.part == "recovery" and what in row.what] for what in (" recovered", " covered")
+    )
+    middle.axhline(LEVEL, linestyle=":", color="0.5", label="as claimed")
+    for axes, drawn in ((left, recovered), (middle, covered)):
+        colors = {model: f"C{i}" for i, (model,) in enumerate(common.group(drawn, "model"))}
+        for (model, phi), own in common.group(drawn, "model", "dispersion").items():
+            means = list(dict.fromkeys(row.mean_count for row in own))
+            y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
+            label = f"{model}, dispersion {phi:g}" if phi > 0 else model
+            axes.plot(means, y, "s--" if phi > 0 else "o-", color=colors[model], label=label)
     for i, ((dispersion, holdout, rule), own) in enumerate(common.group(chosen, "dispersion", "what", "model").items()):
         label = f"{rule}, {holdout}, dispersion {dispersion:g}"
         x, y = [r.k + 0.1 * i for r in own], [r.value - r.k for r in own]
         right[0].plot(x, y, "os^"[i % 3], color=f"C{i // 3 % 10}", alpha=0.5, label=label)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
-    middle.set(xlabel="credible level", ylabel="share that contains the truth", title="intervals of W and H")
+    middle.set(xscale="log", xlabel="mean count", ylabel="share that contains the truth", title="90 % intervals")
     for axes in right:
         axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
     for axes in filter(lambda axes: axes.lines, (left, middle, *right)):

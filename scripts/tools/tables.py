@@ -213,13 +213,25 @@ def predictions(rows: list[Row]) -> Lines:
     return pivot("counts k some_impossible_under_ml", "model", lambda own: own[0]["cell"])(rows)
 
 
-def recovery(rows: list[Row]) -> Lines:
-    lines = [["mean count", "k", "what", "model", "level", "mean over draws", "too narrow by"]]
-    for (count, k, what, model, level), own in common.group(rows, "mean_count", "k", "what", "model", "level").items():
-        if level in ("", "0.9"):
-            narrow = mean(own, "too_narrow")
-            lines.append([f"{float(count):g}", k, what, model, level or "-", f"{mean(own, 'value'):.2f}",
-                          f"{narrow:.1f}" if narrow == narrow else "-"])  # fmt: skip
+def of_factors(own: list[Row]) -> str:
+    """Means of the values of W and of H."""
+    return " / ".join(f"{mean([row for row in own if row['what'].startswith(name)], 'value'):.2f}" for name in "WH")
+
+
+def known_truth(word: str) -> Callable[[list[Row]], Lines]:
+    """A column for each model, of the rows about W and H with this word."""
+    make = pivot("dispersion mean_count k", "model", of_factors)
+    return lambda rows: make([row for row in rows if word in row["what"]])
+
+
+def dispersions(rows: list[Row]) -> Lines:
+    columns = {"features rejected": ("rejected", "ml"), "estimate": ("dispersion", "ml"),
+               "covered by `model`": ("covered", "model"), "covered by `robust`": ("covered", "robust")}  # fmt: skip
+    lines = [["dispersion", "mean count", "k", *columns]]
+    for case, own in common.group(rows, "dispersion", "mean_count", "k").items():
+        found = common.group(own, "what", "model")
+        cells = [mean(found[key], "value") for key in columns.values()]
+        lines.append([*case, f"{cells[0]:.1%}", f"{cells[1]:.3f}", *(f"{x:.2f}" for x in cells[2:])])
     return lines
 
 
@@ -305,13 +317,18 @@ KINDS = [
     Kind("cost", "models", "cost", "Time of an iteration relative to maximum likelihood (medians).",
          pivot("counts k model", "solver", lambda own: f"{float(own[0]['ratio']):.2f}")),
     Kind("recovery", "known_truth", "recovery",
-         "Correlation of the fitted with the true components (`recovered`); the share of true entries inside 90 % "
-         "intervals (`covered`); and the factor by which these intervals are too narrow, if they do not begin at 0. "
-         "Means over the draws.", recovery),
+         "Correlation of the columns of W / the rows of H with the true ones. Means over the draws.",
+         known_truth(" recovered")),
+    Kind("coverage", "known_truth", "recovery",
+         "Share of true entries of W / of H inside 90 % intervals. Means over the draws.", known_truth(" covered")),
+    Kind("dispersion", "known_truth", "dispersion",
+         "Share of the features that the test of `overdispersion` rejects at 5 %, and its estimate of the dispersion, "
+         "after fits by maximum likelihood; share of true log fold changes inside 95 % intervals, by "
+         "`standard_errors`. Means over the draws.", dispersions),
     Kind("components", "known_truth", "components",
          "How often `select_n_components` finds the true k (exactly / within one), by three criteria: its "
-         "recommendation, the best held-out score, and the best agreement of components between splits.",
-         pivot("k", "model", chosen)),
+         "recommendation, the best held-out score, and the best agreement of components between splits; by what is "
+         "held out.", pivot("dispersion what k", "model", chosen)),
     Kind("formats", "formats", "",
          "Time to read a file relative to the library usually used for the format (2× means that fastpmf takes half as "
          "long), size of the file, and peak memory of both.", formats),
