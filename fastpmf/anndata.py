@@ -611,7 +611,7 @@ def sample_posterior(
     >>> from fastpmf.datasets import make_poisson_counts
     >>> X = make_poisson_counts(100, 50, 2, nnz=2_000, random_state=0).X
     >>> adata = anndata.AnnData(X.toarray().astype("float32"))
-    >>> model = fastpmf.anndata.hpf(adata, 2, random_state=0)
+    >>> model = fastpmf.anndata.hpf(adata, 2, tol=1e-3, random_state=0)
     >>> draws = fastpmf.anndata.sample_posterior(adata, model, n_draws=50, random_state=0)
     >>> adata.varm["HPF_shares_low"].shape, adata.uns["hpf_intervals"]["n_draws"]
     ((50, 2), 50)

@@ -163,7 +163,7 @@ class Overdispersion:
         return (
             f"The counts vary {self.overall_variance_ratio:.3g} times as much as Poisson counts of the fitted rates "
             f"(dispersion {self.overall_dispersion:.2g}, z = {self.overall_z_score:.1f}); "
-            f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features do. Errors that assume "
+            f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more. Errors that assume "
             'Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. The parts of thinned '
             'counts are not independent: choose the number of components with holdout="rows", the default.'
         )
