@@ -13,6 +13,7 @@ from sklearn.base import clone
 import fastpmf
 import fastpmf.plot
 from fastpmf import (
+    HPF,
     Checkpoint,
     FitInterrupted,
     PoissonNMF,
@@ -356,7 +357,7 @@ def test_streamed_counts_give_the_fit_in_memory(drawn, solver):
     assert model.score(streamed, groups=drawn.labels) == pytest.approx(model.score(drawn.X, groups=drawn.labels))
     with pytest.warns(UserWarning, match="^groups has 'z', which the model was not fitted with"):
         model.transform(streamed, groups=["z"] * 80)
-    with pytest.raises(ValueError, match=r"^new_groups must be 'ignore' for streamed counts"):
+    with pytest.raises(ValueError, match="X must be in memory to estimate"):
         model.transform(streamed, groups=["z"] * 80, new_groups="estimate")
 
 
@@ -437,6 +438,67 @@ def test_transform_of_the_fitted_rows_gives_the_fitted_W_and_its_score(drawn, fi
     weight = np.arange(80) % 3
     weighted = (weight[:, None] * log_likelihood).sum() / (weight[:, None] * drawn.X).sum()
     assert model.score(drawn.X, groups=drawn.labels, sample_weight=weight) == pytest.approx(weighted, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [PoissonNMF, HPF])
+def test_a_copy_with_new_groups_knows_their_effects_everywhere(kind, tmp_path):
+    drawn = Drawn(n=200)
+    old = drawn.labels != "c"
+    options = {"tol": 1e-3} if kind is HPF else {}
+    model = kind(2, random_state=0, **options).fit(drawn.X[old], groups=drawn.labels[old])
+    wider = model.with_new_groups(drawn.X, drawn.labels)
+    assert model.group_names_.tolist() == ["a", "b"]
+    assert wider.group_names_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(wider.group_effects_[:2], model.group_effects_)
+    X, labels = drawn.X[~old], drawn.labels[~old]
+    W = wider.transform(X, groups=labels)
+    np.testing.assert_array_equal(W, model.transform(X, groups=labels, new_groups="estimate"))
+    with pytest.warns(UserWarning, match="which the model was not fitted with"):
+        ignored = model.score(X, groups=labels)
+    assert wider.score(X, groups=labels) > ignored + 0.01
+    left, right = wider.rate_factors(W, groups=labels)
+    np.testing.assert_allclose(left @ right, (W @ model.components_) * wider.group_effects_[2], rtol=1e-5)
+    wider.save(tmp_path / "model.npz")
+    loaded = kind.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.transform(X, groups=labels), W)
+    assert wider.with_new_groups(X, labels) is wider
+    if kind is HPF:
+        np.testing.assert_allclose(wider.group_effects_posterior_.mean, wider.group_effects_, rtol=1e-12)
+        rows = np.arange(old.sum())
+        before, after = (m.predictive_mean(rows, 3) for m in (model, wider))
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_new_group_of_a_model_of_one_group_is_kept(tmp_path):
+    drawn = Drawn(n=200)
+    for kind in (PoissonNMF, HPF):
+        old = drawn.labels == "a"
+        model = kind(2, random_state=0, tol=1e-3).fit(drawn.X[old], groups=drawn.labels[old])
+        wider = model.with_new_groups(drawn.X, drawn.labels)
+        wider.save(tmp_path / "model.npz")
+        loaded = kind.load(tmp_path / "model.npz")
+        np.testing.assert_allclose(loaded.group_effects_, wider.group_effects_, rtol=1e-12)
+        np.testing.assert_allclose(wider.group_effects_[0], 1, rtol=1e-12)
+
+
+def test_new_groups_may_have_one_row_and_counts_that_no_component_produces():
+    drawn = Drawn(n=100)
+    X = drawn.X.copy()
+    X[:, 3] = 0
+    model = PoissonNMF(2, random_state=0).fit(X, groups=drawn.labels)
+    wider = model.with_new_groups(drawn.X[:2], ["y", "z"])
+    np.testing.assert_allclose(wider.group_effects_[3:, 3], 1, rtol=1e-5)  # H is float32
+    assert np.abs(np.log(wider.group_effects_[3:])).max() > 0.01
+    assert (model.with_new_groups(np.zeros((2, 80)), ["x", "x"]).group_effects_[3] == 1).all()
+
+
+def test_labels_of_another_kind_than_those_of_the_fit_are_refused(drawn):
+    model = PoissonNMF(2, random_state=0, max_iter=30).fit(drawn.X, groups=drawn.labels)
+    with pytest.raises(TypeError, match="groups must be all strings, as in the fit, got numbers"):
+        model.transform(drawn.X, groups=drawn.group)
+    plain = PoissonNMF(2, random_state=0, max_iter=30).fit(drawn.X)
+    with pytest.raises(ValueError, match="groups must be None, since the model was fitted without groups"):
+        plain.with_new_groups(drawn.X, drawn.labels)
 
 
 def test_new_groups_are_ignored_with_a_warning_or_estimated():

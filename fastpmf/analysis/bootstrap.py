@@ -37,7 +37,7 @@ from fastpmf.counts import MemoryCounts, SparseRows
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
 from fastpmf.fitting.options import FitData, KnownEffects
-from fastpmf.fitting.problem import read_groups, vector
+from fastpmf.fitting.problem import number_groups, vector
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Status
@@ -201,7 +201,7 @@ def bootstrap(
     same, similarity = np.empty((n_replicates, k), bool), np.empty((n_replicates, k))
     n_done = n_stopped = 0
     with threads(model.n_threads), progress_bar(n_replicates, "replicates", verbose=verbose) as progress:
-        known = model._with_known_effects(counts, data, None)
+        known = model._with_known_effects(counts, data)
         options = {"max_iter": model.max_iter, "tol": model.tol, "warn_unconverged": False}
         start, _ = transform_blocks(counts, model.components_, known, model._row_penalties(model.prior_W_), **options)
         refit = _Refit(model, counts, data, start)
@@ -295,7 +295,7 @@ class _Refit:
         counts = _reweighted(self.counts, lambda X, *_: X.data * u[X.indices])
         data = replace(data, column_exposure=u * vector(data.column_exposure, p, "column_exposure"))
         if effects is not None:
-            data = replace(data, groups=KnownEffects(read_groups(data.groups, len(self.W))[1], effects.T))
+            data = replace(data, groups=KnownEffects(number_groups(data.groups, len(self.W))[1], effects.T))
         penalties = self.model._row_penalties(self._prior_W(rng))
         options = {"max_iter": self.model.max_iter, "tol": self.model.tol, "warn_unconverged": False}
         return transform_blocks(counts, H, data, penalties, **options)[0]

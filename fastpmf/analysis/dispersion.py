@@ -154,7 +154,7 @@ class Overdispersion:
         return data_frame({name: getattr(self, name) for name in names}, features, "feature")
 
     def sentence(self) -> str:
-        """What was found, and what follows from it, as one sentence or two."""
+        """What was found, and what follows from it."""
         if self.overall_p_value > _FALSE_DISCOVERIES:
             return (
                 f"The counts vary as Poisson counts of the fitted rates do (z = {self.overall_z_score:.1f}); "
@@ -163,9 +163,9 @@ class Overdispersion:
         return (
             f"The counts vary {self.overall_variance_ratio:.3g} times as much as Poisson counts of the fitted rates "
             f"(dispersion {self.overall_dispersion:.2g}, z = {self.overall_z_score:.1f}); "
-            f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more. Errors that assume "
-            'Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. The parts of thinned '
-            'counts are not independent: choose the number of components with holdout="rows", the default.'
+            f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more. Errors that "
+            'assume Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. The parts of '
+            'thinned counts are not independent: choose the number of components with holdout="rows", the default.'
         )
 
     def _table(self) -> Table:

@@ -63,6 +63,10 @@ class RowEffects(NamedTuple):
     @classmethod
     def of(cls, model: Any, labels: np.ndarray) -> "RowEffects":
         """The effects of the groups with these labels, see `check_group_labels`."""
+        fitted_labels = model.group_names_
+        if (labels.dtype.kind == "U") != (fitted_labels.dtype.kind == "U"):
+            kinds = ["strings" if A.dtype.kind == "U" else "numbers" for A in (fitted_labels, labels)]
+            raise TypeError(f"groups must be all {kinds[0]}, as in the fit, got {kinds[1]}")
         names, group = np.unique(labels, return_inverse=True)
         fitted = dict(zip(model.group_names_.tolist(), model.group_effects_, strict=True))
         one = np.ones(model.components_.shape[1])
@@ -82,7 +86,7 @@ class RowEffects(NamedTuple):
         if self.new.any():
             warn(
                 f"groups has {listed(self.names[self.new].tolist())}, which the model was not fitted with: their "
-                "effects are taken as 1, and not estimated"
+                "effects are taken as 1, and not estimated (with_new_groups estimates them)"
             )
 
 

@@ -467,28 +467,38 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         known = RowEffects.given(self, groups, len(W))
         return with_effects(W, H, known.group, known.effects)
 
-    def _with_known_effects(
-        self, counts: Counts, data: FitData, estimate: Callable[[MemoryCounts, FitData, np.ndarray], np.ndarray] | None
-    ) -> FitData:
-        """The data with the effects of groups in place of their labels.
-
-        Those of groups that were not fitted are `estimate(counts, data, rows)`, given the counts and data of these
-        rows and their numbers, of shape (n_new, n_features); if it is None they are 1, with a warning.
-        """
+    def _with_known_effects(self, counts: Counts, data: FitData) -> FitData:
+        """The data with the effects of groups in place of their labels; those of new groups are 1, with a warning."""
         if data.groups is None:
             return data
+        known = RowEffects.given(self, data.groups, counts.shape[0])
+        return replace(data, groups=KnownEffects(known.group, known.effects.T))
+
+    def _with_groups_of(
+        self, counts: Counts, data: FitData,
+        estimate: Callable[[MemoryCounts, FitData, np.ndarray], tuple[np.ndarray, dict[str, Any]]],
+    ) -> Self:  # fmt: skip
+        """The model with the groups of these rows: itself, or if it lacks some a copy.
+
+        `estimate` is given the counts and data of the rows of the groups that it lacks, and the numbers of these rows.
+        It returns the effects, (n_new, n_features), and other attributes of the copy.
+        """
+        if data.groups is None:
+            return self
         labels = check_group_labels(data.groups, counts.shape[0])
         known = RowEffects.of(self, labels)
-        if estimate is None:
-            known.warn_of_new()
-        elif known.new.any():
-            if not isinstance(counts, MemoryCounts):
-                raise ValueError("new_groups must be 'ignore' for streamed counts, got 'estimate'")
-            rows = np.flatnonzero(known.new[known.group])
-            part = counts.select_rows(rows)
-            if part.total > 0:
-                known.effects[known.new] = estimate(part, replace(data, groups=labels).select_rows(rows), rows)
-        return replace(data, groups=KnownEffects(known.group, known.effects.T))
+        if not known.new.any():
+            return self
+        if not isinstance(counts, MemoryCounts):
+            raise ValueError(f"X must be in memory to estimate the effects of new groups, got {type(counts).__name__}")
+        rows = np.flatnonzero(known.new[known.group])
+        effects, attributes = estimate(counts.select_rows(rows), replace(data, groups=labels).select_rows(rows), rows)
+        model = copy.copy(self)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        model.group_names_ = np.concatenate([self.group_names_, known.names[known.new]])
+        model.group_effects_ = np.concatenate([self.group_effects_, effects])
+        return model
 
     def _with_features(self, columns: np.ndarray) -> Self:
         """A copy of the fitted model for counts of these features only, given by their numbers."""

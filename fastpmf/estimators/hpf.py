@@ -32,7 +32,7 @@ from fastpmf.fitting.hpf import MOVED, HPFFit, HPFOptions, infer_effects, infer_
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineOptions, Schedule, variational_step
 from fastpmf.fitting.options import FitData, KnownEffects
-from fastpmf.fitting.problem import check_beside_groups, read_groups
+from fastpmf.fitting.problem import check_beside_groups, number_groups
 from fastpmf.fitting.seeds import SeededPrior, component_names
 from fastpmf.fitting.transform import blocks_with_data
 from fastpmf.kernels.threads import threads
@@ -45,6 +45,8 @@ from fastpmf.solvers.mean_field import PosteriorState
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_number, check_option, check_shape_dtype, positions
+
+_CERTAIN = 1e12  # shape and rate of a posterior in place of the number 1
 
 
 class HPF(FactorModel):
@@ -398,7 +400,7 @@ class HPF(FactorModel):
             the posterior means.
         new_groups : {"ignore", "estimate"}, default="ignore"
             What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
-            their effects are inferred from these rows, with the posterior of H fixed, by alternating with W.
+            their effects are inferred from these rows, as by `with_new_groups`, and then forgotten.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
 
@@ -406,7 +408,10 @@ class HPF(FactorModel):
         -------
         GammaPosterior of shape (n_samples, n_components)
         """
-        return self._infer_rows(*self._read_rows(X, groups, new_groups, mask))
+        check_option(new_groups, ("ignore", "estimate"), "new_groups")
+        counts, data = self._read_rows(X, groups, mask)
+        model = self._with_groups_of(counts, data, self._estimated_effects) if new_groups == "estimate" else self
+        return self._infer_rows(counts, model._with_known_effects(counts, data))
 
     def transform(self, X: Any, *, groups: Any = None, new_groups: str = "ignore", mask: Any = None) -> np.ndarray:
         """E[W] for rows of counts, given the posterior of H; see `posterior`.
@@ -422,6 +427,44 @@ class HPF(FactorModel):
         W : ndarray of shape (n_samples, n_components)
         """
         return self.posterior(X, groups=groups, new_groups=new_groups, mask=mask).mean
+
+    def with_new_groups(self, X: Any, groups: Any) -> Self:
+        """A copy of the model with the effects of further groups, inferred from their rows with that of H fixed.
+
+        All methods of the copy know the groups: `transform`, `score`, `rate_factors`, `report` and others. Posteriors
+        of W of the rows and of the effects are updated in turn until they converge to `tol`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            Rows of the new groups, in memory. Rows of groups that the model has are not used.
+        groups : array-like of shape (n_samples,)
+            Labels of the groups of the rows. The effects of a group depend on all of its rows.
+
+        Returns
+        -------
+        HPF
+            `group_names_`, `group_effects_` and `group_effects_posterior_` have the new groups after the others,
+            sorted; the model itself if it has all groups.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or value, or the model was fitted without groups.
+
+        See Also
+        --------
+        transform : W of new rows.
+
+        Examples
+        --------
+        >>> from fastpmf import HPF
+        >>> X, groups = [[4, 0, 2], [0, 3, 0], [2, 0, 1], [1, 2, 3]], ["a", "a", "b", "b"]
+        >>> model = HPF(2, random_state=0).fit(X, groups=groups)
+        >>> model.with_new_groups([[3, 1, 0], [2, 5, 1]], ["c", "c"]).group_names_
+        array(['a', 'b', 'c'], dtype='<U1')
+        """
+        return self._with_groups_of(*self._read_rows(X, groups, None), self._estimated_effects)
 
     def score(
         self, X: Any, y: None = None, *, groups: Any = None, mask: Any = None, sample_weight: Any = None
@@ -443,7 +486,8 @@ class HPF(FactorModel):
         float
             In nats per count, higher is better.
         """
-        counts, data = self._read_rows(X, groups, "ignore", mask)
+        counts, data = self._read_rows(X, groups, mask)
+        data = self._with_known_effects(counts, data)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         with compilation_shown(verbose=self.verbose):  # one message for both steps
             W = self._infer_rows(counts, data).mean
@@ -646,21 +690,32 @@ class HPF(FactorModel):
         """
         return self._rate_factors(W, None, groups)
 
-    def _read_rows(self, X: Any, groups: Any, new_groups: str, mask: Any) -> tuple[Counts, FitData]:
-        """New rows, and the data that belong to them, with the effects of their groups."""
-        check_option(new_groups, ("ignore", "estimate"), "new_groups")
+    def _read_rows(self, X: Any, groups: Any, mask: Any) -> tuple[Counts, FitData]:
+        """New rows, and the data that belong to them."""
         counts, data = self._read_new_data(X, FitData(groups=groups, mask=mask), streamed=True)
         check_groups_given(self, groups)
         check_beside_groups(data)
-        estimate = self._estimated_effects if new_groups == "estimate" else None
-        return counts, self._with_known_effects(counts, data, estimate)
+        return counts, data
 
-    def _estimated_effects(self, counts: MemoryCounts, data: FitData, rows: np.ndarray) -> np.ndarray:
-        """Effects of the groups of these rows, (n_groups, n_features), in the order of their labels; H is fixed."""
-        names, group = read_groups(data.groups, len(rows))
+    def _estimated_effects(
+        self, counts: MemoryCounts, data: FitData, rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Effects of the groups of these rows, (n_new, n_features), and their posterior after that of the others."""
+        names, group = number_groups(data.groups, len(rows))
         with threads(self.n_threads):
             groups = Groups.of(counts, group, np.ones((counts.shape[1], len(names))), self.prior_groups)
-            return infer_effects(counts, self._columns, self._priors[0], groups, max_iter=self.max_iter, tol=self.tol)
+            effects = groups.start.T
+            if counts.total > 0:
+                effects = infer_effects(
+                    counts, self._columns, self._priors[0], groups, max_iter=self.max_iter, tol=self.tol
+                )
+        known, group_of_row = self.group_effects_posterior_, self._group_of_row
+        if known is None:  # of a single group, whose effects are 1
+            known = GammaPosterior(*np.full((2, *self.group_effects_.shape), _CERTAIN))
+            group_of_row = np.zeros(len(self.W_posterior_.shape), np.int64)
+        shape = (groups.counts + groups.strength).T
+        posterior = GammaPosterior(*map(np.concatenate, ((known.shape, shape), (known.rate, shape / effects))))
+        return effects, {"group_effects_posterior_": posterior, "_group_of_row": group_of_row}
 
     def _infer_rows(self, counts: Counts, data: FitData) -> GammaPosterior:
         with threads(self.n_threads), compilation_shown(verbose=self.verbose), stage("computing the weights of rows"):

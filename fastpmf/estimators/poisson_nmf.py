@@ -3,7 +3,6 @@
 import math
 import os
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +30,7 @@ from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions, align_prior
 from fastpmf.fitting.problem import as_numbers, has_entries, read_priors, vector
 from fastpmf.fitting.seeds import SeededPrior, component_names
-from fastpmf.fitting.transform import transform_blocks
+from fastpmf.fitting.transform import producible, transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Solution, Status
 from fastpmf.solvers.base import TRACE_DTYPE, Callback
@@ -534,7 +533,7 @@ class PoissonNMF(FactorModel):
             Labels of the groups of these rows; needed if the model was fitted with groups.
         new_groups : {"ignore", "estimate"}, default="ignore"
             What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
-            their effects are fitted to these rows, with H fixed, by alternating with W.
+            their effects are fitted to these rows, as by `with_new_groups`, and then forgotten.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
         prior_W : (shape, rate), optional
@@ -552,10 +551,53 @@ class PoissonNMF(FactorModel):
         check_option(new_groups, ("ignore", "estimate"), "new_groups")
         counts, data = self._read_rows(X, row_exposure, groups, mask)
         prior_W = self._aligned_prior_W(X, counts, prior_W)
-        estimate = partial(self._estimated_effects, prior_W=prior_W) if new_groups == "estimate" else None
-        data = self._with_known_effects(counts, data, estimate)
+        model = self._with_groups_of_rows(counts, data, prior_W) if new_groups == "estimate" else self
+        data = model._with_known_effects(counts, data)
         W, gap_bound = self._transform(counts, data, prior_W)
         return (W, gap_bound) if return_gap_bound else W
+
+    def with_new_groups(self, X: Any, groups: Any, *, row_exposure: Any = None, prior_W: Any = None) -> Self:
+        """A copy of the model with the effects of further groups, estimated from their rows with `components_` fixed.
+
+        All methods of the copy know the groups: `transform`, `score`, `rate_factors`, `report` and others. W of the
+        rows and the effects are fitted in turn until they converge to `tol`.
+
+        Parameters
+        ----------
+        X : matrix of counts of shape (n_samples, n_features)
+            Rows of the new groups, in memory. Rows of groups that the model has are not used.
+        groups : array-like of shape (n_samples,)
+            Labels of the groups of the rows. The effects of a group depend on all of its rows, and on no others.
+        row_exposure : float or array-like of shape (n_samples,), optional
+            Exposures of these rows, 1 by default.
+        prior_W : (shape, rate), optional
+            As in `transform`.
+
+        Returns
+        -------
+        PoissonNMF
+            `group_names_` and `group_effects_` have the new groups after the others, sorted; the model itself if it
+            has all groups. Features that no component produces have effects of 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has an invalid type or value, or the model was fitted without groups.
+
+        See Also
+        --------
+        transform : W of new rows.
+
+        Examples
+        --------
+        >>> from fastpmf import PoissonNMF
+        >>> X, groups = [[4, 0, 2], [0, 3, 0], [2, 0, 1], [1, 2, 3]], ["a", "a", "b", "b"]
+        >>> model = PoissonNMF(2, random_state=0).fit(X, groups=groups)
+        >>> model.with_new_groups([[3, 1, 0], [2, 5, 1]], ["c", "c"]).group_names_
+        array(['a', 'b', 'c'], dtype='<U1')
+        """
+        counts, data = self._read_rows(X, row_exposure, groups, None)
+        return self._with_groups_of_rows(counts, data, self._aligned_prior_W(X, counts, prior_W))
 
     def score(
         self, X: Any, y: None = None, *, row_exposure: Any = None, groups: Any = None, mask: Any = None,
@@ -591,7 +633,7 @@ class PoissonNMF(FactorModel):
         counts, data = self._read_rows(X, row_exposure, groups, mask)
         weight = align(sample_weight, "sample_weight", rows=self._labels(X).rows)
         prior_W = self._aligned_prior_W(X, counts, prior_W)
-        data = self._with_known_effects(counts, data, None)
+        data = self._with_known_effects(counts, data)
         with compilation_shown(verbose=self.verbose):
             W, _ = self._transform(counts, data, prior_W)
             return self._score(counts, W, replace(data, sample_weight=weight))
@@ -752,21 +794,29 @@ class PoissonNMF(FactorModel):
         """
         return self._rate_factors(W, row_exposure, groups)
 
-    def _estimated_effects(
-        self, counts: MemoryCounts, data: FitData, rows: np.ndarray, *, prior_W: Any = None
-    ) -> np.ndarray:
-        """Effects of the groups of these rows, (n_groups, n_features), in the order of their labels; H is fixed."""
-        prior = self._row_penalties(prior_W).select_rows(rows).prior_W
-        options = replace(
-            PoissonOptions.of(self), prior_W=prior, prior_H=None, alpha_H=0.0, init="random", n_init=1, verbose=False,
-            callback=None,
-        )  # fmt: skip
-        with threads(self.n_threads), without_fit_warnings():
-            solution, _ = PoissonFit(counts, options, replace(data, fixed_H=self.components_)).run()
-        if solution.status in INTERRUPTIONS:
-            raise KeyboardInterrupt
-        assert solution.group_effects is not None
-        return solution.group_effects
+    def _with_groups_of_rows(self, counts: Counts, data: FitData, prior_W: Any) -> Self:
+        """`with_new_groups`, of aligned data and prior."""
+
+        def estimate(part: MemoryCounts, data: FitData, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+            H, background = self.components_, self.background_
+            part = producible(
+                part, H if background is None else np.vstack([H, np.broadcast_to(background, H.shape[1])])
+            )
+            if part.total == 0:
+                return np.ones((len(np.unique(data.groups)), H.shape[1])), {}
+            prior = self._row_penalties(prior_W).select_rows(rows).prior_W
+            options = replace(
+                PoissonOptions.of(self), prior_W=prior, prior_H=None, alpha_H=0.0, init="random", n_init=1,
+                random_state=0, verbose=False, callback=None,
+            )  # fmt: skip
+            with threads(self.n_threads), without_fit_warnings():
+                solution, _ = PoissonFit(part, options, replace(data, fixed_H=H)).run()
+            if solution.status in INTERRUPTIONS:
+                raise KeyboardInterrupt
+            assert solution.group_effects is not None
+            return solution.group_effects, {}
+
+        return self._with_groups_of(counts, data, estimate)
 
     def _with_features(self, columns: np.ndarray) -> Self:
         model = super()._with_features(columns)

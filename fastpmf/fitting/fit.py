@@ -21,7 +21,7 @@ from fastpmf.fitting.checkpoint import CheckpointFolder, open_checkpoints
 from fastpmf.fitting.early_stopping import EarlyStopping
 from fastpmf.fitting.memory import check_memory, check_memory_before_reading
 from fastpmf.fitting.options import FitData, FitOptions, KnownEffects, PoissonOptions
-from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem, read_groups
+from fastpmf.fitting.problem import FactorSpec, FitProblem, build_problem, number_groups
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.model.groups import Groups
@@ -193,7 +193,7 @@ class Fit(ABC):
         data.check_in_memory(counts)
         check_any_counts(counts, data.mask)
         self._dtype = dtype_for(options.dtype, counts)
-        n_groups = 0 if data.groups is None else len(read_groups(data.groups, counts.shape[0])[0])
+        n_groups = 0 if data.groups is None else len(number_groups(data.groups, counts.shape[0])[0])
         check_memory(
             counts, options.n_components, self._dtype, solver, n_init=options.n_init, search=self._search,
             n_groups=n_groups,

@@ -255,9 +255,13 @@ def build_groups(counts: Counts, data: FitData, strength: float) -> tuple[np.nda
         return None, None
     if isinstance(data.groups, KnownEffects):
         return None, Groups.of(counts, *data.groups, strength)
-    names, group = read_groups(data.groups, counts.shape[0])
-    if len(names) == 1 and data.fixed_H is None:
-        return names, None
+    n = counts.shape[0]
+    names, group = number_groups(data.groups, n)
+    if data.fixed_H is None:
+        if len(names) == 1:
+            return names, None
+        if len(names) == n:
+            raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
     return names, Groups.of(counts, group, np.ones((counts.shape[1], len(names))), strength)
 
 
@@ -268,12 +272,9 @@ def check_beside_groups(data: FitData) -> None:
             raise ValueError(f"{name} must be None with groups")
 
 
-def read_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Names of the groups, sorted, and the number of the group of each row, (n,), int64."""
-    labels = check_group_labels(groups, n)
-    names, group = np.unique(labels, return_inverse=True)
-    if n > 1 and len(names) == n:
-        raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
+    names, group = np.unique(check_group_labels(groups, n), return_inverse=True)
     return names, group.astype(np.int64)
 
 
