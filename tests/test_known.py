@@ -242,7 +242,8 @@ BAD = [
     *((f"prior_{name}", value, message) for name in "WH" for value, message in [
         (3, "must be 'auto', 'sparse' or .shape, rate."), ((1, 2, 3), "must be 'auto', 'sparse' or .shape, rate."),
         (([1, 2], 1), "must be 'auto', 'sparse' or .shape, rate., each a number, one for each of 3 components"),
-        (("a", 1), "must be 'auto', 'sparse' or .shape, rate."), ("gamma", "must be 'auto', 'sparse' or .shape, rate."),
+        *((value, "must be 'auto', 'sparse' or .shape, rate.")
+          for value in (("a", 1), ("1.5", 1), (True, 1), (1.5 + 0j, 1), "gamma")),
         ((0.5, 1), "must have shapes >= 1.*got 0.5"), ((NAN, 1), "must have shapes >= 1"),
         ((2, -1), "must have finite rates >= 0, got -1"), ((2, NAN), "must have finite rates >= 0, got nan"),
         ((2, 0), "must have rates > 0 where its shapes are > 1.*no mode"),
@@ -302,6 +303,28 @@ def test_a_prior_without_a_mode_is_refused_if_a_fixed_component_is_zero(X):
     H[1] = 0
     with pytest.raises(ValueError, match=r"^prior_W must have rates > 0 where .* fixed at zero"):
         fit(X, fixed_H=H, prior_W=(2.0, 0.0))
+
+
+def test_a_posterior_that_grows_along_single_entries_is_refused(X):
+    shape, rate = np.full((30, 2), 1.5), np.ones((30, 2))
+    rate[:5] = 0
+    with pytest.raises(ValueError, match=r"^prior_W must have rates > 0 where its shapes are > 1"):
+        fit(X, 2, prior_W=(shape, rate), prior_H=(1.0, 1.0))  # W of five rows may grow without end, with H near 0
+    fit(X, 2, prior_W=(shape, rate), prior_H=(1.1, 1.0))  # 0.1 of 40 columns exceed 0.5 of 5 rows
+    fit(X, 1, prior_W=(shape[:, :1], rate[:, :1]), prior_H=(1.0, 1.0))  # rates of other rows would be 0
+    with pytest.raises(ValueError, match=r"^prior_H must have rates > 0 where its shapes are > 1"):
+        fit(X.T, 2, prior_H=(shape.T, rate.T), prior_W=(1.0, 1.0))
+
+
+def test_a_posterior_that_grows_as_effects_of_groups_fall_is_refused(X):
+    groups = np.arange(30) % 2
+    for name, weak, strong in (("prior_H", 3.0, 12.0), ("prior_W", 1.2, 20.0)):
+        other = "prior_W" if name == "prior_H" else "prior_H"
+        options = {other: (60.0, 1.0), "groups": groups, "max_iter": 5}
+        fit(X, 2, **{name: (weak, 0.0)}, **options)
+        with pytest.raises(ValueError, match=f"^{name} must have rates > 0 .*, or prior_groups must be larger"):
+            fit(X, 2, **{name: (strong, 0.0)}, **options)
+        fit(X, 2, **{name: (strong, 1e-3)}, **options)
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,8 @@ def build_problem(
     )
     check_specs(specs, counts.shape, k, dtype, counts.observed_sums)
     names, groups = build_groups(counts, data, penalties.prior_groups)
+    if groups is not None and not isinstance(data.groups, KnownEffects):
+        check_mode_with_groups((specs[0].terms, specs[1].terms), groups)
     return FitProblem(
         counts, k + (b is not None), (specs[0].terms, specs[1].terms), groups, n_free=k, specs=specs,
         group_names=names, zero_weight_rows=np.flatnonzero(w == 0), penalties=penalties,
@@ -487,11 +489,12 @@ def _gamma_prior(prior: Any, k: int, n: int, side: Side) -> FactorPrior:
     name, entries = f"prior_{'WH'[side]}", (n, k) if side is Side.ROWS else (k, n)
 
     def read(values: Any) -> np.ndarray:
-        A = np.asarray(values, dtype=np.float64)
+        A = np.asarray(values)
+        if A.dtype.kind not in "iuf" or (A.ndim >= 2 and A.shape != entries):
+            raise ValueError
+        A = A.astype(np.float64)
         if A.ndim < 2:
             return np.broadcast_to(A, (1, k))
-        if A.shape != entries:
-            raise ValueError
         return A if side is Side.ROWS else A.T
 
     try:
@@ -511,14 +514,22 @@ def _gamma_prior(prior: Any, k: int, n: int, side: Side) -> FactorPrior:
 
 def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: int) -> None:
     """Raise an error if the posterior grows without bound as one factor is scaled up and the other down."""
-    counts, costs, fixed = [], [], np.zeros(k, bool)
+    counts, free_counts, costs, fixed = [], [], [], np.zeros(k, bool)
     for t, n in zip(terms, shape, strict=True):
-        counts.append(np.zeros(k) if t.shape is None else t.shape[:, :k].sum(axis=0) * (n if len(t.shape) == 1 else 1))
-        costs.append(sum((np.zeros(k) if x is None else x[:, :k].sum(axis=0) for x in (t.rate, t.ridge)), np.zeros(k)))
+        added, cost = (
+            sum((np.zeros((1, k)) if x is None else x[:, :k] for x in values), np.zeros((1, k)))
+            for values in ((t.shape,), (t.rate, t.ridge))
+        )
+        # Of a single component all entries have to grow together, since the rates of its rows would fall to 0
+        free = cost == 0 if k > 1 else (cost == 0).all(axis=0, keepdims=True)
+        repeats = n if max(len(added), len(free)) == 1 else 1
+        counts.append(added.sum(axis=0) * (n if len(added) == 1 else 1))
+        free_counts.append((added * free).sum(axis=0) * repeats)
+        costs.append(cost.sum(axis=0))
         if t.fixed is not None:
             fixed |= t.fixed[:k]
-    excess = np.where(fixed, 0.0, counts[0] - counts[1])
-    unbounded = (excess > 0) & (costs[0] == 0), (excess < 0) & (costs[1] == 0)
+    excess = counts[0] - counts[1]
+    unbounded = [~fixed & (own > other) for own, other in zip(free_counts, counts[::-1], strict=True)]
     for name, components in zip(("prior_W", "prior_H"), unbounded, strict=True):
         if components.any():
             raise ValueError(
@@ -531,6 +542,26 @@ def check_posterior_mode(terms: tuple[Terms, Terms], shape: tuple[int, int], k: 
             "Only one of W and H is penalised, so rescaling can make its penalty arbitrarily small: penalise or fix "
             "the other factor too."
         )
+
+
+def check_mode_with_groups(terms: tuple[Terms, Terms], groups: Groups) -> None:
+    """Raise an error if the posterior grows without bound as effects fall, and W of a group or H of a feature rises."""
+    n_features, n_groups = groups.start.shape
+    for name, t, side, count in zip(("prior_W", "prior_H"), terms, Side, (n_features, n_groups), strict=True):
+        if t.shape is None or t.fixed is not None:
+            continue
+        n_rows = len(groups.group) if side is Side.ROWS else n_features
+        costs = [x.sum(axis=1, dtype=np.float64) for x in (t.rate, t.ridge) if x is not None]
+        added, cost = (
+            np.broadcast_to(x, n_rows) for x in (t.shape.sum(axis=1, dtype=np.float64), sum(costs, np.zeros(1)))
+        )
+        if side is Side.ROWS:
+            added, cost = groups.total(added), groups.total(cost)
+        if ((cost == 0) & (added >= groups.strength * count)).any():
+            raise ValueError(
+                f"{name} must have rates > 0 where its shapes are > 1, or prior_groups must be larger: with rate 0 the "
+                "posterior has no mode, since scaling effects down and the factor up always raises it"
+            )
 
 
 def _check_informed(
