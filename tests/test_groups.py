@@ -732,6 +732,15 @@ def test_a_single_group_changes_no_change_and_new_groups_have_effects_of_1(drawn
         np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-4)
 
 
+def test_a_fit_from_given_factors_starts_with_their_best_effects(drawn):
+    options = {"n_components": 2, "max_iter": 1000, "tol": 1e-5, "dtype": "float64"}
+    model = PoissonNMF(**options, random_state=0)
+    W = model.fit_transform(drawn.X, groups=drawn.labels)
+    again = PoissonNMF(**options, init="custom").fit(drawn.X, groups=drawn.labels, W=W, H=model.components_)
+    assert again.n_iter_ <= 2 < model.n_iter_
+    assert again.objective_ <= model.objective_
+
+
 def test_changes_with_groups_are_aligned_by_labels_and_the_same_for_any_number_of_threads(drawn):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(drawn.X, [f"row {i}" for i in range(80)], [f"f{j}" for j in range(30)])
@@ -810,6 +819,15 @@ def test_the_command_line_fits_transforms_scores_and_reports_with_groups(drawn, 
     run("fit", X, "-k", "2", "--groups", groups, "-o", model, "--report", str(tmp_path / "a.html"))
     fitted = load_model(model)
     assert fitted.group_names_.tolist() == ["a", "b", "c"]
+    assert "\ngroups: 'a', 'b', 'c'\n" in run("info", model).out
+    assert json.loads(run("info", model, "--json").out)["groups"] == ["a", "b", "c"]
+    other = str(tmp_path / "other.npz")
+    run("fit", X, "-k", "2", "--groups", groups, "--prior-groups", "3", "-o", other)
+    assert load_model(other).prior_groups == 3
+    assert (
+        "argument --prior-groups: it needs --groups"
+        in run("fit", X, "-k", "2", "--prior-groups", "3", "-o", other, status=2).err
+    )
     run("transform", model, X, "--groups", groups, "-o", W)
     np.testing.assert_array_equal(np.load(W), fitted.transform(drawn.X, groups=drawn.labels))
     run("transform", model, X, "--groups", str(tmp_path / "new.txt"), "--new-groups", "estimate", "-o", W)

@@ -23,6 +23,7 @@ from fastpmf import (
     plot,
     poisson_nmf,
     seeded_prior,
+    select_n_components,
     to_topics,
 )
 from fastpmf.core.counts import Side
@@ -266,7 +267,7 @@ BAD = {
     "no components": ({"n_components": 0}, "^n_components == 0, must be >= 1"),
     "numbers for features": ({"features": [1, 2]}, "^features must be names, or counts with column names"),
     "counts without names": ({"features": np.ones((2, 3))}, "^features must be names, or counts with column names"),
-    "features twice": ({"features": ["g1", "g1"]}, "^features must be unique, got 'g1' more than once"),
+    "features twice": ({"features": ["g1", "g1"]}, r"^seeds\['a'\] must have names that features has once, got 'g1'"),
 }  # fmt: skip
 
 
@@ -283,6 +284,21 @@ def test_a_prior_for_another_number_of_components_is_an_error(drawn):
     for call in (lambda: fit(drawn[0], prior, k=4), lambda: poisson_nmf(drawn[0], 4, prior_W="auto", prior_H=prior)):
         with pytest.raises(ValueError, match=r"^n_components must be 5, that of the seeded prior prior_H, got 4"):
             call()
+
+
+def test_other_features_may_have_the_same_name(drawn):
+    names = np.where(np.arange(len(NAMES)) < len(NAMES) - 2, NAMES, "other")
+    prior, expected = (seeded_prior(given, {"a": ["g1"]}, K, strength=10) for given in (names, NAMES))
+    np.testing.assert_array_equal(prior.shape, expected.shape)
+    with pytest.warns(UserWarning, match="X has 1 feature name.s. more than once"):
+        assert fit(pd.DataFrame(drawn[0], columns=names), prior).component_names_[0] == "a"
+
+
+def test_numbers_of_components_are_not_compared_with_a_seeded_prior(drawn):
+    model = PoissonNMF(K, prior_W="auto", prior_H=seeded_prior(NAMES, seeds_of([0]), K, strength=10), max_iter=20)
+    with pytest.raises(ValueError, match="^n_components must be 5 only, that of the seeded prior prior_H of estimator"):
+        select_n_components(drawn[0], [4, 5], estimator=model)
+    assert select_n_components(drawn[0], [5], estimator=model, n_splits=1, random_state=0).recommended == 5
 
 
 def test_features_may_be_counts_with_names(drawn):

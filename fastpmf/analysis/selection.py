@@ -25,11 +25,12 @@ from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, without_fit_warnings
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
+from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import make_solver
 from fastpmf.solvers.component_search import make_search
-from fastpmf.utils.messages import brief
+from fastpmf.utils.messages import brief, listed
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
 from fastpmf.utils.validation import (
@@ -307,6 +308,12 @@ def select_n_components(
             "own_starts must be 0 for HPF, and with an init other than 'auto' and 'merge' or n_init > 1, since these "
             f"are always fitted from their own start; got {own_starts}"
         )
+    for name, value in {} if estimator is None else estimator.get_params(deep=False).items():
+        if isinstance(value, SeededPrior) and (ks != len(value.shape)).any():
+            raise ValueError(
+                f"n_components must be {len(value.shape)} only, that of the seeded prior {name} of estimator, got "
+                f"{listed(ks.tolist())}"
+            )
     check_option(holdout, _HOLDOUTS, "holdout")
     hold_out = _HOLDOUTS[holdout]
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=0)

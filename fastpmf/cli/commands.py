@@ -95,7 +95,7 @@ from fastpmf.io.results import check_factors_path, check_output
 from fastpmf.utils.extras import import_optional
 from fastpmf.utils.files import STANDARD_INPUT, check_folder, regular_file
 from fastpmf.utils.memory import memory_limit, sizes_text
-from fastpmf.utils.messages import printable, suggestion
+from fastpmf.utils.messages import listed, printable, suggestion
 from fastpmf.utils.progress import stage, write_line
 from fastpmf.warmup import warmup as warm_up
 
@@ -197,7 +197,11 @@ def _model(arguments: argparse.Namespace, n_components: int, default_prior: str)
 
 def _how_to_fit(arguments: argparse.Namespace, n_components: int) -> dict[str, Any]:
     """The parameters that both estimators have."""
+    prior_groups = getattr(arguments, "prior_groups", None)
+    if prior_groups is not None and arguments.row_groups is None:
+        raise ValueError("argument --prior-groups: it needs --groups")
     return {
+        **({} if prior_groups is None else {"prior_groups": prior_groups}),
         "n_components": n_components, "init": arguments.init, "n_init": arguments.n_init,
         "max_iter": arguments.max_iter, "tol": arguments.tol, "max_time": arguments.max_time,
         "random_state": arguments.seed, "dtype": arguments.dtype, "n_threads": arguments.threads,
@@ -749,9 +753,18 @@ def _info_of_model(model: Model, arguments: argparse.Namespace) -> None:
     print_result(
         arguments,
         f"{type(model).__name__} of {k} components x {p:,} features, {model.components_.dtype}, features "
-        f"{'with' if named else 'without'} names\n{_objective(model)}\n{_status(model)}",
+        f"{'with' if named else 'without'} names\n{_names(model)}{_objective(model)}\n{_status(model)}",
         _facts_of_model(model) | {"n_features": p, "feature_names": named, "dtype": str(model.components_.dtype)},
     )
+
+
+def _names(model: Model) -> str:
+    """Lines with the names of components and groups, if there are any."""
+    lines = ""
+    for what, names in (("components", model.component_names_), ("groups", model.group_names_)):
+        if names is not None:
+            lines += f"{what}: {printable(listed(names.tolist(), 10))}\n"
+    return lines
 
 
 def _facts_of_counts(data: Dataset, counts: Any) -> dict[str, Any]:
@@ -768,6 +781,7 @@ def _facts_of_model(model: Model) -> dict[str, Any]:
     facts = {
         "kind": type(model).__name__, "n_components": len(model.components_), "n_iter": model.n_iter_,
         "status": model.status_.name, "max_iter": model.max_iter, "tol": model.tol,
+        "component_names": model.component_names_, "groups": model.group_names_,
     }  # fmt: skip
     if isinstance(model, PoissonNMF):
         return facts | {"objective": model.objective_, "kkt_residual": model.kkt_residual_}

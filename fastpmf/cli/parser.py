@@ -384,6 +384,7 @@ A tenth of the rows is held out, and each fifth of their columns is predicted fr
 the variation of the counts. --holdout counts divides each count by thinning instead, which suits only
 counts that vary as Poisson counts do: see `fastpmf overdispersion`. For recommendations from purchases,
 hold out entries instead: `fastpmf split --by entries`, then `fit` and `evaluate -n` for each k.
+Effects of groups, and other data beside the counts, are left out here.
 
 The table has the log-likelihood of the held-out counts in nats per count, the
 standard error of its difference to the best, and the similarity of the components of different
@@ -1257,6 +1258,8 @@ def _add_beside_fit(command: Parser) -> None:
     _add_row_exposure(command)
     _add_groups_of_rows(command)
     group = "data beside the counts"
+    text = "prior of the effects of groups, which keeps them near 1 as so many counts would (default: 10)"
+    command.option("--prior-groups", text, group=group, type=positive_number, metavar="X")
     text = "exposure of each column"
     command.option("--column-exposure", text, group=group, type=_number_or_file, metavar="FILE")
     text = "a number or file: the rate of each column without any component"

@@ -374,6 +374,8 @@ class PoissonFit(Fit):
                 f"fixed_W and fixed_H leave {n} row(s) of X a rate of 0 under a positive count; free a component "
                 "there, or give a background"
             )
+        if options.init in GIVEN and (groups := problem.groups) is not None:
+            self.problem = replace(problem, groups=replace(groups, start=groups.best_effects_of(W, Ht)))
         return W, Ht
 
 

@@ -93,7 +93,7 @@ def seeded_prior(
     Parameters
     ----------
     features : array-like of str, of length n_features, or matrix of counts with column names
-        The names of all features.
+        The names of all features. Those of the expected ones must be unique.
     seeds : dict
         For each seeded component, by name, the features to expect: a list of their names, a dict or Series with a
         weight >= 0 for each of them, or an array of shape (n_features,) with a weight for each feature, such as a known
@@ -151,10 +151,9 @@ def seeded_prior(
         check_option(rate, ("auto", "sparse"), "rate")
     else:
         check_number(rate, "rate", positive=True)
-    position = {name: j for j, name in enumerate(names.tolist())}
     shapes = np.full((n_components, len(names)), float(shape))
     for z, (component, given) in enumerate(seeds.items()):
-        weights = _weights(given, position, f"seeds[{component!r}]")
+        weights = _weights(given, names, f"seeds[{component!r}]")
         shapes[z] += strength * weights / weights.sum()
     return SeededPrior(shapes, rate, np.array([*seeds, *numbers], dtype=object), names)
 
@@ -165,15 +164,12 @@ def _feature_names(features: Any) -> np.ndarray:
         values = np.asarray(features, dtype=object)
     if values.ndim != 1 or not len(values) or not all(isinstance(name, str) for name in values.tolist()):
         raise ValueError(f"features must be names, or counts with column names, got {brief(features)}")
-    if repeated := duplicates(values.tolist()):
-        raise ValueError(f"features must be unique, got {listed(repeated, 1)} more than once; those of AnnData can be "
-                         "made unique by adata.var_names_make_unique()")  # fmt: skip
     return values
 
 
-def _weights(given: Any, position: dict[Any, int], name: str) -> np.ndarray:
+def _weights(given: Any, names: np.ndarray, name: str) -> np.ndarray:
     """The weights of all features, (n_features,), float64, from those of a seed; not all of them are 0."""
-    p = len(position)
+    p = len(names)
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a list of features, a dict or an array, got {brief(given)}")
     if is_pandas(given):
@@ -184,8 +180,14 @@ def _weights(given: Any, position: dict[Any, int], name: str) -> np.ndarray:
         if not isinstance(given, Mapping) and (repeated := duplicates(list(given))):
             raise ValueError(f"{name} must have each feature once, got {listed(repeated, 1)} more than once")
         weight = given if isinstance(given, Mapping) else dict.fromkeys(given, 1.0)
+        position = {feature: j for j, feature in enumerate(names.tolist())}
         if unknown := [feature for feature in weight if feature not in position]:
             raise ValueError(f"{name} must have names in features, which lacks {listed(unknown)}")
+        if repeated := [feature for feature in duplicates(names.tolist()) if feature in weight]:
+            raise ValueError(
+                f"{name} must have names that features has once, got {listed(repeated)}, which it has more than once; "
+                "names of AnnData can be made unique by adata.var_names_make_unique()"
+            )
         weights = np.zeros(p)
         weights[[position[feature] for feature in weight]] = check_array(list(weight.values()), name)
     elif not len(given):
