@@ -907,7 +907,9 @@ class PoissonNMF(FactorModel):
                 raise ValueError("only one of group_effects and group_names")
             if effects is not None and group_names is not None:
                 shape = len(group_names), p
-                effects = check_factor(check_shape_dtype(effects, shape, np.dtype(float), "group_effects"), shape, "")
+                effects = check_factor(
+                    check_shape_dtype(effects, shape, np.dtype(float), "group_effects"), shape, "group_effects"
+                )
             attributes |= {"group_effects_": effects, "group_names_": group_names}
             if "online_schedule" in arrays:
                 attributes["_online"] = OnlineEM.from_arrays(arrays, p, k)

@@ -7,11 +7,6 @@ from fastpmf.kernels.launch import arguments
 
 
 @formula()
-def _add_scaled(total, a, x):
-    return fma(x, a, total)
-
-
-@formula()
 def _add_product(total, a, b):
     return fma(a, b, total)
 
@@ -60,7 +55,7 @@ def effect_sums(table, block, worker):
             first = second = simd.as_float64(simd.zero(A, v))
             for j in range(row_blocks[block], row_blocks[block + 1]):
                 a = simd.as_float64(simd.load(A, j, v))
-                first, second = _add_scaled(first, a, effect[j, g]), _add_scaled(second, a, effect[j, after])
+                first, second = _add_product(first, effect[j, g], a), _add_product(second, effect[j, after], a)
             simd.store_sums(out, block * n_groups + g, v, first)
             simd.store_sums(out, block * n_groups + after, v, second)
 
@@ -134,5 +129,5 @@ def group_weights(table, block, worker):
         for v in range(simd.width(sums)):
             total = simd.zero(sums, v)
             for g in range(effect.shape[1]):
-                total = _add_scaled(total, simd.load(sums, g, v), effect[j, g])
+                total = _add_product(total, effect[j, g], simd.load(sums, g, v))
             simd.store(out, j, v, total)
