@@ -321,14 +321,16 @@ def plot(rows: list[Row], figure: Any) -> None:
         for (model, phi), own in common.group(drawn, "model", "dispersion").items():
             means = list(dict.fromkeys(row.mean_count for row in own))
             y = [np.mean([row.value for row in own if row.mean_count == mean]) for mean in means]
-            label = f"{model}, dispersion {phi:g}" if phi > 0 else model
-            axes.plot(means, y, "s--" if phi > 0 else "o-", color=colors[model], label=label)
+            label = model if phi == drawn[0].dispersion else None  # others are dashed
+            axes.plot(means, y, "o-" if label else "s--", color=colors[model], label=label)
     for i, ((dispersion, holdout, rule), own) in enumerate(common.group(chosen, "dispersion", "what", "model").items()):
         label = f"{rule}, {holdout}, dispersion {dispersion:g}"
         x, y = [r.k + 0.1 * i for r in own], [r.value - r.k for r in own]
         right[0].plot(x, y, "os^"[i % 3], color=f"C{i // 3 % 10}", alpha=0.5, label=label)
     left.set(xscale="log", xlabel="mean count", ylabel="correlation with the truth", title="recovery")
-    middle.set(xscale="log", xlabel="mean count", ylabel="share that contains the truth", title="90 % intervals")
+    middle.set(
+        ylim=(0, 1), xscale="log", xlabel="mean count", ylabel="share that contains the truth", title="90 % intervals"
+    )
     for axes in right:
         axes.set(xlabel="true number of components", ylabel="chosen less true", title="components")
     for axes in filter(lambda axes: axes.lines, (left, middle, *right)):
