@@ -10,9 +10,9 @@ from fastpmf.core.counts import Side
 from fastpmf.counts import COUNT_DTYPES, as_counts
 from fastpmf.counts.csr import SparseRows
 from fastpmf.estimators import HPF, PoissonNMF
-from fastpmf.fitting.fit import without_fit_warnings
 from fastpmf.kernels.csr import count_columns, cut_rows, scatter_columns
 from fastpmf.utils.validation import check_option
+from fastpmf.utils.warnings import without_fit_warnings
 
 
 def warmup(n_components: int, *, counts_dtype: Any = "uint8", dtype: Any = None) -> float:

@@ -198,7 +198,7 @@ def test_the_table_and_the_sentence_say_what_was_found():
     X = draw(5.0, 0.5)[0]
     model = PoissonNMF(K, random_state=0)
     quality = model.quality(X, W=model.fit_transform(X))
-    assert quality.overdispersion.sentence() in str(quality)
+    assert "variance relative to Poisson counts" in str(quality)
     assert "overdispersion" not in quality.to_frame()
     assert model.quality(X).overdispersion is None
 

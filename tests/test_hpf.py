@@ -165,7 +165,7 @@ def test_a_posterior_is_scipys_gamma_distribution_and_its_intervals_have_their_m
         assert inside == pytest.approx(level, abs=5 * math.sqrt(level * (1 - level) / draws.size))
         np.testing.assert_allclose(exact.cdf(high) - exact.cdf(low), level, rtol=1e-9)
     assert posterior.sample(random_state=np.random.RandomState(0)).shape == (40, 3)
-    with pytest.raises(ValueError, match="level must be between 0 and 1, got 1"):
+    with pytest.raises(ValueError, match="level must be a number between 0 and 1, got 1"):
         posterior.interval(1)
 
 

@@ -35,7 +35,7 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts, SparseRows
 from fastpmf.counts.streamed import StreamedCounts
-from fastpmf.fitting.fit import poisson_nmf, without_fit_warnings
+from fastpmf.fitting.fit import poisson_nmf
 from fastpmf.fitting.options import FitData, KnownEffects
 from fastpmf.fitting.problem import number_groups, vector
 from fastpmf.fitting.transform import transform_blocks
@@ -45,7 +45,7 @@ from fastpmf.utils.memory import check_memory_for
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, shown_as_table
 from fastpmf.utils.validation import check_option, random_generator, random_seed
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.warnings import warn, without_fit_warnings
 
 _SMALLEST = 1e-4  # of a weight: float32 still represents the product with a count, and the kernels need it positive
 _RAISED = 1e-3  # of the mean of a component, where refits start

@@ -155,18 +155,25 @@ class Overdispersion:
 
     def sentence(self) -> str:
         """What was found, and what follows from it."""
+        z = f"z = {self.overall_z_score:.1f}"
+        n_features = f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more"
         if self.overall_p_value > _FALSE_DISCOVERIES:
-            return (
-                f"The counts vary as Poisson counts of the fitted rates do (z = {self.overall_z_score:.1f}); "
-                f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more."
-            )
+            return f"The counts vary as Poisson counts of the fitted rates do ({z}); {n_features}."
         return (
             f"The counts vary {self.overall_variance_ratio:.3g} times as much as Poisson counts of the fitted rates "
-            f"(dispersion {self.overall_dispersion:.2g}, z = {self.overall_z_score:.1f}); "
-            f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more. Errors that "
-            'assume Poisson counts are too small: use standard_errors="robust", and bootstraps of rows. The parts of '
-            'thinned counts are not independent: choose the number of components with holdout="rows", the default.'
+            f"(dispersion {self.overall_dispersion:.2g}, {z}); {n_features}. Errors that assume Poisson counts are too "
+            'small: use standard_errors="robust", and bootstraps of rows. The parts of thinned counts are not '
+            'independent: choose the number of components with holdout="rows", the default.'
         )
+
+    def facts(self) -> dict[str, str]:
+        """The values of all features together, as text."""
+        return {
+            "overall dispersion": f"{self.overall_dispersion:.3g}",
+            "variance relative to Poisson counts": f"{self.overall_variance_ratio:.3g}",
+            "z score": f"{self.overall_z_score:.1f} (p = {self.overall_p_value:.2g})",
+            "features that vary more": f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,}",
+        }
 
     def _table(self) -> Table:
         top = self.top()
@@ -177,13 +184,7 @@ class Overdispersion:
             "variance ratio": [f"{x:.3g}" for x in self.variance_ratio[top]],
             "z score": [f"{x:.1f}" for x in self.z_score[top]], "p value": [f"{x:.2g}" for x in self.p_value[top]],
         }  # fmt: skip
-        facts = {
-            "overall dispersion": f"{self.overall_dispersion:.3g}",
-            "variance ratio": f"{self.overall_variance_ratio:.3g}",
-            "z score": f"{self.overall_z_score:.1f} (p = {self.overall_p_value:.2g})",
-            "features that vary more": f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,}",
-        }
-        return Table("Variation compared with Poisson counts", columns, facts, n_rows=len(self.dispersion))
+        return Table("Variation compared with Poisson counts", columns, self.facts(), n_rows=len(self.dispersion))
 
 
 def overdispersion(

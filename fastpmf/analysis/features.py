@@ -184,7 +184,7 @@ class Quality(NamedTuple):
         columns = {name.replace("_", " "): values.tolist() for name, values in self._columns().items()}
         components = component_labels(self.component_names, k).tolist()
         found = self.overdispersion
-        facts = {} if found is None else {"variation of the counts": found.sentence()}
+        facts = {} if found is None else found.facts()
         return Table(f"Quality of {k} components", {"component": components, **columns}, facts)
 
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 
 from fastpmf.analysis.consensus import KEEP_ALL, Replicates, cluster
@@ -22,7 +20,7 @@ from fastpmf.core.factors import padded
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.labels import MatrixLabels, align, labels_of
 from fastpmf.counts.split import thin_counts
-from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, without_fit_warnings
+from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
 from fastpmf.fitting.seeds import SeededPrior
@@ -42,6 +40,7 @@ from fastpmf.utils.validation import (
     random_generator,
     random_seed,
 )
+from fastpmf.utils.warnings import without_fit_warnings
 
 _BASELINE_SHARE = 0.01  # share of rates without structure in the rates that are scored
 _COLUMN_GROUPS = 5  # of the columns of held-out rows, each of which is predicted from the others
@@ -340,8 +339,7 @@ def select_n_components(
             W = fitted.fit_transform(train, **start)
 
         def infer(X: MemoryCounts, columns: np.ndarray) -> np.ndarray:
-            # As with fits, rows that have not converged are a valid result here
-            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            with without_fit_warnings():  # as with fits
                 return np.asarray(fitted._with_features(columns).transform(X))
 
         return _Fit(W, fitted.components_, getattr(fitted, "objective_", math.nan), infer)

@@ -260,7 +260,7 @@ def _draw_curve(ax: Any, n_iter: np.ndarray, values: np.ndarray, label: str, tol
     ax.set(xlabel="iterations", ylabel=label, yscale="linear" if tol is None else "log")
     if tol:
         ax.axhline(tol, color=GREY, linestyle="--", label="tol")
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="upper right")
     hide_frame(ax)
 
 

@@ -16,7 +16,7 @@ from fastpmf.counts import Dataset, MemoryCounts
 from fastpmf.counts.split import thin_counts
 from fastpmf.estimators._persistence import damaged_model, write_model
 from fastpmf.estimators.poisson_nmf import PoissonNMF
-from fastpmf.fitting.fit import check_any_counts, without_fit_warnings
+from fastpmf.fitting.fit import check_any_counts
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
 from fastpmf.kernels.threads import threads
@@ -25,6 +25,7 @@ from fastpmf.utils.messages import brief
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, data_frame, shown_as_table
 from fastpmf.utils.validation import check_option, check_shape_dtype, random_generator, random_seed
+from fastpmf.utils.warnings import without_fit_warnings
 
 _N_REPLICATES = 20
 _DATA = ("row_exposure", "column_exposure", "background", "groups", "mask", "sample_weight")

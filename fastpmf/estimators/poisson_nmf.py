@@ -24,7 +24,7 @@ from fastpmf.estimators._persistence import (
     write_model,
 )
 from fastpmf.estimators.base import FactorModel
-from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end, without_fit_warnings
+from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit, report_end
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.online import OnlineEM, OnlineOptions, online_em_step
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions, align_prior
@@ -37,6 +37,7 @@ from fastpmf.solvers.base import TRACE_DTYPE, Callback
 from fastpmf.utils.files import READ_ERRORS
 from fastpmf.utils.progress import compilation_shown, stage
 from fastpmf.utils.validation import check_factor, check_option, check_shape_dtype
+from fastpmf.utils.warnings import without_fit_warnings
 
 
 class PoissonNMF(FactorModel):

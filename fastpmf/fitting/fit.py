@@ -4,7 +4,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -33,9 +32,8 @@ from fastpmf.solvers.component_search import ComponentSearch, merged_down, past_
 from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import FitProgress, compilation_shown, fit_progress, stage
 from fastpmf.utils.validation import check_factor, check_option, random_generator
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.warnings import fit_warnings_hidden, warn
 
-_silent = ContextVar("silent", default=False)
 INTERRUPTIONS = (Status.INTERRUPTED, Status.UNMEASURED)
 KKT = "The KKT residual is {} nats per count"
 
@@ -326,7 +324,7 @@ class PoissonFit(Fit):
             )  # fmt: skip
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
-        if len(dead := solution.dead_components) and not _silent.get():
+        if len(dead := solution.dead_components) and not fit_warnings_hidden():
             warn(
                 f"{len(dead)} of {options.n_components} components carry no counts (numbers {listed(dead)}): fit fewer "
                 "components or try another start"
@@ -404,16 +402,6 @@ def check_any_counts(counts: CountSize, mask: Any = None) -> None:
     raise ValueError(f"X must hold at least one positive count, got all {n} x {p} zero")
 
 
-@contextmanager
-def without_fit_warnings() -> Iterator[None]:
-    """No warnings of empty components and missing convergence in this thread; filters of other threads stay."""
-    token = _silent.set(True)
-    try:
-        yield
-    finally:
-        _silent.reset(token)
-
-
 def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
     """Raise `FitInterrupted` after Ctrl-C, or warn if the fit stopped before it converged.
 
@@ -421,7 +409,7 @@ def report_end(solution: Solution, tol: float, measure: str = KKT) -> None:
     """
     if solution.status in INTERRUPTIONS:
         raise FitInterrupted(solution)
-    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not _silent.get():
+    if solution.status in (Status.MAX_ITER, Status.MAX_TIME) and tol > 0 and not fit_warnings_hidden():
         reached = measure.format(f"{solution.kkt_residual:.2g}")
         wanted = f"{tol:g}{rounding_advice(tol, solution.W.dtype)}"
         warn(f"{solution.status} {reached} after {solution.n_iter} iterations; tol is {wanted}.", ConvergenceWarning)

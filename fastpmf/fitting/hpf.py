@@ -29,7 +29,7 @@ from fastpmf.solvers.component_search import ComponentSearch, make_search
 from fastpmf.solvers.mean_field import PosteriorProblem, PosteriorState
 from fastpmf.utils.messages import brief
 from fastpmf.utils.validation import check_array, check_factor, check_number, check_option
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.warnings import fit_warnings_hidden, warn
 
 _SMALLEST, _LARGEST = 1e-30, 1e30  # hyperparameters; float32 can divide by them
 MOVED = "The last updates moved a share of {} of the counts"  # what `tol` is compared with
@@ -318,7 +318,7 @@ def infer_rows(
             f"{n_lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity, and no posterior",
             RuntimeWarning,
         )
-    if warn_unconverged and tol > 0 and (moved > threshold[active]).any():
+    if warn_unconverged and not fit_warnings_hidden() and tol > 0 and (moved > threshold[active]).any():
         warn(
             f"posteriors of some rows still moved by more than tol={tol:g} of their counts after max_iter={max_iter} "
             "updates; increase max_iter or tol",

@@ -18,7 +18,7 @@ from fastpmf.fitting.problem import build_problem, vector
 from fastpmf.solvers import FactorState
 from fastpmf.solvers.row_problems import solve_rows
 from fastpmf.utils.validation import check_factor
-from fastpmf.utils.warnings import warn
+from fastpmf.utils.warnings import fit_warnings_hidden, warn
 
 
 def transform(
@@ -75,7 +75,7 @@ def transform(
         warn(
             f"{n_lost} row(s) of X have rates that {dtype} can't tell from 0 or infinity: their W is 0", RuntimeWarning
         )
-    if warn_unconverged and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
+    if warn_unconverged and not fit_warnings_hidden() and tol > 0 and bool((~lost & (gap > tol * mass)).any()):
         advice = f"increase max_iter or tol{rounding_advice(tol, dtype)}"
         warn(
             f"some rows of X did not converge to within tol={tol:g} nats per count in max_iter={max_iter} iterations; "

@@ -84,4 +84,4 @@ def _densities(ax: Any, result: Clusters) -> None:
     if result.density_threshold < edges[-1]:
         ax.axvline(result.density_threshold, color=GREY, linestyle=":")
     if parts[1].size:
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="upper right")

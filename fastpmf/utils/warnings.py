@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +21,24 @@ def _folder(package: str) -> str | None:
 
 
 _SKIPPED = (*filter(None, map(_folder, _BETWEEN)), contextlib.__file__)
+
+
+_hidden = ContextVar("hidden", default=False)
+
+
+@contextlib.contextmanager
+def without_fit_warnings() -> Iterator[None]:
+    """No warnings of empty components and missing convergence in this thread; filters of other threads stay."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
+def fit_warnings_hidden() -> bool:
+    """Whether this is inside of `without_fit_warnings`."""
+    return _hidden.get()
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
