@@ -186,6 +186,71 @@ def test_a_fit_from_given_factors_is_that_of_one_machine(client, X, given):
     assert model.trace_["objective"][0] == pytest.approx(best.objective_, rel=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (1, {"solver": "mu"}),
+        (4, {"solver": "cd", "prior_W": (1.2, 0.5), "prior_H": (1.1, 0.2), "row_exposure": True}),
+        (5, {"solver": "mu", "prior_groups": 2.0, "alpha_W": 1e-3, "l1_ratio": 1.0}),
+        (6, {"solver": "cd", "fixed_H": True}),
+    ],
+)
+def test_effects_of_groups_are_those_of_one_machine(client, X, count, options):
+    groups, given, rng = np.array(["a", "b", "c"])[np.arange(120) % 3], {}, np.random.default_rng(0)
+    if options.pop("row_exposure", False):
+        given["row_exposure"] = rng.gamma(3.0, size=120) + 0.1
+    if options.pop("fixed_H", False):
+        given["fixed_H"] = np.vstack([rng.random(40) + 0.1, np.full((2, 40), np.nan)])
+    options |= OPTIONS | {"max_iter": 12, "eval_every": 3}
+    model, local = PoissonNMF(3, **options), fastpmf.PoissonNMF(3, init="random", **options)
+    W = model.fit_transform(delayed(X, count), groups=groups, **given)
+    expected = local.fit_transform(streamed(X), groups=groups, **given)
+    np.testing.assert_allclose(model.group_effects_, local.group_effects_, **CLOSE)
+    np.testing.assert_allclose(model.components_, local.components_, **CLOSE)
+    np.testing.assert_allclose(W.compute(), expected, **CLOSE)
+    np.testing.assert_allclose(model.trace_["objective"], local.trace_["objective"], rtol=1e-10)
+    np.testing.assert_allclose(model.trace_["kkt_residual"], local.trace_["kkt_residual"], rtol=1e-7, atol=1e-12)
+    assert model.objective_ == pytest.approx(local.objective_, rel=1e-10)
+    assert model.kkt_residual_ == pytest.approx(local.kkt_residual_, rel=1e-7)
+    assert model.group_names_.tolist() == ["a", "b", "c"]
+    exposure = {name: value for name, value in given.items() if name == "row_exposure"}
+    W = model.transform(chunked(X, 2), groups=groups, **exposure)
+    np.testing.assert_allclose(W.compute(), local.transform(X, groups=groups, **exposure), rtol=1e-6, atol=1e-8)
+    assert n_stored(client) == 0
+
+
+def test_a_single_group_has_no_effects_and_a_group_for_each_row_is_refused(client, X):
+    model, plain = PoissonNMF(3, **OPTIONS), PoissonNMF(3, **OPTIONS)
+    model.fit(delayed(X, 3), groups=np.zeros(120, int))
+    np.testing.assert_array_equal(model.components_, plain.fit(delayed(X, 3)).components_)
+    assert (model.group_effects_ == np.ones((1, 40))).all()
+    for wrong, message in (
+        (np.arange(120), "groups must have fewer groups than X has rows"),
+        (["a"] * 7, "groups must have one label for each of 120 rows"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(delayed(X, 3), groups=wrong)
+    with pytest.raises(ValueError, match="groups must be given, since the model was fitted with groups"):
+        model.transform(delayed(X, 3))
+
+
+def test_effects_of_groups_survive_a_worker_that_is_killed_and_a_checkpoint(client, X, tmp_path):
+    groups = np.arange(120) % 3
+    options = {"random_state": 1, "max_iter": 60, "tol": 0, "eval_every": 20}
+    undisturbed = fastpmf.PoissonNMF(3, init="random", **options).fit(streamed(X), groups=groups)
+    model = PoissonNMF(3, callback=killer(client, slice(0, 1), at=40), timeout=300, **options)
+    model.fit(chunked(X, 6), groups=groups)
+    assert model.recoveries_ == 1
+    assert model.objective_ == pytest.approx(undisturbed.objective_, rel=1e-6)
+    np.testing.assert_allclose(model.group_effects_, undisturbed.group_effects_, rtol=0.01)
+    first = PoissonNMF(3, **options | {"max_iter": 20})
+    first.fit(delayed(X, 3), groups=groups, checkpoint=fastpmf.Checkpoint(tmp_path / "saved", iterations=10))
+    resumed = PoissonNMF(3, **options).fit(delayed(X, 2), groups=groups, resume=tmp_path / "saved")
+    assert resumed.objective_ == pytest.approx(undisturbed.objective_, rel=1e-3)  # W was solved again
+    with pytest.raises(ValueError, match="priors, exposures and fixed parts"):
+        PoissonNMF(3, **options).fit(delayed(X, 2), groups=groups[::-1], resume=tmp_path / "saved")
+
+
 def test_a_fit_with_seeds_from_a_given_start_is_that_of_one_machine(client, X):
     prior = fastpmf.seeded_prior([f"g{j}" for j in range(40)], {"a": ["g1", "g5"], "b": ["g7"]}, 3, strength=20)
     options = OPTIONS | {"init": "custom", "prior_W": "auto", "prior_H": prior}

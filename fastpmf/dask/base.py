@@ -14,14 +14,14 @@ from sklearn.utils.validation import check_is_fitted
 from fastpmf.counts.labels import align, warn_of_duplicates
 from fastpmf.dask.cluster import find_client, library
 from fastpmf.dask.pool import WorkerPool
-from fastpmf.dask.shard import ColumnState, CustomStart, HPFModel, Model, RandomStart
+from fastpmf.dask.shard import ColumnState, CustomStart, HPFModel, Model, PoissonModel, RandomStart
 from fastpmf.dask.sources import Source, read_source
 from fastpmf.dask.worker import RowData, transform_block
 from fastpmf.estimators.base import FactorModel, check_feature_names
 from fastpmf.fitting.checkpoint import CheckpointFolder
 from fastpmf.fitting.fit import observed
 from fastpmf.fitting.options import FitOptions
-from fastpmf.fitting.problem import vector
+from fastpmf.fitting.problem import check_group_labels, vector
 from fastpmf.solvers import Record, Run, Solution, State
 from fastpmf.solvers.base import NOT_SAVED
 from fastpmf.solvers.run import Objective
@@ -74,6 +74,8 @@ class PoolFit:
         return state.residual(self.total) if isinstance(self.model, HPFModel) else state.pool.gap() / self.total
 
     def complete(self, state: PoolState) -> None:
+        if isinstance(self.model, PoissonModel) and self.model.groups is not None:
+            state.pool.complete()
         state.columns = state.pool.column_state()
         state.n_steps = state.pool.iteration
 
@@ -83,8 +85,10 @@ class PoolFit:
         H = self.model.H(state.columns) if state.columns else np.empty((k, 0), self.model.dtype)
         return np.empty((0, k), self.model.dtype), H
 
-    def effects_of(self, state: PoolState) -> None:
-        """No groups of rows."""
+    def effects_of(self, state: PoolState) -> np.ndarray | None:
+        """The effects of groups, (n_groups, p), once the fit has ended; None without groups."""
+        effects = state.columns.get("effects")
+        return None if effects is None or not effects.size else effects.T.copy()
 
 
 class DistributedEstimator(BaseEstimator):
@@ -144,7 +148,7 @@ class DistributedEstimator(BaseEstimator):
         of_fit = {"client_": client, "recoveries_": pool.recoveries, "communication_": pool.traffic()}
         self.__dict__ = kept | public | of_fit
 
-    def _transform(self, X: Any, row_exposure: Any = None) -> Any:
+    def _transform(self, X: Any, **of_rows: Any) -> Any:
         """`transform` of each block on a worker, as a dask array."""
         check_is_fitted(self, "components_")
         delayed = library("dask").delayed
@@ -155,18 +159,23 @@ class DistributedEstimator(BaseEstimator):
         fitted, names = getattr(self._local, "feature_names_in_", None), source.labels.columns.names
         if fitted is not None and names is not None:
             check_feature_names(names, fitted)
-        row_exposure = align(row_exposure, "row_exposure", rows=source.labels.rows)
         parts = source.parts()
-        exposures: list[np.ndarray | None] = [None] * len(parts)
-        if row_exposure is not None:
+        given: list[dict[str, np.ndarray]] = [{} for _ in parts]
+        for name, values in of_rows.items():
+            if values is None:
+                continue
+            values = align(values, name, rows=source.labels.rows)
             sizes = np.array([n for _, n in parts])
             if np.isnan(sizes).any():
-                raise ValueError("row_exposure needs blocks of known numbers of rows: give a dask array, or a path")
+                raise ValueError(f"{name} needs blocks of known numbers of rows: give a dask array, or a path")
             ends = np.cumsum(sizes).astype(np.int64)
-            exposures = list(np.split(vector(row_exposure, int(ends[-1]), "row_exposure"), ends[:-1]))
+            n_rows = int(ends[-1])
+            values = check_group_labels(values, n_rows) if name == "groups" else vector(values, n_rows, name)
+            for found, block in zip(given, np.split(values, ends[:-1]), strict=True):
+                found[name] = block
         return self._join([
-            (delayed(transform_block, pure=False)(model, part, exposure), n)
-            for (part, n), exposure in zip(parts, exposures, strict=True)
+            (delayed(transform_block, pure=False)(model, part, found), n)
+            for (part, n), found in zip(parts, given, strict=True)
         ])  # fmt: skip
 
     def _join(self, blocks: list[tuple[Any, float]]) -> Any:

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from fastpmf import estimators
+from fastpmf.analysis.rates import check_groups_given
 from fastpmf.core.counts import Side
 from fastpmf.core.ranges import check_entries, check_scale, dtype_for
 from fastpmf.dask.base import DistributedEstimator
 from fastpmf.dask.pool import WorkerPool
-from fastpmf.dask.shard import ColumnState, CustomStart, PoissonModel, RandomStart
+from fastpmf.dask.shard import AllGroups, ColumnState, CustomStart, PoissonModel, RandomStart
 from fastpmf.dask.worker import RowData, Survey
 from fastpmf.estimators.poisson_nmf import solution_attributes
 from fastpmf.fitting.checkpoint import open_checkpoints
@@ -20,11 +22,14 @@ from fastpmf.fitting.memory import check_columns
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
 from fastpmf.fitting.problem import (
     as_numbers,
+    check_mode_with_groups,
+    check_number_of_groups,
     check_specs,
     factor_spec,
     fixed_part_of_H,
     has_entries,
     non_negative_vector,
+    number_groups,
     read_priors,
     resolve_named_priors,
     vector,
@@ -49,7 +54,7 @@ class PoissonNMF(DistributedEstimator):
         Number of components, >= 1.
     client : distributed.Client, default=None
         None: the current one. A cluster is never started; `local_cluster` makes one.
-    prior_W, prior_H, alpha_W, alpha_H, l1_ratio
+    prior_W, prior_H, alpha_W, alpha_H, l1_ratio, prior_groups
         As in `fastpmf.PoissonNMF`.
     solver : {"auto", "cd", "mu"}, default="auto"
         "auto" is "cd": coordinate descent for W, and relaxed multiplicative steps for H, since no worker has all counts
@@ -123,6 +128,7 @@ class PoissonNMF(DistributedEstimator):
         alpha_W: float = 0.0,
         alpha_H: Any = "same",
         l1_ratio: float = 0.0,
+        prior_groups: float = 10.0,
         solver: str = "auto",
         acceleration: str | None = "auto",
         inner_steps: int = 1,
@@ -146,6 +152,7 @@ class PoissonNMF(DistributedEstimator):
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
         self.l1_ratio = l1_ratio
+        self.prior_groups = prior_groups
         self.solver = solver
         self.acceleration = acceleration
         self.inner_steps = inner_steps
@@ -164,7 +171,8 @@ class PoissonNMF(DistributedEstimator):
 
     def fit(
         self, X: Any, y: None = None, *, W: Any = None, H: Any = None, fixed_H: Any = None, row_exposure: Any = None,
-        column_exposure: Any = None, background: Any = None, checkpoint: Any = None, resume: Any = None,
+        column_exposure: Any = None, background: Any = None, groups: Any = None, checkpoint: Any = None,
+        resume: Any = None,
     ) -> Self:  # fmt: skip
         """Fit the model to X.
 
@@ -180,7 +188,7 @@ class PoissonNMF(DistributedEstimator):
             Start, with init="custom"; solved from H by default.
         H : array-like of shape (n_components, n_features), optional
             Start, with init="custom".
-        fixed_H, row_exposure, column_exposure, background
+        fixed_H, row_exposure, column_exposure, background, groups
             As in `fastpmf.PoissonNMF.fit`.
         checkpoint : path-like or fastpmf.Checkpoint, optional
             A folder on the client's machine in which the fit saves H every ten minutes, or as set by the `Checkpoint`.
@@ -206,14 +214,15 @@ class PoissonNMF(DistributedEstimator):
         """
         data = FitData(
             W=W, H=H, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-            background=background,
+            background=background, groups=groups,
         )  # fmt: skip
         self._fit(X, data, checkpoint, resume, return_W=False)
         return self
 
     def fit_transform(
         self, X: Any, y: None = None, W: Any = None, H: Any = None, *, fixed_H: Any = None, row_exposure: Any = None,
-        column_exposure: Any = None, background: Any = None, checkpoint: Any = None, resume: Any = None,
+        column_exposure: Any = None, background: Any = None, groups: Any = None, checkpoint: Any = None,
+        resume: Any = None,
     ) -> Any:  # fmt: skip
         """Fit the model to X and return W; arguments and errors as in `fit`.
 
@@ -225,7 +234,7 @@ class PoissonNMF(DistributedEstimator):
         """
         data = FitData(
             W=W, H=H, fixed_H=fixed_H, row_exposure=row_exposure, column_exposure=column_exposure,
-            background=background,
+            background=background, groups=groups,
         )  # fmt: skip
         return self._fit(X, data, checkpoint, resume, return_W=True)
 
@@ -243,9 +252,14 @@ class PoissonNMF(DistributedEstimator):
             survey = pool.open()
             check_any_counts(survey)
             model, penalties, row_data = _read_data(options, data, survey)
+            names, groups, group = _read_groups(options, data, model, pool)
+            model, row_data = replace(model, groups=groups), row_data._replace(group=group)
             facts = facts_of(survey, options, model.dtype, workers=True)
             exposure = np.ones(1) if row_data.exposure is None else row_data.exposure
-            facts |= poisson_facts(options, (replace(model.row_spec(np.ones(1)), scale=exposure), model.columns))
+            specs = replace(model.row_spec(np.ones(1)), scale=exposure), model.columns
+            facts |= poisson_facts(
+                options, specs, None if groups is None or group is None else replace(groups, group=group)
+            )
             checkpoints = open_checkpoints(checkpoint, resume, facts)
             start, W = self._start(options, data, model, pool, exposure)
             solution, _, shards = self._run(
@@ -255,8 +269,10 @@ class PoissonNMF(DistributedEstimator):
         attributes = solution_attributes(solution) | {
             "prior_W_": as_numbers(penalties.prior_W), "prior_H_": as_numbers(penalties.prior_H),
             "column_exposure_": None if data.column_exposure is None else model.columns.scale,
-            "background_": background, "component_names_": component_names(self.prior_H),
+            "background_": background, "component_names_": component_names(self.prior_H), "group_names_": names,
         }  # fmt: skip
+        if names is not None and model.groups is None:  # a single group
+            attributes["group_effects_"] = np.ones((1, survey.shape[1]))
         self._set_fitted_attributes(estimators.PoissonNMF, attributes, client, source, pool)
         if solution.status is Status.NON_FINITE:
             warn(f"{solution.status} (iteration {solution.n_iter})", RuntimeWarning)
@@ -282,7 +298,7 @@ class PoissonNMF(DistributedEstimator):
         check_entries(W, model.dtype, "W")
         return CustomStart(Ht), W
 
-    def transform(self, X: Any, *, row_exposure: Any = None) -> Any:
+    def transform(self, X: Any, *, row_exposure: Any = None, groups: Any = None) -> Any:
         """The W that minimises the objective for X with `components_` fixed; see `fastpmf.PoissonNMF.transform`.
 
         Parameters
@@ -291,13 +307,17 @@ class PoissonNMF(DistributedEstimator):
             As in `fit`.
         row_exposure : float or array-like of shape (n_samples,), optional
             Exposures of these rows, 1 by default. The number of rows of each block must be known.
+        groups : array-like of shape (n_samples,), optional
+            Labels of the groups of these rows; needed if the model was fitted with groups.
 
         Returns
         -------
         W : dask array of shape (n_samples, n_components)
             Lazy: each block is computed on a worker when it is needed.
         """
-        return self._transform(X, row_exposure)
+        check_is_fitted(self, "components_")
+        check_groups_given(self, groups)
+        return self._transform(X, row_exposure=row_exposure, groups=groups)
 
 
 def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[PoissonModel, Penalties, RowData]:
@@ -322,3 +342,20 @@ def _read_data(options: PoissonOptions, data: FitData, survey: Survey) -> tuple[
     model = PoissonModel(k, dtype, solver, row_prior, columns)
     check_specs((model.row_spec(np.ones(1)), columns), survey.shape, k, dtype)
     return model, penalties, RowData(exposure)
+
+
+def _read_groups(
+    options: PoissonOptions, data: FitData, model: PoissonModel, pool: WorkerPool
+) -> tuple[np.ndarray | None, AllGroups | None, np.ndarray | None]:
+    """Names of the groups, the groups of all rows, and the group of each row; None without groups, or with one."""
+    if data.groups is None:
+        return None, None, None
+    n, p = pool.survey.shape
+    names, group = number_groups(data.groups, n)
+    check_number_of_groups(names, n, data.fixed_H)
+    if len(names) == 1 and data.fixed_H is None:
+        return names, None, None
+    counts, start = pool.counts_by_group(group, len(names)), np.ones((p, len(names)))
+    groups = AllGroups(group, counts, options.prior_groups, start, np.bincount(group), np.empty((2, len(names), 0)))
+    check_mode_with_groups((model.row_spec(np.ones(1)).terms, model.columns.terms), groups)
+    return names, replace(groups, group=np.empty(0, np.int64)), group

@@ -120,6 +120,23 @@ class WorkerPool:
                 self._count_recovery(error)
                 self._reset()
 
+    def counts_by_group(self, group: np.ndarray, n_groups: int) -> np.ndarray:
+        """Sums of the counts of each feature over the rows of each group, (p, n_groups)."""
+        slices = self.survey.slices
+        while True:
+            try:
+                return sum(self._results([
+                    self._submit_to(
+                        worker, on_worker.counts_by_group, {i: group[slices[i]] for i in numbers}, n_groups,
+                        description="the counts of the groups",
+                    )
+                    for worker, numbers in self._shards.items()
+                ]))  # fmt: skip
+            except LostWorkerError as error:
+                self._count_recovery(error)
+                self._reset()
+                self.open()
+
     def prepare(self, model: Model, row_data: RowData) -> None:
         """Compile the kernels on all workers. `row_data` are those of all rows."""
         self._model, self._data = model, row_data
@@ -163,6 +180,12 @@ class WorkerPool:
     def gap(self) -> float:
         """The larger gap of the current factors, in nats; see `Problem.residual`."""
         return self._results(self._submit_to_team(on_worker.gap, self.iteration, description="the residual"))[0]
+
+    @recovering
+    def complete(self) -> None:
+        """Complete the effects of groups, and rescale the factors; the second time nothing changes."""
+        self._results([self._call(worker, "complete", description="the effects") for worker in self._shards])
+        self._objective = math.nan
 
     @recovering
     def column_state(self) -> ColumnState:
@@ -269,11 +292,11 @@ class WorkerPool:
         ])  # fmt: skip
 
     def _send_row_data(self, worker: str, numbers: list[int], *, with_W: bool) -> Any:
-        exposure, W = self._data.exposure, self._data.W if with_W else None
-        if not numbers or (exposure is None and W is None):
+        data = self._data if with_W else self._data._replace(W=None)
+        if not numbers or all(A is None for A in data):
             return {i: RowData() for i in numbers}
         slices = self.survey.slices
-        parts = {i: RowData(*(None if A is None else A[slices[i]] for A in (exposure, W))) for i in numbers}
+        parts = {i: RowData(*(None if A is None else A[slices[i]] for A in data)) for i in numbers}
         return self._client.scatter([parts], workers=[worker], hash=False)[0]
 
     # Recovery

@@ -14,6 +14,7 @@ from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import aligned_copy, column_sums, dot, empty_factor, padded, padded_width
 from fastpmf.fitting.hpf import infer_rows
 from fastpmf.fitting.problem import FactorPrior, FactorSpec, FitProblem, FixedPart, factor_spec
+from fastpmf.model.groups import Groups
 from fastpmf.model.hierarchy import ROW_ATTRIBUTES, GammaFactor, data_bound, factor_bound, weights
 from fastpmf.model.init import random_rows
 from fastpmf.model.priors import NO_TERMS, Moments, best_units_of_moments
@@ -32,10 +33,20 @@ RowState = dict[str, np.ndarray]  # arrays with a row for each row of a shard
 
 
 class RowSum(NamedTuple):
-    """The contribution of some rows to the update of H, and `Terms.moments` of their W, (3, K)."""
+    """The contribution of some rows to the update of H.
+
+    Attributes
+    ----------
+    rows : Contribution
+    moments : ndarray of shape (3, K)
+        `Terms.moments` of W.
+    by_group : ndarray of shape (2, n_groups, K)
+        Sums of W, and of W times the rates of its prior, over the rows of each group; n_groups is 0 without groups.
+    """
 
     rows: Contribution
     moments: np.ndarray
+    by_group: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,9 @@ class ShardState(ABC):
         """Replace the buffer in which `Contribution.contraction` is computed."""
 
     def row_sum(self, rows: Contribution) -> RowSum:
-        """The contribution of these rows with their moments."""
-        return RowSum(rows, np.zeros((3, len(rows.sums))))
+        """The contribution of these rows with their moments and sums by group."""
+        K = len(rows.sums)
+        return RowSum(rows, np.zeros((3, K)), np.zeros((2, 0, K)))
 
     def given(self, total: RowSum) -> Problem:
         """The problem of these rows, given the sum over all rows."""
@@ -147,17 +159,55 @@ class ShardState(ABC):
         return np.array(self.problem.solution_factors(self.state)[0], order="C")
 
 
+@dataclass(frozen=True, eq=False)
+class AllGroups(Groups):
+    """Groups of the rows of a shard, with what all rows contribute.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (p, n_groups)
+        Of all rows, as in the following; `group` is that of the rows of the shard.
+    sizes : ndarray of shape (n_groups,)
+        Numbers of rows.
+    by_group : ndarray of shape (2, n_groups, K)
+        As in `RowSum`; it is scaled with W.
+    """
+
+    sizes: np.ndarray
+    by_group: np.ndarray
+
+    def sums(self, W: np.ndarray) -> np.ndarray:
+        return self.by_group[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardProblem(FitProblem):
     """The problem of some rows; units are chosen given `Terms.moments` of W of all rows, and not without them."""
 
     row_moments: Moments | None = None
 
+    def _scale_terms(self, side: Side, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
+        groups, shape = self.groups, self.terms[side].shape
+        if side is Side.COLUMNS or not isinstance(groups, AllGroups):
+            return super()._scale_terms(side, state)
+        cost = (groups.by_group[1] * state.units_of(side)).sum(axis=1)
+        return groups.sizes * (0.0 if shape is None else shape[0].sum(dtype=np.float64)), cost
+
+    def _rescale_factors(self, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
+        groups = self.groups
+        assert isinstance(groups, AllGroups)
+        by_group, by_feature = super()._rescale_factors(state)
+        groups.by_group[...] *= by_group[:, None]
+        state.sums[Side.ROWS] = groups.by_group[0].sum(axis=0)
+        return by_group, by_feature
+
     def best_units(self, state: FactorState) -> np.ndarray:
         if self.row_moments is None:
             return state.units
-        columns = self.terms[1].moments(state.factors[1], state.sums[1])
-        return best_units_of_moments(*self.terms, (self.row_moments, columns), state.units)
+        columns, (shape, rate, ridge) = self.terms[1].moments(state.factors[1], state.sums[1]), self.row_moments
+        if isinstance(self.groups, AllGroups):  # W may have been rescaled
+            rate = self.groups.by_group[1].sum(axis=0)
+        return best_units_of_moments(*self.terms, ((shape, rate, ridge), columns), state.units)
 
 
 @dataclass(frozen=True)
@@ -169,6 +219,7 @@ class PoissonModel:
     solver: Multiplicative
     row_prior: FactorPrior
     columns: FactorSpec
+    groups: "AllGroups | None" = None  # without `group` and `by_group`
 
     @property
     def has_background(self) -> bool:
@@ -179,12 +230,15 @@ class PoissonModel:
     def width(self) -> int:
         return padded_width(self.n_components + self.has_background, self.dtype)
 
-    def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> "PoissonShard":
+    def shard_state(self, counts: Counts, exposure: np.ndarray | None, group: np.ndarray | None) -> "PoissonShard":
         exposure = np.ones(counts.shape[0]) if exposure is None else exposure
-        specs = self.row_spec(exposure), self.columns
+        specs, groups = (self.row_spec(exposure), self.columns), None
         terms, k = (specs[0].terms, specs[1].terms), self.n_components
-        problem = ShardProblem(counts, k + self.has_background, terms, n_free=k, specs=specs)
-        return PoissonShard(problem, self.solver)
+        if self.groups is not None:
+            group = np.zeros(counts.shape[0], np.int64) if group is None else group
+            groups = Groups.of(counts, group, self.groups.start, self.groups.strength)
+        problem = ShardProblem(counts, k + self.has_background, terms, groups, n_free=k, specs=specs)
+        return PoissonShard(problem, self.solver, self.groups)
 
     def row_spec(self, exposure: np.ndarray) -> FactorSpec:
         """The specification of W for rows with these exposures."""
@@ -195,7 +249,8 @@ class PoissonModel:
         """The state of a fit that starts from this H transposed, in the units of the solver."""
         Ht = self.columns.start(padded(Ht, self.dtype), self.n_components + self.has_background)
         W, units = empty_factor(0, self.n_components, self.dtype), np.ones(self.width)
-        state = FactorState([W, Ht], [np.zeros(self.width), column_sums(Ht)], units)
+        effects = np.ones((1, 0)) if self.groups is None else self.groups.start
+        state = FactorState([W, Ht], [np.zeros(self.width), column_sums(Ht)], units, effects=effects)
         return {name: A for name, A in state.state_dict().items() if not name.startswith(PoissonShard.row_fields)}
 
     def H(self, columns: ColumnState) -> np.ndarray:
@@ -213,9 +268,10 @@ class PoissonShard(ShardState):
     problem: ShardProblem
     solver: Multiplicative
 
-    def __init__(self, problem: ShardProblem, solver: Multiplicative) -> None:
+    def __init__(self, problem: ShardProblem, solver: Multiplicative, groups: AllGroups | None) -> None:
         super().__init__(problem, solver)
-        self.warm_up = solver.warm_up
+        self.warm_up, self.groups = solver.warm_up, groups
+        self.latest: RowSum | None = None  # of all rows, without a contraction; `by_group` is scaled with W
 
     def start(self, W: np.ndarray, Ht: np.ndarray, *, check: bool) -> None:
         (W, Ht), K = self.problem.start(W, Ht), self.problem.n_components
@@ -234,17 +290,36 @@ class PoissonShard(ShardState):
         self.state.spares[Side.COLUMNS] = contraction
 
     def row_sum(self, rows: Contribution) -> RowSum:
-        moments = self.problem.terms[Side.ROWS].moments(self.state.factors[Side.ROWS], rows.sums)
-        return RowSum(rows, np.stack(moments))
+        W, terms, groups = self.state.factors[Side.ROWS], self.problem.terms[Side.ROWS], self.problem.groups
+        by_group = np.zeros((2, 0 if groups is None else groups.n_groups, W.shape[1]))
+        if groups is not None:
+            by_group[0] = groups.sums(W)
+            if terms.rate is not None:
+                by_group[1] = groups.sums(aligned_copy(W * terms.rate.astype(W.dtype)))
+        return RowSum(rows, np.stack(terms.moments(W, rows.sums)), by_group)
 
     def given(self, total: RowSum) -> ShardProblem:
         shape, rate, ridge = total.moments
-        return replace(self.problem, row_moments=(shape, rate, ridge))
+        problem, groups = replace(self.problem, row_moments=(shape, rate, ridge)), self.problem.groups
+        if groups is None or self.groups is None:
+            return problem
+        self.latest = total._replace(rows=total.rows._replace(contraction=np.empty((0, 0))))
+        return replace(problem, groups=replace(self.groups, group=groups.group, by_group=total.by_group))
+
+    def complete(self) -> None:
+        """Complete the effects of groups, after the latest iteration; the second time nothing changes."""
+        if self.groups is not None and self.latest is not None:
+            problem = self.given(self.latest)
+            problem.complete_effects(self.state)
+            self.state.balance(problem)
 
     def objective(self, with_columns: bool) -> float:
         state, (rows, columns) = self.state, self.problem.terms
         sums = [column_sums(state.factors[Side.ROWS]), state.sums[Side.COLUMNS]]
-        problem = replace(self.problem, terms=(rows, columns if with_columns else NO_TERMS))
+        groups = self.problem.groups
+        if groups is not None and not with_columns:
+            groups = replace(groups, strength=0.0)  # the prior of the effects is counted once
+        problem = replace(self.problem, terms=(rows, columns if with_columns else NO_TERMS), groups=groups)
         return problem.objective(replace(state, sums=sums))
 
     def residual_rows(self) -> RowSum:
@@ -256,9 +331,11 @@ class PoissonShard(ShardState):
     def residual_columns(self, total: RowSum) -> float:
         """The larger gap of the current factors, in nats, given the sum over all rows; see `Problem.residual`."""
         self.state.sums[Side.ROWS] = total.rows.sums
-        subproblem, S = self.problem.subproblem(Side.COLUMNS, self.state), total.rows.contraction
+        problem, S = self.given(total), total.rows.contraction
+        subproblem = problem.subproblem(Side.COLUMNS, self.state)
         gap = multiplicative(subproblem, self.state.factors[Side.COLUMNS], S, None).gap
-        return float(np.max([total.rows.gap, gap]))
+        of_effects = 0.0 if self.groups is None else problem.gap_of_effects(self.state)
+        return float(np.max([total.rows.gap, gap, of_effects]))
 
     def row_state(self) -> RowState:
         return {"W": self.state.factors[Side.ROWS]}
@@ -303,7 +380,7 @@ class HPFModel:
     def width(self) -> int:
         return padded_width(self.n_components, self.dtype)
 
-    def shard_state(self, counts: Counts, exposure: np.ndarray | None) -> "HPFShard":
+    def shard_state(self, counts: Counts, exposure: np.ndarray | None, group: np.ndarray | None) -> "HPFShard":
         return HPFShard(PosteriorProblem(counts, self.n_components), self.solver)
 
     def H(self, columns: ColumnState) -> np.ndarray:

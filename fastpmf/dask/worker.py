@@ -31,6 +31,7 @@ from fastpmf.io.counts import BLOCK, blocks_from
 from fastpmf.io.formats import open_counts
 from fastpmf.io.sources import Compressed, Location
 from fastpmf.kernels.threads import threads
+from fastpmf.model.groups import Groups
 from fastpmf.solvers.base import Contribution
 from fastpmf.utils.messages import listed
 
@@ -57,10 +58,11 @@ class Shard(NamedTuple):
 
 
 class RowData(NamedTuple):
-    """Data of the rows of a shard: exposures, and the start of W in the units of the solver."""
+    """Data of the rows of a shard: exposures, the start of W in the units of the solver, and numbers of groups."""
 
     exposure: np.ndarray | None = None
     W: np.ndarray | None = None
+    group: np.ndarray | None = None
 
 
 class Survey(NamedTuple):
@@ -150,10 +152,12 @@ class WorkerFit:
             self.shards[i] = Shard(stop - start, MemoryCounts(joined.side(Side.ROWS).slice_rows(start, stop)))
         return joined
 
-    def exposure(self, numbers: Iterable[int]) -> np.ndarray | None:
-        found = [self.row_data[i].exposure for i in numbers] if self.row_data else []
-        parts = [exposure for exposure in found if exposure is not None]
-        return np.concatenate(parts) if parts else None
+    def shard_state(self, model: Model, counts: Counts, numbers: Iterable[int]) -> ShardState:
+        """The state of the rows of some shards, without factors; `counts` are theirs."""
+        found = [self.row_data[i] for i in numbers] if self.row_data else []
+        exposures = [data.exposure for data in found if data.exposure is not None]
+        groups = [data.group for data in found if data.group is not None]
+        return model.shard_state(counts, *(np.concatenate(parts) if parts else None for parts in (exposures, groups)))
 
     def open_file(self, location: Location) -> Compressed:
         if location not in self.files:
@@ -254,12 +258,19 @@ def _read(rows: FileRows) -> MemoryCounts:
         return as_counts(source.rows(rows.start, rows.stop), shape=shape)
 
 
-def transform_block(model: Any, block: Any, exposure: np.ndarray | None) -> np.ndarray:
+def transform_block(model: Any, block: Any, given: dict[str, np.ndarray]) -> np.ndarray:
     """`model.transform` of a block of rows, with the threads of the worker."""
     model = copy.copy(model)
     model.n_threads = worker_threads(model.n_threads)
     block = _read(block) if isinstance(block, FileRows) else block
-    return model.transform(block) if exposure is None else model.transform(block, row_exposure=exposure)
+    return model.transform(block, **given)
+
+
+def counts_by_group(fit: str, epoch: int, groups: dict[int, np.ndarray], n_groups: int) -> np.ndarray:
+    """Sums of the counts of each feature over the rows of each group, (p, n_groups)."""
+    with _stored(fit, epoch) as stored:
+        group = np.concatenate([groups[i] for i in stored.shards])
+        return Groups.of(stored.counts, group, np.ones((stored.counts.shape[1], n_groups)), 1.0).counts
 
 
 def compile_kernels(fit: str, epoch: int, model: Model) -> None:
@@ -272,7 +283,7 @@ def compile_kernels(fit: str, epoch: int, model: Model) -> None:
         if counts.row_access_only:
             blocks = [sample]
             sample = StreamedCounts(lambda: blocks)
-        state = model.shard_state(sample, None)
+        state = model.shard_state(sample, None, None)
         W, Ht = (empty_factor(n, k, model.dtype) for n in (2, p))
         W[:, :k] = Ht[:, :k] = 1
         state.start(W, Ht, check=False)
@@ -291,7 +302,7 @@ def make_factors(
     """Initialise the factors of the shards for `update_rows` of this iteration."""
     with _stored(fit, epoch) as stored:
         stored.row_data = {i: data._replace(W=None) for i, data in row_data.items()}
-        state = model.shard_state(stored.counts, stored.exposure(stored.shards))
+        state = stored.shard_state(model, stored.counts, stored.shards)
         if isinstance(start, RandomStart):
             W, Ht = start.draw([start.slices[i] for i in stored.shards], model.n_components, model.dtype)
         else:
@@ -312,9 +323,9 @@ def load(
         parts: list[RowState] = [] if stored.state is None else [stored.state.row_state()]
         stored.row_data |= row_data
         if new:
-            parts.append(model.shard_state(stored.join(new), stored.exposure(new)).solve_rows(columns))
+            parts.append(stored.shard_state(model, stored.join(new), new).solve_rows(columns))
         if stored.state is None or new:
-            stored.state = model.shard_state(stored.counts, stored.exposure(stored.shards))
+            stored.state = stored.shard_state(model, stored.counts, stored.shards)
         stored.state.load(columns, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         stored.with_W, stored.is_prepared = list(stored.shards), True
         stored.W_iteration = stored.H_iteration = iteration
@@ -395,10 +406,12 @@ def _leave_pool() -> None:
 
 def _sum(step: Step, team: Team, own: RowSum, *, is_late: bool = False) -> tuple[RowSum, bool]:
     """The sum over all workers, and whether any of them is late; see `Exchange.sum`."""
-    (S, sums, gap), moments, K = own.rows, own.moments, len(own.rows.sums)
-    numbers = np.concatenate([sums, moments.ravel(), [gap, is_late]])
+    (S, sums, gap), K = own.rows, len(own.rows.sums)
+    numbers = np.concatenate([sums, own.moments.ravel(), own.by_group.ravel(), [gap, is_late]])
     S, numbers = _find(step.fit).exchange.sum(step, team, S, numbers)
-    return RowSum(Contribution(S, numbers[:K], float(numbers[-2])), numbers[K:-2].reshape(3, K)), numbers[-1] > 0
+    moments, by_group = np.split(numbers[K:-2].reshape(-1, K).copy(), [3])
+    total = RowSum(Contribution(S, numbers[:K], float(numbers[-2])), moments, by_group.reshape(own.by_group.shape))
+    return total, numbers[-1] > 0
 
 
 def call(fit: str, epoch: int, iteration: int | None, method: str, *args: Any) -> Any:

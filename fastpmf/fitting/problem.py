@@ -259,11 +259,9 @@ def build_groups(counts: Counts, data: FitData, strength: float) -> tuple[np.nda
         return None, Groups.of(counts, *data.groups, strength)
     n = counts.shape[0]
     names, group = number_groups(data.groups, n)
-    if data.fixed_H is None:
-        if len(names) == 1:
-            return names, None
-        if len(names) == n:
-            raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
+    check_number_of_groups(names, n, data.fixed_H)
+    if len(names) == 1 and data.fixed_H is None:
+        return names, None
     return names, Groups.of(counts, group, np.ones((counts.shape[1], len(names))), strength)
 
 
@@ -272,6 +270,12 @@ def check_beside_groups(data: FitData) -> None:
     for name in ("mask", "validation"):
         if data.groups is not None and getattr(data, name) is not None:
             raise ValueError(f"{name} must be None with groups")
+
+
+def check_number_of_groups(names: np.ndarray, n: int, fixed_H: Any) -> None:
+    """Raise an error if each row has a group of its own, unless H is fixed."""
+    if fixed_H is None and len(names) == n > 1:
+        raise ValueError(f"groups must have fewer groups than X has rows, got one for each of {n} rows")
 
 
 def number_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

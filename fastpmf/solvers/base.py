@@ -363,19 +363,24 @@ class Problem:
         assert groups is not None
         found = [np.ones(n) for n in effects.shape[::-1]]
         for side, terms in zip(Side, self.terms, strict=True):
-            A, units = state.factors[side], state.units_of(side)
             if terms.fixed is None and terms.ridge is None:
-                shape, cost = np.zeros(len(A)), np.zeros(len(A))
-                if terms.shape is not None:
-                    shape += terms.shape.sum(axis=1, dtype=np.float64)
-                if terms.rate is not None:
-                    cost += (A * (terms.rate * units)).sum(axis=1)
-                if side is Side.ROWS:
-                    shape, cost = groups.total(shape), groups.total(cost)
+                shape, cost = self._scale_terms(side, state)
                 # Sums over features, then over groups of what the first scales leave; faster than `sum` along an axis
                 total = np.einsum(("jg,g->g", "jg,g->j")[side], effects, 1 / found[0])
                 found[side] = groups.best_scale(total, effects.shape[side], shape, cost)
         return found[0], found[1]
+
+    def _scale_terms(self, side: Side, state: FactorState) -> tuple[np.ndarray, np.ndarray]:
+        """`shape` and `cost` of `Groups.best_scale`: of W for each group, of H for each feature."""
+        A, terms, groups = state.factors[side], self.terms[side], self.groups
+        shape, cost = np.zeros(len(A)), np.zeros(len(A))
+        if terms.shape is not None:
+            shape += terms.shape.sum(axis=1, dtype=np.float64)
+        if terms.rate is not None:
+            cost += (A * (terms.rate * state.units_of(side))).sum(axis=1)
+        if side is Side.ROWS and groups is not None:
+            return groups.total(shape), groups.total(cost)
+        return shape, cost
 
     def residual(self, state: Any) -> float:
         """Optimality gap of the current factors in nats per count, at the cost of a multiplicative iteration.
@@ -386,10 +391,15 @@ class Problem:
         gaps = [multiplicative(self.subproblem(side, state), state.factors[side], contractions[side], None).gap
                 for side in Side]  # fmt: skip
         if self.groups is not None:
-            by_group, by_feature = self._best_scales(state)
-            scale = by_group * by_feature[:, None]
-            gaps.append(self.groups.gap(state.effects / scale, self.groups.rates(*state.factors) * scale))
+            gaps.append(self.gap_of_effects(state))
         return float(np.max(gaps)) / self.total
+
+    def gap_of_effects(self, state: FactorState) -> float:
+        """How much lower the objective is with the best effects of groups, after the best rescaling, in nats."""
+        assert self.groups is not None
+        by_group, by_feature = self._best_scales(state)
+        scale = by_group * by_feature[:, None]
+        return self.groups.gap(state.effects / scale, self.groups.rates(*state.factors) * scale)
 
     def contractions(self, state: FactorState) -> list[np.ndarray]:
         """`Counts.contract` of the current factors, for both sides.
@@ -408,11 +418,15 @@ class Problem:
         state.sums = [column_sums(A) for A in state.factors]
         state.data_term = math.nan
         if self.groups is not None:
-            effects = self.groups.best_effects_of(*state.factors)
-            state.effects = effects
-            by_group, by_feature = self._rescale_factors(state)
-            state.effects = effects / by_group / by_feature[:, None]
+            self.complete_effects(state)
         state.balance(self)
+
+    def complete_effects(self, state: FactorState) -> None:
+        """Set the effects of groups to their optimum, and rescale them and the factors."""
+        assert self.groups is not None
+        effects = state.effects = self.groups.best_effects_of(*state.factors)
+        by_group, by_feature = self._rescale_factors(state)
+        state.effects = effects / by_group / by_feature[:, None]
 
     def solution_factors(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
         """W and H in the user's units, views where possible."""
