@@ -192,6 +192,9 @@ def test_the_table_and_the_sentence_say_what_was_found():
     poisson, dispersed = (fitted(draw(5.0, phi)[0], MODELS["ml"]) for phi in (0.0, 0.5))
     assert "vary as Poisson counts" in poisson.sentence()
     assert 'holdout="rows"' in dispersed.sentence()
+    binary = fitted((draw(5.0, 0.5)[0] > 0).astype(int), MODELS["ml"])
+    assert binary.overall_z_score < -10
+    assert "vary less than Poisson counts" in binary.sentence()
     assert "robust" in dispersed.sentence()
     assert "190 more rows are not shown" in str(dispersed)
     assert "<table" in dispersed._repr_html_()
@@ -201,6 +204,7 @@ def test_the_table_and_the_sentence_say_what_was_found():
     assert "variance relative to Poisson counts" in str(quality)
     assert "overdispersion" not in quality.to_frame()
     assert model.quality(X).overdispersion is None
+    assert model.quality(X / 2, W=model.transform(X)).overdispersion is None
 
 
 @pytest.mark.parametrize(
@@ -213,6 +217,7 @@ def test_the_table_and_the_sentence_say_what_was_found():
         ({"groups": [1, 1, 2, 2]}, "groups must be None"),
         ({"W": np.full((4, 2), 1e200), "H": np.full((2, 3), 1e200)}, "small enough"),
         ({"X": observed_counts(np.ones((4, 3)), np.eye(4, 3, dtype=bool))}, "all entries observed"),
+        ({"X": np.full((4, 3), 0.5)}, "X must hold whole counts to be compared with Poisson counts, got fractions"),
     ],
 )  # fmt: skip
 def test_invalid_arguments_are_named(change, message):

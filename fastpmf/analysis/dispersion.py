@@ -44,6 +44,7 @@ from fastpmf.core.factors import component_sums
 from fastpmf.counts import MemoryCounts, as_counts
 from fastpmf.counts.csr import SparseRows
 from fastpmf.counts.labels import MatrixLabels, align, align_factors, labels_of, order_of
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.fitting.problem import vector
 from fastpmf.kernels.leverage import leverages
 from fastpmf.kernels.threads import current_threads, threads
@@ -52,6 +53,7 @@ from fastpmf.utils.validation import check_factor, check_matrix, check_names
 
 _ROWS_AT_ONCE = 64  # rows in a task
 _FALSE_DISCOVERIES = 0.05  # expected share of features with Poisson variation among those called overdispersed
+_LESS = -3.0  # z score below which counts are said to vary less than Poisson counts
 _REMAINING = 0.1  # of the squared rates, as a lower bound after subtraction of leverages
 
 
@@ -157,6 +159,11 @@ class Overdispersion:
         """What was found, and what follows from it."""
         z = f"z = {self.overall_z_score:.1f}"
         n_features = f"{np.count_nonzero(self.overdispersed):,} of {len(self.dispersion):,} features vary more"
+        if self.overall_z_score < _LESS:
+            return (
+                f"The counts vary less than Poisson counts of the fitted rates ({z}): they may have an upper limit, as "
+                f"binary counts have, or the fit follows them too closely. {n_features}."
+            )
         if self.overall_p_value > _FALSE_DISCOVERIES:
             return f"The counts vary as Poisson counts of the fitted rates do ({z}); {n_features}."
         return (
@@ -200,7 +207,7 @@ def overdispersion(
     Parameters
     ----------
     X : matrix of counts of shape (n, p)
-        The fitted counts. All entries must be observed.
+        The fitted counts: whole numbers, all of them observed.
     W : array-like of shape (n, k)
         Fitted W; posterior means for `HPF`.
     H : array-like of shape (k, p) or fitted estimator
@@ -276,6 +283,8 @@ def overdispersion(
         raise ValueError(f"X must have {p} columns, as H has, got {counts.shape[1]}")
     if counts.unobserved is not None:
         raise ValueError("X must have all entries observed, got a mask: overdispersion is a sum over all entries")
+    if non_integer_fraction(counts.side(Side.ROWS).data):
+        raise ValueError("X must hold whole counts to be compared with Poisson counts, got fractions")
     W = check_factor(W, (n, k), "W")
     component_sums(W, H)  # raises an error if the sum of W H is infinite
     if names is not None:

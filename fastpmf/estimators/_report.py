@@ -21,6 +21,7 @@ from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
 from fastpmf.plot._common import BLUE, GREY, component_colors, groups_of, hide_frame
@@ -118,7 +119,7 @@ def write_report(
     in_memory = counts if isinstance(counts, MemoryCounts) else None
     quality = None if in_memory is None else topic_quality(in_memory, model.components_, n_top, W=W)
     dispersion = None
-    if in_memory is not None and in_memory.unobserved is None and _is_affordable(in_memory, W):
+    if in_memory is not None and _has_overdispersion(in_memory, W):
         dispersion = overdispersion(
             in_memory, W, model, row_exposure=row_exposure, groups=groups, n_threads=model.n_threads
         )
@@ -385,9 +386,10 @@ def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray 
     return [f'<div class="pair">{"".join(figures)}</div>']
 
 
-def _is_affordable(counts: MemoryCounts, W: np.ndarray) -> bool:
-    """Whether the overdispersion takes some seconds at most."""
-    return counts.nnz * W.shape[1] ** 2 <= _LEVERAGE_OPERATIONS
+def _has_overdispersion(counts: MemoryCounts, W: np.ndarray) -> bool:
+    """Whether counts can be compared with Poisson counts, in some seconds at most."""
+    is_whole = not non_integer_fraction(counts.side(Side.ROWS).data)
+    return counts.unobserved is None and is_whole and counts.nnz * W.shape[1] ** 2 <= _LEVERAGE_OPERATIONS
 
 
 def _variation(found: Overdispersion) -> list[str]:

@@ -31,6 +31,7 @@ from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.streamed import as_fittable
+from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData, KnownEffects
@@ -167,7 +168,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     ) -> Quality:  # fmt: skip
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
 
-        With W, the result also says how much the counts vary around the fitted rates; see `fastpmf.overdispersion`.
+        With W and whole counts, the result also says how much the counts vary around the fitted rates; see
+        `fastpmf.overdispersion`.
 
         Parameters
         ----------
@@ -189,7 +191,7 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         counts = self._read_new_data(X)[0]
         found = topic_quality(counts, self, n, W=W)
         known = (groups is None) == (getattr(self, "group_effects_", None) is None) and counts.unobserved is None
-        if W is None or not known:
+        if W is None or not known or non_integer_fraction(counts.side(Side.ROWS).data):
             return found
         return found._replace(overdispersion=self.overdispersion(X, W, row_exposure=row_exposure, groups=groups))
 
