@@ -53,13 +53,13 @@ def refused(monkeypatch, call, n_bytes):
 def test_a_fit_beyond_the_memory_limit_is_refused_and_the_suggested_number_of_components_fits(X, monkeypatch, kind):
     counts = as_counts(X)
     have = plan(X.shape, X.nnz, 40, "float64", counts_dtype=X.dtype).peak_bytes
-    message = refused(monkeypatch, lambda: kind(4000).fit(counts), have)
+    message = refused(monkeypatch, lambda: kind(4000, random_state=0).fit(counts), have)
     assert re.match(
         r"n_components=4000 needs 0\.0\d+ GiB for the fit of a 120 x 40 matrix, in addition to its counts, and", message
     )
     offered = int(message.rpartition("it would fit with n_components=")[2])
     assert 1 < offered < 100
-    assert refused(monkeypatch, lambda: kind(offered).fit(counts), have) is None
+    assert refused(monkeypatch, lambda: kind(offered, random_state=0).fit(counts), have) is None
     assert refused(monkeypatch, lambda: kind(2 * offered).fit(counts), have) is not None
 
 
