@@ -88,6 +88,11 @@ def test_scores_of_held_out_rows_are_those_of_each_fifth_of_the_columns(kind):
         (np.ones((4, 3)), {"fraction": 1}, "fraction must be a number between 0 and 1"),
         (observed_counts(np.ones((4, 3)), np.tile([True, True, False], (4, 1))), {}, "enough counts"),
         (np.ones((4, 3)), {"holdout": "columns"}, "holdout must be one of"),
+        (
+            np.ones((4, 3)),
+            {"estimator": PoissonNMF(1, prior_W=(np.full((4, 1), 1.1), 1.0))},
+            "holdout must be 'counts'",
+        ),
     ],
 )
 def test_counts_from_which_no_rows_can_be_held_out_are_refused(X, options, message):

@@ -23,6 +23,7 @@ from fastpmf.counts.split import thin_counts
 from fastpmf.fitting.fit import INTERRUPTIONS, PoissonFit
 from fastpmf.fitting.memory import check_memory_before_reading
 from fastpmf.fitting.options import FitData, Penalties, PoissonOptions
+from fastpmf.fitting.problem import has_entries
 from fastpmf.fitting.seeds import SeededPrior
 from fastpmf.fitting.transform import transform
 from fastpmf.kernels.threads import threads
@@ -314,6 +315,8 @@ def select_n_components(
                 f"{listed(ks.tolist())}"
             )
     check_option(holdout, _HOLDOUTS, "holdout")
+    if holdout == "rows" and has_entries(getattr(estimator, "prior_W", None)):
+        raise ValueError("holdout must be 'counts' with a prior_W of single rows, since rows are held out, got 'rows'")
     hold_out = _HOLDOUTS[holdout]
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=0)
     if n_replicates == 1:
