@@ -80,25 +80,16 @@ def top_features(
     titles = short_names(titles, len(H), "labels", "component")
     top = compute_top_features(H, n, by=by, min_weight=min_weight, names=names)
     drawn, colors = _check_components(components, len(H), "components"), component_colors(len(H))
-    n, font = top.scores.shape[1], "small" if n <= 25 else "x-small"
+    n = top.scores.shape[1]
     n_columns = _grid_columns(len(drawn))
     labels_of_rows = [list(map(shorten, top.names[z, top.indices[z] >= 0])) for z in drawn]
-    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, font))
+    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, _font(n)))
     longest_bar = top.scores[drawn][top.indices[drawn] >= 0].max(initial=0.0) or 1.0
-    for i, (z, panel, features) in enumerate(zip(drawn, axes, labels_of_rows, strict=True)):
+    for z, panel, features in zip(drawn, axes, labels_of_rows, strict=True):
         positions = np.arange(len(features))
         panel.barh(positions, top.scores[z, top.indices[z] >= 0], height=0.8, color=colors[z])
-        panel.set_yticks(positions, features, fontsize=font)
-        panel.set_ylim(n - 0.5, -0.5)
         panel.set_title(titles[z], fontsize="medium")
-        hide_frame(panel)
-        panel.tick_params(axis="y", length=0)
-        if ax is None:
-            panel.set_xlim(0, 1.05 * longest_bar)
-        is_last = i >= len(drawn) - n_columns  # there is no panel below
-        panel.tick_params(labelbottom=is_last or ax is not None)
-        if is_last:
-            panel.set_xlabel(_SCORES[by])
+    _finish_panels(axes, labels_of_rows, n, n_columns, _SCORES[by], None if ax is not None else longest_bar)
     return axes
 
 
@@ -164,26 +155,16 @@ def intervals(
     mean, (low, high) = shares.mean, shares.interval(level)
     top = np.argsort(-mean, axis=1, kind="stable")[:, :n]
     colors, known = component_colors(k), getattr(draws, "identified", np.ones(k, bool))
-    font = "small" if n <= 25 else "x-small"
     labels_of_rows = [list(map(shorten, names[top[z]])) for z in drawn]
     n_columns, positions = _grid_columns(len(drawn)), np.arange(n)
-    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, font))
+    axes = _bar_panels(ax, len(drawn), n_columns, n, _width_of_longest(labels_of_rows, _font(n)))
     longest = max(high[z, top[z]].max() for z in drawn) or 1.0
-    for i, (z, panel, features) in enumerate(zip(drawn, axes, labels_of_rows, strict=True)):
+    for z, panel in zip(drawn, axes, strict=True):
         at, color = top[z], colors[z] if known[z] else GREY
         panel.hlines(positions, low[z, at], high[z, at], color=color, linewidth=2.0, alpha=0.6)
         panel.plot(mean[z, at], positions, "o", color=color, markersize=4)
-        panel.set_yticks(positions, features, fontsize=font)
-        panel.set_ylim(n - 0.5, -0.5)
         panel.set_title(titles[z] if known[z] else f"{titles[z]} (not identified)", fontsize="medium")
-        hide_frame(panel)
-        panel.tick_params(axis="y", length=0)
-        if ax is None:
-            panel.set_xlim(0, 1.05 * longest)
-        is_last = i >= len(drawn) - n_columns
-        panel.tick_params(labelbottom=is_last or ax is not None)
-        if is_last:
-            panel.set_xlabel(_SCORES["weight"])
+    _finish_panels(axes, labels_of_rows, n, n_columns, _SCORES["weight"], None if ax is not None else longest)
     return axes
 
 
@@ -202,6 +183,28 @@ def _bar_panels(ax: Any, n_panels: int, n_columns: int, n_bars: int, names: floa
             wspace=(names + side) / bars, bottom=bottom / total, top=1 - title / total, hspace=title / height,
         )  # fmt: skip
     return axes
+
+
+def _finish_panels(
+    axes: np.ndarray, features: list[list[str]], n: int, n_columns: int, label: str, longest: float | None
+) -> None:
+    """Name the features, at most n, and the horizontal axis, which ends after `longest` if it is given."""
+    for i, (panel, names) in enumerate(zip(axes, features, strict=True)):
+        panel.set_yticks(np.arange(len(names)), names, fontsize=_font(n))
+        panel.set_ylim(n - 0.5, -0.5)
+        hide_frame(panel)
+        panel.tick_params(axis="y", length=0)
+        if longest is not None:
+            panel.set_xlim(0, 1.05 * longest)
+        is_last = i >= len(axes) - n_columns  # there is no panel below
+        panel.tick_params(labelbottom=is_last or longest is None)
+        if is_last:
+            panel.set_xlabel(label)
+
+
+def _font(n: int) -> str:
+    """The size of the names of n features in a panel."""
+    return "small" if n <= 25 else "x-small"
 
 
 def _width_of_longest(names: list[list[str]], font: str) -> float:
