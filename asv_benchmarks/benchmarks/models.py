@@ -8,7 +8,7 @@ from .common import N_COMPONENTS, counts_of_shapes, names, random_start, scale
 
 N_COUNTS = 100_000 * scale()
 N_ITERATIONS = 20
-MODELS = ("ml", "map", "l1", "exposures", "mask", "background")
+MODELS = ("ml", "map", "l1", "exposures", "mask", "background", "groups")
 
 
 def options_of(model, counts):
@@ -21,6 +21,8 @@ def options_of(model, counts):
         return {"alpha_W": 1e-3, "l1_ratio": 1.0}
     if model == "exposures":
         return {"row_exposure": rng.gamma(2.0, 0.5, n) + 0.1}
+    if model == "groups":
+        return {"groups": rng.integers(0, 4, n)}
     if model == "mask":  # as many entries as a hundredth of the counts
         entries = np.unique(rng.integers(0, n * p, counts.nnz // 100))
         indptr = np.searchsorted(entries, p * np.arange(n + 1))
