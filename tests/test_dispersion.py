@@ -162,7 +162,7 @@ def test_empty_features_rows_and_components_have_no_dispersion():
 def test_counts_at_rate_zero_are_left_out():
     X, W, H = draw(1.0, shape=(40, 20))
     H[:, 3] = 0
-    X[:, 3] = 7
+    X[:, 3] = 2
     found = overdispersion(X, W, H)
     assert found.dispersion[3] == 0
     assert found.p_value[3] == 1
@@ -224,6 +224,16 @@ def test_invalid_arguments_are_named(change, message):
     given = {"X": np.ones((4, 3)), "W": np.ones((4, 2)), "H": np.ones((2, 3))} | change
     with pytest.raises((TypeError, ValueError), match=message):
         overdispersion(**given)
+
+
+def test_an_exposure_that_is_left_out_is_told():
+    X = draw(1.0, 0.0)[0]
+    model, exposure = PoissonNMF(K, random_state=0), np.random.default_rng(0).gamma(2.0, size=len(X)) + 0.1
+    W = model.fit_transform(X, row_exposure=exposure)
+    assert abs(model.overdispersion(X, W, row_exposure=exposure).overall_z_score) < 4
+    for call in (model.overdispersion, lambda X, W: model.quality(X, W=W)):
+        with pytest.warns(UserWarning, match="differ from its counts by .* give W, row_exposure and groups of the fit"):
+            call(X, W)
 
 
 def test_the_plot_names_the_most_overdispersed_features():

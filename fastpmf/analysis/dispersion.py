@@ -50,10 +50,13 @@ from fastpmf.kernels.leverage import leverages
 from fastpmf.kernels.threads import current_threads, threads
 from fastpmf.utils.tables import Table, data_frame, number, shown_as_table
 from fastpmf.utils.validation import check_factor, check_matrix, check_names
+from fastpmf.utils.warnings import warn
 
 _ROWS_AT_ONCE = 64  # rows in a task
 _FALSE_DISCOVERIES = 0.05  # expected share of features with Poisson variation among those called overdispersed
 _LESS = -3.0  # z score below which counts are said to vary less than Poisson counts
+_DIFFERENT = 0.25  # of the counts, beside chance: more than priors make, less than a row_exposure that is left out
+_AFFORDABLE = 5e9  # nonzeros times squared components: some seconds
 _REMAINING = 0.1  # of the squared rates, as a lower bound after subtraction of leverages
 
 
@@ -230,6 +233,11 @@ def overdispersion(
     TypeError, ValueError
         If an argument has an invalid type, shape or value.
 
+    Warns
+    -----
+    UserWarning
+        If the rates of rows are not near their counts, as without the `row_exposure` of the fit.
+
     See Also
     --------
     Overdispersion : the result.
@@ -303,6 +311,12 @@ def overdispersion(
         return _overdispersion(counts, W, Ht, k, r, c, group, effects, names)
 
 
+def is_affordable(counts: MemoryCounts, n_components: int) -> bool:
+    """Whether counts can be compared with Poisson counts, in some seconds at most: for other results to include it."""
+    is_whole = not non_integer_fraction(counts.side(Side.ROWS).data)
+    return is_whole and counts.unobserved is None and counts.nnz * n_components**2 <= _AFFORDABLE
+
+
 def _overdispersion(
     counts: MemoryCounts, W: np.ndarray, Ht: np.ndarray, k: int, r: np.ndarray, c: np.ndarray, group: np.ndarray,
     effects: np.ndarray, names: np.ndarray | None,
@@ -310,6 +324,13 @@ def _overdispersion(
     """The result for the rates r_i c_j effects_gj (W_i . H_j), of which the first k components were fitted."""
     (n, p), rows, columns = counts.shape, counts.side(Side.ROWS), counts.side(Side.COLUMNS)
     scaled_W, scaled_H = W * r[:, None], Ht * c[:, None]
+    row_counts, row_rates = counts.sums(Side.ROWS), np.einsum("ik,ik->i", scaled_W, (effects @ scaled_H)[group])
+    difference = np.abs(row_rates - row_counts).sum()
+    if difference > _DIFFERENT * counts.total + np.sqrt(row_counts).sum() > 0:
+        warn(
+            f"The rates of a row differ from its counts by {difference / counts.total:.0%} on average, which looks "
+            "like overdispersion: give W, row_exposure and groups of the fit"
+        )
     members = [scaled_W[group == g] for g in range(len(effects))]
     sums = np.array([A.sum(axis=0) for A in members])
     mean = np.einsum("gj,jk,gk->j", effects, scaled_H, sums)

@@ -14,14 +14,13 @@ from sklearn.utils import check_scalar
 import fastpmf.plot as plot
 from fastpmf._show_versions import collect_versions
 from fastpmf._version import __version__
-from fastpmf.analysis.dispersion import Overdispersion, overdispersion
+from fastpmf.analysis.dispersion import Overdispersion, is_affordable, overdispersion
 from fastpmf.analysis.features import Quality, TopFeatures, topic_quality
 from fastpmf.analysis.rates import check_groups_given, model_rates
 from fastpmf.analysis.summary import component_shares, fit_facts
 from fastpmf.core.counts import Side
 from fastpmf.counts import MemoryCounts
 from fastpmf.counts.labels import align
-from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.fitting.options import FitData
 from fastpmf.fitting.problem import vector
 from fastpmf.plot._common import BLUE, GREY, component_colors, groups_of, hide_frame
@@ -34,7 +33,6 @@ from fastpmf.utils.validation import check_factor, check_matrix
 
 _CALIBRATION_ENTRIES = 40_000_000  # rates that are computed for the calibration plot, about two seconds
 _RESIDUAL_ENTRIES = 50_000_000  # nonzeros, above which residuals are those of a subset of the rows
-_LEVERAGE_OPERATIONS = 5e9  # nonzeros times squared components, above which there is no overdispersion
 _MIN_WEIGHT = 0.001  # probability of a distinctive feature; rarer ones have the highest lifts by chance
 _LEGEND_COMPONENTS = 24  # the legend of more would be larger than the structure plot
 
@@ -119,7 +117,7 @@ def write_report(
     in_memory = counts if isinstance(counts, MemoryCounts) else None
     quality = None if in_memory is None else topic_quality(in_memory, model.components_, n_top, W=W)
     dispersion = None
-    if in_memory is not None and _has_overdispersion(in_memory, W):
+    if in_memory is not None and is_affordable(in_memory, W.shape[1]):
         dispersion = overdispersion(
             in_memory, W, model, row_exposure=row_exposure, groups=groups, n_threads=model.n_threads
         )
@@ -384,12 +382,6 @@ def _agreement(model: Any, counts: Any, W: np.ndarray, row_exposure: np.ndarray 
         f"between -2 and 2.{'' if all_rows else subset}", 6.4, 4.8,
     ))  # fmt: skip
     return [f'<div class="pair">{"".join(figures)}</div>']
-
-
-def _has_overdispersion(counts: MemoryCounts, W: np.ndarray) -> bool:
-    """Whether counts can be compared with Poisson counts, in some seconds at most."""
-    is_whole = not non_integer_fraction(counts.side(Side.ROWS).data)
-    return counts.unobserved is None and is_whole and counts.nnz * W.shape[1] ** 2 <= _LEVERAGE_OPERATIONS
 
 
 def _variation(found: Overdispersion) -> list[str]:

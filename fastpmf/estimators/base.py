@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastpmf.analysis.differential import Differential, differential_expression
-from fastpmf.analysis.dispersion import Overdispersion, overdispersion
+from fastpmf.analysis.dispersion import Overdispersion, is_affordable, overdispersion
 from fastpmf.analysis.features import Quality, TopFeatures, top_features, topic_quality
 from fastpmf.analysis.ranking import Recommendations, choose_rows, recommend, similar_columns
 from fastpmf.analysis.rates import (
@@ -31,7 +31,6 @@ from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, MatrixLabels, align, labels_of, names_of, warn_of_duplicates
 from fastpmf.counts.masked import observed_counts
 from fastpmf.counts.streamed import as_fittable
-from fastpmf.counts.validation import non_integer_fraction
 from fastpmf.estimators._callbacks import CallbackSupportMixin, FitTasks
 from fastpmf.fitting.memory import check_rows
 from fastpmf.fitting.options import NO_DATA, FitData, KnownEffects
@@ -168,8 +167,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     ) -> Quality:  # fmt: skip
         """Coherence, exclusivity and size of each component; see `fastpmf.topic_quality`.
 
-        With W and whole counts, the result also says how much the counts vary around the fitted rates; see
-        `fastpmf.overdispersion`.
+        With W and whole counts, the result also says how much the counts vary around the fitted rates, unless this
+        would take more than some seconds; see `fastpmf.overdispersion`.
 
         Parameters
         ----------
@@ -190,8 +189,8 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         W = align(W, "W", rows=self._labels(X).rows)
         counts = self._read_new_data(X)[0]
         found = topic_quality(counts, self, n, W=W)
-        known = (groups is None) == (getattr(self, "group_effects_", None) is None) and counts.unobserved is None
-        if W is None or not known or non_integer_fraction(counts.side(Side.ROWS).data):
+        known = (groups is None) == (getattr(self, "group_effects_", None) is None)
+        if W is None or not known or not is_affordable(counts, len(self.components_)):
             return found
         return found._replace(overdispersion=self.overdispersion(X, W, row_exposure=row_exposure, groups=groups))
 
