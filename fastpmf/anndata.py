@@ -26,7 +26,7 @@ from fastpmf.analysis.bootstrap import bootstrap as make_replicates
 from fastpmf.analysis.dispersion import Overdispersion
 from fastpmf.analysis.draws import FactorDraws
 from fastpmf.analysis.gibbs import PosteriorDraws
-from fastpmf.analysis.rates import check_groups_given
+from fastpmf.analysis.rates import check_groups_given, check_no_groups
 from fastpmf.analysis.topics import to_topics
 from fastpmf.counts import Dataset, MemoryCounts, as_counts
 from fastpmf.counts.labels import Labels, align, labels_of
@@ -436,7 +436,7 @@ def overdispersion(
     Parameters
     ----------
     adata : AnnData of shape (n_obs, n_vars)
-        With the results of `poisson_nmf`, `hpf` or `transform`.
+        With the results of `poisson_nmf` or `hpf` for these cells.
     model : PoissonNMF or HPF
         The fitted model.
     layer : str, optional
@@ -617,6 +617,7 @@ def sample_posterior(
     ((50, 2), 50)
     """
     check_share(level, "level")
+    check_no_groups(model, "model", "fit without batch_key, since sample_posterior has no batches")
     _check_parameters(options, type(model).sample_posterior if isinstance(model, HPF | PoissonNMF) else HPF, bootstrap)
     fitted = _Fitted.of(adata, model, layer, obs_exposure, None, mask, key_added)
     found = model.sample_posterior(fitted.data(), **fitted.given, **options)

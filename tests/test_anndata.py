@@ -140,6 +140,9 @@ def test_intervals_of_wrong_arguments_are_refused(adata):
         fa.bootstrap(adata, model, level=90)
     with pytest.raises(TypeError, match="model must be a PoissonNMF or HPF, got str"):
         fa.sample_posterior(adata, "pmf")
+    adata.obs["batch"] = np.repeat(["a", "b"], 20)
+    with pytest.raises(ValueError, match="fit without batch_key, since sample_posterior has no batches"):
+        fa.sample_posterior(adata, fa.hpf(adata, 2, batch_key="batch", random_state=0, tol=1e-3))
 
 
 def test_topic_shares_are_stored_beside_w(adata):

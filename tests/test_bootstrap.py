@@ -193,6 +193,22 @@ def test_top_features_are_told_how_often_they_are_found(replicates):
         replicates.top_share(151)
 
 
+def test_intervals_of_shares_end_at_one():
+    X = np.zeros((40, 6), int)
+    X[:20, :3], X[20:, 3:] = 5, 5
+    X[0] = [1, 0, 0, 0, 0, 0]  # a single count makes the whole row
+    replicates = bootstrap(PoissonNMF(2, random_state=0).fit(X), X, n_replicates=20, random_state=0)
+    for shares in (replicates.component_shares, replicates.feature_shares):
+        assert shares.interval(0.9)[1].max() <= 1
+
+
+def test_groups_that_were_not_fitted_are_refused(drawn):
+    groups = np.arange(N) % 2
+    model = PoissonNMF(K, random_state=0, tol=1e-2).fit(drawn[0], groups=groups)
+    with pytest.raises(ValueError, match="groups must be those of the fit, got 7 too"):
+        bootstrap(model, drawn[0], groups=np.where(groups == 1, 7, 0))
+
+
 def test_a_bootstrap_is_saved_and_loaded(replicates, tmp_path):
     replicates.save(tmp_path / "replicates.npz")
     loaded = type(replicates).load(tmp_path / "replicates.npz")
@@ -200,7 +216,7 @@ def test_a_bootstrap_is_saved_and_loaded(replicates, tmp_path):
         assert a.interval(0.9)[1].tobytes() == b.interval(0.9)[1].tobytes()
     assert loaded.identified.tolist() == replicates.identified.tolist()
     assert type(FactorDraws.load(tmp_path / "replicates.npz")) is type(replicates)
-    with pytest.raises(ValueError, match="is no PosteriorDraws"):
+    with pytest.raises(ValueError, match="is no file of PosteriorDraws"):
         PosteriorDraws.load(tmp_path / "replicates.npz")
 
 

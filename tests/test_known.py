@@ -325,6 +325,11 @@ def test_a_posterior_that_grows_as_effects_of_groups_fall_is_refused(X):
         with pytest.raises(ValueError, match=f"^{name} must have rates > 0 .*, or prior_groups must be larger"):
             fit(X, 2, **{name: (strong, 0.0)}, **options)
         fit(X, 2, **{name: (strong, 1e-3)}, **options)
+    for hidden in ({"background": 0.1}, {"fixed_H": np.vstack([np.ones(40), np.full((2, 40), np.nan)])}):
+        given = {"prior_W": (60.0, 1.0), "groups": groups, "max_iter": 5, **hidden}
+        fit(X, 3, prior_H=(3.0, 0.0), **given)
+        with pytest.raises(ValueError, match="or prior_groups must be larger"):
+            fit(X, 3, prior_H=(20.0, 0.0), **given)
 
 
 @pytest.mark.parametrize(

@@ -31,17 +31,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastpmf.analysis.draws import Draws, DrawsInterrupted, FactorDraws
 from fastpmf.analysis.features import component_labels, distributions
+from fastpmf.analysis.rates import RowEffects
 from fastpmf.core.counts import Counts, Side
 from fastpmf.core.factors import FLOATS
 from fastpmf.counts import MemoryCounts, SparseRows
 from fastpmf.counts.streamed import StreamedCounts
 from fastpmf.fitting.fit import poisson_nmf
 from fastpmf.fitting.options import FitData, KnownEffects
-from fastpmf.fitting.problem import number_groups, vector
+from fastpmf.fitting.problem import check_group_labels, number_groups, vector
 from fastpmf.fitting.transform import transform_blocks
 from fastpmf.kernels.threads import threads
 from fastpmf.solvers import Status
 from fastpmf.utils.memory import check_memory_for
+from fastpmf.utils.messages import listed
 from fastpmf.utils.progress import progress_bar
 from fastpmf.utils.tables import Table, shown_as_table
 from fastpmf.utils.validation import check_option, random_generator, random_seed
@@ -135,8 +137,8 @@ def bootstrap(
     mask : matrix of shape (n_samples, n_features), optional
         The mask given to `fit`.
     keep_W : bool, default=True
-        Whether to keep W of all replicates, n_replicates times the memory of W. With kind="rows", W need not be
-        computed otherwise.
+        Whether to keep W of all replicates, n_replicates times the memory of W. With kind="rows", False also saves the
+        time to compute them.
     random_state : int, RandomState, Generator or None, default=None
         Equal seeds give bitwise equal replicates, for any number of threads.
     verbose : bool, default=False
@@ -168,8 +170,9 @@ def bootstrap(
 
     Notes
     -----
-    Replicates stay near the model's optimum. Other optima, which fits from other starts find, are not visited: compare
-    several fits for these. Parts of factors that were fixed in the fit are fitted.
+    Intervals show how an estimate varies, and not its bias: with many rows of few columns they contain the true H less
+    often. Replicates stay near the model's optimum. Other optima, which fits from other starts find, are not visited:
+    compare several fits for these. Parts of factors that were fixed in the fit are fitted.
 
     References
     ----------
@@ -187,11 +190,16 @@ def bootstrap(
     """
     if not hasattr(model, "prior_H") or not hasattr(model, "components_"):
         kind_of = type(model).__name__
-        raise TypeError(f"model must be a fitted PoissonNMF, got {kind_of}; HPF has sample_posterior")
+        advice = "; HPF has sample_posterior" if hasattr(model, "sample_posterior") and kind_of == "HPF" else ""
+        raise TypeError(f"model must be a fitted PoissonNMF, got {kind_of}{advice}")
     check_is_fitted(model)
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=2)
     check_option(kind, KINDS, "kind")
     counts, data = model._read_rows(X, row_exposure, groups, mask)
+    if data.groups is not None:
+        known = RowEffects.of(model, check_group_labels(data.groups, counts.shape[0]))
+        if known.new.any():
+            raise ValueError(f"groups must be those of the fit, got {listed(known.names[known.new].tolist())} too")
     (n, p), k, dtype = counts.shape, len(model.components_), model.components_.dtype
     n_bytes = n_replicates * k * (p + n * keep_W) * dtype.itemsize
     check_memory_for("bootstrap", n_bytes, ": take fewer replicates, or keep_W=False")

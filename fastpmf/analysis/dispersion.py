@@ -210,7 +210,8 @@ def overdispersion(
     Parameters
     ----------
     X : matrix of counts of shape (n, p)
-        The fitted counts: whole numbers, all of them observed.
+        The counts to which W and H were fitted: whole numbers, all of them observed. Residuals are corrected for the
+        fit of both, so that new rows, a fixed H or known rates give false overdispersion.
     W : array-like of shape (n, k)
         Fitted W; posterior means for `HPF`.
     H : array-like of shape (k, p) or fitted estimator
@@ -251,7 +252,7 @@ def overdispersion(
 
     The rates must be those of a model that fits the means. Too few components, or a fit that has not converged, leave
     differences between rates and means, which look like overdispersion; too many components fit a part of it. Effects
-    of groups, exposures and background are treated as known.
+    of groups, exposures and background are treated as known: with groups the overall estimate is 10 to 25 % low.
 
     p-values are those of a Gamma distribution with the first three moments of the statistic for Poisson counts, since
     that of features of few counts is skewed, with a continuity correction where it is discrete.

@@ -28,6 +28,8 @@ class Draws:
         How much of each entry a single count makes. An entry without counts may be 0 in all draws of a bootstrap, which
         does not mean that it is known to be 0. With `one_count` its interval ends where that of a Poisson rate without
         counts does.
+    largest : float, default=infinity
+        The largest possible value, at which intervals end; 1 for shares.
 
     See Also
     --------
@@ -47,6 +49,7 @@ class Draws:
 
     values: np.ndarray
     one_count: np.ndarray | None = None
+    largest: float = np.inf
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray) or self.values.dtype.kind != "f" or self.values.ndim < 1:
@@ -111,7 +114,7 @@ class Draws:
         low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
         if self.one_count is not None:
             high = np.maximum(high, gamma.ppf((1 + level) / 2, 0.5) * self.one_count)
-        return low, high
+        return low, np.minimum(high, self.largest)
 
     def _table(self) -> Table:
         size = " x ".join(f"{n:,}" for n in self.shape) or "1"
@@ -161,7 +164,7 @@ class FactorDraws:
     def feature_shares(self) -> Draws:
         """P(feature | component): H with rows that sum to 1, (k, p), which the scale of H does not change."""
         sums, one = self.H.values.sum(axis=2, keepdims=True), self.H.one_count
-        return Draws(_quotient(self.H.values, sums), None if one is None else _quotient(one, sums.mean(axis=0)))
+        return Draws(_quotient(self.H.values, sums), None if one is None else _quotient(one, sums.mean(axis=0)), 1.0)
 
     @property
     def component_shares(self) -> Draws:
@@ -180,7 +183,7 @@ class FactorDraws:
         rates = self.W.values * scale[:, None, :]
         sums = rates.sum(axis=2, keepdims=True)
         one = None if one is None else _quotient(one * scale.mean(axis=0), sums.mean(axis=0))
-        return Draws(_quotient(rates, sums), one)
+        return Draws(_quotient(rates, sums), one, 1.0)
 
     def top_share(self, n: int = 10) -> np.ndarray:
         """Share of the draws in which each feature is among the n features of highest weight of a component, (k, p)."""
@@ -302,7 +305,7 @@ class FactorDraws:
         except FileNotFoundError:
             raise
         except READ_ERRORS as error:
-            raise ValueError(f"{os.fspath(path)} is damaged, or is no {cls.__name__}: {error}") from None
+            raise ValueError(f"{os.fspath(path)} is damaged, or is no file of {cls.__name__}") from error
 
 
 class DrawsInterrupted(KeyboardInterrupt):

@@ -400,7 +400,7 @@ class HPF(FactorModel):
             the posterior means.
         new_groups : {"ignore", "estimate"}, default="ignore"
             What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
-            their effects are inferred from these rows, as by `with_new_groups`, and then forgotten.
+            their effects are inferred from all given rows of a group, as by `with_new_groups`, and then forgotten.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
 

@@ -534,7 +534,7 @@ class PoissonNMF(FactorModel):
             Labels of the groups of these rows; needed if the model was fitted with groups.
         new_groups : {"ignore", "estimate"}, default="ignore"
             What to do with groups that were not fitted. "ignore": their effects are 1, with a warning. "estimate":
-            their effects are fitted to these rows, as by `with_new_groups`, and then forgotten.
+            their effects are fitted to all given rows of a group together, as by `with_new_groups`, and then forgotten.
         mask : matrix of shape (n_samples, n_features), optional
             True or positive where an entry is not observed; X may hold NaN there.
         prior_W : (shape, rate), optional
@@ -578,7 +578,7 @@ class PoissonNMF(FactorModel):
         -------
         PoissonNMF
             `group_names_` and `group_effects_` have the new groups after the others, sorted; the model itself if it
-            has all groups. Features that no component produces have effects of 1.
+            has all groups. Features that no component produces have effects of about 1.
 
         Raises
         ------

@@ -552,7 +552,7 @@ def check_mode_with_groups(terms: tuple[Terms, Terms], groups: Groups) -> None:
     """Raise an error if the posterior grows without bound as effects fall, and W of a group or H of a feature rises."""
     n_features, n_groups = groups.start.shape
     for name, t, side, count in zip(("prior_W", "prior_H"), terms, Side, (n_features, n_groups), strict=True):
-        if t.shape is None or t.fixed is not None:
+        if t.shape is None:  # of fixed components it is 0
             continue
         n_rows = len(groups.group) if side is Side.ROWS else n_features
         costs = [x.sum(axis=1, dtype=np.float64) for x in (t.rate, t.ridge) if x is not None]
