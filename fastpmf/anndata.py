@@ -618,7 +618,9 @@ def sample_posterior(
     """
     check_share(level, "level")
     check_no_groups(model, "model", "fit without batch_key, since sample_posterior has no batches")
-    _check_parameters(options, type(model).sample_posterior if isinstance(model, HPF | PoissonNMF) else HPF, bootstrap)
+    _check_parameters(
+        options, type(model).sample_posterior if isinstance(model, HPF | PoissonNMF) else HPF, sample_posterior
+    )
     fitted = _Fitted.of(adata, model, layer, obs_exposure, None, mask, key_added)
     found = model.sample_posterior(fitted.data(), **fitted.given, **options)
     _write_intervals(fitted, found, level, {"effective_draws": found.effective_draws})

@@ -210,8 +210,8 @@ def overdispersion(
     Parameters
     ----------
     X : matrix of counts of shape (n, p)
-        The counts to which W and H were fitted: whole numbers, all of them observed. Residuals are corrected for the
-        fit of both, so that new rows, a fixed H or known rates give false overdispersion.
+        The counts to which W and H were fitted, without a mask: whole numbers, all of them observed. Residuals are
+        corrected for the fit of both, so that new rows, a fixed H or known rates give false overdispersion.
     W : array-like of shape (n, k)
         Fitted W; posterior means for `HPF`.
     H : array-like of shape (k, p) or fitted estimator
@@ -255,7 +255,8 @@ def overdispersion(
     of groups, exposures and background are treated as known: with groups the overall estimate is 10 to 25 % low.
 
     p-values are those of a Gamma distribution with the first three moments of the statistic for Poisson counts, since
-    that of features of few counts is skewed, with a continuity correction where it is discrete.
+    that of features of few counts is skewed, with a continuity correction where it is discrete. Below about 1e-3 they
+    are up to four times too small, so that a feature among thousands may be called overdispersed by chance.
 
     References
     ----------

@@ -568,7 +568,7 @@ class PoissonNMF(FactorModel):
         X : matrix of counts of shape (n_samples, n_features)
             Rows of the new groups, in memory. Rows of groups that the model has are not used.
         groups : array-like of shape (n_samples,)
-            Labels of the groups of the rows. The effects of a group depend on all of its rows, and on no others.
+            Labels of the groups of the rows. The effects of a group depend on all of its rows, and on others up to tol.
         row_exposure : float or array-like of shape (n_samples,), optional
             Exposures of these rows, 1 by default.
         prior_W : (shape, rate), optional
