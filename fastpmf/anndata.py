@@ -1097,6 +1097,7 @@ def _write(
         facts["batches"] = model.group_names_
     elif name in adata.varm:
         del adata.varm[name]  # of an earlier fit
+    _delete_intervals(adata, keys)
     adata.varm[keys.varm], adata.uns[keys.uns] = loadings, facts
 
 
@@ -1117,12 +1118,22 @@ def _write_intervals(fitted: "_Fitted", draws: FactorDraws, level: float, facts:
     """Write intervals of topic shares, if W was kept, and of gene shares."""
     adata, keys = fitted.counts.adata, fitted.keys
     with _written():
+        _delete_intervals(adata, keys)
         for end, values in zip(("low", "high"), draws.feature_shares.interval(level), strict=True):
             adata.varm[f"{keys.varm}_shares_{end}"] = fitted.of_genes(values.T, np.nan)
         if draws.W is not None:
             for end, values in zip(("low", "high"), draws.component_shares.interval(level), strict=True):
                 adata.obsm[f"{keys.obsm}_topics_{end}"] = values
         adata.uns[f"{keys.uns}_intervals"] = {"level": level, "n_draws": len(draws), **facts}
+
+
+def _delete_intervals(adata: "AnnData", keys: _Keys) -> None:
+    """Delete the intervals of earlier fits and draws."""
+    for end in ("low", "high"):
+        for store, name in ((adata.varm, f"{keys.varm}_shares_{end}"), (adata.obsm, f"{keys.obsm}_topics_{end}")):
+            if name in store:
+                del store[name]
+    adata.uns.pop(f"{keys.uns}_intervals", None)
 
 
 def _parameters(model: FactorModel) -> dict[str, Any]:

@@ -128,6 +128,17 @@ def test_intervals_are_written_for_the_fitted_genes_and_all_cells(adata, method)
     assert (adata.uns["mine_intervals"]["level"], adata.uns["mine_intervals"]["n_draws"]) == (0.5, 4)
 
 
+def test_intervals_of_an_earlier_fit_or_draw_are_deleted(adata):
+    model = fa.poisson_nmf(adata, 2, random_state=0)
+    fa.bootstrap(adata, model, n_replicates=2, random_state=0)
+    fa.bootstrap(adata, model, n_replicates=2, random_state=0, keep_W=False)
+    assert "PMF_shares_low" in adata.varm
+    assert "X_pmf_topics_low" not in adata.obsm
+    fa.poisson_nmf(adata, 3, random_state=0)
+    assert not {"PMF_shares_low", "PMF_shares_high"} & set(adata.varm)
+    assert "pmf_intervals" not in adata.uns
+
+
 def test_intervals_of_wrong_arguments_are_refused(adata):
     model, other = fa.poisson_nmf(adata, 2, random_state=0), fa.hpf(adata, 2, random_state=0)
     with pytest.raises(TypeError, match="'n_replicate' is not a parameter of bootstrap; did you mean 'n_replicates'"):

@@ -204,6 +204,8 @@ def test_the_table_and_the_sentence_say_what_was_found():
     assert "variance relative to Poisson counts" in str(quality)
     assert "overdispersion" not in quality.to_frame()
     assert model.quality(X).overdispersion is None
+    with pytest.raises(ValueError, match="groups must be None, since the model was fitted without groups"):
+        model.quality(X, groups=np.zeros(len(X)))
     assert model.quality(X / 2, W=model.transform(X)).overdispersion is None
 
 

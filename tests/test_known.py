@@ -311,6 +311,7 @@ def test_a_posterior_that_grows_along_single_entries_is_refused(X):
     with pytest.raises(ValueError, match=r"^prior_W must have rates > 0 where its shapes are > 1"):
         fit(X, 2, prior_W=(shape, rate), prior_H=(1.0, 1.0))  # W of five rows may grow without end, with H near 0
     fit(X, 2, prior_W=(shape, rate), prior_H=(1.1, 1.0))  # 0.1 of 40 columns exceed 0.5 of 5 rows
+    fit(X, 2, prior_W=(1.4, 0.0), prior_H=(1.3, 0.0), max_iter=1)  # 0.4 of 30 rows are 0.3 of 40 columns
     fit(X, 1, prior_W=(shape[:, :1], rate[:, :1]), prior_H=(1.0, 1.0))  # rates of other rows would be 0
     with pytest.raises(ValueError, match=r"^prior_H must have rates > 0 where its shapes are > 1"):
         fit(X.T, 2, prior_H=(shape.T, rate.T), prior_W=(1.0, 1.0))

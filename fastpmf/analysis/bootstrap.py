@@ -190,7 +190,7 @@ def bootstrap(
     """
     if not hasattr(model, "prior_H") or not hasattr(model, "components_"):
         kind_of = type(model).__name__
-        advice = "; HPF has sample_posterior" if hasattr(model, "sample_posterior") and kind_of == "HPF" else ""
+        advice = "; HPF has sample_posterior" if kind_of == "HPF" else ""
         raise TypeError(f"model must be a fitted PoissonNMF, got {kind_of}{advice}")
     check_is_fitted(model)
     check_scalar(n_replicates, "n_replicates", (int, np.integer), min_val=2)

@@ -25,8 +25,8 @@ regressions of row i on H and of feature j on W. With p_j the shares of the comp
 
 with e_k the expected counts of a component in the row. A is the observed information of the logarithms of weights. Its
 diagonal term is a derivative of the log-likelihood: 0 at an interior maximum, and large, relative to the rest, for a
-weight near 0, which thus does not count as fitted. At a posterior mode it is the information of the prior, a - 1 for
-a shape of a. So the statistic needs X and the rates, and not what they were fitted by.
+weight near 0, which thus does not count as fitted. At a posterior mode it is a - 1 - b w, at least 0, for a prior with
+shape a and rate b, in place of the information a - 1 of the prior. So the statistic needs X and the rates only.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ _ROWS_AT_ONCE = 64  # rows in a task
 _FALSE_DISCOVERIES = 0.05  # expected share of features with Poisson variation among those called overdispersed
 _LESS = -3.0  # z score below which counts are said to vary less than Poisson counts
 _DIFFERENT = 0.25  # of the counts, beside chance: more than priors make, less than a row_exposure that is left out
-_AFFORDABLE = 5e9  # nonzeros times squared components: some seconds
+_AFFORDABLE = 5e9  # operations, see the cost of `leverages`: some seconds
 _REMAINING = 0.1  # of the squared rates, as a lower bound after subtraction of leverages
 
 
@@ -316,7 +316,8 @@ def overdispersion(
 def is_affordable(counts: MemoryCounts, n_components: int) -> bool:
     """Whether counts can be compared with Poisson counts, in some seconds at most: for other results to include it."""
     is_whole = not non_integer_fraction(counts.side(Side.ROWS).data)
-    return is_whole and counts.unobserved is None and counts.nnz * n_components**2 <= _AFFORDABLE
+    operations = counts.nnz * n_components**2 + sum(counts.shape) * n_components**3 / 3
+    return is_whole and counts.unobserved is None and operations <= _AFFORDABLE
 
 
 def _overdispersion(

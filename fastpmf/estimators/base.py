@@ -186,11 +186,13 @@ class FactorModel(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Quality
         """
         check_is_fitted(self)
+        if groups is not None:
+            check_groups_given(self, groups)
         W = align(W, "W", rows=self._labels(X).rows)
         counts = self._read_new_data(X)[0]
         found = topic_quality(counts, self, n, W=W)
-        known = (groups is None) == (getattr(self, "group_effects_", None) is None)
-        if W is None or not known or not is_affordable(counts, len(self.components_)):
+        unknown = groups is None and getattr(self, "group_effects_", None) is not None
+        if W is None or unknown or not is_affordable(counts, len(self.components_)):
             return found
         return found._replace(overdispersion=self.overdispersion(X, W, row_exposure=row_exposure, groups=groups))
 
